@@ -1,0 +1,3 @@
+"""Makes `pytest scenarios/` run scenarios."""
+
+pytest_plugins = ["harness.pytest_plugin"]
