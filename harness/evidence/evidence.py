@@ -1,0 +1,68 @@
+"""Everything that a scenario left behind, and the run directory it is read from.
+
+A run directory holds `plan.json`, `checkpoints/` (the job's own directory), `reference/` and one
+folder `run0`, `run1`, ... for each start of the job:
+
+    rank0.jsonl ...   the records of each rank
+    rank0.log ...     its standard output and error
+    trace.jsonl       the operations and the strikes that landed, in one total order
+    written.bin       the bytes of all writes
+    processes.json    how the processes ended, and what outlived them
+    after.json        what lay in `checkpoints/` when the run was over
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.evidence.operation import Landed, Operation
+from harness.evidence.record import Record
+from harness.plan.model import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """How a run's processes ended.
+
+    `exits` has one status a rank: the exit code, or minus the signal. `hung` names the ranks that
+    were still alive at the deadline. `leaked` lists the processes that outlived their rank,
+    `stopped` the ranks that the launcher ended because another had died.
+    """
+
+    exits: tuple[int, ...]
+    hung: tuple[int, ...]
+    leaked: tuple[str, ...]
+    stopped: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One name below the checkpoint directory, as found on the disk after a run."""
+
+    kind: str
+    """`file`, `directory` or `symlink`."""
+    detail: str
+    """Digest of a file's bytes (BLAKE2b, 16 bytes), text of a symlink, empty for a directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvidence:
+    """One start of the job."""
+
+    operations: tuple[Operation, ...]
+    landed: tuple[Landed, ...]
+    written: bytes
+    stories: tuple[tuple[Record, ...], ...]
+    processes: Processes
+    after: dict[str, Entry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A whole scenario: its plan, the uninterrupted run without saves, and each run."""
+
+    directory: str
+    plan: Plan
+    reference: tuple[tuple[Record, ...], ...]
+    runs: tuple[RunEvidence, ...]

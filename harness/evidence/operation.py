@@ -1,0 +1,42 @@
+"""One file-system call of one rank, as the supervisor performed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation below the checkpoint directory, in the one total order of the run.
+
+    `path` and `target` are relative to the checkpoint directory ("." is the directory itself);
+    `target` is the new name of a rename, exchange or link, and the text of a symlink. `error` is
+    an errno, 0 when the call succeeded. The bytes of a write begin at `data` in the run's
+    `written.bin`. `save` is the n-th call of `save` in this run to which the operation belongs.
+    """
+
+    index: int
+    time_s: float
+    rank: int
+    thread: int
+    kind: str
+    path: str
+    target: str | None = None
+    offset: int = 0
+    size: int = 0
+    data: int | None = None
+    creates: bool = False
+    truncates: bool = False
+    error: int = 0
+    save: int | None = None
+    phase: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """A strike that happened: which one, and after how many operations of the run."""
+
+    strike: str
+    index: int
+    time_s: float
+    ranks: tuple[int, ...]

@@ -1,0 +1,77 @@
+"""Reading a run directory back into evidence, also long after the run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from harness.evidence.evidence import Entry, Evidence, Processes, RunEvidence
+from harness.evidence.operation import Landed, Operation
+from harness.evidence.record import Record, read_record
+from harness.plan.model import Plan
+
+
+def read_evidence(directory: Path) -> Evidence:
+    """The evidence in a run directory; runs that never started are left out."""
+    plan = Plan.model_validate_json((directory / "plan.json").read_text(encoding="utf-8"))
+    ranks = plan.workload.world.size
+    runs = []
+    while (directory / f"run{len(runs)}" / "processes.json").exists():
+        runs.append(_read_run(directory / f"run{len(runs)}", ranks))
+    return Evidence(
+        directory=str(directory),
+        plan=plan,
+        reference=read_stories(directory / "reference", ranks),
+        runs=tuple(runs),
+    )
+
+
+def read_stories(folder: Path, ranks: int) -> tuple[tuple[Record, ...], ...]:
+    """The records of each rank, in the order in which the rank wrote them."""
+    return tuple(_read_story(folder / f"rank{rank}.jsonl") for rank in range(ranks))
+
+
+def _read_story(path: Path) -> tuple[Record, ...]:
+    if not path.exists():
+        return ()
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # A rank killed in the middle of a line leaves no newline; half a record tells nothing.
+    return tuple(read_record(line) for line in lines if line.endswith("\n"))
+
+
+def _read_run(folder: Path, ranks: int) -> RunEvidence:
+    operations: list[Operation] = []
+    landed: list[Landed] = []
+    places: list[list[int]] = [[] for _ in range(ranks)]
+    for line in (folder / "trace.jsonl").read_text(encoding="utf-8").splitlines():
+        value = json.loads(line)
+        match value["kind"]:
+            case "operation":
+                operations.append(Operation(**value["operation"]))
+            case "landed":
+                item = value["landed"]
+                landed.append(Landed(**{**item, "ranks": tuple(item["ranks"])}))
+            case "records":
+                places = value["places"]
+    stories = read_stories(folder, ranks)
+    after = json.loads((folder / "after.json").read_text(encoding="utf-8"))
+    return RunEvidence(
+        operations=tuple(operations),
+        landed=tuple(landed),
+        written=(folder / "written.bin").read_bytes(),
+        stories=tuple(_placed(story, places[rank]) for rank, story in enumerate(stories)),
+        processes=_read_processes(folder / "processes.json"),
+        after={name: Entry(**entry) for name, entry in after.items()},
+    )
+
+
+def _placed(story: tuple[Record, ...], places: list[int]) -> tuple[Record, ...]:
+    return tuple(replace(record, index=place) for record, place in zip(story, places, strict=False))
+
+
+def _read_processes(path: Path) -> Processes:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return Processes(
+        **{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    )

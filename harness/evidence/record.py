@@ -1,0 +1,157 @@
+"""What a rank writes down about itself, one JSON object a line.
+
+The training job writes these, the judges read them. Every record carries its place `index` in the
+total order of the run (the number of operations performed before it); the supervisor fills it in
+when it reads the line, and it is -1 where no supervisor watched.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateDigest:
+    """Digests of everything that a resumed rank must have back, by name.
+
+    `params` and `moments` map global names to digests of this rank's shard; `rng` maps generator
+    names (`python`, `numpy`, `torch`, `cuda:0`, ...) to digests of their state.
+    """
+
+    params: dict[str, str]
+    moments: dict[str, str]
+    rng: dict[str, str]
+
+
+def _as_json(value: object) -> object:
+    if not isinstance(value, StateDigest):
+        raise TypeError(f"a record holds no {type(value).__name__}")
+    return {item.name: getattr(value, item.name) for item in fields(value)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Base of all records."""
+
+    kind: ClassVar[str] = ""
+    index: int = -1
+
+    def to_line(self) -> str:
+        """One line of JSON without the newline."""
+        # `asdict` would copy every digest of a state, a tenth of the time of a training step.
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return json.dumps({"kind": self.kind, **values}, separators=(",", ":"), default=_as_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Record):
+    """The rank is about to build its job."""
+
+    kind: ClassVar[str] = "started"
+    rank: int
+    pid: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Record):
+    """The decision at start and, after it, the state. `step` is None for a fresh start."""
+
+    kind: ClassVar[str] = "resumed"
+    source: str | None
+    step: int | None
+    tokens_seen: int
+    epoch: int
+    state: StateDigest
+    frozen: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped(Record):
+    """One finished training step. `loss` and `lr` are `float.hex()`, so that equal means equal.
+
+    `loss` is None on stages that have none. `frozen` names the module aliases whose parameters
+    all stand still; `trained` counts the parameters that had a non-zero gradient.
+    """
+
+    kind: ClassVar[str] = "stepped"
+    step: int
+    epoch: int
+    loss: str | None
+    lr: tuple[str, ...]
+    samples: tuple[int, ...]
+    frozen: tuple[str, ...]
+    trained: int
+    state: StateDigest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveBegan(Record):
+    """`save` is about to be called; `ordinal` counts the calls of this run from 1."""
+
+    kind: ClassVar[str] = "save_began"
+    step: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveReturned(Record):
+    """`save` came back: in synchronous mode the checkpoint of `step` is durable."""
+
+    kind: ClassVar[str] = "save_returned"
+    step: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained(Record):
+    """`wait` or `flush_pending_save` came back: every save begun so far is durable."""
+
+    kind: ClassVar[str] = "drained"
+    call: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised(Record):
+    """An exception left the manager or the loop; `during` says which call."""
+
+    kind: ClassVar[str] = "raised"
+    during: str
+    type: str
+    message: str
+    trace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Record):
+    """The loop ended in order; `reason` is `until_step` or `shutdown`."""
+
+    kind: ClassVar[str] = "finished"
+    step: int
+    reason: str
+    threads: tuple[str, ...] = field(default=())
+
+
+_KINDS: dict[str, type[Record]] = {
+    record.kind: record
+    for record in (
+        Started, Resumed, Stepped, SaveBegan, SaveReturned, Drained, Raised, Finished,
+    )
+}  # fmt: skip
+
+
+def read_record(line: str) -> Record:
+    """The record that `to_line` wrote. Raises ValueError for anything else."""
+    value: dict[str, Any] = json.loads(line)
+    kind = value.pop("kind", None)
+    if kind not in _KINDS:
+        raise ValueError(f"unknown record kind {kind!r}; known are {', '.join(_KINDS)}")
+    record = _KINDS[kind]
+    for item in fields(record):
+        if item.name == "state":
+            value["state"] = StateDigest(**value["state"])
+        elif isinstance(value.get(item.name), list):
+            value[item.name] = tuple(value[item.name])
+    return record(**value)

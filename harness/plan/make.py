@@ -1,0 +1,100 @@
+"""From a scenario to a plan: every default decided, every strike named. Pure, without chance."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from harness.plan.model import Implementation, Plan, RunPlan, Strike, Workload
+from harness.scenario.schema import Expect, Fault, Kill, Point, Run, Scenario
+
+RUN_DEADLINE_S = 60.0
+"""A warm run of eight ranks takes 2 to 3 s on two idle cores; this leaves room for a busy one."""
+
+
+def make_plan(
+    scenario: Scenario, *, source: str, implementation: Implementation, gpus: int = 0
+) -> Plan:
+    """The plan of a scenario. `source` names its file, `gpus` counts those of this machine."""
+    workload = Workload(
+        seed=scenario.seed,
+        device=choose_device(scenario, gpus=gpus),
+        world=scenario.world,
+        model=scenario.model,
+        optimizer=scenario.optimizer,
+        scheduler=scenario.scheduler,
+        data=scenario.data,
+        freeze=scenario.freeze,
+        total_steps=max(run.until_step for run in scenario.runs),
+    )
+    return Plan(
+        name=scenario.name,
+        source=source,
+        workload=workload,
+        checkpoint=scenario.checkpoint,
+        implementation=implementation,
+        runs=tuple(_plan_run(scenario, number) for number in range(len(scenario.runs))),
+        expect=scenario.expect,
+    )
+
+
+def reference_plan(plan: Plan) -> Plan:
+    """The same training from start to end, never struck and never saved."""
+    run = RunPlan(until_step=plan.workload.total_steps, deadline_s=RUN_DEADLINE_S)
+    # Plans with the same workload share it, so nothing else of this one may be in it.
+    return Plan(
+        name="reference",
+        source="",
+        workload=plan.workload,
+        checkpoint=None,
+        implementation=Implementation(),
+        runs=(run,),
+        expect=Expect(),
+    )
+
+
+def choose_device(scenario: Scenario, *, gpus: int) -> Literal["cpu", "cuda"]:
+    """`auto` takes GPUs where each rank has its own: two ranks on one GPU is another set-up."""
+    if scenario.device == "auto":
+        return "cuda" if gpus >= scenario.world.size else "cpu"
+    return scenario.device
+
+
+def _plan_run(scenario: Scenario, number: int) -> RunPlan:
+    run = scenario.runs[number]
+    return RunPlan(
+        until_step=run.until_step,
+        load_step=run.load_step,
+        strikes=_plan_strikes(run, number, scenario.world.size),
+        deadline_s=RUN_DEADLINE_S,
+    )
+
+
+def _plan_strikes(run: Run, number: int, size: int) -> tuple[Strike, ...]:
+    strikes: list[Strike] = []
+    for fault in run.faults:
+        strike = _plan_strike(fault, number, size)
+        same = sum(known.id.partition("~")[0] == strike.id for known in strikes)
+        strikes.append(strike.model_copy(update={"id": f"{strike.id}~{same + 1}"} if same else {}))
+    return tuple(strikes)
+
+
+def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
+    kind: Literal["kill", "sigterm"] = "kill" if isinstance(fault, Kill) else "sigterm"
+    target = fault.kill if isinstance(fault, Kill) else fault.sigterm
+    ranks = tuple(range(size)) if target.rank == "all" else (target.rank,)
+    at_rank = fault.at.rank if fault.at.rank is not None else ranks[0]
+    point = fault.at.model_copy(update={"rank": at_rank})
+    whom = "all" if target.rank == "all" else f"rank{target.rank}"
+    elsewhere = "" if at_rank == ranks[0] else f"-at-rank{at_rank}"
+    name = f"run{number}.{kind}-{whom}{elsewhere}-{_name_point(point)}"
+    return Strike(id=name, fault=kind, ranks=ranks, point=point)
+
+
+def _name_point(point: Point) -> str:
+    if point.step is not None:
+        return f"step{point.step}" + ("-once-published" if point.once_published else "")
+    path = None if point.path is None else re.sub(r"[^A-Za-z0-9_.]+", "_", point.path)
+    save = None if point.save is None else f"save{point.save}"
+    words = (save, point.phase, point.operation, path, str(point.nth), point.when)
+    return "-".join(word for word in words if word)

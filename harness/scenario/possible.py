@@ -1,0 +1,162 @@
+"""What a well-formed scenario can still ask in vain: ranks, saves and steps that never come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.scenario.errors import Place, choices
+from harness.scenario.schema import Checkpoint, Kill, Point, Run, Scenario, Sigterm
+
+Finding = tuple[Place, str]
+
+MOST_CPU_RANKS = 8
+"""Eight warm ranks need 1 GB of memory and start in 0.8 s on two cores; more was not tried."""
+
+_MODULES = {
+    "tiny_transformer": ("transformer",),
+    "tiny_vlm": ("transformer", "vision_encoder", "adapter"),
+}
+
+
+def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
+    """Everything that cannot happen, given the GPUs of this machine."""
+    yield from _world(scenario, gpus)
+    yield from _model_and_data(scenario)
+    yield from _freeze(scenario)
+    for number in range(len(scenario.runs)):
+        yield from _run(scenario, number)
+    yield from _expect(scenario)
+
+
+def _world(scenario: Scenario, gpus: int) -> Iterator[Finding]:
+    world, size = scenario.world, scenario.world.size
+    if scenario.device == "cuda":
+        if 0 < gpus < size:  # without any GPU the scenario is skipped
+            fits = f"dp_shard at most {gpus // world.pp}" if gpus >= world.pp else "device: cpu"
+            text = f"{world} needs {size} GPUs and there are {gpus} here; possible: {fits}"
+            yield ("world",), text
+    elif size > MOST_CPU_RANKS and not (scenario.device == "auto" and gpus >= size):
+        fits = f"dp_shard at most {MOST_CPU_RANKS // world.pp} with pp: {world.pp}"
+        text = f"{world} needs {size} ranks, on CPU there are at most {MOST_CPU_RANKS}"
+        yield ("world",), f"{text}; possible: {fits}"
+
+
+def _model_and_data(scenario: Scenario) -> Iterator[Finding]:
+    model, data = scenario.model, scenario.data
+    if model.dim % model.heads:
+        divisors = [str(heads) for heads in range(1, model.dim + 1) if model.dim % heads == 0]
+        text = f"dim {model.dim} is not divisible by {model.heads} heads"
+        yield ("model", "heads"), f"{text}; possible: {', '.join(divisors)}"
+    if model.layers < scenario.world.pp:
+        text = f"{scenario.world.pp} pipeline stages need at least one layer each"
+        yield ("model", "layers"), f"{text}, found {model.layers}"
+    share = data.samples // scenario.world.dp_shard
+    if data.batch_size > share:
+        ranks = scenario.world.dp_shard
+        text = f"{data.samples} samples over {ranks} data-parallel ranks are {share} a rank"
+        possible = f"samples at least {data.batch_size * ranks}" + (
+            f", or batch_size at most {share}" if share else ""
+        )
+        yield ("data", "batch_size"), f"{text}, less than a batch; possible: {possible}"
+
+
+def _freeze(scenario: Scenario) -> Iterator[Finding]:
+    known = _MODULES[scenario.model.preset]
+    last = max(run.until_step for run in scenario.runs)
+    base: Place = ("freeze", "base")
+    settings = [((*base, n), spec) for n, spec in enumerate(scenario.freeze.base)]
+    for number, stage in enumerate(scenario.freeze.schedule):
+        place: Place = ("freeze", "schedule", number)
+        settings += [((*place, "specs", n), spec) for n, spec in enumerate(stage.specs)]
+        if stage.start_step > last:
+            text = f"step {stage.start_step} never comes: the runs end at step {last}"
+            yield (*place, "start_step"), text
+    for place, spec in settings:
+        if spec.module not in known:
+            text = f"{scenario.model.preset} has no module {spec.module!r}"
+            yield (*place, "module"), f"{text}; {choices(spec.module, known)}"
+
+
+def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
+    run, place = scenario.runs[number], ("runs", number)
+    yield from _load_step(scenario, number)
+    for n, fault in enumerate(run.faults):
+        target = fault.kill if isinstance(fault, Kill) else fault.sigterm
+        name = "kill" if isinstance(fault, Kill) else "sigterm"
+        inside: Place = (*place, "faults", n)
+        yield from _rank(scenario, (*inside, name, "rank"), target.rank)
+        yield from _rank(scenario, (*inside, "at", "rank"), fault.at.rank)
+        yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
+
+
+def _rank(scenario: Scenario, place: Place, rank: int | str | None) -> Iterator[Finding]:
+    size = scenario.world.size
+    if isinstance(rank, int) and not 0 <= rank < size:
+        text = f"there is no rank {rank} in {scenario.world}"
+        yield place, f"{text}; possible: {'0' if size == 1 else f'0 to {size - 1}'}"
+
+
+def _point(checkpoint: Checkpoint, run: Run, place: Place, point: Point) -> Iterator[Finding]:
+    first = run.load_step or 0
+    if point.step is not None and not first < point.step <= run.until_step:
+        text = f"step {point.step} never comes in this run"
+        yield (*place, "step"), f"{text}; possible: {first + 1} to {run.until_step}"
+    most = _most_saves(checkpoint, run)
+    if point.save is not None and point.save > most:
+        text = f"there is no save {point.save} in this run"
+        why = f"until step {run.until_step} it saves at most {_times(most)}"
+        yield (*place, "save"), f"{text}: {why}"
+
+
+def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:
+    step, place = scenario.runs[number].load_step, ("runs", number, "load_step")
+    if step is None:
+        return
+    earlier = scenario.runs[:number]
+    if not earlier:
+        yield place, "the first run finds no checkpoint to load"
+        return
+    until = max(run.until_step for run in earlier)
+    saved = save_steps(scenario.checkpoint, after=0, until=until)
+    shut_down = any(isinstance(fault, Sigterm) for run in earlier for fault in run.faults)
+    if step > until or (step not in saved and not shut_down):
+        steps = ", ".join(str(known) for known in saved) or "none"
+        yield place, f"no earlier run saves at step {step}; possible: {steps}"
+
+
+def _expect(scenario: Scenario) -> Iterator[Finding]:
+    place, found = ("expect", "resumed_from_step"), scenario.expect.resumed_from_step
+    resumes = len(scenario.runs) - 1
+    if isinstance(found, tuple) and len(found) != resumes:
+        text = f"{len(found)} steps for {resumes} runs after the first"
+        yield place, f"{text}: one step for each of them is needed"
+    if isinstance(found, int) and not resumes:
+        yield place, "there is one run only, and it resumes from nothing"
+    expected = found if isinstance(found, tuple) else (found,)
+    last = max(run.until_step for run in scenario.runs)
+    for step in expected:
+        if step is not None and not 0 <= step <= last:
+            yield place, f"step {step} is never saved: the runs end at step {last}"
+
+
+def save_steps(checkpoint: Checkpoint, *, after: int, until: int) -> tuple[int, ...]:
+    """The steps in (after, until] at which the training loop asks for a save."""
+    window = checkpoint.dyn_ckpt_window
+    steps = set(range(checkpoint.interval, until + 1, checkpoint.interval))
+    if window is not None and window.start <= window.stop:
+        steps.add(window.start)
+        reach = 1
+        while window.start + reach <= window.stop:
+            steps.add(window.start + reach)
+            reach *= 2
+    return tuple(sorted(step for step in steps if after < step <= until))
+
+
+def _most_saves(checkpoint: Checkpoint, run: Run) -> int:
+    """An upper bound: where a later run resumes is not known. A SIGTERM brings one save more."""
+    regular = save_steps(checkpoint, after=run.load_step or 0, until=run.until_step)
+    return len(regular) + any(isinstance(fault, Sigterm) for fault in run.faults)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

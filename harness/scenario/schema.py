@@ -1,0 +1,251 @@
+"""The scenario language: what a YAML file may say, field by field, with its defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from harness.scenario.words import FAULTS, OPERATIONS, PHASES
+
+PropertyName = Literal[
+    "latest_durable",
+    "whole_or_absent",
+    "nothing_lost",
+    "agreement",
+    "resume_exact",
+    "samples_exactly_once",
+    "freeze_consistent",
+    "retention",
+    "bounded",
+    "clean",
+]
+AnyRank = int | Literal["all"]
+
+
+class Part(BaseModel):
+    """Base of every part of a scenario: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class World(Part):
+    """How the ranks are arranged: pipeline stages outermost, FSDP2 shards inside."""
+
+    pp: int = Field(1, ge=1, le=2, description="pipeline stages")
+    dp_shard: int = Field(1, ge=1, description="FSDP2 ranks in each stage")
+
+    @property
+    def size(self) -> int:
+        """Number of ranks of the job."""
+        return self.pp * self.dp_shard
+
+    def __str__(self) -> str:
+        return f"pp{self.pp} x fsdp{self.dp_shard}"
+
+
+class Model(Part):
+    """A small real network; `tiny_vlm` has a vision encoder, an adapter and a transformer."""
+
+    preset: Literal["tiny_transformer", "tiny_vlm"] = "tiny_transformer"
+    layers: int = Field(2, ge=1, description="transformer blocks")
+    dim: int = Field(32, ge=8, multiple_of=8, description="width")
+    heads: int = Field(2, ge=1)
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+
+
+class Scheduler(Part):
+    """Learning-rate schedule, stepped once a training step."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(2, ge=0)
+
+
+class Data(Part):
+    """What is trained on: windows of real bytes, shuffled anew each epoch."""
+
+    corpus: Literal["builtin"] = "builtin"
+    samples: int = Field(48, ge=1, description="samples in one epoch, over all ranks")
+    seq_len: int = Field(16, ge=4, description="bytes a sample")
+    batch_size: int = Field(4, ge=1, description="samples a data-parallel rank takes in one step")
+    num_workers: int = Field(0, ge=0, le=4, description="loader processes of each rank")
+
+
+class DynamicWindow(Part):
+    """Saves at `start` and at every `start + 2^k <= stop`, exempt from retention."""
+
+    start: int = Field(0, ge=0)
+    stop: int = Field(512, ge=0)
+
+
+class Checkpoint(Part):
+    """What the training loop asks of the checkpoint manager."""
+
+    interval: int = Field(2, ge=1, description="training steps between saves")
+    keep_last_n: int = Field(2, description="committed checkpoints to keep; 0 or less keeps all")
+    async_mode: Literal["disabled", "async", "async_with_pinned_mem"] = "disabled"
+    dyn_ckpt_window: DynamicWindow | None = None
+
+
+ModuleName = Literal["transformer", "vision_encoder", "adapter"]
+
+
+class Freeze(Part):
+    """One module and whether its parameters stand still."""
+
+    module: ModuleName
+    frozen: bool = True
+
+
+class FreezeStage(Part):
+    """From `start_step` on, these settings come on top of the earlier ones."""
+
+    start_step: int = Field(ge=1)
+    specs: tuple[Freeze, ...]
+
+
+class FreezePlan(Part):
+    """What is frozen from the start, and what changes when."""
+
+    base: tuple[Freeze, ...] = ()
+    schedule: tuple[FreezeStage, ...] = ()
+
+    @model_validator(mode="after")
+    def _stages_come_in_order(self) -> FreezePlan:
+        starts = [stage.start_step for stage in self.schedule]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"start_step must rise from stage to stage, found {starts}")
+        return self
+
+
+class Point(Part):
+    """Where a fault strikes: an operation of a save or of the load, or a training step.
+
+    An operation point has `save` (the n-th call of `save` in this run, from 1) and at least one
+    of `phase`, `operation` and `path`, or it has `phase: load`, which belongs to no save. A step
+    point has `step` alone: the instant after the rank has finished that training step and before
+    it decides whether to save.
+    """
+
+    rank: int | None = Field(None, ge=0, description="whose operation; default: the rank struck")
+    save: int | None = Field(None, ge=1)
+    phase: Literal[PHASES] | None = None  # type: ignore[valid-type]
+    operation: Literal[OPERATIONS] | None = None  # type: ignore[valid-type]
+    path: str | None = Field(None, description="fnmatch pattern below the checkpoint directory")
+    nth: int = Field(1, ge=1)
+    when: Literal["before", "after"] = "before"
+    step: int | None = Field(None, ge=1)
+    once_published: bool = Field(
+        default=False,
+        description="step points: first wait until `latest` names the last save begun",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_kind_of_point(self) -> Point:
+        operation_fields = (self.save, self.phase, self.operation, self.path)
+        if self.step is not None and any(field is not None for field in operation_fields):
+            raise ValueError("a point is either a `step` or an operation of a `save`, not both")
+        if self.phase == "load" and self.save is not None:
+            raise ValueError("`phase: load` belongs to no save: leave `save` out")
+        if self.step is None and self.save is None and self.phase != "load":
+            raise ValueError(
+                "a point needs `step`, `phase: load`, or `save` with `phase`, `operation` or `path`"
+            )
+        if self.step is None and not any((self.phase, self.operation, self.path)):
+            raise ValueError(
+                "an operation point needs `phase`, `operation` or `path` beside `save`"
+            )
+        if self.once_published and self.step is None:
+            raise ValueError("`once_published` belongs to a `step` point")
+        return self
+
+
+class Target(Part):
+    """Which rank a fault hits."""
+
+    rank: AnyRank = "all"
+
+
+def _one_fault(value: Any) -> Any:
+    if isinstance(value, dict) and len(value.keys() & set(FAULTS)) > 1:
+        raise ValueError(f"one entry of `faults` holds one fault: {' or '.join(FAULTS)}")
+    return value
+
+
+def _fault_kind(value: Any) -> str | None:
+    """The tag of the union below; no key of a file looks like one, so no error is misplaced."""
+    if isinstance(value, Part):
+        return f"<{type(value).__name__.lower()}>"
+    named = [fault for fault in FAULTS if isinstance(value, dict) and fault in value]
+    return f"<{named[0]}>" if named else None
+
+
+class Kill(Part):
+    """SIGKILL: no buffer is flushed, no `finally` runs."""
+
+    kill: Target
+    at: Point
+
+
+class Sigterm(Part):
+    """SIGTERM, as a cluster scheduler sends it before it takes the machine."""
+
+    sigterm: Target
+    at: Point
+
+
+Fault = Annotated[
+    Annotated[
+        Annotated[Kill, Tag("<kill>")] | Annotated[Sigterm, Tag("<sigterm>")],
+        Discriminator(
+            _fault_kind,
+            custom_error_type="unknown_fault",
+            custom_error_message="an entry of `faults` names a fault",
+        ),
+    ],
+    BeforeValidator(_one_fault),
+]
+
+
+class Run(Part):
+    """One start of the job in the same checkpoint directory."""
+
+    until_step: int = Field(ge=1)
+    load_step: int | None = Field(
+        None, ge=0, description="start from this checkpoint by name instead of the newest"
+    )
+    faults: tuple[Fault, ...] = ()
+
+
+class Expect(Part):
+    """What must be true beyond the properties, and which properties are judged."""
+
+    resumed_from_step: int | tuple[int | None, ...] | None = Field(
+        None, description="the step the last run resumed from, or one for each run after the first"
+    )
+    properties: Literal["all"] | tuple[PropertyName, ...] = "all"
+
+
+class Scenario(Part):
+    """One file: a job, what strikes it, and what must still be true."""
+
+    name: str = Field(min_length=1)
+    seed: int = 0
+    world: World = World()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    model: Model = Model()
+    optimizer: Literal["adamw"] = "adamw"
+    scheduler: Scheduler = Scheduler()
+    data: Data = Data()
+    checkpoint: Checkpoint = Checkpoint()
+    freeze: FreezePlan = FreezePlan()
+    runs: tuple[Run, ...] = Field(min_length=1)
+    expect: Expect = Expect()

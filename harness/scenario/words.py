@@ -1,0 +1,24 @@
+"""The words for points that scenarios, traces and judges share."""
+
+OPERATIONS = (
+    "open",
+    "read",
+    "write",
+    "fsync",
+    "truncate",
+    "mkdir",
+    "rmdir",
+    "unlink",
+    "rename",
+    "exchange",
+    "symlink",
+    "link",
+)
+"""Kinds of operations. `open` is for writing; `read` is an open for reading, and is in a trace
+only where a strike asks for the phase `load`."""
+
+PHASES = ("stage", "flush", "seal", "publish", "prune", "load")
+"""The phases of a save in their order, and `load`, which belongs to no save."""
+
+FAULTS = ("kill", "sigterm")
+"""What can be injected; one of these is a key of every entry of `faults`."""
