@@ -1,0 +1,7 @@
+"""What can go wrong with the harness itself, as opposed to the job that it runs."""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """The workbench could not do its work; it says nothing about the checkpointer."""

@@ -1,0 +1,442 @@
+"""Carrying out a rank's file-system calls in its place, one after the other.
+
+The supervisor opens files itself and gives the rank a duplicate, so that both share one open file
+description: a write that the supervisor makes moves the rank's offset too. Paths are resolved
+against the calling thread, and only calls below the watched directory are taken over; all others
+go on to the kernel untouched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.run.memory import read_bytes, read_path, read_vector
+from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
+
+_AT_FDCWD = 0xFFFFFF9C
+_AT_REMOVEDIR = 0x200
+_RENAME_EXCHANGE = 2
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_O_TMPFILE = getattr(os, "O_TMPFILE", 0o20200000)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A descriptor that the supervisor put into a rank."""
+
+    own: int
+    path: str
+    record_of: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gift:
+    """A descriptor to put into the caller as the result of its call."""
+
+    own: int
+    number: int
+    close_on_exec: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """One call that the supervisor will carry out: what it is, and how.
+
+    `perform` returns the call's result or raises OSError. `kind` is an operation's word, or
+    `record` for a rank's own notes, or `open_record` for opening them.
+    """
+
+    kind: str
+    path: str
+    perform: Callable[[], int | Gift]
+    target: str | None = None
+    offset: int = 0
+    data: bytes = b""
+    size: int = 0
+    creates: bool = False
+    truncates: bool = False
+    record_of: int | None = None
+    leave_to_kernel: bool = False
+
+
+def _signed(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _refuse(number: int) -> Callable[[], int]:
+    def perform() -> int:
+        raise OSError(number, os.strerror(number))
+
+    return perform
+
+
+@dataclass(slots=True)
+class Performer:
+    """Turns notifications into requests. `records` maps absolute paths to ranks."""
+
+    root: str
+    records: dict[str, int]
+    _table: dict[int, Opened] = field(default_factory=dict)
+    _next: int = FIRST_DESCRIPTOR
+
+    def request(self, notification: Notification) -> Request | None:
+        """What the call asks for, or None when it does not concern the watched directory.
+
+        Raises OSError when the calling thread is gone.
+        """
+        handler = _HANDLERS.get(notification.call)
+        return handler(self, notification) if handler else None
+
+    def close(self) -> None:
+        """Close every descriptor of the supervisor's own."""
+        for own in {opened.own for opened in self._table.values()}:
+            os.close(own)
+        self._table.clear()
+
+    def _absolute(self, thread: int, directory: int, path: str) -> str:
+        """The real path that `path` means to the thread; its last part is not followed."""
+        if not path.startswith("/"):
+            where = "cwd" if directory & 0xFFFFFFFF == _AT_FDCWD else f"fd/{_signed(directory)}"
+            path = os.path.join(os.readlink(f"/proc/{thread}/{where}"), path)
+        head, name = os.path.split(os.path.normpath(path))
+        return os.path.join(os.path.realpath(head), name)
+
+    def _relative(self, path: str) -> str | None:
+        if path == self.root:
+            return "."
+        prefix = self.root + "/"
+        return path[len(prefix) :] if path.startswith(prefix) else None
+
+    def _named(self, notification: Notification, directory: int, pointer: int) -> str:
+        text = read_path(notification.thread, pointer)
+        return self._absolute(notification.thread, directory, text)
+
+    def _give(self, own: int, opened: Opened, *, close_on_exec: bool) -> Gift:
+        number = self._next
+        self._next += 1
+        self._table[number] = opened
+        return Gift(own=own, number=number, close_on_exec=close_on_exec)
+
+    # Opening.
+
+    def _open_at(
+        self, notification: Notification, directory: int, pointer: int, flags: int, mode: int
+    ) -> Request | None:
+        path = self._named(notification, directory, pointer)
+        relative = self._relative(path)
+        rank = self.records.get(path)
+        if relative is None and rank is None:
+            return None
+        if not flags & _WRITING:
+            return Request(kind="read", path=relative or path, perform=int, leave_to_kernel=True)
+        if flags & _O_TMPFILE == _O_TMPFILE:
+            return Request(kind="open", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
+        if relative is not None and os.path.islink(path):
+            path = os.path.realpath(path)
+            relative = self._relative(path) or path
+        return self._open(path, relative or path, rank, flags, mode)
+
+    def _open(self, path: str, name: str, rank: int | None, flags: int, mode: int) -> Request:
+        def perform() -> Gift:
+            own = os.open(path, flags | os.O_CLOEXEC, mode)
+            opened = Opened(own=own, path=name, record_of=rank)
+            return self._give(own, opened, close_on_exec=bool(flags & os.O_CLOEXEC))
+
+        return Request(
+            kind="open" if rank is None else "open_record",
+            path=name,
+            perform=perform,
+            creates=bool(flags & os.O_CREAT) and not os.path.lexists(path),
+            truncates=bool(flags & os.O_TRUNC),
+            record_of=rank,
+        )
+
+    def _openat(self, n: Notification) -> Request | None:
+        directory, pointer, flags, mode, *_ = n.arguments
+        return self._open_at(n, directory, pointer, flags & 0xFFFFFFFF, mode & 0o7777)
+
+    def _plain_open(self, n: Notification) -> Request | None:
+        pointer, flags, mode, *_ = n.arguments
+        return self._open_at(n, _AT_FDCWD, pointer, flags & 0xFFFFFFFF, mode & 0o7777)
+
+    def _creat(self, n: Notification) -> Request | None:
+        pointer, mode, *_ = n.arguments
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+        return self._open_at(n, _AT_FDCWD, pointer, flags, mode & 0o7777)
+
+    # Writing through a descriptor.
+
+    def _opened(self, descriptor: int) -> Opened | None:
+        return self._table.get(_signed(descriptor))
+
+    def _write_request(self, opened: Opened, data: bytes, position: int | None) -> Request:
+        own = opened.own
+        offset = position
+        if offset is None:
+            offset = os.lseek(own, 0, os.SEEK_CUR)
+
+        def perform() -> int:
+            if position is None:
+                return os.write(own, data)
+            return os.pwrite(own, data, position)
+
+        return Request(
+            kind="write" if opened.record_of is None else "record",
+            path=opened.path,
+            perform=perform,
+            offset=offset,
+            data=data,
+            size=len(data),
+            record_of=opened.record_of,
+        )
+
+    def _write(self, n: Notification) -> Request | None:
+        descriptor, address, size, *_ = n.arguments
+        opened = self._opened(descriptor)
+        if opened is None:
+            return None
+        return self._write_request(opened, read_bytes(n.thread, address, size), None)
+
+    def _pwrite(self, n: Notification) -> Request | None:
+        descriptor, address, size, position, *_ = n.arguments
+        opened = self._opened(descriptor)
+        if opened is None:
+            return None
+        return self._write_request(opened, read_bytes(n.thread, address, size), position)
+
+    def _writev(self, n: Notification) -> Request | None:
+        descriptor, address, count, position, *_ = n.arguments
+        opened = self._opened(descriptor)
+        if opened is None:
+            return None
+        at = None if n.call == "writev" or position == 0xFFFFFFFFFFFFFFFF else position
+        return self._write_request(opened, read_vector(n.thread, address, count), at)
+
+    def _copying(self, n: Notification) -> Request | None:
+        """In-kernel copies into a watched file are refused; every caller falls back to write."""
+        output = n.arguments[0] if n.call == "sendfile" else n.arguments[2]
+        opened = self._opened(output)
+        if opened is None:
+            return None
+        return Request(kind="write", path=opened.path, perform=_refuse(errno.EINVAL))
+
+    def _ftruncate(self, n: Notification) -> Request | None:
+        descriptor, size, *_ = n.arguments
+        opened = self._opened(descriptor)
+        if opened is None:
+            return None
+        own = opened.own
+
+        def perform() -> int:
+            os.ftruncate(own, size)
+            return 0
+
+        return Request(kind="truncate", path=opened.path, perform=perform, size=size)
+
+    def _fallocate(self, n: Notification) -> Request | None:
+        descriptor, mode, offset, length, *_ = n.arguments
+        opened = self._opened(descriptor)
+        if opened is None:
+            return None
+        own = opened.own
+        if mode != 0:
+            return Request(kind="truncate", path=opened.path, perform=_refuse(errno.EOPNOTSUPP))
+
+        def perform() -> int:
+            os.posix_fallocate(own, offset, length)
+            return 0
+
+        size = max(offset + length, os.fstat(own).st_size)
+        return Request(kind="truncate", path=opened.path, perform=perform, size=size)
+
+    def _fsync(self, n: Notification) -> Request | None:
+        descriptor = _signed(n.arguments[0])
+        opened = self._table.get(descriptor)
+        if opened is not None:
+            own = opened.own
+
+            def perform() -> int:
+                os.fsync(own)
+                return 0
+
+            return Request(kind="fsync", path=opened.path, perform=perform)
+        path = os.readlink(f"/proc/{n.thread}/fd/{descriptor}")
+        relative = self._relative(path)
+        if relative is None:
+            return None
+        return Request(kind="fsync", path=relative, perform=lambda: _fsync_path(path))
+
+    def _duplicate(self, n: Notification) -> Request | None:
+        opened = self._opened(n.arguments[0])
+        if opened is None:
+            return None
+        own, found = opened.own, opened
+        closing = n.call == "fcntl" and n.arguments[1] != 0
+
+        def perform() -> Gift:
+            return self._give(own, found, close_on_exec=closing)
+
+        return Request(kind="duplicate", path=opened.path, perform=perform)
+
+    # Names.
+
+    def _one_name(
+        self, n: Notification, directory: int, pointer: int, kind: str, call: Callable[[str], None]
+    ) -> Request | None:
+        path = self._named(n, directory, pointer)
+        relative = self._relative(path)
+        if relative is None:
+            return None
+
+        def perform() -> int:
+            call(path)
+            return 0
+
+        return Request(kind=kind, path=relative, perform=perform)
+
+    def _mkdir(self, n: Notification) -> Request | None:
+        directory, pointer, mode = _at(n, 2)
+        return self._one_name(n, directory, pointer, "mkdir", lambda p: os.mkdir(p, mode & 0o7777))
+
+    def _rmdir(self, n: Notification) -> Request | None:
+        return self._one_name(n, _AT_FDCWD, n.arguments[0], "rmdir", os.rmdir)
+
+    def _unlink(self, n: Notification) -> Request | None:
+        directory, pointer, flags = _at(n, 2) if n.call == "unlinkat" else (*_at(n, 1), 0)
+        if flags & _AT_REMOVEDIR:
+            return self._one_name(n, directory, pointer, "rmdir", os.rmdir)
+        return self._one_name(n, directory, pointer, "unlink", os.unlink)
+
+    def _truncate(self, n: Notification) -> Request | None:
+        pointer, size, *_ = n.arguments
+        request = self._one_name(
+            n, _AT_FDCWD, pointer, "truncate", lambda path: os.truncate(path, size)
+        )
+        if request is not None:
+            request.size = size
+        return request
+
+    def _two_names(
+        self, kind: str, source: str, target: str, call: Callable[[], object]
+    ) -> Request | None:
+        inside, into = self._relative(source), self._relative(target)
+        if inside is None and into is None:
+            return None
+
+        def perform() -> int:
+            call()
+            return 0
+
+        return Request(kind=kind, path=inside or source, target=into or target, perform=perform)
+
+    def _rename(self, n: Notification) -> Request | None:
+        if n.call == "rename":
+            old_at, old, new_at, new, flags = (
+                _AT_FDCWD,
+                n.arguments[0],
+                _AT_FDCWD,
+                n.arguments[1],
+                0,
+            )
+        else:
+            old_at, old, new_at, new, flags = n.arguments[:5]
+            flags = flags if n.call == "renameat2" else 0
+        source, target = self._named(n, old_at, old), self._named(n, new_at, new)
+        if flags:
+            kind = "exchange" if flags & _RENAME_EXCHANGE else "rename"
+            return self._two_names(kind, source, target, lambda: _renameat2(source, target, flags))
+        return self._two_names("rename", source, target, lambda: os.rename(source, target))
+
+    def _link(self, n: Notification) -> Request | None:
+        if n.call == "link":
+            old_at, old, new_at, new = _AT_FDCWD, n.arguments[0], _AT_FDCWD, n.arguments[1]
+        else:
+            old_at, old, new_at, new = n.arguments[:4]
+        source, target = self._named(n, old_at, old), self._named(n, new_at, new)
+        return self._two_names("link", source, target, lambda: os.link(source, target))
+
+    def _symlink(self, n: Notification) -> Request | None:
+        if n.call == "symlink":
+            text, directory, pointer = n.arguments[0], _AT_FDCWD, n.arguments[1]
+        else:
+            text, directory, pointer = n.arguments[:3]
+        content = read_path(n.thread, text)
+        request = self._one_name(
+            n, directory, pointer, "symlink", lambda path: os.symlink(content, path)
+        )
+        if request is not None:
+            request.target = content
+        return request
+
+
+def _at(n: Notification, count: int) -> tuple[int, ...]:
+    """The directory, and `count` further arguments, of a call and of its `...at` form alike."""
+    if n.call.endswith("at"):
+        return n.arguments[: count + 1]
+    return (_AT_FDCWD, *n.arguments[:count])
+
+
+def _fsync_path(path: str) -> int:
+    kind = os.O_DIRECTORY if stat.S_ISDIR(os.stat(path).st_mode) else 0
+    own = os.open(path, os.O_RDONLY | os.O_CLOEXEC | kind)
+    try:
+        os.fsync(own)
+    finally:
+        os.close(own)
+    return 0
+
+
+def _renameat2(source: str, target: str, flags: int) -> int:
+    here = ctypes.c_int(-100)
+    return _check(
+        _libc.renameat2(here, os.fsencode(source), here, os.fsencode(target), ctypes.c_uint(flags))
+    )
+
+
+_HANDLERS: dict[str, Callable[[Performer, Notification], Request | None]] = {
+    "openat": Performer._openat,
+    "open": Performer._plain_open,
+    "creat": Performer._creat,
+    "write": Performer._write,
+    "pwrite64": Performer._pwrite,
+    "writev": Performer._writev,
+    "pwritev": Performer._writev,
+    "pwritev2": Performer._writev,
+    "sendfile": Performer._copying,
+    "splice": Performer._copying,
+    "copy_file_range": Performer._copying,
+    "ftruncate": Performer._ftruncate,
+    "fallocate": Performer._fallocate,
+    "fsync": Performer._fsync,
+    "fdatasync": Performer._fsync,
+    "dup": Performer._duplicate,
+    "fcntl": Performer._duplicate,
+    "mkdir": Performer._mkdir,
+    "mkdirat": Performer._mkdir,
+    "rmdir": Performer._rmdir,
+    "unlink": Performer._unlink,
+    "unlinkat": Performer._unlink,
+    "truncate": Performer._truncate,
+    "rename": Performer._rename,
+    "renameat": Performer._rename,
+    "renameat2": Performer._rename,
+    "link": Performer._link,
+    "linkat": Performer._link,
+    "symlink": Performer._symlink,
+    "symlinkat": Performer._symlink,
+}

@@ -1,0 +1,67 @@
+"""What the scenarios of one test session share: a warm server and the reference runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock
+
+from harness.run.server import WarmServer
+
+
+class Services:
+    """Owned by one process; `root` may be shared by several, which then share references.
+
+    The server is started when the first run needs it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._server: WarmServer | None = None
+
+    def server(self) -> WarmServer:
+        """The warm server, booted on first use."""
+        if self._server is None:
+            self.root.mkdir(parents=True, exist_ok=True)
+            server = WarmServer(self.root / "server.log")
+            try:
+                server.wait_until_ready()
+            except BaseException:
+                server.close()
+                raise
+            self._server = server
+        return self._server
+
+    def reference(self, key: str, produce: Callable[[Path], None]) -> Path:
+        """The folder of the reference run `key`; `produce` fills it if nobody has yet."""
+        shared = self.root / "references"
+        shared.mkdir(parents=True, exist_ok=True)
+        done = shared / key
+        with FileLock(shared / f"{key}.lock"):
+            if not done.exists():
+                making = shared / f"{key}.making"
+                shutil.rmtree(making, ignore_errors=True)
+                making.mkdir()
+                produce(making)
+                making.rename(done)
+        return done
+
+    def close(self) -> None:
+        """End the server, if there is one."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def __enter__(self) -> Services:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

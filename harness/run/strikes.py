@@ -1,0 +1,69 @@
+"""Which planned strike falls due at an operation or a training step. Pure: it counts, it does not hit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from harness.plan.model import Strike
+from harness.scenario.schema import Point
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """What is about to happen in a rank, in the words of a point."""
+
+    rank: int
+    kind: str
+    path: str
+    target: str | None
+    save: int | None
+    phase: str | None
+
+
+def _matches(point: Point, occasion: Occasion) -> bool:
+    if point.rank != occasion.rank or point.save not in (None, occasion.save):
+        return False
+    if point.phase not in (None, occasion.phase):
+        return False
+    if point.operation not in (None, occasion.kind):
+        return False
+    if point.path is None:
+        return True
+    names = (occasion.path, occasion.target or occasion.path)
+    return any(fnmatchcase(name, point.path) for name in names)
+
+
+@dataclass(slots=True)
+class Due:
+    """Keeps count of the points of one run; each strike falls due once."""
+
+    _waiting: list[Strike]
+    _seen: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, strikes: Iterable[Strike]) -> Due:
+        """A fresh count for the strikes of one run."""
+        return cls(list(strikes))
+
+    def at_operation(self, occasion: Occasion) -> tuple[Strike, ...]:
+        """The strikes whose point this operation is; each says whether before or after it."""
+        due = []
+        for strike in self._waiting:
+            if strike.point.step is None and _matches(strike.point, occasion):
+                self._seen[strike.id] = self._seen.get(strike.id, 0) + 1
+                if self._seen[strike.id] == strike.point.nth:
+                    due.append(strike)
+        return self._take(due)
+
+    def at_step(self, rank: int, step: int) -> tuple[Strike, ...]:
+        """The strikes that wait for `rank` to finish `step`."""
+        return self._take(
+            [s for s in self._waiting if s.point.step == step and s.point.rank == rank]
+        )
+
+    def _take(self, due: list[Strike]) -> tuple[Strike, ...]:
+        for strike in due:
+            self._waiting.remove(strike)
+        return tuple(due)

@@ -1,0 +1,39 @@
+"""Whether this machine can run jobs under the supervisor, and if not, why."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+
+@functools.cache
+def missing() -> str | None:
+    """None where scenarios can run, else the reason in words."""
+    if sys.platform != "linux":
+        return f"scenarios need Linux (seccomp user notification); this is {sys.platform}"
+    from harness.run.seccomp import architecture
+
+    if architecture() is None:
+        return f"no system-call table for {os.uname().machine}; known are x86_64 and aarch64"
+    number = _probe()
+    if number == 0:
+        return None
+    return (
+        "this kernel or container refuses seccomp user notification with WAIT_KILLABLE_RECV "
+        f"(Linux 5.19 or newer): {os.strerror(number)}"
+    )
+
+
+def _probe() -> int:
+    """Install the filter in a child that does nothing else; 0, or the errno."""
+    from harness.run.seccomp import install_filter
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            install_filter(reads=False)
+        except OSError as error:
+            os._exit((error.errno or 1) & 0xFF)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
