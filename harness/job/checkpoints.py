@@ -1,0 +1,200 @@
+"""Between the training loop and the checkpoint manager: every call that the loop makes of it.
+
+A reference run has `NoCheckpoints`, which builds nothing and calls nothing, so that a save which
+changes training shows as a difference between the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.evidence.record import SaveBegan, SaveReturned
+from harness.job.build import Rig
+from harness.job.implementation import Tools
+from harness.plan.model import RunPlan
+from harness.scenario.schema import Checkpoint
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far training has come. It changes with every step."""
+
+    step: int = 0
+    tokens_seen: int = 0
+    epoch: int = 0
+    source: str | None = None
+    """Name of the checkpoint that this run came from, None after a fresh start."""
+
+
+class Checkpoints(Protocol):
+    """What the loop does with checkpoints."""
+
+    def resume(self) -> Progress:
+        """Decide where to start, and load it."""
+
+    def attach(self, loader: Any) -> None:
+        """Give a new data loader the position that was loaded."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is asked for after `step`."""
+
+    def save(self, progress: Progress) -> None:
+        """Save."""
+
+    def before_change(self) -> None:
+        """The model is about to be frozen or unfrozen in part."""
+
+    def should_stop(self) -> bool:
+        """Whether the job was asked to end. Collective."""
+
+    def drain(self) -> None:
+        """Wait until every save is durable."""
+
+    def stop(self) -> None:
+        """The emergency save is durable."""
+
+
+class NoCheckpoints:
+    """A reference run."""
+
+    def resume(self) -> Progress:
+        """From the beginning."""
+        return Progress()
+
+    def attach(self, loader: Any) -> None:
+        """Nothing was loaded."""
+
+    def is_due(self, step: int) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
+
+    def save(self, progress: Progress) -> None:
+        """Nothing is saved."""
+
+    def before_change(self) -> None:
+        """No save can be under way."""
+
+    def should_stop(self) -> bool:
+        """It is never interrupted."""
+        return False
+
+    def drain(self) -> None:
+        """No save can be under way."""
+
+    def stop(self) -> None:
+        """It is never interrupted."""
+
+
+class ManagedCheckpoints:
+    """The manager under test, called as a training loop calls it."""
+
+    def __init__(
+        self, settings: Checkpoint, directory: Path, *, tools: Tools, rig: Rig, run: RunPlan
+    ) -> None:
+        self._tools, self._rig, self._run = tools, rig, run
+        self._story, self._rules = rig.story, rig.rules
+        self._config = _build_config(settings, directory, tools)
+        self._loader: Any = None
+        self._saves = 0
+        with self._story.during("build"):
+            self._manager = _build_manager(self._config, tools, rig)
+            self._shutdown = tools.find("ShutdownHandler")()
+            self._shutdown.register()
+
+    def resume(self) -> Progress:
+        """Load what the run names, or else what the resume rule finds, or nothing."""
+        with self._story.during("resume"):
+            path = self._choose()
+            if path is None:
+                return Progress()
+            saved_step = self._manager.peek_saved_step(str(path))
+            self._rules.apply(self._rig.model, saved_step or 0)
+        with self._story.during("load"):
+            step, tokens_seen, extra = self._manager.load(
+                path=str(path),
+                scheduler=self._rig.scheduler,
+                vlm_freeze_expected=self._rules.meta(saved_step or 0),
+            )
+        return Progress(
+            step=step, tokens_seen=tokens_seen, epoch=extra["epoch"], source=path.resolve().name
+        )
+
+    def _choose(self) -> Path | None:
+        if self._run.load_step is not None:
+            return Path(self._config.dir) / f"step_{self._run.load_step}"
+        found = self._tools.find("resolve_resume_path")(self._config.dir)
+        return None if found is None else Path(found)
+
+    def attach(self, loader: Any) -> None:
+        """Give the loader the position that was loaded, and keep it for the saves."""
+        self._loader = loader
+        with self._story.during("apply_dataloader_state"):
+            self._manager.apply_dataloader_state(loader)
+
+    def is_due(self, step: int) -> bool:
+        """As the configuration says."""
+        return bool(self._config.should_save(step))
+
+    def save(self, progress: Progress) -> None:
+        """One call of `save`, between two records."""
+        self._saves += 1
+        extra: dict[str, Any] = {"epoch": progress.epoch}
+        meta = self._rules.meta(progress.step)
+        if meta is not None:
+            extra["vlm_freeze"] = meta
+        self._story.tell(SaveBegan(step=progress.step, ordinal=self._saves))
+        with self._story.during("save"):
+            self._manager.save(
+                progress.step,
+                tokens_seen=progress.tokens_seen,
+                scheduler=self._rig.scheduler,
+                dataloader=self._loader,
+                extra=extra,
+            )
+        self._story.tell(SaveReturned(step=progress.step, ordinal=self._saves))
+
+    def before_change(self) -> None:
+        """A save under way must describe the model as it was."""
+        with self._story.draining("flush_pending_save"):
+            self._manager.flush_pending_save()
+
+    def should_stop(self) -> bool:
+        """Whether a signal asked the job to end."""
+        with self._story.during("should_shutdown"):
+            return bool(self._shutdown.should_shutdown())
+
+    def drain(self) -> None:
+        """Wait until every save is durable."""
+        with self._story.draining("wait"):
+            self._manager.wait()
+
+    def stop(self) -> None:
+        """Tell the shutdown handler that the emergency save is durable."""
+        with self._story.during("finish"):
+            self._shutdown.finish()
+
+
+def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
+    window = settings.dyn_ckpt_window
+    if window is not None:
+        window = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)
+    return tools.find("CheckpointConfig")(
+        dir=str(directory),
+        interval=settings.interval,
+        keep_last_n=settings.keep_last_n,
+        async_mode=tools.find("AsyncCheckpointMode")(settings.async_mode),
+        dyn_ckpt_window=window,
+    )
+
+
+def _build_manager(config: Any, tools: Tools, rig: Rig) -> Any:
+    place = rig.place
+    return tools.manager(
+        config,
+        rig.model,
+        rig.optimizer,
+        process_group=place.stage_group,
+        pp_rank=None if place.stages is None else place.stage,
+    )

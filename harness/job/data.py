@@ -1,0 +1,172 @@
+"""Training data: windows of real bytes that every Python interpreter brings along.
+
+Text comes from the language reference in `pydoc_data.topics`; the images of the VLM are windows of
+the interpreter's own executable, read as grey levels. The order of an epoch is a permutation that
+depends on seed and epoch alone, dealt out to the data-parallel ranks; what does not fill a batch
+on every rank is left out of that epoch. Nothing here draws from the global random generators.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset, Sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from harness.job.models import IMAGE_SIDE
+from harness.scenario.schema import Data
+
+_PR_SET_PDEATHSIG = 1
+_STRIDE = 7919
+"""A prime, so that the windows of neighbouring samples lie apart and do not repeat early."""
+_EXECUTABLE_BYTES = 1 << 20
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Samples as they come from a loader: numpy, which crosses a process border as plain bytes."""
+
+    ids: tuple[int, ...]
+    text: Bytes
+    images: Bytes
+
+
+@cache
+def text_corpus() -> Bytes:
+    """The language reference as bytes."""
+    from pydoc_data.topics import topics
+
+    return np.frombuffer("".join(topics.values()).encode(), dtype=np.uint8)
+
+
+@cache
+def image_corpus() -> Bytes:
+    """The beginning of the interpreter's executable."""
+    with Path(sys.executable).resolve().open("rb") as file:
+        return np.frombuffer(file.read(_EXECUTABLE_BYTES), dtype=np.uint8)
+
+
+class Windows(Dataset[tuple[int, Bytes, Bytes]]):
+    """A map-style dataset; a sample is its number, a text window and an image."""
+
+    def __init__(self, data: Data) -> None:
+        self._samples = data.samples
+        self._length = data.seq_len + 1
+        self._text, self._pixels = text_corpus(), image_corpus()
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __getitem__(self, index: int) -> tuple[int, Bytes, Bytes]:
+        text = _window(self._text, index, self._length)
+        image = _window(self._pixels, index, IMAGE_SIDE * IMAGE_SIDE)
+        return index, text, image.reshape(IMAGE_SIDE, IMAGE_SIDE)
+
+
+def _window(corpus: Bytes, index: int, length: int) -> Bytes:
+    begin = index * _STRIDE % (len(corpus) - length)
+    return corpus[begin : begin + length]
+
+
+def collate(samples: Sequence[tuple[int, Bytes, Bytes]]) -> Batch:
+    """One batch of samples."""
+    ids, texts, images = zip(*samples, strict=True)
+    return Batch(ids=ids, text=np.stack(texts), images=np.stack(images))
+
+
+class EpochBatches(Sampler[list[int]]):
+    """The batches of one data-parallel rank in one epoch."""
+
+    def __init__(self, data: Data, *, seed: int, rank: int, ranks: int) -> None:
+        self.epoch = 0
+        self._data, self._seed, self._rank, self._ranks = data, seed, rank, ranks
+        if len(self) == 0:
+            raise ValueError(
+                f"{data.samples} samples do not fill one batch of {data.batch_size} "
+                f"on each of {ranks} data-parallel ranks"
+            )
+
+    def __len__(self) -> int:
+        return self._data.samples // (self._data.batch_size * self._ranks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(self._data.samples))
+        random.Random(self._seed + self.epoch).shuffle(order)
+        mine = order[self._rank :: self._ranks]
+        for number in range(len(self)):
+            begin = number * self._data.batch_size
+            yield mine[begin : begin + self._data.batch_size]
+
+
+class _DieWithRank:
+    """Tells a loader process to die when its rank does, however that ends."""
+
+    def __init__(self) -> None:
+        self._rank_pid = os.getpid()
+
+    def __call__(self, worker: int) -> None:  # noqa: ARG002
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self._rank_pid:
+            os._exit(1)
+
+
+class Batches:
+    """An endless stream over the epochs. `loader` is what a checkpoint manager is given."""
+
+    def __init__(self, data: Data, *, seed: int, epoch: int, rank: int, ranks: int) -> None:
+        self._order = EpochBatches(data, seed=seed, rank=rank, ranks=ranks)
+        self._order.epoch = epoch
+        # Without a generator of its own the loader draws its seed from the global one at each
+        # epoch, which a resumed run, entering an epoch in the middle, would do once too often.
+        with warnings.catch_warnings():
+            # torchdata 0.11 calls a function that torch 2.13 calls deprecated.
+            warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
+            self.loader: Any = StatefulDataLoader(
+                Windows(data),
+                batch_sampler=self._order,
+                num_workers=data.num_workers,
+                collate_fn=collate,
+                generator=torch.Generator().manual_seed(seed),
+                worker_init_fn=_DieWithRank(),
+                multiprocessing_context="fork" if data.num_workers else None,
+            )
+        self._iterator: Any = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the newest batch."""
+        return self._order.epoch
+
+    def take(self) -> Batch:
+        """The next batch, of the next epoch when this one is used up."""
+        if self._iterator is None:
+            self._iterator = iter(self.loader)
+        try:
+            batch: Batch = next(self._iterator)
+        except StopIteration:
+            self._order.epoch += 1
+            self._iterator = iter(self.loader)
+            batch = next(self._iterator)
+        return batch
+
+    def close(self) -> None:
+        """End the loader processes now rather than when the last reference is dropped."""
+        end = getattr(self._iterator, "_shutdown_workers", None)
+        if end is not None:
+            end()
+        self._iterator = None

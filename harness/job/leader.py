@@ -1,0 +1,175 @@
+"""The leader of one run: it puts itself under the filter, forks the ranks and reaps them.
+
+The leader has one thread when it installs the filter, so that one listener hears all ranks, their
+threads and their sub-processes. It is the subreaper of them all: what outlives its rank is found
+here, reported and ended.
+
+Messages to the supervisor, one JSON object each: `{"listener": ...}` (with the descriptor),
+`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...]}`. From it: `go` starts
+the ranks, `stop` kills those that are left; a closed socket means the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.run.seccomp import install_filter
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_ORPHAN_GRACE_S = 0.3
+"""How long sub-processes may take to notice that their rank has ended in order."""
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent` dies, also if it already has."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def lead(link: socket.socket, request: dict[str, Any]) -> int:
+    """Run one job to its end. Returns the exit code of the leader."""
+    parent = os.getppid()
+    os.setsid()
+    die_with_parent(parent)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    listener = install_filter(reads=request["reads"])
+    socket.send_fds(link, [b'{"listener": true}'], [listener])
+    os.close(listener)
+    gate, opener = os.pipe()
+    pids = {}
+    for rank in range(request["ranks"]):
+        pids[_fork_rank(link, request, rank, gate, opener)] = rank
+    os.close(gate)
+    _tell(link, {"ranks": list(pids)})
+    if link.recv(16) != b"go":
+        _kill(list(pids))
+        return 1
+    os.write(opener, b"g" * len(pids))
+    os.close(opener)
+    _reap(link, pids)
+    _tell(link, {"over": _orphans()})
+    return 0
+
+
+def _fork_rank(
+    link: socket.socket, request: dict[str, Any], rank: int, gate: int, opener: int
+) -> int:
+    leader = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    die_with_parent(leader)
+    link.close()
+    os.close(opener)
+    os.read(gate, 1)
+    os.close(gate)
+    os._exit(_rank_main(request, rank))
+
+
+def _rank_main(request: dict[str, Any], rank: int) -> int:
+    directory, run = request["directory"], request["run"]
+    log = os.open(
+        Path(directory, f"run{run}", f"rank{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    )
+    empty = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, empty), (1, log), (2, log)):
+        os.dup2(source, target)
+    # Imported here: the leader itself needs none of it, and the server has it loaded already.
+    from harness.job.rank import enter
+
+    try:
+        return enter(directory, run, rank)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _tell(link: socket.socket, message: dict[str, Any]) -> None:
+    link.send(json.dumps(message).encode())
+
+
+def _reap(link: socket.socket, pids: dict[int, int]) -> None:
+    """Report each rank's end; kill the rest when told to or when nobody listens any more."""
+    left = dict(pids)
+    child_ended = _child_descriptor()
+    while left:
+        ready, _, _ = select.select([link, child_ended], [], [])
+        if link in ready and link.recv(16) in (b"stop", b""):
+            _kill(list(left))
+        if child_ended in ready:
+            os.read(child_ended, 4096)
+        left = _collect(link, left)
+
+
+def _child_descriptor() -> int:
+    """A descriptor that becomes readable at every SIGCHLD."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGCHLD)  # a rank may have ended before the handler was there
+    return reading
+
+
+def _collect(link: socket.socket, left: dict[int, int]) -> dict[int, int]:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return {}
+        if pid == 0:
+            return left
+        if pid in left:
+            _tell(link, {"exit": [left[pid], os.waitstatus_to_exitcode(status)]})
+            left = {other: rank for other, rank in left.items() if other != pid}
+
+
+def _orphans() -> list[str]:
+    """Wait a moment for the sub-processes of the ranks, then name and end those that stay."""
+    deadline = time.monotonic() + _ORPHAN_GRACE_S
+    while _children() and time.monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                select.select([], [], [], 0.005)
+        except ChildProcessError:
+            break
+    leaked = [_command_line(pid) for pid in _children()]
+    while left := _children():
+        _kill(left)
+        for pid in left:
+            os.waitpid(pid, 0)
+    return leaked
+
+
+def _children() -> list[int]:
+    me = os.getpid()
+    text = Path(f"/proc/{me}/task/{me}/children").read_text(encoding="ascii")
+    return [int(pid) for pid in text.split()]
+
+
+def _command_line(pid: int) -> str:
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return f"process {pid}"
+    return f"process {pid}: {raw.replace(bytes(1), b' ').decode(errors='replace').strip()}"
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue

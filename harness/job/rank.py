@@ -1,0 +1,96 @@
+"""One rank of a job: from its plan to its exit code.
+
+`enter` is called in a process forked from the warm server. `python -m harness.job.rank DIRECTORY
+RUN RANK` does the same from a cold start. Ranks meet through a file in the run directory, so a job
+needs no port.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+import sys
+import threading
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from harness.evidence.record import Started
+from harness.job.parallel import choose_device, find_place
+from harness.job.story import Story
+from harness.job.train import train
+from harness.plan.model import Plan
+
+
+def enter(directory: str, run: int, rank: int) -> int:
+    """Run one rank. Returns its exit code; the caller has nothing left to do but `os._exit`."""
+    story = Story(Path(directory, f"run{run}", f"rank{rank}.jsonl"))
+    try:
+        _work(Path(directory), run, rank, story)
+    except BaseException as error:  # noqa: BLE001 - whatever ends a rank is evidence
+        story.tell_raised(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The other ranks may be gone: a clean end of the process groups could wait for them.
+        return 1
+    return 0
+
+
+def _work(directory: Path, run: int, rank: int, story: Story) -> None:
+    _refuse_early_import()
+    plan = Plan.model_validate_json((directory / "plan.json").read_bytes())
+    story.tell(Started(rank=rank, pid=os.getpid(), versions=_versions()))
+    world = plan.workload.world
+    with story.during("build"):
+        _set_environment(rank, world.size)
+        torch.set_num_threads(1)
+        device, backend = choose_device(plan.workload.device, rank, world)
+        store = dist.FileStore(str(directory / f"run{run}" / "store"), world.size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world.size)
+        place = find_place(world, rank, device)
+    train(plan, run, directory, place=place, story=story)
+    with story.during("exit"):
+        dist.destroy_process_group()
+        _end_like_an_interpreter()
+
+
+def _refuse_early_import() -> None:
+    early = sorted(name for name in sys.modules if name.split(".")[0] == "kempnerforge")
+    if early:
+        raise RuntimeError(
+            f"the package under test was imported before the rank began: {', '.join(early[:3])}; "
+            "a rank must import it itself, from the path that its plan names"
+        )
+
+
+def _set_environment(rank: int, size: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchdata": version("torchdata"),
+        "numpy": np.__version__,
+    }
+
+
+def _end_like_an_interpreter() -> None:
+    """Do what an interpreter does at its end, which a forked process never reaches.
+
+    First all threads that are no daemons end, then the exit handlers run: code under test may
+    finish a save in either.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    os._exit(enter(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

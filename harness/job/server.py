@@ -1,0 +1,62 @@
+"""The warm server: it has imported torch once, and forks a leader for each run.
+
+Started by `harness.run.server` as `python -m harness.job.server DESCRIPTOR`. Each message on the
+control socket is one run and carries one descriptor, the leader's end of that run's own socket.
+When the control socket closes, or the parent dies, the server ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from harness.job.leader import die_with_parent, lead
+from harness.job.preload import preload
+
+
+def _raise_descriptor_limit() -> None:
+    """Watched files get descriptors from 512 up, one number for each open of the run."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a leader for each request until the other end closes."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+        if not message:
+            return
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os._exit(lead(socket.socket(fileno=descriptors[0]), json.loads(message)))
+        os.close(descriptors[0])
+
+
+def main() -> None:
+    """Preload, say so, serve."""
+    parent = int(sys.argv[2])
+    die_with_parent(parent)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    _raise_descriptor_limit()
+    preload()
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1:
+        raise RuntimeError(f"the warm server must have one thread when it forks, it has {threads}")
+    # Collected objects are not touched again, so the forked ranks share their pages.
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    control.send(b"ready")
+    serve(control)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The training loop, as a real framework writes it, and what a rank records along the way.
+
+In this order: build, resume, build the data loader, then step by step: freeze stages, batch,
+forward, backward, clip, optimizer, schedule; after each step the save that may be due, then the
+question whether to shut down; at the end wait for what is still being saved. Under pipeline
+parallelism all stages of a data-parallel rank read the same samples: the first needs the inputs,
+the last the targets.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.evidence.record import Finished, Resumed, Stepped
+from harness.job.build import Rig, build_rig, seed_rank
+from harness.job.checkpoints import Checkpoints, ManagedCheckpoints, NoCheckpoints, Progress
+from harness.job.clip import clip_gradients
+from harness.job.data import Batch, Batches, Bytes
+from harness.job.digest import digest_state
+from harness.job.freeze import freeze_rules, standing_still
+from harness.job.implementation import Tools
+from harness.job.models import VOCABULARY
+from harness.job.parallel import Place
+from harness.job.story import Story
+from harness.plan.model import Plan
+from harness.scenario.schema import Model
+
+_MAX_GRADIENT_NORM = 1.0
+_LOADER_THREAD = "QueueFeederThread"
+_LOADER_GRACE_S = 1.0
+
+
+def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> None:
+    """Run one start of the job to its end."""
+    tools = Tools(plan.implementation)
+    workload, settings = plan.workload, plan.runs[run]
+    with story.during("build"):
+        seed_rank(workload.seed, place.rank)
+        rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), story)
+    checkpoints: Checkpoints = NoCheckpoints()
+    if plan.checkpoint is not None:
+        checkpoints = ManagedCheckpoints(
+            plan.checkpoint, directory / "checkpoints", tools=tools, rig=rig, run=settings
+        )
+    progress = checkpoints.resume()
+    batches = Batches(
+        workload.data,
+        seed=workload.seed,
+        epoch=progress.epoch,
+        rank=place.shard,
+        ranks=place.world.dp_shard,
+    )
+    checkpoints.attach(batches.loader)
+    _tell_resumed(rig, progress)
+    first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
+    if first_save and progress.source is None and checkpoints.is_due(0):
+        checkpoints.save(progress)
+    loop = Loop(rig, checkpoints, batches, progress)
+    reason = loop.run(settings.until_step)
+    loop.finish(reason)
+
+
+class Loop:
+    """The steps of one run."""
+
+    def __init__(
+        self, rig: Rig, checkpoints: Checkpoints, batches: Batches, progress: Progress
+    ) -> None:
+        self._rig, self._checkpoints = rig, checkpoints
+        self._batches, self._progress = batches, progress
+
+    def run(self, until_step: int) -> str:
+        """Train until `until_step` or until a signal; returns which."""
+        while self._progress.step < until_step:
+            with self._rig.story.during("step"):
+                self._change_freeze(self._progress.step + 1)
+                self._take_step()
+            if self._checkpoints.is_due(self._progress.step):
+                self._checkpoints.save(self._progress)
+            if self._checkpoints.should_stop():
+                # Also right after a regular save of this step: a loop asks once, at one place.
+                self._checkpoints.save(self._progress)
+                return "shutdown"
+        return "until_step"
+
+    def finish(self, reason: str) -> None:
+        """Wait for what is being saved, and say what is still alive."""
+        self._checkpoints.drain()
+        self._batches.close()
+        threads = _other_threads()
+        self._rig.story.tell(Finished(step=self._progress.step, reason=reason, threads=threads))
+        if reason == "shutdown":
+            self._checkpoints.stop()
+
+    def _change_freeze(self, step: int) -> None:
+        if self._rig.rules.changes_at(step):
+            self._checkpoints.before_change()
+            self._rig.rules.apply(self._rig.model, step)
+
+    def _take_step(self) -> None:
+        rig, progress = self._rig, self._progress
+        batch = self._batches.take()
+        inputs, targets = prepare(batch, rig.settings, rig.place)
+        loss = rig.forward_backward.run(inputs, targets)
+        trained = clip_gradients(rig.model, max_norm=_MAX_GRADIENT_NORM)
+        lr = tuple(float(group["lr"]).hex() for group in rig.optimizer.param_groups)
+        rig.optimizer.step()
+        rig.scheduler.step()
+        rig.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        progress.epoch = self._batches.epoch
+        progress.tokens_seen += targets.numel() * rig.place.world.dp_shard
+        rig.story.tell(
+            Stepped(
+                step=progress.step,
+                epoch=progress.epoch,
+                loss=None if loss is None else float(loss).hex(),
+                lr=lr,
+                samples=batch.ids,
+                frozen=standing_still(rig.model),
+                trained=trained,
+                state=digest_state(rig.model, rig.optimizer),
+            )
+        )
+
+
+def prepare(batch: Batch, model: Model, place: Place) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Inputs and targets of one step, on the device.
+
+    Some bytes are replaced by random ones, half of them drawn from `random` and half from numpy, so
+    that a generator that was not restored changes the loss: on the first stage bytes that are read,
+    on the last stage bytes that are to be predicted.
+    """
+    text = batch.text.copy()
+    if place.is_first:
+        _corrupt(text[:, :-1])
+    if place.is_last:
+        _corrupt(text[:, 1:])
+    tokens = torch.from_numpy(text).to(place.device, torch.int64)
+    inputs: tuple[Tensor, ...] = (tokens[:, :-1],)
+    if model.preset == "tiny_vlm" and place.is_first:
+        pixels = torch.from_numpy(batch.images).to(place.device, torch.float32)
+        inputs = (*inputs, pixels / 255 - 0.5)
+    return inputs, tokens[:, 1:]
+
+
+def _corrupt(text: Bytes) -> None:
+    rows, length = text.shape
+    for row in range(rows):
+        text[row, random.randrange(length)] = random.randrange(VOCABULARY)
+    columns = np.random.randint(length, size=rows)
+    text[np.arange(rows), columns] = np.random.randint(VOCABULARY, size=rows)
+
+
+def _tell_resumed(rig: Rig, progress: Progress) -> None:
+    rig.story.tell(
+        Resumed(
+            source=progress.source,
+            step=None if progress.source is None else progress.step,
+            tokens_seen=progress.tokens_seen,
+            epoch=progress.epoch,
+            state=digest_state(rig.model, rig.optimizer),
+            frozen=standing_still(rig.model),
+        )
+    )
+
+
+def _other_threads() -> tuple[str, ...]:
+    """Names of the Python threads besides this one; those of the closed loader may still end."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(_LOADER_THREAD):
+            thread.join(_LOADER_GRACE_S)
+    main = threading.main_thread()
+    return tuple(sorted(thread.name for thread in threading.enumerate() if thread is not main))
