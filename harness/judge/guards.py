@@ -1,0 +1,139 @@
+"""Guards against empty proofs: what must be true before a verdict means anything.
+
+A guard that fails makes the scenario INVALID, but for one: a run that nothing struck, and that did
+not end in order, is a failure of the job itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.record import Finished, Raised, Resumed, Stepped
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
+from harness.judge.stories import Story, records, steps, struck_ranks, was_struck
+from harness.judge.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """One condition, and the outcome where it fails."""
+
+    name: str
+    sentence: str
+    details: tuple[str, ...] = ()
+    outcome: Outcome = Outcome.PASS
+
+    @property
+    def passed(self) -> bool:
+        """Whether the condition is true."""
+        return self.outcome is Outcome.PASS
+
+
+def check(
+    evidence: Evidence, history: History | None, verdicts: Sequence[Verdict]
+) -> tuple[Guard, ...]:
+    """All guards over one scenario."""
+    gaps = ("the operations could not be replayed",) if history is None else history.gaps
+    idle = [] if any(one.applies for one in verdicts) else ["every property was left out"]
+    return (
+        _guard("strikes_landed", "Every planned strike has landed.", _missed(evidence)),
+        _guard("trace_complete", "The trace explains what lay on the disk after each run.", gaps),
+        _guard("reference_trained", "The uninterrupted run trained.", _idle(evidence)),
+        _guard("something_judged", "At least one property applies.", idle),
+        _guard("ranks_accounted", "Every rank that lived ended by its own word.", _lost(evidence)),
+        _guard(
+            "undisturbed_runs_end",
+            "A run that no fault strikes ends in order on every rank.",
+            _failed(evidence),
+            Outcome.HARD_FAIL,
+        ),
+    )
+
+
+def _guard(
+    name: str,
+    sentence: str,
+    details: Sequence[str] | Iterator[str],
+    outcome: Outcome = Outcome.INVALID,
+) -> Guard:
+    told = tuple(details)
+    return Guard(
+        name=name, sentence=sentence, details=told, outcome=outcome if told else Outcome.PASS
+    )
+
+
+def _missed(evidence: Evidence) -> Iterator[str]:
+    for number, (plan, run) in enumerate(zip(evidence.plan.runs, evidence.runs, strict=False)):
+        landed = {one.strike for one in run.landed}
+        for strike in plan.strikes:
+            if strike.id not in landed:
+                point = strike.point.model_dump(exclude_defaults=True)
+                told = ", ".join(f"{name}: {value}" for name, value in point.items())
+                yield f"run {number}: {strike.fault} {strike.id} did not strike (at {told})"
+    # A run that hung is the last one, and says so itself.
+    hung = any(run.processes.hung for run in evidence.runs)
+    if len(evidence.runs) < len(evidence.plan.runs) and not hung:
+        yield f"{len(evidence.runs)} of {len(evidence.plan.runs)} runs took place"
+
+
+def _idle(evidence: Evidence) -> Iterator[str]:
+    """What shows that the reference proves nothing."""
+    stories = [steps(story) for story in evidence.reference]
+    if not stories or not all(stories):
+        yield "a rank of it finished no step"
+        return
+    for step in sorted(stories[0]):
+        if not any(story[step].trained for story in stories if step in story):
+            yield f"step {step}: no parameter had a gradient on any rank"
+    if not any(_moved(story) for story in evidence.reference):
+        yield "no weight moved on any rank"
+    if not any(record.samples for story in stories for record in story.values()):
+        yield "no sample was consumed"
+
+
+def _moved(story: Story) -> bool:
+    """Whether a rank's parameters changed between its start and its last step."""
+    before = [record.state.params for record in records(story, Resumed)]
+    seen = before + [record.state.params for record in records(story, Stepped)]
+    return any(params != seen[0] for params in seen)
+
+
+def _lost(evidence: Evidence) -> Iterator[str]:
+    """Ranks of struck runs that ended without a word, though nothing had hit them."""
+    for number, run in enumerate(evidence.runs):
+        if not was_struck(evidence, number):
+            continue
+        excused = struck_ranks(evidence, number) | {*run.processes.stopped, *run.processes.hung}
+        for rank, story in enumerate(run.stories):
+            if rank not in excused and not records(story, Finished) and not records(story, Raised):
+                yield f"run {number}, rank {rank} ended without a word ({_exit(run, rank)})"
+
+
+def _failed(evidence: Evidence) -> Iterator[str]:
+    for number, run in enumerate(evidence.runs):
+        if was_struck(evidence, number):
+            continue
+        for rank, story in enumerate(run.stories):
+            raised = records(story, Raised)
+            if raised:
+                one = raised[0]
+                first_line = one.message.partition("\n")[0][:200]
+                yield f"run {number}, rank {rank}, {one.during}: {one.type}: {first_line}"
+            elif rank in run.processes.hung or rank in run.processes.stopped:
+                continue
+            elif not records(story, Finished) or _status(run, rank) != 0:
+                yield f"run {number}, rank {rank} did not end in order ({_exit(run, rank)})"
+
+
+def _status(run: RunEvidence, rank: int) -> int | None:
+    return run.processes.exits[rank] if rank < len(run.processes.exits) else None
+
+
+def _exit(run: RunEvidence, rank: int) -> str:
+    status = _status(run, rank)
+    if status is None:
+        return "no exit status"
+    return f"signal {-status}" if status < 0 else f"exit status {status}"

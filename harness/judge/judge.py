@@ -1,0 +1,62 @@
+"""Judges a scenario: replay, ask every property, check the guards, find the outcome."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+from harness.evidence.evidence import Evidence
+from harness.judge.guards import Guard, check
+from harness.judge.history import History, replay
+from harness.judge.outcome import Outcome, worst
+from harness.judge.properties import JUDGES, PROMISES
+from harness.judge.verdict import Verdict
+from harness.layout.plain import PlainLayout
+from harness.layout.protocol import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The word for the scenario, and everything that led to it."""
+
+    outcome: Outcome
+    verdicts: tuple[Verdict, ...]
+    guards: tuple[Guard, ...]
+
+
+def judge(evidence: Evidence, layout: Layout | None = None) -> Judgement:
+    """Judge the evidence of one scenario; only the properties that it names count."""
+    wanted = evidence.plan.expect.properties
+    names = tuple(JUDGES) if wanted == "all" else tuple(name for name in JUDGES if name in wanted)
+    history, problem = _history(evidence, layout or PlainLayout())
+    if history is None:
+        verdicts = tuple(PROMISES[name].unknown(*problem) for name in names)
+    else:
+        verdicts = tuple(_ask(name, evidence, history) for name in names)
+    guards = check(evidence, history, verdicts)
+    outcome = worst(
+        failed_guards=[one.outcome for one in guards if not one.passed],
+        violated=[one.outcome for one in verdicts if one.state == "violated"],
+        unknown=sum(one.state == "unknown" for one in verdicts),
+    )
+    return Judgement(outcome=outcome, verdicts=verdicts, guards=guards)
+
+
+def _history(evidence: Evidence, layout: Layout) -> tuple[History | None, tuple[str, ...]]:
+    try:
+        return replay(evidence, layout), ()
+    # Whatever is wrong with the evidence or with the replay becomes an answer: unknown.
+    except Exception:  # noqa: BLE001
+        return None, _lines("the operations could not be replayed")
+
+
+def _ask(name: str, evidence: Evidence, history: History) -> Verdict:
+    try:
+        return JUDGES[name](evidence, history)
+    # A judge that throws cannot tell; the traceback says why.
+    except Exception:  # noqa: BLE001
+        return PROMISES[name].unknown(*_lines("the judge threw"))
+
+
+def _lines(head: str) -> tuple[str, ...]:
+    return (head, *traceback.format_exc().rstrip().splitlines()[-6:])

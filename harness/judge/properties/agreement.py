@@ -1,0 +1,82 @@
+"""`agreement`: all ranks and pipeline stages load the same step, or all raise.
+
+The promise: all ranks and all pipeline stages load the same step, or all raise the same error.
+
+Evidence: the resume decision of every rank (step and source), exceptions before it, and the step of
+each `save` by its ordinal. A run in which a fault struck before every rank had decided is only
+judged on the ranks that had.
+
+Unknown when no rank of any run got as far as a decision or an exception. Not covered: whether the
+exceptions of the ranks say the same.
+"""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.record import SaveBegan
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
+from harness.judge.stories import (
+    raised_while_loading,
+    ranks,
+    records,
+    resumed,
+    tell_step,
+    was_struck,
+)
+from harness.judge.verdict import Finding, Promise, Verdict
+
+PROMISE = Promise(
+    name="agreement",
+    sentence="All ranks and all pipeline stages load the same step, or all raise the same error.",
+    outcome=Outcome.SILENT_DIVERGENCE,
+)
+
+
+def judge(evidence: Evidence, _history: History) -> Verdict:
+    """Compare the ranks' decisions in each run."""
+    findings: list[Finding] = []
+    decided = 0
+    for number, run in enumerate(evidence.runs):
+        decisions = [resumed(story) for story in run.stories]
+        raised = [raised_while_loading(story) for story in run.stories]
+        decided += sum(one is not None for one in (*decisions, *raised))
+        findings += _different_choices(evidence, number)
+        if any(raised) and not all(raised) and (any(decisions) or not was_struck(evidence, number)):
+            failed = [rank for rank, one in enumerate(raised) if one is not None]
+            others = [rank for rank, one in enumerate(raised) if one is None]
+            detail = f"run {number}: {ranks(failed)} raised while loading, {ranks(others)} did not"
+            findings.append(Finding(detail=detail))
+        findings += _different_saves(evidence, number)
+    if not decided:
+        return PROMISE.unknown("no rank of any run got as far as a decision")
+    return PROMISE.verdict(findings)
+
+
+def _different_choices(evidence: Evidence, number: int) -> list[Finding]:
+    choices: dict[tuple[int | None, str | None], list[int]] = {}
+    for rank, story in enumerate(evidence.runs[number].stories):
+        decision = resumed(story)
+        if decision is not None:
+            choices.setdefault((decision.step, decision.source), []).append(rank)
+    if len(choices) < 2:
+        return []
+    told = "; ".join(
+        f"{ranks(who)}: {tell_step(step)} from {source or 'nowhere'}"
+        for (step, source), who in choices.items()
+    )
+    return [Finding(detail=f"run {number}: the ranks resumed differently: {told}")]
+
+
+def _different_saves(evidence: Evidence, number: int) -> list[Finding]:
+    saves: dict[int, dict[int, list[int]]] = {}
+    for rank, story in enumerate(evidence.runs[number].stories):
+        for record in records(story, SaveBegan):
+            saves.setdefault(record.ordinal, {}).setdefault(record.step, []).append(rank)
+    findings: list[Finding] = []
+    for ordinal, by_step in saves.items():
+        if len(by_step) > 1:
+            told = "; ".join(f"{ranks(who)}: step {step}" for step, who in by_step.items())
+            detail = f"run {number}: save {ordinal} is of different steps: {told}"
+            findings.append(Finding(detail=detail))
+    return findings

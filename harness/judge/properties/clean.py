@@ -1,0 +1,41 @@
+"""`clean`: nothing outlives a run.
+
+The promise: no process, thread, port, temporary file or lock outlives a run.
+
+Evidence: the processes that outlived their rank in any run, the threads that a rank still had when
+its loop had ended, and, when the last run ended in order, the names in the checkpoint directory:
+only the layout's own may be there. The directory is empty before the first run. Never unknown.
+Not covered: ports, and files outside of the checkpoint directory.
+"""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.record import Finished
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
+from harness.judge.stories import is_orderly, records
+from harness.judge.verdict import Finding, Promise, Verdict
+
+PROMISE = Promise(
+    name="clean",
+    sentence="No process, thread, port, temporary file or lock outlives a run.",
+    outcome=Outcome.LEAK,
+)
+
+
+def judge(evidence: Evidence, history: History) -> Verdict:
+    """Look for leftovers of each kind."""
+    told: list[str] = []
+    for number, run in enumerate(evidence.runs):
+        told += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
+        for rank, story in enumerate(run.stories):
+            for record in records(story, Finished):
+                told += [
+                    f"run {number}, rank {rank}: thread {one} is left" for one in record.threads
+                ]
+    if is_orderly(evidence.runs[-1]):
+        names = {path.partition("/")[0] for path in evidence.runs[-1].after} - {"."}
+        strange = sorted(name for name in names if not history.layout.owned(name))
+        told += [f"{name} is left in the checkpoint directory" for name in strange]
+    return PROMISE.verdict([Finding(detail=one) for one in told])

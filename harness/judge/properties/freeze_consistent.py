@@ -1,0 +1,143 @@
+"""`freeze_consistent`: metadata, freeze state and parameters agree.
+
+The promise: `metadata.json`'s `vlm_freeze`, the freeze state effective at that step and the
+parameters that the shards were written with agree.
+
+Evidence: the settings of the plan decide what is frozen at each step (the base, then every stage
+whose `start_step` has come; the last word wins). Compared with it are the `vlm_freeze` of every
+checkpoint at every instant, what the ranks said was frozen after each step and at the resume, and
+the parameter digests: a frozen module's stand still from step to step, another module's move on
+some rank. A module counts on the ranks that hold parameters under its name.
+
+Does not apply without freeze settings. Unknown when neither a checkpoint nor a step was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.record import Resumed, Stepped
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
+from harness.judge.stories import Story, resumed, steps
+from harness.judge.verdict import Finding, Promise, Verdict
+from harness.scenario.schema import FreezePlan
+
+PROMISE = Promise(
+    name="freeze_consistent",
+    sentence="`metadata.json`'s `vlm_freeze`, the freeze state effective at that step and the "
+    "parameters that the shards were written with agree.",
+    outcome=Outcome.SILENT_DIVERGENCE,
+)
+
+
+def judge(evidence: Evidence, history: History) -> Verdict:
+    """Compare metadata, records and digests with the plan's settings."""
+    plan = evidence.plan.workload.freeze
+    if not plan.base and not plan.schedule:
+        return PROMISE.does_not_apply("the scenario has no freeze settings")
+    findings, checkpoints = _metadata(plan, history)
+    trained = 0
+    for number, run in enumerate(evidence.runs):
+        for rank, story in enumerate(run.stories):
+            where = f"run {number}, rank {rank}, "
+            trained += len(steps(story))
+            findings += [Finding(detail=where + told) for told in _told_differently(plan, story)]
+            findings += [Finding(detail=where + told) for told in _moved(plan, story)]
+        findings += [Finding(detail=f"run {number}, {told}") for told in _stood(plan, run.stories)]
+    if findings:
+        return PROMISE.violated(findings)
+    if not checkpoints and not trained:
+        return PROMISE.unknown("neither a checkpoint nor a training step was seen")
+    return PROMISE.holds(f"{checkpoints} checkpoints and {trained} steps looked at")
+
+
+def effective(plan: FreezePlan, step: int) -> dict[str, bool]:
+    """Which modules are named at `step`, and whether they are frozen."""
+    settings = {one.module: one.frozen for one in plan.base}
+    for stage in plan.schedule:
+        if stage.start_step <= step:
+            settings.update({one.module: one.frozen for one in stage.specs})
+    return dict(sorted(settings.items()))
+
+
+def canonical(plan: FreezePlan, step: int) -> list[dict[str, object]]:
+    """What `vlm_freeze` of a checkpoint of `step` has to say."""
+    return [{"module": name, "frozen": frozen} for name, frozen in effective(plan, step).items()]
+
+
+def _metadata(plan: FreezePlan, history: History) -> tuple[list[Finding], int]:
+    findings: list[Finding] = []
+    seen: set[tuple[str, int]] = set()
+    for moment in history.moments:
+        for name, found in moment.live.whole().items():
+            if (name, found.identity) in seen:
+                continue
+            seen.add((name, found.identity))
+            wanted = canonical(plan, found.step)
+            if found.freeze != wanted:
+                detail = f"run {moment.run}: {name} has vlm_freeze {found.freeze}, not {wanted}"
+                findings.append(Finding(detail=detail, operation=(moment.run, moment.index)))
+    return findings, len(seen)
+
+
+def _told_differently(plan: FreezePlan, story: Story) -> Iterator[str]:
+    """Where a rank says that other modules stand still than the settings tell."""
+    points: list[tuple[str, int, Resumed | Stepped]] = []
+    decision = resumed(story)
+    if decision is not None:
+        points.append(("at its start", decision.step or 0, decision))
+    points += [(f"step {step}", step, record) for step, record in sorted(steps(story).items())]
+    for where, step, record in points:
+        for module, frozen in effective(plan, step).items():
+            if _holds(record, module) and (module in record.frozen) != frozen:
+                is_now = "frozen" if module in record.frozen else "not frozen"
+                yield f"{where}: {module} is {is_now}, the settings say otherwise"
+                return
+
+
+def _holds(record: Resumed | Stepped, module: str) -> bool:
+    return bool(_digests(record, module))
+
+
+def _digests(record: Resumed | Stepped, module: str) -> dict[str, str]:
+    params = record.state.params.items()
+    return {name: digest for name, digest in params if name.startswith(module + ".")}
+
+
+def _pairs(plan: FreezePlan, story: Story, module: str, *, frozen: bool) -> list[tuple[int, bool]]:
+    """Steps through which the module was (not) frozen, and whether any of its digests changed."""
+    found = steps(story)
+    pairs: list[tuple[int, bool]] = []
+    for step, record in sorted(found.items()):
+        before = found.get(step - 1)
+        if before is None or not _holds(record, module):
+            continue
+        was = effective(plan, step - 1).get(module, False)
+        both = (was, effective(plan, step).get(module, False))
+        if both == (frozen, frozen):
+            pairs.append((step, _digests(before, module) != _digests(record, module)))
+    return pairs
+
+
+def _moved(plan: FreezePlan, story: Story) -> Iterator[str]:
+    for module in _modules(plan):
+        for step, changed in _pairs(plan, story, module, frozen=True):
+            if changed:
+                yield f"step {step}: {module} is frozen, but its parameters changed"
+                break
+
+
+def _stood(plan: FreezePlan, stories: tuple[Story, ...]) -> Iterator[str]:
+    """Modules that stood still on every rank through every step in which they were to train."""
+    for module in _modules(plan):
+        pairs = [pair for story in stories for pair in _pairs(plan, story, module, frozen=False)]
+        # One step alone may have a learning rate of zero.
+        if len({step for step, _ in pairs}) > 1 and not any(changed for _, changed in pairs):
+            yield f"{module} is not frozen, but its parameters stood still on every rank"
+
+
+def _modules(plan: FreezePlan) -> list[str]:
+    specs = [*plan.base, *(spec for stage in plan.schedule for spec in stage.specs)]
+    return sorted({spec.module for spec in specs})

@@ -1,0 +1,58 @@
+"""`latest_durable`: at every instant, `latest` is absent or leads to a whole checkpoint.
+
+The promise: at every instant, and after any crash or power cut, `latest` is absent or resolves to
+a checkpoint that loads completely on every rank and stage.
+
+Evidence: the replayed tree after every operation. The live view is what a kill at that instant
+leaves. After a power cut the link may be the one that was last synced or the one that was just
+made, so both are followed, to what was synced below them. An absolute link is a violation: it
+breaks when the directory is moved.
+
+Unknown when the replayed tree differs from the disk. Not covered: whether a checkpoint that is
+complete loads (a resume shows that).
+"""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence
+from harness.judge.history import History, State
+from harness.judge.outcome import Outcome
+from harness.judge.verdict import Finding, Promise, Verdict
+
+PROMISE = Promise(
+    name="latest_durable",
+    sentence="At every instant, and after any crash or power cut, `latest` is absent or resolves "
+    "to a checkpoint that loads completely on every rank and stage.",
+    outcome=Outcome.HARD_FAIL,
+)
+
+
+def judge(_evidence: Evidence, history: History) -> Verdict:
+    """Follow `latest` at every instant, in all views."""
+    if history.gaps:
+        return PROMISE.unknown(*history.gaps)
+    findings: dict[str, Finding] = {}
+    for moment in history.moments:
+        views = (
+            ("", moment.live),
+            (" after a power cut", moment.durable),
+            (" after a power cut that keeps the newest names", moment.journaled),
+        )
+        for suffix, state in views:
+            fault = _fault(state)
+            if fault is not None and fault not in findings:
+                where = f"run {moment.run}, after operation {moment.index}{suffix}: "
+                findings[fault] = Finding(
+                    detail=where + fault, operation=(moment.run, moment.index)
+                )
+    return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
+
+
+def _fault(state: State) -> str | None:
+    latest = state.latest
+    if latest.state == "absent":
+        return None
+    if latest.state != "checkpoint" or latest.name is None:
+        return latest.detail
+    defects = state.found[latest.name].defects
+    return f"`latest` names {latest.name}, where {defects[0]}" if defects else None

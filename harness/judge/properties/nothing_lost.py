@@ -1,0 +1,180 @@
+"""`nothing_lost`: resume starts from the newest checkpoint that the job was told is durable.
+
+The promise: after a crash, resume starts from the newest checkpoint that the job had been told is
+durable, or a newer one. A durable checkpoint becomes visible at once (background), not at the next
+save.
+
+Evidence: what every rank was told in earlier runs (`save` came back in synchronous mode; in the
+background modes the saves begun before `wait` or `flush_pending_save` came back), and the step that
+each later run resumed from. A run with `load_step` starts a new lineage: what was told before it
+counts up to that step. Where the scenario says which step it expects, another one is a violation in
+both directions; None in a list of steps stands for a fresh start.
+
+Promptness: in the background modes a save whose flush had ended more than two seconds before the
+next save began must have been published by then. Records carry no time, so the first operation
+after the beginning of that save gives it; training alone makes no operation.
+
+Unknown when a later run ended before any rank had decided where to resume, and no rank said why.
+"""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.operation import Operation
+from harness.evidence.record import Drained, SaveBegan, SaveReturned
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
+from harness.judge.stories import Story, raised_while_loading, records, resumed_steps, tell_step
+from harness.judge.verdict import Finding, Promise, Verdict
+
+PROMISE = Promise(
+    name="nothing_lost",
+    sentence="After a crash, resume starts from the newest checkpoint that the job had been told "
+    "is durable, or a newer one. A durable checkpoint becomes visible at once, not at the next "
+    "save.",
+    outcome=Outcome.LOST_WORK,
+)
+
+# The largest delay between the end of a flush and its publication that a slow machine explains.
+_PROMPT_S = 2.0
+
+
+def judge(evidence: Evidence, history: History) -> Verdict:
+    """Compare each resume with what the job had been told, and look for late publications."""
+    checkpoint = evidence.plan.checkpoint
+    background = checkpoint is not None and checkpoint.async_mode != "disabled"
+    if len(evidence.runs) < 2 and not background:
+        return PROMISE.does_not_apply("one run in synchronous mode: nothing was resumed")
+    findings: list[Finding] = []
+    unknown: list[str] = []
+    told: set[int] = set()
+    for number, run in enumerate(evidence.runs):
+        load_step = evidence.plan.runs[number].load_step
+        if load_step is not None:
+            told = {step for step in told if step <= load_step} | {load_step}
+        if number:
+            problem = _resume(evidence, history, number, told)
+            findings += [Finding(detail=one) for one in problem[0]]
+            unknown += problem[1]
+        if background:
+            findings += _late(number, run)
+        told |= _told(run, background=background)
+    if findings:
+        # A start that raised gave the job nothing back; the word for that is another one.
+        raised = any("raised" in one.detail for one in findings)
+        return PROMISE.violated(findings, Outcome.HARD_FAIL if raised else None)
+    return PROMISE.unknown(*unknown) if unknown else PROMISE.holds()
+
+
+def _resume(
+    evidence: Evidence, history: History, number: int, told: set[int]
+) -> tuple[list[str], list[str]]:
+    """What speaks against the resume of one run, and what cannot be told."""
+    run = evidence.runs[number]
+    decisions = set(resumed_steps(run))
+    if not decisions:
+        raised = [one for one in map(raised_while_loading, run.stories) if one is not None]
+        if raised:
+            return [f"run {number} did not resume: a rank raised {raised[0].type}"], []
+        if run.landed:
+            return [], []
+        return [], [f"run {number}: no rank decided where to resume, and none raised"]
+    problems: list[str] = []
+    newest = max(told, default=None)
+    for step in sorted(decisions, key=lambda one: -1 if one is None else one):
+        problems += _against_told(number, step, newest, history)
+        problems += _against_expected(evidence, number, step)
+    return problems, []
+
+
+def _against_told(number: int, step: int | None, newest: int | None, history: History) -> list[str]:
+    if newest is not None and (step is None or step < newest):
+        return [
+            f"run {number} resumed from {tell_step(step)}, although step {newest} had been "
+            "reported durable to every rank"
+        ]
+    committed = history.starts(number).whole()
+    if step is None and committed:
+        return [f"run {number} started afresh, although {', '.join(sorted(committed))} was there"]
+    return []
+
+
+def _against_expected(evidence: Evidence, number: int, step: int | None) -> list[str]:
+    expected = evidence.plan.expect.resumed_from_step
+    if expected is None:
+        return []
+    if isinstance(expected, tuple):
+        if number > len(expected):
+            return []
+        wanted = expected[number - 1]
+    elif number == len(evidence.plan.runs) - 1:
+        wanted = expected
+    else:
+        return []
+    if step == wanted:
+        return []
+    older = wanted is not None and (step is None or step < wanted)
+    word = "older" if older else "newer"
+    return [
+        f"run {number} resumed from {tell_step(step)}, {word} than the expected {tell_step(wanted)}"
+    ]
+
+
+def _told(run: RunEvidence, *, background: bool) -> set[int]:
+    """The steps that every rank of the run was told are durable."""
+    tell = _drained if background else _returned
+    each = [tell(story) for story in run.stories]
+    return set.intersection(*each) if each else set()
+
+
+def _returned(story: Story) -> set[int]:
+    return {record.step for record in records(story, SaveReturned)}
+
+
+def _drained(story: Story) -> set[int]:
+    begun: set[int] = set()
+    durable: set[int] = set()
+    for record in story:
+        if isinstance(record, SaveBegan):
+            begun.add(record.step)
+        elif isinstance(record, Drained):
+            durable |= begun
+    return durable
+
+
+def _late(number: int, run: RunEvidence) -> list[Finding]:
+    """Saves that waited for the next one before they became visible."""
+    begins: dict[int, int] = {}
+    for story in run.stories:
+        for record in records(story, SaveBegan):
+            begins[record.ordinal] = min(record.index, begins.get(record.ordinal, record.index))
+    findings: list[Finding] = []
+    for ordinal, begin in begins.items():
+        operations = [one for one in run.operations if one.save == ordinal]
+        following = begins.get(ordinal + 1)
+        if following is None or following < begin:
+            continue
+        finding = _late_by(number, run, operations, following)
+        if finding is not None:
+            findings.append(finding)
+    return findings
+
+
+def _late_by(
+    number: int, run: RunEvidence, operations: list[Operation], following: int
+) -> Finding | None:
+    flushes = [one for one in operations if one.phase == "flush" and one.kind in ("write", "fsync")]
+    later = [one for one in run.operations if one.index >= following]
+    published = any(
+        one.phase == "publish" and one.error == 0 and one.index < following for one in operations
+    )
+    if not flushes or not later or published or flushes[-1].index >= following:
+        return None
+    waited = later[0].time_s - flushes[-1].time_s
+    if waited <= _PROMPT_S:
+        return None
+    return Finding(
+        detail=f"run {number}: save {operations[0].save} was flushed at operation "
+        f"{flushes[-1].index} and not yet visible {waited:.1f} s later, when the next save began",
+        operation=(number, flushes[-1].index),
+    )

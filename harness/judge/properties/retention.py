@@ -1,0 +1,134 @@
+"""`retention`: `keep_last_n` keeps neither fewer nor more checkpoints than it says.
+
+The promise: `keep_last_n` counts committed checkpoints of this run only; the `latest` target, the
+in-flight save and milestones are never deleted; an interrupted deletion is finished by the next
+run; nothing else is left behind.
+
+Evidence: the replayed tree at every instant. From the first commit on there are never fewer whole
+checkpoints than `keep_last_n`, or than were ever committed; what `latest` names, the checkpoint
+committed last and the milestones of `dyn_ckpt_window` do not vanish. When the last run ended in
+order, the checkpoints of its lineage, milestones left out, are at most `keep_last_n`. A run with
+`load_step` starts a lineage: newer checkpoints from before it do not count. `keep_last_n` of zero
+or less keeps all.
+
+Unknown when the replayed tree differs from the disk. Leftovers that are no checkpoints belong to
+`clean`.
+"""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence
+from harness.judge.history import History, Moment
+from harness.judge.outcome import Outcome
+from harness.judge.stories import is_orderly, resumed_steps
+from harness.judge.verdict import Finding, Promise, Verdict
+from harness.scenario.schema import Checkpoint
+
+PROMISE = Promise(
+    name="retention",
+    sentence="`keep_last_n` counts committed checkpoints of this run only; the `latest` target, "
+    "the in-flight save and milestones are never deleted; nothing else is left behind.",
+    outcome=Outcome.LEAK,
+)
+
+
+def judge(evidence: Evidence, history: History) -> Verdict:
+    """Count checkpoints at every instant, and at the end."""
+    checkpoint = evidence.plan.checkpoint
+    if checkpoint is None:
+        return PROMISE.does_not_apply("the scenario saves nothing")
+    if history.gaps:
+        return PROMISE.unknown(*history.gaps)
+    lost = _lost(checkpoint, history)
+    if lost:
+        return PROMISE.violated(lost, Outcome.LOST_WORK)
+    return PROMISE.verdict(_left(checkpoint, evidence, history))
+
+
+def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
+    """Whether retention leaves the checkpoint of `step` alone."""
+    window = checkpoint.dyn_ckpt_window
+    if window is None or not window.start <= step <= window.stop:
+        return False
+    distance = step - window.start
+    return distance & (distance - 1) == 0
+
+
+def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
+    """Checkpoints that are gone too early."""
+    findings: list[Finding] = []
+    committed: dict[str, int] = {}
+    newest: str | None = None
+    before: Moment | None = None
+    for moment in history.moments:
+        whole = moment.live.whole()
+        told: list[str] = []
+        for name in [] if before is None else before.live.whole():
+            if name not in whole:
+                reason = _needed(checkpoint, name, committed[name], newest, before)
+                told += [f"{name} is gone, {reason}"] if reason else []
+        for name, found in whole.items():
+            known = None if before is None else before.live.whole().get(name)
+            if known is None or known.identity != found.identity:
+                newest = name
+            committed[name] = found.step
+        least = _least(checkpoint, committed)
+        counted = [name for name in whole if not is_milestone(checkpoint, committed[name])]
+        if len(counted) < least:
+            told.append(f"{len(counted)} whole checkpoints are left, {least} have to be kept")
+        here = (moment.run, moment.index)
+        where = f"run {moment.run}, after operation {moment.index}: "
+        findings += [Finding(detail=where + one, operation=here) for one in told]
+        before = moment
+    return findings
+
+
+def _needed(
+    checkpoint: Checkpoint, name: str, step: int, newest: str | None, before: Moment | None
+) -> str | None:
+    if before is not None and before.live.latest.name == name:
+        return "which `latest` named"
+    if name == newest:
+        return "which was committed last"
+    return "which is a milestone" if is_milestone(checkpoint, step) else None
+
+
+def _least(checkpoint: Checkpoint, committed: dict[str, int]) -> int:
+    counted = sum(not is_milestone(checkpoint, step) for step in committed.values())
+    return min(checkpoint.keep_last_n, counted) if checkpoint.keep_last_n > 0 else counted
+
+
+def _left(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[Finding]:
+    """Checkpoints that should be gone when the last run has ended in order."""
+    if checkpoint.keep_last_n <= 0 or not is_orderly(evidence.runs[-1]):
+        return []
+    lineage = _lineage(evidence, history)
+    end = history.ends[-1].whole()
+    counted = [
+        name
+        for name, found in end.items()
+        if name in lineage and not is_milestone(checkpoint, found.step)
+    ]
+    if len(counted) <= checkpoint.keep_last_n:
+        return []
+    names = ", ".join(sorted(counted, key=lambda name: end[name].step))
+    keep = checkpoint.keep_last_n
+    return [Finding(detail=f"{names} are left at the end, keep_last_n is {keep}")]
+
+
+def _lineage(evidence: Evidence, history: History) -> set[str]:
+    """The checkpoints that the last run's training descends from, and its own."""
+    lineage: dict[str, int] = {}
+    for number, run in enumerate(evidence.runs):
+        if evidence.plan.runs[number].load_step is not None:
+            kept = max((step or 0 for step in resumed_steps(run)), default=0)
+            lineage = {name: step for name, step in lineage.items() if step <= kept}
+        seen = history.starts(number).whole()
+        for moment in history.moments:
+            if moment.run == number:
+                now = moment.live.whole()
+                for name, found in now.items():
+                    if name not in seen or seen[name].identity != found.identity:
+                        lineage[name] = found.step
+                seen = now
+    return set(lineage)

@@ -1,0 +1,69 @@
+"""`whole_or_absent`: a directory named `step_N` is a committed checkpoint.
+
+The promise: a directory named `step_N` is a committed checkpoint. Torn saves and half-deleted
+checkpoints never carry that name, never load, never count for retention.
+
+Evidence: the replayed tree after every operation, live and as a power cut leaves it. A directory
+without defects must also stay as it is: its bytes change only when another directory takes its
+place.
+
+Unknown when the replayed tree differs from the disk.
+"""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence
+from harness.judge.history import Found, History, State
+from harness.judge.outcome import Outcome
+from harness.judge.verdict import Finding, Promise, Verdict
+
+PROMISE = Promise(
+    name="whole_or_absent",
+    sentence="A directory named `step_N` is a committed checkpoint. Torn saves and half-deleted "
+    "checkpoints never carry that name, never load, never count for retention.",
+    outcome=Outcome.HARD_FAIL,
+)
+
+
+def judge(_evidence: Evidence, history: History) -> Verdict:
+    """Look into every directory that carries a checkpoint's name, at every instant."""
+    if history.gaps:
+        return PROMISE.unknown(*history.gaps)
+    findings: dict[str, Finding] = {}
+    whole: dict[str, Found] = {}
+    for moment in history.moments:
+        faults = [
+            *_torn(moment.live, ""),
+            *_torn(moment.durable, " after a power cut"),
+            *_torn(moment.journaled, " after a power cut that keeps the newest names"),
+            *_changed(whole, moment.live),
+        ]
+        for fault, told in faults:
+            if fault not in findings:
+                where = f"run {moment.run}, after operation {moment.index}: "
+                findings[fault] = Finding(detail=where + told, operation=(moment.run, moment.index))
+        whole = moment.live.whole()
+    return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
+
+
+def _torn(state: State, suffix: str) -> list[tuple[str, str]]:
+    """One finding a directory and view: later operations show the same tear."""
+    return [
+        (
+            f"torn {name}{suffix}",
+            f"{name} carries a checkpoint's name{suffix}, but {one.defects[0]}",
+        )
+        for name, one in state.found.items()
+        if one.defects
+    ]
+
+
+def _changed(before: dict[str, Found], state: State) -> list[tuple[str, str]]:
+    faults: list[tuple[str, str]] = []
+    for name, old in before.items():
+        new = state.found.get(name)
+        if new is None or new.defects or new.identity != old.identity:
+            continue
+        if new.version != old.version:
+            faults.append((f"changed {name}", f"{name} was whole and is changed in place"))
+    return faults

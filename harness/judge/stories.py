@@ -1,0 +1,68 @@
+"""Questions about what ranks wrote down, asked by several judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.record import Finished, Raised, Record, Resumed, Stepped
+
+Story = tuple[Record, ...]
+Kind = TypeVar("Kind", bound=Record)
+
+
+def records(story: Story, kind: type[Kind]) -> tuple[Kind, ...]:
+    """The records of one kind, in their order."""
+    return tuple(record for record in story if isinstance(record, kind))
+
+
+def resumed(story: Story) -> Resumed | None:
+    """What the rank decided at its start; None when it did not get that far."""
+    found = records(story, Resumed)
+    return found[0] if found else None
+
+
+def steps(story: Story) -> dict[int, Stepped]:
+    """The finished training steps of one rank in one run."""
+    return {record.step: record for record in records(story, Stepped)}
+
+
+def raised_while_loading(story: Story) -> Raised | None:
+    """The exception that kept the rank from resuming."""
+    if resumed(story) is not None:
+        return None
+    found = records(story, Raised)
+    return found[0] if found else None
+
+
+def resumed_steps(run: RunEvidence) -> tuple[int | None, ...]:
+    """The steps from which the ranks resumed, ranks that did not get that far left out."""
+    decisions = [resumed(story) for story in run.stories]
+    return tuple(one.step for one in decisions if one is not None)
+
+
+def is_orderly(run: RunEvidence) -> bool:
+    """Whether every rank ended its loop as it should."""
+    return bool(run.stories) and all(records(story, Finished) for story in run.stories)
+
+
+def was_struck(evidence: Evidence, run: int) -> bool:
+    """Whether a fault was planned for the run or landed in it."""
+    return bool(evidence.plan.runs[run].strikes) or bool(evidence.runs[run].landed)
+
+
+def struck_ranks(evidence: Evidence, run: int) -> frozenset[int]:
+    """The ranks that a strike hit in the run."""
+    return frozenset(rank for landed in evidence.runs[run].landed for rank in landed.ranks)
+
+
+def ranks(numbers: Sequence[int]) -> str:
+    """Ranks in words: `rank 1`, `ranks 0, 2`."""
+    word = "rank" if len(numbers) == 1 else "ranks"
+    return f"{word} {', '.join(str(number) for number in numbers)}"
+
+
+def tell_step(step: int | None) -> str:
+    """A resume decision in words."""
+    return "a fresh start" if step is None else f"step {step}"

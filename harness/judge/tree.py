@@ -1,0 +1,368 @@
+"""A file system in memory that replays operations, as it is now and as a power cut leaves it.
+
+The model. A kill loses nothing that was written: the live tree is what the next process sees. A
+power cut loses what was not synced: of a file stays what it held when it was last fsynced, of a
+directory the entries that it had when it was last fsynced. A rename is one change of two
+directories: a sync of either makes it lasting. The order of changes in the checkpoint directory
+itself is kept, as journaling file systems do, so three views are judged:
+
+    live        everything as it is now
+    durable     only what was synced
+    journaled   the names in the checkpoint directory as they are now, below them only what was
+                synced: the journal was written, the data was not
+
+Out of scope: part of an unsynced write surviving, changes below the checkpoint directory that
+survive in another order, and writes through shared memory maps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Literal
+
+from harness.evidence.evidence import Entry
+from harness.evidence.operation import Operation
+from harness.layout.protocol import Content
+
+# Linux gives up on a path after 40 symlinks; here one names a checkpoint or loops.
+_MOST_LINKS = 8
+
+
+class Node:
+    """Anything with a place in the tree; it keeps its last place when it is unlinked."""
+
+    __slots__ = ("number", "parents", "sync_version", "version")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.parents: list[Directory] = []
+        self.version = 0
+        """Grows with every change at or below this node."""
+        self.sync_version = 0
+        """Grows with every change that a power cut would leave at or below this node."""
+
+
+class File(Node):
+    """Bytes, now and when they were last synced. The two share one object until a write."""
+
+    __slots__ = ("content", "synced")
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.content = Content()
+        self.synced = Content()
+
+
+class Symlink(Node):
+    """A symlink; its text never changes."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(number)
+        self.text = text
+
+
+class Directory(Node):
+    """Names, now and when they were last synced."""
+
+    __slots__ = ("entries", "synced")
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.entries: dict[str, Node] = {}
+        self.synced: dict[str, Node] = {}
+
+
+_Move = tuple[Directory, str, Directory, str, Node]
+
+
+class FileSystem:
+    """The checkpoint directory over all runs of a scenario."""
+
+    def __init__(self) -> None:
+        self._numbers = 0
+        self.root = Directory(self._next_number())
+        self.touched: set[Node] = set()
+        """The nodes at or below which something changed since the set was last cleared."""
+        self._bound: dict[tuple[int, str], Node] = {}
+        self._moves: list[_Move] = []
+        self._do: dict[str, Callable[[Operation, bytes], None]] = {
+            "open": self._open,
+            "write": self._write,
+            "fsync": self._fsync,
+            "truncate": self._truncate,
+            "mkdir": self._mkdir,
+            "rmdir": self._remove,
+            "unlink": self._remove,
+            "rename": self._rename,
+            "exchange": self._exchange,
+            "symlink": self._symlink,
+            "link": self._link,
+        }
+
+    def apply(self, operation: Operation, written: bytes) -> None:
+        """Replay one operation; `written` holds the bytes of its run's writes."""
+        if operation.error == 0:
+            change = self._do.get(operation.kind)
+            # Whatever else is in the trace, such as a read, changes nothing.
+            if change is not None:
+                change(operation, written)
+
+    def end_run(self) -> None:
+        """The processes are gone, and their open files with them."""
+        self._bound.clear()
+
+    def find(self, path: str, *, follow: bool = True) -> Node | None:
+        """The node at a path of the live tree."""
+        return self._walk(path, _MOST_LINKS if follow else 0)
+
+    def snapshot(self) -> dict[str, Entry]:
+        """Every name below the checkpoint directory, as a scan of the disk would find it."""
+        found: dict[str, Entry] = {}
+        self._scan(self.root, "", found)
+        return found
+
+    def _scan(self, directory: Directory, prefix: str, found: dict[str, Entry]) -> None:
+        for name, node in directory.entries.items():
+            if isinstance(node, Directory):
+                found[prefix + name] = Entry(kind="directory", detail="")
+                self._scan(node, f"{prefix}{name}/", found)
+            elif isinstance(node, Symlink):
+                found[prefix + name] = Entry(kind="symlink", detail=node.text)
+            elif isinstance(node, File):
+                digest = node.content.fact("digest", _digest)
+                found[prefix + name] = Entry(kind="file", detail=digest)
+
+    def _next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _walk(self, path: str, links: int) -> Node | None:
+        node: Node | None = self.root
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        for place, part in enumerate(parts):
+            if not isinstance(node, Directory):
+                return None
+            parent, node = node, (_parent_of(node) if part == ".." else node.entries.get(part))
+            last = place == len(parts) - 1
+            if isinstance(node, Symlink) and (not last or links):
+                node = self._follow(parent, node, links or _MOST_LINKS)
+        return node
+
+    def _follow(self, parent: Directory, link: Symlink, links: int) -> Node | None:
+        # Only links to a name beside them are met in a checkpoint directory.
+        if links <= 1 or "/" in link.text.rstrip("/"):
+            return None
+        node = parent.entries.get(link.text.rstrip("/"))
+        return self._follow(parent, node, links - 1) if isinstance(node, Symlink) else node
+
+    def _place(self, path: str) -> tuple[Directory, str] | None:
+        parent, _, name = path.rpartition("/")
+        directory = self._walk(parent, _MOST_LINKS)
+        return (directory, name) if isinstance(directory, Directory) else None
+
+    def _opened(self, operation: Operation) -> Node | None:
+        """A descriptor stays with the file that was opened, whatever its name has become."""
+        bound = self._bound.get((operation.rank, operation.path))
+        return bound if bound is not None else self.find(operation.path)
+
+    def _changed(self, node: Node) -> None:
+        node.version += 1
+        self.touched.add(node)
+        for parent in node.parents:
+            self._changed(parent)
+
+    def _lasting(self, node: Node) -> None:
+        node.sync_version += 1
+        self.touched.add(node)
+        for parent in node.parents:
+            self._lasting(parent)
+
+    def _put(self, directory: Directory, name: str, node: Node) -> None:
+        directory.entries[name] = node
+        if directory not in node.parents:
+            node.parents.append(directory)
+        self._changed(directory)
+
+    def _open(self, operation: Operation, _written: bytes) -> None:
+        node = self.find(operation.path)
+        place = self._place(operation.path)
+        if node is None and operation.creates and place is not None:
+            node = File(self._next_number())
+            self._put(*place, node)
+        if node is None:
+            return
+        self._bound[operation.rank, operation.path] = node
+        if operation.truncates and isinstance(node, File) and node.content.data:
+            self._own(node, keep=0)
+
+    def _own(self, file: File, *, keep: int | None = None) -> bytearray:
+        """The bytes of a file, to be changed: what was synced keeps its own copy."""
+        data = file.content.data
+        if file.content is file.synced:
+            file.content = Content(data[:keep])
+        elif keep is not None:
+            del data[keep:]
+        file.content.facts.clear()
+        self._changed(file)
+        return file.content.data
+
+    def _write(self, operation: Operation, written: bytes) -> None:
+        file = self._opened(operation)
+        if not isinstance(file, File) or operation.data is None:
+            return
+        data = self._own(file)
+        start, end = operation.offset, operation.offset + operation.size
+        if len(data) < start:
+            data.extend(bytes(start - len(data)))
+        data[start:end] = written[operation.data : operation.data + operation.size]
+
+    def _truncate(self, operation: Operation, _written: bytes) -> None:
+        file = self._opened(operation)
+        if isinstance(file, File):
+            data = self._own(file, keep=operation.size)
+            data.extend(bytes(operation.size - len(data)))
+
+    def _fsync(self, operation: Operation, _written: bytes) -> None:
+        node = self._opened(operation)
+        if isinstance(node, File) and node.synced is not node.content:
+            node.synced = node.content
+            self._lasting(node)
+        elif isinstance(node, Directory):
+            self._sync_directory(node)
+
+    def _sync_directory(self, directory: Directory) -> None:
+        if directory.synced != directory.entries:
+            directory.synced = dict(directory.entries)
+            self._lasting(directory)
+        waiting: list[_Move] = []
+        for move in self._moves:
+            source, old, target, new, node = move
+            if directory not in (source, target):
+                waiting.append(move)
+                continue
+            if source.synced.get(old) is node and source.entries.get(old) is not node:
+                del source.synced[old]
+                self._lasting(source)
+            if target.entries.get(new) is node and target.synced.get(new) is not node:
+                target.synced[new] = node
+                self._lasting(target)
+        self._moves = waiting
+
+    def _mkdir(self, operation: Operation, _written: bytes) -> None:
+        place = self._place(operation.path)
+        if place is not None:
+            self._put(*place, Directory(self._next_number()))
+
+    def _symlink(self, operation: Operation, _written: bytes) -> None:
+        place = self._place(operation.path)
+        if place is not None:
+            self._put(*place, Symlink(self._next_number(), operation.target or ""))
+
+    def _link(self, operation: Operation, _written: bytes) -> None:
+        node = self.find(operation.path, follow=False)
+        place = self._place(operation.target or "")
+        if node is not None and place is not None:
+            self._put(*place, node)
+
+    def _remove(self, operation: Operation, _written: bytes) -> None:
+        place = self._place(operation.path)
+        if place is not None and place[0].entries.pop(place[1], None) is not None:
+            self._changed(place[0])
+
+    def _rename(self, operation: Operation, _written: bytes) -> None:
+        source, target = self._place(operation.path), self._place(operation.target or "")
+        if source is None or target is None or source[1] not in source[0].entries:
+            return
+        node = source[0].entries[source[1]]
+        if target[0].entries.get(target[1]) is node:
+            return
+        del source[0].entries[source[1]]
+        self._changed(source[0])
+        self._moved(node, source[0], source[1], *target)
+
+    def _exchange(self, operation: Operation, _written: bytes) -> None:
+        source, target = self._place(operation.path), self._place(operation.target or "")
+        if source is None or target is None:
+            return
+        one, other = source[0].entries.get(source[1]), target[0].entries.get(target[1])
+        if one is not None and other is not None:
+            self._moved(one, *source, *target)
+            self._moved(other, *target, *source)
+
+    def _moved(self, node: Node, source: Directory, old: str, target: Directory, new: str) -> None:
+        if source is not target:
+            node.parents = [parent for parent in node.parents if parent is not source]
+            self._moves.append((source, old, target, new, node))
+        self._put(target, new, node)
+
+
+def _parent_of(directory: Directory) -> Directory | None:
+    return directory.parents[-1] if directory.parents else None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+class View:
+    """The tree as seen live, after a power cut, or with the journal ahead of the data."""
+
+    def __init__(self, files: FileSystem, which: Literal["live", "durable", "journaled"]) -> None:
+        self._files = files
+        self._synced_top = which == "durable"
+        self._synced_below = which != "live"
+
+    def node(self, name: str) -> Node | None:
+        """The node with this name in the checkpoint directory."""
+        return self._top().get(name)
+
+    def version(self, node: Node) -> int:
+        """It grows with every change of `node` that this view shows."""
+        return node.sync_version if self._synced_below else node.version
+
+    def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
+        """What lies at `path`; a symlink is not followed."""
+        node = self._find(path)
+        if isinstance(node, Directory):
+            return "directory"
+        if isinstance(node, Symlink):
+            return "symlink"
+        return "file" if isinstance(node, File) else None
+
+    def names(self, path: str) -> tuple[str, ...]:
+        """The names in a directory, sorted."""
+        node = self._find(path)
+        return tuple(sorted(self._entries(node))) if isinstance(node, Directory) else ()
+
+    def text(self, path: str) -> str:
+        """The text of the symlink at `path`."""
+        node = self._find(path)
+        return node.text if isinstance(node, Symlink) else ""
+
+    def content(self, path: str) -> Content:
+        """The bytes of the file at `path`."""
+        node = self._find(path)
+        if not isinstance(node, File):
+            return Content()
+        return node.synced if self._synced_below else node.content
+
+    def _top(self) -> dict[str, Node]:
+        return self._files.root.synced if self._synced_top else self._files.root.entries
+
+    def _entries(self, directory: Directory) -> dict[str, Node]:
+        if directory is self._files.root:
+            return self._top()
+        return directory.synced if self._synced_below else directory.entries
+
+    def _find(self, path: str) -> Node | None:
+        node: Node | None = self._files.root
+        for part in path.split("/"):
+            if part == ".":
+                continue
+            if not isinstance(node, Directory):
+                return None
+            node = self._entries(node).get(part)
+        return node

@@ -1,0 +1,119 @@
+"""Reads pickles and torch archives without running anything that they contain."""
+
+from __future__ import annotations
+
+import collections
+import io
+import json
+import pickle
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+
+class Inert:
+    """Stands in for every class and function that a pickle names: it only keeps attributes."""
+
+    def __new__(cls, *_arguments: object, **_named: object) -> Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_arguments: object, **_named: object) -> None:
+        pass
+
+    def __call__(self, *_arguments: object, **_named: object) -> Inert:
+        return Inert()
+
+    def __setstate__(self, state: object) -> None:
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+                self.__dict__.update({str(name): value for name, value in part.items()})
+
+    def __setitem__(self, _key: object, _value: object) -> None:
+        pass
+
+    def append(self, _item: object) -> None:
+        """A list that the pickle fills; nobody asks for its items."""
+
+    def extend(self, _items: object) -> None:
+        """A list that the pickle fills; nobody asks for its items."""
+
+    def add(self, _item: object) -> None:
+        """A set that the pickle fills; nobody asks for its items."""
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """An unpickler that finds no code at all."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        return type(name.rpartition(".")[2] or "Inert", (Inert,), {})
+
+    def persistent_load(self, _pid: object) -> Any:
+        return None
+
+
+def read_pickle(data: bytes) -> Any:
+    """The object in a pickle, made of plain containers and `Inert`. Raises ValueError."""
+    try:
+        return _InertUnpickler(io.BytesIO(data)).load()
+    # A torn pickle can raise nearly anything: EOFError, IndexError, KeyError, UnicodeDecodeError.
+    except Exception as error:
+        raise ValueError(f"not a complete pickle ({type(error).__name__}: {error})") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a file turned out to hold, or why it could not be read."""
+
+    value: Any = None
+    error: str | None = None
+
+
+def read_json(data: bytes) -> Reading:
+    """The value of a JSON file."""
+    try:
+        return Reading(value=json.loads(data))
+    except ValueError as error:
+        return Reading(error=f"not JSON ({len(data)} bytes: {error})")
+
+
+def read_shards(data: bytes) -> Reading:
+    """From a `.metadata` of DCP: the files that it names, and how long each must be at least."""
+    if not data:
+        return Reading(error="empty")
+    try:
+        metadata = read_pickle(data)
+    except ValueError as error:
+        return Reading(error=str(error))
+    stored = getattr(metadata, "storage_data", None)
+    if not isinstance(stored, dict):
+        return Reading(error="names no stored data")
+    ends: dict[str, int] = {}
+    for info in stored.values():
+        shard = getattr(info, "relative_path", None)
+        offset, length = getattr(info, "offset", None), getattr(info, "length", None)
+        if not (isinstance(shard, str) and isinstance(offset, int) and isinstance(length, int)):
+            return Reading(error="has an entry without file, offset or length")
+        ends[shard] = max(ends.get(shard, 0), offset + length)
+    return Reading(value=ends)
+
+
+def read_torch_file(data: bytes) -> Reading:
+    """The object in a file of `torch.save`, tensors left out; also plain pickles."""
+    if not data:
+        return Reading(error="empty")
+    try:
+        if not data.startswith(b"PK"):
+            return Reading(value=read_pickle(data))
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            # The checksums are left alone: torch can be told not to compute them.
+            for member in members:
+                if member.header_offset + member.compress_size > len(data):
+                    return Reading(error=f"member {member.filename} is cut off")
+            pickles = [one for one in members if one.filename.endswith("/data.pkl")]
+            value = read_pickle(archive.read(pickles[0])) if pickles else None
+            return Reading(value=value)
+    except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
+        return Reading(error=f"not a complete archive ({len(data)} bytes: {error})")

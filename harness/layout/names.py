@@ -1,0 +1,42 @@
+"""The documented names of a checkpoint directory: format and parse side by side."""
+
+from __future__ import annotations
+
+import re
+
+LATEST = "latest"
+METADATA = "metadata.json"
+TRAIN_STATE = "train_state.pt"
+DCP_METADATA = ".metadata"
+
+_CHECKPOINT = re.compile(r"^step_(\d+)$")
+_STAGE = re.compile(r"^pp(\d+)$")
+_STEP_ANYWHERE = re.compile(r"step_(\d+)")
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the checkpoint of `step`."""
+    return f"step_{step}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """The step of a checkpoint's name; None for every other name."""
+    found = _CHECKPOINT.match(name)
+    return int(found.group(1)) if found and name == found.group(0) else None
+
+
+def stage_name(stage: int) -> str:
+    """The name of a pipeline stage's directory inside a checkpoint."""
+    return f"pp{stage}"
+
+
+def stage_number(name: str) -> int | None:
+    """The pipeline stage that a directory inside a checkpoint belongs to."""
+    found = _STAGE.match(name)
+    return int(found.group(1)) if found else None
+
+
+def named_step(name: str) -> int | None:
+    """The step that occurs anywhere in a name, as in a staging directory's."""
+    found = _STEP_ANYWHERE.search(name)
+    return int(found.group(1)) if found else None

@@ -1,0 +1,131 @@
+"""Says what a scenario came to: for the reader who sees the failure for the first time.
+
+The order is that of the questions: what happened, which promise is broken and how it shows, which
+operations surround it, what the ranks said, which lines of the scenario asked for it, and how to
+see it again.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.record import Raised
+from harness.judge.judge import Judgement
+from harness.judge.outcome import Outcome
+from harness.report.operations import around
+from harness.scenario.source import Source
+
+_WIDTH = 150
+_SENTENCE_WIDTH = 110
+# A report is read on one or two screens; each part has its share, and the whole its own limit.
+_MOST_LINES = 120
+_MOST_EXCEPTION_LINES = 26
+_MOST_YAML_LINES = 28
+_MOST_TRACE_LINES = 4
+
+
+def describe(
+    evidence: Evidence, judgement: Judgement, *, source: Source | None, replay: str
+) -> str:
+    """The report on one scenario. `source` and `replay` are left out where there are none."""
+    plan = evidence.plan
+    lines = [f"{judgement.outcome} {plan.name}", *_where(evidence), ""]
+    lines += _verdicts(judgement)
+    if judgement.outcome is not Outcome.PASS:
+        lines += _part("operations", around(evidence, judgement))
+        lines += _part("what the ranks raised", _exceptions(evidence))
+        if source is not None:
+            lines += _part(source.path, _yaml(source))
+    end = ["", "replay:", f"  {replay}"] if replay else []
+    return "\n".join(_capped([_clipped(line) for line in lines], _MOST_LINES - len(end)) + end)
+
+
+def _where(evidence: Evidence) -> Iterator[str]:
+    plan = evidence.plan
+    workload = plan.workload
+    mode = plan.checkpoint.async_mode if plan.checkpoint is not None else "never saves"
+    yield f"{workload.world} on {workload.device}, checkpoints {mode}, {plan.implementation.name}"
+    for number, run in enumerate(evidence.runs):
+        exits = ", ".join(str(status) for status in run.processes.exits)
+        yield (
+            f"run {number}: {len(run.operations)} operations, exits [{exits}], "
+            f"{run.processes.seconds:.1f} s"
+        )
+    yield f"evidence: {evidence.directory}"
+
+
+def _verdicts(judgement: Judgement) -> Iterator[str]:
+    for guard in judgement.guards:
+        if not guard.passed:
+            yield from _wrapped(f"{guard.outcome} {guard.name}: not true: {guard.sentence}")
+            yield from (f"  - {detail}" for detail in guard.details[:9])
+    for state in ("violated", "unknown"):
+        for verdict in judgement.verdicts:
+            if verdict.state == state:
+                head = f"{state.upper()} {verdict.property} ({verdict.outcome}): "
+                yield from _wrapped(head + verdict.sentence)
+                yield from (f"  - {detail}" for detail in verdict.details)
+    held = [one.property for one in judgement.verdicts if one.state == "holds" and one.applies]
+    idle = [one.property for one in judgement.verdicts if not one.applies]
+    yield f"holds: {', '.join(held) or 'nothing'}"
+    if idle:
+        yield f"does not apply: {', '.join(idle)}"
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return textwrap.wrap(sentence, _SENTENCE_WIDTH, subsequent_indent="  ")
+
+
+def _part(title: str, lines: Iterator[str]) -> list[str]:
+    found = list(lines)
+    return ["", f"{title}:", *found] if found else []
+
+
+def _exceptions(evidence: Evidence) -> Iterator[str]:
+    """Each different exception once, with the end of its trace and the ranks that raised it."""
+    same: dict[tuple[int, str, str, str], tuple[list[int], str]] = {}
+    for number, run in enumerate(evidence.runs):
+        for rank, story in enumerate(run.stories):
+            for record in story:
+                if isinstance(record, Raised):
+                    key = (number, record.during, record.type, record.message)
+                    same.setdefault(key, ([], record.trace))[0].append(rank)
+    told: list[str] = []
+    for (number, during, kind, message), (ranks, trace) in same.items():
+        where = ", ".join(str(rank) for rank in ranks)
+        told.append(f"  run {number}, rank {where}, during {during}: {kind}")
+        told += [f"    {line}" for line in message.splitlines()[:3]]
+        told += [f"    | {line}" for line in _end(trace, message)]
+    yield from _capped(told, _MOST_EXCEPTION_LINES)
+
+
+def _end(trace: str, message: str) -> list[str]:
+    """The last lines of a traceback, without the message that stands there again."""
+    said = {line.strip() for line in message.splitlines()}
+    lines = [line for line in trace.rstrip().splitlines() if line.strip() not in said]
+    if lines and not lines[-1].startswith(" "):
+        lines.pop()
+    return lines[-_MOST_TRACE_LINES:]
+
+
+def _yaml(source: Source) -> Iterator[str]:
+    """The lines of the scenario with their numbers; of a long one those from `runs` on."""
+    lines = source.text.rstrip().splitlines()
+    first = 1
+    if len(lines) > _MOST_YAML_LINES:
+        place = source.lines.get(("runs",), 1)
+        first = min(place, len(lines) - _MOST_YAML_LINES + 1)
+    for number in range(first, min(first + _MOST_YAML_LINES, len(lines) + 1)):
+        yield f"  {number:>4} | {lines[number - 1]}"
+
+
+def _clipped(line: str) -> str:
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 4] + " ..."
+
+
+def _capped(lines: list[str], most: int) -> list[str]:
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 1], f"  ... {len(lines) - most + 1} more lines"]
