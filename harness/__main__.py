@@ -1,0 +1,112 @@
+"""The command line: `python -m harness schema | judge DIR | replay FILE`.
+
+Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for input that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from harness.plan.make import make_plan
+from harness.plan.model import Implementation
+from harness.scenario.devices import count_gpus
+from harness.scenario.errors import ScenarioError
+from harness.scenario.read import ScenarioFile, json_schema, read_file
+from harness.workspace import open_workspace
+
+PASSED, RED, BAD_INPUT = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say; the exit status."""
+    parsed = _parser().parse_args(arguments)
+    match parsed.command:
+        case "schema":
+            return _say(json.dumps(json_schema(), indent=2), PASSED)
+        case "judge":
+            return _judge(parsed.directory)
+        case _:
+            chosen = Implementation(name=parsed.implementation, path=parsed.implementation_path)
+            return _replay(parsed.file, chosen)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness",
+        description="Scenarios for checkpointers. `pytest scenarios/` runs them all.",
+        epilog="Exit status: 0 PASS, 1 any other outcome, 2 input that cannot be used.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("schema", help="print the JSON Schema of scenario files")
+    judging = commands.add_parser("judge", help="judge a run directory again, without a run")
+    judging.add_argument("directory", type=Path, help="the run directory")
+    replaying = commands.add_parser("replay", help="run one scenario file and report")
+    replaying.add_argument("file", type=Path, help="a scenario, such as a file of failures/")
+    replaying.add_argument("--implementation", default=Implementation().name, metavar="MODULE:NAME")
+    replaying.add_argument("--implementation-path", metavar="DIR")
+    return parser
+
+
+def _judge(directory: Path) -> int:
+    from harness.evidence.read import read_evidence
+    from harness.judge.judge import judge
+    from harness.report.text import describe
+
+    try:
+        evidence = read_evidence(directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _complain(f"{directory} is not a whole run directory: {error}")
+    judgement = judge(evidence)
+    text = describe(evidence, judgement, source=None, replay="")
+    return _say(text, PASSED if judgement.outcome == "PASS" else RED)
+
+
+def _replay(path: Path, implementation: Implementation) -> int:
+    from harness.run.support import missing
+
+    try:
+        files = read_file(path)
+    except ScenarioError as error:
+        return _complain(str(error))
+    if (reason := missing()) is not None:
+        return _complain(f"{path} cannot run here: {reason}")
+    return max(_replay_all(files.values(), path, implementation))
+
+
+def _replay_all(
+    files: Iterable[ScenarioFile | ScenarioError], path: Path, implementation: Implementation
+) -> Iterator[int]:
+    from harness.prove import prove
+    from harness.run.services import Services
+
+    workspace = open_workspace(failures=Path("failures").resolve())
+    with closing(workspace), Services(workspace.shared) as services:
+        for one in files:
+            if isinstance(one, ScenarioError):
+                yield _complain(str(one))
+                continue
+            plan = make_plan(
+                one.scenario, source=str(path), implementation=implementation, gpus=count_gpus()
+            )
+            proof = prove(plan, one.source, services=services, workspace=workspace)
+            passed = proof.outcome == "PASS"
+            yield _say(proof.text or f"{proof.outcome} {plan.name}", PASSED if passed else RED)
+
+
+def _say(text: str, status: int) -> int:
+    sys.stdout.write(f"{text}\n")
+    return status
+
+
+def _complain(text: str) -> int:
+    sys.stderr.write(f"{text}\n")
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

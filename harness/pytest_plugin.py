@@ -1,0 +1,270 @@
+"""The pytest plugin: scenario files are collected, run and reported as ordinary items.
+
+Collected are the YAML files below `scenarios/` and `failures/` of the root directory, and every
+YAML file that the command line names. Each is one item, `path::scenario`, or one for each choice
+from its matrix, such as `path::pp2-async`. A file that cannot be read is an item that fails, and
+the others run.
+
+What needs Linux or costs time is imported when the first scenario runs, so that collecting works
+everywhere and at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.plan.make import RUN_DEADLINE_S, make_plan
+from harness.plan.model import Implementation, Plan
+from harness.scenario.devices import count_gpus
+from harness.scenario.errors import ScenarioError
+from harness.scenario.read import read_file
+from harness.scenario.source import Source
+from harness.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from harness.run.services import Services
+
+FOLDERS = ("scenarios", "failures")
+SUFFIXES = (".yaml", ".yml")
+ITEM = "scenario"
+"""The item of a file without a matrix. It does not hang on the scenario's name, so `--lf` finds it
+when that has changed."""
+
+_MARGIN_S = 60.0
+"""For the boot of the server, judging, and waiting for a reference that another worker makes."""
+
+
+class Red(Exception):
+    """A scenario whose outcome is not PASS. Its text is the report."""
+
+
+@dataclasses.dataclass(slots=True)
+class Session:
+    """What the scenarios of one pytest process share."""
+
+    workspace: Workspace
+    implementation: Implementation
+    open: ExitStack = dataclasses.field(default_factory=ExitStack)
+    _services: Services | None = None
+
+    def services(self) -> Services:
+        """The warm server and the references, started with the first scenario."""
+        if self._services is None:
+            from harness.run.services import Services
+
+            self._services = self.open.enter_context(Services(self.workspace.shared))
+        return self._services
+
+
+_SESSION = pytest.StashKey[Session]()
+_IS_WORKER = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the harness."""
+    group = parser.getgroup("harness", "checkpoint scenarios")
+    group.addoption(
+        "--implementation",
+        metavar="MODULE:NAME",
+        default=Implementation().name,
+        help="the checkpoint manager to test (default: %(default)s)",
+    )
+    group.addoption(
+        "--implementation-path",
+        metavar="DIR",
+        type=Path,
+        help="a folder in which the ranks look for it first",
+    )
+    group.addoption(
+        "--run-root",
+        metavar="DIR",
+        type=Path,
+        help="where scenarios run and leave the evidence of failures "
+        "(default: shared memory or the temporary directory, failures move to failures/)",
+    )
+    group.addoption(
+        "--keep-runs",
+        action="store_true",
+        help="keep the run directories of scenarios that passed, too",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers; decide where this session works."""
+    config.addinivalue_line("markers", "gpu: a scenario with `device: cuda`")
+    config.stash[_IS_WORKER] = hasattr(config, "workerinput")
+    config.stash[_SESSION] = Session(_workspace(config), _implementation(config))
+
+
+def _workspace(config: pytest.Config) -> Workspace:
+    workspace = open_workspace(
+        failures=config.rootpath / "failures",
+        chosen=config.getoption("run_root"),
+        keep_passed=config.getoption("keep_runs"),
+    )
+    if config.stash[_IS_WORKER]:
+        root = config.workerinput["harness_root"]  # type: ignore[attr-defined]
+        return dataclasses.replace(workspace, root=Path(root))
+    return workspace
+
+
+def _implementation(config: pytest.Config) -> Implementation:
+    name: str = config.getoption("implementation")
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise pytest.UsageError(f"--implementation {name!r}: expected MODULE:NAME")
+    folder: Path | None = config.getoption("implementation_path")
+    if folder is not None and not folder.is_dir():
+        raise pytest.UsageError(f"--implementation-path {folder}: no such directory")
+    return Implementation(name=name, path=None if folder is None else str(folder.resolve()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """With pytest-xdist: tell a new worker where the session works."""
+    node.workerinput["harness_root"] = str(node.config.stash[_SESSION].workspace.root)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the server; the process that began the session clears up after all workers."""
+    session = config.stash.get(_SESSION, None)
+    if session is None:
+        return
+    session.open.close()
+    if not config.stash[_IS_WORKER]:
+        session.workspace.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the server while pytest still reports errors of doing so."""
+    session.config.stash[_SESSION].open.close()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say where kept runs are."""
+    workspace = config.stash[_SESSION].workspace
+    if workspace.keep_passed and workspace.root.exists():
+        terminalreporter.write_line(f"runs are kept in {workspace.root}")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioModule | None:
+    """Take the YAML files that are scenarios."""
+    if file_path.suffix not in SUFFIXES:
+        return None
+    root = parent.config.rootpath
+    inside = any(file_path.is_relative_to(root / folder) for folder in FOLDERS)
+    if not inside and not parent.session.isinitpath(file_path):
+        return None
+    return ScenarioModule.from_parent(parent, path=file_path)
+
+
+class ScenarioModule(pytest.File):
+    """A YAML file."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """One item for each scenario of the file, or one that says what is wrong with it."""
+        root = self.config.rootpath
+        inside = self.path.is_relative_to(root)
+        shown = self.path.relative_to(root).as_posix() if inside else str(self.path)
+        gpus = count_gpus()
+        try:
+            found = read_file(self.path, shown=shown, gpus=gpus)
+        except ScenarioError as error:
+            yield UnreadableItem.from_parent(self, name=ITEM, error=error)
+            return
+        chosen = self.config.stash[_SESSION].implementation
+        for label, one in found.items():
+            name = label or ITEM
+            if isinstance(one, ScenarioError):
+                yield UnreadableItem.from_parent(self, name=name, error=one)
+                continue
+            plan = make_plan(one.scenario, source=shown, implementation=chosen, gpus=gpus)
+            yield ScenarioItem.from_parent(self, name=name, plan=plan, source=one.source)
+
+
+class UnreadableItem(pytest.Item):
+    """A scenario file that says nothing that could be run."""
+
+    def __init__(self, *, error: ScenarioError, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.error = error
+        self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath))
+
+    def runtest(self) -> None:
+        """Fail with what is wrong."""
+        raise self.error
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The mistakes, without a traceback."""
+        return _say(excinfo) or super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
+        """The heading of the report."""
+        return self.path, 0, f"{self.error.path}: not a scenario"
+
+
+class ScenarioItem(pytest.Item):
+    """A scenario."""
+
+    def __init__(self, *, plan: Plan, source: Source, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.plan = plan
+        self.source = source
+        self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
+        if self.config.pluginmanager.hasplugin("timeout"):
+            runs_s = sum(run.deadline_s for run in plan.runs)
+            self.add_marker(pytest.mark.timeout(runs_s + RUN_DEADLINE_S + _MARGIN_S))
+        if plan.workload.device == "cuda":
+            self.add_marker(pytest.mark.gpu)
+            if count_gpus() == 0:
+                reason = "device: cuda, and there is no GPU here that this torch can use"
+                self.add_marker(pytest.mark.skip(reason=reason))
+
+    def setup(self) -> None:
+        """Skip where the machine lacks what every scenario needs."""
+        from harness.run.support import missing
+
+        if (reason := missing()) is not None:
+            pytest.skip(reason)
+
+    def runtest(self) -> None:
+        """Run, judge, and fail unless the outcome is PASS."""
+        from harness import prove
+
+        session = self.config.stash[_SESSION]
+        proof = prove.prove(
+            self.plan, self.source, services=session.services(), workspace=session.workspace
+        )
+        # As plain text, because xdist sends it from worker to controller.
+        self.user_properties.append(("outcome", str(proof.outcome)))
+        if proof.outcome != "PASS":
+            self.user_properties.append(("replay", proof.replay))
+            raise Red(proof.text)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The report, without a traceback; a traceback where the harness itself broke."""
+        return _say(excinfo) or super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
+        """The heading of the report."""
+        return self.path, 0, self.plan.name
+
+
+def _say(excinfo: pytest.ExceptionInfo[BaseException]) -> str | None:
+    return str(excinfo.value) if isinstance(excinfo.value, Red | ScenarioError) else None
+
+
+def _folders(path: Path, root: Path) -> set[str]:
+    """The folders around a file, so that `-k async` picks an area."""
+    inside = path.relative_to(root) if path.is_relative_to(root) else path
+    return {part for part in inside.parent.parts if part not in FOLDERS}

@@ -1,0 +1,137 @@
+"""Where runs happen: a folder for the session, in memory if there is room, and what stays of it.
+
+    <base>/kempnerforge-harness-<user>-<process>-<random>/
+        shared/           the references and the server's log, for all workers of the session
+        async-kill-.../   one run directory for each scenario, gone once the scenario has passed
+
+The run directory of a scenario that did not pass is moved beside its failure file, unless the
+user chose the place of the runs: then it stays there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_PREFIX = "kempnerforge-harness"
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 1 << 30
+"""A run directory holds some 5 MB; the shared memory of a container is often 64 MB in all."""
+_STALE_S = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The folder of one session, shared by its workers. It is made when it is first used."""
+
+    root: Path
+    failures: Path
+    """Where the files of failed scenarios go."""
+    keep_passed: bool = False
+    moves_failed: bool = True
+
+    @property
+    def shared(self) -> Path:
+        """For what the workers share."""
+        return self.root / "shared"
+
+    def new_run(self, name: str) -> Path:
+        """A path for a run directory, which nobody else has and which does not exist yet."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.root / f"{name}-{secrets.token_hex(4)}"
+
+    def drop(self, directory: Path) -> None:
+        """Forget the run directory of a scenario that passed."""
+        if not self.keep_passed:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def keep(self, directory: Path, name: str) -> Path:
+        """Put the run directory of a scenario that did not pass where it stays; says where.
+
+        Among the failures it takes the place of the last one of the same name.
+        """
+        if not self.moves_failed or self.keep_passed or not directory.exists():
+            return directory
+        target = self.failures / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.move(directory, target)
+        return target
+
+    def close(self) -> None:
+        """End the session: what is shared goes, and the folder too if no run was kept in it."""
+        shutil.rmtree(self.shared, ignore_errors=True)
+        with suppress(OSError):
+            self.root.rmdir()
+
+
+def open_workspace(
+    *, failures: Path, chosen: Path | None = None, keep_passed: bool = False
+) -> Workspace:
+    """A workspace for a new session; `chosen` is the user's place for it."""
+    base = choose_base() if chosen is None else chosen
+    for stale in _stale(base):
+        shutil.rmtree(stale, ignore_errors=True)
+    name = f"{_PREFIX}-{_user()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return Workspace(
+        root=base.resolve() / name,
+        failures=failures,
+        keep_passed=keep_passed,
+        moves_failed=chosen is None,
+    )
+
+
+def choose_base() -> Path:
+    """Shared memory where it is one and has room, because an fsync on a disk can take 50 ms."""
+    if _is_tmpfs(_MEMORY) and os.access(_MEMORY, os.W_OK):
+        room = shutil.disk_usage(_MEMORY).free
+        if room >= _ROOM_BYTES:
+            return _MEMORY
+    return Path(tempfile.gettempdir())
+
+
+def slug(text: str) -> str:
+    """A text as a short file name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "scenario"
+
+
+def _is_tmpfs(path: Path) -> bool:
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    fields = [line.split() for line in mounts]
+    return any(len(f) > 2 and f[1] == str(path) and f[2] == "tmpfs" for f in fields)
+
+
+def _stale(base: Path) -> Iterator[Path]:
+    """Folders of sessions that ended by SIGKILL: not closed, their process gone, an hour old."""
+    for folder in base.glob(f"{_PREFIX}-{_user()}-*"):
+        pid = folder.name.split("-")[-2]
+        with suppress(OSError):
+            old = time.time() - folder.stat().st_mtime > _STALE_S
+            if old and pid.isdecimal() and (folder / "shared").exists() and not _lives(int(pid)):
+                yield folder
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else "user"
