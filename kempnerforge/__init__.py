@@ -1,0 +1,1 @@
+"""KempnerForge checkpoints: distributed checkpoints for PyTorch training that survive crashes."""

@@ -1,0 +1,254 @@
+"""Saving in the background: the thread of a save under way, and the stand-alone checkpointer."""
+
+import atexit
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch.distributed as dist
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.collective import Collective, GlooCollective, LocalCollective
+from kempnerforge.checkpoint.commit import new_save_id
+from kempnerforge.checkpoint.errors import (
+    CheckpointSaveError,
+    RankFailure,
+    StorageTimeoutError,
+    agreed_error,
+    describe,
+)
+from kempnerforge.checkpoint.shards import (
+    StagedShards,
+    encode_metadata,
+    merge_plans,
+    stage_shards,
+    write_shards,
+)
+from kempnerforge.checkpoint.staging import KeptBuffers, LiveTensors, Stager
+from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
+
+__all__ = ["AsyncCheckpointer", "BackgroundCall", "make_stager"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Calls under way, kept here so that the end of the interpreter can wait for them.
+_under_way: set["BackgroundCall[Any]"] = set()
+
+
+class BackgroundCall(Generic[T]):
+    """One call in a thread of its own; its result or error is fetched once.
+
+    If the interpreter ends first, it waits for the call, at most ``timeout_s`` seconds, and logs an
+    error that nobody fetched.
+    """
+
+    def __init__(self, call: Callable[[], T], *, name: str, timeout_s: float) -> None:
+        self._call = call
+        self._timeout_s = timeout_s
+        self._future: Future[T] = Future()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        _under_way.add(self)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the call has not returned yet."""
+        return self._thread.is_alive()
+
+    def result(self) -> T:
+        """Wait for the call and hand over its result, or raise its error.
+
+        Raises:
+            StorageTimeoutError: It did not return in time; it may still be running.
+        """
+        self._thread.join(self._timeout_s)
+        if self._thread.is_alive():
+            raise StorageTimeoutError(f"{self._thread.name} is still running after its deadline")
+        _under_way.discard(self)
+        return self._future.result()
+
+    def end(self) -> None:
+        """Wait because the interpreter ends; says what went wrong, raises nothing."""
+        try:
+            self.result()
+        except Exception as error:  # noqa: BLE001  # nobody is left to raise it to
+            logger.error("%s: %s", self._thread.name, error)
+
+    def _run(self) -> None:
+        try:
+            self._future.set_result(self._call())
+        except BaseException as error:  # noqa: BLE001  # travels to the thread that fetches the result
+            self._future.set_exception(error)
+
+
+@atexit.register
+def _end_all() -> None:
+    for call in tuple(_under_way):
+        call.end()
+
+
+def make_stager(mode: AsyncCheckpointMode) -> Stager:
+    """How tensors are taken in ``mode``."""
+    if mode is AsyncCheckpointMode.disabled:
+        return LiveTensors()
+    return KeptBuffers(pinned=mode is AsyncCheckpointMode.async_pinned)
+
+
+class AsyncCheckpointer:
+    """Writes a distributed state dict into a directory, in the background where asked to.
+
+    This is the part below :class:`CheckpointManager`: no staging directory, no manifest, no
+    ``latest``. ``.metadata`` is written last, so a directory without it is torn. Each save waits
+    for the one before. All methods are for one thread; :meth:`save` is collective.
+
+    Args:
+        mode: Whether ``save`` waits for the flush, and how the state is copied if not.
+    """
+
+    def __init__(self, mode: AsyncCheckpointMode = AsyncCheckpointMode.disabled) -> None:
+        self._mode = AsyncCheckpointMode(mode)
+        self._stager = make_stager(self._mode)
+        self._pending: BackgroundCall[None] | None = None
+        self._collectives: dict[tuple[int, ...], Collective] = {}
+
+    def save(
+        self,
+        state_dict: dict[str, Any],
+        checkpoint_id: str,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Save ``state_dict`` into the directory ``checkpoint_id``.
+
+        In the asynchronous modes the state is copied before this returns. Communication runs on a
+        group of its own, made at the first save with these ranks.
+
+        Args:
+            state_dict: Nested dicts of tensors, DTensors and plain values.
+            checkpoint_id: Directory; created.
+            process_group: Ranks that save together, such as those of one pipeline stage; all ranks
+                where None. It only says who takes part.
+
+        Raises:
+            CheckpointError: The previous save failed (nothing is saved then), or in mode
+                ``disabled`` this one.
+        """
+        self.wait()
+        collective = self._collective(process_group)
+        collective.renew()
+        save = _DirectorySave(collective=collective, directory=Path(checkpoint_id))
+        staged: StagedShards | RankFailure
+        try:
+            staged = stage_shards(
+                state_dict, copy=self._stager.copy, is_coordinator=collective.rank == 0
+            )
+            self._stager.finish()
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            staged = describe(error, collective.rank)
+        if self._mode is AsyncCheckpointMode.disabled:
+            save.run(staged)
+            return
+        self._pending = BackgroundCall(
+            lambda: save.run(staged),
+            name=f"saving {checkpoint_id}",
+            timeout_s=4 * DEFAULT_COMMIT_TIMEOUT_S,
+        )
+
+    def wait(self) -> None:
+        """Block until the pending save, if any, is durable.
+
+        Raises:
+            CheckpointError: It failed; raised once.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        finally:
+            if pending.running:
+                self._stager.drop()
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a save is still in progress."""
+        return self._pending is not None and self._pending.running
+
+    def _collective(self, process_group: dist.ProcessGroup | None) -> Collective:
+        if not (dist.is_available() and dist.is_initialized()):
+            return LocalCollective()
+        ranks = tuple(dist.get_process_group_ranks(process_group or dist.group.WORLD))
+        if len(ranks) == 1:
+            return LocalCollective()
+        if ranks not in self._collectives:
+            self._collectives[ranks] = GlooCollective(
+                timeout_s=DEFAULT_COMMIT_TIMEOUT_S, ranks=ranks
+            )
+        return self._collectives[ranks]
+
+
+class _DirectorySave:
+    """The two rounds of a save without staging directory or manifest."""
+
+    def __init__(self, *, collective: Collective, directory: Path) -> None:
+        self._collective = collective
+        self._directory = directory
+        self._storage = LocalStorage()
+        self._timeout_s = DEFAULT_COMMIT_TIMEOUT_S
+
+    def run(self, staged: StagedShards | RankFailure) -> None:
+        """Plan, write and complete; the same error on every rank."""
+        proposal = staged if isinstance(staged, RankFailure) else staged.plan
+        plans, metadata = self._round(proposal, self._merge)
+        plan = plans[self._collective.rank]
+        try:
+            assert isinstance(staged, StagedShards)
+            self._storage.make_directory(self._directory)
+            report: Any = write_shards(self._directory, plan, staged).results
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            report = describe(error, self._collective.rank)
+        self._round(report, lambda results: self._complete(metadata, results))
+
+    def _round(self, vote: object, decide: Callable[[list[Any]], Any]) -> Any:
+        votes = self._collective.collect(vote, timeout_s=self._timeout_s)
+        replies = None
+        if votes is not None:
+            reply: Any = tuple(
+                vote for vote in votes.values if isinstance(vote, RankFailure)
+            ) + tuple(votes.lost)
+            if not reply:
+                try:
+                    reply = _Decision(decide(list(votes.values)))
+                except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+                    reply = (describe(error, 0),)
+            replies = [reply] * self._collective.world_size
+        answer = self._collective.answer(replies, timeout_s=2 * self._timeout_s)
+        if isinstance(answer, _Decision):
+            return answer.value
+        raise agreed_error(
+            answer,
+            doing=f"saving to {self._directory}",
+            default=CheckpointSaveError,
+            path=str(self._directory),
+        )
+
+    def _merge(self, plans: list[Any]) -> tuple[Any, Any]:
+        self._storage.make_directory(self._directory)
+        self._storage.unlink(self._directory / layout.SHARD_METADATA)
+        return merge_plans(plans)
+
+    def _complete(self, metadata: Any, results: list[Any]) -> None:
+        self._storage.sync_directory(self._directory)
+        data = encode_metadata(metadata, results, save_id=new_save_id())
+        self._storage.write(self._directory / layout.SHARD_METADATA, data)
+        self._storage.sync_directory(self._directory)
+
+
+class _Decision:
+    def __init__(self, value: Any) -> None:
+        self.value = value

@@ -1,0 +1,275 @@
+"""Agreement between the ranks: everyone votes to rank 0, rank 0 answers everyone, in bounded time.
+
+One round is ``collect`` followed by ``answer``. Rank 0 learns of every rank either its vote or that
+it is lost, and which rank that is; every rank that lives gets rank 0's answer, or learns that rank
+0 is lost. Votes and answers travel on two gloo groups of their own: waiting in vain for a vote
+makes gloo close all connections of that group, and the answers must still get through. Training's
+groups are never used. Replies are pickled, which is safe between the ranks of one job.
+
+Cost: two messages a rank and round, all at rank 0. That is linear in the number of ranks and was
+chosen because rank 0 needs every rank's list of files anyway.
+
+Not covered: a rank that lies, and a network that delivers to some ranks only for ever.
+"""
+
+import logging
+import pickle
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from kempnerforge.checkpoint.errors import PeerLostError, RankFailure
+
+__all__ = ["Collective", "GlooCollective", "LocalCollective", "Votes", "make_collective"]
+
+logger = logging.getLogger(__name__)
+
+# A vote or an answer of a small job fits into one message of this size; the rest of a longer one
+# follows in a second message.
+_HEAD_BYTES = 4096
+_LENGTH_BYTES = 8
+_SHORTEST_WAIT_S = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Votes:
+    """What rank 0 collected in one round."""
+
+    values: tuple[Any, ...]
+    """By rank; None for a lost rank."""
+    lost: tuple[RankFailure, ...]
+
+
+class Collective(Protocol):
+    """Rounds of agreement; one thread at a time, all ranks in the same order."""
+
+    rank: int
+    world_size: int
+
+    def renew(self) -> None:
+        """Be ready for another round, after an earlier one was given up too. Collective."""
+
+    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
+        """Vote. On rank 0 the votes of all ranks, elsewhere None."""
+
+    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
+        """On rank 0 hand out ``replies``, one a rank; everywhere, this rank's reply.
+
+        Raises:
+            PeerLostError: Rank 0 did not answer.
+        """
+
+
+class LocalCollective:
+    """A job of one process, with or without torch.distributed."""
+
+    rank = 0
+    world_size = 1
+
+    def renew(self) -> None:
+        """Nothing can have gone wrong between a rank and itself."""
+
+    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
+        del timeout_s
+        return Votes(values=(value,), lost=())
+
+    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
+        del timeout_s
+        assert replies is not None
+        return replies[0]
+
+
+class GlooCollective:
+    """Rounds over some ranks of the job. Constructing it is collective over them.
+
+    Args:
+        timeout_s: Longest that creating the groups may take.
+        ranks: Who takes part, all ranks where None; ``rank`` counts within them.
+    """
+
+    def __init__(self, *, timeout_s: float, ranks: Sequence[int] | None = None) -> None:
+        members = tuple(range(dist.get_world_size())) if ranks is None else tuple(ranks)
+        self.rank = members.index(dist.get_rank())
+        self.world_size = len(members)
+        self._members = None if ranks is None else members
+        self._timeout_s = timeout_s
+        self._round = 0
+        self._given_up = False
+        self._unfinished: list[tuple[Any, torch.Tensor]] = []
+        self._open()
+
+    def renew(self) -> None:
+        if self._given_up:
+            self._open()
+
+    def close(self) -> None:
+        """Give the groups back. Collective; no round may follow."""
+        for group in (self._votes, self._answers):
+            dist.destroy_process_group(group)
+
+    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
+        self._round += 1
+        deadline = time.monotonic() + timeout_s
+        if self.rank != 0:
+            try:
+                self._send(self._votes, 0, value, deadline)
+            except RuntimeError as error:
+                # Whether rank 0 is lost or has given up waiting shows when it answers, or not.
+                logger.warning("rank %d could not hand in its vote: %s", self.rank, error)
+            return None
+        return self._collect_at_root(value, deadline)
+
+    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
+        deadline = time.monotonic() + timeout_s
+        if replies is not None:
+            self._answer_from_root(replies, deadline)
+            return replies[0]
+        try:
+            reply, self._given_up = self._receive(self._answers, 0, deadline)
+        except RuntimeError as error:
+            self._given_up = True
+            raise PeerLostError(
+                f"rank 0 is lost or hung: no answer within {timeout_s:.1f} s ({_first_line(error)})"
+            ) from error
+        return reply
+
+    def _open(self) -> None:
+        timeout = timedelta(seconds=self._timeout_s)
+        self._votes: Any = self._new_group(timeout)
+        self._answers: Any = self._new_group(timeout)
+        self._given_up = False
+
+    def _new_group(self, timeout: timedelta) -> Any:
+        if self._members is None:
+            return dist.new_group(backend="gloo", timeout=timeout)
+        return dist.new_group(
+            list(self._members), backend="gloo", timeout=timeout, use_local_synchronization=True
+        )
+
+    def _collect_at_root(self, own: object, deadline: float) -> Votes:
+        heads = {peer: self._post_receive(self._votes, peer) for peer in self._peers()}
+        values: list[Any] = [own] + [None] * (self.world_size - 1)
+        lost: list[RankFailure] = []
+        for peer, (work, head) in heads.items():
+            try:
+                values[peer] = self._finish_receive(self._votes, peer, work, head, deadline)
+            except RuntimeError as error:
+                self._given_up |= time.monotonic() >= deadline
+                lost.append(_lost(peer, error))
+        return Votes(values=tuple(values), lost=tuple(lost))
+
+    def _answer_from_root(self, replies: Sequence[object], deadline: float) -> None:
+        sends = []
+        for peer in self._peers():
+            payload = (replies[peer], self._given_up)
+            try:
+                sends.append((peer, self._post_send(self._answers, peer, payload)))
+            except RuntimeError as error:
+                logger.warning("rank %d cannot be answered: %s", peer, _first_line(error))
+        for peer, works in sends:
+            self._await_delivery(peer, works, deadline)
+
+    def _await_delivery(
+        self, peer: int, works: list[tuple[Any, torch.Tensor]], deadline: float
+    ) -> None:
+        if self._given_up:
+            # A peer that hangs takes its answer when it wakes up; the rest have theirs at once.
+            self._unfinished.extend(works)
+            return
+        for work, _keep in works:
+            try:
+                work.wait(_remaining(deadline))
+            except RuntimeError as error:
+                logger.warning("rank %d did not take its answer: %s", peer, _first_line(error))
+                self._given_up |= time.monotonic() >= deadline
+
+    def _peers(self) -> range:
+        return range(1, self.world_size)
+
+    def _post_receive(self, group: Any, peer: int) -> tuple[Any, torch.Tensor]:
+        head = torch.empty(_HEAD_BYTES, dtype=torch.uint8)
+        try:
+            return group.recv([head], peer, self._tag(0)), head
+        except RuntimeError as error:
+            return _Failed(error), head
+
+    def _finish_receive(
+        self, group: Any, peer: int, work: Any, head: torch.Tensor, deadline: float
+    ) -> Any:
+        work.wait(_remaining(deadline))
+        raw = head.numpy().tobytes()
+        length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
+        data = raw[_LENGTH_BYTES : _LENGTH_BYTES + length]
+        missing = length - len(data)
+        if missing:
+            tail = torch.empty(missing, dtype=torch.uint8)
+            group.recv([tail], peer, self._tag(1)).wait(_remaining(deadline))
+            data += tail.numpy().tobytes()
+        return pickle.loads(data)  # noqa: S301  # written by a rank of this very job
+
+    def _receive(self, group: Any, peer: int, deadline: float) -> Any:
+        work, head = self._post_receive(group, peer)
+        return self._finish_receive(group, peer, work, head, deadline)
+
+    def _post_send(self, group: Any, peer: int, value: object) -> list[tuple[Any, torch.Tensor]]:
+        data = pickle.dumps(value)
+        inline = _HEAD_BYTES - _LENGTH_BYTES
+        head = len(data).to_bytes(_LENGTH_BYTES, "little") + data[:inline].ljust(inline, b"\0")
+        parts = [_as_tensor(head)]
+        if len(data) > inline:
+            parts.append(_as_tensor(data[inline:]))
+        return [
+            (group.send([part], peer, self._tag(index)), part) for index, part in enumerate(parts)
+        ]
+
+    def _send(self, group: Any, peer: int, value: object, deadline: float) -> None:
+        for work, _keep in self._post_send(group, peer, value):
+            work.wait(_remaining(deadline))
+
+    def _tag(self, part: int) -> int:
+        """Distinguishes the parts of a message and the rounds, should one end half way."""
+        return 2 * self._round + part
+
+
+class _Failed:
+    """A receive that could not even be posted; fails where one that was posted would."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        self._error = error
+
+    def wait(self, timeout: timedelta) -> None:
+        del timeout
+        raise self._error
+
+
+def make_collective(*, timeout_s: float) -> Collective:
+    """Agreement over the ranks of this job. Collective where torch.distributed is initialised."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return GlooCollective(timeout_s=timeout_s)
+    return LocalCollective()
+
+
+def _as_tensor(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _remaining(deadline: float) -> timedelta:
+    return timedelta(seconds=max(_SHORTEST_WAIT_S, deadline - time.monotonic()))
+
+
+def _lost(peer: int, error: RuntimeError) -> RankFailure:
+    return RankFailure(
+        rank=peer,
+        kind=PeerLostError.__name__,
+        message=f"died, hung or lost its connection before it voted ({_first_line(error)})",
+    )
+
+
+def _first_line(error: RuntimeError) -> str:
+    """Gloo's message without the source position that it begins with."""
+    return str(error).split("] ", 1)[-1].split(". This is", 1)[0].splitlines()[0]

@@ -1,0 +1,188 @@
+"""Rank 0's part of a save: from files in a staging directory to a checkpoint.
+
+The order is the protocol::
+
+    open      create {dir}/.staging-step_N-<id> and its folders           (then all ranks write)
+    seal      see that every reported file is there; write .metadata, metadata.json and, last,
+              the manifest; fsync every folder
+    publish   rename to step_N, fsync {dir}; swap latest, fsync {dir}
+
+Fault model: a process is killed, or the machine loses power, between any two operations. Until the
+rename a save is a directory without a checkpoint's name; from the rename on it is whole. ``latest``
+is replaced by a rename, so it names the old or the new checkpoint and both are whole.
+
+Saving a step that exists: the two directories swap names in one operation (``RENAME_EXCHANGE``),
+so ``step_N`` is the old or the new version at every instant. Where the file system cannot, the old
+one is renamed to ``.replaced-step_N-<id>`` first; a crash before the second rename leaves that name
+without a ``step_N``, and the next start renames it back (:func:`prune.recover`). For that instant
+``latest`` dangles if it named this step.
+
+Out of scope: file systems that reorder fsynced operations, and another job on the same directory.
+"""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kempnerforge.checkpoint import layout, manifest
+from kempnerforge.checkpoint.errors import CheckpointSaveError
+from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.storage import Storage
+
+__all__ = ["Commit", "new_save_id"]
+
+logger = logging.getLogger(__name__)
+
+# Network file systems may show another client's new file late; the sum is what NFS caches
+# attributes for at least by default (3 s).
+_VISIBILITY_RETRIES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
+
+
+def new_save_id() -> str:
+    """16 hexadecimal digits from the operating system; draws from no generator of training."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One save on its way to becoming a checkpoint."""
+
+    storage: Storage
+    root: Path
+    step: int
+    save_id: str
+    stages: tuple[int, ...] | None
+
+    @property
+    def staging(self) -> Path:
+        """Where the ranks write."""
+        return self.root / self._hidden(LeftoverKind.staging)
+
+    @property
+    def target(self) -> Path:
+        """What the checkpoint will be called."""
+        return self.root / layout.format_step(self.step)
+
+    def open(self) -> None:
+        """Create the staging directory and its folders."""
+        for folder in self._folders():
+            self.storage.make_directory(folder)
+
+    def seal(
+        self,
+        *,
+        shard_metadata: Mapping[str, bytes],
+        metadata: Mapping[str, Any],
+        written: Mapping[str, FileRecord],
+        sealed: Manifest,
+    ) -> Manifest:
+        """Complete the staging directory and make it durable.
+
+        Args:
+            shard_metadata: Content of each ``.metadata`` by relative path.
+            metadata: Content of ``metadata.json``.
+            written: What the ranks report to have written, by relative path.
+            sealed: The manifest, without its files.
+
+        Returns:
+            The manifest as written.
+        """
+        files = dict(written)
+        for name, record in files.items():
+            self._require_visible(name, record)
+        for name, data in shard_metadata.items():
+            files[name] = self.storage.write(self.staging / name, data)
+        text = json.dumps({**metadata, "manifest": self.save_id}, indent=2, sort_keys=True)
+        files[layout.METADATA] = self.storage.write(
+            self.staging / layout.METADATA, text.encode() + b"\n"
+        )
+        complete = _with_files(sealed, files)
+        self.storage.write(self.staging / layout.MANIFEST, manifest.encode(complete))
+        for folder in reversed(self._folders()):
+            self.storage.sync_directory(folder)
+        return complete
+
+    def publish(self) -> Path | None:
+        """Make the sealed directory the checkpoint of its step and point ``latest`` at it.
+
+        Returns:
+            An older version of the step, set aside under a hidden name, or None.
+        """
+        replaced = self._take_name()
+        self.storage.sync_directory(self.root)
+        self._point_latest()
+        self.storage.sync_directory(self.root)
+        return replaced
+
+    def discard(self) -> None:
+        """Remove the staging directory of a save that failed."""
+        try:
+            self.storage.remove_tree(self.staging)
+        except OSError as error:
+            logger.warning("left to the next save: %s cannot be removed: %s", self.staging, error)
+
+    def _folders(self) -> tuple[Path, ...]:
+        stages = tuple(self.staging / layout.format_stage(stage) for stage in self.stages or ())
+        return (self.staging, *stages, self.staging / layout.RANKS_DIR)
+
+    def _hidden(self, kind: LeftoverKind) -> str:
+        return layout.format_leftover(Leftover(kind=kind, step=self.step, save_id=self.save_id))
+
+    def _require_visible(self, name: str, record: FileRecord) -> None:
+        found: int | str = "missing"
+        for delay_s in (*_VISIBILITY_RETRIES_S, None):
+            try:
+                found = self.storage.size(self.staging / name)
+            except OSError as error:
+                found = error.strerror or str(error)
+            if found == record.size:
+                return
+            if delay_s is not None:
+                time.sleep(delay_s)
+        raise CheckpointSaveError(
+            f"{self.staging / name}: a rank wrote {record.size} bytes, rank 0 finds: {found}; the "
+            "checkpoint directory must be on storage that all ranks share"
+        )
+
+    def _take_name(self) -> Path | None:
+        if self.target.name not in self.storage.names(self.root):
+            self.storage.rename(self.staging, self.target)
+            return None
+        if self.storage.exchange(self.staging, self.target):
+            return self.staging
+        replaced = self.root / self._hidden(LeftoverKind.replaced)
+        self.storage.rename(self.target, replaced)
+        self.storage.rename(self.staging, self.target)
+        return replaced
+
+    def _point_latest(self) -> None:
+        link, latest = (
+            self.root / layout.format_latest_link(self.save_id),
+            self.root / layout.LATEST,
+        )
+        if self.storage.is_directory(latest):
+            aside = self.root / f"{layout.LATEST}.aside-{self.save_id}"
+            logger.warning("%s is a directory; renamed to %s", latest, aside.name)
+            self.storage.rename(latest, aside)
+        self.storage.make_link(link, self.target.name)
+        self.storage.rename(link, latest)
+
+
+def _with_files(sealed: Manifest, files: Mapping[str, FileRecord]) -> Manifest:
+    return Manifest(
+        save_id=sealed.save_id,
+        step=sealed.step,
+        tokens_seen=sealed.tokens_seen,
+        sequence=sealed.sequence,
+        parent=sealed.parent,
+        world_size=sealed.world_size,
+        stages=sealed.stages,
+        layout=sealed.layout,
+        files=files,
+    )

@@ -1,0 +1,140 @@
+"""The errors of the checkpoint package.
+
+All derive from :class:`CheckpointError`. An error that ranks agreed on is raised on every rank with
+the same type and the same message; on the rank where it arose, ``__cause__`` is the original
+exception. ``failures`` says which rank failed and why.
+"""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointLoadError",
+    "CheckpointNotFoundError",
+    "CheckpointSaveError",
+    "CorruptCheckpointError",
+    "FreezeMismatchError",
+    "NoUsableCheckpointError",
+    "PeerLostError",
+    "RankFailure",
+    "RedistributionError",
+    "StateMismatchError",
+    "StorageTimeoutError",
+    "UnsafeCheckpointError",
+    "agreed_error",
+    "describe",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankFailure:
+    """What went wrong on one rank, in a form that travels between ranks."""
+
+    rank: int
+    kind: str
+    """Class name of the error, such as ``OSError``."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}: {self.kind}: {self.message}"
+
+
+class CheckpointError(RuntimeError):
+    """A save or a load that did not succeed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int | None = None,
+        path: str | None = None,
+        failures: tuple[RankFailure, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.path = path
+        self.failures = failures
+
+
+class CheckpointSaveError(CheckpointError):
+    """A checkpoint was not committed; the previous one is intact and the next save may work."""
+
+
+class CheckpointLoadError(CheckpointError):
+    """A checkpoint could not be loaded."""
+
+
+class PeerLostError(CheckpointError):
+    """A rank died, hung or lost its connection before the ranks could agree."""
+
+
+class StorageTimeoutError(CheckpointError):
+    """Storage did not answer within the deadline."""
+
+
+class CheckpointNotFoundError(CheckpointLoadError, FileNotFoundError):
+    """The checkpoint that was asked for does not exist."""
+
+
+class NoUsableCheckpointError(CheckpointLoadError):
+    """Checkpoint directories exist, none of them can be used."""
+
+
+class CorruptCheckpointError(CheckpointLoadError):
+    """A file is missing, truncated, altered, or belongs to another save."""
+
+
+class UnsafeCheckpointError(CheckpointLoadError):
+    """A file asks for more than plain data when it is read, which loading refuses."""
+
+
+class StateMismatchError(CheckpointLoadError, ValueError):
+    """The checkpoint's names or shapes do not fit the model or the optimizer."""
+
+
+class FreezeMismatchError(CheckpointLoadError, ValueError):
+    """The checkpoint was written with other modules frozen than this run expects."""
+
+
+class RedistributionError(CheckpointLoadError):
+    """State that belongs to one rank cannot be handed to another layout of ranks."""
+
+
+_FAMILY: dict[str, type[CheckpointError]] = {
+    cls.__name__: cls
+    for cls in (
+        PeerLostError,
+        StorageTimeoutError,
+        CheckpointNotFoundError,
+        NoUsableCheckpointError,
+        CorruptCheckpointError,
+        UnsafeCheckpointError,
+        StateMismatchError,
+        FreezeMismatchError,
+        RedistributionError,
+    )
+}
+
+
+def describe(error: BaseException, rank: int) -> RankFailure:
+    """The failure that ``error`` stands for on ``rank``."""
+    return RankFailure(rank=rank, kind=type(error).__name__, message=str(error) or repr(error))
+
+
+def agreed_error(
+    failures: tuple[RankFailure, ...],
+    *,
+    doing: str,
+    default: type[CheckpointError],
+    step: int | None = None,
+    path: str | None = None,
+) -> CheckpointError:
+    """The one error that every rank raises for ``failures``.
+
+    Its class is that of the lowest failing rank where the family has it, else ``default``.
+    """
+    ordered = tuple(sorted(failures, key=lambda failure: failure.rank))
+    shown = "; ".join(str(failure) for failure in ordered[:8])
+    more = f"; and {len(ordered) - 8} more ranks" if len(ordered) > 8 else ""
+    cls = _FAMILY.get(ordered[0].kind, default)
+    return cls(f"{doing} failed: {shown}{more}", step=step, path=path, failures=ordered)

@@ -1,0 +1,134 @@
+"""Names on disk: how they are formatted and, beside it, how they are recognised.
+
+::
+
+    {dir}/step_12/                      a committed checkpoint
+    {dir}/step_12/pp1/                  the shards of pipeline stage 1 (without stages: in step_12/)
+    {dir}/step_12/ranks/rank_00003.pt   what only rank 3 knows: its generators, its dataloader
+    {dir}/latest                        relative symlink to the newest checkpoint
+    {dir}/.staging-step_12-<save id>    a save under way, or abandoned by a dead run
+    {dir}/.replaced-step_12-<save id>   an older version of step 12 while it is being replaced
+    {dir}/.trash-step_12-<save id>      a checkpoint on its way out
+    {dir}/.latest-<save id>             a new ``latest`` before it is renamed into place
+
+Parsing is anchored: a name that is not exactly one of these is foreign and is left alone.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = [
+    "LATEST",
+    "MANIFEST",
+    "METADATA",
+    "RANKS_DIR",
+    "SHARD_METADATA",
+    "TRAIN_STATE",
+    "Leftover",
+    "LeftoverKind",
+    "format_latest_link",
+    "format_leftover",
+    "format_rank_file",
+    "format_stage",
+    "format_step",
+    "is_latest_link",
+    "parse_leftover",
+    "parse_rank_file",
+    "parse_stage",
+    "parse_step",
+]
+
+LATEST = "latest"
+MANIFEST = "manifest.json"
+METADATA = "metadata.json"
+TRAIN_STATE = "train_state.pt"
+SHARD_METADATA = ".metadata"
+RANKS_DIR = "ranks"
+
+# Canonical decimals only: step_007 or step_٣ would name the same step as another directory.
+_NUMBER = r"(0|[1-9][0-9]*)"
+_SAVE_ID = r"([0-9a-f]{16})"
+_STEP = re.compile(rf"step_{_NUMBER}", re.ASCII)
+_STAGE = re.compile(rf"pp{_NUMBER}", re.ASCII)
+_RANK_FILE = re.compile(r"rank_([0-9]{5,})\.pt", re.ASCII)
+_LEFTOVER = re.compile(rf"\.(staging|replaced|trash)-step_{_NUMBER}-{_SAVE_ID}", re.ASCII)
+_LATEST_LINK = re.compile(rf"\.latest-{_SAVE_ID}", re.ASCII)
+
+
+class LeftoverKind(StrEnum):
+    """What a directory that is not a checkpoint was for."""
+
+    staging = "staging"
+    replaced = "replaced"
+    trash = "trash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """The meaning of the name of a directory that is not, or no longer, a checkpoint."""
+
+    kind: LeftoverKind
+    step: int
+    save_id: str
+
+
+def format_step(step: int) -> str:
+    """``step_12``; the step must not be negative."""
+    if step < 0:
+        raise ValueError(f"a step counts from 0, found {step}")
+    return f"step_{step}"
+
+
+def parse_step(name: str) -> int | None:
+    """The step that a checkpoint directory's name stands for, or None for a foreign name."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def format_stage(pp_rank: int) -> str:
+    """``pp1``, the sub-directory of a pipeline stage."""
+    return f"pp{pp_rank}"
+
+
+def parse_stage(name: str) -> int | None:
+    """The pipeline stage that a sub-directory belongs to, or None."""
+    match = _STAGE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def format_rank_file(rank: int) -> str:
+    """``ranks/rank_00003.pt``, relative to the checkpoint."""
+    return f"{RANKS_DIR}/rank_{rank:05d}.pt"
+
+
+def parse_rank_file(relative: str) -> int | None:
+    """The rank that a file such as ``ranks/rank_00003.pt`` belongs to, or None."""
+    folder, _, name = relative.partition("/")
+    match = _RANK_FILE.fullmatch(name) if folder == RANKS_DIR else None
+    if match is None or format_rank_file(int(match[1])) != relative:
+        return None
+    return int(match[1])
+
+
+def format_leftover(leftover: Leftover) -> str:
+    """``.staging-step_12-00c0ffee00c0ffee``."""
+    return f".{leftover.kind}-{format_step(leftover.step)}-{leftover.save_id}"
+
+
+def parse_leftover(name: str) -> Leftover | None:
+    """What a hidden directory of ours was for, or None for a foreign name."""
+    match = _LEFTOVER.fullmatch(name)
+    if match is None:
+        return None
+    return Leftover(kind=LeftoverKind(match[1]), step=int(match[2]), save_id=match[3])
+
+
+def format_latest_link(save_id: str) -> str:
+    """Name of a new ``latest`` until it is renamed into place."""
+    return f".latest-{save_id}"
+
+
+def is_latest_link(name: str) -> bool:
+    """Whether ``name`` is a ``latest`` that was never renamed into place."""
+    return _LATEST_LINK.fullmatch(name) is not None

@@ -1,0 +1,331 @@
+"""The checkpoint manager: what a training loop talks to."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
+from kempnerforge.checkpoint.catalog import read_metadata
+from kempnerforge.checkpoint.choosing import Search, cheap_choice
+from kempnerforge.checkpoint.collective import make_collective
+from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe
+from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
+from kempnerforge.checkpoint.model_state import Exclusion, assemble, mesh_signature
+from kempnerforge.checkpoint.prune import finish_off
+from kempnerforge.checkpoint.rank_state import rank_part
+from kempnerforge.checkpoint.retention import RetentionPolicy
+from kempnerforge.checkpoint.rng import set_rng_state
+from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
+from kempnerforge.checkpoint.shards import stage_shards
+from kempnerforge.checkpoint.state import build_train_state, encode_plain, split_extra
+from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
+
+__all__ = ["CheckpointManager"]
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointManager:
+    """Saves, publishes, keeps and loads checkpoints of one training job.
+
+    Constructing it, :meth:`save`, :meth:`load`, :meth:`wait` and :meth:`flush_pending_save` are for
+    all ranks in the same order, from the thread that trains. Communication runs on gloo groups of
+    the manager's own, so it may overlap with training's.
+
+    Args:
+        config: A :class:`~kempnerforge.config.schema.CheckpointConfig`, or any object with its
+            documented fields.
+        model: The model, plain or sharded; under pipeline parallelism this rank's stage, with the
+            global names of its parameters.
+        optimizer: Its optimizer.
+        process_group: The ranks of this rank's pipeline stage. Accepted for compatibility: stages
+            are told apart by ``pp_rank``, and commits are agreed on by all ranks.
+        pp_rank: This rank's pipeline stage, None without pipeline parallelism.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        model: nn.Module,
+        optimizer: Optimizer,
+        process_group: dist.ProcessGroup | None = None,
+        pp_rank: int | None = None,
+    ) -> None:
+        del process_group
+        self._config = config
+        self._model = model
+        self._optimizer = optimizer
+        self._stage = pp_rank
+        self._root = Path(config.dir)
+        self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
+        self._mode = AsyncCheckpointMode(config.async_mode)
+        self._stager = make_stager(self._mode)
+        self._storage = LocalStorage()
+        self._collective = make_collective(timeout_s=self._timeout_s)
+        self._pending: BackgroundCall[Published] | None = None
+        self._dataloader_state: Any = None
+        self._parent: str | None = None
+
+    def save(
+        self,
+        step: int,
+        tokens_seen: int = 0,
+        scheduler: Any | None = None,
+        dataloader: Any | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Save a checkpoint of ``step``. Collective.
+
+        Without an asynchronous mode the checkpoint is durable and ``latest`` names it on return.
+        With one, the state is copied on return, and the rest happens in the background at once;
+        a background save that is still under way is waited for first. A checkpoint of the same
+        step is replaced. Training is not changed: no draw, no gradient, no optimizer step.
+
+        Args:
+            step: Current training step.
+            tokens_seen: Tokens processed so far.
+            scheduler: Anything with ``state_dict()``.
+            dataloader: Anything with ``state_dict()``; each rank's own position is saved.
+            extra: More values to keep; ``vlm_freeze`` among them also goes to ``metadata.json``.
+
+        Raises:
+            CheckpointError: This save failed, on whichever rank, or the background save before it
+                did. In the latter case this save has been made all the same.
+        """
+        earlier = self._settle()
+        self._collective.renew()
+        job = self._job(step, tokens_seen, scheduler, dataloader, extra)
+        if self._mode is AsyncCheckpointMode.disabled:
+            self._parent = job.run().save_id
+        else:
+            self._pending = BackgroundCall(
+                job.run, name=f"saving step {step}", timeout_s=4 * self._timeout_s
+            )
+        if earlier is not None:
+            raise earlier
+
+    def wait(self) -> None:
+        """Block until no save is under way; what was saved is durable and published. Collective.
+
+        Raises:
+            CheckpointError: The pending save failed; raised once.
+        """
+        error = self._settle()
+        if error is not None:
+            raise error
+
+    def flush_pending_save(self) -> None:
+        """The same as :meth:`wait`, called before the model's freeze state changes."""
+        self.wait()
+
+    def peek_saved_step(self, path: str | None = None) -> int | None:
+        """Step of the checkpoint that :meth:`load` would load; not collective, reads no shards.
+
+        Content of files is not verified, so name the path that ``resolve_resume_path`` returned
+        where a damaged checkpoint must not be taken for the one that is loaded.
+
+        Args:
+            path: As for :meth:`load`.
+
+        Returns:
+            The step from ``metadata.json``, or None if there is no checkpoint or no such file.
+        """
+        try:
+            found = cheap_choice(self._search(path), self._storage)
+        except (CheckpointError, OSError):
+            return None
+        step = None if found is None else read_metadata(found, self._storage).get("step")
+        return step if isinstance(step, int) else None
+
+    def load(
+        self,
+        path: str | None = None,
+        scheduler: Any | None = None,
+        dataloader: Any | None = None,
+        exclude_keys: Sequence[str] | None = None,
+        vlm_freeze_expected: Sequence[Mapping[str, Any]] | None = None,
+    ) -> tuple[int, int, dict[str, Any]]:
+        """Load a checkpoint and restore all state. Collective.
+
+        All files are verified before anything changes. Without a path, a damaged checkpoint is
+        passed over for the newest that verifies; a path that was named is loaded or refused.
+
+        Args:
+            path: Checkpoint directory; None for ``config.load_path``, else ``latest``, else the
+                newest committed one.
+            scheduler: Restored if given.
+            dataloader: Restored if given; otherwise its state is kept for
+                :meth:`apply_dataloader_state`.
+            exclude_keys: State to leave alone, such as ``optimizer``, ``scheduler``,
+                ``dataloader``, ``rng`` or ``model.head``; added to ``config.exclude_from_loading``.
+            vlm_freeze_expected: Freeze state of this run at the saved step, compared on the modules
+                that the checkpoint names too.
+
+        Returns:
+            Step, tokens seen and the extra values; ``(0, 0, {})`` where nothing was ever saved.
+
+        Raises:
+            FreezeMismatchError: The freeze states differ (a ValueError).
+            CheckpointError: Nothing usable, or the named checkpoint cannot be loaded; the same on
+                every rank.
+        """
+        self.wait()
+        self._collective.renew()
+        excluded = (*getattr(self._config, "exclude_from_loading", ()), *(exclude_keys or ()))
+        exclude = Exclusion(tuple(excluded))
+        with Worker("checkpoint load") as worker:
+            job = self._load_job(worker, path, exclude, vlm_freeze_expected)
+            self._clean_up(worker)
+            loaded = job.run()
+            if loaded is None:
+                logger.info("nothing to load in %s", self._root)
+                return 0, 0, {}
+            job.together(
+                lambda: self._apply(loaded, scheduler, dataloader, exclude),
+                loaded.choice,
+                "restoring",
+            )
+        return self._finish_load(loaded)
+
+    def apply_dataloader_state(self, dataloader: Any) -> None:
+        """Hand the dataloader state that :meth:`load` kept to ``dataloader``; not collective.
+
+        Each rank's loader gets that rank's own state, once. Nothing happens if there is none or
+        the loader has no ``load_state_dict``.
+        """
+        if self._dataloader_state is None or not hasattr(dataloader, "load_state_dict"):
+            return
+        dataloader.load_state_dict(self._dataloader_state)
+        self._dataloader_state = None
+
+    def _settle(self) -> BaseException | None:
+        """Wait for the pending save; its error, if it failed, is handed over once."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return None
+        try:
+            self._parent = pending.result().save_id
+        except Exception as error:  # noqa: BLE001  # raised by the caller once it has done its own part
+            self._stager.drop()
+            return error
+        return None
+
+    def _job(
+        self,
+        step: int,
+        tokens_seen: int,
+        scheduler: Any,
+        dataloader: Any,
+        extra: Mapping[str, Any] | None,
+    ) -> SaveJob:
+        metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
+        if extra is not None and "vlm_freeze" in extra:
+            metadata["vlm_freeze"] = extra["vlm_freeze"]
+        return SaveJob(
+            collective=self._collective,
+            storage=self._storage,
+            worker=Worker(f"writing step {step}"),
+            root=self._root,
+            stage=self._stage,
+            request=SaveRequest(
+                step=step, tokens_seen=tokens_seen, metadata=metadata, parent=self._parent
+            ),
+            staged=self._stage_state(step, tokens_seen, scheduler, dataloader, extra),
+            retention=RetentionPolicy(
+                keep_last_n=self._config.keep_last_n,
+                is_milestone=self._config.is_dynamic_milestone,
+            ),
+            timeout_s=self._timeout_s,
+        )
+
+    def _stage_state(
+        self,
+        step: int,
+        tokens_seen: int,
+        scheduler: Any,
+        dataloader: Any,
+        extra: Mapping[str, Any] | None,
+    ) -> StagedState | RankFailure:
+        """Take this rank's state; what goes wrong here becomes the error of every rank."""
+        try:
+            train_state = build_train_state(step, tokens_seen, scheduler, dataloader, extra)
+            shards = stage_shards(
+                assemble(self._model, self._optimizer),
+                copy=self._stager.copy,
+                is_coordinator=self._collective.rank == 0,
+            )
+            self._stager.finish()
+            return StagedState(
+                shards=shards,
+                rank_state=encode_plain(rank_part(train_state), what="the state of this rank"),
+                train_state=encode_plain(train_state, what="the train state")
+                if self._collective.rank == 0
+                else b"",
+                meshes=tuple(mesh_signature(self._model)),
+            )
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            logger.error("taking the state of step %d: %s", step, error, exc_info=error)
+            return describe(error, self._collective.rank)
+
+    def _search(self, path: str | None) -> Search:
+        explicit = path or getattr(self._config, "load_path", None)
+        return Search(root=self._root, explicit=Path(explicit) if explicit else None)
+
+    def _load_job(
+        self,
+        worker: Worker,
+        path: str | None,
+        exclude: Exclusion,
+        freeze_expected: Sequence[Mapping[str, Any]] | None,
+    ) -> LoadJob:
+        return LoadJob(
+            collective=self._collective,
+            storage=self._storage,
+            worker=worker,
+            model=self._model,
+            optimizer=self._optimizer,
+            stage=self._stage,
+            request=LoadRequest(
+                search=self._search(path),
+                exclude=exclude,
+                freeze_expected=freeze_expected,
+                ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
+            ),
+            timeout_s=self._timeout_s,
+        )
+
+    def _clean_up(self, worker: Worker) -> None:
+        """Finish on rank 0 what a dead run left half done; never in the way of a load."""
+        if self._collective.rank != 0:
+            return
+        try:
+            worker.run(
+                lambda: finish_off(self._root, self._storage),
+                timeout_s=0.5 * self._timeout_s,
+                doing=f"cleaning up in {self._root}",
+            )
+        except (CheckpointError, OSError) as error:
+            logger.warning("leftovers in %s stay: %s", self._root, error)
+
+    def _apply(self, loaded: Loaded, scheduler: Any, dataloader: Any, exclude: Exclusion) -> None:
+        state = loaded.train_state
+        if scheduler is not None and "scheduler" in state and not exclude.covers("scheduler"):
+            scheduler.load_state_dict(state["scheduler"])
+        self._dataloader_state = state.get("dataloader")
+        if dataloader is not None:
+            self.apply_dataloader_state(dataloader)
+
+    def _finish_load(self, loaded: Loaded) -> tuple[int, int, dict[str, Any]]:
+        state, choice = loaded.train_state, loaded.choice
+        self._parent = choice.manifest.save_id if choice.manifest else None
+        if "rng" in state:
+            set_rng_state(state["rng"])
+        logger.info("loaded step %d from %s", state["step"], choice.path)
+        return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)

@@ -1,0 +1,336 @@
+"""Model and optimizer state, by the global names of parameters.
+
+The state is assembled here and not with ``get_optimizer_state_dict``: that helper steps the
+optimizer to create missing state, which changes training, fails for some optimizers and invents
+state for parameters that have none. What is saved is exactly what exists; what is restored is
+exactly what was saved.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from kempnerforge.checkpoint.errors import StateMismatchError
+from kempnerforge.checkpoint.shards import flat_paths
+
+__all__ = ["Exclusion", "RestoreTargets", "assemble", "mesh_signature", "plan_restore"]
+
+logger = logging.getLogger(__name__)
+
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+_PATH = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """State keys to leave alone: a key covers itself and everything below it."""
+
+    keys: tuple[str, ...] = ()
+
+    def covers(self, key: str) -> bool:
+        """Whether ``key``, such as ``optimizer.state``, is excluded."""
+        return any(key == excluded or key.startswith(f"{excluded}.") for excluded in self.keys)
+
+
+def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """The state to save; tensors are the live ones. Changes nothing and draws nothing.
+
+    Raises:
+        StateMismatchError: The optimizer holds a parameter that the model does not have.
+    """
+    names = _parameter_names(model)
+    groups = [_named_group(group, names) for group in optimizer.param_groups]
+    state = {
+        names[id(param)]: dict(optimizer.state[param])
+        for group in optimizer.param_groups
+        for param in group["params"]
+        if optimizer.state.get(param)
+    }
+    return {
+        "model": {_plain_name(name): value for name, value in _model_state(model).items()},
+        "optimizer": {"state": state, "param_groups": groups},
+    }
+
+
+def mesh_signature(model: nn.Module) -> list[dict[str, list[Any]]]:
+    """Names and sizes of the device mesh axes that the parameters are spread over."""
+    found = {
+        (tuple(mesh.mesh_dim_names or ()), tuple(mesh.shape))
+        for param in model.parameters()
+        if isinstance(param, DTensor)
+        for mesh in (param.device_mesh,)
+    }
+    return [{"axes": list(axes), "sizes": list(sizes)} for axes, sizes in sorted(found)]
+
+
+def _named_group(group: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
+    unknown = [param for param in group["params"] if id(param) not in names]
+    if unknown:
+        raise StateMismatchError(
+            f"the optimizer holds {len(unknown)} parameters that are not the model's, the first of "
+            f"shape {tuple(unknown[0].shape)}; build it from the parameters of the (sharded) model"
+        )
+    return {**group, "params": [names[id(param)] for param in group["params"]]}
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _model_state(model: nn.Module) -> dict[str, Any]:
+    return _unwrapped(model).state_dict()
+
+
+def _plain_name(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _parameter_names(model: nn.Module) -> dict[int, str]:
+    """Name of each parameter object; a shared one has its first name."""
+    return {id(param): _plain_name(name) for name, param in _unwrapped(model).named_parameters()}
+
+
+@dataclass(kw_only=True)
+class RestoreTargets:
+    """Where each value of a checkpoint goes; nothing is changed until :meth:`apply`.
+
+    Reading fills model tensors in place and everything else into fresh values.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    reads: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """For each shard directory, by position: flat key to the value to fill."""
+    module_values: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Model entries that are no tensors: state dict key to directory and flat key."""
+    moments: dict[str, dict[_PATH, tuple[int, str]]] = field(default_factory=dict)
+    """Parameter name to the optimizer state it gets."""
+    groups: dict[tuple[int, int], dict[_PATH, tuple[int, str]]] = field(default_factory=dict)
+    """Saved parameter group, by directory and position, to its entries."""
+    restores_moments: bool = False
+    restores_groups: bool = False
+
+    def apply(self) -> None:
+        """Hand over what was read to the model and the optimizer."""
+        if self.module_values:
+            values = {name: self._value(place) for name, place in self.module_values.items()}
+            _unwrapped(self.model).load_state_dict(values, strict=False)
+        if self.restores_moments:
+            self._apply_moments()
+        if self.restores_groups:
+            self._apply_groups()
+
+    def _value(self, place: tuple[int, str]) -> Any:
+        directory, key = place
+        return self.reads[directory][key]
+
+    def _nested(self, entries: Mapping[_PATH, tuple[int, str]]) -> Any:
+        root: dict[Any, Any] = {}
+        for path, place in entries.items():
+            node = root
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            node[path[-1]] = self._value(place)
+        return _lists_from_indices(root)
+
+    def _apply_moments(self) -> None:
+        names = _parameter_names(self.model)
+        params = [param for group in self.optimizer.param_groups for param in group["params"]]
+        restored = {
+            param: self._nested(self.moments[names[id(param)]])
+            for param in params
+            if names[id(param)] in self.moments
+        }
+        self.optimizer.state.clear()
+        self.optimizer.state.update(restored)
+
+    def _apply_groups(self) -> None:
+        saved = [self._nested(entries) for _, entries in sorted(self.groups.items())]
+        names = _parameter_names(self.model)
+        for group in self.optimizer.param_groups:
+            mine = {names[id(param)] for param in group["params"]}
+            values = _matching_group(mine, saved)
+            for key, value in values.items():
+                current = group.get(key)
+                if isinstance(current, torch.Tensor) and isinstance(value, torch.Tensor):
+                    current.copy_(value)
+                else:
+                    group[key] = value
+
+
+def _lists_from_indices(node: Any) -> Any:
+    """Dicts whose keys are all indices were lists before they were flattened."""
+    if not isinstance(node, dict):
+        return node
+    values = {key: _lists_from_indices(value) for key, value in node.items()}
+    if values and all(isinstance(key, int) for key in values):
+        return [values[index] for index in sorted(values)]
+    return values
+
+
+def _matching_group(mine: set[str], saved: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Options of the saved group that held these parameters; empty where none did.
+
+    Groups are matched by the parameters they hold, not by position: a module that was frozen when
+    one of the two optimizers was built is missing from it, and stages have groups of their own.
+
+    Raises:
+        StateMismatchError: The parameters were spread over groups with different options.
+    """
+    options = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in saved
+        if mine & set(group.get("params", ()))
+    ]
+    if not options:
+        if mine:
+            logger.warning("no saved options for %d optimizer parameters; kept as built", len(mine))
+        return {}
+    if any(not _same_options(other, options[0]) for other in options[1:]):
+        raise StateMismatchError(
+            f"the parameters of one group ({sorted(mine)[0]}, ...) were saved in groups with "
+            "different options; build the optimizer with the groups that the checkpoint has"
+        )
+    return options[0]
+
+
+def _same_options(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[key])
+        if isinstance(value, torch.Tensor)
+        else bool(value == other[key])
+        for key, value in one.items()
+    )
+
+
+def plan_restore(
+    model: nn.Module,
+    optimizer: Optimizer,
+    metadata: list[Metadata],
+    *,
+    exclude: Exclusion,
+) -> RestoreTargets:
+    """Find a target for every saved value that this rank needs; changes nothing.
+
+    Args:
+        model: The model to restore, plain or sharded in any way.
+        optimizer: Its optimizer.
+        metadata: One a shard directory; more than one for pipeline stages.
+        exclude: Keys to leave alone.
+
+    Raises:
+        StateMismatchError: The checkpoint lacks a value of the model, or has another shape.
+    """
+    targets = RestoreTargets(model=model, optimizer=optimizer)
+    targets.reads = {directory: {} for directory in range(len(metadata))}
+    _plan_model(targets, metadata, exclude)
+    _plan_optimizer(targets, metadata, exclude)
+    return targets
+
+
+def _plan_model(targets: RestoreTargets, metadata: list[Metadata], exclude: Exclusion) -> None:
+    found = {
+        key: (directory, entry)
+        for directory, part in enumerate(metadata)
+        for key, entry in part.state_dict_metadata.items()
+    }
+    missing = []
+    for name, value in _model_state(targets.model).items():
+        key = f"model.{_plain_name(name)}"
+        if exclude.covers(key):
+            continue
+        if key not in found:
+            missing.append(key)
+            continue
+        directory, entry = found[key]
+        if isinstance(value, torch.Tensor):
+            _require_shape(key, entry, value)
+            targets.reads[directory][key] = value
+        else:
+            targets.module_values[name] = (directory, key)
+            targets.reads[directory][key] = None
+    if missing:
+        shown = ", ".join(sorted(missing)[:5])
+        raise StateMismatchError(
+            f"the checkpoint lacks {len(missing)} values of the model: {shown}; was it written by "
+            "another model?"
+        )
+
+
+def _require_shape(key: str, entry: Any, value: torch.Tensor) -> None:
+    saved = tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None
+    if saved != tuple(value.shape):
+        raise StateMismatchError(
+            f"{key}: the checkpoint has {'no tensor' if saved is None else f'shape {saved}'}, "
+            f"the model has shape {tuple(value.shape)}"
+        )
+
+
+def _plan_optimizer(targets: RestoreTargets, metadata: list[Metadata], exclude: Exclusion) -> None:
+    names = _parameter_names(targets.model)
+    owners = {
+        names.get(id(param), ""): (param, group)
+        for group in targets.optimizer.param_groups
+        for param in group["params"]
+    }
+    targets.restores_moments = not exclude.covers("optimizer.state")
+    targets.restores_groups = not exclude.covers("optimizer.param_groups")
+    orphans = set()
+    for directory, part in enumerate(metadata):
+        for key, path in flat_paths(part).items():
+            if path[0] != "optimizer" or len(path) < 4 or exclude.covers(key):
+                continue
+            entry = part.state_dict_metadata[key]
+            if path[1] == "param_groups":
+                group_id = (directory, int(path[2]))
+                targets.groups.setdefault(group_id, {})[path[3:]] = (directory, key)
+                targets.reads[directory][key] = _fresh_plain(entry)
+            elif path[1] == "state" and path[2] in owners:
+                param, group = owners[str(path[2])]
+                targets.moments.setdefault(str(path[2]), {})[path[3:]] = (directory, key)
+                targets.reads[directory][key] = _fresh_moment(entry, path[3:], param, group)
+            elif path[1] == "state" and path[2] in names.values():
+                orphans.add(str(path[2]))
+    if orphans:
+        logger.warning(
+            "saved optimizer state of %d parameters that the optimizer does not hold is not "
+            "loaded, the first: %s",
+            len(orphans),
+            min(orphans),
+        )
+
+
+def _fresh_plain(entry: Any) -> torch.Tensor | None:
+    if isinstance(entry, TensorStorageMetadata):
+        return torch.empty(entry.size, dtype=entry.properties.dtype)
+    return None
+
+
+def _fresh_moment(
+    entry: Any, path: _PATH, param: torch.Tensor, group: Mapping[str, Any]
+) -> torch.Tensor | None:
+    """An empty value placed the way that the optimizer would have placed it.
+
+    A moment of the parameter's shape lives where the parameter does, sharded alike. ``step`` lives
+    on the host unless the optimizer is capturable or fused, as in torch's own optimizers.
+    """
+    if not isinstance(entry, TensorStorageMetadata):
+        return None
+    dtype = entry.properties.dtype
+    if path[-1] == "step":
+        on_device = bool(group.get("capturable") or group.get("fused"))
+        return torch.empty(entry.size, dtype=dtype, device=param.device if on_device else "cpu")
+    if tuple(entry.size) == tuple(param.shape):
+        with torch.no_grad():
+            return torch.empty_like(param, dtype=dtype, requires_grad=False)
+    return torch.empty(entry.size, dtype=dtype, device=param.device)

@@ -1,0 +1,110 @@
+"""Deleting: old checkpoints, and what dead runs left behind.
+
+A checkpoint is renamed away and the rename made durable before its first file goes, so that a half
+deleted directory never carries a checkpoint's name. Failures to delete are logged, never raised: a
+save that is durable is not undone because something old resists.
+"""
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.catalog import Catalog, State, inspect
+from kempnerforge.checkpoint.commit import new_save_id
+from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
+from kempnerforge.checkpoint.storage import Storage
+
+__all__ = ["finish_off", "recover", "remove", "retire"]
+
+logger = logging.getLogger(__name__)
+
+
+def retire(
+    catalog: Catalog, policy: RetentionPolicy, storage: Storage, *, just_saved: int
+) -> tuple[Path, ...]:
+    """Rename away what the policy no longer keeps.
+
+    Returns:
+        The directories to :func:`remove`, under names that no checkpoint has.
+    """
+    committed = {
+        entry.step: entry
+        for entry in catalog.entries
+        if entry.state is State.committed and entry.step is not None
+    }
+    target = None if catalog.latest is None else layout.parse_step(Path(catalog.latest).name)
+    protected = {just_saved} if target is None else {just_saved, target}
+    victims = policy.victims(
+        (Kept(step=step, sequence=entry.sequence) for step, entry in committed.items()),
+        protected=protected,
+    )
+    renamed = []
+    for step in victims:
+        name = layout.format_leftover(
+            Leftover(kind=LeftoverKind.trash, step=step, save_id=new_save_id())
+        )
+        try:
+            storage.rename(committed[step].path, catalog.root / name)
+            renamed.append(catalog.root / name)
+        except OSError as error:
+            logger.warning("checkpoint %s cannot be retired: %s", committed[step].path, error)
+    if renamed:
+        storage.sync_directory(catalog.root)
+    return tuple(renamed)
+
+
+def remove(paths: tuple[Path, ...], storage: Storage) -> None:
+    """Delete directories that carry no checkpoint's name."""
+    for path in paths:
+        try:
+            storage.remove_tree(path)
+        except OSError as error:
+            logger.warning("left to the next save: %s cannot be removed: %s", path, error)
+
+
+def recover(root: Path, storage: Storage) -> None:
+    """Give back their names to checkpoints that were set aside when a run died.
+
+    A ``.replaced-step_N-<id>`` without a ``step_N`` is the only whole version of that step.
+    """
+    names = set(storage.names(root))
+    for name in sorted(names):
+        step_name = _missing_original(name, names)
+        if step_name is None or inspect(root / name, storage).state is State.torn:
+            continue
+        logger.warning("%s was set aside by a run that died; it is %s again", name, step_name)
+        storage.rename(root / name, root / step_name)
+        storage.sync_directory(root)
+        names.add(step_name)
+
+
+def _missing_original(name: str, names: Collection[str]) -> str | None:
+    """The checkpoint's name that a set-aside directory had, if nothing has it now."""
+    leftover = layout.parse_leftover(name)
+    if leftover is None or leftover.kind is not LeftoverKind.replaced:
+        return None
+    step_name = layout.format_step(leftover.step)
+    return None if step_name in names else step_name
+
+
+def finish_off(root: Path, storage: Storage) -> None:
+    """Complete what dead runs left half done; only while this job has no save under way.
+
+    Set-aside checkpoints get their names back; staging, replaced and trash directories and unplaced
+    links go. Foreign names are left alone.
+    """
+    recover(root, storage)
+    names = storage.names(root)
+    for name in names:
+        if _missing_original(name, names):
+            continue
+        try:
+            if layout.is_latest_link(name):
+                storage.unlink(root / name)
+            elif layout.parse_leftover(name) is not None:
+                logger.info("removing %s, left by a run that ended before it was done", name)
+                storage.remove_tree(root / name)
+        except OSError as error:
+            logger.warning("left to the next save: %s cannot be removed: %s", root / name, error)

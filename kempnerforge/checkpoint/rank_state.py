@@ -1,0 +1,85 @@
+"""State that differs by rank, and what becomes of it when the ranks are arranged differently.
+
+Every rank writes a file of its own (``ranks/rank_00003.pt``): its generators and the position of
+its dataloader. A file a rank, and not one gathered file, because a loader's position can be large
+and nothing of it concerns another rank. ``train_state.pt`` holds rank 0's copy as well, for
+programs that know that file only.
+
+On load a rank looks for the rank that it continues:
+
+- same number of ranks in the same stages: itself, bit for bit;
+- otherwise, if stages have as many ranks as before and the same device mesh: the rank at its place
+  in its stage (in stage 0 if there is no such stage any more). Dataloader and generators follow it;
+- otherwise: no rank. Generators stay as they were seeded, and a saved dataloader position is an
+  error, because which samples it stands for depends on the number of ranks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kempnerforge.checkpoint.errors import RedistributionError
+
+__all__ = ["Arrangement", "predecessor", "rank_part", "require_redistributable"]
+
+RANK_KEYS = ("rng", "dataloader")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """How the ranks of a job are arranged."""
+
+    stage_of_rank: tuple[int | None, ...]
+    """Pipeline stage by rank, None without pipeline stages."""
+    meshes: tuple[Mapping[str, Any], ...]
+    """Device meshes of the parameters, from :func:`model_state.mesh_signature`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in the manifest."""
+        return {"stage_of_rank": list(self.stage_of_rank), "meshes": list(self.meshes)}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Arrangement":
+        """The inverse of :meth:`to_json`."""
+        return Arrangement(
+            stage_of_rank=tuple(value["stage_of_rank"]), meshes=tuple(value["meshes"])
+        )
+
+    def ranks_of(self, stage: int | None) -> tuple[int, ...]:
+        """Ranks of a stage in order; None and 0 both name the only stage there may be."""
+        return tuple(
+            rank for rank, other in enumerate(self.stage_of_rank) if (other or 0) == (stage or 0)
+        )
+
+
+def rank_part(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a train state that belongs to this rank alone."""
+    return {key: state[key] for key in RANK_KEYS if key in state}
+
+
+def predecessor(rank: int, now: Arrangement, then: Arrangement) -> int | None:
+    """The saved rank that ``rank`` continues, or None."""
+    if now.stage_of_rank == then.stage_of_rank and list(now.meshes) == list(then.meshes):
+        return rank
+    mine = now.ranks_of(now.stage_of_rank[rank])
+    theirs = then.ranks_of(now.stage_of_rank[rank]) or then.ranks_of(0)
+    if len(mine) != len(theirs) or list(now.meshes) != list(then.meshes):
+        return None
+    return theirs[mine.index(rank)]
+
+
+def require_redistributable(
+    saved: Mapping[str, Any], now: Arrangement, then: Arrangement, *, wanted: Sequence[str]
+) -> None:
+    """Refuse a dataloader position that no rank of the new arrangement continues.
+
+    Raises:
+        RedistributionError: ``saved`` has a position and ``wanted`` asks for it.
+    """
+    if "dataloader" in saved and "dataloader" in wanted:
+        raise RedistributionError(
+            f"the checkpoint has dataloader positions of {len(then.stage_of_rank)} ranks (meshes "
+            f"{list(then.meshes)}), this job has {len(now.stage_of_rank)} (meshes "
+            f"{list(now.meshes)}) and positions cannot be redistributed; resume with the same "
+            "data-parallel degree, or pass exclude_keys=['dataloader'] and place the data yourself"
+        )

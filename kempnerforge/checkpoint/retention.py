@@ -1,0 +1,53 @@
+"""Which checkpoints may go: a pure decision over what is committed.
+
+Checkpoints are ordered by the sequence of their commits, never by step, so that what an operator
+rolled back from counts as older than what was saved since. Torn directories, foreign names and
+plain checkpoints without a manifest are never handed to this module: they neither count nor go.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+__all__ = ["Kept", "RetentionPolicy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A committed checkpoint, as far as retention is concerned."""
+
+    step: int
+    sequence: int
+
+
+def _no_milestone(step: int) -> bool:
+    del step
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """Keep the newest ``keep_last_n`` checkpoints and every milestone."""
+
+    keep_last_n: int
+    """0 or less keeps everything."""
+    is_milestone: Callable[[int], bool] = _no_milestone
+    """Steps that are never deleted and do not count."""
+
+    def victims(
+        self, committed: Iterable[Kept], *, protected: Iterable[int] = ()
+    ) -> tuple[int, ...]:
+        """Steps to delete, oldest commit first.
+
+        Args:
+            committed: Committed checkpoints, the one just saved among them.
+            protected: Steps that stay whatever their age: the one just saved, ``latest``'s target.
+        """
+        if self.keep_last_n <= 0:
+            return ()
+        counted = sorted(
+            (kept for kept in committed if not self.is_milestone(kept.step)),
+            key=lambda kept: (kept.sequence, kept.step),
+        )
+        untouchable = set(protected)
+        surplus = counted[: max(0, len(counted) - self.keep_last_n)]
+        return tuple(kept.step for kept in surplus if kept.step not in untouchable)

@@ -1,0 +1,102 @@
+"""The state of every random generator of this process: python, NumPy, torch, each CUDA device.
+
+Saved as numbers, strings and tensors only, so that it is read back without unpickling objects.
+"""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["get_rng_state", "set_rng_state"]
+
+
+def get_rng_state() -> dict[str, Any]:
+    """Capture all generators of this process; draws from none.
+
+    Returns:
+        ``python``, ``numpy``, ``torch`` and ``cuda`` (one state a device, empty where CUDA was not
+        used). Differs by rank.
+    """
+    version, internal, gauss = random.getstate()
+    return {
+        "python": (version, tuple(internal), gauss),
+        "numpy": _get_numpy_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": _get_cuda_states(),
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Restore what :func:`get_rng_state` captured; generators that ``state`` lacks stay.
+
+    Raises:
+        ValueError: ``state`` has CUDA generators and this process sees another number of devices.
+    """
+    if "python" in state:
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+    if "numpy" in state:
+        _set_numpy_state(state["numpy"])
+    cpu = state.get("torch", state.get("torch_cpu"))
+    if cpu is not None:
+        torch.set_rng_state(cpu.cpu())
+    cuda = state.get("cuda", state.get("torch_cuda"))
+    if cuda is not None:
+        _set_cuda_states(cuda)
+
+
+def _get_numpy_state() -> dict[str, Any]:
+    state: Mapping[str, Any] = np.random.get_state(legacy=False)
+    return {
+        "bit_generator": str(state["bit_generator"]),
+        "state": {name: _plain(value) for name, value in state["state"].items()},
+        "has_gauss": int(state["has_gauss"]),
+        "gauss": float(state["gauss"]),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"dtype": str(value.dtype), "values": value.tolist()}
+    return int(value)
+
+
+def _set_numpy_state(state: Any) -> None:
+    if not isinstance(state, Mapping):
+        # The tuple of NumPy's legacy interface, as other programs store it.
+        np.random.set_state(tuple(state))
+        return
+    restored = dict(state)
+    restored["state"] = {
+        name: np.array(value["values"], dtype=value["dtype"])
+        if isinstance(value, Mapping)
+        else value
+        for name, value in state["state"].items()
+    }
+    np.random.set_state(restored)
+
+
+def _get_cuda_states() -> list[torch.Tensor]:
+    initialized: Any = torch.cuda.is_initialized  # has no types
+    if not torch.cuda.is_available() or not initialized():
+        return []
+    return list(torch.cuda.get_rng_state_all())
+
+
+def _set_cuda_states(states: Any) -> None:
+    per_device = [states] if isinstance(states, torch.Tensor) else list(states)
+    if not per_device or not torch.cuda.is_available():
+        return
+    devices = torch.cuda.device_count()
+    if len(per_device) == 1 and isinstance(states, torch.Tensor):
+        torch.cuda.set_rng_state(per_device[0].cpu())
+        return
+    if len(per_device) != devices:
+        raise ValueError(
+            f"the state has generators of {len(per_device)} CUDA devices, this process sees "
+            f"{devices}; make the same devices visible or exclude 'rng' from loading"
+        )
+    torch.cuda.set_rng_state_all([state.cpu() for state in per_device])

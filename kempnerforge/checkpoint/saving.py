@@ -1,0 +1,390 @@
+"""One save, from staged state to a published checkpoint, as every rank runs it.
+
+Two rounds of agreement::
+
+    propose   every rank: its plan, its step            rank 0: merged plans, staging directory
+    write     every rank writes its shards and its rank file, fsynced
+    report    every rank: files and checksums           rank 0: seal, publish, retire
+
+A rank that fails reports it in the next round, so all ranks raise the same error. A deadline counts
+from the first round; the fractions below leave each later wait time to end before it. Calls that
+touch storage run in a :class:`Worker`, so a rank whose storage hangs still reports.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan
+
+from kempnerforge.checkpoint import layout, prune
+from kempnerforge.checkpoint.catalog import read_catalog
+from kempnerforge.checkpoint.collective import Collective, Votes
+from kempnerforge.checkpoint.commit import Commit, new_save_id
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    CheckpointSaveError,
+    RankFailure,
+    agreed_error,
+    describe,
+)
+from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.rank_state import Arrangement
+from kempnerforge.checkpoint.retention import RetentionPolicy
+from kempnerforge.checkpoint.shards import (
+    StagedShards,
+    WrittenShards,
+    encode_metadata,
+    merge_plans,
+    write_shards,
+)
+from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.worker import Worker
+
+__all__ = ["Published", "SaveJob", "SaveRequest", "StagedState"]
+
+logger = logging.getLogger(__name__)
+
+# Shares of commit_timeout_s. A vote waits for the slowest writer and an answer for rank 0's
+# publishing; both waits are longer than what they wait for, so the rank that is late says so itself
+# and the rest end within the whole.
+_WRITE_SHARE = 0.4
+_PUBLISH_SHARE = 0.4
+_WAIT_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedState:
+    """Everything that one rank contributes, detached from training."""
+
+    shards: StagedShards
+    rank_state: bytes
+    train_state: bytes
+    """Common state; written by rank 0."""
+    meshes: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveRequest:
+    """What is saved; equal on all ranks."""
+
+    step: int
+    tokens_seen: int
+    metadata: Mapping[str, Any]
+    """Content of ``metadata.json``."""
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The result of a save."""
+
+    step: int
+    save_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proposal:
+    step: int
+    stage: int | None
+    plan: SavePlan | None
+    meshes: tuple[Mapping[str, Any], ...]
+    failure: RankFailure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Assignment:
+    save_id: str
+    plan: SavePlan
+    stages: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Report:
+    shards: WrittenShards | None
+    files: Mapping[str, FileRecord]
+    """By path relative to the checkpoint, shards included."""
+    failure: RankFailure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    doing: str
+    """In rank 0's words, so that the error reads the same everywhere."""
+    failures: tuple[RankFailure, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _RootSave:
+    """What rank 0 remembers between the rounds."""
+
+    commit: Commit
+    metadata: dict[int | None, Metadata]
+    arrangement: Arrangement
+
+
+@dataclass(slots=True, kw_only=True)
+class SaveJob:
+    """One attempt to save; :meth:`run` once, in any one thread.
+
+    ``worker`` is closed when the job ends.
+    """
+
+    collective: Collective
+    storage: Storage
+    worker: Worker
+    root: Path
+    stage: int | None
+    request: SaveRequest
+    staged: StagedState | RankFailure
+    retention: RetentionPolicy
+    timeout_s: float
+
+    def run(self) -> Published:
+        """Save.
+
+        Raises:
+            CheckpointSaveError: Or another of the family; the same on every rank that lives.
+        """
+        try:
+            return self._run()
+        finally:
+            self.worker.close()
+
+    def _run(self) -> Published:
+        wait_s = _WAIT_SHARE * self.timeout_s
+        votes = self.collective.collect(self._proposal(), timeout_s=wait_s)
+        opened = self._open(votes) if votes else None
+        replies = None if opened is None else self._replies(opened)
+        assignment = self._accepted(self.collective.answer(replies, timeout_s=wait_s))
+
+        votes = self.collective.collect(self._write(assignment), timeout_s=wait_s)
+        published = None
+        if votes and opened is not None and not isinstance(opened, _Refusal):
+            published = self._publish(opened[0], votes)
+        replies = None if published is None else self._same_for_all(published[0])
+        outcome: Published = self._accepted(self.collective.answer(replies, timeout_s=wait_s))
+        if published is not None:
+            self._remove(published[1])
+        return outcome
+
+    def _accepted(self, reply: Any) -> Any:
+        if isinstance(reply, _Refusal):
+            raise agreed_error(
+                reply.failures,
+                doing=reply.doing,
+                default=CheckpointSaveError,
+                step=self.request.step,
+                path=str(self.root),
+            )
+        return reply
+
+    def _refuse(self, failures: tuple[RankFailure, ...]) -> _Refusal:
+        doing = f"saving step {self.request.step} to {self.root}"
+        return _Refusal(doing=doing, failures=failures)
+
+    def _same_for_all(self, reply: object) -> list[object]:
+        return [reply] * self.collective.world_size
+
+    def _failure(self, error: BaseException) -> RankFailure:
+        logger.error("saving step %d: %s", self.request.step, error, exc_info=error)
+        return describe(error, self.collective.rank)
+
+    # Round one: propose.
+
+    def _proposal(self) -> _Proposal:
+        staged = self.staged
+        if isinstance(staged, RankFailure):
+            return self._propose(plan=None, meshes=(), failure=staged)
+        return self._propose(plan=staged.shards.plan, meshes=staged.meshes, failure=None)
+
+    def _propose(
+        self,
+        *,
+        plan: SavePlan | None,
+        meshes: tuple[Mapping[str, Any], ...],
+        failure: RankFailure | None,
+    ) -> _Proposal:
+        return _Proposal(
+            step=self.request.step, stage=self.stage, plan=plan, meshes=meshes, failure=failure
+        )
+
+    def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | _Refusal:
+        failures = votes.lost + _failures(votes) + self._disagreements(votes)
+        if failures:
+            return self._refuse(failures)
+        try:
+            return self.worker.run(
+                lambda: self._open_for(votes.values),
+                timeout_s=_PUBLISH_SHARE * self.timeout_s,
+                doing=f"creating a staging directory in {self.root}",
+            )
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            return self._refuse((self._failure(error),))
+
+    def _disagreements(self, votes: Votes) -> tuple[RankFailure, ...]:
+        return tuple(
+            RankFailure(
+                rank=rank,
+                kind=CheckpointSaveError.__name__,
+                message=f"it saves step {proposal.step}, rank 0 saves step {self.request.step}",
+            )
+            for rank, proposal in enumerate(votes.values)
+            if proposal is not None and proposal.step != self.request.step
+        )
+
+    def _open_for(self, proposals: Sequence[_Proposal]) -> tuple[_RootSave, list[_Assignment]]:
+        arrangement = Arrangement(
+            stage_of_rank=tuple(proposal.stage for proposal in proposals),
+            meshes=proposals[0].meshes,
+        )
+        named = {stage for stage in arrangement.stage_of_rank if stage is not None}
+        if named and None in arrangement.stage_of_rank:
+            raise CheckpointSaveError(
+                "some ranks have a pipeline stage (pp_rank), others have none"
+            )
+        stages = tuple(sorted(named)) or None
+        plans: dict[int, SavePlan] = {}
+        metadata: dict[int | None, Metadata] = {}
+        for stage in stages or (None,):
+            ranks = arrangement.ranks_of(stage) if stages else range(len(proposals))
+            local = [plan for rank in ranks if (plan := proposals[rank].plan) is not None]
+            merged, metadata[stage] = merge_plans(local)
+            plans.update(zip(ranks, merged, strict=True))
+        commit = self._begin_commit(stages)
+        assignments = [
+            _Assignment(save_id=commit.save_id, plan=plans[rank], stages=stages)
+            for rank in range(len(proposals))
+        ]
+        return _RootSave(commit=commit, metadata=metadata, arrangement=arrangement), assignments
+
+    def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
+        self.storage.make_directory(self.root)
+        prune.finish_off(self.root, self.storage)
+        commit = self._commit(new_save_id(), stages)
+        commit.open()
+        return commit
+
+    def _commit(self, save_id: str, stages: tuple[int, ...] | None) -> Commit:
+        return Commit(
+            storage=self.storage,
+            root=self.root,
+            step=self.request.step,
+            save_id=save_id,
+            stages=stages,
+        )
+
+    def _replies(self, opened: tuple[_RootSave, list[_Assignment]] | _Refusal) -> Sequence[object]:
+        return self._same_for_all(opened) if isinstance(opened, _Refusal) else opened[1]
+
+    # Between the rounds: write.
+
+    def _write(self, assignment: _Assignment) -> _Report:
+        try:
+            shards, files = self.worker.run(
+                lambda: self._write_files(assignment),
+                timeout_s=_WRITE_SHARE * self.timeout_s,
+                doing=f"writing step {self.request.step} to {self.root}",
+            )
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            return _Report(shards=None, files={}, failure=self._failure(error))
+        return _Report(shards=shards, files=files, failure=None)
+
+    def _write_files(
+        self, assignment: _Assignment
+    ) -> tuple[WrittenShards, Mapping[str, FileRecord]]:
+        assert isinstance(self.staged, StagedState)
+        staging = self._commit(assignment.save_id, assignment.stages).staging
+        prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
+        shards = write_shards(staging / prefix, assignment.plan, self.staged.shards)
+        files = {prefix + name: record for name, record in shards.files.items()}
+        rank_file = layout.format_rank_file(self.collective.rank)
+        files[rank_file] = self.storage.write(staging / rank_file, self.staged.rank_state)
+        if self.collective.rank == 0:
+            files[layout.TRAIN_STATE] = self.storage.write(
+                staging / layout.TRAIN_STATE, self.staged.train_state
+            )
+        for folder in (staging / prefix, staging / layout.RANKS_DIR):
+            self.storage.sync_directory(folder)
+        return shards, files
+
+    # Round two: report, and on rank 0 publish.
+
+    def _publish(
+        self, opened: _RootSave, votes: Votes
+    ) -> tuple[Published | _Refusal, tuple[Path, ...]]:
+        failures = votes.lost + _failures(votes)
+        if not failures:
+            try:
+                published = self.worker.run(
+                    lambda: self._seal_and_publish(opened, votes.values),
+                    timeout_s=_PUBLISH_SHARE * self.timeout_s,
+                    doing=f"publishing step {self.request.step} in {self.root}",
+                )
+            except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+                failures = (self._failure(error),)
+            else:
+                result = Published(step=self.request.step, save_id=opened.commit.save_id)
+                return result, published
+        if not self.worker.stuck:
+            self._quietly(opened.commit.discard, doing=f"discarding {opened.commit.staging}")
+        return self._refuse(failures), ()
+
+    def _seal_and_publish(self, opened: _RootSave, reports: Sequence[_Report]) -> tuple[Path, ...]:
+        commit, stages = opened.commit, opened.commit.stages
+        shard_metadata = {}
+        for stage, metadata in opened.metadata.items():
+            ranks = opened.arrangement.ranks_of(stage) if stages else range(len(reports))
+            results = [shards.results for rank in ranks if (shards := reports[rank].shards)]
+            prefix = "" if stage is None else f"{layout.format_stage(stage)}/"
+            shard_metadata[prefix + layout.SHARD_METADATA] = encode_metadata(
+                metadata, results, save_id=commit.save_id
+            )
+        catalog = read_catalog(self.root, self.storage)
+        sealed = Manifest(
+            save_id=commit.save_id,
+            step=self.request.step,
+            tokens_seen=self.request.tokens_seen,
+            sequence=catalog.next_sequence(),
+            parent=self.request.parent,
+            world_size=self.collective.world_size,
+            stages=stages,
+            layout=opened.arrangement.to_json(),
+            files={},
+        )
+        commit.seal(
+            shard_metadata=shard_metadata,
+            metadata=self.request.metadata,
+            written={name: record for report in reports for name, record in report.files.items()},
+            sealed=sealed,
+        )
+        replaced = commit.publish()
+        retired = self._retire()
+        return retired if replaced is None else (replaced, *retired)
+
+    def _retire(self) -> tuple[Path, ...]:
+        """Retention; the save is durable by now, so a failure here is no failure of the save."""
+        try:
+            catalog = read_catalog(self.root, self.storage)
+            return prune.retire(catalog, self.retention, self.storage, just_saved=self.request.step)
+        except OSError as error:
+            logger.warning("retention in %s is left to the next save: %s", self.root, error)
+            return ()
+
+    def _remove(self, paths: tuple[Path, ...]) -> None:
+        if paths:
+            self._quietly(lambda: prune.remove(paths, self.storage), doing=f"removing {paths}")
+
+    def _quietly(self, call: Any, *, doing: str) -> None:
+        """Run a clean-up that the next save would repeat."""
+        try:
+            self.worker.run(call, timeout_s=_PUBLISH_SHARE * self.timeout_s, doing=doing)
+        except CheckpointError as error:
+            logger.warning("left to the next save: %s", error)
+
+
+def _failures(votes: Votes) -> tuple[RankFailure, ...]:
+    return tuple(vote.failure for vote in votes.values if vote is not None and vote.failure)

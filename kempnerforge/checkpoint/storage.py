@@ -1,0 +1,227 @@
+"""File operations with the durability that commits rely on.
+
+The rest of the package touches the file system through :class:`Storage` only. What is assumed of
+it: a file is durable once ``fsync`` of it returned; a name in a directory is durable once ``fsync``
+of the directory returned; ``rename`` within the checkpoint directory is atomic. Swapping two names
+at once (``RENAME_EXCHANGE``) is used where it works and not required.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from kempnerforge.checkpoint.manifest import FileRecord
+
+__all__ = ["FileSink", "LocalStorage", "Storage", "checksum_file"]
+
+_BUFFER_BYTES = 1 << 18
+_READ_BYTES = 1 << 20
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CANNOT_EXCHANGE = frozenset(
+    {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM}
+)
+
+
+class FileSink:
+    """A new file that is written once, front to back, and is durable when ``close`` returns.
+
+    The checksum is taken of the bytes as they arrive, so it vouches for what the caller meant to
+    write. Looks enough like a binary file for ``torch.save`` and ``pickle``. One thread at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._pending = bytearray()
+        self._size = 0
+        self._crc32 = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append ``data``; returns its length in bytes."""
+        view = memoryview(data).cast("B")
+        self._crc32 = zlib.crc32(view, self._crc32)
+        self._size += view.nbytes
+        if len(self._pending) + view.nbytes > _BUFFER_BYTES:
+            self._drain()
+        if view.nbytes >= _BUFFER_BYTES:
+            _write_all(self._fd, view)
+        else:
+            self._pending += view
+        return view.nbytes
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing: durability is ``close``'s business, and earlier writes gain nothing."""
+
+    def close(self) -> None:
+        """Make the file durable and close it; a second call does nothing."""
+        if self._fd < 0:
+            return
+        try:
+            self._drain()
+            os.fsync(self._fd)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close without making anything durable; the file is of no use."""
+        fd, self._fd = self._fd, -1
+        self._pending = bytearray()
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def record(self) -> FileRecord:
+        """Size and checksum of everything written."""
+        return FileRecord(size=self._size, crc32=self._crc32)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _drain(self) -> None:
+        pending, self._pending = self._pending, bytearray()
+        _write_all(self._fd, memoryview(pending))
+
+
+def _write_all(fd: int, view: memoryview) -> None:
+    """Write all of ``view``; the kernel may take less than it is given."""
+    while view.nbytes:
+        view = view[os.write(fd, view) :]
+
+
+class Storage(Protocol):
+    """The operations that commit, catalog and prune consist of."""
+
+    def names(self, directory: Path) -> tuple[str, ...]:
+        """Names in ``directory``, sorted; none if it does not exist."""
+
+    def read(self, path: Path) -> bytes:
+        """Content of a file."""
+
+    def size(self, path: Path) -> int:
+        """Size of a file in bytes."""
+
+    def is_directory(self, path: Path) -> bool:
+        """Whether ``path`` itself, not a link to it, is a directory."""
+
+    def read_link(self, path: Path) -> str | None:
+        """Target of a symlink as it is written in it, or None where there is no symlink."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create a directory and its parents."""
+
+    def write(self, path: Path, data: bytes) -> FileRecord:
+        """Create a durable file."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give ``source`` the name ``target``, replacing a file or link there."""
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        """Swap two names at once; False where the file system cannot."""
+
+    def make_link(self, path: Path, target: str) -> None:
+        """Create a symlink."""
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file or a link."""
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory with all it holds, never following links."""
+
+
+class LocalStorage:
+    """:class:`Storage` on a mounted file system."""
+
+    def names(self, directory: Path) -> tuple[str, ...]:
+        try:
+            return tuple(sorted(entry.name for entry in directory.iterdir()))
+        except FileNotFoundError:
+            return ()
+
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
+
+    def is_directory(self, path: Path) -> bool:
+        return path.is_dir() and not path.is_symlink()
+
+    def read_link(self, path: Path) -> str | None:
+        return str(path.readlink()) if path.is_symlink() else None
+
+    def make_directory(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+
+    def write(self, path: Path, data: bytes) -> FileRecord:
+        with FileSink(path) as sink:
+            sink.write(data)
+        return sink.record
+
+    def sync_directory(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.rename(target)
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(libc, "renameat2"):
+            return False
+        names = os.fsencode(one), os.fsencode(other)
+        if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code in _CANNOT_EXCHANGE:
+            return False
+        raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+    def make_link(self, path: Path, target: str) -> None:
+        path.symlink_to(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def remove_tree(self, path: Path) -> None:
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+
+
+def checksum_file(path: Path) -> FileRecord:
+    """Size and crc32 of a file, read front to back."""
+    size = crc32 = 0
+    buffer = bytearray(_READ_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(view):
+            crc32 = zlib.crc32(view[:count], crc32)
+            size += count
+    return FileRecord(size=size, crc32=crc32)

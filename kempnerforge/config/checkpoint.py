@@ -1,0 +1,100 @@
+"""Checkpoint configuration: where, when and how checkpoints are written and kept."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = ["AsyncCheckpointMode", "CheckpointConfig", "DynamicCheckpointWindow"]
+
+# Long enough for a shared file system that is slow but alive, short enough that a job scheduler's
+# hour is not lost to one dead rank.
+DEFAULT_COMMIT_TIMEOUT_S = 600.0
+
+
+class AsyncCheckpointMode(StrEnum):
+    """How much of a save happens while training waits."""
+
+    disabled = "disabled"
+    """``save`` returns when the checkpoint is durable and published."""
+
+    async_ = "async"
+    """``save`` returns when the state is copied; the rest happens in the background."""
+
+    async_pinned = "async_with_pinned_mem"
+    """As ``async``, and accelerator tensors are copied through kept page-locked buffers."""
+
+
+@dataclass(frozen=True)
+class DynamicCheckpointWindow:
+    """Extra checkpoints, dense at first, whose steps are exempt from retention.
+
+    ``power2`` saves at ``start`` and at every ``start + 2**k`` that does not exceed ``stop``.
+    """
+
+    start: int = 0
+    stop: int = 512
+    strategy: str = "power2"
+
+    def __post_init__(self) -> None:
+        if self.strategy != "power2":
+            raise ValueError(f"unknown strategy {self.strategy!r}; the one there is: 'power2'")
+        if self.start < 0 or self.stop < self.start:
+            raise ValueError(
+                f"a window needs 0 <= start <= stop, found start={self.start}, stop={self.stop}"
+            )
+
+    def contains(self, step: int) -> bool:
+        """Whether the window asks for a checkpoint at ``step``."""
+        offset = step - self.start
+        if step > self.stop or offset < 0:
+            return False
+        return offset & (offset - 1) == 0
+
+
+@dataclass
+class CheckpointConfig:
+    """Options of :class:`kempnerforge.checkpoint.CheckpointManager`."""
+
+    dir: str = "checkpoints"
+    """Directory that holds ``step_N/`` and ``latest``; shared by all ranks."""
+
+    interval: int = 1000
+    """Training steps between two regular checkpoints."""
+
+    dyn_ckpt_window: DynamicCheckpointWindow | None = None
+    """Additional checkpoints, exempt from retention."""
+
+    async_mode: AsyncCheckpointMode = AsyncCheckpointMode.disabled
+    """Which part of a save training waits for."""
+
+    keep_last_n: int = 3
+    """Newest committed checkpoints to keep, milestones not counted; 0 or less keeps all."""
+
+    load_path: str | None = None
+    """A checkpoint to load instead of ``latest``; it is an error if it cannot be loaded."""
+
+    export_dtype: str = "bfloat16"
+    """Element type of exported weights; checkpoints keep the type that training uses."""
+
+    exclude_from_loading: list[str] = field(default_factory=list)
+    """State keys that ``load`` leaves alone, such as ``optimizer`` or ``scheduler``."""
+
+    ignore_freeze_mismatch: bool = False
+    """Load although the checkpoint was written with other modules frozen."""
+
+    commit_timeout_s: float = DEFAULT_COMMIT_TIMEOUT_S
+    """Seconds that a save or a load may take from its first agreement to its last."""
+
+    def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueError(f"interval counts training steps from 1, found {self.interval}")
+        if self.commit_timeout_s <= 0:
+            raise ValueError(f"commit_timeout_s must be positive, found {self.commit_timeout_s}")
+        self.async_mode = AsyncCheckpointMode(self.async_mode)
+
+    def should_save(self, step: int) -> bool:
+        """Whether a checkpoint is due after ``step`` training steps."""
+        return (step > 0 and step % self.interval == 0) or self.is_dynamic_milestone(step)
+
+    def is_dynamic_milestone(self, step: int) -> bool:
+        """Whether ``step`` belongs to the dynamic window, which retention never deletes."""
+        return self.dyn_ckpt_window is not None and self.dyn_ckpt_window.contains(step)

@@ -1,0 +1,1 @@
+"""What a training loop needs to end and to begin again: shutdown by signal, choice on resume."""

@@ -1,0 +1,43 @@
+"""Where a restarted job continues."""
+
+from pathlib import Path
+
+from kempnerforge.checkpoint.choosing import Search, choose
+from kempnerforge.checkpoint.collective import GlooCollective, make_collective
+from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S
+
+__all__ = ["resolve_resume_path"]
+
+
+def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
+    """The checkpoint to resume from, verified in full: the one that ``load()`` would choose.
+
+    Collective where torch.distributed is initialised; rank 0 decides and all ranks verify a share
+    of the files. ``latest`` comes first; if it is damaged, the newest checkpoint that verifies.
+
+    Args:
+        dir: The checkpoint directory, ``config.dir``.
+
+    Returns:
+        The same path on every rank, or None where no checkpoint was ever committed.
+
+    Raises:
+        NoUsableCheckpointError: There are checkpoints and none can be used; starting over in
+            silence would lose the run.
+    """
+    collective = make_collective(timeout_s=DEFAULT_COMMIT_TIMEOUT_S)
+    try:
+        with Worker("resolving a checkpoint") as worker:
+            choice = choose(
+                Search(root=Path(dir)),
+                collective,
+                LocalStorage(),
+                worker=worker,
+                timeout_s=DEFAULT_COMMIT_TIMEOUT_S,
+            )
+    finally:
+        if isinstance(collective, GlooCollective):
+            collective.close()
+    return None if choice is None else choice.path

@@ -1,0 +1,1 @@
+"""Helpers of a training loop that checkpoints depend on."""
