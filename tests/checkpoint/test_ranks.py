@@ -1,0 +1,109 @@
+"""Several ranks: exact resume, one error for all, bounded waits, one choice."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoint import rank_jobs
+from tests.checkpoint.ranks import Died, run_ranks
+
+MODES = ["disabled", "async", "async_with_pinned_mem"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_resumed_three_times_equals_the_uninterrupted_one(tmp_path: Path, mode: str) -> None:
+    for result in run_ranks(rank_jobs.resume_thrice, tmp_path, mode, world=2):
+        assert result["found"] == result["expected"]
+
+
+def test_saving_changes_nothing_also_at_step_0(tmp_path: Path) -> None:
+    assert run_ranks(rank_jobs.saving_changes_nothing, tmp_path, world=2) == [True, True]
+
+
+def test_two_stages_of_two_ranks_resume_exactly(tmp_path: Path) -> None:
+    results = run_ranks(rank_jobs.pipeline_over_shards, tmp_path, world=4)
+    assert [result["equal"] for result in results] == [True] * 4
+    assert all(result["loaded"] == (2, 20, {}) for result in results)
+    assert results[0]["names"] == [
+        "manifest.json",
+        "metadata.json",
+        "pp0",
+        "pp1",
+        "ranks",
+        "train_state.pt",
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES[:2])
+def test_a_full_disk_on_one_rank_is_the_same_error_on_all(tmp_path: Path, mode: str) -> None:
+    one, other = run_ranks(rank_jobs.one_rank_runs_out_of_space, tmp_path, mode, world=2)
+    assert one == other
+    assert list(one["errors"]) == [2, 3]
+    assert "rank 1: OSError: [Errno 28] No space left on device" in one["errors"][2]
+    assert one["errors"][2].startswith("CheckpointSaveError: saving step 2 to ")
+    assert one["names"] == ["latest", "step_1", "step_4", "step_5"]
+    assert one["loaded"] == 5
+
+
+def test_a_background_error_is_raised_by_the_next_save_which_saves(tmp_path: Path) -> None:
+    one, other = run_ranks(rank_jobs.error_reaches_the_next_save, tmp_path, world=2)
+    assert one == other
+    assert "saving step 1" in one["raised"]
+    assert one["names"] == ["step_2", "step_3"]
+
+
+def test_a_killed_rank_is_named_at_once(tmp_path: Path) -> None:
+    one, killed, other = run_ranks(rank_jobs.a_rank_is_killed, tmp_path, world=3)
+    assert isinstance(killed, Died)
+    assert one["error"] == other["error"]
+    assert one["error"].startswith("PeerLostError: saving step 2")
+    assert one["ranks"] == other["ranks"] == [1]
+    assert max(one["seconds"], other["seconds"]) < 5
+
+
+def test_hung_storage_ends_at_the_deadline_and_the_next_save_works(tmp_path: Path) -> None:
+    one, other = run_ranks(rank_jobs.storage_of_a_rank_hangs, tmp_path, world=2)
+    assert one["error"] == other["error"]
+    assert one["error"].startswith("StorageTimeoutError: saving step 1")
+    assert "rank 1" in one["error"]
+    assert max(one["seconds"], other["seconds"]) < 2.5
+    assert one["names"] == ["step_2"]
+
+
+def test_a_rank_that_comes_too_late_fails_too_and_the_next_save_works(tmp_path: Path) -> None:
+    one, late, other = run_ranks(rank_jobs.a_rank_comes_too_late, tmp_path, world=3)
+    assert one["errors"] == other["errors"]
+    assert "rank 1: PeerLostError" in one["errors"][0]
+    assert len(late["errors"]) == 1
+    assert one["names"] == ["step_2"]
+
+
+def test_ranks_that_save_different_steps_are_refused(tmp_path: Path) -> None:
+    one, other = run_ranks(rank_jobs.ranks_save_different_steps, tmp_path, world=2)
+    assert one == other
+    assert "rank 1: CheckpointSaveError: it saves step 5, rank 0 saves step 4" in one
+
+
+def test_a_flipped_bit_makes_all_ranks_fall_back_before_any_change(tmp_path: Path) -> None:
+    one, other = run_ranks(rank_jobs.fall_back_from_a_flipped_bit, tmp_path, world=2)
+    assert one == other
+    assert one["explicit"].startswith("CorruptCheckpointError")
+    assert "__1_0.distcp: content differs" in one["explicit"]
+    assert one["unchanged"]
+    assert one["resolved"].endswith("checkpoints/step_1")
+    assert one["loaded"] == 1
+
+
+def test_another_number_of_ranks_loads_weights_and_refuses_loader_positions(
+    tmp_path: Path,
+) -> None:
+    saved = run_ranks(rank_jobs.save_once, tmp_path, world=2)[0]
+    (loaded,) = run_ranks(rank_jobs.another_number_of_ranks, tmp_path, world=1)
+    assert loaded["error"].startswith("RedistributionError")
+    assert loaded["step"] == 2
+    assert loaded["weights"] == saved["weights"]
+
+
+def test_the_checkpointer_alone_is_read_by_stock_dcp(tmp_path: Path) -> None:
+    for found in run_ranks(rank_jobs.checkpointer_alone, tmp_path, world=2):
+        assert found == dict.fromkeys(MODES, ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], False))

@@ -1,0 +1,51 @@
+"""What may be deleted."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
+from kempnerforge.config.schema import DynamicCheckpointWindow
+
+histories = st.lists(st.integers(0, 50), unique=True, max_size=12).map(
+    lambda steps: [Kept(step=step, sequence=n) for n, step in enumerate(steps, start=1)]
+)
+
+
+def victims(policy: RetentionPolicy, steps: list[int], *protected: int) -> tuple[int, ...]:
+    kept = [Kept(step=step, sequence=n) for n, step in enumerate(steps, start=1)]
+    return policy.victims(kept, protected=protected)
+
+
+def test_the_oldest_go_first() -> None:
+    assert victims(RetentionPolicy(keep_last_n=2), [10, 20, 30, 40]) == (10, 20)
+
+
+def test_after_a_rollback_the_abandoned_higher_steps_go() -> None:
+    assert victims(RetentionPolicy(keep_last_n=2), [100, 110, 60, 70], 70) == (100, 110)
+
+
+def test_zero_and_less_keep_all() -> None:
+    assert victims(RetentionPolicy(keep_last_n=0), [1, 2, 3]) == ()
+    assert victims(RetentionPolicy(keep_last_n=-1), [1, 2, 3]) == ()
+
+
+def test_milestones_neither_go_nor_count() -> None:
+    window = DynamicCheckpointWindow(start=0, stop=4)
+    policy = RetentionPolicy(keep_last_n=1, is_milestone=window.contains)
+    assert victims(policy, [1, 2, 3, 4, 5]) == (3,)
+
+
+@given(histories, st.integers(-2, 6), st.sets(st.integers(0, 50)))
+def test_victims_are_unprotected_oldest_and_no_more_than_needed(
+    history: list[Kept], keep: int, protected: set[int]
+) -> None:
+    policy = RetentionPolicy(keep_last_n=keep, is_milestone=lambda step: step % 7 == 0)
+    gone = set(policy.victims(history, protected=protected))
+    assert not gone & protected
+    assert not any(step % 7 == 0 for step in gone)
+    if keep <= 0:
+        assert not gone
+        return
+    counted = [kept for kept in history if kept.step % 7]
+    newest = {kept.step for kept in counted[max(0, len(counted) - keep) :]}
+    assert gone == {kept.step for kept in counted} - newest - protected

@@ -1,0 +1,141 @@
+"""From evidence to the one word: guards, verdicts, and which outcome wins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.evidence.evidence import Entry, Evidence
+from harness.evidence.record import Stepped
+from harness.judge.history import History
+from harness.judge.judge import judge
+from harness.judge.outcome import Outcome, worst
+from harness.judge.properties import JUDGES
+from harness.judge.verdict import Verdict
+from harness.scenario.schema import Expect
+from tests.harness.judge.cases import RANKS, Case, honest, resumed
+
+
+def _failed(case: Case) -> tuple[str, ...]:
+    return tuple(one.name for one in judge(case.evidence()).guards if not one.passed)
+
+
+def test_an_honest_job_passes() -> None:
+    judgement = judge(honest().evidence())
+    assert judgement.outcome is Outcome.PASS
+    assert len(judgement.verdicts) == 10
+    assert all(guard.passed for guard in judgement.guards)
+
+
+def test_only_the_named_properties_are_judged() -> None:
+    case = honest()
+    case.runs[1].leaked = ("a process",)
+    case.expect = Expect(properties=("bounded", "agreement"))
+    judgement = judge(case.evidence())
+    assert [one.property for one in judgement.verdicts] == ["agreement", "bounded"]
+    assert judgement.outcome is Outcome.PASS
+
+
+def test_a_strike_that_did_not_land_is_invalid_and_named() -> None:
+    case = honest()
+    case.runs[0].kill(lands=False)
+    judgement = judge(case.evidence())
+    assert judgement.outcome is Outcome.INVALID
+    assert judgement.guards[0].details == (
+        "run 0: kill run0.kill-1 did not strike (at rank: 0, save: 2, phase: flush)",
+    )
+
+
+def test_a_trace_that_does_not_explain_the_disk_is_invalid() -> None:
+    case = honest()
+    case.runs[0].after = {"other": Entry(kind="file", detail="00")}
+    assert "trace_complete" in _failed(case)
+
+
+def test_a_reference_without_gradients_samples_or_movement_is_invalid() -> None:
+    case = honest()
+    for story in case.reference:
+        for place, record in enumerate(story):
+            if isinstance(record, Stepped):
+                state = resumed(0, None).state
+                story[place] = dataclasses.replace(record, trained=0, samples=(), state=state)
+        story[0] = resumed(0, None)
+    judgement = judge(case.evidence())
+    details = next(one for one in judgement.guards if one.name == "reference_trained").details
+    assert "step 1: no parameter had a gradient on any rank" in details
+    assert details[-2:] == ("no weight moved on any rank", "no sample was consumed")
+
+
+def test_properties_that_all_do_not_apply_prove_nothing() -> None:
+    case = Case(runs=[honest().runs[0]], expect=Expect(properties=("freeze_consistent",)))
+    assert _failed(case) == ("something_judged",)
+
+
+def test_a_run_that_nothing_struck_and_that_raised_is_a_hard_failure() -> None:
+    case = honest()
+    case.runs[1].stories = [[] for _ in RANKS]
+    case.runs[1].fail("load")
+    judgement = judge(case.evidence())
+    assert judgement.outcome is Outcome.HARD_FAIL
+    failed = next(one for one in judgement.guards if not one.passed)
+    assert failed.details[0] == "run 1, rank 0, load: CheckpointError: step_2 is torn"
+
+
+def test_survivors_of_a_kill_may_raise_but_not_vanish() -> None:
+    case = honest()
+    case.runs[0].landed[0] = dataclasses.replace(case.runs[0].landed[0], ranks=(0,))
+    assert _failed(case) == ("ranks_accounted",)
+    case.runs[0].fail("save", ranks=(1,))
+    assert _failed(case) == ()
+
+
+def test_a_judge_that_throws_answers_unknown_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def throw(_evidence: Evidence, _history: History) -> Verdict:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setitem(JUDGES, "bounded", throw)
+    judgement = judge(honest().evidence())
+    assert judgement.outcome is Outcome.INVALID
+    unknown = next(one for one in judgement.verdicts if one.state == "unknown")
+    assert unknown.details[-1] == "ZeroDivisionError: planted"
+
+
+def test_evidence_that_cannot_be_replayed_makes_every_verdict_unknown() -> None:
+    case = honest()
+    evidence = case.evidence()
+    broken = dataclasses.replace(evidence.runs[0].operations[0], path=None)  # type: ignore[arg-type]
+    run = dataclasses.replace(evidence.runs[0], operations=(broken,))
+    judgement = judge(dataclasses.replace(evidence, runs=(run,)))
+    assert {one.state for one in judgement.verdicts} == {"unknown"}
+    assert judgement.outcome is Outcome.INVALID
+
+
+def test_a_run_that_never_took_place_is_invalid_unless_the_one_before_it_hung() -> None:
+    case = honest()
+    evidence = case.evidence()
+    assert judge(dataclasses.replace(evidence, runs=())).outcome is Outcome.INVALID
+    case.runs[0].hung = (0, 1)
+    evidence = case.evidence()
+    evidence = dataclasses.replace(evidence, runs=evidence.runs[:1])
+    assert judge(evidence).outcome is Outcome.HANG
+
+
+@pytest.mark.parametrize(
+    ("guards", "violated", "unknown", "expected"),
+    [
+        ([], [], 0, "PASS"),
+        ([], [], 1, "INVALID"),
+        ([Outcome.INVALID], [Outcome.HANG], 0, "INVALID"),
+        ([Outcome.HARD_FAIL], [Outcome.HANG, Outcome.LEAK], 0, "HANG"),
+        ([Outcome.HARD_FAIL], [Outcome.SILENT_DIVERGENCE], 0, "HARD_FAIL"),
+        ([], [Outcome.LEAK, Outcome.LOST_WORK, Outcome.SILENT_DIVERGENCE], 0, "SILENT_DIVERGENCE"),
+        ([], [Outcome.LEAK, Outcome.LOST_WORK], 1, "LOST_WORK"),
+    ],
+)
+def test_the_worst_outcome_wins(
+    guards: list[Outcome], violated: list[Outcome], unknown: int, expected: str
+) -> None:
+    assert worst(failed_guards=guards, violated=violated, unknown=unknown) == expected

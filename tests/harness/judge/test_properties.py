@@ -1,0 +1,484 @@
+"""Each property holds for honest evidence and is violated, or unknown, where evidence says so."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.evidence.evidence import Entry
+from harness.evidence.record import Drained, Resumed, SaveBegan, SaveReturned, Stepped
+from harness.judge.outcome import Outcome
+from harness.judge.properties import JUDGES
+from harness.judge.verdict import Verdict
+from harness.scenario.schema import (
+    Checkpoint,
+    DynamicWindow,
+    Expect,
+    Freeze,
+    FreezePlan,
+    FreezeStage,
+)
+from tests.harness.judge.cases import (
+    Case,
+    RunCase,
+    checkpoint_files,
+    honest,
+    resumed,
+    resumed_run,
+    stepped,
+)
+
+FREEZE = FreezePlan(
+    base=(Freeze(module="vision_encoder"),),
+    schedule=(FreezeStage(start_step=5, specs=(Freeze(module="vision_encoder", frozen=False),)),),
+)
+
+
+def _judge(name: str, case: Case) -> Verdict:
+    return JUDGES[name](case.evidence(), case.history())
+
+
+def _one_run(run: RunCase, **more: object) -> Case:
+    return Case(runs=[run], **more)  # type: ignore[arg-type]
+
+
+def _replace(case: Case, run: int, rank: int, step: int, **changes: object) -> None:
+    """Change what a rank wrote down after a step."""
+    story = case.runs[run].stories[rank]
+    for place, record in enumerate(story):
+        if isinstance(record, Stepped) and record.step == step:
+            story[place] = dataclasses.replace(record, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", list(JUDGES))
+def test_every_property_holds_for_an_honest_job_that_was_killed_and_resumed(name: str) -> None:
+    verdict = _judge(name, honest(freeze=FREEZE))
+    assert (verdict.state, verdict.details) == ("holds", verdict.details)
+    assert verdict.applies
+    assert verdict.outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("name", ["latest_durable", "whole_or_absent", "retention"])
+def test_what_the_tree_shows_is_unknown_when_the_trace_does_not_explain_the_disk(name: str) -> None:
+    case = honest()
+    case.runs[1].after = {"step_2": Entry(kind="directory", detail="")}
+    assert _judge(name, case).state == "unknown"
+
+
+# latest_durable
+
+
+def _published(**more: bool) -> RunCase:
+    run = RunCase()
+    run.fill(".staging-step_2", checkpoint_files(2), **more)
+    return run
+
+
+def test_latest_that_is_swapped_before_the_checkpoint_has_its_name_is_a_violation() -> None:
+    run = _published()
+    run.point(2)
+    run.commit(2)
+    verdict = _judge("latest_durable", _one_run(run))
+    assert verdict.state == "violated"
+    assert "step_2, which is not there" in verdict.details[0]
+    assert verdict.outcome is Outcome.HARD_FAIL
+
+
+def test_latest_that_names_files_never_synced_is_a_violation_after_a_power_cut() -> None:
+    run = _published(sync=False)
+    run.commit(2)
+    run.point(2)
+    verdict = _judge("latest_durable", _one_run(run))
+    assert verdict.state == "violated"
+    assert "power cut" in verdict.details[0]
+
+
+def test_latest_that_names_a_directory_whose_names_were_never_synced_is_a_violation() -> None:
+    run = RunCase()
+    run.do("mkdir", ".staging-step_2")
+    for name, data in checkpoint_files(2).items():
+        run.put(f".staging-step_2/{name}", data)
+    run.commit(2)
+    run.point(2)
+    assert _judge("latest_durable", _one_run(run)).state == "violated"
+
+
+@pytest.mark.parametrize("text", ["/runs/checkpoints/step_2", "latest", "elsewhere"])
+def test_latest_that_leads_astray_is_a_violation(text: str) -> None:
+    run = _published()
+    run.commit(2)
+    run.do("symlink", "latest", text)
+    assert _judge("latest_durable", _one_run(run)).state == "violated"
+
+
+def test_latest_of_a_stage_that_is_not_written_yet_is_a_violation() -> None:
+    run = RunCase()
+    files = checkpoint_files(2)
+    del files[".metadata"]
+    run.fill("step_2", files)
+    run.point(2)
+    assert _judge("latest_durable", _one_run(run)).operations == ((0, len(run.operations) - 2),)
+
+
+# whole_or_absent
+
+
+def test_a_checkpoint_that_is_filled_under_its_own_name_is_a_violation() -> None:
+    run = RunCase()
+    run.fill("step_2", checkpoint_files(2))
+    verdict = _judge("whole_or_absent", _one_run(run))
+    assert verdict.state == "violated"
+    assert verdict.operations[0] == (0, 0)
+
+
+def test_a_checkpoint_that_is_removed_under_its_own_name_is_a_violation() -> None:
+    run = RunCase()
+    run.save(2)
+    run.do("unlink", "step_2/__1_0.distcp")
+    verdict = _judge("whole_or_absent", _one_run(run))
+    assert verdict.details[0].endswith("name, but __1_0.distcp is missing")
+
+
+def test_bytes_that_change_inside_a_whole_checkpoint_are_a_violation() -> None:
+    run = RunCase()
+    run.save(2)
+    run.put("step_2/metadata.json", checkpoint_files(2)["metadata.json"] + b" ")
+    verdict = _judge("whole_or_absent", _one_run(run))
+    assert verdict.state == "violated"
+
+
+def test_a_checkpoint_that_is_exchanged_for_another_of_its_step_holds() -> None:
+    run = RunCase()
+    run.save(2)
+    run.stage(2)
+    run.do("exchange", ".staging-step_2", "step_2")
+    run.do("fsync", ".")
+    for name in checkpoint_files(2):
+        run.do("unlink", f".staging-step_2/{name}")
+    run.do("rmdir", ".staging-step_2")
+    for name in ("whole_or_absent", "latest_durable", "retention"):
+        assert _judge(name, _one_run(run)).state == "holds"
+
+
+# nothing_lost
+
+
+def _resumed_from(step: int | None, expected: object = None) -> Case:
+    case = honest()
+    case.expect = Expect(resumed_from_step=expected)  # type: ignore[arg-type]
+    case.runs[1].stories = [[], []]
+    case.runs[1].start(step)
+    return case
+
+
+def test_a_fresh_start_beside_a_checkpoint_is_lost_work() -> None:
+    verdict = _judge("nothing_lost", _resumed_from(None))
+    assert (verdict.state, verdict.outcome) == ("violated", Outcome.LOST_WORK)
+
+
+@pytest.mark.parametrize(("step", "word"), [(0, "older"), (4, "newer")])
+def test_a_resume_from_another_step_than_expected_is_a_violation(step: int, word: str) -> None:
+    verdict = _judge("nothing_lost", _resumed_from(step, 2))
+    assert verdict.state == "violated"
+    assert f"{word} than the expected step 2" in verdict.details[-1]
+
+
+def test_a_resume_from_the_expected_step_holds() -> None:
+    assert _judge("nothing_lost", _resumed_from(2, (2,))).state == "holds"
+
+
+def test_a_fresh_start_that_was_expected_holds() -> None:
+    case = _resumed_from(None, (None,))
+    case.runs[0] = RunCase()
+    case.runs[0].start()
+    case.runs[0].kill()
+    assert _judge("nothing_lost", case).state == "holds"
+
+
+def test_a_resume_that_raised_is_a_hard_failure_and_one_without_a_word_is_unknown() -> None:
+    case = honest()
+    case.runs[1].stories = [[], []]
+    assert _judge("nothing_lost", case).state == "unknown"
+    case.runs[1].fail("load")
+    verdict = _judge("nothing_lost", case)
+    assert (verdict.state, verdict.outcome) == ("violated", Outcome.HARD_FAIL)
+
+
+def test_what_was_drained_in_the_background_counts_as_told() -> None:
+    case = _resumed_from(2)
+    case.checkpoint = Checkpoint(async_mode="async")
+    assert _judge("nothing_lost", case).state == "holds"
+    for story in case.runs[0].stories:
+        story += [SaveBegan(step=3, ordinal=9), Drained(call="wait")]
+    assert _judge("nothing_lost", case).state == "violated"
+
+
+def test_a_run_that_loads_a_step_by_name_starts_a_lineage() -> None:
+    case = honest()
+    case.runs[1].load_step = 2
+    for story in case.runs[0].stories:
+        story.append(SaveReturned(step=4, ordinal=2))
+    assert _judge("nothing_lost", case).state == "holds"
+
+
+@pytest.mark.parametrize(("wait_s", "state"), [(0.5, "holds"), (3.0, "violated")])
+def test_a_flushed_save_that_waits_for_the_next_one_is_late(wait_s: float, state: str) -> None:
+    run = RunCase()
+    run.begin(2)
+    run.stage(2)
+    run.now_s += wait_s
+    run.begin(4)
+    run.saves = 1
+    run.commit(2)
+    run.point(2)
+    case = _one_run(run, checkpoint=Checkpoint(async_mode="async"))
+    assert _judge("nothing_lost", case).state == state
+
+
+def test_one_run_in_synchronous_mode_has_nothing_to_lose() -> None:
+    assert not _judge("nothing_lost", _one_run(RunCase())).applies
+
+
+# agreement
+
+
+def test_ranks_that_resume_from_different_steps_are_a_violation() -> None:
+    case = honest()
+    case.runs[1].stories[1][0] = resumed(1, None)
+    verdict = _judge("agreement", case)
+    assert verdict.details == (
+        "run 1: the ranks resumed differently: rank 0: step 2 from step_2; "
+        "rank 1: a fresh start from nowhere",
+    )
+
+
+def test_a_rank_that_raises_while_others_go_on_is_a_violation() -> None:
+    case = honest()
+    case.runs[1].stories[1] = []
+    case.runs[1].fail("load", ranks=(1,))
+    assert _judge("agreement", case).state == "violated"
+
+
+def test_ranks_that_all_raise_agree() -> None:
+    case = honest()
+    case.runs[1].stories = [[], []]
+    case.runs[1].fail("load")
+    assert _judge("agreement", case).state == "holds"
+
+
+def test_ranks_that_save_different_steps_are_a_violation() -> None:
+    case = honest()
+    case.runs[1].tell(SaveBegan(step=8, ordinal=3), ranks=(0,))
+    case.runs[1].tell(SaveBegan(step=7, ordinal=3), ranks=(1,))
+    assert _judge("agreement", case).state == "violated"
+
+
+def test_agreement_is_unknown_when_no_rank_got_as_far() -> None:
+    assert _judge("agreement", _one_run(RunCase())).state == "unknown"
+
+
+# resume_exact
+
+
+def test_a_random_stream_that_differs_after_the_resume_is_named() -> None:
+    case = honest()
+    wrong = resumed(1, 2)
+    wrong.state.rng["torch"] = "another stream"
+    case.runs[1].stories[1][0] = wrong
+    verdict = _judge("resume_exact", case)
+    assert verdict.details == ("run 1, rank 1, resumed at step 2: random stream torch differs",)
+    assert verdict.outcome is Outcome.SILENT_DIVERGENCE
+
+
+def test_a_missing_moment_is_a_difference() -> None:
+    case = honest()
+    wrong = stepped(0, 3)
+    del wrong.state.moments["adapter.weight.exp_avg"]
+    _replace(case, 1, 0, 3, state=wrong.state)
+    assert "moment adapter.weight.exp_avg is missing" in _judge("resume_exact", case).details[0]
+
+
+def test_another_loss_and_learning_rate_are_told_as_numbers() -> None:
+    case = honest()
+    _replace(case, 1, 0, 5, loss=(1.5).hex(), lr=((0.25).hex(),))
+    detail = _judge("resume_exact", case).details[0]
+    assert detail.startswith("run 1, rank 0, step 5: loss is 1.5 (0x1.8")
+    assert "learning rate is 0.25" in detail
+
+
+def test_a_save_that_disturbs_training_in_the_first_run_is_a_violation() -> None:
+    case = honest()
+    _replace(case, 0, 1, 3, loss=(0.0).hex())
+    assert _judge("resume_exact", case).details[0].startswith("run 0, rank 1, step 3")
+
+
+def test_resume_exact_is_unknown_when_no_step_was_trained() -> None:
+    assert _judge("resume_exact", _one_run(RunCase())).state == "unknown"
+
+
+# samples_exactly_once
+
+
+def test_samples_that_are_seen_again_after_the_resume_are_a_violation() -> None:
+    case = honest()
+    _replace(case, 1, 0, 3, samples=stepped(0, 2).samples)
+    verdict = _judge("samples_exactly_once", case)
+    assert verdict.details[0] == "rank 0, step 3: saw samples [4, 5], not [8, 9]"
+    assert "sample 4 is seen twice in epoch 0, at step 3" in verdict.details[1]
+
+
+def test_a_step_that_no_run_has_trained_is_a_violation() -> None:
+    case = honest()
+    case.runs[1].stories = [[], []]
+    case.runs[1].start(2)
+    case.runs[1].train(4, 6)
+    assert "step 3: its samples were skipped" in _judge("samples_exactly_once", case).details[0]
+
+
+def test_samples_are_unknown_when_none_was_seen_or_the_reference_repeats_itself() -> None:
+    assert _judge("samples_exactly_once", _one_run(RunCase())).state == "unknown"
+    case = honest()
+    for story in (*case.reference, *(story for run in case.runs for story in run.stories)):
+        for place, record in enumerate(story):
+            if isinstance(record, Stepped):
+                story[place] = dataclasses.replace(record, epoch=0)
+    assert _judge("samples_exactly_once", case).state == "unknown"
+
+
+# freeze_consistent
+
+
+def test_freezing_does_not_apply_without_settings() -> None:
+    assert not _judge("freeze_consistent", honest()).applies
+
+
+def test_metadata_of_the_wrong_side_of_a_transition_is_a_violation() -> None:
+    run = RunCase(freeze=FREEZE)
+    run.start()
+    run.train(1, 4)
+    wrong = [{"module": "vision_encoder", "frozen": False}]
+    run.fill(".staging-step_4", checkpoint_files(4, freeze=wrong))
+    run.commit(4)
+    verdict = _judge("freeze_consistent", _one_run(run, freeze=FREEZE))
+    assert verdict.state == "violated"
+    assert verdict.operations
+
+
+def test_a_frozen_module_that_moves_and_a_free_one_that_stands_are_violations() -> None:
+    case = honest(freeze=FREEZE)
+    wrong = stepped(0, 4, FREEZE)
+    wrong.state.params["vision_encoder.weight"] = "moved"
+    _replace(case, 1, 0, 4, state=wrong.state)
+    assert "vision_encoder is frozen, but" in _judge("freeze_consistent", case).details[0]
+    run = RunCase(freeze=FREEZE, until_step=8)
+    run.start()
+    run.train(1, 8)
+    case = _one_run(run, freeze=FREEZE)
+    for story in run.stories:
+        for record in story:
+            if isinstance(record, Stepped):
+                record.state.params["vision_encoder.weight"] = "stands"
+    verdict = _judge("freeze_consistent", case)
+    assert verdict.details == (
+        "run 0, vision_encoder is not frozen, but its parameters stood still on every rank",
+    )
+
+
+def test_a_rank_that_says_otherwise_than_the_settings_is_a_violation() -> None:
+    case = honest(freeze=FREEZE)
+    story = case.runs[1].stories[0]
+    assert isinstance(story[0], Resumed)
+    story[0] = dataclasses.replace(story[0], frozen=())
+    verdict = _judge("freeze_consistent", case)
+    assert "at its start: vision_encoder is not frozen" in verdict.details[0]
+
+
+def test_freezing_is_unknown_when_nothing_was_seen() -> None:
+    assert _judge("freeze_consistent", _one_run(RunCase(), freeze=FREEZE)).state == "unknown"
+
+
+# retention
+
+
+def test_a_checkpoint_too_many_at_the_end_is_a_leak() -> None:
+    case = honest(checkpoint=Checkpoint(keep_last_n=1))
+    verdict = _judge("retention", case)
+    assert (verdict.state, verdict.outcome) == ("violated", Outcome.LEAK)
+    assert verdict.details == ("step_4, step_6 are left at the end, keep_last_n is 1",)
+
+
+def test_a_checkpoint_too_few_is_lost_work() -> None:
+    verdict = _judge("retention", honest(checkpoint=Checkpoint(keep_last_n=3)))
+    assert (verdict.state, verdict.outcome) == ("violated", Outcome.LOST_WORK)
+    assert "2 whole checkpoints are left, 3 have to be kept" in verdict.details[0]
+
+
+def test_everything_is_kept_when_keep_last_n_is_zero() -> None:
+    assert _judge("retention", honest(checkpoint=Checkpoint(keep_last_n=0))).state == "violated"
+
+
+def test_removing_what_latest_names_is_lost_work() -> None:
+    run = RunCase()
+    run.save(2)
+    run.save(4)
+    run.prune(4)
+    verdict = _judge("retention", _one_run(run, checkpoint=Checkpoint(keep_last_n=1)))
+    assert "step_4 is gone, which `latest` named" in verdict.details[0]
+
+
+def test_milestones_do_not_count_and_do_not_vanish() -> None:
+    window = DynamicWindow(start=0, stop=2)
+    kept = Checkpoint(keep_last_n=1, dyn_ckpt_window=window)
+    run = RunCase()
+    for step in (2, 4, 6):
+        run.save(step, prune=4 if step == 6 else None)
+    run.finish(6)
+    assert _judge("retention", _one_run(run, checkpoint=kept)).state == "holds"
+    run.prune(2)
+    verdict = _judge("retention", _one_run(run, checkpoint=kept))
+    assert "step_2 is gone, which is a milestone" in verdict.details[0]
+
+
+def test_newer_checkpoints_from_before_a_rollback_do_not_count() -> None:
+    first = RunCase()
+    for step in (2, 4, 6):
+        first.save(step)
+    first.finish(6)
+    second = resumed_run()
+    second.load_step = 2
+    second.operations = []
+    second.save(3, prune=2)
+    second.finish(3)
+    kept = Checkpoint(keep_last_n=1)
+    assert _judge("retention", Case(runs=[first, second], checkpoint=kept)).state == "holds"
+
+
+# bounded and clean
+
+
+def test_a_rank_that_is_alive_at_the_deadline_is_a_hang() -> None:
+    case = honest()
+    case.runs[1].hung = (1,)
+    verdict = _judge("bounded", case)
+    assert verdict.details == ("run 1: rank 1 still alive after 60 s",)
+    assert verdict.outcome is Outcome.HANG
+
+
+def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:
+    case = honest()
+    case.runs[0].leaked = ("pt_data_worker 4711",)
+    case.runs[1].finish(6, threads=("flush_0",))
+    case.runs[1].do("mkdir", ".staging-step_8")
+    assert _judge("clean", case).details == (
+        "run 0: process pt_data_worker 4711 outlived it",
+        "run 1, rank 0: thread flush_0 is left",
+        "run 1, rank 1: thread flush_0 is left",
+        ".staging-step_8 is left in the checkpoint directory",
+    )
+
+
+def test_what_a_killed_last_run_leaves_in_the_directory_is_no_leak() -> None:
+    case = honest()
+    del case.runs[1]
+    assert _judge("clean", case).state == "holds"

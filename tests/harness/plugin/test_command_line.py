@@ -1,0 +1,72 @@
+"""`python -m harness`: the schema, judging again, replaying, and the exit status of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import __main__ as command
+from harness import prove as module
+from harness.judge.outcome import Outcome
+from harness.prove import Proof
+from harness.run import support
+
+
+def test_the_schema_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["schema"]) == command.PASSED
+    assert json.loads(capsys.readouterr().out)["title"] == "Scenario"
+
+
+def test_a_directory_without_a_run_cannot_be_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["judge", str(tmp_path)]) == command.BAD_INPUT
+    assert f"{tmp_path} is not a whole run directory" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_scenario_cannot_be_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("", encoding="utf-8")
+    assert command.main(["replay", str(path)]) == command.BAD_INPUT
+    assert capsys.readouterr().err.startswith(f"{path}:1: the file is empty")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [((Outcome.PASS, Outcome.PASS), command.PASSED), ((Outcome.PASS, Outcome.LEAK), command.RED)],
+)
+def test_a_replay_says_what_came_of_each_scenario(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcomes: tuple[Outcome, Outcome],
+    status: int,
+) -> None:
+    coming = iter(outcomes)
+
+    def prove(*arguments: object, **named: object) -> Proof:
+        outcome = next(coming)
+        return Proof(outcome=outcome, text="" if outcome is Outcome.PASS else "LEAK and why")
+
+    monkeypatch.setattr(module, "prove", prove)
+    monkeypatch.setattr(support, "missing", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\nruns: [{until_step: 2}]\nmatrix: {seed: [1, 2]}\n", encoding="utf-8")
+    assert command.main(["replay", str(path)]) == status
+    second = "PASS a [2]" if status == command.PASSED else "LEAK and why"
+    assert capsys.readouterr().out == f"PASS a [1]\n{second}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["judge"], ["replay", "a.yaml", "-x"]])
+def test_arguments_that_mean_nothing_end_with_the_status_of_bad_input(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(arguments)
+    assert caught.value.code == command.BAD_INPUT
+    assert "usage: python -m harness" in capsys.readouterr().err

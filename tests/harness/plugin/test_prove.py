@@ -1,0 +1,106 @@
+"""One plan from run to report: what passed leaves nothing, what failed leaves a way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from harness import prove as module
+from harness.evidence.evidence import Evidence
+from harness.judge.judge import Judgement
+from harness.judge.outcome import Outcome
+from harness.plan.make import make_plan
+from harness.plan.model import Implementation, Plan
+from harness.prove import prove, replay_command
+from harness.run.errors import HarnessError
+from harness.run.services import Services
+from harness.scenario.read import ScenarioFile, read_file
+from harness.workspace import Workspace
+
+TEXT = 'name: "sync: a story"\nruns: [{until_step: 2}]\n'
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A workspace whose failures are below the current directory."""
+    monkeypatch.chdir(tmp_path)
+    workspace = Workspace(root=tmp_path / "session", failures=tmp_path / "failures")
+    with closing(workspace):
+        yield workspace
+
+
+def run(workspace: Workspace, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> module.Proof:
+    """Prove a scenario whose job does nothing and whose judge says what it is told."""
+
+    def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
+        (directory / "run0").mkdir(parents=True)
+        return Evidence(directory=str(directory), plan=plan, reference=(), runs=())
+
+    def judge(evidence: Evidence) -> Judgement:
+        return Judgement(outcome=outcome, verdicts=(), guards=())
+
+    monkeypatch.setattr(module, "execute", execute)
+    monkeypatch.setattr(module, "judge", judge)
+    return start(workspace)
+
+
+def start(workspace: Workspace) -> module.Proof:
+    path = workspace.failures.parent / "story.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    file = read_file(path, shown="story.yaml", gpus=0)[""]
+    assert isinstance(file, ScenarioFile)
+    plan = make_plan(file.scenario, source="story.yaml", implementation=Implementation())
+    services = Services(workspace.shared)
+    return prove(plan, file.source, services=services, workspace=workspace)
+
+
+def test_a_scenario_that_passed_leaves_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = run(workspace, Outcome.PASS, monkeypatch)
+    assert proof == module.Proof(outcome=Outcome.PASS)
+    assert list(workspace.root.iterdir()) == []
+    assert not workspace.failures.exists()
+
+
+def test_a_failure_leaves_its_file_its_run_and_the_command_that_replays_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = run(workspace, Outcome.HANG, monkeypatch)
+    (file,) = workspace.failures.glob("*.yaml")
+    assert proof.replay == f"pytest failures/{file.name}"
+    assert proof.text.startswith("HANG sync: a story\n")
+    assert f"evidence: failures/{file.stem}\n" in proof.text
+    assert proof.text.rstrip().endswith(proof.replay)
+    assert (workspace.failures / file.stem / "run0").is_dir()
+    assert list(workspace.root.iterdir()) == []
+
+
+def test_the_evidence_stays_when_the_harness_itself_breaks(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(plan: Plan, directory: Path, services: Services) -> Evidence:
+        (directory / "run0").mkdir(parents=True)
+        raise HarnessError("no server")
+
+    monkeypatch.setattr(module, "execute", break_down)
+    with pytest.raises(HarnessError, match="no server"):
+        start(workspace)
+    assert (workspace.failures / "sync-a-story" / "run0").is_dir()
+
+
+def test_the_replay_command_can_be_pasted_into_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failure = tmp_path / "failures" / "a b.yaml"
+    assert replay_command(failure, Implementation()) == "pytest 'failures/a b.yaml'"
+    other = Implementation(name="mine:Manager", path=str(tmp_path / "my code"))
+    assert replay_command(failure, other) == (
+        "pytest 'failures/a b.yaml' --implementation mine:Manager --implementation-path 'my code'"
+    )
+    elsewhere = Implementation(path="/opt/checkout")
+    assert replay_command(failure, elsewhere).endswith(" --implementation-path /opt/checkout")

@@ -1,0 +1,91 @@
+"""A failure file is a scenario: it reads back as the one that failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.judge.judge import judge
+from harness.plan.model import Implementation
+from harness.report.failure import failure_name, failure_text, scenario_text, write_failure
+from harness.scenario.read import read_scenario
+from harness.scenario.schema import Scenario
+from harness.scenario.source import read_source
+from tests.harness.judge.cases import honest
+
+LARGE = """\
+# a comment
+name: "async: flush: 'one' rank of stage 1 dies: again"
+runs:
+  - until_step: 8
+    faults:
+      - {kill: {rank: 3}, at: {save: 2, phase: flush, operation: write, path: "*/pp1/*", nth: 2}}
+      - {sigterm: {rank: all}, at: {step: 6, once_published: true}}
+  - {until_step: 12, load_step: 4}
+seed: 7
+expect: {resumed_from_step: [null], properties: [agreement, bounded, resume_exact]}
+world: {pp: 2, dp_shard: 2}
+model: {preset: tiny_vlm, layers: 4, dim: 64}
+checkpoint: {async_mode: async_with_pinned_mem, keep_last_n: 3, dyn_ckpt_window: {stop: 8}}
+freeze:
+  base: [{module: vision_encoder}, {module: adapter, frozen: false}]
+  schedule: [{start_step: 5, specs: [{module: vision_encoder, frozen: false}]}]
+"""
+SMALL = "name: small\nruns: [{until_step: 4}]\n"
+
+
+def _scenario(folder: Path, text: str) -> Scenario:
+    path = folder / "scenario.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_scenario(path, gpus=0)
+
+
+@pytest.mark.parametrize("text", [LARGE, SMALL])
+def test_the_file_reads_back_as_the_scenario(tmp_path: Path, text: str) -> None:
+    scenario = _scenario(tmp_path, text)
+    case = honest()
+    case.runs[0].leaked = ("a process",)
+    written = failure_text(scenario, judge(case.evidence()))
+    assert _scenario(tmp_path, written) == scenario
+    assert scenario_text(_scenario(tmp_path, written)) == scenario_text(scenario)
+
+
+def test_defaults_are_left_out_and_short_parts_stay_on_a_line(tmp_path: Path) -> None:
+    text = scenario_text(_scenario(tmp_path, LARGE))
+    assert text.splitlines()[:4] == [
+        "name: 'async: flush: ''one'' rank of stage 1 dies: again'",
+        "seed: 7",
+        "world: {pp: 2, dp_shard: 2}",
+        "model: {preset: tiny_vlm, layers: 4, dim: 64}",
+    ]
+    assert "\n      - {sigterm: {rank: all}, at: {step: 6, once_published: true}}\n" in text
+    assert scenario_text(_scenario(tmp_path, SMALL)) == "name: small\nruns:\n  - {until_step: 4}\n"
+
+
+def test_the_head_says_what_happened(tmp_path: Path) -> None:
+    case = honest()
+    case.runs[0].leaked = ("a process\nof two lines",)
+    used = Implementation(name="mine:Manager", path="/code")
+    text = failure_text(_scenario(tmp_path, SMALL), judge(case.evidence()), used)
+    head = text.partition("name:")[0].splitlines()
+    assert head == [
+        "# LEAK",
+        "# clean is violated: No process, thread, port, temporary file or lock outlives a run.",
+        "# run 0: process a process",
+        "# of two lines outlived it",
+        "# implementation: mine:Manager in /code",
+    ]
+    assert yaml.safe_load(text)["name"] == "small"
+
+
+def test_a_failure_is_written_once_whatever_it_came_to(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(LARGE, encoding="utf-8")
+    source = read_source(path)
+    first = write_failure(tmp_path / "failures", source, judge(honest().evidence()))
+    again = write_failure(tmp_path / "failures", read_source(first), judge(honest().evidence()))
+    assert first == again
+    assert first.name.startswith("async-flush-one-rank-of-stage-1-dies-again-")
+    assert first.name == failure_name(_scenario(tmp_path, LARGE))

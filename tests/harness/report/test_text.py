@@ -1,0 +1,99 @@
+"""The report that a person reads when a scenario is red."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.judge.judge import judge
+from harness.report.text import describe
+from harness.scenario.source import Source, read_source
+from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest
+
+YAML = """\
+name: "sync: flush: a rank dies (fsdp2)"
+world: {dp_shard: 2}
+runs:
+  - until_step: 6
+    faults: [{kill: {rank: all}, at: {save: 2, phase: flush}}]
+  - {until_step: 6}
+"""
+
+
+def _source(folder: Path, text: str = YAML) -> Source:
+    path = folder / "kill.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_source(path, shown="scenarios/sync/kill.yaml")
+
+
+def _torn() -> Case:
+    case = honest()
+    run = case.runs[1]
+    run.do("unlink", "step_6/__0_0.distcp", phase="prune")
+    run.stories = [[], []]
+    run.fail("load")
+    return case
+
+
+def _report(case: Case, source: Source | None, replay: str = "") -> list[str]:
+    evidence = case.evidence()
+    return describe(evidence, judge(evidence), source=source, replay=replay).splitlines()
+
+
+def test_the_first_line_has_the_outcome_and_the_name_and_the_last_the_command(
+    tmp_path: Path,
+) -> None:
+    lines = _report(_torn(), _source(tmp_path), "pytest failures/x.yaml")
+    assert lines[0] == "HARD_FAIL sync: flush: a rank dies (fsdp2)"
+    assert lines[-2:] == ["replay:", "  pytest failures/x.yaml"]
+
+
+def test_sentences_operations_exceptions_and_yaml_are_shown(tmp_path: Path) -> None:
+    text = "\n".join(_report(_torn(), _source(tmp_path)))
+    assert "VIOLATED whole_or_absent (HARD_FAIL): A directory named `step_N` is a" in text
+    assert "after operation 64: step_6 carries a checkpoint's name" in text
+    assert ">>> kill ranks 0, 1 after the last operation (run0.kill-0, 0.0" in text
+    assert "!!!    64 rank 0 unlink   step_6/__0_0.distcp  [save 2/prune]" in text
+    assert "       63 rank 0 rmdir    .trash-step_2  [save 2/prune]" in text
+    assert "  run 1, rank 0, 1, during load: CheckpointError\n    step_2 is torn" in text
+    assert "    | " in text
+    assert "     5 |     faults: [{kill: {rank: all}, at: {save: 2, phase: flush}}]" in text
+
+
+def test_a_strike_stands_before_the_operation_that_came_next() -> None:
+    case = honest()
+    case.runs[1].leaked = ("a process",)
+    case.runs[0].do("mkdir", "late")
+    case.runs[0].do("rmdir", "late")
+    lines = _report(case, None)
+    place = next(number for number, line in enumerate(lines) if ">>> kill" in line)
+    assert lines[place - 1].strip().split()[:4] == ["31", "rank", "0", "fsync"]
+    assert "before this" in lines[place]
+
+
+def test_a_guard_that_failed_comes_first() -> None:
+    case = honest()
+    case.runs[0].kill(lands=False)
+    lines = _report(case, None)
+    assert lines[0].startswith("INVALID ")
+    assert any(line.startswith("INVALID strikes_landed: not true: Every planned") for line in lines)
+
+
+def test_a_pass_is_short() -> None:
+    lines = _report(honest(), None)
+    assert lines[0].startswith("PASS ")
+    assert len(lines) < 12
+    assert lines[-1] == "does not apply: freeze_consistent"
+
+
+def test_a_report_stays_short_and_keeps_its_end(tmp_path: Path) -> None:
+    run = RunCase()
+    for step in range(2, 40):
+        run.fill(f"step_{step}", checkpoint_files(step), sync=False)
+        run.point(step)
+        run.kill(lands=False)
+        run.fail("save " + "x" * 300)
+    text = YAML + "".join(f"# comment {number}\n" for number in range(200))
+    lines = _report(Case(runs=[run]), _source(tmp_path, text), "pytest x.yaml")
+    assert len(lines) <= 120
+    assert max(len(line) for line in lines) <= 150
+    assert lines[-1] == "  pytest x.yaml"

@@ -1,0 +1,65 @@
+"""Runs a plain Python function as the ranks of a job under a real supervisor, without torch."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.evidence.evidence import Processes
+from harness.job import leader
+from harness.layout.plain import PlainLayout
+from harness.plan.model import Strike
+from harness.run.supervise import Supervisor, Trace
+from harness.scenario.schema import Point
+
+
+def strike(
+    fault: str = "kill", *, ranks: tuple[int, ...] = (0,), name: str = "s", **point: Any
+) -> Strike:
+    """A strike whose point is on the first rank that it hits, unless `rank` says otherwise."""
+    point.setdefault("rank", ranks[0])
+    return Strike(id=name, fault=fault, ranks=ranks, point=Point(**point))  # type: ignore[arg-type]
+
+
+def supervise(
+    body: Callable[[Path, int], None],
+    directory: Path,
+    *,
+    ranks: int = 1,
+    strikes: Sequence[Strike] = (),
+    deadline_s: float = 20.0,
+    reads: bool = False,
+) -> tuple[Trace, Processes]:
+    """Fork a leader whose ranks run `body(directory, rank)`; return the trace and the ends."""
+    (directory / "checkpoints").mkdir(parents=True)
+    (directory / "run0").mkdir()
+    link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        link.close()
+        leader._rank_main = lambda request, rank: _rank(body, directory, rank)
+        request = {"directory": str(directory), "run": 0, "ranks": ranks, "reads": reads}
+        os._exit(leader.lead(other, request))
+    other.close()
+    supervisor = Supervisor(
+        link,
+        folder=directory / "run0",
+        root=directory / "checkpoints",
+        ranks=ranks,
+        layout=PlainLayout(),
+        strikes=strikes,
+        deadline_s=deadline_s,
+    )
+    try:
+        processes = supervisor.run()
+    finally:
+        os.waitpid(pid, 0)
+    return supervisor.trace, processes
+
+
+def _rank(body: Callable[[Path, int], None], directory: Path, rank: int) -> int:
+    body(directory, rank)
+    return 0

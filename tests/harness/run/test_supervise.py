@@ -1,0 +1,220 @@
+"""The supervisor sees, orders and strikes the file operations of real processes."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from harness.evidence.record import SaveBegan, Stepped
+from harness.run.support import missing
+from tests.harness.run.jobs import strike, supervise
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+def _begin_save(directory: Path, rank: int) -> int:
+    records = directory / "run0" / f"rank{rank}.jsonl"
+    descriptor = os.open(records, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(descriptor, SaveBegan(step=2, ordinal=1).to_line().encode() + b"\n")
+    return descriptor
+
+
+def _four_files(directory: Path, rank: int) -> None:
+    """Write f0 ... f3, one after the other, as the first save of the run."""
+    os.close(_begin_save(directory, rank))
+    for number in range(4):
+        (directory / "checkpoints" / f"f{number}").write_bytes(b"x" * 10)
+
+
+def test_each_kind_of_call_is_seen_with_its_path_and_result(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        os.chdir(directory / "checkpoints")
+        os.mkdir("d")
+        with open("d/a", "wb") as file:
+            file.write(b"hello")
+            file.flush()
+            os.fsync(file.fileno())
+            file.truncate(3)
+        folder = os.open("d", os.O_RDONLY)
+        os.fsync(folder)
+        os.rename("a", "b", src_dir_fd=folder, dst_dir_fd=folder)
+        os.close(folder)
+        os.symlink("d", "latest")
+        os.link("d/b", "hard")
+        os.unlink("hard")
+        with pytest.raises(FileExistsError):
+            os.mkdir("d")
+        os.unlink("d/b")
+        os.rmdir("d")
+
+    trace, processes = supervise(body, tmp_path)
+
+    assert processes.exits == (0,)
+    seen = [(o.kind, o.path, o.target, o.size, o.error) for o in trace.operations]
+    assert seen == [
+        ("mkdir", "d", None, 0, 0),
+        ("open", "d/a", None, 0, 0),
+        ("write", "d/a", None, 5, 0),
+        ("fsync", "d/a", None, 0, 0),
+        ("truncate", "d/a", None, 3, 0),
+        ("fsync", "d", None, 0, 0),
+        ("rename", "d/a", "d/b", 0, 0),
+        ("symlink", "latest", "d", 0, 0),
+        ("link", "d/b", "hard", 0, 0),
+        ("unlink", "hard", None, 0, 0),
+        ("mkdir", "d", None, 0, 17),
+        ("unlink", "d/b", None, 0, 0),
+        ("rmdir", "d", None, 0, 0),
+    ]
+    assert bytes(trace.written) == b"hello"
+
+
+def test_writes_outside_the_directory_and_reads_are_not_in_the_trace(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        (directory / "elsewhere").write_bytes(b"x")
+        (directory / "checkpoints" / "a").write_bytes(b"x")
+        (directory / "checkpoints" / "a").read_bytes()
+
+    trace, _ = supervise(body, tmp_path)
+
+    assert [(o.kind, o.path) for o in trace.operations] == [("open", "a"), ("write", "a")]
+
+
+def test_threads_and_subprocesses_count_for_their_rank(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        inside = directory / "checkpoints"
+        thread = threading.Thread(target=lambda: (inside / f"t{rank}").write_bytes(b"x"))
+        thread.start()
+        thread.join()
+        subprocess.run(["touch", str(inside / f"s{rank}")], check=True)
+
+    trace, processes = supervise(body, tmp_path, ranks=2)
+
+    assert processes.exits == (0, 0)
+    assert {(o.rank, o.path) for o in trace.operations} == {
+        (0, "t0"), (0, "s0"), (1, "t1"), (1, "s1"),
+    }  # fmt: skip
+
+
+def test_copies_in_the_kernel_fall_back_to_writes_that_are_seen(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        (directory / "source").write_bytes(b"content")
+        shutil.copyfile(directory / "source", directory / "checkpoints" / "copy")
+
+    trace, _ = supervise(body, tmp_path)
+
+    assert (tmp_path / "checkpoints" / "copy").read_bytes() == b"content"
+    assert bytes(trace.written) == b"content"
+
+
+def test_a_shared_writable_mapping_is_refused_because_it_could_not_be_seen(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        with open(directory / "checkpoints" / "m", "w+b") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            with pytest.raises(OSError, match="No such device"):
+                mmap.mmap(file.fileno(), 4096, mmap.MAP_SHARED)
+
+    _, processes = supervise(body, tmp_path)
+
+    assert processes.exits == (0,)
+
+
+@pytest.mark.parametrize(
+    ("when", "left"), [("before", ["f0", "f1"]), ("after", ["f0", "f1", "f2"])]
+)
+def test_a_kill_falls_exactly_before_or_after_its_operation(
+    tmp_path: Path, when: str, left: list[str]
+) -> None:
+    at_third_open = strike(save=1, operation="open", nth=3, when=when)
+
+    trace, processes = supervise(_four_files, tmp_path, strikes=[at_third_open])
+
+    assert processes.exits == (-signal.SIGKILL,)
+    assert [(item.strike, item.ranks) for item in trace.landed] == [("s", (0,))]
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == left
+
+
+def test_a_kill_can_hit_another_rank_than_the_one_at_the_point(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        if rank == 1:
+            signal.pause()
+        _four_files(directory, rank)
+
+    _, processes = supervise(
+        body, tmp_path, ranks=2, strikes=[strike(ranks=(1,), rank=0, save=1, path="f1")]
+    )
+
+    assert processes.exits == (0, -signal.SIGKILL)
+    assert len(os.listdir(tmp_path / "checkpoints")) == 4
+
+
+def test_a_kill_takes_the_subprocesses_of_the_rank_with_it(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        subprocess.Popen(["sleep", "60"])
+        _four_files(directory, rank)
+
+    _, processes = supervise(body, tmp_path, strikes=[strike(save=1, path="f0")])
+
+    assert processes.exits == (-signal.SIGKILL,)
+    assert processes.leaked == ()
+
+
+def test_a_strike_whose_point_never_comes_does_not_land(tmp_path: Path) -> None:
+    trace, processes = supervise(_four_files, tmp_path, strikes=[strike(save=1, path="f9")])
+
+    assert processes.exits == (0,)
+    assert trace.landed == []
+
+
+def test_a_process_that_outlives_its_rank_is_reported_and_ended(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        (directory / "child").write_text(str(child.pid))
+
+    _, processes = supervise(body, tmp_path)
+
+    assert len(processes.leaked) == 1
+    assert processes.leaked[0].endswith("sleep 60")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "child").read_text()), 0)
+
+
+def test_ranks_that_are_alive_at_the_deadline_are_named_and_ended(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        if rank == 1:
+            signal.pause()
+
+    _, processes = supervise(body, tmp_path, ranks=2, deadline_s=0.5)
+
+    assert processes.hung == (1,)
+    assert processes.exits == (0, -signal.SIGKILL)
+
+
+def test_sigterm_at_a_step_arrives_before_the_rank_goes_on(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        arrived: list[int] = []
+        signal.signal(signal.SIGTERM, lambda *_: arrived.append(1))
+        descriptor = _begin_save(directory, rank)
+        state = {"params": {}, "moments": {}, "rng": {}}
+        line = {
+            **json.loads(SaveBegan(step=1, ordinal=1).to_line()),
+            "kind": Stepped.kind,
+            "step": 3,
+            "state": state,
+        }
+        os.write(descriptor, json.dumps(line).encode() + b"\n")
+        assert arrived == [1]
+
+    trace, processes = supervise(body, tmp_path, strikes=[strike("sigterm", step=3)])
+
+    assert processes.exits == (0,)
+    assert len(trace.landed) == 1

@@ -1,0 +1,162 @@
+"""A well-formed scenario that asks for what cannot happen is refused, with what is possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.scenario.errors import ScenarioError
+from harness.scenario.possible import save_steps
+from harness.scenario.read import read_scenario
+from harness.scenario.schema import Checkpoint, DynamicWindow
+
+
+def read(folder: Path, *parts: str, gpus: int = 0) -> str:
+    """What is wrong with a scenario made of parts, one a line; empty if nothing is."""
+    path = folder / "x.yaml"
+    path.write_text("\n".join(("name: a", *parts)), encoding="utf-8")
+    try:
+        read_scenario(path, shown="x.yaml", gpus=gpus)
+    except ScenarioError as error:
+        return str(error)
+    return ""
+
+
+RUNS = "runs: [{until_step: 6}, {until_step: 8}]"
+
+
+@pytest.mark.parametrize(
+    ("world", "device", "gpus", "expected"),
+    [
+        ("{dp_shard: 8}", "cpu", 0, ""),
+        (
+            "{pp: 2, dp_shard: 5}",
+            "auto",
+            0,
+            "pp2 x fsdp5 needs 10 ranks, on CPU there are at most 8;"
+            " possible: dp_shard at most 4 with pp: 2",
+        ),
+        ("{dp_shard: 9}", "auto", 16, ""),
+        (
+            "{dp_shard: 9}",
+            "cpu",
+            16,
+            "pp1 x fsdp9 needs 9 ranks, on CPU there are at most 8;"
+            " possible: dp_shard at most 8 with pp: 1",
+        ),
+        ("{dp_shard: 4}", "cuda", 0, ""),
+        ("{dp_shard: 4}", "cuda", 4, ""),
+        (
+            "{dp_shard: 4}",
+            "cuda",
+            1,
+            "pp1 x fsdp4 needs 4 GPUs and there are 1 here; possible: dp_shard at most 1",
+        ),
+        (
+            "{pp: 2}",
+            "cuda",
+            1,
+            "pp2 x fsdp1 needs 2 GPUs and there are 1 here; possible: device: cpu",
+        ),
+    ],
+)
+def test_a_world_must_fit_the_device(
+    tmp_path: Path, world: str, device: str, gpus: int, expected: str
+) -> None:
+    parts = (f"world: {world}", f"device: {device}", RUNS, "data: {samples: 96}")
+    found = read(tmp_path, *parts, gpus=gpus)
+    assert found == (f"x.yaml:2: world: {expected}" if expected else "")
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (
+            "model: {dim: 32, heads: 3}",
+            "model.heads: dim 32 is not divisible by 3 heads; possible: 1, 2, 4, 8, 16, 32",
+        ),
+        (
+            "data: {samples: 4, batch_size: 5}",
+            "data.batch_size: 4 samples over 1 data-parallel ranks are 4 a rank, less than a batch;"
+            " possible: samples at least 5, or batch_size at most 4",
+        ),
+        (
+            "freeze: {base: [{module: vision_encoder}]}",
+            "freeze.base[0].module: tiny_transformer has no module 'vision_encoder';"
+            " known: transformer",
+        ),
+        (
+            "freeze: {schedule: [{start_step: 9, specs: []}]}",
+            "freeze.schedule[0].start_step: step 9 never comes: the runs end at step 8",
+        ),
+        (
+            "expect: {resumed_from_step: [2, 4]}",
+            "expect.resumed_from_step: 2 steps for 1 runs after the first",
+        ),
+        (
+            "expect: {resumed_from_step: 10}",
+            "expect.resumed_from_step: step 10 is never saved: the runs end at step 8",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, part: str, expected: str) -> None:
+    assert read(tmp_path, part, RUNS).startswith(f"x.yaml:2: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("{kill: {rank: 1}, at: {save: 3, phase: flush}}", ""),
+        ("{kill: {}, at: {rank: 1, step: 6}}", ""),
+        ("{kill: {}, at: {phase: load}}", ""),
+        ("{sigterm: {}, at: {save: 4, phase: flush}}", ""),
+        ("{kill: {rank: 2}, at: {step: 6}}", "kill.rank: there is no rank 2 in pp1 x fsdp2"),
+        ("{kill: {rank: -1}, at: {step: 6}}", "kill.rank: there is no rank -1 in pp1 x fsdp2"),
+        ("{kill: {}, at: {rank: 2, step: 6}}", "at.rank: there is no rank 2 in pp1 x fsdp2"),
+        ("{kill: {}, at: {step: 7}}", "at.step: step 7 never comes in this run; possible: 1 to 6"),
+        (
+            "{kill: {}, at: {save: 4, phase: flush}}",
+            "at.save: there is no save 4 in this run: until step 6 it saves at most 3 times",
+        ),
+        ("{kill: {}, at: {save: 1, phase: load}}", "at: `phase: load` belongs to no save"),
+    ],
+)
+def test_a_point_must_come(tmp_path: Path, fault: str, expected: str) -> None:
+    found = read(tmp_path, "world: {dp_shard: 2}", f"runs: [{{until_step: 6, faults: [{fault}]}}]")
+    if expected:
+        assert found.startswith(f"x.yaml:3: runs[0].faults[0].{expected}")
+    else:
+        assert found == ""
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ("[{until_step: 6}, {until_step: 8, load_step: 4}]", ""),
+        (
+            "[{until_step: 6, load_step: 2}]",
+            "runs[0].load_step: the first run finds no checkpoint to load",
+        ),
+        (
+            "[{until_step: 6}, {until_step: 8, load_step: 8}]",
+            "runs[1].load_step: no earlier run saves at step 8; possible: 2, 4, 6",
+        ),
+        (
+            "[{until_step: 6, faults: [{sigterm: {}, at: {step: 3}}]},"
+            " {until_step: 8, load_step: 3}]",
+            "",
+        ),
+    ],
+)
+def test_a_step_to_load_must_have_been_saved(tmp_path: Path, runs: str, expected: str) -> None:
+    found = read(tmp_path, f"runs: {runs}")
+    assert found == (f"x.yaml:2: {expected}" if expected else "")
+
+
+def test_saves_come_at_each_interval_and_at_powers_of_two_in_the_window() -> None:
+    plain = Checkpoint(interval=3)
+    assert save_steps(plain, after=0, until=10) == (3, 6, 9)
+    assert save_steps(plain, after=3, until=9) == (6, 9)
+    window = Checkpoint(interval=5, dyn_ckpt_window=DynamicWindow(start=0, stop=8))
+    assert save_steps(window, after=0, until=12) == (1, 2, 4, 5, 8, 10)

@@ -1,0 +1,142 @@
+"""The repository keeps its own rules: small modules, documented ones, links that resolve."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST_MODULE_LINES = 500
+MOST_FUNCTION_LINES = 70
+
+# Put together here, so that this file does not name them itself.
+MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm")) + ")/")
+
+ENTRANCES = {"harness.__main__", "harness.pytest_plugin", "harness.job.server"}
+"""Modules that are started and not imported."""
+
+
+@cache
+def files(*suffixes: str) -> tuple[Path, ...]:
+    """The files that are in the repository, or would be if they were added now."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    paths = (ROOT / name for name in listing.stdout.split("\0") if name)
+    return tuple(sorted(p for p in paths if p.is_file() and p.suffix in suffixes))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert len(files(".py")) > 20
+
+
+def test_each_module_says_what_it_is() -> None:
+    silent = [
+        name_of(path)
+        for path in files(".py")
+        if path.stat().st_size and not ast.get_docstring(tree_of(path))
+    ]
+    assert silent == []
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {
+        name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files(".py")
+    }
+    assert {name: size for name, size in lengths.items() if size > MOST_MODULE_LINES} == {}
+
+
+def test_no_function_is_too_long() -> None:
+    found = {
+        f"{name_of(path)}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in files(".py")
+        for node in functions(tree_of(path))
+    }
+    assert {name: size for name, size in found.items() if size > MOST_FUNCTION_LINES} == {}
+
+
+def test_no_file_names_a_place_on_one_machine() -> None:
+    suffixes = (".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".cfg", ".txt", "")
+    found = [
+        f"{name_of(path)}:{number}"
+        for path in files(*suffixes)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if MACHINE_PATHS.search(line)
+    ]
+    assert found == []
+
+
+def test_each_module_of_the_harness_is_used_by_another() -> None:
+    graph = grimp.build_graph("harness", cache_dir=None)
+    unused = {
+        module
+        for module in graph.modules
+        if not graph.find_children(module)
+        and not graph.find_modules_that_directly_import(module)
+        and module not in ENTRANCES
+    }
+    assert unused == set()
+
+
+def test_links_of_documents_lead_somewhere() -> None:
+    broken = [
+        f"{name_of(path)}: {target}"
+        for path in files(".md")
+        for target in links(path)
+        if not resolves(path, target)
+    ]
+    assert broken == []
+
+
+def links(path: Path) -> Iterator[str]:
+    """The targets of the links of a document that point into the repository."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            yield target
+
+
+def resolves(path: Path, target: str) -> bool:
+    name, _, heading = target.partition("#")
+    document = (path.parent / name).resolve() if name else path
+    if not document.exists():
+        return False
+    return not heading or heading in headings(document)
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors of a document, as code hosts make them."""
+    lines = document.read_text(encoding="utf-8").splitlines()
+    titles = [line.lstrip("#").strip().lower() for line in lines if line.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("see /" + "work/main", True), ("x.rw/" + "work", False), ("/" + "root/a", True)],
+)
+def test_a_place_on_one_machine_is_known_when_it_is_seen(text: str, expected: bool) -> None:
+    assert bool(MACHINE_PATHS.search(text)) is expected
