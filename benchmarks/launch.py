@@ -23,7 +23,7 @@ from harness.layout.plain import PlainLayout
 from harness.plan.make import make_plan, reference_plan
 from harness.plan.model import Implementation
 from harness.run.server import WarmServer
-from harness.run.supervise import Supervisor
+from harness.run.supervise import Supervisor, Watch
 from harness.scenario.schema import Run, Scenario, World
 
 _POLL_S = 0.001
@@ -66,10 +66,15 @@ def _cold(folder: Path, ranks: int) -> Callable[[], None]:
 
 def _warm(server: WarmServer, folder: Path, ranks: int) -> Callable[[], None]:
     link = server.start(directory=folder, run=0, ranks=ranks, reads=False)
-    supervisor = Supervisor(
-        link, folder=folder / "run0", root=folder / "checkpoints", ranks=ranks,
-        layout=PlainLayout(), strikes=(), deadline_s=120,
-    )  # fmt: skip
+    watch = Watch(
+        folder=folder / "run0",
+        root=folder / "checkpoints",
+        ranks=ranks,
+        layout=PlainLayout(),
+        strikes=(),
+        deadline_s=120,
+    )
+    supervisor = Supervisor(link, watch)
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     return thread.join

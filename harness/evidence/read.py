@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.evidence.evidence import Entry, Evidence, Processes, RunEvidence
 from harness.evidence.operation import Landed, Operation
@@ -16,7 +17,7 @@ def read_evidence(directory: Path) -> Evidence:
     """The evidence in a run directory; runs that never started are left out."""
     plan = Plan.model_validate_json((directory / "plan.json").read_text(encoding="utf-8"))
     ranks = plan.workload.world.size
-    runs = []
+    runs: list[RunEvidence] = []
     while (directory / f"run{len(runs)}" / "processes.json").exists():
         runs.append(_read_run(directory / f"run{len(runs)}", ranks))
     return Evidence(
@@ -71,7 +72,6 @@ def _placed(story: tuple[Record, ...], places: list[int]) -> tuple[Record, ...]:
 
 
 def _read_processes(path: Path) -> Processes:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    return Processes(
-        **{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
-    )
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    lists = {key: tuple(item) for key, item in value.items() if isinstance(item, list)}
+    return Processes(**lists, seconds=value["seconds"])

@@ -21,7 +21,9 @@ def write_trace(
     written: bytes,
 ) -> None:
     """Write the trace of one run. `record_places[rank]` has the place of each record."""
-    lines = [{"kind": "operation", "operation": asdict(item)} for item in operations]
+    lines: list[dict[str, object]] = [
+        {"kind": "operation", "operation": asdict(item)} for item in operations
+    ]
     lines += [{"kind": "landed", "landed": asdict(item)} for item in landed]
     lines.append({"kind": "records", "places": [list(places) for places in record_places]})
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)

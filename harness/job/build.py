@@ -58,9 +58,7 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story
     shard(model, place)
     # Frozen parameters are in it too: without a gradient they are left alone, and once unfrozen
     # they train.
-    optimizer = AdamW(
-        model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True
-    )
+    optimizer = AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True)
     return Rig(
         place=place,
         story=story,

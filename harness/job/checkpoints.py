@@ -95,10 +95,10 @@ class ManagedCheckpoints:
     ) -> None:
         self._tools, self._rig, self._run = tools, rig, run
         self._story, self._rules = rig.story, rig.rules
-        self._config = _build_config(settings, directory, tools)
         self._loader: Any = None
         self._saves = 0
         with self._story.during("build"):
+            self._config = _build_config(settings, directory, tools)
             self._manager = _build_manager(self._config, tools, rig)
             self._shutdown = tools.find("ShutdownHandler")()
             self._shutdown.register()
@@ -118,7 +118,10 @@ class ManagedCheckpoints:
                 vlm_freeze_expected=self._rules.meta(saved_step or 0),
             )
         return Progress(
-            step=step, tokens_seen=tokens_seen, epoch=extra["epoch"], source=path.resolve().name
+            step=step,
+            tokens_seen=tokens_seen,
+            epoch=extra.get("epoch", 0),
+            source=path.resolve().name,
         )
 
     def _choose(self) -> Path | None:

@@ -52,7 +52,7 @@ def _digest_generators() -> dict[str, str]:
         "numpy": _digest_bytes(_numpy_bytes(numpy_state)),
         "torch": _digest_bytes(torch.get_rng_state().numpy()),
     }
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for index, state in enumerate(torch.cuda.get_rng_state_all()):
             generators[f"cuda:{index}"] = _digest_bytes(state.numpy())
     return generators

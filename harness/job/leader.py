@@ -104,8 +104,8 @@ def _reap(link: socket.socket, pids: dict[int, int]) -> None:
     left = dict(pids)
     child_ended = _child_descriptor()
     while left:
-        ready, _, _ = select.select([link, child_ended], [], [])
-        if link in ready and link.recv(16) in (b"stop", b""):
+        ready, _, _ = select.select([link.fileno(), child_ended], [], [])
+        if link.fileno() in ready and link.recv(16) in (b"stop", b""):
             _kill(list(left))
         if child_ended in ready:
             os.read(child_ended, 4096)

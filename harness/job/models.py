@@ -104,7 +104,7 @@ class Transformer(nn.Module):
         if not self.part.last:
             return hidden
         text = hidden[:, -self.text_length :]
-        return self.head(self.norm(text).flatten(0, 1))
+        return cast(Tensor, self.head(self.norm(text).flatten(0, 1)))
 
 
 class VisionEncoder(nn.Module):

@@ -38,9 +38,9 @@ _LOADER_GRACE_S = 1.0
 
 def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> None:
     """Run one start of the job to its end."""
-    tools = Tools(plan.implementation)
     workload, settings = plan.workload, plan.runs[run]
     with story.during("build"):
+        tools = Tools(plan.implementation)
         seed_rank(workload.seed, place.rank)
         rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), story)
     checkpoints: Checkpoints = NoCheckpoints()
@@ -92,11 +92,11 @@ class Loop:
     def finish(self, reason: str) -> None:
         """Wait for what is being saved, and say what is still alive."""
         self._checkpoints.drain()
+        if reason == "shutdown":
+            self._checkpoints.stop()
         self._batches.close()
         threads = _other_threads()
         self._rig.story.tell(Finished(step=self._progress.step, reason=reason, threads=threads))
-        if reason == "shutdown":
-            self._checkpoints.stop()
 
     def _change_freeze(self, step: int) -> None:
         if self._rig.rules.changes_at(step):

@@ -6,7 +6,11 @@ own saves come before those of other ranks, because the order among ranks differ
 A name without a step belongs to the save in which the rank made it. What is renamed away from
 `step_N`, and every removal, is pruning by the save that the rank published last.
 
-Out of scope: two saves of the same step in flight at once on one rank; the newer one gets both.
+When a step is saved again while its first save is still in flight, each new directory that names
+the step belongs to the oldest of these saves that has none yet.
+
+Out of scope: two saves of one step in flight at once that write in place, into one directory; the
+newer one gets both.
 """
 
 from __future__ import annotations
@@ -44,6 +48,9 @@ class PhaseTracker:
         self._published: dict[int, int] = {}
         self._done: set[int] = set()
         self._owner: dict[str, int | None] = {}
+        self._without_directory: dict[int, list[int]] = {}
+        self._claimed: dict[str, int] = {}
+        self._holder: dict[int, int | None] = {}
         self._away: set[str] = set()
         self._directories: set[str] = set()
         self._root: dict[int, Place] = {}
@@ -52,7 +59,9 @@ class PhaseTracker:
     def save_began(self, rank: int, step: int, ordinal: int) -> None:
         """`rank` is about to call `save`, for the `ordinal`-th time in this run."""
         self._newest = max(ordinal, self._newest or 0)
-        self._by_step[step] = max(ordinal, self._by_step.get(step, 0))
+        if ordinal > self._by_step.get(step, 0):
+            self._by_step[step] = ordinal
+            self._without_directory.setdefault(step, []).append(ordinal)
         self._own_by_step[rank, step] = ordinal
         self._own_newest[rank] = self._worked[rank] = ordinal
         self._memo.clear()
@@ -104,15 +113,20 @@ class PhaseTracker:
     def _mkdir(self, rank: int, path: str) -> Place:
         self._directories.add(path)
         top = _top(path)
-        if named_step(top) is None:
+        step = named_step(top)
+        if step is None:
             self._owner.setdefault(top, self._own_newest.get(rank, self._newest))
+        elif path == top and top not in self._claimed and self._without_directory.get(step):
+            self._claimed[top] = self._without_directory[step].pop(0)
         return self._save_of(rank, path), "prune" if top in self._away else "stage"
 
     def _symlink(self, rank: int, path: str, text: str) -> Place:
         step = named_step(text)
         if step is None and not _is_pointer(path):
             return self._save_of(rank, path), self._phase_of(path)
-        save = self._save_of_step(rank, step)
+        save = self._holder.get(step) if step is not None else None
+        if save is None:
+            save = self._save_of_step(rank, step)
         if save is None:
             save = self._current(rank)
         self._owner[path] = save
@@ -122,9 +136,14 @@ class PhaseTracker:
     def _move(self, rank: int, kind: str, path: str, target: str) -> Place:
         here, there = checkpoint_step(path), checkpoint_step(target)
         if there is not None or (kind == "exchange" and here is not None):
-            save = self._save_of_step(rank, there if there is not None else here)
+            step, source = (there, path) if there is not None else (here, target)
+            save = self._claimed.pop(_top(source), None)
             if save is None:
-                save = self._save_of(rank, path)
+                save = self._save_of_step(rank, step)
+            if save is None:
+                save = self._save_of(rank, source)
+            if step is not None:
+                self._holder[step] = save
             if kind == "exchange":
                 self._turn_away(path if there is not None else target, save)
             self._publish(rank, save)
@@ -173,6 +192,8 @@ class PhaseTracker:
 
     def _save_of(self, rank: int, path: str) -> int | None:
         top = _top(path)
+        if top in self._claimed:
+            return self._claimed[top]
         if top not in self._away:
             save = self._save_of_step(rank, named_step(top))
             if save is not None:

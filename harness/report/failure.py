@@ -75,9 +75,9 @@ def _sentences(judgement: Judgement) -> list[str]:
 def _entry(key: str, value: Any) -> str:
     """One key of the top level: on one line where that is short, else indented below it."""
     flow = f"{key}: {_flow(value)}"
-    if not isinstance(value, list) and len(flow) <= _WIDTH:
-        return flow
-    return f"{key}:\n{_block(value, '  ')}"
+    if isinstance(value, list) or (isinstance(value, dict) and len(flow) > _WIDTH):
+        return f"{key}:\n{_block(value, '  ')}"
+    return flow
 
 
 def _block(value: Any, indent: str) -> str:

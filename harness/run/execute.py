@@ -14,7 +14,7 @@ from harness.plan.model import Plan
 from harness.run.errors import HarnessError
 from harness.run.server import WarmServer
 from harness.run.services import Services
-from harness.run.supervise import Supervisor
+from harness.run.supervise import Supervisor, Watch
 
 
 def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
@@ -70,8 +70,7 @@ def _run(plan: Plan, number: int, directory: Path, server: WarmServer) -> tuple[
     ranks = plan.workload.world.size
     reads = any(strike.point.phase == "load" for strike in run.strikes)
     link = server.start(directory=directory, run=number, ranks=ranks, reads=reads)
-    supervisor = Supervisor(
-        link,
+    watch = Watch(
         folder=folder,
         root=directory / "checkpoints",
         ranks=ranks,
@@ -79,6 +78,7 @@ def _run(plan: Plan, number: int, directory: Path, server: WarmServer) -> tuple[
         strikes=run.strikes,
         deadline_s=run.deadline_s,
     )
+    supervisor = Supervisor(link, watch)
     processes = supervisor.run()
     trace = supervisor.trace
     write_trace(folder, trace.operations, trace.landed, trace.places, bytes(trace.written))

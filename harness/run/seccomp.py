@@ -258,7 +258,7 @@ class Listener:
         """The next waiting call; None when its thread died before it could be read."""
         buffer = bytearray(80)
         try:
-            fcntl.ioctl(self.descriptor, _RECV, buffer, True)
+            fcntl.ioctl(self.descriptor, _RECV, buffer)  # in place: the buffer is mutable
         except FileNotFoundError:
             return None
         identity, thread, _, number, _, _, *arguments = struct.unpack("=QIIiIQ6Q", buffer)

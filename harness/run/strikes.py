@@ -1,4 +1,4 @@
-"""Which planned strike falls due at an operation or a training step. Pure: it counts, it does not hit."""
+"""Which planned strike falls due at an operation or a training step. Pure: it only counts."""
 
 from __future__ import annotations
 

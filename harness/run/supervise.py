@@ -16,7 +16,6 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +33,22 @@ _SURVIVORS_GRACE_S = 5.0
 _PUBLISHED_WAIT_S = 5.0
 """How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
 _POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What a supervisor is to watch: the job's directories and its planned strikes.
+
+    `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
+    directory. Ranks that are alive after `deadline_s` are ended and reported as hung.
+    """
+
+    folder: Path
+    root: Path
+    ranks: int
+    layout: Layout
+    strikes: tuple[Strike, ...]
+    deadline_s: float
 
 
 @dataclass(slots=True)
@@ -60,21 +75,17 @@ class _Held:
 class Supervisor:
     """Serves one run from the leader's first message to its last."""
 
-    def __init__(
-        self, link: socket.socket, *, folder: Path, root: Path, ranks: int, layout: Layout,
-        strikes: Sequence[Strike], deadline_s: float,
-    ) -> None:  # fmt: skip
-        records = {str(folder / f"rank{rank}.jsonl"): rank for rank in range(ranks)}
-        self.trace = Trace(places=[[] for _ in range(ranks)])
+    def __init__(self, link: socket.socket, watch: Watch) -> None:
+        records = {str(watch.folder / f"rank{rank}.jsonl"): rank for rank in range(watch.ranks)}
+        self.trace = Trace(places=[[] for _ in range(watch.ranks)])
         self._link = link
-        self._root = root
-        self._layout = layout
-        self._tracker = layout.tracker()
-        self._due = Due.of(strikes)
-        self._performer = Performer(str(root), records)
+        self._watch = watch
+        self._tracker = watch.layout.tracker()
+        self._due = Due.of(watch.strikes)
+        self._performer = Performer(str(watch.root), records)
         self._listener: Listener | None = None
         self._started = time.monotonic()
-        self._struckline = self._started + deadline_s
+        self._struckline = self._started + watch.deadline_s
         self._pids: list[int] = []
         self._rank_of_thread: dict[int, int] = {}
         self._struck: set[int] = set()
@@ -113,10 +124,11 @@ class Supervisor:
 
     def _serve_once(self) -> None:
         assert self._listener is not None
-        ready, _, _ = select.select([self._listener.descriptor, self._link], [], [], _POLL_S)
-        if self._link in ready:
+        link, calls = self._link.fileno(), self._listener.descriptor
+        ready, _, _ = select.select([calls, link], [], [], _POLL_S)
+        if link in ready:
             self._hear_leader()
-        if self._listener.descriptor in ready and self._over is None:
+        if calls in ready and self._over is None:
             self._serve_call(self._listener)
         if self._held:
             self._release_held()
@@ -211,11 +223,7 @@ class Supervisor:
                 self._hit(strike)
         if rank in self._struck:
             return
-        if request.leave_to_kernel:
-            result: int | Gift = 0
-            error = 0
-        else:
-            result, error = self._perform(request)
+        result, error = (0, 0) if request.leave_to_kernel else self._perform(request)
         self._log(request, occasion, notification.thread, result, error)
         for strike in due:
             if strike.point.when == "after":
@@ -312,7 +320,7 @@ class Supervisor:
             self._listener.answer(held.notification, held.value)
 
     def _published(self, step: int | None) -> bool:
-        return step is None or self._layout.published(self._root) == step
+        return step is None or self._watch.layout.published(self._watch.root) == step
 
     def _hit(self, strike: Strike) -> None:
         """Send the signal. A killed rank is dead from here on, whatever it still asks for."""

@@ -37,23 +37,23 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Calls under way, kept here so that the end of the interpreter can wait for them.
-_under_way: set["BackgroundCall[Any]"] = set()
+# Calls whose result nobody has fetched, for the end of the interpreter to speak of.
+_unfetched: set["BackgroundCall[Any]"] = set()
 
 
 class BackgroundCall(Generic[T]):
     """One call in a thread of its own; its result or error is fetched once.
 
-    If the interpreter ends first, it waits for the call, at most ``timeout_s`` seconds, and logs an
-    error that nobody fetched.
+    The interpreter waits for the thread when it ends, so a call must be bounded by itself. An error
+    that nobody fetched is logged then.
     """
 
     def __init__(self, call: Callable[[], T], *, name: str, timeout_s: float) -> None:
         self._call = call
         self._timeout_s = timeout_s
         self._future: Future[T] = Future()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        _under_way.add(self)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=False)
+        _unfetched.add(self)
         self._thread.start()
 
     @property
@@ -70,27 +70,26 @@ class BackgroundCall(Generic[T]):
         self._thread.join(self._timeout_s)
         if self._thread.is_alive():
             raise StorageTimeoutError(f"{self._thread.name} is still running after its deadline")
-        _under_way.discard(self)
+        _unfetched.discard(self)
         return self._future.result()
 
-    def end(self) -> None:
-        """Wait because the interpreter ends; says what went wrong, raises nothing."""
-        try:
-            self.result()
-        except Exception as error:  # noqa: BLE001  # nobody is left to raise it to
-            logger.error("%s: %s", self._thread.name, error)
+    def report(self) -> None:
+        """Log the error of a call that nobody will fetch any more."""
+        error = self._future.exception() if self._future.done() else None
+        if error is not None:
+            logger.error("%s failed and nobody waited for it: %s", self._thread.name, error)
 
     def _run(self) -> None:
         try:
             self._future.set_result(self._call())
-        except BaseException as error:  # noqa: BLE001  # travels to the thread that fetches the result
+        except BaseException as error:  # noqa: BLE001  # travels to the thread that fetches it
             self._future.set_exception(error)
 
 
 @atexit.register
-def _end_all() -> None:
-    for call in tuple(_under_way):
-        call.end()
+def _report_unfetched() -> None:
+    for call in _unfetched:
+        call.report()
 
 
 def make_stager(mode: AsyncCheckpointMode) -> Stager:

@@ -42,6 +42,9 @@ __all__ = ["Choice", "Search", "cheap_choice", "choose", "verify_entry"]
 
 logger = logging.getLogger(__name__)
 
+# Work ends before the other ranks' wait for its result does, so that a slow rank says so itself.
+_WORK_SHARE = 0.8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
@@ -114,7 +117,7 @@ def _verify_share(task: _Verify, rank: int, worker: Worker, timeout_s: float) ->
     try:
         worker.run(
             lambda: verify_checksums(task.choice.path, task.files),
-            timeout_s=timeout_s,
+            timeout_s=_WORK_SHARE * timeout_s,
             doing=f"verifying {task.choice.path}",
         )
     except CheckpointError as error:
@@ -131,7 +134,7 @@ def _decide(
     try:
         return worker.run(
             lambda: root.next(failures, world_size),
-            timeout_s=timeout_s,
+            timeout_s=_WORK_SHARE * timeout_s,
             doing=f"looking for checkpoints in {root.search.root}",
         )
     except Exception as error:  # noqa: BLE001  # becomes the error of every rank
@@ -224,7 +227,12 @@ def candidates(catalog: Catalog, storage: Storage) -> tuple[Entry, ...]:
 
 def _resolve(link: Path, target: str) -> Path:
     """Where the link leads; a link within the directory keeps the directory's spelling."""
-    return link.parent / target if layout.parse_step(target) is not None else link.resolve()
+    if layout.parse_step(target) is not None:
+        return link.parent / target
+    try:
+        return link.resolve(strict=True)
+    except (OSError, RuntimeError):  # leads nowhere, or in a circle
+        return link.parent / target
 
 
 def find_explicit(path: Path, storage: Storage) -> Entry:

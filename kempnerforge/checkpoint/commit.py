@@ -120,13 +120,6 @@ class Commit:
         self.storage.sync_directory(self.root)
         return replaced
 
-    def discard(self) -> None:
-        """Remove the staging directory of a save that failed."""
-        try:
-            self.storage.remove_tree(self.staging)
-        except OSError as error:
-            logger.warning("left to the next save: %s cannot be removed: %s", self.staging, error)
-
     def _folders(self) -> tuple[Path, ...]:
         stages = tuple(self.staging / layout.format_stage(stage) for stage in self.stages or ())
         return (self.staging, *stages, self.staging / layout.RANKS_DIR)

@@ -50,7 +50,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# The choice may take one round a candidate; work ends before the others' wait for its result does.
 _WAIT_SHARE = 0.5
+_WORK_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,7 @@ class LoadJob:
         """Run ``call`` on every rank; if it fails on one, all raise that error."""
         result, cause, failure = None, None, None
         try:
-            result = self.worker.run(call, timeout_s=self.timeout_s, doing=doing)
+            result = self.worker.run(call, timeout_s=_WORK_SHARE * self.timeout_s, doing=doing)
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             cause, failure = error, describe(error, self.collective.rank)
         votes = self.collective.collect(failure, timeout_s=self.timeout_s)
@@ -158,7 +160,15 @@ class LoadJob:
             metadata.append(found)
         train_state = self._train_state(choice, now)
         _require_step(choice, train_state)
-        targets = plan_restore(self.model, self.optimizer, metadata, exclude=self.request.exclude)
+        stages = [directory.name for directory in directories]
+        mine = layout.format_stage(self.stage or 0)
+        targets = plan_restore(
+            self.model,
+            self.optimizer,
+            metadata,
+            own=stages.index(mine) if mine in stages else 0,
+            exclude=self.request.exclude,
+        )
         return _Checked(
             directories=directories,
             metadata=tuple(metadata),

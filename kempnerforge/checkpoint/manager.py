@@ -225,6 +225,8 @@ class CheckpointManager:
         dataloader: Any,
         extra: Mapping[str, Any] | None,
     ) -> SaveJob:
+        step, tokens_seen = int(step), int(tokens_seen)
+        staged = self._stage_state(step, tokens_seen, scheduler, dataloader, extra)
         metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
         if extra is not None and "vlm_freeze" in extra:
             metadata["vlm_freeze"] = extra["vlm_freeze"]
@@ -237,7 +239,7 @@ class CheckpointManager:
             request=SaveRequest(
                 step=step, tokens_seen=tokens_seen, metadata=metadata, parent=self._parent
             ),
-            staged=self._stage_state(step, tokens_seen, scheduler, dataloader, extra),
+            staged=staged,
             retention=RetentionPolicy(
                 keep_last_n=self._config.keep_last_n,
                 is_milestone=self._config.is_dynamic_milestone,
@@ -270,7 +272,7 @@ class CheckpointManager:
                 else b"",
                 meshes=tuple(mesh_signature(self._model)),
             )
-        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+        except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
             return describe(error, self._collective.rank)
 

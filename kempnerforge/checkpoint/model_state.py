@@ -7,7 +7,7 @@ exactly what was saved.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = ["Exclusion", "RestoreTargets", "assemble", "mesh_signature", "plan_re
 logger = logging.getLogger(__name__)
 
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+_MODEL = "model."
 _PATH = tuple[str | int, ...]
 
 
@@ -109,6 +110,8 @@ class RestoreTargets:
 
     model: nn.Module
     optimizer: Optimizer
+    owners: Mapping[str, int] = field(default_factory=dict)
+    """Model entry to the shard directory that it is read from."""
     reads: dict[int, dict[str, Any]] = field(default_factory=dict)
     """For each shard directory, by position: flat key to the value to fill."""
     module_values: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -143,6 +146,12 @@ class RestoreTargets:
             node[path[-1]] = self._value(place)
         return _lists_from_indices(root)
 
+    def _owned_group(self, place: tuple[int, int]) -> dict[str, Any]:
+        """A saved group, reduced to the parameters that are read from its directory."""
+        group: dict[str, Any] = self._nested(self.groups[place])
+        owned = [name for name in group.get("params", ()) if self.owners.get(name) == place[0]]
+        return {**group, "params": owned}
+
     def _apply_moments(self) -> None:
         names = _parameter_names(self.model)
         params = [param for group in self.optimizer.param_groups for param in group["params"]]
@@ -155,7 +164,7 @@ class RestoreTargets:
         self.optimizer.state.update(restored)
 
     def _apply_groups(self) -> None:
-        saved = [self._nested(entries) for _, entries in sorted(self.groups.items())]
+        saved = [self._owned_group(place) for place in sorted(self.groups)]
         names = _parameter_names(self.model)
         for group in self.optimizer.param_groups:
             mine = {names[id(param)] for param in group["params"]}
@@ -216,8 +225,9 @@ def _same_options(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def plan_restore(
     model: nn.Module,
     optimizer: Optimizer,
-    metadata: list[Metadata],
+    metadata: Sequence[Metadata],
     *,
+    own: int,
     exclude: Exclusion,
 ) -> RestoreTargets:
     """Find a target for every saved value that this rank needs; changes nothing.
@@ -226,35 +236,43 @@ def plan_restore(
         model: The model to restore, plain or sharded in any way.
         optimizer: Its optimizer.
         metadata: One a shard directory; more than one for pipeline stages.
+        own: Position of the directory to prefer for names that several stages have.
         exclude: Keys to leave alone.
 
     Raises:
         StateMismatchError: The checkpoint lacks a value of the model, or has another shape.
     """
-    targets = RestoreTargets(model=model, optimizer=optimizer)
+    targets = RestoreTargets(model=model, optimizer=optimizer, owners=_owners(metadata, own))
     targets.reads = {directory: {} for directory in range(len(metadata))}
     _plan_model(targets, metadata, exclude)
     _plan_optimizer(targets, metadata, exclude)
     return targets
 
 
-def _plan_model(targets: RestoreTargets, metadata: list[Metadata], exclude: Exclusion) -> None:
-    found = {
-        key: (directory, entry)
-        for directory, part in enumerate(metadata)
-        for key, entry in part.state_dict_metadata.items()
-    }
+def _owners(metadata: Sequence[Metadata], own: int) -> dict[str, int]:
+    """Model entry to the directory it is read from: the own one if it has it, else the first."""
+    order = sorted(range(len(metadata)), key=lambda directory: (directory != own, directory))
+    owners: dict[str, int] = {}
+    for directory in order:
+        for key in metadata[directory].state_dict_metadata:
+            if key.startswith(_MODEL):
+                owners.setdefault(key.removeprefix(_MODEL), directory)
+    return owners
+
+
+def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: Exclusion) -> None:
     missing = []
     for name, value in _model_state(targets.model).items():
-        key = f"model.{_plain_name(name)}"
+        plain = _plain_name(name)
+        key = f"{_MODEL}{plain}"
         if exclude.covers(key):
             continue
-        if key not in found:
+        if plain not in targets.owners:
             missing.append(key)
             continue
-        directory, entry = found[key]
+        directory = targets.owners[plain]
         if isinstance(value, torch.Tensor):
-            _require_shape(key, entry, value)
+            _require_shape(key, metadata[directory].state_dict_metadata[key], value)
             targets.reads[directory][key] = value
         else:
             targets.module_values[name] = (directory, key)
@@ -276,9 +294,11 @@ def _require_shape(key: str, entry: Any, value: torch.Tensor) -> None:
         )
 
 
-def _plan_optimizer(targets: RestoreTargets, metadata: list[Metadata], exclude: Exclusion) -> None:
+def _plan_optimizer(
+    targets: RestoreTargets, metadata: Sequence[Metadata], exclude: Exclusion
+) -> None:
     names = _parameter_names(targets.model)
-    owners = {
+    held = {
         names.get(id(param), ""): (param, group)
         for group in targets.optimizer.param_groups
         for param in group["params"]
@@ -295,11 +315,13 @@ def _plan_optimizer(targets: RestoreTargets, metadata: list[Metadata], exclude: 
                 group_id = (directory, int(path[2]))
                 targets.groups.setdefault(group_id, {})[path[3:]] = (directory, key)
                 targets.reads[directory][key] = _fresh_plain(entry)
-            elif path[1] == "state" and path[2] in owners:
-                param, group = owners[str(path[2])]
+            elif path[1] != "state" or targets.owners.get(str(path[2])) != directory:
+                continue
+            elif path[2] in held:
+                param, group = held[str(path[2])]
                 targets.moments.setdefault(str(path[2]), {})[path[3:]] = (directory, key)
                 targets.reads[directory][key] = _fresh_moment(entry, path[3:], param, group)
-            elif path[1] == "state" and path[2] in names.values():
+            elif path[2] in names.values():
                 orphans.add(str(path[2]))
     if orphans:
         logger.warning(

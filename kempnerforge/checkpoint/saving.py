@@ -166,9 +166,10 @@ class SaveJob:
         if votes and opened is not None and not isinstance(opened, _Refusal):
             published = self._publish(opened[0], votes)
         replies = None if published is None else self._same_for_all(published[0])
-        outcome: Published = self._accepted(self.collective.answer(replies, timeout_s=wait_s))
+        reply = self.collective.answer(replies, timeout_s=wait_s)
         if published is not None:
             self._remove(published[1])
+        outcome: Published = self._accepted(reply)
         return outcome
 
     def _accepted(self, reply: Any) -> Any:
@@ -262,7 +263,7 @@ class SaveJob:
         return _RootSave(commit=commit, metadata=metadata, arrangement=arrangement), assignments
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
-        self.storage.make_directory(self.root)
+        self.storage.make_durable_directory(self.root)
         prune.finish_off(self.root, self.storage)
         commit = self._commit(new_save_id(), stages)
         commit.open()
@@ -316,6 +317,7 @@ class SaveJob:
     def _publish(
         self, opened: _RootSave, votes: Votes
     ) -> tuple[Published | _Refusal, tuple[Path, ...]]:
+        """The answer to all ranks, and directories to remove once it is given."""
         failures = votes.lost + _failures(votes)
         if not failures:
             try:
@@ -329,9 +331,7 @@ class SaveJob:
             else:
                 result = Published(step=self.request.step, save_id=opened.commit.save_id)
                 return result, published
-        if not self.worker.stuck:
-            self._quietly(opened.commit.discard, doing=f"discarding {opened.commit.staging}")
-        return self._refuse(failures), ()
+        return self._refuse(failures), (opened.commit.staging,)
 
     def _seal_and_publish(self, opened: _RootSave, reports: Sequence[_Report]) -> tuple[Path, ...]:
         commit, stages = opened.commit, opened.commit.stages
@@ -375,13 +375,15 @@ class SaveJob:
             return ()
 
     def _remove(self, paths: tuple[Path, ...]) -> None:
-        if paths:
-            self._quietly(lambda: prune.remove(paths, self.storage), doing=f"removing {paths}")
-
-    def _quietly(self, call: Any, *, doing: str) -> None:
-        """Run a clean-up that the next save would repeat."""
+        """Clean up; what does not work is left to the next save, which does it again."""
+        if not paths or self.worker.stuck:
+            return
         try:
-            self.worker.run(call, timeout_s=_PUBLISH_SHARE * self.timeout_s, doing=doing)
+            self.worker.run(
+                lambda: prune.remove(paths, self.storage),
+                timeout_s=_PUBLISH_SHARE * self.timeout_s,
+                doing=f"removing {', '.join(path.name for path in paths)}",
+            )
         except CheckpointError as error:
             logger.warning("left to the next save: %s", error)
 

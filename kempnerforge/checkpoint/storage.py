@@ -129,6 +129,9 @@ class Storage(Protocol):
     def make_directory(self, path: Path) -> None:
         """Create a directory and its parents."""
 
+    def make_durable_directory(self, path: Path) -> None:
+        """As :meth:`make_directory`, and make the names of all that was created durable."""
+
     def write(self, path: Path, data: bytes) -> FileRecord:
         """Create a durable file."""
 
@@ -174,6 +177,12 @@ class LocalStorage:
 
     def make_directory(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
+
+    def make_durable_directory(self, path: Path) -> None:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        self.make_directory(path)
+        for folder in missing:
+            self.sync_directory(folder.parent)
 
     def write(self, path: Path, data: bytes) -> FileRecord:
         with FileSink(path) as sink:

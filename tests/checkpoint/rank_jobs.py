@@ -19,7 +19,7 @@ from kempnerforge.config.schema import AsyncCheckpointMode
 from kempnerforge.resilience.elastic import resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler
 from kempnerforge.training.freeze import freeze_params
-from tests.checkpoint.training import Job
+from tests.checkpoint.training import Job, Part
 
 
 def resume_thrice(rank: int, directory: Path, mode: str) -> dict[str, Any]:
@@ -68,17 +68,20 @@ def pipeline_over_shards(rank: int, directory: Path) -> dict[str, Any]:
             rank,
             seed=seed,
             sharded=True,
-            mesh=shards,
-            layers=range(stage, stage + 1),
-            pp_rank=stage,
+            part=Part(layers=range(stage, stage + 1), pp_rank=stage, mesh=shards),
             async_mode="async",
         )
 
     job = make(1)
-    # Both stages own a layer called `frozen` and `unused` here; give each its own name space.
     job.train(2)
     job.save(2)
     job.manager.wait()
+    weight = job.model.layers[str(stage)].weight
+    weights = {
+        "layer": weight.full_tensor().tolist(),
+        "moments": job.optimizer.state[weight]["exp_avg"].full_tensor().tolist(),
+        "position": job.loader.position,
+    }
     expected = job.train(2)
     again = make(9)
     loaded = again.load()
@@ -87,8 +90,25 @@ def pipeline_over_shards(rank: int, directory: Path) -> dict[str, Any]:
         "loaded": loaded,
         "equal": again.train(2) == expected,
         "names": names,
-        "layer": again.model.layers[str(stage)].weight.full_tensor().tolist(),
+        **weights,
     }
+
+
+def load_without_stages(rank: int, directory: Path) -> dict[str, Any]:
+    job = Job(directory, rank, seed=5, sharded=True)
+    step = job.load()[0]
+    layers = [job.model.layers[name].weight.full_tensor().tolist() for name in ("0", "1")]
+    moments = [
+        job.optimizer.state[job.model.layers[name].weight]["exp_avg"].full_tensor().tolist()
+        for name in ("0", "1")
+    ]
+    return {"step": step, "layers": layers, "moments": moments, "position": job.loader.position}
+
+
+def exit_with_a_save_under_way(rank: int, directory: Path) -> None:
+    job = Job(directory, rank, seed=1, sharded=True, async_mode="async")
+    job.train(1)
+    job.save(1)
 
 
 def _full_disk(self: FileSink) -> None:
@@ -295,7 +315,7 @@ def unfreeze_in_the_middle(rank: int, directory: Path) -> dict[str, Any]:
     job = Job(directory, rank, seed=1, sharded=True)
 
     def weights() -> list[Any]:
-        value: list[Any] = job.model.frozen.weight.full_tensor().tolist()  # type: ignore[operator]
+        value: list[Any] = job.model.frozen.weight.full_tensor().tolist()
         return value
 
     start = weights()

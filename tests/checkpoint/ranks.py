@@ -45,16 +45,18 @@ def run_ranks(
     for rank in range(world):
         here, there = _context.Pipe(duplex=False)
         process = _context.Process(
-            target=_rank_main, args=(there, job, rank, world, store, directory, args)
+            target=_rank_main, args=(there, job, rank, world, store, (directory, *args))
         )
         process.start()
         there.close()
         pipes.append(here)
         processes.append(process)
+    deadline = time.monotonic() + timeout_s
     try:
-        return _collect(pipes, processes, time.monotonic() + timeout_s)
+        return _collect(pipes, processes, deadline)
     finally:
         for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
             process.join()
 
@@ -79,13 +81,7 @@ def _collect(pipes: list[Any], processes: list[Any], deadline: float) -> list[An
 
 
 def _rank_main(
-    pipe: Connection,
-    job: Callable[..., Any],
-    rank: int,
-    world: int,
-    store: Path,
-    directory: Path,
-    args: tuple[Any, ...],
+    pipe: Connection, job: Callable[..., Any], rank: int, world: int, store: Path, args: Any
 ) -> None:
     import torch
     import torch.distributed as dist
@@ -96,7 +92,6 @@ def _rank_main(
         dist.init_process_group(
             "gloo", store=dist.FileStore(str(store), world), rank=rank, world_size=world
         )
-        pipe.send(("ok", job(rank, directory, *args)))
-    except BaseException:  # travels to the test
+        pipe.send(("ok", job(rank, *args)))
+    except BaseException:  # noqa: BLE001  # travels to the test
         pipe.send(("error", traceback.format_exc()))
-    dist.destroy_process_group()

@@ -42,5 +42,5 @@ def test_any_truncation_is_noticed(length: int) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"3", b'{"manifest": 1}', b"\xff"])
 def test_other_content_is_refused_with_its_place(content: bytes) -> None:
-    with pytest.raises(CorruptCheckpointError, match="here/manifest.json"):
+    with pytest.raises(CorruptCheckpointError, match=r"here/manifest\.json"):
         manifest.decode(content, where="here/manifest.json")

@@ -34,6 +34,21 @@ def test_two_stages_of_two_ranks_resume_exactly(tmp_path: Path) -> None:
     ]
 
 
+def test_a_pipeline_checkpoint_loads_without_stages(tmp_path: Path) -> None:
+    saved = run_ranks(rank_jobs.pipeline_over_shards, tmp_path, world=4)
+    loaded = run_ranks(rank_jobs.load_without_stages, tmp_path, world=2)
+    for rank, found in enumerate(loaded):
+        assert found["step"] == 2
+        assert found["layers"] == [saved[0]["layer"], saved[2]["layer"]]
+        assert found["moments"] == [saved[0]["moments"], saved[2]["moments"]]
+        assert found["position"] == saved[rank]["position"]
+
+
+def test_ranks_that_exit_with_a_save_under_way_finish_it(tmp_path: Path) -> None:
+    run_ranks(rank_jobs.exit_with_a_save_under_way, tmp_path, world=2)
+    assert (tmp_path / "checkpoints" / "latest").readlink() == Path("step_1")
+
+
 @pytest.mark.parametrize("mode", MODES[:2])
 def test_a_full_disk_on_one_rank_is_the_same_error_on_all(tmp_path: Path, mode: str) -> None:
     one, other = run_ranks(rank_jobs.one_rank_runs_out_of_space, tmp_path, mode, world=2)

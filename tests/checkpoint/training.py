@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +37,31 @@ class Counter:
 class Net(nn.Module):
     """Layers by global number, so that a pipeline stage can hold some of them."""
 
+    seen: torch.Tensor
+
     def __init__(self, layers: range = range(2)) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict({str(n): nn.Linear(6, 6) for n in layers})
-        self.frozen = nn.Linear(6, 6)
+        self.layers: Any = nn.ModuleDict({str(n): nn.Linear(6, 6) for n in layers})
+        self.frozen: Any = nn.Linear(6, 6)
         self.unused = nn.Linear(3, 5)
         self.register_buffer("seen", torch.zeros(()))
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen += 1  # type: ignore[operator]
+        self.seen += 1
         for layer in self.layers.values():
             x = self.dropout(torch.tanh(layer(x)))
         out: torch.Tensor = self.frozen(x)
         return out
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a rank holds: all layers, or those of a pipeline stage, spread over a mesh."""
+
+    layers: range = range(2)
+    pp_rank: int | None = None
+    mesh: Any = None
 
 
 class Job:
@@ -62,20 +74,20 @@ class Job:
         *,
         seed: int,
         sharded: bool = False,
-        layers: range = range(2),
-        pp_rank: int | None = None,
-        mesh: Any = None,
+        part: Part = Part(),
         **options: Any,
     ) -> None:
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + 7 * (part.pp_rank or 0))
         random.seed(seed + rank)
         np.random.seed(seed + rank)
-        self.model = Net(layers)
+        self.model = Net(part.layers)
         self.model.frozen.requires_grad_(False)
         if sharded:
             import torch.distributed as dist
 
-            mesh = mesh or init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("dp",))
+            mesh = part.mesh or init_device_mesh(
+                "cpu", (dist.get_world_size(),), mesh_dim_names=("dp",)
+            )
             for layer in self.model.layers.values():
                 fully_shard(layer, mesh=mesh)
             fully_shard(self.model, mesh=mesh)
@@ -92,7 +104,7 @@ class Job:
         config = CheckpointConfig(
             dir=str(directory / "checkpoints"), **{"commit_timeout_s": 30.0, **options}
         )
-        self.manager = CheckpointManager(config, self.model, self.optimizer, pp_rank=pp_rank)
+        self.manager = CheckpointManager(config, self.model, self.optimizer, pp_rank=part.pp_rank)
 
     def train(self, steps: int) -> list[str]:
         """Digests after each step."""

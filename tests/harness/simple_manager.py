@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
@@ -243,7 +243,7 @@ def _agree(work: Callable[[], None], *, only_first: bool = False) -> None:
     if dist.get_rank() == 0 or not only_first:
         try:
             work()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it becomes an error of every rank
             problem = f"rank {dist.get_rank()}: {type(error).__name__}: {error}"
     problems: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(problems, problem)
@@ -272,13 +272,18 @@ def _rank_state(dataloader: Any) -> dict[str, Any]:
 
 
 def _get_generators() -> dict[str, Any]:
-    kind, key, position, has_gauss, gauss = np.random.get_state()
+    state: Any = np.random.get_state()
+    kind, key, position, has_gauss, gauss = state
     return {
         "python": random.getstate(),
-        "numpy": (str(kind), key.tolist(), int(position), int(has_gauss), float(gauss)),  # type: ignore[union-attr]
+        "numpy": (str(kind), key.tolist(), int(position), int(has_gauss), float(gauss)),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if _has_cuda() else [],
     }
+
+
+def _has_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _set_generators(saved: dict[str, Any]) -> None:

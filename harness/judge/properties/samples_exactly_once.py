@@ -3,10 +3,10 @@
 The promise: over crash and resume no training sample is skipped or repeated, at any worker count,
 mid-epoch, at an epoch boundary, on the second resume.
 
-Evidence: the sample ids of each step, along the chain of runs: what a later run resumed from cuts
-off the steps after it, which are discarded work. Along the chain each rank must have seen what the
-uninterrupted run saw at each step, and within an epoch an id may occur once over the data-parallel
-ranks of a pipeline stage (other stages see the same samples).
+Evidence: the sample ids of each step, along the chain of runs: a run that resumed from step N
+continues the newest earlier run that got to N; all other steps are discarded work. Along the chain
+each rank must have seen what the uninterrupted run saw at each step, and within an epoch an id may
+occur once over the data-parallel ranks of a pipeline stage (other stages see the same samples).
 
 Unknown when no sample was seen, or when the uninterrupted run itself repeats an id within what the
 ranks call an epoch: then the epochs in the records tell nothing. Not covered yet: a data-parallel
@@ -60,17 +60,23 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
 
 
 def _chain(evidence: Evidence, rank: int) -> Chain:
-    """The steps of one rank that count: each resume discards those after it."""
-    chain: Chain = {}
+    """The steps of one rank that count: those of the last run and of the runs it came from."""
+    chains: list[Chain] = []
     for run in evidence.runs:
         if rank >= len(run.stories):
             continue
         decision = resumed(run.stories[rank])
-        if decision is not None:
-            kept = decision.step or 0
-            chain = {step: record for step, record in chain.items() if step <= kept}
-        chain.update(steps(run.stories[rank]))
-    return chain
+        kept = (decision.step if decision is not None else None) or 0
+        chains.append(_up_to(kept, chains) | steps(run.stories[rank]))
+    return chains[-1] if chains else {}
+
+
+def _up_to(step: int, earlier: list[Chain]) -> Chain:
+    """What led to a checkpoint: the steps of the newest earlier run that got so far."""
+    for chain in reversed(earlier):
+        if step in chain:
+            return {number: record for number, record in chain.items() if number <= step}
+    return {}
 
 
 def _first_difference(chain: Chain, reference: Mapping[int, Stepped]) -> str | None:

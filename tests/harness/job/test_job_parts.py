@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.harness.job.drive import ROOT
 
 from harness.job.data import Batches, EpochBatches
 from harness.job.digest import digest_state
@@ -18,6 +18,7 @@ from harness.job.implementation import Tools
 from harness.job.models import build_model, split
 from harness.plan.model import Implementation
 from harness.scenario.schema import Data, Model
+from tests.harness.job.drive import ROOT
 
 DATA = Data(samples=32)
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 
 def test_a_pipeline_starts_from_the_same_weights_as_the_whole_model() -> None:
     for preset in ("tiny_transformer", "tiny_vlm"):
-        model = Model(preset=preset, layers=3)  # type: ignore[arg-type]
+        model = Model(preset=preset, layers=3)
         whole = build_model(model, DATA, split(3, 1, 0), seed=7, device=CPU).state_dict()
         parts = [build_model(model, DATA, split(3, 2, n), seed=7, device=CPU) for n in range(2)]
         names = [set(part.state_dict()) for part in parts]
@@ -94,7 +95,11 @@ def test_digest_sees_each_parameter_each_moment_and_each_generator() -> None:
         f"{name}.{key}" for name in ("weight", "bias") for key in ("step", "exp_avg", "exp_avg_sq")
     }
     assert all(stepped.params[name] != fresh.params[name] for name in fresh.params)
-    draws = {"python": random.random, "numpy": np.random.rand, "torch": lambda: torch.rand(1)}
+    draws: dict[str, Callable[[], object]] = {
+        "python": random.random,
+        "numpy": np.random.rand,
+        "torch": lambda: torch.rand(1),
+    }
     for name, draw in draws.items():
         before = digest_state(model, optimizer).rng
         draw()

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from harness.evidence.record import Record, Resumed
+from harness.plan.model import Plan
+from harness.scenario.schema import FreezePlan
 from tests.harness.job.drive import (
     EARLY_STEPS_TOO,
     EVERY_SECOND_STEP,
@@ -17,10 +21,6 @@ from tests.harness.job.drive import (
     stories,
     without_checkpoints,
 )
-
-from harness.evidence.record import Record, Resumed
-from harness.plan.model import Plan
-from harness.scenario.schema import FreezePlan
 
 # With 32 samples and a batch of 4, two shards have 4 steps an epoch: a run that ends at step 5
 # resumes from 4, an epoch's end, and one that ends at 7 resumes from 6, in the middle.

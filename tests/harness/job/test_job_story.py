@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from harness.evidence.record import Drained, Finished, Raised, Record, SaveBegan, Started
+from harness.job.story import Story
+from harness.plan.model import Implementation
+from harness.scenario.schema import Data
 from tests.harness.job.drive import (
     EVERY_SECOND_STEP,
     ROOT,
@@ -19,11 +24,6 @@ from tests.harness.job.drive import (
     steps,
     stories,
 )
-
-from harness.evidence.record import Drained, Finished, Raised, Record, SaveBegan, Started
-from harness.job.story import Story
-from harness.plan.model import Implementation
-from harness.scenario.schema import Data
 
 
 def test_a_run_with_saves_is_told_in_the_order_in_which_it_happened(
@@ -172,14 +172,19 @@ def test_cold_start_trains_exactly_like_a_warm_one(warm: Warm, tmp_path: Path) -
     ]
 
 
+def _divide(story: Story) -> None:
+    with story.during("save"):
+        raise ZeroDivisionError("by zero")
+
+
 def test_the_call_that_raised_is_named_also_when_it_is_inside_another(tmp_path: Path) -> None:
     story = Story(tmp_path / "rank0.jsonl")
-    with pytest.raises(ZeroDivisionError) as caught, story.during("step"):
+    with story.during("step"):
         with story.draining("wait"):
             pass
-        with story.during("save"):
-            raise ZeroDivisionError("by zero")
-    story.tell_raised(caught.value)
+        with pytest.raises(ZeroDivisionError) as caught:
+            _divide(story)
+        story.tell_raised(caught.value)
     lines = (tmp_path / "rank0.jsonl").read_text().splitlines()
     told: list[Record] = [Drained(call="wait")]
     assert lines[0] == told[0].to_line()

@@ -5,6 +5,7 @@ with the exit codes. A strike `[rank, signal, step]` sends the signal to a rank,
 when rank is null, once the struck rank (rank 0 for all) has recorded the step.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from harness.job.preload import preload
 
+PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 10.0
 """How long ranks may outlive the first one that failed."""
 
@@ -29,7 +31,7 @@ def run_rank(directory: str, run: int, rank: int) -> None:
         from harness.job.rank import enter
 
         code = enter(directory, run, rank)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it goes to the rank's log
         traceback.print_exc()
         sys.stderr.flush()
     os._exit(code)
@@ -59,6 +61,7 @@ class Job:
             if deadline is not None and time.monotonic() > deadline:
                 self.send(None, signal.SIGKILL)
             time.sleep(0.001)
+        refuse_orphans()
         return [self.codes[pid] for pid in self.pids]
 
     def reap(self) -> None:
@@ -85,7 +88,20 @@ class Job:
                 os.kill(pid, number)
 
 
+def refuse_orphans() -> None:
+    """Loader processes must end with their rank, however it ended."""
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.001)
+        except ChildProcessError:
+            return
+    raise RuntimeError("a process outlived its rank")
+
+
 def main() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     preload()
     print("ready", flush=True)
     for line in sys.stdin:

@@ -40,6 +40,24 @@ save 1 2 1
 0 rmdir .trash-step_1-ab12 - 1 prune
 """
 
+SAVED_TWICE = """
+save 0 4 1
+save 1 4 1
+save 0 4 2
+save 1 4 2
+0 mkdir .staging-step_4-aa - 1 stage
+1 write .staging-step_4-aa/x - 1 flush
+0 rename .staging-step_4-aa step_4 1 publish
+0 fsync . - 1 publish
+0 symlink .latest-aa step_4 1 publish
+0 rename .latest-aa latest 1 publish
+0 mkdir .staging-step_4-bb - 2 stage
+1 write .staging-step_4-bb/x - 2 flush
+0 exchange .staging-step_4-bb step_4 2 publish
+0 symlink .latest-bb step_4 2 publish
+0 unlink .staging-step_4-bb/x - 2 prune
+"""
+
 IN_PLACE = """
 save 0 4 1
 save 1 4 1
@@ -123,8 +141,8 @@ def _place(
 
 @pytest.mark.parametrize(
     "story",
-    [STAGED, IN_PLACE, BACKGROUND, NAMELESS, REPLACED],
-    ids=["staged", "in-place", "background", "nameless", "replaced"],
+    [STAGED, SAVED_TWICE, IN_PLACE, BACKGROUND, NAMELESS, REPLACED],
+    ids=["staged", "saved-twice", "in-place", "background", "nameless", "replaced"],
 )
 def test_each_operation_gets_its_save_and_phase(story: str) -> None:
     tracker = PhaseTracker()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from harness.workspace import Workspace
 
 pytest_plugins = ["pytester"]
 
+ROOT = Path(__file__).resolve().parents[3]
 SCENARIO = 'name: "async: flush: a rank dies"\nruns: [{until_step: 2}]\n'
 RED_TEXT = "HARD_FAIL  async: flush: a rank dies\n\n  pytest failures/a.yaml"
 
@@ -244,3 +247,12 @@ def test_workers_share_one_folder_that_is_gone_afterwards(pytester: pytest.Pytes
     assert len(roots) == 4
     assert len(set(roots)) == 1
     assert not Path(roots[0]).exists()
+
+
+def test_collecting_imports_neither_torch_nor_what_needs_linux() -> None:
+    code = "import sys, harness.pytest_plugin; print(*(m for m in sys.modules if m in sys.argv))"
+    heavy = ["torch", "numpy", "harness.run.execute", "harness.run.seccomp", "harness.judge.judge"]
+    found = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert found.stdout.split() == []

@@ -12,7 +12,7 @@ from harness.evidence.evidence import Processes
 from harness.job import leader
 from harness.layout.plain import PlainLayout
 from harness.plan.model import Strike
-from harness.run.supervise import Supervisor, Trace
+from harness.run.supervise import Supervisor, Trace, Watch
 from harness.scenario.schema import Point
 
 
@@ -21,7 +21,7 @@ def strike(
 ) -> Strike:
     """A strike whose point is on the first rank that it hits, unless `rank` says otherwise."""
     point.setdefault("rank", ranks[0])
-    return Strike(id=name, fault=fault, ranks=ranks, point=Point(**point))  # type: ignore[arg-type]
+    return Strike(id=name, fault=fault, ranks=ranks, point=Point(**point))
 
 
 def supervise(
@@ -44,15 +44,15 @@ def supervise(
         request = {"directory": str(directory), "run": 0, "ranks": ranks, "reads": reads}
         os._exit(leader.lead(other, request))
     other.close()
-    supervisor = Supervisor(
-        link,
+    watch = Watch(
         folder=directory / "run0",
         root=directory / "checkpoints",
         ranks=ranks,
         layout=PlainLayout(),
-        strikes=strikes,
+        strikes=tuple(strikes),
         deadline_s=deadline_s,
     )
+    supervisor = Supervisor(link, watch)
     try:
         processes = supervisor.run()
     finally:

@@ -204,7 +204,7 @@ def test_sigterm_at_a_step_arrives_before_the_rank_goes_on(tmp_path: Path) -> No
         arrived: list[int] = []
         signal.signal(signal.SIGTERM, lambda *_: arrived.append(1))
         descriptor = _begin_save(directory, rank)
-        state = {"params": {}, "moments": {}, "rng": {}}
+        state: dict[str, dict[str, str]] = {"params": {}, "moments": {}, "rng": {}}
         line = {
             **json.loads(SaveBegan(step=1, ordinal=1).to_line()),
             "kind": Stepped.kind,

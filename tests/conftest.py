@@ -1,0 +1,20 @@
+"""What tests of several folders share: one warm server for each pytest worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.run.services import Services
+from harness.run.support import missing
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Real jobs; skips where this machine cannot run them."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with Services(tmp_path_factory.mktemp("services")) as found:
+        yield found

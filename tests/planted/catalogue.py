@@ -1,0 +1,81 @@
+"""Every planted bug, with the scenario that shows it and the property that names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planted:
+    """One defect. `source` is its number in the collection of real bugs, where it has one."""
+
+    manager: str
+    source: str
+    scenario: str
+    violates: str
+    outcome: str
+
+    @property
+    def implementation(self) -> str:
+        """As `--implementation` takes it."""
+        return f"tests.planted.{self.manager}"
+
+    def __str__(self) -> str:
+        return self.manager.partition(":")[2]
+
+
+def _bug(manager: str, source: str, scenario: str, violates: str, outcome: str) -> Planted:
+    return Planted(
+        manager=manager, source=source, scenario=scenario, violates=violates, outcome=outcome
+    )
+
+
+PLANTED = (
+    _bug("publishing:LatestBeforeData", "A01",
+         "async/killed-in-flush-all-ranks.yaml::async", "latest_durable", "HARD_FAIL"),
+    _bug("publishing:WritesInPlace", "B02",
+         "sync/killed-in-flush-all-ranks.yaml", "whole_or_absent", "HARD_FAIL"),
+    _bug("publishing:OneStageCommits", "L05",
+         "pipeline/sync-second-stage-killed-in-flush.yaml", "latest_durable", "HARD_FAIL"),
+    _bug("publishing:NeverSyncs", "L35",
+         "sync/killed-in-publish-after-latest.yaml", "latest_durable", "HARD_FAIL"),
+    _bug("publishing:AbsoluteLatest", "R01",
+         "sync/killed-in-seal-all-ranks.yaml", "latest_durable", "HARD_FAIL"),
+    _bug("publishing:PublishesAtTheNextSave", "L16",
+         "async/durable-is-published-at-once.yaml", "nothing_lost", "LOST_WORK"),
+    _bug("publishing:ReplacesByDeleting", "L07",
+         "signals/sigterm-on-a-save-step.yaml::disabled", "latest_durable", "HARD_FAIL"),
+    _bug("state:GeneratorsOfRankZero", "L21",
+         "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("state:ForgetsGenerators", "I04",
+         "resume/second-resume.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("state:ForgetsLoader", "B01",
+         "resume/second-resume.yaml", "samples_exactly_once", "SILENT_DIVERGENCE"),
+    _bug("state:DropsMoments", "L27",
+         "freeze/freed-module-resumes-with-its-moments.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("state:ForgetsSchedule", "K01",
+         "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("state:SavesLate", "E05",
+         "async/killed-in-publish-after-latest.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("state:ChangesTraining", "K10",
+         "baseline/stopped-between-saves.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("state:StagesChooseAlone", "L06",
+         "baseline/every-layout-and-mode.yaml::pp2-disabled", "agreement", "HARD_FAIL"),
+    _bug("state:FreezeStateOfTheNextSave", "",
+         "freeze/freed-module-resumes-with-its-moments.yaml", "freeze_consistent",
+         "SILENT_DIVERGENCE"),
+    _bug("upkeep:DeletesUnderTheName", "L14",
+         "sync/killed-in-prune-half-way.yaml", "whole_or_absent", "HARD_FAIL"),
+    _bug("upkeep:KeepsEverything", "C15",
+         "sync/killed-in-seal.yaml", "retention", "LEAK"),
+    _bug("upkeep:KeepsOneTooFew", "C07",
+         "sync/killed-in-seal.yaml", "retention", "LOST_WORK"),
+    _bug("upkeep:LeavesLeftovers", "D09",
+         "sync/killed-in-prune-half-way.yaml", "clean", "LEAK"),
+    _bug("upkeep:LeavesAProcess", "",
+         "sync/killed-in-seal.yaml", "clean", "LEAK"),
+    _bug("upkeep:LeavesAThread", "",
+         "sync/killed-in-seal.yaml", "clean", "LEAK"),
+    _bug("lonely_shutdown:EachRankStopsAlone", "L19",
+         "signals/sigterm-to-one-rank.yaml", "bounded", "HANG"),
+)  # fmt: skip

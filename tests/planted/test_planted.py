@@ -1,0 +1,45 @@
+"""Each planted bug turns its scenario red, for the property that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.judge.properties import PROMISES
+from harness.run.services import Services
+from tests.harness.proving import plan_of, prove
+from tests.planted.catalogue import PLANTED, Planted
+
+_DEADLINE_S = 8.0
+"""A hang is one here much sooner than in a scenario; the others end long before."""
+
+_SIMPLE = "tests.harness.simple_manager:SimpleManager"
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=str)
+def test_the_scenario_turns_red_for_the_property_that_names_the_bug(
+    bug: Planted, services: Services, tmp_path: Path
+) -> None:
+    hangs = bug.outcome == "HANG"
+    plan = plan_of(bug.scenario, bug.implementation, deadline_s=_DEADLINE_S if hangs else None)
+
+    judgement = prove(plan, tmp_path, services)
+
+    violated = {one.property: one.details for one in judgement.verdicts if one.state == "violated"}
+    assert (bug.violates in violated, judgement.outcome) == (True, bug.outcome), violated
+
+
+@pytest.mark.parametrize("scenario", sorted({bug.scenario for bug in PLANTED}))
+def test_an_honest_manager_of_another_make_is_not_accused(
+    scenario: str, services: Services, tmp_path: Path
+) -> None:
+    judgement = prove(plan_of(scenario, _SIMPLE), tmp_path, services)
+
+    accused = [(one.property, one.details) for one in judgement.verdicts if one.state != "holds"]
+    failed = [(one.name, one.details) for one in judgement.guards if not one.passed]
+    assert (judgement.outcome, accused, failed) == ("PASS", [], [])
+
+
+def test_every_property_is_the_one_that_catches_some_bug() -> None:
+    assert {bug.violates for bug in PLANTED} == set(PROMISES)
