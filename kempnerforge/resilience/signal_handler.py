@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -29,7 +30,7 @@ class ShutdownHandler:
 
     Args:
         timeout_sec: Seconds from the first signal, on this rank, to :meth:`finish`; then the
-            process is ended hard.
+            process is ended hard. Also the longest that a rank waits for the others' answers.
         signals: Signals that ask for shutdown.
         process_group: Ranks that agree, all where None. It only says who takes part: agreement
             runs on a gloo group of its own.
@@ -105,5 +106,10 @@ class ShutdownHandler:
             return None
         if self._group is None:
             ranks = dist.get_process_group_ranks(self._process_group or dist.group.WORLD)
-            self._group = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
+            self._group = dist.new_group(
+                ranks,
+                timeout=timedelta(seconds=self._timeout_sec),
+                backend="gloo",
+                use_local_synchronization=True,
+            )
         return self._group
