@@ -52,7 +52,11 @@ class Collective(Protocol):
     world_size: int
 
     def renew(self) -> None:
-        """Be ready for another round, after an earlier one was given up too. Collective."""
+        """Be ready for another round, after an earlier one was given up too. Collective.
+
+        Raises:
+            PeerLostError: Rank 0 is dead, so there will never be another round.
+        """
 
     def collect(self, value: object, *, timeout_s: float) -> Votes | None:
         """Vote. On rank 0 the votes of all ranks, elsewhere None."""
@@ -100,10 +104,14 @@ class GlooCollective:
         self._timeout_s = timeout_s
         self._round = 0
         self._given_up = False
+        self._root_is_dead: str | None = None
         self._unfinished: list[tuple[Any, torch.Tensor]] = []
         self._open()
 
     def renew(self) -> None:
+        if self._root_is_dead is not None:
+            # New groups would wait for it until their deadline.
+            raise PeerLostError(f"rank 0 is lost: {self._root_is_dead}")
         if self._given_up:
             self._open()
 
@@ -133,6 +141,9 @@ class GlooCollective:
             reply, self._given_up = self._receive(self._answers, 0, deadline)
         except RuntimeError as error:
             self._given_up = True
+            if time.monotonic() < deadline:
+                self._root_is_dead = _first_line(error)
+                raise PeerLostError(f"rank 0 is lost: {self._root_is_dead}") from error
             raise PeerLostError(
                 f"rank 0 is lost or hung: no answer within {timeout_s:.1f} s ({_first_line(error)})"
             ) from error

@@ -100,7 +100,10 @@ class CheckpointManager:
                 did. In the latter case this save has been made all the same.
         """
         earlier = self._settle()
-        self._collective.renew()
+        try:
+            self._collective.renew()
+        except CheckpointError as error:
+            raise earlier or error from None
         job = self._job(step, tokens_seen, scheduler, dataloader, extra)
         if self._mode is AsyncCheckpointMode.disabled:
             self._parent = job.run().save_id
