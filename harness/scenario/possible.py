@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.scenario.errors import Place, choices
-from harness.scenario.schema import Checkpoint, Kill, Point, Run, Scenario, Sigterm
+from harness.scenario.schema import Checkpoint, Freeze, Kill, Point, Run, Scenario, Sigterm
 
 Finding = tuple[Place, str]
 
@@ -75,6 +75,23 @@ def _freeze(scenario: Scenario) -> Iterator[Finding]:
         if spec.module not in known:
             text = f"{scenario.model.preset} has no module {spec.module!r}"
             yield (*place, "module"), f"{text}; {choices(spec.module, known)}"
+    yield from _all_frozen(scenario, known)
+
+
+def _all_frozen(scenario: Scenario, known: tuple[str, ...]) -> Iterator[Finding]:
+    """A model of which nothing trains has no gradient to compute."""
+    state = dict.fromkeys(known, False)
+    moments: list[tuple[Place, tuple[Freeze, ...]]] = [
+        (("freeze", "base"), scenario.freeze.base),
+        *(
+            (("freeze", "schedule", number), stage.specs)
+            for number, stage in enumerate(scenario.freeze.schedule)
+        ),
+    ]
+    for place, specs in moments:
+        state.update({spec.module: spec.frozen for spec in specs})
+        if all(state[module] for module in known):
+            yield place, f"all modules are frozen from here on ({', '.join(known)}): nothing trains"
 
 
 def _run(scenario: Scenario, number: int) -> Iterator[Finding]:

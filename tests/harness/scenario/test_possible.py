@@ -87,6 +87,10 @@ def test_a_world_must_fit_the_device(
             " known: transformer",
         ),
         (
+            "freeze: {base: [{module: transformer}]}",
+            "freeze.base: all modules are frozen from here on (transformer): nothing trains",
+        ),
+        (
             "freeze: {schedule: [{start_step: 9, specs: []}]}",
             "freeze.schedule[0].start_step: step 9 never comes: the runs end at step 8",
         ),
