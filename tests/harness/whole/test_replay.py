@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,10 +47,17 @@ def _fail_once() -> tuple[str, list[str]]:
     return told.stdout, shlex.split(command[1])
 
 
+def _remove(failure: Path) -> None:
+    failure.unlink(missing_ok=True)
+    shutil.rmtree(failure.with_suffix(""), ignore_errors=True)
+
+
 def test_a_failure_replays_the_same_way_ten_times_out_of_ten(
-    services: Services, tmp_path: Path
+    services: Services, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     report, command = _fail_once()
+    failure = ROOT / command[1]
+    request.addfinalizer(lambda: _remove(failure))
     assert "SILENT_DIVERGENCE" in report
     assert "VIOLATED resume_exact" in report
     assert ">>> kill ranks 0, 1" in report
@@ -59,7 +67,7 @@ def test_a_failure_replays_the_same_way_ten_times_out_of_ten(
     assert again.returncode == 1
     assert "SILENT_DIVERGENCE" in again.stdout
 
-    found = read_file(ROOT / command[1])[""]
+    found = read_file(failure)[""]
     assert not isinstance(found, ScenarioError)
     plan = make_plan(
         found.scenario,
