@@ -3,7 +3,9 @@
     python benchmarks/launch.py [--repeat 3] [--ranks 1 2 4]
 
 Cold: one new Python process a rank. Warm: the harness's server forks the ranks; its boot, paid once
-a session, is shown apart. Each cell is the median; the machine is shared, so take the ratio.
+a session, is shown apart. The ranks train without a checkpoint manager, as a reference run does;
+the last column adds one: its import, its groups, and the look for a checkpoint to resume from.
+Each cell is the median; the machine is shared, so take the ratio.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from harness.layout.plain import PlainLayout
 from harness.plan.make import make_plan, reference_plan
-from harness.plan.model import Implementation
+from harness.plan.model import Implementation, Plan
 from harness.run.server import WarmServer
 from harness.run.supervise import Supervisor, Watch
 from harness.scenario.schema import Run, Scenario, World
@@ -29,13 +31,15 @@ from harness.scenario.schema import Run, Scenario, World
 _POLL_S = 0.001
 
 
-def _prepare(folder: Path, ranks: int) -> None:
+def _plan(ranks: int) -> Plan:
     scenario = Scenario(
         name="launch", world=World(dp_shard=ranks), device="cpu", runs=(Run(until_step=1),)
     )
-    plan = make_plan(scenario, source="benchmark", implementation=Implementation(), gpus=0)
-    text = reference_plan(plan).model_dump_json()
-    (folder / "plan.json").write_text(text, encoding="utf-8")
+    return make_plan(scenario, source="benchmark", implementation=Implementation(), gpus=0)
+
+
+def _prepare(folder: Path, plan: Plan) -> None:
+    (folder / "plan.json").write_text(plan.model_dump_json(), encoding="utf-8")
     (folder / "checkpoints").mkdir()
     (folder / "run0").mkdir()
 
@@ -80,10 +84,11 @@ def _warm(server: WarmServer, folder: Path, ranks: int) -> Callable[[], None]:
     return thread.join
 
 
-def _seconds(launch: Callable[[Path, int], Callable[[], None]], ranks: int) -> float:
+def _seconds(launch: Callable[[Path, int], Callable[[], None]], plan: Plan) -> float:
+    ranks = plan.workload.world.size
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _prepare(folder, ranks)
+        _prepare(folder, plan)
         began = time.monotonic()
         finish = launch(folder, ranks)
         while not _stepped(folder, ranks):
@@ -91,6 +96,18 @@ def _seconds(launch: Callable[[Path, int], Callable[[], None]], ranks: int) -> f
         taken = time.monotonic() - began
         finish()
     return taken
+
+
+def _report(server: WarmServer, ranks: int, repeat: int) -> None:
+    def warm(folder: Path, count: int) -> Callable[[], None]:
+        return _warm(server, folder, count)
+
+    managed = _plan(ranks)
+    bare = reference_plan(managed)
+    cold_s = statistics.median(_seconds(_cold, bare) for _ in range(repeat))
+    warm_s = statistics.median(_seconds(warm, bare) for _ in range(repeat))
+    managed_s = statistics.median(_seconds(warm, managed) for _ in range(repeat))
+    print(f"{ranks:5d} {cold_s:8.2f} {warm_s:8.2f} {cold_s / warm_s:7.1f} {managed_s:16.2f}")
 
 
 def main() -> None:
@@ -104,15 +121,9 @@ def main() -> None:
         with WarmServer(Path(name, "server.log")) as server:
             server.wait_until_ready()
             print(f"boot of the warm server: {time.monotonic() - began:.2f} s, once a session")
-            print("ranks   cold s   warm s   ratio")
+            print("ranks   cold s   warm s   ratio  warm + manager s")
             for ranks in options.ranks:
-                cold = [_seconds(_cold, ranks) for _ in range(options.repeat)]
-                warm = [
-                    _seconds(lambda folder, count: _warm(server, folder, count), ranks)
-                    for _ in range(options.repeat)
-                ]
-                slow, fast = statistics.median(cold), statistics.median(warm)
-                print(f"{ranks:5d} {slow:8.2f} {fast:8.2f} {slow / fast:7.1f}")
+                _report(server, ranks, options.repeat)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ class WarmServer:
     def __init__(self, log: Path) -> None:
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with log.open("ab") as output:
+            arguments = (str(other.fileno()), str(os.getpid()), str(log.parent / "bytecode"))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.job.server", str(other.fileno()), str(os.getpid())],
+                [sys.executable, "-m", "harness.job.server", *arguments],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
