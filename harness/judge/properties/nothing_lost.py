@@ -72,12 +72,12 @@ def _resume(
     """What speaks against the resume of one run, and what cannot be told."""
     run = evidence.runs[number]
     decisions = set(resumed_steps(run))
+    if not decisions and run.landed:
+        return [], []  # a fault struck before the decision; what the survivors raise is its due
     if not decisions:
         raised = [one for one in map(raised_while_loading, run.stories) if one is not None]
         if raised:
             return [f"run {number} did not resume: a rank raised {raised[0].type}"], []
-        if run.landed:
-            return [], []
         return [], [f"run {number}: no rank decided where to resume, and none raised"]
     problems: list[str] = []
     newest = max(told, default=None)

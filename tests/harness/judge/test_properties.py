@@ -205,6 +205,14 @@ def test_a_resume_that_raised_is_a_hard_failure_and_one_without_a_word_is_unknow
     assert (verdict.state, verdict.outcome) == ("violated", Outcome.HARD_FAIL)
 
 
+def test_survivors_may_raise_when_a_rank_was_killed_before_the_decision() -> None:
+    case = honest()
+    case.runs[1].stories = [[], []]
+    case.runs[1].fail("load")
+    case.runs[1].kill(ranks=(1,))
+    assert _judge("nothing_lost", case).state == "holds"
+
+
 def test_what_was_drained_in_the_background_counts_as_told() -> None:
     case = _resumed_from(2)
     case.checkpoint = Checkpoint(async_mode="async")
