@@ -6,6 +6,8 @@ changes training shows as a difference between the two.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,6 +99,7 @@ class ManagedCheckpoints:
         self._story, self._rules = rig.story, rig.rules
         self._loader: Any = None
         self._saves = 0
+        self._goes_on = settings.on_error == "go_on"
         with self._story.during("build"):
             self._config = _build_config(settings, directory, tools)
             self._manager = _build_manager(self._config, tools, rig)
@@ -148,7 +151,7 @@ class ManagedCheckpoints:
         if meta is not None:
             extra["vlm_freeze"] = meta
         self._story.tell(SaveBegan(step=progress.step, ordinal=self._saves))
-        with self._story.during("save"):
+        with self._going_on("save"), self._story.during("save"):
             self._manager.save(
                 progress.step,
                 tokens_seen=progress.tokens_seen,
@@ -156,11 +159,21 @@ class ManagedCheckpoints:
                 dataloader=self._loader,
                 extra=extra,
             )
-        self._story.tell(SaveReturned(step=progress.step, ordinal=self._saves))
+            self._story.tell(SaveReturned(step=progress.step, ordinal=self._saves))
+
+    @contextmanager
+    def _going_on(self, call: str) -> Iterator[None]:
+        """Go on training after a save that failed, if the scenario's loop does."""
+        try:
+            yield
+        except Exception as error:
+            if not self._goes_on:
+                raise
+            self._story.told_during(call, error)
 
     def before_change(self) -> None:
         """A save under way must describe the model as it was."""
-        with self._story.draining("flush_pending_save"):
+        with self._going_on("flush_pending_save"), self._story.draining("flush_pending_save"):
             self._manager.flush_pending_save()
 
     def should_stop(self) -> bool:
@@ -170,7 +183,7 @@ class ManagedCheckpoints:
 
     def drain(self) -> None:
         """Wait until every save is durable."""
-        with self._story.draining("wait"):
+        with self._going_on("wait"), self._story.draining("wait"):
             self._manager.wait()
 
     def stop(self) -> None:
@@ -183,13 +196,16 @@ def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
     window = settings.dyn_ckpt_window
     if window is not None:
         window = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)
-    return tools.find("CheckpointConfig")(
+    config = tools.find("CheckpointConfig")(
         dir=str(directory),
         interval=settings.interval,
         keep_last_n=settings.keep_last_n,
         async_mode=tools.find("AsyncCheckpointMode")(settings.async_mode),
         dyn_ckpt_window=window,
     )
+    if settings.timeout_s is not None:
+        config.commit_timeout_s = settings.timeout_s
+    return config
 
 
 def _build_manager(config: Any, tools: Tools, rig: Rig) -> Any:

@@ -35,6 +35,12 @@ class Story:
         yield
         self._doing = before
 
+    def told_during(self, call: str, error: BaseException) -> None:
+        """Record an exception that the loop goes on after."""
+        self._doing = call
+        self.tell_raised(error)
+        self._doing = "step"
+
     @contextmanager
     def draining(self, call: str) -> Iterator[None]:
         """As `during`, and afterwards every save begun so far is durable."""
@@ -43,7 +49,7 @@ class Story:
         self.tell(Drained(call=call))
 
     def tell_raised(self, error: BaseException) -> None:
-        """Record the exception that ended this rank, and which call it left."""
+        """Record an exception that left a call, and which call it was."""
         trace = "".join(traceback.format_exception(error))
         self.tell(
             Raised(

@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 from harness.plan.model import Implementation, Plan, RunPlan, Strike, Workload
-from harness.scenario.schema import Expect, Fault, Kill, Point, Run, Scenario
+from harness.scenario.schema import Expect, Fault, Point, Run, Scenario, kind_of
 
 RUN_DEADLINE_S = 60.0
 """A warm run of eight ranks takes 2 to 3 s on two idle cores; this leaves room for a busy one."""
@@ -80,15 +80,25 @@ def _plan_strikes(run: Run, number: int, size: int) -> tuple[Strike, ...]:
 
 
 def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
-    kind: Literal["kill", "sigterm"] = "kill" if isinstance(fault, Kill) else "sigterm"
-    target = fault.kill if isinstance(fault, Kill) else fault.sigterm
+    kind = kind_of(fault)
+    target = getattr(fault, kind)
     ranks = tuple(range(size)) if target.rank == "all" else (target.rank,)
     at_rank = fault.at.rank if fault.at.rank is not None else ranks[0]
     point = fault.at.model_copy(update={"rank": at_rank})
     whom = "all" if target.rank == "all" else f"rank{target.rank}"
     elsewhere = "" if at_rank == ranks[0] else f"-at-rank{at_rank}"
-    name = f"run{number}.{kind}-{whom}{elsewhere}-{_name_point(point)}"
-    return Strike(id=name, fault=kind, ranks=ranks, point=point)
+    error = getattr(target, "error", None)
+    times = getattr(target, "times", 1)
+    what = "-".join(word for word in (kind, error, whom) if word)
+    return Strike(
+        id=f"run{number}.{what}{elsewhere}-{_name_point(point)}",
+        fault=kind,
+        ranks=ranks,
+        point=point,
+        error=error,
+        times=None if times == "always" else times,
+        seconds=getattr(target, "seconds", None),
+    )
 
 
 def _name_point(point: Point) -> str:

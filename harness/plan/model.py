@@ -17,6 +17,7 @@ from harness.scenario.schema import (
     Scheduler,
     World,
 )
+from harness.scenario.words import FAULTS
 
 
 class Decided(BaseModel):
@@ -40,12 +41,19 @@ class Workload(Decided):
 
 
 class Strike(Decided):
-    """A fault at a point. `ranks` are the ranks that it hits; `point.rank` is always set."""
+    """A fault at a point. `ranks` are the ranks that it hits; `point.rank` is always set.
+
+    `error` and `times` belong to `fail`; None times means from then on. `seconds` belongs to `stop`
+    and `delay`.
+    """
 
     id: str
-    fault: Literal["kill", "sigterm"]
+    fault: Literal[FAULTS]  # type: ignore[valid-type]
     ranks: tuple[int, ...]
     point: Point
+    error: str | None = None
+    times: int | None = 1
+    seconds: float | None = None
 
 
 class RunPlan(Decided):

@@ -64,6 +64,8 @@ class Request:
     truncates: bool = False
     record_of: int | None = None
     leave_to_kernel: bool = False
+    half: Callable[[], Request] | None = None
+    """For a write: the same write of only the first half of its bytes."""
 
 
 def _signed(value: int) -> int:
@@ -203,6 +205,7 @@ class Performer:
             data=data,
             size=len(data),
             record_of=opened.record_of,
+            half=lambda: self._write_request(opened, data[: (len(data) + 1) // 2], position),
         )
 
     def _write(self, n: Notification) -> Request | None:

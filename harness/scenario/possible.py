@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.scenario.errors import Place, choices
-from harness.scenario.schema import Checkpoint, Freeze, Kill, Point, Run, Scenario, Sigterm
+from harness.scenario.schema import Checkpoint, Freeze, Point, Run, Scenario, Sigterm, kind_of
 
 Finding = tuple[Place, str]
 
@@ -98,8 +98,8 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
     run, place = scenario.runs[number], ("runs", number)
     yield from _load_step(scenario, number)
     for n, fault in enumerate(run.faults):
-        target = fault.kill if isinstance(fault, Kill) else fault.sigterm
-        name = "kill" if isinstance(fault, Kill) else "sigterm"
+        name = kind_of(fault)
+        target = getattr(fault, name)
         inside: Place = (*place, "faults", n)
         yield from _rank(scenario, (*inside, name, "rank"), target.rank)
         yield from _rank(scenario, (*inside, "at", "rank"), fault.at.rank)

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.scenario.words import FAULTS, OPERATIONS, PHASES
+from harness.scenario.words import ERRORS, FAULTS, OPERATIONS, PHASES
 
 PropertyName = Literal[
     "latest_durable",
@@ -93,6 +93,12 @@ class Checkpoint(Part):
     keep_last_n: int = Field(2, description="committed checkpoints to keep; 0 or less keeps all")
     async_mode: Literal["disabled", "async", "async_with_pinned_mem"] = "disabled"
     dyn_ckpt_window: DynamicWindow | None = None
+    timeout_s: float | None = Field(
+        None, gt=0, description="the manager's own deadline; default: what the manager has"
+    )
+    on_error: Literal["end", "go_on"] = Field(
+        "end", description="what the training loop does when a save raises"
+    )
 
 
 ModuleName = Literal["transformer", "vision_encoder", "adapter"]
@@ -174,18 +180,29 @@ class Target(Part):
     rank: AnyRank = "all"
 
 
-def _one_fault(value: Any) -> Any:
-    if isinstance(value, dict) and len(value.keys() & set(FAULTS)) > 1:
-        raise ValueError(f"one entry of `faults` holds one fault: {' or '.join(FAULTS)}")
-    return value
+class OneRank(Part):
+    """The one rank whose operation a fault hits."""
+
+    rank: int
 
 
-def _fault_kind(value: Any) -> str | None:
-    """The tag of the union below; no key of a file looks like one, so no error is misplaced."""
-    if isinstance(value, Part):
-        return f"<{type(value).__name__.lower()}>"
-    named = [fault for fault in FAULTS if isinstance(value, dict) and fault in value]
-    return f"<{named[0]}>" if named else None
+class Stopping(Target):
+    """Which rank stands still, and for how long."""
+
+    seconds: float = Field(gt=0)
+
+
+class Failing(OneRank):
+    """What the operation answers instead of being carried out, and how often."""
+
+    error: Literal[ERRORS]  # type: ignore[valid-type]
+    times: Annotated[int, Field(ge=1)] | Literal["always"] = 1
+
+
+class Pausing(OneRank):
+    """How long the operation takes."""
+
+    seconds: float = Field(gt=0)
 
 
 class Kill(Part):
@@ -202,11 +219,93 @@ class Sigterm(Part):
     at: Point
 
 
+class Stop(Part):
+    """SIGSTOP, and SIGCONT some seconds later: a rank that hangs and comes back."""
+
+    stop: Stopping
+    at: Point
+
+
+class OperationFault(Part):
+    """Base of the faults that hit one operation of one rank, instead of or around it."""
+
+    at: Point
+
+    @model_validator(mode="after")
+    def _hits_an_operation(self) -> OperationFault:
+        kind = kind_of(self)
+        if self.at.step is not None:
+            raise ValueError(f"`{kind}` hits an operation: its point has `save`, not `step`")
+        if self.at.when == "after":
+            raise ValueError(f"`{kind}` hits the operation itself: `when: after` is too late")
+        if self.at.rank not in (None, getattr(self, kind).rank):
+            raise ValueError(f"`{kind}` hits the rank at the point: leave `at.rank` out")
+        return self
+
+
+class Fail(OperationFault):
+    """The storage answers an error: once, several times, or from then on."""
+
+    fail: Failing
+
+
+class ShortWrite(OperationFault):
+    """A write takes only the first half of its bytes and says so."""
+
+    short_write: OneRank
+
+    @model_validator(mode="after")
+    def _hits_a_write(self) -> ShortWrite:
+        if self.at.operation != "write":
+            raise ValueError("`short_write` needs `operation: write` in its point")
+        return self
+
+
+class Delay(OperationFault):
+    """One operation takes long; other ranks and threads go on."""
+
+    delay: Pausing
+
+
+class Hang(OperationFault):
+    """One operation never returns; only SIGKILL ends the thread that waits for it."""
+
+    hang: OneRank
+
+
+AnyFault = Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang
+
+
+def kind_of(fault: Part) -> str:
+    """The word of a fault, as files spell it."""
+    return next(kind for kind in FAULTS if kind in type(fault).model_fields)
+
+
+def _one_fault(value: Any) -> Any:
+    if isinstance(value, dict) and len(value.keys() & set(FAULTS)) > 1:
+        raise ValueError(f"one entry of `faults` holds one fault: {' or '.join(FAULTS)}")
+    return value
+
+
+def _tag(value: Any) -> str | None:
+    """The tag of the union below; no key of a file looks like one, so no error is misplaced."""
+    if isinstance(value, Part):
+        return f"<{kind_of(value)}>"
+    named = [fault for fault in FAULTS if isinstance(value, dict) and fault in value]
+    return f"<{named[0]}>" if named else None
+
+
 Fault = Annotated[
     Annotated[
-        Annotated[Kill, Tag("<kill>")] | Annotated[Sigterm, Tag("<sigterm>")],
+        Annotated[Kill, Tag("<kill>")]
+        | Annotated[Sigterm, Tag("<sigterm>")]
+        | Annotated[Stop, Tag("<stop>")]
+        | Annotated[Fail, Tag("<fail>")]
+        | Annotated[ShortWrite, Tag("<short_write>")]
+        | Annotated[Delay, Tag("<delay>")]
+        | Annotated[Hang, Tag("<hang>")],
         Discriminator(
-            _fault_kind,
+            _tag,
             custom_error_type="unknown_fault",
             custom_error_message="an entry of `faults` names a fault",
         ),

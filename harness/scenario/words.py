@@ -20,5 +20,8 @@ only where a strike asks for the phase `load`."""
 PHASES = ("stage", "flush", "seal", "publish", "prune", "load")
 """The phases of a save in their order, and `load`, which belongs to no save."""
 
-FAULTS = ("kill", "sigterm")
+FAULTS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang")
 """What can be injected; one of these is a key of every entry of `faults`."""
+
+ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE")
+"""The errors that storage can be made to answer."""

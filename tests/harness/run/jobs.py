@@ -12,7 +12,8 @@ from harness.evidence.evidence import Processes
 from harness.job import leader
 from harness.layout.plain import PlainLayout
 from harness.plan.model import Strike
-from harness.run.supervise import Supervisor, Trace, Watch
+from harness.run.supervise import Supervisor, Watch
+from harness.run.trace import Trace
 from harness.scenario.schema import Point
 
 

@@ -1,0 +1,75 @@
+"""What storage does to the operations of a rank once a fault has struck it.
+
+Fault model: one operation answers an error instead of being carried out, once, several times, or
+from then on; a write takes half of its bytes; an operation takes long or never returns. An error
+that lasts meets only the kinds of operations that a real file system would answer it to: a full
+disk still deletes. What must survive: the checkpoints that were committed, and the job. Out of
+scope: data that is written wrongly without an error.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.plan.model import Strike
+
+_NEEDS_ROOM = frozenset({"open", "write", "truncate", "mkdir", "symlink", "link"})
+_CHANGES_NAMES = frozenset(
+    {"open", "truncate", "mkdir", "rmdir", "unlink", "rename", "exchange", "symlink", "link"}
+)
+_TOUCHES_DISK = _NEEDS_ROOM | _CHANGES_NAMES | {"fsync", "read"}
+
+_MEETS = {
+    "ENOSPC": _NEEDS_ROOM,
+    "EDQUOT": _NEEDS_ROOM,
+    "EIO": _TOUCHES_DISK,
+    "EROFS": _CHANGES_NAMES,
+    "EACCES": _CHANGES_NAMES,
+    "ESTALE": _TOUCHES_DISK,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Treatment:
+    """What happens to one operation. `seconds` is None for an operation that never returns."""
+
+    kind: Literal["fail", "short_write", "wait"]
+    error: int = 0
+    seconds: float | None = None
+
+
+@dataclass(slots=True)
+class _Failing:
+    name: str
+    left: int | None
+
+
+@dataclass(slots=True)
+class StorageFaults:
+    """The faults under way in one run, by rank."""
+
+    _failing: dict[int, _Failing] = field(default_factory=dict)
+
+    def strike(self, strike: Strike) -> Treatment:
+        """The treatment of the operation at the point; what lasts is kept for later ones."""
+        match strike.fault:
+            case "fail":
+                name = str(strike.error)
+                left = None if strike.times is None else strike.times - 1
+                self._failing[strike.ranks[0]] = _Failing(name, left)
+                return Treatment(kind="fail", error=getattr(errno, name))
+            case "short_write":
+                return Treatment(kind="short_write")
+            case _:
+                return Treatment(kind="wait", seconds=strike.seconds)
+
+    def later(self, rank: int, kind: str) -> Treatment | None:
+        """The treatment of an operation that no strike falls on."""
+        failing = self._failing.get(rank)
+        if failing is None or kind not in _MEETS[failing.name] or failing.left == 0:
+            return None
+        if failing.left is not None:
+            failing.left -= 1
+        return Treatment(kind="fail", error=getattr(errno, failing.name))

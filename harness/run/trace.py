@@ -1,0 +1,65 @@
+"""What is kept of one run while it goes on, in memory until it is over."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from harness.evidence.operation import Landed, Operation
+from harness.plan.model import Strike
+from harness.run.perform import Gift, Request
+from harness.run.strikes import Occasion
+
+
+@dataclass(slots=True)
+class Trace:
+    """Operations, strikes and places of records, in the one order of the run."""
+
+    places: list[list[int]]
+    operations: list[Operation] = field(default_factory=list)
+    landed: list[Landed] = field(default_factory=list)
+    written: bytearray = field(default_factory=bytearray)
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.started
+
+    def record(self, rank: int) -> None:
+        """A rank wrote a record here."""
+        self.places[rank].append(len(self.operations))
+
+    def strike(self, strike: Strike, ranks: tuple[int, ...]) -> None:
+        """A strike hit these ranks here."""
+        self.landed.append(
+            Landed(strike=strike.id, index=len(self.operations), time_s=self.seconds(), ranks=ranks)
+        )
+
+    def operation(
+        self, request: Request, occasion: Occasion, *, thread: int, result: int | Gift
+    ) -> None:
+        """An operation was carried out, or refused; a negative result is minus an errno."""
+        data, size = None, request.size
+        error = -result if isinstance(result, int) and result < 0 else 0
+        if request.kind == "write" and isinstance(result, int) and not error:
+            data, size = len(self.written), result
+            self.written += request.data[:result]
+        self.operations.append(
+            Operation(
+                index=len(self.operations),
+                time_s=self.seconds(),
+                rank=occasion.rank,
+                thread=thread,
+                kind=request.kind,
+                path=request.path,
+                target=request.target,
+                offset=request.offset,
+                size=size,
+                data=data,
+                creates=request.creates,
+                truncates=request.truncates,
+                error=error,
+                save=occasion.save,
+                phase=occasion.phase,
+            )
+        )
