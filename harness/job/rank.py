@@ -49,9 +49,8 @@ def _work(directory: Path, run: int, rank: int, story: Story) -> None:
         _set_environment(rank, world.size)
         torch.set_num_threads(1)
         device, backend = choose_device(plan.workload.device, rank, world)
-        path = directory / f"run{run}" / "store"
-        store = dist.FileStore(str(path), world.size)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world.size)
+        meeting = f"file://{directory / f'run{run}' / 'store'}"
+        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world.size)
         place = find_place(world, rank, device)
     train(plan, run, directory, place=place, story=story)
     with story.during("exit"):

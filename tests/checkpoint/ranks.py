@@ -89,9 +89,7 @@ def _rank_main(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     try:
-        dist.init_process_group(
-            "gloo", store=dist.FileStore(str(store), world), rank=rank, world_size=world
-        )
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
         pipe.send(("ok", job(rank, *args)))
     except BaseException:  # noqa: BLE001  # travels to the test
         pipe.send(("error", traceback.format_exc()))
