@@ -66,6 +66,14 @@ class History:
         """The live state before a run."""
         return self.ends[run - 1] if run else _NOTHING
 
+    def at(self, run: int, operations: int) -> State:
+        """The live state when that many operations of the run had been performed."""
+        state = self.starts(run)
+        for moment in self.moments:
+            if moment.run == run and moment.index < operations:
+                state = moment.live
+        return state
+
 
 _NOTHING = State(latest=Resolved(state="absent"), found={})
 

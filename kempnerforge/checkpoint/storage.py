@@ -40,6 +40,7 @@ class FileSink:
         self._pending = bytearray()
         self._size = 0
         self._crc32 = 0
+        self._error: OSError | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append ``data``; returns its length in bytes."""
@@ -49,7 +50,7 @@ class FileSink:
         if len(self._pending) + view.nbytes > _BUFFER_BYTES:
             self._drain()
         if view.nbytes >= _BUFFER_BYTES:
-            _write_all(self._fd, view)
+            self._put(view)
         else:
             self._pending += view
         return view.nbytes
@@ -94,12 +95,22 @@ class FileSink:
     ) -> None:
         if kind is None:
             self.close()
-        else:
-            self.abandon()
+            return
+        self.abandon()
+        if self._error is not None and error is not self._error:
+            # torch's archive writer turns a full disk into "unexpected pos 704 vs 598".
+            raise self._error from error
 
     def _drain(self) -> None:
         pending, self._pending = self._pending, bytearray()
-        _write_all(self._fd, memoryview(pending))
+        self._put(memoryview(pending))
+
+    def _put(self, view: memoryview) -> None:
+        try:
+            _write_all(self._fd, view)
+        except OSError as error:
+            self._error = self._error or error
+            raise
 
 
 def _write_all(fd: int, view: memoryview) -> None:

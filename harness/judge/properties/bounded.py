@@ -1,36 +1,142 @@
-"""`bounded`: no rank waits for ever.
+"""`bounded`: no rank waits for ever, and a failed save is everyone's error and nobody's end.
 
 The promise: no rank waits beyond the configured deadline for a rank that died, hung or failed to
-write.
+write; every rank raises the same error, which names the rank and the cause. Training can go on and
+a later save succeeds.
 
-Evidence: the ranks that were still alive at the deadline of their run. When a rank dies the
-launcher ends the others after a grace period, as torchrun does, so a survivor that would have
-waited is only seen in runs whose ranks all live. Never unknown.
+Evidence: the ranks that were still alive at the deadline of their run; and, in runs whose loop goes
+on after a failed save, what each rank was told of each save. Ranks must fail at the same saves with
+the same words, these must name the rank whose storage failed and the error that it answered, and
+once the fault is over a later save must succeed. A save that meets a fault and succeeds, because
+what failed was tried again, is no violation.
+
+When a rank dies the launcher ends the others after a grace period, as torchrun does, so a survivor
+that would have waited is only seen in runs whose ranks all live. Never unknown.
 """
 
 from __future__ import annotations
 
-from harness.evidence.evidence import Evidence
+import errno
+import os
+import re
+
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import ranks
+from harness.judge.stories import Story, ranks
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.plan.model import Strike
 
 PROMISE = Promise(
     name="bounded",
     sentence="No rank waits beyond the configured deadline for a rank that died, hung or failed to "
-    "write.",
+    "write; every rank raises the same error, which names the rank and the cause; training can go "
+    "on and a later save succeeds.",
     outcome=Outcome.HANG,
 )
 
+_CALLS = ("save", "wait", "flush_pending_save")
+Failures = dict[int, Raised]
+"""What a rank was told of its failed saves, by the last save that it had begun."""
+
 
 def judge(evidence: Evidence, _history: History) -> Verdict:
-    """Look for ranks that were alive at the deadline."""
+    """Look for ranks that were alive at the deadline, and at the errors of failed saves."""
     findings: list[Finding] = []
+    checkpoint = evidence.plan.checkpoint
+    goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
+    background = checkpoint is not None and checkpoint.async_mode != "disabled"
+    success = Drained if background else SaveReturned
     for number, (run, plan) in enumerate(zip(evidence.runs, evidence.plan.runs, strict=False)):
         if run.processes.hung:
             last = (number, run.operations[-1].index) if run.operations else None
             who = ranks(run.processes.hung)
             told = f"run {number}: {who} still alive after {plan.deadline_s:g} s"
             findings.append(Finding(detail=told, operation=last))
-    return PROMISE.verdict(findings)
+        elif goes_on:
+            findings += [
+                Finding(detail=f"run {number}: {one}")
+                for one in _errors(run, plan.strikes, success=success)
+            ]
+    raised = bool(findings) and not any(run.processes.hung for run in evidence.runs)
+    if findings:
+        return PROMISE.violated(findings, Outcome.HARD_FAIL if raised else None)
+    return PROMISE.holds()
+
+
+def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Record]) -> list[str]:
+    """What is wrong with the errors of one run whose ranks all came to an end."""
+    failures = [_failures(story) for story in run.stories]
+    first = failures[0] if failures else {}
+    problems: list[str] = []
+    for rank, other in enumerate(failures):
+        if other.keys() != first.keys():
+            problems.append(
+                f"rank 0 was told of failed saves {sorted(first)}, rank {rank} of {sorted(other)}"
+            )
+        for save in other.keys() & first.keys():
+            mine, theirs = _words(first[save]), _words(other[save])
+            if mine != theirs:
+                problems.append(f"save {save}: rank 0 raised {mine}, rank {rank} raised {theirs}")
+    if first:
+        problems += _unnamed(first, strikes)
+        problems += _no_later_save(run, strikes, success)
+    return problems
+
+
+def _failures(story: Story) -> Failures:
+    found: Failures = {}
+    begun = 0
+    for record in story:
+        if isinstance(record, SaveBegan):
+            begun = record.ordinal
+        elif isinstance(record, Raised) and record.during in _CALLS:
+            found[begun] = record
+    return found
+
+
+def _words(error: Raised) -> str:
+    return f"{error.type}: {error.message}"[:400]
+
+
+def _unnamed(failures: Failures, strikes: tuple[Strike, ...]) -> list[str]:
+    """Errors that do not say whose storage failed and why."""
+    text = "\n".join(error.message for error in failures.values())
+    problems: list[str] = []
+    for strike in strikes:
+        if strike.fault not in ("fail", "hang"):
+            continue
+        rank = strike.ranks[0]
+        if not re.search(rf"\brank {rank}\b", text):
+            problems.append(f"no error names rank {rank}, whose storage failed")
+        if strike.error is not None and not _says(text, strike.error):
+            problems.append(f"no error says {strike.error}, which the storage answered")
+    return problems
+
+
+def _says(text: str, name: str) -> bool:
+    number = getattr(errno, name)
+    return any(word in text for word in (name, os.strerror(number), f"Errno {number}"))
+
+
+def _no_later_save(
+    run: RunEvidence, strikes: tuple[Strike, ...], success: type[Record]
+) -> list[str]:
+    """Ranks of which no save succeeded after the last failure, although the fault was over.
+
+    In the background modes a failure is told by the next save, which may itself succeed: the wait
+    for it that comes back says so.
+    """
+    if any(strike.fault == "fail" and strike.times is None for strike in strikes):
+        return []
+    for rank, story in enumerate(run.stories):
+        succeeded = True
+        for record in story:
+            if isinstance(record, Raised) and record.during in _CALLS:
+                succeeded = False
+            elif isinstance(record, success):
+                succeeded = True
+        if not succeeded:
+            return [f"no save succeeded on rank {rank} after the last one that failed"]
+    return []

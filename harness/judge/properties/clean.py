@@ -29,7 +29,10 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     told: list[str] = []
     for number, run in enumerate(evidence.runs):
         told += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
+        stuck = _stuck_ranks(evidence, number)
         for rank, story in enumerate(run.stories):
+            if rank in stuck:
+                continue  # the kernel does not let go of a thread whose operation never returns
             for record in records(story, Finished):
                 told += [
                     f"run {number}, rank {rank}: thread {one} is left" for one in record.threads
@@ -39,3 +42,13 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         strange = sorted(name for name in names if not history.layout.owned(name))
         told += [f"{name} is left in the checkpoint directory" for name in strange]
     return PROMISE.verdict([Finding(detail=one) for one in told])
+
+
+def _stuck_ranks(evidence: Evidence, number: int) -> set[int]:
+    """The ranks of a run of which an operation was made to hang."""
+    return {
+        rank
+        for strike in evidence.plan.runs[number].strikes
+        if strike.fault == "hang"
+        for rank in strike.ranks
+    }

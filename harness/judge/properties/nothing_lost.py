@@ -1,8 +1,8 @@
 """`nothing_lost`: resume starts from the newest checkpoint that the job was told is durable.
 
 The promise: after a crash, resume starts from the newest checkpoint that the job had been told is
-durable, or a newer one. A durable checkpoint becomes visible at once (background), not at the next
-save.
+durable, or a newer one. What the job was told is true: the checkpoint is there when it is told. A
+durable checkpoint becomes visible at once (background), not at the next save.
 
 Evidence: what every rank was told in earlier runs (`save` came back in synchronous mode; in the
 background modes the saves begun before `wait` or `flush_pending_save` came back), and the step that
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
-from harness.evidence.record import Drained, SaveBegan, SaveReturned
+from harness.evidence.record import Drained, Raised, SaveBegan, SaveReturned
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, raised_while_loading, records, resumed_steps, tell_step
@@ -43,8 +43,9 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     """Compare each resume with what the job had been told, and look for late publications."""
     checkpoint = evidence.plan.checkpoint
     background = checkpoint is not None and checkpoint.async_mode != "disabled"
-    if len(evidence.runs) < 2 and not background:
-        return PROMISE.does_not_apply("one run in synchronous mode: nothing was resumed")
+    saves = any(records(story, SaveBegan) for run in evidence.runs for story in run.stories)
+    if len(evidence.runs) < 2 and not saves:
+        return PROMISE.does_not_apply("one run that never saved: nothing could be lost")
     findings: list[Finding] = []
     unknown: list[str] = []
     told: set[int] = set()
@@ -58,6 +59,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
             unknown += problem[1]
         if background:
             findings += _late(number, run)
+        findings += _untrue(number, run, history, background=background)
         told |= _told(run, background=background)
     if findings:
         # A start that raised gave the job nothing back; the word for that is another one.
@@ -137,9 +139,51 @@ def _drained(story: Story) -> set[int]:
     for record in story:
         if isinstance(record, SaveBegan):
             begun.add(record.step)
+        elif isinstance(record, Raised):
+            begun.clear()  # one of them failed, and the exception need not say which
         elif isinstance(record, Drained):
             durable |= begun
     return durable
+
+
+def _untrue(number: int, run: RunEvidence, history: History, *, background: bool) -> list[Finding]:
+    """Checkpoints that every rank was told are durable, and that were not there."""
+    claims: dict[int, list[int]] = {}
+    for story in run.stories:
+        for step, place in _claims(story, background=background):
+            claims.setdefault(step, []).append(place)
+    findings: list[Finding] = []
+    for step, places in claims.items():
+        if min(places) < 0:
+            continue  # no supervisor watched, so the instant is not known
+        state = history.at(number, max(places))
+        if len(places) < len(run.stories) or step in {one.step for one in state.whole().values()}:
+            continue
+        findings.append(
+            Finding(
+                detail=f"run {number}: every rank was told that step {step} is durable, and no "
+                "whole checkpoint of it was there",
+                operation=(number, max(places) - 1) if max(places) else None,
+            )
+        )
+    return findings
+
+
+def _claims(story: Story, *, background: bool) -> list[tuple[int, int]]:
+    """The steps that a rank was told are durable, and when; of several at once the last one."""
+    if not background:
+        return [(one.step, one.index) for one in records(story, SaveReturned)]
+    found: list[tuple[int, int]] = []
+    begun: int | None = None
+    for record in story:
+        if isinstance(record, SaveBegan):
+            begun = record.step
+        elif isinstance(record, Raised):
+            begun = None
+        elif isinstance(record, Drained) and begun is not None:
+            found.append((begun, record.index))
+            begun = None
+    return found
 
 
 def _late(number: int, run: RunEvidence) -> list[Finding]:

@@ -366,7 +366,7 @@ def resumed_run(freeze: FreezePlan | None = None) -> RunCase:
     run.stage(4)
     run.commit(4)
     run.point(4)
-    run.tell(SaveReturned(step=4, ordinal=1))
+    run.tell(SaveReturned(step=4, ordinal=1, index=len(run.operations)))
     run.train(5, 6)
     run.save(6, prune=2)
     run.finish(6)

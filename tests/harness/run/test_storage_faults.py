@@ -1,0 +1,135 @@
+"""Faults that hit one operation: errors, short writes, operations that are slow or never return."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.run.support import missing
+from tests.harness.run.jobs import strike, supervise
+from tests.harness.run.test_supervise import _begin_save
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+def _answers(directory: Path) -> list[str]:
+    return (directory / "answers").read_text().split()
+
+
+def _write_five(directory: Path, rank: int) -> None:
+    """Write into five files; note for each what the system answered."""
+    os.close(_begin_save(directory, rank))
+    answers = []
+    for number in range(5):
+        path = directory / "checkpoints" / f"f{number}"
+        try:
+            path.write_bytes(b"0123456789")
+            answers.append("ok")
+        except OSError as error:
+            answers.append(errno.errorcode[error.errno or 0])
+    (directory / "answers").write_text(" ".join(answers))
+
+
+@pytest.mark.parametrize(
+    ("times", "answers"),
+    [
+        (1, ["ok", "ENOSPC", "ok", "ok", "ok"]),
+        (2, ["ok", "ENOSPC", "ENOSPC", "ok", "ok"]),
+        (None, ["ok", "ENOSPC", "ENOSPC", "ENOSPC", "ENOSPC"]),
+    ],
+)
+def test_an_error_is_answered_once_several_times_or_from_then_on(
+    tmp_path: Path, times: int | None, answers: list[str]
+) -> None:
+    full = strike("fail", save=1, operation="open", nth=2).model_copy(
+        update={"error": "ENOSPC", "times": times}
+    )
+
+    trace, processes = supervise(_write_five, tmp_path, strikes=[full])
+
+    assert processes.exits == (0,)
+    assert _answers(tmp_path) == answers
+    assert [item.strike for item in trace.landed] == ["s"]
+    failed = [operation.error for operation in trace.operations if operation.error]
+    assert failed == [errno.ENOSPC] * answers.count("ENOSPC")
+
+
+def test_a_full_disk_still_deletes(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        os.close(_begin_save(directory, rank))
+        inside = directory / "checkpoints"
+        (inside / "old").write_bytes(b"x")
+        with pytest.raises(OSError, match="No space left"):
+            (inside / "new").write_bytes(b"x")
+        (inside / "old").rename(inside / "older")
+        (inside / "older").unlink()
+
+    full = strike("fail", save=1, path="new").model_copy(update={"error": "ENOSPC", "times": None})
+
+    _, processes = supervise(body, tmp_path, strikes=[full])
+
+    assert processes.exits == (0,)
+    assert os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_a_short_write_takes_half_and_says_so(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        os.close(_begin_save(directory, rank))
+        file = os.open(directory / "checkpoints" / "f", os.O_WRONLY | os.O_CREAT)
+        taken = [os.write(file, b"0123456789"), os.write(file, b"56789")]
+        (directory / "answers").write_text(" ".join(map(str, taken)))
+
+    supervise(body, tmp_path, strikes=[strike("short_write", save=1, operation="write")])
+
+    assert _answers(tmp_path) == ["5", "5"]
+    assert (tmp_path / "checkpoints" / "f").read_bytes() == b"0123456789"
+
+
+def test_a_slow_operation_holds_its_rank_and_no_other(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        os.close(_begin_save(directory, rank))
+        began = time.monotonic()
+        (directory / "checkpoints" / f"f{rank}").write_bytes(b"x")
+        (directory / f"took{rank}").write_text(str(time.monotonic() - began))
+
+    slow = strike("delay", ranks=(1,), save=1, operation="write").model_copy(
+        update={"seconds": 1.0}
+    )
+
+    supervise(body, tmp_path, ranks=2, strikes=[slow])
+
+    took = [float((tmp_path / f"took{rank}").read_text()) for rank in (0, 1)]
+    assert took[1] >= 1.0
+    assert took[0] < took[1]
+
+
+def test_an_operation_that_never_returns_is_ended_at_the_deadline(tmp_path: Path) -> None:
+    trace, processes = supervise(
+        _write_five,
+        tmp_path,
+        strikes=[strike("hang", save=1, path="f1")],
+        deadline_s=1.0,
+    )
+
+    assert processes.hung == (0,)
+    assert os.listdir(tmp_path / "checkpoints") == ["f0"]
+    assert len(trace.landed) == 1
+
+
+def test_a_stopped_rank_goes_on_when_its_time_is_over(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        began = time.monotonic()
+        _write_five(directory, rank)
+        (directory / "took").write_text(str(time.monotonic() - began))
+
+    pause = strike("stop", save=1, path="f1").model_copy(update={"seconds": 0.5})
+
+    _, processes = supervise(body, tmp_path, strikes=[pause])
+
+    assert processes.exits == (0,)
+    assert _answers(tmp_path) == ["ok"] * 5
+    assert float((tmp_path / "took").read_text()) >= 0.4
