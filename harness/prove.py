@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +58,17 @@ def prove(plan: Plan, source: Source, *, services: Services, workspace: Workspac
 
 def replay_command(failure: Path, implementation: Implementation) -> str:
     """What to type in the current directory to see the failure again."""
-    words = ["pytest", _from_here(failure)]
+    words = [_interpreter(), "-m", "pytest", _from_here(failure)]
     if implementation.name != Implementation().name:
         words += ["--implementation", implementation.name]
     if implementation.path is not None:
         words += ["--implementation-path", _from_here(Path(implementation.path))]
     return shlex.join(words)
+
+
+def _interpreter() -> str:
+    """The Python that runs here: a virtual environment need not be active."""
+    return _from_here(Path(sys.executable))
 
 
 def _from_here(path: Path) -> str:

@@ -52,6 +52,8 @@ class RunEvidence:
 
     operations: tuple[Operation, ...]
     landed: tuple[Landed, ...]
+    unseen: tuple[str, ...]
+    """What the supervisor noticed that may have changed files without being in the trace."""
     written: bytes
     stories: tuple[tuple[Record, ...], ...]
     processes: Processes

@@ -12,7 +12,9 @@ class Operation:
     `path` and `target` are relative to the checkpoint directory ("." is the directory itself);
     `target` is the new name of a rename, exchange or link, and the text of a symlink. `error` is
     an errno, 0 when the call succeeded. The bytes of a write begin at `data` in the run's
-    `written.bin`. `save` is the n-th call of `save` in this run to which the operation belongs.
+    `written.bin`. `opened` tells one open file from another, whatever its name has become; it is
+    None for a call by path. `save` is the n-th call of `save` in this run to which the operation
+    belongs.
     """
 
     index: int
@@ -25,6 +27,7 @@ class Operation:
     offset: int = 0
     size: int = 0
     data: int | None = None
+    opened: int | None = None
     creates: bool = False
     truncates: bool = False
     error: int = 0

@@ -45,6 +45,7 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
     operations: list[Operation] = []
     landed: list[Landed] = []
     places: list[list[int]] = [[] for _ in range(ranks)]
+    unseen: tuple[str, ...] = ()
     for line in (folder / "trace.jsonl").read_text(encoding="utf-8").splitlines():
         value = json.loads(line)
         match value["kind"]:
@@ -55,11 +56,14 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
                 landed.append(Landed(**{**item, "ranks": tuple(item["ranks"])}))
             case "records":
                 places = value["places"]
+            case "unseen":
+                unseen = tuple(value["texts"])
     stories = read_stories(folder, ranks)
     after = json.loads((folder / "after.json").read_text(encoding="utf-8"))
     return RunEvidence(
         operations=tuple(operations),
         landed=tuple(landed),
+        unseen=unseen,
         written=(folder / "written.bin").read_bytes(),
         stories=tuple(_placed(story, places[rank]) for rank, story in enumerate(stories)),
         processes=_read_processes(folder / "processes.json"),

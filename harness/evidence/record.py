@@ -31,6 +31,11 @@ def _as_json(value: object) -> object:
     return {item.name: getattr(value, item.name) for item in fields(value)}
 
 
+def keep_word(step: int) -> str:
+    """The extra value that the job gives to the save of a step, to see it again."""
+    return f"kept with step {step}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Base of all records."""
@@ -57,7 +62,10 @@ class Started(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed(Record):
-    """The decision at start and, after it, the state. `step` is None for a fresh start."""
+    """The decision at start and, after it, the state. `step` is None for a fresh start.
+
+    `kept` is a word that the job gave to the save as an extra value, which has to come back.
+    """
 
     kind: ClassVar[str] = "resumed"
     source: str | None
@@ -66,6 +74,7 @@ class Resumed(Record):
     epoch: int
     state: StateDigest
     frozen: tuple[str, ...]
+    kept: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +94,7 @@ class Stepped(Record):
     frozen: tuple[str, ...]
     trained: int
     state: StateDigest
+    tokens_seen: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

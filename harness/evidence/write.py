@@ -18,7 +18,7 @@ def write_trace(
     operations: Sequence[Operation],
     landed: Sequence[Landed],
     record_places: Sequence[Sequence[int]],
-    written: bytes,
+    unseen: Sequence[str],
 ) -> None:
     """Write the trace of one run. `record_places[rank]` has the place of each record."""
     lines: list[dict[str, object]] = [
@@ -26,8 +26,13 @@ def write_trace(
     ]
     lines += [{"kind": "landed", "landed": asdict(item)} for item in landed]
     lines.append({"kind": "records", "places": [list(places) for places in record_places]})
+    lines.append({"kind": "unseen", "texts": list(unseen)})
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     (folder / "trace.jsonl").write_text(text, encoding="utf-8")
+
+
+def write_bytes(folder: Path, written: bytes) -> None:
+    """Write the bytes of all writes of one run."""
     (folder / "written.bin").write_bytes(written)
 
 
@@ -53,7 +58,8 @@ def _walk(checkpoints: Path) -> list[tuple[str, Entry]]:
 
 def _entry(path: Path) -> Entry:
     if path.is_symlink():
-        return Entry(kind="symlink", detail=str(path.readlink()))
+        # Not Path.readlink, which tidies the text: "./step_2/" is another text than "step_2".
+        return Entry(kind="symlink", detail=os.readlink(path))  # noqa: PTH115
     if path.is_dir():
         return Entry(kind="directory", detail="")
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.evidence.record import SaveBegan, SaveReturned
+from harness.evidence.record import SaveBegan, SaveReturned, keep_word
 from harness.job.build import Rig
 from harness.job.implementation import Tools
 from harness.plan.model import RunPlan
@@ -26,6 +26,7 @@ class Progress:
     step: int = 0
     tokens_seen: int = 0
     epoch: int = 0
+    kept: str | None = None
     source: str | None = None
     """Name of the checkpoint that this run came from, None after a fresh start."""
 
@@ -124,6 +125,7 @@ class ManagedCheckpoints:
             step=step,
             tokens_seen=tokens_seen,
             epoch=extra.get("epoch", 0),
+            kept=extra.get("kept"),
             source=path.resolve().name,
         )
 
@@ -146,7 +148,7 @@ class ManagedCheckpoints:
     def save(self, progress: Progress) -> None:
         """One call of `save`, between two records."""
         self._saves += 1
-        extra: dict[str, Any] = {"epoch": progress.epoch}
+        extra: dict[str, Any] = {"epoch": progress.epoch, "kept": keep_word(progress.step)}
         meta = self._rules.meta(progress.step)
         if meta is not None:
             extra["vlm_freeze"] = meta

@@ -69,6 +69,7 @@ def _fork_rank(
     pid = os.fork()
     if pid:
         return pid
+    os.setpgid(0, 0)
     die_with_parent(leader)
     link.close()
     os.close(opener)

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import threading
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,10 +53,11 @@ def _work(directory: Path, run: int, rank: int, story: Story) -> None:
         meeting = f"file://{directory / f'run{run}' / 'store'}"
         dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world.size)
         place = find_place(world, rank, device)
-    train(plan, run, directory, place=place, story=story)
+    finished = train(plan, run, directory, place=place, story=story)
     with story.during("exit"):
         dist.destroy_process_group()
         _end_like_an_interpreter()
+    story.tell(replace(finished, threads=_other_threads()))
 
 
 def _refuse_early_import() -> None:
@@ -90,6 +92,12 @@ def _end_like_an_interpreter() -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def _other_threads() -> tuple[str, ...]:
+    """Names of the Python threads that are left when the interpreter has ended its own."""
+    main = threading.main_thread()
+    return tuple(sorted(thread.name for thread in threading.enumerate() if thread is not main))
 
 
 if __name__ == "__main__":

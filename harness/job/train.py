@@ -36,8 +36,8 @@ _LOADER_THREAD = "QueueFeederThread"
 _LOADER_GRACE_S = 1.0
 
 
-def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> None:
-    """Run one start of the job to its end."""
+def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> Finished:
+    """Run one start of the job to its end; what to say about it once the rank is done."""
     workload, settings = plan.workload, plan.runs[run]
     with story.during("build"):
         tools = Tools(plan.implementation)
@@ -62,8 +62,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
     if first_save and progress.source is None and checkpoints.is_due(0):
         checkpoints.save(progress)
     loop = Loop(rig, checkpoints, batches, progress)
-    reason = loop.run(settings.until_step)
-    loop.finish(reason)
+    return loop.finish(loop.run(settings.until_step))
 
 
 class Loop:
@@ -89,14 +88,14 @@ class Loop:
                 return "shutdown"
         return "until_step"
 
-    def finish(self, reason: str) -> None:
-        """Wait for what is being saved, and say what is still alive."""
+    def finish(self, reason: str) -> Finished:
+        """Wait for what is being saved."""
         self._checkpoints.drain()
         if reason == "shutdown":
             self._checkpoints.stop()
         self._batches.close()
-        threads = _other_threads()
-        self._rig.story.tell(Finished(step=self._progress.step, reason=reason, threads=threads))
+        _end_loader_threads()
+        return Finished(step=self._progress.step, reason=reason)
 
     def _change_freeze(self, step: int) -> None:
         if self._rig.rules.changes_at(step):
@@ -126,6 +125,7 @@ class Loop:
                 frozen=standing_still(rig.model),
                 trained=trained,
                 state=digest_state(rig.model, rig.optimizer),
+                tokens_seen=progress.tokens_seen,
             )
         )
 
@@ -154,6 +154,8 @@ def _corrupt(text: Bytes) -> None:
     rows, length = text.shape
     for row in range(rows):
         text[row, random.randrange(length)] = random.randrange(VOCABULARY)
+    # Normal draws come in pairs, of which a generator keeps the second: that is state, too.
+    text[0, 0] = int(abs(random.gauss(0.0, 40.0)) + abs(np.random.normal(0.0, 40.0))) % VOCABULARY
     columns = np.random.randint(length, size=rows)
     text[np.arange(rows), columns] = np.random.randint(VOCABULARY, size=rows)
 
@@ -167,14 +169,13 @@ def _tell_resumed(rig: Rig, progress: Progress) -> None:
             epoch=progress.epoch,
             state=digest_state(rig.model, rig.optimizer),
             frozen=standing_still(rig.model),
+            kept=progress.kept,
         )
     )
 
 
-def _other_threads() -> tuple[str, ...]:
-    """Names of the Python threads besides this one; those of the closed loader may still end."""
+def _end_loader_threads() -> None:
+    """The closed loader's threads may still be ending; they are no leftovers of a checkpointer."""
     for thread in threading.enumerate():
         if thread.name.startswith(_LOADER_THREAD):
             thread.join(_LOADER_GRACE_S)
-    main = threading.main_thread()
-    return tuple(sorted(thread.name for thread in threading.enumerate() if thread is not main))

@@ -13,7 +13,7 @@ from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Resumed, Stepped
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, records, steps, struck_ranks, was_struck
+from harness.judge.stories import Story, killed_ranks, may_end_early, records, steps
 from harness.judge.verdict import Verdict
 
 
@@ -37,6 +37,9 @@ def check(
 ) -> tuple[Guard, ...]:
     """All guards over one scenario."""
     gaps = ("the operations could not be replayed",) if history is None else history.gaps
+    if gaps:
+        unseen = [f"run {n}: {one}" for n, run in enumerate(evidence.runs) for one in run.unseen]
+        gaps = (*gaps, *unseen)
     idle = [] if any(one.applies for one in verdicts) else ["every property was left out"]
     return (
         _guard("strikes_landed", "Every planned strike has landed.", _missed(evidence)),
@@ -46,7 +49,7 @@ def check(
         _guard("ranks_accounted", "Every rank that lived ended by its own word.", _lost(evidence)),
         _guard(
             "undisturbed_runs_end",
-            "A run that no fault strikes ends in order on every rank.",
+            "A run that nothing kills ends in order on every rank, and early when it is told to.",
             _failed(evidence),
             Outcome.HARD_FAIL,
         ),
@@ -72,11 +75,21 @@ def _missed(evidence: Evidence) -> Iterator[str]:
             if strike.id not in landed:
                 point = strike.point.model_dump(exclude_defaults=True)
                 told = ", ".join(f"{name}: {value}" for name, value in point.items())
-                yield f"run {number}: {strike.fault} {strike.id} did not strike (at {told})"
+                before = _raised_first(run)
+                yield f"run {number}: {strike.id} did not strike (at {told}){before}"
     # A run that hung is the last one, and says so itself.
     hung = any(run.processes.hung for run in evidence.runs)
     if len(evidence.runs) < len(evidence.plan.runs) and not hung:
         yield f"{len(evidence.runs)} of {len(evidence.plan.runs)} runs took place"
+
+
+def _raised_first(run: RunEvidence) -> str:
+    """What a rank raised in a run in which a strike was missed, as the likely reason."""
+    for rank, story in enumerate(run.stories):
+        for one in records(story, Raised):
+            first_line = one.message.partition("\n")[0][:200]
+            return f"; rank {rank} had raised during {one.during}: {one.type}: {first_line}"
+    return ""
 
 
 def _idle(evidence: Evidence) -> Iterator[str]:
@@ -104,9 +117,9 @@ def _moved(story: Story) -> bool:
 def _lost(evidence: Evidence) -> Iterator[str]:
     """Ranks of struck runs that ended without a word, though nothing had hit them."""
     for number, run in enumerate(evidence.runs):
-        if not was_struck(evidence, number):
+        if not may_end_early(evidence, number):
             continue
-        excused = struck_ranks(evidence, number) | {*run.processes.stopped, *run.processes.hung}
+        excused = killed_ranks(evidence, number) | {*run.processes.stopped, *run.processes.hung}
         for rank, story in enumerate(run.stories):
             if rank not in excused and not records(story, Finished) and not records(story, Raised):
                 yield f"run {number}, rank {rank} ended without a word ({_exit(run, rank)})"
@@ -114,10 +127,11 @@ def _lost(evidence: Evidence) -> Iterator[str]:
 
 def _failed(evidence: Evidence) -> Iterator[str]:
     for number, run in enumerate(evidence.runs):
-        if was_struck(evidence, number):
+        if may_end_early(evidence, number):
             continue
+        goes_on = any(one.fault in ("fail", "hang") for one in evidence.plan.runs[number].strikes)
         for rank, story in enumerate(run.stories):
-            raised = records(story, Raised)
+            raised = () if goes_on else records(story, Raised)
             if raised:
                 one = raised[0]
                 first_line = one.message.partition("\n")[0][:200]
@@ -126,6 +140,20 @@ def _failed(evidence: Evidence) -> Iterator[str]:
                 continue
             elif not records(story, Finished) or _status(run, rank) != 0:
                 yield f"run {number}, rank {rank} did not end in order ({_exit(run, rank)})"
+            elif _ignored_sigterm(evidence, number, story):
+                yield f"run {number}, rank {rank} trained on to the end in spite of SIGTERM"
+
+
+def _ignored_sigterm(evidence: Evidence, number: int, story: Story) -> bool:
+    """Whether the run was asked to end before its last step, and did not."""
+    run = evidence.plan.runs[number]
+    early = [
+        strike.id
+        for strike in run.strikes
+        if strike.fault == "sigterm" and (strike.point.step or run.until_step) < run.until_step
+    ]
+    landed = any(one.strike in early for one in evidence.runs[number].landed)
+    return landed and any(one.reason != "shutdown" for one in records(story, Finished))
 
 
 def _status(run: RunEvidence, rank: int) -> int | None:

@@ -66,12 +66,12 @@ class History:
         """The live state before a run."""
         return self.ends[run - 1] if run else _NOTHING
 
-    def at(self, run: int, operations: int) -> State:
-        """The live state when that many operations of the run had been performed."""
-        state = self.starts(run)
+    def durable_at(self, run: int, operations: int) -> State:
+        """What a power cut would have left after that many operations of the run."""
+        state = _NOTHING
         for moment in self.moments:
-            if moment.run == run and moment.index < operations:
-                state = moment.live
+            if (moment.run, moment.index) < (run, operations):
+                state = moment.durable
         return state
 
 
@@ -169,7 +169,10 @@ class _Watch:
         if known is None or known.version != view.version(node):
             known = Found(
                 step=step,
-                defects=self._layout.defects(view, name, self._world),
+                defects=(
+                    *self._layout.defects(view, name, self._world),
+                    *(f"{path} has bytes that were not synced" for path in view.unsynced(name)),
+                ),
                 freeze=self._layout.freeze(view, name),
                 identity=node.number,
                 version=view.version(node),

@@ -52,9 +52,21 @@ def was_struck(evidence: Evidence, run: int) -> bool:
     return bool(evidence.plan.runs[run].strikes) or bool(evidence.runs[run].landed)
 
 
-def struck_ranks(evidence: Evidence, run: int) -> frozenset[int]:
-    """The ranks that a strike hit in the run."""
-    return frozenset(rank for landed in evidence.runs[run].landed for rank in landed.ranks)
+def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
+    """The ranks that were killed in the run; nobody expects a word from them."""
+    kills = {one.id for one in evidence.plan.runs[run].strikes if one.fault == "kill"}
+    landed = [one for one in evidence.runs[run].landed if one.strike in kills]
+    return frozenset(rank for one in landed for rank in one.ranks)
+
+
+def may_end_early(evidence: Evidence, run: int) -> bool:
+    """Whether a fault struck that a job need not come through: a kill, or a failing storage where
+    the training loop ends with the save."""
+    checkpoint = evidence.plan.checkpoint
+    goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
+    deadly = {"kill"} if goes_on else {"kill", "fail", "hang"}
+    planned = {one.id for one in evidence.plan.runs[run].strikes if one.fault in deadly}
+    return any(one.strike in planned for one in evidence.runs[run].landed)
 
 
 def ranks(numbers: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ survive in another order, and writes through shared memory maps.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from harness.evidence.evidence import Entry
@@ -86,7 +86,7 @@ class FileSystem:
         self.root = Directory(self._next_number())
         self.touched: set[Node] = set()
         """The nodes at or below which something changed since the set was last cleared."""
-        self._bound: dict[tuple[int, str], Node] = {}
+        self._bound: dict[tuple[int, str] | int, Node] = {}
         self._moves: list[_Move] = []
         self._do: dict[str, Callable[[Operation, bytes], None]] = {
             "open": self._open,
@@ -100,6 +100,7 @@ class FileSystem:
             "exchange": self._exchange,
             "symlink": self._symlink,
             "link": self._link,
+            "sync": self._sync_all,
         }
 
     def apply(self, operation: Operation, written: bytes) -> None:
@@ -165,8 +166,12 @@ class FileSystem:
 
     def _opened(self, operation: Operation) -> Node | None:
         """A descriptor stays with the file that was opened, whatever its name has become."""
-        bound = self._bound.get((operation.rank, operation.path))
-        return bound if bound is not None else self.find(operation.path)
+        if operation.opened is not None:
+            return self._bound.get(operation.opened)
+        found = self.find(operation.path)
+        if operation.kind == "fsync" and found is not None:
+            return found  # through a descriptor opened for reading, named when it was synced
+        return self._bound.get((operation.rank, operation.path), found)
 
     def _changed(self, node: Node) -> None:
         node.version += 1
@@ -195,6 +200,8 @@ class FileSystem:
         if node is None:
             return
         self._bound[operation.rank, operation.path] = node
+        if operation.opened is not None:
+            self._bound[operation.opened] = node
         if operation.truncates and isinstance(node, File) and node.content.data:
             self._own(node, keep=0)
 
@@ -232,6 +239,19 @@ class FileSystem:
             self._lasting(node)
         elif isinstance(node, Directory):
             self._sync_directory(node)
+
+    def _sync_all(self, _operation: Operation, _written: bytes) -> None:
+        self._sync_below(self.root)
+        self._moves.clear()
+
+    def _sync_below(self, directory: Directory) -> None:
+        self._sync_directory(directory)
+        for node in directory.entries.values():
+            if isinstance(node, Directory):
+                self._sync_below(node)
+            elif isinstance(node, File) and node.synced is not node.content:
+                node.synced = node.content
+                self._lasting(node)
 
     def _sync_directory(self, directory: Directory) -> None:
         if directory.synced != directory.entries:
@@ -321,7 +341,23 @@ class View:
 
     def version(self, node: Node) -> int:
         """It grows with every change of `node` that this view shows."""
-        return node.sync_version if self._synced_below else node.version
+        return node.sync_version + node.version if self._synced_below else node.version
+
+    def unsynced(self, name: str) -> tuple[str, ...]:
+        """Files below `name` whose bytes changed after they were last synced.
+
+        What a power cut leaves of them is not known: the old bytes, the new ones, or none.
+        """
+        if not self._synced_below:
+            return ()
+        return tuple(self._unsynced(self._find(name), ""))
+
+    def _unsynced(self, node: Node | None, path: str) -> Iterator[str]:
+        if isinstance(node, File) and node.content is not node.synced:
+            yield path
+        elif isinstance(node, Directory):
+            for name, inner in node.synced.items():
+                yield from self._unsynced(inner, f"{path}/{name}".lstrip("/"))
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
         """What lies at `path`; a symlink is not followed."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.evidence.evidence import Evidence, Processes
 from harness.evidence.read import read_evidence
-from harness.evidence.write import write_listing, write_processes, write_trace
+from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
 from harness.layout.plain import PlainLayout
 from harness.plan.make import reference_plan
 from harness.plan.model import Plan
@@ -81,7 +81,8 @@ def _run(plan: Plan, number: int, directory: Path, server: WarmServer) -> tuple[
     supervisor = Supervisor(link, watch)
     processes = supervisor.run()
     trace = supervisor.trace
-    write_trace(folder, trace.operations, trace.landed, trace.places, bytes(trace.written))
+    write_trace(folder, trace.operations, trace.landed, trace.places, trace.unseen)
+    write_bytes(folder, bytes(trace.written))
     write_listing(folder, directory / "checkpoints")
     write_processes(folder, processes)
     return len(trace.landed), processes

@@ -34,6 +34,9 @@ class Opened:
     own: int
     path: str
     record_of: int | None
+    serial: int
+    appends: bool
+    syncs: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,9 @@ class Request:
     """One call that the supervisor will carry out: what it is, and how.
 
     `perform` returns the call's result or raises OSError. `kind` is an operation's word, or
-    `record` for a rank's own notes, or `open_record` for opening them.
+    `record` for a rank's own notes, `open_record` for opening them, `duplicate` for a second
+    descriptor, `unseen` for one through which writes cannot be watched. `syncs` is a write that is
+    durable when it returns. The serial of a file that is being opened is known before it is open.
     """
 
     kind: str
@@ -63,6 +68,8 @@ class Request:
     creates: bool = False
     truncates: bool = False
     record_of: int | None = None
+    opened: int | None = None
+    syncs: bool = False
     leave_to_kernel: bool = False
     half: Callable[[], Request] | None = None
     """For a write: the same write of only the first half of its bytes."""
@@ -95,6 +102,7 @@ class Performer:
     records: dict[str, int]
     _table: dict[int, Opened] = field(default_factory=dict)
     _next: int = FIRST_DESCRIPTOR
+    _serials: int = 0
 
     def request(self, notification: Notification) -> Request | None:
         """What the call asks for, or None when it does not concern the watched directory.
@@ -154,9 +162,19 @@ class Performer:
         return self._open(path, relative or path, rank, flags, mode)
 
     def _open(self, path: str, name: str, rank: int | None, flags: int, mode: int) -> Request:
+        self._serials += 1
+        serial = self._serials
+
         def perform() -> Gift:
             own = os.open(path, flags | os.O_CLOEXEC, mode)
-            opened = Opened(own=own, path=name, record_of=rank)
+            opened = Opened(
+                own=own,
+                path=name,
+                record_of=rank,
+                serial=serial,
+                appends=bool(flags & os.O_APPEND),
+                syncs=bool(flags & os.O_DSYNC),
+            )
             return self._give(own, opened, close_on_exec=bool(flags & os.O_CLOEXEC))
 
         return Request(
@@ -166,6 +184,7 @@ class Performer:
             creates=bool(flags & os.O_CREAT) and not os.path.lexists(path),
             truncates=bool(flags & os.O_TRUNC),
             record_of=rank,
+            opened=serial,
         )
 
     def _openat(self, n: Notification) -> Request | None:
@@ -189,7 +208,9 @@ class Performer:
     def _write_request(self, opened: Opened, data: bytes, position: int | None) -> Request:
         own = opened.own
         offset = position
-        if offset is None:
+        if opened.appends:
+            offset = os.fstat(own).st_size  # also for pwrite: Linux appends whatever it says
+        elif offset is None:
             offset = os.lseek(own, 0, os.SEEK_CUR)
 
         def perform() -> int:
@@ -205,6 +226,8 @@ class Performer:
             data=data,
             size=len(data),
             record_of=opened.record_of,
+            opened=opened.serial,
+            syncs=opened.syncs,
             half=lambda: self._write_request(opened, data[: (len(data) + 1) // 2], position),
         )
 
@@ -249,7 +272,9 @@ class Performer:
             os.ftruncate(own, size)
             return 0
 
-        return Request(kind="truncate", path=opened.path, perform=perform, size=size)
+        return Request(
+            kind="truncate", path=opened.path, perform=perform, size=size, opened=opened.serial
+        )
 
     def _fallocate(self, n: Notification) -> Request | None:
         descriptor, mode, offset, length, *_ = n.arguments
@@ -265,7 +290,9 @@ class Performer:
             return 0
 
         size = max(offset + length, os.fstat(own).st_size)
-        return Request(kind="truncate", path=opened.path, perform=perform, size=size)
+        return Request(
+            kind="truncate", path=opened.path, perform=perform, size=size, opened=opened.serial
+        )
 
     def _fsync(self, n: Notification) -> Request | None:
         descriptor = _signed(n.arguments[0])
@@ -277,7 +304,7 @@ class Performer:
                 os.fsync(own)
                 return 0
 
-            return Request(kind="fsync", path=opened.path, perform=perform)
+            return Request(kind="fsync", path=opened.path, perform=perform, opened=opened.serial)
         path = os.readlink(f"/proc/{n.thread}/fd/{descriptor}")
         relative = self._relative(path)
         if relative is None:
@@ -295,6 +322,29 @@ class Performer:
             return self._give(own, found, close_on_exec=closing)
 
         return Request(kind="duplicate", path=opened.path, perform=perform)
+
+    def _duplicate_to(self, n: Notification) -> Request | None:
+        """dup2 and dup3: the number is the caller's choice, and a low one is not watched."""
+        opened = self._opened(n.arguments[0])
+        if opened is None:
+            return None
+        number = _signed(n.arguments[1])
+        if number >= FIRST_DESCRIPTOR:
+            self._table[number] = opened
+            return None
+        return Request(kind="unseen", path=opened.path, perform=int, leave_to_kernel=True)
+
+    def _sync(self, n: Notification) -> Request | None:
+        if n.call == "syncfs":
+            path = os.readlink(f"/proc/{n.thread}/fd/{_signed(n.arguments[0])}")
+            if self._relative(path) is None:
+                return None
+
+        def perform() -> int:
+            os.sync()
+            return 0
+
+        return Request(kind="sync", path=".", perform=perform)
 
     # Names.
 
@@ -428,6 +478,10 @@ _HANDLERS: dict[str, Callable[[Performer, Notification], Request | None]] = {
     "fsync": Performer._fsync,
     "fdatasync": Performer._fsync,
     "dup": Performer._duplicate,
+    "dup2": Performer._duplicate_to,
+    "dup3": Performer._duplicate_to,
+    "sync": Performer._sync,
+    "syncfs": Performer._sync,
     "fcntl": Performer._duplicate,
     "mkdir": Performer._mkdir,
     "mkdirat": Performer._mkdir,

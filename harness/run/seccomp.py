@@ -65,7 +65,7 @@ _X86_64 = Architecture(
         "unlink": 87, "symlink": 88, "openat": 257, "mkdirat": 258, "unlinkat": 263,
         "renameat": 264, "linkat": 265, "symlinkat": 266, "splice": 275, "sync_file_range": 277,
         "fallocate": 285, "dup3": 292, "pwritev": 296, "renameat2": 316, "copy_file_range": 326,
-        "pwritev2": 328, "io_uring_setup": 425, "openat2": 437,
+        "pwritev2": 328, "io_uring_setup": 425, "openat2": 437, "sync": 162, "syncfs": 306,
     },
 )  # fmt: skip
 _AARCH64 = Architecture(
@@ -77,14 +77,15 @@ _AARCH64 = Architecture(
         "openat": 56, "write": 64, "writev": 66, "pwrite64": 68, "pwritev": 70, "sendfile": 71,
         "splice": 76, "fsync": 82, "fdatasync": 83, "sync_file_range": 84, "mmap": 222,
         "renameat2": 276, "copy_file_range": 285, "pwritev2": 287, "io_uring_setup": 425,
-        "openat2": 437,
+        "openat2": 437, "sync": 81, "syncfs": 267,
     },
 )  # fmt: skip
 _ARCHITECTURES = {"x86_64": _X86_64, "aarch64": _AARCH64}
 
 _ALWAYS = (
-    "fsync", "fdatasync", "truncate", "rename", "mkdir", "rmdir", "creat", "link", "unlink",
-    "symlink", "mkdirat", "unlinkat", "renameat", "linkat", "symlinkat", "renameat2",
+    "fsync", "fdatasync", "sync", "syncfs", "truncate", "rename", "mkdir", "rmdir", "creat",
+    "link", "unlink", "symlink", "mkdirat", "unlinkat", "renameat", "linkat", "symlinkat",
+    "renameat2",
 )  # fmt: skip
 _REFUSED = ("io_uring_setup", "openat2")
 _DESCRIPTOR_ARGUMENT = {

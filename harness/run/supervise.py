@@ -15,7 +15,7 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.evidence.evidence import Processes
@@ -181,6 +181,10 @@ class Supervisor:
             # the kernel gives the honest answer in both cases.
             listener.proceed(notification)
             return
+        if request is not None and rank is None:
+            self.trace.unseen.append(
+                f"a process that belongs to no rank any more asked to {request.kind} {request.path}"
+            )
         if request is None or rank is None:
             listener.proceed(notification)
         elif rank in self._signals.killed:
@@ -190,6 +194,12 @@ class Supervisor:
             self._serve_record(listener, notification, request, rank)
         elif request.kind in ("open_record", "duplicate"):
             self._reply(listener, notification, _perform(request))
+        elif request.kind == "unseen":
+            self.trace.unseen.append(
+                f"rank {rank} gave {request.path} a low descriptor (dup2), as a shell or a "
+                "subprocess with redirected output does; writes through it are not seen"
+            )
+            listener.proceed(notification)
         else:
             self._serve_operation(listener, notification, request, rank)
 
@@ -202,11 +212,12 @@ class Supervisor:
         while process > 1:
             status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
             fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-            group, parent = int(fields["Tgid"]), int(fields["PPid"])
-            if group in self._rank_of_thread:
-                self._rank_of_thread[thread] = self._rank_of_thread[group]
-                return self._rank_of_thread[group]
-            process = parent
+            # A process whose parents are gone still has the process group of its rank.
+            for known in (int(fields["Tgid"]), int(fields["NSpgid"].split()[-1])):
+                if known in self._rank_of_thread:
+                    self._rank_of_thread[thread] = self._rank_of_thread[known]
+                    return self._rank_of_thread[known]
+            process = int(fields["PPid"])
         return None
 
     def _serve_operation(
@@ -260,6 +271,9 @@ class Supervisor:
         self, listener: Listener, call: _Call, request: Request, result: int | Gift
     ) -> None:
         self.trace.operation(request, call.occasion, thread=call.notification.thread, result=result)
+        if request.syncs and isinstance(result, int) and result >= 0:
+            done = replace(request, kind="fsync", data=b"", size=0, offset=0)
+            self.trace.operation(done, call.occasion, thread=call.notification.thread, result=0)
         for strike in call.after:
             self._strike(strike)
         if call.occasion.rank in self._signals.killed:

@@ -19,6 +19,7 @@ class Trace:
     operations: list[Operation] = field(default_factory=list)
     landed: list[Landed] = field(default_factory=list)
     written: bytearray = field(default_factory=bytearray)
+    unseen: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:
@@ -56,6 +57,7 @@ class Trace:
                 offset=request.offset,
                 size=size,
                 data=data,
+                opened=request.opened,
                 creates=request.creates,
                 truncates=request.truncates,
                 error=error,

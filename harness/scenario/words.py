@@ -13,6 +13,7 @@ OPERATIONS = (
     "exchange",
     "symlink",
     "link",
+    "sync",
 )
 """Kinds of operations. `open` is for writing; `read` is an open for reading, and is in a trace
 only where a strike asks for the phase `load`."""

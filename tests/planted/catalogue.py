@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planted:
-    """One defect. `source` is its number in the collection of real bugs, where it has one."""
+    """One defect. `source` is its number in the collection of real bugs, where it has one.
+
+    `violates` is empty where no property but a guard catches it: the run did not end in order.
+    """
 
     manager: str
     source: str
@@ -29,6 +32,15 @@ def _bug(manager: str, source: str, scenario: str, violates: str, outcome: str) 
         manager=manager, source=source, scenario=scenario, violates=violates, outcome=outcome
     )
 
+
+HONEST = (
+    "tests.harness.simple_manager:SimpleManager",
+    "tests.planted.honest:RenamesThenSyncs",
+    "tests.planted.honest:Appends",
+    "tests.planted.honest:SyncsEverything",
+    "tests.planted.honest:LinksWithADot",
+)
+"""Managers that must not be accused: the first of every scenario below, all of one."""
 
 PLANTED = (
     _bug("publishing:LatestBeforeData", "A01",
@@ -76,6 +88,20 @@ PLANTED = (
          "sync/killed-in-seal.yaml", "clean", "LEAK"),
     _bug("upkeep:LeavesAThread", "",
          "sync/killed-in-seal.yaml", "clean", "LEAK"),
+    _bug("telling:LosesTokens", "",
+         "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("telling:DropsExtra", "",
+         "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("telling:SkipsEverySecond", "",
+         "baseline/every-layout-and-mode.yaml::dp_shard2-disabled", "nothing_lost", "LOST_WORK"),
+    _bug("telling:NeverSyncsTheRoot", "L35",
+         "sync/killed-in-publish-after-latest.yaml", "nothing_lost", "LOST_WORK"),
+    _bug("telling:WritesAfterTheSync", "L35",
+         "sync/killed-in-publish-after-latest.yaml", "latest_durable", "HARD_FAIL"),
+    _bug("telling:RefusesToSaveAgain", "P04",
+         "signals/sigterm-on-a-save-step.yaml::disabled", "", "HARD_FAIL"),
+    _bug("telling:DiesOfTheSecondSave", "P03",
+         "signals/sigterm-on-a-save-step.yaml::disabled", "", "HARD_FAIL"),
     _bug("storage:SaysNothing", "N02",
          "storage/disk-stays-full.yaml::disabled", "nothing_lost", "LOST_WORK"),
     _bug("storage:NeverRecovers", "L15",

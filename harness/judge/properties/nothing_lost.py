@@ -156,13 +156,13 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
     for step, places in claims.items():
         if min(places) < 0:
             continue  # no supervisor watched, so the instant is not known
-        state = history.at(number, max(places))
-        if len(places) < len(run.stories) or step in {one.step for one in state.whole().values()}:
+        whole = history.durable_at(number, max(places)).whole().values()
+        if len(places) < len(run.stories) or any(one.step >= step for one in whole):
             continue
         findings.append(
             Finding(
-                detail=f"run {number}: every rank was told that step {step} is durable, and no "
-                "whole checkpoint of it was there",
+                detail=f"run {number}: every rank was told that step {step} is durable, and a "
+                "power cut would have left no whole checkpoint of it or of a later step",
                 operation=(number, max(places) - 1) if max(places) else None,
             )
         )

@@ -1,7 +1,8 @@
 """`resume_exact`: the resumed run equals the uninterrupted one bit for bit.
 
 The promise: the resumed run equals the uninterrupted one bit for bit: weights, optimizer moments,
-learning rate, loss, random draws of every rank (python, numpy, torch, each CUDA device).
+learning rate, loss, tokens seen, extra values, random draws of every rank (python, numpy, torch,
+each CUDA device).
 
 Evidence: the digests that each rank wrote down after its resume and after each step, against those
 of the uninterrupted run at the same step. A name that only one side has is a difference. The first
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.evidence.evidence import Evidence
-from harness.evidence.record import Resumed, StateDigest, Stepped
+from harness.evidence.record import Resumed, StateDigest, Stepped, keep_word
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, resumed, steps
@@ -79,7 +80,19 @@ def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Step
     if wanted is None:
         return f"{where}: the uninterrupted run has no such state"
     differences = _state_differences(decision.state, wanted)
+    if decision.step is not None:
+        differences += _values_differ(decision, expected[decision.step].tokens_seen)
     return f"{where}: {'; '.join(differences)}" if differences else None
+
+
+def _values_differ(decision: Resumed, tokens_seen: int) -> list[str]:
+    """Plain values that a load hands back to the loop."""
+    differences: list[str] = []
+    if decision.tokens_seen != tokens_seen:
+        differences.append(f"tokens_seen is {decision.tokens_seen}, not {tokens_seen}")
+    if decision.kept != keep_word(decision.step or 0):
+        differences.append(f"an extra value came back as {decision.kept!r}")
+    return differences
 
 
 def _step_differences(found: Stepped, wanted: Stepped) -> list[str]:

@@ -5,8 +5,8 @@ in-flight save and milestones are never deleted; an interrupted deletion is fini
 run; nothing else is left behind.
 
 Evidence: the replayed tree at every instant. From the first commit on there are never fewer whole
-checkpoints than `keep_last_n`, or than were ever committed; what `latest` names, the checkpoint
-committed last and the milestones of `dyn_ckpt_window` do not vanish. When the last run ended in
+checkpoints than `keep_last_n`, or than were ever committed; what `latest` names and the
+milestones of `dyn_ckpt_window` do not vanish. When the last run ended in
 order, the checkpoints of its lineage, milestones left out, are at most `keep_last_n`. A run with
 `load_step` starts a lineage: newer checkpoints from before it do not count. `keep_last_n` of zero
 or less keeps all.
@@ -58,19 +58,15 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
     """Checkpoints that are gone too early."""
     findings: list[Finding] = []
     committed: dict[str, int] = {}
-    newest: str | None = None
     before: Moment | None = None
     for moment in history.moments:
         whole = moment.live.whole()
         told: list[str] = []
         for name in [] if before is None else before.live.whole():
             if name not in whole:
-                reason = _needed(checkpoint, name, committed[name], newest, before)
+                reason = _needed(checkpoint, name, committed[name], before)
                 told += [f"{name} is gone, {reason}"] if reason else []
         for name, found in whole.items():
-            known = None if before is None else before.live.whole().get(name)
-            if known is None or known.identity != found.identity:
-                newest = name
             committed[name] = found.step
         least = _least(checkpoint, committed)
         counted = [name for name in whole if not is_milestone(checkpoint, committed[name])]
@@ -83,13 +79,9 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
     return findings
 
 
-def _needed(
-    checkpoint: Checkpoint, name: str, step: int, newest: str | None, before: Moment | None
-) -> str | None:
+def _needed(checkpoint: Checkpoint, name: str, step: int, before: Moment | None) -> str | None:
     if before is not None and before.live.latest.name == name:
         return "which `latest` named"
-    if name == newest:
-        return "which was committed last"
     return "which is a milestone" if is_milestone(checkpoint, step) else None
 
 

@@ -20,6 +20,7 @@ from harness.evidence.record import (
     SaveReturned,
     StateDigest,
     Stepped,
+    keep_word,
 )
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
@@ -99,6 +100,7 @@ def stepped(rank: int, step: int, freeze: FreezePlan | None = None) -> Stepped:
         frozen=tuple(name for name, frozen in effective(plan, step).items() if frozen),
         trained=3,
         state=digest(rank, step, plan),
+        tokens_seen=8 * step,
     )
 
 
@@ -108,8 +110,9 @@ def resumed(rank: int, step: int | None, freeze: FreezePlan | None = None) -> Re
     return Resumed(
         source=None if step is None else f"step_{step}",
         step=step,
-        tokens_seen=0,
+        tokens_seen=8 * (step or 0),
         epoch=0,
+        kept=None if step is None else keep_word(step),
         state=digest(rank, step or 0, plan),
         frozen=tuple(name for name, frozen in effective(plan, step or 0).items() if frozen),
     )
@@ -328,6 +331,7 @@ def _run(case: RunCase, files: FileSystem) -> RunEvidence:
     return RunEvidence(
         operations=tuple(case.operations),
         landed=tuple(case.landed),
+        unseen=(),
         written=written,
         stories=tuple(tuple(story) for story in case.stories),
         processes=Processes(

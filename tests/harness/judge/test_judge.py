@@ -43,7 +43,7 @@ def test_a_strike_that_did_not_land_is_invalid_and_named() -> None:
     judgement = judge(case.evidence())
     assert judgement.outcome is Outcome.INVALID
     assert judgement.guards[0].details == (
-        "run 0: kill run0.kill-1 did not strike (at rank: 0, save: 2, phase: flush)",
+        "run 0: run0.kill-1 did not strike (at rank: 0, save: 2, phase: flush)",
     )
 
 

@@ -42,7 +42,7 @@ def _fail_once() -> tuple[str, list[str]]:
     """Run a planted bug as a user would; the report, and the command that it offers."""
     told = _pytest(_SCENARIO, "--implementation", _BUG, "--implementation-path", ".")
     assert told.returncode == 1, told.stdout
-    command = re.search(r"^ +(pytest failures/.*)$", told.stdout, re.MULTILINE)
+    command = re.search(r"^ +(\S+ -m pytest failures/.*)$", told.stdout, re.MULTILINE)
     assert command is not None, told.stdout
     return told.stdout, shlex.split(command[1])
 
@@ -56,14 +56,15 @@ def test_a_failure_replays_the_same_way_ten_times_out_of_ten(
     services: Services, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     report, command = _fail_once()
-    failure = ROOT / command[1]
+    failure = ROOT / command[3]
     request.addfinalizer(lambda: _remove(failure))
     assert "SILENT_DIVERGENCE" in report
     assert "VIOLATED resume_exact" in report
     assert ">>> kill ranks 0, 1" in report
     assert "faults: [{kill: {rank: all}" in report
 
-    again = _pytest(*command[1:])
+    assert Path(command[0]).resolve() == Path(sys.executable).resolve()
+    again = _pytest(*command[3:])
     assert again.returncode == 1
     assert "SILENT_DIVERGENCE" in again.stdout
 
@@ -71,7 +72,7 @@ def test_a_failure_replays_the_same_way_ten_times_out_of_ten(
     assert not isinstance(found, ScenarioError)
     plan = make_plan(
         found.scenario,
-        source=command[1],
+        source=command[3],
         implementation=Implementation(name=_BUG, path=str(ROOT)),
     )
     outcomes = set()

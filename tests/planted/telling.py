@@ -1,0 +1,85 @@
+"""Managers that tell the job something that is not true, or end it when it should go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from tests.harness import simple_manager
+from tests.harness.simple_manager import ShutdownHandler as ShutdownHandler
+from tests.harness.simple_manager import SimpleManager
+from tests.harness.simple_manager import resolve_resume_path as resolve_resume_path
+
+
+class LosesTokens(SimpleManager):
+    """The count of tokens starts again at every resume."""
+
+    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
+        step, _, extra = super().load(*args, **kwargs)
+        return step, 0, extra
+
+
+class DropsExtra(SimpleManager):
+    """Of the extra values only those come back that the manager knows."""
+
+    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
+        step, tokens_seen, extra = super().load(*args, **kwargs)
+        return step, tokens_seen, {key: extra[key] for key in ("epoch",) if key in extra}
+
+
+class SkipsEverySecond(SimpleManager):
+    """Every second save returns without having done anything."""
+
+    _calls = 0
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self._calls += 1
+        if self._calls % 2:
+            super().save(*args, **kwargs)
+
+
+class NeverSyncsTheRoot(SimpleManager):
+    """The names in the checkpoint directory are never synced: a power cut takes all checkpoints."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        sync, root = simple_manager._sync, Path(args[0].dir)
+
+        def sync_others(path: Path) -> None:
+            if path != root:
+                sync(path)
+
+        simple_manager._sync = sync_others
+        super().__init__(*args, **kwargs)
+
+
+class WritesAfterTheSync(SimpleManager):
+    """L35: a file is written once more after it was synced."""
+
+    def _publish(self, staging: Path, step: int) -> None:
+        metadata = staging / "metadata.json"
+        metadata.write_bytes(metadata.read_bytes())
+        super()._publish(staging, step)
+
+
+class RefusesToSaveAgain(SimpleManager):
+    """P04: the emergency save finds its step there already, and raises."""
+
+    def save(self, step: int, *args: Any, **kwargs: Any) -> None:
+        if (self._dir / f"step_{step}").exists():
+            raise FileExistsError(f"step_{step}")
+        dist.barrier()
+        super().save(step, *args, **kwargs)
+
+
+class DiesOfTheSecondSave(SimpleManager):
+    """P03: saving over what is there ends the process with a bus error."""
+
+    def save(self, step: int, *args: Any, **kwargs: Any) -> None:
+        if (self._dir / f"step_{step}").exists():
+            os.kill(os.getpid(), signal.SIGBUS)
+        dist.barrier()
+        super().save(step, *args, **kwargs)
