@@ -13,7 +13,7 @@ from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
-from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe
+from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.model_state import Exclusion, assemble, mesh_signature
 from kempnerforge.checkpoint.prune import finish_off
@@ -101,7 +101,8 @@ class CheckpointManager:
         """
         earlier = self._settle()
         try:
-            self._collective.renew()
+            with naming(f"saving step {step} to {self._root}", step=step, path=str(self._root)):
+                self._collective.renew()
         except CheckpointError as error:
             raise earlier or error from None
         job = self._job(step, tokens_seen, scheduler, dataloader, extra)
@@ -180,10 +181,11 @@ class CheckpointManager:
                 every rank.
         """
         self.wait()
-        self._collective.renew()
         excluded = (*getattr(self._config, "exclude_from_loading", ()), *(exclude_keys or ()))
         exclude = Exclusion(tuple(excluded))
-        with Worker("checkpoint load") as worker:
+        place = str(path or self._root)
+        with naming(f"loading {place}", path=place), Worker("checkpoint load") as worker:
+            self._collective.renew()
             job = self._load_job(worker, path, exclude, vlm_freeze_expected)
             self._clean_up(worker)
             loaded = job.run()

@@ -30,6 +30,7 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     agreed_error,
     describe,
+    naming,
 )
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.rank_state import Arrangement
@@ -150,9 +151,14 @@ class SaveJob:
             CheckpointSaveError: Or another of the family; the same on every rank that lives.
         """
         try:
-            return self._run()
+            with naming(self._doing, step=self.request.step, path=str(self.root)):
+                return self._run()
         finally:
             self.worker.close()
+
+    @property
+    def _doing(self) -> str:
+        return f"saving step {self.request.step} to {self.root}"
 
     def _run(self) -> Published:
         wait_s = _WAIT_SHARE * self.timeout_s
@@ -184,8 +190,7 @@ class SaveJob:
         return reply
 
     def _refuse(self, failures: tuple[RankFailure, ...]) -> _Refusal:
-        doing = f"saving step {self.request.step} to {self.root}"
-        return _Refusal(doing=doing, failures=failures)
+        return _Refusal(doing=self._doing, failures=failures)
 
     def _same_for_all(self, reply: object) -> list[object]:
         return [reply] * self.collective.world_size
