@@ -15,6 +15,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointSaveError",
     "CorruptCheckpointError",
+    "DirectoryInUseError",
     "FreezeMismatchError",
     "NoUsableCheckpointError",
     "PeerLostError",
@@ -67,6 +68,10 @@ class CheckpointLoadError(CheckpointError):
     """A checkpoint could not be loaded."""
 
 
+class DirectoryInUseError(CheckpointSaveError):
+    """Another job writes to this checkpoint directory."""
+
+
 class PeerLostError(CheckpointError):
     """A rank died, hung or lost its connection before the ranks could agree."""
 
@@ -106,6 +111,7 @@ class RedistributionError(CheckpointLoadError):
 _FAMILY: dict[str, type[CheckpointError]] = {
     cls.__name__: cls
     for cls in (
+        DirectoryInUseError,
         PeerLostError,
         StorageTimeoutError,
         CheckpointNotFoundError,

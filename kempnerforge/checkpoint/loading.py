@@ -7,7 +7,7 @@ generators are restored last, after the last agreement.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from kempnerforge.checkpoint.errors import (
     agreed_error,
     describe,
 )
+from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.model_state import (
     Exclusion,
     RestoreTargets,
@@ -39,8 +40,7 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     require_redistributable,
 )
-from kempnerforge.checkpoint.shards import check_metadata, decode_metadata, read_shards
-from kempnerforge.checkpoint.state import decode_plain
+from kempnerforge.checkpoint.shards import check_metadata, read_shards
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import Worker
 
@@ -94,6 +94,7 @@ class LoadJob:
     stage: int | None
     request: LoadRequest
     timeout_s: float
+    access: WriteAccess = field(default_factory=Unlocked)
 
     def run(self) -> Loaded | None:
         """Load model and optimizer; hands over the train state without applying it.
@@ -108,6 +109,7 @@ class LoadJob:
             self.storage,
             worker=self.worker,
             timeout_s=wait_s,
+            access=self.access,
         )
         if choice is None:
             return None
@@ -155,7 +157,7 @@ class LoadJob:
         metadata = []
         for directory in directories:
             file = directory / layout.SHARD_METADATA
-            found = decode_metadata(self.storage.read(file), where=str(file))
+            found = self.request.search.trust.metadata(self.storage.read(file), where=str(file))
             check_metadata(directory, found)
             metadata.append(found)
         train_state = self._train_state(choice, now)
@@ -217,7 +219,7 @@ class LoadJob:
         return {**common, **{key: own[key] for key in wanted if key in own}}
 
     def _decode(self, path: Path) -> dict[str, Any]:
-        found = decode_plain(self.storage.read(path), where=str(path))
+        found = self.request.search.trust.values(self.storage.read(path), where=str(path))
         if not isinstance(found, dict):
             raise CorruptCheckpointError(f"{path}: holds no train state", path=str(path))
         return found
@@ -225,7 +227,8 @@ class LoadJob:
     def _restore(self, checked: _Checked) -> None:
         for position, directory in enumerate(checked.directories):
             targets = checked.targets.reads[position]
-            read_shards(directory, checked.metadata[position], targets)
+            values = self.request.search.trust.values
+            read_shards(directory, checked.metadata[position], targets, decode=values)
         checked.targets.apply()
 
 

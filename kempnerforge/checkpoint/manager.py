@@ -15,6 +15,7 @@ from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
+from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import Exclusion, assemble, mesh_signature
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import rank_part
@@ -24,6 +25,8 @@ from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, Stag
 from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.state import build_train_state, encode_plain, split_extra
 from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
+from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
 from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
 
@@ -68,10 +71,17 @@ class CheckpointManager:
         self._mode = AsyncCheckpointMode(config.async_mode)
         self._stager = make_stager(self._mode)
         self._storage = LocalStorage()
+        self._access = DirectoryAccess(self._root)
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
         self._dataloader_state: Any = None
         self._parent: str | None = None
+        self._last_load: LoadReport | None = None
+
+    @property
+    def last_load(self) -> LoadReport | None:
+        """What the last :meth:`load` that found a checkpoint loaded, and what it passed over."""
+        return self._last_load
 
     def save(
         self,
@@ -158,8 +168,9 @@ class CheckpointManager:
     ) -> tuple[int, int, dict[str, Any]]:
         """Load a checkpoint and restore all state. Collective.
 
-        All files are verified before anything changes. Without a path, a damaged checkpoint is
-        passed over for the newest that verifies; a path that was named is loaded or refused.
+        All files are verified before anything changes, as ``config.verify_on_load`` says. Without
+        a path, a damaged checkpoint is passed over for the newest that verifies, which the log and
+        :attr:`last_load` say; a path that was named is loaded or refused.
 
         Args:
             path: Checkpoint directory; None for ``config.load_path``, else ``latest``, else the
@@ -250,6 +261,7 @@ class CheckpointManager:
                 is_milestone=self._config.is_dynamic_milestone,
             ),
             timeout_s=self._timeout_s,
+            access=self._access,
         )
 
     def _stage_state(
@@ -283,7 +295,13 @@ class CheckpointManager:
 
     def _search(self, path: str | None) -> Search:
         explicit = path or getattr(self._config, "load_path", None)
-        return Search(root=self._root, explicit=Path(explicit) if explicit else None)
+        trusting = bool(getattr(self._config, "allow_unsafe_pickle", False))
+        return Search(
+            root=self._root,
+            explicit=Path(explicit) if explicit else None,
+            verify=VerifyPolicy(getattr(self._config, "verify_on_load", VerifyPolicy.full)),
+            trust=ANY_OBJECT if trusting else PLAIN_DATA,
+        )
 
     def _load_job(
         self,
@@ -306,6 +324,7 @@ class CheckpointManager:
                 ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
             ),
             timeout_s=self._timeout_s,
+            access=self._access,
         )
 
     def _clean_up(self, worker: Worker) -> None:
@@ -314,12 +333,17 @@ class CheckpointManager:
             return
         try:
             worker.run(
-                lambda: finish_off(self._root, self._storage),
+                self._finish_off,
                 timeout_s=0.5 * self._timeout_s,
                 doing=f"cleaning up in {self._root}",
             )
         except (CheckpointError, OSError) as error:
             logger.warning("leftovers in %s stay: %s", self._root, error)
+
+    def _finish_off(self) -> None:
+        with self._access.briefly() as mine:
+            if mine:
+                finish_off(self._root, self._storage)
 
     def _apply(self, loaded: Loaded, scheduler: Any, dataloader: Any, exclude: Exclusion) -> None:
         state = loaded.train_state
@@ -334,5 +358,11 @@ class CheckpointManager:
         self._parent = choice.manifest.save_id if choice.manifest else None
         if "rng" in state:
             set_rng_state(state["rng"])
+        self._last_load = LoadReport(
+            path=choice.path,
+            step=int(state["step"]),
+            passed_over=choice.passed_over,
+            verified=self._search(None).verify,
+        )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)

@@ -13,7 +13,7 @@ touch storage run in a :class:`Worker`, so a rank whose storage hangs still repo
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from kempnerforge.checkpoint.errors import (
     describe,
     naming,
 )
+from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.rank_state import Arrangement
 from kempnerforge.checkpoint.retention import RetentionPolicy
@@ -143,6 +144,7 @@ class SaveJob:
     staged: StagedState | RankFailure
     retention: RetentionPolicy
     timeout_s: float
+    access: WriteAccess = field(default_factory=Unlocked)
 
     def run(self) -> Published:
         """Save.
@@ -269,6 +271,7 @@ class SaveJob:
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
         self.storage.make_durable_directory(self.root)
+        self.access.require()
         prune.finish_off(self.root, self.storage)
         commit = self._commit(new_save_id(), stages)
         commit.open()
