@@ -33,6 +33,7 @@ from kempnerforge.checkpoint.model_state import (
     mesh_signature,
     plan_restore,
 )
+from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,
     Arrangement,
@@ -162,6 +163,7 @@ class LoadJob:
             metadata.append(found)
         train_state = self._train_state(choice, now)
         _require_step(choice, train_state)
+        own = self._own_optimizer_state(choice, now)
         stages = [directory.name for directory in directories]
         mine = layout.format_stage(self.stage or 0)
         targets = plan_restore(
@@ -171,6 +173,7 @@ class LoadJob:
             own=stages.index(mine) if mine in stages else 0,
             exclude=self.request.exclude,
         )
+        targets.own = own
         return _Checked(
             directories=directories,
             metadata=tuple(metadata),
@@ -217,6 +220,17 @@ class LoadJob:
             return common
         own = self._decode(choice.path / layout.format_rank_file(source))
         return {**common, **{key: own[key] for key in wanted if key in own}}
+
+    def _own_optimizer_state(self, choice: Choice, now: Arrangement) -> Mapping[str, Any]:
+        """Of the same rank in the same arrangement; else what stands for all ranks."""
+        exclude = self.request.exclude
+        if choice.manifest is None or exclude.covers("optimizer"):
+            return {}
+        same = now == Arrangement.from_json(choice.manifest.layout)
+        file = layout.format_rank_file(self.collective.rank if same else 0)
+        saved = self._decode(choice.path / file).get(OWN_KEY, {})
+        wanted = {key: saved[key] for key in saved if not exclude.covers(f"optimizer.{key}")}
+        return wanted if same else shared_remainder(wanted, path=str(choice.path))
 
     def _decode(self, path: Path) -> dict[str, Any]:
         found = self.request.search.trust.values(self.storage.read(path), where=str(path))

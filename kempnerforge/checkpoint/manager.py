@@ -16,7 +16,8 @@ from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
-from kempnerforge.checkpoint.model_state import Exclusion, assemble, mesh_signature
+from kempnerforge.checkpoint.model_state import Exclusion, assemble, capture_own, mesh_signature
+from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import rank_part
 from kempnerforge.checkpoint.retention import RetentionPolicy
@@ -283,7 +284,9 @@ class CheckpointManager:
             self._stager.finish()
             return StagedState(
                 shards=shards,
-                rank_state=encode_plain(rank_part(train_state), what="the state of this rank"),
+                rank_state=encode_plain(
+                    {**rank_part(train_state), **self._own_state()}, what="the state of this rank"
+                ),
                 train_state=encode_plain(train_state, what="the train state")
                 if self._collective.rank == 0
                 else b"",
@@ -292,6 +295,10 @@ class CheckpointManager:
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
             return describe(error, self._collective.rank)
+
+    def _own_state(self) -> dict[str, Any]:
+        own = capture_own(self._model, self._optimizer)
+        return {OWN_KEY: own} if own else {}
 
     def _search(self, path: str | None) -> Search:
         explicit = path or getattr(self._config, "load_path", None)
