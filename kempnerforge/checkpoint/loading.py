@@ -8,6 +8,7 @@ generators are restored last, after the last agreement.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ from kempnerforge.checkpoint.rank_state import (
     require_redistributable,
 )
 from kempnerforge.checkpoint.shards import check_metadata, read_shards
+from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import Worker
 
@@ -174,12 +176,31 @@ class LoadJob:
             exclude=self.request.exclude,
         )
         targets.own = own
+        if self.collective.rank == 0:
+            self._warn_of_unused(targets, metadata, train_state)
         return _Checked(
             directories=directories,
             metadata=tuple(metadata),
             targets=targets,
             train_state=train_state,
         )
+
+    def _warn_of_unused(
+        self, targets: RestoreTargets, metadata: Sequence[Metadata], state: Mapping[str, Any]
+    ) -> None:
+        saved = {key for part in metadata for key in part.state_dict_metadata}
+        exclude = self.request.exclude
+        unknown = exclude.without_effect({*saved, *RANK_KEYS, "scheduler", *state})
+        if unknown:
+            logger.warning("excluded from loading, but not in the checkpoint: %s", unknown)
+        # A stage holds a part of the model, so what it lacks is another stage's.
+        unexpected = () if self.stage is not None else targets.unexpected(exclude)
+        if unexpected:
+            logger.warning(
+                "%d values of the checkpoint are not in the model and are not loaded: %s",
+                len(unexpected),
+                ", ".join(unexpected[:5]),
+            )
 
     def _check_freeze(self, choice: Choice) -> None:
         saved = read_metadata(choice.path, self.storage).get("vlm_freeze")
@@ -241,8 +262,9 @@ class LoadJob:
     def _restore(self, checked: _Checked) -> None:
         for position, directory in enumerate(checked.directories):
             targets = checked.targets.reads[position]
-            values = self.request.search.trust.values
-            read_shards(directory, checked.metadata[position], targets, decode=values)
+            metadata, values = checked.metadata[position], self.request.search.trust.values
+            read = partial(read_shards, directory, metadata, targets, decode=values)
+            again_if_stale(read, directory)
         checked.targets.apply()
 
 

@@ -24,8 +24,9 @@ from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import stage_shards
+from kempnerforge.checkpoint.stale import RetryingStorage
 from kempnerforge.checkpoint.state import build_train_state, encode_plain, split_extra
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.storage import LocalStorage, Storage
 from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
 from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
@@ -71,7 +72,7 @@ class CheckpointManager:
         self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
         self._mode = AsyncCheckpointMode(config.async_mode)
         self._stager = make_stager(self._mode)
-        self._storage = LocalStorage()
+        self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None

@@ -48,6 +48,15 @@ class Exclusion:
         """Whether ``key``, such as ``optimizer.state``, is excluded."""
         return any(key == excluded or key.startswith(f"{excluded}.") for excluded in self.keys)
 
+    def without_effect(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Those of the excluded keys that cover none of ``keys``."""
+        present = tuple(keys)
+        return tuple(
+            excluded
+            for excluded in self.keys
+            if not any(Exclusion((excluded,)).covers(key) for key in present)
+        )
+
 
 def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """The state to save; tensors are the live ones. Changes nothing and draws nothing.
@@ -151,6 +160,12 @@ class RestoreTargets:
             self._apply_moments()
         if self.restores_groups:
             self._apply_groups()
+
+    def unexpected(self, exclude: Exclusion) -> tuple[str, ...]:
+        """Saved values of the model that this model does not have."""
+        mine = {_plain_name(name) for name in _model_state(self.model)}
+        others = (f"{_MODEL}{name}" for name in sorted(self.owners) if name not in mine)
+        return tuple(key for key in others if not exclude.covers(key))
 
     def _value(self, place: tuple[int, str]) -> Any:
         directory, key = place

@@ -14,6 +14,7 @@ touch storage run in a :class:`Worker`, so a rank whose storage hangs still repo
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from kempnerforge.checkpoint.shards import (
     merge_plans,
     write_shards,
 )
+from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import Worker
 
@@ -308,7 +310,8 @@ class SaveJob:
         assert isinstance(self.staged, StagedState)
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
-        shards = write_shards(staging / prefix, assignment.plan, self.staged.shards)
+        write = partial(write_shards, staging / prefix, assignment.plan, self.staged.shards)
+        shards = again_if_stale(write, staging / prefix)
         files = {prefix + name: record for name, record in shards.files.items()}
         rank_file = layout.format_rank_file(self.collective.rank)
         files[rank_file] = self.storage.write(staging / rank_file, self.staged.rank_state)
