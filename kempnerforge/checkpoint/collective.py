@@ -32,7 +32,6 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _get_default_store
 
 from kempnerforge.checkpoint.errors import PeerLostError, RankFailure, StorageTimeoutError
 from kempnerforge.checkpoint.meeting import Meeting
@@ -41,6 +40,9 @@ from kempnerforge.checkpoint.worker import Worker
 __all__ = ["Collective", "GlooCollective", "LocalCollective", "Votes", "make_collective"]
 
 logger = logging.getLogger(__name__)
+
+# The store that the job was started with has no public name, and its classes have no public types.
+_c10d: Any = dist.distributed_c10d
 
 # A vote or an answer of a small job fits into one message of this size; the rest of a longer one
 # follows in a second message.
@@ -129,7 +131,7 @@ class GlooCollective:
         self._closed: dict[int, str] = {}
         self._unfinished: list[tuple[Any, torch.Tensor]] = []
         self._retired: list[Any] = []
-        self._store: Any = _get_default_store()
+        self._store: Any = _c10d._get_default_store()
         self._name = _name_for(members)
         self._meeting = Meeting(
             self._store, name=self._name, rank=self.rank, world_size=self.world_size
@@ -218,7 +220,7 @@ class GlooCollective:
         self._round = 0
 
     def _group(self, name: str, deadline: float) -> Any:
-        store = dist.PrefixStore(f"kempnerforge/{self._name}/{name}", self._store)
+        store = _c10d.PrefixStore(f"kempnerforge/{self._name}/{name}", self._store)
         return dist.ProcessGroupGloo(store, self.rank, self.world_size, _remaining(deadline))
 
     def _note(self, peer: int, error: RuntimeError, deadline: float) -> None:

@@ -15,6 +15,10 @@ def _trained(optimizer: Optimizer) -> Any:
                 yield group, param
 
 
+def _local(tensor: Any) -> Any:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 class MuonLike(Optimizer):
     """Momentum for matrices; an inner Adam for the rest, in entries of its own."""
 
@@ -25,7 +29,7 @@ class MuonLike(Optimizer):
         self._all = [param for group in self.param_groups for param in group["params"]]
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group, param in _trained(self):
             if param.dim() == 2:
                 buffer = self.state[param].setdefault("momentum", torch.zeros_like(param))
@@ -56,7 +60,7 @@ class ScheduleFreeLike(Optimizer):
         super().__init__(params, {"lr": lr, "k": 0, "weight_sum": 0.0, "train_mode": True})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             group["weight_sum"] += group["lr"] ** 2
             group["k"] += 1
@@ -73,7 +77,7 @@ class LateMomentum(Optimizer):
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group, param in _trained(self):
             state = self.state[param]
             if "buffer" not in state:
@@ -93,11 +97,9 @@ class FactoredLocally(Optimizer):
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group, param in _trained(self):
-            grad, local = param.grad, param
-            if isinstance(param, DTensor):
-                grad, local = param.grad.to_local(), param.to_local()
+            grad, local = _local(param.grad), _local(param)
             state = self.state[param]
             rows = state.setdefault("rows", torch.zeros(grad.shape[:-1]))
             rows.mul_(0.9).add_(grad.pow(2).mean(-1) + 1e-8)
@@ -113,7 +115,7 @@ class Factored(Optimizer):
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group, param in _trained(self):
             if param.dim() < 2:
                 continue

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,14 +101,14 @@ def test_an_unknown_policy_is_refused_by_the_configuration(tmp_path: Path) -> No
 
 def test_the_caller_learns_what_was_passed_over(tmp_path: Path) -> None:
     job = Job(tmp_path, 0, seed=1)
-    assert job.manager.last_load is None
+    before: Any = job.manager.last_load
+    assert before is None
     job.save(1)
     job.save(2)
     root = tmp_path / "checkpoints"
     (root / "step_2" / "train_state.pt").unlink()
     job.load()
-    report = job.manager.last_load
-    assert report is not None
+    report: Any = job.manager.last_load
     (reason,) = report.passed_over
     assert report == LoadReport(
         path=root / "step_1", step=1, passed_over=(reason,), verified=VerifyPolicy.full
