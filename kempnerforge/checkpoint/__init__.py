@@ -7,6 +7,7 @@ from kempnerforge.checkpoint.errors import (
     CheckpointNotFoundError,
     CheckpointSaveError,
     CorruptCheckpointError,
+    DirectoryInUseError,
     FreezeMismatchError,
     NoUsableCheckpointError,
     PeerLostError,
@@ -22,6 +23,7 @@ from kempnerforge.checkpoint.state import (
     restore_train_state,
     set_rng_state,
 )
+from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 
 __all__ = [
     "AsyncCheckpointer",
@@ -31,13 +33,16 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointSaveError",
     "CorruptCheckpointError",
+    "DirectoryInUseError",
     "FreezeMismatchError",
+    "LoadReport",
     "NoUsableCheckpointError",
     "PeerLostError",
     "RedistributionError",
     "StateMismatchError",
     "StorageTimeoutError",
     "UnsafeCheckpointError",
+    "VerifyPolicy",
     "build_train_state",
     "get_rng_state",
     "restore_train_state",

@@ -8,12 +8,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import layout, manifest
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage, checksum_file
 
 __all__ = [
@@ -183,7 +185,7 @@ def verify_checksums(path: Path, expected: Iterable[tuple[str, FileRecord]]) -> 
     """
     for name, record in expected:
         try:
-            found = checksum_file(path / name)
+            found = again_if_stale(partial(checksum_file, path / name), path / name)
         except OSError as error:
             raise CorruptCheckpointError(f"{path / name}: {error}", path=str(path)) from error
         if found != record:

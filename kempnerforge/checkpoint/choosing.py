@@ -19,7 +19,6 @@ from kempnerforge.checkpoint.catalog import (
     inspect,
     plain_stages,
     read_catalog,
-    verify_checksums,
     verify_sizes,
 )
 from kempnerforge.checkpoint.collective import Collective, Votes
@@ -33,9 +32,12 @@ from kempnerforge.checkpoint.errors import (
     agreed_error,
     describe,
 )
+from kempnerforge.checkpoint.lock import WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
-from kempnerforge.checkpoint.shards import check_metadata, decode_metadata
+from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
+from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
 from kempnerforge.checkpoint.worker import Worker
 
 __all__ = ["Choice", "Search", "cheap_choice", "choose", "verify_entry"]
@@ -61,11 +63,13 @@ class Choice:
 class Search:
     """Where to look.
 
-    Exactly one of the two has effect: an explicit path wins.
+    Exactly one of root and explicit path has effect: the latter wins.
     """
 
     root: Path
     explicit: Path | None = None
+    verify: VerifyPolicy = VerifyPolicy.full
+    trust: Trust = PLAIN_DATA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,13 @@ class _Refusal:
 
 
 def choose(
-    search: Search, collective: Collective, storage: Storage, *, worker: Worker, timeout_s: float
+    search: Search,
+    collective: Collective,
+    storage: Storage,
+    *,
+    worker: Worker,
+    timeout_s: float,
+    access: WriteAccess,
 ) -> Choice | None:
     """Find the checkpoint to load. Collective; the same result or error on every rank.
 
@@ -92,7 +102,7 @@ def choose(
         NoUsableCheckpointError: There are checkpoints, none of them verifies.
         CheckpointError: The explicit path is broken, or a rank is lost.
     """
-    root = _Root(search, storage) if collective.rank == 0 else None
+    root = _Root(search, storage, access) if collective.rank == 0 else None
     verdict: RankFailure | None = None
     while True:
         votes = collective.collect(verdict, timeout_s=timeout_s)
@@ -116,13 +126,18 @@ def choose(
 def _verify_share(task: _Verify, rank: int, worker: Worker, timeout_s: float) -> RankFailure | None:
     try:
         worker.run(
-            lambda: verify_checksums(task.choice.path, task.files),
+            lambda: _verify_files(task),
             timeout_s=_WORK_SHARE * timeout_s,
             doing=f"verifying {task.choice.path}",
         )
     except CheckpointError as error:
         return describe(error, rank)
     return None
+
+
+def _verify_files(task: _Verify) -> None:
+    if task.choice.manifest is not None:
+        verify_files(task.choice.path, task.choice.manifest, task.files)
 
 
 def _decide(
@@ -144,8 +159,9 @@ def _decide(
 class _Root:
     """Rank 0's walk through the candidates."""
 
-    def __init__(self, search: Search, storage: Storage) -> None:
+    def __init__(self, search: Search, storage: Storage, access: WriteAccess) -> None:
         self.search = search
+        self._access = access
         self._storage = storage
         self._passed_over: list[str] = []
         self._candidates: Iterator[Entry] | None = None
@@ -188,15 +204,18 @@ class _Root:
         explicit = self.search.explicit
         if explicit is not None:
             return (find_explicit(explicit, self._storage),)
-        prune.recover(self.search.root, self._storage)
+        with self._access.briefly() as mine:
+            if mine:
+                prune.recover(self.search.root, self._storage)
         return candidates(read_catalog(self.search.root, self._storage), self._storage)
 
     def _examine(self, entry: Entry) -> tuple[Choice, list[tuple[str, FileRecord]]]:
-        verify_entry(entry, self._storage)
+        verify_entry(entry, self._storage, verify=self.search.verify, trust=self.search.trust)
         choice = Choice(
             path=entry.path, manifest=entry.manifest, passed_over=tuple(self._passed_over)
         )
-        files = [] if entry.manifest is None else sorted(entry.manifest.files.items())
+        reads = entry.manifest is not None and self.search.verify is VerifyPolicy.full
+        files = sorted(entry.manifest.files.items()) if reads and entry.manifest else []
         return choice, files
 
     def _require_clean_start(self) -> None:
@@ -250,7 +269,13 @@ def find_explicit(path: Path, storage: Storage) -> Entry:
     return entry
 
 
-def verify_entry(entry: Entry, storage: Storage) -> None:
+def verify_entry(
+    entry: Entry,
+    storage: Storage,
+    *,
+    verify: VerifyPolicy = VerifyPolicy.full,
+    trust: Trust = PLAIN_DATA,
+) -> None:
     """Check all that can be checked without reading shards.
 
     Raises:
@@ -260,12 +285,13 @@ def verify_entry(entry: Entry, storage: Storage) -> None:
     if entry.state is State.torn:
         raise CorruptCheckpointError(f"incomplete: {entry.problem}", path=str(entry.path))
     if entry.manifest is not None:
-        verify_sizes(entry.path, entry.manifest, storage)
+        if verify is not VerifyPolicy.off:
+            verify_sizes(entry.path, entry.manifest, storage)
         return
     for stage in plain_stages(entry.path, storage) or (None,):
         folder = entry.path if stage is None else entry.path / layout.format_stage(stage)
         file = folder / layout.SHARD_METADATA
-        check_metadata(folder, decode_metadata(storage.read(file), where=str(file)))
+        check_metadata(folder, trust.metadata(storage.read(file), where=str(file)))
 
 
 def cheap_choice(search: Search, storage: Storage) -> Path | None:
@@ -276,7 +302,7 @@ def cheap_choice(search: Search, storage: Storage) -> Path | None:
         entries = candidates(read_catalog(search.root, storage), storage)
     for entry in entries:
         try:
-            verify_entry(entry, storage)
+            verify_entry(entry, storage, trust=search.trust)
         except (CheckpointError, OSError) as error:
             logger.debug("%s is not usable: %s", entry.path, error)
             continue

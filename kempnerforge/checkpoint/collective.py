@@ -3,8 +3,15 @@
 One round is ``collect`` followed by ``answer``. Rank 0 learns of every rank either its vote or that
 it is lost, and which rank that is; every rank that lives gets rank 0's answer, or learns that rank
 0 is lost. Votes and answers travel on two gloo groups of their own: waiting in vain for a vote
-makes gloo close all connections of that group, and the answers must still get through. Training's
-groups are never used. Replies are pickled, which is safe between the ranks of one job.
+makes gloo close all connections of that group, and the answers must still get through. The groups
+are made beside torch.distributed's registry: training's groups are never used, a failure to make
+one does not put later groups of training out of step, and destroying training's groups does not
+take them from a save under way. Replies are pickled, which is safe between ranks of one job.
+
+Every wait ends. A rank that died has closed its connections, so whatever waits for it fails at
+once, now and at every later round. A wait that ran out of time makes the groups useless; all ranks
+then meet for new ones at their next round (:mod:`meeting`), unless a rank is known to be dead,
+which raises at once, as does a job's store that died with the rank that served it.
 
 Cost: two messages a rank and round, all at rank 0. That is linear in the number of ranks and was
 chosen because rank 0 needs every rank's list of files anyway.
@@ -12,10 +19,13 @@ chosen because rank 0 needs every rank's list of files anyway.
 Not covered: a rank that lies, and a network that delivers to some ranks only for ever.
 """
 
+import hashlib
 import logging
 import pickle
+import re
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -23,17 +33,31 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from kempnerforge.checkpoint.errors import PeerLostError, RankFailure
+from kempnerforge.checkpoint.errors import PeerLostError, RankFailure, StorageTimeoutError
+from kempnerforge.checkpoint.meeting import Meeting
+from kempnerforge.checkpoint.worker import Worker
 
 __all__ = ["Collective", "GlooCollective", "LocalCollective", "Votes", "make_collective"]
 
 logger = logging.getLogger(__name__)
+
+# The store that the job was started with has no public name, and its classes have no public types.
+_c10d: Any = dist.distributed_c10d
 
 # A vote or an answer of a small job fits into one message of this size; the rest of a longer one
 # follows in a second message.
 _HEAD_BYTES = 4096
 _LENGTH_BYTES = 8
 _SHORTEST_WAIT_S = 0.001
+# Gloo counts whole milliseconds, so its waits end a little before the deadline that they are for.
+_ROUNDING_S = 0.01
+# The store itself has no deadline for most calls; this much beyond ours it is given up on.
+_STORE_SLACK_S = 1.0
+
+_ADDRESS = re.compile(r" \[[0-9a-f.:]+\]:[0-9]+")
+
+# Collectives made so far by their ranks; it numbers them alike on every rank.
+_made: Counter[str] = Counter()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +79,8 @@ class Collective(Protocol):
         """Be ready for another round, after an earlier one was given up too. Collective.
 
         Raises:
-            PeerLostError: Rank 0 is dead, so there will never be another round.
+            PeerLostError: A rank is dead, so there will never be another round; or one did not
+                come within the deadline.
         """
 
     def collect(self, value: object, *, timeout_s: float) -> Votes | None:
@@ -100,25 +125,28 @@ class GlooCollective:
         members = tuple(range(dist.get_world_size())) if ranks is None else tuple(ranks)
         self.rank = members.index(dist.get_rank())
         self.world_size = len(members)
-        self._members = None if ranks is None else members
         self._timeout_s = timeout_s
         self._round = 0
         self._given_up = False
-        self._root_is_dead: str | None = None
+        self._closed: dict[int, str] = {}
         self._unfinished: list[tuple[Any, torch.Tensor]] = []
-        self._open()
+        self._retired: list[Any] = []
+        self._store: Any = _c10d._get_default_store()
+        self._name = _name_for(members)
+        self._meeting = Meeting(
+            self._store, name=self._name, rank=self.rank, world_size=self.world_size
+        )
+        self._votes: Any = None
+        self._answers: Any = None
+        self._bounded(self._open)
 
     def renew(self) -> None:
-        if self._root_is_dead is not None:
-            # New groups would wait for it until their deadline.
-            raise PeerLostError(f"rank 0 is lost: {self._root_is_dead}")
-        if self._given_up:
-            self._open()
+        self._bounded(self._renew)
 
     def close(self) -> None:
-        """Give the groups back. Collective; no round may follow."""
-        for group in (self._votes, self._answers):
-            dist.destroy_process_group(group)
+        """Give the groups back; no round may follow."""
+        self._votes = self._answers = None
+        self._retired = []
 
     def collect(self, value: object, *, timeout_s: float) -> Votes | None:
         self._round += 1
@@ -129,6 +157,7 @@ class GlooCollective:
             except RuntimeError as error:
                 # Whether rank 0 is lost or has given up waiting shows when it answers, or not.
                 logger.warning("rank %d could not hand in its vote: %s", self.rank, error)
+                self._note(0, error, deadline)
             return None
         return self._collect_at_root(value, deadline)
 
@@ -138,48 +167,91 @@ class GlooCollective:
             self._answer_from_root(replies, deadline)
             return replies[0]
         try:
-            reply, self._given_up = self._receive(self._answers, 0, deadline)
+            return self._receive(self._answers, 0, deadline)
         except RuntimeError as error:
-            self._given_up = True
-            if time.monotonic() < deadline:
-                self._root_is_dead = _first_line(error)
-                raise PeerLostError(f"rank 0 is lost: {self._root_is_dead}") from error
+            self._note(0, error, deadline)
+            if not _ran_out(deadline):
+                raise _root_lost(_first_line(error)) from error
             raise PeerLostError(
                 f"rank 0 is lost or hung: no answer within {timeout_s:.1f} s ({_first_line(error)})"
             ) from error
-        return reply
+
+    def _bounded(self, call: Callable[[], None]) -> None:
+        """Run a call that uses the store, which may hang with the machine that serves it."""
+        try:
+            with Worker("meeting of the ranks") as worker:
+                worker.run(
+                    call,
+                    timeout_s=self._timeout_s + _STORE_SLACK_S,
+                    doing="meeting the other ranks",
+                )
+        except StorageTimeoutError as error:
+            raise PeerLostError(f"the store of the job does not answer: {error}") from error
+        except RuntimeError as error:
+            if isinstance(error, PeerLostError):
+                raise
+            raise PeerLostError(
+                f"the other ranks cannot be reached; the rank that serves the job's store may be "
+                f"dead ({_first_line(error)})"
+            ) from error
+
+    def _renew(self) -> None:
+        self._meeting.begin_attempt()
+        self._meeting.require_living()
+        if self._meeting.abandoned:
+            self._meeting.declare_dead(self._closed)
+            self._open()
+        elif self.rank != 0 and 0 in self._closed:
+            raise _root_lost(self._closed[0])
 
     def _open(self) -> None:
-        timeout = timedelta(seconds=self._timeout_s)
-        self._votes: Any = self._new_group(timeout)
-        self._answers: Any = self._new_group(timeout)
-        self._given_up = False
+        deadline = time.monotonic() + self._timeout_s
+        generation = self._meeting.gather(timeout_s=self._timeout_s)
+        if self._votes is not None:
+            # Kept: a peer that hangs still takes the answer that waits for it there.
+            self._retired += [self._votes, self._answers]
+        try:
+            self._votes = self._group(f"{generation}/votes", deadline)
+            self._answers = self._group(f"{generation}/answers", deadline)
+        except RuntimeError:
+            self._meeting.abandon()
+            raise
+        self._closed = {}
+        self._round = 0
 
-    def _new_group(self, timeout: timedelta) -> Any:
-        if self._members is None:
-            return dist.new_group(backend="gloo", timeout=timeout)
-        return dist.new_group(
-            list(self._members), backend="gloo", timeout=timeout, use_local_synchronization=True
-        )
+    def _group(self, name: str, deadline: float) -> Any:
+        store = _c10d.PrefixStore(f"kempnerforge/{self._name}/{name}", self._store)
+        return dist.ProcessGroupGloo(store, self.rank, self.world_size, _remaining(deadline))
+
+    def _note(self, peer: int, error: RuntimeError, deadline: float) -> None:
+        """Remember what a failed wait for ``peer`` means: it closed, or these groups are done."""
+        if not _ran_out(deadline):
+            self._closed[peer] = _first_line(error)
+            return
+        try:
+            self._meeting.abandon()
+        except RuntimeError as lost:
+            logger.warning("the store of the job does not answer: %s", _first_line(lost))
 
     def _collect_at_root(self, own: object, deadline: float) -> Votes:
         heads = {peer: self._post_receive(self._votes, peer) for peer in self._peers()}
+        self._given_up = False
         values: list[Any] = [own] + [None] * (self.world_size - 1)
         lost: list[RankFailure] = []
         for peer, (work, head) in heads.items():
             try:
                 values[peer] = self._finish_receive(self._votes, peer, work, head, deadline)
             except RuntimeError as error:
-                self._given_up |= time.monotonic() >= deadline
+                self._note(peer, error, deadline)
+                self._given_up |= _ran_out(deadline)
                 lost.append(_lost(peer, error))
         return Votes(values=tuple(values), lost=tuple(lost))
 
     def _answer_from_root(self, replies: Sequence[object], deadline: float) -> None:
         sends = []
         for peer in self._peers():
-            payload = (replies[peer], self._given_up)
             try:
-                sends.append((peer, self._post_send(self._answers, peer, payload)))
+                sends.append((peer, self._post_send(self._answers, peer, replies[peer])))
             except RuntimeError as error:
                 logger.warning("rank %d cannot be answered: %s", peer, _first_line(error))
         for peer, works in sends:
@@ -197,7 +269,7 @@ class GlooCollective:
                 work.wait(_remaining(deadline))
             except RuntimeError as error:
                 logger.warning("rank %d did not take its answer: %s", peer, _first_line(error))
-                self._given_up |= time.monotonic() >= deadline
+                self._note(peer, error, deadline)
 
     def _peers(self) -> range:
         return range(1, self.world_size)
@@ -265,12 +337,28 @@ def make_collective(*, timeout_s: float) -> Collective:
     return LocalCollective()
 
 
+def _name_for(members: Sequence[int]) -> str:
+    ranks = hashlib.sha256(repr(members).encode()).hexdigest()[:12]
+    _made[ranks] += 1
+    return f"{ranks}-{_made[ranks]}"
+
+
 def _as_tensor(data: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
+def _ran_out(deadline: float) -> bool:
+    """Whether a wait that failed just now may have failed for lack of time."""
+    return time.monotonic() >= deadline - _ROUNDING_S
+
+
 def _remaining(deadline: float) -> timedelta:
     return timedelta(seconds=max(_SHORTEST_WAIT_S, deadline - time.monotonic()))
+
+
+def _root_lost(reason: str) -> PeerLostError:
+    failure = RankFailure(rank=0, kind=PeerLostError.__name__, message=reason)
+    return PeerLostError(f"rank 0 is lost: {reason}", failures=(failure,))
 
 
 def _lost(peer: int, error: RuntimeError) -> RankFailure:
@@ -282,5 +370,6 @@ def _lost(peer: int, error: RuntimeError) -> RankFailure:
 
 
 def _first_line(error: RuntimeError) -> str:
-    """Gloo's message without the source position that it begins with."""
-    return str(error).split("] ", 1)[-1].split(". This is", 1)[0].splitlines()[0]
+    """Gloo's message without source position and address, so that it reads alike on all ranks."""
+    line = str(error).split("] ", 1)[-1].split(". This is", 1)[0].splitlines()[0]
+    return _ADDRESS.sub("", line)

@@ -17,7 +17,8 @@ one is renamed to ``.replaced-step_N-<id>`` first; a crash before the second ren
 without a ``step_N``, and the next start renames it back (:func:`prune.recover`). For that instant
 ``latest`` dangles if it named this step.
 
-Out of scope: file systems that reorder fsynced operations, and another job on the same directory.
+Out of scope: file systems that reorder fsynced operations. Another job on the same directory is
+kept out by :mod:`lock`.
 """
 
 import json

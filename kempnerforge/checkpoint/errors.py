@@ -5,6 +5,8 @@ the same type and the same message; on the rank where it arose, ``__cause__`` is
 exception. ``failures`` says which rank failed and why.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointSaveError",
     "CorruptCheckpointError",
+    "DirectoryInUseError",
     "FreezeMismatchError",
     "NoUsableCheckpointError",
     "PeerLostError",
@@ -23,6 +26,7 @@ __all__ = [
     "UnsafeCheckpointError",
     "agreed_error",
     "describe",
+    "naming",
 ]
 
 
@@ -64,6 +68,10 @@ class CheckpointLoadError(CheckpointError):
     """A checkpoint could not be loaded."""
 
 
+class DirectoryInUseError(CheckpointSaveError):
+    """Another job writes to this checkpoint directory."""
+
+
 class PeerLostError(CheckpointError):
     """A rank died, hung or lost its connection before the ranks could agree."""
 
@@ -103,6 +111,7 @@ class RedistributionError(CheckpointLoadError):
 _FAMILY: dict[str, type[CheckpointError]] = {
     cls.__name__: cls
     for cls in (
+        DirectoryInUseError,
         PeerLostError,
         StorageTimeoutError,
         CheckpointNotFoundError,
@@ -119,6 +128,22 @@ _FAMILY: dict[str, type[CheckpointError]] = {
 def describe(error: BaseException, rank: int) -> RankFailure:
     """The failure that ``error`` stands for on ``rank``."""
     return RankFailure(rank=rank, kind=type(error).__name__, message=str(error) or repr(error))
+
+
+@contextmanager
+def naming(doing: str, *, path: str, step: int | None = None) -> Generator[None, None, None]:
+    """Add to a :class:`PeerLostError` what was being done when agreement ended.
+
+    Raises:
+        PeerLostError: With ``doing``, ``step`` and ``path``, unless it has a path already.
+    """
+    try:
+        yield
+    except PeerLostError as error:
+        if error.path is not None:
+            raise
+        message = f"{doing} failed: {error}"
+        raise PeerLostError(message, step=step, path=path, failures=error.failures) from error
 
 
 def agreed_error(

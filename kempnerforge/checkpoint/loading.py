@@ -7,7 +7,8 @@ generators are restored last, after the last agreement.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,12 +27,14 @@ from kempnerforge.checkpoint.errors import (
     agreed_error,
     describe,
 )
+from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.model_state import (
     Exclusion,
     RestoreTargets,
     mesh_signature,
     plan_restore,
 )
+from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,
     Arrangement,
@@ -39,8 +42,8 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     require_redistributable,
 )
-from kempnerforge.checkpoint.shards import check_metadata, decode_metadata, read_shards
-from kempnerforge.checkpoint.state import decode_plain
+from kempnerforge.checkpoint.shards import check_metadata, read_shards
+from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import Worker
 
@@ -94,6 +97,7 @@ class LoadJob:
     stage: int | None
     request: LoadRequest
     timeout_s: float
+    access: WriteAccess = field(default_factory=Unlocked)
 
     def run(self) -> Loaded | None:
         """Load model and optimizer; hands over the train state without applying it.
@@ -108,6 +112,7 @@ class LoadJob:
             self.storage,
             worker=self.worker,
             timeout_s=wait_s,
+            access=self.access,
         )
         if choice is None:
             return None
@@ -155,11 +160,12 @@ class LoadJob:
         metadata = []
         for directory in directories:
             file = directory / layout.SHARD_METADATA
-            found = decode_metadata(self.storage.read(file), where=str(file))
+            found = self.request.search.trust.metadata(self.storage.read(file), where=str(file))
             check_metadata(directory, found)
             metadata.append(found)
         train_state = self._train_state(choice, now)
         _require_step(choice, train_state)
+        own = self._own_optimizer_state(choice, now)
         stages = [directory.name for directory in directories]
         mine = layout.format_stage(self.stage or 0)
         targets = plan_restore(
@@ -169,12 +175,32 @@ class LoadJob:
             own=stages.index(mine) if mine in stages else 0,
             exclude=self.request.exclude,
         )
+        targets.own = own
+        if self.collective.rank == 0:
+            self._warn_of_unused(targets, metadata, train_state)
         return _Checked(
             directories=directories,
             metadata=tuple(metadata),
             targets=targets,
             train_state=train_state,
         )
+
+    def _warn_of_unused(
+        self, targets: RestoreTargets, metadata: Sequence[Metadata], state: Mapping[str, Any]
+    ) -> None:
+        saved = {key for part in metadata for key in part.state_dict_metadata}
+        exclude = self.request.exclude
+        unknown = exclude.without_effect({*saved, *RANK_KEYS, "scheduler", *state})
+        if unknown:
+            logger.warning("excluded from loading, but not in the checkpoint: %s", unknown)
+        # A stage holds a part of the model, so what it lacks is another stage's.
+        unexpected = () if self.stage is not None else targets.unexpected(exclude)
+        if unexpected:
+            logger.warning(
+                "%d values of the checkpoint are not in the model and are not loaded: %s",
+                len(unexpected),
+                ", ".join(unexpected[:5]),
+            )
 
     def _check_freeze(self, choice: Choice) -> None:
         saved = read_metadata(choice.path, self.storage).get("vlm_freeze")
@@ -216,8 +242,19 @@ class LoadJob:
         own = self._decode(choice.path / layout.format_rank_file(source))
         return {**common, **{key: own[key] for key in wanted if key in own}}
 
+    def _own_optimizer_state(self, choice: Choice, now: Arrangement) -> Mapping[str, Any]:
+        """Of the same rank in the same arrangement; else what stands for all ranks."""
+        exclude = self.request.exclude
+        if choice.manifest is None or exclude.covers("optimizer"):
+            return {}
+        same = now == Arrangement.from_json(choice.manifest.layout)
+        file = layout.format_rank_file(self.collective.rank if same else 0)
+        saved = self._decode(choice.path / file).get(OWN_KEY, {})
+        wanted = {key: saved[key] for key in saved if not exclude.covers(f"optimizer.{key}")}
+        return wanted if same else shared_remainder(wanted, path=str(choice.path))
+
     def _decode(self, path: Path) -> dict[str, Any]:
-        found = decode_plain(self.storage.read(path), where=str(path))
+        found = self.request.search.trust.values(self.storage.read(path), where=str(path))
         if not isinstance(found, dict):
             raise CorruptCheckpointError(f"{path}: holds no train state", path=str(path))
         return found
@@ -225,7 +262,9 @@ class LoadJob:
     def _restore(self, checked: _Checked) -> None:
         for position, directory in enumerate(checked.directories):
             targets = checked.targets.reads[position]
-            read_shards(directory, checked.metadata[position], targets)
+            metadata, values = checked.metadata[position], self.request.search.trust.values
+            read = partial(read_shards, directory, metadata, targets, decode=values)
+            again_if_stale(read, directory)
         checked.targets.apply()
 
 

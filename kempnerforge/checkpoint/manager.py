@@ -13,17 +13,22 @@ from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
-from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe
+from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
-from kempnerforge.checkpoint.model_state import Exclusion, assemble, mesh_signature
+from kempnerforge.checkpoint.lock import DirectoryAccess
+from kempnerforge.checkpoint.model_state import Exclusion, assemble, capture_own, mesh_signature
+from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import rank_part
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import stage_shards
+from kempnerforge.checkpoint.stale import RetryingStorage
 from kempnerforge.checkpoint.state import build_train_state, encode_plain, split_extra
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.storage import LocalStorage, Storage
+from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
+from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
 from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
 
@@ -67,11 +72,18 @@ class CheckpointManager:
         self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
         self._mode = AsyncCheckpointMode(config.async_mode)
         self._stager = make_stager(self._mode)
-        self._storage = LocalStorage()
+        self._storage: Storage = RetryingStorage(LocalStorage())
+        self._access = DirectoryAccess(self._root)
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
         self._dataloader_state: Any = None
         self._parent: str | None = None
+        self._last_load: LoadReport | None = None
+
+    @property
+    def last_load(self) -> LoadReport | None:
+        """What the last :meth:`load` that found a checkpoint loaded, and what it passed over."""
+        return self._last_load
 
     def save(
         self,
@@ -101,7 +113,8 @@ class CheckpointManager:
         """
         earlier = self._settle()
         try:
-            self._collective.renew()
+            with naming(f"saving step {step} to {self._root}", step=step, path=str(self._root)):
+                self._collective.renew()
         except CheckpointError as error:
             raise earlier or error from None
         job = self._job(step, tokens_seen, scheduler, dataloader, extra)
@@ -157,8 +170,9 @@ class CheckpointManager:
     ) -> tuple[int, int, dict[str, Any]]:
         """Load a checkpoint and restore all state. Collective.
 
-        All files are verified before anything changes. Without a path, a damaged checkpoint is
-        passed over for the newest that verifies; a path that was named is loaded or refused.
+        All files are verified before anything changes, as ``config.verify_on_load`` says. Without
+        a path, a damaged checkpoint is passed over for the newest that verifies, which the log and
+        :attr:`last_load` say; a path that was named is loaded or refused.
 
         Args:
             path: Checkpoint directory; None for ``config.load_path``, else ``latest``, else the
@@ -180,10 +194,11 @@ class CheckpointManager:
                 every rank.
         """
         self.wait()
-        self._collective.renew()
         excluded = (*getattr(self._config, "exclude_from_loading", ()), *(exclude_keys or ()))
         exclude = Exclusion(tuple(excluded))
-        with Worker("checkpoint load") as worker:
+        place = str(path or self._root)
+        with naming(f"loading {place}", path=place), Worker("checkpoint load") as worker:
+            self._collective.renew()
             job = self._load_job(worker, path, exclude, vlm_freeze_expected)
             self._clean_up(worker)
             loaded = job.run()
@@ -248,6 +263,7 @@ class CheckpointManager:
                 is_milestone=self._config.is_dynamic_milestone,
             ),
             timeout_s=self._timeout_s,
+            access=self._access,
         )
 
     def _stage_state(
@@ -269,7 +285,9 @@ class CheckpointManager:
             self._stager.finish()
             return StagedState(
                 shards=shards,
-                rank_state=encode_plain(rank_part(train_state), what="the state of this rank"),
+                rank_state=encode_plain(
+                    {**rank_part(train_state), **self._own_state()}, what="the state of this rank"
+                ),
                 train_state=encode_plain(train_state, what="the train state")
                 if self._collective.rank == 0
                 else b"",
@@ -279,9 +297,19 @@ class CheckpointManager:
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
             return describe(error, self._collective.rank)
 
+    def _own_state(self) -> dict[str, Any]:
+        own = capture_own(self._model, self._optimizer)
+        return {OWN_KEY: own} if own else {}
+
     def _search(self, path: str | None) -> Search:
         explicit = path or getattr(self._config, "load_path", None)
-        return Search(root=self._root, explicit=Path(explicit) if explicit else None)
+        trusting = bool(getattr(self._config, "allow_unsafe_pickle", False))
+        return Search(
+            root=self._root,
+            explicit=Path(explicit) if explicit else None,
+            verify=VerifyPolicy(getattr(self._config, "verify_on_load", VerifyPolicy.full)),
+            trust=ANY_OBJECT if trusting else PLAIN_DATA,
+        )
 
     def _load_job(
         self,
@@ -304,6 +332,7 @@ class CheckpointManager:
                 ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
             ),
             timeout_s=self._timeout_s,
+            access=self._access,
         )
 
     def _clean_up(self, worker: Worker) -> None:
@@ -312,12 +341,17 @@ class CheckpointManager:
             return
         try:
             worker.run(
-                lambda: finish_off(self._root, self._storage),
+                self._finish_off,
                 timeout_s=0.5 * self._timeout_s,
                 doing=f"cleaning up in {self._root}",
             )
         except (CheckpointError, OSError) as error:
             logger.warning("leftovers in %s stay: %s", self._root, error)
+
+    def _finish_off(self) -> None:
+        with self._access.briefly() as mine:
+            if mine:
+                finish_off(self._root, self._storage)
 
     def _apply(self, loaded: Loaded, scheduler: Any, dataloader: Any, exclude: Exclusion) -> None:
         state = loaded.train_state
@@ -332,5 +366,11 @@ class CheckpointManager:
         self._parent = choice.manifest.save_id if choice.manifest else None
         if "rng" in state:
             set_rng_state(state["rng"])
+        self._last_load = LoadReport(
+            path=choice.path,
+            step=int(state["step"]),
+            passed_over=choice.passed_over,
+            verified=self._search(None).verify,
+        )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)

@@ -18,10 +18,18 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from kempnerforge.checkpoint import own_state
 from kempnerforge.checkpoint.errors import StateMismatchError
 from kempnerforge.checkpoint.shards import flat_paths
 
-__all__ = ["Exclusion", "RestoreTargets", "assemble", "mesh_signature", "plan_restore"]
+__all__ = [
+    "Exclusion",
+    "RestoreTargets",
+    "assemble",
+    "capture_own",
+    "mesh_signature",
+    "plan_restore",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +48,15 @@ class Exclusion:
         """Whether ``key``, such as ``optimizer.state``, is excluded."""
         return any(key == excluded or key.startswith(f"{excluded}.") for excluded in self.keys)
 
+    def without_effect(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Those of the excluded keys that cover none of ``keys``."""
+        present = tuple(keys)
+        return tuple(
+            excluded
+            for excluded in self.keys
+            if not any(Exclusion((excluded,)).covers(key) for key in present)
+        )
+
 
 def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """The state to save; tensors are the live ones. Changes nothing and draws nothing.
@@ -50,15 +67,22 @@ def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     names = _parameter_names(model)
     groups = [_named_group(group, names) for group in optimizer.param_groups]
     state = {
-        names[id(param)]: dict(optimizer.state[param])
+        names[id(param)]: {
+            key: value for key, value in moments.items() if own_state.is_shared(param, value)
+        }
         for group in optimizer.param_groups
         for param in group["params"]
-        if optimizer.state.get(param)
+        if (moments := optimizer.state.get(param))
     }
     return {
         "model": {_plain_name(name): value for name, value in _model_state(model).items()},
         "optimizer": {"state": state, "param_groups": groups},
     }
+
+
+def capture_own(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
+    return own_state.capture(optimizer, _parameter_names(model))
 
 
 def mesh_signature(model: nn.Module) -> list[dict[str, list[Any]]]:
@@ -122,16 +146,26 @@ class RestoreTargets:
     """Saved parameter group, by directory and position, to its entries."""
     restores_moments: bool = False
     restores_groups: bool = False
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """Optimizer state of this rank alone, as captured: ``state`` and ``extra``."""
 
     def apply(self) -> None:
         """Hand over what was read to the model and the optimizer."""
         if self.module_values:
             values = {name: self._value(place) for name, place in self.module_values.items()}
             _unwrapped(self.model).load_state_dict(values, strict=False)
+        if "extra" in self.own:
+            self._apply_extra(self.own["extra"])
         if self.restores_moments:
             self._apply_moments()
         if self.restores_groups:
             self._apply_groups()
+
+    def unexpected(self, exclude: Exclusion) -> tuple[str, ...]:
+        """Saved values of the model that this model does not have."""
+        mine = {_plain_name(name) for name in _model_state(self.model)}
+        others = (f"{_MODEL}{name}" for name in sorted(self.owners) if name not in mine)
+        return tuple(key for key in others if not exclude.covers(key))
 
     def _value(self, place: tuple[int, str]) -> Any:
         directory, key = place
@@ -152,6 +186,16 @@ class RestoreTargets:
         owned = [name for name in group.get("params", ()) if self.owners.get(name) == place[0]]
         return {**group, "params": owned}
 
+    def _apply_extra(self, extra: Mapping[str, Any]) -> None:
+        """Entries of the optimizer's own, through its own ``load_state_dict``.
+
+        That casts moments to the type of their parameters, so moments and groups are set
+        afterwards, exactly.
+        """
+        state = self.optimizer.state_dict()
+        state.update({key: own_state.revive(value, self.model) for key, value in extra.items()})
+        self.optimizer.load_state_dict(state)
+
     def _apply_moments(self) -> None:
         names = _parameter_names(self.model)
         params = [param for group in self.optimizer.param_groups for param in group["params"]]
@@ -160,6 +204,10 @@ class RestoreTargets:
             for param in params
             if names[id(param)] in self.moments
         }
+        for param in params:
+            own = self.own.get("state", {}).get(names[id(param)])
+            if own:
+                restored.setdefault(param, {}).update(own_state.revive(own, self.model))
         self.optimizer.state.clear()
         self.optimizer.state.update(restored)
 

@@ -13,7 +13,8 @@ touch storage run in a :class:`Worker`, so a rank whose storage hangs still repo
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     agreed_error,
     describe,
+    naming,
 )
+from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.rank_state import Arrangement
 from kempnerforge.checkpoint.retention import RetentionPolicy
@@ -41,6 +44,7 @@ from kempnerforge.checkpoint.shards import (
     merge_plans,
     write_shards,
 )
+from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import Worker
 
@@ -142,6 +146,7 @@ class SaveJob:
     staged: StagedState | RankFailure
     retention: RetentionPolicy
     timeout_s: float
+    access: WriteAccess = field(default_factory=Unlocked)
 
     def run(self) -> Published:
         """Save.
@@ -150,9 +155,14 @@ class SaveJob:
             CheckpointSaveError: Or another of the family; the same on every rank that lives.
         """
         try:
-            return self._run()
+            with naming(self._doing, step=self.request.step, path=str(self.root)):
+                return self._run()
         finally:
             self.worker.close()
+
+    @property
+    def _doing(self) -> str:
+        return f"saving step {self.request.step} to {self.root}"
 
     def _run(self) -> Published:
         wait_s = _WAIT_SHARE * self.timeout_s
@@ -184,8 +194,7 @@ class SaveJob:
         return reply
 
     def _refuse(self, failures: tuple[RankFailure, ...]) -> _Refusal:
-        doing = f"saving step {self.request.step} to {self.root}"
-        return _Refusal(doing=doing, failures=failures)
+        return _Refusal(doing=self._doing, failures=failures)
 
     def _same_for_all(self, reply: object) -> list[object]:
         return [reply] * self.collective.world_size
@@ -264,6 +273,7 @@ class SaveJob:
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
         self.storage.make_durable_directory(self.root)
+        self.access.require()
         prune.finish_off(self.root, self.storage)
         commit = self._commit(new_save_id(), stages)
         commit.open()
@@ -300,7 +310,8 @@ class SaveJob:
         assert isinstance(self.staged, StagedState)
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
-        shards = write_shards(staging / prefix, assignment.plan, self.staged.shards)
+        write = partial(write_shards, staging / prefix, assignment.plan, self.staged.shards)
+        shards = again_if_stale(write, staging / prefix)
         files = {prefix + name: record for name, record in shards.files.items()}
         rank_file = layout.format_rank_file(self.collective.rank)
         files[rank_file] = self.storage.write(staging / rank_file, self.staged.rank_state)

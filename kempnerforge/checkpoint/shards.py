@@ -256,22 +256,29 @@ def flat_paths(metadata: Metadata) -> dict[str, tuple[str | int, ...]]:
 class _FlatLoadPlanner(DefaultLoadPlanner):
     """Fills a flat dict: tensors in place, other values without unpickling objects."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Callable[..., Any]) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        self._decode = decode
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         name = read_item.dest_index.fqn
-        self.state_dict[name] = decode_plain(value.getvalue(), where=name)
+        self.state_dict[name] = self._decode(value.getvalue(), where=name)
 
 
-def read_shards(directory: Path, metadata: Metadata, targets: dict[str, Any]) -> None:
+def read_shards(
+    directory: Path,
+    metadata: Metadata,
+    targets: dict[str, Any],
+    *,
+    decode: Callable[..., Any] = decode_plain,
+) -> None:
     """Read the keys of ``targets``: tensors and DTensors in place, other values replaced.
 
     Not collective; each rank reads what its own targets need.
     """
     if not targets:
         return
-    planner = _FlatLoadPlanner()
+    planner = _FlatLoadPlanner(decode)
     planner.set_up_planner(targets, metadata, is_coordinator=False)
     reader = FileSystemReader(directory)
     reader.set_up_storage_reader(metadata, is_coordinator=False)

@@ -84,7 +84,20 @@ class CheckpointConfig:
     commit_timeout_s: float = DEFAULT_COMMIT_TIMEOUT_S
     """Seconds that a save or a load may take from its first agreement to its last."""
 
+    verify_on_load: str = "full"
+    """What of a checkpoint is compared with its manifest before it is loaded: ``full`` (every
+    byte), ``sizes`` (every file's size) or ``off``. A damaged file that is found makes ``load``
+    fall back; one that is not found is loaded."""
+
+    allow_unsafe_pickle: bool = False
+    """Rebuild any Python object that a checkpoint's files ask for, which lets their author run
+    code in this process. For old files of known origin that are refused otherwise."""
+
     def __post_init__(self) -> None:
+        if self.verify_on_load not in ("full", "sizes", "off"):
+            raise ValueError(
+                f"verify_on_load is 'full', 'sizes' or 'off', found {self.verify_on_load!r}"
+            )
         if self.interval < 1:
             raise ValueError(f"interval counts training steps from 1, found {self.interval}")
         if self.commit_timeout_s <= 0:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from kempnerforge.checkpoint.choosing import Search, choose
 from kempnerforge.checkpoint.collective import GlooCollective, make_collective
+from kempnerforge.checkpoint.lock import DirectoryAccess
+from kempnerforge.checkpoint.stale import RetryingStorage
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.checkpoint.worker import Worker
 from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S
@@ -33,9 +35,10 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
             choice = choose(
                 Search(root=Path(dir)),
                 collective,
-                LocalStorage(),
+                RetryingStorage(LocalStorage()),
                 worker=worker,
                 timeout_s=DEFAULT_COMMIT_TIMEOUT_S,
+                access=DirectoryAccess(Path(dir)),
             )
     finally:
         if isinstance(collective, GlooCollective):

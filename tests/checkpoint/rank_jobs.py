@@ -352,3 +352,67 @@ def freeze_before_sharding(rank: int, directory: Path) -> bool:
     freeze_params(model, ["*"], frozen=False)
     model(torch.ones(1, 4)).sum().backward()
     return model.weight.grad is not None
+
+
+def _timed_errors(*calls: Any) -> list[tuple[str, float]]:
+    found = []
+    for call in calls:
+        started = time.monotonic()
+        try:
+            call()
+            error = ""
+        except CheckpointError as caught:
+            error = f"{type(caught).__name__}: {caught}"
+        found.append((error, time.monotonic() - started))
+    return found
+
+
+def after_a_death(rank: int, directory: Path, victim: int, mode: str) -> Any:
+    """One rank is killed; what the others meet in whatever they do from then on."""
+    job = Job(directory, rank, seed=1, async_mode=mode, commit_timeout_s=60.0)
+    job.save(1)
+    job.manager.wait()
+    if rank == victim:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def save_and_wait() -> None:
+        job.save(2)
+        job.manager.wait()
+
+    first = _timed_errors(save_and_wait)
+    calls = (save_and_wait, job.manager.wait, job.load, save_and_wait)
+    return first, _timed_errors(*calls)
+
+
+def a_death_while_another_hangs(rank: int, directory: Path) -> Any:
+    """Rank 1 dies and rank 2 comes too late: new groups would need the dead one."""
+    job = Job(directory, rank, seed=1, commit_timeout_s=4.0)
+    job.save(1)
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if rank == 2:
+        time.sleep(3.0)
+    first = _timed_errors(lambda: job.save(2))
+    return first + _timed_errors(lambda: job.save(3), lambda: job.save(3), job.load)
+
+
+def a_rank_never_comes_back(rank: int, directory: Path) -> Any:
+    """Rank 1 hangs for good, its connections open; new groups are waited for in vain."""
+    job = Job(directory, rank, seed=1, commit_timeout_s=2.0)
+    job.save(1)
+    if rank == 1:
+        time.sleep(12)
+        return None
+    return _timed_errors(*[lambda step=step: job.save(step) for step in (2, 3, 4)])
+
+
+def save_after_the_process_group_is_gone(rank: int, directory: Path) -> Any:
+    """Training's groups are destroyed while a save is under way, and before another."""
+    job = Job(directory, rank, seed=1, async_mode="async")
+    job.train(1)
+    job.save(1)
+    dist.destroy_process_group()
+    job.manager.wait()
+    job.save(2)
+    job.manager.wait()
+    return sorted(path.name for path in (directory / "checkpoints").glob("step_*"))

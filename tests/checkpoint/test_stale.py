@@ -1,0 +1,80 @@
+"""Stale file handles are retried, a bounded number of times; nothing else is."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kempnerforge.checkpoint import stale
+from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
+from kempnerforge.checkpoint.storage import LocalStorage, Storage
+from tests.checkpoint.training import Job
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stale, "_PAUSES_S", (0.0, 0.0, 0.0, 0.0))
+
+
+def failing(times: int, code: int) -> Callable[[], int]:
+    calls = 0
+
+    def call() -> int:
+        nonlocal calls
+        calls += 1
+        if calls <= times:
+            raise OSError(code, os.strerror(code))
+        return calls
+
+    return call
+
+
+def test_a_stale_handle_is_tried_again_up_to_four_times(tmp_path: Path) -> None:
+    assert again_if_stale(failing(4, errno.ESTALE), tmp_path) == 5
+    with pytest.raises(OSError, match="Stale file handle"):
+        again_if_stale(failing(5, errno.ESTALE), tmp_path)
+
+
+def test_another_error_is_raised_at_once(tmp_path: Path) -> None:
+    call = failing(1, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        again_if_stale(call, tmp_path)
+    assert call() == 2
+
+
+class StaleOnce(LocalStorage):
+    """Each operation on each path fails once."""
+
+    def __init__(self) -> None:
+        self.failed: set[Any] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in vars(LocalStorage) or name.startswith("_"):
+            return found
+
+        def operation(*args: Any) -> Any:
+            if (name, *args) not in self.failed:
+                self.failed.add((name, *args))
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return found(*args)
+
+        return operation
+
+
+def test_saves_and_loads_survive_handles_that_go_stale_everywhere_once(tmp_path: Path) -> None:
+    storage = StaleOnce()
+    job = Job(tmp_path, 0, seed=1, keep_last_n=1)
+    job.manager._storage = RetryingStorage(storage)
+    for step in (1, 2, 2):
+        job.save(step)
+    assert job.load()[0] == 2
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "latest",
+        "step_2",
+    ]
+    operations = {name for name in vars(Storage) if not name.startswith("_")}
+    assert {name for name, *_ in storage.failed} >= operations - {"unlink"}
