@@ -14,7 +14,7 @@ from typing import Any
 from kempnerforge.checkpoint import layout, manifest
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
-from kempnerforge.checkpoint.storage import Storage, checksum_file
+from kempnerforge.checkpoint.storage import Storage
 
 __all__ = [
     "Catalog",
@@ -86,13 +86,18 @@ def read_catalog(root: Path, storage: Storage) -> Catalog:
     """Look at ``root``; empty where it does not exist."""
     names = storage.names(root)
     steps = sorted((step, name) for name in names if (step := layout.parse_step(name)) is not None)
-    directories = [root / name for _, name in steps if (root / name).is_dir()]
+    directories = [root / name for _, name in steps if _leads_to_directory(root / name, storage)]
     return Catalog(
         root=root,
         latest=storage.read_link(root / layout.LATEST),
         entries=tuple(inspect(path, storage) for path in directories),
         leftovers=tuple(filter(_is_leftover, names)),
     )
+
+
+def _leads_to_directory(path: Path, storage: Storage) -> bool:
+    real = storage.resolve(path)
+    return real is not None and storage.is_directory(real)
 
 
 def _is_leftover(name: str) -> bool:
@@ -175,7 +180,9 @@ def verify_sizes(path: Path, found: Manifest, storage: Storage) -> None:
             )
 
 
-def verify_checksums(path: Path, expected: Iterable[tuple[str, FileRecord]]) -> None:
+def verify_checksums(
+    path: Path, expected: Iterable[tuple[str, FileRecord]], storage: Storage
+) -> None:
     """Read files in full and compare them with what was written.
 
     Raises:
@@ -183,7 +190,7 @@ def verify_checksums(path: Path, expected: Iterable[tuple[str, FileRecord]]) -> 
     """
     for name, record in expected:
         try:
-            found = checksum_file(path / name)
+            found = storage.checksum(path / name)
         except OSError as error:
             raise CorruptCheckpointError(f"{path / name}: {error}", path=str(path)) from error
         if found != record:
