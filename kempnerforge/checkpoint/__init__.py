@@ -1,7 +1,7 @@
 """Distributed checkpoints: whole or absent, agreed by all ranks, exact on resume.
 
-The names below are imported when they are first used: looking at checkpoints (``kempnerforge-ckpt``)
-needs none of torch, and importing torch costs seconds.
+The names below are imported when they are first used: looking at checkpoints
+(``kempnerforge-ckpt``) needs none of torch, and importing torch costs seconds.
 """
 
 from importlib import import_module
