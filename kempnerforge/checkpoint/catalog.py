@@ -112,7 +112,10 @@ def inspect(path: Path, storage: Storage) -> Entry:
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             return Entry(path=path, state=State.torn, step=step, problem=str(error))
-        return _inspect_plain(path, step, storage)
+        try:
+            return _inspect_plain(path, step, storage)
+        except OSError as odd:  # a file where a directory is expected, or one we may not read
+            return Entry(path=path, state=State.torn, step=step, problem=str(odd))
     try:
         found = manifest.decode(data, where=str(path / layout.MANIFEST))
     except CorruptCheckpointError as error:
@@ -154,7 +157,7 @@ def read_metadata(path: Path, storage: Storage) -> dict[str, Any]:
     """Content of ``metadata.json``; empty where it is missing or unreadable."""
     try:
         found = json.loads(storage.read(path / layout.METADATA))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
