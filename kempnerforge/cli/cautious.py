@@ -35,7 +35,7 @@ class CautiousStorage(LocalStorage):
         with _regular(path) as (fd, size):
             if size > MOST_READ_BYTES:
                 raise OSError(errno.EFBIG, f"{size} bytes, more than are read", str(path))
-            with open(fd, "rb", closefd=False) as file:  # noqa: PTH123  # of a descriptor
+            with open(fd, "rb", closefd=False) as file:
                 return file.read(size)
 
     def size(self, path: Path) -> int:
