@@ -101,7 +101,9 @@ def show(entry: Entry, storage: Storage) -> Sheet:
     )
     found = walk(entry.path)
     files: dict[str, Mapping[str, int | str | None]] = {
-        name: {"bytes": size, "expected": None, "crc32": None} for name, size in found.files.items()
+        name: {"bytes": size, "expected": None, "crc32": None}
+        for name, size in found.files.items()
+        if name != layout.MANIFEST
     }
     for name, record in (entry.manifest.files if entry.manifest else {}).items():
         files[name] = {
@@ -179,7 +181,7 @@ def _leftover(root: Path, name: str) -> Row:
 
 def _written(path: Path) -> str | None:
     try:
-        moment = datetime.fromtimestamp(os.lstat(path).st_mtime, UTC)  # noqa: PTH116  # may be a link
+        moment = datetime.fromtimestamp(os.lstat(path).st_mtime, UTC)
     except (OSError, OverflowError, ValueError):
         return None
     return moment.isoformat(timespec="seconds")
