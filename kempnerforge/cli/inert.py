@@ -9,6 +9,7 @@ memory by sizes that the file states, and hashes keys that the file makes, both 
 """
 
 import pickletools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,14 +38,10 @@ ALLOWED_NAMES = frozenset(
     }
 )
 # What the loader finds in the module torch: dtypes and memory formats.
-_TORCH_VALUES: Final = frozenset(
-    """
-    uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64 bfloat16 bool
-    complex32 complex64 complex128 quint8 qint8 qint32 quint4x2 quint2x4 bits8 bits16 bits1x8
-    bits2x4 bits4x2 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu
-    float4_e2m1fn_x2 int1 int2 int3 int4 int5 int6 int7 uint1 uint2 uint3 uint4 uint5 uint6 uint7
-    contiguous_format channels_last channels_last_3d preserve_format
-    """.split()
+_TORCH_VALUES: Final = re.compile(
+    r"bool|(?:q?u?int|b?float|complex|bits)[0-9][a-z0-9_]*"
+    r"|contiguous_format|channels_last(?:_3d)?|preserve_format",
+    re.ASCII,
 )
 
 
@@ -92,10 +89,9 @@ def read_inert(data: bytes, *, where: str) -> Any:
 
 _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS: Final = frozenset(
-    """
-    BININT BININT1 BININT2 LONG1 LONG4 INT LONG BINFLOAT FLOAT SHORT_BINUNICODE BINUNICODE
-    BINUNICODE8 UNICODE SHORT_BINBYTES BINBYTES BINBYTES8
-    """.split()
+    ["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"]
+    + ["UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"]
+    + ["SHORT_BINBYTES", "BINBYTES", "BINBYTES8"]
 )
 _EMPTY: Final[dict[str, Callable[[], Any]]] = {
     "EMPTY_DICT": dict,
@@ -234,6 +230,6 @@ _BUILDERS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
 def _allowed(module: object, name: object) -> Name:
     if not isinstance(module, str) or not isinstance(name, str):
         raise ValueError("a name is not text")
-    if (module, name) in ALLOWED_NAMES or (module == "torch" and name in _TORCH_VALUES):
+    if (module, name) in ALLOWED_NAMES or (module == "torch" and _TORCH_VALUES.fullmatch(name)):
         return Name(module, name)
     raise UnsafeCheckpointError(f"it asks for {module}.{name}, which is not allowed")
