@@ -89,9 +89,11 @@ def read_inert(data: bytes, *, where: str) -> Any:
 
 _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS: Final = frozenset(
-    ["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"]
-    + ["UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"]
-    + ["SHORT_BINBYTES", "BINBYTES", "BINBYTES8"]
+    {
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+        *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+        *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+    }
 )
 _EMPTY: Final[dict[str, Callable[[], Any]]] = {
     "EMPTY_DICT": dict,

@@ -57,12 +57,15 @@ class MemoryStorage(Storage):
     Attributes:
         exchanges: Whether two names can be swapped at once.
         lives: Operations until :class:`Death`; negative for ever.
+        until_error: Operations until one fails for want of space; negative for ever.
+        watcher: Called after every change.
     """
 
     def __init__(self, *, exchanges: bool = True) -> None:
         self.top = Directory()
         self.exchanges = exchanges
         self.lives = -1
+        self.until_error = -1
         self.watcher: Callable[[], None] | None = None
 
     def cut_power(self, choose: Callable[[int], int]) -> None:
@@ -72,11 +75,15 @@ class MemoryStorage(Storage):
         self.top = top
 
     def power_cuts(self, directory: Path) -> Iterator[Directory]:
-        """``directory`` after each power cut that its own history allows; the rest worst."""
+        """``directory`` after each power cut that its own history allows.
+
+        What is below has forgotten either all that it may or nothing.
+        """
         for state in self._directory(directory).history:
-            lost = Directory()
-            lost.names = {name: _after_power_cut(node, lambda n: 0) for name, node in state.items()}
-            yield lost
+            for choose in (_oldest, _newest):
+                lost = Directory()
+                lost.names = {name: _after_power_cut(node, choose) for name, node in state.items()}
+                yield lost
 
     def names(self, directory: Path) -> tuple[str, ...]:
         try:
@@ -204,6 +211,9 @@ class MemoryStorage(Storage):
         if self.lives == 0:
             raise Death
         self.lives -= 1
+        self.until_error -= 1
+        if self.until_error == -1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _add(self, path: Path, node: Node) -> None:
         parent = self._directory(path.parent)
@@ -248,3 +258,11 @@ def _after_power_cut(node: Node, choose: Callable[[int], int]) -> Node:
     lost.names = {name: _after_power_cut(child, choose) for name, child in left.items()}
     lost.synced()
     return lost
+
+
+def _oldest(states: int) -> int:
+    return 0
+
+
+def _newest(states: int) -> int:
+    return states - 1

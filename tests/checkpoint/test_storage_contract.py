@@ -1,7 +1,6 @@
 """What both storages promise: the local file system, and the one in memory that tests crash."""
 
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ def storage(request: pytest.FixtureRequest) -> Storage:
 
 
 @pytest.fixture
-def root(storage: Storage, tmp_path: Path) -> Iterator[Path]:
+def root(storage: Storage, tmp_path: Path) -> Path:
     storage.make_durable_directory(tmp_path / "a" / "root")
-    yield tmp_path / "a" / "root"
+    return tmp_path / "a" / "root"
 
 
 def test_a_file_reads_back_with_its_size_and_checksum(storage: Storage, root: Path) -> None:
