@@ -233,21 +233,36 @@ class MemoryStorage(Storage):
 
     def _node(self, path: Path) -> Node:
         """What is at ``path`` itself, links followed in its parents only."""
-        if path == path.parent:
-            return self.top
-        node = self._directory(path.parent).names.get(path.name)
-        if node is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        return node
+        return self._find(path.parts[1:], follow_last=False)[1]
 
     def _follow(self, path: Path) -> tuple[Path, Node]:
-        for _ in range(MOST_LINKS):
-            node = self._node(path)
-            if not isinstance(node, Link):
-                real = path if path == path.parent else self._follow(path.parent)[0] / path.name
-                return real, node
-            path = Path(os.path.normpath(path.parent / node.target))
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        real, node = self._find(path.parts[1:], follow_last=True)
+        return Path("/", *real), node
+
+    def _find(self, parts: tuple[str, ...], *, follow_last: bool) -> tuple[tuple[str, ...], Node]:
+        pending, links = list(reversed(parts)), 0
+        real: list[str] = []
+        nodes: list[Node] = [self.top]
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                nodes, real = nodes[: max(1, len(nodes) - 1)], real[:-1]
+                continue
+            parent = nodes[-1]
+            if not isinstance(parent, Directory):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), part)
+            node = parent.names.get(part)
+            if node is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/".join(parts))
+            if isinstance(node, Link) and (pending or follow_last):
+                links += 1
+                if links > MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)
+                pending.extend(reversed(Path(node.target).parts))
+                continue
+            nodes.append(node)
+            real.append(part)
+        return tuple(real), nodes[-1]
 
 
 def _after_power_cut(node: Node, choose: Callable[[int], int]) -> Node:
