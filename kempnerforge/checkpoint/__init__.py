@@ -1,29 +1,37 @@
-"""Distributed checkpoints: whole or absent, agreed by all ranks, exact on resume."""
+"""Distributed checkpoints: whole or absent, agreed by all ranks, exact on resume.
 
-from kempnerforge.checkpoint.async_save import AsyncCheckpointer
-from kempnerforge.checkpoint.errors import (
-    CheckpointError,
-    CheckpointLoadError,
-    CheckpointNotFoundError,
-    CheckpointSaveError,
-    CorruptCheckpointError,
-    DirectoryInUseError,
-    FreezeMismatchError,
-    NoUsableCheckpointError,
-    PeerLostError,
-    RedistributionError,
-    StateMismatchError,
-    StorageTimeoutError,
-    UnsafeCheckpointError,
-)
-from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.state import (
-    build_train_state,
-    get_rng_state,
-    restore_train_state,
-    set_rng_state,
-)
-from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
+The names below are imported when they are first used: looking at checkpoints
+(``kempnerforge-ckpt``) needs none of torch, and importing torch costs seconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kempnerforge.checkpoint.async_save import AsyncCheckpointer
+    from kempnerforge.checkpoint.errors import (
+        CheckpointError,
+        CheckpointLoadError,
+        CheckpointNotFoundError,
+        CheckpointSaveError,
+        CorruptCheckpointError,
+        DirectoryInUseError,
+        FreezeMismatchError,
+        NoUsableCheckpointError,
+        PeerLostError,
+        RedistributionError,
+        StateMismatchError,
+        StorageTimeoutError,
+        UnsafeCheckpointError,
+    )
+    from kempnerforge.checkpoint.manager import CheckpointManager
+    from kempnerforge.checkpoint.state import (
+        build_train_state,
+        get_rng_state,
+        restore_train_state,
+        set_rng_state,
+    )
+    from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 
 __all__ = [
     "AsyncCheckpointer",
@@ -48,3 +56,30 @@ __all__ = [
     "restore_train_state",
     "set_rng_state",
 ]
+
+_MODULES = ("async_save", "errors", "manager", "state")
+"""Public modules, which are attributes of this package without an import of their own."""
+
+_HOME = {
+    "AsyncCheckpointer": "async_save",
+    "CheckpointManager": "manager",
+    "LoadReport": "verification",
+    "VerifyPolicy": "verification",
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
+    **dict.fromkeys((name for name in __all__ if name.endswith("_state")), "state"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -16,7 +16,7 @@ from kempnerforge.checkpoint import layout, manifest
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.stale import again_if_stale
-from kempnerforge.checkpoint.storage import Storage, checksum_file
+from kempnerforge.checkpoint.storage import Storage
 
 __all__ = [
     "Catalog",
@@ -88,13 +88,18 @@ def read_catalog(root: Path, storage: Storage) -> Catalog:
     """Look at ``root``; empty where it does not exist."""
     names = storage.names(root)
     steps = sorted((step, name) for name in names if (step := layout.parse_step(name)) is not None)
-    directories = [root / name for _, name in steps if (root / name).is_dir()]
+    directories = [root / name for _, name in steps if _leads_to_directory(root / name, storage)]
     return Catalog(
         root=root,
         latest=storage.read_link(root / layout.LATEST),
         entries=tuple(inspect(path, storage) for path in directories),
         leftovers=tuple(filter(_is_leftover, names)),
     )
+
+
+def _leads_to_directory(path: Path, storage: Storage) -> bool:
+    real = storage.resolve(path)
+    return real is not None and storage.is_directory(real)
 
 
 def _is_leftover(name: str) -> bool:
@@ -109,7 +114,10 @@ def inspect(path: Path, storage: Storage) -> Entry:
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             return Entry(path=path, state=State.torn, step=step, problem=str(error))
-        return _inspect_plain(path, step, storage)
+        try:
+            return _inspect_plain(path, step, storage)
+        except OSError as odd:  # a file where a directory is expected, or one we may not read
+            return Entry(path=path, state=State.torn, step=step, problem=str(odd))
     try:
         found = manifest.decode(data, where=str(path / layout.MANIFEST))
     except CorruptCheckpointError as error:
@@ -151,7 +159,7 @@ def read_metadata(path: Path, storage: Storage) -> dict[str, Any]:
     """Content of ``metadata.json``; empty where it is missing or unreadable."""
     try:
         found = json.loads(storage.read(path / layout.METADATA))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -177,7 +185,9 @@ def verify_sizes(path: Path, found: Manifest, storage: Storage) -> None:
             )
 
 
-def verify_checksums(path: Path, expected: Iterable[tuple[str, FileRecord]]) -> None:
+def verify_checksums(
+    path: Path, expected: Iterable[tuple[str, FileRecord]], storage: Storage
+) -> None:
     """Read files in full and compare them with what was written.
 
     Raises:
@@ -185,7 +195,7 @@ def verify_checksums(path: Path, expected: Iterable[tuple[str, FileRecord]]) -> 
     """
     for name, record in expected:
         try:
-            found = again_if_stale(partial(checksum_file, path / name), path / name)
+            found = again_if_stale(partial(storage.checksum, path / name), path / name)
         except OSError as error:
             raise CorruptCheckpointError(f"{path / name}: {error}", path=str(path)) from error
         if found != record:

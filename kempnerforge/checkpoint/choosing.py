@@ -120,13 +120,15 @@ def choose(
         if not isinstance(reply, _Verify):
             chosen: Choice | None = reply
             return chosen
-        verdict = _verify_share(reply, collective.rank, worker, timeout_s)
+        verdict = _verify_share(reply, collective.rank, storage, worker, timeout_s)
 
 
-def _verify_share(task: _Verify, rank: int, worker: Worker, timeout_s: float) -> RankFailure | None:
+def _verify_share(
+    task: _Verify, rank: int, storage: Storage, worker: Worker, timeout_s: float
+) -> RankFailure | None:
     try:
         worker.run(
-            lambda: _verify_files(task),
+            lambda: _verify_files(task, storage),
             timeout_s=_WORK_SHARE * timeout_s,
             doing=f"verifying {task.choice.path}",
         )
@@ -135,9 +137,9 @@ def _verify_share(task: _Verify, rank: int, worker: Worker, timeout_s: float) ->
     return None
 
 
-def _verify_files(task: _Verify) -> None:
+def _verify_files(task: _Verify, storage: Storage) -> None:
     if task.choice.manifest is not None:
-        verify_files(task.choice.path, task.choice.manifest, task.files)
+        verify_files(task.choice.path, task.choice.manifest, task.files, storage)
 
 
 def _decide(
@@ -235,7 +237,7 @@ def candidates(catalog: Catalog, storage: Storage) -> tuple[Entry, ...]:
     found: list[Entry] = []
     latest = catalog.root / layout.LATEST
     if catalog.latest is not None or storage.is_directory(latest):
-        target = latest if catalog.latest is None else _resolve(latest, catalog.latest)
+        target = latest if catalog.latest is None else _resolve(latest, catalog.latest, storage)
         found.append(inspect(target, storage))
     torn = [entry for entry in catalog.entries if entry.state is State.torn]
     for entry in (*catalog.newest_first(), *torn):
@@ -244,14 +246,11 @@ def candidates(catalog: Catalog, storage: Storage) -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def _resolve(link: Path, target: str) -> Path:
+def _resolve(link: Path, target: str, storage: Storage) -> Path:
     """Where the link leads; a link within the directory keeps the directory's spelling."""
     if layout.parse_step(target) is not None:
         return link.parent / target
-    try:
-        return link.resolve(strict=True)
-    except (OSError, RuntimeError):  # leads nowhere, or in a circle
-        return link.parent / target
+    return storage.resolve(link) or link.parent / target
 
 
 def find_explicit(path: Path, storage: Storage) -> Entry:
@@ -261,11 +260,13 @@ def find_explicit(path: Path, storage: Storage) -> Entry:
     Raises:
         CheckpointNotFoundError: There is nothing.
     """
-    if not path.exists():
+    real = storage.resolve(path)
+    if real is None:
         raise CheckpointNotFoundError(f"{path} does not exist", path=str(path))
-    entry = inspect(path.resolve() if path.is_symlink() else path, storage)
-    if entry.state is State.torn and (path / layout.LATEST).exists():
-        return inspect((path / layout.LATEST).resolve(), storage)
+    entry = inspect(path if storage.read_link(path) is None else real, storage)
+    if entry.state is State.torn:
+        latest = storage.resolve(path / layout.LATEST)
+        return entry if latest is None else inspect(latest, storage)
     return entry
 
 

@@ -152,7 +152,11 @@ class Commit:
             return self.staging
         replaced = self.root / self._hidden(LeftoverKind.replaced)
         self.storage.rename(self.target, replaced)
-        self.storage.rename(self.staging, self.target)
+        try:
+            self.storage.rename(self.staging, self.target)
+        except OSError:
+            self.storage.rename(replaced, self.target)
+            raise
         return replaced
 
     def _point_latest(self) -> None:

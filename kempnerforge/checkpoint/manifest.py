@@ -6,6 +6,7 @@ own checksum, so any changed byte of it is noticed, and through it any changed b
 """
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from kempnerforge.checkpoint.errors import CorruptCheckpointError
 __all__ = ["FORMAT", "FileRecord", "Manifest", "decode", "encode"]
 
 FORMAT = 1
+
+_SAVE_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+# Content that was never ours fails in any of these ways; nesting without end is a RecursionError.
+_NOT_A_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,25 +94,48 @@ def decode(data: bytes, *, where: str) -> Manifest:
                 path=where,
             )
         return _from_body(body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NOT_A_MANIFEST as error:
         raise CorruptCheckpointError(f"{where}: not a manifest: {error}", path=where) from error
 
 
 def _from_body(body: Mapping[str, Any]) -> Manifest:
+    parent, stages = body["parent"], body["stages"]
     return Manifest(
-        save_id=body["save_id"],
-        step=body["step"],
-        tokens_seen=body["tokens_seen"],
-        sequence=body["sequence"],
-        parent=body["parent"],
-        world_size=body["world_size"],
-        stages=None if body["stages"] is None else tuple(body["stages"]),
-        layout=body["layout"],
+        save_id=_save_id(body["save_id"]),
+        step=_count(body["step"]),
+        tokens_seen=_count(body["tokens_seen"]),
+        sequence=_count(body["sequence"]),
+        parent=None if parent is None else _save_id(parent),
+        world_size=_count(body["world_size"]),
+        stages=None if stages is None else tuple(map(_count, stages)),
+        layout=dict(body["layout"]),
         files={
-            name: FileRecord(size=record["size"], crc32=int(record["crc32"], 16))
+            _file_name(name): FileRecord(
+                size=_count(record["size"]), crc32=int(record["crc32"], 16)
+            )
             for name, record in body["files"].items()
         },
     )
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a number from 0 was expected, found {value!r}")
+    return value
+
+
+def _save_id(value: str) -> str:
+    if not _SAVE_ID.fullmatch(value):
+        raise ValueError(f"{value!r} is no save id")
+    return value
+
+
+def _file_name(name: str) -> str:
+    """A path below the checkpoint; a checksum proves no good will, so a name may not lead out."""
+    parts = name.split("/")
+    if not all(parts) or {".", ".."} & set(parts) or not name.isprintable():
+        raise ValueError(f"{name!r} is no name of a file of a checkpoint")
+    return name
 
 
 def _canonical(value: object) -> bytes:

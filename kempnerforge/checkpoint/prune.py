@@ -56,9 +56,14 @@ def retire(
 
 
 def remove(paths: tuple[Path, ...], storage: Storage) -> None:
-    """Delete directories that carry no checkpoint's name."""
+    """Delete directories that carry no checkpoint's name.
+
+    First that they carry none is made durable: after a failed sync or a death, a directory may have
+    lost its name in memory only, and a power cut would give the name to what is left of it.
+    """
     for path in paths:
         try:
+            storage.sync_directory(path.parent)
             storage.remove_tree(path)
         except OSError as error:
             logger.warning("left to the next save: %s cannot be removed: %s", path, error)
@@ -97,14 +102,16 @@ def finish_off(root: Path, storage: Storage) -> None:
     """
     recover(root, storage)
     names = storage.names(root)
-    for name in names:
-        if _missing_original(name, names):
-            continue
+    abandoned = [
+        name
+        for name in names
+        if layout.parse_leftover(name) is not None and not _missing_original(name, names)
+    ]
+    for name in abandoned:
+        logger.info("removing %s, left by a run that ended before it was done", name)
+    remove(tuple(root / name for name in abandoned), storage)
+    for name in filter(layout.is_latest_link, names):
         try:
-            if layout.is_latest_link(name):
-                storage.unlink(root / name)
-            elif layout.parse_leftover(name) is not None:
-                logger.info("removing %s, left by a run that ended before it was done", name)
-                storage.remove_tree(root / name)
+            storage.unlink(root / name)
         except OSError as error:
             logger.warning("left to the next save: %s cannot be removed: %s", root / name, error)

@@ -64,6 +64,12 @@ class RetryingStorage:
     def read_link(self, path: Path) -> str | None:
         return again_if_stale(lambda: self._storage.read_link(path), path)
 
+    def resolve(self, path: Path) -> Path | None:
+        return self._storage.resolve(path)  # a stale link leads nowhere, as any broken one
+
+    def checksum(self, path: Path) -> FileRecord:
+        return again_if_stale(lambda: self._storage.checksum(path), path)
+
     def make_directory(self, path: Path) -> None:
         again_if_stale(lambda: self._storage.make_directory(path), path)
 

@@ -137,6 +137,12 @@ class Storage(Protocol):
     def read_link(self, path: Path) -> str | None:
         """Target of a symlink as it is written in it, or None where there is no symlink."""
 
+    def resolve(self, path: Path) -> Path | None:
+        """Where ``path`` leads with every link followed, or None where it leads nowhere."""
+
+    def checksum(self, path: Path) -> FileRecord:
+        """Size and checksum of a file, which is read front to back."""
+
     def make_directory(self, path: Path) -> None:
         """Create a directory and its parents."""
 
@@ -185,6 +191,15 @@ class LocalStorage:
 
     def read_link(self, path: Path) -> str | None:
         return str(path.readlink()) if path.is_symlink() else None
+
+    def resolve(self, path: Path) -> Path | None:
+        try:
+            return path.resolve(strict=True)
+        except (OSError, RuntimeError):  # leads nowhere, in a circle, or where we may not look
+            return None
+
+    def checksum(self, path: Path) -> FileRecord:
+        return checksum_file(path)
 
     def make_directory(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kempnerforge.checkpoint.catalog import verify_checksums
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.storage import Storage
 
 __all__ = ["LoadReport", "VerifyPolicy", "verify_files"]
 
@@ -50,7 +51,9 @@ _Signature = tuple[int, int, int, int, int]
 _intact: dict[tuple[str, str, FileRecord], _Signature] = {}
 
 
-def verify_files(path: Path, manifest: Manifest, files: Iterable[tuple[str, FileRecord]]) -> None:
+def verify_files(
+    path: Path, manifest: Manifest, files: Iterable[tuple[str, FileRecord]], storage: Storage
+) -> None:
     """Read files of a checkpoint and compare them with its manifest, unless that is known.
 
     Raises:
@@ -61,7 +64,7 @@ def verify_files(path: Path, manifest: Manifest, files: Iterable[tuple[str, File
         before = _signature(path / name)
         if before is not None and _intact.get(key) == before:
             continue
-        verify_checksums(path, [(name, record)])
+        verify_checksums(path, [(name, record)], storage)
         if before is not None and _settled(before) and _signature(path / name) == before:
             _intact[key] = before
 

@@ -1,0 +1,217 @@
+"""The command line, `kempnerforge-ckpt`.
+
+Exit status: 0 all is well, 1 problems or differences were found, 2 it could not be done: a wrong
+argument, nothing at that path, no permission.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.catalog import Entry, inspect
+from kempnerforge.checkpoint.retention import RetentionPolicy
+from kempnerforge.cli.cautious import CautiousStorage
+from kempnerforge.cli.checking import CheckedDirectory, check, check_directory
+from kempnerforge.cli.comparing import compare
+from kempnerforge.cli.listing import list_directory, show
+from kempnerforge.cli.mending import Step, apply, plan_repair, plan_retention
+from kempnerforge.cli.printing import Result, as_json, as_text, clean
+from kempnerforge.config.checkpoint import DynamicCheckpointWindow
+
+__all__ = ["main"]
+
+FINE, FOUND_PROBLEMS, CANNOT = 0, 1, 2
+
+
+class _CannotError(Exception):
+    """What was asked for cannot be done; its text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    result: Result
+    status: int
+    steps: tuple[Step, ...] | None = None
+    """Changes that the command plans; None for a command that only looks."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say; the exit status."""
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], _Outcome] = parsed.run
+    try:
+        outcome = command(parsed)
+        applied = None if outcome.steps is None else bool(parsed.apply)
+        if outcome.steps and applied:
+            apply(parsed.directory, outcome.steps, CautiousStorage())
+    except (_CannotError, OSError, ValueError) as error:
+        sys.stderr.write(f"kempnerforge-ckpt: {clean(error)}\n")
+        return CANNOT
+    return _print(parsed, outcome, applied=applied)
+
+
+def _print(parsed: argparse.Namespace, outcome: _Outcome, *, applied: bool | None) -> int:
+    result, status = outcome.result, outcome.status
+    if parsed.json:
+        text = as_json(parsed.command, result, exit_status=status, applied=applied)
+    else:
+        text = as_text(result, applied=applied)
+    try:
+        sys.stdout.buffer.write(text.encode(errors="backslashreplace") + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kempnerforge-ckpt",
+        description="Look at checkpoints, verify and compare them, mend a directory of them.",
+        epilog="Exit status: 0 all is well, 1 problems or differences found, 2 cannot be done.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _looking(commands)
+    _changing(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+
+def _looking(commands: "Commands[argparse.ArgumentParser]") -> None:
+    listing = _command(commands, "ls", _ls, "list the checkpoints of a directory")
+    listing.add_argument("directory", type=Path)
+    showing = _command(commands, "show", _show, "show a checkpoint's manifest and files")
+    showing.add_argument("path", type=Path)
+    verifying = _command(commands, "verify", _verify, "tell whether checkpoints are whole")
+    verifying.add_argument("path", type=Path, help="a checkpoint, or a directory of checkpoints")
+    verifying.add_argument("--deep", action="store_true", help="read and check every byte")
+    comparing = _command(commands, "diff", _diff, "compare two checkpoints")
+    comparing.add_argument("one", type=Path, metavar="A")
+    comparing.add_argument("other", type=Path, metavar="B")
+
+
+def _changing(commands: "Commands[argparse.ArgumentParser]") -> None:
+    repairing = _command(commands, "repair", _repair, "make `latest` name a whole checkpoint")
+    repairing.add_argument("directory", type=Path)
+    repairing.add_argument("--quick", action="store_true", help="compare sizes, not every byte")
+    retaining = _command(commands, "retain", _retain, "delete old checkpoints")
+    retaining.add_argument("directory", type=Path)
+    retaining.add_argument("--keep-last-n", type=_at_least_one, required=True, metavar="N")
+    retaining.add_argument(
+        "--keep-step", type=int, action="append", default=[], metavar="STEP", dest="keep_steps"
+    )
+    retaining.add_argument(
+        "--milestones", type=_window, metavar="START:STOP", help="the run's dyn_ckpt_window"
+    )
+    for parser in (repairing, retaining):
+        choice = parser.add_mutually_exclusive_group()
+        choice.add_argument("--apply", action="store_true", help="do it; no job may be running")
+        choice.add_argument(
+            "--dry-run", action="store_false", dest="apply", help="say what would be done (default)"
+        )
+
+
+def _command(
+    commands: "Commands[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], _Outcome],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least one checkpoint stays, found {text}")
+    return number
+
+
+def _window(text: str) -> DynamicCheckpointWindow:
+    start, _, stop = text.partition(":")
+    return DynamicCheckpointWindow(start=int(start), stop=int(stop))
+
+
+def _ls(parsed: argparse.Namespace) -> _Outcome:
+    listing = list_directory(_directory(parsed.directory), CautiousStorage())
+    broken = any(row.problem for row in listing.rows) or listing.latest.problem
+    return _Outcome(result=listing, status=FOUND_PROBLEMS if broken else FINE)
+
+
+def _show(parsed: argparse.Namespace) -> _Outcome:
+    sheet = show(_checkpoint(parsed.path), CautiousStorage())
+    return _Outcome(result=sheet, status=FOUND_PROBLEMS if sheet.row.problem else FINE)
+
+
+def _verify(parsed: argparse.Namespace) -> _Outcome:
+    storage = CautiousStorage()
+    if _is_checkpoint(_directory(parsed.path)):
+        checked = check(_checkpoint(parsed.path), storage, deep=parsed.deep)
+        return _Outcome(result=checked, status=FINE if checked.whole else FOUND_PROBLEMS)
+    found = check_directory(parsed.path, storage, deep=parsed.deep)
+    if not found.checkpoints and found.latest.problem is None:
+        raise _CannotError(f"{parsed.path}: there is no checkpoint in it")
+    return _Outcome(result=found, status=FINE if _all_whole(found) else FOUND_PROBLEMS)
+
+
+def _all_whole(found: CheckedDirectory) -> bool:
+    return found.latest.problem is None and all(checked.whole for checked in found.checkpoints)
+
+
+def _diff(parsed: argparse.Namespace) -> _Outcome:
+    found = compare(_checkpoint(parsed.one), _checkpoint(parsed.other), CautiousStorage())
+    return _Outcome(result=found, status=FINE if found.same else FOUND_PROBLEMS)
+
+
+def _repair(parsed: argparse.Namespace) -> _Outcome:
+    plan = plan_repair(_directory(parsed.directory), CautiousStorage(), deep=not parsed.quick)
+    mended = plan.mended and (parsed.apply or not plan.steps)
+    status = FINE if mended else FOUND_PROBLEMS
+    return _Outcome(result=plan, status=status, steps=plan.steps)
+
+
+def _retain(parsed: argparse.Namespace) -> _Outcome:
+    window = parsed.milestones
+    policy = RetentionPolicy(keep_last_n=parsed.keep_last_n)
+    if window is not None:
+        policy = RetentionPolicy(keep_last_n=parsed.keep_last_n, is_milestone=window.contains)
+    plan = plan_retention(
+        _directory(parsed.directory), policy, CautiousStorage(), protected=parsed.keep_steps
+    )
+    return _Outcome(result=plan, status=FINE, steps=plan.steps)
+
+
+def _directory(path: Path) -> Path:
+    real = CautiousStorage().resolve(path)
+    if real is None:
+        raise _CannotError(f"{path}: leads nowhere, or where you may not look")
+    if not real.is_dir():
+        raise _CannotError(f"{path}: is not a directory")
+    return path
+
+
+def _is_checkpoint(path: Path) -> bool:
+    names = set(CautiousStorage().names(path))
+    signs = {layout.MANIFEST, layout.METADATA, layout.TRAIN_STATE, layout.SHARD_METADATA}
+    return bool(names & signs) or layout.parse_step(path.name) is not None
+
+
+def _checkpoint(path: Path) -> Entry:
+    """The checkpoint at a path, which may be a link to it such as ``latest``."""
+    if not _is_checkpoint(_directory(path)):
+        raise _CannotError(f"{path}: is not a checkpoint; `ls` lists those of a directory")
+    storage = CautiousStorage()
+    real = storage.resolve(path)
+    return inspect(path if real is None or storage.read_link(path) is None else real, storage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""`verify`: whether checkpoints are whole, by structure and sizes or by every byte."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.catalog import Entry, State, read_catalog, read_metadata
+from kempnerforge.checkpoint.errors import CheckpointError
+from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.cli.cautious import walk
+from kempnerforge.cli.listing import Latest, describe_latest
+from kempnerforge.cli.tensors import read_contents
+
+__all__ = ["Checked", "CheckedDirectory", "check", "check_directory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """The result for one checkpoint."""
+
+    name: str
+    step: int | None
+    state: str
+    save_id: str | None
+    level: str
+    """What was compared: ``checksums``, ``sizes``, or ``structure`` without a manifest."""
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    """Worth knowing and no reason to distrust it."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether a load would accept it, as far as was looked."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedDirectory:
+    """The result for a directory of checkpoints."""
+
+    directory: str
+    latest: Latest
+    checkpoints: tuple[Checked, ...]
+    notes: tuple[str, ...]
+
+
+def check(entry: Entry, storage: Storage, *, deep: bool) -> Checked:
+    """Verify one checkpoint; ``deep`` reads every byte of it."""
+    found = entry.manifest
+    return Checked(
+        name=entry.path.name,
+        step=entry.step,
+        state=str(entry.state),
+        save_id=found.save_id if found else None,
+        level=_level(entry, deep=deep),
+        problems=tuple(_problems(entry, storage, deep=deep)),
+        notes=tuple(_notes(entry)),
+    )
+
+
+def check_directory(root: Path, storage: Storage, *, deep: bool) -> CheckedDirectory:
+    """Verify every checkpoint of a directory, and ``latest``."""
+    catalog = read_catalog(root, storage)
+    return CheckedDirectory(
+        directory=str(root),
+        latest=describe_latest(catalog, storage),
+        checkpoints=tuple(check(entry, storage, deep=deep) for entry in catalog.entries),
+        notes=tuple(f"{name} was left by a save or a deletion" for name in catalog.leftovers),
+    )
+
+
+def _level(entry: Entry, *, deep: bool) -> str:
+    if entry.manifest is None:
+        return "structure"
+    return "checksums" if deep else "sizes"
+
+
+def _problems(entry: Entry, storage: Storage, *, deep: bool) -> Iterator[str]:
+    if entry.state is State.torn:
+        yield entry.problem or "incomplete"
+        return
+    differing = tuple(_files_that_differ(entry, storage, deep=deep))
+    yield from differing
+    if not differing and (deep or entry.manifest is None):
+        yield from _mixed(entry, storage)
+
+
+def _files_that_differ(entry: Entry, storage: Storage, *, deep: bool) -> Iterator[str]:
+    """Compare with the manifest."""
+    for name, record in sorted((entry.manifest.files if entry.manifest else {}).items()):
+        try:
+            size = storage.size(entry.path / name)
+            found = storage.checksum(entry.path / name) if deep and size == record.size else record
+        except OSError as error:
+            yield f"{name}: {error.strerror or error}"
+            continue
+        if size != record.size:
+            yield f"{name}: {size} bytes, the manifest says {record.size}"
+        elif found != record:
+            yield f"{name}: crc32 {found.crc32:08x}, the manifest says {record.crc32:08x}"
+
+
+def _mixed(entry: Entry, storage: Storage) -> Iterator[str]:
+    """Whether shards and metadata fit together and belong to one save."""
+    try:
+        contents = read_contents(entry.path, storage)
+    except (CheckpointError, OSError) as error:
+        yield str(error)
+        return
+    for name, end in sorted(contents.shard_ends.items()):
+        try:
+            size = storage.size(entry.path / name)
+        except OSError as error:
+            yield f"{name}: {error.strerror or error}"
+            continue
+        if size < end:
+            yield f"{name}: {size} bytes, needs {end}"
+    if entry.manifest is None:
+        return
+    ours = {entry.manifest.save_id}
+    for save_id in sorted(contents.save_ids - ours):
+        yield f"{layout.SHARD_METADATA} is that of save {save_id}"
+    if read_metadata(entry.path, storage).get("manifest") not in ours:
+        yield f"{layout.METADATA} is that of another save"
+
+
+def _notes(entry: Entry) -> Iterator[str]:
+    if entry.state is State.plain:
+        yield "written without a manifest: damaged content cannot be noticed"
+    if entry.manifest is None:
+        return
+    known = {*entry.manifest.files, layout.MANIFEST}
+    for name in sorted(set(walk(entry.path).files) - known)[:20]:
+        yield f"{name} does not belong to the save"

@@ -1,0 +1,140 @@
+"""`diff`: in what two checkpoints differ."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.catalog import Entry, read_metadata
+from kempnerforge.checkpoint.errors import CheckpointError
+from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.cli.cautious import walk
+from kempnerforge.cli.tensors import Contents, Tensor, read_contents
+
+__all__ = ["Difference", "compare"]
+
+_ABOUT_THE_SAVE = frozenset((layout.MANIFEST, layout.METADATA, layout.SHARD_METADATA))
+"""Files that carry the save id, so that they differ between any two saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What differs between two checkpoints; empty where nothing does."""
+
+    tensors_added: tuple[str, ...]
+    tensors_removed: tuple[str, ...]
+    tensors_changed: Mapping[str, tuple[str, str]]
+    """Dtype and shape in each, such as ``float32[4, 8]``."""
+    files_added: tuple[str, ...]
+    files_removed: tuple[str, ...]
+    files_changed: tuple[str, ...]
+    metadata: Mapping[str, tuple[Any, Any]]
+    """Keys of ``metadata.json`` with both values; None where there is none."""
+    freeze: Mapping[str, tuple[bool | None, bool | None]]
+    """Modules that are frozen in one and not, or not named, in the other."""
+    compared_by: str
+    """``checksums`` of the manifests, or ``bytes`` that were read."""
+    problems: tuple[str, ...]
+    """What could not be read, so that it could not be compared."""
+
+    @property
+    def same_content(self) -> bool:
+        """Whether every file that holds state is the same in both."""
+        files = self.files_added or self.files_removed or self.files_changed
+        return not files and not self.problems
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing at all differs but the save ids."""
+        tensors = self.tensors_added or self.tensors_removed or self.tensors_changed
+        return self.same_content and not (tensors or self.metadata or self.freeze)
+
+
+def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
+    """Compare two checkpoints; reads shards only where a manifest is missing."""
+    problems: list[str] = []
+    tensors = [_contents(entry, storage, problems).tensors for entry in (one, other)]
+    by_checksums = one.manifest is not None and other.manifest is not None
+    files = [_files(entry, storage, problems, read=not by_checksums) for entry in (one, other)]
+    metadata = [read_metadata(entry.path, storage) for entry in (one, other)]
+    freeze = [_freeze(found.pop("vlm_freeze", None)) for found in metadata]
+    for found in metadata:
+        found.pop("manifest", None)
+    return Difference(
+        tensors_added=_added(*tensors),
+        tensors_removed=_added(*reversed(tensors)),
+        tensors_changed=_changed(*tensors, show=_describe),
+        files_added=_added(*files),
+        files_removed=_added(*reversed(files)),
+        files_changed=tuple(_changed(*files, show=str)),
+        metadata=_unequal(*metadata),
+        freeze=_unequal(*freeze),
+        compared_by="checksums" if by_checksums else "bytes",
+        problems=tuple(problems),
+    )
+
+
+def _contents(entry: Entry, storage: Storage, problems: list[str]) -> Contents:
+    try:
+        return read_contents(entry.path, storage)
+    except (CheckpointError, OSError) as error:
+        problems.append(str(error))
+        return Contents()
+
+
+def _files(
+    entry: Entry, storage: Storage, problems: list[str], *, read: bool
+) -> dict[str, FileRecord]:
+    """Size and checksum of the files that hold state."""
+    if entry.manifest is not None and not read:
+        return {
+            name: record
+            for name, record in entry.manifest.files.items()
+            if name.rpartition("/")[2] not in _ABOUT_THE_SAVE
+        }
+    records = {}
+    for name in walk(entry.path).files:
+        if name.rpartition("/")[2] in _ABOUT_THE_SAVE:
+            continue
+        try:
+            records[name] = storage.checksum(entry.path / name)
+        except OSError as error:
+            problems.append(f"{entry.path / name}: {error.strerror or error}")
+    return records
+
+
+def _freeze(value: Any) -> dict[str, bool]:
+    """Module to frozen, from the list in ``metadata.json``; what is not in its form is no entry."""
+    entries = value if isinstance(value, list) else []
+    return {
+        str(entry["module"]): bool(entry["frozen"])
+        for entry in entries
+        if isinstance(entry, dict) and {"module", "frozen"} <= set(entry)
+    }
+
+
+def _added(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(set(other) - set(one)))
+
+
+def _changed(
+    one: Mapping[str, Any], other: Mapping[str, Any], *, show: Callable[[Any], str]
+) -> dict[str, tuple[str, str]]:
+    return {
+        name: (show(one[name]), show(other[name]))
+        for name in sorted(set(one) & set(other))
+        if one[name] != other[name]
+    }
+
+
+def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {
+        name: (one.get(name), other.get(name))
+        for name in sorted(set(one) | set(other))
+        if one.get(name) != other.get(name)
+    }
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tensor.dtype}{list(tensor.shape)}"

@@ -1,0 +1,187 @@
+"""`ls` and `show`: what there is, from names, manifests and small files."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.catalog import Catalog, Entry, State, read_catalog, read_metadata
+from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.cli.cautious import walk
+
+__all__ = ["Latest", "Listing", "Row", "Sheet", "describe_latest", "list_directory", "show"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One directory of a listing."""
+
+    name: str
+    state: str
+    """``committed``, ``plain``, ``torn`` or ``leftover``."""
+    step: int | None
+    latest: bool
+    bytes: int
+    """Of the files that are there, without following links."""
+    save_id: str | None
+    world_size: int | None
+    stages: tuple[int, ...] | None
+    tokens_seen: int | None
+    written: str | None
+    """When the manifest was written, else when the directory last changed; UTC."""
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latest:
+    """What ``latest`` is."""
+
+    target: str | None
+    """As written in the link; None where there is no link."""
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A directory of checkpoints."""
+
+    directory: str
+    latest: Latest
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """One checkpoint in detail."""
+
+    row: Row
+    manifest: Mapping[str, Any] | None
+    """Without its list of files."""
+    metadata: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, int | str | None]]
+    """By path: ``bytes`` that are there (None if missing), ``expected`` and ``crc32`` if known."""
+    unreadable: tuple[str, ...]
+
+
+def list_directory(root: Path, storage: Storage) -> Listing:
+    """Everything of ours in ``root``, by step, leftovers last."""
+    catalog = read_catalog(root, storage)
+    rows = [_row(entry, catalog, storage) for entry in catalog.entries]
+    rows += [_leftover(root, name) for name in catalog.leftovers]
+    return Listing(directory=str(root), latest=describe_latest(catalog, storage), rows=tuple(rows))
+
+
+def describe_latest(catalog: Catalog, storage: Storage) -> Latest:
+    """What ``latest`` names, and what is wrong with that."""
+    link = catalog.root / layout.LATEST
+    if catalog.latest is None:
+        there = layout.LATEST in storage.names(catalog.root)
+        return Latest(target=None, problem="is no link" if there else None)
+    real = storage.resolve(link)
+    if real is None:
+        return Latest(target=catalog.latest, problem="leads nowhere")
+    for entry in catalog.entries:
+        if storage.resolve(entry.path) == real:
+            problem = f"names a torn checkpoint: {entry.problem}"
+            torn = entry.state is State.torn
+            return Latest(target=catalog.latest, problem=problem if torn else None)
+    return Latest(target=catalog.latest, problem="leads to what is no checkpoint of this directory")
+
+
+def show(entry: Entry, storage: Storage) -> Sheet:
+    """One checkpoint with its files."""
+    catalog = Catalog(
+        root=entry.path.parent,
+        latest=storage.read_link(entry.path.parent / layout.LATEST),
+        entries=(entry,),
+        leftovers=(),
+    )
+    found = walk(entry.path)
+    files: dict[str, Mapping[str, int | str | None]] = {
+        name: {"bytes": size, "expected": None, "crc32": None}
+        for name, size in found.files.items()
+        if name != layout.MANIFEST
+    }
+    for name, record in (entry.manifest.files if entry.manifest else {}).items():
+        files[name] = {
+            "bytes": _size(entry.path / name, storage),
+            "expected": record.size,
+            "crc32": f"{record.crc32:08x}",
+        }
+    return Sheet(
+        row=_row(entry, catalog, storage),
+        manifest=_head(entry),
+        metadata=read_metadata(entry.path, storage),
+        files=dict(sorted(files.items())),
+        unreadable=tuple(found.unreadable),
+    )
+
+
+def _head(entry: Entry) -> Mapping[str, Any] | None:
+    found = entry.manifest
+    if found is None:
+        return None
+    return {
+        "save_id": found.save_id,
+        "parent": found.parent,
+        "sequence": found.sequence,
+        "step": found.step,
+        "tokens_seen": found.tokens_seen,
+        "world_size": found.world_size,
+        "stages": found.stages,
+        "layout": found.layout,
+    }
+
+
+def _size(path: Path, storage: Storage) -> int | None:
+    try:
+        return storage.size(path)
+    except OSError:
+        return None
+
+
+def _row(entry: Entry, catalog: Catalog, storage: Storage) -> Row:
+    found = entry.manifest
+    real = storage.resolve(entry.path)
+    tokens = read_metadata(entry.path, storage).get("tokens_seen")
+    return Row(
+        name=entry.path.name,
+        state=str(entry.state),
+        step=entry.step,
+        latest=real is not None and real == storage.resolve(catalog.root / layout.LATEST),
+        bytes=sum(walk(entry.path).files.values()),
+        save_id=found.save_id if found else None,
+        world_size=found.world_size if found else None,
+        stages=found.stages if found else None,
+        tokens_seen=found.tokens_seen if found else tokens if isinstance(tokens, int) else None,
+        written=_written(entry.path / layout.MANIFEST) or _written(entry.path),
+        problem=entry.problem,
+    )
+
+
+def _leftover(root: Path, name: str) -> Row:
+    leftover = layout.parse_leftover(name)
+    return Row(
+        name=name,
+        state="leftover",
+        step=leftover.step if leftover else None,
+        latest=False,
+        bytes=sum(walk(root / name).files.values()),
+        save_id=leftover.save_id if leftover else None,
+        world_size=None,
+        stages=None,
+        tokens_seen=None,
+        written=_written(root / name),
+        problem=None,
+    )
+
+
+def _written(path: Path) -> str | None:
+    try:
+        moment = datetime.fromtimestamp(os.lstat(path).st_mtime, UTC)
+    except (OSError, OverflowError, ValueError):
+        return None
+    return moment.isoformat(timespec="seconds")

@@ -1,0 +1,401 @@
+"""Random histories of saves, deaths, power cuts, failed operations, resumes, rollbacks, operators.
+
+The protocol is the package's own (:class:`SaveJob`, ``choose``, ``finish_off``, retention, repair);
+only the disk and the shards are fakes. Beside it runs a model that knows which saves the job was
+told about. After every single operation, and for every state that a power cut could leave then:
+
+- a directory with a checkpoint's name is whole, and `latest` is absent or names one,
+- the newest ``keep`` checkpoints that the job was told about are there,
+- nothing foreign has changed.
+
+One window is known and allowed: where two names cannot be exchanged, a step that is saved again has
+no name between two renames, and `latest` dangles if it names this step. The version that was set
+aside is whole, and the next start, or the failed save itself, gives it its name back.
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from kempnerforge.checkpoint import layout, manifest, saving
+from kempnerforge.checkpoint.choosing import Search, choose
+from kempnerforge.checkpoint.collective import LocalCollective
+from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
+from kempnerforge.checkpoint.lock import Unlocked
+from kempnerforge.checkpoint.prune import finish_off
+from kempnerforge.checkpoint.retention import RetentionPolicy
+from kempnerforge.checkpoint.saving import SaveJob, SaveRequest, StagedState
+from kempnerforge.checkpoint.shards import WrittenShards, stage_shards
+from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.cli.mending import apply, plan_repair
+from tests.checkpoint.memory_storage import Death, Directory, File, Link, MemoryStorage
+
+ROOT = Path("/runs/checkpoints")
+FOREIGN = {
+    "notes.txt": b"mine",
+    "step_03": b"not canonical",
+    "step_3.bak": b"a copy",
+    ".staging-step_x": b"not ours",
+    "latest.old": b"a file",
+}
+MILESTONE = 5
+NO_SHARDS = stage_shards({}, copy=lambda _, tensor: tensor, is_coordinator=True)
+steps = st.integers(0, 6)
+operations = st.integers(0, 60)
+
+
+class InlineWorker(Worker):
+    """Runs a call where it is made: no threads, so a history is the same every time."""
+
+    def __init__(self) -> None:
+        self.stuck = False
+
+    def run(self, call: Any, *, timeout_s: float, doing: str) -> Any:
+        return call()
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A directory that holds everything its manifest names, and nothing else."""
+
+    step: int
+    version: int
+
+
+def files_of(directory: Directory, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+    for name, node in directory.names.items():
+        if isinstance(node, Directory):
+            yield from files_of(node, f"{prefix}{name}/")
+        elif isinstance(node, File):
+            yield prefix + name, node.data
+
+
+@cache
+def decoded(data: bytes) -> manifest.Manifest | None:
+    try:
+        return manifest.decode(data, where="")
+    except CorruptCheckpointError:
+        return None
+
+
+def whole(directory: object) -> Whole | None:
+    """Judged without the package's catalog and choice."""
+    if not isinstance(directory, Directory):
+        return None
+    files = dict(files_of(directory))
+    found = decoded(files.pop(layout.MANIFEST, b""))
+    if found is None:
+        return None
+    sums = {name: (len(data), zlib.crc32(data)) for name, data in files.items()}
+    if sums != {name: (record.size, record.crc32) for name, record in found.files.items()}:
+        return None
+    return Whole(step=found.step, version=int(files[layout.TRAIN_STATE]))
+
+
+class Histories(RuleBasedStateMachine):
+    """See the head of this module."""
+
+    @initialize(exchanges=st.booleans(), keep=st.integers(0, 3))
+    def start(self, exchanges: bool, keep: int) -> None:
+        self.storage = MemoryStorage(exchanges=exchanges)
+        self.storage.make_durable_directory(ROOT)
+        self.keep = keep
+        self.version = 0
+        self.told: dict[int, int] = {}
+        self.floor = 0
+        self.parent: str | None = None
+        self.running = True
+        self.foreign: dict[str, bytes] = {}
+        self.violations: list[str] = []
+        self.storage.watcher = self.watch
+
+    # What happens.
+
+    @precondition(lambda self: self.running)
+    @rule(step=steps)
+    def save(self, step: int) -> None:
+        self.parent = self.attempt(step)
+        self.note_told(step)
+        self.expect_settled()
+
+    @precondition(lambda self: self.running)
+    @rule(step=steps, survives=operations)
+    def save_and_die(self, step: int, survives: int) -> None:
+        self.storage.lives = survives
+        try:
+            self.attempt(step)
+        except Death:
+            self.running = False
+        else:
+            self.note_told(step)
+        self.storage.lives = -1
+
+    @precondition(lambda self: self.running)
+    @rule(step=steps, succeeds=operations)
+    def save_while_an_operation_fails(self, step: int, succeeds: int) -> None:
+        self.storage.until_error = succeeds
+        try:
+            self.parent = self.attempt(step)
+        except CheckpointError:
+            self.note_untold()
+        else:
+            self.note_told(step)
+        self.storage.until_error = -1
+        assert self.latest_is_sound(self.root(), window=False)
+
+    @rule(data=st.data())
+    def power_fails(self, data: st.DataObject) -> None:
+        self.storage.cut_power(lambda states: data.draw(st.integers(0, states - 1)))
+        self.running = False
+        self.watch()
+
+    @precondition(lambda self: not self.running)
+    @rule(survives=operations)
+    def die_while_resuming(self, survives: int) -> None:
+        self.storage.lives = survives
+        try:
+            self.load()
+        except Death:
+            pass
+        else:
+            self.running = True
+        self.storage.lives = -1
+
+    @rule()
+    def resume(self) -> None:
+        found = self.load()
+        self.running = True
+        assert (found.version if found else 0) >= self.floor
+        assert self.leftovers() == []
+        self.note_untold()
+
+    @precondition(lambda self: self.running and self.told)
+    @rule(data=st.data())
+    def roll_back(self, data: st.DataObject) -> None:
+        step = data.draw(st.sampled_from(sorted(self.told)))
+        found = self.load(ROOT / layout.format_step(step))
+        assert found == Whole(step=step, version=self.told[step])
+
+    @rule(name=st.sampled_from(sorted(FOREIGN)))
+    def put_a_foreign_file(self, name: str) -> None:
+        self.storage.write(ROOT / name, FOREIGN[name])
+        self.storage.sync_directory(ROOT)
+        self.foreign[name] = FOREIGN[name]
+
+    @precondition(lambda self: self.running and self.told)
+    @rule(data=st.data())
+    def operator_points_latest(self, data: st.DataObject) -> None:
+        step = data.draw(st.sampled_from(sorted(self.told)))
+        self.storage.make_link(ROOT / "mine", layout.format_step(step))
+        self.storage.rename(ROOT / "mine", ROOT / layout.LATEST)
+        self.storage.sync_directory(ROOT)
+        self.floor = self.told[step]
+
+    @precondition(lambda self: not self.running)
+    @rule()
+    def operator_repairs(self) -> None:
+        plan = plan_repair(ROOT, self.storage, deep=True)
+        assert plan.mended
+        apply(ROOT, plan.steps, self.storage)
+        assert self.latest_is_sound(self.root(), window=False)
+
+    # How it is done.
+
+    def attempt(self, step: int) -> str:
+        self.version += 1
+        job = SaveJob(
+            collective=LocalCollective(),
+            storage=self.storage,
+            worker=InlineWorker(),
+            root=ROOT,
+            stage=None,
+            request=SaveRequest(step=step, tokens_seen=step, metadata={}, parent=self.parent),
+            staged=StagedState(
+                shards=NO_SHARDS,
+                rank_state=b"rank",
+                train_state=str(self.version).encode(),
+                meshes=(),
+            ),
+            retention=RetentionPolicy(
+                keep_last_n=self.keep, is_milestone=lambda step: step == MILESTONE
+            ),
+            timeout_s=60.0,
+        )
+
+        def write_shards(directory: Path, *args: object, **options: object) -> WrittenShards:
+            files = {"__0_0.distcp": self.storage.write(directory / "__0_0.distcp", b"shard")}
+            return WrittenShards(files=files, results=())
+
+        with patch.object(saving, "write_shards", write_shards):
+            return job.run().save_id
+
+    def load(self, explicit: Path | None = None) -> Whole | None:
+        finish_off(ROOT, self.storage)
+        found = choose(
+            Search(root=ROOT, explicit=explicit),
+            LocalCollective(),
+            self.storage,
+            worker=InlineWorker(),
+            access=Unlocked(),
+            timeout_s=60.0,
+        )
+        if found is None:
+            return None
+        self.parent = found.manifest.save_id if found.manifest else None
+        loaded = whole(self.root().names[found.path.name])
+        assert loaded is not None, "a torn checkpoint was chosen"
+        return loaded
+
+    # What the model knows.
+
+    def note_told(self, step: int) -> None:
+        """The job was told that its newest version is durable; retention follows."""
+        self.told[step] = self.floor = self.version
+        counted = sorted(
+            (version, step) for step, version in self.told.items() if step != MILESTONE
+        )
+        for _, old in counted[: -self.keep] if self.keep > 0 else ():
+            if old != step:
+                del self.told[old]
+
+    def note_untold(self) -> None:
+        """Something is on the disk that the job was not told about; from now on it is known."""
+        found = self.on_disk(self.root())
+        self.told = {step: checkpoint.version for step, checkpoint in found.items()}
+
+    def expect_settled(self) -> None:
+        """After a save that nothing disturbed the directory holds what the model says."""
+        found = self.on_disk(self.root())
+        assert {step: checkpoint.version for step, checkpoint in found.items()} == self.told
+        assert self.leftovers() == []
+        link = self.root().names[layout.LATEST]
+        assert isinstance(link, Link)
+        assert found[layout.parse_step(link.target) or 0].version == self.version
+
+    def newest_told(self) -> set[int]:
+        """Versions of which retention can have taken none, whatever is under way."""
+        kept = self.keep - 1 if self.keep > 0 else len(self.told)
+        return set(
+            sorted(v for s, v in self.told.items() if s != MILESTONE)[-kept:] if kept else []
+        )
+
+    # What is looked at after every operation.
+
+    def watch(self) -> None:
+        self.judge("live", self.root())
+        for state in self.storage.power_cuts(ROOT):
+            self.judge("after a power cut", state)
+
+    def judge(self, view: str, root: Directory) -> None:
+        for name, node in root.names.items():
+            if layout.parse_step(name) is not None and whole(node) is None:
+                self.violations.append(f"{view}: {name} is not whole")
+        if not self.latest_is_sound(root, window=not self.storage.exchanges):
+            self.violations.append(f"{view}: latest names nothing whole")
+        found = {checkpoint.version for checkpoint in self.on_disk(root).values()}
+        replaced = {whole(node) for name, node in root.names.items() if layout.parse_leftover(name)}
+        aside = {checkpoint.version for checkpoint in replaced if checkpoint}
+        lost = self.newest_told() - found - aside - self.replaced_by(root)
+        if lost:
+            self.violations.append(f"{view}: versions {lost} are gone")
+        for name, content in self.foreign.items():
+            file = root.names.get(name)
+            if not isinstance(file, File) or file.data != content:
+                self.violations.append(f"{view}: {name} was touched")
+
+    def replaced_by(self, root: Directory) -> set[int]:
+        """Told versions whose step holds a newer version."""
+        found = self.on_disk(root)
+        return {
+            version
+            for step, version in self.told.items()
+            if step in found and found[step].version > version
+        }
+
+    def latest_is_sound(self, root: Directory, *, window: bool) -> bool:
+        link = root.names.get(layout.LATEST)
+        if link is None:
+            return True
+        assert isinstance(link, Link)
+        if whole(root.names.get(link.target)) is not None:
+            return True
+        aside = [
+            node
+            for name, node in root.names.items()
+            if (leftover := layout.parse_leftover(name)) is not None
+            and layout.format_step(leftover.step) == link.target
+        ]
+        return window and any(whole(node) for node in aside)
+
+    @invariant()
+    def holds(self) -> None:
+        assert getattr(self, "violations", []) == []
+
+    def root(self) -> Directory:
+        node = self.storage.top.names["runs"]
+        assert isinstance(node, Directory)
+        root = node.names["checkpoints"]
+        assert isinstance(root, Directory)
+        return root
+
+    def on_disk(self, root: Directory) -> Mapping[int, Whole]:
+        return {
+            step: found
+            for name, node in root.names.items()
+            if (step := layout.parse_step(name)) is not None and (found := whole(node))
+        }
+
+    def leftovers(self) -> list[str]:
+        names = self.root().names
+        return [n for n in names if layout.parse_leftover(n) or layout.is_latest_link(n)]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("succeeds", range(40))
+def test_a_failed_operation_while_a_step_is_saved_again_loses_neither_version(
+    exchanges: bool, succeeds: int
+) -> None:
+    history = Histories()
+    history.start(exchanges=exchanges, keep=0)
+    history.save(step=0)
+    history.save_while_an_operation_fails(step=0, succeeds=succeeds)
+    history.holds()
+    history.resume()
+    history.holds()
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("survives", range(40))
+def test_a_death_while_a_step_is_saved_again_loses_nothing_in_a_later_power_cut(
+    exchanges: bool, survives: int
+) -> None:
+    history = Histories()
+    history.start(exchanges=exchanges, keep=1)
+    history.save(step=0)
+    history.save(step=1)
+    history.save_and_die(step=1, survives=survives)
+    history.holds()
+    history.resume()
+    history.holds()
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
