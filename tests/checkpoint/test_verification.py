@@ -34,7 +34,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(path.name)
         return checksum_file(path)
 
-    monkeypatch.setattr("kempnerforge.checkpoint.catalog.checksum_file", checksum)
+    monkeypatch.setattr("kempnerforge.checkpoint.storage.checksum_file", checksum)
     monkeypatch.setattr(verification, "_SETTLED_S", -1e9)
     return found
 
