@@ -176,6 +176,7 @@ class Histories(RuleBasedStateMachine):
             pass
         else:
             self.running = True
+            self.note_untold()
         self.storage.lives = -1
 
     @rule()
