@@ -397,4 +397,4 @@ def test_a_death_while_a_step_is_saved_again_loses_nothing_in_a_later_power_cut(
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestHistories.settings = settings(max_examples=200, stateful_step_count=15, deadline=None)
