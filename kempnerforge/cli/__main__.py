@@ -103,6 +103,9 @@ def _changing(commands: "Commands[argparse.ArgumentParser]") -> None:
     retaining.add_argument("directory", type=Path)
     retaining.add_argument("--keep-last-n", type=_at_least_one, required=True, metavar="N")
     retaining.add_argument(
+        "--deep", action="store_true", help="count only those of which every byte verifies"
+    )
+    retaining.add_argument(
         "--keep-step", type=int, action="append", default=[], metavar="STEP", dest="keep_steps"
     )
     retaining.add_argument(
@@ -184,7 +187,11 @@ def _retain(parsed: argparse.Namespace) -> _Outcome:
     if window is not None:
         policy = RetentionPolicy(keep_last_n=parsed.keep_last_n, is_milestone=window.contains)
     plan = plan_retention(
-        _directory(parsed.directory), policy, CautiousStorage(), protected=parsed.keep_steps
+        _directory(parsed.directory),
+        policy,
+        CautiousStorage(),
+        deep=parsed.deep,
+        protected=parsed.keep_steps,
     )
     return _Outcome(result=plan, status=FINE, steps=plan.steps)
 

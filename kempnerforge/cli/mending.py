@@ -137,11 +137,16 @@ def _point(catalog: Catalog, name: str) -> Step:
 
 
 def plan_retention(
-    root: Path, policy: RetentionPolicy, storage: Storage, *, protected: Collection[int] = ()
+    root: Path,
+    policy: RetentionPolicy,
+    storage: Storage,
+    *,
+    deep: bool,
+    protected: Collection[int] = (),
 ) -> Retention:
     """Find what the policy deletes; changes nothing.
 
-    Only checkpoints whose files are all there in their sizes count, so that a damaged one never
+    Only checkpoints that verify count, by sizes or by every byte, so that a damaged one never
     takes the place of a good one.
     """
     catalog = read_catalog(root, storage)
@@ -150,7 +155,7 @@ def plan_retention(
         for entry in catalog.entries
         if entry.state is State.committed
         and entry.step is not None
-        and check(entry, storage, deep=False).whole
+        and check(entry, storage, deep=deep).whole
     }
     latest = None if catalog.latest is None else layout.parse_step(Path(catalog.latest).name)
     victims = policy.victims(

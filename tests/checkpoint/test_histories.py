@@ -177,6 +177,7 @@ class Histories(RuleBasedStateMachine):
             pass
         else:
             self.running = True
+            self.note_untold()
         self.storage.lives = -1
 
     @rule()
@@ -398,4 +399,4 @@ def test_a_death_while_a_step_is_saved_again_loses_nothing_in_a_later_power_cut(
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestHistories.settings = settings(max_examples=200, stateful_step_count=15, deadline=None)

@@ -231,6 +231,13 @@ def test_retain_deletes_the_oldest_whole_ones_only_when_asked_to(cli: Cli, tmp_p
     assert names == {"latest", "step_1", "step_2", "step_5", "step_6", "step_9"}
 
 
+def test_retain_does_not_count_flipped_bits_when_it_reads_them(cli: Cli, tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    flip(save(tmp_path, 2) / SHARD)
+    assert len(cli.json("retain", tmp_path, "--keep-last-n", 1)[1]["steps"]) == 1
+    assert cli.json("retain", tmp_path, "--keep-last-n", 1, "--deep")[1]["steps"] == []
+
+
 def test_wrong_arguments_exit_with_2(capfd: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["nope"], ["retain", ".", "--keep-last-n", "0"]):
         with pytest.raises(SystemExit) as caught:

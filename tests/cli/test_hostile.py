@@ -5,6 +5,7 @@ import os
 import pickle
 import resource
 import socket
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from kempnerforge.cli.cautious import MOST_READ_BYTES
 from kempnerforge.cli.printing import clean
 from tests.cli.checkpoints import SHARD, save, save_plain, shard_metadata
 
+NOBODY = 65534
 LOOKING = (["ls"], ["verify"], ["verify", "--deep"], ["repair"], ["retain", "--keep-last-n", "1"])
 
 
@@ -224,11 +226,25 @@ def test_files_that_vanish_while_they_are_listed_are_no_error(
     assert set(look_at(tmp_path, path)) <= {0, 1, 2}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_a_problem(tmp_path: Path) -> None:
-    path = save(tmp_path, 1)
-    path.chmod(0)
+@pytest.fixture
+def nobody() -> Iterator[Path]:
+    """A directory of someone who may not read everything, as root may."""
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        if before == 0:
+            os.chown(name, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        yield Path(name)
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("closed", [".", "step_1", "step_1/manifest.json", "step_1/__0_0.distcp"])
+def test_what_may_not_be_read_is_a_problem(nobody: Path, closed: str) -> None:
+    path = save(nobody, 1)
+    mode = (nobody / closed).stat().st_mode
+    (nobody / closed).chmod(0)
     try:
-        assert set(look_at(tmp_path)) <= {0, 1, 2}
+        assert set(look_at(nobody, path)) <= {0, 1, 2}
+        assert main(["verify", "--deep", str(path)]) in (1, 2)
     finally:
-        path.chmod(0o700)
+        (nobody / closed).chmod(mode)
