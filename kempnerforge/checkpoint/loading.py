@@ -39,7 +39,12 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     require_redistributable,
 )
-from kempnerforge.checkpoint.shards import check_metadata, decode_metadata, read_shards
+from kempnerforge.checkpoint.shards import (
+    ReadShards,
+    check_metadata,
+    decode_metadata,
+    read_shards,
+)
 from kempnerforge.checkpoint.state import decode_plain
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import Worker
@@ -113,7 +118,8 @@ class LoadJob:
             return None
         arrangement = self._arrangement(choice)
         checked = self.together(lambda: self._check(choice, arrangement), choice, "checking")
-        self.together(lambda: self._restore(checked), choice, "reading")
+        read = self.together(lambda: self._read(checked), choice, "reading")
+        self.together(lambda: self._restore(checked, read), choice, "restoring")
         return Loaded(choice=choice, train_state=checked.train_state)
 
     def together(self, call: Callable[[], T], choice: Choice, doing: str) -> T:
@@ -222,10 +228,20 @@ class LoadJob:
             raise CorruptCheckpointError(f"{path}: holds no train state", path=str(path))
         return found
 
-    def _restore(self, checked: _Checked) -> None:
-        for position, directory in enumerate(checked.directories):
-            targets = checked.targets.reads[position]
-            read_shards(directory, checked.metadata[position], targets)
+    def _read(self, checked: _Checked) -> tuple[ReadShards, ...]:
+        return tuple(
+            read_shards(
+                directory,
+                checked.metadata[position],
+                checked.targets.reads[position],
+                live=checked.targets.live,
+            )
+            for position, directory in enumerate(checked.directories)
+        )
+
+    def _restore(self, checked: _Checked, read: tuple[ReadShards, ...]) -> None:
+        for part in read:
+            part.hand_over()
         checked.targets.apply()
 
 

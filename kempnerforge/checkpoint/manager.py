@@ -16,6 +16,7 @@ from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.model_state import Exclusion, assemble, mesh_signature
+from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import rank_part
 from kempnerforge.checkpoint.retention import RetentionPolicy
@@ -67,6 +68,7 @@ class CheckpointManager:
         self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
         self._mode = AsyncCheckpointMode(config.async_mode)
         self._stager = make_stager(self._mode)
+        self._plans = PlanBook()
         self._storage = LocalStorage()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
@@ -248,6 +250,7 @@ class CheckpointManager:
                 is_milestone=self._config.is_dynamic_milestone,
             ),
             timeout_s=self._timeout_s,
+            plans=self._plans,
         )
 
     def _stage_state(
@@ -263,7 +266,7 @@ class CheckpointManager:
             train_state = build_train_state(step, tokens_seen, scheduler, dataloader, extra)
             shards = stage_shards(
                 assemble(self._model, self._optimizer),
-                copy=self._stager.copy,
+                stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
             )
             self._stager.finish()

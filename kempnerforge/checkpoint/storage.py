@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from kempnerforge.checkpoint.checksum import combine
 from kempnerforge.checkpoint.manifest import FileRecord
 
 __all__ = ["FileSink", "LocalStorage", "Storage", "checksum_file"]
@@ -41,10 +42,18 @@ class FileSink:
         self._size = 0
         self._crc32 = 0
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append ``data``; returns its length in bytes."""
+    def write(self, data: bytes | bytearray | memoryview, *, crc32: int | None = None) -> int:
+        """Append ``data``; returns its length in bytes.
+
+        Args:
+            data: Not needed any more when this returns.
+            crc32: Of ``data``, where the caller has it already.
+        """
         view = memoryview(data).cast("B")
-        self._crc32 = zlib.crc32(view, self._crc32)
+        if crc32 is None:
+            self._crc32 = zlib.crc32(view, self._crc32)
+        else:
+            self._crc32 = combine(self._crc32, crc32, view.nbytes)
         self._size += view.nbytes
         if len(self._pending) + view.nbytes > _BUFFER_BYTES:
             self._drain()
