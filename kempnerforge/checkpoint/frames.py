@@ -2,9 +2,9 @@
 
 An archive is a zip file without compression. Everything in it but the tensor's bytes and their
 crc32 follows from dtype and shape, so it is built once a shape: writing a tensor costs no
-serialisation, and a reader that meets a head it knows finds the bytes where they lie. ``torch.load``
-and any zip program read the result. Records stand in the order pickle, byte order, version, data;
-the data begins at a multiple of 64 bytes from the start of the archive.
+serialisation, and a reader that meets a head it knows finds the bytes where they lie.
+``torch.load`` and any zip program read the result. Records stand in the order pickle, byte order,
+version, data; the data begins at a multiple of 64 bytes from the start of the archive.
 
 Out of scope, and left to ``torch.save``: dtypes without a storage class of their own, tensors that
 are not dense, and 4 GiB and more, for which a zip file has other headers.
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["ALIGNMENT", "Frame", "frame_of"]
+__all__ = ["ALIGNMENT", "Frame", "frame_of", "memory_of"]
 
 ALIGNMENT = 64
 """What torch aligns data to within an archive."""
@@ -74,8 +74,15 @@ class Frame:
     def crc_in(self, head: bytes | bytearray | memoryview) -> int | None:
         """The crc32 of the data that ``head`` announces; None if it is not this frame's head."""
         at = self.head_crc_at
-        known = self.head[:at] == head[:at] and self.head[at + _CRC.size :] == head[at + _CRC.size :]
+        before, after = self.head[:at], self.head[at + _CRC.size :]
+        known = before == head[:at] and after == head[at + _CRC.size :]
         return int(_CRC.unpack_from(head, at)[0]) if known else None
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a dense, row-major tensor on the host, without a copy."""
+    data: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(data)
 
 
 @lru_cache(maxsize=4096)
@@ -126,12 +133,13 @@ class _Rebuilt:
         self.storage, self.shape, self.count = storage, shape, count
 
     def __reduce__(self) -> Any:
-        strides, step = [], 1
+        strides: list[int] = []
+        step = 1
         for size in reversed(self.shape):
             strides.insert(0, step)
             step *= max(size, 1)
         held = _Held(self.storage, self.count)
-        arguments = (held, 0, self.shape, tuple(strides), False, OrderedDict())
+        arguments: tuple[Any, ...] = (held, 0, self.shape, tuple(strides), False, OrderedDict())
         return torch._utils._rebuild_tensor_v2, arguments
 
 

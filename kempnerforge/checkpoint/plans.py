@@ -54,9 +54,7 @@ class Merged:
     encoded: dict[int | None, tuple[tuple[bytes, ...], str, bytes]] = field(default_factory=dict)
     """By stage, of the save before: where everything was written, save id, ``.metadata``."""
 
-    def encode(
-        self, stage: int | None, written: Sequence[WrittenShards], *, save_id: str
-    ) -> bytes:
+    def encode(self, stage: int | None, written: Sequence[WrittenShards], *, save_id: str) -> bytes:
         """Content of ``.metadata`` of a stage.
 
         Args:

@@ -14,6 +14,7 @@ touch storage run in a :class:`Worker`, so a rank whose storage hangs still repo
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, 
 from kempnerforge.checkpoint.rank_state import Arrangement
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.storage import Storage, at_once
 from kempnerforge.checkpoint.worker import Worker
 
 __all__ = ["Published", "SaveJob", "SaveRequest", "StagedState"]
@@ -295,17 +296,27 @@ class SaveJob:
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
         plan = self.plans.accept(self.staged.shards, assignment.plan)
-        shards = write_shards(staging / prefix, plan, self.staged.shards)
-        files = {prefix + name: record for name, record in shards.files.items()}
-        rank_file = layout.format_rank_file(self.collective.rank)
-        files[rank_file] = self.storage.write(staging / rank_file, self.staged.rank_state)
+        own: dict[str, FileRecord] = {}
+        shards = write_shards(
+            staging / prefix,
+            plan,
+            self.staged.shards,
+            meanwhile=lambda: own.update(self._write_own_files(staging)),
+        )
+        folders = dict.fromkeys((staging / prefix, staging / layout.RANKS_DIR))
+        at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
+        return shards, {**{prefix + name: record for name, record in shards.files.items()}, **own}
+
+    def _write_own_files(self, staging: Path) -> dict[str, FileRecord]:
+        """What is no shard: the state of this rank, and on rank 0 what is common."""
+        assert isinstance(self.staged, StagedState)
+        name = layout.format_rank_file(self.collective.rank)
+        files = {name: self.storage.write(staging / name, self.staged.rank_state)}
         if self.collective.rank == 0:
             files[layout.TRAIN_STATE] = self.storage.write(
                 staging / layout.TRAIN_STATE, self.staged.train_state
             )
-        for folder in (staging / prefix, staging / layout.RANKS_DIR):
-            self.storage.sync_directory(folder)
-        return shards, files
+        return files
 
     # Round two: report, and on rank 0 publish.
 

@@ -13,13 +13,12 @@ import pickle
 import secrets
 import zlib
 from array import array
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed._shard._utils import narrow_tensor_by_index
 from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 from torch.distributed.checkpoint.default_planner import (
@@ -45,11 +44,11 @@ from torch.distributed.checkpoint.planner import (
 from torch.distributed.tensor import DTensor
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
-from kempnerforge.checkpoint.frames import Frame, frame_of
+from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.staging import Image, Stager
 from kempnerforge.checkpoint.state import decode_plain, encode_plain
-from kempnerforge.checkpoint.storage import FileSink
+from kempnerforge.checkpoint.storage import FileSink, at_once
 
 __all__ = [
     "ReadShards",
@@ -116,7 +115,9 @@ class _Known:
     positions: dict[MetadataIndex, int]
 
 
-def stage_shards(state_dict: dict[str, Any], *, stager: Stager, is_coordinator: bool) -> StagedShards:
+def stage_shards(
+    state_dict: dict[str, Any], *, stager: Stager, is_coordinator: bool
+) -> StagedShards:
     """Plan this rank's writes of ``state_dict`` and take its values.
 
     Not collective. Values that are not tensors are serialised here. The plan of the save before is
@@ -129,8 +130,8 @@ def stage_shards(state_dict: dict[str, Any], *, stager: Stager, is_coordinator: 
     """
     leaves: list[tuple[_Path, Any]] = []
     _add_leaves((), state_dict, leaves)
-    fingerprint = [(path, *_traits(value)) for path, value in leaves]
-    fingerprint.append(is_coordinator)
+    fingerprint: list[Any] = [is_coordinator]
+    fingerprint.extend((path, *_traits(value)) for path, value in leaves)
     known: _Known | None = stager.known
     if known is None or known.fingerprint != fingerprint:
         known = _plan(state_dict, leaves, fingerprint, is_coordinator=is_coordinator)
@@ -231,13 +232,31 @@ def _file_name(plan: SavePlan) -> str:
     return f"{plan.storage_data.prefix}{_SUFFIX}"
 
 
-def write_shards(directory: Path, plan: SavePlan, staged: StagedShards) -> WrittenShards:
-    """Write this rank's part; durable on return, but for the names in ``directory``."""
+def _nothing() -> None:
+    pass
+
+
+def write_shards(
+    directory: Path,
+    plan: SavePlan,
+    staged: StagedShards,
+    *,
+    meanwhile: Callable[[], object] = _nothing,
+) -> WrittenShards:
+    """Write this rank's part; durable on return, but for the names in ``directory``.
+
+    Args:
+        directory: Where to.
+        plan: What of that which was staged.
+        staged: The values.
+        meanwhile: Called once everything is written, while it is being synced.
+    """
     wanted = [staged.positions[item.index] for item in plan.items]
     ordered = sorted(wanted)
     name = _file_name(plan)
     with FileSink(directory / name) as sink:
         places = dict(zip(ordered, staged.image.write(sink, ordered), strict=True))
+        at_once(sink.close, meanwhile)
     numbers = [number for position in wanted for number in places[position]]
     return WrittenShards(files={name: sink.record}, places=array("q", numbers).tobytes())
 
@@ -446,7 +465,7 @@ class _TensorRead:
                 frame=frame, offset=stored.offset, whole=target, held_for=(), held=()
             )
         whole = torch.empty(sizes, dtype=dtype)
-        part = narrow_tensor_by_index(whole, item.storage_offsets, item.lengths)
+        part = _narrowed(whole, item.storage_offsets, item.lengths)
         return _TensorRead(
             frame=frame, offset=stored.offset, whole=whole, held_for=(target,), held=(part,)
         )
@@ -457,7 +476,7 @@ class _TensorRead:
         announced = frame.crc_in(os.pread(fd, len(frame.head), self.offset))
         if announced is None:
             return False
-        data = memoryview(self.whole.reshape(-1).view(torch.uint8).numpy())
+        data = memory_of(self.whole)
         _read_fully(fd, data, self.offset + len(frame.head), path)
         if zlib.crc32(data) != announced:
             raise CorruptCheckpointError(
@@ -477,13 +496,17 @@ def _read_fully(fd: int, data: memoryview, offset: int, path: Path) -> None:
         done += count
 
 
+def _narrowed(tensor: torch.Tensor, offsets: torch.Size, lengths: torch.Size) -> torch.Tensor:
+    for axis, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
+        tensor = tensor.narrow(axis, offset, length)
+    return tensor
+
+
 def _saved_sizes(item: ReadItem, entry: TensorStorageMetadata) -> torch.Size:
     index = item.storage_index.index
     if index is not None and entry.chunks[index].offsets == item.storage_index.offset:
         return entry.chunks[index].sizes
-    return next(
-        chunk.sizes for chunk in entry.chunks if chunk.offsets == item.storage_index.offset
-    )
+    return next(chunk.sizes for chunk in entry.chunks if chunk.offsets == item.storage_index.offset)
 
 
 class _HoldingPlanner(_FlatLoadPlanner):

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 
-from kempnerforge.checkpoint.frames import ALIGNMENT, Frame, frame_of
+from kempnerforge.checkpoint.frames import ALIGNMENT, Frame, frame_of, memory_of
 from kempnerforge.checkpoint.storage import FileSink
 
 __all__ = ["Image", "KeptBuffers", "Layout", "LiveTensors", "Stager"]
@@ -74,7 +74,7 @@ class Layout:
     def allocate(self, *, pinned: bool) -> torch.Tensor:
         """A buffer with all fixed bytes in place."""
         buffer = torch.zeros(self.buffer_bytes, dtype=torch.uint8, pin_memory=pinned)
-        raw = memoryview(buffer.numpy())
+        raw = memory_of(buffer)
         for slot in self.slots:
             if slot.frame is not None:
                 raw[slot.at : slot.data_at] = slot.frame.head
@@ -107,7 +107,7 @@ class Image:
         Returns:
             Offset and length of each in the file.
         """
-        raw = memoryview(self.buffer.numpy())
+        raw = memory_of(self.buffer)
         places = []
         begin = end = 0  # of what was not handed to the sink yet, in the buffer
         for position in wanted:
@@ -200,7 +200,9 @@ class KeptBuffers:
         self.known: Any = None
         self._pinned = pinned and torch.cuda.is_available()
         self._devices: set[torch.device] = set()
-        self.drop()
+        self._layout = Layout((), copies_below=sys.maxsize)
+        self._buffer = self._layout.allocate(pinned=False)
+        self._views: list[torch.Tensor] = []
 
     def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
         devices = {value.device for value in values if isinstance(value, torch.Tensor)}
@@ -223,7 +225,7 @@ class KeptBuffers:
     def drop(self) -> None:
         self._layout = Layout((), copies_below=sys.maxsize)
         self._buffer = self._layout.allocate(pinned=False)
-        self._views: list[torch.Tensor] = []
+        self._views = []
 
 
 def _frame(item: WriteItem) -> Frame | None:
@@ -258,4 +260,4 @@ def _bytes_of(tensor: torch.Tensor) -> memoryview:
     dense = tensor.detach().cpu().contiguous()
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()
-    return memoryview(dense.reshape(-1).view(torch.uint8).numpy())
+    return memory_of(dense)
