@@ -373,8 +373,8 @@ class Bench:
     def _lost(self, competitor: Competitor, training: Training) -> None:
         """A loop that outlasts the save, with the save and without."""
         flush = statistics.median(self.times[PUBLISHED, competitor.name])
-        one = statistics.median(_timed(training.step) for _ in range(5))
-        steps = _agreed_max(max(5.0, math.ceil(_LOOP_MARGIN * flush / one)))
+        one = statistics.median(_timed(training.step) for _ in range(3))
+        steps = _agreed_max(max(3.0, math.ceil(_LOOP_MARGIN * flush / one)))
 
         def loop() -> None:
             for _ in range(int(steps)):

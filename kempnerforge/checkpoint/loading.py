@@ -117,8 +117,10 @@ class LoadJob:
         if choice is None:
             return None
         arrangement = self._arrangement(choice)
-        checked = self.together(lambda: self._check(choice, arrangement), choice, "checking")
-        read = self.together(lambda: self._read(checked), choice, "reading")
+        # Reading fills buffers of ours only, so one agreement covers both.
+        checked, read = self.together(
+            lambda: self._check_and_read(choice, arrangement), choice, "reading"
+        )
         self.together(lambda: self._restore(checked, read), choice, "restoring")
         return Loaded(choice=choice, train_state=checked.train_state)
 
@@ -154,6 +156,12 @@ class LoadJob:
             replies = [votes.values] * self.collective.world_size
         stages = self.collective.answer(replies, timeout_s=2 * self.timeout_s)
         return Arrangement(stage_of_rank=tuple(stages), meshes=tuple(mesh_signature(self.model)))
+
+    def _check_and_read(
+        self, choice: Choice, now: Arrangement
+    ) -> tuple[_Checked, tuple[ReadShards, ...]]:
+        checked = self._check(choice, now)
+        return checked, self._read(checked)
 
     def _check(self, choice: Choice, now: Arrangement) -> _Checked:
         self._check_freeze(choice)
