@@ -1,6 +1,6 @@
 """Saves and loads beside torch.distributed.checkpoint (DCP), in one run, with the floors.
 
-    python benchmarks/checkpoint.py [--sizes 50 500 1500 many] [--repeat 5] [--dir DIR]
+    python benchmarks/checkpoint.py [--sizes 50 500 1500 many] [--repeat 5] [--loops 3] [--dir DIR]
 
 Two ranks, FSDP2, AdamW, gloo. Competitors take turns within each repetition, a cell is the median
 over repetitions of the slower rank, and all is printed as ratios: the machine may be shared. The
@@ -279,6 +279,7 @@ class Bench:
 
     size: str
     repeat: int
+    loops: int
     home: Path
     times: Times = field(default_factory=dict)
     steps: int = 0
@@ -318,7 +319,7 @@ class Bench:
                 # It passes a descriptor a tensor: half a minute a save.
                 background = [each for each in background if each.name != "DCP PROCESS"]
             self._say("a round of saves")
-        for _ in range(self.repeat):
+        for _ in range(self.loops):
             for competitor in background:
                 self._lost(competitor, training)
                 self._say(f"a loop with {competitor.name}")
@@ -437,12 +438,12 @@ def _agreed_max(value: float) -> float:
     return held.item()
 
 
-def _rank_main(pipe: Any, rank: int, size: str, repeat: int, home: Path) -> None:
+def _rank_main(pipe: Any, rank: int, size: str, repeats: tuple[int, int], home: Path) -> None:
     torch.set_num_threads(1)
     try:
         store = dist.FileStore(str(home / "store"), _WORLD)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=_WORLD)
-        bench = Bench(size, repeat, home)
+        bench = Bench(size, *repeats, home)
         bench.run()
         pipe.send(bench.times)
         dist.barrier()
@@ -453,14 +454,14 @@ def _rank_main(pipe: Any, rank: int, size: str, repeat: int, home: Path) -> None
         os._exit(0)  # the daemon of DCP's PROCESS mode is a child that ends with its pipe
 
 
-def measure(size: str, repeat: int, home: Path) -> Times:
+def measure(size: str, repeats: tuple[int, int], home: Path) -> Times:
     """Times of one size, of the slower rank where they differ; no process outlives the call."""
     context = multiprocessing.get_context("spawn")
     home.mkdir(parents=True)
     processes, pipes = [], []
     for rank in range(_WORLD):
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_rank_main, args=(there, rank, size, repeat, home))
+        process = context.Process(target=_rank_main, args=(there, rank, size, repeats, home))
         process.start()
         there.close()
         processes.append(process)
@@ -530,13 +531,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=list(_SHAPES), default=list(_SHAPES))
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--loops", type=int, default=3, help="of training beside a save")
     parser.add_argument("--dir", type=Path, default=None, help="where to write; default: /tmp")
     options = parser.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, torch {torch.__version__}")
     with tempfile.TemporaryDirectory(dir=options.dir) as name:
         found: dict[str, Times] = {}
         for size in options.sizes:
-            found[size] = measure(size, options.repeat, Path(name, size))
+            repeats = (options.repeat, options.loops)
+            found[size] = measure(size, repeats, Path(name, size))
             _print_tables(found)
 
 
