@@ -11,11 +11,13 @@ before, which is not counted; of ours everything is.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
 import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -44,6 +46,7 @@ from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 _WORLD = 2
 _DEADLINE_S = 900.0
 _LOOP_MARGIN = 1.3
+_PR_SET_PDEATHSIG = 1
 
 # Width and number of square layers without bias; AdamW makes it 12 bytes a weight.
 _SHAPES = {"50": (512, 16), "500": (1024, 40), "1500": (2048, 31), "many": (32, 700)}
@@ -440,6 +443,7 @@ def _agreed_max(value: float) -> float:
 
 def _rank_main(pipe: Any, rank: int, size: str, repeats: tuple[int, int], home: Path) -> None:
     torch.set_num_threads(1)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whatever becomes of the parent
     try:
         store = dist.FileStore(str(home / "store"), _WORLD)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=_WORLD)
@@ -513,6 +517,8 @@ def _cell(measure_name: str, name: str, size: str, times: Times) -> str:
 def _print_tables(found: dict[str, Times]) -> None:
     for measure_name, title in _TITLES.items():
         first = next(iter(found.values()))
+        if all(kind != measure_name for kind, _ in first):
+            continue
         print(f"\n| {title} | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
         for name in (name for kind, name in first if kind == measure_name):
             cells = [
