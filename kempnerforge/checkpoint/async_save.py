@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch.distributed as dist
+from torch.distributed.checkpoint.planner import SavePlan
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.collective import Collective, GlooCollective, LocalCollective
@@ -144,7 +145,7 @@ class AsyncCheckpointer:
         staged: StagedShards | RankFailure
         try:
             staged = stage_shards(
-                state_dict, copy=self._stager.copy, is_coordinator=collective.rank == 0
+                state_dict, stager=self._stager, is_coordinator=collective.rank == 0
             )
             self._stager.finish()
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
@@ -208,10 +209,10 @@ class _DirectorySave:
         try:
             assert isinstance(staged, StagedShards)
             self._storage.make_directory(self._directory)
-            report: Any = write_shards(self._directory, plan, staged).results
+            report: Any = write_shards(self._directory, plan, staged)
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             report = describe(error, self._collective.rank)
-        self._round(report, lambda results: self._complete(metadata, results))
+        self._round(report, lambda written: self._complete(metadata, plans, written))
 
     def _round(self, vote: object, decide: Callable[[list[Any]], Any]) -> Any:
         votes = self._collective.collect(vote, timeout_s=self._timeout_s)
@@ -241,9 +242,10 @@ class _DirectorySave:
         self._storage.unlink(self._directory / layout.SHARD_METADATA)
         return merge_plans(plans)
 
-    def _complete(self, metadata: Any, results: list[Any]) -> None:
+    def _complete(self, metadata: Any, plans: list[SavePlan], written: list[Any]) -> None:
         self._storage.sync_directory(self._directory)
-        data = encode_metadata(metadata, results, save_id=new_save_id())
+        pairs = zip(plans, written, strict=True)
+        data = encode_metadata(metadata, pairs, save_id=new_save_id())
         self._storage.write(self._directory / layout.SHARD_METADATA, data)
         self._storage.sync_directory(self._directory)
 

@@ -42,7 +42,7 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     require_redistributable,
 )
-from kempnerforge.checkpoint.shards import check_metadata, read_shards
+from kempnerforge.checkpoint.shards import ReadShards, check_metadata, read_shards
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import Worker
@@ -117,8 +117,11 @@ class LoadJob:
         if choice is None:
             return None
         arrangement = self._arrangement(choice)
-        checked = self.together(lambda: self._check(choice, arrangement), choice, "checking")
-        self.together(lambda: self._restore(checked), choice, "reading")
+        # Reading fills buffers of ours only, so one agreement covers both.
+        checked, read = self.together(
+            lambda: self._check_and_read(choice, arrangement), choice, "reading"
+        )
+        self.together(lambda: self._restore(checked, read), choice, "restoring")
         return Loaded(choice=choice, train_state=checked.train_state)
 
     def together(self, call: Callable[[], T], choice: Choice, doing: str) -> T:
@@ -153,6 +156,12 @@ class LoadJob:
             replies = [votes.values] * self.collective.world_size
         stages = self.collective.answer(replies, timeout_s=2 * self.timeout_s)
         return Arrangement(stage_of_rank=tuple(stages), meshes=tuple(mesh_signature(self.model)))
+
+    def _check_and_read(
+        self, choice: Choice, now: Arrangement
+    ) -> tuple[_Checked, tuple[ReadShards, ...]]:
+        checked = self._check(choice, now)
+        return checked, self._read(checked)
 
     def _check(self, choice: Choice, now: Arrangement) -> _Checked:
         self._check_freeze(choice)
@@ -259,12 +268,23 @@ class LoadJob:
             raise CorruptCheckpointError(f"{path}: holds no train state", path=str(path))
         return found
 
-    def _restore(self, checked: _Checked) -> None:
+    def _read(self, checked: _Checked) -> tuple[ReadShards, ...]:
+        found = []
         for position, directory in enumerate(checked.directories):
-            targets = checked.targets.reads[position]
-            metadata, values = checked.metadata[position], self.request.search.trust.values
-            read = partial(read_shards, directory, metadata, targets, decode=values)
-            again_if_stale(read, directory)
+            read = partial(
+                read_shards,
+                directory,
+                checked.metadata[position],
+                checked.targets.reads[position],
+                live=checked.targets.live,
+                decode=self.request.search.trust.values,
+            )
+            found.append(again_if_stale(read, directory))
+        return tuple(found)
+
+    def _restore(self, checked: _Checked, read: tuple[ReadShards, ...]) -> None:
+        for part in read:
+            part.hand_over()
         checked.targets.apply()
 
 

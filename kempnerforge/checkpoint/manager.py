@@ -18,6 +18,7 @@ from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import Exclusion, assemble, capture_own, mesh_signature
 from kempnerforge.checkpoint.own_state import OWN_KEY
+from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import rank_part
 from kempnerforge.checkpoint.retention import RetentionPolicy
@@ -74,6 +75,7 @@ class CheckpointManager:
         self._stager = make_stager(self._mode)
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
+        self._plans = PlanBook()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
         self._dataloader_state: Any = None
@@ -264,6 +266,7 @@ class CheckpointManager:
             ),
             timeout_s=self._timeout_s,
             access=self._access,
+            plans=self._plans,
         )
 
     def _stage_state(
@@ -279,7 +282,7 @@ class CheckpointManager:
             train_state = build_train_state(step, tokens_seen, scheduler, dataloader, extra)
             shards = stage_shards(
                 assemble(self._model, self._optimizer),
-                copy=self._stager.copy,
+                stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
             )
             self._stager.finish()

@@ -75,7 +75,7 @@ def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
         if (moments := optimizer.state.get(param))
     }
     return {
-        "model": {_plain_name(name): value for name, value in _model_state(model).items()},
+        "model": {_plain_name(name): value for name, value in _live_state(model).items()},
         "optimizer": {"state": state, "param_groups": groups},
     }
 
@@ -114,6 +114,11 @@ def _model_state(model: nn.Module) -> dict[str, Any]:
     return _unwrapped(model).state_dict()
 
 
+def _live_state(model: nn.Module) -> dict[str, Any]:
+    """As :func:`_model_state`, without a detached twin of every parameter."""
+    return _unwrapped(model).state_dict(keep_vars=True)
+
+
 def _plain_name(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
@@ -129,7 +134,7 @@ def _parameter_names(model: nn.Module) -> dict[int, str]:
 class RestoreTargets:
     """Where each value of a checkpoint goes; nothing is changed until :meth:`apply`.
 
-    Reading fills model tensors in place and everything else into fresh values.
+    Reading fills fresh values; those for tensors of the model are copied once all were read.
     """
 
     model: nn.Module
@@ -138,6 +143,8 @@ class RestoreTargets:
     """Model entry to the shard directory that it is read from."""
     reads: dict[int, dict[str, Any]] = field(default_factory=dict)
     """For each shard directory, by position: flat key to the value to fill."""
+    live: set[str] = field(default_factory=set)
+    """Flat keys of the model's own tensors, which stay as they are until all is read."""
     module_values: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Model entries that are no tensors: state dict key to directory and flat key."""
     moments: dict[str, dict[_PATH, tuple[int, str]]] = field(default_factory=dict)
@@ -322,6 +329,7 @@ def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: 
         if isinstance(value, torch.Tensor):
             _require_shape(key, metadata[directory].state_dict_metadata[key], value)
             targets.reads[directory][key] = value
+            targets.live.add(key)
         else:
             targets.module_values[name] = (directory, key)
             targets.reads[directory][key] = None

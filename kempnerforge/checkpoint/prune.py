@@ -97,8 +97,8 @@ def _missing_original(name: str, names: Collection[str]) -> str | None:
 def finish_off(root: Path, storage: Storage) -> None:
     """Complete what dead runs left half done; only while this job has no save under way.
 
-    Set-aside checkpoints get their names back, and all names become durable; staging, replaced and trash directories and unplaced
-    links go. Foreign names are left alone.
+    Set-aside checkpoints get their names back, and all names become durable; staging, replaced and
+    trash directories and unplaced links go. Foreign names are left alone.
     """
     recover(root, storage)
     names = storage.names(root)

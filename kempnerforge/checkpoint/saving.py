@@ -18,9 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.checkpoint.metadata import Metadata
-from torch.distributed.checkpoint.planner import SavePlan
-
 from kempnerforge.checkpoint import layout, prune
 from kempnerforge.checkpoint.catalog import read_catalog
 from kempnerforge.checkpoint.collective import Collective, Votes
@@ -35,17 +32,12 @@ from kempnerforge.checkpoint.errors import (
 )
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
 from kempnerforge.checkpoint.rank_state import Arrangement
 from kempnerforge.checkpoint.retention import RetentionPolicy
-from kempnerforge.checkpoint.shards import (
-    StagedShards,
-    WrittenShards,
-    encode_metadata,
-    merge_plans,
-    write_shards,
-)
+from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
 from kempnerforge.checkpoint.stale import again_if_stale
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.storage import Storage, at_once
 from kempnerforge.checkpoint.worker import Worker
 
 __all__ = ["Published", "SaveJob", "SaveRequest", "StagedState"]
@@ -94,7 +86,7 @@ class Published:
 class _Proposal:
     step: int
     stage: int | None
-    plan: SavePlan | None
+    plan: Proposed | None
     meshes: tuple[Mapping[str, Any], ...]
     failure: RankFailure | None
 
@@ -102,7 +94,7 @@ class _Proposal:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Assignment:
     save_id: str
-    plan: SavePlan
+    plan: Assigned
     stages: tuple[int, ...] | None
 
 
@@ -126,7 +118,7 @@ class _RootSave:
     """What rank 0 remembers between the rounds."""
 
     commit: Commit
-    metadata: dict[int | None, Metadata]
+    merged: Merged
     arrangement: Arrangement
 
 
@@ -147,6 +139,8 @@ class SaveJob:
     retention: RetentionPolicy
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
+    plans: PlanBook = field(default_factory=PlanBook)
+    """The same one in each save of a rank; a new one costs time only, if all ranks have one."""
 
     def run(self) -> Published:
         """Save.
@@ -209,12 +203,13 @@ class SaveJob:
         staged = self.staged
         if isinstance(staged, RankFailure):
             return self._propose(plan=None, meshes=(), failure=staged)
-        return self._propose(plan=staged.shards.plan, meshes=staged.meshes, failure=None)
+        plan = self.plans.propose(staged.shards)
+        return self._propose(plan=plan, meshes=staged.meshes, failure=None)
 
     def _propose(
         self,
         *,
-        plan: SavePlan | None,
+        plan: Proposed | None,
         meshes: tuple[Mapping[str, Any], ...],
         failure: RankFailure | None,
     ) -> _Proposal:
@@ -257,19 +252,18 @@ class SaveJob:
                 "some ranks have a pipeline stage (pp_rank), others have none"
             )
         stages = tuple(sorted(named)) or None
-        plans: dict[int, SavePlan] = {}
-        metadata: dict[int | None, Metadata] = {}
-        for stage in stages or (None,):
-            ranks = arrangement.ranks_of(stage) if stages else range(len(proposals))
-            local = [plan for rank in ranks if (plan := proposals[rank].plan) is not None]
-            merged, metadata[stage] = merge_plans(local)
-            plans.update(zip(ranks, merged, strict=True))
+        ranks_of = {
+            stage: arrangement.ranks_of(stage) if stages else tuple(range(len(proposals)))
+            for stage in stages or (None,)
+        }
+        plans = [proposal.plan for proposal in proposals if proposal.plan is not None]
+        merged = self.plans.merge(plans, ranks_of)
         commit = self._begin_commit(stages)
         assignments = [
-            _Assignment(save_id=commit.save_id, plan=plans[rank], stages=stages)
-            for rank in range(len(proposals))
+            _Assignment(save_id=commit.save_id, plan=assign(merged, rank, plan), stages=stages)
+            for rank, plan in enumerate(plans)
         ]
-        return _RootSave(commit=commit, metadata=metadata, arrangement=arrangement), assignments
+        return _RootSave(commit=commit, merged=merged, arrangement=arrangement), assignments
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
         self.storage.make_durable_directory(self.root)
@@ -310,18 +304,30 @@ class SaveJob:
         assert isinstance(self.staged, StagedState)
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
-        write = partial(write_shards, staging / prefix, assignment.plan, self.staged.shards)
+        plan = self.plans.accept(self.staged.shards, assignment.plan)
+        own: dict[str, FileRecord] = {}
+        write = partial(
+            write_shards,
+            staging / prefix,
+            plan,
+            self.staged.shards,
+            meanwhile=lambda: own.update(self._write_own_files(staging)),
+        )
         shards = again_if_stale(write, staging / prefix)
-        files = {prefix + name: record for name, record in shards.files.items()}
-        rank_file = layout.format_rank_file(self.collective.rank)
-        files[rank_file] = self.storage.write(staging / rank_file, self.staged.rank_state)
+        folders = dict.fromkeys((staging / prefix, staging / layout.RANKS_DIR))
+        at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
+        return shards, {**{prefix + name: record for name, record in shards.files.items()}, **own}
+
+    def _write_own_files(self, staging: Path) -> dict[str, FileRecord]:
+        """What is no shard: the state of this rank, and on rank 0 what is common."""
+        assert isinstance(self.staged, StagedState)
+        name = layout.format_rank_file(self.collective.rank)
+        files = {name: self.storage.write(staging / name, self.staged.rank_state)}
         if self.collective.rank == 0:
             files[layout.TRAIN_STATE] = self.storage.write(
                 staging / layout.TRAIN_STATE, self.staged.train_state
             )
-        for folder in (staging / prefix, staging / layout.RANKS_DIR):
-            self.storage.sync_directory(folder)
-        return shards, files
+        return files
 
     # Round two: report, and on rank 0 publish.
 
@@ -347,12 +353,11 @@ class SaveJob:
     def _seal_and_publish(self, opened: _RootSave, reports: Sequence[_Report]) -> tuple[Path, ...]:
         commit, stages = opened.commit, opened.commit.stages
         shard_metadata = {}
-        for stage, metadata in opened.metadata.items():
-            ranks = opened.arrangement.ranks_of(stage) if stages else range(len(reports))
-            results = [shards.results for rank in ranks if (shards := reports[rank].shards)]
+        for stage, ranks in opened.merged.ranks_of.items():
+            written = [shards for rank in ranks if (shards := reports[rank].shards)]
             prefix = "" if stage is None else f"{layout.format_stage(stage)}/"
-            shard_metadata[prefix + layout.SHARD_METADATA] = encode_metadata(
-                metadata, results, save_id=commit.save_id
+            shard_metadata[prefix + layout.SHARD_METADATA] = opened.merged.encode(
+                stage, written, save_id=commit.save_id
             )
         catalog = read_catalog(self.root, self.storage)
         sealed = Manifest(

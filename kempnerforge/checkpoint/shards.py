@@ -5,39 +5,53 @@ that cannot name a rank that is lost, fsync ``.metadata`` before it is flushed, 
 whatever they find. What is written stays readable by stock ``dcp.load``.
 """
 
+import dataclasses
 import io
 import math
 import os
 import pickle
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+import secrets
+import zlib
+from array import array
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint import metadata as dcp_metadata
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.filesystem import (
-    FileSystem,
-    FileSystemReader,
-    FileSystemWriter,
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint.default_planner import (
+    DefaultLoadPlanner,
+    DefaultSavePlanner,
+    create_default_local_load_plan,
 )
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter, _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     Metadata,
     MetadataIndex,
     StorageMeta,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import ReadItem, SavePlan, WriteItem, WriteItemType
-from torch.distributed.checkpoint.storage import WriteResult
+from torch.distributed.checkpoint.planner import (
+    LoadItemType,
+    LoadPlan,
+    ReadItem,
+    SavePlan,
+    WriteItem,
+    WriteItemType,
+)
+from torch.distributed.tensor import DTensor
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
+from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.staging import Image, Stager
 from kempnerforge.checkpoint.state import decode_plain, encode_plain
-from kempnerforge.checkpoint.storage import FileSink
+from kempnerforge.checkpoint.storage import FileSink, at_once
 
 __all__ = [
+    "ReadShards",
     "StagedShards",
     "WrittenShards",
     "check_metadata",
@@ -51,16 +65,18 @@ __all__ = [
 ]
 
 _DCP_VERSION = "1.0.0"
-
-Copy = Callable[[MetadataIndex, torch.Tensor], torch.Tensor]
+_SUFFIX = "0.distcp"  # one file a rank, numbered as DCP does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedShards:
-    """What one rank would write, and the values to write, detached from training where copied."""
+    """What one rank would write, detached from training where it was copied."""
 
     plan: SavePlan
-    values: Mapping[MetadataIndex, torch.Tensor | io.BytesIO]
+    plan_id: str
+    """Equal for two saves of one rank exactly if their plans are equal."""
+    positions: Mapping[MetadataIndex, int]
+    image: Image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,49 +85,135 @@ class WrittenShards:
 
     files: Mapping[str, FileRecord]
     """By name within the shard directory."""
-    results: tuple[WriteResult, ...]
+    places: bytes
+    """Offset and length of each item of the rank's plan in its order, eight bytes each."""
 
 
-class _StagedPlanner(DefaultSavePlanner):
-    """Plans from a state dict; serialises values that are not tensors so that they load safely."""
+class _FlatPlanner(DefaultSavePlanner):
+    """Plans a state dict that was flattened before."""
 
-    def transform_object(self, write_item: WriteItem, object: Any) -> Any:
-        if write_item.type == WriteItemType.BYTE_IO:
-            return io.BytesIO(encode_plain(object, what=write_item.index.fqn))
-        return object
+    def __init__(self) -> None:
+        super().__init__(flatten_state_dict=False)
 
 
-class _StagedValues(DefaultSavePlanner):
-    """Answers the writer's questions from what was staged."""
-
-    def __init__(self, values: Mapping[MetadataIndex, torch.Tensor | io.BytesIO]) -> None:
-        super().__init__()
-        self._values = values
-
-    def resolve_data(self, write_item: WriteItem) -> torch.Tensor | io.BytesIO:
-        return self._values[write_item.index]
+_Path = tuple[str | int, ...]
 
 
-def stage_shards(state_dict: dict[str, Any], *, copy: Copy, is_coordinator: bool) -> StagedShards:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A plan, and by what to see that it still holds."""
+
+    fingerprint: list[Any]
+    plan: SavePlan
+    plan_id: str
+    items: tuple[WriteItem, ...]
+    """In the order in which they are written."""
+    leaves: tuple[int, ...]
+    """By item: position of its value among the leaves of the state dict."""
+    objects: dict[str, tuple[bytes, bytes]]
+    """By key: a value that is no tensor, pickled for comparison, and as it is written."""
+    positions: dict[MetadataIndex, int]
+
+
+def stage_shards(
+    state_dict: dict[str, Any], *, stager: Stager, is_coordinator: bool
+) -> StagedShards:
     """Plan this rank's writes of ``state_dict`` and take its values.
 
-    Not collective. Values that are not tensors are serialised here.
+    Not collective. Values that are not tensors are serialised here. The plan of the save before is
+    used again where names, shapes, dtypes and placements are the same.
 
     Args:
         state_dict: Nested dicts and lists of tensors, DTensors and plain values.
-        copy: Called with each local tensor; what it returns is written.
+        stager: Takes the tensors; of one rank and one kind of state dict.
         is_coordinator: Whether this is the first rank of those that share the shard directory.
     """
-    planner = _StagedPlanner()
-    planner.set_up_planner(state_dict, is_coordinator=is_coordinator)
-    plan = planner.create_local_plan()
-    values: dict[MetadataIndex, torch.Tensor | io.BytesIO] = {}
-    for item in plan.items:
-        value = planner.resolve_data(item)
-        if isinstance(value, torch.Tensor):
-            value = copy(item.index, value.detach())
-        values[item.index] = value
-    return StagedShards(plan=plan, values=values)
+    leaves: list[tuple[_Path, Any]] = []
+    _add_leaves((), state_dict, leaves)
+    fingerprint: list[Any] = [is_coordinator]
+    fingerprint.extend((path, *_traits(value)) for path, value in leaves)
+    known: _Known | None = stager.known
+    if known is None or known.fingerprint != fingerprint:
+        known = _plan(state_dict, leaves, fingerprint, is_coordinator=is_coordinator)
+        stager.known = known
+    with torch.no_grad():
+        values = [
+            _value(known, item, leaves[leaf][1])
+            for item, leaf in zip(known.items, known.leaves, strict=True)
+        ]
+        image = stager.take(known.items, values)
+    return StagedShards(
+        plan=known.plan, plan_id=known.plan_id, positions=known.positions, image=image
+    )
+
+
+def _add_leaves(path: _Path, node: Mapping[Any, Any], leaves: list[tuple[_Path, Any]]) -> None:
+    """The values of a state dict, in the order and by the paths that DCP flattens it to."""
+    for key, value in node.items():
+        here = (*path, str(key))
+        if isinstance(value, dict):
+            _add_leaves(here, value, leaves)
+        elif isinstance(value, torch.Tensor | str | int | float):
+            leaves.append((here, value))
+        else:
+            flat, paths = flatten_state_dict({"": value})
+            leaves.extend(((*here, *paths[name][1:]), inner) for name, inner in flat.items())
+
+
+def _traits(value: Any) -> tuple[Any, ...]:
+    """What a plan depends on."""
+    if isinstance(value, DTensor):
+        return value.dtype, value.shape, value.placements, value.device_mesh
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.shape, value.layout
+    return ()
+
+
+def _plan(
+    state_dict: dict[str, Any],
+    leaves: list[tuple[_Path, Any]],
+    fingerprint: list[Any],
+    *,
+    is_coordinator: bool,
+) -> _Known:
+    flat, paths = flatten_state_dict(state_dict)
+    if list(paths.values()) != [path for path, _ in leaves]:
+        raise TypeError("the state dict holds containers other than dicts, lists and tuples")
+    flat = {
+        name: value.detach() if isinstance(value, torch.Tensor) else value
+        for name, value in flat.items()
+    }
+    planner = _FlatPlanner()
+    planner.set_up_planner(flat, is_coordinator=is_coordinator)
+    plan = dataclasses.replace(planner.create_local_plan(), planner_data=paths)
+    leaf_of = {name: leaf for leaf, name in enumerate(flat)}
+    # Sharded tensors stand first and objects, whose length varies, last, so that what a rank leaves
+    # to another one that has the same interrupts the rest as little as possible.
+    order = [WriteItemType.SHARD, WriteItemType.TENSOR, WriteItemType.BYTE_IO]
+    items = tuple(sorted(plan.items, key=lambda item: order.index(item.type)))
+    return _Known(
+        fingerprint=fingerprint,
+        plan=plan,
+        plan_id=secrets.token_hex(8),
+        items=items,
+        leaves=tuple(leaf_of[item.index.fqn] for item in items),
+        objects={},
+        positions={item.index: position for position, item in enumerate(items)},
+    )
+
+
+def _value(known: _Known, item: WriteItem, value: Any) -> torch.Tensor | bytes:
+    if isinstance(value, DTensor):
+        return value.to_local()
+    if isinstance(value, torch.Tensor):
+        return value
+    # Most values stay as they are from save to save; comparing costs less than serialising.
+    seen, written = known.objects.get(item.index.fqn, (None, b""))
+    now = pickle.dumps(value)
+    if now != seen:
+        written = encode_plain(value, what=item.index.fqn)
+        known.objects[item.index.fqn] = (now, written)
+    return written
 
 
 def merge_plans(plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
@@ -122,45 +224,53 @@ def merge_plans(plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
     """
     merged, metadata = DefaultSavePlanner().create_global_plan(plans)
     numbered = FileSystemWriter(".").prepare_global_plan(merged)
-    return numbered, metadata
+    # The mappings are in the metadata already; no rank needs them to write.
+    return [dataclasses.replace(plan, planner_data=None) for plan in numbered], metadata
 
 
-def write_shards(directory: Path, plan: SavePlan, staged: StagedShards) -> WrittenShards:
-    """Write this rank's part; durable on return, but for the names in ``directory``."""
-    writer = FileSystemWriter(
-        directory, sync_files=False, thread_count=1, per_thread_copy_ahead=0, overwrite=True
-    )
-    recording = _RecordingFileSystem()
-    writer.fs = recording
-    written = writer.write_data(plan, _StagedValues(staged.values))
-    written.wait()
-    return WrittenShards(files=dict(recording.records), results=tuple(written.value()))
+def _file_name(plan: SavePlan) -> str:
+    return f"{plan.storage_data.prefix}{_SUFFIX}"
 
 
-class _RecordingFileSystem(FileSystem):
-    """Creates every file through a :class:`FileSink` and remembers its checksum."""
+def _nothing() -> None:
+    pass
 
-    def __init__(self) -> None:
-        self.records: dict[str, FileRecord] = {}
 
-    @contextmanager
-    def create_stream(
-        self, path: str | os.PathLike[str], mode: str
-    ) -> Generator[io.IOBase, None, None]:
-        if mode != "wb":
-            raise ValueError(f"this file system only creates files, asked for mode {mode!r}")
-        with FileSink(Path(path)) as sink:
-            yield cast(io.IOBase, sink)
-        self.records[Path(path).name] = sink.record
+def write_shards(
+    directory: Path,
+    plan: SavePlan,
+    staged: StagedShards,
+    *,
+    meanwhile: Callable[[], object] = _nothing,
+) -> WrittenShards:
+    """Write this rank's part; durable on return, but for the names in ``directory``.
+
+    Args:
+        directory: Where to.
+        plan: What of that which was staged.
+        staged: The values.
+        meanwhile: Called once everything is written, while it is being synced.
+    """
+    wanted = [staged.positions[item.index] for item in plan.items]
+    ordered = sorted(wanted)
+    name = _file_name(plan)
+    with FileSink(directory / name) as sink:
+        places = dict(zip(ordered, staged.image.write(sink, ordered), strict=True))
+        at_once(sink.close, meanwhile)
+    numbers = [number for position in wanted for number in places[position]]
+    return WrittenShards(files={name: sink.record}, places=array("q", numbers).tobytes())
 
 
 def encode_metadata(
-    metadata: Metadata, results: Iterable[Iterable[WriteResult]], *, save_id: str
+    metadata: Metadata, written: Iterable[tuple[SavePlan, WrittenShards]], *, save_id: str
 ) -> bytes:
-    """Content of ``.metadata`` for shards that were written with ``results``."""
-    metadata.storage_data = {
-        result.index: result.storage_data for of_rank in results for result in of_rank
-    }
+    """Content of ``.metadata`` for plans and what was written for them."""
+    metadata.storage_data = {}
+    for plan, shards in written:
+        name = _file_name(plan)
+        numbers = iter(array("q", shards.places))
+        for item, offset, length in zip(plan.items, numbers, numbers, strict=True):
+            metadata.storage_data[item.index] = _StorageInfo(name, offset, length)
     metadata.storage_meta = StorageMeta(save_id=save_id)
     if hasattr(metadata, "version"):
         metadata.version = _DCP_VERSION
@@ -254,15 +364,29 @@ def flat_paths(metadata: Metadata) -> dict[str, tuple[str | int, ...]]:
 
 
 class _FlatLoadPlanner(DefaultLoadPlanner):
-    """Fills a flat dict: tensors in place, other values without unpickling objects."""
+    """Finds targets in a flat dict; reads other values without unpickling objects."""
 
     def __init__(self, decode: Callable[..., Any]) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-        self._decode = decode
+        self.decode = decode
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         name = read_item.dest_index.fqn
-        self.state_dict[name] = self._decode(value.getvalue(), where=name)
+        self.state_dict[name] = self.decode(value.getvalue(), where=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadShards:
+    """Tensors that were read and checked, and where they go."""
+
+    targets: list[torch.Tensor]
+    values: list[torch.Tensor]
+
+    def hand_over(self) -> None:
+        """Copy the values into their targets."""
+        if self.targets:
+            with torch.no_grad():
+                torch._foreach_copy_(self.targets, self.values)
 
 
 def read_shards(
@@ -270,16 +394,159 @@ def read_shards(
     metadata: Metadata,
     targets: dict[str, Any],
     *,
+    live: Collection[str] = (),
     decode: Callable[..., Any] = decode_plain,
-) -> None:
+) -> ReadShards:
     """Read the keys of ``targets``: tensors and DTensors in place, other values replaced.
 
-    Not collective; each rank reads what its own targets need.
+    Not collective; each rank reads what its own targets need. Data of tensors that this package
+    wrote is compared with the checksum that stands in front of it, whatever was verified before.
+
+    Args:
+        directory: Holds the shards.
+        metadata: Of these shards.
+        targets: Flat key to the value to fill.
+        live: Keys of tensors that training uses; they are left as they are until
+            :meth:`ReadShards.hand_over`.
+        decode: Reads values that are no tensors.
+
+    Raises:
+        CorruptCheckpointError: The data of a tensor does not have its checksum.
     """
-    if not targets:
-        return
     planner = _FlatLoadPlanner(decode)
     planner.set_up_planner(targets, metadata, is_coordinator=False)
+    read = ReadShards(targets=[], values=[])
+    foreign = []
+    files: dict[str, list[ReadItem]] = {}
+    for item in create_default_local_load_plan(targets, metadata).items if targets else ():
+        files.setdefault(metadata.storage_data[item.storage_index].relative_path, []).append(item)
+    for name, items in files.items():
+        items.sort(key=lambda item: metadata.storage_data[item.storage_index].offset)
+        with (directory / name).open("rb", buffering=0) as file:
+            for item in items:
+                target = _TensorRead.of(item, metadata, planner, live)
+                if target is None or not target.fill(file.fileno(), directory / name):
+                    foreign.append(item)
+                    continue
+                read.targets.extend(target.held_for)
+                read.values.extend(target.held)
+    _read_foreign(directory, metadata, planner, foreign, live=live, read=read)
+    return read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TensorRead:
+    """One piece of a tensor that lies in a frame."""
+
+    frame: Frame
+    offset: int
+    whole: torch.Tensor
+    """Takes the saved piece."""
+    held_for: tuple[torch.Tensor, ...]
+    """Where it goes afterwards; empty where ``whole`` is the target itself."""
+    held: tuple[torch.Tensor, ...]
+
+    @staticmethod
+    def of(
+        item: ReadItem, metadata: Metadata, planner: _FlatLoadPlanner, live: Collection[str]
+    ) -> "_TensorRead | None":
+        """How to read ``item``; None if it is no tensor or not in a frame."""
+        entry = metadata.state_dict_metadata[item.storage_index.fqn]
+        stored = metadata.storage_data[item.storage_index]
+        if item.type == LoadItemType.BYTE_IO or not isinstance(entry, TensorStorageMetadata):
+            return None
+        sizes, dtype = _saved_sizes(item, entry), entry.properties.dtype
+        frame = frame_of(dtype, tuple(sizes))
+        if frame is None or frame.length != stored.length or stored.transform_descriptors:
+            return None
+        target = planner.resolve_tensor(item).detach()
+        direct = (
+            item.dest_index.fqn not in live
+            and target.shape == sizes
+            and target.dtype == dtype
+            and target.is_cpu
+            and target.is_contiguous()
+        )
+        if direct:
+            return _TensorRead(
+                frame=frame, offset=stored.offset, whole=target, held_for=(), held=()
+            )
+        whole = torch.empty(sizes, dtype=dtype)
+        part = _narrowed(whole, item.storage_offsets, item.lengths)
+        return _TensorRead(
+            frame=frame, offset=stored.offset, whole=whole, held_for=(target,), held=(part,)
+        )
+
+    def fill(self, fd: int, path: Path) -> bool:
+        """Read and check; False if the archive is not of this form."""
+        frame = self.frame
+        announced = frame.crc_in(os.pread(fd, len(frame.head), self.offset))
+        if announced is None:
+            return False
+        data = memory_of(self.whole)
+        _read_fully(fd, data, self.offset + len(frame.head), path)
+        if zlib.crc32(data) != announced:
+            raise CorruptCheckpointError(
+                f"{path}: {len(data)} bytes at {self.offset + len(frame.head)} differ from their "
+                "checksum",
+                path=str(path),
+            )
+        return True
+
+
+def _read_fully(fd: int, data: memoryview, offset: int, path: Path) -> None:
+    done = 0
+    while done < len(data):
+        count = os.preadv(fd, [data[done:]], offset + done)
+        if count == 0:
+            raise CorruptCheckpointError(f"{path}: ends at {offset + done}", path=str(path))
+        done += count
+
+
+def _narrowed(tensor: torch.Tensor, offsets: torch.Size, lengths: torch.Size) -> torch.Tensor:
+    for axis, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
+        tensor = tensor.narrow(axis, offset, length)
+    return tensor
+
+
+def _saved_sizes(item: ReadItem, entry: TensorStorageMetadata) -> torch.Size:
+    index = item.storage_index.index
+    if index is not None and entry.chunks[index].offsets == item.storage_index.offset:
+        return entry.chunks[index].sizes
+    return next(chunk.sizes for chunk in entry.chunks if chunk.offsets == item.storage_index.offset)
+
+
+class _HoldingPlanner(_FlatLoadPlanner):
+    """Lets DCP's reader fill buffers in place of tensors that are in use."""
+
+    def __init__(self, live: Collection[str], read: ReadShards, decode: Callable[..., Any]) -> None:
+        super().__init__(decode)
+        self._live, self._read = live, read
+
+    def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
+        target: torch.Tensor = super().resolve_tensor(read_item).detach()
+        if read_item.dest_index.fqn not in self._live:
+            return target
+        value = torch.empty_like(target, memory_format=torch.contiguous_format)
+        self._read.targets.append(target)
+        self._read.values.append(value)
+        return value
+
+
+def _read_foreign(
+    directory: Path,
+    metadata: Metadata,
+    found: _FlatLoadPlanner,
+    items: list[ReadItem],
+    *,
+    live: Collection[str],
+    read: ReadShards,
+) -> None:
+    """What stock DCP wrote, and values that are no tensors, by DCP's own reader."""
+    if not items:
+        return
+    planner = _HoldingPlanner(live, read, found.decode)
+    planner.set_up_planner(found.state_dict, metadata, is_coordinator=False)
     reader = FileSystemReader(directory)
     reader.set_up_storage_reader(metadata, is_coordinator=False)
-    reader.read_data(planner.create_local_plan(), planner).wait()
+    reader.read_data(LoadPlan(items), planner).wait()

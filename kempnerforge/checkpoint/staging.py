@@ -1,23 +1,163 @@
-"""Copies of the state that a background save writes while training changes the original.
+"""The image of a shard file: what a rank will write, held so that training may go on.
 
-Buffers are kept from save to save, so a save that copies into them must not begin before the
-previous one has written them; the manager waits for that. Where a writer was given up on and may
-still read them, they are dropped instead of being filled again.
+Tensors have a slot each in one flat buffer, between the fixed bytes that make them archives
+(:mod:`frames`). Taking the state is then one multi-tensor copy, and writing it one pass over memory
+without serialising anything. Large tensors of a save that training waits for are not copied: their
+slot holds the fixed bytes only, and they are written from where they are.
+
+Kept buffers are filled again by the next save, so a save must not begin before the previous one has
+written them; the manager waits for that. Where a writer was given up on and may still use them,
+they are dropped instead.
 """
 
-from typing import Protocol
+import io
+import sys
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 
-__all__ = ["KeptBuffers", "LiveTensors", "Stager"]
+from kempnerforge.checkpoint.frames import ALIGNMENT, Frame, frame_of, memory_of
+from kempnerforge.checkpoint.storage import FileSink
+
+__all__ = ["Image", "KeptBuffers", "Layout", "LiveTensors", "Stager"]
+
+# From this size on a tensor is worth a write of its own and a combined checksum (20 us).
+_LARGE_BYTES = 1 << 20
+# Below this size copying costs less than one more write.
+_SMALL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slot:
+    frame: Frame | None
+    """None for what has no fixed form: objects, rare dtypes."""
+    at: int
+    """Of the head, in the buffer."""
+    copied: bool
+
+    @property
+    def data_at(self) -> int:
+        assert self.frame is not None
+        return self.at + len(self.frame.head)
+
+    @property
+    def tail_at(self) -> int:
+        assert self.frame is not None
+        return self.data_at + (self.frame.data_bytes if self.copied else 0)
+
+
+class Layout:
+    """Where each item of a plan stands in the buffer.
+
+    Args:
+        items: In the order in which they are written.
+        copies_below: Size in bytes from which on a tensor is not copied.
+    """
+
+    def __init__(self, items: Iterable[WriteItem], *, copies_below: int) -> None:
+        self.items = tuple(items)
+        self.slots: list[_Slot] = []
+        size = 0
+        for item in self.items:
+            slot = _Slot(frame=_frame(item), at=size, copied=False)
+            if slot.frame is not None:
+                copied = slot.frame.data_bytes < copies_below
+                slot = _Slot(frame=slot.frame, at=size, copied=copied)
+                size = _aligned(slot.tail_at + len(slot.frame.tail))  # type: ignore[union-attr]
+            self.slots.append(slot)
+        self.buffer_bytes = size
+
+    def allocate(self, *, pinned: bool) -> torch.Tensor:
+        """A buffer with all fixed bytes in place."""
+        buffer = torch.zeros(self.buffer_bytes, dtype=torch.uint8, pin_memory=pinned)
+        raw = memory_of(buffer)
+        for slot in self.slots:
+            if slot.frame is not None:
+                raw[slot.at : slot.data_at] = slot.frame.head
+                raw[slot.tail_at : slot.tail_at + len(slot.frame.tail)] = slot.frame.tail
+        return buffer
+
+    def views(self, buffer: torch.Tensor) -> list[torch.Tensor]:
+        """A tensor over the data of each slot that is copied, in order."""
+        views = []
+        for item, slot in zip(self.items, self.slots, strict=True):
+            if slot.copied and slot.frame is not None and item.tensor_data is not None:
+                data = buffer[slot.data_at : slot.tail_at]
+                sizes = item.tensor_data.chunk.sizes
+                views.append(data.view(item.tensor_data.properties.dtype).view(sizes))
+        return views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """The state of one rank, detached from training where it was copied."""
+
+    layout: Layout
+    buffer: torch.Tensor
+    others: Sequence[torch.Tensor | bytes | None]
+    """By slot: what the buffer does not hold."""
+
+    def write(self, sink: FileSink, wanted: Sequence[int]) -> list[tuple[int, int]]:
+        """Write the items at these positions, in increasing order.
+
+        Returns:
+            Offset and length of each in the file.
+        """
+        raw = memory_of(self.buffer)
+        places = []
+        begin = end = 0  # of what was not handed to the sink yet, in the buffer
+        for position in wanted:
+            slot = self.layout.slots[position]
+            if slot.at != end:
+                sink.write(raw[begin:end])
+                begin = end = slot.at
+            if slot.frame is None:
+                sink.write(raw[begin:end])
+                begin = end
+                places.append(self._write_other(sink, position))
+                continue
+            places.append((sink.tell() + slot.at - begin, slot.frame.length))
+            data = self._data(raw, slot, position)
+            crc32 = zlib.crc32(data)
+            slot.frame.put_crc(raw, slot.at, slot.tail_at, crc32)
+            if not slot.copied or len(data) >= _LARGE_BYTES:
+                sink.write(raw[begin : slot.data_at])
+                sink.write(data, crc32=crc32)
+                begin = slot.tail_at
+            end = _aligned(slot.tail_at + len(slot.frame.tail))
+        sink.write(raw[begin:end])
+        return places
+
+    def _data(self, raw: memoryview, slot: _Slot, position: int) -> memoryview:
+        if slot.copied:
+            return raw[slot.data_at : slot.tail_at]
+        tensor = self.others[position]
+        assert isinstance(tensor, torch.Tensor)
+        return _bytes_of(tensor)
+
+    def _write_other(self, sink: FileSink, position: int) -> tuple[int, int]:
+        offset, value = sink.tell(), self.others[position]
+        if isinstance(value, torch.Tensor):
+            archive = io.BytesIO()
+            torch.save(value.cpu().clone(), archive)
+            sink.write(archive.getbuffer())
+        elif value is not None:
+            sink.write(value)
+        return offset, sink.tell() - offset
 
 
 class Stager(Protocol):
     """Takes tensors at the moment of a save."""
 
-    def copy(self, index: MetadataIndex, tensor: torch.Tensor) -> torch.Tensor:
-        """What to write for ``tensor``."""
+    known: Any
+    """What :func:`shards.stage_shards` remembers of the last save."""
+
+    def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
+        """The image of these items; the same sequence of items means the same layout."""
 
     def finish(self) -> None:
         """Return once every copy is complete."""
@@ -27,11 +167,19 @@ class Stager(Protocol):
 
 
 class LiveTensors:
-    """No copy: for a save that training waits for."""
+    """Copies small tensors only: for a save that training waits for."""
 
-    def copy(self, index: MetadataIndex, tensor: torch.Tensor) -> torch.Tensor:
-        del index
-        return tensor
+    def __init__(self) -> None:
+        self.known: Any = None
+        self._layout = Layout((), copies_below=_SMALL_BYTES)
+
+    def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
+        if self._layout.items is not items:
+            self._layout = Layout(items, copies_below=_SMALL_BYTES)
+        buffer = self._layout.allocate(pinned=False)
+        sources, others = _sorted_out(self._layout, values)
+        _copy(self._layout.views(buffer), sources)
+        return Image(layout=self._layout, buffer=buffer, others=others)
 
     def finish(self) -> None:
         pass
@@ -41,33 +189,75 @@ class LiveTensors:
 
 
 class KeptBuffers:
-    """Host copies in buffers that are allocated once.
+    """Copies everything into a buffer that is allocated once.
 
     Args:
-        pinned: Copy accelerator tensors into page-locked memory, without waiting for each.
-            Tensors on the host, and machines without CUDA, use plain memory.
+        pinned: Page-locked memory, into which accelerator tensors are copied without waiting for
+            each. Where no tensor is on an accelerator, plain memory is used.
     """
 
     def __init__(self, *, pinned: bool) -> None:
+        self.known: Any = None
         self._pinned = pinned and torch.cuda.is_available()
-        self._buffers: dict[MetadataIndex, torch.Tensor] = {}
         self._devices: set[torch.device] = set()
+        self._layout = Layout((), copies_below=sys.maxsize)
+        self._buffer = self._layout.allocate(pinned=False)
+        self._views: list[torch.Tensor] = []
 
-    def copy(self, index: MetadataIndex, tensor: torch.Tensor) -> torch.Tensor:
-        pin = self._pinned and tensor.is_cuda
-        buffer = self._buffers.get(index)
-        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pin)
-            self._buffers[index] = buffer
-        buffer.copy_(tensor, non_blocking=pin)
-        if pin:
-            self._devices.add(tensor.device)
-        return buffer
+    def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
+        devices = {value.device for value in values if isinstance(value, torch.Tensor)}
+        devices = {device for device in devices if device.type == "cuda"}
+        if self._layout.items is not items:
+            self._layout = Layout(items, copies_below=sys.maxsize)
+            self._buffer = self._layout.allocate(pinned=self._pinned and bool(devices))
+            self._views = self._layout.views(self._buffer)
+        sources, others = _sorted_out(self._layout, values)
+        _copy(self._views, sources, non_blocking=self._buffer.is_pinned() if devices else False)
+        self._devices = devices
+        held = [value.clone() if isinstance(value, torch.Tensor) else value for value in others]
+        return Image(layout=self._layout, buffer=self._buffer, others=held)
 
     def finish(self) -> None:
         for device in self._devices:
             torch.cuda.current_stream(device).synchronize()
-        self._devices.clear()
+        self._devices = set()
 
     def drop(self) -> None:
-        self._buffers = {}
+        self._layout = Layout((), copies_below=sys.maxsize)
+        self._buffer = self._layout.allocate(pinned=False)
+        self._views = []
+
+
+def _frame(item: WriteItem) -> Frame | None:
+    data = item.tensor_data
+    if item.type == WriteItemType.BYTE_IO or data is None:
+        return None
+    return frame_of(data.properties.dtype, tuple(data.chunk.sizes))
+
+
+def _aligned(size: int) -> int:
+    return size + -size % ALIGNMENT
+
+
+def _sorted_out(
+    layout: Layout, values: Sequence[torch.Tensor | bytes]
+) -> tuple[list[Any], list[torch.Tensor | bytes | None]]:
+    """What goes into the buffer, and what does not by position."""
+    pairs = list(zip(layout.slots, values, strict=True))
+    sources = [value for slot, value in pairs if slot.copied]
+    return sources, [None if slot.copied else value for slot, value in pairs]
+
+
+def _copy(
+    targets: list[torch.Tensor], sources: list[torch.Tensor], *, non_blocking: bool = False
+) -> None:
+    if targets:
+        with torch.no_grad():
+            torch._foreach_copy_(targets, sources, non_blocking=non_blocking)
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    dense = tensor.detach().cpu().contiguous()
+    if dense.is_conj() or dense.is_neg():
+        dense = dense.resolve_conj().resolve_neg()
+    return memory_of(dense)

@@ -10,14 +10,17 @@ import ctypes
 import errno
 import os
 import shutil
+import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from kempnerforge.checkpoint.checksum import combine
 from kempnerforge.checkpoint.manifest import FileRecord
 
-__all__ = ["FileSink", "LocalStorage", "Storage", "checksum_file"]
+__all__ = ["FileSink", "LocalStorage", "Storage", "at_once", "checksum_file"]
 
 _BUFFER_BYTES = 1 << 18
 _READ_BYTES = 1 << 20
@@ -42,10 +45,18 @@ class FileSink:
         self._crc32 = 0
         self._error: OSError | None = None
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append ``data``; returns its length in bytes."""
+    def write(self, data: bytes | bytearray | memoryview, *, crc32: int | None = None) -> int:
+        """Append ``data``; returns its length in bytes.
+
+        Args:
+            data: Not needed any more when this returns.
+            crc32: Of ``data``, where the caller has it already.
+        """
         view = memoryview(data).cast("B")
-        self._crc32 = zlib.crc32(view, self._crc32)
+        if crc32 is None:
+            self._crc32 = zlib.crc32(view, self._crc32)
+        else:
+            self._crc32 = combine(self._crc32, crc32, view.nbytes)
         self._size += view.nbytes
         if len(self._pending) + view.nbytes > _BUFFER_BYTES:
             self._drain()
@@ -248,6 +259,40 @@ class LocalStorage:
             path.unlink()
         elif path.exists():
             shutil.rmtree(path)
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Make several calls that wait for storage, each in a thread of its own but the first.
+
+    Syncs that wait together share the journal's work. Returns when all have returned.
+
+    Raises:
+        BaseException: What the first of the failing calls raised.
+    """
+    errors: list[BaseException | None] = [None] * len(calls)
+
+    def make(number: int) -> None:
+        try:
+            calls[number]()
+        except BaseException as error:  # noqa: BLE001  # raised below
+            errors[number] = error
+
+    threads = []
+    for number in range(1, len(calls)):
+        thread = threading.Thread(target=make, args=(number,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down and starts no thread any more
+            make(number)
+        else:
+            threads.append(thread)
+    if calls:
+        make(0)
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def checksum_file(path: Path) -> FileRecord:

@@ -14,10 +14,9 @@ aside is whole, and the next start, or the failed save itself, gives it its name
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -41,6 +40,7 @@ from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.saving import SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import WrittenShards, stage_shards
+from kempnerforge.checkpoint.staging import LiveTensors
 from kempnerforge.checkpoint.worker import Worker
 from kempnerforge.cli.mending import apply, plan_repair
 from tests.checkpoint.memory_storage import Death, Directory, File, Link, MemoryStorage
@@ -54,7 +54,7 @@ FOREIGN = {
     "latest.old": b"a file",
 }
 MILESTONE = 5
-NO_SHARDS = stage_shards({}, copy=lambda _, tensor: tensor, is_coordinator=True)
+NO_SHARDS = stage_shards({}, stager=LiveTensors(), is_coordinator=True)
 steps = st.integers(0, 6)
 operations = st.integers(0, 60)
 
@@ -241,9 +241,12 @@ class Histories(RuleBasedStateMachine):
             timeout_s=60.0,
         )
 
-        def write_shards(directory: Path, *args: object, **options: object) -> WrittenShards:
+        def write_shards(
+            directory: Path, *args: object, meanwhile: Callable[[], None]
+        ) -> WrittenShards:
+            meanwhile()
             files = {"__0_0.distcp": self.storage.write(directory / "__0_0.distcp", b"shard")}
-            return WrittenShards(files=files, results=())
+            return WrittenShards(files=files, places=b"")
 
         with patch.object(saving, "write_shards", write_shards):
             return job.run().save_id

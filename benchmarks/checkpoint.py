@@ -1,0 +1,553 @@
+"""Saves and loads beside torch.distributed.checkpoint (DCP), in one run, with the floors.
+
+    python benchmarks/checkpoint.py [--sizes 50 500 1500 many] [--repeat 5] [--loops 3] [--dir DIR]
+
+Two ranks, FSDP2, AdamW, gloo. Competitors take turns within each repetition, a cell is the median
+over repetitions of the slower rank, and all is printed as ratios: the machine may be shared. The
+printed tables are those of docs/performance.md. DCP is handed a state dict that was assembled
+before, which is not counted; of ours everything is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import math
+import multiprocessing
+import os
+import platform
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType, async_save
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from kempnerforge.checkpoint import CheckpointManager
+from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
+
+_WORLD = 2
+_DEADLINE_S = 900.0
+_LOOP_MARGIN = 1.3
+_PR_SET_PDEATHSIG = 1
+
+# Width and number of square layers without bias; AdamW makes it 12 bytes a weight.
+_SHAPES = {"50": (512, 16), "500": (1024, 40), "1500": (2048, 31), "many": (32, 700)}
+
+SAVE, COPY, PUBLISHED, LOST, LOAD, MEMORY = "sync", "stall", "published", "lost", "load", "memory"
+_TITLES = {
+    COPY: "async stall, in memory copies of the rank's bytes",
+    SAVE: "sync save until durable, in DCP sync saves",
+    PUBLISHED: "async save until published, in DCP THREAD saves",
+    LOST: "training time lost to one async save, in DCP sync saves",
+    LOAD: "load into a fresh model, in dcp.load",
+    MEMORY: "memory at the first save, in the rank's bytes",
+}
+# Section 9 of the design: by measure, then by size.
+_BUDGETS = {
+    COPY: {"50": 6.0, "500": 2.0, "1500": 2.0, "many": 40.0},
+    SAVE: {"50": 0.6, "500": 0.7, "1500": 0.8, "many": 0.25},
+    PUBLISHED: {"50": 0.6, "500": 0.95, "1500": 0.95, "many": 0.15},
+    LOST: {"50": 0.6, "500": 0.8, "1500": 0.8, "many": 0.1},
+    LOAD: {"50": 0.4},
+}
+_REFERENCE = {SAVE: "DCP sync", PUBLISHED: "DCP THREAD", LOST: "DCP sync", LOAD: "dcp.load"}
+
+Times = dict[tuple[str, str], list[float]]
+"""Seconds (memory: bytes) by measure and competitor."""
+
+
+class Competitor(Protocol):
+    """One way to save."""
+
+    name: str
+
+    def begin(self, step: int) -> None:
+        """Save; training may go on when this returns."""
+
+    def finish(self) -> None:
+        """Return when the save is complete."""
+
+    def clean(self) -> None:
+        """Give back disk space; not timed."""
+
+
+@dataclass
+class Training:
+    """What one rank trains."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batch: torch.Tensor
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        self.model(self.batch).square().mean().backward()
+        self.optimizer.step()
+
+    def tensors(self) -> list[torch.Tensor]:
+        """The rank's own part of every tensor of the state."""
+        held: list[Any] = list(self.model.parameters())
+        for state in self.optimizer.state.values():
+            held += [value for value in state.values() if isinstance(value, torch.Tensor)]
+        with torch.no_grad():
+            return [
+                value.to_local() if isinstance(value, DTensor) else value.detach() for value in held
+            ]
+
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors())
+
+
+def _training(size: str, *, seed: int) -> Training:
+    width, layers = _SHAPES[size]
+    torch.manual_seed(seed)
+    model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(layers)))
+    fully_shard(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    return Training(model, optimizer, torch.randn(32, width))
+
+
+class Ours:
+    """CheckpointManager in one of its modes."""
+
+    def __init__(self, training: Training, home: Path, mode: AsyncCheckpointMode) -> None:
+        short = {"disabled": "sync", "async": "async", "async_with_pinned_mem": "pinned"}
+        self.name = f"kempnerforge {short[mode.value]}"
+        self.directory = home / f"ours-{mode.value}"
+        config = CheckpointConfig(dir=str(self.directory), async_mode=mode, keep_last_n=0)
+        self._manager = CheckpointManager(config, training.model, training.optimizer)
+
+    def begin(self, step: int) -> None:
+        self._manager.save(step)
+
+    def finish(self) -> None:
+        self._manager.wait()
+
+    def clean(self) -> None:
+        """Here and not by ``keep_last_n``, because nobody deletes for the others either."""
+        dist.barrier()
+        if dist.get_rank() == 0:
+            steps = sorted(self.directory.glob("step_*"), key=lambda path: int(path.name[5:]))
+            for path in steps[:-1]:
+                shutil.rmtree(path)
+        dist.barrier()
+
+
+class Dcp:
+    """``dcp.save``, or ``dcp.async_save``, of a state dict that is there already."""
+
+    def __init__(self, state: dict[str, Any], home: Path, kind: AsyncCheckpointerType | None):
+        self.name = "DCP sync" if kind is None else f"DCP {kind.name}"
+        self._state, self._kind = state, kind
+        self._home = home / self.name
+        # On training's own group its background collectives would mix with those of the loop.
+        self._group = dist.new_group(backend="gloo")
+        self._future: Any = None
+        self.directory = self._home
+
+    def begin(self, step: int) -> None:
+        self.directory = self._home / f"step_{step}"
+        writer = FileSystemWriter(self.directory)
+        if self._kind is None:
+            dcp_save(self._state, storage_writer=writer, process_group=self._group)
+        else:
+            self._future = async_save(
+                self._state,
+                storage_writer=writer,
+                async_checkpointer_type=self._kind,
+                process_group=self._group,
+            )
+
+    def finish(self) -> None:
+        if self._future is not None:
+            self._future.result()
+
+    def clean(self) -> None:
+        _remove_older(self._home, self.directory)
+
+
+class DurableDcp(Dcp):
+    """``dcp.save`` with the directories made durable too, which DCP leaves out."""
+
+    def __init__(self, state: dict[str, Any], home: Path) -> None:
+        super().__init__(state, home, None)
+        self.name = "DCP sync + directory fsync"
+        self._home = home / "DCP durable"
+
+    def begin(self, step: int) -> None:
+        super().begin(step)
+        for folder in (self.directory, self._home):
+            _sync(os.open(folder, os.O_RDONLY))
+
+
+class TorchSave:
+    """``torch.save`` of the rank's tensors and fsync: no plan, no agreement, no metadata."""
+
+    name = "floor: torch.save + fsync"
+
+    def __init__(self, training: Training, home: Path) -> None:
+        self._training, self._home = training, home / "torch-save"
+        self.path = self._home / "none"
+
+    def begin(self, step: int) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        self.path = self._home / f"{step}-{dist.get_rank()}"
+        with self.path.open("wb") as file:
+            torch.save(self._training.tensors(), file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self) -> None:
+        """Synchronous."""
+
+    def clean(self) -> None:
+        dist.barrier()
+        _remove_older(self._home, self.path, suffix=f"-{dist.get_rank()}")
+
+
+class PlainWrite(TorchSave):
+    """Copy, write, fsync: what nothing written in Python can be faster than."""
+
+    def __init__(self, training: Training, home: Path, *, background: bool) -> None:
+        super().__init__(training, home)
+        self.name = f"floor: copy, write, fsync ({'thread' if background else 'sync'})"
+        self._home = home / f"plain-{background}"
+        self._background = background
+        self._thread = threading.Thread()
+
+    def begin(self, step: int) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        self.path = self._home / f"{step}-{dist.get_rank()}"
+        tensors = self._training.tensors()
+        if self._background:
+            tensors = [tensor.clone() for tensor in tensors]
+        self._thread = threading.Thread(target=self._write, args=(tensors,))
+        self._thread.start()
+        if not self._background:
+            self._thread.join()
+
+    def finish(self) -> None:
+        self._thread.join()
+
+    def _write(self, tensors: list[torch.Tensor]) -> None:
+        with self.path.open("wb", buffering=1 << 20) as file:
+            for tensor in tensors:
+                data: Any = tensor.numpy().reshape(-1).view("u1")
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _sync(fd: int) -> None:
+    os.fsync(fd)
+    os.close(fd)
+
+
+def _remove_older(home: Path, kept: Path, *, suffix: str = "") -> None:
+    dist.barrier()
+    for path in home.iterdir():
+        if path != kept and path.name.endswith(suffix):
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+    dist.barrier()
+
+
+def _timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+@dataclass
+class Bench:
+    """All measurements of one size on one rank."""
+
+    size: str
+    repeat: int
+    loops: int
+    home: Path
+    times: Times = field(default_factory=dict)
+    steps: int = 0
+    began: float = field(default_factory=time.perf_counter)
+
+    def run(self) -> None:
+        training = _training(self.size, seed=1)
+        for _ in range(2):
+            training.step()
+        self._note("bytes", "rank", float(training.bytes()))
+        model, optimizer = get_state_dict(training.model, training.optimizer)
+        state = {"model": model, "optimizer": optimizer}
+        waiting: list[Competitor] = [
+            Ours(training, self.home, AsyncCheckpointMode.disabled),
+            Dcp(state, self.home, None),
+            DurableDcp(state, self.home),
+            TorchSave(training, self.home),
+            PlainWrite(training, self.home, background=False),
+        ]
+        background: list[Competitor] = [
+            Ours(training, self.home, AsyncCheckpointMode.async_),
+            Ours(training, self.home, AsyncCheckpointMode.async_pinned),
+            Dcp(state, self.home, AsyncCheckpointerType.THREAD),
+            Dcp(state, self.home, AsyncCheckpointerType.PROCESS),
+            PlainWrite(training, self.home, background=True),
+        ]
+        for competitor in (*waiting, *background):
+            self._first(competitor)
+            self._say(f"first save of {competitor.name}")
+        for turn in range(self.repeat):
+            self._copies(training)
+            for competitor in waiting:
+                self._sync(competitor)
+            for competitor in background:
+                self._async(competitor)
+            if turn == 0 and self.size == "many":
+                # It passes a descriptor a tensor: half a minute a save.
+                background = [each for each in background if each.name != "DCP PROCESS"]
+            self._say("a round of saves")
+        for _ in range(self.loops):
+            for competitor in background:
+                self._lost(competitor, training)
+                self._say(f"a loop with {competitor.name}")
+        self._loads(waiting)
+
+    def _say(self, done: str) -> None:
+        if dist.get_rank() == 0:
+            print(
+                f"{time.perf_counter() - self.began:7.1f} s  {self.size}: {done}", file=sys.stderr
+            )
+
+    def _note(self, measure: str, name: str, value: float) -> None:
+        self.times.setdefault((measure, name), []).append(value)
+
+    def _begin(self, competitor: Competitor) -> None:
+        self.steps += 1
+        competitor.begin(self.steps)
+
+    def _first(self, competitor: Competitor) -> None:
+        """The save that allocates; also a warm-up of everything that is imported late."""
+        dist.barrier()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+        before = _memory("VmRSS")
+        self._begin(competitor)
+        competitor.finish()
+        self._note(MEMORY, competitor.name, _memory("VmHWM") - before)
+        competitor.clean()
+
+    def _copies(self, training: Training) -> None:
+        tensors = training.tensors()
+        whole = torch.empty(sum(tensor.nbytes for tensor in tensors), dtype=torch.uint8)
+        target = torch.zeros_like(whole)
+        whole.fill_(1)
+        for _ in range(3):
+            dist.barrier()
+            self._note("copy", "copy", _timed(lambda: target.copy_(whole)))
+
+    def _sync(self, competitor: Competitor) -> None:
+        dist.barrier()
+        self._note(SAVE, competitor.name, _timed(lambda: self._begin(competitor)))
+        competitor.clean()
+
+    def _async(self, competitor: Competitor) -> None:
+        dist.barrier()
+        began = time.perf_counter()
+        self._begin(competitor)
+        self._note(COPY, competitor.name, time.perf_counter() - began)
+        competitor.finish()
+        self._note(PUBLISHED, competitor.name, time.perf_counter() - began)
+        competitor.clean()
+
+    def _lost(self, competitor: Competitor, training: Training) -> None:
+        """A loop that outlasts the save, with the save and without."""
+        flush = statistics.median(self.times[PUBLISHED, competitor.name])
+        one = statistics.median(_timed(training.step) for _ in range(3))
+        steps = _agreed_max(max(3.0, math.ceil(_LOOP_MARGIN * flush / one)))
+
+        def loop() -> None:
+            for _ in range(int(steps)):
+                training.step()
+
+        def loop_with_save() -> None:
+            self._begin(competitor)
+            loop()
+            competitor.finish()
+
+        dist.barrier()
+        before = _timed(loop)
+        dist.barrier()
+        saving = _timed(loop_with_save)
+        competitor.clean()
+        self._note(LOST, competitor.name, saving - before)
+
+    def _loads(self, saved: Sequence[Competitor]) -> None:
+        ours, dcp = saved[0], saved[1]
+        assert isinstance(ours, Ours)
+        assert isinstance(dcp, Dcp)
+        source = ours.directory / "latest"
+        for turn in range(self.repeat):
+            fresh = _training(self.size, seed=10 + turn)
+            config = CheckpointConfig(dir=str(ours.directory))
+            manager = CheckpointManager(config, fresh.model, fresh.optimizer)
+            dist.barrier()
+            self._note(LOAD, "kempnerforge", _timed(manager.load))
+            self._read(source / f"__{dist.get_rank()}_0.distcp")
+            fresh = _training(self.size, seed=20 + turn)
+            model, optimizer = get_state_dict(fresh.model, fresh.optimizer)
+            state: dict[str, Any] = {"model": model, "optimizer": optimizer}
+            dist.barrier()
+            reader = FileSystemReader(dcp.directory)
+            began = time.perf_counter()
+            dcp_load(state, storage_reader=reader)
+            self._note(LOAD, "dcp.load", time.perf_counter() - began)
+
+    def _read(self, path: Path) -> None:
+        buffer = bytearray(path.stat().st_size)
+
+        def read() -> None:
+            with path.open("rb", buffering=0) as file:
+                file.readinto(buffer)
+
+        dist.barrier()
+        self._note(LOAD, "floor: plain read", _timed(read))
+
+
+def _memory(key: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return float(line.split()[1]) * 1024
+    raise KeyError(key)
+
+
+def _agreed_max(value: float) -> float:
+    held = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(held, op=dist.ReduceOp.MAX)
+    return held.item()
+
+
+def _rank_main(pipe: Any, rank: int, size: str, repeats: tuple[int, int], home: Path) -> None:
+    torch.set_num_threads(1)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whatever becomes of the parent
+    try:
+        meeting = f"file://{home / 'store'}"
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=_WORLD)
+        bench = Bench(size, *repeats, home)
+        bench.run()
+        pipe.send(bench.times)
+        dist.barrier()
+    except BaseException:  # noqa: BLE001  # travels to the parent, which shows it
+        pipe.send(traceback.format_exc())
+    finally:
+        pipe.close()
+        os._exit(0)  # the daemon of DCP's PROCESS mode is a child that ends with its pipe
+
+
+def measure(size: str, repeats: tuple[int, int], home: Path) -> Times:
+    """Times of one size, of the slower rank where they differ; no process outlives the call."""
+    context = multiprocessing.get_context("spawn")
+    home.mkdir(parents=True)
+    processes, pipes = [], []
+    for rank in range(_WORLD):
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=_rank_main, args=(there, rank, size, repeats, home))
+        process.start()
+        there.close()
+        processes.append(process)
+        pipes.append(here)
+    try:
+        return _slower([_received(pipe) for pipe in pipes])
+    finally:
+        for process in processes:
+            process.join(10)
+            process.kill()
+            process.join()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _received(pipe: Any) -> Times:
+    if not pipe.poll(_DEADLINE_S):
+        raise SystemExit("a rank did not answer in time")
+    found = pipe.recv()
+    if isinstance(found, str):
+        raise SystemExit(found)
+    times: Times = found
+    return times
+
+
+def _slower(ranks: Sequence[Times]) -> Times:
+    return {
+        key: [max(values) for values in zip(*(rank[key] for rank in ranks), strict=True)]
+        for key in ranks[0]
+    }
+
+
+def _unit(measure_name: str, times: Times) -> float:
+    if measure_name == COPY:
+        return statistics.median(times["copy", "copy"])
+    if measure_name == MEMORY:
+        return times["bytes", "rank"][0]
+    source = SAVE if measure_name == LOST else measure_name
+    return statistics.median(times[source, _REFERENCE[measure_name]])
+
+
+def _cell(measure_name: str, name: str, size: str, times: Times) -> str:
+    ratio = statistics.median(times[measure_name, name]) / _unit(measure_name, times)
+    budget = _BUDGETS.get(measure_name, {}).get(size)
+    if budget is None or not name.startswith("kempnerforge"):
+        return f"{ratio:.2f}"
+    return f"{ratio:.2f} (<= {budget:g}: {'met' if ratio <= budget else 'not met'})"
+
+
+def _print_tables(found: dict[str, Times]) -> None:
+    for measure_name, title in _TITLES.items():
+        first = next(iter(found.values()))
+        if all(kind != measure_name for kind, _ in first):
+            continue
+        print(f"\n| {title} | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
+        for name in (name for kind, name in first if kind == measure_name):
+            cells = [
+                _cell(measure_name, name, size, times) if (measure_name, name) in times else "-"
+                for size, times in found.items()
+            ]
+            print(f"| {name} | {' | '.join(cells)} |")
+        if measure_name != MEMORY:
+            units = [f"{1000 * _unit(measure_name, times):.1f} ms" for times in found.values()]
+            print(f"| (1 is) | {' | '.join(units)} |")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", choices=list(_SHAPES), default=list(_SHAPES))
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--loops", type=int, default=3, help="of training beside a save")
+    parser.add_argument("--dir", type=Path, default=None, help="where to write; default: /tmp")
+    options = parser.parse_args()
+    print(f"{platform.platform()}, {os.cpu_count()} CPUs, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory(dir=options.dir) as name:
+        found: dict[str, Times] = {}
+        for size in options.sizes:
+            repeats = (options.repeat, options.loops)
+            found[size] = measure(size, repeats, Path(name, size))
+            _print_tables(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Shard files: what stock DCP and torch make of ours, and we of theirs."""
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from kempnerforge.checkpoint.checksum import combine
+from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.frames import ALIGNMENT, frame_of, memory_of
+from kempnerforge.checkpoint.plans import PlanBook, assign
+from kempnerforge.checkpoint.shards import (
+    StagedShards,
+    decode_metadata,
+    encode_metadata,
+    merge_plans,
+    read_shards,
+    stage_shards,
+    write_shards,
+)
+from kempnerforge.checkpoint.staging import KeptBuffers, LiveTensors
+from kempnerforge.checkpoint.storage import checksum_file
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
+STAGERS = [LiveTensors, lambda: KeptBuffers(pinned=False), lambda: KeptBuffers(pinned=True)]
+
+
+def _values() -> dict[str, Any]:
+    torch.manual_seed(4)
+    large = torch.randn(700, 700)
+    return {
+        "model": {
+            **{str(dtype): (torch.rand(3, 5) * 9).to(dtype) for dtype in DTYPES},
+            "large": large,
+            "transposed": large.t()[:600],
+            "scalar": torch.tensor(7.5),
+            "empty": torch.zeros(0, 4),
+            "complex": torch.randn(3, dtype=torch.complex64),
+            "conjugate": torch.randn(3, dtype=torch.complex64).conj(),
+            "parameter": torch.nn.Parameter(torch.randn(2)),
+        },
+        "groups": [{"lr": 0.1, "names": ["a", "b"], "betas": (0.9, 0.95)}],
+    }
+
+
+def _empty(values: dict[str, Any]) -> dict[str, Any]:
+    blank = {name: torch.zeros_like(value) for name, value in values["model"].items()}
+    return {"model": blank, "groups": [{"lr": 0.0, "names": [], "betas": ()}]}
+
+
+def _write(directory: Path, staged: StagedShards) -> None:
+    plans, metadata = merge_plans([staged.plan])
+    written = write_shards(directory, plans[0], staged)
+    (name,) = written.files
+    assert checksum_file(directory / name) == written.files[name]
+    data = encode_metadata(metadata, [(plans[0], written)], save_id="0" * 16)
+    (directory / ".metadata").write_bytes(data)
+
+
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert other[name].dtype == value.dtype
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("stager", STAGERS, ids=["live", "kept", "pinned"])
+def test_stock_dcp_reads_every_bit_of_the_first_and_the_second_save(
+    tmp_path: Path, stager: Any
+) -> None:
+    kept = stager()
+    values = _values()
+    for turn in ("one", "two"):
+        (tmp_path / turn).mkdir()
+        staged = stage_shards(values, stager=kept, is_coordinator=True)
+        kept.finish()
+        _write(tmp_path / turn, staged)
+        found = _empty(values)
+        load(found, checkpoint_id=tmp_path / turn, no_dist=True)
+        _equal(values["model"], found["model"])
+        assert found["groups"] == values["groups"]
+        with torch.no_grad():
+            values["model"]["large"].add_(1)
+        values["groups"][0]["lr"] = 0.2
+
+
+def test_a_copied_state_is_that_of_the_moment_it_was_taken(tmp_path: Path) -> None:
+    values = _values()
+    expected = {name: value.detach().clone() for name, value in values["model"].items()}
+    staged = stage_shards(values, stager=KeptBuffers(pinned=False), is_coordinator=True)
+    with torch.no_grad():
+        for value in values["model"].values():
+            value.zero_()
+    _write(tmp_path, staged)
+    found = _empty(values)
+    load(found, checkpoint_id=tmp_path, no_dist=True)
+    _equal(expected, found["model"])
+
+
+def _read(directory: Path, values: dict[str, Any], *, live: bool) -> dict[str, Any]:
+    file = directory / ".metadata"
+    metadata = decode_metadata(file.read_bytes(), where=str(file))
+    blank = {f"model.{name}": value for name, value in _empty(values)["model"].items()}
+    names = set(blank) if live else set()
+    read = read_shards(directory, metadata, {**blank, "groups.0.names": None}, live=names)
+    if live:
+        assert all(not value.any() for value in blank.values())
+    read.hand_over()
+    return {name.removeprefix("model."): value for name, value in blank.items()}
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_we_wrote_is_read_back_and_tensors_in_use_wait(tmp_path: Path, live: bool) -> None:
+    values = _values()
+    _write(tmp_path, stage_shards(values, stager=LiveTensors(), is_coordinator=True))
+    _equal(values["model"], _read(tmp_path, values, live=live))
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_stock_dcp_wrote_is_read_and_tensors_in_use_wait(tmp_path: Path, live: bool) -> None:
+    values = _values()
+    values["groups"] = {"0": {"names": ["a"]}}
+    save(values, storage_writer=FileSystemWriter(tmp_path), no_dist=True)
+    _equal(values["model"], _read(tmp_path, values, live=live))
+
+
+def test_a_bit_that_flips_after_verification_does_not_reach_the_model(tmp_path: Path) -> None:
+    values = _values()
+    _write(tmp_path, stage_shards(values, stager=LiveTensors(), is_coordinator=True))
+    file = tmp_path / "__0_0.distcp"
+    data = bytearray(file.read_bytes())
+    data[data.index(bytes(memory_of(values["model"]["large"])[:64])) + 5] ^= 8
+    file.write_bytes(data)
+    with pytest.raises(CorruptCheckpointError, match="differ from their checksum"):
+        _read(tmp_path, values, live=True)
+
+
+def test_a_plan_is_used_again_until_a_name_a_shape_or_a_dtype_changes() -> None:
+    stager = KeptBuffers(pinned=False)
+
+    def plan_id(**tensors: torch.Tensor) -> str:
+        return stage_shards(tensors, stager=stager, is_coordinator=True).plan_id
+
+    first = plan_id(x=torch.zeros(2))
+    assert plan_id(x=torch.ones(2)) == first
+    seen = {first}
+    for changed in (
+        {"y": torch.zeros(2)},
+        {"x": torch.zeros(3)},
+        {"x": torch.zeros(3, dtype=torch.int64)},
+        {"x": torch.zeros(3), "z": torch.zeros(1)},
+    ):
+        seen.add(plan_id(**changed))
+    assert len(seen) == 5
+
+
+def test_plans_travel_once_and_again_after_an_answer_that_was_missed() -> None:
+    root, other = PlanBook(), PlanBook()
+    staged = stage_shards({"x": torch.zeros(2)}, stager=LiveTensors(), is_coordinator=True)
+    proposed = other.propose(staged)
+    assert proposed.plan is not None
+    missed = root.merge([proposed], {None: (0,)})
+    again = other.propose(staged)
+    assert again.plan is not None
+    assert root.merge([again], {None: (0,)}) is missed
+    assigned = assign(missed, 0, again)
+    part = other.accept(staged, assigned)
+    third = other.propose(staged)
+    assert third.plan is None
+    assert assign(root.merge([third], {None: (0,)}), 0, third).plan is None
+    assert other.accept(staged, assign(missed, 0, third)) is part
+
+
+@given(
+    shape=st.lists(st.integers(0, 5), max_size=4).map(tuple),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_a_frame_makes_the_archive_that_torch_and_zip_read(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    tensor = (torch.arange(1000) % 7)[: torch.Size(shape).numel()].reshape(shape).to(dtype)
+    frame = frame_of(dtype, shape)
+    assert frame is not None
+    assert len(frame.head) % ALIGNMENT == 0
+    data = bytes(memory_of(tensor))
+    archive = bytearray(frame.head + data + frame.tail)
+    frame.put_crc(archive, 0, len(archive) - len(frame.tail), zlib.crc32(data))
+    assert len(archive) == frame.length
+    assert frame.crc_in(archive[: len(frame.head)]) == zlib.crc32(data)
+    assert zipfile.ZipFile(io.BytesIO(archive)).testzip() is None
+    found = torch.load(io.BytesIO(archive), weights_only=True)
+    assert found.dtype == dtype
+    assert found.stride() == tensor.stride()
+    assert torch.equal(found, tensor)
+
+
+@given(one=st.binary(max_size=300), other=st.binary(max_size=300))
+def test_checksums_of_parts_combine_to_that_of_the_whole(one: bytes, other: bytes) -> None:
+    assert combine(zlib.crc32(one), zlib.crc32(other), len(other)) == zlib.crc32(one + other)
