@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,10 @@ from harness.scenario.read import ScenarioFile, read_file
 from harness.workspace import Workspace
 
 TEXT = 'name: "sync: a story"\nruns: [{until_step: 2}]\n'
+
+
+PYTEST = f"{sys.executable} -m pytest"
+"""A replay uses the Python that ran, because its virtual environment may not be active."""
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def test_a_failure_leaves_its_file_its_run_and_the_command_that_replays_it(
 ) -> None:
     proof = run(workspace, Outcome.HANG, monkeypatch)
     (file,) = workspace.failures.glob("*.yaml")
-    assert proof.replay == f"pytest failures/{file.name}"
+    assert proof.replay == f"{PYTEST} failures/{file.name}"
     assert proof.text.startswith("HANG sync: a story\n")
     assert f"evidence: failures/{file.stem}\n" in proof.text
     assert proof.text.rstrip().endswith(proof.replay)
@@ -97,10 +102,11 @@ def test_the_replay_command_can_be_pasted_into_a_shell(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     failure = tmp_path / "failures" / "a b.yaml"
-    assert replay_command(failure, Implementation()) == "pytest 'failures/a b.yaml'"
+    assert replay_command(failure, Implementation()) == f"{PYTEST} 'failures/a b.yaml'"
     other = Implementation(name="mine:Manager", path=str(tmp_path / "my code"))
     assert replay_command(failure, other) == (
-        "pytest 'failures/a b.yaml' --implementation mine:Manager --implementation-path 'my code'"
+        f"{PYTEST} 'failures/a b.yaml' --implementation mine:Manager"
+        " --implementation-path 'my code'"
     )
     elsewhere = Implementation(path="/opt/checkout")
     assert replay_command(failure, elsewhere).endswith(" --implementation-path /opt/checkout")
