@@ -155,8 +155,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "operation: write",
             "operation: writes",
             "11: runs[0].faults[0].at.operation: 'writes' is not an operation; known: open, read,"
-            " write, fsync, truncate, mkdir, rmdir, unlink, rename, exchange, symlink, link"
-            " (did you mean 'write'?)",
+            " write, fsync, truncate, mkdir, rmdir, unlink, rename, exchange, symlink, link,"
+            " sync (did you mean 'write'?)",
         ),
         (
             "kill: {rank: 1}",
