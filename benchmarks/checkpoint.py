@@ -1,6 +1,6 @@
 """Saves and loads beside torch.distributed.checkpoint (DCP), in one run, with the floors.
 
-    python benchmarks/checkpoint.py [--sizes 50 500 1500 many] [--repeat 5] [--loops 3] [--dir DIR]
+    python -m benchmarks.checkpoint [--sizes 50 500 1500 many] [--repeat 5] [--loops 3] [--dir DIR]
 
 Two ranks, FSDP2, AdamW, gloo. Competitors take turns within each repetition, a cell is the median
 over repetitions of the slower rank, and all is printed as ratios: the machine may be shared. The
@@ -40,6 +40,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from benchmarks.tables import COPY, LOAD, LOST, MEMORY, PUBLISHED, SAVE, Times, print_tables
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 
@@ -50,28 +51,6 @@ _PR_SET_PDEATHSIG = 1
 
 # Width and number of square layers without bias; AdamW makes it 12 bytes a weight.
 _SHAPES = {"50": (512, 16), "500": (1024, 40), "1500": (2048, 31), "many": (32, 700)}
-
-SAVE, COPY, PUBLISHED, LOST, LOAD, MEMORY = "sync", "stall", "published", "lost", "load", "memory"
-_TITLES = {
-    COPY: "async stall, in memory copies of the rank's bytes",
-    SAVE: "sync save until durable, in DCP sync saves",
-    PUBLISHED: "async save until published, in DCP THREAD saves",
-    LOST: "training time lost to one async save, in DCP sync saves",
-    LOAD: "load into a fresh model, in dcp.load",
-    MEMORY: "memory at the first save, in the rank's bytes",
-}
-# Section 9 of the design: by measure, then by size.
-_BUDGETS = {
-    COPY: {"50": 6.0, "500": 2.0, "1500": 2.0, "many": 40.0},
-    SAVE: {"50": 0.6, "500": 0.7, "1500": 0.8, "many": 0.25},
-    PUBLISHED: {"50": 0.6, "500": 0.95, "1500": 0.95, "many": 0.15},
-    LOST: {"50": 0.6, "500": 0.8, "1500": 0.8, "many": 0.1},
-    LOAD: {"50": 0.4},
-}
-_REFERENCE = {SAVE: "DCP sync", PUBLISHED: "DCP THREAD", LOST: "DCP sync", LOAD: "dcp.load"}
-
-Times = dict[tuple[str, str], list[float]]
-"""Seconds (memory: bytes) by measure and competitor."""
 
 
 class Competitor(Protocol):
@@ -497,41 +476,6 @@ def _slower(ranks: Sequence[Times]) -> Times:
     }
 
 
-def _unit(measure_name: str, times: Times) -> float:
-    if measure_name == COPY:
-        return statistics.median(times["copy", "copy"])
-    if measure_name == MEMORY:
-        return times["bytes", "rank"][0]
-    source = SAVE if measure_name == LOST else measure_name
-    return statistics.median(times[source, _REFERENCE[measure_name]])
-
-
-def _cell(measure_name: str, name: str, size: str, times: Times) -> str:
-    ratio = statistics.median(times[measure_name, name]) / _unit(measure_name, times)
-    budget = _BUDGETS.get(measure_name, {}).get(size)
-    if budget is None or not name.startswith("kempnerforge"):
-        return f"{ratio:.2f}"
-    return f"{ratio:.2f} (<= {budget:g}: {'met' if ratio <= budget else 'not met'})"
-
-
-def _print_tables(found: dict[str, Times]) -> None:
-    for measure_name, title in _TITLES.items():
-        first = next(iter(found.values()))
-        if all(kind != measure_name for kind, _ in first):
-            continue
-        print(f"\n| {title} | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
-        for name in (name for kind, name in first if kind == measure_name):
-            cells = [
-                _cell(measure_name, name, size, times) if (measure_name, name) in times else "-"
-                for size, times in found.items()
-            ]
-            print(f"| {name} | {' | '.join(cells)} |")
-        if measure_name != MEMORY:
-            units = [f"{1000 * _unit(measure_name, times):.1f} ms" for times in found.values()]
-            print(f"| (1 is) | {' | '.join(units)} |")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -546,7 +490,7 @@ def main() -> None:
         for size in options.sizes:
             repeats = (options.repeat, options.loops)
             found[size] = measure(size, repeats, Path(name, size))
-            _print_tables(found)
+            print_tables(found)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     require_redistributable,
 )
-from kempnerforge.checkpoint.shards import ReadShards, check_metadata, read_shards
+from kempnerforge.checkpoint.reading import ReadShards, read_shards
+from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import Worker

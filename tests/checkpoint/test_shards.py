@@ -18,12 +18,12 @@ from kempnerforge.checkpoint.checksum import combine
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.frames import ALIGNMENT, frame_of, memory_of
 from kempnerforge.checkpoint.plans import PlanBook, assign
+from kempnerforge.checkpoint.reading import read_shards
 from kempnerforge.checkpoint.shards import (
     StagedShards,
     decode_metadata,
     encode_metadata,
     merge_plans,
-    read_shards,
     stage_shards,
     write_shards,
 )

@@ -1,0 +1,64 @@
+"""The tables of `benchmarks.checkpoint`: what is measured, in which unit, against which budget."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+
+SAVE, COPY, PUBLISHED, LOST, LOAD, MEMORY = "sync", "stall", "published", "lost", "load", "memory"
+_TITLES = {
+    COPY: "async stall, in memory copies of the rank's bytes",
+    SAVE: "sync save until durable, in DCP sync saves",
+    PUBLISHED: "async save until published, in DCP THREAD saves",
+    LOST: "training time lost to one async save, in DCP sync saves",
+    LOAD: "load into a fresh model, in dcp.load",
+    MEMORY: "memory at the first save, in the rank's bytes",
+}
+# Section 9 of the design: by measure, then by size.
+_BUDGETS = {
+    COPY: {"50": 6.0, "500": 2.0, "1500": 2.0, "many": 40.0},
+    SAVE: {"50": 0.6, "500": 0.7, "1500": 0.8, "many": 0.25},
+    PUBLISHED: {"50": 0.6, "500": 0.95, "1500": 0.95, "many": 0.15},
+    LOST: {"50": 0.6, "500": 0.8, "1500": 0.8, "many": 0.1},
+    LOAD: {"50": 0.4},
+}
+_REFERENCE = {SAVE: "DCP sync", PUBLISHED: "DCP THREAD", LOST: "DCP sync", LOAD: "dcp.load"}
+
+Times = dict[tuple[str, str], list[float]]
+"""Seconds (memory: bytes) by measure and competitor."""
+
+
+def _unit(measure_name: str, times: Times) -> float:
+    if measure_name == COPY:
+        return statistics.median(times["copy", "copy"])
+    if measure_name == MEMORY:
+        return times["bytes", "rank"][0]
+    source = SAVE if measure_name == LOST else measure_name
+    return statistics.median(times[source, _REFERENCE[measure_name]])
+
+
+def _cell(measure_name: str, name: str, size: str, times: Times) -> str:
+    ratio = statistics.median(times[measure_name, name]) / _unit(measure_name, times)
+    budget = _BUDGETS.get(measure_name, {}).get(size)
+    if budget is None or not name.startswith("kempnerforge"):
+        return f"{ratio:.2f}"
+    return f"{ratio:.2f} (<= {budget:g}: {'met' if ratio <= budget else 'not met'})"
+
+
+def print_tables(found: dict[str, Times]) -> None:
+    """One table a measure, a row a competitor, a column a size."""
+    for measure_name, title in _TITLES.items():
+        first = next(iter(found.values()))
+        if all(kind != measure_name for kind, _ in first):
+            continue
+        print(f"\n| {title} | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
+        for name in (name for kind, name in first if kind == measure_name):
+            cells = [
+                _cell(measure_name, name, size, times) if (measure_name, name) in times else "-"
+                for size, times in found.items()
+            ]
+            print(f"| {name} | {' | '.join(cells)} |")
+        if measure_name != MEMORY:
+            units = [f"{1000 * _unit(measure_name, times):.1f} ms" for times in found.values()]
+            print(f"| (1 is) | {' | '.join(units)} |")
+    sys.stdout.flush()
