@@ -44,12 +44,13 @@ __all__ = ["Published", "SaveJob", "SaveRequest", "StagedState"]
 
 logger = logging.getLogger(__name__)
 
-# Shares of commit_timeout_s. A vote waits for the slowest writer and an answer for rank 0's
-# publishing; both waits are longer than what they wait for, so the rank that is late says so itself
-# and the rest end within the whole.
-_WRITE_SHARE = 0.4
-_PUBLISH_SHARE = 0.4
-_WAIT_SHARE = 0.5
+# Shares of commit_timeout_s. Rank 0 waits for votes longer than a rank may write, and the others
+# wait for its answer longer than it may wait for votes and publish, so whoever is late is named by
+# the one that waited for it, and not rank 0 by all. Writing and the answer to it fit in the whole.
+_WRITE_SHARE = 0.3
+_VOTE_SHARE = 0.35
+_PUBLISH_SHARE = 0.2
+_ANSWER_SHARE = 0.65
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,18 +160,18 @@ class SaveJob:
         return f"saving step {self.request.step} to {self.root}"
 
     def _run(self) -> Published:
-        wait_s = _WAIT_SHARE * self.timeout_s
-        votes = self.collective.collect(self._proposal(), timeout_s=wait_s)
+        vote_s, answer_s = _VOTE_SHARE * self.timeout_s, _ANSWER_SHARE * self.timeout_s
+        votes = self.collective.collect(self._proposal(), timeout_s=vote_s)
         opened = self._open(votes) if votes else None
         replies = None if opened is None else self._replies(opened)
-        assignment = self._accepted(self.collective.answer(replies, timeout_s=wait_s))
+        assignment = self._accepted(self.collective.answer(replies, timeout_s=answer_s))
 
-        votes = self.collective.collect(self._write(assignment), timeout_s=wait_s)
+        votes = self.collective.collect(self._write(assignment), timeout_s=vote_s)
         published = None
         if votes and opened is not None and not isinstance(opened, _Refusal):
             published = self._publish(opened[0], votes)
         replies = None if published is None else self._same_for_all(published[0])
-        reply = self.collective.answer(replies, timeout_s=wait_s)
+        reply = self.collective.answer(replies, timeout_s=answer_s)
         if published is not None:
             self._remove(published[1])
         outcome: Published = self._accepted(reply)
