@@ -46,7 +46,7 @@ def _history(evidence: Evidence, layout: Layout) -> tuple[History | None, tuple[
     try:
         return replay(evidence, layout), ()
     # Whatever is wrong with the evidence or with the replay becomes an answer: unknown.
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - a judge that throws cannot tell
         return None, _lines("the operations could not be replayed")
 
 
@@ -54,7 +54,7 @@ def _ask(name: str, evidence: Evidence, history: History) -> Verdict:
     try:
         return JUDGES[name](evidence, history)
     # A judge that throws cannot tell; the traceback says why.
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - a judge that throws cannot tell
         return PROMISES[name].unknown(*_lines("the judge threw"))
 
 

@@ -1,4 +1,4 @@
-"""The documented names of a checkpoint directory: format and parse side by side."""
+"""The documented names of a checkpoint directory, and how to read them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ DCP_METADATA = ".metadata"
 _CHECKPOINT = re.compile(r"^step_(\d+)$")
 _STAGE = re.compile(r"^pp(\d+)$")
 _STEP_ANYWHERE = re.compile(r"step_(\d+)")
-
-
-def checkpoint_name(step: int) -> str:
-    """The name of the checkpoint of `step`."""
-    return f"step_{step}"
 
 
 def checkpoint_step(name: str) -> int | None:

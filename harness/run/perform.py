@@ -54,8 +54,9 @@ class Request:
 
     `perform` returns the call's result or raises OSError. `kind` is an operation's word, or
     `record` for a rank's own notes, `open_record` for opening them, `duplicate` for a second
-    descriptor, `unseen` for one through which writes cannot be watched. `syncs` is a write that is
-    durable when it returns. The serial of a file that is being opened is known before it is open.
+    descriptor, `refused` for a call that has to be made another way, `unseen` for a descriptor
+    through which writes cannot be watched. `syncs` is a write that is durable when it returns. The
+    serial of a file that is being opened is known before it is open.
     """
 
     kind: str
@@ -155,7 +156,7 @@ class Performer:
         if not flags & _WRITING:
             return Request(kind="read", path=relative or path, perform=int, leave_to_kernel=True)
         if flags & _O_TMPFILE == _O_TMPFILE:
-            return Request(kind="open", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
+            return Request(kind="refused", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
         if relative is not None and os.path.islink(path):
             path = os.path.realpath(path)
             relative = self._relative(path) or path
@@ -259,7 +260,7 @@ class Performer:
         opened = self._opened(output)
         if opened is None:
             return None
-        return Request(kind="write", path=opened.path, perform=_refuse(errno.EINVAL))
+        return Request(kind="refused", path=opened.path, perform=_refuse(errno.EINVAL))
 
     def _ftruncate(self, n: Notification) -> Request | None:
         descriptor, size, *_ = n.arguments
@@ -283,7 +284,7 @@ class Performer:
             return None
         own = opened.own
         if mode != 0:
-            return Request(kind="truncate", path=opened.path, perform=_refuse(errno.EOPNOTSUPP))
+            return Request(kind="refused", path=opened.path, perform=_refuse(errno.EOPNOTSUPP))
 
         def perform() -> int:
             os.posix_fallocate(own, offset, length)

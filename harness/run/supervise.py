@@ -192,7 +192,7 @@ class Supervisor:
             return
         elif request.kind == "record":
             self._serve_record(listener, notification, request, rank)
-        elif request.kind in ("open_record", "duplicate"):
+        elif request.kind in ("open_record", "duplicate", "refused"):
             self._reply(listener, notification, _perform(request))
         elif request.kind == "unseen":
             self.trace.unseen.append(

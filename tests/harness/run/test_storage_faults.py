@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -87,6 +88,24 @@ def test_a_short_write_takes_half_and_says_so(tmp_path: Path) -> None:
 
     assert _answers(tmp_path) == ["5", "5"]
     assert (tmp_path / "checkpoints" / "f").read_bytes() == b"0123456789"
+
+
+def test_a_short_write_falls_on_the_write_that_replaces_a_copy_in_the_kernel(
+    tmp_path: Path,
+) -> None:
+    def body(directory: Path, rank: int) -> None:
+        os.close(_begin_save(directory, rank))
+        (directory / "source").write_bytes(b"0123456789")
+        shutil.copyfile(directory / "source", directory / "checkpoints" / "copy")
+
+    short = strike("short_write", save=1, operation="write")
+
+    trace, processes = supervise(body, tmp_path, strikes=[short])
+
+    assert processes.exits == (0,)
+    assert len(trace.landed) == 1
+    writes = [operation.size for operation in trace.operations if operation.kind == "write"]
+    assert writes[0] == 5
 
 
 def test_a_slow_operation_holds_its_rank_and_no_other(tmp_path: Path) -> None:

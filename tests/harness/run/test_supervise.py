@@ -113,6 +113,8 @@ def test_copies_in_the_kernel_fall_back_to_writes_that_are_seen(tmp_path: Path) 
 
     assert (tmp_path / "checkpoints" / "copy").read_bytes() == b"content"
     assert bytes(trace.written) == b"content"
+    # The refused call is no operation, so it takes no strike that is meant for a write.
+    assert [operation.kind for operation in trace.operations] == ["open", "write"]
 
 
 def test_a_shared_writable_mapping_is_refused_because_it_could_not_be_seen(tmp_path: Path) -> None:
