@@ -26,6 +26,7 @@ __all__ = [
     "plain_stages",
     "read_catalog",
     "read_metadata",
+    "require_same",
     "verify_checksums",
     "verify_sizes",
 ]
@@ -198,9 +199,18 @@ def verify_checksums(
             found = again_if_stale(partial(storage.checksum, path / name), path / name)
         except OSError as error:
             raise CorruptCheckpointError(f"{path / name}: {error}", path=str(path)) from error
-        if found != record:
-            raise CorruptCheckpointError(
-                f"{path / name}: content differs from what was saved (crc32 {found.crc32:08x} of "
-                f"{found.size} bytes, the manifest says {record.crc32:08x} of {record.size})",
-                path=str(path),
-            )
+        require_same(path, name, found, record)
+
+
+def require_same(path: Path, name: str, found: FileRecord, expected: FileRecord) -> None:
+    """Check that a file of the checkpoint at ``path`` is what was saved.
+
+    Raises:
+        CorruptCheckpointError: It is not.
+    """
+    if found != expected:
+        raise CorruptCheckpointError(
+            f"{path / name}: content differs from what was saved (crc32 {found.crc32:08x} of "
+            f"{found.size} bytes, the manifest says {expected.crc32:08x} of {expected.size})",
+            path=str(path),
+        )

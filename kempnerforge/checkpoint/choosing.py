@@ -1,15 +1,20 @@
 """Which checkpoint to load: rank 0 decides, all ranks verify, everyone learns the same answer.
 
 Rank 0 lists candidates and hands out one at a time together with a share of its files; each rank
-reads its share and compares checksums. The first candidate that every rank finds whole is chosen.
-A candidate that was named explicitly has no successor: if it is broken, that is the error.
+prepares to load it, which includes comparing its share with the checksums. The first candidate that
+every rank finds whole is chosen. Damage passes a candidate over; whatever else is wrong, such as a
+model that does not fit, is the error of all ranks. A candidate that was named explicitly has no
+successor: if it is broken, that is the error.
+
+A rank's share is what it would read anyway where the ranks are arranged as they were, so that
+nothing is read twice.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from kempnerforge.checkpoint import layout, prune
 from kempnerforge.checkpoint.catalog import (
@@ -29,6 +34,7 @@ from kempnerforge.checkpoint.errors import (
     CorruptCheckpointError,
     NoUsableCheckpointError,
     RankFailure,
+    StorageTimeoutError,
     agreed_error,
     describe,
 )
@@ -40,9 +46,20 @@ from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
 from kempnerforge.checkpoint.worker import Worker
 
-__all__ = ["Choice", "Search", "cheap_choice", "choose", "verify_entry"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "Chooser",
+    "Prepared",
+    "Search",
+    "cheap_choice",
+    "choose",
+    "verify_entry",
+]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Work ends before the other ranks' wait for its result does, so that a slow rank says so itself.
 _WORK_SHARE = 0.8
@@ -73,14 +90,54 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Verify:
+class Candidate:
+    """A checkpoint that may be chosen, as one rank is asked about it."""
+
     choice: Choice
-    files: tuple[tuple[str, FileRecord], ...]
+    share: Mapping[str, FileRecord]
+    """What this rank is to compare with its checksum; all shares together are all files."""
+    told: tuple[Any, ...]
+    """By rank: what it told the others when it began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Generic[T]):
+    """The choice, and what this rank prepared for it."""
+
+    choice: Choice
+    result: T
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Vote:
+    told: Any = None
+    failure: RankFailure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refusal:
     failures: tuple[RankFailure, ...]
+    doing: str
+    path: str
+    step: int | None = None
+    default: type[CheckpointError] = CheckpointLoadError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """What became of one candidate on this rank."""
+
+    vote: _Vote
+    result: Any = None
+    cause: Exception | None = None
+
+
+class _Refused(Exception):
+    """Ends the walk through the candidates."""
+
+    def __init__(self, refusal: _Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
 
 
 def choose(
@@ -98,64 +155,121 @@ def choose(
         The choice, or None where nothing was ever saved.
 
     Raises:
-        CheckpointNotFoundError: The explicit path does not exist.
-        NoUsableCheckpointError: There are checkpoints, none of them verifies.
-        CheckpointError: The explicit path is broken, or a rank is lost.
+        CheckpointError: As :meth:`Chooser.prepare`.
     """
-    root = _Root(search, storage, access) if collective.rank == 0 else None
-    verdict: RankFailure | None = None
-    while True:
-        votes = collective.collect(verdict, timeout_s=timeout_s)
+
+    def verify(candidate: Candidate) -> None:
+        choice = candidate.choice
+        if choice.manifest is not None:
+            verify_files(choice.path, choice.manifest, candidate.share.items(), storage)
+
+    chooser = Chooser(
+        search=search,
+        collective=collective,
+        storage=storage,
+        worker=worker,
+        timeout_s=timeout_s,
+        access=access,
+    )
+    found = chooser.prepare(verify)
+    return None if found is None else found.choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chooser:
+    """What finding a checkpoint takes."""
+
+    search: Search
+    collective: Collective
+    """All ranks that load."""
+    storage: Storage
+    """Read by rank 0."""
+    worker: Worker
+    """Runs what touches storage."""
+    timeout_s: float
+    """Longest wait of rank 0 for the others; the others wait twice as long for it."""
+    access: WriteAccess
+    """Whether rank 0 may finish what a dead job left half done."""
+
+    def prepare(
+        self, prepare: Callable[[Candidate], T], *, told: object = None
+    ) -> Prepared[T] | None:
+        """Find the checkpoint to load and prepare for it. Collective.
+
+        Args:
+            prepare: Compares the share of this rank and does what else must not fail once the
+                choice is made. Called for each candidate in turn.
+            told: What the other ranks need to know of this one.
+
+        Returns:
+            The choice, or None where nothing was ever saved; the same on every rank.
+
+        Raises:
+            CheckpointNotFoundError: The explicit path does not exist.
+            NoUsableCheckpointError: There are checkpoints, none of them verifies.
+            CheckpointError: The explicit path is broken, a rank is lost, or what ``prepare`` raised
+                on some rank.
+        """
+        root = None
+        if self.collective.rank == 0:
+            root = _Root(self.search, self.storage, self.access)
+        attempt = _Attempt(vote=_Vote(told=told))
+        while True:
+            reply = self._round(attempt.vote, root)
+            if isinstance(reply, _Refusal):
+                raise agreed_error(
+                    reply.failures,
+                    doing=reply.doing,
+                    default=reply.default,
+                    step=reply.step,
+                    path=reply.path,
+                ) from attempt.cause
+            if reply is None:
+                return None
+            if not isinstance(reply, Candidate):
+                return Prepared(choice=reply, result=attempt.result)
+            del attempt  # before the next one, for its memory
+            attempt = self._try(prepare, reply)
+
+    def _round(self, vote: "_Vote", root: "_Root | None") -> Any:
+        votes = self.collective.collect(vote, timeout_s=self.timeout_s)
         replies = None
         if votes is not None and root is not None:
-            replies = _decide(root, votes, collective.world_size, worker, timeout_s)
-        reply: Any = collective.answer(replies, timeout_s=2 * timeout_s)
-        if isinstance(reply, _Refusal):
-            raise agreed_error(
-                reply.failures,
-                doing=f"choosing a checkpoint in {search.explicit or search.root}",
-                default=CheckpointLoadError,
-                path=str(search.explicit or search.root),
+            replies = self._decide(root, votes)
+        return self.collective.answer(replies, timeout_s=2 * self.timeout_s)
+
+    def _try(self, prepare: Callable[[Candidate], object], candidate: Candidate) -> "_Attempt":
+        try:
+            result = self.worker.run(
+                lambda: prepare(candidate),
+                timeout_s=_WORK_SHARE * self.timeout_s,
+                doing=f"reading {candidate.choice.path}",
             )
-        if not isinstance(reply, _Verify):
-            chosen: Choice | None = reply
-            return chosen
-        verdict = _verify_share(reply, collective.rank, storage, worker, timeout_s)
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            failure = describe(error, self.collective.rank)
+            return _Attempt(vote=_Vote(failure=failure), cause=error)
+        return _Attempt(vote=_Vote(), result=result)
+
+    def _decide(self, root: "_Root", votes: Votes) -> Sequence[object]:
+        place = str(self.search.explicit or self.search.root)
+        doing = f"choosing a checkpoint in {place}"
+        refusal = _Refusal(failures=votes.lost, doing=doing, path=place)
+        if not votes.lost:
+            try:
+                return self.worker.run(
+                    lambda: root.next(votes.values),
+                    timeout_s=_WORK_SHARE * self.timeout_s,
+                    doing=f"looking for checkpoints in {self.search.root}",
+                )
+            except _Refused as error:
+                refusal = error.refusal
+            except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+                refusal = _Refusal(failures=(describe(error, 0),), doing=doing, path=place)
+        return [refusal] * len(votes.values)
 
 
-def _verify_share(
-    task: _Verify, rank: int, storage: Storage, worker: Worker, timeout_s: float
-) -> RankFailure | None:
-    try:
-        worker.run(
-            lambda: _verify_files(task, storage),
-            timeout_s=_WORK_SHARE * timeout_s,
-            doing=f"verifying {task.choice.path}",
-        )
-    except CheckpointError as error:
-        return describe(error, rank)
-    return None
-
-
-def _verify_files(task: _Verify, storage: Storage) -> None:
-    if task.choice.manifest is not None:
-        verify_files(task.choice.path, task.choice.manifest, task.files, storage)
-
-
-def _decide(
-    root: "_Root", votes: Votes, world_size: int, worker: Worker, timeout_s: float
-) -> Sequence[object]:
-    failures = tuple(vote for vote in votes.values if vote is not None)
-    if votes.lost:
-        return [_Refusal(failures=votes.lost)] * world_size
-    try:
-        return worker.run(
-            lambda: root.next(failures, world_size),
-            timeout_s=_WORK_SHARE * timeout_s,
-            doing=f"looking for checkpoints in {root.search.root}",
-        )
-    except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-        return [_Refusal(failures=(describe(error, 0),))] * world_size
+# What another candidate may not suffer from. A rank that could not read in time is such a case.
+_DAMAGE = frozenset({CorruptCheckpointError.__name__, StorageTimeoutError.__name__})
 
 
 class _Root:
@@ -168,36 +282,52 @@ class _Root:
         self._passed_over: list[str] = []
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
+        self._told: tuple[Any, ...] = ()
 
-    def next(self, failures: tuple[RankFailure, ...], world_size: int) -> Sequence[object]:
-        """One reply a rank: verify this, or the choice, or that there is none."""
-        if self._current is not None and not failures:
-            return [self._current] * world_size
-        if self._current is not None:
+    def next(self, votes: Sequence[_Vote]) -> Sequence[object]:
+        """One reply a rank: try this, or the choice, or that there is none."""
+        failures = tuple(vote.failure for vote in votes if vote.failure is not None)
+        if self._current is None:
+            self._told = tuple(vote.told for vote in votes)
+        elif not failures:
+            return [self._current] * len(votes)
+        else:
             self._pass_over(self._current.path, "; ".join(map(str, failures)), failures)
         if self._candidates is None:
             self._candidates = iter(self._list())
         for entry in self._candidates:
             try:
-                choice, files = self._examine(entry)
+                choice = self._examine(entry)
             except CheckpointError as error:
-                self._pass_over(entry.path, str(error), (describe(error, 0),))
+                self._pass_over(entry.path, str(error), (describe(error, 0),), damaged=True)
                 continue
             self._current = choice
-            return [
-                _Verify(choice=choice, files=tuple(files[rank::world_size]))
-                for rank in range(world_size)
-            ]
+            full = self.search.verify is VerifyPolicy.full
+            shares = _shares(choice.manifest if full else None, len(votes))
+            return [Candidate(choice=choice, share=share, told=self._told) for share in shares]
         self._require_clean_start()
-        return [None] * world_size
+        return [None] * len(votes)
 
-    def _pass_over(self, path: Path, reason: str, failures: tuple[RankFailure, ...]) -> None:
-        if self.search.explicit is not None:
-            raise agreed_error(
-                failures,
-                doing=f"verifying {path}",
-                default=CorruptCheckpointError,
-                path=str(path),
+    def _pass_over(
+        self,
+        path: Path,
+        reason: str,
+        failures: tuple[RankFailure, ...],
+        *,
+        damaged: bool = False,
+    ) -> None:
+        """Go on to the next candidate, unless that cannot help."""
+        damaged = damaged or any(failure.kind in _DAMAGE for failure in failures)
+        manifest = self._current.manifest if self._current is not None else None
+        if self.search.explicit is not None or not damaged:
+            raise _Refused(
+                _Refusal(
+                    failures=failures,
+                    doing=f"loading {path}",
+                    path=str(path),
+                    step=manifest.step if manifest is not None else None,
+                    default=CorruptCheckpointError if damaged else CheckpointLoadError,
+                )
             )
         logger.warning("checkpoint %s is passed over: %s", path, reason)
         self._passed_over.append(f"{path.name}: {reason}")
@@ -211,14 +341,11 @@ class _Root:
                 prune.recover(self.search.root, self._storage)
         return candidates(read_catalog(self.search.root, self._storage), self._storage)
 
-    def _examine(self, entry: Entry) -> tuple[Choice, list[tuple[str, FileRecord]]]:
+    def _examine(self, entry: Entry) -> Choice:
         verify_entry(entry, self._storage, verify=self.search.verify, trust=self.search.trust)
-        choice = Choice(
+        return Choice(
             path=entry.path, manifest=entry.manifest, passed_over=tuple(self._passed_over)
         )
-        reads = entry.manifest is not None and self.search.verify is VerifyPolicy.full
-        files = sorted(entry.manifest.files.items()) if reads and entry.manifest else []
-        return choice, files
 
     def _require_clean_start(self) -> None:
         """Nothing to load is fine where nothing was saved, and an error otherwise."""
@@ -227,6 +354,30 @@ class _Root:
                 f"{self.search.root} holds checkpoints, none can be used: "
                 + "; ".join(self._passed_over)
             )
+
+
+def _shares(found: Manifest | None, world_size: int) -> list[dict[str, FileRecord]]:
+    """Who verifies which file: where the ranks are as they were, each what it wrote."""
+    shares: list[dict[str, FileRecord]] = [{} for _ in range(world_size)]
+    files = found.files if found is not None else {}
+    for number, (name, record) in enumerate(sorted(files.items())):
+        writer = layout.parse_rank_file(name)
+        if writer is None and found is not None:
+            writer = _writer_of_shard(name, found)
+        shares[(number if writer is None else writer) % world_size][name] = record
+    return shares
+
+
+def _writer_of_shard(name: str, found: Manifest) -> int | None:
+    """The rank that wrote ``__1_0.distcp`` or ``pp1/__1_0.distcp``, None for other files."""
+    folder, _, file = name.rpartition("/")
+    position = layout.parse_shard(file)
+    if position is None or not folder:
+        return position
+    ranks = found.layout.get("stage_of_rank")
+    stage = layout.parse_stage(folder)
+    peers = [n for n, other in enumerate(ranks) if other == stage] if type(ranks) is list else []
+    return peers[position] if position < len(peers) else None
 
 
 def candidates(catalog: Catalog, storage: Storage) -> tuple[Entry, ...]:

@@ -3,8 +3,8 @@
 The order is the protocol::
 
     open      create {dir}/.staging-step_N-<id> and its folders           (then all ranks write)
-    seal      see that every reported file is there; write .metadata, metadata.json and, last,
-              the manifest; fsync every folder
+    seal      see that every reported file is there; write .metadata, metadata.json and the
+              manifest, fsynced; fsync every folder
     publish   rename to step_N, fsync {dir}; swap latest, fsync {dir}
 
 Fault model: a process is killed, or the machine loses power, between any two operations. Until the
@@ -27,6 +27,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from kempnerforge.checkpoint import layout, manifest
 from kempnerforge.checkpoint.errors import CheckpointSaveError
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.storage import Storage, at_once
 
 __all__ = ["Commit", "new_save_id"]
 
@@ -94,19 +95,16 @@ class Commit:
         Returns:
             The manifest as written.
         """
-        files = dict(written)
-        for name, record in files.items():
+        for name, record in written.items():
             self._require_visible(name, record)
-        for name, data in shard_metadata.items():
-            files[name] = self.storage.write(self.staging / name, data)
         text = json.dumps({**metadata, "manifest": self.save_id}, indent=2, sort_keys=True)
-        files[layout.METADATA] = self.storage.write(
-            self.staging / layout.METADATA, text.encode() + b"\n"
-        )
-        complete = _with_files(sealed, files)
-        self.storage.write(self.staging / layout.MANIFEST, manifest.encode(complete))
-        for folder in reversed(self._folders()):
-            self.storage.sync_directory(folder)
+        added = {**shard_metadata, layout.METADATA: text.encode() + b"\n"}
+        records = {name: FileRecord.of(data) for name, data in added.items()}
+        complete = _with_files(sealed, {**written, **records})
+        added[layout.MANIFEST] = manifest.encode(complete)
+        # In any order: nothing refers to this directory before it is renamed.
+        at_once(*(partial(self.storage.write, self.staging / name, added[name]) for name in added))
+        at_once(*(partial(self.storage.sync_directory, folder) for folder in self._folders()))
         return complete
 
     def publish(self) -> Path | None:

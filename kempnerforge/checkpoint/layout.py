@@ -35,6 +35,7 @@ __all__ = [
     "is_latest_link",
     "parse_leftover",
     "parse_rank_file",
+    "parse_shard",
     "parse_stage",
     "parse_step",
 ]
@@ -51,6 +52,7 @@ _NUMBER = r"(0|[1-9][0-9]*)"
 _SAVE_ID = r"([0-9a-f]{16})"
 _STEP = re.compile(rf"step_{_NUMBER}", re.ASCII)
 _STAGE = re.compile(rf"pp{_NUMBER}", re.ASCII)
+_SHARD = re.compile(rf"__{_NUMBER}_{_NUMBER}\.distcp", re.ASCII)
 _RANK_FILE = re.compile(r"rank_([0-9]{5,})\.pt", re.ASCII)
 _LEFTOVER = re.compile(rf"\.(staging|replaced|trash)-step_{_NUMBER}-{_SAVE_ID}", re.ASCII)
 _LATEST_LINK = re.compile(rf"\.latest-{_SAVE_ID}", re.ASCII)
@@ -109,6 +111,12 @@ def parse_rank_file(relative: str) -> int | None:
     if match is None or format_rank_file(int(match[1])) != relative:
         return None
     return int(match[1])
+
+
+def parse_shard(name: str) -> int | None:
+    """The writer that ``__1_0.distcp`` belongs to, counted within its stage, or None."""
+    match = _SHARD.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def format_leftover(leftover: Leftover) -> str:

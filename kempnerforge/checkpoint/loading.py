@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 from torch.distributed.checkpoint.metadata import Metadata
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import plain_stages, read_metadata
-from kempnerforge.checkpoint.choosing import Choice, Search, choose
+from kempnerforge.checkpoint.choosing import Candidate, Choice, Chooser, Search
 from kempnerforge.checkpoint.collective import Collective
 from kempnerforge.checkpoint.errors import (
     CheckpointLoadError,
@@ -46,15 +46,15 @@ from kempnerforge.checkpoint.reading import ReadShards, read_shards
 from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.verification import Verifier, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
 
 __all__ = ["LoadJob", "LoadRequest", "Loaded"]
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-# The choice may take one round a candidate; work ends before the others' wait for its result does.
+# The others wait for rank 0 twice as long as it for them, and work ends before either does, so that
+# a slow rank says so itself.
 _WAIT_SHARE = 0.5
 _WORK_SHARE = 0.8
 
@@ -79,10 +79,11 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Checked:
-    directories: tuple[Path, ...]
-    metadata: tuple[Metadata, ...]
+class _Read:
+    """All that one rank needs of a checkpoint, read and checked, and nothing of it applied."""
+
     targets: RestoreTargets
+    shards: tuple[ReadShards, ...]
     train_state: Mapping[str, Any]
 
 
@@ -100,100 +101,119 @@ class LoadJob:
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
 
-    def run(self) -> Loaded | None:
-        """Load model and optimizer; hands over the train state without applying it.
+    def run(self, apply: Callable[[Mapping[str, Any]], None]) -> Loaded | None:
+        """Load model and optimizer.
+
+        Args:
+            apply: Applies what it wants of the train state; what it raises on one rank is the error
+                of all. Not for the generators: an agreement follows.
 
         Returns:
             None where nothing was ever saved.
         """
-        wait_s = _WAIT_SHARE * self.timeout_s
-        choice = choose(
-            self.request.search,
-            self.collective,
-            self.storage,
+        chooser = Chooser(
+            search=self.request.search,
+            collective=self.collective,
+            storage=self.storage,
             worker=self.worker,
-            timeout_s=wait_s,
+            timeout_s=_WAIT_SHARE * self.timeout_s,
             access=self.access,
         )
-        if choice is None:
+        found = chooser.prepare(self._read, told=self.stage)
+        if found is None:
             return None
-        arrangement = self._arrangement(choice)
-        # Reading fills buffers of ours only, so one agreement covers both.
-        checked, read = self.together(
-            lambda: self._check_and_read(choice, arrangement), choice, "reading"
-        )
-        self.together(lambda: self._restore(checked, read), choice, "restoring")
-        return Loaded(choice=choice, train_state=checked.train_state)
+        read = found.result
+        self._together(lambda: self._restore(read, apply), found.choice)
+        return Loaded(choice=found.choice, train_state=read.train_state)
 
-    def together(self, call: Callable[[], T], choice: Choice, doing: str) -> T:
+    def _together(self, call: Callable[[], None], choice: Choice) -> None:
         """Run ``call`` on every rank; if it fails on one, all raise that error."""
-        result, cause, failure = None, None, None
+        wait_s = _WAIT_SHARE * self.timeout_s
+        doing = f"restoring {choice.path}"
+        cause, failure = None, None
         try:
-            result = self.worker.run(call, timeout_s=_WORK_SHARE * self.timeout_s, doing=doing)
+            self.worker.run(call, timeout_s=_WORK_SHARE * wait_s, doing=doing)
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             cause, failure = error, describe(error, self.collective.rank)
-        votes = self.collective.collect(failure, timeout_s=self.timeout_s)
+        votes = self.collective.collect(failure, timeout_s=wait_s)
         replies = None
         if votes is not None:
             failures = votes.lost + tuple(vote for vote in votes.values if vote is not None)
             replies = [failures] * self.collective.world_size
-        agreed = self.collective.answer(replies, timeout_s=2 * self.timeout_s)
+        agreed = self.collective.answer(replies, timeout_s=2 * wait_s)
         if agreed:
             raise agreed_error(
                 agreed,
-                doing=f"{doing} {choice.path}",
+                doing=doing,
                 default=CheckpointLoadError,
                 step=choice.manifest.step if choice.manifest else None,
                 path=str(choice.path),
             ) from cause
-        return result  # type: ignore[return-value]  # set unless a failure was agreed on
 
-    def _arrangement(self, choice: Choice) -> Arrangement:
-        """How the ranks of this job are arranged. Collective."""
-        del choice
-        votes = self.collective.collect(self.stage, timeout_s=self.timeout_s)
-        replies = None
-        if votes is not None:
-            replies = [votes.values] * self.collective.world_size
-        stages = self.collective.answer(replies, timeout_s=2 * self.timeout_s)
-        return Arrangement(stage_of_rank=tuple(stages), meshes=tuple(mesh_signature(self.model)))
-
-    def _check_and_read(
-        self, choice: Choice, now: Arrangement
-    ) -> tuple[_Checked, tuple[ReadShards, ...]]:
-        checked = self._check(choice, now)
-        return checked, self._read(checked)
-
-    def _check(self, choice: Choice, now: Arrangement) -> _Checked:
+    def _read(self, candidate: Candidate) -> _Read:
+        """Read and check everything; fills buffers of ours only."""
+        choice = candidate.choice
+        now = Arrangement(stage_of_rank=candidate.told, meshes=tuple(mesh_signature(self.model)))
+        files = Verifier(
+            choice.path,
+            choice.manifest,
+            share=candidate.share,
+            full=self.request.search.verify is VerifyPolicy.full,
+            storage=self.storage,
+        )
         self._check_freeze(choice)
-        directories = self._directories(choice)
+        stages = self._stages(choice)
         metadata = []
-        for directory in directories:
-            file = directory / layout.SHARD_METADATA
-            found = self.request.search.trust.metadata(self.storage.read(file), where=str(file))
-            check_metadata(directory, found)
+        for stage in stages:
+            name = _within(stage, layout.SHARD_METADATA)
+            where = str(choice.path / name)
+            found = self.request.search.trust.metadata(files.read(name), where=where)
+            check_metadata(choice.path / _within(stage, ""), found)
             metadata.append(found)
-        train_state = self._train_state(choice, now)
+        train_state, own = self._train_state(choice, files, now)
         _require_step(choice, train_state)
-        own = self._own_optimizer_state(choice, now)
-        stages = [directory.name for directory in directories]
-        mine = layout.format_stage(self.stage or 0)
         targets = plan_restore(
             self.model,
             self.optimizer,
             metadata,
-            own=stages.index(mine) if mine in stages else 0,
+            own=stages.index(self.stage or 0) if (self.stage or 0) in stages else 0,
             exclude=self.request.exclude,
         )
         targets.own = own
         if self.collective.rank == 0:
             self._warn_of_unused(targets, metadata, train_state)
-        return _Checked(
-            directories=directories,
-            metadata=tuple(metadata),
-            targets=targets,
-            train_state=train_state,
+        shards = tuple(
+            self._read_shards(choice.path, stage, files, part, targets, position)
+            for position, (stage, part) in enumerate(zip(stages, metadata, strict=True))
         )
+        files.finish()
+        return _Read(targets=targets, shards=shards, train_state=train_state)
+
+    def _read_shards(
+        self,
+        path: Path,
+        stage: int | None,
+        files: Verifier,
+        metadata: Metadata,
+        targets: RestoreTargets,
+        position: int,
+    ) -> ReadShards:
+        directory = path / _within(stage, "")
+        read = partial(
+            read_shards,
+            directory,
+            metadata,
+            targets.reads[position],
+            live=targets.live,
+            decode=self.request.search.trust.values,
+            answerable=files.below(_within(stage, "")),
+        )
+        try:
+            return again_if_stale(read, directory)
+        except OSError as error:
+            raise CorruptCheckpointError(
+                f"{error.filename or directory}: {error.strerror or error}", path=str(path)
+            ) from error
 
     def _warn_of_unused(
         self, targets: RestoreTargets, metadata: Sequence[Metadata], state: Mapping[str, Any]
@@ -228,65 +248,65 @@ class LoadJob:
             raise FreezeMismatchError(message, path=str(choice.path))
         logger.warning("loading although %s", message)
 
-    def _directories(self, choice: Choice) -> tuple[Path, ...]:
-        """Shard directories: the checkpoint itself, or one a stage."""
+    def _stages(self, choice: Choice) -> tuple[int | None, ...]:
+        """Stages that have shards of their own; only None where there are no stages."""
         stages = (
             choice.manifest.stages if choice.manifest else plain_stages(choice.path, self.storage)
         )
-        if not stages:
-            return (choice.path,)
-        return tuple(choice.path / layout.format_stage(stage) for stage in stages)
+        return tuple(stages) if stages else (None,)
 
-    def _train_state(self, choice: Choice, now: Arrangement) -> Mapping[str, Any]:
-        state = self._decode(choice.path / layout.TRAIN_STATE)
+    def _train_state(
+        self, choice: Choice, files: Verifier, now: Arrangement
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The train state for this rank, and the optimizer state that is its own."""
+        state = self._decode(choice, files, layout.TRAIN_STATE)
         wanted = [key for key in RANK_KEYS if not self.request.exclude.covers(key)]
         common = {key: value for key, value in state.items() if key not in RANK_KEYS}
         if choice.manifest is None:
-            return {**common, **{key: state[key] for key in wanted if key in state}}
+            return {**common, **{key: state[key] for key in wanted if key in state}}, {}
         then = Arrangement.from_json(choice.manifest.layout)
         source = predecessor(self.collective.rank, now, then)
         if source is None:
             require_redistributable(rank_part(state), now, then, wanted=wanted)
             logger.warning("ranks are arranged differently; generators stay as they were seeded")
-            return common
-        own = self._decode(choice.path / layout.format_rank_file(source))
-        return {**common, **{key: own[key] for key in wanted if key in own}}
+            first = self._decode(choice, files, layout.format_rank_file(0))
+            return common, self._own_optimizer_state(choice, first, same=False)
+        mine = self._decode(choice, files, layout.format_rank_file(source))
+        same = now == then
+        first = mine if same else self._decode(choice, files, layout.format_rank_file(0))
+        own = self._own_optimizer_state(choice, first, same=same)
+        return {**common, **{key: mine[key] for key in wanted if key in mine}}, own
 
-    def _own_optimizer_state(self, choice: Choice, now: Arrangement) -> Mapping[str, Any]:
+    def _own_optimizer_state(
+        self, choice: Choice, rank_state: Mapping[str, Any], *, same: bool
+    ) -> Mapping[str, Any]:
         """Of the same rank in the same arrangement; else what stands for all ranks."""
         exclude = self.request.exclude
-        if choice.manifest is None or exclude.covers("optimizer"):
+        if exclude.covers("optimizer"):
             return {}
-        same = now == Arrangement.from_json(choice.manifest.layout)
-        file = layout.format_rank_file(self.collective.rank if same else 0)
-        saved = self._decode(choice.path / file).get(OWN_KEY, {})
+        saved = rank_state.get(OWN_KEY, {})
         wanted = {key: saved[key] for key in saved if not exclude.covers(f"optimizer.{key}")}
         return wanted if same else shared_remainder(wanted, path=str(choice.path))
 
-    def _decode(self, path: Path) -> dict[str, Any]:
-        found = self.request.search.trust.values(self.storage.read(path), where=str(path))
+    def _decode(self, choice: Choice, files: Verifier, name: str) -> dict[str, Any]:
+        path = choice.path / name
+        found = self.request.search.trust.values(files.read(name), where=str(path))
         if not isinstance(found, dict):
             raise CorruptCheckpointError(f"{path}: holds no train state", path=str(path))
         return found
 
-    def _read(self, checked: _Checked) -> tuple[ReadShards, ...]:
-        found = []
-        for position, directory in enumerate(checked.directories):
-            read = partial(
-                read_shards,
-                directory,
-                checked.metadata[position],
-                checked.targets.reads[position],
-                live=checked.targets.live,
-                decode=self.request.search.trust.values,
-            )
-            found.append(again_if_stale(read, directory))
-        return tuple(found)
-
-    def _restore(self, checked: _Checked, read: tuple[ReadShards, ...]) -> None:
-        for part in read:
+    def _restore(self, read: _Read, apply: Callable[[Mapping[str, Any]], None]) -> None:
+        for part in read.shards:
             part.hand_over()
-        checked.targets.apply()
+        read.targets.apply()
+        apply(read.train_state)
+
+
+def _within(stage: int | None, name: str) -> str:
+    """Path of a file of a stage, relative to the checkpoint."""
+    if stage is None:
+        return name
+    return f"{layout.format_stage(stage)}/{name}"
 
 
 def _require_step(choice: Choice, state: Mapping[str, Any]) -> None:

@@ -203,15 +203,10 @@ class CheckpointManager:
             self._collective.renew()
             job = self._load_job(worker, path, exclude, vlm_freeze_expected)
             self._clean_up(worker)
-            loaded = job.run()
+            loaded = job.run(lambda state: self._apply(state, scheduler, dataloader, exclude))
             if loaded is None:
                 logger.info("nothing to load in %s", self._root)
                 return 0, 0, {}
-            job.together(
-                lambda: self._apply(loaded, scheduler, dataloader, exclude),
-                loaded.choice,
-                "restoring",
-            )
         return self._finish_load(loaded)
 
     def apply_dataloader_state(self, dataloader: Any) -> None:
@@ -356,8 +351,9 @@ class CheckpointManager:
             if mine:
                 finish_off(self._root, self._storage)
 
-    def _apply(self, loaded: Loaded, scheduler: Any, dataloader: Any, exclude: Exclusion) -> None:
-        state = loaded.train_state
+    def _apply(
+        self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
+    ) -> None:
         if scheduler is not None and "scheduler" in state and not exclude.covers("scheduler"):
             scheduler.load_state_dict(state["scheduler"])
         self._dataloader_state = state.get("dataloader")

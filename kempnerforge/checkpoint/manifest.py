@@ -30,6 +30,11 @@ class FileRecord:
     size: int
     crc32: int
 
+    @staticmethod
+    def of(data: bytes) -> "FileRecord":
+        """The record of a file with this content."""
+        return FileRecord(size=len(data), crc32=zlib.crc32(data))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:

@@ -110,12 +110,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def _model_state(model: nn.Module) -> dict[str, Any]:
-    return _unwrapped(model).state_dict()
-
-
 def _live_state(model: nn.Module) -> dict[str, Any]:
-    """As :func:`_model_state`, without a detached twin of every parameter."""
+    """The model's state dict, without a detached twin of every parameter."""
     return _unwrapped(model).state_dict(keep_vars=True)
 
 
@@ -170,7 +166,7 @@ class RestoreTargets:
 
     def unexpected(self, exclude: Exclusion) -> tuple[str, ...]:
         """Saved values of the model that this model does not have."""
-        mine = {_plain_name(name) for name in _model_state(self.model)}
+        mine = {_plain_name(name) for name in _live_state(self.model)}
         others = (f"{_MODEL}{name}" for name in sorted(self.owners) if name not in mine)
         return tuple(key for key in others if not exclude.covers(key))
 
@@ -317,7 +313,7 @@ def _owners(metadata: Sequence[Metadata], own: int) -> dict[str, int]:
 
 def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: Exclusion) -> None:
     missing = []
-    for name, value in _model_state(targets.model).items():
+    for name, value in _live_state(targets.model).items():
         plain = _plain_name(name)
         key = f"{_MODEL}{plain}"
         if exclude.covers(key):
@@ -409,6 +405,16 @@ def _fresh_moment(
         on_device = bool(group.get("capturable") or group.get("fused"))
         return torch.empty(entry.size, dtype=dtype, device=param.device if on_device else "cpu")
     if tuple(entry.size) == tuple(param.shape):
-        with torch.no_grad():
-            return torch.empty_like(param, dtype=dtype, requires_grad=False)
+        return _empty_like(param, dtype)
     return torch.empty(entry.size, dtype=dtype, device=param.device)
+
+
+def _empty_like(param: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    with torch.no_grad():
+        if isinstance(param, DTensor) and param.dtype == dtype:
+            # What empty_like comes to; dispatching a DTensor costs more than reading most of them.
+            local = torch.empty_like(param.to_local())
+            made: Any = DTensor  # its constructor has no types
+            found: torch.Tensor = made(local, param._spec, requires_grad=False)
+            return found
+        return torch.empty_like(param, dtype=dtype, requires_grad=False)

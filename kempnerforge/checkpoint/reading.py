@@ -1,16 +1,19 @@
 """Reading shards: each tensor is compared with its checksum before it reaches the model.
 
-What this package wrote is read straight from its frames; what stock DCP wrote, and values that are
-no tensors, go through DCP's own reader.
+What this package wrote is read straight from its frames; what stock DCP wrote goes through DCP's
+own reader. A file that this rank answers for is read front to back and summed as a whole, what its
+targets do not need included; of any other file only what is needed is read, each tensor with the
+checksum that stands in front of it.
 """
 
 import io
 import os
 import zlib
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.distributed.checkpoint.default_planner import (
@@ -18,26 +21,47 @@ from torch.distributed.checkpoint.default_planner import (
     create_default_local_load_plan,
 )
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorStorageMetadata,
+)
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadItem
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from kempnerforge.checkpoint.catalog import require_same
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
+from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.state import decode_plain
 
-__all__ = ["ReadShards", "read_shards"]
+__all__ = ["Answerable", "ReadShards", "read_shards"]
+
+_SKIP_BYTES = 1 << 20
+_CACHED_CHUNKS = 4096
 
 
-class _FlatLoadPlanner(DefaultLoadPlanner):
-    """Finds targets in a flat dict; reads other values without unpickling objects."""
+class Answerable(Protocol):
+    """Which files have to be what they were, as :class:`verification.Verifier` knows it."""
 
-    def __init__(self, decode: Callable[..., Any]) -> None:
-        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-        self.decode = decode
+    def expected(self, name: str) -> FileRecord | None:
+        """Size and checksum of a file that is to be read in full; None for another."""
 
-    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
-        name = read_item.dest_index.fqn
-        self.state_dict[name] = self.decode(value.getvalue(), where=name)
+    def found_intact(self, name: str) -> None:
+        """It was read in full and is as expected."""
+
+
+class _Nothing:
+    """Answers for no file."""
+
+    def expected(self, name: str) -> None:
+        del name
+
+    def found_intact(self, name: str) -> None:
+        del name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +85,11 @@ def read_shards(
     *,
     live: Collection[str] = (),
     decode: Callable[..., Any] = decode_plain,
+    answerable: Answerable | None = None,
 ) -> ReadShards:
     """Read the keys of ``targets``: tensors and DTensors in place, other values replaced.
 
-    Not collective; each rank reads what its own targets need. Data of tensors that this package
-    wrote is compared with the checksum that stands in front of it, whatever was verified before.
+    Not collective; each rank reads what its own targets need.
 
     Args:
         directory: Holds the shards.
@@ -74,104 +98,262 @@ def read_shards(
         live: Keys of tensors that training uses; they are left as they are until
             :meth:`ReadShards.hand_over`.
         decode: Reads values that are no tensors.
+        answerable: Says which files are read and compared in full.
 
     Raises:
-        CorruptCheckpointError: The data of a tensor does not have its checksum.
+        CorruptCheckpointError: A file or the data of a tensor does not have its checksum.
     """
-    planner = _FlatLoadPlanner(decode)
-    planner.set_up_planner(targets, metadata, is_coordinator=False)
-    read = ReadShards(targets=[], values=[])
-    foreign = []
-    files: dict[str, list[ReadItem]] = {}
-    for item in create_default_local_load_plan(targets, metadata).items if targets else ():
-        files.setdefault(metadata.storage_data[item.storage_index].relative_path, []).append(item)
-    for name, items in files.items():
-        items.sort(key=lambda item: metadata.storage_data[item.storage_index].offset)
-        with (directory / name).open("rb", buffering=0) as file:
-            for item in items:
-                target = _TensorRead.of(item, metadata, planner, live)
-                if target is None or not target.fill(file.fileno(), directory / name):
-                    foreign.append(item)
-                    continue
-                read.targets.extend(target.held_for)
-                read.values.extend(target.held)
-    _read_foreign(directory, metadata, planner, foreign, live=live, read=read)
-    return read
+    answerable = answerable or _Nothing()
+    job = _Job(metadata, targets, live, decode)
+    files: dict[str, list[_Piece]] = {}
+    with torch.no_grad():
+        for piece in job.pieces():
+            files.setdefault(piece.file, []).append(piece)
+        for name, pieces in files.items():
+            record = answerable.expected(name)
+            with (directory / name).open("rb", buffering=0) as file:
+                source = _Source(file.fileno(), directory / name, whole=record is not None)
+                for piece in sorted(pieces, key=lambda piece: piece.offset):
+                    job.read(piece, source)
+                if record is not None:
+                    require_same(directory, name, source.finish(), record)
+                    answerable.found_intact(name)
+    job.read_foreign(directory)
+    return job.found
+
+
+class _Source:
+    """One open shard file. Where it is read whole, all reads go forward and are summed.
+
+    Args:
+        fd: Open for reading.
+        path: For errors.
+        whole: Whether every byte is to be read.
+    """
+
+    def __init__(self, fd: int, path: Path, *, whole: bool) -> None:
+        self.path = path
+        self._fd = fd
+        self._whole = whole
+        self._at = 0
+        self._crc32 = 0
+
+    def read(self, size: int, offset: int) -> memoryview:
+        """Bytes from the file."""
+        data = memoryview(bytearray(size))
+        self.fill(data, offset)
+        return data
+
+    def fill(self, data: memoryview, offset: int) -> int | None:
+        """Fill ``data`` from the file; its crc32, or None where the file is summed as a whole."""
+        if self._whole and offset >= self._at:
+            self._skip_to(offset)
+            self._take(data)
+            return None
+        self._read_fully(data, offset)
+        return zlib.crc32(data)
+
+    def finish(self) -> FileRecord:
+        """Read to the end; size and checksum of the whole file."""
+        self._skip_to(max(self._at, os.fstat(self._fd).st_size))
+        return FileRecord(size=self._at, crc32=self._crc32)
+
+    def _skip_to(self, offset: int) -> None:
+        scratch = memoryview(bytearray(min(_SKIP_BYTES, offset - self._at)))
+        while self._at < offset:
+            self._take(scratch[: offset - self._at])
+
+    def _take(self, data: memoryview) -> None:
+        self._read_fully(data, self._at)
+        self._crc32 = zlib.crc32(data, self._crc32)
+        self._at += len(data)
+
+    def _read_fully(self, data: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(data):
+            count = os.preadv(self._fd, [data[done:]], offset + done)
+            if count == 0:
+                raise CorruptCheckpointError(
+                    f"{self.path}: ends at {offset + done}", path=str(self.path)
+                )
+            done += count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _TensorRead:
-    """One piece of a tensor that lies in a frame."""
+class _Piece:
+    """What is read at one place of a file."""
 
-    frame: Frame
+    key: str
+    file: str
     offset: int
-    whole: torch.Tensor
-    """Takes the saved piece."""
-    held_for: tuple[torch.Tensor, ...]
-    """Where it goes afterwards; empty where ``whole`` is the target itself."""
-    held: tuple[torch.Tensor, ...]
+    length: int
+    transformed: bool
+    """Whether DCP wrote it compressed or otherwise changed."""
+    item: ReadItem | None
+    """As DCP plans it; None where it is wanted as it was saved."""
+    target: torch.Tensor | None = None
+    """None for a value that is no tensor."""
+    frame: Frame | None = None
+    """None for what DCP's reader has to read."""
+    sizes: torch.Size | None = None
+    """Of the saved tensor."""
+    dtype: torch.dtype | None = None
 
-    @staticmethod
-    def of(
-        item: ReadItem, metadata: Metadata, planner: _FlatLoadPlanner, live: Collection[str]
-    ) -> "_TensorRead | None":
-        """How to read ``item``; None if it is no tensor or not in a frame."""
-        entry = metadata.state_dict_metadata[item.storage_index.fqn]
-        stored = metadata.storage_data[item.storage_index]
-        if item.type == LoadItemType.BYTE_IO or not isinstance(entry, TensorStorageMetadata):
-            return None
-        sizes, dtype = _saved_sizes(item, entry), entry.properties.dtype
+    def of_tensor(self, target: torch.Tensor, dtype: torch.dtype, sizes: torch.Size) -> "_Piece":
+        """The same place, known to hold a tensor that goes into ``target``."""
         frame = frame_of(dtype, tuple(sizes))
-        if frame is None or frame.length != stored.length or stored.transform_descriptors:
-            return None
-        target = planner.resolve_tensor(item).detach()
-        direct = (
-            item.dest_index.fqn not in live
-            and target.shape == sizes
-            and target.dtype == dtype
+        known = frame is not None and frame.length == self.length and not self.transformed
+        return replace(
+            self, target=target, frame=frame if known else None, dtype=dtype, sizes=sizes
+        )
+
+    def fits(self) -> bool:
+        """Whether the saved bytes may be read right into the target."""
+        target = self.target
+        return (
+            target is not None
+            and target.shape == self.sizes
+            and target.dtype == self.dtype
             and target.is_cpu
             and target.is_contiguous()
         )
-        if direct:
-            return _TensorRead(
-                frame=frame, offset=stored.offset, whole=target, held_for=(), held=()
-            )
-        whole = torch.empty(sizes, dtype=dtype)
-        part = _narrowed(whole, item.storage_offsets, item.lengths)
-        return _TensorRead(
-            frame=frame, offset=stored.offset, whole=whole, held_for=(target,), held=(part,)
+
+    def wanted(self, saved: torch.Tensor) -> torch.Tensor:
+        """The part of the saved tensor that the target takes."""
+        if self.item is None:
+            return saved
+        part = zip(self.item.storage_offsets, self.item.lengths, strict=True)
+        for axis, (offset, length) in enumerate(part):
+            saved = saved.narrow(axis, offset, length)
+        return saved
+
+
+class _Job:
+    """One call of :func:`read_shards`."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        targets: dict[str, Any],
+        live: Collection[str],
+        decode: Callable[..., Any],
+    ) -> None:
+        self.metadata, self.targets, self.live, self.decode = metadata, targets, live, decode
+        self.found = ReadShards(targets=[], values=[])
+        self._foreign: list[ReadItem] = []
+
+    def pieces(self) -> Iterator[_Piece]:
+        """What is to be read. DCP plans only what is arranged otherwise than it was saved."""
+        others = {}
+        for key, value in self.targets.items():
+            piece = self._as_saved(key, value)
+            if piece is None:
+                others[key] = value
+            else:
+                yield piece
+        if others:
+            planner = self._planner(_FlatLoadPlanner(self.decode), others)
+            for item in create_default_local_load_plan(others, self.metadata).items:
+                yield self._as_planned(item, planner)
+
+    def read(self, piece: _Piece, source: _Source) -> None:
+        """Read one piece; what is not in a frame is left to :meth:`read_foreign`."""
+        if piece.target is None and piece.item is None:
+            data = source.read(piece.length, piece.offset)
+            self.targets[piece.key] = self.decode(bytes(data), where=piece.key)
+        elif piece.frame is None or not self._read_tensor(piece, piece.frame, source):
+            self._foreign.extend(self._planned(piece))
+
+    def read_foreign(self, directory: Path) -> None:
+        """What stock DCP wrote, by DCP's own reader."""
+        if not self._foreign:
+            return
+        planner = self._planner(_HoldingPlanner(self.live, self.found, self.decode), self.targets)
+        reader = FileSystemReader(directory)
+        reader.set_up_storage_reader(self.metadata, is_coordinator=False)
+        reader.read_data(LoadPlan(self._foreign), planner).wait()
+
+    def _planner(self, planner: "_FlatLoadPlanner", targets: dict[str, Any]) -> "_FlatLoadPlanner":
+        planner.set_up_planner(targets, self.metadata, is_coordinator=False)
+        return planner
+
+    def _as_saved(self, key: str, value: Any) -> _Piece | None:
+        """The piece that is all of ``value``, or None where it is not saved in one such piece."""
+        entry = self.metadata.state_dict_metadata[key]
+        if isinstance(entry, BytesStorageMetadata):
+            return self._piece(MetadataIndex(key))
+        if not isinstance(value, torch.Tensor) or entry.size != value.shape:
+            return None
+        chunk = _chunk_of(value)
+        if chunk not in entry.chunks:
+            return None
+        piece = self._piece(MetadataIndex(key, chunk.offsets))
+        local = value.to_local() if isinstance(value, DTensor) else value
+        return piece and piece.of_tensor(local.detach(), entry.properties.dtype, chunk.sizes)
+
+    def _as_planned(self, item: ReadItem, planner: "_FlatLoadPlanner") -> _Piece:
+        piece = self._piece(item.storage_index, item)
+        assert piece is not None
+        entry = self.metadata.state_dict_metadata[item.storage_index.fqn]
+        if item.type == LoadItemType.BYTE_IO or not isinstance(entry, TensorStorageMetadata):
+            return piece
+        target = planner.resolve_tensor(item).detach()
+        return piece.of_tensor(target, entry.properties.dtype, _saved_sizes(item, entry))
+
+    def _piece(self, index: MetadataIndex, item: ReadItem | None = None) -> _Piece | None:
+        stored = self.metadata.storage_data.get(index)
+        if stored is None or (item is None and stored.transform_descriptors):
+            return None
+        return _Piece(
+            key=index.fqn,
+            file=stored.relative_path,
+            offset=stored.offset,
+            length=stored.length,
+            transformed=bool(stored.transform_descriptors),
+            item=item,
         )
 
-    def fill(self, fd: int, path: Path) -> bool:
-        """Read and check; False if the archive is not of this form."""
-        frame = self.frame
-        announced = frame.crc_in(os.pread(fd, len(frame.head), self.offset))
+    def _read_tensor(self, piece: _Piece, frame: Frame, source: _Source) -> bool:
+        """Read and check; False if the archive is not of the form of ``frame``."""
+        assert piece.target is not None
+        announced = frame.crc_in(source.read(len(frame.head), piece.offset))
         if announced is None:
             return False
-        data = memory_of(self.whole)
-        _read_fully(fd, data, self.offset + len(frame.head), path)
-        if zlib.crc32(data) != announced:
+        whole = piece.target
+        direct = piece.key not in self.live and piece.fits()
+        if not direct:
+            whole = torch.empty(piece.sizes or (), dtype=piece.dtype)
+        data, at = memory_of(whole), piece.offset + len(frame.head)
+        crc32 = source.fill(data, at)
+        if crc32 is not None and crc32 != announced:
             raise CorruptCheckpointError(
-                f"{path}: {len(data)} bytes at {self.offset + len(frame.head)} differ from their "
-                "checksum",
-                path=str(path),
+                f"{source.path}: {len(data)} bytes at {at} differ from their checksum",
+                path=str(source.path),
             )
+        if not direct:
+            self.found.targets.append(piece.target)
+            self.found.values.append(piece.wanted(whole))
         return True
 
-
-def _read_fully(fd: int, data: memoryview, offset: int, path: Path) -> None:
-    done = 0
-    while done < len(data):
-        count = os.preadv(fd, [data[done:]], offset + done)
-        if count == 0:
-            raise CorruptCheckpointError(f"{path}: ends at {offset + done}", path=str(path))
-        done += count
+    def _planned(self, piece: _Piece) -> list[ReadItem]:
+        """What DCP reads for a piece; nothing for an empty tensor."""
+        if piece.item is not None:
+            return [piece.item]
+        target = {piece.key: self.targets[piece.key]}
+        return list(create_default_local_load_plan(target, self.metadata).items)
 
 
-def _narrowed(tensor: torch.Tensor, offsets: torch.Size, lengths: torch.Size) -> torch.Tensor:
-    for axis, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
-        tensor = tensor.narrow(axis, offset, length)
-    return tensor
+def _chunk_of(value: torch.Tensor) -> ChunkStorageMetadata:
+    """The part of the whole tensor that this rank holds."""
+    if isinstance(value, DTensor):
+        return _chunk_of_placed(value.shape, value.device_mesh, value.placements)
+    return ChunkStorageMetadata(offsets=torch.Size([0] * value.dim()), sizes=value.shape)
+
+
+@lru_cache(maxsize=_CACHED_CHUNKS)
+def _chunk_of_placed(shape: torch.Size, mesh: Any, placements: Any) -> ChunkStorageMetadata:
+    sizes, offsets = compute_local_shape_and_global_offset(shape, mesh, placements)
+    return ChunkStorageMetadata(offsets=torch.Size(offsets), sizes=torch.Size(sizes))
 
 
 def _saved_sizes(item: ReadItem, entry: TensorStorageMetadata) -> torch.Size:
@@ -179,6 +361,18 @@ def _saved_sizes(item: ReadItem, entry: TensorStorageMetadata) -> torch.Size:
     if index is not None and entry.chunks[index].offsets == item.storage_index.offset:
         return entry.chunks[index].sizes
     return next(chunk.sizes for chunk in entry.chunks if chunk.offsets == item.storage_index.offset)
+
+
+class _FlatLoadPlanner(DefaultLoadPlanner):
+    """Finds targets in a flat dict; reads other values without unpickling objects."""
+
+    def __init__(self, decode: Callable[..., Any]) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        self.decode = decode
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        name = read_item.dest_index.fqn
+        self.state_dict[name] = self.decode(value.getvalue(), where=name)
 
 
 class _HoldingPlanner(_FlatLoadPlanner):
@@ -196,22 +390,3 @@ class _HoldingPlanner(_FlatLoadPlanner):
         self._read.targets.append(target)
         self._read.values.append(value)
         return value
-
-
-def _read_foreign(
-    directory: Path,
-    metadata: Metadata,
-    found: _FlatLoadPlanner,
-    items: list[ReadItem],
-    *,
-    live: Collection[str],
-    read: ReadShards,
-) -> None:
-    """What stock DCP wrote, and values that are no tensors, by DCP's own reader."""
-    if not items:
-        return
-    planner = _HoldingPlanner(live, read, found.decode)
-    planner.set_up_planner(found.state_dict, metadata, is_coordinator=False)
-    reader = FileSystemReader(directory)
-    reader.set_up_storage_reader(metadata, is_coordinator=False)
-    reader.read_data(LoadPlan(items), planner).wait()

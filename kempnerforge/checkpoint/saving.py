@@ -312,23 +312,24 @@ class SaveJob:
             staging / prefix,
             plan,
             self.staged.shards,
-            meanwhile=lambda: own.update(self._write_own_files(staging)),
+            meanwhile=lambda: own.update(self._write_own_files(staging, staging / prefix)),
         )
         shards = again_if_stale(write, staging / prefix)
-        folders = dict.fromkeys((staging / prefix, staging / layout.RANKS_DIR))
-        at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
         return shards, {**{prefix + name: record for name, record in shards.files.items()}, **own}
 
-    def _write_own_files(self, staging: Path) -> dict[str, FileRecord]:
-        """What is no shard: the state of this rank, and on rank 0 what is common."""
+    def _write_own_files(self, staging: Path, shards: Path) -> dict[str, FileRecord]:
+        """What is no shard: the state of this rank, and on rank 0 what is common.
+
+        Makes all names of this rank's files durable, that of its shard in ``shards`` too.
+        """
         assert isinstance(self.staged, StagedState)
-        name = layout.format_rank_file(self.collective.rank)
-        files = {name: self.storage.write(staging / name, self.staged.rank_state)}
+        contents = {layout.format_rank_file(self.collective.rank): self.staged.rank_state}
         if self.collective.rank == 0:
-            files[layout.TRAIN_STATE] = self.storage.write(
-                staging / layout.TRAIN_STATE, self.staged.train_state
-            )
-        return files
+            contents[layout.TRAIN_STATE] = self.staged.train_state
+        at_once(*(partial(self.storage.write, staging / name, contents[name]) for name in contents))
+        folders = dict.fromkeys((shards, staging / layout.RANKS_DIR))
+        at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
+        return {name: FileRecord.of(data) for name, data in contents.items()}
 
     # Round two: report, and on rank 0 publish.
 

@@ -233,20 +233,25 @@ def write_shards(
     *,
     meanwhile: Callable[[], object] = _nothing,
 ) -> WrittenShards:
-    """Write this rank's part; durable on return, but for the names in ``directory``.
+    """Write this rank's part; durable on return, but for its name in ``directory``.
 
     Args:
         directory: Where to.
         plan: What of that which was staged.
         staged: The values.
-        meanwhile: Called once everything is written, while it is being synced.
+        meanwhile: Called once the file has its name, in a thread of its own.
     """
     wanted = [staged.positions[item.index] for item in plan.items]
     ordered = sorted(wanted)
     name = _file_name(plan)
+    places: dict[int, tuple[int, int]] = {}
     with FileSink(directory / name) as sink:
-        places = dict(zip(ordered, staged.image.write(sink, ordered), strict=True))
-        at_once(sink.close, meanwhile)
+
+        def write() -> None:
+            places.update(zip(ordered, staged.image.write(sink, ordered), strict=True))
+            sink.close()
+
+        at_once(write, meanwhile)
     numbers = [number for position in wanted for number in places[position]]
     return WrittenShards(files={name: sink.record}, places=array("q", numbers).tobytes())
 

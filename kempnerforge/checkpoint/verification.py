@@ -7,16 +7,17 @@ was verified is never remembered, because another change so soon could leave its
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from kempnerforge.checkpoint.catalog import verify_checksums
+from kempnerforge.checkpoint.catalog import require_same, verify_checksums
+from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.storage import Storage
 
-__all__ = ["LoadReport", "VerifyPolicy", "verify_files"]
+__all__ = ["LoadReport", "Verifier", "VerifyPolicy", "verify_files"]
 
 # Coarser than the time stamps of any file system in use (ext3, HFS+ and NFSv2: 1 s; FAT: 2 s).
 _SETTLED_S = 3.0
@@ -60,13 +61,113 @@ def verify_files(
         CorruptCheckpointError: One differs or cannot be read.
     """
     for name, record in files:
-        key = (manifest.save_id, name, record)
-        before = _signature(path / name)
-        if before is not None and _intact.get(key) == before:
-            continue
-        verify_checksums(path, [(name, record)], storage)
-        if before is not None and _settled(before) and _signature(path / name) == before:
-            _intact[key] = before
+        if not _is_intact(path / name, manifest, name, record):
+            before = _signature(path / name)
+            verify_checksums(path, [(name, record)], storage)
+            _remember(path / name, manifest, name, record, before)
+
+
+class Verifier:
+    """Reads one checkpoint on one rank, comparing with the manifest what is read.
+
+    What a rank parses it has compared itself, so damage is never taken for another model or other
+    settings. Of its share, what it has not read by the end is read by :meth:`finish`.
+
+    Args:
+        path: The checkpoint.
+        manifest: None for one without; then nothing is compared.
+        share: What this rank answers for; empty unless the policy is full.
+        full: Whether contents are compared.
+        storage: Where it lies.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest | None,
+        *,
+        share: Mapping[str, FileRecord],
+        full: bool,
+        storage: Storage,
+    ) -> None:
+        self._path, self._manifest, self._storage = path, manifest, storage
+        self._files = manifest.files if manifest is not None and full else {}
+        self._left = dict(share)
+
+    def read(self, name: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+            CorruptCheckpointError: It cannot be read, or is not what was saved.
+        """
+        try:
+            data = self._storage.read(self._path / name)
+        except OSError as error:
+            raise CorruptCheckpointError(
+                f"{self._path / name}: {error.strerror or error}", path=str(self._path)
+            ) from error
+        if name in self._files:
+            require_same(self._path, name, FileRecord.of(data), self._files[name])
+            self._left.pop(name, None)
+        return data
+
+    def expected(self, name: str) -> FileRecord | None:
+        """What a file of the share has to be; None where that is known or not asked of this rank.
+
+        A caller that reads the file in full and finds it so says :meth:`found_intact`.
+        """
+        record = self._left.get(name)
+        if record is None or self._manifest is None:
+            return None
+        known = _is_intact(self._path / name, self._manifest, name, record)
+        return None if known else record
+
+    def found_intact(self, name: str) -> None:
+        """A file of the share was read in full and is as expected."""
+        self._left.pop(name, None)
+
+    def below(self, folder: str) -> "FolderVerifier":
+        """The same for names within a folder, such as ``pp1/``."""
+        return FolderVerifier(self, folder)
+
+    def finish(self) -> None:
+        """Read what is left of the share.
+
+        Raises:
+            CorruptCheckpointError: A file is not what was saved.
+        """
+        if self._manifest is not None:
+            verify_files(self._path, self._manifest, self._left.items(), self._storage)
+        self._left = {}
+
+
+@dataclass(frozen=True, slots=True)
+class FolderVerifier:
+    """What :class:`Verifier` says of the files of one folder, by their names in it."""
+
+    files: Verifier
+    folder: str
+
+    def expected(self, name: str) -> FileRecord | None:
+        """As :meth:`Verifier.expected`."""
+        return self.files.expected(self.folder + name)
+
+    def found_intact(self, name: str) -> None:
+        """As :meth:`Verifier.found_intact`."""
+        self.files.found_intact(self.folder + name)
+
+
+def _is_intact(file: Path, manifest: Manifest, name: str, record: FileRecord) -> bool:
+    before = _signature(file)
+    return before is not None and _intact.get((manifest.save_id, name, record)) == before
+
+
+def _remember(
+    file: Path, manifest: Manifest, name: str, record: FileRecord, before: _Signature | None
+) -> None:
+    """Note a file that was found intact, unless it may have changed while it was read."""
+    if before is not None and _settled(before) and _signature(file) == before:
+        _intact[manifest.save_id, name, record] = before
 
 
 def _signature(file: Path) -> _Signature | None:

@@ -245,8 +245,8 @@ class Histories(RuleBasedStateMachine):
         def write_shards(
             directory: Path, *args: object, meanwhile: Callable[[], None]
         ) -> WrittenShards:
-            meanwhile()
             files = {"__0_0.distcp": self.storage.write(directory / "__0_0.distcp", b"shard")}
+            meanwhile()
             return WrittenShards(files=files, places=b"")
 
         with patch.object(saving, "write_shards", write_shards):

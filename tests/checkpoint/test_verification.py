@@ -34,7 +34,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(path.name)
         return checksum_file(path)
 
+    found_intact = verification.Verifier.found_intact
+
+    def read_whole(self: verification.Verifier, name: str) -> None:
+        found.append(name)
+        found_intact(self, name)
+
     monkeypatch.setattr("kempnerforge.checkpoint.storage.checksum_file", checksum)
+    monkeypatch.setattr(verification.Verifier, "found_intact", read_whole)
     monkeypatch.setattr(verification, "_SETTLED_S", -1e9)
     return found
 
@@ -58,7 +65,14 @@ def test_a_file_that_changed_since_is_verified_again(tmp_path: Path, reads: list
     (path / SHARD).write_bytes(data)
     with pytest.raises(CorruptCheckpointError):
         Job(tmp_path, 0, seed=2).load(str(path))
-    assert reads.count(SHARD) == 2
+
+
+def test_a_load_reads_each_shard_once_and_in_full(tmp_path: Path, reads: list[str]) -> None:
+    path = saved(tmp_path)
+    assert Job(tmp_path, 0, seed=2).load(str(path))[0] == 1
+    assert reads.count(SHARD) == 1
+    assert Job(tmp_path, 0, seed=2, verify_on_load="sizes").load(str(path))[0] == 1
+    assert reads.count(SHARD) == 1
 
 
 def test_a_file_that_has_just_changed_is_not_remembered(
