@@ -23,6 +23,7 @@ __all__ = [
     "Entry",
     "State",
     "inspect",
+    "parse_metadata",
     "plain_stages",
     "read_catalog",
     "read_metadata",
@@ -159,8 +160,16 @@ def plain_stages(path: Path, storage: Storage) -> tuple[int, ...] | None:
 def read_metadata(path: Path, storage: Storage) -> dict[str, Any]:
     """Content of ``metadata.json``; empty where it is missing or unreadable."""
     try:
-        found = json.loads(storage.read(path / layout.METADATA))
-    except (OSError, ValueError, RecursionError):
+        return parse_metadata(storage.read(path / layout.METADATA))
+    except OSError:
+        return {}
+
+
+def parse_metadata(data: bytes) -> dict[str, Any]:
+    """What a ``metadata.json`` says; empty where it is none."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import plain_stages, read_metadata
+from kempnerforge.checkpoint.catalog import parse_metadata, plain_stages, read_metadata
 from kempnerforge.checkpoint.choosing import Candidate, Choice, Chooser, Search
 from kempnerforge.checkpoint.collective import Collective
 from kempnerforge.checkpoint.errors import (
@@ -161,7 +161,6 @@ class LoadJob:
             full=self.request.search.verify is VerifyPolicy.full,
             storage=self.storage,
         )
-        self._check_freeze(choice)
         stages = self._stages(choice)
         metadata = []
         for stage in stages:
@@ -187,6 +186,8 @@ class LoadJob:
             for position, (stage, part) in enumerate(zip(stages, metadata, strict=True))
         )
         files.finish()
+        # Last, because damage of this checkpoint says more than its settings do.
+        self._check_freeze(choice, files)
         return _Read(targets=targets, shards=shards, train_state=train_state)
 
     def _read_shards(
@@ -232,8 +233,12 @@ class LoadJob:
                 ", ".join(unexpected[:5]),
             )
 
-    def _check_freeze(self, choice: Choice) -> None:
-        saved = read_metadata(choice.path, self.storage).get("vlm_freeze")
+    def _check_freeze(self, choice: Choice, files: Verifier) -> None:
+        if choice.manifest is None:
+            metadata = read_metadata(choice.path, self.storage)
+        else:
+            metadata = parse_metadata(files.read(layout.METADATA))
+        saved = metadata.get("vlm_freeze")
         expected = self.request.freeze_expected
         if saved is None or expected is None:
             return

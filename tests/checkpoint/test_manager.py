@@ -393,3 +393,43 @@ sys.exit(3)
     )
     assert ended.returncode == 3
     assert (tmp_path / "checkpoints" / "latest").readlink() == Path("step_1")
+
+
+FREEZE = [{"module": "adapter", "frozen": True}]
+FILES = ("metadata.json", ".metadata", "train_state.pt", "ranks/rank_00000.pt", "__0_0.distcp")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_damage_anywhere_is_damage_and_never_another_fault(
+    tmp_path: Path, name: str, place: float
+) -> None:
+    """A flipped bit may look like another model, other settings or an object; it is none."""
+    job = new(tmp_path)
+    job.save(1, vlm_freeze=FREEZE)
+    job.train(1)
+    job.save(2, vlm_freeze=FREEZE)
+    file = tmp_path / "checkpoints" / "step_2" / name
+    data = bytearray(file.read_bytes())
+    data[int(place * len(data))] ^= 1
+    file.write_bytes(data)
+    assert new(tmp_path, seed=2).load(vlm_freeze_expected=FREEZE)[0] == 1
+
+
+def test_a_damaged_checkpoint_is_damaged_before_its_settings_matter(tmp_path: Path) -> None:
+    job = new(tmp_path)
+    job.save(1, vlm_freeze=FREEZE)
+    job.save(2, vlm_freeze=[{"module": "adapter", "frozen": False}])
+    shard = tmp_path / "checkpoints" / "step_2" / "__0_0.distcp"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    assert job.load(vlm_freeze_expected=FREEZE)[0] == 1
+
+
+def test_a_model_that_does_not_fit_is_no_reason_to_go_back_in_time(tmp_path: Path) -> None:
+    job = new(tmp_path)
+    job.save(1)
+    job.save(2)
+    other = new(tmp_path, seed=2)
+    other.model.layers["0"] = torch.nn.Linear(6, 7)
+    with pytest.raises(StateMismatchError, match="step_2"):
+        other.load()
