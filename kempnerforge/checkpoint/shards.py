@@ -137,13 +137,16 @@ def stage_shards(
     )
 
 
+_LEAVES = (torch.Tensor, str, int, float)
+
+
 def _add_leaves(path: _Path, node: Mapping[Any, Any], leaves: list[tuple[_Path, Any]]) -> None:
     """The values of a state dict, in the order and by the paths that DCP flattens it to."""
     for key, value in node.items():
         here = (*path, str(key))
         if isinstance(value, dict):
             _add_leaves(here, value, leaves)
-        elif isinstance(value, torch.Tensor | str | int | float):
+        elif isinstance(value, _LEAVES):
             leaves.append((here, value))
         else:
             flat, paths = flatten_state_dict({"": value})
@@ -153,7 +156,7 @@ def _add_leaves(path: _Path, node: Mapping[Any, Any], leaves: list[tuple[_Path, 
 def _traits(value: Any) -> tuple[Any, ...]:
     """What a plan depends on."""
     if isinstance(value, DTensor):
-        return value.dtype, value.shape, value.placements, value.device_mesh
+        return (value._spec,)  # shape, dtype, placements and mesh; one object for life, as a rule
     if isinstance(value, torch.Tensor):
         return value.dtype, value.shape, value.layout
     return ()

@@ -70,6 +70,7 @@ class Layout:
                 size = _aligned(slot.tail_at + len(slot.frame.tail))  # type: ignore[union-attr]
             self.slots.append(slot)
         self.buffer_bytes = size
+        self.copied = [position for position, slot in enumerate(self.slots) if slot.copied]
 
     def allocate(self, *, pinned: bool) -> torch.Tensor:
         """A buffer with all fixed bytes in place."""
@@ -205,8 +206,7 @@ class KeptBuffers:
         self._views: list[torch.Tensor] = []
 
     def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
-        devices = {value.device for value in values if isinstance(value, torch.Tensor)}
-        devices = {device for device in devices if device.type == "cuda"}
+        devices = _accelerators(values)
         if self._layout.items is not items:
             self._layout = Layout(items, copies_below=sys.maxsize)
             self._buffer = self._layout.allocate(pinned=self._pinned and bool(devices))
@@ -235,6 +235,13 @@ def _frame(item: WriteItem) -> Frame | None:
     return frame_of(data.properties.dtype, tuple(data.chunk.sizes))
 
 
+def _accelerators(values: Sequence[torch.Tensor | bytes]) -> set[torch.device]:
+    if not torch.cuda.is_available():
+        return set()
+    devices = {value.device for value in values if isinstance(value, torch.Tensor)}
+    return {device for device in devices if device.type == "cuda"}
+
+
 def _aligned(size: int) -> int:
     return size + -size % ALIGNMENT
 
@@ -243,9 +250,12 @@ def _sorted_out(
     layout: Layout, values: Sequence[torch.Tensor | bytes]
 ) -> tuple[list[Any], list[torch.Tensor | bytes | None]]:
     """What goes into the buffer, and what does not by position."""
-    pairs = list(zip(layout.slots, values, strict=True))
-    sources = [value for slot, value in pairs if slot.copied]
-    return sources, [None if slot.copied else value for slot, value in pairs]
+    others: list[torch.Tensor | bytes | None] = list(values)
+    sources = []
+    for position in layout.copied:
+        sources.append(values[position])
+        others[position] = None
+    return sources, others
 
 
 def _copy(
