@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Literal
 
-from harness.plan.model import Implementation, Plan, RunPlan, Strike, Workload
+from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
+from harness.scenario.at_rest import Action, action_of
 from harness.scenario.schema import Expect, Fault, Point, Run, Scenario, kind_of
 
 RUN_DEADLINE_S = 60.0
@@ -56,18 +58,34 @@ def reference_plan(plan: Plan) -> Plan:
 def choose_device(scenario: Scenario, *, gpus: int) -> Literal["cpu", "cuda"]:
     """`auto` takes GPUs where each rank has its own: two ranks on one GPU is another set-up."""
     if scenario.device == "auto":
-        return "cuda" if gpus >= scenario.world.size else "cpu"
+        worlds = [scenario.world, *(run.world for run in scenario.runs if run.world is not None)]
+        return "cuda" if gpus >= max(world.size for world in worlds) else "cpu"
     return scenario.device
 
 
 def _plan_run(scenario: Scenario, number: int) -> RunPlan:
     run = scenario.runs[number]
+    world = run.world or scenario.world
     return RunPlan(
         until_step=run.until_step,
         load_step=run.load_step,
-        strikes=_plan_strikes(run, number, scenario.world.size),
+        world=run.world,
+        freeze=run.freeze,
+        ignore_freeze_mismatch=run.ignore_freeze_mismatch,
+        before=tuple(
+            _plan_deed(action, f"run{number}.{place}", scenario.seed)
+            for place, action in enumerate(run.before, 1)
+        ),
+        refused=run.refused,
+        strikes=_plan_strikes(run, number, world.size),
         deadline_s=RUN_DEADLINE_S,
     )
+
+
+def _plan_deed(action: Action, place: str, seed: int) -> Deed:
+    name = f"{place}-{action_of(action)}"
+    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=6).digest()
+    return Deed(id=name, action=action, choice=int.from_bytes(digest, "big"))
 
 
 def _plan_strikes(run: Run, number: int, size: int) -> tuple[Strike, ...]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.scenario.at_rest import Action, Relocate
 from harness.scenario.schema import (
     Checkpoint,
     Data,
@@ -18,6 +19,11 @@ from harness.scenario.schema import (
     World,
 )
 from harness.scenario.words import FAULTS
+
+CHECKPOINTS = "checkpoints"
+"""The name of the checkpoint directory in a run directory, until it is relocated."""
+EXECUTED = "executed"
+"""The folder of a run directory in which hostile pickles leave their marks."""
 
 
 class Decided(BaseModel):
@@ -56,11 +62,24 @@ class Strike(Decided):
     seconds: float | None = None
 
 
+class Deed(Decided):
+    """An action between two runs. `choice` decides what the scenario leaves open."""
+
+    id: str
+    action: Action
+    choice: int
+
+
 class RunPlan(Decided):
-    """One start of the job."""
+    """One start of the job. `world` and `freeze` are None where they are the workload's."""
 
     until_step: int
     load_step: int | None = None
+    world: World | None = None
+    freeze: FreezePlan | None = None
+    ignore_freeze_mismatch: bool = False
+    before: tuple[Deed, ...] = ()
+    refused: str | None = None
     strikes: tuple[Strike, ...] = ()
     deadline_s: float
 
@@ -82,6 +101,23 @@ class Plan(Decided):
     implementation: Implementation
     runs: tuple[RunPlan, ...]
     expect: Expect
+
+    def workload_of(self, run: int) -> Workload:
+        """What a run trains: the workload, with what that run has of its own."""
+        own = {"world": self.runs[run].world, "freeze": self.runs[run].freeze}
+        return self.workload.model_copy(
+            update={key: value for key, value in own.items() if value is not None}
+        )
+
+    def folder_of(self, run: int) -> str:
+        """The name of the checkpoint directory in a run: where the last relocation put it."""
+        names = [
+            deed.action.relocate.to
+            for one in self.runs[: run + 1]
+            for deed in one.before
+            if isinstance(deed.action, Relocate)
+        ]
+        return names[-1] if names else CHECKPOINTS
 
     def reference_key(self) -> str:
         """Plans with the same key train alike, so one reference run serves them all."""

@@ -13,7 +13,7 @@ from harness.scenario.errors import Place, Problem, choices
 from harness.scenario.expand import MATRIX
 from harness.scenario.schema import Scenario
 from harness.scenario.source import Source
-from harness.scenario.words import FAULTS
+from harness.scenario.words import ACTIONS, FAULTS
 
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
@@ -61,7 +61,9 @@ def _sentence(place: Place, details: list[ErrorDetails], data: Any) -> str:
         case "extra_forbidden":
             return f"unknown key; {choices(place[-1], _known_keys(place[:-1], data))}"
         case "unknown_fault":
-            return _unknown_fault(first["input"])
+            return _unknown(first["input"], "fault", FAULTS, _A_FAULT)
+        case "unknown_action":
+            return _unknown(first["input"], "action", ACTIONS, _AN_ACTION)
         case "value_error":
             return str(first["ctx"]["error"])
         case "invalid_key":
@@ -91,14 +93,18 @@ def _wrong_value(place: Place, found: Any) -> str:
     return f"found {show(found)}, expected {_expected(annotation)}"
 
 
-def _unknown_fault(found: Any) -> str:
+_A_FAULT = "{kill: {rank: 1}, at: {save: 1, phase: flush}}"
+_AN_ACTION = '{flip_bit: {path: "step_4/*.distcp"}}'
+
+
+def _unknown(found: Any, noun: str, known: tuple[str, ...], example: str) -> str:
     if not isinstance(found, dict):
-        example = "{kill: {rank: 1}, at: {save: 1, phase: flush}}"
         return f"found {show(found)}, expected a mapping such as {example}"
     named = [key for key in found if key != "at"]
+    article = "an" if noun[0] in "aeiou" else "a"
     if not named:
-        return f"names no fault; {choices('', FAULTS)}"
-    return f"{named[0]!r} is not a fault; {choices(named[0], FAULTS)}"
+        return f"names no {noun}; {choices('', known)}"
+    return f"{named[0]!r} is not {article} {noun}; {choices(named[0], known)}"
 
 
 def _noun(place: Place) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.scenario.between import find_impossible_between
 from harness.scenario.errors import Place, choices
 from harness.scenario.schema import Checkpoint, Freeze, Point, Run, Scenario, Sigterm, kind_of
 
@@ -25,6 +26,8 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
     yield from _freeze(scenario)
     for number in range(len(scenario.runs)):
         yield from _run(scenario, number)
+        yield from _own_settings(scenario, number, gpus)
+    yield from find_impossible_between(scenario)
     yield from _expect(scenario)
 
 
@@ -106,10 +109,34 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
 
 
+def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:
+    """What is impossible about the settings that a run has of its own."""
+    run, place = scenario.runs[number], ("runs", number)
+    own = {key: value for key in ("world", "freeze") if (value := getattr(run, key)) is not None}
+    if not own:
+        return
+    if not number:
+        key = next(iter(own))
+        yield (*place, key), f"the first run is as the scenario says: set {key} at the top"
+        return
+    changed = scenario.model_copy(update=own)
+    if run.world is not None:
+        found = [*_world(changed, gpus), *_model_and_data(changed)]
+        yield from (((*place, "world"), text) for _, text in found)
+        before, now = scenario.world.dp_shard, run.world.dp_shard
+        if before != now and run.refused is None:
+            text = f"no data loader goes on when {before} data-parallel ranks become {now}"
+            yield (*place, "world"), f"{text}: the run has to be `refused`"
+    if run.freeze is not None:
+        yield from (((*place, *inside), text) for inside, text in _freeze(changed))
+
+
 def _rank(scenario: Scenario, place: Place, rank: int | str | None) -> Iterator[Finding]:
-    size = scenario.world.size
+    run = scenario.runs[int(place[1])]
+    world = run.world or scenario.world
+    size = world.size
     if isinstance(rank, int) and not 0 <= rank < size:
-        text = f"there is no rank {rank} in {scenario.world}"
+        text = f"there is no rank {rank} in {world}"
         yield place, f"{text}; possible: {'0' if size == 1 else f'0 to {size - 1}'}"
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
+    field_validator,
     model_validator,
 )
 
+from harness.scenario.at_rest import Action
+from harness.scenario.part import Part
 from harness.scenario.words import ERRORS, FAULTS, OPERATIONS, PHASES
 
 PropertyName = Literal[
@@ -27,14 +29,10 @@ PropertyName = Literal[
     "retention",
     "bounded",
     "clean",
+    "integrity",
+    "no_code_on_load",
 ]
 AnyRank = int | Literal["all"]
-
-
-class Part(BaseModel):
-    """Base of every part of a scenario: immutable, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class World(Part):
@@ -321,7 +319,33 @@ class Run(Part):
     load_step: int | None = Field(
         None, ge=0, description="start from this checkpoint by name instead of the newest"
     )
+    world: World | None = Field(None, description="another arrangement of the ranks than before")
+    freeze: FreezePlan | None = Field(None, description="other freeze settings than before")
+    ignore_freeze_mismatch: bool = False
+    before: tuple[Action, ...] = Field(
+        (), description="what happens to the checkpoint directory before this run starts"
+    )
+    refused: str | None = Field(
+        None,
+        min_length=1,
+        description="the start has to be refused with an error that fits this regular expression",
+    )
     faults: tuple[Fault, ...] = ()
+
+    @field_validator("refused")
+    @classmethod
+    def _is_an_expression(cls, refused: str | None) -> str | None:
+        try:
+            re.compile(refused or "")
+        except re.error as error:
+            raise ValueError(f"{refused!r} is no regular expression: {error}") from None
+        return refused
+
+    @model_validator(mode="after")
+    def _is_refused_before_any_fault(self) -> Run:
+        if self.refused is not None and self.faults:
+            raise ValueError("a run that is refused never comes to the points of its `faults`")
+        return self
 
 
 class Expect(Part):

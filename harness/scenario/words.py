@@ -26,3 +26,19 @@ FAULTS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang")
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE")
 """The errors that storage can be made to answer."""
+
+ACTIONS = (
+    "flip_bit",
+    "truncate",
+    "delete",
+    "swap",
+    "half_delete",
+    "hostile",
+    "write",
+    "foreign",
+    "leftover",
+    "latest",
+    "relocate",
+)
+"""What can happen to a checkpoint directory between runs; one of these is the key of every entry of
+`before`."""
