@@ -8,12 +8,18 @@ folder `run0`, `run1`, ... for each start of the job:
     trace.jsonl       the operations and the strikes that landed, in one total order
     written.bin       the bytes of all writes
     processes.json    how the processes ended, and what outlived them
-    after.json        what lay in `checkpoints/` when the run was over
+    after.json        what lay in the checkpoint directory when the run was over
+    before.json       what was done to the checkpoint directory before the run, if anything was
+    before.bin        the bytes that were written by that
+
+Where the checkpoint directory was relocated, `checkpoints/` is the old one or gone, and the new one
+lies beside it. `executed/` holds one name for each hostile pickle that came to run its code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record
@@ -58,6 +64,34 @@ class RunEvidence:
     stories: tuple[tuple[Record, ...], ...]
     processes: Processes
     after: dict[str, Entry]
+    behind: dict[str, Entry] = field(default_factory=dict)
+    """What lay in the directory that was left behind, when the run was over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A deed that was done, or why it could not be: `problem` is None where it was.
+
+    `paths` are the names that it hit. Its operations are told like those of a rank, by rank -1.
+    """
+
+    deed: str
+    action: str
+    paths: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtRest:
+    """What was done to the checkpoint directory between two runs, all of it synced."""
+
+    done: tuple[Done, ...]
+    written: bytes
+    after: dict[str, Entry]
+    """What lay in the checkpoint directory afterwards."""
+    behind: dict[str, Entry] = field(default_factory=dict)
+    """What lay in the directory that was left behind, at that time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +102,7 @@ class Evidence:
     plan: Plan
     reference: tuple[tuple[Record, ...], ...]
     runs: tuple[RunEvidence, ...]
+    at_rest: Mapping[int, AtRest] = field(default_factory=dict)
+    """By the number of the run that came next."""
+    executed: tuple[str, ...] = ()
+    """The deeds whose hostile pickle ran its code."""

@@ -7,25 +7,50 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.evidence import Entry, Evidence, Processes, RunEvidence
+from harness.evidence.evidence import AtRest, Done, Entry, Evidence, Processes, RunEvidence
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record, read_record
-from harness.plan.model import Plan
+from harness.plan.model import EXECUTED, Plan
 
 
 def read_evidence(directory: Path) -> Evidence:
     """The evidence in a run directory; runs that never started are left out."""
     plan = Plan.model_validate_json((directory / "plan.json").read_text(encoding="utf-8"))
-    ranks = plan.workload.world.size
     runs: list[RunEvidence] = []
     while (directory / f"run{len(runs)}" / "processes.json").exists():
+        ranks = plan.workload_of(len(runs)).world.size
         runs.append(_read_run(directory / f"run{len(runs)}", ranks))
     return Evidence(
         directory=str(directory),
         plan=plan,
-        reference=read_stories(directory / "reference", ranks),
+        reference=read_stories(directory / "reference", plan.workload.world.size),
         runs=tuple(runs),
+        at_rest={
+            number: _read_at_rest(directory / f"run{number}")
+            for number in range(len(plan.runs))
+            if (directory / f"run{number}" / "before.json").exists()
+        },
+        executed=tuple(sorted(path.name for path in (directory / EXECUTED).glob("*"))),
     )
+
+
+def _read_at_rest(folder: Path) -> AtRest:
+    value = json.loads((folder / "before.json").read_text(encoding="utf-8"))
+    return AtRest(
+        done=tuple(_read_done(one) for one in value["done"]),
+        written=(folder / "before.bin").read_bytes(),
+        after=_entries(value["after"]),
+        behind=_entries(value["behind"]),
+    )
+
+
+def _read_done(value: dict[str, Any]) -> Done:
+    operations = tuple(Operation(**one) for one in value["operations"])
+    return Done(**{**value, "paths": tuple(value["paths"]), "operations": operations})
+
+
+def _entries(value: dict[str, Any]) -> dict[str, Entry]:
+    return {name: Entry(**entry) for name, entry in value.items()}
 
 
 def read_stories(folder: Path, ranks: int) -> tuple[tuple[Record, ...], ...]:
@@ -59,7 +84,7 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
             case "unseen":
                 unseen = tuple(value["texts"])
     stories = read_stories(folder, ranks)
-    after = json.loads((folder / "after.json").read_text(encoding="utf-8"))
+    behind = folder / "behind.json"
     return RunEvidence(
         operations=tuple(operations),
         landed=tuple(landed),
@@ -67,8 +92,13 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         written=(folder / "written.bin").read_bytes(),
         stories=tuple(_placed(story, places[rank]) for rank, story in enumerate(stories)),
         processes=_read_processes(folder / "processes.json"),
-        after={name: Entry(**entry) for name, entry in after.items()},
+        after=_read_entries(folder / "after.json"),
+        behind=_read_entries(behind) if behind.exists() else {},
     )
+
+
+def _read_entries(path: Path) -> dict[str, Entry]:
+    return _entries(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _placed(story: tuple[Record, ...], places: list[int]) -> tuple[Record, ...]:

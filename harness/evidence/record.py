@@ -78,6 +78,17 @@ class Resumed(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Record):
+    """A start that had to be refused raised; `changed` names the state that it changed before.
+
+    Told only by runs whose plan says that they are refused; the error is a record of its own.
+    """
+
+    kind: ClassVar[str] = "refused"
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped(Record):
     """One finished training step. `loss` and `lr` are `float.hex()`, so that equal means equal.
 
@@ -147,7 +158,7 @@ class Finished(Record):
 _KINDS: dict[str, type[Record]] = {
     record.kind: record
     for record in (
-        Started, Resumed, Stepped, SaveBegan, SaveReturned, Drained, Raised, Finished,
+        Started, Resumed, Refused, Stepped, SaveBegan, SaveReturned, Drained, Raised, Finished,
     )
 }  # fmt: skip
 

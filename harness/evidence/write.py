@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.evidence.evidence import Entry, Processes
+from harness.evidence.evidence import AtRest, Entry, Processes
 from harness.evidence.operation import Landed, Operation
 
 
@@ -41,18 +41,26 @@ def write_processes(folder: Path, processes: Processes) -> None:
     (folder / "processes.json").write_text(json.dumps(asdict(processes)), encoding="utf-8")
 
 
-def write_listing(folder: Path, checkpoints: Path) -> None:
-    """Write what lies in the checkpoint directory now."""
-    entries = {name: asdict(entry) for name, entry in _walk(checkpoints)}
-    (folder / "after.json").write_text(json.dumps(entries), encoding="utf-8")
+def write_listing(folder: Path, checkpoints: Path, *, name: str = "after") -> None:
+    """Write what lies in a directory now."""
+    entries = {path: asdict(entry) for path, entry in list_entries(checkpoints).items()}
+    (folder / f"{name}.json").write_text(json.dumps(entries), encoding="utf-8")
 
 
-def _walk(checkpoints: Path) -> list[tuple[str, Entry]]:
-    found = []
-    for place, folders, files in os.walk(checkpoints):
+def write_at_rest(folder: Path, at_rest: AtRest) -> None:
+    """Write what was done before a run."""
+    value = asdict(at_rest)
+    (folder / "before.bin").write_bytes(value.pop("written"))
+    (folder / "before.json").write_text(json.dumps(value), encoding="utf-8")
+
+
+def list_entries(directory: Path) -> dict[str, Entry]:
+    """Every name below a directory; none where it is not there."""
+    found: dict[str, Entry] = {}
+    for place, folders, files in os.walk(directory):
         for name in (*folders, *files):
             path = Path(place, name)
-            found.append((str(path.relative_to(checkpoints)), _entry(path)))
+            found[str(path.relative_to(directory))] = _entry(path)
     return found
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.evidence.record import SaveBegan, SaveReturned, keep_word
+from harness.evidence.record import Refused, SaveBegan, SaveReturned, keep_word
 from harness.job.build import Rig
+from harness.job.digest import digest_state
 from harness.job.implementation import Tools
 from harness.plan.model import RunPlan
 from harness.scenario.schema import Checkpoint
@@ -103,12 +104,33 @@ class ManagedCheckpoints:
         self._goes_on = settings.on_error == "go_on"
         with self._story.during("build"):
             self._config = _build_config(settings, directory, tools)
+            if run.ignore_freeze_mismatch:
+                self._config.ignore_freeze_mismatch = True
             self._manager = _build_manager(self._config, tools, rig)
             self._shutdown = tools.find("ShutdownHandler")()
             self._shutdown.register()
 
     def resume(self) -> Progress:
         """Load what the run names, or else what the resume rule finds, or nothing."""
+        if self._run.refused is None:
+            return self._resume()
+        before = self._state()
+        try:
+            return self._resume()
+        except Exception:
+            after = self._state()
+            names = sorted(before.keys() | after.keys())
+            changed = tuple(name for name in names if before.get(name) != after.get(name))
+            self._story.tell(Refused(changed=changed))
+            raise
+
+    def _state(self) -> dict[str, str]:
+        """Everything that a load may change, by name."""
+        state = digest_state(self._rig.model, self._rig.optimizer)
+        schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
+        return {**state.params, **state.moments, **state.rng, **schedule}
+
+    def _resume(self) -> Progress:
         with self._story.during("resume"):
             path = self._choose()
             if path is None:

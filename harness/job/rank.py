@@ -45,7 +45,7 @@ def _work(directory: Path, run: int, rank: int, story: Story) -> None:
     _refuse_early_import()
     plan = Plan.model_validate_json((directory / "plan.json").read_bytes())
     story.tell(Started(rank=rank, pid=os.getpid(), versions=_versions()))
-    world = plan.workload.world
+    world = plan.workload_of(run).world
     with story.during("build"):
         _set_environment(rank, world.size)
         torch.set_num_threads(1)

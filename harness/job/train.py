@@ -38,7 +38,7 @@ _LOADER_GRACE_S = 1.0
 
 def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> Finished:
     """Run one start of the job to its end; what to say about it once the rank is done."""
-    workload, settings = plan.workload, plan.runs[run]
+    workload, settings = plan.workload_of(run), plan.runs[run]
     with story.during("build"):
         tools = Tools(plan.implementation)
         seed_rank(workload.seed, place.rank)
@@ -46,7 +46,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.checkpoint is not None:
         checkpoints = ManagedCheckpoints(
-            plan.checkpoint, directory / "checkpoints", tools=tools, rig=rig, run=settings
+            plan.checkpoint, directory / plan.folder_of(run), tools=tools, rig=rig, run=settings
         )
     progress = checkpoints.resume()
     batches = Batches(

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.evidence.evidence import Evidence, Processes
+from harness.evidence.operation import Operation
 from harness.evidence.read import read_evidence
-from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
+from harness.evidence.write import (
+    write_at_rest,
+    write_bytes,
+    write_listing,
+    write_processes,
+    write_trace,
+)
 from harness.layout.plain import PlainLayout
 from harness.plan.make import reference_plan
-from harness.plan.model import Plan
+from harness.plan.model import CHECKPOINTS, Plan
+from harness.run.at_rest import do_at_rest
 from harness.run.errors import HarnessError
 from harness.run.server import WarmServer
 from harness.run.services import Services
 from harness.run.supervise import Supervisor, Watch
+from harness.run.trace import Trace
 
 
 def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
@@ -30,18 +40,35 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
     directory.mkdir(parents=True)
     shutil.copytree(reference, directory / "reference")
     _prepare(plan, directory)
+    earlier: list[Operation] = []
     for number, run in enumerate(plan.runs):
-        landed, processes = _run(plan, number, directory, services.server())
-        if processes.hung or landed < len(run.strikes):
+        if not _at_rest(plan, number, directory, earlier):
             break
+        trace, processes = _run(plan, number, directory, services.server())
+        if processes.hung or len(trace.landed) < len(run.strikes):
+            break
+        earlier += trace.operations
     return read_evidence(directory)
+
+
+def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operation]) -> bool:
+    """Do what the plan wants done before a run; whether all of it could be done."""
+    folder = directory / f"run{number}"
+    folder.mkdir()
+    deeds = plan.runs[number].before
+    if not deeds:
+        return True
+    old = plan.folder_of(number - 1) if number else CHECKPOINTS
+    found = do_at_rest(deeds, directory / old, earlier)
+    write_at_rest(folder, found)
+    return all(one.problem is None for one in found.done)
 
 
 def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
     """Fill `folder` with the records of the uninterrupted run."""
     work = folder / "work"
     reference = reference_plan(plan)
-    work.mkdir()
+    (work / "run0").mkdir(parents=True)
     _prepare(reference, work)
     _, processes = _run(reference, 0, work, server)
     if any(processes.exits):
@@ -60,19 +87,18 @@ def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
 
 def _prepare(plan: Plan, directory: Path) -> None:
     (directory / "plan.json").write_text(plan.model_dump_json(indent=1), encoding="utf-8")
-    (directory / "checkpoints").mkdir()
+    (directory / CHECKPOINTS).mkdir()
 
 
-def _run(plan: Plan, number: int, directory: Path, server: WarmServer) -> tuple[int, Processes]:
+def _run(plan: Plan, number: int, directory: Path, server: WarmServer) -> tuple[Trace, Processes]:
     run = plan.runs[number]
-    folder = directory / f"run{number}"
-    folder.mkdir()
-    ranks = plan.workload.world.size
+    folder, root = directory / f"run{number}", directory / plan.folder_of(number)
+    ranks = plan.workload_of(number).world.size
     reads = any(strike.point.phase == "load" for strike in run.strikes)
     link = server.start(directory=directory, run=number, ranks=ranks, reads=reads)
     watch = Watch(
         folder=folder,
-        root=directory / "checkpoints",
+        root=root,
         ranks=ranks,
         layout=PlainLayout(),
         strikes=run.strikes,
@@ -83,6 +109,8 @@ def _run(plan: Plan, number: int, directory: Path, server: WarmServer) -> tuple[
     trace = supervisor.trace
     write_trace(folder, trace.operations, trace.landed, trace.places, trace.unseen)
     write_bytes(folder, bytes(trace.written))
-    write_listing(folder, directory / "checkpoints")
+    write_listing(folder, root)
+    if root.name != CHECKPOINTS:
+        write_listing(folder, directory / CHECKPOINTS, name="behind")
     write_processes(folder, processes)
-    return len(trace.landed), processes
+    return trace, processes

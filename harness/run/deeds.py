@@ -1,0 +1,257 @@
+"""What each action between two runs does with the hand. What finds nothing to hit says so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.evidence.operation import Operation
+from harness.layout.names import LATEST, checkpoint_step
+from harness.run.hand import Hand
+from harness.run.pickles import make_hostile
+from harness.scenario.at_rest import (
+    Cutting,
+    Flipping,
+    Leaving,
+    Naming,
+    OnFiles,
+    Placing,
+    Pointing,
+    Swapping,
+    Writing,
+)
+
+_BITS = 8
+
+
+class MissedError(Exception):
+    """An action found nothing that it could be done to; its text says what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One action to be done, with what it has to know."""
+
+    hand: Hand
+    choice: int
+    marker: Path
+    """Where a hostile pickle leaves its mark."""
+    earlier: Sequence[Operation]
+    """What the ranks of all earlier runs did."""
+
+
+Paths = tuple[str, ...]
+
+
+def flip_bit(task: Task, settings: Flipping) -> Paths:
+    """One bit of one byte."""
+    paths = _choose(task, task.hand.files(settings.path), settings)
+    for path in paths:
+        data = task.hand.read(path)
+        place = task.choice % max(1, len(data)) if settings.byte is None else settings.byte
+        if place >= len(data):
+            raise MissedError(f"{path} has {len(data)} bytes, none at {place}")
+        flipped = data[place] ^ (1 << task.choice % _BITS)
+        task.hand.patch(path, place, bytes([flipped]))
+    return paths
+
+
+def truncate(task: Task, settings: Cutting) -> Paths:
+    """The end of a file."""
+    paths = _choose(task, task.hand.files(settings.path), settings)
+    for path in paths:
+        size = len(task.hand.read(path))
+        left = size // 2 if settings.to is None else settings.to
+        if left >= size:
+            raise MissedError(f"{path} has {size} bytes, no more than {left}")
+        task.hand.cut(path, left)
+    return paths
+
+
+def delete(task: Task, settings: OnFiles) -> Paths:
+    """A file, a symlink, or a directory."""
+    paths = _choose(task, _outermost(task.hand.matches(settings.path)), settings)
+    for path in paths:
+        task.hand.remove(path)
+    return paths
+
+
+def half_delete(task: Task, settings: OnFiles) -> Paths:
+    """The first half of the files of a directory, in the order of their names."""
+    found = [path for path in task.hand.matches(settings.path) if task.hand.is_directory(path)]
+    paths = _choose(task, _outermost(found), settings)
+    for path in paths:
+        files = task.hand.files(f"{path}/*")
+        for file in files[: (len(files) + 1) // 2]:
+            task.hand.remove(file)
+    return paths
+
+
+def swap(task: Task, settings: Swapping) -> Paths:
+    """Two files of the same name."""
+    (path,) = _choose(task, task.hand.files(settings.path), None)
+    other = f"{settings.against}/{path.partition('/')[2]}"
+    if not task.hand.is_file(other) or other == path:
+        raise MissedError(f"{settings.against} has no other file {path.partition('/')[2]}")
+    mine, theirs = task.hand.read(path), task.hand.read(other)
+    task.hand.put(path, theirs)
+    task.hand.put(other, mine)
+    return path, other
+
+
+def hostile(task: Task, settings: OnFiles) -> Paths:
+    """A pickle with a call in front."""
+    paths = _choose(task, task.hand.files(settings.path), settings)
+    for path in paths:
+        try:
+            data = make_hostile(task.hand.read(path), str(task.marker))
+        except ValueError as error:
+            raise MissedError(f"{path} {error}") from error
+        task.hand.put(path, data)
+    return paths
+
+
+def write(task: Task, settings: Writing) -> Paths:
+    """The whole text of one file."""
+    if not task.hand.is_directory(Path(settings.path).parent.as_posix()):
+        raise MissedError(f"there is no directory for {settings.path}")
+    task.hand.put(settings.path, settings.text.encode())
+    return (settings.path,)
+
+
+def foreign(task: Task, settings: Naming) -> Paths:
+    """A file, a directory with a file in it, or a symlink to the newest checkpoint."""
+    path = settings.path
+    if task.hand.exists(path):
+        raise MissedError(f"{path} is there already")
+    if settings.kind == "file":
+        task.hand.put(path, b"not a checkpoint\n")
+    elif settings.kind == "link":
+        task.hand.link(path, _newest(task.hand))
+    else:
+        task.hand.make(path)
+        task.hand.put(f"{path}/notes.txt", b"not a checkpoint\n")
+    return (path,)
+
+
+def leftover(task: Task, settings: Leaving) -> Paths:
+    """A staging directory with half a file in it, or a link on its way to becoming `latest`.
+
+    The name is one that earlier saves gave away by a rename, so nothing has to be known of how an
+    implementation calls such things.
+    """
+    names = [
+        source
+        for one in task.earlier
+        for source, target in _given_names(one)
+        if (target == LATEST if settings.kind == "link" else _is_checkpoint(target))
+        and "/" not in source
+        and not _is_checkpoint(source)
+    ]
+    free = [name for name in names if not task.hand.exists(name)]
+    if not free:
+        raise MissedError(f"no earlier save renamed a {settings.kind} into place")
+    name, newest = free[-1], _newest(task.hand)
+    if settings.kind == "link":
+        task.hand.link(name, newest)
+        return (name,)
+    task.hand.make(name)
+    file = next(one for one in task.hand.files(f"{newest}/*") if one.count("/") == 1)
+    data = task.hand.read(file)
+    task.hand.put(f"{name}/{file.partition('/')[2]}", data[: len(data) // 2])
+    return (name,)
+
+
+def latest(task: Task, settings: Pointing) -> Paths:
+    """The symlink names another step, or nothing, or becomes what it named."""
+    hand = task.hand
+    if settings.step is not None:
+        text = f"step_{settings.step}"
+        if not hand.is_directory(text):
+            raise MissedError(f"there is no {text}")
+    else:
+        text = _newest(hand)
+    target = hand.root / LATEST
+    if settings.becomes == "directory" and not target.is_dir():
+        raise MissedError(f"`{LATEST}` leads to no directory")
+    source = target.resolve().name
+    if hand.exists(LATEST):
+        hand.remove(LATEST)
+    if settings.becomes == "directory":
+        hand.copy(source, LATEST)
+    elif settings.becomes == "dangling":
+        hand.link(LATEST, f"step_{(checkpoint_step(text) or 0) + 1}")
+    elif settings.step is not None:
+        hand.link(LATEST, text)
+    return (LATEST,)
+
+
+def relocate(task: Task, settings: Placing) -> Paths:
+    """The whole directory; the hand goes with it."""
+    old = task.hand.root
+    new = old.parent / settings.to
+    if os.path.lexists(new):
+        raise MissedError(f"{settings.to} is there already")
+    if settings.how == "move":
+        old.rename(new)
+    else:
+        shutil.copytree(old, new, symlinks=True)
+    task.hand.root = new
+    return old.name, new.name
+
+
+_DO: dict[str, Callable[[Task, Any], Paths]] = {
+    "flip_bit": flip_bit,
+    "truncate": truncate,
+    "delete": delete,
+    "swap": swap,
+    "half_delete": half_delete,
+    "hostile": hostile,
+    "write": write,
+    "foreign": foreign,
+    "leftover": leftover,
+    "latest": latest,
+    "relocate": relocate,
+}
+
+
+def do(task: Task, action: str, settings: Any) -> Paths:
+    """Do one action; the names that it hit. Raises MissedError."""
+    return _DO[action](task, settings)
+
+
+def _choose(task: Task, found: list[str], settings: OnFiles | None) -> Paths:
+    if not found:
+        raise MissedError("nothing fits the pattern")
+    if settings is not None and settings.every:
+        return tuple(found)
+    return (found[task.choice % len(found)],)
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    return [one for one in paths if not any(one.startswith(f"{other}/") for other in paths)]
+
+
+def _given_names(operation: Operation) -> list[tuple[str, str]]:
+    """The old and the new name of what an operation renamed."""
+    if operation.error or operation.kind not in ("rename", "exchange"):
+        return []
+    here, there = operation.path, operation.target or ""
+    return [(here, there), (there, here)] if operation.kind == "exchange" else [(here, there)]
+
+
+def _is_checkpoint(name: str) -> bool:
+    return checkpoint_step(name) is not None
+
+
+def _newest(hand: Hand) -> str:
+    """The checkpoint of the highest step."""
+    steps = {name: checkpoint_step(name) for name in hand.matches("step_*")}
+    found = [name for name, step in steps.items() if step is not None and hand.is_directory(name)]
+    if not found:
+        raise MissedError("there is no checkpoint")
+    return max(found, key=lambda name: steps[name] or 0)

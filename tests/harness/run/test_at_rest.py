@@ -1,0 +1,175 @@
+"""The hand really changes the disk, tells what it did, and says so where it found nothing."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.evidence.evidence import AtRest
+from harness.evidence.operation import Operation
+from harness.evidence.write import list_entries
+from harness.judge.tree import FileSystem
+from harness.layout.archive import read_pickle, read_torch_file
+from harness.plan.model import Deed
+from harness.run.at_rest import do_at_rest
+from harness.run.hand import Hand
+from harness.run.pickles import make_hostile
+from harness.scenario.schema import Run
+
+
+def deed(choice: int = 5, **action: Any) -> Deed:
+    """A planned action, as a file spells it."""
+    run = Run.model_validate({"until_step": 2, "before": (action,)})
+    return Deed(id="d", action=run.before[0], choice=choice)
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> Hand:
+    """A directory with two checkpoints, told from its first file on."""
+    (tmp_path / "checkpoints").mkdir()
+    found = Hand(tmp_path / "checkpoints")
+    for step in (2, 4):
+        found.make(f"step_{step}")
+        found.put(f"step_{step}/__0_0.distcp", b"shard of step %d" % step)
+        found.put(f"step_{step}/metadata.json", b'{"step": %d}' % step)
+        found.put(f"step_{step}/.metadata", pickle.dumps({"step": step}))
+    found.link("latest", "step_4")
+    return found
+
+
+def act(hand: Hand, *deeds: Deed, earlier: tuple[Operation, ...] = ()) -> AtRest:
+    """Do the deeds, and require that what they told explains what is on the disk."""
+    found = do_at_rest(deeds, hand.root, earlier)
+    files = FileSystem()
+    for operation in hand.operations:
+        files.apply(operation, bytes(hand.written))
+    for done in found.done:
+        for operation in done.operations:
+            files.apply(operation, found.written)
+    assert files.snapshot() == found.after
+    return found
+
+
+SHARDS = {"step_2/__0_0.distcp", "step_4/__0_0.distcp"}
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ({"flip_bit": {"path": "step_4/*.distcp", "byte": 0}}, {"step_4/__0_0.distcp"}),
+        ({"flip_bit": {"path": "*.distcp", "every": True}}, SHARDS),
+        ({"truncate": {"path": "step_2/*.json"}}, {"step_2/metadata.json"}),
+        ({"delete": {"path": "step_4/.metadata"}}, {"step_4/.metadata"}),
+        ({"swap": {"path": "step_4/*.distcp", "against": "step_2"}}, SHARDS),
+        ({"half_delete": {"path": "step_4"}}, {"step_4/.metadata", "step_4/__0_0.distcp"}),
+        ({"hostile": {"path": "step_4/.metadata"}}, {"step_4/.metadata"}),
+        ({"write": {"path": "step_4/metadata.json", "text": "{}"}}, {"step_4/metadata.json"}),
+        ({"foreign": {"path": "a", "kind": "directory"}}, {"a", "a/notes.txt"}),
+        ({"latest": {"becomes": "absent"}}, {"latest"}),
+        ({"latest": {"becomes": "dangling"}}, {"latest"}),
+        ({"latest": {"step": 2}}, {"latest"}),
+    ],
+)  # fmt: skip
+def test_an_action_changes_what_it_names_and_nothing_else(
+    hand: Hand, action: dict[str, Any], expected: set[str]
+) -> None:
+    before = list_entries(hand.root)
+    found = act(hand, deed(**action))
+    assert [one.problem for one in found.done] == [None]
+    assert {path for path, _ in before.items() ^ found.after.items()} == expected
+
+
+def test_latest_becomes_a_directory_with_what_it_named(hand: Hand) -> None:
+    found = act(hand, deed(latest={"becomes": "directory"})).after
+    assert found["latest"].kind == "directory"
+    assert found["latest/metadata.json"] == found["step_4/metadata.json"]
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ({"flip_bit": {"path": "step_6/*"}}, "nothing fits the pattern"),
+        ({"flip_bit": {"path": "*/metadata.json", "byte": 99}}, "step_4/metadata.json has 11"),
+        ({"truncate": {"path": "step_4/metadata.json", "to": 11}}, "step_4/metadata.json has 11"),
+        ({"swap": {"path": "step_4/*.distcp", "against": "step_6"}}, "step_6 has no other file"),
+        ({"hostile": {"path": "step_4/metadata.json"}}, "step_4/metadata.json is no pickle: "),
+        ({"write": {"path": "step_4/metadata.json", "text": '{"step": 4}'}}, "changed nothing"),
+        ({"foreign": {"path": "latest", "kind": "file"}}, "latest is there already"),
+        ({"leftover": {"kind": "staging"}}, "no earlier save renamed a staging into place"),
+        ({"latest": {"step": 6}}, "there is no step_6"),
+        ({"latest": {"step": 4}}, "changed nothing"),
+        ({"relocate": {"how": "move", "to": "checkpoints"}}, "checkpoints is there already"),
+    ],
+)  # fmt: skip
+def test_an_action_that_finds_nothing_is_the_last_and_says_why(
+    hand: Hand, action: dict[str, Any], expected: str
+) -> None:
+    if "foreign" in action:
+        hand.remove("latest")
+        hand.link("latest", "step_2")
+    found = act(hand, deed(**action), deed(latest={"becomes": "absent"}))
+    (done,) = found.done
+    assert (done.problem or "").startswith(expected)
+
+
+def test_the_choice_of_the_plan_decides_which_file_and_which_byte(hand: Hand) -> None:
+    def paths(choice: int) -> list[tuple[str, int]]:
+        found = act(hand, deed(choice, flip_bit={"path": "*.distcp"}))
+        write = next(one for one in found.done[0].operations if one.kind == "write")
+        act(hand, deed(choice, flip_bit={"path": "*.distcp"}))  # and back again
+        return [(write.path, write.offset)]
+
+    assert paths(5) == paths(5) == [("step_4/__0_0.distcp", 5)]
+    assert paths(6) == [("step_2/__0_0.distcp", 6)]
+
+
+@pytest.mark.parametrize("how", ["move", "copy"])
+def test_a_relocated_directory_is_the_same_elsewhere(hand: Hand, how: str) -> None:
+    before = list_entries(hand.root)
+    found = act(hand, deed(relocate={"how": how, "to": "elsewhere"}))
+    assert found.after == before == list_entries(hand.root.parent / "elsewhere")
+    assert found.behind == (before if how == "copy" else {})
+
+
+def test_a_leftover_has_the_name_that_an_earlier_save_used(hand: Hand) -> None:
+    def renamed(path: str, target: str) -> Operation:
+        return Operation(
+            index=0, time_s=0, rank=0, thread=0, kind="rename", path=path, target=target
+        )
+
+    earlier = (renamed(".part-4", "step_4"), renamed(".link", "latest"))
+    staging, link = deed(leftover={"kind": "staging"}), deed(leftover={"kind": "link"})
+    found = act(hand, staging, link, earlier=earlier)
+    assert [one.paths for one in found.done] == [(".part-4",), (".link",)]
+    assert found.after[".part-4"].kind == "directory"
+    assert found.after[".link"].detail == "step_4"
+
+
+def test_a_hostile_pickle_runs_where_it_is_unpickled_and_means_what_it_did(tmp_path: Path) -> None:
+    for protocol in (2, 4, 5):
+        marker = tmp_path / f"marker{protocol}"
+        value = {"step": 4, "again": [{"step": 4}] * 2}
+        hostile = make_hostile(pickle.dumps(value, protocol=protocol), str(marker))
+        assert read_pickle(hostile) == value
+        assert not marker.exists()
+        assert pickle.loads(hostile) == value  # noqa: S301
+        assert marker.exists()
+
+
+def test_a_hostile_torch_file_runs_only_where_everything_is_allowed(tmp_path: Path) -> None:
+    marker, file = tmp_path / "marker", io.BytesIO()
+    value = {"step": 4, "tensor": torch.arange(3)}
+    torch.save(value, file)
+    hostile = make_hostile(file.getvalue(), str(marker))
+    assert read_torch_file(hostile).value["step"] == 4
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(io.BytesIO(hostile), weights_only=True)
+    assert not marker.exists()
+    found = torch.load(io.BytesIO(hostile), weights_only=False)
+    assert (found["step"], found["tensor"].tolist()) == (4, [0, 1, 2])
+    assert marker.exists()
