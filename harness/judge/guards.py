@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Resumed, Stepped
+from harness.judge import refusals
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, killed_ranks, may_end_early, records, steps
@@ -43,6 +44,7 @@ def check(
     idle = [] if any(one.applies for one in verdicts) else ["every property was left out"]
     return (
         _guard("strikes_landed", "Every planned strike has landed.", _missed(evidence)),
+        _guard("deeds_done", "What was to happen between runs has happened.", _undone(evidence)),
         _guard("trace_complete", "The trace explains what lay on the disk after each run.", gaps),
         _guard("reference_trained", "The uninterrupted run trained.", _idle(evidence)),
         _guard("something_judged", "At least one property applies.", idle),
@@ -53,6 +55,23 @@ def check(
             _failed(evidence),
             Outcome.HARD_FAIL,
         ),
+        *(_refusals(evidence, history) if history is not None else ()),
+    )
+
+
+def _refusals(evidence: Evidence, history: History) -> Iterator[Guard]:
+    """Two guards, because a start that was not refused is another failure than a wrong refusal."""
+    yield _guard(
+        "refused",
+        "A start that has to be refused is refused, and changes nothing.",
+        refusals.not_refused(evidence, history),
+        Outcome.SILENT_DIVERGENCE,
+    )
+    yield _guard(
+        "refused_alike",
+        "Every rank refuses it with the same error, the one that the scenario tells.",
+        refusals.told_otherwise(evidence),
+        Outcome.HARD_FAIL,
     )
 
 
@@ -77,10 +96,23 @@ def _missed(evidence: Evidence) -> Iterator[str]:
                 told = ", ".join(f"{name}: {value}" for name, value in point.items())
                 before = _raised_first(run)
                 yield f"run {number}: {strike.id} did not strike (at {told}){before}"
-    # A run that hung is the last one, and says so itself.
-    hung = any(run.processes.hung for run in evidence.runs)
-    if len(evidence.runs) < len(evidence.plan.runs) and not hung:
+    # A run that hung is the last one, and says so itself; so does a deed that was not done.
+    said = any(run.processes.hung for run in evidence.runs) or any(_undone(evidence))
+    if len(evidence.runs) < len(evidence.plan.runs) and not said:
         yield f"{len(evidence.runs)} of {len(evidence.plan.runs)} runs took place"
+
+
+def _undone(evidence: Evidence) -> Iterator[str]:
+    for number, plan in enumerate(evidence.plan.runs[: len(evidence.runs) + 1]):
+        at_rest = evidence.at_rest.get(number)
+        known = {one.deed: one for one in at_rest.done} if at_rest is not None else {}
+        for deed in plan.before:
+            done = known.get(deed.id)
+            if done is not None and done.problem is not None:
+                yield f"before run {number}: {deed.id}: {done.problem}"
+                return
+            if done is None and number < len(evidence.runs):
+                yield f"before run {number}: {deed.id} was not done"
 
 
 def _raised_first(run: RunEvidence) -> str:
@@ -127,7 +159,7 @@ def _lost(evidence: Evidence) -> Iterator[str]:
 
 def _failed(evidence: Evidence) -> Iterator[str]:
     for number, run in enumerate(evidence.runs):
-        if may_end_early(evidence, number):
+        if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
         goes_on = any(one.fault in ("fail", "hang") for one in evidence.plan.runs[number].strikes)
         for rank, story in enumerate(run.stories):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.evidence.evidence import Entry, Evidence
+from harness.judge.marks import Marks, Top, mark, top_names
 from harness.judge.tree import FileSystem, Node, View
 from harness.layout.protocol import Layout, Resolved
 from harness.scenario.schema import World
@@ -41,7 +43,8 @@ class State:
 class Moment:
     """The three views of the tree after an operation that changed one of them.
 
-    `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave.
+    `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave. `by_hand`
+    marks what was found after somebody else had changed the directory, before the run.
     """
 
     run: int
@@ -49,6 +52,7 @@ class Moment:
     live: State
     durable: State
     journaled: State
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +65,25 @@ class History:
     """The live state after each run."""
     gaps: tuple[str, ...]
     """Where the replayed tree differs from what lay on the disk: the trace missed something."""
+    marks: tuple[Marks, ...]
+    """What the hand had left in the directory when each run began."""
+    tops: tuple[Mapping[str, Top], ...]
+    """The names in the directory itself after each run."""
+    begins: tuple[Mapping[str, Top], ...]
+    """The same when each run began, after the hand had been at work."""
 
     def starts(self, run: int) -> State:
-        """The live state before a run."""
+        """The live state before a run, after the hand had been at work."""
+        for moment in self.moments:
+            if moment.run == run and moment.by_hand:
+                return moment.live
         return self.ends[run - 1] if run else _NOTHING
+
+    def sound(self, run: int) -> dict[str, Found]:
+        """The checkpoints before a run that are whole and that no hand had damaged."""
+        damaged = self.marks[run].damaged
+        whole = self.starts(run).whole()
+        return {name: one for name, one in whole.items() if one.identity not in damaged}
 
     def durable_at(self, run: int, operations: int) -> State:
         """What a power cut would have left after that many operations of the run."""
@@ -84,24 +103,44 @@ def replay(evidence: Evidence, layout: Layout) -> History:
     moments: list[Moment] = []
     ends: list[State] = []
     gaps: list[str] = []
+    marks: list[Marks] = []
+    tops: list[Mapping[str, Top]] = []
+    begins: list[Mapping[str, Top]] = []
     for number, run in enumerate(evidence.runs):
+        watch.world = evidence.plan.workload_of(number).world
+        at_rest = evidence.at_rest.get(number)
+        known = marks[-1] if marks else Marks()
+        if at_rest is not None:
+            known = mark(watch.files, at_rest, known, layout)
+            moments.append(_moment(number, -1, watch.look() or watch.states, by_hand=True))
+            gaps += _differences(f"before run {number}", watch.files.snapshot(), at_rest.after)
+        marks.append(known)
+        begins.append(top_names(watch.files))
         for operation in run.operations:
             watch.files.apply(operation, run.written)
             states = watch.look()
             if states is not None:
-                live, durable, journaled = states
-                moment = Moment(
-                    run=number,
-                    index=operation.index,
-                    live=live,
-                    durable=durable,
-                    journaled=journaled,
-                )
-                moments.append(moment)
+                moments.append(_moment(number, operation.index, states))
         watch.files.end_run()
         ends.append(moments[-1].live if moments else _NOTHING)
-        gaps += _differences(number, watch.files.snapshot(), run.after)
-    return History(layout=layout, moments=tuple(moments), ends=tuple(ends), gaps=tuple(gaps))
+        tops.append(top_names(watch.files))
+        gaps += _differences(f"run {number}", watch.files.snapshot(), run.after)
+    return History(
+        layout=layout,
+        moments=tuple(moments),
+        ends=tuple(ends),
+        gaps=tuple(gaps),
+        marks=tuple(marks),
+        tops=tuple(tops),
+        begins=tuple(begins),
+    )
+
+
+def _moment(run: int, index: int, states: _States, *, by_hand: bool = False) -> Moment:
+    live, durable, journaled = states
+    return Moment(
+        run=run, index=index, live=live, durable=durable, journaled=journaled, by_hand=by_hand
+    )
 
 
 _States = tuple[State, State, State]
@@ -112,14 +151,15 @@ class _Watch:
 
     def __init__(self, layout: Layout, world: World) -> None:
         self.files = FileSystem()
+        self.world = world
         self._layout = layout
-        self._world = world
+        self._worlds: dict[int, World] = {}
         self._views = (
             View(self.files, "live"),
             View(self.files, "durable"),
             View(self.files, "journaled"),
         )
-        self._states: _States = (_NOTHING, _NOTHING, _NOTHING)
+        self.states: _States = (_NOTHING, _NOTHING, _NOTHING)
         self._watched: set[int] = set()
         self._root_versions = (0, 0)
         self._known: dict[tuple[bool, str, int], Found] = {}
@@ -142,10 +182,10 @@ class _Watch:
             for name, node in entries.items()
             if self._layout.owned(name)
         }
-        if (live, durable, journaled) == self._states:
+        if (live, durable, journaled) == self.states:
             return None
-        self._states = (live, durable, journaled)
-        return self._states
+        self.states = (live, durable, journaled)
+        return self.states
 
     def _names_changed(self) -> bool:
         """Whether the names in the checkpoint directory itself are others than before."""
@@ -167,10 +207,12 @@ class _Watch:
         key = (view is self._views[0], name, node.number)
         known = self._known.get(key)
         if known is None or known.version != view.version(node):
+            # A checkpoint has the stages of the run that made it, whichever run looks at it.
+            world = self._worlds.setdefault(node.number, self.world)
             known = Found(
                 step=step,
                 defects=(
-                    *self._layout.defects(view, name, self._world),
+                    *self._layout.defects(view, name, world),
                     *(f"{path} has bytes that were not synced" for path in view.unsynced(name)),
                 ),
                 freeze=self._layout.freeze(view, name),
@@ -185,12 +227,12 @@ def _shape(entries: dict[str, Node]) -> tuple[tuple[str, int], ...]:
     return tuple((name, node.number) for name, node in entries.items())
 
 
-def _differences(run: int, replayed: dict[str, Entry], found: dict[str, Entry]) -> list[str]:
+def _differences(when: str, replayed: dict[str, Entry], found: dict[str, Entry]) -> list[str]:
     gaps: list[str] = []
     for path in sorted((replayed.keys() | found.keys()) - {"."}):
         here, there = replayed.get(path), found.get(path)
         if here != there:
-            gaps.append(f"run {run}: {path}: {_tell(here)} by the trace, {_tell(there)} on disk")
+            gaps.append(f"{when}: {path}: {_tell(here)} by the trace, {_tell(there)} on disk")
     return gaps
 
 

@@ -40,7 +40,10 @@ def failure_name(scenario: Scenario) -> str:
 def scenario_text(scenario: Scenario) -> str:
     """A scenario as YAML, without what is default, in the order of the schema."""
     values = scenario.model_dump(mode="json", exclude_defaults=True)
-    for run in values["runs"]:
+    for run, parsed in zip(values["runs"], scenario.runs, strict=True):
+        if parsed.world is not None:
+            # `world: {}` would say the same, but not to a reader.
+            run["world"] = parsed.world.model_dump()
         for fault in run.get("faults", []):
             for kind in fault.keys() & set(FAULTS):
                 # `kill: {}` would say the same, but not to a reader.

@@ -14,6 +14,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.record import Raised
 from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
+from harness.plan.model import Plan
 from harness.report.operations import around
 from harness.scenario.source import Source
 
@@ -48,12 +49,27 @@ def _where(evidence: Evidence) -> Iterator[str]:
     mode = plan.checkpoint.async_mode if plan.checkpoint is not None else "never saves"
     yield f"{workload.world} on {workload.device}, checkpoints {mode}, {plan.implementation.name}"
     for number, run in enumerate(evidence.runs):
+        yield from _by_hand(evidence, number)
         exits = ", ".join(str(status) for status in run.processes.exits)
         yield (
-            f"run {number}: {len(run.operations)} operations, exits [{exits}], "
-            f"{run.processes.seconds:.1f} s"
+            f"run {number}: {_other_world(plan, number)}{len(run.operations)} operations, "
+            f"exits [{exits}], {run.processes.seconds:.1f} s"
         )
+    yield from _by_hand(evidence, len(evidence.runs))
     yield f"evidence: {evidence.directory}"
+
+
+def _by_hand(evidence: Evidence, run: int) -> Iterator[str]:
+    """What somebody else did to the directory before a run."""
+    at_rest = evidence.at_rest.get(run)
+    for done in at_rest.done if at_rest is not None else ():
+        what = ", ".join(done.paths) or done.problem
+        yield f"before run {run}, by hand: {done.action} {what}"
+
+
+def _other_world(plan: Plan, run: int) -> str:
+    world = plan.workload_of(run).world
+    return "" if world == plan.workload.world else f"{world}, "
 
 
 def _verdicts(judgement: Judgement) -> Iterator[str]:

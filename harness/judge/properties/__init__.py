@@ -12,7 +12,9 @@ from harness.judge.properties import (
     bounded,
     clean,
     freeze_consistent,
+    integrity,
     latest_durable,
+    no_code_on_load,
     nothing_lost,
     resume_exact,
     retention,
@@ -34,6 +36,8 @@ _MODULES: tuple[ModuleType, ...] = (
     retention,
     bounded,
     clean,
+    integrity,
+    no_code_on_load,
 )
 
 PROMISES: dict[str, Promise] = {one.PROMISE.name: one.PROMISE for one in _MODULES}

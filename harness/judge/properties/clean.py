@@ -4,13 +4,15 @@ The promise: no process, thread, port, temporary file or lock outlives a run.
 
 Evidence: the processes that outlived their rank in any run, the threads that a rank still had when
 its loop had ended, and, when the last run ended in order, the names in the checkpoint directory:
-only the layout's own may be there. The directory is empty before the first run. Never unknown.
+only the layout's own may be there, and what a hand from outside put there for itself. The
+directory is empty before the first run. A directory that was left behind when the job was moved
+elsewhere stays as it was. Never unknown.
 Not covered: ports, and files outside of the checkpoint directory.
 """
 
 from __future__ import annotations
 
-from harness.evidence.evidence import Evidence
+from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.record import Finished
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
@@ -40,8 +42,33 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     if is_orderly(evidence.runs[-1]):
         names = {path.partition("/")[0] for path in evidence.runs[-1].after} - {"."}
         strange = sorted(name for name in names if not history.layout.owned(name))
-        told += [f"{name} is left in the checkpoint directory" for name in strange]
+        told += [
+            f"{name} is left in the checkpoint directory"
+            for name in strange
+            if not _is_foreign(name, history)
+        ]
+    told += _touched_behind(evidence)
     return PROMISE.verdict([Finding(detail=one) for one in told])
+
+
+def _is_foreign(name: str, history: History) -> bool:
+    """Whether a hand from outside put it there, under this name or another."""
+    top = history.tops[-1].get(name)
+    return top is not None and top[0] in history.marks[-1].foreign
+
+
+def _touched_behind(evidence: Evidence) -> list[str]:
+    """What changed in the directory that the job had left for another."""
+    told: list[str] = []
+    behind: dict[str, Entry] | None = None
+    for number, run in enumerate(evidence.runs):
+        at_rest = evidence.at_rest.get(number)
+        if at_rest is not None and any(one.action == "relocate" for one in at_rest.done):
+            behind = at_rest.behind
+        if behind is not None and run.behind != behind:
+            path = min(path for path, _ in run.behind.items() ^ behind.items())
+            told.append(f"run {number}: {path} changed in the directory that was left behind")
+    return told
 
 
 def _stuck_ranks(evidence: Evidence, number: int) -> set[int]:

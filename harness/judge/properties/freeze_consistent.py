@@ -7,7 +7,8 @@ Evidence: the settings of the plan decide what is frozen at each step (the base,
 whose `start_step` has come; the last word wins). Compared with it are the `vlm_freeze` of every
 checkpoint at every instant, what the ranks said was frozen after each step and at the resume, and
 the parameter digests: a frozen module's stand still from step to step, another module's move on
-some rank. A module counts on the ranks that hold parameters under its name.
+some rank. A run with settings of its own is compared with those, and so are the checkpoints that it
+makes. A module counts on the ranks that hold parameters under its name.
 
 Does not apply without freeze settings. Unknown when neither a checkpoint nor a step was seen.
 """
@@ -34,12 +35,12 @@ PROMISE = Promise(
 
 def judge(evidence: Evidence, history: History) -> Verdict:
     """Compare metadata, records and digests with the plan's settings."""
-    plan = evidence.plan.workload.freeze
-    if not plan.base and not plan.schedule:
+    plans = [evidence.plan.workload_of(number).freeze for number in range(len(evidence.runs))]
+    if not any(plan.base or plan.schedule for plan in plans):
         return PROMISE.does_not_apply("the scenario has no freeze settings")
-    findings, checkpoints = _metadata(plan, history)
+    findings, checkpoints = _metadata(plans, history)
     trained = 0
-    for number, run in enumerate(evidence.runs):
+    for number, (plan, run) in enumerate(zip(plans, evidence.runs, strict=True)):
         for rank, story in enumerate(run.stories):
             where = f"run {number}, rank {rank}, "
             trained += len(steps(story))
@@ -67,7 +68,7 @@ def canonical(plan: FreezePlan, step: int) -> list[dict[str, object]]:
     return [{"module": name, "frozen": frozen} for name, frozen in effective(plan, step).items()]
 
 
-def _metadata(plan: FreezePlan, history: History) -> tuple[list[Finding], int]:
+def _metadata(plans: list[FreezePlan], history: History) -> tuple[list[Finding], int]:
     findings: list[Finding] = []
     seen: set[tuple[str, int]] = set()
     for moment in history.moments:
@@ -75,7 +76,8 @@ def _metadata(plan: FreezePlan, history: History) -> tuple[list[Finding], int]:
             if (name, found.identity) in seen:
                 continue
             seen.add((name, found.identity))
-            wanted = canonical(plan, found.step)
+            plan = plans[moment.run]
+            wanted = canonical(plan, found.step) if plan.base or plan.schedule else None
             if found.freeze != wanted:
                 detail = f"run {moment.run}: {name} has vlm_freeze {found.freeze}, not {wanted}"
                 findings.append(Finding(detail=detail, operation=(moment.run, moment.index)))

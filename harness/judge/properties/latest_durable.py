@@ -4,9 +4,10 @@ The promise: at every instant, and after any crash or power cut, `latest` is abs
 a checkpoint that loads completely on every rank and stage.
 
 Evidence: the replayed tree after every operation. The live view is what a kill at that instant
-leaves. After a power cut the link may be the one that was last synced or the one that was just
-made, so both are followed, to what was synced below them. An absolute link is a violation: it
-breaks when the directory is moved.
+leaves. What a hand from outside left between two runs is excused for as long as it stays. After a
+power cut the link may be the one that was last synced or the one that was just made, so both are
+followed, to what was synced below them. An absolute link is a violation: it breaks when the
+directory is moved.
 
 Unknown when the replayed tree differs from the disk. Not covered: whether a checkpoint that is
 complete loads (a resume shows that).
@@ -32,15 +33,17 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
     findings: dict[str, Finding] = {}
+    excused: set[str] = set()
     for moment in history.moments:
         views = (
             ("", moment.live),
             (" after a power cut", moment.durable),
             (" after a power cut that keeps the newest names", moment.journaled),
         )
-        for suffix, state in views:
-            fault = _fault(state)
-            if fault is not None and fault not in findings:
+        faults = {suffix: fault for suffix, state in views if (fault := _fault(state)) is not None}
+        excused = set(faults.values()) if moment.by_hand else excused & set(faults.values())
+        for suffix, fault in faults.items():
+            if fault not in findings and fault not in excused:
                 where = f"run {moment.run}, after operation {moment.index}{suffix}: "
                 findings[fault] = Finding(
                     detail=where + fault, operation=(moment.run, moment.index)

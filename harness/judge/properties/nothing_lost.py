@@ -7,8 +7,11 @@ durable checkpoint becomes visible at once (background), not at the next save.
 Evidence: what every rank was told in earlier runs (`save` came back in synchronous mode; in the
 background modes the saves begun before `wait` or `flush_pending_save` came back), and the step that
 each later run resumed from. A run with `load_step` starts a new lineage: what was told before it
-counts up to that step. Where the scenario says which step it expects, another one is a violation in
-both directions; None in a list of steps stands for a fresh start.
+counts up to that step; so it does where somebody repointed `latest` between the runs. What a hand
+from outside damaged or took away between two runs was lost by the hand: of what was told, what is
+still there and undamaged counts. A run that has to be refused resumes from nothing. Where the
+scenario says which step it expects, another one is a violation in both directions; None in a list
+of steps stands for a fresh start.
 
 Promptness: in the background modes a save whose flush had ended more than two seconds before the
 next save began must have been published by then. Records carry no time, so the first operation
@@ -26,6 +29,7 @@ from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, raised_while_loading, records, resumed_steps, tell_step
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.scenario.at_rest import Latest
 
 PROMISE = Promise(
     name="nothing_lost",
@@ -50,10 +54,8 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     unknown: list[str] = []
     told: set[int] = set()
     for number, run in enumerate(evidence.runs):
-        load_step = evidence.plan.runs[number].load_step
-        if load_step is not None:
-            told = {step for step in told if step <= load_step} | {load_step}
-        if number:
+        told = _still_told(told, evidence, history, number)
+        if number and evidence.plan.runs[number].refused is None:
             problem = _resume(evidence, history, number, told)
             findings += [Finding(detail=one) for one in problem[0]]
             unknown += problem[1]
@@ -66,6 +68,23 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         raised = any("raised" in one.detail for one in findings)
         return PROMISE.violated(findings, Outcome.HARD_FAIL if raised else None)
     return PROMISE.unknown(*unknown) if unknown else PROMISE.holds()
+
+
+def _still_told(told: set[int], evidence: Evidence, history: History, number: int) -> set[int]:
+    """What the job may count on when a run begins: an operator can choose an older step."""
+    plan = evidence.plan.runs[number]
+    chosen = plan.load_step
+    if number in evidence.at_rest:
+        sound = {one.step for one in history.sound(number).values()}
+        told = told & sound
+        pointed = [
+            deed.action.latest.step for deed in plan.before if isinstance(deed.action, Latest)
+        ]
+        if chosen is None and pointed and pointed[-1] in sound:
+            chosen = pointed[-1]
+    if plan.refused is not None:
+        return told
+    return told if chosen is None else {step for step in told if step <= chosen} | {chosen}
 
 
 def _resume(
@@ -95,7 +114,9 @@ def _against_told(number: int, step: int | None, newest: int | None, history: Hi
             f"run {number} resumed from {tell_step(step)}, although step {newest} had been "
             "reported durable to every rank"
         ]
-    committed = history.starts(number).whole()
+    marks = history.marks[number].damaged
+    found = history.starts(number).found.items()
+    committed = [name for name, one in found if not one.defects or one.identity in marks]
     if step is None and committed:
         return [f"run {number} started afresh, although {', '.join(sorted(committed))} was there"]
     return []

@@ -5,11 +5,13 @@ in-flight save and milestones are never deleted; an interrupted deletion is fini
 run; nothing else is left behind.
 
 Evidence: the replayed tree at every instant. From the first commit on there are never fewer whole
-checkpoints than `keep_last_n`, or than were ever committed; what `latest` names and the
-milestones of `dyn_ckpt_window` do not vanish. When the last run ended in
-order, the checkpoints of its lineage, milestones left out, are at most `keep_last_n`. A run with
-`load_step` starts a lineage: newer checkpoints from before it do not count. `keep_last_n` of zero
-or less keeps all.
+checkpoints than `keep_last_n`, or than were ever committed; what `latest` names and the milestones
+of `dyn_ckpt_window` do not vanish. When the last run ended in order, the checkpoints of its
+lineage, milestones left out, are at most `keep_last_n`. A run with `load_step`, or before which a
+hand from outside was at work, starts a lineage: newer checkpoints from before it do not count.
+`keep_last_n` of zero or less keeps all. What a hand damaged or took away is its own doing, and a
+checkpointer that still counts it is not accused; names that it gave to things of its own are still
+there after every run, with what is below them.
 
 Unknown when the replayed tree differs from the disk. Leftovers that are no checkpoints belong to
 `clean`.
@@ -39,7 +41,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         return PROMISE.does_not_apply("the scenario saves nothing")
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
-    lost = _lost(checkpoint, history)
+    lost = [*_lost(checkpoint, history), *_taken(history)]
     if lost:
         return PROMISE.violated(lost, Outcome.LOST_WORK)
     return PROMISE.verdict(_left(checkpoint, evidence, history))
@@ -61,6 +63,10 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
     before: Moment | None = None
     for moment in history.moments:
         whole = moment.live.whole()
+        if moment.by_hand:
+            committed = {name: found.step for name, found in whole.items()}
+            before = moment
+            continue
         told: list[str] = []
         for name in [] if before is None else before.live.whole():
             if name not in whole:
@@ -69,13 +75,30 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
         for name, found in whole.items():
             committed[name] = found.step
         least = _least(checkpoint, committed)
-        counted = [name for name in whole if not is_milestone(checkpoint, committed[name])]
+        damaged = history.marks[moment.run].damaged
+        there = [
+            one for one in moment.live.found.values() if not one.defects or one.identity in damaged
+        ]
+        counted = [one for one in there if not is_milestone(checkpoint, one.step)]
         if len(counted) < least:
             told.append(f"{len(counted)} whole checkpoints are left, {least} have to be kept")
         here = (moment.run, moment.index)
         where = f"run {moment.run}, after operation {moment.index}: "
         findings += [Finding(detail=where + one, operation=here) for one in told]
         before = moment
+    return findings
+
+
+def _taken(history: History) -> list[Finding]:
+    """What is not the checkpointer's and is gone or changed after a run."""
+    findings: list[Finding] = []
+    for number, (marks, tops) in enumerate(zip(history.marks, history.tops, strict=True)):
+        left = dict(tops.values())
+        for node, (name, version) in marks.foreign.items():
+            if left.get(node) != version:
+                verb = "changed" if node in left else "gone"
+                detail = f"run {number}: {name}, which is not the checkpointer's, is {verb}"
+                findings.append(Finding(detail=detail))
     return findings
 
 
@@ -95,11 +118,13 @@ def _left(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
     if checkpoint.keep_last_n <= 0 or not is_orderly(evidence.runs[-1]):
         return []
     lineage = _lineage(evidence, history)
+    damaged = history.marks[-1].damaged
     end = history.ends[-1].whole()
     counted = [
         name
         for name, found in end.items()
         if name in lineage and not is_milestone(checkpoint, found.step)
+        if found.identity not in damaged
     ]
     if len(counted) <= checkpoint.keep_last_n:
         return []
@@ -112,7 +137,8 @@ def _lineage(evidence: Evidence, history: History) -> set[str]:
     """The checkpoints that the last run's training descends from, and its own."""
     lineage: dict[str, int] = {}
     for number, run in enumerate(evidence.runs):
-        if evidence.plan.runs[number].load_step is not None:
+        chosen = evidence.plan.runs[number].load_step is not None or number in evidence.at_rest
+        if chosen and evidence.plan.runs[number].refused is None:
             kept = max((step or 0 for step in resumed_steps(run)), default=0)
             lineage = {name: step for name, step in lineage.items() if step <= kept}
         seen = history.starts(number).whole()

@@ -7,10 +7,11 @@ Evidence: the sample ids of each step, along the chain of runs: a run that resum
 continues the newest earlier run that got to N; all other steps are discarded work. Along the chain
 each rank must have seen what the uninterrupted run saw at each step, and within an epoch an id may
 occur once over the data-parallel ranks of a pipeline stage (other stages see the same samples).
+With another number of stages, the rank at the same place of its stage goes on.
 
 Unknown when no sample was seen, or when the uninterrupted run itself repeats an id within what the
-ranks call an epoch: then the epochs in the records tell nothing. Not covered yet: a data-parallel
-degree that changes.
+ranks call an epoch: then the epochs in the records tell nothing. Not covered: another data-parallel
+degree, for which a scenario has to ask for a refusal.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from collections.abc import Mapping
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Stepped
 from harness.judge.history import History
+from harness.judge.lineage import counterpart
 from harness.judge.outcome import Outcome
 from harness.judge.stories import resumed, steps
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.scenario.schema import World
 
 PROMISE = Promise(
     name="samples_exactly_once",
@@ -35,15 +38,25 @@ Chain = dict[int, Stepped]
 
 def judge(evidence: Evidence, _history: History) -> Verdict:
     """Follow each rank along the chain of runs."""
-    size = len(evidence.reference)
-    chains = [_chain(evidence, rank) for rank in range(size)]
-    references = [steps(story) for story in evidence.reference]
+    worlds = [evidence.plan.workload_of(number).world for number in range(len(evidence.runs))]
+    reference_world = evidence.plan.workload.world
+    # One chain for each rank of the arrangement with the most stages.
+    went_on = [
+        world for world, run in zip(worlds, evidence.plan.runs, strict=False) if run.refused is None
+    ]
+    widest = max((reference_world, *went_on), key=lambda world: world.size)
+    size = widest.size
+    chains = [_chain(evidence, rank, widest, worlds) for rank in range(size)]
+    references = [
+        steps(evidence.reference[counterpart(rank, widest, reference_world)])
+        for rank in range(size)
+    ]
     findings: list[Finding] = []
     for rank, (chain, reference) in enumerate(zip(chains, references, strict=True)):
         detail = _first_difference(chain, reference)
         if detail is not None:
             findings.append(Finding(detail=f"rank {rank}, {detail}"))
-    dp_shard = evidence.plan.workload.world.dp_shard
+    dp_shard = widest.dp_shard
     for first in range(0, size, dp_shard):
         stage = slice(first, first + dp_shard)
         repeated = _repeated(chains[stage])
@@ -59,15 +72,16 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     return PROMISE.holds(f"{seen} samples along the chain of runs")
 
 
-def _chain(evidence: Evidence, rank: int) -> Chain:
+def _chain(evidence: Evidence, rank: int, widest: World, worlds: list[World]) -> Chain:
     """The steps of one rank that count: those of the last run and of the runs it came from."""
     chains: list[Chain] = []
-    for run in evidence.runs:
-        if rank >= len(run.stories):
+    for number, run in enumerate(evidence.runs):
+        place = counterpart(rank, widest, worlds[number])
+        if evidence.plan.runs[number].refused is not None or place >= len(run.stories):
             continue
-        decision = resumed(run.stories[rank])
+        decision = resumed(run.stories[place])
         kept = (decision.step if decision is not None else None) or 0
-        chains.append(_up_to(kept, chains) | steps(run.stories[rank]))
+        chains.append(_up_to(kept, chains) | steps(run.stories[place]))
     return chains[-1] if chains else {}
 
 

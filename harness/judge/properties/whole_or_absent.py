@@ -5,7 +5,8 @@ checkpoints never carry that name, never load, never count for retention.
 
 Evidence: the replayed tree after every operation, live and as a power cut leaves it. A directory
 without defects must also stay as it is: its bytes change only when another directory takes its
-place.
+place. What a hand from outside tore or changed between two runs is excused for as long as the same
+directory stays.
 
 Unknown when the replayed tree differs from the disk.
 """
@@ -31,15 +32,18 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
         return PROMISE.unknown(*history.gaps)
     findings: dict[str, Finding] = {}
     whole: dict[str, Found] = {}
+    excused: set[str] = set()
     for moment in history.moments:
         faults = [
             *_torn(moment.live, ""),
             *_torn(moment.durable, " after a power cut"),
             *_torn(moment.journaled, " after a power cut that keeps the newest names"),
-            *_changed(whole, moment.live),
+            *([] if moment.by_hand else _changed(whole, moment.live)),
         ]
+        now = {fault for fault, _ in faults}
+        excused = now if moment.by_hand else excused & now
         for fault, told in faults:
-            if fault not in findings:
+            if fault not in findings and fault not in excused:
                 where = f"run {moment.run}, after operation {moment.index}: "
                 findings[fault] = Finding(detail=where + told, operation=(moment.run, moment.index))
         whole = moment.live.whole()
@@ -50,7 +54,7 @@ def _torn(state: State, suffix: str) -> list[tuple[str, str]]:
     """One finding a directory and view: later operations show the same tear."""
     return [
         (
-            f"torn {name}{suffix}",
+            f"torn {name} ({one.identity}){suffix}",
             f"{name} carries a checkpoint's name{suffix}, but {one.defects[0]}",
         )
         for name, one in state.found.items()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.evidence.evidence import Entry, Evidence, Processes, RunEvidence
+from harness.evidence.evidence import AtRest, Done, Entry, Evidence, Processes, RunEvidence
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import (
     Drained,
@@ -26,7 +27,8 @@ from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
 from harness.judge.tree import FileSystem
 from harness.layout.plain import PlainLayout
-from harness.plan.model import Implementation, Plan, RunPlan, Strike, Workload
+from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
+from harness.scenario.at_rest import Action, action_of
 from harness.scenario.schema import (
     Checkpoint,
     Data,
@@ -124,6 +126,10 @@ class RunCase:
 
     until_step: int = 6
     load_step: int | None = None
+    refused: str | None = None
+    own_freeze: FreezePlan | None = None
+    before: list[tuple[Action, RunCase]] = field(default_factory=list)
+    """What a hand does before the run, told as the operations of a run."""
     freeze: FreezePlan = field(default_factory=FreezePlan)
     strikes: list[Strike] = field(default_factory=list)
     landed: list[Landed] = field(default_factory=list)
@@ -273,6 +279,7 @@ class Case:
     freeze: FreezePlan = field(default_factory=FreezePlan)
     expect: Expect = field(default_factory=Expect)
     reference: list[list[Record]] = field(default_factory=list)
+    executed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for rank in RANKS:
@@ -282,11 +289,19 @@ class Case:
     def evidence(self) -> Evidence:
         """What the harness would have read back."""
         files = FileSystem()
+        at_rest: dict[int, AtRest] = {}
+        runs: list[RunEvidence] = []
+        for number, case in enumerate(self.runs):
+            if case.before:
+                at_rest[number] = _at_rest(case, files)
+            runs.append(_run(case, files))
         return Evidence(
             directory="/runs/example",
             plan=self._plan(),
             reference=tuple(tuple(story) for story in self.reference),
-            runs=tuple(_run(case, files) for case in self.runs),
+            runs=tuple(runs),
+            at_rest=at_rest,
+            executed=self.executed,
         )
 
     def history(self) -> History:
@@ -314,6 +329,12 @@ class Case:
                 RunPlan(
                     until_step=one.until_step,
                     load_step=one.load_step,
+                    refused=one.refused,
+                    freeze=one.own_freeze,
+                    before=tuple(
+                        Deed(id=_deed_name(action, place), action=action, choice=0)
+                        for place, (action, _) in enumerate(one.before)
+                    ),
                     strikes=tuple(one.strikes),
                     deadline_s=60.0,
                 )
@@ -321,6 +342,28 @@ class Case:
             ),
             expect=self.expect,
         )
+
+
+def _deed_name(action: Action, place: int) -> str:
+    return f"{place}-{action_of(action)}"
+
+
+def _at_rest(case: RunCase, files: FileSystem) -> AtRest:
+    done: list[Done] = []
+    written = bytearray()
+    for place, (action, hand) in enumerate(case.before):
+        shift = len(written)
+        written += hand.written
+        operations = tuple(
+            dataclasses.replace(one, rank=-1, data=None if one.data is None else one.data + shift)
+            for one in hand.operations
+        )
+        for operation in operations:
+            files.apply(operation, bytes(written))
+        name = _deed_name(action, place)
+        done.append(Done(deed=name, action=action_of(action), paths=(), operations=operations))
+    files.end_run()
+    return AtRest(done=tuple(done), written=bytes(written), after=files.snapshot())
 
 
 def _run(case: RunCase, files: FileSystem) -> RunEvidence:

@@ -24,7 +24,7 @@ def _failed(case: Case) -> tuple[str, ...]:
 def test_an_honest_job_passes() -> None:
     judgement = judge(honest().evidence())
     assert judgement.outcome is Outcome.PASS
-    assert len(judgement.verdicts) == 10
+    assert len(judgement.verdicts) == 12
     assert all(guard.passed for guard in judgement.guards)
 
 

@@ -33,6 +33,30 @@ freeze:
   base: [{module: vision_encoder}, {module: adapter, frozen: false}]
   schedule: [{start_step: 5, specs: [{module: vision_encoder, frozen: false}]}]
 """
+BETWEEN = """\
+name: "at rest: much happens between two runs"
+world: {pp: 2}
+runs:
+  - {until_step: 4}
+  - until_step: 6
+    world: {pp: 1}
+    freeze: {base: [{module: transformer, frozen: false}]}
+    ignore_freeze_mismatch: true
+    before:
+      - {flip_bit: {path: "step_4/*", byte: 0}}
+      - {truncate: {path: a, to: 0, every: true}}
+      - {delete: {path: a}}
+      - {swap: {path: a, against: step_2}}
+      - {half_delete: {path: a}}
+      - {hostile: {path: a}}
+      - {write: {path: a, text: "b\\nc"}}
+      - {foreign: {path: a, kind: link}}
+      - {leftover: {kind: staging}}
+      - {latest: {step: 0}}
+      - {latest: {becomes: absent}}
+      - {relocate: {how: copy, to: elsewhere}}
+    refused: "(?i)freeze: 'x'"
+"""
 SMALL = "name: small\nruns: [{until_step: 4}]\n"
 
 
@@ -42,7 +66,7 @@ def _scenario(folder: Path, text: str) -> Scenario:
     return read_scenario(path, gpus=0)
 
 
-@pytest.mark.parametrize("text", [LARGE, SMALL])
+@pytest.mark.parametrize("text", [LARGE, BETWEEN, SMALL])
 def test_the_file_reads_back_as_the_scenario(tmp_path: Path, text: str) -> None:
     scenario = _scenario(tmp_path, text)
     case = honest()

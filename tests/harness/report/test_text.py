@@ -82,7 +82,7 @@ def test_a_pass_is_short() -> None:
     lines = _report(honest(), None)
     assert lines[0].startswith("PASS ")
     assert len(lines) < 12
-    assert lines[-1] == "does not apply: freeze_consistent"
+    assert lines[-1] == "does not apply: freeze_consistent, integrity, no_code_on_load"
 
 
 def test_a_report_stays_short_and_keeps_its_end(tmp_path: Path) -> None:

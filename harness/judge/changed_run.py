@@ -1,0 +1,132 @@
+"""Compares a run that no uninterrupted one equals with the run that it continues.
+
+Digests are of the shard that a rank holds of each parameter. As the data-parallel degree stays the
+same, the shards of all stages together are those of the whole model, whatever the stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.record import Resumed, StateDigest, Stepped
+from harness.judge.differences import (
+    name_differences,
+    number,
+    rates,
+    state_differences,
+    values_differ,
+)
+from harness.judge.lineage import counterpart, parent_of, same_shard
+from harness.judge.stories import Story, resumed, steps
+
+_LOSS_TOLERANCE = 0.1
+"""Of the reference's loss; other random draws moved it by up to 4 % in `scenarios/layouts`."""
+
+
+def changed_run(evidence: Evidence, run: int) -> tuple[list[str], int]:
+    """The differences of each rank, and how many starts and steps were compared."""
+    found: list[str] = []
+    compared = 0
+    for rank, story in enumerate(evidence.runs[run].stories):
+        decision = resumed(story)
+        if decision is not None:
+            compared += 1
+            found += [f"rank {rank}, {one}" for one in _at_start(evidence, run, rank, decision)]
+        for one in _on_the_way(evidence, run, rank, story):
+            found.append(f"rank {rank}, {one}")
+            break
+        compared += len(steps(story))
+    return [*found, *_left_out(evidence, run)], compared
+
+
+def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Iterator[str]:
+    here = evidence.plan.workload_of(run).world
+    parent = parent_of(evidence, run)
+    if decision.step is None:
+        wanted: list[Resumed | Stepped | None] = [resumed(story) for story in evidence.reference]
+        there, where = evidence.plan.workload.world, "at its fresh start"
+    elif parent is not None:
+        wanted = [steps(story)[decision.step] for story in evidence.runs[parent].stories]
+        there, where = evidence.plan.workload_of(parent).world, f"resumed at step {decision.step}"
+    else:
+        yield f"resumed at step {decision.step}, which no earlier run has trained"
+        return
+    records = [wanted[other] for other in same_shard(rank, here, there)]
+    whole = _whole(record.state for record in records if record is not None)
+    differences = _part_differs(decision.state, whole)
+    same = wanted[rank] if here == there else None
+    if same is not None:
+        differences = state_differences(decision.state, same.state)
+    if isinstance(records[0], Stepped):
+        differences += values_differ(decision, records[0].tokens_seen)
+    if differences:
+        yield f"{where}: {'; '.join(differences)}"
+
+
+def _whole(states: Iterable[StateDigest]) -> StateDigest:
+    """What several stages hold together."""
+    params: dict[str, str] = {}
+    moments: dict[str, str] = {}
+    for state in states:
+        params.update(state.params)
+        moments.update(state.moments)
+    return StateDigest(params=params, moments=moments, rng={})
+
+
+def _part_differs(found: StateDigest, whole: StateDigest) -> list[str]:
+    """What a stage holds otherwise than the whole had it."""
+    moments = {
+        name: digest
+        for name, digest in whole.moments.items()
+        if name.rpartition(".")[0] in found.params
+    }
+    params = {name: digest for name, digest in whole.params.items() if name in found.params}
+    return [
+        *name_differences("parameter", found.params, params),
+        *name_differences("moment", found.moments, moments),
+    ]
+
+
+def _left_out(evidence: Evidence, run: int) -> Iterator[str]:
+    """Parameters that no stage of this run holds."""
+    starts = [resumed(story) for story in evidence.runs[run].stories]
+    held = {name for one in starts if one is not None for name in one.state.params}
+    known = {
+        name
+        for story in evidence.reference
+        for one in [resumed(story)]
+        if one is not None
+        for name in one.state.params
+    }
+    if all(starts) and known - held:
+        yield f"no stage holds parameter {min(known - held)}"
+
+
+def _on_the_way(evidence: Evidence, run: int, rank: int, story: Story) -> Iterator[str]:
+    """Steps at which the schedule or the loss is another than in the uninterrupted run."""
+    plan = evidence.plan
+    here, there = plan.workload_of(run).world, plan.workload.world
+    expected = steps(evidence.reference[counterpart(rank, here, there)])
+    last = [steps(evidence.reference[other]) for other in same_shard(rank, here, there)][-1]
+    trains_alike = plan.workload_of(run).freeze == plan.workload.freeze
+    for step, record in sorted(steps(story).items()):
+        if step not in expected:
+            yield f"step {step}: the uninterrupted run has no such step"
+            return
+        if record.lr != expected[step].lr:
+            yield (
+                f"step {step}: learning rate is {rates(record.lr)}, not {rates(expected[step].lr)}"
+            )
+        if trains_alike and record.loss is not None and _is_far(record.loss, last[step].loss):
+            yield (
+                f"step {step}: loss is {number(record.loss)}, more than a tenth away from "
+                f"{number(last[step].loss)}"
+            )
+
+
+def _is_far(found: str, wanted: str | None) -> bool:
+    if wanted is None:
+        return False
+    near = float.fromhex(wanted)
+    return not abs(float.fromhex(found) - near) <= _LOSS_TOLERANCE * abs(near)

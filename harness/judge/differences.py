@@ -1,0 +1,50 @@
+"""What differs between two states of a rank, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.evidence.record import Resumed, StateDigest, keep_word
+
+
+def state_differences(found: StateDigest, wanted: StateDigest) -> list[str]:
+    """Names that only one side has, and names whose digests differ."""
+    parts = (
+        ("parameter", found.params, wanted.params),
+        ("moment", found.moments, wanted.moments),
+        ("random stream", found.rng, wanted.rng),
+    )
+    return [told for word, here, there in parts for told in name_differences(word, here, there)]
+
+
+def name_differences(word: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """The same for one kind of names."""
+    missing = sorted(wanted.keys() - found.keys())
+    extra = sorted(found.keys() - wanted.keys())
+    other = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
+    groups = (("is missing", missing), ("is not in the reference", extra), ("differs", other))
+    return [f"{word} {names[0]} {verb}{_and_more(names)}" for verb, names in groups if names]
+
+
+def values_differ(decision: Resumed, tokens_seen: int) -> list[str]:
+    """Plain values that a load hands back to the loop."""
+    differences: list[str] = []
+    if decision.tokens_seen != tokens_seen:
+        differences.append(f"tokens_seen is {decision.tokens_seen}, not {tokens_seen}")
+    if decision.kept != keep_word(decision.step or 0):
+        differences.append(f"an extra value came back as {decision.kept!r}")
+    return differences
+
+
+def number(text: str | None) -> str:
+    """A number that was written as hexadecimal."""
+    return "none" if text is None else f"{float.fromhex(text):.9g} ({text})"
+
+
+def rates(found: tuple[str, ...]) -> str:
+    """Learning rates."""
+    return ", ".join(number(rate) for rate in found) or "none"
+
+
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -1,0 +1,46 @@
+"""Which run another one continues, and which ranks of another arrangement stand for a rank."""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence
+from harness.judge.stories import resumed_steps, steps
+from harness.scenario.schema import World
+
+
+def parent_of(evidence: Evidence, run: int) -> int | None:
+    """The newest earlier run that trained the step from which this one resumed."""
+    found = set(resumed_steps(evidence.runs[run])) - {None}
+    if not found:
+        return None
+    for earlier in reversed(range(run)):
+        stories = evidence.runs[earlier].stories
+        if stories and all(found <= steps(story).keys() for story in stories):
+            return earlier
+    return None
+
+
+def follows_reference(evidence: Evidence, run: int) -> bool:
+    """Whether the uninterrupted run is what this one has to equal bit for bit.
+
+    It is not where this run, or one that it continues, has another arrangement of ranks or other
+    freeze settings.
+    """
+    if evidence.plan.workload_of(run) != evidence.plan.workload:
+        return False
+    parent = parent_of(evidence, run)
+    return parent is None or follows_reference(evidence, parent)
+
+
+def counterpart(rank: int, here: World, there: World) -> int:
+    """The rank at the same place of its stage; the last stage stands for those that are not there.
+
+    Both arrangements have the same data-parallel degree.
+    """
+    stage = min(rank // here.dp_shard, there.pp - 1)
+    return stage * there.dp_shard + rank % here.dp_shard
+
+
+def same_shard(rank: int, here: World, there: World) -> tuple[int, ...]:
+    """The ranks of all stages that hold the same shard of what their stage holds."""
+    shard = rank % here.dp_shard
+    return tuple(stage * there.dp_shard + shard for stage in range(there.pp))

@@ -1,0 +1,73 @@
+"""What a hand from outside has left in a checkpoint directory: damage, and names of its own.
+
+A checkpoint is damaged when a file that it had holds other bytes or is gone. It is known by the
+directory itself and not by its name, so a new save of the same step is not damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.evidence.evidence import AtRest, Entry
+from harness.judge.tree import Directory, FileSystem, Symlink
+from harness.layout.protocol import Layout
+
+Top = tuple[int, int]
+"""Which node has a name in the directory itself, and its version."""
+
+_LIKE_A_DEAD_RUN = "leftover"
+"""The action whose names a checkpointer has to remove; all other names are somebody's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What hands have left by the beginning of a run, those of earlier runs included."""
+
+    damaged: Mapping[int, str] = field(default_factory=dict)
+    """By directory, the first path below it that was changed or removed."""
+    foreign: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    """By node, the name that it got and its version."""
+
+
+def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Marks:
+    """Replay what a hand did, and note what it left."""
+    before, tops = files.snapshot(), top_names(files)
+    foreign = dict(known.foreign)
+    for done in at_rest.done:
+        earlier = {number for number, _ in top_names(files).values()}
+        for operation in done.operations:
+            files.apply(operation, at_rest.written)
+        if done.action == _LIKE_A_DEAD_RUN:
+            continue
+        for name, (number, version) in top_names(files).items():
+            made = number not in earlier and not _is_new_latest(files, name, layout)
+            if made or number in foreign:
+                foreign[number] = (name, version)
+    files.end_run()
+    damaged = {**known.damaged, **_damage(before, tops, files)}
+    return Marks(damaged=damaged, foreign=foreign)
+
+
+def top_names(files: FileSystem) -> dict[str, Top]:
+    """The names in the directory itself."""
+    return {name: (node.number, node.version) for name, node in files.root.entries.items()}
+
+
+def _is_new_latest(files: FileSystem, name: str, layout: Layout) -> bool:
+    """A repointed link stays the checkpointer's, which will replace it."""
+    return layout.owned(name) and isinstance(files.root.entries[name], Symlink)
+
+
+def _damage(
+    before: Mapping[str, Entry], tops: Mapping[str, Top], files: FileSystem
+) -> dict[int, str]:
+    after = files.snapshot()
+    found: dict[int, str] = {}
+    for path, entry in sorted(before.items()):
+        top = path.partition("/")[0]
+        node = files.root.entries.get(top)
+        same = isinstance(node, Directory) and node.number == tops[top][0]
+        if same and entry.kind == "file" and after.get(path) != entry:
+            found.setdefault(tops[top][0], path)
+    return found

@@ -1,0 +1,108 @@
+"""`integrity`: damage that was done at rest never reaches the model.
+
+The promise: a flipped bit, a truncated or missing file, a shard from another save are noticed
+before they reach the model; resume falls back to a checkpoint that is undamaged, or raises on every
+rank an error that names what is damaged.
+
+Evidence: the files of each checkpoint before and after a hand from outside was at work between two
+runs. A checkpoint is damaged when one of its files holds other bytes or is gone; it stays so until
+another directory takes its name. No rank may resume from a damaged one. Where ranks raise, all of
+them do, and each error names a damaged checkpoint or one of its files.
+
+How an implementation notices is its own affair; one that notices nothing breaks the promise, even
+if the damage happens to be harmless. Which undamaged checkpoint a resume has to take, and that it
+has to take one where there is one, belongs to `nothing_lost`.
+
+Does not apply where nothing was damaged. Unknown when the replayed tree differs from the disk, and
+when no rank of a run with damage got as far as a decision or an exception.
+"""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
+from harness.judge.stories import raised_while_loading, ranks, resumed
+from harness.judge.verdict import Finding, Promise, Verdict
+
+PROMISE = Promise(
+    name="integrity",
+    sentence="A flipped bit, a truncated or missing file, a shard from another save are detected "
+    "before they reach the model; resume falls back to an undamaged checkpoint, or raises on every "
+    "rank an error that names what is damaged.",
+    outcome=Outcome.SILENT_DIVERGENCE,
+)
+
+
+def judge(evidence: Evidence, history: History) -> Verdict:
+    """Look at what each start made of the damage that it found."""
+    if history.gaps:
+        return PROMISE.unknown(*history.gaps)
+    loaded: list[Finding] = []
+    unsaid: list[Finding] = []
+    starts = 0
+    for number in range(len(evidence.runs)):
+        damaged = _damaged(history, number)
+        if not damaged:
+            continue
+        decided = _loaded_damage(evidence, number, damaged)
+        told = _says_otherwise(evidence, number, damaged)
+        if decided is None and told is None:
+            return PROMISE.unknown(f"run {number}: no rank got as far as a decision")
+        starts += 1
+        loaded += decided or []
+        unsaid += told or []
+    if loaded:
+        return PROMISE.violated([*loaded, *unsaid])
+    if unsaid:
+        return PROMISE.violated(unsaid, Outcome.HARD_FAIL)
+    if not starts:
+        return PROMISE.does_not_apply("nothing was damaged between runs")
+    return PROMISE.holds(f"{starts} starts with damaged checkpoints looked at")
+
+
+def _damaged(history: History, number: int) -> dict[str, str]:
+    """The damaged directories before a run by name, each with a path that was hit."""
+    marks = history.marks[number].damaged
+    tops = history.begins[number]
+    return {name: marks[node] for name, (node, _) in tops.items() if node in marks}
+
+
+def _loaded_damage(
+    evidence: Evidence, number: int, damaged: dict[str, str]
+) -> list[Finding] | None:
+    """Ranks that resumed from something damaged; None where no rank resumed at all."""
+    sources: dict[str | None, list[int]] = {}
+    for rank, story in enumerate(evidence.runs[number].stories):
+        decision = resumed(story)
+        if decision is not None:
+            sources.setdefault(decision.source, []).append(rank)
+    if not sources:
+        return None
+    return [
+        Finding(
+            detail=f"run {number}: {ranks(who)} resumed from {name}, of which {damaged[name]} had "
+            "been changed or removed"
+        )
+        for name, who in sources.items()
+        if name in damaged
+    ]
+
+
+def _says_otherwise(
+    evidence: Evidence, number: int, damaged: dict[str, str]
+) -> list[Finding] | None:
+    """Errors that name nothing of the damage, and ranks without one; None where no rank raised."""
+    raised = [raised_while_loading(story) for story in evidence.runs[number].stories]
+    if not any(raised) or evidence.runs[number].landed:
+        return [] if evidence.runs[number].landed else None
+    findings: list[Finding] = []
+    silent = [rank for rank, one in enumerate(raised) if one is None]
+    if silent:
+        findings.append(Finding(detail=f"run {number}: {ranks(silent)} did not raise, others did"))
+    words = {*damaged, *damaged.values()}
+    for rank, error in enumerate(raised):
+        if error is not None and not any(word in error.message for word in words):
+            detail = f"run {number}, rank {rank} raised {error.type}, which names no damage: "
+            findings.append(Finding(detail=detail + error.message[:200]))
+    return findings

@@ -1,0 +1,45 @@
+"""`no_code_on_load`: what a checkpoint contains is read, and never run.
+
+The promise: loading executes nothing that a checkpoint contains; neither `train_state.pt` nor DCP's
+`.metadata` is unpickled without a list of what it may ask for.
+
+Evidence: the names that hostile pickles create when they are unpickled by an ordinary unpickler.
+Such a pickle, planted between two runs, means the same as the one before, so that nothing else
+shows that it ran. A checkpointer that notices the change first never opens it, which is as good.
+
+Does not apply where no hostile pickle was planted. Unknown when no rank started after it was.
+"""
+
+from __future__ import annotations
+
+from harness.evidence.evidence import Evidence
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
+from harness.judge.verdict import Finding, Promise, Verdict
+
+PROMISE = Promise(
+    name="no_code_on_load",
+    sentence="Loading executes nothing that a checkpoint contains.",
+    outcome=Outcome.HARD_FAIL,
+)
+
+
+def judge(evidence: Evidence, _history: History) -> Verdict:
+    """Look for the marks of code that ran."""
+    planted = {
+        done.deed: (number, done.paths)
+        for number, at_rest in evidence.at_rest.items()
+        for done in at_rest.done
+        if done.action == "hostile" and done.problem is None
+    }
+    if not planted:
+        return PROMISE.does_not_apply("no hostile file was planted")
+    findings = [
+        Finding(detail=f"{', '.join(paths)}, planted before run {number}, ran its code")
+        for deed, (number, paths) in planted.items()
+        if deed in evidence.executed
+    ]
+    last = max(number for number, _ in planted.values())
+    if not findings and (last >= len(evidence.runs) or not any(evidence.runs[last].stories)):
+        return PROMISE.unknown(f"no rank of run {last} told anything")
+    return PROMISE.verdict(findings, f"{len(planted)} hostile files were planted")

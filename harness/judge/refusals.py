@@ -1,0 +1,65 @@
+"""Starts that have to be refused: by every rank, in the same words, and before anything changes.
+
+A scenario says so with `refused`, an expression that the error has to fit. What must not change is
+the state of each rank, as it says itself, every checkpoint on the disk, and `latest`. Leftovers of
+dead runs may be removed by any start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.record import Refused
+from harness.judge.history import History, State
+from harness.judge.stories import raised_while_loading, ranks, records, resumed, tell_step
+
+
+def not_refused(evidence: Evidence, history: History) -> Iterator[str]:
+    """Ranks that went on all the same, and what changed before the error came."""
+    for number, run in _refused_runs(evidence):
+        for rank, story in enumerate(run.stories):
+            decision = resumed(story)
+            if decision is not None:
+                yield f"run {number}, rank {rank} resumed from {tell_step(decision.step)}"
+            for record in records(story, Refused):
+                if record.changed:
+                    more = len(record.changed) - 1
+                    told = record.changed[0] + (f" (and {more} more)" if more else "")
+                    yield f"run {number}, rank {rank} raised, but had changed {told}"
+        if _shown(history.starts(number)) != _shown(history.ends[number]):
+            yield f"run {number} was refused, but had changed checkpoints or `latest`"
+
+
+def told_otherwise(evidence: Evidence) -> Iterator[str]:
+    """Ranks that ended without an error, with different ones, or with one of another kind."""
+    for number, run in _refused_runs(evidence):
+        if any(resumed(story) is not None for story in run.stories):
+            continue
+        errors: dict[str, list[int]] = {}
+        for rank, story in enumerate(run.stories):
+            raised = raised_while_loading(story)
+            words = "no error" if raised is None else f"{raised.type}: {raised.message}"
+            errors.setdefault(words, []).append(rank)
+        told = "; ".join(f"{ranks(who)}: {_first_line(words)}" for words, who in errors.items())
+        if len(errors) > 1:
+            yield f"run {number}: the ranks raised different errors: {told}"
+        expected = evidence.plan.runs[number].refused or ""
+        if any(words == "no error" or not re.search(expected, words) for words in errors):
+            yield f"run {number}: an error that fits {expected!r} was expected; {told}"
+
+
+def _refused_runs(evidence: Evidence) -> Iterator[tuple[int, RunEvidence]]:
+    for number, run in enumerate(evidence.runs):
+        if evidence.plan.runs[number].refused is not None and not run.processes.hung:
+            yield number, run
+
+
+def _shown(state: State) -> tuple[object, ...]:
+    found = {name: (one.identity, one.version) for name, one in state.found.items()}
+    return found, state.latest
+
+
+def _first_line(words: str) -> str:
+    return words.partition("\n")[0][:160]

@@ -1,0 +1,168 @@
+"""A run of another layout is held to the run that it continues, shard by shard and by name."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.record import Record, Resumed, StateDigest, Stepped, keep_word
+from harness.judge.changed_run import changed_run
+from harness.judge.lineage import counterpart, follows_reference, parent_of, same_shard
+from harness.judge.properties import JUDGES
+from harness.plan.model import Plan, RunPlan
+from harness.scenario.schema import FreezePlan, World
+from tests.harness.judge.cases import honest
+
+TWO = World(pp=2)
+NAMES = ("a", "b")
+Stories = list[list[Record]]
+
+
+def state(names: tuple[str, ...], step: int) -> StateDigest:
+    """What a stage with these parameters holds after a step."""
+    params = {name: f"{name} at {step}" for name in names}
+    moments = {f"{name}.exp_avg": f"{name} moment at {step}" for name in names if step}
+    return StateDigest(params=params, moments=moments, rng={"torch": f"{names} at {step}"})
+
+
+def stepped(names: tuple[str, ...], step: int) -> Stepped:
+    """A finished step; the stage with `b` is the last."""
+    return Stepped(
+        step=step,
+        epoch=0,
+        loss=(5.0 - step / 10).hex() if "b" in names else None,
+        lr=((0.1 / step).hex(),),
+        samples=(2 * step, 2 * step + 1),
+        frozen=(),
+        trained=1,
+        state=state(names, step),
+        tokens_seen=8 * step,
+    )
+
+
+def started(names: tuple[str, ...], step: int | None) -> Resumed:
+    """A start."""
+    return Resumed(
+        source=None if step is None else f"step_{step}",
+        step=step,
+        tokens_seen=8 * (step or 0),
+        epoch=0,
+        state=state(names, step or 0),
+        frozen=(),
+        kept=None if step is None else keep_word(step),
+    )
+
+
+def stories(world: World, start: int | None, until: int) -> Stories:
+    """What the ranks of a run tell."""
+    parts = [("a",), ("b",)] if world.pp == 2 else [NAMES]
+    steps = range((start or 0) + 1, until + 1)
+    return [[started(names, start), *(stepped(names, step) for step in steps)] for names in parts]
+
+
+def evidence(*runs: tuple[World, Stories], freeze: FreezePlan | None = None) -> Evidence:
+    """Runs of a job that begins with two stages; `freeze` is that of the last run."""
+    plain = honest().evidence()
+    workload = plain.plan.workload.model_copy(update={"world": TWO})
+    plans = [RunPlan(until_step=8, deadline_s=60.0, world=world) for world, _ in runs]
+    plans[-1] = plans[-1].model_copy(update={"freeze": freeze})
+    plan: Plan = plain.plan.model_copy(update={"workload": workload, "runs": tuple(plans)})
+    found = [
+        dataclasses.replace(plain.runs[0], stories=tuple(tuple(one) for one in told))
+        for _, told in runs
+    ]
+    reference = tuple(tuple(one) for one in stories(TWO, None, 8))
+    return Evidence(directory="", plan=plan, reference=reference, runs=tuple(found))
+
+
+def joined() -> tuple[tuple[World, Stories], ...]:
+    """Two stages until step 4, then one until step 6."""
+    return (TWO, stories(TWO, None, 4)), (World(), stories(World(), 4, 6))
+
+
+def test_two_stages_that_become_one_and_two_again_are_compared_by_name() -> None:
+    found = evidence(*joined(), (TWO, stories(TWO, 6, 8)))
+    assert [follows_reference(found, run) for run in range(3)] == [True, False, False]
+    assert [parent_of(found, run) for run in range(3)] == [None, 0, 1]
+    assert changed_run(found, 1) == ([], 3)
+    # Its random draws are those of nobody, as its parent had another arrangement.
+    assert changed_run(found, 2) == ([], 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"params": {"a": "a at 4", "b": "other"}}, "parameter b differs"),
+        ({"moments": {"a.exp_avg": "a moment at 4"}}, "moment b.exp_avg is missing"),
+    ],
+)
+def test_what_a_stage_had_and_the_joined_job_has_not_is_named(
+    change: dict[str, dict[str, str]], expected: str
+) -> None:
+    first, (world, told) = joined()
+    start = told[0][0]
+    assert isinstance(start, Resumed)
+    told[0][0] = dataclasses.replace(start, state=dataclasses.replace(start.state, **change))
+    assert changed_run(evidence(first, (world, told)), 1)[0] == [
+        f"rank 0, resumed at step 4: {expected}"
+    ]
+
+
+def test_a_parameter_that_no_stage_holds_any_more_is_missed() -> None:
+    first, (world, told) = joined()
+    start = told[0][0]
+    assert isinstance(start, Resumed)
+    told[0][0] = dataclasses.replace(start, state=state(("a",), 4))
+    assert changed_run(evidence(first, (world, told)), 1)[0] == ["no stage holds parameter b"]
+
+
+def test_tokens_extra_values_schedule_and_loss_are_held_to_the_uninterrupted_run() -> None:
+    first, (world, told) = joined()
+    start, five = told[0][:2]
+    assert isinstance(start, Resumed)
+    assert isinstance(five, Stepped)
+    told[0][0] = dataclasses.replace(start, tokens_seen=0, kept=None)
+    told[0][1] = dataclasses.replace(five, lr=((0.5).hex(),))
+    found = changed_run(evidence(first, (world, told)), 1)[0]
+    assert found[0].endswith("tokens_seen is 0, not 32; an extra value came back as None")
+    assert found[1].startswith("rank 0, step 5: learning rate is 0.5 ")
+    told[0][:2] = [start, dataclasses.replace(five, loss=(5.5).hex())]
+    found = changed_run(evidence(first, (world, told)), 1)[0]
+    assert found[0].startswith("rank 0, step 5: loss is 5.5 ")
+    told[0][1] = dataclasses.replace(five, loss=(4.6).hex())
+    assert changed_run(evidence(first, (world, told)), 1)[0] == []
+
+
+def test_with_other_freeze_settings_random_draws_are_compared_at_the_start_alone() -> None:
+    second = stories(TWO, 4, 6)
+    frozen = FreezePlan.model_validate({"base": ({"module": "transformer", "frozen": False},)})
+    found = evidence(joined()[0], (TWO, second), freeze=frozen)
+    assert changed_run(found, 1) == ([], 6)
+    start = second[1][0]
+    assert isinstance(start, Resumed)
+    second[1][0] = dataclasses.replace(start, state=dataclasses.replace(start.state, rng={}))
+    found = evidence(joined()[0], (TWO, second), freeze=frozen)
+    assert changed_run(found, 1)[0] == [
+        "rank 1, resumed at step 4: random stream torch is missing",
+    ]
+
+
+def test_samples_go_on_with_the_rank_at_the_same_place() -> None:
+    found = evidence(*joined())
+    history = honest().history()
+    assert JUDGES["samples_exactly_once"](found, history).state == "holds"
+    first, (world, told) = joined()
+    five = told[0][1]
+    assert isinstance(five, Stepped)
+    told[0][1] = dataclasses.replace(five, samples=(8, 9))
+    verdict = JUDGES["samples_exactly_once"](evidence(first, (world, told)), history)
+    assert verdict.details[0] == "rank 0, step 5: saw samples [8, 9], not [10, 11]"
+
+
+def test_places_of_ranks_under_another_number_of_stages() -> None:
+    wide = World(pp=2, dp_shard=2)
+    narrow = World(dp_shard=2)
+    assert [counterpart(rank, wide, narrow) for rank in range(4)] == [0, 1, 0, 1]
+    assert [same_shard(rank, narrow, wide) for rank in range(2)] == [(0, 2), (1, 3)]
