@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Planted:
     """One defect. `source` is its number in the collection of real bugs, where it has one.
 
-    `violates` is empty where no property but a guard catches it: the run did not end in order.
+    `violates` names a property, or one of `REFUSALS`; it is empty where another guard catches it:
+    the run did not end in order.
     """
 
     manager: str
@@ -33,6 +34,9 @@ def _bug(manager: str, source: str, scenario: str, violates: str, outcome: str) 
     )
 
 
+REFUSALS = frozenset({"refused", "refused_alike"})
+"""The guards that judge a start which has to be refused."""
+
 HONEST = (
     "tests.harness.simple_manager:SimpleManager",
     "tests.planted.honest:RenamesThenSyncs",
@@ -41,6 +45,29 @@ HONEST = (
     "tests.planted.honest:LinksWithADot",
 )
 """Managers that must not be accused: the first of every scenario below, all of one."""
+
+PLAIN_AT_REST = (
+    "at_rest/newest-checkpoint-deleted.yaml",
+    "at_rest/leftovers-of-a-dead-run.yaml::disabled",
+    "at_rest/latest-is-not-what-it-was.yaml::absent",
+    "at_rest/latest-is-not-what-it-was.yaml::dangling",
+    "at_rest/rollback-and-train-on.yaml::disabled",
+    "at_rest/foreign-names.yaml",
+    "at_rest/directory-elsewhere.yaml::copy",
+    "layouts/other-freeze-settings.yaml",
+)
+"""What a manager without checksums, and for one layout, must come through."""
+
+DAMAGED = (
+    "at_rest/flipped-bit-in-a-shard.yaml::disabled",
+    "at_rest/truncated-shard-of-a-stage.yaml",
+    "at_rest/shards-of-two-saves-swapped.yaml",
+    "at_rest/every-checkpoint-damaged.yaml",
+    "at_rest/damaged-checkpoint-by-name.yaml",
+    "at_rest/half-deleted-checkpoint.yaml::disabled",
+    "at_rest/hostile-pickle.yaml::step_4_.metadata",
+)
+"""What a manager that notices damage by other means than ours must come through."""
 
 PLANTED = (
     _bug("publishing:LatestBeforeData", "A01",
@@ -114,4 +141,28 @@ PLANTED = (
          "storage/short-metadata.yaml", "whole_or_absent", "HARD_FAIL"),
     _bug("lonely_shutdown:EachRankStopsAlone", "L19",
          "signals/sigterm-to-one-rank.yaml", "bounded", "HANG"),
+    _bug("resting:VerifiesNothing", "",
+         "at_rest/shards-of-two-saves-swapped.yaml", "integrity", "SILENT_DIVERGENCE"),
+    _bug("resting:UnpicklesMetadata", "",
+         "at_rest/hostile-pickle.yaml::step_4_.metadata", "no_code_on_load", "HARD_FAIL"),
+    _bug("resting:UnpicklesTrainState", "",
+         "at_rest/hostile-pickle.yaml::step_4_train_state.pt", "no_code_on_load", "HARD_FAIL"),
+    _bug("resting:ChecksFreezeTooLate", "",
+         "layouts/other-freeze-settings.yaml", "refused", "SILENT_DIVERGENCE"),
+    _bug("resting:IgnoresFreeze", "",
+         "layouts/other-freeze-settings.yaml", "refused", "SILENT_DIVERGENCE"),
+    _bug("resting:RefusesInOtherWords", "",
+         "layouts/other-freeze-settings.yaml", "refused_alike", "HARD_FAIL"),
+    _bug("resting:TidiesUp", "",
+         "at_rest/foreign-names.yaml", "retention", "LOST_WORK"),
+    _bug("resting:DropsTheLastStage", "",
+         "layouts/two-stages-become-one.yaml::disabled", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("resting:TakesAnyDegree", "",
+         "layouts/data-parallel-degree-changes.yaml", "refused", "SILENT_DIVERGENCE"),
+    _bug("follows_latest:FollowsLatestOnly", "",
+         "at_rest/latest-is-not-what-it-was.yaml::absent", "nothing_lost", "LOST_WORK"),
+    _bug("highest_step:TakesTheHighestStep", "",
+         "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "LOST_WORK"),
+    _bug("any_name:TakesAnyName", "",
+         "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),
 )  # fmt: skip

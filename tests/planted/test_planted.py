@@ -9,7 +9,14 @@ import pytest
 from harness.judge.properties import PROMISES
 from harness.run.services import Services
 from tests.harness.proving import plan_of, prove
-from tests.planted.catalogue import HONEST, PLANTED, Planted
+from tests.planted.catalogue import (
+    DAMAGED,
+    HONEST,
+    PLAIN_AT_REST,
+    PLANTED,
+    REFUSALS,
+    Planted,
+)
 
 _DEADLINE_S = 10.0
 """A hang is one here much sooner than in a scenario; the others end long before."""
@@ -25,6 +32,9 @@ def test_the_scenario_turns_red_for_the_property_that_names_the_bug(
     judgement = prove(plan, tmp_path, services)
 
     violated = {one.property: one.details for one in judgement.verdicts if one.state == "violated"}
+    violated |= {
+        one.name: one.details for one in judgement.guards if one.name in REFUSALS and not one.passed
+    }
     caught = {bug.violates} <= violated.keys() if bug.violates else not violated
     assert (caught, judgement.outcome) == (True, bug.outcome), violated
 
@@ -32,13 +42,19 @@ def test_the_scenario_turns_red_for_the_property_that_names_the_bug(
 # Stock DCP hides ENOSPC behind an error of its archive writer and names no rank, so a manager that
 # stands on it cannot keep `bounded` when the storage fails.
 _WITHOUT_STORAGE_FAULTS = sorted(
-    {bug.scenario for bug in PLANTED if not bug.scenario.startswith("storage/")}
+    {
+        bug.scenario
+        for bug in PLANTED
+        if not bug.scenario.startswith(("storage/", "at_rest/", "layouts/"))
+    }
 )
 
 
 @pytest.mark.parametrize(
     ("manager", "scenario"),
     [(HONEST[0], scenario) for scenario in _WITHOUT_STORAGE_FAULTS]
+    + [(HONEST[0], scenario) for scenario in PLAIN_AT_REST]
+    + [("tests.planted.checksums:Checksums", scenario) for scenario in DAMAGED]
     + [(manager, "sync/killed-in-prune-half-way.yaml") for manager in HONEST[1:]],
 )
 def test_an_honest_manager_of_another_make_is_not_accused(
@@ -52,4 +68,4 @@ def test_an_honest_manager_of_another_make_is_not_accused(
 
 
 def test_every_property_is_the_one_that_catches_some_bug() -> None:
-    assert {bug.violates for bug in PLANTED} - {""} == set(PROMISES)
+    assert {bug.violates for bug in PLANTED} - {""} - REFUSALS == set(PROMISES)
