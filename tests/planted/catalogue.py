@@ -155,6 +155,8 @@ PLANTED = (
          "layouts/other-freeze-settings.yaml", "refused_alike", "HARD_FAIL"),
     _bug("resting:TidiesUp", "",
          "at_rest/foreign-names.yaml", "retention", "LOST_WORK"),
+    _bug("resting:RemembersItsPlace", "",
+         "at_rest/directory-elsewhere.yaml::copy", "clean", "LEAK"),
     _bug("resting:DropsTheLastStage", "",
          "layouts/two-stages-become-one.yaml::disabled", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("resting:TakesAnyDegree", "",

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.scenario.at_rest import action_of
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, read_file
+from harness.scenario.words import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted((ROOT / "scenarios").rglob("*.y*ml"))
@@ -32,6 +34,18 @@ def names(path: Path) -> list[str]:
 def test_a_scenario_file_reads_without_any_gpu(path: Path) -> None:
     for name in names(path):
         assert re.match(r"[\w -]+: ", name), "a name begins with its area"
+
+
+def test_every_action_between_runs_has_a_scenario() -> None:
+    found = {
+        action_of(action)
+        for path in SCENARIOS
+        for one in read_file(path, gpus=0).values()
+        if isinstance(one, ScenarioFile)
+        for run in one.scenario.runs
+        for action in run.before
+    }
+    assert found == set(ACTIONS)
 
 
 def test_no_two_scenarios_have_the_same_name() -> None:
