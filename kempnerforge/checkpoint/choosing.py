@@ -40,6 +40,7 @@ from kempnerforge.checkpoint.errors import (
 )
 from kempnerforge.checkpoint.lock import WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.replacing import read_settled_catalog
 from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
@@ -339,7 +340,7 @@ class _Root:
         with self._access.briefly() as mine:
             if mine:
                 prune.recover(self.search.root, self._storage)
-        return candidates(read_catalog(self.search.root, self._storage), self._storage)
+        return candidates(read_settled_catalog(self.search.root, self._storage), self._storage)
 
     def _examine(self, entry: Entry) -> Choice:
         verify_entry(entry, self._storage, verify=self.search.verify, trust=self.search.trust)

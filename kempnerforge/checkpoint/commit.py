@@ -12,17 +12,15 @@ rename a save is a directory without a checkpoint's name; from the rename on it 
 is replaced by a rename, so it names the old or the new checkpoint and both are whole.
 
 Saving a step that exists: the two directories swap names in one operation (``RENAME_EXCHANGE``),
-so ``step_N`` is the old or the new version at every instant. Where the file system cannot, the old
-one is renamed to ``.replaced-step_N-<id>`` first; a crash before the second rename leaves that name
-without a ``step_N``, and the next start renames it back (:func:`prune.recover`). For that instant
-``latest`` dangles if it named this step.
+so ``step_N`` is the old or the new version at every instant. Where the file system cannot, the
+versions are renamed one after the other and ``latest`` follows them (:mod:`replacing`): it leads to
+a whole version at every instant, which for a moment has a hidden name.
 
 Out of scope: file systems that reorder fsynced operations. Another job on the same directory is
 kept out by :mod:`lock`.
 """
 
 import json
-import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -35,11 +33,10 @@ from kempnerforge.checkpoint import layout, manifest
 from kempnerforge.checkpoint.errors import CheckpointSaveError
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.replacing import Replacement, point_latest, replace
 from kempnerforge.checkpoint.storage import Storage, at_once
 
 __all__ = ["Commit", "new_save_id"]
-
-logger = logging.getLogger(__name__)
 
 # Network file systems may show another client's new file late; the sum is what NFS caches
 # attributes for at least by default (3 s).
@@ -64,7 +61,8 @@ class Commit:
     @property
     def staging(self) -> Path:
         """Where the ranks write."""
-        return self.root / self._hidden(LeftoverKind.staging)
+        leftover = Leftover(kind=LeftoverKind.staging, step=self.step, save_id=self.save_id)
+        return self.root / layout.format_leftover(leftover)
 
     @property
     def target(self) -> Path:
@@ -113,18 +111,29 @@ class Commit:
         Returns:
             An older version of the step, set aside under a hidden name, or None.
         """
-        replaced = self._take_name()
+        replaced = None
+        if self.target.name not in self.storage.names(self.root):
+            self.storage.rename(self.staging, self.target)
+        elif self.storage.exchange(self.staging, self.target):
+            replaced = self.staging
+        else:
+            return self._replace()
         self.storage.sync_directory(self.root)
-        self._point_latest()
-        self.storage.sync_directory(self.root)
+        point_latest(self.root, self.target.name, self.storage, save_id=self.save_id)
         return replaced
+
+    def _replace(self) -> Path:
+        """As :meth:`publish`, by one rename after the other."""
+        replacement = Replacement(step=self.step, save_id=self.save_id)
+        latest = self.storage.resolve(self.root / layout.LATEST)
+        named = latest is not None and latest == self.storage.resolve(self.target)
+        moves = replacement.moves() if named else replacement.moves_beside_latest()
+        replace(self.root, moves, self.storage, save_id=self.save_id)
+        return self.root / replacement.old
 
     def _folders(self) -> tuple[Path, ...]:
         stages = tuple(self.staging / layout.format_stage(stage) for stage in self.stages or ())
         return (self.staging, *stages, self.staging / layout.RANKS_DIR)
-
-    def _hidden(self, kind: LeftoverKind) -> str:
-        return layout.format_leftover(Leftover(kind=kind, step=self.step, save_id=self.save_id))
 
     def _require_visible(self, name: str, record: FileRecord) -> None:
         found: int | str = "missing"
@@ -141,33 +150,6 @@ class Commit:
             f"{self.staging / name}: a rank wrote {record.size} bytes, rank 0 finds: {found}; the "
             "checkpoint directory must be on storage that all ranks share"
         )
-
-    def _take_name(self) -> Path | None:
-        if self.target.name not in self.storage.names(self.root):
-            self.storage.rename(self.staging, self.target)
-            return None
-        if self.storage.exchange(self.staging, self.target):
-            return self.staging
-        replaced = self.root / self._hidden(LeftoverKind.replaced)
-        self.storage.rename(self.target, replaced)
-        try:
-            self.storage.rename(self.staging, self.target)
-        except OSError:
-            self.storage.rename(replaced, self.target)
-            raise
-        return replaced
-
-    def _point_latest(self) -> None:
-        link, latest = (
-            self.root / layout.format_latest_link(self.save_id),
-            self.root / layout.LATEST,
-        )
-        if self.storage.is_directory(latest):
-            aside = self.root / f"{layout.LATEST}.aside-{self.save_id}"
-            logger.warning("%s is a directory; renamed to %s", latest, aside.name)
-            self.storage.rename(latest, aside)
-        self.storage.make_link(link, self.target.name)
-        self.storage.rename(link, latest)
 
 
 def _with_files(sealed: Manifest, files: Mapping[str, FileRecord]) -> Manifest:

@@ -7,7 +7,8 @@
     {dir}/step_12/ranks/rank_00003.pt   what only rank 3 knows: its generators, its dataloader
     {dir}/latest                        relative symlink to the newest checkpoint
     {dir}/.staging-step_12-<save id>    a save under way, or abandoned by a dead run
-    {dir}/.replaced-step_12-<save id>   an older version of step 12 while it is being replaced
+    {dir}/.replaced-step_12-<save id>   an older version of step 12 while it is being replaced;
+                                        ``latest`` may name it or the new one for a moment
     {dir}/.trash-step_12-<save id>      a checkpoint on its way out
     {dir}/.latest-<save id>             a new ``latest`` before it is renamed into place
 
@@ -38,6 +39,7 @@ __all__ = [
     "parse_shard",
     "parse_stage",
     "parse_step",
+    "step_of",
 ]
 
 LATEST = "latest"
@@ -130,6 +132,12 @@ def parse_leftover(name: str) -> Leftover | None:
     if match is None:
         return None
     return Leftover(kind=LeftoverKind(match[1]), step=int(match[2]), save_id=match[3])
+
+
+def step_of(name: str) -> int | None:
+    """The step that a directory of ours holds, under a checkpoint's name or a hidden one."""
+    leftover = parse_leftover(name)
+    return parse_step(name) if leftover is None else leftover.step
 
 
 def format_latest_link(save_id: str) -> str:

@@ -13,6 +13,12 @@ from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Catalog, State, inspect
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.replacing import (
+    find_unfinished,
+    is_whole,
+    perform,
+    plan_completion,
+)
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
 
@@ -34,7 +40,7 @@ def retire(
         for entry in catalog.entries
         if entry.state is State.committed and entry.step is not None
     }
-    target = None if catalog.latest is None else layout.parse_step(Path(catalog.latest).name)
+    target = None if catalog.latest is None else layout.step_of(Path(catalog.latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
     victims = policy.victims(
         (Kept(step=step, sequence=entry.sequence) for step, entry in committed.items()),
@@ -59,28 +65,63 @@ def remove(paths: tuple[Path, ...], storage: Storage) -> None:
     """Delete directories that carry no checkpoint's name.
 
     First that they carry none is made durable: after a failed sync or a death, a directory may have
-    lost its name in memory only, and a power cut would give the name to what is left of it.
+    lost its name in memory only, and a power cut would give the name to what is left of it. The
+    versions of a replacement that is half way stay: ``latest`` names one of them.
     """
     for path in paths:
         try:
             storage.sync_directory(path.parent)
-            storage.remove_tree(path)
+            if _is_needed(path, storage):
+                logger.warning("%s stays: the replacement that it belongs to is half way", path)
+            else:
+                storage.remove_tree(path)
         except OSError as error:
             logger.warning("left to the next save: %s cannot be removed: %s", path, error)
 
 
-def recover(root: Path, storage: Storage) -> None:
-    """Give back their names to checkpoints that were set aside when a run died.
+def _is_needed(path: Path, storage: Storage) -> bool:
+    unfinished = find_unfinished(storage.read_link(path.parent / layout.LATEST))
+    return unfinished is not None and path.name in (unfinished.new, unfinished.old)
 
-    A ``.replaced-step_N-<id>`` without a ``step_N`` is the only whole version of that step.
+
+def recover(root: Path, storage: Storage) -> None:
+    """Give back their names to checkpoints that were under hidden ones when a run died.
+
+    A ``latest`` that names a hidden version shows a replacement that was half way, which is
+    completed. A ``.replaced-step_N-<id>`` without a ``step_N`` is the only whole version of that
+    step; if there are several, the one that was committed last. What does not work is logged and
+    left to the next start.
     """
+    try:
+        _complete_replacement(root, storage)
+        _give_names_back(root, storage)
+    except OSError as error:
+        logger.warning("%s: what a dead run left half done stays: %s", root, error)
+
+
+def _complete_replacement(root: Path, storage: Storage) -> None:
+    latest = storage.read_link(root / layout.LATEST)
+    found = find_unfinished(latest)
+    if found is None:
+        return
+
+    def whole(name: str) -> bool:
+        return is_whole(inspect(root / name, storage), storage, step=found.step)
+
+    for move in plan_completion(found, storage.names(root), latest, whole=whole):
+        logger.warning("completing what a run that died began: %s -> %s", move.name, move.target)
+        perform(root, move, storage, save_id=found.save_id)
+
+
+def _give_names_back(root: Path, storage: Storage) -> None:
     names = set(storage.names(root))
-    for name in sorted(names):
-        step_name = _missing_original(name, names)
-        if step_name is None or inspect(root / name, storage).state is State.torn:
+    aside = [inspect(root / name, storage) for name in names if _missing_original(name, names)]
+    for entry in sorted(aside, key=lambda entry: entry.sequence, reverse=True):
+        step_name = _missing_original(entry.path.name, names)
+        if step_name is None or not is_whole(entry, storage, step=layout.parse_step(step_name)):
             continue
-        logger.warning("%s was set aside by a run that died; it is %s again", name, step_name)
-        storage.rename(root / name, root / step_name)
+        logger.warning("%s was set aside by a run that died; it is %s again", entry.path, step_name)
+        storage.rename(entry.path, root / step_name)
         storage.sync_directory(root)
         names.add(step_name)
 

@@ -1,17 +1,20 @@
 """The command line, `kempnerforge-ckpt`.
 
 Exit status: 0 all is well, 1 problems or differences were found, 2 it could not be done: a wrong
-argument, nothing at that path, no permission.
+argument, nothing at that path, no permission; 3 a job has the directory, so nothing was changed.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Entry, inspect
+from kempnerforge.checkpoint.errors import DirectoryInUseError
+from kempnerforge.checkpoint.lock import acquire
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.cli.cautious import CautiousStorage
 from kempnerforge.cli.checking import CheckedDirectory, check, check_directory
@@ -23,7 +26,9 @@ from kempnerforge.config.checkpoint import DynamicCheckpointWindow
 
 __all__ = ["main"]
 
-FINE, FOUND_PROBLEMS, CANNOT = 0, 1, 2
+FINE, FOUND_PROBLEMS, CANNOT, IN_USE = 0, 1, 2, 3
+# A job that starts has the directory for an instant, to clean up what a dead one left.
+_PATIENCE_S = 1.0
 
 
 class _CannotError(Exception):
@@ -43,14 +48,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], _Outcome] = parsed.run
     try:
-        outcome = command(parsed)
-        applied = None if outcome.steps is None else bool(parsed.apply)
-        if outcome.steps and applied:
-            apply(parsed.directory, outcome.steps, CautiousStorage())
+        with _access(parsed):
+            outcome = command(parsed)
+            applied = None if outcome.steps is None else bool(parsed.apply)
+            if outcome.steps and applied:
+                apply(parsed.directory, outcome.steps, CautiousStorage())
+    except DirectoryInUseError as error:
+        sys.stderr.write(f"kempnerforge-ckpt: nothing was changed: {clean(error)}\n")
+        return IN_USE
     except (_CannotError, OSError, ValueError) as error:
         sys.stderr.write(f"kempnerforge-ckpt: {clean(error)}\n")
         return CANNOT
     return _print(parsed, outcome, applied=applied)
+
+
+@contextmanager
+def _access(parsed: argparse.Namespace) -> Iterator[None]:
+    """For a command that changes something, the lock that jobs take, from the plan to the end."""
+    lock = None
+    if getattr(parsed, "apply", False):
+        lock = acquire(_directory(parsed.directory), patience_s=_PATIENCE_S)
+    try:
+        yield
+    finally:
+        del lock
 
 
 def _print(parsed: argparse.Namespace, outcome: _Outcome, *, applied: bool | None) -> int:
@@ -71,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kempnerforge-ckpt",
         description="Look at checkpoints, verify and compare them, mend a directory of them.",
-        epilog="Exit status: 0 all is well, 1 problems or differences found, 2 cannot be done.",
+        epilog="Exit status: 0 all is well, 1 problems or differences found, 2 cannot be done, "
+        "3 a job has the directory.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _looking(commands)
@@ -113,7 +135,9 @@ def _changing(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     for parser in (repairing, retaining):
         choice = parser.add_mutually_exclusive_group()
-        choice.add_argument("--apply", action="store_true", help="do it; no job may be running")
+        choice.add_argument(
+            "--apply", action="store_true", help="do it, unless a job has the directory"
+        )
         choice.add_argument(
             "--dry-run", action="store_false", dest="apply", help="say what would be done (default)"
         )

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Entry, State, read_catalog, read_metadata
+from kempnerforge.checkpoint.catalog import Entry, State, inspect, read_catalog, read_metadata
 from kempnerforge.checkpoint.errors import CheckpointError
+from kempnerforge.checkpoint.replacing import find_unfinished
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
 from kempnerforge.cli.listing import Latest, describe_latest
@@ -62,10 +63,13 @@ def check(entry: Entry, storage: Storage, *, deep: bool) -> Checked:
 def check_directory(root: Path, storage: Storage, *, deep: bool) -> CheckedDirectory:
     """Verify every checkpoint of a directory, and ``latest``."""
     catalog = read_catalog(root, storage)
+    entries = list(catalog.entries)
+    if find_unfinished(catalog.latest) is not None and catalog.latest in catalog.leftovers:
+        entries.append(inspect(root / catalog.latest, storage))
     return CheckedDirectory(
         directory=str(root),
         latest=describe_latest(catalog, storage),
-        checkpoints=tuple(check(entry, storage, deep=deep) for entry in catalog.entries),
+        checkpoints=tuple(check(entry, storage, deep=deep) for entry in entries),
         notes=tuple(f"{name} was left by a save or a deletion" for name in catalog.leftovers),
     )
 

@@ -8,11 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Catalog, Entry, State, read_catalog, read_metadata
+from kempnerforge.checkpoint.catalog import (
+    Catalog,
+    Entry,
+    State,
+    inspect,
+    read_catalog,
+    read_metadata,
+)
+from kempnerforge.checkpoint.replacing import find_unfinished
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
 
 __all__ = ["Latest", "Listing", "Row", "Sheet", "describe_latest", "list_directory", "show"]
+
+
+_UNFINISHED = (
+    "step {step} is being replaced by a new version, or was when its run died; in the latter case "
+    "the next start of the job, or `repair`, completes it"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +56,7 @@ class Latest:
     target: str | None
     """As written in the link; None where there is no link."""
     problem: str | None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +85,7 @@ def list_directory(root: Path, storage: Storage) -> Listing:
     """Everything of ours in ``root``, by step, leftovers last."""
     catalog = read_catalog(root, storage)
     rows = [_row(entry, catalog, storage) for entry in catalog.entries]
-    rows += [_leftover(root, name) for name in catalog.leftovers]
+    rows += [_leftover(root, name, latest=catalog.latest) for name in catalog.leftovers]
     return Listing(directory=str(root), latest=describe_latest(catalog, storage), rows=tuple(rows))
 
 
@@ -83,11 +98,17 @@ def describe_latest(catalog: Catalog, storage: Storage) -> Latest:
     real = storage.resolve(link)
     if real is None:
         return Latest(target=catalog.latest, problem="leads nowhere")
-    for entry in catalog.entries:
+    unfinished = find_unfinished(catalog.latest)
+    entries = catalog.entries if unfinished is None else (inspect(real, storage),)
+    for entry in entries:
         if storage.resolve(entry.path) == real:
             problem = f"names a torn checkpoint: {entry.problem}"
             torn = entry.state is State.torn
-            return Latest(target=catalog.latest, problem=problem if torn else None)
+            return Latest(
+                target=catalog.latest,
+                problem=problem if torn else None,
+                note=None if unfinished is None else _UNFINISHED.format(step=unfinished.step),
+            )
     return Latest(target=catalog.latest, problem="leads to what is no checkpoint of this directory")
 
 
@@ -162,13 +183,13 @@ def _row(entry: Entry, catalog: Catalog, storage: Storage) -> Row:
     )
 
 
-def _leftover(root: Path, name: str) -> Row:
+def _leftover(root: Path, name: str, *, latest: str | None) -> Row:
     leftover = layout.parse_leftover(name)
     return Row(
         name=name,
         state="leftover",
         step=leftover.step if leftover else None,
-        latest=False,
+        latest=name == latest,
         bytes=sum(walk(root / name).files.values()),
         save_id=leftover.save_id if leftover else None,
         world_size=None,

@@ -1,7 +1,8 @@
 """`repair` and `retain`: first a plan that changes nothing, then, if asked for, its steps.
 
 ``repair`` mends only what is broken: a ``latest`` that names a checkpoint that verifies is left
-alone, whoever pointed it there. It deletes nothing.
+alone, whoever pointed it there. It deletes nothing. The caller has the lock of the directory from
+before the plan until after the last step.
 """
 
 from collections.abc import Callable, Collection
@@ -13,6 +14,7 @@ from kempnerforge.checkpoint.catalog import Catalog, Entry, State, inspect, read
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.prune import remove
+from kempnerforge.checkpoint.replacing import Move, find_unfinished, perform, plan_completion
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.checking import check
@@ -42,6 +44,8 @@ class Repair:
     """What is wrong, whether or not a step mends it."""
     mended: bool
     """Whether ``latest`` names a whole checkpoint, or nothing was ever saved, after the steps."""
+    notes: tuple[str, ...] = ()
+    """Worth knowing and left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +66,27 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
         deep: Whether a checkpoint verifies only if every byte of it does.
     """
     catalog = read_catalog(root, storage)
-    renames = _names_to_give_back(catalog, storage, deep=deep)
-    problems = [f"{step.name} was set aside and its step has no other version" for step in renames]
+    problems: list[str] = []
+    notes: tuple[str, ...] = ()
 
     def whole(entry: Entry) -> bool:
         checked = check(entry, storage, deep=deep)
         problems.extend(f"{entry.path.name}: {problem}" for problem in checked.problems)
         return checked.whole
 
+    completion = _completion(catalog, storage, whole)
+    taken = {step.target for step in completion}
+    gives_back = _names_to_give_back(catalog, storage, deep=deep)
+    renames = tuple(step for step in gives_back if step.target not in taken)
+    problems += [f"{step.name} was set aside and its step has no other version" for step in renames]
     current = _named_by_latest(catalog, storage)
     comes_back = any(step.target == catalog.latest for step in renames)
-    if comes_back or (current is not None and whole(current)):
+    if completion:
+        problems.append(f"latest names {catalog.latest}: a replacement is half way")
+        steps, mended = (*completion, *renames), True
+    elif comes_back or (current is not None and whole(current)):
         steps, mended = renames, True
+        notes = () if current is None else _newer(catalog, current, storage, deep=deep)
     else:
         found = _newest(catalog, renames, storage, whole, but=current)
         points = () if found is None else (_point(catalog, found),)
@@ -81,25 +94,75 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
         steps, mended = (*renames, *points), nothing or found is not None
         if not nothing:
             problems.append(f"latest names {catalog.latest or 'nothing'}")
-    return Repair(directory=str(root), steps=steps, problems=tuple(problems), mended=mended)
+    return Repair(
+        directory=str(root), steps=steps, problems=tuple(problems), mended=mended, notes=notes
+    )
+
+
+def _completion(
+    catalog: Catalog, storage: Storage, whole: Callable[[Entry], bool]
+) -> tuple[Step, ...]:
+    """The steps that end a replacement which a dead run left half way, or that take it back."""
+    found = find_unfinished(catalog.latest)
+    if found is None:
+        return ()
+    moves = plan_completion(
+        found,
+        storage.names(catalog.root),
+        catalog.latest,
+        whole=lambda name: _is_whole(catalog.root / name, storage, whole, step=found.step),
+    )
+    reason = f"step {found.step} was being replaced by a run that died"
+    return tuple(
+        Step(
+            action="point" if move.name == layout.LATEST else "rename",
+            name=move.name,
+            target=move.target,
+            reason=reason,
+        )
+        for move in moves
+    )
+
+
+def _is_whole(path: Path, storage: Storage, whole: Callable[[Entry], bool], *, step: int) -> bool:
+    entry = inspect(path, storage)
+    return entry.step == step and whole(entry)
+
+
+def _newer(catalog: Catalog, current: Entry, storage: Storage, *, deep: bool) -> tuple[str, ...]:
+    """What to say where ``latest`` names a whole checkpoint that is not the last one."""
+    for entry in catalog.newest_first():
+        if entry.sequence <= current.sequence:
+            break
+        if check(entry, storage, deep=deep).whole:
+            return (
+                f"{entry.path.name} was committed after {catalog.latest}, which latest names, and "
+                "is whole too; latest is left alone, because someone may have pointed it there",
+            )
+    return ()
 
 
 def _names_to_give_back(catalog: Catalog, storage: Storage, *, deep: bool) -> tuple[Step, ...]:
     taken = set(storage.names(catalog.root))
     steps = []
-    for name in catalog.leftovers:
-        leftover = layout.parse_leftover(name)
-        if leftover is None or leftover.kind is not LeftoverKind.replaced:
-            continue
-        target = layout.format_step(leftover.step)
-        entry = inspect(catalog.root / name, storage)
-        if target not in taken and entry.step == leftover.step:
-            if not check(entry, storage, deep=deep).whole:
-                continue
+    for entry, target in _set_aside(catalog, storage):
+        if target not in taken and check(entry, storage, deep=deep).whole:
             taken.add(target)
             reason = "set aside by a run that died before it had a new version in place"
-            steps.append(Step(action="rename", name=name, target=target, reason=reason))
+            steps.append(Step(action="rename", name=entry.path.name, target=target, reason=reason))
     return tuple(steps)
+
+
+def _set_aside(catalog: Catalog, storage: Storage) -> tuple[tuple[Entry, str], ...]:
+    """Old versions under hidden names and what they were called, the last committed first."""
+    found = []
+    for name in catalog.leftovers:
+        leftover = layout.parse_leftover(name)
+        if leftover is not None and leftover.kind is LeftoverKind.replaced:
+            entry = inspect(catalog.root / name, storage)
+            if entry.step == leftover.step:
+                found.append((entry, layout.format_step(leftover.step)))
+    return tuple(sorted(found, key=lambda item: item[0].sequence, reverse=True))
 
 
 def _named_by_latest(catalog: Catalog, storage: Storage) -> Entry | None:
@@ -157,7 +220,7 @@ def plan_retention(
         and entry.step is not None
         and check(entry, storage, deep=deep).whole
     }
-    latest = None if catalog.latest is None else layout.parse_step(Path(catalog.latest).name)
+    latest = None if catalog.latest is None else layout.step_of(Path(catalog.latest).name)
     victims = policy.victims(
         (Kept(step=step, sequence=entry.sequence) for step, entry in whole.items()),
         protected={*protected, *([] if latest is None else [latest])},
@@ -180,14 +243,11 @@ def apply(root: Path, steps: Collection[Step], storage: Storage) -> None:
         OSError: A step failed; those before it are done.
     """
     for step in steps:
-        match step.action:
-            case "delete":
-                _delete(root, step.name, storage)
-            case "point":
-                _point_latest(root, step.target or "", storage)
-            case _:
-                storage.rename(root / step.name, root / (step.target or ""))
-                storage.sync_directory(root)
+        if step.action == "delete":
+            _delete(root, step.name, storage)
+        else:
+            move = Move(name=step.name, target=step.target or "")
+            perform(root, move, storage, save_id=new_save_id())
 
 
 def _delete(root: Path, name: str, storage: Storage) -> None:
@@ -199,13 +259,3 @@ def _delete(root: Path, name: str, storage: Storage) -> None:
     storage.rename(root / name, aside)
     storage.sync_directory(root)
     remove((aside,), storage)
-
-
-def _point_latest(root: Path, target: str, storage: Storage) -> None:
-    latest, save_id = root / layout.LATEST, new_save_id()
-    if storage.is_directory(latest):
-        storage.rename(latest, root / f"{layout.LATEST}.aside-{save_id}")
-    link = root / layout.format_latest_link(save_id)
-    storage.make_link(link, target)
-    storage.rename(link, latest)
-    storage.sync_directory(root)

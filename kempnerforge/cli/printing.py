@@ -77,6 +77,8 @@ def _listing(listing: Listing) -> Iterator[str]:
             yield f"{row.name}: {row.problem}"
     if listing.latest.problem is not None:
         yield f"latest -> {listing.latest.target or '?'}: {listing.latest.problem}"
+    if listing.latest.note is not None:
+        yield f"latest -> {listing.latest.target}: {listing.latest.note}"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -151,6 +153,8 @@ def _checked_directory(found: CheckedDirectory) -> Iterator[str]:
         yield f"latest -> {found.latest.target or '?'}: BROKEN: {found.latest.problem}"
     elif found.latest.target is not None:
         yield f"latest -> {found.latest.target}"
+    if found.latest.note is not None:
+        yield f"  note: {found.latest.note}"
 
 
 def _difference(found: Difference) -> Iterator[str]:
@@ -177,6 +181,7 @@ def _pairs(title: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
 
 def _repair(repair: Repair, *, applied: bool) -> Iterator[str]:
     yield from _named("problem", repair.problems)
+    yield from _named("note", repair.notes)
     yield from _steps(repair.steps, applied=applied)
     if not repair.mended:
         yield "no checkpoint verifies; nothing here can be resumed from"

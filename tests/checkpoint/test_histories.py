@@ -4,17 +4,16 @@ The protocol is the package's own (:class:`SaveJob`, ``choose``, ``finish_off``,
 only the disk and the shards are fakes. Beside it runs a model that knows which saves the job was
 told about. After every single operation, and for every state that a power cut could leave then:
 
-- a directory with a checkpoint's name is whole, and `latest` is absent or names one,
+- a directory with a checkpoint's name is whole, and `latest` is absent or leads to a whole one
+  (which may have a hidden name while its step is replaced where names cannot be exchanged),
+- a job that only reads, because another one has the directory, finds a whole one where `latest` is,
 - the newest ``keep`` checkpoints that the job was told about are there,
 - nothing foreign has changed.
-
-One window is known and allowed: where two names cannot be exchanged, a step that is saved again has
-no name between two renames, and `latest` dangles if it names this step. The version that was set
-aside is whole, and the next start, or the failed save itself, gives it its name back.
 """
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,11 +31,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from kempnerforge.checkpoint import layout, manifest, saving
+from kempnerforge.checkpoint import layout, manifest, replacing, saving
 from kempnerforge.checkpoint.choosing import Search, choose
 from kempnerforge.checkpoint.collective import LocalCollective
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
-from kempnerforge.checkpoint.lock import Unlocked
+from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.saving import SaveJob, SaveRequest, StagedState
@@ -71,6 +70,13 @@ class InlineWorker(Worker):
 
     def close(self) -> None:
         pass
+
+
+class TakenByAnother(Unlocked):
+    """Access to a directory that another job has."""
+
+    def briefly(self) -> AbstractContextManager[bool]:
+        return nullcontext(enter_result=False)
 
 
 @dataclass(frozen=True)
@@ -160,11 +166,17 @@ class Histories(RuleBasedStateMachine):
         else:
             self.note_told(step)
         self.storage.until_error = -1
-        assert self.latest_is_sound(self.root(), window=False)
+        assert self.latest_is_sound(self.root())
 
     @rule(data=st.data())
     def power_fails(self, data: st.DataObject) -> None:
         self.storage.cut_power(lambda states: data.draw(st.integers(0, states - 1)))
+        self.running = False
+        self.watch()
+
+    def power_fails_completely(self) -> None:
+        """Everything that was not synced is gone."""
+        self.storage.cut_power(lambda states: 0)
         self.running = False
         self.watch()
 
@@ -188,6 +200,13 @@ class Histories(RuleBasedStateMachine):
         assert (found.version if found else 0) >= self.floor
         assert self.leftovers() == []
         self.note_untold()
+
+    @rule()
+    def another_job_reads(self) -> None:
+        before = dict(self.root().names)
+        found = self.choose(access=TakenByAnother())
+        assert (found.version if found else 0) >= self.floor
+        assert self.root().names == before
 
     @precondition(lambda self: self.running and self.told)
     @rule(data=st.data())
@@ -217,7 +236,7 @@ class Histories(RuleBasedStateMachine):
         plan = plan_repair(ROOT, self.storage, deep=True)
         assert plan.mended
         apply(ROOT, plan.steps, self.storage)
-        assert self.latest_is_sound(self.root(), window=False)
+        assert self.latest_is_sound(self.root())
 
     # How it is done.
 
@@ -254,14 +273,18 @@ class Histories(RuleBasedStateMachine):
 
     def load(self, explicit: Path | None = None) -> Whole | None:
         finish_off(ROOT, self.storage)
-        found = choose(
-            Search(root=ROOT, explicit=explicit),
-            LocalCollective(),
-            self.storage,
-            worker=InlineWorker(),
-            access=Unlocked(),
-            timeout_s=60.0,
-        )
+        return self.choose(explicit, access=Unlocked())
+
+    def choose(self, explicit: Path | None = None, *, access: WriteAccess) -> Whole | None:
+        with patch.object(replacing, "_PAUSES_S", ()):
+            found = choose(
+                Search(root=ROOT, explicit=explicit),
+                LocalCollective(),
+                self.storage,
+                worker=InlineWorker(),
+                access=access,
+                timeout_s=60.0,
+            )
         if found is None:
             return None
         self.parent = found.manifest.save_id if found.manifest else None
@@ -313,7 +336,7 @@ class Histories(RuleBasedStateMachine):
         for name, node in root.names.items():
             if layout.parse_step(name) is not None and whole(node) is None:
                 self.violations.append(f"{view}: {name} is not whole")
-        if not self.latest_is_sound(root, window=not self.storage.exchanges):
+        if not self.latest_is_sound(root):
             self.violations.append(f"{view}: latest names nothing whole")
         found = {checkpoint.version for checkpoint in self.on_disk(root).values()}
         replaced = {whole(node) for name, node in root.names.items() if layout.parse_leftover(name)}
@@ -335,20 +358,12 @@ class Histories(RuleBasedStateMachine):
             if step in found and found[step].version > version
         }
 
-    def latest_is_sound(self, root: Directory, *, window: bool) -> bool:
+    def latest_is_sound(self, root: Directory) -> bool:
         link = root.names.get(layout.LATEST)
         if link is None:
             return True
         assert isinstance(link, Link)
-        if whole(root.names.get(link.target)) is not None:
-            return True
-        aside = [
-            node
-            for name, node in root.names.items()
-            if (leftover := layout.parse_leftover(name)) is not None
-            and layout.format_step(leftover.step) == link.target
-        ]
-        return window and any(whole(node) for node in aside)
+        return whole(root.names.get(link.target)) is not None
 
     @invariant()
     def holds(self) -> None:

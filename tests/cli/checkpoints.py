@@ -103,3 +103,10 @@ def save_plain(root: Path, step: int) -> Path:
     (path / layout.SHARD_METADATA).write_bytes(shard_metadata({"model.w": (2, 3)}, "x", 5))
     (path / layout.METADATA).write_text(json.dumps({"step": step, "tokens_seen": 1}))
     return path
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)

@@ -1,6 +1,5 @@
 """What each command says, and the status it exits with."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,36 +9,8 @@ import pytest
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.cli.__main__ import main
-from tests.cli.checkpoints import SHARD, save, save_plain
-
-
-class Cli:
-    """Runs commands; ``json`` gives the parsed output."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self.capfd = capfd
-
-    def text(self, *arguments: object) -> tuple[int, str]:
-        status = main([str(argument) for argument in arguments])
-        output = self.capfd.readouterr()
-        return status, output.out + output.err
-
-    def json(self, *arguments: object) -> tuple[int, dict[str, Any]]:
-        status, text = self.text(*arguments, "--json")
-        found: dict[str, Any] = json.loads(text)
-        assert (found["schema"], found["command"], found["exit"]) == (1, arguments[0], status)
-        return status, found
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(capfd)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+from tests.cli.checkpoints import SHARD, flip, save, save_plain
+from tests.cli.conftest import Cli
 
 
 def test_ls_lists_every_state(cli: Cli, tmp_path: Path) -> None:
@@ -50,7 +21,7 @@ def test_ls_lists_every_state(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "step_3.bak").mkdir()
     status, found = cli.json("ls", tmp_path)
     assert status == 1
-    assert found["latest"] == {"target": "step_2", "problem": None}
+    assert found["latest"] == {"target": "step_2", "problem": None, "note": None}
     assert [(row["name"], row["state"], row["latest"]) for row in found["rows"]] == [
         ("step_1", "plain", False),
         ("step_2", "committed", True),
@@ -178,7 +149,10 @@ def test_repair_leaves_a_latest_alone_that_an_operator_pointed_at_something_whol
     save(tmp_path, 2)
     (tmp_path / "latest").unlink()
     (tmp_path / "latest").symlink_to("step_1")
-    assert cli.text("repair", tmp_path) == (0, "nothing to repair\n")
+    status, text = cli.text("repair", "--apply", tmp_path)
+    assert (status, text.splitlines()[-1]) == (0, "nothing to repair")
+    assert "note: step_2 was committed after step_1, which latest names" in text
+    assert (tmp_path / "latest").readlink() == Path("step_1")
 
 
 def test_repair_gives_a_checkpoint_that_was_set_aside_its_name_back(
