@@ -37,7 +37,15 @@ from kempnerforge.checkpoint.errors import PeerLostError, RankFailure, StorageTi
 from kempnerforge.checkpoint.meeting import Meeting
 from kempnerforge.checkpoint.worker import Worker
 
-__all__ = ["Collective", "GlooCollective", "LocalCollective", "Votes", "make_collective"]
+__all__ = [
+    "Collective",
+    "GlooCollective",
+    "LocalCollective",
+    "Votes",
+    "first_line",
+    "make_collective",
+    "open_group",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -171,9 +179,9 @@ class GlooCollective:
         except RuntimeError as error:
             self._note(0, error, deadline)
             if not _ran_out(deadline):
-                raise _root_lost(_first_line(error)) from error
+                raise _root_lost(first_line(error)) from error
             raise PeerLostError(
-                f"rank 0 is lost or hung: no answer within {timeout_s:.1f} s ({_first_line(error)})"
+                f"rank 0 is lost or hung: no answer within {timeout_s:.1f} s ({first_line(error)})"
             ) from error
 
     def _bounded(self, call: Callable[[], None]) -> None:
@@ -192,7 +200,7 @@ class GlooCollective:
                 raise
             raise PeerLostError(
                 f"the other ranks cannot be reached; the rank that serves the job's store may be "
-                f"dead ({_first_line(error)})"
+                f"dead ({first_line(error)})"
             ) from error
 
     def _renew(self) -> None:
@@ -226,12 +234,12 @@ class GlooCollective:
     def _note(self, peer: int, error: RuntimeError, deadline: float) -> None:
         """Remember what a failed wait for ``peer`` means: it closed, or these groups are done."""
         if not _ran_out(deadline):
-            self._closed[peer] = _first_line(error)
+            self._closed[peer] = first_line(error)
             return
         try:
             self._meeting.abandon()
         except RuntimeError as lost:
-            logger.warning("the store of the job does not answer: %s", _first_line(lost))
+            logger.warning("the store of the job does not answer: %s", first_line(lost))
 
     def _collect_at_root(self, own: object, deadline: float) -> Votes:
         heads = {peer: self._post_receive(self._votes, peer) for peer in self._peers()}
@@ -253,7 +261,7 @@ class GlooCollective:
             try:
                 sends.append((peer, self._post_send(self._answers, peer, replies[peer])))
             except RuntimeError as error:
-                logger.warning("rank %d cannot be answered: %s", peer, _first_line(error))
+                logger.warning("rank %d cannot be answered: %s", peer, first_line(error))
         for peer, works in sends:
             self._await_delivery(peer, works, deadline)
 
@@ -268,7 +276,7 @@ class GlooCollective:
             try:
                 work.wait(_remaining(deadline))
             except RuntimeError as error:
-                logger.warning("rank %d did not take its answer: %s", peer, _first_line(error))
+                logger.warning("rank %d did not take its answer: %s", peer, first_line(error))
                 self._note(peer, error, deadline)
 
     def _peers(self) -> range:
@@ -337,7 +345,38 @@ def make_collective(*, timeout_s: float) -> Collective:
     return LocalCollective()
 
 
-def _name_for(members: Sequence[int]) -> str:
+def open_group(purpose: str, members: Sequence[int], *, timeout_s: float) -> Any:
+    """A gloo group of some ranks for one purpose, beside torch.distributed's registry. Collective.
+
+    It ends with the last reference to it, which is when its peers notice.
+
+    Args:
+        purpose: Keeps it apart from other groups of these ranks.
+        members: Ranks of the job, this one among them; the same on each.
+        timeout_s: Longest that opening it may take, and any operation on it.
+
+    Raises:
+        PeerLostError: A rank did not come, or the job's store is gone.
+    """
+    store = _c10d.PrefixStore(
+        f"kempnerforge/{purpose}/{_name_for((purpose, *members))}", _c10d._get_default_store()
+    )
+    rank, timeout = members.index(dist.get_rank()), timedelta(seconds=timeout_s)
+
+    def make() -> Any:
+        return dist.ProcessGroupGloo(store, rank, len(members), timeout)
+
+    try:
+        with Worker(f"opening connections for {purpose}") as worker:
+            doing = f"opening connections for {purpose}"
+            return worker.run(make, timeout_s=timeout_s + _STORE_SLACK_S, doing=doing)
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"connections for {purpose} cannot be opened: {first_line(error)}"
+        ) from error
+
+
+def _name_for(members: Sequence[object]) -> str:
     ranks = hashlib.sha256(repr(members).encode()).hexdigest()[:12]
     _made[ranks] += 1
     return f"{ranks}-{_made[ranks]}"
@@ -365,11 +404,11 @@ def _lost(peer: int, error: RuntimeError) -> RankFailure:
     return RankFailure(
         rank=peer,
         kind=PeerLostError.__name__,
-        message=f"died, hung or lost its connection before it voted ({_first_line(error)})",
+        message=f"died, hung or lost its connection before it voted ({first_line(error)})",
     )
 
 
-def _first_line(error: RuntimeError) -> str:
+def first_line(error: RuntimeError) -> str:
     """Gloo's message without source position and address, so that it reads alike on all ranks."""
     line = str(error).split("] ", 1)[-1].split(". This is", 1)[0].splitlines()[0]
     return _ADDRESS.sub("", line)

@@ -2,38 +2,49 @@
 
 A scheduler signals each process by itself, milliseconds or a step apart. A rank that acted on its
 own flag would leave the others waiting in a collective, so the flag is agreed on once a step.
+
+The handler itself takes no lock, because it may interrupt the main thread anywhere: it sets a flag
+and starts the thread that keeps the deadline without the bookkeeping of :mod:`threading`.
 """
 
-import logging
+import _thread
+import itertools
 import os
+import queue
+import select
 import signal
-import sys
-import threading
 from collections.abc import Iterable
-from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-import torch
 import torch.distributed as dist
+
+from kempnerforge.resilience.agreement import Agreement
 
 __all__ = ["ShutdownHandler"]
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _EXIT_STATUS = 1
+# Long enough for a reader of standard error that is only slow.
+_LAST_WORDS_S = 1.0
 
 
 class ShutdownHandler:
     """Turns a signal into an agreed end of training, and bounds how long that end may take.
 
+    :meth:`register` and :meth:`finish` are for the main thread, :meth:`should_shutdown` for any one
+    thread. Works without torch.distributed, on one process, as well.
+
     Args:
-        timeout_sec: Seconds from the first signal, on this rank, to :meth:`finish`; then the
-            process is ended hard. Also the longest that a rank waits for the others' answers.
+        timeout_sec: Seconds from the first signal on this rank, or from the call that told it of
+            another rank's, to :meth:`finish`; then the process is ended hard. Also the longest that
+            a rank waits for the others' answers.
         signals: Signals that ask for shutdown.
         process_group: Ranks that agree, all where None. It only says who takes part: agreement
             runs on a gloo group of its own.
+
+    Raises:
+        ValueError: ``timeout_sec`` is not positive.
     """
 
     def __init__(
@@ -48,68 +59,119 @@ class ShutdownHandler:
         self._signals = tuple(signals)
         self._process_group = process_group
         self._previous: dict[int, Any] = {}
+        self._owner = os.getpid()
         self._received: int | None = None
-        self._timer: threading.Timer | None = None
-        self._group: Any = None
+        self._agreed = False
+        self._agreement: Agreement | None = None
+        self._deadline = _Deadline(timeout_sec)
 
     def register(self) -> None:
-        """Install the handlers; in the main thread, not collective."""
+        """Install the handlers; in the main thread, not collective. A second call does nothing.
+
+        Raises:
+            ValueError: This is not the main thread.
+        """
+        self._owner = os.getpid()
         for number in self._signals:
-            self._previous[number] = signal.signal(number, self._on_signal)
+            if number not in self._previous:
+                self._previous[number] = signal.signal(number, self._on_signal)
 
     def should_shutdown(self) -> bool:
         """Whether any rank was asked to shut down. Collective: once a step, on every rank.
 
         Every rank gets the same answer at the same call, so all save the same step or none does.
+        Once the answer is yes it stays so, without asking the others again. A signal that comes
+        between two calls counts at the next one.
+
+        Raises:
+            PeerLostError: A rank died, or did not call this within ``timeout_sec`` seconds; raised
+                at every later call too. No rank can save then, since all are needed for that.
         """
+        if self._agreed:
+            return True
         asked = self._received is not None
-        group = self._agreement()
-        if group is None:
-            return asked
-        flag = torch.tensor([int(asked)], dtype=torch.int32)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=group)
-        return bool(flag.item())
+        if self._agreement is None:
+            self._agreement = self._agree()
+        if self._agreement is not None:
+            asked = self._agreement.any(asked)
+        if asked:
+            self._agreed = True
+            self._deadline.start(_name_of(self._received))
+        return asked
 
     def finish(self) -> None:
-        """Shutdown is complete: stop the clock and put the former handlers back.
+        """Shutdown is complete: stop the clock and put the former handlers back; not collective.
 
         Call it after the last checkpoint is durable; until then further signals are ignored.
         """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer.join()
-            self._timer = None
         for number, previous in self._previous.items():
-            signal.signal(number, previous)
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
         self._previous = {}
+        self._deadline.stop()
+        self._deadline = _Deadline(self._timeout_sec)
+        if self._agreement is not None:
+            self._agreement.close()
+            self._agreement = None
+        self._received, self._agreed = None, False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._received is not None:
+        if os.getpid() != self._owner:
+            self._pass_on(number)
             return
-        self._received = number
-        self._timer = threading.Timer(self._timeout_sec, self._end_hard)
-        self._timer.name = "shutdown deadline"
-        self._timer.daemon = True
-        self._timer.start()
+        if self._received is None:
+            self._received = number
+            self._deadline.start(_name_of(number))
 
-    def _end_hard(self) -> None:
-        name = signal.Signals(self._received or signal.SIGTERM).name
-        message = f"shutdown after {name} is not complete after {self._timeout_sec} s; ending hard"
-        sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
-        os._exit(_EXIT_STATUS)
+    def _pass_on(self, number: int) -> None:
+        """In a forked child, such as a dataloader's worker: what the signal did before."""
+        signal.signal(number, self._previous.get(number) or signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
-    def _agreement(self) -> Any:
-        """The group to agree on, made at the first call; None for a single process."""
+    def _agree(self) -> Agreement | None:
+        """How to agree, decided at the first call; None without torch.distributed."""
         if not (dist.is_available() and dist.is_initialized()):
             return None
-        if self._group is None:
-            ranks = dist.get_process_group_ranks(self._process_group or dist.group.WORLD)
-            self._group = dist.new_group(
-                ranks,
-                timeout=timedelta(seconds=self._timeout_sec),
-                backend="gloo",
-                use_local_synchronization=True,
-            )
-        return self._group
+        ranks = dist.get_process_group_ranks(self._process_group or dist.group.WORLD)
+        return Agreement(tuple(ranks), timeout_s=self._timeout_sec)
+
+
+class _Deadline:
+    """Ends the process if :meth:`stop` does not follow :meth:`start` in time."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._starts = itertools.count()
+        self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stopped: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def start(self, cause: str) -> None:
+        """Start the clock, unless it runs; may be called from a signal handler."""
+        if next(self._starts) == 0:  # in one step, because a signal may come between two
+            _thread.start_new_thread(self._keep, (cause,))
+
+    def stop(self) -> None:
+        """Stop the clock for good."""
+        if next(self._starts) > 0:
+            self._stop.put(None)
+            self._stopped.get()
+
+    def _keep(self, cause: str) -> None:
+        try:
+            self._stop.get(timeout=self._timeout_s)
+        except queue.Empty:
+            self._end_hard(cause)
+        self._stopped.put(None)
+
+    def _end_hard(self, cause: str) -> None:
+        message = f"shutdown after {cause} is not complete after {self._timeout_s} s; ending hard\n"
+        try:
+            # Python's own stream may be locked by the thread that hangs; and nobody may be reading.
+            if select.select([], [2], [], _LAST_WORDS_S)[1]:
+                os.write(2, message.encode())
+        finally:
+            os._exit(_EXIT_STATUS)
+
+
+def _name_of(number: int | None) -> str:
+    return "a signal to another rank" if number is None else signal.Signals(number).name

@@ -1,10 +1,13 @@
 """Shutdown by signal."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +34,7 @@ def test_a_single_process_notices_each_signal_and_restores_handlers(number: int)
     assert signal.getsignal(number) is before
 
 
-def test_a_shutdown_that_takes_too_long_is_ended_hard() -> None:
-    code = """
+SIGNALLED_AND_HUNG = """
 import os, signal, threading
 from kempnerforge.resilience.signal_handler import ShutdownHandler
 handler = ShutdownHandler(timeout_sec=0.2)
@@ -40,11 +42,71 @@ handler.register()
 os.kill(os.getpid(), signal.SIGTERM)
 threading.Event().wait(60)
 """
-    ended = subprocess.run(
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def test_a_shutdown_that_takes_too_long_is_ended_hard() -> None:
+    ended = run(SIGNALLED_AND_HUNG)
     assert ended.returncode == 1
     assert "shutdown after SIGTERM is not complete after 0.2 s" in ended.stderr
+
+
+def test_it_is_ended_hard_although_nobody_reads_what_it_says() -> None:
+    """Standard error is a full pipe, and the thread that hangs holds Python's lock of it."""
+    code = SIGNALLED_AND_HUNG.replace(
+        "threading.Event().wait(60)", "import sys; sys.stderr.write('x' * 1_000_000)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    try:
+        assert process.wait(30) == 1
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def say_so_and_wait(pipe: Any) -> None:
+    pipe.send("up")
+    threading.Event().wait(60)
+
+
+def test_a_forked_child_is_ended_by_signals_as_before_and_the_parent_is_not_asked() -> None:
+    handler = ShutdownHandler(timeout_sec=60)
+    handler.register()
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=say_so_and_wait, args=(there,))
+    child.start()
+    assert here.recv() == "up"
+    child.terminate()
+    child.join(30)
+    asked = handler.should_shutdown()
+    handler.finish()
+    assert (child.exitcode, asked) == (-signal.SIGTERM, False)
+
+
+def test_registering_twice_still_restores_what_was_there_first() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    handler = ShutdownHandler()
+    handler.register()
+    handler.register()
+    handler.finish()
+    handler.finish()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_it_serves_again_after_it_has_finished() -> None:
+    handler = ShutdownHandler()
+    for _ in range(2):
+        handler.register()
+        assert not handler.should_shutdown()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert handler.should_shutdown()
+        handler.finish()
+    assert [one.name for one in threading.enumerate() if "shutdown" in one.name] == []
 
 
 def test_a_deadline_that_is_not_positive_is_refused() -> None:
