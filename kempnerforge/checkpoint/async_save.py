@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +30,7 @@ from kempnerforge.checkpoint.shards import (
     write_shards,
 )
 from kempnerforge.checkpoint.staging import KeptBuffers, LiveTensors, Stager
+from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
 
@@ -105,7 +107,7 @@ class AsyncCheckpointer:
 
     This is the part below :class:`CheckpointManager`: no staging directory, no manifest, no
     ``latest``. ``.metadata`` is written last, so a directory without it is torn. Each save waits
-    for the one before. All methods are for one thread; :meth:`save` is collective.
+    for the one before. All methods are for one thread.
 
     Args:
         mode: Whether ``save`` waits for the flush, and how the state is copied if not.
@@ -123,7 +125,7 @@ class AsyncCheckpointer:
         checkpoint_id: str,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        """Save ``state_dict`` into the directory ``checkpoint_id``.
+        """Save ``state_dict`` into the directory ``checkpoint_id``. Collective over its group.
 
         In the asynchronous modes the state is copied before this returns. Communication runs on a
         group of its own, made at the first save with these ranks.
@@ -135,13 +137,15 @@ class AsyncCheckpointer:
                 where None. It only says who takes part.
 
         Raises:
+            ValueError: ``checkpoint_id`` is a URL.
             CheckpointError: The previous save failed (nothing is saved then), or in mode
                 ``disabled`` this one.
         """
+        directory = layout.local_directory(checkpoint_id)
         self.wait()
         collective = self._collective(process_group)
         collective.renew()
-        save = _DirectorySave(collective=collective, directory=Path(checkpoint_id))
+        save = _DirectorySave(collective=collective, directory=directory)
         staged: StagedShards | RankFailure
         try:
             staged = stage_shards(
@@ -160,7 +164,7 @@ class AsyncCheckpointer:
         )
 
     def wait(self) -> None:
-        """Block until the pending save, if any, is durable.
+        """Block until the pending save, if any, is durable; not collective.
 
         Raises:
             CheckpointError: It failed; raised once.
@@ -176,7 +180,7 @@ class AsyncCheckpointer:
 
     @property
     def is_pending(self) -> bool:
-        """Whether a save is still in progress."""
+        """Whether a save is still in progress; not collective."""
         return self._pending is not None and self._pending.running
 
     def _collective(self, process_group: dist.ProcessGroup | None) -> Collective:
@@ -198,7 +202,7 @@ class _DirectorySave:
     def __init__(self, *, collective: Collective, directory: Path) -> None:
         self._collective = collective
         self._directory = directory
-        self._storage = LocalStorage()
+        self._storage = RetryingStorage(LocalStorage())
         self._timeout_s = DEFAULT_COMMIT_TIMEOUT_S
 
     def run(self, staged: StagedShards | RankFailure) -> None:
@@ -209,7 +213,8 @@ class _DirectorySave:
         try:
             assert isinstance(staged, StagedShards)
             self._storage.make_directory(self._directory)
-            report: Any = write_shards(self._directory, plan, staged)
+            write = partial(write_shards, self._directory, plan, staged)
+            report: Any = again_if_stale(write, self._directory)
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             report = describe(error, self._collective.rank)
         self._round(report, lambda written: self._complete(metadata, plans, written))

@@ -18,6 +18,7 @@ Parsing is anchored: a name that is not exactly one of these is foreign and is l
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 __all__ = [
     "LATEST",
@@ -34,6 +35,7 @@ __all__ = [
     "format_stage",
     "format_step",
     "is_latest_link",
+    "local_directory",
     "parse_leftover",
     "parse_rank_file",
     "parse_shard",
@@ -57,6 +59,7 @@ _STAGE = re.compile(rf"pp{_NUMBER}", re.ASCII)
 _SHARD = re.compile(rf"__{_NUMBER}_{_NUMBER}\.distcp", re.ASCII)
 _RANK_FILE = re.compile(r"rank_([0-9]{5,})\.pt", re.ASCII)
 _LEFTOVER = re.compile(rf"\.(staging|replaced|trash)-step_{_NUMBER}-{_SAVE_ID}", re.ASCII)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII | re.IGNORECASE)
 _LATEST_LINK = re.compile(rf"\.latest-{_SAVE_ID}", re.ASCII)
 
 
@@ -75,6 +78,17 @@ class Leftover:
     kind: LeftoverKind
     step: int
     save_id: str
+
+
+def local_directory(name: str | Path) -> Path:
+    """The path of a checkpoint directory.
+
+    Raises:
+        ValueError: It is a URL, which as a path would name a directory beside the program.
+    """
+    if _URL.match(str(name)):
+        raise ValueError(f"{name} is a URL; checkpoints are written to mounted file systems")
+    return Path(name)
 
 
 def format_step(step: int) -> str:

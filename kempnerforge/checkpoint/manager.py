@@ -14,6 +14,7 @@ from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
+from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import Exclusion, assemble, capture_own, mesh_signature
@@ -42,8 +43,9 @@ class CheckpointManager:
     """Saves, publishes, keeps and loads checkpoints of one training job.
 
     Constructing it, :meth:`save`, :meth:`load`, :meth:`wait` and :meth:`flush_pending_save` are for
-    all ranks in the same order, from the thread that trains. Communication runs on gloo groups of
-    the manager's own, so it may overlap with training's.
+    all ranks in the same order, from the thread that trains; no method may run at the same time as
+    another one of the same manager. Communication runs on gloo groups of the manager's own, so it
+    may overlap with training's.
 
     Args:
         config: A :class:`~kempnerforge.config.schema.CheckpointConfig`, or any object with its
@@ -54,6 +56,10 @@ class CheckpointManager:
         process_group: The ranks of this rank's pipeline stage. Accepted for compatibility: stages
             are told apart by ``pp_rank``, and commits are agreed on by all ranks.
         pp_rank: This rank's pipeline stage, None without pipeline parallelism.
+
+    Raises:
+        ValueError: ``config.dir`` is a URL.
+        PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
     """
 
     def __init__(
@@ -69,7 +75,7 @@ class CheckpointManager:
         self._model = model
         self._optimizer = optimizer
         self._stage = pp_rank
-        self._root = Path(config.dir)
+        self._root = local_directory(config.dir)
         self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
         self._mode = AsyncCheckpointMode(config.async_mode)
         self._stager = make_stager(self._mode)
@@ -84,7 +90,10 @@ class CheckpointManager:
 
     @property
     def last_load(self) -> LoadReport | None:
-        """What the last :meth:`load` that found a checkpoint loaded, and what it passed over."""
+        """What the last :meth:`load` that found a checkpoint loaded, and what it passed over.
+
+        The same on every rank, None before; not collective.
+        """
         return self._last_load
 
     def save(
@@ -140,7 +149,11 @@ class CheckpointManager:
             raise error
 
     def flush_pending_save(self) -> None:
-        """The same as :meth:`wait`, called before the model's freeze state changes."""
+        """The same as :meth:`wait`, called before the model's freeze state changes. Collective.
+
+        Raises:
+            CheckpointError: As :meth:`wait`.
+        """
         self.wait()
 
     def peek_saved_step(self, path: str | None = None) -> int | None:
@@ -213,7 +226,7 @@ class CheckpointManager:
         """Hand the dataloader state that :meth:`load` kept to ``dataloader``; not collective.
 
         Each rank's loader gets that rank's own state, once. Nothing happens if there is none or
-        the loader has no ``load_state_dict``.
+        the loader has no ``load_state_dict``. What that raises is passed on, and the state is kept.
         """
         if self._dataloader_state is None or not hasattr(dataloader, "load_state_dict"):
             return

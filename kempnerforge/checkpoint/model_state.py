@@ -63,6 +63,7 @@ def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
     Raises:
         StateMismatchError: The optimizer holds a parameter that the model does not have.
+        TypeError: A parameter group holds what would not come back as it is.
     """
     names = _parameter_names(model)
     groups = [_named_group(group, names) for group in optimizer.param_groups]
@@ -103,6 +104,12 @@ def _named_group(group: Mapping[str, Any], names: Mapping[int, str]) -> dict[str
             f"the optimizer holds {len(unknown)} parameters that are not the model's, the first of "
             f"shape {tuple(unknown[0].shape)}; build it from the parameters of the (sharded) model"
         )
+    for key, value in group.items():
+        if key != "params" and value != {} and not own_state.keeps_its_keys(value):
+            raise TypeError(
+                f"entry {key!r} of a parameter group holds a dict that is empty or has keys other "
+                "than strings, which would not come back as it is; use names as keys"
+            )
     return {**group, "params": [names[id(param)] for param in group["params"]]}
 
 

@@ -5,7 +5,9 @@ they are saved as such and load into any layout. Some optimizers keep other thin
 
 - statistics computed from the local shard of a parameter (factored second moments, norms): plain
   tensors that differ by rank under one name, or distributed tensors placed in another way;
-- entries of ``state_dict()`` beside ``state`` and ``param_groups`` (an inner optimizer, counters).
+- entries of ``state_dict()`` beside ``state`` and ``param_groups`` (an inner optimizer, counters);
+- containers that shards cannot hold: DCP turns every key of a dict into a string and forgets dicts
+  that are empty.
 
 Both are kept as they are in the rank's own file and come back bit for bit to the same layout. For
 another layout they are refused, except for entries without tensors, which rank 0's value stands
@@ -24,7 +26,7 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
 
-__all__ = ["OWN_KEY", "capture", "is_shared", "revive", "shared_remainder"]
+__all__ = ["OWN_KEY", "capture", "is_shared", "keeps_its_keys", "revive", "shared_remainder"]
 
 OWN_KEY = "optimizer"
 """Key of this state in the rank's file."""
@@ -35,6 +37,8 @@ _PLAIN_KEYS = (str, int, float, bool, type(None))
 
 def is_shared(param: torch.Tensor, value: Any) -> bool:
     """Whether ``value`` in the state of ``param`` can be saved as one global value."""
+    if not keeps_its_keys(value):
+        return False
     if not isinstance(param, DTensor):
         return True
     if isinstance(value, DTensor):
@@ -44,6 +48,15 @@ def is_shared(param: torch.Tensor, value: Any) -> bool:
             and value.device_mesh == param.device_mesh
         )
     return not any(tensor.dim() or tensor is not value for tensor in _tensors(value))
+
+
+def keeps_its_keys(value: Any) -> bool:
+    """Whether a value comes back from shards with the keys that it has."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(
+            isinstance(key, str) and keeps_its_keys(item) for key, item in value.items()
+        )
+    return not isinstance(value, list | tuple) or all(map(keeps_its_keys, value))
 
 
 def capture(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Any]:
@@ -93,7 +106,7 @@ def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
         f"{name}.{key}"
         for name, state in saved.get("state", {}).items()
         for key, value in state.items()
-        if any(tensor.dim() for tensor in _tensors(value))
+        if not keeps_its_keys(value) or any(tensor.dim() for tensor in _tensors(value))
     ]
     extra = saved.get("extra", {})
     bound += [key for key, value in extra.items() if next(_tensors(value), None) is not None]

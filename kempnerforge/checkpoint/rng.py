@@ -14,7 +14,9 @@ __all__ = ["get_rng_state", "set_rng_state"]
 
 
 def get_rng_state() -> dict[str, Any]:
-    """Capture all generators of this process; draws from none.
+    """Capture all generators of this process; draws from none. Not collective.
+
+    For the thread that trains.
 
     Returns:
         ``python``, ``numpy``, ``torch`` and ``cuda`` (one state a device, empty where CUDA was not
@@ -30,7 +32,9 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restore what :func:`get_rng_state` captured; generators that ``state`` lacks stay.
+    """Restore what :func:`get_rng_state` captured; not collective.
+
+    For the thread that trains. Generators that ``state`` lacks stay as they are.
 
     Raises:
         ValueError: ``state`` has CUDA generators and this process sees another number of devices.

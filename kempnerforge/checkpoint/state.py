@@ -57,6 +57,8 @@ def build_train_state(
 ) -> dict[str, Any]:
     """Capture everything but model and optimizer; not collective, draws from no generator.
 
+    For the thread that trains: the generators are those of the process.
+
     Args:
         step: Current training step.
         tokens_seen: Tokens processed so far.
@@ -82,10 +84,21 @@ def build_train_state(
 def restore_train_state(
     state: Mapping[str, Any], scheduler: Any | None = None, dataloader: Any | None = None
 ) -> tuple[int, int, dict[str, Any]]:
-    """Restore what :func:`build_train_state` captured; the generators last.
+    """Restore what :func:`build_train_state` captured, the generators last; not collective.
+
+    For the thread that trains. What ``load_state_dict`` raises is passed on.
+
+    Args:
+        state: As :func:`build_train_state` returned it.
+        scheduler: Restored if given and saved.
+        dataloader: Restored if given, saved and able to.
 
     Returns:
         Step, tokens seen, and the extra keys.
+
+    Raises:
+        KeyError: ``state`` has no ``step``.
+        ValueError: Its generators are of another number of CUDA devices.
     """
     if scheduler is not None and "scheduler" in state:
         scheduler.load_state_dict(state["scheduler"])

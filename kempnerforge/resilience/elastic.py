@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kempnerforge.checkpoint.choosing import Search, choose
 from kempnerforge.checkpoint.collective import GlooCollective, make_collective
+from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.stale import RetryingStorage
 from kempnerforge.checkpoint.storage import LocalStorage
@@ -17,7 +18,8 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
     """The checkpoint to resume from, verified in full: the one that ``load()`` would choose.
 
     Collective where torch.distributed is initialised; rank 0 decides and all ranks verify a share
-    of the files. ``latest`` comes first; if it is damaged, the newest checkpoint that verifies.
+    of the files. ``latest`` comes first; if it is damaged, the newest checkpoint that verifies. For
+    the thread that trains, before or after a manager is made.
 
     Args:
         dir: The checkpoint directory, ``config.dir``.
@@ -28,17 +30,20 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
     Raises:
         NoUsableCheckpointError: There are checkpoints and none can be used; starting over in
             silence would lose the run.
+        PeerLostError: A rank is dead, or hung beyond the deadline (600 s a round).
+        ValueError: ``dir`` is a URL.
     """
+    root = local_directory(dir)
     collective = make_collective(timeout_s=DEFAULT_COMMIT_TIMEOUT_S)
     try:
         with Worker("resolving a checkpoint") as worker:
             choice = choose(
-                Search(root=Path(dir)),
+                Search(root=root),
                 collective,
                 RetryingStorage(LocalStorage()),
                 worker=worker,
                 timeout_s=DEFAULT_COMMIT_TIMEOUT_S,
-                access=DirectoryAccess(Path(dir)),
+                access=DirectoryAccess(root),
             )
     finally:
         if isinstance(collective, GlooCollective):

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
-from kempnerforge.checkpoint import stale
+from kempnerforge.checkpoint import AsyncCheckpointer, async_save, shards, stale
 from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.storage import LocalStorage, Storage
+from kempnerforge.config.schema import AsyncCheckpointMode
 from tests.checkpoint.training import Job
 
 
@@ -78,3 +81,29 @@ def test_saves_and_loads_survive_handles_that_go_stale_everywhere_once(tmp_path:
     ]
     operations = {name for name in vars(Storage) if not name.startswith("_")}
     assert {name for name, *_ in storage.failed} >= operations - {"unlink"}
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize("mode", list(AsyncCheckpointMode))
+def test_the_checkpointer_alone_survives_handles_that_go_stale_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: AsyncCheckpointMode
+) -> None:
+    storage = StaleOnce()
+    stale_shards: list[bool] = []
+
+    def write_shards(*args: Any, **options: Any) -> Any:
+        if not stale_shards:
+            stale_shards.append(True)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return shards.write_shards(*args, **options)
+
+    monkeypatch.setattr(async_save, "LocalStorage", lambda: storage)
+    monkeypatch.setattr(async_save, "write_shards", write_shards)
+    checkpointer = AsyncCheckpointer(mode)
+    checkpointer.save({"x": torch.arange(3.0)}, str(tmp_path / "alone"))
+    checkpointer.wait()
+    state = {"x": torch.zeros(3)}
+    dcp_load(state, checkpoint_id=str(tmp_path / "alone"))
+    assert state["x"].tolist() == [0.0, 1.0, 2.0]
+    assert stale_shards
+    assert {name for name, *_ in storage.failed} >= {"make_directory", "write", "sync_directory"}
