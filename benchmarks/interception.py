@@ -146,13 +146,15 @@ def main() -> None:
         Work(f"save of {label}", partial(_saves, width=width, layers=layers), 2, 1)
         for label, width, layers in (("0.1 MB", 32, 4), ("50 MB", 1024, 4), ("500 MB", 2048, 10))
     ]
-    print(f"| an operation | alone us | supervised us | added us (<= {_BUDGET_US}) |\n|---|---|---|---|")
+    print(f"| an operation | alone us | supervised us | added us (<= {_BUDGET_US}) |")
+    print("|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as home:
         for work in operations:
             bare, supervised = _measure(work, Path(home), options.repeat)
             one, other = (1e6 * seconds / work.parts for seconds in (bare, supervised))
             print(f"| {work.name} | {one:.1f} | {other:.1f} | {other - one:.1f} |", flush=True)
-    print(f"\n| a save | alone ms | supervised ms | ratio (<= {_BUDGET_SAVE}) |\n|---|---|---|---|")
+    print(f"\n| a save | alone ms | supervised ms | ratio (<= {_BUDGET_SAVE}) |")
+    print("|---|---|---|---|")
     for place in ("/dev/shm", None):
         with tempfile.TemporaryDirectory(dir=place) as home:
             for work in saves:

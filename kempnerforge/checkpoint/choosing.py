@@ -75,6 +75,8 @@ class Choice:
     """None for a plain checkpoint of another program."""
     passed_over: tuple[str, ...] = ()
     """Why newer candidates were not chosen."""
+    damaged: frozenset[str] = frozenset()
+    """Save ids of those of them that were committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +283,7 @@ class _Root:
         self._access = access
         self._storage = storage
         self._passed_over: list[str] = []
+        self._damaged: set[str] = set()
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
         self._told: tuple[Any, ...] = ()
@@ -293,14 +296,14 @@ class _Root:
         elif not failures:
             return [self._current] * len(votes)
         else:
-            self._pass_over(self._current.path, "; ".join(map(str, failures)), failures)
+            self._pass_over(self._current, "; ".join(map(str, failures)), failures)
         if self._candidates is None:
             self._candidates = iter(self._list())
         for entry in self._candidates:
             try:
                 choice = self._examine(entry)
             except CheckpointError as error:
-                self._pass_over(entry.path, str(error), (describe(error, 0),), damaged=True)
+                self._pass_over(entry, str(error), (describe(error, 0),), damaged=True)
                 continue
             self._current = choice
             full = self.search.verify is VerifyPolicy.full
@@ -311,7 +314,7 @@ class _Root:
 
     def _pass_over(
         self,
-        path: Path,
+        found: Choice | Entry,
         reason: str,
         failures: tuple[RankFailure, ...],
         *,
@@ -319,7 +322,7 @@ class _Root:
     ) -> None:
         """Go on to the next candidate, unless that cannot help."""
         damaged = damaged or any(failure.kind in _DAMAGE for failure in failures)
-        manifest = self._current.manifest if self._current is not None else None
+        path, manifest = found.path, found.manifest
         if self.search.explicit is not None or not damaged:
             raise _Refused(
                 _Refusal(
@@ -332,6 +335,8 @@ class _Root:
             )
         logger.warning("checkpoint %s is passed over: %s", path, reason)
         self._passed_over.append(f"{path.name}: {reason}")
+        if manifest is not None:
+            self._damaged.add(manifest.save_id)
 
     def _list(self) -> tuple[Entry, ...]:
         explicit = self.search.explicit
@@ -345,7 +350,10 @@ class _Root:
     def _examine(self, entry: Entry) -> Choice:
         verify_entry(entry, self._storage, verify=self.search.verify, trust=self.search.trust)
         return Choice(
-            path=entry.path, manifest=entry.manifest, passed_over=tuple(self._passed_over)
+            path=entry.path,
+            manifest=entry.manifest,
+            passed_over=tuple(self._passed_over),
+            damaged=frozenset(self._damaged),
         )
 
     def _require_clean_start(self) -> None:

@@ -87,6 +87,7 @@ class CheckpointManager:
         self._dataloader_state: Any = None
         self._parent: str | None = None
         self._last_load: LoadReport | None = None
+        self._damaged: frozenset[str] = frozenset()
 
     @property
     def last_load(self) -> LoadReport | None:
@@ -274,6 +275,7 @@ class CheckpointManager:
             ),
             timeout_s=self._timeout_s,
             access=self._access,
+            damaged=self._damaged,
             plans=self._plans,
         )
 
@@ -375,6 +377,7 @@ class CheckpointManager:
 
     def _finish_load(self, loaded: Loaded) -> tuple[int, int, dict[str, Any]]:
         state, choice = loaded.train_state, loaded.choice
+        self._damaged |= choice.damaged
         self._parent = choice.manifest.save_id if choice.manifest else None
         if "rng" in state:
             set_rng_state(state["rng"])

@@ -37,17 +37,22 @@ _PLAIN_KEYS = (str, int, float, bool, type(None))
 
 def is_shared(param: torch.Tensor, value: Any) -> bool:
     """Whether ``value`` in the state of ``param`` can be saved as one global value."""
+    if isinstance(value, torch.Tensor):
+        if not isinstance(param, DTensor):
+            return True
+        return _placed_alike(param, value) if isinstance(value, DTensor) else not value.dim()
     if not keeps_its_keys(value):
         return False
-    if not isinstance(param, DTensor):
-        return True
-    if isinstance(value, DTensor):
-        return (
-            value.shape == param.shape
-            and value.placements == param.placements
-            and value.device_mesh == param.device_mesh
-        )
-    return not any(tensor.dim() or tensor is not value for tensor in _tensors(value))
+    return not isinstance(param, DTensor) or next(_tensors(value), None) is None
+
+
+def _placed_alike(one: DTensor, other: DTensor) -> bool:
+    mine, theirs = one._spec, other._spec
+    return mine is theirs or (
+        mine.placements == theirs.placements
+        and mine.mesh == theirs.mesh
+        and one.shape == other.shape
+    )
 
 
 def keeps_its_keys(value: Any) -> bool:
@@ -77,10 +82,16 @@ def capture(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Any]:
     }
     extra = {
         key: _encode(value, f"optimizer.state_dict()[{key!r}]")
-        for key, value in optimizer.state_dict().items()
+        for key, value in (optimizer.state_dict() if _has_extra(optimizer) else {}).items()
         if key not in _STANDARD
     }
     return {key: value for key, value in (("state", state), ("extra", extra)) if value}
+
+
+def _has_extra(optimizer: Optimizer) -> bool:
+    """Whether ``state_dict()`` may have more than torch's own has, which takes long to build."""
+    standard = type(optimizer).state_dict is Optimizer.state_dict
+    return not standard or bool(optimizer._optimizer_state_dict_post_hooks)
 
 
 def _own(param: torch.Tensor, state: Mapping[str, Any]) -> dict[str, Any]:

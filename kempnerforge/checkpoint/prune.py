@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Catalog, State, inspect
+from kempnerforge.checkpoint.catalog import Catalog, Entry, State, inspect
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.replacing import (
@@ -28,9 +28,21 @@ logger = logging.getLogger(__name__)
 
 
 def retire(
-    catalog: Catalog, policy: RetentionPolicy, storage: Storage, *, just_saved: int
+    catalog: Catalog,
+    policy: RetentionPolicy,
+    storage: Storage,
+    *,
+    just_saved: int,
+    damaged: Collection[str] = (),
 ) -> tuple[Path, ...]:
     """Rename away what the policy no longer keeps.
+
+    Args:
+        catalog: What there is.
+        policy: What to keep of it.
+        storage: Where it lies.
+        just_saved: A step that stays.
+        damaged: Save ids of checkpoints that are known to be damaged.
 
     Returns:
         The directories to :func:`remove`, under names that no checkpoint has.
@@ -43,7 +55,10 @@ def retire(
     target = None if catalog.latest is None else layout.step_of(Path(catalog.latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
     victims = policy.victims(
-        (Kept(step=step, sequence=entry.sequence) for step, entry in committed.items()),
+        (
+            Kept(step=step, sequence=entry.sequence, damaged=_save_id(entry) in damaged)
+            for step, entry in committed.items()
+        ),
         protected=protected,
     )
     renamed = []
@@ -59,6 +74,10 @@ def retire(
     if renamed:
         storage.sync_directory(catalog.root)
     return tuple(renamed)
+
+
+def _save_id(entry: Entry) -> str | None:
+    return entry.manifest.save_id if entry.manifest is not None else None
 
 
 def remove(paths: tuple[Path, ...], storage: Storage) -> None:

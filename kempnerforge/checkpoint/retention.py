@@ -2,7 +2,9 @@
 
 Checkpoints are ordered by the sequence of their commits, never by step, so that what an operator
 rolled back from counts as older than what was saved since. Torn directories, foreign names and
-plain checkpoints without a manifest are never handed to this module: they neither count nor go.
+plain checkpoints without a manifest are never handed to this module: they neither count nor go. A
+checkpoint that this job found damaged when it resumed does not count, so no sound one goes for its
+sake; it goes when all that count are newer.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,6 +19,7 @@ class Kept:
 
     step: int
     sequence: int
+    damaged: bool = False
 
 
 def _no_milestone(step: int) -> bool:
@@ -44,10 +47,14 @@ class RetentionPolicy:
         """
         if self.keep_last_n <= 0:
             return ()
-        counted = sorted(
+        ordered = sorted(
             (kept for kept in committed if not self.is_milestone(kept.step)),
             key=lambda kept: (kept.sequence, kept.step),
         )
+        sound = [kept for kept in ordered if not kept.damaged]
+        if len(sound) < self.keep_last_n:
+            return ()
         untouchable = set(protected)
-        surplus = counted[: max(0, len(counted) - self.keep_last_n)]
-        return tuple(kept.step for kept in surplus if kept.step not in untouchable)
+        oldest_kept = sound[-self.keep_last_n]
+        older = ordered[: ordered.index(oldest_kept)]
+        return tuple(kept.step for kept in older if kept.step not in untouchable)

@@ -12,7 +12,7 @@ touch storage run in a :class:`Worker`, so a rank whose storage hangs still repo
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -140,6 +140,8 @@ class SaveJob:
     retention: RetentionPolicy
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
+    damaged: Collection[str] = ()
+    """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
     """The same one in each save of a rank; a new one costs time only, if all ranks have one."""
 
@@ -387,7 +389,13 @@ class SaveJob:
         """Retention; the save is durable by now, so a failure here is no failure of the save."""
         try:
             catalog = read_catalog(self.root, self.storage)
-            return prune.retire(catalog, self.retention, self.storage, just_saved=self.request.step)
+            return prune.retire(
+                catalog,
+                self.retention,
+                self.storage,
+                just_saved=self.request.step,
+                damaged=self.damaged,
+            )
         except OSError as error:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()

@@ -442,3 +442,17 @@ def test_a_file_that_nothing_is_wanted_of_is_verified_too(tmp_path: Path) -> Non
     shard = tmp_path / "checkpoints" / "step_2" / "__0_0.distcp"
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     assert job.load(exclude_keys=["model", "optimizer"])[0] == 1
+
+
+def test_a_checkpoint_that_was_passed_over_pushes_no_sound_one_out(tmp_path: Path) -> None:
+    job = new(tmp_path, keep_last_n=2)
+    job.save(1)
+    job.save(2)
+    shard = tmp_path / "checkpoints" / "step_2" / "__0_0.distcp"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    resumed = new(tmp_path, keep_last_n=2)
+    assert resumed.load()[0] == 1
+    resumed.save(3)
+    assert names(tmp_path) == ["latest", "step_1", "step_2", "step_3"]
+    resumed.save(4)
+    assert names(tmp_path) == ["latest", "step_3", "step_4"]

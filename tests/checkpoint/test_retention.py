@@ -49,3 +49,25 @@ def test_victims_are_unprotected_oldest_and_no_more_than_needed(
     counted = [kept for kept in history if kept.step % 7]
     newest = {kept.step for kept in counted[max(0, len(counted) - keep) :]}
     assert gone == {kept.step for kept in counted} - newest - protected
+
+
+def damaged_victims(keep: int, *sound: bool) -> tuple[int, ...]:
+    kept = [Kept(step=n, sequence=n, damaged=not whole) for n, whole in enumerate(sound, start=1)]
+    return RetentionPolicy(keep_last_n=keep).victims(kept)
+
+
+def test_no_sound_checkpoint_goes_for_the_sake_of_a_damaged_one() -> None:
+    assert damaged_victims(2, True, False, True) == ()
+    assert damaged_victims(2, True, False, True, True) == (1, 2)
+    assert damaged_victims(2, False, False) == ()
+
+
+@given(st.lists(st.booleans(), max_size=10), st.integers(1, 4))
+def test_as_many_sound_ones_stay_as_there_are_to_keep(sound: list[bool], keep: int) -> None:
+    gone = damaged_victims(keep, *sound)
+    stay = [whole for n, whole in enumerate(sound, start=1) if n not in gone]
+    assert sum(stay) == min(keep, sum(sound))
+    if gone:
+        assert max(gone) < min(
+            n for n, whole in enumerate(sound, start=1) if whole and n not in gone
+        )
