@@ -1,4 +1,4 @@
-"""The command line: `python -m harness schema | judge DIR | replay FILE`.
+"""The command line: `python -m harness schema | judge DIR | replay FILE | explore FILE`.
 
 Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for input that cannot be used.
 """
@@ -20,6 +20,8 @@ from harness.scenario.read import ScenarioFile, json_schema, read_file
 from harness.workspace import open_workspace
 
 PASSED, RED, BAD_INPUT = 0, 1, 2
+_WORKERS = 2
+"""Two jobs of two ranks each use two cores well; see `benchmarks/explore.py`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,8 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "judge":
             return _judge(parsed.directory)
         case _:
-            chosen = Implementation(name=parsed.implementation, path=parsed.implementation_path)
-            return _replay(parsed.file, chosen)
+            folder = parsed.implementation_path
+            chosen = Implementation(
+                name=parsed.implementation, path=None if folder is None else str(folder.resolve())
+            )
+            return _run(parsed, chosen)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,8 +52,16 @@ def _parser() -> argparse.ArgumentParser:
     judging.add_argument("directory", type=Path, help="the run directory")
     replaying = commands.add_parser("replay", help="run one scenario file and report")
     replaying.add_argument("file", type=Path, help="a scenario, such as a file of failures/")
-    replaying.add_argument("--implementation", default=Implementation().name, metavar="MODULE:NAME")
-    replaying.add_argument("--implementation-path", metavar="DIR")
+    exploring = commands.add_parser("explore", help="make every strike that `explore:` asks for")
+    exploring.add_argument("file", type=Path, help="a scenario with `explore:`")
+    for one in (replaying, exploring):
+        one.add_argument("--implementation", default=Implementation().name, metavar="MODULE:NAME")
+        one.add_argument("--implementation-path", type=Path, metavar="DIR")
+    exploring.add_argument("--workers", type=int, default=_WORKERS, metavar="N", help="at once")
+    budget = exploring.add_mutually_exclusive_group()
+    budget.add_argument("--budget", type=int, metavar="N", help="at most N strikes")
+    budget.add_argument("--all", action="store_true", help="every strike, whatever the file says")
+    exploring.add_argument("--equal", action="store_true", help="strike equal points, too")
     return parser
 
 
@@ -66,15 +79,18 @@ def _judge(directory: Path) -> int:
     return _say(text, PASSED if judgement.outcome == "PASS" else RED)
 
 
-def _replay(path: Path, implementation: Implementation) -> int:
+def _run(parsed: argparse.Namespace, implementation: Implementation) -> int:
     from harness.run.support import missing
 
+    path: Path = parsed.file
     try:
         files = read_file(path)
     except ScenarioError as error:
         return _complain(str(error))
     if (reason := missing()) is not None:
         return _complain(f"{path} cannot run here: {reason}")
+    if parsed.command == "explore":
+        return max(_explore_all(files.values(), parsed, implementation))
     return max(_replay_all(files.values(), path, implementation))
 
 
@@ -90,12 +106,45 @@ def _replay_all(
             if isinstance(one, ScenarioError):
                 yield _complain(str(one))
                 continue
+            if one.scenario.explore is not None:
+                yield _complain(f"{path} is explored: python -m harness explore {path}")
+                continue
             plan = make_plan(
                 one.scenario, source=str(path), implementation=implementation, gpus=count_gpus()
             )
             proof = prove(plan, one.source, services=services, workspace=workspace)
             passed = proof.outcome == "PASS"
             yield _say(proof.text or f"{proof.outcome} {plan.name}", PASSED if passed else RED)
+
+
+def _explore_all(
+    files: Iterable[ScenarioFile | ScenarioError],
+    parsed: argparse.Namespace,
+    implementation: Implementation,
+) -> Iterator[int]:
+    from harness.explore.command import explore_job
+    from harness.explore.job import Explored
+
+    for one in files:
+        if isinstance(one, ScenarioError):
+            yield _complain(str(one))
+            continue
+        explore = one.scenario.explore
+        if explore is None:
+            yield _complain(
+                f"{parsed.file} has no `explore`: python -m harness replay {parsed.file}"
+            )
+            continue
+        if parsed.all or parsed.budget is not None:
+            explore = explore.model_copy(update={"budget": parsed.budget})
+        job = Explored(
+            scenario=one.scenario.model_copy(update={"explore": explore}),
+            shown=str(parsed.file),
+            implementation=implementation,
+            gpus=count_gpus(),
+        )
+        summary = explore_job(job, workers=parsed.workers, merge=not parsed.equal)
+        yield PASSED if summary is not None and summary.is_green else RED
 
 
 def _say(text: str, status: int) -> int:

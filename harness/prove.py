@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.judge.judge import judge
+from harness.evidence.evidence import Evidence
+from harness.judge.judge import Judgement, judge
 from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation, Plan
 from harness.report.failure import write_failure
@@ -44,6 +45,14 @@ def prove(plan: Plan, source: Source, *, services: Services, workspace: Workspac
     if judgement.outcome is Outcome.PASS:
         workspace.drop(directory)
         return Proof(outcome=judgement.outcome)
+    return report_failure(evidence, judgement, source, workspace=workspace)
+
+
+def report_failure(
+    evidence: Evidence, judgement: Judgement, source: Source, *, workspace: Workspace
+) -> Proof:
+    """Write down a failure: its file, which replays `source`, its run directory, its report."""
+    plan, directory = evidence.plan, Path(evidence.directory)
     failure = write_failure(workspace.failures, source, judgement, plan.implementation)
     kept = workspace.keep(directory, failure.stem)
     replay = replay_command(failure, plan.implementation)

@@ -2,8 +2,10 @@
 
 Collected are the YAML files below `scenarios/` and `failures/` of the root directory, and every
 YAML file that the command line names. Each is one item, `path::scenario`, or one for each choice
-from its matrix, such as `path::pp2-async`. A file that cannot be read is an item that fails, and
-the others run.
+from its matrix, such as `path::pp2-async`. A scenario with `explore:` is one item for each dozen of
+strikes, such as `path::explore-1of3`; without a budget it is marked `long`, and only runs with
+`-m long` or when its file is named. A file that cannot be read is an item that fails, and the
+others run.
 
 What needs Linux or costs time is imported when the first scenario runs, so that collecting works
 everywhere and at once.
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.explore.job import PART_POINTS, Explored, count_parts
 from harness.plan.make import RUN_DEADLINE_S, make_plan
 from harness.plan.model import Implementation, Plan
 from harness.scenario.devices import count_gpus
@@ -39,6 +42,9 @@ when that has changed."""
 
 _MARGIN_S = 60.0
 """For the boot of the server, judging, and waiting for a reference that another worker makes."""
+
+_STRIKE_S = 20.0
+"""One strike takes 1 s on idle cores; on average, none takes this long on busy ones."""
 
 
 class Red(Exception):
@@ -99,6 +105,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers; decide where this session works."""
     config.addinivalue_line("markers", "gpu: a scenario with `device: cuda`")
+    config.addinivalue_line("markers", "long: every strike of an exploration, for hours if need be")
     config.stash[_IS_WORKER] = hasattr(config, "workerinput")
     config.stash[_SESSION] = Session(_workspace(config), _implementation(config))
 
@@ -148,10 +155,29 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     session.config.stash[_SESSION].open.close()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is long, unless it is asked for."""
+    if "long" in config.option.markexpr:
+        return
+    out = [
+        item
+        for item in items
+        if item.get_closest_marker("long") and not item.session.isinitpath(item.path)
+    ]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say where kept runs are."""
+    """Say what was explored, and where kept runs are."""
+    for word in ("passed", "failed"):
+        for report in terminalreporter.stats.get(word, []):
+            for name, value in report.user_properties:
+                if name == "explored":
+                    terminalreporter.write_line(f"{report.nodeid}: {value}")
     workspace = config.stash[_SESSION].workspace
     if workspace.keep_passed and workspace.root.exists():
         terminalreporter.write_line(f"runs are kept in {workspace.root}")
@@ -189,7 +215,17 @@ class ScenarioModule(pytest.File):
                 yield UnreadableItem.from_parent(self, name=name, error=one)
                 continue
             plan = make_plan(one.scenario, source=shown, implementation=chosen, gpus=gpus)
-            yield ScenarioItem.from_parent(self, name=name, plan=plan, source=one.source)
+            if one.scenario.explore is None:
+                yield ScenarioItem.from_parent(self, name=name, plan=plan, source=one.source)
+                continue
+            job = Explored(scenario=one.scenario, shown=shown, implementation=chosen, gpus=gpus)
+            parts = count_parts(one.scenario.explore.budget)
+            for number in range(parts):
+                part = f"{label}-" if label else ""
+                part += f"explore-{number + 1}of{parts}"
+                yield ExploreItem.from_parent(
+                    self, name=part, plan=plan, job=job, number=number, parts=parts
+                )
 
 
 class UnreadableItem(pytest.Item):
@@ -213,22 +249,23 @@ class UnreadableItem(pytest.Item):
         return self.path, 0, f"{self.error.path}: not a scenario"
 
 
-class ScenarioItem(pytest.Item):
-    """A scenario."""
+class JobItem(pytest.Item):
+    """What runs jobs: a scenario, or a part of an exploration."""
 
-    def __init__(self, *, plan: Plan, source: Source, **rest: Any) -> None:
+    def __init__(self, *, plan: Plan, **rest: Any) -> None:
         super().__init__(**rest)
         self.plan = plan
-        self.source = source
         self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
-        if self.config.pluginmanager.hasplugin("timeout"):
-            runs_s = sum(run.deadline_s for run in plan.runs)
-            self.add_marker(pytest.mark.timeout(runs_s + RUN_DEADLINE_S + _MARGIN_S))
         if plan.workload.device == "cuda":
             self.add_marker(pytest.mark.gpu)
             if count_gpus() == 0:
                 reason = "device: cuda, and there is no GPU here that this torch can use"
                 self.add_marker(pytest.mark.skip(reason=reason))
+
+    def limit(self, seconds: float) -> None:
+        """End the item after so many seconds, and the margin that all items have."""
+        if self.config.pluginmanager.hasplugin("timeout"):
+            self.add_marker(pytest.mark.timeout(seconds + RUN_DEADLINE_S + _MARGIN_S))
 
     def setup(self) -> None:
         """Skip where the machine lacks what every scenario needs."""
@@ -236,6 +273,23 @@ class ScenarioItem(pytest.Item):
 
         if (reason := missing()) is not None:
             pytest.skip(reason)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The report, without a traceback; a traceback where the harness itself broke."""
+        return _say(excinfo) or super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
+        """The heading of the report."""
+        return self.path, 0, self.plan.name
+
+
+class ScenarioItem(JobItem):
+    """A scenario."""
+
+    def __init__(self, *, source: Source, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.source = source
+        self.limit(sum(run.deadline_s for run in self.plan.runs))
 
     def runtest(self) -> None:
         """Run, judge, and fail unless the outcome is PASS."""
@@ -251,13 +305,39 @@ class ScenarioItem(pytest.Item):
             self.user_properties.append(("replay", proof.replay))
             raise Red(proof.text)
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The report, without a traceback; a traceback where the harness itself broke."""
-        return _say(excinfo) or super().repr_failure(excinfo, style)
 
-    def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
-        """The heading of the report."""
-        return self.path, 0, self.plan.name
+class ExploreItem(JobItem):
+    """A part of an exploration; how many strikes it has is known when it is recorded."""
+
+    def __init__(self, *, job: Explored, number: int, parts: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.job, self.number, self.parts = job, number, parts
+        if job.explore.budget is None:
+            self.add_marker(pytest.mark.long)
+            self.add_marker(pytest.mark.timeout(0))  # only the deadline of each run counts
+        else:
+            self.limit(_STRIKE_S * PART_POINTS)
+
+    def runtest(self) -> None:
+        """Strike, judge, and fail unless every outcome is PASS."""
+        from harness.explore.explore import RedRecording
+        from harness.explore.part import explore_part
+        from harness.explore.summary import headline, tell
+
+        session = self.config.stash[_SESSION]
+        try:
+            summary = explore_part(
+                self.job,
+                self.number,
+                self.parts,
+                services=session.services(),
+                workspace=session.workspace,
+            )
+        except RedRecording as error:
+            raise Red(str(error)) from None
+        self.user_properties.append(("explored", headline(summary)))
+        if not summary.is_green:
+            raise Red(tell(summary))
 
 
 def _say(excinfo: pytest.ExceptionInfo[BaseException]) -> str | None:

@@ -87,7 +87,8 @@ class FileSystem:
         self.touched: set[Node] = set()
         """The nodes at or below which something changed since the set was last cleared."""
         self._bound: dict[tuple[int, str] | int, Node] = {}
-        self._moves: list[_Move] = []
+        self.moves: list[_Move] = []
+        """Renames from one directory to another that no sync has made lasting yet."""
         self._do: dict[str, Callable[[Operation, bytes], None]] = {
             "open": self._open,
             "write": self._write,
@@ -242,7 +243,7 @@ class FileSystem:
 
     def _sync_all(self, _operation: Operation, _written: bytes) -> None:
         self._sync_below(self.root)
-        self._moves.clear()
+        self.moves.clear()
 
     def _sync_below(self, directory: Directory) -> None:
         self._sync_directory(directory)
@@ -258,7 +259,7 @@ class FileSystem:
             directory.synced = dict(directory.entries)
             self._lasting(directory)
         waiting: list[_Move] = []
-        for move in self._moves:
+        for move in self.moves:
             source, old, target, new, node = move
             if directory not in (source, target):
                 waiting.append(move)
@@ -269,7 +270,7 @@ class FileSystem:
             if target.entries.get(new) is node and target.synced.get(new) is not node:
                 target.synced[new] = node
                 self._lasting(target)
-        self._moves = waiting
+        self.moves = waiting
 
     def _mkdir(self, operation: Operation, _written: bytes) -> None:
         place = self._place(operation.path)
@@ -315,7 +316,7 @@ class FileSystem:
     def _moved(self, node: Node, source: Directory, old: str, target: Directory, new: str) -> None:
         if source is not target:
             node.parents = [parent for parent in node.parents if parent is not source]
-            self._moves.append((source, old, target, new, node))
+            self.moves.append((source, old, target, new, node))
         self._put(target, new, node)
 
 

@@ -31,6 +31,11 @@ _MEETS = {
 }
 
 
+def meets(error: str, kind: str) -> bool:
+    """Whether a file system could answer this error to an operation of this kind."""
+    return kind in _MEETS[error]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Treatment:
     """What happens to one operation. `seconds` is None for an operation that never returns."""
@@ -68,7 +73,7 @@ class StorageFaults:
     def later(self, rank: int, kind: str) -> Treatment | None:
         """The treatment of an operation that no strike falls on."""
         failing = self._failing.get(rank)
-        if failing is None or kind not in _MEETS[failing.name] or failing.left == 0:
+        if failing is None or failing.left == 0 or not meets(failing.name, kind):
             return None
         if failing.left is not None:
             failing.left -= 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from harness.plan.model import Strike
+from harness.run.storage_faults import meets
 from harness.scenario.schema import Point
 
 
@@ -22,7 +23,8 @@ class Occasion:
     phase: str | None
 
 
-def _matches(point: Point, occasion: Occasion) -> bool:
+def matches(point: Point, occasion: Occasion) -> bool:
+    """Whether an operation is one of those that a point counts."""
     if point.rank != occasion.rank or point.save not in (None, occasion.save):
         return False
     if point.phase not in (None, occasion.phase):
@@ -33,6 +35,13 @@ def _matches(point: Point, occasion: Occasion) -> bool:
         return True
     names = (occasion.path, occasion.target or occasion.path)
     return any(fnmatchcase(name, point.path) for name in names)
+
+
+def _counts(strike: Strike, occasion: Occasion) -> bool:
+    """As `matches`; an error falls only where a file system could answer it, unless told."""
+    if strike.error is not None and strike.point.operation is None:
+        return meets(strike.error, occasion.kind) and matches(strike.point, occasion)
+    return matches(strike.point, occasion)
 
 
 @dataclass(slots=True)
@@ -51,7 +60,7 @@ class Due:
         """The strikes whose point this operation is; each says whether before or after it."""
         due = []
         for strike in self._waiting:
-            if strike.point.step is None and _matches(strike.point, occasion):
+            if strike.point.step is None and _counts(strike, occasion):
                 self._seen[strike.id] = self._seen.get(strike.id, 0) + 1
                 if self._seen[strike.id] == strike.point.nth:
                     due.append(strike)

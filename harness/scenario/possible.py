@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 from harness.scenario.between import find_impossible_between
 from harness.scenario.errors import Place, choices
-from harness.scenario.schema import Checkpoint, Freeze, Point, Run, Scenario, Sigterm, kind_of
+from harness.scenario.schema import (
+    Checkpoint,
+    Freeze,
+    Kill,
+    Point,
+    Run,
+    Scenario,
+    Sigterm,
+    kind_of,
+)
 
 Finding = tuple[Place, str]
 
@@ -29,6 +38,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
         yield from _own_settings(scenario, number, gpus)
     yield from find_impossible_between(scenario)
     yield from _expect(scenario)
+    yield from _explore(scenario)
 
 
 def _world(scenario: Scenario, gpus: int) -> Iterator[Finding]:
@@ -181,6 +191,23 @@ def _expect(scenario: Scenario) -> Iterator[Finding]:
     for step in expected:
         if step is not None and not 0 <= step <= last:
             yield place, f"step {step} is never saved: the runs end at step {last}"
+
+
+def _explore(scenario: Scenario) -> Iterator[Finding]:
+    explore = scenario.explore
+    if explore is None:
+        return
+    runs, place = len(scenario.runs), ("explore",)
+    if explore.run >= runs - 1:
+        text = f"run {explore.run} is struck, and no run resumes after it"
+        yield (*place, "run"), f"{text}: `runs` has {runs}"
+    elif any(isinstance(fault, Kill) for fault in scenario.runs[explore.run].faults):
+        yield (*place, "run"), f"run {explore.run} is killed already, so it cannot be explored"
+    for number, rank in enumerate(explore.ranks):
+        yield from _rank(scenario, (*place, "ranks", number), rank)
+    if scenario.expect.resumed_from_step is not None:
+        text = "each strike resumes from another step: leave `resumed_from_step` out"
+        yield ("expect", "resumed_from_step"), text
 
 
 def save_steps(checkpoint: Checkpoint, *, after: int, until: int) -> tuple[int, ...]:

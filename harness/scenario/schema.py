@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from harness.scenario.at_rest import Action
+from harness.scenario.exploration import Explore
 from harness.scenario.part import Part
 from harness.scenario.words import ERRORS, FAULTS, OPERATIONS, PHASES
 
@@ -134,8 +135,9 @@ class Point(Part):
     """Where a fault strikes: an operation of a save or of the load, or a training step.
 
     An operation point has `save` (the n-th call of `save` in this run, from 1) and at least one
-    of `phase`, `operation` and `path`, or it has `phase: load`, which belongs to no save. A step
-    point has `step` alone: the instant after the rank has finished that training step and before
+    of `phase`, `operation` and `path`; or it has `phase: load`, which belongs to no save; or it has
+    `operation` or `path` without `save`, and counts through the whole run. A step point has `step`
+    alone: the instant after the rank has finished that training step and before
     it decides whether to save.
     """
 
@@ -159,9 +161,11 @@ class Point(Part):
             raise ValueError("a point is either a `step` or an operation of a `save`, not both")
         if self.phase == "load" and self.save is not None:
             raise ValueError("`phase: load` belongs to no save: leave `save` out")
-        if self.step is None and self.save is None and self.phase != "load":
+        anywhere = self.phase is None and (self.operation or self.path)
+        if self.step is None and self.save is None and self.phase != "load" and not anywhere:
             raise ValueError(
-                "a point needs `step`, `phase: load`, or `save` with `phase`, `operation` or `path`"
+                "a point needs `step`, `phase: load`, `operation` or `path` through the whole run, "
+                "or `save` with `phase`, `operation` or `path`"
             )
         if self.step is None and not any((self.phase, self.operation, self.path)):
             raise ValueError(
@@ -372,3 +376,4 @@ class Scenario(Part):
     freeze: FreezePlan = FreezePlan()
     runs: tuple[Run, ...] = Field(min_length=1)
     expect: Expect = Expect()
+    explore: Explore | None = None

@@ -40,20 +40,24 @@ class Source:
 def read_source(path: Path, *, shown: str | None = None) -> Source:
     """Read a file. `shown` is its name in messages. Raises ScenarioError."""
     name = shown if shown is not None else str(path)
-    text = _read_text(path, name)
+    return parse_source(_read_text(path, name), shown=name)
+
+
+def parse_source(text: str, *, shown: str) -> Source:
+    """The source that a text spells out; `shown` names it in messages. Raises ScenarioError."""
     try:
-        reader = _Reader(name, text)
+        reader = _Reader(shown, text)
         data = reader.document()
     except yaml.YAMLError as error:
-        raise _failure(name, _line_of_error(error, text), f"not YAML: {_say(error)}") from None
+        raise _failure(shown, _line_of_error(error, text), f"not YAML: {_say(error)}") from None
     except RecursionError:
-        raise _failure(name, None, "lists or mappings are nested too deeply") from None
+        raise _failure(shown, None, "lists or mappings are nested too deeply") from None
     if reader.problems:
-        raise ScenarioError(name, reader.problems)
+        raise ScenarioError(shown, reader.problems)
     if not isinstance(data, dict):
         kind = "a list" if isinstance(data, tuple) else f"the single value {data!r:.60}"
-        raise _failure(name, reader.lines[()], f"a scenario is a mapping, this is {kind}")
-    return Source(path=name, text=text, data=data, lines=MappingProxyType(reader.lines))
+        raise _failure(shown, reader.lines[()], f"a scenario is a mapping, this is {kind}")
+    return Source(path=shown, text=text, data=data, lines=MappingProxyType(reader.lines))
 
 
 def _read_text(path: Path, name: str) -> str:

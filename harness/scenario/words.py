@@ -18,7 +18,8 @@ OPERATIONS = (
 """Kinds of operations. `open` is for writing; `read` is an open for reading, and is in a trace
 only where a strike asks for the phase `load`."""
 
-PHASES = ("stage", "flush", "seal", "publish", "prune", "load")
+SAVE_PHASES = ("stage", "flush", "seal", "publish", "prune")
+PHASES = (*SAVE_PHASES, "load")
 """The phases of a save in their order, and `load`, which belongs to no save."""
 
 FAULTS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang")

@@ -1,0 +1,47 @@
+"""Which instants of a recorded run are the same for a job that is killed there."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from harness.evidence.evidence import Evidence
+from harness.judge.fingerprint import fingerprint
+from harness.judge.tree import FileSystem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instants:
+    """Just before and just after each operation; equal numbers stand for equal instants."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def number_instants(evidence: Evidence, run: int) -> Instants:
+    """Number the instants of one run.
+
+    A number lasts as long as no operation changes the directory, live or as a power cut would leave
+    it, and no rank writes a record: what the job was told, and how far each rank is, counts too.
+    """
+    files = FileSystem()
+    for earlier in evidence.runs[:run]:
+        for operation in earlier.operations:
+            files.apply(operation, earlier.written)
+        files.end_run()
+    this = evidence.runs[run]
+    places = sorted(record.index for story in this.stories for record in story)
+    before: list[int] = []
+    after: list[int] = []
+    number, told, seen = 0, 0, fingerprint(files)
+    for operation in this.operations:
+        written = bisect_right(places, operation.index)
+        number += written != told
+        told = written
+        before.append(number)
+        files.apply(operation, this.written)
+        now = fingerprint(files)
+        number += now != seen
+        seen = now
+        after.append(number)
+    return Instants(before=tuple(before), after=tuple(after))

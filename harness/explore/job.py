@@ -1,0 +1,35 @@
+"""What is explored, and in how many parts; known before anything has run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.plan.model import Implementation
+from harness.scenario.exploration import Explore
+from harness.scenario.schema import Scenario
+
+PART_POINTS = 12
+"""Strikes in one part: some 15 s on an idle core, so that two workers end together."""
+LONG_PARTS = 4
+"""Parts of an exploration without a budget, whose points are not known before it is recorded."""
+
+
+def count_parts(budget: int | None) -> int:
+    """How many parts an exploration has; known before anything has run."""
+    return LONG_PARTS if budget is None else -(-budget // PART_POINTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explored:
+    """The scenario that is explored, and how messages name its file."""
+
+    scenario: Scenario
+    shown: str
+    implementation: Implementation
+    gpus: int
+
+    @property
+    def explore(self) -> Explore:
+        """What is to be struck."""
+        assert self.scenario.explore is not None, "only such scenarios are explored"
+        return self.scenario.explore
