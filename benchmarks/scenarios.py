@@ -31,7 +31,7 @@ def _plans(only: str) -> Iterator[Plan]:
         if only not in shown:
             continue
         for label, found in read_file(path, gpus=0).items():
-            if isinstance(found, ScenarioFile):
+            if isinstance(found, ScenarioFile) and found.scenario.explore is None:
                 name = f"{shown}::{label}" if label else shown
                 yield make_plan(found.scenario, source=name, implementation=Implementation())
 

@@ -28,6 +28,8 @@ _MEETS = {
     "EROFS": _CHANGES_NAMES,
     "EACCES": _CHANGES_NAMES,
     "ESTALE": _TOUCHES_DISK,
+    # How a file system says that it cannot swap two names.
+    "EINVAL": frozenset({"exchange"}),
 }
 
 

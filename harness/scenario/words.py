@@ -25,7 +25,7 @@ PHASES = (*SAVE_PHASES, "load")
 FAULTS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang")
 """What can be injected; one of these is a key of every entry of `faults`."""
 
-ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE")
+ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL")
 """The errors that storage can be made to answer."""
 
 ACTIONS = (
