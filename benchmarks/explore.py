@@ -42,9 +42,7 @@ def measure(workers: int, *, points: int, merge: bool) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         workspace = open_workspace(failures=Path(folder))
-        summary = explore_all(
-            job, workspace=workspace, workers=workers, merge=merge, progress=note
-        )
+        summary = explore_all(job, workspace=workspace, workers=workers, merge=merge, progress=note)
         workspace.close()
     rate = 60 * (len(ended) - 1) / (ended[-1] - ended[0])
     print(f"{workers} workers: {rate:.0f} points a minute; {headline(summary)}")

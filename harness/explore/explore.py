@@ -51,7 +51,7 @@ def choose_points(job: Explored, services: Services, *, merge: bool = True) -> C
         raise RedRecording(Proof(outcome=judgement.outcome, text=text))
     number = job.explore.run
     instants = number_instants(evidence, number)
-    size = job.scenario.world.size
+    size = evidence.plan.workload_of(number).world.size
     return choose(job.explore, evidence.runs[number], instants, size=size, merge=merge)
 
 

@@ -14,6 +14,7 @@ from harness.scenario.schema import (
     Run,
     Scenario,
     Sigterm,
+    World,
     kind_of,
 )
 
@@ -114,8 +115,9 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         name = kind_of(fault)
         target = getattr(fault, name)
         inside: Place = (*place, "faults", n)
-        yield from _rank(scenario, (*inside, name, "rank"), target.rank)
-        yield from _rank(scenario, (*inside, "at", "rank"), fault.at.rank)
+        world = run.world or scenario.world
+        yield from _rank(world, (*inside, name, "rank"), target.rank)
+        yield from _rank(world, (*inside, "at", "rank"), fault.at.rank)
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
 
 
@@ -141,9 +143,7 @@ def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Findin
         yield from (((*place, *inside), text) for inside, text in _freeze(changed))
 
 
-def _rank(scenario: Scenario, place: Place, rank: int | str | None) -> Iterator[Finding]:
-    run = scenario.runs[int(place[1])]
-    world = run.world or scenario.world
+def _rank(world: World, place: Place, rank: int | str | None) -> Iterator[Finding]:
     size = world.size
     if isinstance(rank, int) and not 0 <= rank < size:
         text = f"there is no rank {rank} in {world}"
@@ -204,7 +204,8 @@ def _explore(scenario: Scenario) -> Iterator[Finding]:
     elif any(isinstance(fault, Kill) for fault in scenario.runs[explore.run].faults):
         yield (*place, "run"), f"run {explore.run} is killed already, so it cannot be explored"
     for number, rank in enumerate(explore.ranks):
-        yield from _rank(scenario, (*place, "ranks", number), rank)
+        world = scenario.runs[min(explore.run, runs - 1)].world or scenario.world
+        yield from _rank(world, (*place, "ranks", number), rank)
     if scenario.expect.resumed_from_step is not None:
         text = "each strike resumes from another step: leave `resumed_from_step` out"
         yield ("expect", "resumed_from_step"), text

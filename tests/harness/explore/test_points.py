@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.evidence.evidence import Evidence, RunEvidence
-from harness.explore.instants import number_instants
+from harness.explore.instants import Instants, number_instants
 from harness.explore.points import Choice, address, choose
 from harness.scenario.exploration import Explore
 from tests.harness.judge.cases import Case, RunCase, stepped
@@ -135,3 +135,13 @@ def test_an_operation_before_the_first_save_is_counted_through_the_whole_run() -
     run.do("unlink", "a")
     found = address(recorded(run).runs[0].operations[0], recorded(run).runs[0].operations)
     assert (found.save, found.phase, found.operation, found.nth) == (None, None, "unlink", 1)
+
+
+def test_a_later_run_begins_with_what_earlier_ones_left() -> None:
+    first, second = save_of_one_file(), RunCase(saves=1)
+    second.do("fsync", "d/a")
+    evidence = Case(runs=[first, second]).evidence()
+    assert number_instants(evidence, 1) == Instants(before=(0,), after=(0,))
+    second.do("unlink", "d/a")
+    evidence = Case(runs=[first, second]).evidence()
+    assert number_instants(evidence, 1) == Instants(before=(0, 0), after=(0, 1))
