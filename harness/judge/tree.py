@@ -11,15 +11,19 @@ itself is kept, as journaling file systems do, so three views are judged:
     journaled   the names in the checkpoint directory as they are now, below them only what was
                 synced: the journal was written, the data was not
 
-Out of scope: part of an unsynced write surviving, changes below the checkpoint directory that
-survive in another order, and writes through shared memory maps.
+An operation `cut` replaces the tree by a listing of what a power cut left; the bytes of its files
+are among those of the writes.
+
+Out of scope: part of an unsynced write surviving and changes below the checkpoint directory that
+survive in another order (`harness.crash` explores these), and writes through shared memory maps.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from harness.evidence.evidence import Entry
 from harness.evidence.operation import Operation
@@ -102,6 +106,7 @@ class FileSystem:
             "symlink": self._symlink,
             "link": self._link,
             "sync": self._sync_all,
+            "cut": self._cut,
         }
 
     def apply(self, operation: Operation, written: bytes) -> None:
@@ -160,13 +165,17 @@ class FileSystem:
         node = parent.entries.get(link.text.rstrip("/"))
         return self._follow(parent, node, links - 1) if isinstance(node, Symlink) else node
 
-    def _place(self, path: str) -> tuple[Directory, str] | None:
+    def place(self, path: str) -> tuple[Directory, str] | None:
+        """The directory and the name that a path of the live tree means."""
         parent, _, name = path.rpartition("/")
         directory = self._walk(parent, _MOST_LINKS)
         return (directory, name) if isinstance(directory, Directory) else None
 
-    def _opened(self, operation: Operation) -> Node | None:
-        """A descriptor stays with the file that was opened, whatever its name has become."""
+    def opened(self, operation: Operation) -> Node | None:
+        """What an operation through a descriptor changes.
+
+        A descriptor stays with the file that was opened, whatever its name has become.
+        """
         if operation.opened is not None:
             return self._bound.get(operation.opened)
         found = self.find(operation.path)
@@ -194,7 +203,7 @@ class FileSystem:
 
     def _open(self, operation: Operation, _written: bytes) -> None:
         node = self.find(operation.path)
-        place = self._place(operation.path)
+        place = self.place(operation.path)
         if node is None and operation.creates and place is not None:
             node = File(self._next_number())
             self._put(*place, node)
@@ -218,7 +227,7 @@ class FileSystem:
         return file.content.data
 
     def _write(self, operation: Operation, written: bytes) -> None:
-        file = self._opened(operation)
+        file = self.opened(operation)
         if not isinstance(file, File) or operation.data is None:
             return
         data = self._own(file)
@@ -228,13 +237,13 @@ class FileSystem:
         data[start:end] = written[operation.data : operation.data + operation.size]
 
     def _truncate(self, operation: Operation, _written: bytes) -> None:
-        file = self._opened(operation)
+        file = self.opened(operation)
         if isinstance(file, File):
             data = self._own(file, keep=operation.size)
             data.extend(bytes(operation.size - len(data)))
 
     def _fsync(self, operation: Operation, _written: bytes) -> None:
-        node = self._opened(operation)
+        node = self.opened(operation)
         if isinstance(node, File) and node.synced is not node.content:
             node.synced = node.content
             self._lasting(node)
@@ -272,29 +281,53 @@ class FileSystem:
                 self._lasting(target)
         self.moves = waiting
 
+    def _cut(self, operation: Operation, written: bytes) -> None:
+        """Power came back: what the listing tells is there and durable, and nothing else."""
+        start = operation.data or 0
+        listing = json.loads(written[start : start + operation.size])
+        self._bound.clear()
+        self._moves.clear()
+        self.root.entries = {}
+        for path, kind, detail in listing:
+            place = self.place(path)
+            if place is not None:
+                self._put(*place, self._found(kind, detail, written))
+        self._sync_below(self.root)
+        self._changed(self.root)
+
+    def _found(self, kind: str, detail: Any, written: bytes) -> Node:
+        number = self._next_number()
+        if kind == "symlink":
+            return Symlink(number, detail)
+        if kind == "directory":
+            return Directory(number)
+        file = File(number)
+        file.content = Content(bytearray(written[detail[0] : sum(detail)]))
+        return file
+
     def _mkdir(self, operation: Operation, _written: bytes) -> None:
-        place = self._place(operation.path)
+        place = self.place(operation.path)
         if place is not None:
             self._put(*place, Directory(self._next_number()))
 
     def _symlink(self, operation: Operation, _written: bytes) -> None:
-        place = self._place(operation.path)
+        place = self.place(operation.path)
         if place is not None:
             self._put(*place, Symlink(self._next_number(), operation.target or ""))
 
     def _link(self, operation: Operation, _written: bytes) -> None:
         node = self.find(operation.path, follow=False)
-        place = self._place(operation.target or "")
+        place = self.place(operation.target or "")
         if node is not None and place is not None:
             self._put(*place, node)
 
     def _remove(self, operation: Operation, _written: bytes) -> None:
-        place = self._place(operation.path)
+        place = self.place(operation.path)
         if place is not None and place[0].entries.pop(place[1], None) is not None:
             self._changed(place[0])
 
     def _rename(self, operation: Operation, _written: bytes) -> None:
-        source, target = self._place(operation.path), self._place(operation.target or "")
+        source, target = self.place(operation.path), self.place(operation.target or "")
         if source is None or target is None or source[1] not in source[0].entries:
             return
         node = source[0].entries[source[1]]
@@ -305,7 +338,7 @@ class FileSystem:
         self._moved(node, source[0], source[1], *target)
 
     def _exchange(self, operation: Operation, _written: bytes) -> None:
-        source, target = self._place(operation.path), self._place(operation.target or "")
+        source, target = self.place(operation.path), self.place(operation.target or "")
         if source is None or target is None:
             return
         one, other = source[0].entries.get(source[1]), target[0].entries.get(target[1])

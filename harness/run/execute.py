@@ -44,7 +44,7 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
     for number, run in enumerate(plan.runs):
         if not _at_rest(plan, number, directory, earlier):
             break
-        trace, processes = _run(plan, number, directory, services.server())
+        trace, processes = run_start(plan, number, directory, services.server())
         if processes.hung or len(trace.landed) < len(run.strikes):
             break
         earlier += trace.operations
@@ -70,7 +70,7 @@ def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
     reference = reference_plan(plan)
     (work / "run0").mkdir(parents=True)
     _prepare(reference, work)
-    _, processes = _run(reference, 0, work, server)
+    _, processes = run_start(reference, 0, work, server)
     if any(processes.exits):
         logs = "\n".join(
             f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}"
@@ -90,7 +90,10 @@ def _prepare(plan: Plan, directory: Path) -> None:
     (directory / CHECKPOINTS).mkdir()
 
 
-def _run(plan: Plan, number: int, directory: Path, server: WarmServer) -> tuple[Trace, Processes]:
+def run_start(
+    plan: Plan, number: int, directory: Path, server: WarmServer
+) -> tuple[Trace, Processes]:
+    """One start of the job in a prepared run directory, whose folder of the run is there."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
     ranks = plan.workload_of(number).world.size

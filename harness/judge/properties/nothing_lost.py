@@ -62,7 +62,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         if background:
             findings += _late(number, run)
         findings += _untrue(number, run, history, background=background)
-        told |= _told(run, background=background)
+        told |= told_steps(run, background=background)
     if findings:
         # A start that raised gave the job nothing back; the word for that is another one.
         raised = any("raised" in one.detail for one in findings)
@@ -143,7 +143,7 @@ def _against_expected(evidence: Evidence, number: int, step: int | None) -> list
     ]
 
 
-def _told(run: RunEvidence, *, background: bool) -> set[int]:
+def told_steps(run: RunEvidence, *, background: bool) -> set[int]:
     """The steps that every rank of the run was told are durable."""
     tell = _drained if background else _returned
     each = [tell(story) for story in run.stories]
@@ -169,12 +169,12 @@ def _drained(story: Story) -> set[int]:
 
 def _untrue(number: int, run: RunEvidence, history: History, *, background: bool) -> list[Finding]:
     """Checkpoints that every rank was told are durable, and that were not there."""
-    claims: dict[int, list[int]] = {}
+    told: dict[int, list[int]] = {}
     for story in run.stories:
-        for step, place in _claims(story, background=background):
-            claims.setdefault(step, []).append(place)
+        for step, place in claims(story, background=background):
+            told.setdefault(step, []).append(place)
     findings: list[Finding] = []
-    for step, places in claims.items():
+    for step, places in told.items():
         if min(places) < 0:
             continue  # no supervisor watched, so the instant is not known
         whole = history.durable_at(number, max(places)).whole().values()
@@ -190,7 +190,7 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
     return findings
 
 
-def _claims(story: Story, *, background: bool) -> list[tuple[int, int]]:
+def claims(story: Story, *, background: bool) -> list[tuple[int, int]]:
     """The steps that a rank was told are durable, and when; of several at once the last one."""
     if not background:
         return [(one.step, one.index) for one in records(story, SaveReturned)]
