@@ -1,4 +1,4 @@
-"""The command line: `python -m harness schema | judge DIR | replay FILE | explore FILE`.
+"""The command line: `python -m harness COMMAND`, see `--help`.
 
 Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for input that cannot be used.
 """
@@ -11,13 +11,18 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, json_schema, read_file
-from harness.workspace import open_workspace
+from harness.workspace import Workspace, open_workspace, slug
+
+if TYPE_CHECKING:
+    from harness.evidence.evidence import Evidence
+    from harness.run.services import Services
 
 PASSED, RED, BAD_INPUT = 0, 1, 2
 _WORKERS = 2
@@ -32,12 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(json.dumps(json_schema(), indent=2), PASSED)
         case "judge":
             return _judge(parsed.directory)
+        case "crash-states":
+            return _crash_states(parsed)
         case _:
-            folder = parsed.implementation_path
-            chosen = Implementation(
-                name=parsed.implementation, path=None if folder is None else str(folder.resolve())
-            )
-            return _run(parsed, chosen)
+            return _run(parsed, _chosen(parsed))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,17 +55,37 @@ def _parser() -> argparse.ArgumentParser:
     judging.add_argument("directory", type=Path, help="the run directory")
     replaying = commands.add_parser("replay", help="run one scenario file and report")
     replaying.add_argument("file", type=Path, help="a scenario, such as a file of failures/")
+    _add_implementation(replaying)
     exploring = commands.add_parser("explore", help="make every strike that `explore:` asks for")
     exploring.add_argument("file", type=Path, help="a scenario with `explore:`")
-    for one in (replaying, exploring):
-        one.add_argument("--implementation", default=Implementation().name, metavar="MODULE:NAME")
-        one.add_argument("--implementation-path", type=Path, metavar="DIR")
+    _add_implementation(exploring)
     exploring.add_argument("--workers", type=int, default=_WORKERS, metavar="N", help="at once")
     budget = exploring.add_mutually_exclusive_group()
     budget.add_argument("--budget", type=int, metavar="N", help="at most N strikes")
     budget.add_argument("--all", action="store_true", help="every strike, whatever the file says")
     exploring.add_argument("--equal", action="store_true", help="strike equal points, too")
+    crashing = commands.add_parser(
+        "crash-states", help="judge what a power cut at any instant of a run could leave"
+    )
+    crashing.add_argument("place", type=Path, help="a scenario file, or a run directory")
+    crashing.add_argument("--profile", choices=("ordered", "posix"), default="posix")
+    crashing.add_argument(
+        "--limit", type=int, default=40, help="start the job again from at most so many states"
+    )
+    crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
+    _add_implementation(crashing)
     return parser
+
+
+def _add_implementation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--implementation", default=Implementation().name, metavar="MODULE:NAME")
+    parser.add_argument("--implementation-path", type=Path, metavar="DIR")
+
+
+def _chosen(parsed: argparse.Namespace) -> Implementation:
+    folder: Path | None = parsed.implementation_path
+    path = None if folder is None else str(folder.resolve())
+    return Implementation(name=parsed.implementation, path=path)
 
 
 def _judge(directory: Path) -> int:
@@ -145,6 +168,73 @@ def _explore_all(
         )
         summary = explore_job(job, workers=parsed.workers, merge=not parsed.equal)
         yield PASSED if summary is not None and summary.is_green else RED
+
+
+def _crash_states(parsed: argparse.Namespace) -> int:
+    from harness.evidence.read import read_evidence
+    from harness.run.services import Services
+    from harness.run.support import missing
+
+    needs_ranks = parsed.place.is_file() or parsed.limit > 0
+    if needs_ranks and (reason := missing()) is not None:
+        return _complain(f"{parsed.place} cannot run here: {reason}")
+    workspace = open_workspace(failures=Path("failures").resolve())
+    with closing(workspace), Services(workspace.shared) as services:
+        if parsed.place.is_file():
+            return max(_crash_states_of(parsed, services, workspace))
+        try:
+            evidence = read_evidence(parsed.place.resolve())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return _complain(f"{parsed.place} is not a whole run directory: {error}")
+        return _explore(parsed, evidence, services, workspace)
+
+
+def _crash_states_of(
+    parsed: argparse.Namespace, services: Services, workspace: Workspace
+) -> Iterator[int]:
+    """Run each scenario of a file, and explore what each leaves."""
+    from harness.run.execute import execute
+
+    try:
+        files = read_file(parsed.place)
+    except ScenarioError as error:
+        yield _complain(str(error))
+        return
+    for one in files.values():
+        if isinstance(one, ScenarioError):
+            yield _complain(str(one))
+            continue
+        plan = make_plan(
+            one.scenario,
+            source=str(parsed.place),
+            implementation=_chosen(parsed),
+            gpus=count_gpus(),
+        )
+        name = slug(plan.name)
+        directory = workspace.new_run(name)
+        status = _explore(parsed, execute(plan, directory, services), services, workspace)
+        if status == PASSED:
+            workspace.drop(directory)
+        else:
+            kept = workspace.keep(directory, f"{name}-crash-states")
+            _say(f"evidence: {kept}", status)
+        yield status
+
+
+def _explore(
+    parsed: argparse.Namespace, evidence: Evidence, services: Services, workspace: Workspace
+) -> int:
+    from harness.crash.prove import prove
+
+    proof = prove(
+        evidence,
+        profile=parsed.profile,
+        seed=parsed.seed,
+        limit=parsed.limit,
+        services=services,
+        workspace=workspace,
+    )
+    return _say(proof.text, PASSED if proof.outcome == "PASS" else RED)
 
 
 def _say(text: str, status: int) -> int:

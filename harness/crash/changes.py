@@ -1,0 +1,144 @@
+"""What operations change on a disk, in the pieces that a power cut keeps or loses.
+
+A change of names is atomic, also where it has two sides: a rename, an exchange. A change of data is
+one write or one change of size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.evidence.operation import Operation
+from harness.judge.tree import Directory, Node
+
+OperationKey = tuple[int, int]
+"""A run, and the index of one of its operations."""
+
+
+class Edit(NamedTuple):
+    """One name of one directory from now on: what it names, or None where it is gone."""
+
+    directory: Directory
+    name: str
+    node: Node | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NameChange:
+    """Names that one operation changed. `concerns` has the numbers of all nodes that it touched."""
+
+    serial: int
+    run: int
+    operation: Operation
+    edits: tuple[Edit, ...]
+    concerns: frozenset[int]
+
+    def describe(self) -> str:
+        """The change in words, as a part of a sentence."""
+        path, target = self.operation.path, self.operation.target
+        match self.operation.kind:
+            case "rename":
+                return f"the rename of {path} to {target}"
+            case "exchange":
+                return f"the exchange of {path} and {target}"
+            case "link":
+                return f"the link from {target} to {path}"
+            case "unlink" | "rmdir":
+                return f"the removal of {path}"
+            case _:
+                return f"the name of {path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DataChange:
+    """One write to a file, or one change of its size (`data` is None)."""
+
+    serial: int
+    run: int
+    operation: Operation
+    offset: int
+    size: int
+    data: bytes | None
+
+    @property
+    def empties(self) -> bool:
+        """Whether it leaves nothing of the file: a change of metadata that needs no data."""
+        return self.data is None and self.size == 0
+
+
+class Version(NamedTuple):
+    """What one file holds: its first `upto` changes, less what the damage takes.
+
+    Without damage that is all. `torn`: from offset `at` on it holds what it held after its first
+    `base` changes. `zeroed`: it has its new size, but no byte of the changes after `base`. `late`:
+    only from offset `at` on are these bytes there. `without`: the change number `at` is missing.
+    """
+
+    file: int
+    upto: int
+    base: int = 0
+    damage: str = ""
+    at: int = 0
+
+    def describe(self, lasting: int) -> str:
+        """The state of the file in words; `lasting` of its changes were durable."""
+        match self.damage:
+            case "torn":
+                return f"torn at {self.at} bytes"
+            case "zeroed":
+                return "zero-filled"
+            case "late":
+                return f"only what comes after the first {self.at} bytes is there"
+            case "without":
+                return "one write is missing"
+            case _:
+                return "lost" if self.upto <= lasting else "lost in part"
+
+
+class FileLog:
+    """All changes of one file's data in their order, and how many of them are durable."""
+
+    __slots__ = ("_base", "changes", "lasting", "number", "sizes")
+
+    def __init__(self, number: int, base: bytes) -> None:
+        self.number = number
+        self.changes: list[DataChange] = []
+        self.sizes = [len(base)]
+        self.lasting = 0
+        self._base = base
+
+    def add(self, change: DataChange) -> None:
+        """One more change, not durable yet."""
+        end = change.offset + change.size
+        self.changes.append(change)
+        self.sizes.append(end if change.data is None else max(self.sizes[-1], end))
+
+    def now(self) -> Version:
+        """Everything applied."""
+        return Version(self.number, len(self.changes))
+
+    def content(self, version: Version) -> bytes:
+        """The bytes of a version."""
+        whole = self._apply(version.upto, version.at if version.damage == "without" else None)
+        if version.damage in ("", "without"):
+            return whole
+        before = self._apply(version.base, None)
+        filled = before[: len(whole)].ljust(len(whole), b"\0")
+        if version.damage == "torn":
+            return whole[: version.at] + before[version.at :]
+        return filled if version.damage == "zeroed" else filled[: version.at] + whole[version.at :]
+
+    def _apply(self, upto: int, leave_out: int | None) -> bytes:
+        data = bytearray(self._base)
+        for number, change in enumerate(self.changes[:upto]):
+            end = change.offset + change.size
+            if number == leave_out:
+                continue
+            if len(data) < (end if change.data is None else change.offset):
+                data.extend(bytes((end if change.data is None else change.offset) - len(data)))
+            if change.data is None:
+                del data[end:]
+            else:
+                data[change.offset : end] = change.data
+        return bytes(data)

@@ -1,0 +1,172 @@
+"""Says which order was missing: the smallest loss that breaks a promise, and what it broke it for.
+
+Of a bad state first everything is given back that can be without healing it; what is then still
+lost is the cause. Then everything else is taken away that can be: what is still kept is the change
+that must not be durable before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.crash.changes import FileLog, NameChange, OperationKey, Version
+from harness.crash.disk import Disk, JournalEntry
+from harness.crash.judge import Fault
+from harness.crash.profiles import Profile
+from harness.crash.state import Choice
+from harness.judge.tree import Directory, File
+
+FaultsOf = Callable[[Choice], tuple[Fault, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """The smallest loss, and the smallest rest beside it, in which a fault shows.
+
+    `exposed` holds serials of changes of names. `operations` are those of all that is named.
+    """
+
+    fault: Fault
+    sentence: str
+    loss: Loss
+    exposed: frozenset[int]
+    operations: tuple[OperationKey, ...]
+
+    def explains(self, fault: Fault, loss: Loss) -> bool:
+        """Whether a state that shows a fault is another case of this cause."""
+        return (
+            fault[:2] == self.fault[:2]
+            and self.loss.names <= loss.names
+            and self.loss.files <= loss.files
+            and not self.exposed & loss.names
+        )
+
+
+class Loss(NamedTuple):
+    """What a choice takes: serials of changes of names, and numbers of files that are not whole."""
+
+    names: frozenset[int]
+    files: frozenset[int]
+
+
+def loss_of(disk: Disk, choice: Choice) -> Loss:
+    """What a choice takes of the disk."""
+    return Loss(
+        names=frozenset(one.serial for one in disk.journal) - choice.kept,
+        files=frozenset(one for one in choice.versions if _is_damaged(disk, choice, one)),
+    )
+
+
+def explain(
+    disk: Disk, profile: Profile, choice: Choice, fault: Fault, faults_of: FaultsOf
+) -> Cause:
+    """The cause of a fault in the state that a choice leaves at this instant."""
+
+    def is_bad(other: Choice) -> bool:
+        return any(one[:2] == fault[:2] for one in faults_of(other))
+
+    small = _give_back(disk, profile, choice, is_bad)
+    bare = _take_away(disk, profile, small, is_bad)
+    waiting = [one for one in disk.journal if isinstance(one, NameChange)]
+    lost = [one for one in waiting if one.serial not in small.kept]
+    exposed = [one for one in waiting if one.serial in bare.kept]
+    logs = [disk.logs[number] for number in sorted(loss_of(disk, small).files)]
+    data = [change for log in logs for change in log.changes[log.lasting :]]
+    told = [f"{one.describe()} {_where((one,))}" for one in lost]
+    told += [_tell_file(disk, log, small.versions[log.number]) for log in logs]
+    left = [f"{one.describe()} {_where((one,))}" for one in exposed]
+    changes: list[JournalEntry] = [*lost, *data, *exposed]
+    return Cause(
+        fault=next(one for one in faults_of(small) if one[:2] == fault[:2]),
+        sentence=_sentence(fault, told, left),
+        loss=Loss(frozenset(one.serial for one in lost), frozenset(log.number for log in logs)),
+        exposed=frozenset(one.serial for one in exposed),
+        operations=tuple(dict.fromkeys((one.run, one.operation.index) for one in changes)),
+    )
+
+
+def _sentence(fault: Fault, reasons: list[str], exposed: list[str]) -> str:
+    if not reasons:
+        after = f"; it came with {exposed[-1]}" if exposed else ""
+        return f"not safe even when nothing is lost{after}"
+    cause = " and ".join(reasons)
+    verb = "is" if len(reasons) == 1 else "are"
+    if exposed:
+        shown = " and ".join(exposed)
+        return f"safe only if {shown} {'is' if len(exposed) == 1 else 'are'} durable after {cause}"
+    if fault.property == "nothing_lost":
+        step = fault.name.removeprefix("step_")
+        return f"safe only if the job is told of step {step} after {cause} {verb} durable"
+    return f"safe only if {cause} {verb} durable before {fault.name} can be seen"
+
+
+def _give_back(
+    disk: Disk, profile: Profile, choice: Choice, is_bad: Callable[[Choice], bool]
+) -> Choice:
+    found = choice
+    again = True
+    while again:
+        again = False
+        for number in list(found.versions):
+            if not _is_damaged(disk, found, number):
+                continue
+            whole = profile.versions(disk.logs[number], found.kept, disk.journal)[0]
+            versions = {**found.versions, number: whole}
+            trial = Choice(kept=found.kept, versions=versions)
+            if whole != found.versions[number] and is_bad(trial):
+                found, again = trial, True
+        for change in disk.journal:
+            if change.serial in found.kept:
+                continue
+            trial = Choice(kept=found.kept | {change.serial}, versions=found.versions)
+            if profile.is_possible(trial.kept, disk.journal) and is_bad(trial):
+                found, again = trial, True
+    return found
+
+
+def _take_away(
+    disk: Disk, profile: Profile, choice: Choice, is_bad: Callable[[Choice], bool]
+) -> Choice:
+    found = choice
+    for change in reversed(disk.journal):
+        trial = Choice(kept=found.kept - {change.serial}, versions=found.versions)
+        possible = profile.is_possible(trial.kept, disk.journal)
+        if change.serial in found.kept and possible and is_bad(trial):
+            found = trial
+    if profile.name == "ordered" and found.kept:
+        # Of a beginning only its last change exposes: the ones before it come with it.
+        newest = max(one.serial for one in disk.journal if one.serial in found.kept)
+        return Choice(kept=frozenset({newest}), versions=found.versions)
+    return found
+
+
+def _is_damaged(disk: Disk, choice: Choice, number: int) -> bool:
+    return choice.versions[number] != disk.logs[number].now()
+
+
+def _tell_file(disk: Disk, log: FileLog, version: Version) -> str:
+    pending = log.changes[log.lasting :]
+    path = _path(disk.files.root, log.number) or pending[-1].operation.path
+    return f"the data of {path} {_where(pending, version.describe(log.lasting))}"
+
+
+def _where(changes: Sequence[JournalEntry], state: str = "") -> str:
+    first, last = changes[0].operation, changes[-1].operation
+    word = f"operation {first.index}"
+    if first.index != last.index:
+        word = f"operations {first.index} to {last.index}"
+    return f"(rank {last.rank}, {word}{', ' if state else ''}{state})"
+
+
+def _path(directory: Directory, number: int, prefix: str = "") -> str | None:
+    """Where a file is in the running job's tree."""
+    for name, node in directory.entries.items():
+        if isinstance(node, File) and node.number == number:
+            return prefix + name
+        if isinstance(node, Directory):
+            found = _path(node, number, f"{prefix}{name}/")
+            if found is not None:
+                return found
+    return None

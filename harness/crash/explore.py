@@ -1,0 +1,191 @@
+"""Goes through a run's operations and judges every state that a power cut could have left.
+
+The instants are those after each operation, in the one order of all ranks. At each one the profile
+says what may be lost; the states are judged as directories, equal ones once. An instant after a
+sync has no state that the instants before did not have, so states are chosen after changes, and
+again whenever the job has been told something. Where there are more than `most` at one instant they
+are sampled by the seed, and the result says at how many instants that was so.
+
+Pure: it reads evidence and touches no disk.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from random import Random
+
+from harness.crash.changes import OperationKey
+from harness.crash.choose import choose, everything
+from harness.crash.disk import Disk, is_removal
+from harness.crash.explain import Cause, explain, loss_of
+from harness.crash.instants import Instant, instants
+from harness.crash.judge import DirectoryJudge, Fault, Needs
+from harness.crash.profiles import PROFILES, ProfileName
+from harness.crash.state import Choice, Parts
+from harness.evidence.evidence import Evidence
+from harness.judge.history import replay
+from harness.judge.outcome import Outcome
+from harness.judge.properties import PROMISES
+from harness.layout.plain import PlainLayout
+from harness.layout.protocol import Layout
+
+MOST_AN_INSTANT = 256
+"""Enough for every combination of what four files may hold; a save leaves seldom more unsynced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashState:
+    """A state of the directory: the instant of the power cut, and the tree that it leaves.
+
+    `place` operations of the run were performed.
+    """
+
+    run: int
+    place: int
+    tree: int
+    told: frozenset[int]
+    faults: tuple[Fault, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Hit:
+    """A cause, where it showed first, and in how many states."""
+
+    cause: Cause
+    first: OperationKey
+    states: int = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Exploration:
+    """What came of it. `resumable` has one state of each kind that a resume could tell apart."""
+
+    profile: ProfileName
+    seed: int
+    parts: Parts
+    gaps: tuple[str, ...]
+    operations: int = 0
+    instants: int = 0
+    sampled: int = 0
+    states: int = 0
+    distinct: int = 0
+    seconds: float = 0.0
+    hits: list[Hit] = field(default_factory=list)
+    resumable: list[CrashState] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The word for it; a job that changed nothing on the disk proves nothing."""
+        if self.gaps or not self.operations:
+            return Outcome.INVALID
+        words = [PROMISES[hit.cause.fault.property].outcome for hit in self.hits]
+        if Outcome.HARD_FAIL in words:
+            return Outcome.HARD_FAIL
+        return Outcome.LOST_WORK if words else Outcome.PASS
+
+
+def explore(
+    evidence: Evidence,
+    *,
+    profile: ProfileName = "posix",
+    seed: int = 0,
+    most: int = MOST_AN_INSTANT,
+    layout: Layout | None = None,
+) -> Exploration:
+    """Judge the crash states of all runs of the evidence."""
+    chosen = layout or PlainLayout()
+    return _Explorer(evidence, profile, seed, most, chosen).explore()
+
+
+class _Explorer:
+    def __init__(
+        self, evidence: Evidence, profile: ProfileName, seed: int, most: int, layout: Layout
+    ) -> None:
+        self._evidence, self._most = evidence, most
+        self._profile = PROFILES[profile]
+        self._chance = Random(seed)
+        self._disk = Disk(self._profile)
+        self._parts = Parts(self._disk)
+        self._judge = DirectoryJudge(self._parts, layout, evidence.plan.workload.world)
+        self._seen: set[tuple[int, Needs]] = set()
+        self._told_apart: dict[object, int] = {}
+        self._trees: set[int] = set()
+        self.found = Exploration(
+            profile=profile,
+            seed=seed,
+            parts=self._parts,
+            gaps=replay(evidence, layout).gaps,
+        )
+
+    def explore(self) -> Exploration:
+        began = time.process_time()
+        complete = True
+        for instant in instants(self._evidence, self._disk):
+            if instant.operation is not None and instant.change is not None:
+                self._learn(removes=is_removal(instant.operation))
+            # A sync only takes states away, but of those before it some were left out.
+            if instant.change is not None or instant.operation is None or not complete:
+                complete = self._look(instant)
+        self.found.operations = sum(len(run.operations) for run in self._evidence.runs)
+        self.found.distinct = len(self._trees)
+        self.found.seconds = time.process_time() - began
+        return self.found
+
+    def _learn(self, *, removes: bool) -> None:
+        live = self._parts.state(everything(self._disk))
+        if removes:
+            self._judge.skip(live)
+        else:
+            self._judge.learn(live)
+
+    def _look(self, instant: Instant) -> bool:
+        """Judge the states of one instant; whether these were all."""
+        choices = choose(self._disk, self._profile, instant.change, self._chance, self._most)
+        live = self._parts.state(everything(self._disk))
+        needs = self._judge.needs(live, instant.told)
+        self.found.instants += 1
+        self.found.sampled += not choices.complete
+        self.found.states += len(choices.found)
+        for choice in choices.found:
+            tree = self._parts.state(choice)
+            if (tree, needs) in self._seen:
+                continue
+            self._seen.add((tree, needs))
+            faults = self._judge.faults(tree, needs)
+            self._note(instant, tree, faults)
+            for fault in faults:
+                self._hit(instant, choice, fault, needs)
+        return choices.complete
+
+    def _note(self, instant: Instant, tree: int, faults: tuple[Fault, ...]) -> None:
+        """Keep one state of each kind, at an instant at which most is asked of it."""
+        self._trees.add(tree)
+        state = CrashState(
+            run=instant.run, place=instant.place, tree=tree, told=instant.told, faults=faults
+        )
+        kinds, states = self._told_apart, self.found.resumable
+        number = kinds.setdefault(self._judge.seen_by_resume(tree), len(states))
+        if number == len(states):
+            states.append(state)
+        elif states[number].told < instant.told:
+            states[number] = state
+
+    def _hit(self, instant: Instant, choice: Choice, fault: Fault, needs: Needs) -> None:
+        loss = loss_of(self._disk, choice)
+        for hit in self.found.hits:
+            if hit.cause.explains(fault, loss):
+                hit.states += 1
+                return
+        cause = explain(
+            self._disk,
+            self._profile,
+            choice,
+            fault,
+            lambda other: self._judge.faults(self._parts.state(other), needs),
+        )
+        for hit in self.found.hits:
+            if hit.cause.explains(cause.fault, cause.loss) and cause.exposed == hit.cause.exposed:
+                hit.states += 1
+                return
+        self.found.hits.append(Hit(cause=cause, first=(instant.run, instant.place)))

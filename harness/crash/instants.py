@@ -1,0 +1,52 @@
+"""The instants of a job at which a power cut is looked at, in the one order of all its ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.crash.disk import Disk, JournalEntry
+from harness.crash.told import told_in
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.operation import Operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instant:
+    """After `place` operations of a run.
+
+    `told` has the steps that the job was told are durable. `operation` is the one that was just
+    performed and `change` what it changed; both are None where the job was just told something.
+    """
+
+    run: int
+    place: int
+    told: frozenset[int]
+    operation: Operation | None = None
+    change: JournalEntry | None = None
+
+
+def instants(evidence: Evidence, disk: Disk) -> Iterator[Instant]:
+    """Let the disk follow all runs, and stop after each change, each sync and each word."""
+    for number, run in enumerate(evidence.runs):
+        yield from _of_run(evidence, disk, number, run)
+        disk.files.end_run()
+
+
+def _of_run(evidence: Evidence, disk: Disk, number: int, run: RunEvidence) -> Iterator[Instant]:
+    words = list(told_in(evidence, number))
+    steps: frozenset[int] = frozenset()
+    for place in range(len(run.operations) + 1):
+        news = [one for one in words if one.place == place]
+        if news:
+            steps = news[-1].steps
+            yield Instant(run=number, place=place, told=steps)
+        if place == len(run.operations):
+            return
+        operation = run.operations[place]
+        change = disk.apply(number, operation, run.written)
+        syncs = operation.error == 0 and operation.kind in ("fsync", "sync")
+        if change is not None or syncs:
+            yield Instant(
+                run=number, place=place + 1, told=steps, operation=operation, change=change
+            )

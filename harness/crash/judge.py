@@ -1,0 +1,161 @@
+"""Judges a state of the disk as a directory: would a resume find what it has to?
+
+    latest_durable   `latest` is absent or leads to a whole checkpoint
+    whole_or_absent  every directory named `step_N` is a whole checkpoint
+    nothing_lost     what every rank was told is durable, and the job has not removed since, is
+                     there; `latest`, where it is there, leads to the newest of these or to a later
+                     one
+
+A directory is whole when it holds, name for name and byte for byte, what it held at some instant of
+the run at which the layout found nothing wrong with it under this name, before its removal began.
+So a file that only its implementation knows counts as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.crash.state import Parts, PartTree
+from harness.layout.protocol import Layout
+from harness.scenario.schema import World
+
+
+class Fault(NamedTuple):
+    """What is wrong with a state: the property that it breaks, and how."""
+
+    property: str
+    name: str
+    """The checkpoint that it is about."""
+    text: str
+
+
+class Needs(NamedTuple):
+    """What must be there at an instant, because the job was told so."""
+
+    steps: frozenset[int]
+    """Every step that the job was told is durable."""
+    present: frozenset[str]
+    """The checkpoints of these steps that the job itself has not removed."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    parts: set[int]
+    digests: set[str]
+
+
+class DirectoryJudge:
+    """Knows which trees are whole checkpoints, and remembers every answer."""
+
+    def __init__(self, parts: Parts, layout: Layout, world: World) -> None:
+        self._parts, self._layout, self._world = parts, layout, world
+        self._whole: dict[str, _Seen] = {}
+        self._checked: set[tuple[str, int]] = set()
+        self._faults: dict[tuple[tuple[tuple[str, int], ...], Needs], tuple[Fault, ...]] = {}
+
+    def learn(self, live: int) -> None:
+        """See which checkpoints the running job finds whole at this instant."""
+        fresh = [one for one in self._parts.names(live) if one not in self._checked]
+        if not fresh:
+            return
+        self._checked.update(fresh)
+        tree = PartTree(self._parts, live)
+        checkpoints = self._layout.checkpoints(tree)
+        for name, number in fresh:
+            if name in checkpoints and not self._layout.defects(tree, name, self._world):
+                self._accept(name, number)
+
+    def skip(self, live: int) -> None:
+        """Take note of what the removal of a checkpoint leaves: it is not whole any more."""
+        self._checked.update(self._parts.names(live))
+
+    def needs(self, live: int, steps: frozenset[int]) -> Needs:
+        """What a power cut may not take at this instant."""
+        checkpoints = self._layout.checkpoints(PartTree(self._parts, live))
+        present = {
+            name
+            for name, number in self._parts.names(live)
+            if checkpoints.get(name) in steps and self.is_whole(name, number)
+        }
+        return Needs(steps, frozenset(present))
+
+    def is_whole(self, name: str, number: int) -> bool:
+        """Whether the tree is a whole checkpoint of that name."""
+        seen = self._whole.get(name)
+        if seen is None:
+            return False
+        if number in seen.parts:
+            return True
+        if self._parts.digest(number) in seen.digests:
+            seen.parts.add(number)
+            return True
+        return False
+
+    def owned(self, root: int) -> tuple[tuple[str, int], ...]:
+        """The names in a state that mean something to a resume."""
+        return tuple(one for one in self._parts.names(root) if self._layout.owned(one[0]))
+
+    def seen_by_resume(self, root: int) -> tuple[tuple[str, object], ...]:
+        """What tells states apart for a resume: of other names only whether they are whole."""
+        found: list[tuple[str, object]] = []
+        for name, number in self._parts.names(root):
+            if self._layout.owned(name):
+                found.append((name, self._parts.digest(number)))
+            else:
+                found.append((name, any(self.is_whole(known, number) for known in self._whole)))
+        return tuple(found)
+
+    def faults(self, root: int, needs: Needs) -> tuple[Fault, ...]:
+        """What is wrong with a state; empty where a resume finds what it has to."""
+        key = (self.owned(root), needs)
+        known = self._faults.get(key)
+        if known is None:
+            known = self._faults[key] = tuple(self._find(root, *key))
+        return known
+
+    def _accept(self, name: str, number: int) -> None:
+        seen = self._whole.setdefault(name, _Seen(set(), set()))
+        seen.parts.add(number)
+        seen.digests.add(self._parts.digest(number))
+
+    def _find(self, root: int, owned: tuple[tuple[str, int], ...], needs: Needs) -> list[Fault]:
+        tree = PartTree(self._parts, root)
+        latest = self._layout.latest(tree)
+        steps = self._layout.checkpoints(tree)
+        whole = {name for name, number in owned if name in steps and self.is_whole(name, number)}
+        faults: list[Fault] = []
+        if latest.state == "checkpoint" and latest.name not in whole:
+            told = f"`latest` names {latest.name}, {self._why(tree, latest.name or '')}"
+            faults.append(Fault("latest_durable", latest.name or "", told))
+        elif latest.state not in ("absent", "checkpoint"):
+            faults.append(Fault("latest_durable", latest.name or "latest", latest.detail))
+        faults += [
+            Fault("whole_or_absent", name, f"{name}, {self._why(tree, name)}")
+            for name in steps
+            if name not in whole
+        ]
+        current = None if latest.state != "checkpoint" else steps.get(latest.name or "")
+        return faults + _lost({name: steps[name] for name in whole}, current, needs)
+
+    def _why(self, tree: PartTree, name: str) -> str:
+        defects = self._layout.defects(tree, name, self._world)
+        if defects:
+            return f"where {defects[0]}"
+        return "which is complete by its layout, but is not what the job had written there"
+
+
+def _lost(whole: dict[str, int], current: int | None, needs: Needs) -> list[Fault]:
+    """What the job was told, and is not so. `current` is the step that `latest` leads to."""
+    if not needs.steps:
+        return []
+    newest = max(needs.steps)
+    name = f"step_{newest}"
+    if all(step < newest for step in whole.values()):
+        return [Fault("nothing_lost", name, f"no whole checkpoint of step {newest} or later")]
+    gone = sorted(needs.present - whole.keys())
+    if gone:
+        return [Fault("nothing_lost", gone[0], f"{gone[0]} is gone, and nobody removed it")]
+    if current is not None and current < newest:
+        return [Fault("nothing_lost", name, f"`latest` still names step_{current}")]
+    return []

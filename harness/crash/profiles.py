@@ -1,0 +1,226 @@
+"""What file systems promise about changes that were not synced.
+
+Both profiles: a change of names is atomic; a file keeps what it held when it was last synced, and
+of its later changes anything from none to all, torn at 4 KiB.
+
+    posix     Any change of names that was not synced may be lost alone, whatever was done after
+              it. A sync of a directory settles the names in it, a sync of a file its data and not
+              its name. After a change of size the new bytes may be zero, and of several writes the
+              later ones may be there without the earlier ones. More than any one file system does;
+              what holds here holds on all that keep POSIX's promises.
+    ordered   Names reach the disk in the order of the operations, through one journal: a power cut
+              keeps a beginning of them. A sync of a file or directory settles the journal up to its
+              last change; a sync of a file that grew settles all of it, since its new blocks are
+              allocated in the present transaction. Data that was appended and not synced is a
+              beginning of itself, with no gap, since its size follows its blocks; emptying a file
+              is in the order of the names. ext4 with data=ordered and without auto_da_alloc, and
+              xfs, behave so.
+
+Out of scope: half a change of names, bytes of other files in new blocks (data=writeback), sectors
+torn below 4 KiB, a disk that loses what it said was durable.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from random import Random
+from typing import Literal, Protocol
+
+from harness.crash.changes import FileLog, NameChange, Version
+from harness.crash.disk import Disk, JournalEntry
+from harness.judge.tree import File, Node
+
+BLOCK_BYTES = 4096
+Kept = frozenset[int]
+"""The serials of the changes of the journal that reached the disk."""
+
+ProfileName = Literal["ordered", "posix"]
+
+_ALL_SUBSETS = 5
+"""Up to this many unsynced names, every subset is taken."""
+
+
+class Profile(Protocol):
+    """What of the changes that were not synced can be on the disk after a power cut."""
+
+    name: ProfileName
+
+    @property
+    def journals_emptying(self) -> bool:
+        """Whether emptying a file is in the order of the names."""
+
+    def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
+        """What becomes durable with a sync of `node`, its own data left out."""
+
+    def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:
+        """Whether a power cut can keep these and lose the rest."""
+
+    def subsets(
+        self, journal: Sequence[JournalEntry], newest: int | None, chance: Random, most: int
+    ) -> tuple[tuple[Kept, ...], bool]:
+        """Choices of what is kept, `newest` among it; and whether these are all there are."""
+
+    def versions(
+        self, log: FileLog, kept: Kept, journal: Sequence[JournalEntry]
+    ) -> tuple[Version, ...]:
+        """What a file can hold, the most complete first."""
+
+
+class Posix:
+    """Anything that was not synced may be lost alone."""
+
+    name: ProfileName = "posix"
+    journals_emptying = False
+
+    def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
+        """The names in the directory, and what a move ties to them elsewhere, as it was before."""
+        if isinstance(node, File):
+            return ()
+        tied: set[tuple[int, str]] = set()
+        found: list[JournalEntry] = []
+        for change in reversed(disk.journal):
+            if isinstance(change, NameChange) and _touches(change, node, tied):
+                tied.update((edit.directory.number, edit.name) for edit in change.edits)
+                found.append(change)
+        return reversed(found)
+
+    def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
+
+    def subsets(
+        self, journal: Sequence[JournalEntry], newest: int | None, chance: Random, most: int
+    ) -> tuple[tuple[Kept, ...], bool]:
+        """All subsets of a few; of many those that lack or have little, beginnings, and others."""
+        others = [change.serial for change in journal if change.serial != newest]
+        must = frozenset() if newest is None else frozenset({newest})
+        if len(others) <= _ALL_SUBSETS:
+            sizes = range(len(others), -1, -1)
+            chosen = (one for size in sizes for one in itertools.combinations(others, size))
+            return tuple(must.union(one) for one in chosen), True
+        whole = must.union(others)
+        found = dict.fromkeys(
+            itertools.chain(
+                (whole, must),
+                (whole - {one} for one in others),
+                (must | {one} for one in others),
+                (must.union(others[:length]) for length in range(len(others))),
+                (whole - {one, other} for one, other in itertools.pairwise(others)),
+            )
+        )
+        while len(found) < most:
+            found[must.union(one for one in others if chance.random() < 0.5)] = None
+        return tuple(found), False
+
+    def versions(
+        self,
+        log: FileLog,
+        kept: Kept,  # noqa: ARG002 - data does not depend on names here
+        journal: Sequence[JournalEntry],  # noqa: ARG002
+    ) -> tuple[Version, ...]:
+        """Everything from nothing to all, in any order of blocks."""
+        return tuple(_damages(log, log.lasting, len(log.changes), in_order=False))
+
+
+class Ordered:
+    """One journal keeps the order of names."""
+
+    name: ProfileName = "ordered"
+    journals_emptying = True
+
+    def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
+        """The journal up to the last change that concerns the node, all of it for new blocks."""
+        log = disk.dirty.get(node.number)
+        if log is not None and log.sizes[-1] > log.sizes[log.lasting]:
+            return tuple(disk.journal)
+        last = 0
+        for change in disk.journal:
+            if _concerns(change, node, log):
+                last = change.serial
+        return [change for change in disk.journal if change.serial <= last]
+
+    def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:
+        """Where it is a beginning of the journal."""
+        beginning = [change.serial in kept for change in journal]
+        return beginning == sorted(beginning, reverse=True)
+
+    def subsets(
+        self,
+        journal: Sequence[JournalEntry],
+        newest: int | None,
+        chance: Random,  # noqa: ARG002 - there are few enough to take them all
+        most: int,  # noqa: ARG002
+    ) -> tuple[tuple[Kept, ...], bool]:
+        """Every beginning of the journal, the longest first."""
+        serials = [change.serial for change in journal]
+        if newest is not None:
+            return (frozenset(serials),), True
+        lengths = range(len(serials), -1, -1)
+        return tuple(frozenset(serials[:length]) for length in lengths), True
+
+    def versions(
+        self, log: FileLog, kept: Kept, journal: Sequence[JournalEntry]
+    ) -> tuple[Version, ...]:
+        """What was appended is there up to some block, behind the last emptying that was kept."""
+        waiting = {change.serial for change in journal}
+        base, top = log.lasting, len(log.changes)
+        for number, change in enumerate(log.changes[log.lasting :], log.lasting):
+            if change.empties and change.serial in kept:
+                base = number + 1
+            elif change.empties and change.serial in waiting:
+                top = number
+                break
+        return tuple(_damages(log, base, top, in_order=True))
+
+
+PROFILES: dict[str, Profile] = {"ordered": Ordered(), "posix": Posix()}
+
+
+def _touches(change: NameChange, node: Node, names: set[tuple[int, str]]) -> bool:
+    return any(
+        edit.directory is node or (edit.directory.number, edit.name) in names
+        for edit in change.edits
+    )
+
+
+def _concerns(change: JournalEntry, node: Node, log: FileLog | None) -> bool:
+    if isinstance(change, NameChange):
+        return node.number in change.concerns
+    return log is not None and change in log.changes
+
+
+def _damages(log: FileLog, base: int, top: int, *, in_order: bool) -> Iterator[Version]:
+    """Versions of a file between its first `base` and its first `top` changes."""
+    yield Version(log.number, top)
+    if base >= top:
+        return
+    yield Version(log.number, base)
+    for number in range(base, top):
+        if log.changes[number].empties and number + 1 != top and number + 1 != base:
+            yield Version(log.number, number + 1)
+    before, now = log.sizes[base], log.sizes[top]
+    changed = log.changes[base:top]
+    start = min((one.offset for one in changed if one.data is not None), default=now)
+    cuts = _cuts(start, now)
+    for at in cuts:
+        yield Version(log.number, top, base, "torn", at)
+    reserved = any(one.data is None and one.size > before for one in changed)
+    if now > before and (reserved or not in_order):
+        yield Version(log.number, top, base, "zeroed")
+    if start < before or not in_order:
+        for at in cuts[:1]:
+            yield Version(log.number, top, base, "late", at)
+        writes = [base + n for n, one in enumerate(changed) if one.data is not None]
+        if len(writes) > 1:
+            for number in sorted({writes[0], writes[len(writes) // 2], writes[-2]}):
+                yield Version(log.number, top, base, "without", number)
+
+
+def _cuts(start: int, end: int) -> tuple[int, ...]:
+    """Block boundaries inside of what changed: the first, one in the middle, the last."""
+    first = start // BLOCK_BYTES + 1
+    last = (end - 1) // BLOCK_BYTES
+    if last < first:
+        return ()
+    return tuple(sorted({one * BLOCK_BYTES for one in (first, (first + last) // 2, last)}))

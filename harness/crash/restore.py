@@ -1,0 +1,182 @@
+"""Puts a crash state on the disk, in a run directory that tells how it came to be.
+
+The run directory holds the story of the job up to the power cut, the cut as the one operation of
+its last run, and the files that it left. The job can be started in it once more, and the ordinary
+judges judge the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from harness.crash.changes import Version
+from harness.crash.explore import CrashState
+from harness.crash.state import Parts
+from harness.evidence.evidence import Evidence, Processes, RunEvidence
+from harness.evidence.operation import Landed, Operation
+from harness.evidence.record import Record
+from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
+from harness.layout.names import checkpoint_step
+from harness.plan.make import RUN_DEADLINE_S
+from harness.plan.model import Plan, RunPlan, Strike
+from harness.scenario.schema import Expect, Point, PropertyName
+
+_SIGKILL = 9
+_UNKNOWN = -1
+"""The place of a record at which nobody watched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a tree holds: path, kind, and the text of a link or the place of the bytes."""
+
+    entries: tuple[tuple[str, str, object], ...]
+    written: bytes
+
+
+def restore(state: CrashState, parts: Parts, evidence: Evidence, directory: Path) -> Plan:
+    """Fill `directory`, which is created; the plan whose last run starts the job again."""
+    plan = _plan(state, parts, evidence)
+    (directory / "checkpoints").mkdir(parents=True)
+    shutil.copytree(Path(evidence.directory) / "reference", directory / "reference")
+    (directory / "plan.json").write_text(plan.model_dump_json(indent=1), encoding="utf-8")
+    for number in range(state.run):
+        _write_earlier(directory / f"run{number}", evidence.runs[number])
+    write_tree(parts, state.tree, directory / "checkpoints")
+    _write_cut(directory, state, parts, evidence, plan.runs[state.run].strikes)
+    return plan
+
+
+def write_tree(parts: Parts, number: int, target: Path) -> None:
+    """Write the names in a directory, and all below them, into the directory `target`."""
+    for name, inner in parts.names(number):
+        kind, value = parts.part(inner)
+        place = target / name
+        if isinstance(value, Version):
+            place.write_bytes(parts.content(value).data)
+        elif isinstance(value, str):
+            place.symlink_to(value)
+        else:
+            assert kind == "directory"
+            place.mkdir()
+            write_tree(parts, inner, place)
+
+
+def list_tree(parts: Parts, number: int) -> Listing:
+    """The tree as an operation `cut` carries it; a directory comes before what it holds."""
+    written = bytearray()
+    entries = tuple(_list(parts, number, "", written))
+    return Listing(entries=entries, written=bytes(written))
+
+
+def _list(
+    parts: Parts, number: int, prefix: str, written: bytearray
+) -> Iterator[tuple[str, str, object]]:
+    for name, inner in parts.names(number):
+        kind, value = parts.part(inner)
+        if isinstance(value, Version):
+            data = parts.content(value).data
+            yield prefix + name, kind, (len(written), len(data))
+            written += data
+        elif isinstance(value, str):
+            yield prefix + name, kind, value
+        else:
+            yield prefix + name, kind, ""
+            yield from _list(parts, inner, f"{prefix}{name}/", written)
+
+
+def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
+    """The plan up to the power cut, and a start of the job after it."""
+    plan = evidence.plan
+    cut = Strike(
+        id=f"run{state.run}.kill-all-power-cut-{state.place}",
+        fault="kill",
+        ranks=tuple(range(plan.workload.world.size)),
+        point=Point(rank=0, step=max(plan.runs[state.run].until_step, 1)),
+    )
+    landed = {one.strike for one in _before(state, evidence.runs[state.run].landed)}
+    struck = plan.runs[state.run]
+    strikes = (*(one for one in struck.strikes if one.id in landed), cut)
+    again = RunPlan(until_step=plan.workload.total_steps, deadline_s=RUN_DEADLINE_S)
+    runs = (*plan.runs[: state.run], struck.model_copy(update={"strikes": strikes}), again)
+    steps = [checkpoint_step(name) for name, _ in parts.names(state.tree)]
+    newest = max((step for step in steps if step is not None), default=0)
+    expect = Expect(properties=_properties(plan, state.run, newest))
+    return plan.model_copy(update={"runs": runs, "expect": expect})
+
+
+def _properties(plan: Plan, run: int, newest: int) -> tuple[PropertyName, ...]:
+    """What can be judged of a story that ends in the middle.
+
+    With one operation a run, nobody knows which checkpoints are of which lineage; a start that has
+    no save left to make deletes nothing; and after a save that failed, the cut may come before the
+    one that succeeds.
+    """
+    wanted, checkpoint = plan.expect.properties, plan.checkpoint
+    names: tuple[PropertyName, ...] = get_args(PropertyName) if wanted == "all" else wanted
+    left_out: set[PropertyName] = set()
+    saves_again = checkpoint and newest + checkpoint.interval <= plan.workload.total_steps
+    if not saves_again or any(one.load_step is not None for one in plan.runs[: run + 1]):
+        left_out.add("retention")
+    if checkpoint is not None and checkpoint.on_error == "go_on":
+        left_out.add("bounded")
+    return tuple(name for name in names if name not in left_out)
+
+
+def _before(state: CrashState, landed: Sequence[Landed]) -> list[Landed]:
+    return [one for one in landed if one.index <= state.place]
+
+
+def _write_earlier(folder: Path, run: RunEvidence) -> None:
+    """A run before the one that the cut ended: its story and its end, no operation."""
+    folder.mkdir()
+    places = [[_UNKNOWN] * len(story) for story in run.stories]
+    write_trace(folder, (), run.landed, places, ())
+    _write_stories(folder, run.stories)
+    write_bytes(folder, b"")
+    write_processes(folder, run.processes)
+    (folder / "after.json").write_text("{}", encoding="utf-8")
+
+
+def _write_cut(
+    directory: Path,
+    state: CrashState,
+    parts: Parts,
+    evidence: Evidence,
+    strikes: tuple[Strike, ...],
+) -> None:
+    run, folder = evidence.runs[state.run], directory / f"run{state.run}"
+    folder.mkdir()
+    stories = [[one for one in story if one.index <= state.place] for story in run.stories]
+    listing = list_tree(parts, state.tree)
+    text = json.dumps(listing.entries).encode()
+    cut = Operation(
+        index=0,
+        time_s=0.0,
+        rank=0,
+        thread=0,
+        kind="cut",
+        path=".",
+        data=len(listing.written),
+        size=len(text),
+    )
+    ranks = tuple(range(len(run.stories)))
+    landed = [*_before(state, run.landed)]
+    landed.append(Landed(strike=strikes[-1].id, index=1, time_s=0.0, ranks=ranks))
+    write_trace(folder, (cut,), landed, [[1] * len(story) for story in stories], ())
+    _write_stories(folder, stories)
+    write_bytes(folder, listing.written + text)
+    write_listing(folder, directory / "checkpoints")
+    ended = Processes(exits=(-_SIGKILL,) * len(ranks), hung=(), leaked=(), stopped=(), seconds=0.0)
+    write_processes(folder, ended)
+
+
+def _write_stories(folder: Path, stories: Sequence[Sequence[Record]]) -> None:
+    for rank, story in enumerate(stories):
+        text = "".join(record.to_line() + "\n" for record in story)
+        (folder / f"rank{rank}.jsonl").write_text(text, encoding="utf-8")

@@ -1,0 +1,68 @@
+"""Starts the job again from crash states, and judges what it made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from harness.crash.explore import CrashState, Exploration
+from harness.crash.restore import restore
+from harness.evidence.evidence import Evidence
+from harness.evidence.read import read_evidence
+from harness.judge.judge import Judgement, judge
+from harness.run.execute import run_start
+from harness.run.services import Services
+from harness.workspace import Workspace, slug
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """One crash state, what the job made of it, and where that lies if it went wrong."""
+
+    state: CrashState
+    judgement: Judgement
+    seconds: float
+    directory: Path | None
+
+
+def resume_all(
+    found: Exploration,
+    evidence: Evidence,
+    *,
+    services: Services,
+    workspace: Workspace,
+    limit: int,
+) -> Iterator[Resumption]:
+    """Start the job from each kind of state, from `limit` of them where there are more."""
+    states = found.resumable
+    if len(states) > limit:
+        places = sorted(Random(found.seed).sample(range(len(states)), limit))
+        states = [states[place] for place in places]
+    for number, state in enumerate(states):
+        name = f"{slug(evidence.plan.name)}-crash-state-{number}"
+        directory = workspace.new_run(name)
+        began = time.perf_counter()
+        judgement = resume(state, found, evidence, directory, services)
+        seconds = time.perf_counter() - began
+        kept: Path | None = None
+        if judgement.outcome == "PASS":
+            workspace.drop(directory)
+        else:
+            kept = workspace.keep(directory, name)
+        yield Resumption(state=state, judgement=judgement, seconds=seconds, directory=kept)
+
+
+def resume(
+    state: CrashState,
+    found: Exploration,
+    evidence: Evidence,
+    directory: Path,
+    services: Services,
+) -> Judgement:
+    """Put one state into `directory`, which is created, start the job there, and judge it."""
+    plan = restore(state, found.parts, evidence, directory)
+    run_start(plan, len(plan.runs) - 1, directory, services.server())
+    return judge(read_evidence(directory))

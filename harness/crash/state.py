@@ -1,0 +1,158 @@
+"""One state of the disk after a power cut, made of shared parts so that thousands are cheap.
+
+Equal trees have equal numbers: a directory is the set of its names with the numbers of what they
+name, a file is a version of its changes. No bytes are copied until somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.crash.changes import FileLog, Version
+from harness.crash.disk import Disk
+from harness.crash.profiles import Kept
+from harness.judge.tree import Directory, Node, Symlink
+from harness.layout.protocol import Content
+
+Names = tuple[tuple[str, int], ...]
+Part = tuple[Literal["directory"], Names] | tuple[Literal["file"], Version] | tuple[
+    Literal["symlink"], str
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a power cut keeps of all that was not durable. A file not in `versions` is complete."""
+
+    kept: Kept
+    versions: Mapping[int, Version]
+
+
+class Parts:
+    """Every tree that was met, by number."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._numbers: dict[Part, int] = {}
+        self._parts: list[Part] = []
+        self._steady: dict[tuple[int, int], int] = {}
+        self._contents: dict[Version, Content] = {}
+        self._digests: dict[int, str] = {}
+
+    def state(self, choice: Choice) -> int:
+        """The number of the tree that a choice leaves."""
+        return self._of(self._disk.files.root, choice)[0]
+
+    def names(self, number: int) -> Names:
+        """The names of a directory with the numbers of their trees; none of anything else."""
+        kind, value = self._parts[number]
+        return value if kind == "directory" else ()  # type: ignore[return-value]
+
+    def part(self, number: int) -> Part:
+        """What has that number."""
+        return self._parts[number]
+
+    def content(self, version: Version) -> Content:
+        """The bytes of a version of a file, with what was found out about them."""
+        found = self._contents.get(version)
+        if found is None:
+            found = Content(bytearray(self._log(version.file).content(version)))
+            self._contents[version] = found
+        return found
+
+    def digest(self, number: int) -> str:
+        """Equal for trees with equal names and bytes, however they came to be."""
+        known = self._digests.get(number)
+        if known is None:
+            kind, value = self._parts[number]
+            hashed = hashlib.blake2b(kind.encode(), digest_size=16)
+            if isinstance(value, Version):
+                hashed.update(self.content(value).data)
+            elif isinstance(value, str):
+                hashed.update(value.encode())
+            else:
+                for name, inner in value:
+                    hashed.update(f"\0{name}\0{self.digest(inner)}".encode())
+            known = self._digests[number] = hashed.hexdigest()
+        return known
+
+    def _log(self, file: int) -> FileLog:
+        return self._disk.logs.get(file) or FileLog(file, b"")
+
+    def _number(self, part: Part) -> int:
+        number = self._numbers.setdefault(part, len(self._parts))
+        if number == len(self._parts):
+            self._parts.append(part)
+        return number
+
+    def _of(self, node: Node, choice: Choice) -> tuple[int, bool]:
+        """The number of a tree, and whether it is the same in every choice of this instant."""
+        if isinstance(node, Directory):
+            return self._of_directory(node, choice)
+        if isinstance(node, Symlink):
+            return self._number(("symlink", node.text)), True
+        version = choice.versions.get(node.number)
+        if version is None:
+            log = self._disk.logs.get(node.number)
+            version = Version(node.number, 0) if log is None else log.now()
+        return self._number(("file", version)), node.number not in self._disk.dirty
+
+    def _of_directory(self, node: Directory, choice: Choice) -> tuple[int, bool]:
+        key = (node.number, node.version)
+        known = self._steady.get(key)
+        if known is not None:
+            return known, True
+        steady = self._disk.is_steady(node)
+        names: list[tuple[str, int]] = []
+        for name, inner in self._disk.entries(node, choice.kept).items():
+            number, settled = self._of(inner, choice)
+            names.append((name, number))
+            steady = steady and settled
+        names.sort()
+        number = self._number(("directory", tuple(names)))
+        if steady:
+            self._steady[key] = number
+        return number, steady
+
+
+class PartTree:
+    """A tree of parts, as the layout looks at it."""
+
+    def __init__(self, parts: Parts, root: int) -> None:
+        self._parts = parts
+        self._root = root
+
+    def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
+        """What lies at `path`; a symlink is not followed."""
+        number = self._find(path)
+        return None if number is None else self._parts.part(number)[0]
+
+    def names(self, path: str) -> tuple[str, ...]:
+        """The names in a directory."""
+        number = self._find(path)
+        return () if number is None else tuple(name for name, _ in self._parts.names(number))
+
+    def text(self, path: str) -> str:
+        """The text of the symlink at `path`."""
+        number = self._find(path)
+        value = None if number is None else self._parts.part(number)[1]
+        return value if isinstance(value, str) else ""
+
+    def content(self, path: str) -> Content:
+        """The bytes of the file at `path`."""
+        number = self._find(path)
+        value = None if number is None else self._parts.part(number)[1]
+        return self._parts.content(value) if isinstance(value, Version) else Content()
+
+    def _find(self, path: str) -> int | None:
+        number: int | None = self._root
+        for part in path.split("/"):
+            if part == ".":
+                continue
+            if number is None:
+                return None
+            number = dict(self._parts.names(number)).get(part)
+        return number
