@@ -168,3 +168,47 @@ PLANTED = (
     _bug("any_name:TakesAnyName", "",
          "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misordered:
+    """A missing order, with what the exploration of crash states must say of it.
+
+    `says` has a property and a sentence for each profile in which the bug is one; numbers of steps
+    and operations are left out.
+    """
+
+    manager: str
+    says: dict[str, tuple[str, str]]
+
+    @property
+    def implementation(self) -> str:
+        """As `--implementation` takes it."""
+        return f"tests.planted.ordering:{self.manager}"
+
+    def __str__(self) -> str:
+        return self.manager
+
+
+def _misordered(manager: str, profiles: str, violates: str, sentence: str) -> Misordered:
+    says = dict.fromkeys(profiles.split(), (violates, sentence))
+    return Misordered(manager=manager, says=says)
+
+
+_NAMED = "safe only if the rename of .staging-step_N to step_N is durable after "
+
+MISORDERED = (
+    _misordered("ForgetsOneShard", "ordered posix", "whole_or_absent",
+                _NAMED + "the data of step_N/__0_0.distcp"),
+    _misordered("RenamesTooEarly", "ordered posix", "whole_or_absent",
+                _NAMED + "the data of step_N/train_state.pt"),
+    _misordered("ForgetsTheLastSync", "ordered posix", "nothing_lost",
+                "safe only if the job is told of step N after the rename of .latest.new to latest "
+                "is durable"),
+    # A journal keeps names in their order, and the sync of a file settles those before it.
+    _misordered("ForgetsTheDirectory", "posix", "whole_or_absent",
+                _NAMED + "the name of .staging-step_N/__0_0.distcp"),
+    _misordered("PrunesTooEarly", "posix", "nothing_lost",
+                "safe only if the rename of step_N to .removed-step_N is durable after the rename "
+                "of .staging-step_N to step_N"),
+)  # fmt: skip

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import pickle
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.evidence.evidence import AtRest, Done, Entry, Evidence, Processes, RunEvidence
@@ -23,6 +24,7 @@ from harness.evidence.record import (
     Stepped,
     keep_word,
 )
+from harness.evidence.write import write_bytes, write_processes, write_trace
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
 from harness.judge.tree import FileSystem
@@ -428,3 +430,28 @@ def honest(*, checkpoint: Checkpoint | None = None, freeze: FreezePlan | None = 
         checkpoint=checkpoint or Checkpoint(),
         freeze=plan,
     )
+
+
+def write_run(directory: Path, case: Case) -> Path:
+    """A run directory, as the harness leaves it."""
+    evidence = case.evidence()
+    (directory / "checkpoints").mkdir(parents=True)
+    (directory / "plan.json").write_text(evidence.plan.model_dump_json(), encoding="utf-8")
+    _write_stories(directory / "reference", evidence.reference)
+    for number, run in enumerate(evidence.runs):
+        folder = directory / f"run{number}"
+        _write_stories(folder, run.stories)
+        places = [[record.index for record in story] for story in run.stories]
+        write_trace(folder, run.operations, run.landed, places, run.unseen)
+        write_bytes(folder, run.written)
+        write_processes(folder, run.processes)
+        after = {name: asdict(entry) for name, entry in run.after.items()}
+        (folder / "after.json").write_text(json.dumps(after), encoding="utf-8")
+    return directory
+
+
+def _write_stories(folder: Path, stories: Iterable[Iterable[Record]]) -> None:
+    folder.mkdir()
+    for rank, story in enumerate(stories):
+        text = "".join(record.to_line() + "\n" for record in story)
+        (folder / f"rank{rank}.jsonl").write_text(text, encoding="utf-8")

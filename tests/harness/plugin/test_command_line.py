@@ -12,6 +12,7 @@ from harness import prove as module
 from harness.judge.outcome import Outcome
 from harness.prove import Proof
 from harness.run import support
+from tests.harness.judge.cases import Case, honest, killed_run, write_run
 
 
 def test_the_schema_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,3 +71,38 @@ def test_arguments_that_mean_nothing_end_with_the_status_of_bad_input(
         command.main(arguments)
     assert caught.value.code == command.BAD_INPUT
     assert "usage: python -m harness" in capsys.readouterr().err
+
+
+def test_crash_states_of_a_run_directory_are_judged_without_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = write_run(tmp_path / "ran", honest())
+
+    assert command.main(["crash-states", str(directory), "--limit", "0"]) == command.PASSED
+
+    text = capsys.readouterr().out
+    assert text.startswith("PASS sync: flush: a rank dies (fsdp2): crash states, profile posix")
+    assert " 0 causes of hits" in text
+
+
+def test_a_missing_sync_is_told_with_its_operations_and_the_status_is_red(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = killed_run()
+    run.commit(4, sync=False)
+    run.point(4)
+    directory = write_run(tmp_path / "ran", Case(runs=[run]))
+
+    arguments = ["crash-states", str(directory), "--limit", "0", "--profile", "ordered"]
+    assert command.main(arguments) == command.RED
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("HARD_FAIL")
+    assert any("  - safe only if " in line or "  - not safe" in line for line in lines)
+
+
+def test_crash_states_of_nothing_are_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["crash-states", str(tmp_path), "--limit", "0"]) == command.BAD_INPUT
+    assert "is not a whole run directory" in capsys.readouterr().err
