@@ -19,7 +19,7 @@ from harness.crash.changes import OperationKey
 from harness.crash.choose import choose, everything
 from harness.crash.disk import Disk, is_removal
 from harness.crash.explain import Cause, explain, loss_of
-from harness.crash.instants import Instant, instants
+from harness.crash.instants import Instant, instants, leading_runs
 from harness.crash.judge import DirectoryJudge, Fault, Needs
 from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.state import Choice, Parts
@@ -127,7 +127,7 @@ class _Explorer:
             # A sync only takes states away, but of those before it some were left out.
             if instant.change is not None or instant.operation is None or not complete:
                 complete = self._look(instant)
-        self.found.operations = sum(len(run.operations) for run in self._evidence.runs)
+        self.found.operations = sum(len(run.operations) for run in leading_runs(self._evidence))
         self.found.distinct = len(self._trees)
         self.found.seconds = time.process_time() - began
         return self.found

@@ -64,5 +64,7 @@ def resume(
 ) -> Judgement:
     """Put one state into `directory`, which is created, start the job there, and judge it."""
     plan = restore(state, found.parts, evidence, directory)
-    run_start(plan, len(plan.runs) - 1, directory, services.server())
+    number = len(plan.runs) - 1
+    (directory / f"run{number}").mkdir()
+    run_start(plan, number, directory, services.server())
     return judge(read_evidence(directory))
