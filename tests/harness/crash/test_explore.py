@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -239,3 +240,12 @@ def test_the_seed_decides_what_is_sampled() -> None:
 
     assert (first.states, first.distinct) == (again.states, again.distinct)
     assert first.distinct != other.distinct
+
+
+def test_what_follows_a_deed_at_rest_is_left_alone() -> None:
+    evidence = honest().evidence()
+    runs = (evidence.plan.runs[0], evidence.plan.runs[1].model_copy(update={"refused": "x"}))
+    changed = replace(evidence, plan=evidence.plan.model_copy(update={"runs": runs}))
+
+    assert explore(changed).operations == len(evidence.runs[0].operations)
+    assert explore(evidence).operations > len(evidence.runs[0].operations)
