@@ -286,7 +286,7 @@ class FileSystem:
         start = operation.data or 0
         listing = json.loads(written[start : start + operation.size])
         self._bound.clear()
-        self._moves.clear()
+        self.moves.clear()
         self.root.entries = {}
         for path, kind, detail in listing:
             place = self.place(path)
