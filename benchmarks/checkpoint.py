@@ -21,25 +21,31 @@ import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType, async_save
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 
+from benchmarks.competitors import (
+    SHAPES,
+    Competitor,
+    Dcp,
+    DurableDcp,
+    Ours,
+    PlainWrite,
+    TorchSave,
+    Training,
+    training_of,
+)
 from benchmarks.tables import COPY, LOAD, LOST, MEMORY, PUBLISHED, SAVE, Times, print_tables
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
@@ -48,205 +54,6 @@ _WORLD = 2
 _DEADLINE_S = 900.0
 _LOOP_MARGIN = 1.3
 _PR_SET_PDEATHSIG = 1
-
-# Width and number of square layers without bias; AdamW makes it 12 bytes a weight.
-_SHAPES = {"50": (512, 16), "500": (1024, 40), "1500": (2048, 31), "many": (32, 700)}
-
-
-class Competitor(Protocol):
-    """One way to save."""
-
-    name: str
-
-    def begin(self, step: int) -> None:
-        """Save; training may go on when this returns."""
-
-    def finish(self) -> None:
-        """Return when the save is complete."""
-
-    def clean(self) -> None:
-        """Give back disk space; not timed."""
-
-
-@dataclass
-class Training:
-    """What one rank trains."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    batch: torch.Tensor
-
-    def step(self) -> None:
-        self.optimizer.zero_grad()
-        self.model(self.batch).square().mean().backward()
-        self.optimizer.step()
-
-    def tensors(self) -> list[torch.Tensor]:
-        """The rank's own part of every tensor of the state."""
-        held: list[Any] = list(self.model.parameters())
-        for state in self.optimizer.state.values():
-            held += [value for value in state.values() if isinstance(value, torch.Tensor)]
-        with torch.no_grad():
-            return [
-                value.to_local() if isinstance(value, DTensor) else value.detach() for value in held
-            ]
-
-    def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors())
-
-
-def _training(size: str, *, seed: int) -> Training:
-    width, layers = _SHAPES[size]
-    torch.manual_seed(seed)
-    model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(layers)))
-    fully_shard(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    return Training(model, optimizer, torch.randn(32, width))
-
-
-class Ours:
-    """CheckpointManager in one of its modes."""
-
-    def __init__(self, training: Training, home: Path, mode: AsyncCheckpointMode) -> None:
-        short = {"disabled": "sync", "async": "async", "async_with_pinned_mem": "pinned"}
-        self.name = f"kempnerforge {short[mode.value]}"
-        self.directory = home / f"ours-{mode.value}"
-        config = CheckpointConfig(dir=str(self.directory), async_mode=mode, keep_last_n=0)
-        self._manager = CheckpointManager(config, training.model, training.optimizer)
-
-    def begin(self, step: int) -> None:
-        self._manager.save(step)
-
-    def finish(self) -> None:
-        self._manager.wait()
-
-    def clean(self) -> None:
-        """Here and not by ``keep_last_n``, because nobody deletes for the others either."""
-        dist.barrier()
-        if dist.get_rank() == 0:
-            steps = sorted(self.directory.glob("step_*"), key=lambda path: int(path.name[5:]))
-            for path in steps[:-1]:
-                shutil.rmtree(path)
-        dist.barrier()
-
-
-class Dcp:
-    """``dcp.save``, or ``dcp.async_save``, of a state dict that is there already."""
-
-    def __init__(self, state: dict[str, Any], home: Path, kind: AsyncCheckpointerType | None):
-        self.name = "DCP sync" if kind is None else f"DCP {kind.name}"
-        self._state, self._kind = state, kind
-        self._home = home / self.name
-        # On training's own group its background collectives would mix with those of the loop.
-        self._group = dist.new_group(backend="gloo")
-        self._future: Any = None
-        self.directory = self._home
-
-    def begin(self, step: int) -> None:
-        self.directory = self._home / f"step_{step}"
-        writer = FileSystemWriter(self.directory)
-        if self._kind is None:
-            dcp_save(self._state, storage_writer=writer, process_group=self._group)
-        else:
-            self._future = async_save(
-                self._state,
-                storage_writer=writer,
-                async_checkpointer_type=self._kind,
-                process_group=self._group,
-            )
-
-    def finish(self) -> None:
-        if self._future is not None:
-            self._future.result()
-
-    def clean(self) -> None:
-        _remove_older(self._home, self.directory)
-
-
-class DurableDcp(Dcp):
-    """``dcp.save`` with the directories made durable too, which DCP leaves out."""
-
-    def __init__(self, state: dict[str, Any], home: Path) -> None:
-        super().__init__(state, home, None)
-        self.name = "DCP sync + directory fsync"
-        self._home = home / "DCP durable"
-
-    def begin(self, step: int) -> None:
-        super().begin(step)
-        for folder in (self.directory, self._home):
-            _sync(os.open(folder, os.O_RDONLY))
-
-
-class TorchSave:
-    """``torch.save`` of the rank's tensors and fsync: no plan, no agreement, no metadata."""
-
-    name = "floor: torch.save + fsync"
-
-    def __init__(self, training: Training, home: Path) -> None:
-        self._training, self._home = training, home / "torch-save"
-        self.path = self._home / "none"
-
-    def begin(self, step: int) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
-        self.path = self._home / f"{step}-{dist.get_rank()}"
-        with self.path.open("wb") as file:
-            torch.save(self._training.tensors(), file)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def finish(self) -> None:
-        """Synchronous."""
-
-    def clean(self) -> None:
-        dist.barrier()
-        _remove_older(self._home, self.path, suffix=f"-{dist.get_rank()}")
-
-
-class PlainWrite(TorchSave):
-    """Copy, write, fsync: what nothing written in Python can be faster than."""
-
-    def __init__(self, training: Training, home: Path, *, background: bool) -> None:
-        super().__init__(training, home)
-        self.name = f"floor: copy, write, fsync ({'thread' if background else 'sync'})"
-        self._home = home / f"plain-{background}"
-        self._background = background
-        self._thread = threading.Thread()
-
-    def begin(self, step: int) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
-        self.path = self._home / f"{step}-{dist.get_rank()}"
-        tensors = self._training.tensors()
-        if self._background:
-            tensors = [tensor.clone() for tensor in tensors]
-        self._thread = threading.Thread(target=self._write, args=(tensors,))
-        self._thread.start()
-        if not self._background:
-            self._thread.join()
-
-    def finish(self) -> None:
-        self._thread.join()
-
-    def _write(self, tensors: list[torch.Tensor]) -> None:
-        with self.path.open("wb", buffering=1 << 20) as file:
-            for tensor in tensors:
-                data: Any = tensor.numpy().reshape(-1).view("u1")
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _sync(fd: int) -> None:
-    os.fsync(fd)
-    os.close(fd)
-
-
-def _remove_older(home: Path, kept: Path, *, suffix: str = "") -> None:
-    dist.barrier()
-    for path in home.iterdir():
-        if path != kept and path.name.endswith(suffix):
-            shutil.rmtree(path, ignore_errors=True)
-            path.unlink(missing_ok=True)
-    dist.barrier()
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -268,7 +75,7 @@ class Bench:
     began: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
-        training = _training(self.size, seed=1)
+        training = training_of(self.size, seed=1)
         for _ in range(2):
             training.step()
         self._note("bytes", "rank", float(training.bytes()))
@@ -293,9 +100,9 @@ class Bench:
             self._say(f"first save of {competitor.name}")
         for turn in range(self.repeat):
             self._copies(training)
-            for competitor in waiting:
+            for competitor in _rotated(waiting, turn):
                 self._sync(competitor)
-            for competitor in background:
+            for competitor in _rotated(background, turn):
                 self._async(competitor)
             if turn == 0 and self.size == "many":
                 # It passes a descriptor a tensor: half a minute a save.
@@ -339,13 +146,20 @@ class Bench:
             dist.barrier()
             self._note("copy", "copy", _timed(lambda: target.copy_(whole)))
 
-    def _sync(self, competitor: Competitor) -> None:
+    def _settle(self) -> None:
+        """Nobody pays for what the one before left to the disk."""
         dist.barrier()
+        if dist.get_rank() == 0:
+            os.sync()
+        dist.barrier()
+
+    def _sync(self, competitor: Competitor) -> None:
+        self._settle()
         self._note(SAVE, competitor.name, _timed(lambda: self._begin(competitor)))
         competitor.clean()
 
     def _async(self, competitor: Competitor) -> None:
-        dist.barrier()
+        self._settle()
         began = time.perf_counter()
         self._begin(competitor)
         self._note(COPY, competitor.name, time.perf_counter() - began)
@@ -370,7 +184,7 @@ class Bench:
 
         dist.barrier()
         before = _timed(loop)
-        dist.barrier()
+        self._settle()
         saving = _timed(loop_with_save)
         competitor.clean()
         self._note(LOST, competitor.name, saving - before)
@@ -381,20 +195,25 @@ class Bench:
         assert isinstance(dcp, Dcp)
         source = ours.directory / "latest"
         for turn in range(self.repeat):
-            fresh = _training(self.size, seed=10 + turn)
+            fresh = training_of(self.size, seed=10 + turn)
             config = CheckpointConfig(dir=str(ours.directory))
             manager = CheckpointManager(config, fresh.model, fresh.optimizer)
             dist.barrier()
             self._note(LOAD, "kempnerforge", _timed(manager.load))
             self._read(source / f"__{dist.get_rank()}_0.distcp")
-            fresh = _training(self.size, seed=20 + turn)
+            fresh = training_of(self.size, seed=20 + turn)
+            dist.barrier()
+            began = time.perf_counter()
             model, optimizer = get_state_dict(fresh.model, fresh.optimizer)
             state: dict[str, Any] = {"model": model, "optimizer": optimizer}
+            prepared = time.perf_counter() - began
             dist.barrier()
             reader = FileSystemReader(dcp.directory)
             began = time.perf_counter()
             dcp_load(state, storage_reader=reader)
-            self._note(LOAD, "dcp.load", time.perf_counter() - began)
+            took = time.perf_counter() - began
+            self._note(LOAD, "dcp.load", took)
+            self._note(LOAD, "get_state_dict + dcp.load", prepared + took)
 
     def _read(self, path: Path) -> None:
         buffer = bytearray(path.stat().st_size)
@@ -405,6 +224,11 @@ class Bench:
 
         dist.barrier()
         self._note(LOAD, "floor: plain read", _timed(read))
+
+
+def _rotated(competitors: list[Competitor], turn: int) -> list[Competitor]:
+    first = turn % len(competitors)
+    return competitors[first:] + competitors[:first]
 
 
 def _memory(key: str) -> float:
@@ -479,7 +303,7 @@ def _slower(ranks: Sequence[Times]) -> Times:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", nargs="+", choices=list(_SHAPES), default=list(_SHAPES))
+    parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--loops", type=int, default=3, help="of training beside a save")
     parser.add_argument("--dir", type=Path, default=None, help="where to write; default: /tmp")

@@ -33,6 +33,13 @@ class State:
 
     latest: Resolved
     found: dict[str, Found]
+    latest_defects: tuple[str, ...] = ()
+    """Of the directory that `latest` names, whatever its name is."""
+
+    def keeps_one_aside(self) -> bool:
+        """Whether `latest` leads to a whole checkpoint that has another name for the time being."""
+        aside = self.latest.state == "checkpoint" and self.latest.name not in self.found
+        return aside and not self.latest_defects
 
     def whole(self) -> dict[str, Found]:
         """The checkpoints without defects."""
@@ -199,7 +206,21 @@ class _Watch:
             name: self._look_at(view, name, step)
             for name, step in self._layout.checkpoints(view).items()
         }
-        return State(latest=self._layout.latest(view), found=found)
+        latest = self._layout.latest(view)
+        return State(latest=latest, found=found, latest_defects=self._defects(view, latest, found))
+
+    def _defects(self, view: View, latest: Resolved, found: dict[str, Found]) -> tuple[str, ...]:
+        if latest.state != "checkpoint" or latest.name is None:
+            return ()
+        if latest.name in found:
+            return found[latest.name].defects
+        node = view.node(latest.name)
+        world = self.world if node is None else self._worlds.get(node.number, self.world)
+        return self._look_inside(view, latest.name, world)
+
+    def _look_inside(self, view: View, name: str, world: World) -> tuple[str, ...]:
+        unsynced = (f"{path} has bytes that were not synced" for path in view.unsynced(name))
+        return (*self._layout.defects(view, name, world), *unsynced)
 
     def _look_at(self, view: View, name: str, step: int) -> Found:
         node = view.node(name)
@@ -211,10 +232,7 @@ class _Watch:
             world = self._worlds.setdefault(node.number, self.world)
             known = Found(
                 step=step,
-                defects=(
-                    *self._layout.defects(view, name, world),
-                    *(f"{path} has bytes that were not synced" for path in view.unsynced(name)),
-                ),
+                defects=self._look_inside(view, name, world),
                 freeze=self._layout.freeze(view, name),
                 identity=node.number,
                 version=view.version(node),

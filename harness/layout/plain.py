@@ -42,7 +42,11 @@ class PlainLayout:
         return found
 
     def latest(self, tree: Tree) -> Resolved:
-        """Where `latest` leads."""
+        """Where `latest` leads.
+
+        That may be a directory of another name: a checkpointer that replaces a step where names
+        cannot be swapped has to keep a whole version under one.
+        """
         kind = tree.kind(LATEST)
         if kind is None:
             return Resolved(state="absent")
@@ -58,7 +62,7 @@ class PlainLayout:
         if tree.kind(name) is None:
             detail = f"`{LATEST}` names {name}, which is not there"
             return Resolved(state="dangling", name=name, detail=detail)
-        if checkpoint_step(name) is None or tree.kind(name) != "directory":
+        if tree.kind(name) != "directory" or "/" in name or name in (".", ".."):
             detail = f"`{LATEST}` names {name}, which is no checkpoint"
             return Resolved(state="astray", name=name, detail=detail)
         return Resolved(state="checkpoint", name=name)
@@ -109,7 +113,7 @@ class PlainLayout:
         if reading.error is not None:
             return (f"{TRAIN_STATE} is {reading.error}",)
         inside = reading.value.get("step") if isinstance(reading.value, dict) else None
-        if isinstance(inside, int) and inside != step:
+        if isinstance(inside, int) and inside != step and step is not None:
             return (f"{TRAIN_STATE} is of step {inside}",)
         return ()
 
@@ -118,7 +122,7 @@ class PlainLayout:
         if reading.error is not None:
             return (f"{METADATA} is {reading.error}",)
         inside = reading.value.get("step") if isinstance(reading.value, dict) else None
-        if inside != step:
+        if inside != step and step is not None:
             return (f"{METADATA} is of step {inside}",)
         return ()
 

@@ -57,5 +57,5 @@ def _fault(state: State) -> str | None:
         return None
     if latest.state != "checkpoint" or latest.name is None:
         return latest.detail
-    defects = state.found[latest.name].defects
+    defects = state.latest_defects
     return f"`latest` names {latest.name}, where {defects[0]}" if defects else None

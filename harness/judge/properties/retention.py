@@ -80,8 +80,9 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
             one for one in moment.live.found.values() if not one.defects or one.identity in damaged
         ]
         counted = [one for one in there if not is_milestone(checkpoint, one.step)]
-        if len(counted) < least:
-            told.append(f"{len(counted)} whole checkpoints are left, {least} have to be kept")
+        count = len(counted) + moment.live.keeps_one_aside()
+        if count < least:
+            told.append(f"{count} whole checkpoints are left, {least} have to be kept")
         here = (moment.run, moment.index)
         where = f"run {moment.run}, after operation {moment.index}: "
         findings += [Finding(detail=where + one, operation=here) for one in told]

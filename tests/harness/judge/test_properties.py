@@ -113,6 +113,24 @@ def test_latest_that_leads_astray_is_a_violation(text: str) -> None:
     assert _judge("latest_durable", _one_run(run)).state == "violated"
 
 
+def _latest_names(run: RunCase, name: str) -> str:
+    run.do("symlink", ".latest-new", name)
+    run.do("rename", ".latest-new", "latest")
+    run.do("fsync", ".")
+    return _judge("latest_durable", _one_run(run)).state
+
+
+def test_latest_may_name_a_whole_checkpoint_that_does_not_have_its_own_name_yet() -> None:
+    assert _latest_names(_published(), ".staging-step_2") == "holds"
+
+
+def test_latest_may_not_name_a_directory_that_is_no_whole_checkpoint() -> None:
+    assert _latest_names(_published(sync=False), ".staging-step_2") == "violated"
+    run = RunCase()
+    run.fill(".staging-step_2", {"train_state.pt": checkpoint_files(2)["train_state.pt"]})
+    assert _latest_names(run, ".staging-step_2") == "violated"
+
+
 def test_latest_of_a_stage_that_is_not_written_yet_is_a_violation() -> None:
     run = RunCase()
     files = checkpoint_files(2)

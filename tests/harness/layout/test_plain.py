@@ -156,16 +156,29 @@ def test_only_exact_names_are_checkpoints(tmp_path: Path) -> None:
         ("step_6", "dangling"),
         ("latest", "astray"),
         ("/somewhere/step_4", "astray"),
-        ("notes", "astray"),
+        ("step_4/pp0", "astray"),
+        ("..", "astray"),
     ],
 )
 def test_latest_is_followed(tmp_path: Path, text: str, state: str) -> None:
     _checkpoint(tmp_path)
-    (tmp_path / "notes").mkdir()
+    (tmp_path / "step_4" / "pp0").mkdir()
     assert LAYOUT.latest(_tree(tmp_path)).state == "absent"
     (tmp_path / "latest").symlink_to(text)
     assert LAYOUT.latest(_tree(tmp_path)).state == state
     assert LAYOUT.published(tmp_path) == (4 if state == "checkpoint" else None)
+
+
+def test_latest_may_name_a_directory_that_has_another_name_for_the_time_being(
+    tmp_path: Path,
+) -> None:
+    _checkpoint(tmp_path)
+    (tmp_path / "step_4").rename(tmp_path / ".replaced-step_4")
+    (tmp_path / "latest").symlink_to(".replaced-step_4")
+    tree = _tree(tmp_path)
+    assert LAYOUT.latest(tree).name == ".replaced-step_4"
+    assert LAYOUT.defects(tree, ".replaced-step_4", World()) == ()
+    assert LAYOUT.published(tmp_path) is None
 
 
 def test_a_directory_in_the_place_of_latest_leads_astray(tmp_path: Path) -> None:
