@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import math
 import multiprocessing
 import os
@@ -200,6 +201,8 @@ class Bench:
             manager = CheckpointManager(config, fresh.model, fresh.optimizer)
             dist.barrier()
             self._note(LOAD, "kempnerforge", _timed(manager.load))
+            del manager, fresh  # sharded models are full of cycles
+            gc.collect()
             self._read(source / f"__{dist.get_rank()}_0.distcp")
             fresh = training_of(self.size, seed=20 + turn)
             dist.barrier()
@@ -214,6 +217,8 @@ class Bench:
             took = time.perf_counter() - began
             self._note(LOAD, "dcp.load", took)
             self._note(LOAD, "get_state_dict + dcp.load", prepared + took)
+            del fresh, model, optimizer, state
+            gc.collect()
 
     def _read(self, path: Path) -> None:
         buffer = bytearray(path.stat().st_size)
