@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,14 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Landed:
-    """A strike that happened: which one, and after how many operations of the run."""
+    """A strike that happened: which one, and after how many operations of the run.
+
+    `then` is set where it is what followed from the strike: the ranks were `killed` because they
+    were alive when their grace was over, or the error was `healed`.
+    """
 
     strike: str
     index: int
     time_s: float
     ranks: tuple[int, ...]
+    then: Literal["killed", "healed"] | None = None

@@ -109,6 +109,14 @@ class Stepped(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Struck(Record):
+    """The rank is about to carry out this strike on itself."""
+
+    kind: ClassVar[str] = "struck"
+    strike: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SaveBegan(Record):
     """`save` is about to be called; `ordinal` counts the calls of this run from 1."""
 
@@ -158,7 +166,8 @@ class Finished(Record):
 _KINDS: dict[str, type[Record]] = {
     record.kind: record
     for record in (
-        Started, Resumed, Refused, Stepped, SaveBegan, SaveReturned, Drained, Raised, Finished,
+        Started, Resumed, Refused, Stepped, Struck, SaveBegan, SaveReturned, Drained, Raised,
+        Finished,
     )
 }  # fmt: skip
 

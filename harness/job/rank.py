@@ -7,7 +7,6 @@ needs no port.
 
 from __future__ import annotations
 
-import atexit
 import os
 import platform
 import sys
@@ -21,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from harness.evidence.record import Started
+from harness.job.interrupt import end_like_an_interpreter, end_uncaught, own_strikes
 from harness.job.parallel import choose_device, find_place
 from harness.job.story import Story
 from harness.job.train import train
@@ -34,6 +34,8 @@ def enter(directory: str, run: int, rank: int) -> int:
         _work(Path(directory), run, rank, story)
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is evidence
         story.tell_raised(error)
+        if _ends_like_a_script(Path(directory), run):
+            return end_uncaught(error)
         sys.stdout.flush()
         sys.stderr.flush()
         # The other ranks may be gone: a clean end of the process groups could wait for them.
@@ -41,9 +43,18 @@ def enter(directory: str, run: int, rank: int) -> int:
     return 0
 
 
+def _ends_like_a_script(directory: Path, run: int) -> bool:
+    """Whether what the interpreter does at its end is a part of the run, also after an error."""
+    return bool(own_strikes(_read_plan(directory).runs[run].strikes))
+
+
+def _read_plan(directory: Path) -> Plan:
+    return Plan.model_validate_json((directory / "plan.json").read_bytes())
+
+
 def _work(directory: Path, run: int, rank: int, story: Story) -> None:
     _refuse_early_import()
-    plan = Plan.model_validate_json((directory / "plan.json").read_bytes())
+    plan = _read_plan(directory)
     story.tell(Started(rank=rank, pid=os.getpid(), versions=_versions()))
     world = plan.workload_of(run).world
     with story.during("build"):
@@ -56,7 +67,7 @@ def _work(directory: Path, run: int, rank: int, story: Story) -> None:
     finished = train(plan, run, directory, place=place, story=story)
     with story.during("exit"):
         dist.destroy_process_group()
-        _end_like_an_interpreter()
+        end_like_an_interpreter()
     story.tell(replace(finished, threads=_other_threads()))
 
 
@@ -80,18 +91,6 @@ def _versions() -> dict[str, str]:
         "torchdata": version("torchdata"),
         "numpy": np.__version__,
     }
-
-
-def _end_like_an_interpreter() -> None:
-    """Do what an interpreter does at its end, which a forked process never reaches.
-
-    First all threads that are no daemons end, then the exit handlers run: code under test may
-    finish a save in either.
-    """
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
 
 
 def _other_threads() -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from harness.job.data import Batch, Batches, Bytes
 from harness.job.digest import digest_state
 from harness.job.freeze import freeze_rules, standing_still
 from harness.job.implementation import Tools
+from harness.job.interrupt import Interruptions
 from harness.job.models import VOCABULARY
 from harness.job.parallel import Place
 from harness.job.story import Story
@@ -61,7 +62,8 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
     first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
     if first_save and progress.source is None and checkpoints.is_due(0):
         checkpoints.save(progress)
-    loop = Loop(rig, checkpoints, batches, progress)
+    interruptions = Interruptions(settings.strikes, rank=place.rank, story=story)
+    loop = Loop(rig, checkpoints, batches, progress, interruptions)
     return loop.finish(loop.run(settings.until_step))
 
 
@@ -69,9 +71,14 @@ class Loop:
     """The steps of one run."""
 
     def __init__(
-        self, rig: Rig, checkpoints: Checkpoints, batches: Batches, progress: Progress
+        self,
+        rig: Rig,
+        checkpoints: Checkpoints,
+        batches: Batches,
+        progress: Progress,
+        interruptions: Interruptions,
     ) -> None:
-        self._rig, self._checkpoints = rig, checkpoints
+        self._rig, self._checkpoints, self._interruptions = rig, checkpoints, interruptions
         self._batches, self._progress = batches, progress
 
     def run(self, until_step: int) -> str:
@@ -80,6 +87,7 @@ class Loop:
             with self._rig.story.during("step"):
                 self._change_freeze(self._progress.step + 1)
                 self._take_step()
+                self._interruptions.after_step(self._progress.step)
             if self._checkpoints.is_due(self._progress.step):
                 self._checkpoints.save(self._progress)
             if self._checkpoints.should_stop():

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
-from harness.evidence.record import Finished, Raised, Resumed, Stepped
+from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
 from harness.judge import refusals
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, killed_ranks, may_end_early, records, steps
+from harness.judge.stories import Story, killed_ranks, may_end_early, ranks, records, steps
 from harness.judge.verdict import Verdict
+from harness.plan.model import Strike
+from harness.scenario.words import IN_THE_LOOP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +99,37 @@ def _missed(evidence: Evidence) -> Iterator[str]:
                 told = ", ".join(f"{name}: {value}" for name, value in point.items())
                 before = _raised_first(run)
                 yield f"run {number}: {strike.id} did not strike (at {told}){before}"
+            elif not run.processes.hung and (missing := _half_struck(strike, run)):
+                yield f"run {number}: {strike.id} struck, but {missing}"
     # A run that hung is the last one, and says so itself; so does a deed that was not done.
     said = any(run.processes.hung for run in evidence.runs) or any(_undone(evidence))
     if len(evidence.runs) < len(evidence.plan.runs) and not said:
         yield f"{len(evidence.runs)} of {len(evidence.plan.runs)} runs took place"
+
+
+def _half_struck(strike: Strike, run: RunEvidence) -> str:
+    """What a strike that landed is still without: the end of an error, an exception of a rank."""
+    healed = any(one.strike == strike.id and one.then == "healed" for one in run.landed)
+    if strike.until is not None and not healed:
+        return "its error was never healed"
+    unharmed = [
+        rank
+        for rank in strike.ranks
+        if strike.fault in IN_THE_LOOP and not _ended_by(strike, run.stories[rank])
+    ]
+    return f"nothing left the loop of {ranks(unharmed)}" if unharmed else ""
+
+
+def _ended_by(strike: Strike, story: Story) -> bool:
+    """Whether the exception of a strike is the last that the rank tells of."""
+    wanted = "SystemExit" if strike.fault == "exit" else strike.error
+    return any(
+        isinstance(before, Struck)
+        and before.strike == strike.id
+        and isinstance(one, Raised)
+        and one.type == wanted
+        for before, one in pairwise(story)
+    )
 
 
 def _undone(evidence: Evidence) -> Iterator[str]:

@@ -106,7 +106,8 @@ def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
     whom = "all" if target.rank == "all" else f"rank{target.rank}"
     elsewhere = "" if at_rank == ranks[0] else f"-at-rank{at_rank}"
     error = getattr(target, "error", None)
-    times = getattr(target, "times", 1)
+    until = getattr(target, "until", None)
+    times = "always" if until is not None else getattr(target, "times", 1)
     what = "-".join(word for word in (kind, error, whom) if word)
     return Strike(
         id=f"run{number}.{what}{elsewhere}-{_name_point(point)}",
@@ -115,7 +116,9 @@ def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
         point=point,
         error=error,
         times=None if times == "always" else times,
+        until=until,
         seconds=getattr(target, "seconds", None),
+        grace_s=getattr(target, "grace_s", None),
     )
 
 

@@ -16,6 +16,7 @@ from harness.scenario.schema import (
     Model,
     Point,
     Scheduler,
+    Until,
     World,
 )
 from harness.scenario.words import FAULTS
@@ -49,8 +50,9 @@ class Workload(Decided):
 class Strike(Decided):
     """A fault at a point. `ranks` are the ranks that it hits; `point.rank` is always set.
 
-    `error` and `times` belong to `fail`; None times means from then on. `seconds` belongs to `stop`
-    and `delay`.
+    `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
+    moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
+    `delay`, `grace_s` to `sigterm`.
     """
 
     id: str
@@ -59,7 +61,9 @@ class Strike(Decided):
     point: Point
     error: str | None = None
     times: int | None = 1
+    until: Until | None = None
     seconds: float | None = None
+    grace_s: float | None = None
 
 
 class Deed(Decided):

@@ -60,6 +60,7 @@ def _strike_line(landed: Landed, where: str) -> str:
     fault = "kill" if ".kill-" in landed.strike else "strike"
     if ".sigterm-" in landed.strike:
         fault = "sigterm"
+    fault = landed.then or fault
     return f"    >>> {fault} {word} {ranks} {where} ({landed.strike}, {landed.time_s:.3f} s)"
 
 

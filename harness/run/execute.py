@@ -45,7 +45,7 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
         if not _at_rest(plan, number, directory, earlier):
             break
         trace, processes = run_start(plan, number, directory, services.server())
-        if processes.hung or len(trace.landed) < len(run.strikes):
+        if processes.hung or {one.strike for one in trace.landed} < {one.id for one in run.strikes}:
             break
         earlier += trace.operations
     return read_evidence(directory)

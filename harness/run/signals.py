@@ -1,8 +1,16 @@
 """Sending signals to ranks: the strikes that hit processes rather than operations.
 
 Fault model: SIGKILL of a rank together with its sub-processes, as the end of a container; SIGTERM,
-as a cluster scheduler sends it; SIGSTOP and, some seconds later, SIGCONT. A rank that waits in an
-intercepted call is stopped when that call returns.
+as a cluster scheduler sends it, and after a grace period, where there is one, SIGKILL for the ranks
+that are still alive; SIGSTOP and, some seconds later, SIGCONT. A rank that waits in an intercepted
+call is stopped when that call returns.
+
+What must survive: a SIGKILL, also the one after the grace, everything that the job was told is
+durable; a SIGTERM, the job, which saves once more and ends in order; a SIGSTOP, the job as if
+nothing had been. Out of scope: SIGTERM to the sub-processes of a rank, SIGKILL of a single thread
+or sub-process, signals that end a process with a core (a manager that gets one is judged by its
+exit status), and the exact operation at which a grace ends: it is a time, so a scenario that needs
+the place makes an operation there `hang` or `delay`.
 """
 
 from __future__ import annotations
@@ -10,6 +18,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +35,7 @@ class Signals:
     exits: dict[int, int] = field(default_factory=dict)
     killed: set[int] = field(default_factory=set)
     _wake_at: dict[int, float] = field(default_factory=dict)
+    _graces: list[tuple[float, Strike]] = field(default_factory=list)
 
     def hit(self, strike: Strike) -> tuple[int, ...]:
         """Send the strike's signal; the ranks that were there to get it."""
@@ -38,7 +48,22 @@ class Signals:
                 os.kill(self.pids[rank], _SIGNALS[strike.fault])
             if strike.fault == "stop":
                 self._wake_at[rank] = time.monotonic() + (strike.seconds or 0.0)
+        if strike.grace_s is not None and alive:
+            self._graces.append((time.monotonic() + strike.grace_s, strike))
         return alive
+
+    def end_graces(self) -> Iterator[tuple[Strike, tuple[int, ...]]]:
+        """Kill the ranks whose grace is over; the strike that gave it, and whom it still found."""
+        now = time.monotonic()
+        for grace in [grace for grace in self._graces if now >= grace[0]]:
+            self._graces.remove(grace)
+            alive = [rank for rank in grace[1].ranks if rank in self.left()]
+            found = tuple(rank for rank in alive if rank not in self.killed)
+            for rank in found:
+                kill_tree(self.pids[rank])
+                self.killed.add(rank)
+            if found:
+                yield grace[1], found
 
     def wake(self) -> None:
         """Let ranks go on whose time has come."""

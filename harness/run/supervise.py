@@ -4,8 +4,8 @@ The kernel hands over each file-changing call of every rank, thread and sub-proc
 performs them one at a time, so the order in the trace is the order in which they happened. A strike
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
-injected stands at the heads of `signals.py` and `storage_faults.py`; power cuts and the network are
-out of scope here.
+injected stands at the heads of `signals.py`, `storage_faults.py` and, for what a rank does to
+itself, `harness/job/interrupt.py`; power cuts and the network are out of scope here.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults, Treatment
 from harness.run.strikes import Due, Occasion
 from harness.run.trace import Trace
+from harness.scenario.words import IN_THE_LOOP
 
 _SURVIVORS_GRACE_S = 5.0
 """How long ranks may go on after another has died, as an elastic agent would let them."""
@@ -83,7 +84,8 @@ class Supervisor:
         self._link = link
         self._watch = watch
         self._tracker = watch.layout.tracker()
-        self._due = Due.of(watch.strikes)
+        # What a rank does to itself it tells when it does it.
+        self._due = Due.of(one for one in watch.strikes if one.fault not in IN_THE_LOOP)
         self._performer = Performer(str(watch.root), records)
         self._signals = Signals()
         self._storage = StorageFaults()
@@ -135,6 +137,8 @@ class Supervisor:
         if self._late:
             self._carry_out_late(listener)
         self._signals.wake()
+        for strike, ranks in self._signals.end_graces():
+            self.trace.strike(strike.id, ranks, then="killed")
         self._watch_the_clock()
 
     # The leader's messages and the clock.
@@ -304,8 +308,12 @@ class Supervisor:
         if record["kind"] == "save_began":
             self._tracker.save_began(rank, record["step"], record["ordinal"])
             self._last_save = record["step"]
+            self._heal(rank, save=record["ordinal"])
         elif record["kind"] == "stepped":
             strikes = self._due.at_step(rank, record["step"])
+            self._heal(rank, step=record["step"])
+        elif record["kind"] == "struck":
+            self.trace.strike(record["strike"], (rank,))
         held = tuple(strike for strike in strikes if strike.point.once_published)
         for strike in strikes:
             if strike not in held:
@@ -340,10 +348,15 @@ class Supervisor:
         if strike.fault in _SIGNAL_FAULTS:
             ranks = self._signals.hit(strike)
             if ranks:
-                self.trace.strike(strike, ranks)
+                self.trace.strike(strike.id, ranks)
             return None
-        self.trace.strike(strike, strike.ranks)
+        self.trace.strike(strike.id, strike.ranks)
         return self._storage.strike(strike)
+
+    def _heal(self, rank: int, **moment: int) -> None:
+        healed = self._storage.heal(rank, **moment)
+        if healed is not None:
+            self.trace.strike(healed.id, (rank,), then="healed")
 
 
 def _perform(request: Request) -> int | Gift:

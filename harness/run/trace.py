@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 from harness.evidence.operation import Landed, Operation
-from harness.plan.model import Strike
 from harness.run.perform import Gift, Request
 from harness.run.strikes import Occasion
 
@@ -30,10 +30,16 @@ class Trace:
         """A rank wrote a record here."""
         self.places[rank].append(len(self.operations))
 
-    def strike(self, strike: Strike, ranks: tuple[int, ...]) -> None:
-        """A strike hit these ranks here."""
+    def strike(
+        self,
+        strike: str,
+        ranks: tuple[int, ...],
+        then: Literal["killed", "healed"] | None = None,
+    ) -> None:
+        """A strike hit these ranks here, or what follows from it did."""
+        index, time_s = len(self.operations), self.seconds()
         self.landed.append(
-            Landed(strike=strike.id, index=len(self.operations), time_s=self.seconds(), ranks=ranks)
+            Landed(strike=strike, index=index, time_s=time_s, ranks=ranks, then=then)
         )
 
     def operation(

@@ -8,8 +8,10 @@ from harness.scenario.between import find_impossible_between
 from harness.scenario.errors import Place, choices
 from harness.scenario.schema import (
     Checkpoint,
+    Fail,
     Freeze,
     Kill,
+    LoopFault,
     Point,
     Run,
     Scenario,
@@ -119,6 +121,8 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         yield from _rank(world, (*inside, name, "rank"), target.rank)
         yield from _rank(world, (*inside, "at", "rank"), fault.at.rank)
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
+        if isinstance(fault, Fail):
+            yield from _until(scenario.checkpoint, run, inside, fault)
 
 
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:
@@ -162,6 +166,23 @@ def _point(checkpoint: Checkpoint, run: Run, place: Place, point: Point) -> Iter
         yield (*place, "save"), f"{text}: {why}"
 
 
+def _until(checkpoint: Checkpoint, run: Run, inside: Place, fault: Fail) -> Iterator[Finding]:
+    """An error that is over before it begins, or that the run does not live to see healed."""
+    until, place = fault.fail.until, (*inside, "fail", "until")
+    if until is None:
+        return
+    most, first = _most_saves(checkpoint, run), (fault.at.save or 0) + 1
+    if until.save is not None and not first <= until.save <= most:
+        text = f"save {until.save} does not end an error that begins at save {first - 1}"
+        why = f"possible: {first} to {most}" if first <= most else "no save comes after it"
+        yield (*place, "save"), f"{text}; {why}"
+    if until.step is not None and until.step > run.until_step:
+        yield (*place, "step"), f"step {until.step} never comes: the run ends at {run.until_step}"
+    if checkpoint.on_error != "go_on":
+        text = "the training loop ends with the first save that fails, so nothing is healed"
+        yield place, f"{text}: set `checkpoint.on_error: go_on`"
+
+
 def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:
     step, place = scenario.runs[number].load_step, ("runs", number, "load_step")
     if step is None:
@@ -201,8 +222,8 @@ def _explore(scenario: Scenario) -> Iterator[Finding]:
     if explore.run >= runs - 1:
         text = f"run {explore.run} is struck, and no run resumes after it"
         yield (*place, "run"), f"{text}: `runs` has {runs}"
-    elif any(isinstance(fault, Kill) for fault in scenario.runs[explore.run].faults):
-        yield (*place, "run"), f"run {explore.run} is killed already, so it cannot be explored"
+    elif any(isinstance(fault, Kill | LoopFault) for fault in scenario.runs[explore.run].faults):
+        yield (*place, "run"), f"run {explore.run} is ended already, so it cannot be explored"
     for number, rank in enumerate(explore.ranks):
         world = scenario.runs[min(explore.run, runs - 1)].world or scenario.world
         yield from _rank(world, (*place, "ranks", number), rank)

@@ -17,7 +17,7 @@ from pydantic import (
 from harness.scenario.at_rest import Action
 from harness.scenario.exploration import Explore
 from harness.scenario.part import Part
-from harness.scenario.words import ERRORS, FAULTS, OPERATIONS, PHASES
+from harness.scenario.words import ERRORS, EXCEPTIONS, FAULTS, OPERATIONS, PHASES
 
 PropertyName = Literal[
     "latest_durable",
@@ -194,11 +194,45 @@ class Stopping(Target):
     seconds: float = Field(gt=0)
 
 
+class Terminating(Target):
+    """Which rank is asked to end, and how long it may take before it is killed."""
+
+    grace_s: float | None = Field(
+        None, gt=0, description="SIGKILL for those that are alive then; default: none follows"
+    )
+
+
+class Until(Part):
+    """When an error is over: as the rank begins a save, or as it has finished a step."""
+
+    save: int | None = Field(None, ge=2, description="the n-th call of `save` in this run")
+    step: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _is_one_moment(self) -> Until:
+        if (self.save is None) == (self.step is None):
+            raise ValueError("`until` names one moment: a `save` or a `step`")
+        return self
+
+
 class Failing(OneRank):
-    """What the operation answers instead of being carried out, and how often."""
+    """What the operation answers instead of being carried out, how often or how long."""
 
     error: Literal[ERRORS]  # type: ignore[valid-type]
     times: Annotated[int, Field(ge=1)] | Literal["always"] = 1
+    until: Until | None = Field(None, description="the error lasts until then, and is healed")
+
+    @model_validator(mode="after")
+    def _ends_in_one_way(self) -> Failing:
+        if self.until is not None and "times" in self.model_fields_set:
+            raise ValueError("an error ends after some `times` or lasts `until` a moment, not both")
+        return self
+
+
+class Raising(OneRank):
+    """In whose training loop what is raised."""
+
+    error: Literal[EXCEPTIONS] = "RuntimeError"  # type: ignore[valid-type]
 
 
 class Pausing(OneRank):
@@ -217,7 +251,7 @@ class Kill(Part):
 class Sigterm(Part):
     """SIGTERM, as a cluster scheduler sends it before it takes the machine."""
 
-    sigterm: Target
+    sigterm: Terminating
     at: Point
 
 
@@ -275,7 +309,36 @@ class Hang(OperationFault):
     hang: OneRank
 
 
-AnyFault = Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang
+class LoopFault(Part):
+    """Base of the faults that a rank carries out itself when it has finished a step."""
+
+    at: Point
+
+    @model_validator(mode="after")
+    def _falls_in_the_loop(self) -> LoopFault:
+        kind = kind_of(self)
+        if self.at.step is None or self.at.once_published:
+            raise ValueError(f"`{kind}` falls in the training loop: its point has `step` alone")
+        if self.at.rank is not None:
+            raise ValueError(f"`{kind}` falls in the rank that it hits: leave `at.rank` out")
+        return self
+
+
+class Raise(LoopFault):
+    """An exception that nobody catches: the interpreter of that rank shows it and ends."""
+
+    at: Point
+    # `raise` is a word of Python, so it cannot be annotated as the others are.
+    __annotations__["raise"] = "Raising"
+
+
+class Exit(LoopFault):
+    """`sys.exit()`: the interpreter ends in order, whatever is still under way."""
+
+    exit: Target
+
+
+AnyFault = Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit
 
 
 def kind_of(fault: Part) -> str:
@@ -305,7 +368,9 @@ Fault = Annotated[
         | Annotated[Fail, Tag("<fail>")]
         | Annotated[ShortWrite, Tag("<short_write>")]
         | Annotated[Delay, Tag("<delay>")]
-        | Annotated[Hang, Tag("<hang>")],
+        | Annotated[Hang, Tag("<hang>")]
+        | Annotated[Raise, Tag("<raise>")]
+        | Annotated[Exit, Tag("<exit>")],
         Discriminator(
             _tag,
             custom_error_type="unknown_fault",

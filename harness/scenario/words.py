@@ -22,11 +22,17 @@ SAVE_PHASES = ("stage", "flush", "seal", "publish", "prune")
 PHASES = (*SAVE_PHASES, "load")
 """The phases of a save in their order, and `load`, which belongs to no save."""
 
-FAULTS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang")
+IN_THE_LOOP = ("raise", "exit")
+"""The faults that a rank carries out itself, in its training loop."""
+
+FAULTS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP)
 """What can be injected; one of these is a key of every entry of `faults`."""
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL")
 """The errors that storage can be made to answer."""
+
+EXCEPTIONS = ("RuntimeError", "ValueError", "MemoryError", "KeyboardInterrupt")
+"""What can be raised in a training loop."""
 
 ACTIONS = (
     "flip_bit",

@@ -128,7 +128,7 @@ def _no_later_save(
     In the background modes a failure is told by the next save, which may itself succeed: the wait
     for it that comes back says so.
     """
-    if any(strike.fault == "fail" and strike.times is None for strike in strikes):
+    if any(one.fault == "fail" and one.times is None and one.until is None for one in strikes):
         return []
     for rank, story in enumerate(run.stories):
         succeeded = True
