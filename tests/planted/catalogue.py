@@ -141,6 +141,14 @@ PLANTED = (
          "storage/short-metadata.yaml", "whole_or_absent", "HARD_FAIL"),
     _bug("lonely_shutdown:EachRankStopsAlone", "L19",
          "signals/sigterm-to-one-rank.yaml", "bounded", "HANG"),
+    _bug("slow_shutdown:WaitsBeforeItSaves", "",
+         "signals/saved-within-the-grace.yaml", "nothing_lost", "LOST_WORK"),
+    _bug("ending:SavesWhatThereIs", "",
+         "loop/exception-in-one-rank.yaml::disabled", "whole_or_absent", "HARD_FAIL"),
+    _bug("ending:AbandonsAtExit", "",
+         "loop/exit-with-a-save-in-flight.yaml", "nothing_lost", "LOST_WORK"),
+    _bug("ending:GivesUpAfterTwo", "",
+         "storage/disk-full-until-a-save.yaml::disabled", "bounded", "HARD_FAIL"),
     _bug("resting:VerifiesNothing", "",
          "at_rest/shards-of-two-saves-swapped.yaml", "integrity", "SILENT_DIVERGENCE"),
     _bug("resting:UnpicklesMetadata", "",
@@ -168,6 +176,15 @@ PLANTED = (
     _bug("any_name:TakesAnyName", "",
          "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),
 )  # fmt: skip
+
+
+WEAKER = (
+    ("slow_shutdown:WaitsBeforeItSaves", "signals/sigterm-to-one-rank.yaml"),
+    ("ending:SavesWhatThereIs", "signals/killed-when-the-grace-is-over.yaml::disabled"),
+    ("ending:AbandonsAtExit", "async/durable-is-published-at-once.yaml"),
+    ("ending:GivesUpAfterTwo", "storage/disk-full-once.yaml::disabled"),
+)
+"""Bugs of the above with a weaker fault, which does not show them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

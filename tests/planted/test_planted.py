@@ -15,6 +15,7 @@ from tests.planted.catalogue import (
     PLAIN_AT_REST,
     PLANTED,
     REFUSALS,
+    WEAKER,
     Planted,
 )
 
@@ -37,6 +38,14 @@ def test_the_scenario_turns_red_for_the_property_that_names_the_bug(
     }
     caught = {bug.violates} <= violated.keys() if bug.violates else not violated
     assert (caught, judgement.outcome) == (True, bug.outcome), violated
+
+
+@pytest.mark.parametrize(("manager", "scenario"), WEAKER)
+def test_a_weaker_fault_does_not_show_the_bug(
+    manager: str, scenario: str, services: Services, tmp_path: Path
+) -> None:
+    judgement = prove(plan_of(scenario, f"tests.planted.{manager}"), tmp_path, services)
+    assert judgement.outcome == "PASS", judgement.verdicts
 
 
 # Stock DCP hides ENOSPC behind an error of its archive writer and names no rank, so a manager that

@@ -104,7 +104,7 @@ def test_an_expected_step_and_a_run_that_is_killed_cannot_be_explored(tmp_path: 
     )
     with pytest.raises(ScenarioError) as caught:
         read_file(path, gpus=0)
-    assert "run 0 is killed already" in str(caught.value)
+    assert "run 0 is ended already" in str(caught.value)
     assert "leave `resumed_from_step` out" in str(caught.value)
 
 

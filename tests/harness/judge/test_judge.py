@@ -7,14 +7,16 @@ import dataclasses
 import pytest
 
 from harness.evidence.evidence import Entry, Evidence
-from harness.evidence.record import Stepped
+from harness.evidence.operation import Landed
+from harness.evidence.record import Stepped, Struck
 from harness.judge.history import History
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
-from harness.scenario.schema import Expect
-from tests.harness.judge.cases import RANKS, Case, honest, resumed
+from harness.plan.model import Strike
+from harness.scenario.schema import Expect, Point
+from tests.harness.judge.cases import RANKS, Case, RunCase, honest, resumed
 
 
 def _failed(case: Case) -> tuple[str, ...]:
@@ -139,3 +141,32 @@ def test_the_worst_outcome_wins(
     guards: list[Outcome], violated: list[Outcome], unknown: int, expected: str
 ) -> None:
     assert worst(failed_guards=guards, violated=violated, unknown=unknown) == expected
+
+
+def _struck_in_the_loop(*, leaves: bool) -> Case:
+    """A rank that says it raises; it does, or it trains on."""
+    first, second = RunCase(), RunCase()
+    first.start()
+    first.train(1, 2)
+    first.save(2)
+    first.train(3, 3)
+    point = Point(rank=1, step=3)
+    first.strikes.append(
+        Strike(id="s", fault="raise", ranks=(1,), point=point, error="CheckpointError")
+    )
+    first.landed.append(Landed(strike="s", index=len(first.operations), time_s=0.0, ranks=(1,)))
+    first.tell(Struck(strike="s"), [1])
+    if leaves:
+        first.fail("step")
+    second.start(2)
+    second.train(3, 8)
+    second.finish(8)
+    return Case(runs=[first, second])
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_strike_in_the_loop_counts_only_when_its_exception_left_it(*, leaves: bool) -> None:
+    judged = judge(_struck_in_the_loop(leaves=leaves).evidence())
+    landed = next(one for one in judged.guards if one.name == "strikes_landed")
+    told = ("run 0: s struck, but nothing left the loop of rank 1",)
+    assert landed.details == (() if leaves else told)

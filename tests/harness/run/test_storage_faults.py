@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.evidence.record import SaveBegan
 from harness.run.support import missing
+from harness.scenario.schema import Until
 from tests.harness.run.jobs import strike, supervise
 from tests.harness.run.test_supervise import _begin_save
 
@@ -57,6 +59,31 @@ def test_an_error_is_answered_once_several_times_or_from_then_on(
     assert [item.strike for item in trace.landed] == ["s"]
     failed = [operation.error for operation in trace.operations if operation.error]
     assert failed == [errno.ENOSPC] * answers.count("ENOSPC")
+
+
+def test_an_error_lasts_until_the_rank_begins_the_save_that_heals_it(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        records = _begin_save(directory, rank)
+        answers = []
+        for ordinal in (2, 3):
+            for name in ("a", "b"):
+                try:
+                    (directory / "checkpoints" / f"{name}{ordinal}").write_bytes(b"x")
+                    answers.append("ok")
+                except OSError as error:
+                    answers.append(errno.errorcode[error.errno or 0])
+            line = SaveBegan(step=2 * ordinal, ordinal=ordinal).to_line()
+            os.write(records, line.encode() + b"\n")
+        (directory / "answers").write_text(" ".join(answers))
+
+    full = strike("fail", save=1, operation="open").model_copy(
+        update={"error": "EDQUOT", "times": None, "until": Until(save=2)}
+    )
+
+    trace, _ = supervise(body, tmp_path, strikes=[full])
+
+    assert _answers(tmp_path) == ["EDQUOT", "EDQUOT", "ok", "ok"]
+    assert [one.then for one in trace.landed] == [None, "healed"]
 
 
 def test_a_full_disk_still_deletes(tmp_path: Path) -> None:

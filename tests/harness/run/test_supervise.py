@@ -220,3 +220,20 @@ def test_sigterm_at_a_step_arrives_before_the_rank_goes_on(tmp_path: Path) -> No
 
     assert processes.exits == (0,)
     assert len(trace.landed) == 1
+
+
+@pytest.mark.parametrize(("obeys", "ends"), [(True, (0, None)), (False, (-9, "killed"))])
+def test_a_rank_that_is_alive_when_its_grace_is_over_is_killed(
+    tmp_path: Path, *, obeys: bool, ends: tuple[int, str | None]
+) -> None:
+    def body(directory: Path, rank: int) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        _four_files(directory, rank)
+        if not obeys:
+            signal.pause()
+
+    asked = strike("sigterm", save=1, path="f1").model_copy(update={"grace_s": 0.3})
+
+    trace, processes = supervise(body, tmp_path, strikes=[asked])
+
+    assert (processes.exits[0], trace.landed[-1].then) == ends

@@ -164,3 +164,52 @@ def test_saves_come_at_each_interval_and_at_powers_of_two_in_the_window() -> Non
     assert save_steps(plain, after=3, until=9) == (6, 9)
     window = Checkpoint(interval=5, dyn_ckpt_window=DynamicWindow(start=0, stop=8))
     assert save_steps(window, after=0, until=12) == (1, 2, 4, 5, 8, 10)
+
+
+def refused(folder: Path, fault: str, more: str = "") -> str:
+    parts = ("world: {dp_shard: 2}", f"runs: [{{until_step: 6, faults: [{fault}]}}]")
+    return read(folder, *parts, *([more] if more else ()))
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("{raise: {rank: 1}, at: {step: 6}}", ""),
+        ("{exit: {rank: all}, at: {step: 6}}", ""),
+        ("{exit: {}, at: {save: 1, phase: flush}}", "its point has `step` alone"),
+        ("{exit: {}, at: {step: 6, once_published: true}}", "its point has `step` alone"),
+        ("{exit: {}, at: {rank: 1, step: 6}}", "leave `at.rank` out"),
+        ("{raise: {rank: 2}, at: {step: 6}}", "there is no rank 2"),
+        ("{raise: {rank: 1, error: Oops}, at: {step: 6}}", "'Oops' is not an error"),
+        ("{sigterm: {grace_s: 0}, at: {step: 6}}", "sigterm.grace_s"),
+    ],
+)
+def test_an_end_in_the_loop_falls_after_a_step(tmp_path: Path, fault: str, expected: str) -> None:
+    found = refused(tmp_path, fault)
+    assert expected in found
+    assert bool(expected) == bool(found)
+
+
+GOES_ON = "checkpoint: {on_error: go_on}"
+
+
+@pytest.mark.parametrize(
+    ("fail", "more", "expected"),
+    [
+        ("until: {save: 3}", GOES_ON, ""),
+        ("until: {step: 5}", GOES_ON, ""),
+        ("until: {save: 3}", "", "set `checkpoint.on_error: go_on`"),
+        ("until: {save: 2}", GOES_ON, "save 2 does not end an error that begins at save 2"),
+        ("until: {save: 4}", GOES_ON, "possible: 3 to 3"),
+        ("until: {step: 7}", GOES_ON, "step 7 never comes"),
+        ("until: {}", GOES_ON, "names one moment"),
+        ("times: 2, until: {save: 3}", GOES_ON, "not both"),
+    ],
+)
+def test_an_error_is_healed_while_the_run_goes_on(
+    tmp_path: Path, fail: str, more: str, expected: str
+) -> None:
+    fault = f"{{fail: {{rank: 1, error: EIO, {fail}}}, at: {{save: 2, operation: write}}}}"
+    found = refused(tmp_path, fault, more)
+    assert expected in found
+    assert bool(expected) == bool(found)

@@ -1,0 +1,68 @@
+"""Managers that lose or spoil something when the job ends in another way than by a kill."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from kempnerforge.checkpoint import async_save
+from kempnerforge.checkpoint.errors import CheckpointError
+from kempnerforge.checkpoint.manager import CheckpointManager
+from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
+
+
+class AbandonsAtExit(CheckpointManager):
+    """The thread of a save is a daemon: the end of the interpreter drops the save in silence."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        async_save.threading = SimpleNamespace(Thread=_daemon)  # type: ignore[attr-defined, assignment]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        super().save(*args, **kwargs)
+        # The write that the scenario delays has begun by then, so the exit falls into it.
+        time.sleep(0.5)
+
+
+def _daemon(**kwargs: Any) -> threading.Thread:
+    return threading.Thread(**{**kwargs, "daemon": True})
+
+
+class SavesWhatThereIs(CheckpointManager):
+    """A rank that an exception ends leaves a checkpoint of its own, which no other rank shares."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._last = 0
+        sys.excepthook = lambda *_: self._save_alone()
+
+    def save(self, step: int, *args: Any, **kwargs: Any) -> None:
+        super().save(step, *args, **kwargs)
+        self._last = step
+
+    def _save_alone(self) -> None:
+        step = self._last + 1
+        alone = Path(self._config.dir) / f"step_{step}"
+        alone.mkdir(exist_ok=True)
+        (alone / "metadata.json").write_text(json.dumps({"step": step, "tokens_seen": 0}))
+
+
+class GivesUpAfterTwo(CheckpointManager):
+    """One failed save is taken for bad luck; after a second one in a row nothing is saved again."""
+
+    _failed = 0
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self._failed >= 2:
+            raise RuntimeError("saving is switched off: it failed twice")
+        try:
+            super().save(*args, **kwargs)
+        except CheckpointError:
+            self._failed += 1
+            raise
+        self._failed = 0
