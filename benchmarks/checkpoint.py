@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,14 +222,23 @@ class Bench:
             gc.collect()
 
     def _read(self, path: Path) -> None:
-        buffer = bytearray(path.stat().st_size)
+        size = path.stat().st_size
+        used = torch.zeros(size, dtype=torch.uint8)
 
-        def read() -> None:
+        def read(target: torch.Tensor) -> memoryview:
+            raw: Any = target.numpy()
+            data = memoryview(raw)
             with path.open("rb", buffering=0) as file:
-                file.readinto(buffer)
+                file.readinto(data)
+            return data
+
+        def read_anew() -> None:
+            zlib.crc32(read(torch.empty(size, dtype=torch.uint8)))
 
         dist.barrier()
-        self._note(LOAD, "floor: plain read", _timed(read))
+        self._note(LOAD, "floor: plain read", _timed(lambda: read(used)))
+        dist.barrier()
+        self._note(LOAD, "floor: read into new memory, crc32", _timed(read_anew))
 
 
 def _rotated(competitors: list[Competitor], turn: int) -> list[Competitor]:
