@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
+from kempnerforge.checkpoint import buffers
 from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
@@ -305,6 +306,7 @@ class CheckpointManager:
                 if self._collective.rank == 0
                 else b"",
                 meshes=tuple(mesh_signature(self._model)),
+                buffers=buffers.take(self._model) if self._collective.world_size > 1 else {},
             )
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
