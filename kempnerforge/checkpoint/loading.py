@@ -39,6 +39,7 @@ from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,
     Arrangement,
+    Positions,
     predecessor,
     rank_part,
     require_redistributable,
@@ -68,6 +69,8 @@ class LoadRequest:
     exclude: Exclusion
     freeze_expected: Sequence[Mapping[str, Any]] | None
     ignore_freeze_mismatch: bool
+    redistributes: bool
+    """Whether the dataloader takes the positions of all saved ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +279,10 @@ class LoadJob:
         then = Arrangement.from_json(choice.manifest.layout)
         source = predecessor(self.collective.rank, now, then)
         if source is None:
-            require_redistributable(rank_part(state), now, then, wanted=wanted)
+            if self.request.redistributes and "dataloader" in wanted:
+                common = {**common, **self._positions(choice, files, then)}
+            else:
+                require_redistributable(rank_part(state), now, then, wanted=wanted)
             logger.warning("ranks are arranged differently; generators stay as they were seeded")
             first = self._decode(choice, files, layout.format_rank_file(0))
             return common, self._own_optimizer_state(choice, first, same=False)
@@ -285,6 +291,15 @@ class LoadJob:
         first = mine if same else self._decode(choice, files, layout.format_rank_file(0))
         own = self._own_optimizer_state(choice, first, same=same)
         return {**common, **{key: mine[key] for key in wanted if key in mine}}, own
+
+    def _positions(self, choice: Choice, files: Verifier, then: Arrangement) -> dict[str, Any]:
+        """Where the dataloaders of all saved ranks were; one small file a rank is read."""
+        states = [
+            self._decode(choice, files, layout.format_rank_file(rank)) for rank in then.ranks_of(0)
+        ]
+        if not all("dataloader" in state for state in states):
+            return {}
+        return {"dataloader": Positions(tuple(state["dataloader"] for state in states))}
 
     def _own_optimizer_state(
         self, choice: Choice, rank_state: Mapping[str, Any], *, same: bool

@@ -19,7 +19,7 @@ from kempnerforge.config.schema import AsyncCheckpointMode
 from kempnerforge.resilience.elastic import resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler
 from kempnerforge.training.freeze import freeze_params
-from tests.checkpoint.training import Job, Part
+from tests.checkpoint.training import GlobalOrder, Job, Part
 
 
 def resume_thrice(rank: int, directory: Path, mode: str) -> dict[str, Any]:
@@ -267,6 +267,18 @@ def another_number_of_ranks(rank: int, directory: Path) -> dict[str, Any]:
     step = job.load(exclude_keys=["dataloader"])[0]
     weights = [layer.weight.full_tensor().tolist() for layer in job.model.layers.values()]
     return {"error": error, "step": step, "weights": weights}
+
+
+def take_samples(
+    rank: int, directory: Path, batch: int, steps: int, samples: int
+) -> tuple[int, list[int]]:
+    """Resume if there is something to resume, take some batches of one order, and save."""
+    job = Job(directory, rank, seed=8, sharded=True)
+    loader = GlobalOrder(rank, dist.get_world_size(), batch=batch, samples=samples)
+    start = job.manager.load(dataloader=loader)[0]
+    taken = [sample for _ in range(steps) for sample in loader.next()]
+    job.manager.save(start + steps, dataloader=loader)
+    return start, taken
 
 
 def save_once(rank: int, directory: Path) -> dict[str, Any]:

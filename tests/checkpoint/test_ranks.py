@@ -119,6 +119,19 @@ def test_another_number_of_ranks_loads_weights_and_refuses_loader_positions(
     assert loaded["weights"] == saved["weights"]
 
 
+def test_a_loader_that_redistributes_takes_each_sample_once_at_any_degree(tmp_path: Path) -> None:
+    taken: list[int] = []
+    step = 0
+    # Two ranks, four, and one; samples of the order that each batch size deals out.
+    for world, batch, steps in ((2, 2, 3), (2, 2, 1), (4, 1, 2), (1, 3, 4)):
+        job = rank_jobs.take_samples
+        for start, found in run_ranks(job, tmp_path, batch, steps, 36, world=world):
+            assert start == step
+            taken += found
+        step += steps
+    assert sorted(taken) == list(range(36))
+
+
 def test_the_checkpointer_alone_is_read_by_stock_dcp(tmp_path: Path) -> None:
     for found in run_ranks(rank_jobs.checkpointer_alone, tmp_path, world=2):
         assert found == dict.fromkeys(MODES, ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], False))
