@@ -26,7 +26,7 @@ __all__ = ["checksums", "differing", "match", "take"]
 def take(model: nn.Module) -> dict[str, torch.Tensor]:
     """Copies of the plain buffers that are saved, on the host, by name; not collective."""
     return {
-        name: torch.empty(value.shape, dtype=value.dtype).copy_(value)
+        name: torch.empty(value.shape, dtype=value.dtype, device="cpu").copy_(value)
         for name, value in plain_buffers(model).items()
     }
 

@@ -283,7 +283,7 @@ class GlooCollective:
         return range(1, self.world_size)
 
     def _post_receive(self, group: Any, peer: int) -> tuple[Any, torch.Tensor]:
-        head = torch.empty(_HEAD_BYTES, dtype=torch.uint8)
+        head = torch.empty(_HEAD_BYTES, dtype=torch.uint8, device="cpu")
         try:
             return group.recv([head], peer, self._tag(0)), head
         except RuntimeError as error:
@@ -298,7 +298,7 @@ class GlooCollective:
         data = raw[_LENGTH_BYTES : _LENGTH_BYTES + length]
         missing = length - len(data)
         if missing:
-            tail = torch.empty(missing, dtype=torch.uint8)
+            tail = torch.empty(missing, dtype=torch.uint8, device="cpu")
             group.recv([tail], peer, self._tag(1)).wait(_remaining(deadline))
             data += tail.numpy().tobytes()
         return pickle.loads(data)  # noqa: S301  # written by a rank of this very job

@@ -83,14 +83,14 @@ class Leftover:
 
 
 def local_directory(name: str | Path) -> Path:
-    """The path of a checkpoint directory.
+    """The path of a checkpoint directory, absolute, so that a later ``chdir`` does not move it.
 
     Raises:
         ValueError: It is a URL, which as a path would name a directory beside the program.
     """
     if _URL.match(str(name)):
         raise ValueError(f"{name} is a URL; checkpoints are written to mounted file systems")
-    return Path(name)
+    return Path(name).absolute()
 
 
 def format_step(step: int) -> str:

@@ -403,7 +403,7 @@ def _plan_optimizer(
 
 def _fresh_plain(entry: Any) -> torch.Tensor | None:
     if isinstance(entry, TensorStorageMetadata):
-        return torch.empty(entry.size, dtype=entry.properties.dtype)
+        return torch.empty(entry.size, dtype=entry.properties.dtype, device="cpu")
     return None
 
 

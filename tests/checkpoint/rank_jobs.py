@@ -135,6 +135,30 @@ def one_rank_runs_out_of_space(rank: int, directory: Path, mode: str) -> dict[st
     return {"errors": errors, "names": names, "loaded": job.load()[0]}
 
 
+def save_and_load_with_another_default_device(rank: int, directory: Path) -> dict[str, Any]:
+    """As a program does that calls ``torch.set_default_device`` once and means its GPU.
+
+    Replicas, because torch itself cannot place a sharded tensor with this stand-in for a GPU.
+    """
+    found = {}
+    for mode in AsyncCheckpointMode:
+        job = Job(directory / mode, rank, seed=1, async_mode=mode)
+        job.model.seen += rank  # a buffer of each rank's own
+        before = job.digest()
+        handler = ShutdownHandler(timeout_sec=60)
+        handler.register()
+        with torch.device("meta"):
+            job.save(1)
+            job.manager.wait()
+            asked = handler.should_shutdown()
+        job.train(1)
+        with torch.device("meta"):
+            step = job.load()[0]
+        handler.finish()
+        found[mode.value] = (asked, step, job.digest() == before)
+    return found
+
+
 def error_reaches_the_next_save(rank: int, directory: Path) -> dict[str, Any]:
     """A background failure, then a save without wait() in between."""
     job = Job(directory, rank, seed=1, sharded=True, async_mode="async")

@@ -60,6 +60,12 @@ def test_a_full_disk_on_one_rank_is_the_same_error_on_all(tmp_path: Path, mode: 
     assert one["loaded"] == 5
 
 
+def test_a_default_device_that_is_not_the_host_changes_nothing(tmp_path: Path) -> None:
+    job = rank_jobs.save_and_load_with_another_default_device
+    for found in run_ranks(job, tmp_path, world=2):
+        assert found == dict.fromkeys(MODES, (False, 1, True))
+
+
 def test_a_background_error_is_raised_by_the_next_save_which_saves(tmp_path: Path) -> None:
     one, other = run_ranks(rank_jobs.error_reaches_the_next_save, tmp_path, world=2)
     assert one == other
