@@ -22,7 +22,7 @@ import torch
 
 from kempnerforge.checkpoint import layout, prune
 from kempnerforge.checkpoint.buffers import checksums, differing
-from kempnerforge.checkpoint.catalog import read_catalog
+from kempnerforge.checkpoint.catalog import Catalog, read_catalog
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.commit import Commit, new_save_id
 from kempnerforge.checkpoint.errors import (
@@ -392,7 +392,7 @@ class SaveJob:
             step=self.request.step,
             tokens_seen=self.request.tokens_seen,
             sequence=catalog.next_sequence(),
-            parent=self.request.parent,
+            parent=_living_parent(catalog, self.request),
             world_size=self.collective.world_size,
             stages=stages,
             layout=opened.arrangement.to_json(),
@@ -435,6 +435,18 @@ class SaveJob:
             )
         except CheckpointError as error:
             logger.warning("left to the next save: %s", error)
+
+
+def _living_parent(catalog: Catalog, request: SaveRequest) -> str | None:
+    """The parent of a save, which is its parent's parent where it replaces its parent."""
+    replaced = [
+        entry.manifest
+        for entry in catalog.entries
+        if entry.manifest is not None and entry.step == request.step
+    ]
+    if replaced and replaced[0].save_id == request.parent:
+        return replaced[0].parent
+    return request.parent
 
 
 def _failures(votes: Votes) -> tuple[RankFailure, ...]:
