@@ -34,6 +34,8 @@ from harness.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from harness.run.services import Services
 
+pytest_plugins = ["harness.pytest_repeat"]
+
 FOLDERS = ("scenarios", "failures")
 SUFFIXES = (".yaml", ".yml")
 ITEM = "scenario"
@@ -172,11 +174,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what was explored, and where kept runs are."""
+    """Say what was explored, what replays answered, and where kept runs are."""
     for word in ("passed", "failed"):
         for report in terminalreporter.stats.get(word, []):
             for name, value in report.user_properties:
-                if name == "explored":
+                if name in ("explored", "replayed"):
                     terminalreporter.write_line(f"{report.nodeid}: {value}")
     workspace = config.stash[_SESSION].workspace
     if workspace.keep_passed and workspace.root.exists():
@@ -301,9 +303,20 @@ class ScenarioItem(JobItem):
         )
         # As plain text, because xdist sends it from worker to controller.
         self.user_properties.append(("outcome", str(proof.outcome)))
+        if proof.answer is not None:
+            self.user_properties.append(("answer", str(proof.answer)))
+            self.user_properties.append(("replayed", proof.told))
         if proof.outcome != "PASS":
+            if proof.broken:
+                self.user_properties.append(("broken", ", ".join(proof.broken)))
             self.user_properties.append(("replay", proof.replay))
             raise Red(proof.text)
+
+    def again(self, suffix: str) -> pytest.Item:
+        """The same scenario, to be run once more."""
+        assert self.parent is not None, "a scenario is collected from a file"
+        name = f"{self.name}-{suffix}"
+        return type(self).from_parent(self.parent, name=name, plan=self.plan, source=self.source)
 
 
 class ExploreItem(JobItem):
@@ -336,6 +349,8 @@ class ExploreItem(JobItem):
         except RedRecording as error:
             raise Red(str(error)) from None
         self.user_properties.append(("explored", headline(summary)))
+        red = next((str(one.proof.outcome) for one in summary.red), "INVALID")
+        self.user_properties.append(("outcome", "PASS" if summary.is_green else red))
         if not summary.is_green:
             raise Red(tell(summary))
 
