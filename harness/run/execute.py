@@ -20,6 +20,7 @@ from harness.layout.plain import PlainLayout
 from harness.plan.make import reference_plan
 from harness.plan.model import CHECKPOINTS, Plan
 from harness.run.at_rest import do_at_rest
+from harness.run.budget import read_reference, silence_s
 from harness.run.errors import HarnessError
 from harness.run.server import WarmServer
 from harness.run.services import Services
@@ -82,6 +83,7 @@ def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
         )
     for rank in range(plan.workload.world.size):
         shutil.copy(work / "run0" / f"rank{rank}.jsonl", folder)
+    write_processes(folder, processes)
     shutil.rmtree(work)
 
 
@@ -105,7 +107,7 @@ def run_start(
         ranks=ranks,
         layout=PlainLayout(),
         strikes=run.strikes,
-        deadline_s=run.deadline_s,
+        deadline_s=silence_s(plan, number, read_reference(directory)),
     )
     supervisor = Supervisor(link, watch)
     processes = supervisor.run()

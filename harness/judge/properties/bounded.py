@@ -52,7 +52,8 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         if run.processes.hung:
             last = (number, run.operations[-1].index) if run.operations else None
             who = ranks(run.processes.hung)
-            told = f"run {number}: {who} still alive after {plan.deadline_s:g} s"
+            silent_s = run.processes.deadline_s
+            told = f"run {number}: {who} still alive after {silent_s:.0f} s without a word"
             findings.append(Finding(detail=told, operation=last))
         elif goes_on:
             findings += [
