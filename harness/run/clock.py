@@ -6,8 +6,8 @@ queue), so the clock of a run loses what the thread that waited longest has wait
 sleeps, or that burns a processor of its own, ages as usual.
 
 Out of scope: ranks that wait one after the other for what the other does, so that n of them may
-count up to n times as fast as they should; slow disks, memory and networks, for which budgets leave room; and kernels without
-`schedstat`, where this is the clock on the wall.
+count up to n times as fast as they should; slow disks, memory and networks, for which budgets leave
+room; and kernels without `schedstat`, where this is the clock on the wall.
 """
 
 from __future__ import annotations
