@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(json.dumps(json_schema(), indent=2), PASSED)
         case "judge":
             return _judge(parsed.directory)
+        case "explain":
+            return _explain(parsed.directory)
         case "crash-states":
             return _crash_states(parsed)
         case _:
@@ -55,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("schema", help="print the JSON Schema of scenario files")
     judging = commands.add_parser("judge", help="judge a run directory again, without a run")
     judging.add_argument("directory", type=Path, help="the run directory")
+    explaining = commands.add_parser("explain", help="tell the story of a run directory")
+    explaining.add_argument("directory", type=Path, help="the run directory")
     replaying = commands.add_parser("replay", help="run a failure again: FIXED, SAME or OTHER")
     replaying.add_argument(
         "file", type=Path, help="a scenario, such as a file of failures/, or a run directory"
@@ -104,6 +108,17 @@ def _judge(directory: Path) -> int:
     judgement = judge(evidence)
     text = describe(evidence, judgement, source=None, replay="")
     return _say(text, PASSED if judgement.outcome == "PASS" else RED)
+
+
+def _explain(directory: Path) -> int:
+    from harness.evidence.read import read_evidence
+    from harness.explain.explain import explain
+
+    try:
+        evidence = read_evidence(directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _complain(f"{directory} is not a whole run directory: {error}")
+    return _say(explain(evidence), PASSED)
 
 
 def _run(parsed: argparse.Namespace, implementation: Implementation) -> int:
