@@ -54,6 +54,16 @@ def patient(checkpoint: Checkpoint, reference: Processes | None) -> Checkpoint:
     return checkpoint.model_copy(update={"timeout_s": checkpoint.timeout_s * slowed})
 
 
+def survivors_s(plan: Plan, reference: Processes | None) -> float:
+    """How long the ranks may go on after another has died.
+
+    Where the scenario gives the manager a deadline, past that: who waits then, waits too long.
+    """
+    if plan.checkpoint is None:
+        return SURVIVORS_S
+    return SURVIVORS_S + (patient(plan.checkpoint, reference).timeout_s or 0.0)
+
+
 def read_reference(directory: Path) -> Processes | None:
     """How the reference of a run directory went; None for the reference itself."""
     try:

@@ -42,7 +42,8 @@ class Watch:
 
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
     directory. When no rank has told anything for `deadline_s` by the clock of the run, those that
-    are left are ended and reported as hung.
+    are left are ended and reported as hung. `survivors_s` is how long ranks may go on after another
+    has died.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Watch:
     layout: Layout
     strikes: tuple[Strike, ...]
     deadline_s: float
+    survivors_s: float = SURVIVORS_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +166,7 @@ class Supervisor:
             self._signals.exits[rank] = status
             self._heard_s = self._now_s()
             if status != 0 and self._stop_at_s is None:
-                self._stop_at_s = self._heard_s + SURVIVORS_S
+                self._stop_at_s = self._heard_s + self._watch.survivors_s
         elif "over" in message:
             self._over = message["over"]
 

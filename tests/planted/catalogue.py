@@ -139,6 +139,8 @@ PLANTED = (
          "storage/disk-stays-full.yaml::disabled", "bounded", "HANG"),
     _bug("storage:TakesHalfForAll", "",
          "storage/short-metadata.yaml", "whole_or_absent", "HARD_FAIL"),
+    _bug("waiting:WaitsForTheDead", "",
+         "sync/survivor-of-a-killed-rank.yaml", "bounded", "HANG"),
     _bug("lonely_shutdown:EachRankStopsAlone", "L19",
          "signals/sigterm-to-one-rank.yaml", "bounded", "HANG"),
     _bug("slow_shutdown:WaitsBeforeItSaves", "",

@@ -18,7 +18,9 @@ next save began must have been published by then; on a loaded machine as many ti
 the run was slowed by waiting for processors. Records carry no time, so the first operation after
 the beginning of that save gives it; training alone makes no operation.
 
-Unknown when a later run ended before any rank had decided where to resume, and no rank said why.
+Does not apply to one run that never saved. Unknown when a later run ended before any rank had
+decided where to resume, and no rank said why; a run in which a fault landed before that says
+nothing and is passed over. Not covered: saves of which only some ranks were told.
 """
 
 from __future__ import annotations

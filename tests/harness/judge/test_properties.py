@@ -441,3 +441,28 @@ def test_what_a_killed_last_run_leaves_in_the_directory_is_no_leak() -> None:
     case = honest()
     del case.runs[1]
     assert _judge("clean", case).state == "holds"
+
+
+def _survivor(*, in_save: bool, timeout_s: float | None = 4.0) -> Case:
+    case = honest(checkpoint=Checkpoint(timeout_s=timeout_s))
+    run = case.runs[0]
+    run.exits, run.stopped = (-9, -9), (1,)
+    if not in_save:
+        run.fail("save", ranks=(1,))
+    return case
+
+
+@pytest.mark.parametrize(
+    ("in_save", "timeout_s", "state"),
+    [(True, 4.0, "violated"), (False, 4.0, "holds"), (True, None, "holds")],
+)
+def test_a_survivor_that_waits_in_a_save_past_the_deadline_of_its_manager_is_a_hang(
+    *, in_save: bool, timeout_s: float | None, state: str
+) -> None:
+    verdict = _judge("bounded", _survivor(in_save=in_save, timeout_s=timeout_s))
+    assert verdict.state == state
+    if state == "violated":
+        assert verdict.outcome is Outcome.HANG
+        assert verdict.details == (
+            "run 0: rank 1 still waited in save 2 when the deadline of its manager was over",
+        )

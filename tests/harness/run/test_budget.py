@@ -9,7 +9,7 @@ import pytest
 from harness.evidence.evidence import Processes
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
-from harness.run.budget import patient, read_reference, silence_s
+from harness.run.budget import patient, read_reference, silence_s, survivors_s
 from harness.scenario.read import check_source
 from harness.scenario.schema import Checkpoint
 from harness.scenario.source import parse_source
@@ -89,3 +89,10 @@ def test_a_manager_without_a_deadline_of_the_scenario_keeps_its_own() -> None:
 
 def test_a_reference_has_none_of_its_own(tmp_path: Path) -> None:
     assert read_reference(tmp_path) is None
+
+
+def test_survivors_have_the_deadline_of_their_manager_and_five_seconds_more() -> None:
+    plan = plan_of(TEXT)
+    assert survivors_s(plan, reference(1.0)) == 7.5
+    assert survivors_s(plan, reference(1.0, 4.0)) == 15.0
+    assert survivors_s(plan_of("name: a\nruns: [{until_step: 2}]\n"), reference(1.0)) == 5.0
