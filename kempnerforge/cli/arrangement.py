@@ -1,6 +1,6 @@
 """How a captured job is arranged in its scenario: steps by their order, ranks within its limits.
 
-A scenario runs at most two pipeline stages and eight ranks, and it trains from step 0; a job had
+A scenario runs at most two pipeline stages, and it trains from step 0 on a few ranks; a job had
 what it had. What is smaller here than there is said in words.
 """
 

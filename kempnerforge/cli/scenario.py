@@ -21,8 +21,9 @@ def scenario_lines(captured: Captured) -> Iterator[str]:
     yield from _comments("not expressed below", captured.unexpressed)
     yield "# not known from a checkpoint, so as by default: model, data, async_mode, keep_last_n"
     world = f"pp{arranged.pp} x fsdp{arranged.dp_shard}"
-    count = len(captured.actions)
-    yield f'name: "captured: {len(arranged.steps)} checkpoints, {count} things done ({world})"'
+    checkpoints = _count(len(arranged.steps), "checkpoint")
+    actions = _count(len(captured.actions), "action")
+    yield f'name: "captured: {checkpoints}, {actions} of a hand ({world})"'
     yield f"world: {{pp: {arranged.pp}, dp_shard: {arranged.dp_shard}}}"
     last = max(arranged.steps.values())
     kept = len(arranged.steps)
@@ -45,6 +46,10 @@ def _comments(title: str, lines: tuple[str, ...]) -> Iterator[str]:
     if lines:
         yield f"# {clean(title)}:"
         yield from (f"#   {clean(line)}" for line in lines)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _flow(action: Action) -> str:
