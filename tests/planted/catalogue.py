@@ -117,6 +117,8 @@ PLANTED = (
          "sync/killed-in-seal.yaml", "clean", "LEAK"),
     _bug("telling:LosesTokens", "",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("telling:DescribesEarlierTokens", "",
+         "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("telling:DropsExtra", "",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("telling:SkipsEverySecond", "",

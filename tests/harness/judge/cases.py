@@ -74,7 +74,7 @@ def checkpoint_files(step: int, *, pp: int = 1, freeze: object = None) -> dict[s
             files[f"{folder}__{rank}_0.distcp"] = shard
         files[f"{folder}.metadata"] = pickle.dumps(Metadata(stored))
     files["train_state.pt"] = pickle.dumps({"step": step})
-    said: dict[str, object] = {"step": step, "tokens_seen": 0}
+    said: dict[str, object] = {"step": step, "tokens_seen": 8 * step}
     if freeze is not None:
         said["vlm_freeze"] = freeze
     files["metadata.json"] = json.dumps(said).encode()

@@ -466,3 +466,29 @@ def test_a_survivor_that_waits_in_a_save_past_the_deadline_of_its_manager_is_a_h
         assert verdict.details == (
             "run 0: rank 1 still waited in save 2 when the deadline of its manager was over",
         )
+
+
+def test_a_checkpoint_that_misstates_its_tokens_differs_from_its_run() -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.begin(2)
+    files = checkpoint_files(2)
+    run.fill(".staging", {**files, "metadata.json": b'{"step": 2, "tokens_seen": 8}'})
+    run.do("rename", ".staging", "step_2")
+    run.do("fsync", ".")
+    verdict = _judge("resume_exact", _one_run(run))
+    assert verdict.details == ("run 0: step_2 says 8 tokens seen, its run had seen 16",)
+    assert verdict.operations == ((0, len(run.operations) - 2),)
+
+
+def test_a_description_without_a_number_of_tokens_is_not_accused() -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.begin(2)
+    files = checkpoint_files(2)
+    run.fill(".staging", {**files, "metadata.json": b'{"step": 2}'})
+    run.do("rename", ".staging", "step_2")
+    run.do("fsync", ".")
+    assert _judge("resume_exact", _one_run(run)).state == "holds"
