@@ -17,8 +17,8 @@ from harness.plan.model import Plan, RunPlan
 from harness.scenario.schema import Checkpoint
 
 FACTOR = 20.0
-"""Times the whole reference. The longest silence of a run that passed was 0.7 times (measured over
-the default scenarios); the rest is for disks, which the clock does not see."""
+"""Times the whole reference. Whole runs of nine scenarios took 0.8 to 2.4 times by this clock on a
+loaded machine (`docs/outcomes.md` names them), a silence less; the rest is for slow disks."""
 LEAST_S = 20.0
 """A reference takes 1 to 2 s on an idle core; below this nothing is gained and disks stall."""
 REFERENCE_S = 240.0
