@@ -1,6 +1,7 @@
 """The command line: `python -m harness COMMAND`, see `--help`.
 
-Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for input that cannot be used.
+Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for input that cannot be used;
+`replay` has 3 and 125 besides. `docs/outcomes.md` says what to make of each.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(json.dumps(json_schema(), indent=2), PASSED)
         case "judge":
             return _judge(parsed.directory)
+        case "explain":
+            return _explain(parsed.directory)
         case "crash-states":
             return _crash_states(parsed)
         case _:
@@ -47,14 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness",
         description="Scenarios for checkpointers. `pytest scenarios/` runs them all.",
-        epilog="Exit status: 0 PASS, 1 any other outcome, 2 input that cannot be used.",
+        epilog="Exit status: 0 PASS, 1 any other outcome, 2 input that cannot be used; of replay 3 "
+        "OTHER, 125 INVALID.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("schema", help="print the JSON Schema of scenario files")
     judging = commands.add_parser("judge", help="judge a run directory again, without a run")
     judging.add_argument("directory", type=Path, help="the run directory")
-    replaying = commands.add_parser("replay", help="run one scenario file and report")
-    replaying.add_argument("file", type=Path, help="a scenario, such as a file of failures/")
+    explaining = commands.add_parser("explain", help="tell the story of a run directory")
+    explaining.add_argument("directory", type=Path, help="the run directory")
+    replaying = commands.add_parser("replay", help="run a failure again: FIXED, SAME or OTHER")
+    replaying.add_argument(
+        "file", type=Path, help="a scenario, such as a file of failures/, or a run directory"
+    )
     _add_implementation(replaying)
     exploring = commands.add_parser("explore", help="make every strike that `explore:` asks for")
     exploring.add_argument("file", type=Path, help="a scenario with `explore:`")
@@ -102,10 +110,23 @@ def _judge(directory: Path) -> int:
     return _say(text, PASSED if judgement.outcome == "PASS" else RED)
 
 
+def _explain(directory: Path) -> int:
+    from harness.evidence.read import read_evidence
+    from harness.explain.explain import explain
+
+    try:
+        evidence = read_evidence(directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _complain(f"{directory} is not a whole run directory: {error}")
+    return _say(explain(evidence), PASSED)
+
+
 def _run(parsed: argparse.Namespace, implementation: Implementation) -> int:
     from harness.run.support import missing
 
     path: Path = parsed.file
+    if parsed.command == "replay" and path.is_dir():
+        return _replay_directory(path, parsed)
     try:
         files = read_file(path)
     except ScenarioError as error:
@@ -121,6 +142,7 @@ def _replay_all(
     files: Iterable[ScenarioFile | ScenarioError], path: Path, implementation: Implementation
 ) -> Iterator[int]:
     from harness.prove import prove
+    from harness.replay import replay_status
     from harness.run.services import Services
 
     workspace = open_workspace(failures=Path("failures").resolve())
@@ -136,8 +158,30 @@ def _replay_all(
                 one.scenario, source=str(path), implementation=implementation, gpus=count_gpus()
             )
             proof = prove(plan, one.source, services=services, workspace=workspace)
-            passed = proof.outcome == "PASS"
-            yield _say(proof.text or f"{proof.outcome} {plan.name}", PASSED if passed else RED)
+            text = proof.text or proof.told or f"{proof.outcome} {plan.name}"
+            yield _say(text, replay_status(proof))
+
+
+def _replay_directory(directory: Path, parsed: argparse.Namespace) -> int:
+    from harness.replay import NoReplayError, replay_directory, replay_status
+    from harness.run.services import Services
+    from harness.run.support import missing
+
+    if (reason := missing()) is not None:
+        return _complain(f"{directory} cannot run here: {reason}")
+    chosen = _chosen(parsed)
+    workspace = open_workspace(failures=Path("failures").resolve())
+    with closing(workspace), Services(workspace.shared) as services:
+        try:
+            proof = replay_directory(
+                directory,
+                implementation=None if chosen == Implementation() else chosen,
+                services=services,
+                workspace=workspace,
+            )
+        except NoReplayError as error:
+            return _complain(str(error))
+    return _say(proof.text, replay_status(proof))
 
 
 def _explore_all(

@@ -22,7 +22,6 @@ from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record
 from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
 from harness.layout.names import checkpoint_step
-from harness.plan.make import RUN_DEADLINE_S
 from harness.plan.model import Plan, RunPlan, Strike
 from harness.scenario.schema import Expect, Point, PropertyName
 
@@ -102,7 +101,7 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
     landed = {one.strike for one in _before(state, evidence.runs[state.run].landed)}
     struck = plan.runs[state.run]
     strikes = (*(one for one in struck.strikes if one.id in landed), cut)
-    again = RunPlan(until_step=plan.workload.total_steps, deadline_s=RUN_DEADLINE_S)
+    again = RunPlan(until_step=plan.workload.total_steps)
     runs = (*plan.runs[: state.run], struck.model_copy(update={"strikes": strikes}), again)
     steps = [checkpoint_step(name) for name, _ in parts.names(state.tree)]
     newest = max((step for step in steps if step is not None), default=0)
@@ -172,7 +171,15 @@ def _write_cut(
     _write_stories(folder, stories)
     write_bytes(folder, listing.written + text)
     write_listing(folder, directory / "checkpoints")
-    ended = Processes(exits=(-_SIGKILL,) * len(ranks), hung=(), leaked=(), stopped=(), seconds=0.0)
+    ended = Processes(
+        exits=(-_SIGKILL,) * len(ranks),
+        hung=(),
+        leaked=(),
+        stopped=(),
+        seconds=0.0,
+        fair_s=0.0,
+        deadline_s=0.0,
+    )
     write_processes(folder, ended)
 
 

@@ -32,7 +32,9 @@ class Processes:
 
     `exits` has one status a rank: the exit code, or minus the signal. `hung` names the ranks that
     were still alive at the deadline. `leaked` lists the processes that outlived their rank,
-    `stopped` the ranks that the launcher ended because another had died.
+    `stopped` the ranks that the launcher ended because another had died. `fair_s` are the seconds
+    without those in which the processes waited for a processor; `deadline_s` is how many of these
+    the run could be silent.
     """
 
     exits: tuple[int, ...]
@@ -40,6 +42,14 @@ class Processes:
     leaked: tuple[str, ...]
     stopped: tuple[int, ...]
     seconds: float
+    fair_s: float
+    deadline_s: float
+
+    @property
+    def slowed(self) -> float:
+        """How many times longer the run took than it would have taken with processors to itself."""
+        # Of a run whose processes did nothing but wait, nothing can be said: the clock stood still.
+        return max(1.0, self.seconds / max(self.fair_s, 1e-3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         unseen=unseen,
         written=(folder / "written.bin").read_bytes(),
         stories=tuple(_placed(story, places[rank]) for rank, story in enumerate(stories)),
-        processes=_read_processes(folder / "processes.json"),
+        processes=read_processes(folder),
         after=_read_entries(folder / "after.json"),
         behind=_read_entries(behind) if behind.exists() else {},
     )
@@ -105,7 +105,8 @@ def _placed(story: tuple[Record, ...], places: list[int]) -> tuple[Record, ...]:
     return tuple(replace(record, index=place) for record, place in zip(story, places, strict=False))
 
 
-def _read_processes(path: Path) -> Processes:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def read_processes(folder: Path) -> Processes:
+    """How the processes of one run ended."""
+    value: dict[str, Any] = json.loads((folder / "processes.json").read_text(encoding="utf-8"))
     lists = {key: tuple(item) for key, item in value.items() if isinstance(item, list)}
-    return Processes(**lists, seconds=value["seconds"])
+    return Processes(**{**value, **lists})

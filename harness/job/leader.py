@@ -18,16 +18,18 @@ import select
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from harness.run.clock import FairClock
 from harness.run.seccomp import install_filter
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3
-"""How long sub-processes may take to notice that their rank has ended in order."""
+"""How long sub-processes may take to notice that their rank has ended in order, by a clock that
+does not count the time in which they wait for a processor."""
+_ORPHAN_LOOK_S = 0.01
 
 
 def die_with_parent(parent: int) -> None:
@@ -139,8 +141,8 @@ def _collect(link: socket.socket, left: dict[int, int]) -> dict[int, int]:
 
 def _orphans() -> list[str]:
     """Wait a moment for the sub-processes of the ranks, then name and end those that stay."""
-    deadline = time.monotonic() + _ORPHAN_GRACE_S
-    while _children() and time.monotonic() < deadline:
+    clock = FairClock(_children, look_every_s=_ORPHAN_LOOK_S)
+    while _children() and clock.seconds() < _ORPHAN_GRACE_S:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 select.select([], [], [], 0.005)

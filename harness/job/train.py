@@ -30,11 +30,12 @@ from harness.job.models import VOCABULARY
 from harness.job.parallel import Place
 from harness.job.story import Story
 from harness.plan.model import Plan
+from harness.run.budget import patient, read_reference
 from harness.scenario.schema import Model
 
 _MAX_GRADIENT_NORM = 1.0
 _LOADER_THREAD = "QueueFeederThread"
-_LOADER_GRACE_S = 1.0
+_LOADER_GRACE_S = 30.0
 
 
 def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> Finished:
@@ -46,8 +47,9 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
         rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), story)
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.checkpoint is not None:
+        asked, root = patient(plan.checkpoint, read_reference(directory)), plan.folder_of(run)
         checkpoints = ManagedCheckpoints(
-            plan.checkpoint, directory / plan.folder_of(run), tools=tools, rig=rig, run=settings
+            asked, directory / root, tools=tools, rig=rig, run=settings
         )
     progress = checkpoints.resume()
     batches = Batches(

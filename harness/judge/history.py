@@ -23,6 +23,7 @@ class Found:
     step: int
     defects: tuple[str, ...]
     freeze: object | None
+    tokens_seen: object | None
     identity: int
     version: int
 
@@ -234,6 +235,7 @@ class _Watch:
                 step=step,
                 defects=self._look_inside(view, name, world),
                 freeze=self._layout.freeze(view, name),
+                tokens_seen=self._layout.tokens_seen(view, name),
                 identity=node.number,
                 version=view.version(node),
             )

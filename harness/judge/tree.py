@@ -125,6 +125,16 @@ class FileSystem:
         """The node at a path of the live tree."""
         return self._walk(path, _MOST_LINKS if follow else 0)
 
+    def nodes(self) -> Iterator[tuple[str, Node]]:
+        """Every node of the live tree with its path."""
+        waiting: list[tuple[str, Directory]] = [("", self.root)]
+        while waiting:
+            prefix, directory = waiting.pop()
+            for name, node in directory.entries.items():
+                yield prefix + name, node
+                if isinstance(node, Directory):
+                    waiting.append((f"{prefix}{name}/", node))
+
     def snapshot(self) -> dict[str, Entry]:
         """Every name below the checkpoint directory, as a scan of the disk would find it."""
         found: dict[str, Entry] = {}

@@ -10,9 +10,6 @@ from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Work
 from harness.scenario.at_rest import Action, action_of
 from harness.scenario.schema import Expect, Fault, Point, Run, Scenario, kind_of
 
-RUN_DEADLINE_S = 60.0
-"""A warm run of eight ranks takes 2 to 3 s on two idle cores; this leaves room for a busy one."""
-
 
 def make_plan(
     scenario: Scenario, *, source: str, implementation: Implementation, gpus: int = 0
@@ -42,7 +39,7 @@ def make_plan(
 
 def reference_plan(plan: Plan) -> Plan:
     """The same training from start to end, never struck and never saved."""
-    run = RunPlan(until_step=plan.workload.total_steps, deadline_s=RUN_DEADLINE_S)
+    run = RunPlan(until_step=plan.workload.total_steps)
     # Plans with the same workload share it, so nothing else of this one may be in it.
     return Plan(
         name="reference",
@@ -78,7 +75,6 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
         ),
         refused=run.refused,
         strikes=_plan_strikes(run, number, world.size),
-        deadline_s=RUN_DEADLINE_S,
     )
 
 

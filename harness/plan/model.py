@@ -75,7 +75,10 @@ class Deed(Decided):
 
 
 class RunPlan(Decided):
-    """One start of the job. `world` and `freeze` are None where they are the workload's."""
+    """One start of the job. `world` and `freeze` are None where they are the workload's.
+
+    `deadline_s` is how long the run may be silent; None where the machine decides when it runs.
+    """
 
     until_step: int
     load_step: int | None = None
@@ -85,7 +88,7 @@ class RunPlan(Decided):
     before: tuple[Deed, ...] = ()
     refused: str | None = None
     strikes: tuple[Strike, ...] = ()
-    deadline_s: float
+    deadline_s: float | None = None
 
 
 class Implementation(Decided):

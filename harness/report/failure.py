@@ -11,6 +11,7 @@ import yaml
 
 from harness.judge.judge import Judgement
 from harness.plan.model import Implementation
+from harness.report.head import head_lines
 from harness.scenario.schema import Scenario, Target
 from harness.scenario.source import Source
 from harness.scenario.words import FAULTS
@@ -24,11 +25,7 @@ def failure_text(
     scenario: Scenario, judgement: Judgement, implementation: Implementation | None = None
 ) -> str:
     """The text of a failure file: a scenario without its defaults, under a comment."""
-    head = [f"# {judgement.outcome}", *_sentences(judgement)]
-    if implementation is not None and implementation != Implementation():
-        place = f" in {implementation.path}" if implementation.path else ""
-        head.append(f"# implementation: {implementation.name}{place}")
-    return "\n".join([*head, scenario_text(scenario)])
+    return "\n".join([*head_lines(judgement, implementation), scenario_text(scenario)])
 
 
 def failure_name(scenario: Scenario) -> str:
@@ -56,23 +53,17 @@ def write_failure(
     source: Source,
     judgement: Judgement,
     implementation: Implementation | None = None,
+    suffix: str = "",
 ) -> Path:
-    """Write the failure file of the scenario in `source` into `folder`, and say where it is."""
+    """Write the failure file of the scenario in `source` into `folder`, and say where it is.
+
+    `suffix` keeps it apart from an earlier failure of the same scenario that was another one.
+    """
     scenario = Scenario.model_validate(source.data)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / failure_name(scenario)
+    path = folder / f"{failure_name(scenario).removesuffix('.yaml')}{suffix}.yaml"
     path.write_text(failure_text(scenario, judgement, implementation), encoding="utf-8")
     return path
-
-
-def _sentences(judgement: Judgement) -> list[str]:
-    told = [f"{one.name}: {one.details[0]}" for one in judgement.guards if not one.passed]
-    for verdict in judgement.verdicts:
-        if verdict.state != "holds":
-            told.append(f"{verdict.property} is {verdict.state}: {verdict.sentence}")
-            told += verdict.details[:2]
-    # One line of the comment for each line of text, so that none escapes it.
-    return [f"# {line}"[:160] for text in told for line in text.splitlines()]
 
 
 def _entry(key: str, value: Any) -> str:

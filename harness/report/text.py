@@ -57,6 +57,7 @@ def _where(evidence: Evidence) -> Iterator[str]:
         )
     yield from _by_hand(evidence, len(evidence.runs))
     yield f"evidence: {evidence.directory}"
+    yield f"its story: python -m harness explain {evidence.directory}"
 
 
 def _by_hand(evidence: Evidence, run: int) -> Iterator[str]:

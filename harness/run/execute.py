@@ -20,6 +20,7 @@ from harness.layout.plain import PlainLayout
 from harness.plan.make import reference_plan
 from harness.plan.model import CHECKPOINTS, Plan
 from harness.run.at_rest import do_at_rest
+from harness.run.budget import read_reference, silence_s, survivors_s
 from harness.run.errors import HarnessError
 from harness.run.server import WarmServer
 from harness.run.services import Services
@@ -82,6 +83,7 @@ def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
         )
     for rank in range(plan.workload.world.size):
         shutil.copy(work / "run0" / f"rank{rank}.jsonl", folder)
+    write_processes(folder, processes)
     shutil.rmtree(work)
 
 
@@ -99,13 +101,15 @@ def run_start(
     ranks = plan.workload_of(number).world.size
     reads = any(strike.point.phase == "load" for strike in run.strikes)
     link = server.start(directory=directory, run=number, ranks=ranks, reads=reads)
+    reference = read_reference(directory)
     watch = Watch(
         folder=folder,
         root=root,
         ranks=ranks,
         layout=PlainLayout(),
         strikes=run.strikes,
-        deadline_s=run.deadline_s,
+        deadline_s=silence_s(plan, number, reference),
+        survivors_s=survivors_s(plan, reference),
     )
     supervisor = Supervisor(link, watch)
     processes = supervisor.run()

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from harness.run.errors import HarnessError
 
-_BOOT_TIMEOUT_S = 120.0
+_BOOT_TIMEOUT_S = 300.0
 """Importing torch takes 4 s on an idle machine (FINDINGS of this project: 4 s), far more on a
 loaded one with a cold disk."""
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from harness.evidence.evidence import Processes
 from harness.layout.protocol import Layout
 from harness.plan.model import Strike
+from harness.run.budget import PUBLISHED_S, SURVIVORS_S
+from harness.run.clock import FairClock
 from harness.run.errors import HarnessError
 from harness.run.perform import Gift, Performer, Request
 from harness.run.seccomp import Listener, Notification
@@ -30,10 +32,6 @@ from harness.run.strikes import Due, Occasion
 from harness.run.trace import Trace
 from harness.scenario.words import IN_THE_LOOP
 
-_SURVIVORS_GRACE_S = 5.0
-"""How long ranks may go on after another has died, as an elastic agent would let them."""
-_PUBLISHED_WAIT_S = 5.0
-"""How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
 _POLL_S = 0.02
 _SIGNAL_FAULTS = ("kill", "sigterm", "stop")
 
@@ -43,7 +41,9 @@ class Watch:
     """What a supervisor is to watch: the job's directories and its planned strikes.
 
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
-    directory. Ranks that are alive after `deadline_s` are ended and reported as hung.
+    directory. When no rank has told anything for `deadline_s` by the clock of the run, those that
+    are left are ended and reported as hung. `survivors_s` is how long ranks may go on after another
+    has died.
     """
 
     folder: Path
@@ -52,6 +52,7 @@ class Watch:
     layout: Layout
     strikes: tuple[Strike, ...]
     deadline_s: float
+    survivors_s: float = SURVIVORS_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class _Held:
     value: int
     strikes: tuple[Strike, ...]
     step: int | None
-    until: float
+    until_s: float
 
 
 class Supervisor:
@@ -90,7 +91,9 @@ class Supervisor:
         self._signals = Signals()
         self._storage = StorageFaults()
         self._rank_of_thread: dict[int, int] = {}
-        self._stop_at: float | None = None
+        self._clock = FairClock(self._signals.family)
+        self._heard_s = 0.0
+        self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
         self._over: list[str] | None = None
@@ -117,7 +120,13 @@ class Supervisor:
             leaked=tuple(self._over),
             stopped=self._stopped,
             seconds=self.trace.seconds(),
+            fair_s=self._now_s(),
+            deadline_s=self._watch.deadline_s,
         )
+
+    def _now_s(self) -> float:
+        """The clock of the run, by which all waiting is counted."""
+        return self._clock.seconds()
 
     def _receive_listener(self) -> Listener:
         message, descriptors, _, _ = socket.recv_fds(self._link, 256, 1)
@@ -137,7 +146,7 @@ class Supervisor:
         if self._late:
             self._carry_out_late(listener)
         self._signals.wake()
-        for strike, ranks in self._signals.end_graces():
+        for strike, ranks in self._signals.end_graces(self._now_s()):
             self.trace.strike(strike.id, ranks, then="killed")
         self._watch_the_clock()
 
@@ -155,18 +164,19 @@ class Supervisor:
         elif "exit" in message:
             rank, status = message["exit"]
             self._signals.exits[rank] = status
-            if status != 0 and self._stop_at is None:
-                self._stop_at = time.monotonic() + _SURVIVORS_GRACE_S
+            self._heard_s = self._now_s()
+            if status != 0 and self._stop_at_s is None:
+                self._stop_at_s = self._heard_s + self._watch.survivors_s
         elif "over" in message:
             self._over = message["over"]
 
     def _watch_the_clock(self) -> None:
-        left = self._signals.left()
-        if self.trace.seconds() > self._watch.deadline_s and not self._hung and left:
+        left, now_s = self._signals.left(), self._now_s()
+        if now_s - self._heard_s > self._watch.deadline_s and not self._hung and left:
             self._hung = left
             self._link.send(b"stop")
-        elif self._stop_at is not None and time.monotonic() > self._stop_at:
-            self._stop_at = None
+        elif self._stop_at_s is not None and now_s > self._stop_at_s:
+            self._stop_at_s = None
             self._stopped = left
             if left:
                 self._link.send(b"stop")
@@ -303,6 +313,7 @@ class Supervisor:
         result = _perform(request)
         value = result if isinstance(result, int) else 0
         self.trace.record(rank)
+        self._heard_s = self._now_s()
         record = json.loads(request.data)
         strikes: tuple[Strike, ...] = ()
         if record["kind"] == "save_began":
@@ -319,13 +330,12 @@ class Supervisor:
             if strike not in held:
                 self._strike(strike)
         if held:
-            until = time.monotonic() + _PUBLISHED_WAIT_S
             one = _Held(
                 notification=notification,
                 value=value,
                 strikes=held,
                 step=self._last_save,
-                until=until,
+                until_s=self._now_s() + PUBLISHED_S,
             )
             self._held.append(one)
         elif rank not in self._signals.killed:
@@ -333,7 +343,7 @@ class Supervisor:
 
     def _release_held(self, listener: Listener) -> None:
         for held in tuple(self._held):
-            if not self._published(held.step) and time.monotonic() < held.until:
+            if not self._published(held.step) and self._now_s() < held.until_s:
                 continue
             self._held.remove(held)
             for strike in held.strikes:
@@ -346,7 +356,7 @@ class Supervisor:
     def _strike(self, strike: Strike) -> Treatment | None:
         """Carry out a strike. What it does to the operation at its point is returned."""
         if strike.fault in _SIGNAL_FAULTS:
-            ranks = self._signals.hit(strike)
+            ranks = self._signals.hit(strike, self._now_s())
             if ranks:
                 self.trace.strike(strike.id, ranks)
             return None

@@ -19,7 +19,12 @@ MOST_FUNCTION_LINES = 70
 # Put together here, so that this file does not name them itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm")) + ")/")
 
-ENTRANCES = {"harness.__main__", "harness.pytest_plugin", "harness.job.server"}
+ENTRANCES = {
+    "harness.__main__",
+    "harness.pytest_plugin",
+    "harness.pytest_repeat",
+    "harness.job.server",
+}
 """Modules that are started and not imported."""
 
 

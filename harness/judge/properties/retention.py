@@ -13,8 +13,9 @@ hand from outside was at work, starts a lineage: newer checkpoints from before i
 checkpointer that still counts it is not accused; names that it gave to things of its own are still
 there after every run, with what is below them.
 
-Unknown when the replayed tree differs from the disk. Leftovers that are no checkpoints belong to
-`clean`.
+Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
+covered: leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run
+has ended in order.
 """
 
 from __future__ import annotations

@@ -193,14 +193,14 @@ def test_a_wrong_option_is_refused_before_anything_runs(
     result.stderr.fnmatch_lines([expected])
 
 
-def test_the_deadlines_of_the_plan_replace_the_timeout_of_ordinary_tests(
+def test_a_fence_of_its_own_replaces_the_timeout_of_ordinary_tests(
     pytester: pytest.Pytester, proved: list[Plan]
 ) -> None:
     write(pytester.path, "scenarios/a.yaml")
     items, _ = pytester.inline_genitems("-p", "harness.pytest_plugin", "scenarios")
     marker = items[0].get_closest_marker("timeout")
     assert marker is not None
-    assert marker.args == (180.0,)
+    assert marker.args == (3600.0,)
 
 
 def test_runs_are_removed_when_they_pass_and_kept_on_request(
