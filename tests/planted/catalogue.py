@@ -4,35 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planted:
-    """One defect. `source` is its number in the collection of real bugs, where it has one.
-
-    `violates` names a property, or one of `REFUSALS`; it is empty where another guard catches it:
-    the run did not end in order.
-    """
-
-    manager: str
-    source: str
-    scenario: str
-    violates: str
-    outcome: str
-
-    @property
-    def implementation(self) -> str:
-        """As `--implementation` takes it."""
-        return f"tests.planted.{self.manager}"
-
-    def __str__(self) -> str:
-        return self.manager.partition(":")[2]
-
-
-def _bug(manager: str, source: str, scenario: str, violates: str, outcome: str) -> Planted:
-    return Planted(
-        manager=manager, source=source, scenario=scenario, violates=violates, outcome=outcome
-    )
-
+from tests.planted.entry import Planted as Planted
+from tests.planted.entry import bug as _bug
+from tests.planted.sheets.names import NAMES
+from tests.planted.sheets.ranks import RANKS
+from tests.planted.sheets.state import STATE
 
 REFUSALS = frozenset({"refused", "refused_alike"})
 """The guards that judge a start which has to be refused."""
@@ -107,7 +83,7 @@ PLANTED = (
          "sync/killed-in-prune-half-way.yaml", "whole_or_absent", "HARD_FAIL"),
     _bug("upkeep:KeepsEverything", "C15",
          "sync/killed-in-seal.yaml", "retention", "LEAK"),
-    _bug("upkeep:KeepsOneTooFew", "C07",
+    _bug("upkeep:KeepsOneTooFew", "L10",
          "sync/killed-in-seal.yaml", "retention", "LOST_WORK"),
     _bug("upkeep:LeavesLeftovers", "D09",
          "sync/killed-in-prune-half-way.yaml", "clean", "LEAK"),
@@ -145,36 +121,39 @@ PLANTED = (
          "signals/saved-within-the-grace.yaml", "nothing_lost", "LOST_WORK"),
     _bug("ending:SavesWhatThereIs", "",
          "loop/exception-in-one-rank.yaml::disabled", "whole_or_absent", "HARD_FAIL"),
-    _bug("ending:AbandonsAtExit", "",
+    _bug("ending:AbandonsAtExit", "E10",
          "loop/exit-with-a-save-in-flight.yaml", "nothing_lost", "LOST_WORK"),
-    _bug("ending:GivesUpAfterTwo", "",
+    _bug("ending:GivesUpAfterTwo", "L15",
          "storage/disk-full-until-a-save.yaml::disabled", "bounded", "HARD_FAIL"),
-    _bug("resting:VerifiesNothing", "",
+    _bug("resting:VerifiesNothing", "L38 N04",
          "at_rest/shards-of-two-saves-swapped.yaml", "integrity", "SILENT_DIVERGENCE"),
-    _bug("resting:UnpicklesMetadata", "",
+    _bug("resting:UnpicklesMetadata", "L40",
          "at_rest/hostile-pickle.yaml::step_4_.metadata", "no_code_on_load", "HARD_FAIL"),
-    _bug("resting:UnpicklesTrainState", "",
+    _bug("resting:UnpicklesTrainState", "S01",
          "at_rest/hostile-pickle.yaml::step_4_train_state.pt", "no_code_on_load", "HARD_FAIL"),
     _bug("resting:ChecksFreezeTooLate", "",
          "layouts/other-freeze-settings.yaml", "refused", "SILENT_DIVERGENCE"),
     _bug("resting:IgnoresFreeze", "",
-         "layouts/other-freeze-settings.yaml", "refused", "SILENT_DIVERGENCE"),
+         "layouts/other-freeze-settings.yaml", "refused", "SILENT_DIVERGENCE", "frozen"),
     _bug("resting:RefusesInOtherWords", "",
          "layouts/other-freeze-settings.yaml", "refused_alike", "HARD_FAIL"),
     _bug("resting:TidiesUp", "",
          "at_rest/foreign-names.yaml", "retention", "LOST_WORK"),
     _bug("resting:RemembersItsPlace", "",
          "at_rest/directory-elsewhere.yaml::copy", "clean", "LEAK"),
-    _bug("resting:DropsTheLastStage", "",
+    _bug("resting:DropsTheLastStage", "F02",
          "layouts/two-stages-become-one.yaml::disabled", "resume_exact", "SILENT_DIVERGENCE"),
-    _bug("resting:TakesAnyDegree", "",
+    _bug("resting:TakesAnyDegree", "L24 J16",
          "layouts/data-parallel-degree-changes.yaml", "refused", "SILENT_DIVERGENCE"),
-    _bug("follows_latest:FollowsLatestOnly", "",
+    _bug("follows_latest:FollowsLatestOnly", "B06",
          "at_rest/latest-is-not-what-it-was.yaml::absent", "nothing_lost", "LOST_WORK"),
     _bug("highest_step:TakesTheHighestStep", "",
          "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "LOST_WORK"),
-    _bug("any_name:TakesAnyName", "",
+    _bug("any_name:TakesAnyName", "Q02",
          "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),
+    *NAMES,
+    *STATE,
+    *RANKS,
 )  # fmt: skip
 
 

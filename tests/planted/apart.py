@@ -1,0 +1,40 @@
+"""Managers whose ranks do not do the same, and wait for each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+
+from tests.harness import simple_manager
+from tests.harness.simple_manager import ShutdownHandler as ShutdownHandler
+from tests.harness.simple_manager import SimpleManager
+
+
+class SeesAnOldListing(SimpleManager):
+    """M03, L06: one node's view of the directory is old, so its rank finds nothing to load."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._own = dist.new_group()
+        super().__init__(*args, **kwargs)
+
+    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
+        dist.barrier(self._own)
+        return super().load(*args, **kwargs)
+
+
+class GathersOnRankZero(SimpleManager):
+    """F04: what all ranks have to call together stands below `if rank == 0`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._own = dist.new_group()
+        super().__init__(*args, **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if dist.get_rank() == 0:
+            dist.barrier(self._own)
+        super().save(*args, **kwargs)
+
+
+def resolve_resume_path(directory: str) -> str | None:
+    return None if dist.get_rank() == 1 else simple_manager.resolve_resume_path(directory)
