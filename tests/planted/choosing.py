@@ -109,7 +109,7 @@ class SortsAsText(Chooser):
         return directory / max(names) if names else None
 
 
-class MissingMeansFresh(SimpleManager):
+class MissingMeansFresh(Chooser):
     """U01: a checkpoint that was asked for by name and is not there is a fresh start."""
 
     def load(self, path: str | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -118,7 +118,7 @@ class MissingMeansFresh(SimpleManager):
         return super().load(path, *args, **kwargs)
 
 
-class StartsAtZeroWithItsWeights(SimpleManager):
+class StartsAtZeroWithItsWeights(Chooser):
     """L03: without a readable train state the weights are loaded, and the steps begin anew."""
 
     def load(self, path: str | None = None, *args: Any, **kwargs: Any) -> Any:
