@@ -27,6 +27,8 @@ class Proof:
     outcome: Outcome
     text: str = ""
     replay: str = ""
+    broken: tuple[str, ...] = ()
+    """The properties that were violated, and the guards that failed."""
 
 
 def prove(plan: Plan, source: Source, *, services: Services, workspace: Workspace) -> Proof:
@@ -62,7 +64,7 @@ def report_failure(
         source=source,
         replay=replay,
     )
-    return Proof(outcome=judgement.outcome, text=text, replay=replay)
+    return Proof(outcome=judgement.outcome, text=text, replay=replay, broken=judgement.broken)
 
 
 def replay_command(failure: Path, implementation: Implementation) -> str:

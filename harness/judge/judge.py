@@ -23,6 +23,12 @@ class Judgement:
     verdicts: tuple[Verdict, ...]
     guards: tuple[Guard, ...]
 
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Names of the properties that are violated and of the guards that failed."""
+        violated = tuple(one.property for one in self.verdicts if one.state == "violated")
+        return violated + tuple(one.name for one in self.guards if not one.passed)
+
 
 def judge(evidence: Evidence, layout: Layout | None = None) -> Judgement:
     """Judge the evidence of one scenario; only the properties that it names count."""

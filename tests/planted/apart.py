@@ -36,5 +36,18 @@ class GathersOnRankZero(SimpleManager):
         super().save(*args, **kwargs)
 
 
+class OverlapsSaves(SimpleManager):
+    """E07: weights and moments are two saves at once, and which begins first is up to each rank."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._parts = (dist.new_group(), dist.new_group())
+        super().__init__(*args, **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        for part in self._parts if dist.get_rank() == 0 else self._parts[::-1]:
+            dist.barrier(part)
+        super().save(*args, **kwargs)
+
+
 def resolve_resume_path(directory: str) -> str | None:
     return None if dist.get_rank() == 1 else simple_manager.resolve_resume_path(directory)

@@ -20,17 +20,3 @@ class DropsErrors(CheckpointManager):
     def _settle(self) -> BaseException | None:
         super()._settle()
         return None
-
-
-class OverlapsSaves(CheckpointManager):
-    """E07: a save begins while the one before is still being written."""
-
-    def _settle(self) -> BaseException | None:
-        self._pending = None
-        return None
-
-    def wait(self) -> None:
-        pending = self._pending
-        super().wait()
-        if pending is not None:
-            pending.result()

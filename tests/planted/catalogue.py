@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.planted.catalogue import Catalogue, Honest
+from tests.planted.entry import CHECKSUMS, PACKAGE, SIMPLE
 from tests.planted.entry import Planted as Planted
 from tests.planted.entry import bug as _bug
 from tests.planted.sheets.names import NAMES
@@ -208,3 +210,43 @@ MISORDERED = (
                 "safe only if the rename of step_N to .removed-step_N is durable after the rename "
                 "of .staging-step_N to step_N"),
 )  # fmt: skip
+
+_NO_CHECKSUMS = "it verifies nothing of what it loads"
+_STOCK_DCP = "stock DCP says neither which rank failed nor why, and waits without a deadline"
+_ONE_LAYOUT = "it loads what was saved by the same arrangement of ranks"
+_NOT_OURS = "the scenario is about names that only the package has"
+
+_BEYOND_SIMPLE = {
+    "at_rest/hostile-pickle-without-manifest.yaml*": _NOT_OURS,
+    "at_rest/latest-is-not-what-it-was.yaml::directory": "it believes a directory called `latest`",
+    "explore/any-operation-fails.yaml*": _STOCK_DCP,
+    "layouts/data-parallel-degree-changes.yaml": _NOT_OURS,
+    "layouts/o*-on-purpose.yaml": "it has no `ignore_freeze_mismatch`",
+    "layouts/one-stage-becomes-two.yaml": _ONE_LAYOUT,
+    "layouts/two-stages*": _ONE_LAYOUT,
+    "storage/disk-*": _STOCK_DCP,
+    "storage/names-cannot-be-swapped.yaml*": "it saves a step again by a swap of names, or not",
+    "storage/stage-of-a-pipeline-full.yaml": _STOCK_DCP,
+    "storage/sync-fails.yaml*": _STOCK_DCP,
+    "storage/write-hangs.yaml*": _STOCK_DCP,
+}
+_DAMAGE = {
+    f"at_rest/{name}": _NO_CHECKSUMS
+    for name in (
+        "damaged-checkpoint-by-name.yaml", "empty-train-state.yaml",
+        "every-checkpoint-damaged.yaml", "flipped-bit-in-a-shard.yaml*",
+        "half-deleted-checkpoint.yaml*", "hostile-pickle.yaml*",
+        "latest-points-at-a-damaged-step.yaml", "missing-shard.yaml",
+        "shards-of-two-saves-swapped.yaml", "truncated-shard-of-a-stage.yaml",
+    )
+}  # fmt: skip
+
+BUGS = Catalogue(
+    bugs=PLANTED,
+    honest=(
+        Honest(implementation=PACKAGE),
+        Honest(implementation=SIMPLE, leaves_out={**_BEYOND_SIMPLE, **_DAMAGE}),
+        Honest(implementation=CHECKSUMS, leaves_out=_BEYOND_SIMPLE),
+    ),
+)
+"""What `python -m harness planted` runs."""

@@ -6,6 +6,19 @@ from dataclasses import dataclass
 
 from tests.planted.sources import CATEGORIES
 
+PACKAGE = "kempnerforge.checkpoint.manager:CheckpointManager"
+SIMPLE = "tests.harness.simple_manager:SimpleManager"
+CHECKSUMS = "tests.planted.checksums:Checksums"
+
+_BASES = {
+    PACKAGE: (
+        "arranged background ending resting:DropsTheLastStage resting:TakesAnyDegree "
+        "storage:SaysNothing storage:NeverRecovers storage:OneRankKnows storage:TriesForEver"
+    ),
+    CHECKSUMS: "choosing:EachStageJudgesItself resting:VerifiesNothing",
+}
+"""What is not planted in the simple manager, by whole modules or by the manager."""
+
 ENDS_IN_ORDER = "undisturbed_runs_end"
 """The guard that catches a bug which ends the job although nothing struck it."""
 
@@ -29,6 +42,12 @@ class Planted:
     def implementation(self) -> str:
         """As `--implementation` takes it."""
         return f"tests.planted.{self.manager}"
+
+    @property
+    def base(self) -> str:
+        """The honest manager that it was planted in."""
+        names = {self.manager, self.manager.partition(":")[0]}
+        return next((base for base, of in _BASES.items() if names & {*of.split()}), SIMPLE)
 
     @property
     def caught_by(self) -> str:
