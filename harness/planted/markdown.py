@@ -23,7 +23,7 @@ def page(table: Table, head: Sequence[str]) -> str:
         ["### Honest managers", "", *_honest(table)],
         ["### Scenarios that catch nothing", "", *_silent(table)],
     )
-    return "\n\n".join("\n".join(one).strip() for one in sections) + "\n"
+    return "\n\n".join("\n".join(one).strip("\n") for one in sections) + "\n"
 
 
 def write_page(path: Path, text: str) -> None:

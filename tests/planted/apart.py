@@ -6,21 +6,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from tests.harness import simple_manager
 from tests.harness.simple_manager import ShutdownHandler as ShutdownHandler
 from tests.harness.simple_manager import SimpleManager
-
-
-class SeesAnOldListing(SimpleManager):
-    """M03, L06: one node's view of the directory is old, so its rank finds nothing to load."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._own = dist.new_group()
-        super().__init__(*args, **kwargs)
-
-    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
-        dist.barrier(self._own)
-        return super().load(*args, **kwargs)
+from tests.harness.simple_manager import resolve_resume_path as resolve_resume_path
 
 
 class GathersOnRankZero(SimpleManager):
@@ -47,7 +35,3 @@ class OverlapsSaves(SimpleManager):
         for part in self._parts if dist.get_rank() == 0 else self._parts[::-1]:
             dist.barrier(part)
         super().save(*args, **kwargs)
-
-
-def resolve_resume_path(directory: str) -> str | None:
-    return None if dist.get_rank() == 1 else simple_manager.resolve_resume_path(directory)

@@ -13,7 +13,7 @@ RANKS = (
         "baseline/stopped-between-saves.yaml", "bounded", "HANG"),
     bug("buffer:ReusesTheBuffer", "E04",
         "async/killed-in-publish-after-latest.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
-    bug("apart:SeesAnOldListing", "M03",
+    bug("old_listing:SeesAnOldListing", "M03",
         "baseline/stopped-between-saves.yaml", "bounded", "HANG"),
     bug("apart:GathersOnRankZero", "F04",
         "baseline/stopped-between-saves.yaml", "bounded", "HANG"),
