@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.planted.catalogue import Catalogue, Honest
-from tests.planted.entry import CHECKSUMS, PACKAGE, SIMPLE
+from tests.planted.entry import COPIES, PACKAGE, SIMPLE
 from tests.planted.entry import Planted as Planted
 from tests.planted.entry import bug as _bug
 from tests.planted.sheets.names import NAMES
@@ -212,27 +212,30 @@ MISORDERED = (
                 "of .staging-step_N to step_N"),
 )  # fmt: skip
 
-_NO_CHECKSUMS = "it verifies nothing of what it loads"
-_STOCK_DCP = "stock DCP says neither which rank failed nor why, and waits without a deadline"
+_NO_COPIES = "it verifies nothing of what it loads"
+_STOCK_DCP = "stock DCP says neither which rank failed nor why"
 _ONE_LAYOUT = "it loads what was saved by the same arrangement of ranks"
 _NOT_OURS = "the scenario is about names that only the package has"
 
-_BEYOND_SIMPLE = {
+_BEYOND_COPIES = {
     "at_rest/hostile-pickle-without-manifest.yaml*": _NOT_OURS,
-    "at_rest/latest-is-not-what-it-was.yaml::directory": "it believes a directory called `latest`",
-    "explore/any-operation-fails.yaml*": _STOCK_DCP,
+    "explore/any-operation-fails.yaml*": "an error in the last save leaves it no other to succeed",
     "layouts/data-parallel-degree-changes.yaml": _NOT_OURS,
     "layouts/o*-on-purpose.yaml": "it has no `ignore_freeze_mismatch`",
     "layouts/one-stage-becomes-two.yaml": _ONE_LAYOUT,
     "layouts/two-stages*": _ONE_LAYOUT,
+    "storage/names-cannot-be-swapped.yaml*": "where names cannot be swapped it raises",
+    "storage/write-hangs.yaml*": "it waits without a deadline",
+}
+_BEYOND_SIMPLE = {
+    **_BEYOND_COPIES,
+    "at_rest/latest-is-not-what-it-was.yaml::directory": "it believes a directory called `latest`",
     "storage/disk-*": _STOCK_DCP,
-    "storage/names-cannot-be-swapped.yaml*": "it saves a step again by a swap of names, or not",
     "storage/stage-of-a-pipeline-full.yaml": _STOCK_DCP,
     "storage/sync-fails.yaml*": _STOCK_DCP,
-    "storage/write-hangs.yaml*": _STOCK_DCP,
 }
 _DAMAGE = {
-    f"at_rest/{name}": _NO_CHECKSUMS
+    f"at_rest/{name}": _NO_COPIES
     for name in (
         "damaged-checkpoint-by-name.yaml", "empty-train-state.yaml",
         "every-checkpoint-damaged.yaml", "flipped-bit-in-a-shard.yaml*",
@@ -264,7 +267,7 @@ BUGS = Catalogue(
     honest=(
         Honest(implementation=PACKAGE),
         Honest(implementation=SIMPLE, leaves_out={**_BEYOND_SIMPLE, **_DAMAGE}),
-        Honest(implementation=CHECKSUMS, leaves_out=_BEYOND_SIMPLE),
+        Honest(implementation=COPIES, leaves_out=_BEYOND_COPIES),
     ),
     missing=_MISSING,
 )

@@ -16,6 +16,7 @@ from tests.harness import simple_manager
 from tests.harness.simple_manager import ShutdownHandler as ShutdownHandler
 from tests.harness.simple_manager import SimpleManager
 from tests.planted import checksums
+from tests.planted.copies import Copies
 from tests.planted.publishing import WritesInPlace
 
 _built: list[Chooser] = []
@@ -62,7 +63,7 @@ class StartsOverOnAnyError(Chooser):
         return found
 
 
-class EachStageJudgesItself(Chooser, checksums.Checksums):
+class EachStageJudgesItself(Chooser, Copies):
     """B08: a stage that finds its own files sound does not ask for those of the others."""
 
     def choose(self, directory: Path) -> Path | None:

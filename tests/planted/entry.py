@@ -8,14 +8,14 @@ from tests.planted.sources import CATEGORIES
 
 PACKAGE = "kempnerforge.checkpoint.manager:CheckpointManager"
 SIMPLE = "tests.harness.simple_manager:SimpleManager"
-CHECKSUMS = "tests.planted.checksums:Checksums"
+COPIES = "tests.planted.copies:Copies"
 
 _BASES = {
     PACKAGE: (
         "arranged background ending resting:DropsTheLastStage resting:TakesAnyDegree "
         "storage:SaysNothing storage:NeverRecovers storage:OneRankKnows storage:TriesForEver"
     ),
-    CHECKSUMS: "choosing:EachStageJudgesItself resting:VerifiesNothing",
+    COPIES: "choosing:EachStageJudgesItself resting:VerifiesNothing",
 }
 """What is not planted in the simple manager, by whole modules or by the manager."""
 

@@ -13,12 +13,12 @@ from kempnerforge.checkpoint.manager import CheckpointManager
 from tests.harness.proving import ROOT
 from tests.harness.simple_manager import SimpleManager
 from tests.planted.catalogue import BUGS, PLANTED, REFUSALS
-from tests.planted.checksums import Checksums
-from tests.planted.entry import CHECKSUMS, ENDS_IN_ORDER, PACKAGE, SIMPLE, Planted
+from tests.planted.copies import Copies
+from tests.planted.entry import COPIES, ENDS_IN_ORDER, PACKAGE, SIMPLE, Planted
 from tests.planted.sources import CATEGORIES
 
 _LEAST = 60
-_CLASSES = {PACKAGE: CheckpointManager, SIMPLE: SimpleManager, CHECKSUMS: Checksums}
+_CLASSES = {PACKAGE: CheckpointManager, SIMPLE: SimpleManager, COPIES: Copies}
 _SCENARIOS = {one.name for one in default_scenarios(ROOT / "scenarios", gpus=0)}
 
 
