@@ -80,7 +80,7 @@ class StagesShareADirectory(SimpleManager):
 
     def _write_shards(self, staging: Path) -> None:
         for stage in range(dist.get_world_size() // dist.get_world_size(self._group)):
-            if stage == self._pp_rank:
+            if stage == (self._pp_rank or 0):
                 super()._write_shards(staging)
             dist.barrier()
 

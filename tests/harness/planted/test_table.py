@@ -19,8 +19,7 @@ CAUGHT = (
 )
 
 
-def table(*cells: Cell, catalogue: object = CATALOGUE) -> Table:
-    assert catalogue is not None
+def table(*cells: Cell) -> Table:
     return make_table(CATALOGUE, {one.key: one for one in cells}, NAMES)
 
 
