@@ -219,7 +219,7 @@ _NOT_OURS = "the scenario is about names that only the package has"
 
 _BEYOND_COPIES = {
     "at_rest/hostile-pickle-without-manifest.yaml*": _NOT_OURS,
-    "at_rest/latest-is-not-what-it-was.yaml::directory": "a directory in the place of `latest` is not replaced",
+    "at_rest/latest-is-not-what-it-was.yaml::directory": "it cannot replace a directory",
     "explore/any-operation-fails.yaml*": "an error in the last save leaves it no other to succeed",
     "layouts/data-parallel-degree-changes.yaml": _NOT_OURS,
     "layouts/o*-on-purpose.yaml": "it has no `ignore_freeze_mismatch`",
