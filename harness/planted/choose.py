@@ -49,10 +49,7 @@ def sample_keys(
 
 
 def candidates(catalogue: Catalogue, scenario: Given, *, seed: int) -> tuple[str, ...]:
-    """The managers most likely to be caught by a scenario, first those of the same file and area.
-
-    An exploration is tried with those that only an exploration has to catch.
-    """
+    """The managers that a scenario may catch, first those of the same file, then of the same area."""
 
     def distance(bug: Bug) -> int:
         if bug.scenario.partition("::")[0] == scenario.file:
