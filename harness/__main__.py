@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _explain(parsed.directory)
         case "crash-states":
             return _crash_states(parsed)
+        case "planted":
+            return _planted(parsed)
         case _:
             return _run(parsed, _chosen(parsed))
 
@@ -82,7 +84,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
     _add_implementation(crashing)
+    _add_planted(commands.add_parser("planted", help="what catches the planted bugs, as a table"))
     return parser
+
+
+def _add_planted(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--catalogue", default="tests.planted.catalogue:BUGS", metavar="MODULE:NAME"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these bugs")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--sample", type=int, default=0, metavar="N", help="N more scenarios for each bug"
+    )
+    size.add_argument("--full", action="store_true", help="each bug with every scenario")
+    parser.add_argument("--seed", type=int, default=0, help="for the sample")
+    parser.add_argument("--workers", type=int, default=_WORKERS, metavar="N", help="at once")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="what was run; it is not run again"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
 
 
 def _add_implementation(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +115,29 @@ def _chosen(parsed: argparse.Namespace) -> Implementation:
     folder: Path | None = parsed.implementation_path
     path = None if folder is None else str(folder.resolve())
     return Implementation(name=parsed.implementation, path=path)
+
+
+def _planted(parsed: argparse.Namespace) -> int:
+    from harness.planted.catalogue import CatalogueError
+    from harness.planted.command import Wish, planted
+    from harness.run.support import missing
+
+    if (reason := missing()) is not None:
+        return _complain(f"scenarios cannot run here: {reason}")
+    wish = Wish(
+        catalogue=parsed.catalogue,
+        folder=Path.cwd(),
+        only=tuple(parsed.only),
+        sample=None if parsed.full else parsed.sample,
+        seed=parsed.seed,
+        workers=parsed.workers,
+        results=parsed.results,
+        markdown=parsed.markdown,
+    )
+    try:
+        return PASSED if planted(wish) else RED
+    except (CatalogueError, ScenarioError) as error:
+        return _complain(str(error))
 
 
 def _judge(directory: Path) -> int:

@@ -65,7 +65,7 @@ def report_failure(
     Where `source` is the file of another failure, that one stays as it is.
     """
     plan, directory = evidence.plan, Path(evidence.directory)
-    proof = Proof(outcome=judgement.outcome, broken=know(judgement).broken)
+    proof = Proof(outcome=judgement.outcome, broken=judgement.broken)
     proof = _answer(proof, plan, source, judgement)
     differs = proof.answer in (Answer.OTHER, Answer.INVALID)
     suffix = f"-{str(proof.answer).lower()}" if differs else ""

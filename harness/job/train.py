@@ -118,11 +118,12 @@ class Loop:
         inputs, targets = prepare(batch, rig.settings, rig.place)
         loss = rig.forward_backward.run(inputs, targets)
         trained = clip_gradients(rig.model, max_norm=_MAX_GRADIENT_NORM)
-        lr = tuple(float(group["lr"]).hex() for group in rig.optimizer.param_groups)
+        rates = [float(group["lr"]) for group in rig.optimizer.param_groups]
         rig.optimizer.step()
         rig.scheduler.step()
         rig.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
+        progress.beside.step(rates[0])
         progress.epoch = self._batches.epoch
         progress.tokens_seen += targets.numel() * rig.place.world.dp_shard
         rig.story.tell(
@@ -130,12 +131,13 @@ class Loop:
                 step=progress.step,
                 epoch=progress.epoch,
                 loss=None if loss is None else float(loss).hex(),
-                lr=lr,
+                lr=tuple(rate.hex() for rate in rates),
                 samples=batch.ids,
                 frozen=standing_still(rig.model),
                 trained=trained,
                 state=digest_state(rig.model, rig.optimizer),
                 tokens_seen=progress.tokens_seen,
+                beside=progress.beside.told(),
             )
         )
 
@@ -180,6 +182,7 @@ def _tell_resumed(rig: Rig, progress: Progress) -> None:
             state=digest_state(rig.model, rig.optimizer),
             frozen=standing_still(rig.model),
             kept=progress.kept,
+            beside=progress.beside.told(),
         )
     )
 

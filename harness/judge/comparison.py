@@ -41,13 +41,7 @@ class Known:
 
 def know(judgement: Judgement) -> Known:
     """What is compared of a judgement."""
-    guards = [one.name for one in judgement.guards if not one.passed]
-    violated = [one.property for one in judgement.verdicts if one.state == "violated"]
-    return Known(
-        outcome=judgement.outcome,
-        broken=(*guards, *violated),
-        resumed=judgement.resumed,
-    )
+    return Known(outcome=judgement.outcome, broken=judgement.broken, resumed=judgement.resumed)
 
 
 def compare(before: Known, now: Known) -> Answer:

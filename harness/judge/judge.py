@@ -28,6 +28,12 @@ class Judgement:
     guards: tuple[Guard, ...]
     resumed: tuple[str, ...] = ()
 
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Names of the guards that failed and of the properties that are violated."""
+        guards = tuple(one.name for one in self.guards if not one.passed)
+        return guards + tuple(one.property for one in self.verdicts if one.state == "violated")
+
 
 def judge(evidence: Evidence, layout: Layout | None = None) -> Judgement:
     """Judge the evidence of one scenario; only the properties that it names count."""

@@ -1,8 +1,8 @@
 """`resume_exact`: the resumed run equals the uninterrupted one bit for bit.
 
 The promise: the resumed run equals the uninterrupted one bit for bit: weights, optimizer moments,
-learning rate, loss, tokens seen, extra values, random draws of every rank (python, numpy, torch,
-each CUDA device).
+learning rate, loss, tokens seen, extra values (among them a loss scale and a moving average with
+their counters), random draws of every rank (python, numpy, torch, each CUDA device).
 
 Evidence: the digests that each rank wrote down after its resume and after each step, against those
 of the uninterrupted run at the same step. A name that only one side has is a difference. The first
@@ -27,7 +27,13 @@ from collections.abc import Iterator
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, Stepped
 from harness.judge.changed_run import changed_run
-from harness.judge.differences import number, rates, state_differences, values_differ
+from harness.judge.differences import (
+    beside_differs,
+    number,
+    rates,
+    state_differences,
+    values_differ,
+)
 from harness.judge.history import History
 from harness.judge.lineage import follows_reference
 from harness.judge.outcome import Outcome
@@ -119,7 +125,7 @@ def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Step
         return f"{where}: the uninterrupted run has no such state"
     differences = state_differences(decision.state, wanted)
     if decision.step is not None:
-        differences += values_differ(decision, expected[decision.step].tokens_seen)
+        differences += values_differ(decision, expected[decision.step])
     return f"{where}: {'; '.join(differences)}" if differences else None
 
 
@@ -129,4 +135,5 @@ def _step_differences(found: Stepped, wanted: Stepped) -> list[str]:
         differences.append(f"loss is {number(found.loss)}, not {number(wanted.loss)}")
     if found.lr != wanted.lr:
         differences.append(f"learning rate is {rates(found.lr)}, not {rates(wanted.lr)}")
+    differences += beside_differs(found, wanted)
     return differences + state_differences(found.state, wanted.state)
