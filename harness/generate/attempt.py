@@ -1,0 +1,102 @@
+"""One generated scenario: record its job, draw it, run it, judge it, note what it struck."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.read import read_evidence
+from harness.generate.coverage import cells_of, note
+from harness.generate.job import Areas
+from harness.generate.menu import read_menu
+from harness.generate.stream import job_of, scenario_of
+from harness.judge.judge import judge
+from harness.judge.outcome import Outcome
+from harness.prove import Proof
+from harness.report.title import titled
+from harness.run.execute import execute
+from harness.scenario.schema import Scenario
+from harness.shrink.bench import Bench, Trial, forget, plan_of, report, run_scenario
+from harness.shrink.change import with_run
+from harness.shrink.symptom import Symptom, symptom_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of one. `missed` is a scenario of which a strike never landed: it proves nothing,
+    and nothing is wrong. `symptom` and `proof` belong to a scenario that failed."""
+
+    number: int
+    scenario: Scenario
+    came: Literal["passed", "missed", "failed"]
+    symptom: Symptom | None = None
+    proof: Proof | None = None
+
+
+def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) -> Attempt:
+    """Make the n-th scenario of a seed, and see."""
+    job = titled(job_of(seed, number, without=without))
+    recording = record(job, bench)
+    if judge(recording).outcome is not Outcome.PASS:
+        # The job fails although nothing strikes it: that is the scenario to report.
+        return _judged(number, job, run_scenario(job, bench), bench)
+    scenario = scenario_of(seed, number, read_menu(recording), without=without)
+    trial = run_scenario(scenario, bench)
+    note(bench.workspace.failures, cells_of(trial.evidence))
+    if not _has_missed(trial.evidence):
+        return _judged(number, scenario, trial, bench)
+    rest = without_missed(scenario, trial.evidence)
+    breaks = any(one.state == "violated" for one in trial.judgement.verdicts)
+    forget(trial, bench)
+    if breaks:
+        again = _judged(number, rest, run_scenario(rest, bench), bench)
+        if again.came == "failed":
+            return again
+    return Attempt(number=number, scenario=scenario, came="missed")
+
+
+def record(job: Scenario, bench: Bench) -> Evidence:
+    """The evidence of the job without a strike, made by whoever needs it first."""
+    plan = plan_of(job, bench)
+    digest = hashlib.blake2b(plan.model_dump_json().encode(), digest_size=12).hexdigest()
+
+    def produce(folder: Path) -> None:
+        execute(plan, folder / "run", bench.services)
+
+    return read_evidence(bench.services.reference(f"recording-{digest}", produce) / "run")
+
+
+def without_missed(scenario: Scenario, evidence: Evidence) -> Scenario:
+    """The scenario with those strikes only that landed."""
+    for number, run in enumerate(evidence.runs):
+        landed = {one.strike for one in run.landed}
+        planned = evidence.plan.runs[number].strikes
+        left = tuple(
+            fault
+            for fault, strike in zip(scenario.runs[number].faults, planned, strict=True)
+            if strike.id in landed
+        )
+        scenario = with_run(scenario, number, faults=left)
+    return titled(scenario)
+
+
+def _has_missed(evidence: Evidence) -> bool:
+    for number, run in enumerate(evidence.runs):
+        landed = {one.strike for one in run.landed}
+        if not run.processes.hung and not landed >= {
+            one.id for one in evidence.plan.runs[number].strikes
+        }:
+            return True
+    return False
+
+
+def _judged(number: int, scenario: Scenario, trial: Trial, bench: Bench) -> Attempt:
+    symptom = symptom_of(trial.judgement)
+    if symptom is None:
+        forget(trial, bench)
+        return Attempt(number=number, scenario=scenario, came="passed")
+    proof = report(trial, bench)
+    return Attempt(number=number, scenario=scenario, came="failed", symptom=symptom, proof=proof)

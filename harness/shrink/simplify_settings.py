@@ -1,0 +1,48 @@
+"""Simpler scenarios with more settings as they are by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.scenario.part import Part
+from harness.scenario.schema import Checkpoint, Data, Freeze, FreezePlan, Model, Scenario, Scheduler
+from harness.shrink.change import inside
+
+
+def simpler_mode(scenario: Scenario) -> Iterator[Scenario]:
+    """Synchronous saves rather than saves in the background."""
+    for mode in ("disabled", "async"):
+        yield inside(scenario, "checkpoint", async_mode=mode)
+
+
+def less_frozen(scenario: Scenario) -> Iterator[Scenario]:
+    """No freezing at all, without its network; a schedule without one of its stages."""
+    freeze = scenario.freeze
+    if freeze != FreezePlan():
+        yield scenario.model_copy(update={"freeze": FreezePlan(), "model": Model()})
+        yield scenario.model_copy(update={"freeze": FreezePlan()})
+        yield inside(scenario, "freeze", base=())
+    for place in range(len(freeze.schedule)):
+        stages = (*freeze.schedule[:place], *freeze.schedule[place + 1 :])
+        yield inside(scenario, "freeze", schedule=stages)
+    if freeze.base:
+        for module in ("transformer", "vision_encoder"):
+            yield inside(scenario, "freeze", base=(Freeze.model_validate({"module": module}),))
+
+
+def usual_settings(scenario: Scenario) -> Iterator[Scenario]:
+    """Whole parts as they are by default, then one setting after the other."""
+    parts: tuple[tuple[str, Part], ...] = (
+        ("model", Model()),
+        ("data", Data()),
+        ("scheduler", Scheduler()),
+        ("checkpoint", Checkpoint()),
+    )
+    for key, usual in parts:
+        if getattr(scenario, key) != usual:
+            yield scenario.model_copy(update={key: usual})
+    yield scenario.model_copy(update={"seed": 0})
+    for key, usual in parts:
+        for name, value in usual:
+            if name != "interval" and getattr(getattr(scenario, key), name) != value:
+                yield inside(scenario, key, **{name: value})
