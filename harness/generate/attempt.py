@@ -12,28 +12,32 @@ from harness.evidence.read import read_evidence
 from harness.generate.coverage import cells_of, note
 from harness.generate.job import Areas
 from harness.generate.menu import read_menu
-from harness.generate.stream import job_of, scenario_of
+from harness.generate.stream import is_first_of_job, job_of, scenario_of
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.prove import Proof
+from harness.report.failure import scenario_text
 from harness.report.title import titled
 from harness.run.execute import execute
 from harness.scenario.schema import Scenario
-from harness.shrink.bench import Bench, Trial, forget, plan_of, report, run_scenario
+from harness.shrink.bench import Bench, Trial, forget, plan_of, report, run_scenario, withdraw
 from harness.shrink.change import with_run
+from harness.shrink.reduce import reduce_failure
+from harness.shrink.runner import Alone
 from harness.shrink.symptom import Symptom, symptom_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What came of one. `missed` is a scenario of which a strike never landed: it proves nothing,
-    and nothing is wrong. `symptom` and `proof` belong to a scenario that failed."""
+    """What came of one. `missed` is a scenario that proves nothing, for the `reason`: a strike never
+    landed, or its job failed without one. `symptom` and `proof` belong to one that failed."""
 
     number: int
     scenario: Scenario
     came: Literal["passed", "missed", "failed"]
     symptom: Symptom | None = None
     proof: Proof | None = None
+    reason: str = ""
 
 
 def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) -> Attempt:
@@ -41,7 +45,10 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
     job = titled(job_of(seed, number, without=without))
     recording = record(job, bench)
     if judge(recording).outcome is not Outcome.PASS:
-        # The job fails although nothing strikes it: that is the scenario to report.
+        # The job fails although nothing strikes it: that is the scenario to report, once.
+        if not is_first_of_job(number):
+            reason = "its job fails although nothing strikes it"
+            return Attempt(number=number, scenario=job, came="missed", reason=reason)
         return _judged(number, job, run_scenario(job, bench), bench)
     scenario = scenario_of(seed, number, read_menu(recording), without=without)
     trial = run_scenario(scenario, bench)
@@ -55,7 +62,20 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
         again = _judged(number, rest, run_scenario(rest, bench), bench)
         if again.came == "failed":
             return again
-    return Attempt(number=number, scenario=scenario, came="missed")
+    return Attempt(number=number, scenario=scenario, came="missed", reason="a strike never landed")
+
+
+def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
+    """Shrink what failed, if there is time for it; the report of the smallest."""
+    assert found.symptom is not None and found.proof is not None, "what failed has both"
+    if seconds <= 0:
+        return found.proof.text
+    reduced = reduce_failure(found.scenario, found.symptom, Alone(bench), seconds=seconds)
+    if reduced.proof is None:
+        return f"{found.proof.text}\n\n{reduced}"
+    if scenario_text(reduced.scenario) != scenario_text(found.scenario):
+        withdraw(found.scenario, bench.workspace)
+    return f"generated-{found.number}: {found.scenario.name}\n{reduced}\n\n{reduced.proof.text}"
 
 
 def record(job: Scenario, bench: Bench) -> Evidence:

@@ -23,6 +23,11 @@ def job_of(seed: int, number: int, *, without: Areas = frozenset()) -> Scenario:
     return draw_job(Random(f"{seed} job {family}"), without=without)
 
 
+def is_first_of_job(number: int) -> bool:
+    """Whether no earlier scenario has the same job."""
+    return (number - 1) % SCENARIOS_OF_A_JOB == 0
+
+
 def scenario_of(seed: int, number: int, menu: Menu, *, without: Areas = frozenset()) -> Scenario:
     """The n-th scenario, from 1, given the menu of its job."""
     job = job_of(seed, number, without=without)

@@ -23,6 +23,7 @@ ENTRANCES = {
     "harness.__main__",
     "harness.pytest_plugin",
     "harness.pytest_repeat",
+    "harness.pytest_generate",
     "harness.job.server",
 }
 """Modules that are started and not imported."""
