@@ -13,8 +13,9 @@ answered, and once the fault is over a later save must succeed. A save that meet
 succeeds, because what failed was tried again, is no violation.
 
 Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
-scenario, which the launcher ends after five seconds, as torchrun does; and survivors that wait in
-another call than `save`.
+scenario, which the launcher ends after five seconds, as torchrun does; survivors that wait in
+another call than `save`; the errors of a run in which a rank was killed or ended in its loop, because
+it is told of nothing any more and no later save can succeed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, ranks
+from harness.judge.stories import Story, may_end_early, ranks
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.plan.model import Strike
 
@@ -62,7 +63,8 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             waiting.append(Finding(detail=told, operation=last))
         if checkpoint is not None and checkpoint.timeout_s is not None:
             waiting += [Finding(detail=f"run {number}: {one}") for one in _left_waiting(run)]
-        if goes_on and not run.processes.hung:
+        ends_early = may_end_early(evidence, number)
+        if goes_on and not run.processes.hung and not ends_early:
             findings += [
                 Finding(detail=f"run {number}: {one}")
                 for one in _errors(run, plan.strikes, success=success)

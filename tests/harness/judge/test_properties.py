@@ -424,6 +424,21 @@ def test_a_rank_that_is_alive_at_the_deadline_is_a_hang() -> None:
     assert verdict.outcome is Outcome.HANG
 
 
+@pytest.mark.parametrize(("killed", "state"), [((0,), "holds"), ((), "violated")])
+def test_a_failed_save_is_everyones_error_unless_a_rank_was_killed_in_that_run(
+    killed: tuple[int, ...], state: str
+) -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.begin(2)
+    run.fail("save", ranks=[1])
+    if killed:
+        run.kill(killed)
+    case = _one_run(run, checkpoint=Checkpoint(on_error="go_on"))
+    assert _judge("bounded", case).state == state
+
+
 def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:
     case = honest()
     case.runs[0].leaked = ("pt_data_worker 4711",)
