@@ -43,9 +43,7 @@ def pytest_collection_modifyitems(
     """Add the generated scenarios before anybody chooses among the items."""
     number = config.getoption("generate")
     if number:
-        parent = Generated.from_parent(
-            session, path=config.rootpath / "scenarios", name="scenarios"
-        )
+        parent = Generated.from_parent(session, name="scenarios", nodeid="scenarios")
         items += parent.collect()
 
 

@@ -29,8 +29,8 @@ from harness.shrink.symptom import Symptom, symptom_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What came of one. `missed` is a scenario that proves nothing, for the `reason`: a strike never
-    landed, or its job failed without one. `symptom` and `proof` belong to one that failed."""
+    """What came of one. `missed` is a scenario that proves nothing, for the `reason`: a strike
+    never landed, or its job failed without one. `symptom` and `proof` belong to one that failed."""
 
     number: int
     scenario: Scenario
@@ -67,7 +67,8 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
 
 def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
     """Shrink what failed, if there is time for it; the report of the smallest."""
-    assert found.symptom is not None and found.proof is not None, "what failed has both"
+    assert found.symptom is not None, "what failed has a symptom"
+    assert found.proof is not None, "what failed was written down"
     if seconds <= 0:
         return found.proof.text
     reduced = reduce_failure(found.scenario, found.symptom, Alone(bench), seconds=seconds)
