@@ -13,7 +13,7 @@ from harness.generate.coverage import cells_of, note
 from harness.generate.job import Areas
 from harness.generate.menu import read_menu
 from harness.generate.stream import is_first_of_job, job_of, scenario_of
-from harness.judge.judge import judge
+from harness.judge.judge import Judgement, judge
 from harness.judge.outcome import Outcome
 from harness.prove import Proof
 from harness.report.failure import scenario_text
@@ -53,15 +53,16 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
     scenario = scenario_of(seed, number, read_menu(recording), without=without)
     trial = run_scenario(scenario, bench)
     note(bench.workspace.failures, cells_of(trial.evidence))
-    if not _has_missed(trial.evidence):
+    if not _misses(trial.judgement):
         return _judged(number, scenario, trial, bench)
     rest = without_missed(scenario, trial.evidence)
     breaks = any(one.state == "violated" for one in trial.judgement.verdicts)
     forget(trial, bench)
     if breaks:
-        again = _judged(number, rest, run_scenario(rest, bench), bench)
-        if again.came == "failed":
-            return again
+        again = run_scenario(rest, bench)
+        if not _misses(again.judgement) and symptom_of(again.judgement) is not None:
+            return _judged(number, rest, again, bench)
+        forget(again, bench)
     return Attempt(number=number, scenario=scenario, came="missed", reason="a strike never landed")
 
 
@@ -104,14 +105,10 @@ def without_missed(scenario: Scenario, evidence: Evidence) -> Scenario:
     return titled(scenario)
 
 
-def _has_missed(evidence: Evidence) -> bool:
-    for number, run in enumerate(evidence.runs):
-        landed = {one.strike for one in run.landed}
-        if not run.processes.hung and not landed >= {
-            one.id for one in evidence.plan.runs[number].strikes
-        }:
-            return True
-    return False
+def _misses(judgement: Judgement) -> bool:
+    """Whether nothing is wrong but that a strike did not land, or an error had no time to heal."""
+    broken = {one.name for one in judgement.guards if one.outcome is Outcome.INVALID}
+    return broken == {"strikes_landed"}
 
 
 def _judged(number: int, scenario: Scenario, trial: Trial, bench: Bench) -> Attempt:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from harness.report.failure import scenario_text
+from pydantic import ValidationError
+
 from harness.report.title import titled
-from harness.scenario.errors import ScenarioError
-from harness.scenario.read import check_source
+from harness.scenario.possible import find_impossible
 from harness.scenario.schema import Scenario
-from harness.scenario.source import parse_source
 from harness.shrink.simplify_faults import simpler_faults
 from harness.shrink.simplify_runs import fewer_happenings, fewer_ranks, fewer_runs, fewer_steps
 from harness.shrink.simplify_settings import less_frozen, simpler_mode, usual_settings
@@ -103,10 +102,11 @@ class _Search:
 def is_readable(scenario: Scenario) -> bool:
     """Whether the scenario would be accepted if it stood in a file."""
     try:
-        check_source(parse_source(scenario_text(scenario), shown=scenario.name), gpus=0)
-    except ScenarioError:
+        # Copies with changes were not checked when they were made. Files spell out no defaults.
+        checked = Scenario.model_validate(scenario.model_dump(exclude_defaults=True))
+    except ValidationError:
         return False
-    return True
+    return not any(find_impossible(checked, gpus=0))
 
 
 def _nameless(scenario: Scenario) -> Scenario:

@@ -46,3 +46,17 @@ def usual_settings(scenario: Scenario) -> Iterator[Scenario]:
         for name, value in usual:
             if name != "interval" and getattr(getattr(scenario, key), name) != value:
                 yield inside(scenario, key, **{name: value})
+    for key, usual in parts:
+        for name, value in usual:
+            now = getattr(getattr(scenario, key), name)
+            if name != "interval" and isinstance(value, int) and isinstance(now, int):
+                for nearer in _between(now, value):
+                    yield inside(scenario, key, **{name: nearer})
+
+
+def _between(number: int, usual: int) -> Iterator[int]:
+    """Numbers on the way to the usual one, the boldest first."""
+    step = 1 if usual > number else -1
+    for nearer in dict.fromkeys((usual - step, (number + usual) // 2, number + step)):
+        if nearer not in (number, usual):
+            yield nearer
