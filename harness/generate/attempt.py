@@ -30,11 +30,12 @@ from harness.shrink.symptom import Symptom, symptom_of
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """What came of one. `missed` is a scenario that proves nothing, for the `reason`: a strike
-    never landed, or its job failed without one. `symptom` and `proof` belong to one that failed."""
+    never landed, or its job failed without one. `broken` is one on which the harness itself failed.
+    `symptom` and `proof` belong to one that failed."""
 
     number: int
     scenario: Scenario
-    came: Literal["passed", "missed", "failed"]
+    came: Literal["passed", "missed", "failed", "broken"]
     symptom: Symptom | None = None
     proof: Proof | None = None
     reason: str = ""

@@ -15,8 +15,10 @@ from pathlib import Path
 from harness.generate.attempt import Attempt, attempt
 from harness.generate.coverage import read_coverage
 from harness.generate.job import Areas
+from harness.generate.stream import job_of
 from harness.plan.model import Implementation
 from harness.report.failure import scenario_text
+from harness.run.errors import HarnessError
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_scenario
 from harness.scenario.schema import Scenario
@@ -67,9 +69,20 @@ def fuzz(asked: Fuzz) -> bool:
             tally.came[found.came] += 1
             if found.came == "failed":
                 _on_failure(found, pool, workspace, tally)
+            if found.came == "broken":
+                _say(f"the harness failed: generated-{found.number}: {found.reason}")
     cells = len(read_coverage(workspace.failures)) - before
     _say(summary(tally, time.monotonic() - began, cells))
-    return not tally.came["failed"] and not tally.known_red
+    return not tally.came["failed"] and not tally.came["broken"] and not tally.known_red
+
+
+def try_one(bench: Bench, seed: int, number: int, without: Areas) -> Attempt:
+    """An attempt, also where the workbench itself fails: a long session goes on after that."""
+    try:
+        return attempt(bench, seed, number, without)
+    except HarnessError as error:
+        job = job_of(seed, number, without=without)
+        return Attempt(number=number, scenario=job, came="broken", reason=str(error))
 
 
 def _known(pool: Pool, workspace: Workspace) -> Iterator[tuple[Path, str]]:
@@ -100,7 +113,7 @@ def _attempts(asked: Fuzz, pool: Pool, end: float, tally: Tally) -> Iterator[Att
     while True:
         while len(coming) < asked.workers and time.monotonic() < end:
             number = next(numbers)
-            coming.add(pool.submit(attempt, asked.seed, number, asked.without))
+            coming.add(pool.submit(try_one, asked.seed, number, asked.without))
         if not coming:
             return
         done, coming = wait(coming, return_when=FIRST_COMPLETED)
@@ -147,8 +160,9 @@ def summary(tally: Tally, seconds: float, cells: int) -> str:
 
 
 def _counts(tally: Tally) -> str:
-    words = (f"{tally.came[word]} {word}" for word in ("passed", "failed", "missed"))
-    return ", ".join(words)
+    broken = tally.came["broken"]
+    words = [f"{tally.came[word]} {word}" for word in ("passed", "failed", "missed")]
+    return ", ".join(words + [f"{broken} broken"] * bool(broken))
 
 
 def _say(text: str) -> None:

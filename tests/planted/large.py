@@ -105,14 +105,12 @@ LARGE = (
     # A save is enough: every instant of it is judged.
     _large("WritesInPlace", _start(), 1, 1, 0, 2),
     _large("NeverSyncs", _start(), 1, 1, 0, 2),
-    _large("AbsoluteLatest", _start(), 1, 1, 0, 2),
     # As many saves as retention keeps by default, and one more.
     _large("KeepsEverything", _start(), 1, 1, 0, 6),
     _large("KeepsOneTooFew", _start(), 1, 1, 0, 4),
     # A resume, and one step after it.
     _large("ForgetsGenerators", _start(), 1, 2, 0, 3),
     _large("ForgetsLoader", _start(), 1, 2, 0, 3),
-    _large("LosesTokens", _start(), 1, 2, 0, 2),
     # Two ranks whose generators differ.
     _large("GeneratorsOfRankZero", _start(), 2, 2, 0, 3),
     # A module that is set free has moments from the next step on.
@@ -123,4 +121,6 @@ LARGE = (
     # A save, a hand, a start.
     _large("FollowsLatestOnly", _start(third=", {latest: {becomes: absent}}"), 1, 2, 1, 2),
     _large("TidiesUp", _start(), 1, 2, 1, 4),
+    _large("AbsoluteLatest", _start(), 1, 1, 0, 2),
+    _large("LosesTokens", _start(), 1, 2, 0, 2),
 )
