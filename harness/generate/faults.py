@@ -171,7 +171,8 @@ def _draw_storage_fault(random: Random, ground: Ground, at: Point, rank: int) ->
     if kind == "write":
         kinds.append(lambda: ShortWrite(short_write=OneRank(rank=rank), at=point))
     if ground.goes_on and ground.checkpoint.timeout_s is not None:
-        kinds.append(lambda: Hang(hang=OneRank(rank=rank), at=point))
+        # Only for this does a job have a deadline of its own.
+        kinds += [lambda: Hang(hang=OneRank(rank=rank), at=point)] * 4
     errors = [one for one in ERRORS if meets(one, kind)]
     if errors:
         error = pick(random, errors)

@@ -19,7 +19,7 @@ from harness.workspace import Workspace
 
 T = TypeVar("T")
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 """A run of a candidate takes 1 to 6 s. One that hangs should not use up the time for the others,
 and one that was only slow is found out when the smallest is run with the deadline of all runs."""
 
