@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from pydantic import ValidationError
 
@@ -18,7 +17,7 @@ from harness.scenario.possible import find_impossible
 from harness.scenario.schema import Scenario
 from harness.shrink.simplify_faults import simpler_faults
 from harness.shrink.simplify_runs import fewer_happenings, fewer_ranks, fewer_runs, fewer_steps
-from harness.shrink.simplify_settings import less_frozen, simpler_mode, usual_settings
+from harness.shrink.simplify_settings import less_frozen, simpler_mode, usual_job, usual_settings
 from harness.shrink.size import size_of
 
 Shows = Callable[[Sequence[Scenario]], Sequence[bool]]
@@ -27,6 +26,7 @@ IsOver = Callable[[], bool]
 PASSES = (
     fewer_runs,
     fewer_happenings,
+    usual_job,
     fewer_ranks,
     less_frozen,
     simpler_mode,
@@ -59,7 +59,10 @@ def shrink(start: Scenario, shows: Shows, *, at_once: int, is_over: IsOver) -> S
     search = _Search(start, shows, at_once, is_over)
     while search.round():
         pass
-    return Shrunk(kept=tuple(search.kept), tried=len(search.asked), is_complete=not is_over())
+    return Shrunk(kept=tuple(search.kept), tried=search.tried, is_complete=not is_over())
+
+
+Simplify = Callable[[Scenario], Iterator[Scenario]]
 
 
 class _Search:
@@ -67,36 +70,56 @@ class _Search:
 
     def __init__(self, start: Scenario, shows: Shows, at_once: int, is_over: IsOver) -> None:
         self.kept = [start]
-        self.asked: set[Scenario] = {_nameless(start)}
+        self.tried = 0
+        self._answers: dict[Scenario, bool] = {_nameless(start): True}
         self._shows, self._at_once, self._is_over = shows, at_once, is_over
 
     def round(self) -> bool:
-        """Every simplification once until it helps no more; whether any has helped."""
+        """Every simplification until it helps no more; whether any has helped."""
         before = len(self.kept)
         for simplify in PASSES:
             while self._improves(simplify):
                 pass
         return len(self.kept) > before and not self._is_over()
 
-    def _improves(self, simplify: Callable[[Scenario], Iterator[Scenario]]) -> bool:
-        candidates = self._candidates(simplify)
-        while not self._is_over() and (some := list(islice(candidates, self._at_once))):
-            for candidate, same in zip(some, self._shows(some), strict=True):
-                if same:
-                    self.kept.append(candidate)
+    def _improves(self, simplify: Simplify) -> bool:
+        some: list[Scenario] = []
+        for candidate in self._candidates(simplify):
+            some.append(candidate)
+            # One that was asked together with a bolder one is known to show it already.
+            if _nameless(candidate) in self._answers or len(some) == self._at_once:
+                if self._takes(some):
                     return True
-        return False
+                some = []
+        return self._takes(some)
 
-    def _candidates(self, simplify: Callable[[Scenario], Iterator[Scenario]]) -> Iterator[Scenario]:
+    def _candidates(self, simplify: Simplify) -> Iterator[Scenario]:
         current = self.kept[-1]
         size = size_of(current)
+        seen: set[Scenario] = set()
         for candidate in simplify(current):
             key = _nameless(candidate)
-            if key not in self.asked and size_of(candidate) < size:
-                self.asked.add(key)
-                named = titled(candidate)
-                if is_readable(named):
-                    yield named
+            if key in seen or not self._answers.get(key, True) or size_of(candidate) >= size:
+                continue
+            seen.add(key)
+            named = titled(candidate)
+            if is_readable(named):
+                yield named
+
+    def _takes(self, some: Sequence[Scenario]) -> bool:
+        """Ask about those of which nothing is known, and keep the first that shows it."""
+        if self._is_over():
+            return False
+        unknown = [one for one in some if _nameless(one) not in self._answers]
+        if unknown:
+            self.tried += len(unknown)
+            answers = zip(unknown, self._shows(unknown), strict=True)
+            self._answers.update((_nameless(one), same) for one, same in answers)
+        for one in some:
+            if self._answers[_nameless(one)]:
+                self.kept.append(one)
+                return True
+        return False
 
 
 def is_readable(scenario: Scenario) -> bool:

@@ -30,23 +30,39 @@ def less_frozen(scenario: Scenario) -> Iterator[Scenario]:
             yield inside(scenario, "freeze", base=(Freeze.model_validate({"module": module}),))
 
 
+_USUAL: tuple[tuple[str, Part], ...] = (
+    ("model", Model()),
+    ("data", Data()),
+    ("scheduler", Scheduler()),
+    ("checkpoint", Checkpoint()),
+)
+
+
+def usual_job(scenario: Scenario) -> Iterator[Scenario]:
+    """Everything as it is by default, but for the freezing and the steps between saves.
+
+    Most failures have nothing to do with most settings: one question here saves a dozen later.
+    """
+    interval = scenario.checkpoint.interval
+    usual = {key: part for key, part in _USUAL if key != "checkpoint"} | {"seed": 0}
+    if scenario.freeze != FreezePlan():
+        usual["model"] = Model(preset=scenario.model.preset)
+    plain = scenario.model_copy(update=usual)
+    yield plain.model_copy(update={"checkpoint": Checkpoint(interval=interval)})
+    yield plain
+
+
 def usual_settings(scenario: Scenario) -> Iterator[Scenario]:
     """Whole parts as they are by default, then one setting after the other."""
-    parts: tuple[tuple[str, Part], ...] = (
-        ("model", Model()),
-        ("data", Data()),
-        ("scheduler", Scheduler()),
-        ("checkpoint", Checkpoint()),
-    )
-    for key, usual in parts:
+    for key, usual in _USUAL:
         if getattr(scenario, key) != usual:
             yield scenario.model_copy(update={key: usual})
     yield scenario.model_copy(update={"seed": 0})
-    for key, usual in parts:
+    for key, usual in _USUAL:
         for name, value in usual:
             if name != "interval" and getattr(getattr(scenario, key), name) != value:
                 yield inside(scenario, key, **{name: value})
-    for key, usual in parts:
+    for key, usual in _USUAL:
         for name, value in usual:
             now = getattr(getattr(scenario, key), name)
             if name != "interval" and isinstance(value, int) and isinstance(now, int):
