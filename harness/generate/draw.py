@@ -110,6 +110,7 @@ class _Drawer:
         saves = save_steps(past.checkpoint, after=first, until=run.until_step) if same_world else ()
         ground = Ground(
             number=number,
+            is_last=is_last,
             world=run.world or self._job.world,
             checkpoint=past.checkpoint,
             menu=self._menu,

@@ -48,10 +48,12 @@ class Ground:
     """What one run has that can be struck.
 
     `saves` are the steps of the saves that it makes wherever it resumes, `first` is the latest step
-    from which it can. `number` is the run's, from 0.
+    from which it can. `number` is the run's, from 0. After the last run nobody clears away what a
+    failing storage has kept from being removed.
     """
 
     number: int
+    is_last: bool
     world: World
     checkpoint: Checkpoint
     menu: Menu
@@ -170,6 +172,8 @@ def _draw_storage_fault(random: Random, ground: Ground, at: Point, rank: int) ->
     ]
     if kind == "write":
         kinds.append(lambda: ShortWrite(short_write=OneRank(rank=rank), at=point))
+    if ground.is_last:
+        return pick(random, kinds)()
     if ground.goes_on and ground.checkpoint.timeout_s is not None:
         # Only for this does a job have a deadline of its own.
         kinds += [lambda: Hang(hang=OneRank(rank=rank), at=point)] * 4
