@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.generate.job import AREAS
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.scenario.devices import count_gpus
@@ -44,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _crash_states(parsed)
         case "planted":
             return _planted(parsed)
+        case "coverage":
+            return _coverage()
+        case "fuzz" | "shrink":
+            return _generate(parsed, _chosen(parsed))
         case _:
             return _run(parsed, _chosen(parsed))
 
@@ -85,7 +90,25 @@ def _parser() -> argparse.ArgumentParser:
     crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
     _add_implementation(crashing)
     _add_planted(commands.add_parser("planted", help="what catches the planted bugs, as a table"))
+    _add_generating(commands)
     return parser
+
+
+def _add_generating(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fuzzing = commands.add_parser("fuzz", help="run scenarios that are drawn, and shrink failures")
+    fuzzing.add_argument("--minutes", type=float, default=10.0, metavar="M", help="how long")
+    fuzzing.add_argument("--seed", type=int, default=0, metavar="S", help="which scenarios")
+    leave_out = f"what the implementation does not promise: {', '.join(AREAS)}"
+    fuzzing.add_argument(
+        "--without", nargs="+", choices=AREAS, default=(), metavar="AREA", help=leave_out
+    )
+    shrinking = commands.add_parser("shrink", help="the smallest scenario that fails like one")
+    shrinking.add_argument("place", type=Path, help="a scenario file, or a run directory")
+    shrinking.add_argument("--seconds", type=float, default=110.0, metavar="N", help="at most")
+    for one in (fuzzing, shrinking):
+        one.add_argument("--workers", type=int, default=_WORKERS, metavar="W", help="at once")
+        _add_implementation(one)
+    commands.add_parser("coverage", help="which strikes have ever landed in generated scenarios")
 
 
 def _add_planted(parser: argparse.ArgumentParser) -> None:
@@ -256,6 +279,40 @@ def _explore_all(
         )
         summary = explore_job(job, workers=parsed.workers, merge=not parsed.equal)
         yield PASSED if summary is not None and summary.is_green else RED
+
+
+def _coverage() -> int:
+    from harness.generate.coverage import read_coverage, tell
+
+    return _say(tell(read_coverage(Path("failures"))), PASSED)
+
+
+def _generate(parsed: argparse.Namespace, implementation: Implementation) -> int:
+    from harness.generate.fuzz import Fuzz, fuzz
+    from harness.run.support import missing
+    from harness.shrink.command import shrink_place
+
+    if (reason := missing()) is not None:
+        return _complain(f"nothing can run here: {reason}")
+    if parsed.command == "fuzz":
+        asked = Fuzz(
+            minutes=parsed.minutes,
+            seed=parsed.seed,
+            workers=parsed.workers,
+            implementation=implementation,
+            without=frozenset(parsed.without),
+        )
+        return PASSED if fuzz(asked) else RED
+    try:
+        done = shrink_place(
+            parsed.place,
+            implementation=implementation,
+            workers=parsed.workers,
+            seconds=parsed.seconds,
+        )
+    except (ScenarioError, OSError, ValueError, KeyError, TypeError) as error:
+        return _complain(f"{parsed.place} cannot be shrunk: {error}")
+    return PASSED if done else RED
 
 
 def _crash_states(parsed: argparse.Namespace) -> int:

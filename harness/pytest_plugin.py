@@ -72,6 +72,13 @@ class Session:
 _SESSION = pytest.StashKey[Session]()
 _IS_WORKER = pytest.StashKey[bool]()
 
+pytest_plugins = ["harness.pytest_generate"]
+
+
+def session_of(config: pytest.Config) -> Session:
+    """What the scenarios of this process share."""
+    return config.stash[_SESSION]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the harness."""

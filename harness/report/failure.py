@@ -41,11 +41,17 @@ def scenario_text(scenario: Scenario) -> str:
         if parsed.world is not None:
             # `world: {}` would say the same, but not to a reader.
             run["world"] = parsed.world.model_dump()
-        for fault in run.get("faults", []):
-            for kind in fault.keys() & set(FAULTS):
-                # `kill: {}` would say the same, but not to a reader.
-                fault[kind] = fault[kind] or Target().model_dump()
+        run["faults"] = [_fault(fault) for fault in run.pop("faults", [])]
+        if not run["faults"]:
+            del run["faults"]
     return "".join(f"{_entry(key, value)}\n" for key, value in values.items())
+
+
+def _fault(values: dict[str, Any]) -> dict[str, Any]:
+    """What strikes stands before the point at which it does."""
+    (kind,) = values.keys() & set(FAULTS)
+    # `kill: {}` would say the same, but not to a reader.
+    return {kind: values[kind] or Target().model_dump(), "at": values["at"]}
 
 
 def write_failure(

@@ -21,11 +21,13 @@ MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm
 
 ENTRANCES = {
     "harness.__main__",
+    "harness.generate.strategies",
+    "harness.job.server",
+    "harness.pytest_generate",
     "harness.pytest_plugin",
     "harness.pytest_repeat",
-    "harness.job.server",
 }
-"""Modules that are started and not imported."""
+"""Modules that are started, or that tests of others import."""
 
 
 @cache

@@ -13,8 +13,9 @@ answered, and once the fault is over a later save must succeed. A save that meet
 succeeds, because what failed was tried again, is no violation.
 
 Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
-scenario, which the launcher ends after five seconds, as torchrun does; and survivors that wait in
-another call than `save`.
+scenario, which the launcher ends after five seconds, as torchrun does; survivors that wait in
+another call than `save`; the errors of a run in which a rank was killed or ended in its loop,
+because it is told of nothing any more and no later save can succeed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, ranks
+from harness.judge.stories import Story, may_end_early, ranks, records
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.plan.model import Strike
 
@@ -62,7 +63,8 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             waiting.append(Finding(detail=told, operation=last))
         if checkpoint is not None and checkpoint.timeout_s is not None:
             waiting += [Finding(detail=f"run {number}: {one}") for one in _left_waiting(run)]
-        if goes_on and not run.processes.hung:
+        ends_early = may_end_early(evidence, number)
+        if goes_on and not run.processes.hung and not ends_early:
             findings += [
                 Finding(detail=f"run {number}: {one}")
                 for one in _errors(run, plan.strikes, success=success)
@@ -145,17 +147,29 @@ def _says(text: str, name: str) -> bool:
     return any(word in text for word in (name, os.strerror(number), f"Errno {number}"))
 
 
+def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...]) -> int:
+    """The last save in which the storage failed, by its ordinal; 0 where it failed in none."""
+    errors = {(one.ranks[0], getattr(errno, one.error or "", 0)) for one in strikes}
+    failed = [one.save for one in run.operations if one.error and (one.rank, one.error) in errors]
+    hung = [one.point.save for one in strikes if one.fault == "hang"]
+    return max((save for save in failed + hung if save is not None), default=0)
+
+
 def _no_later_save(
     run: RunEvidence, strikes: tuple[Strike, ...], success: type[Record]
 ) -> list[str]:
     """Ranks of which no save succeeded after the last failure, although the fault was over.
 
+    Where the storage still failed in the last save there was none that could have succeeded.
     In the background modes a failure is told by the next save, which may itself succeed: the wait
     for it that comes back says so.
     """
     if any(one.fault == "fail" and one.times is None and one.until is None for one in strikes):
         return []
+    hit = _last_save_hit(run, strikes)
     for rank, story in enumerate(run.stories):
+        if not any(one.ordinal > hit for one in records(story, SaveBegan)):
+            continue
         succeeded = True
         for record in story:
             if isinstance(record, Raised) and record.during in _CALLS:

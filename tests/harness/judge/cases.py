@@ -251,12 +251,17 @@ class RunCase:
         """Every rank ends its loop."""
         self.tell(Finished(step=step, reason="until_step", threads=threads))
 
-    def fail(self, during: str, ranks: Iterable[int] = RANKS) -> None:
+    def fail(
+        self,
+        during: str,
+        ranks: Iterable[int] = RANKS,
+        message: str = "step_2 is torn\nsee the log",
+    ) -> None:
         """Ranks raise."""
         said = Raised(
             during=during,
             type="CheckpointError",
-            message="step_2 is torn\nsee the log",
+            message=message,
             trace='Traceback (most recent call last):\n  File "job.py", line 3\n    load()\n'
             "CheckpointError: step_2 is torn\nsee the log\n",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 
 import pytest
 
@@ -11,6 +12,7 @@ from harness.evidence.record import Drained, Resumed, SaveBegan, SaveReturned, S
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
+from harness.plan.model import Strike
 from harness.scenario.schema import (
     Checkpoint,
     DynamicWindow,
@@ -18,6 +20,7 @@ from harness.scenario.schema import (
     Freeze,
     FreezePlan,
     FreezeStage,
+    Point,
 )
 from tests.harness.judge.cases import (
     Case,
@@ -422,6 +425,54 @@ def test_a_rank_that_is_alive_at_the_deadline_is_a_hang() -> None:
     verdict = _judge("bounded", case)
     assert verdict.details == ("run 1: rank 1 still alive after 20 s without a word",)
     assert verdict.outcome is Outcome.HANG
+
+
+@pytest.mark.parametrize(("killed", "state"), [((0,), "holds"), ((), "violated")])
+def test_a_failed_save_is_everyones_error_unless_a_rank_was_killed_in_that_run(
+    killed: tuple[int, ...], state: str
+) -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.begin(2)
+    run.fail("save", ranks=[1])
+    if killed:
+        run.kill(killed)
+    case = _one_run(run, checkpoint=Checkpoint(on_error="go_on"))
+    assert _judge("bounded", case).state == state
+
+
+def _fails_in_save(number: int, *, of: int) -> RunCase:
+    """Rank 0 meets EIO in the first save; saves raise from then on up to the n-th."""
+    run = RunCase()
+    run.start()
+    at = Point(rank=0, save=1, operation="write")
+    run.strikes.append(Strike(id="run0.fail", fault="fail", ranks=(0,), point=at, error="EIO"))
+    for save in range(1, of + 1):
+        run.begin(2 * save)
+        if save == 1:
+            run.do("write", ".staging-step_2/a", error=errno.EIO)
+        if save <= number:
+            run.fail("save", message="rank 0: EIO")
+        else:
+            run.tell(SaveReturned(step=2 * save, ordinal=save, index=len(run.operations)))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("failed", "saves", "details"),
+    [
+        (1, 2, ()),
+        (2, 2, ("run 0: no save succeeded on rank 0 after the last one that failed",)),
+        # Nothing was tried any more once the storage worked again.
+        (1, 1, ()),
+    ],
+)
+def test_a_save_after_the_storage_has_failed_has_to_succeed_if_there_is_one(
+    failed: int, saves: int, details: tuple[str, ...]
+) -> None:
+    case = _one_run(_fails_in_save(failed, of=saves), checkpoint=Checkpoint(on_error="go_on"))
+    assert _judge("bounded", case).details == details
 
 
 def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:
