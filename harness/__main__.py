@@ -122,6 +122,7 @@ def _replay_all(
 ) -> Iterator[int]:
     from harness.prove import prove
     from harness.run.services import Services
+    from harness.run.support import missing_disk
 
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Services(workspace.shared) as services:
@@ -135,6 +136,12 @@ def _replay_all(
             plan = make_plan(
                 one.scenario, source=str(path), implementation=implementation, gpus=count_gpus()
             )
+            if (
+                plan.filesystem is not None
+                and (reason := missing_disk(plan.filesystem)) is not None
+            ):
+                yield _complain(f"{path} cannot run here: {reason}")
+                continue
             proof = prove(plan, one.source, services=services, workspace=workspace)
             passed = proof.outcome == "PASS"
             yield _say(proof.text or f"{proof.outcome} {plan.name}", PASSED if passed else RED)
@@ -147,6 +154,7 @@ def _explore_all(
 ) -> Iterator[int]:
     from harness.explore.command import explore_job
     from harness.explore.job import Explored
+    from harness.run.support import missing_disk
 
     for one in files:
         if isinstance(one, ScenarioError):
@@ -166,6 +174,10 @@ def _explore_all(
             implementation=implementation,
             gpus=count_gpus(),
         )
+        disk = job.filesystem
+        if disk is not None and (reason := missing_disk(disk)) is not None:
+            yield _complain(f"{parsed.file} cannot be explored here: {reason}")
+            continue
         summary = explore_job(job, workers=parsed.workers, merge=not parsed.equal)
         yield PASSED if summary is not None and summary.is_green else RED
 

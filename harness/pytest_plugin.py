@@ -255,6 +255,8 @@ class JobItem(pytest.Item):
     def __init__(self, *, plan: Plan, **rest: Any) -> None:
         super().__init__(**rest)
         self.plan = plan
+        self.filesystem = plan.filesystem
+        """Whose power is cut, if any is."""
         self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
         if plan.workload.device == "cuda":
             self.add_marker(pytest.mark.gpu)
@@ -268,10 +270,13 @@ class JobItem(pytest.Item):
             self.add_marker(pytest.mark.timeout(seconds + RUN_DEADLINE_S + _MARGIN_S))
 
     def setup(self) -> None:
-        """Skip where the machine lacks what every scenario needs."""
-        from harness.run.support import missing
+        """Skip where the machine lacks what the scenario needs."""
+        from harness.run.support import missing, missing_disk
 
-        if (reason := missing()) is not None:
+        reason = missing()
+        if reason is None and self.filesystem is not None:
+            reason = missing_disk(self.filesystem)
+        if reason is not None:
             pytest.skip(reason)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -312,6 +317,7 @@ class ExploreItem(JobItem):
     def __init__(self, *, job: Explored, number: int, parts: int, **rest: Any) -> None:
         super().__init__(**rest)
         self.job, self.number, self.parts = job, number, parts
+        self.filesystem = job.filesystem or self.filesystem
         if job.explore.budget is None:
             self.add_marker(pytest.mark.long)
             self.add_marker(pytest.mark.timeout(0))  # only the deadline of each run counts

@@ -33,3 +33,9 @@ class Explored:
         """What is to be struck."""
         assert self.scenario.explore is not None, "only such scenarios are explored"
         return self.scenario.explore
+
+    @property
+    def filesystem(self) -> str | None:
+        """Whose power the exploration cuts, if it cuts any."""
+        cuts = "power_cut" in self.explore.chosen_faults
+        return self.explore.power_cut.filesystem if cuts else None

@@ -11,9 +11,8 @@ import yaml
 
 from harness.judge.judge import Judgement
 from harness.plan.model import Implementation
-from harness.scenario.schema import Scenario, Target
+from harness.scenario.schema import Scenario, kind_of
 from harness.scenario.source import Source
-from harness.scenario.words import FAULTS
 
 _WIDTH = 100
 # A short mapping is read as one thing: `{rank: 1}`, `{until_step: 8}`.
@@ -44,10 +43,11 @@ def scenario_text(scenario: Scenario) -> str:
         if parsed.world is not None:
             # `world: {}` would say the same, but not to a reader.
             run["world"] = parsed.world.model_dump()
-        for fault in run.get("faults", []):
-            for kind in fault.keys() & set(FAULTS):
-                # `kill: {}` would say the same, but not to a reader.
-                fault[kind] = fault[kind] or Target().model_dump()
+        for fault, struck in zip(run.get("faults", []), parsed.faults, strict=True):
+            kind = kind_of(struck)
+            # `kill: {}` would say the same, but not to a reader.
+            whole = getattr(struck, kind).model_dump(mode="json")
+            fault[kind] = fault[kind] or dict([next(iter(whole.items()))])
     return "".join(f"{_entry(key, value)}\n" for key, value in values.items())
 
 

@@ -58,8 +58,9 @@ def _strike_line(landed: Landed, where: str) -> str:
     word = "rank" if len(landed.ranks) == 1 else "ranks"
     ranks = ", ".join(str(rank) for rank in landed.ranks)
     fault = "kill" if ".kill-" in landed.strike else "strike"
-    if ".sigterm-" in landed.strike:
-        fault = "sigterm"
+    for word in ("sigterm", "power_cut"):
+        if f".{word}-" in landed.strike:
+            fault = word
     fault = landed.then or fault
     return f"    >>> {fault} {word} {ranks} {where} ({landed.strike}, {landed.time_s:.3f} s)"
 
@@ -75,6 +76,8 @@ def _operation_line(operation: Operation, *, offending: bool) -> str:
     place = "/".join(part for part in (save, operation.phase) if part)
     failed = f" failed with errno {operation.error}" if operation.error else ""
     mark = "!!!" if offending else "   "
+    if operation.kind == "cut":
+        return f"    {mark} {operation.index:>5} power is back: what the disk holds is listed here"
     return (
         f"    {mark} {operation.index:>5} rank {operation.rank} {operation.kind:<8} {name}{size}"
         f"{failed}" + (f"  [{place}]" if place else "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 
 @functools.cache
@@ -23,6 +25,30 @@ def missing() -> str | None:
         "this kernel or container refuses seccomp user notification with WAIT_KILLABLE_RECV "
         f"(Linux 5.19 or newer): {os.strerror(number)}"
     )
+
+
+@functools.cache
+def missing_disk(filesystem: str) -> str | None:
+    """None where the power of a file system can be cut, else the reason; it is tried out."""
+    from harness.run.disk import Disk
+    from harness.run.mounts import MountError, own_mounts
+
+    if os.geteuid() != 0:
+        return f"a power cut on {filesystem} needs root, to mount an image"
+    try:
+        with tempfile.TemporaryDirectory() as name, own_mounts():
+            root = Path(name, "mounted")
+            root.mkdir()
+            disk = Disk(filesystem, Path(name, "image"), root)
+            disk.format()
+            disk.mount()
+            try:
+                disk.cut("lost")
+            finally:
+                disk.unmount()
+    except MountError as error:
+        return f"a power cut on {filesystem} is not possible here: {error}"
+    return None
 
 
 def _probe() -> int:
