@@ -37,12 +37,17 @@ def taken(evidence: Evidence, run: int) -> Taken | None:
     before = _flat(files.root)
     files.apply(operations[-1], evidence.runs[run].written)
     after = _flat(files.root)
+    found_again = [after[path] for path in after.keys() - before.keys()]
     other = [path for path in before.keys() & after.keys() if before[path] != after[path]]
     return Taken(
         gone=tuple(sorted(before.keys() - after.keys())),
         back=tuple(sorted(after.keys() - before.keys())),
         other=tuple(sorted(other)),
-        lost_bytes=sum(max(0, _size(before[path]) - _size(after.get(path))) for path in before),
+        lost_bytes=sum(
+            max(0, _size(data) - _size(after.get(path)))
+            for path, data in before.items()
+            if path in after or data not in found_again
+        ),
     )
 
 
