@@ -18,6 +18,7 @@ from harness.plan.model import Implementation
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, json_schema, read_file
+from harness.scenario.words import FILE_SYSTEMS
 from harness.workspace import Workspace, open_workspace, slug
 
 if TYPE_CHECKING:
@@ -72,9 +73,24 @@ def _parser() -> argparse.ArgumentParser:
     crashing.add_argument(
         "--limit", type=int, default=40, help="start the job again from at most so many states"
     )
+    crashing.add_argument(
+        "--reproduce",
+        type=_file_systems,
+        default=(),
+        metavar="NAME,...",
+        help=f"try what is found on real file systems: {', '.join(FILE_SYSTEMS)}; needs root",
+    )
     crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
     _add_implementation(crashing)
     return parser
+
+
+def _file_systems(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in FILE_SYSTEMS]:
+        known = ", ".join(FILE_SYSTEMS)
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no file system; possible: {known}")
+    return names
 
 
 def _add_implementation(parser: argparse.ArgumentParser) -> None:
@@ -185,11 +201,13 @@ def _explore_all(
 def _crash_states(parsed: argparse.Namespace) -> int:
     from harness.evidence.read import read_evidence
     from harness.run.services import Services
-    from harness.run.support import missing
+    from harness.run.support import missing, missing_disk
 
     needs_ranks = parsed.place.is_file() or parsed.limit > 0
-    if needs_ranks and (reason := missing()) is not None:
-        return _complain(f"{parsed.place} cannot run here: {reason}")
+    lacking = [missing()] if needs_ranks else []
+    lacking += [missing_disk(name) for name in parsed.reproduce]
+    if reasons := [reason for reason in lacking if reason is not None]:
+        return _complain(f"{parsed.place} cannot run here: {reasons[0]}")
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Services(workspace.shared) as services:
         if parsed.place.is_file():
@@ -236,16 +254,15 @@ def _crash_states_of(
 def _explore(
     parsed: argparse.Namespace, evidence: Evidence, services: Services, workspace: Workspace
 ) -> int:
-    from harness.crash.prove import prove
+    from harness.crash.prove import Asked, prove
 
-    proof = prove(
-        evidence,
+    asked = Asked(
         profile=parsed.profile,
         seed=parsed.seed,
         limit=parsed.limit,
-        services=services,
-        workspace=workspace,
+        filesystems=parsed.reproduce,
     )
+    proof = prove(evidence, asked, services=services, workspace=workspace)
     return _say(proof.text, PASSED if proof.outcome == "PASS" else RED)
 
 
