@@ -57,10 +57,8 @@ def _run_lines(number: int, run: RunEvidence, marked: set[int]) -> Iterator[str]
 def _strike_line(landed: Landed, where: str) -> str:
     word = "rank" if len(landed.ranks) == 1 else "ranks"
     ranks = ", ".join(str(rank) for rank in landed.ranks)
-    fault = "kill" if ".kill-" in landed.strike else "strike"
-    for word in ("sigterm", "power_cut"):
-        if f".{word}-" in landed.strike:
-            fault = word
+    known = ("kill", "sigterm", "power_cut")
+    fault = next((one for one in known if f".{one}-" in landed.strike), "strike")
     fault = landed.then or fault
     return f"    >>> {fault} {word} {ranks} {where} ({landed.strike}, {landed.time_s:.3f} s)"
 

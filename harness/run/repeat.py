@@ -40,7 +40,7 @@ def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) ->
 
 def repeat(operations: Iterable[Operation], written: bytes, root: Path) -> None:
     """Do below `root` what one run did; files that it left open are closed."""
-    opened: dict[int | None, int] = {}
+    opened: dict[_File, int] = {}
     try:
         for operation in operations:
             if operation.error == 0:
@@ -50,13 +50,21 @@ def repeat(operations: Iterable[Operation], written: bytes, root: Path) -> None:
             os.close(descriptor)
 
 
-def _do(operation: Operation, written: bytes, root: Path, opened: dict[int | None, int]) -> None:
-    path, descriptor = root / operation.path, opened.get(operation.opened)
+_File = int | tuple[int, str]
+"""An open file as the trace tells it: by its number, or by who opened which path."""
+
+
+def _do(operation: Operation, written: bytes, root: Path, opened: dict[_File, int]) -> None:
+    path, number = root / operation.path, operation.opened
+    file: _File = (operation.rank, operation.path) if number is None else number
+    descriptor = opened.get(file)
     if operation.kind in _NAMES:
         _NAMES[operation.kind](path, operation.target or "", root)
     elif operation.kind == "open":
+        if descriptor is not None:
+            os.close(descriptor)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if operation.truncates else 0)
-        opened[operation.opened] = os.open(path, flags)
+        opened[file] = os.open(path, flags)
     elif operation.kind == "write" and descriptor is not None:
         start = operation.data or 0
         os.pwrite(descriptor, written[start : start + operation.size], operation.offset)

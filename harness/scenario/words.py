@@ -26,7 +26,7 @@ IN_THE_LOOP = ("raise", "exit")
 """The faults that a rank carries out itself, in its training loop."""
 
 FAULTS = (
-    "kill", "power_cut", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP
+    "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut"
 )  # fmt: skip
 """What can be injected; one of these is a key of every entry of `faults`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import pytest
 from harness.run.disk import Disk
 from harness.run.mounts import enter_mounts, own_mounts
 from harness.run.support import missing_disk
-
 
 _PATIENCE_S = 10.0
 
@@ -49,6 +49,16 @@ def test_a_mount_is_seen_inside_and_nowhere_else(tmp_path: Path) -> None:
         assert str(disk.root) not in Path(f"/proc/{os.getppid()}/mounts").read_text()
         disk.unmount()
     assert (mounted_here(), Path.cwd()) == (before, here)
+
+
+def test_a_mount_is_not_seen_outside_where_mounts_are_shared_by_default(tmp_path: Path) -> None:
+    """As on a machine that systemd has started."""
+    with own_mounts():
+        subprocess.run(["mount", "-n", "--make-rshared", "/"], check=True)
+        with own_mounts():
+            disk = mount_in(tmp_path)
+            assert str(disk.root) in mounted_here()
+        assert str(disk.root) not in mounted_here()
 
 
 def test_another_process_that_enters_sees_the_same_and_stays_where_it_was(tmp_path: Path) -> None:
