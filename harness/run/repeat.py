@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.evidence.cut import Listing, read_listing
 from harness.evidence.operation import Operation
 from harness.run.disk import Disk
-from harness.run.mounts import own_mounts
+from harness.run.mounts import MountError, own_mounts
 from harness.run.rename import EXCHANGE, renameat2
 
 Told = tuple[Sequence[Operation], bytes]
@@ -35,7 +36,9 @@ def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) ->
             disk.restart()
             return read_listing(root)
         finally:
-            disk.unmount()
+            # What is mounted goes with the namespace; this only makes it sooner.
+            with suppress(MountError):
+                disk.unmount()
 
 
 def repeat(operations: Iterable[Operation], written: bytes, root: Path) -> None:

@@ -33,10 +33,9 @@ def test_a_planted_bug_that_is_named_exists(bug: str) -> None:
 
 
 def test_a_planted_bug_stands_beside_a_scenario_that_shows_it() -> None:
-    shown = {
-        (one.manager, f"scenarios/{one.scenario.partition('::')[0]}")
-        for one in (*PLANTED, *UNSYNCED)
-    }
+    bugs = [(one.manager, one.scenario) for one in PLANTED]
+    bugs += [(one.manager, one.scenario) for one in UNSYNCED]
+    shown = {(bug, f"scenarios/{scenario.partition('::')[0]}") for bug, scenario in bugs}
     rows = re.findall(r"^\| [^|]+ \| `(scenarios/[^`]+)` \| `([a-z_]+:\w+)`", TEXT, re.MULTILINE)
     explored = ("recovery:ChokesOnAnEmptyDescription", "scenarios/explore/killed-anywhere.yaml")
     assert len(rows) > 10

@@ -25,8 +25,10 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def end_with_cut(run: RunCase, left: Path, *, before: FileSystem | None = None) -> None:
+def end_with_cut(run: RunCase, left: Path) -> None:
     """Let the power go behind all that was told, and leave what lies in a folder."""
+    place = len(run.operations)
+    run.landed = [dataclasses.replace(one, index=place) for one in run.landed]
     run.strikes = [
         one.model_copy(update={"fault": "power_cut", "power": PowerCutting()})
         for one in run.strikes
@@ -172,6 +174,17 @@ def test_a_power_cut_without_its_proof_proves_nothing(tmp_path: Path) -> None:
     assert failed.name == "strikes_landed"
     assert "its trace does not end with what the power cut left" in failed.details[0]
     assert judgement.outcome == "INVALID"
+
+
+def test_a_rank_that_did_something_after_the_cut_spoils_the_proof(tmp_path: Path) -> None:
+    first, second = killed_run(), resumed_run()
+    end_with_cut(first, materialize(first, tmp_path / "left"))
+    first.landed = [dataclasses.replace(one, index=one.index - 1) for one in first.landed]
+
+    judgement = judge(evidence_of(Case(runs=[first, second])))
+
+    (failed,) = [one for one in judgement.guards if not one.passed]
+    assert (failed.name, judgement.outcome) == ("strikes_landed", "INVALID")
 
 
 def test_what_lay_there_before_the_cut_has_to_be_what_the_trace_says(tmp_path: Path) -> None:
