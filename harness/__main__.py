@@ -152,10 +152,7 @@ def _replay_all(
             plan = make_plan(
                 one.scenario, source=str(path), implementation=implementation, gpus=count_gpus()
             )
-            if (
-                plan.filesystem is not None
-                and (reason := missing_disk(plan.filesystem)) is not None
-            ):
+            if (reason := missing_disk(plan.filesystem)) is not None:
                 yield _complain(f"{path} cannot run here: {reason}")
                 continue
             proof = prove(plan, one.source, services=services, workspace=workspace)
@@ -190,8 +187,7 @@ def _explore_all(
             implementation=implementation,
             gpus=count_gpus(),
         )
-        disk = job.filesystem
-        if disk is not None and (reason := missing_disk(disk)) is not None:
+        if (reason := missing_disk(job.filesystem)) is not None:
             yield _complain(f"{parsed.file} cannot be explored here: {reason}")
             continue
         summary = explore_job(job, workers=parsed.workers, merge=not parsed.equal)
@@ -224,6 +220,7 @@ def _crash_states_of(
 ) -> Iterator[int]:
     """Run each scenario of a file, and explore what each leaves."""
     from harness.run.execute import execute
+    from harness.run.support import missing_disk
 
     try:
         files = read_file(parsed.place)
@@ -240,6 +237,9 @@ def _crash_states_of(
             implementation=_chosen(parsed),
             gpus=count_gpus(),
         )
+        if (reason := missing_disk(plan.filesystem)) is not None:
+            yield _complain(f"{parsed.place} cannot run here: {reason}")
+            continue
         name = slug(plan.name)
         directory = workspace.new_run(name)
         status = _explore(parsed, execute(plan, directory, services), services, workspace)

@@ -273,10 +273,7 @@ class JobItem(pytest.Item):
         """Skip where the machine lacks what the scenario needs."""
         from harness.run.support import missing, missing_disk
 
-        reason = missing()
-        if reason is None and self.filesystem is not None:
-            reason = missing_disk(self.filesystem)
-        if reason is not None:
+        if (reason := missing() or missing_disk(self.filesystem)) is not None:
             pytest.skip(reason)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -317,7 +314,7 @@ class ExploreItem(JobItem):
     def __init__(self, *, job: Explored, number: int, parts: int, **rest: Any) -> None:
         super().__init__(**rest)
         self.job, self.number, self.parts = job, number, parts
-        self.filesystem = job.filesystem or self.filesystem
+        self.filesystem = job.filesystem
         if job.explore.budget is None:
             self.add_marker(pytest.mark.long)
             self.add_marker(pytest.mark.timeout(0))  # only the deadline of each run counts

@@ -40,10 +40,10 @@ class _Kind:
 
 
 _KINDS = {
-    "ext4": _Kind(size=64 << 20, options="noatime,noauto_da_alloc,commit=600", force="-F"),
-    # The smallest that mkfs.xfs accepts.
-    "xfs": _Kind(size=300 << 20, options="noatime", force="-f"),
-    "btrfs": _Kind(size=128 << 20, options="noatime,commit=600", force="-f"),
+    "ext4": _Kind(size=256 << 20, options="noatime,noauto_da_alloc,commit=600", force="-F"),
+    # Its smallest log takes 64 MiB; all that is not written is a hole.
+    "xfs": _Kind(size=512 << 20, options="noatime", force="-f"),
+    "btrfs": _Kind(size=256 << 20, options="noatime,commit=600", force="-f"),
 }
 
 

@@ -28,8 +28,13 @@ def missing() -> str | None:
 
 
 @functools.cache
-def missing_disk(filesystem: str) -> str | None:
-    """None where the power of a file system can be cut, else the reason; it is tried out."""
+def missing_disk(filesystem: str | None) -> str | None:
+    """None where the power of a file system can be cut, else the reason; it is tried out.
+
+    Where none is to be cut, nothing is missing.
+    """
+    if filesystem is None:
+        return None
     from harness.run.disk import Disk
     from harness.run.mounts import MountError, own_mounts
 
