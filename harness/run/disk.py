@@ -150,4 +150,6 @@ def _run(command: str, *arguments: str) -> None:
         raise MountError(f"{command} is not installed")
     done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise MountError(f"{command}: {(done.stderr or done.stdout).strip()}")
+        # What follows the first line is advice.
+        told = (done.stderr or done.stdout).strip().partition("\n")[0]
+        raise MountError(f"{command}: {told.removeprefix(f'{command}: ')}")

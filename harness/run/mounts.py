@@ -32,16 +32,21 @@ def own_mounts() -> Iterator[str]:
     place = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/mnt"
     before = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (place, "/", ".")]
     try:
-        _call("unshare", _CLONE_NEWNS)
+        take_own_mounts()
         try:
-            # Without this, what is mounted here would also be mounted outside.
-            _call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
             yield place
         finally:
             _go_back(*before)
     finally:
         for descriptor in before:
             os.close(descriptor)
+
+
+def take_own_mounts() -> None:
+    """Give this thread mounts of its own for the rest of its life. Raises MountError."""
+    _call("unshare", _CLONE_NEWNS)
+    # Without this, what is mounted here would also be mounted outside.
+    _call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
 
 
 def enter_mounts(place: str) -> None:

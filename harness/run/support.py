@@ -35,25 +35,38 @@ def missing_disk(filesystem: str | None) -> str | None:
     """
     if filesystem is None:
         return None
-    from harness.run.disk import Disk
-    from harness.run.mounts import MountError, own_mounts
-
     if os.geteuid() != 0:
         return f"a power cut on {filesystem} needs root, to mount an image"
+    with tempfile.TemporaryDirectory() as name:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            # In a child, which cannot take harm: in some containers there is no way back.
+            os.write(writing, _try_disk(filesystem, Path(name)).encode())
+            os._exit(0)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as answer:
+            reason = answer.read()
+        os.waitpid(pid, 0)
+    return f"a power cut on {filesystem} is not possible here: {reason}" if reason else None
+
+
+def _try_disk(filesystem: str, folder: Path) -> str:
+    """Cut the power of an empty file system; why that went wrong, or nothing."""
+    from harness.run.disk import Disk
+    from harness.run.mounts import MountError, take_own_mounts
+
+    root = folder / "mounted"
     try:
-        with tempfile.TemporaryDirectory() as name, own_mounts():
-            root = Path(name, "mounted")
-            root.mkdir()
-            disk = Disk(filesystem, Path(name, "image"), root)
-            disk.format()
-            disk.mount()
-            try:
-                disk.cut("lost")
-            finally:
-                disk.unmount()
-    except MountError as error:
-        return f"a power cut on {filesystem} is not possible here: {error}"
-    return None
+        root.mkdir()
+        take_own_mounts()
+        disk = Disk(filesystem, folder / "image", root)
+        disk.format()
+        disk.mount()
+        disk.cut("lost")
+    except (MountError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def _probe() -> int:

@@ -109,6 +109,24 @@ def test_what_happens_after_the_copy_of_a_btrfs_image_is_not_in_it(tmp_path: Pat
         assert names(disk.root) == []
 
 
+def test_somebody_who_may_not_mount_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    missing_disk.cache_clear()
+    try:
+        assert missing_disk("xfs") == "a power cut on xfs needs root, to mount an image"
+        assert missing_disk(None) is None
+    finally:
+        missing_disk.cache_clear()
+
+
+def test_a_file_that_is_no_file_system_is_not_mounted(tmp_path: Path) -> None:
+    if (reason := missing_disk("ext4")) is not None:
+        pytest.skip(reason)
+    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    with own_mounts(), pytest.raises(MountError, match="^mount: [^\\n]*wrong fs type[^\\n]*$"):
+        Disk("ext4", tmp_path / "image", tmp_path).mount()
+
+
 def test_a_machine_that_lacks_the_tools_says_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
