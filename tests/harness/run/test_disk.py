@@ -123,7 +123,7 @@ def test_a_file_that_is_no_file_system_is_not_mounted(tmp_path: Path) -> None:
     if (reason := missing_disk("ext4")) is not None:
         pytest.skip(reason)
     (tmp_path / "image").write_bytes(bytes(1 << 20))
-    with own_mounts(), pytest.raises(MountError, match="^mount: [^\\n]*wrong fs type[^\\n]*$"):
+    with own_mounts(), pytest.raises(MountError, match=r"^mount: [^\n]*wrong fs type[^\n]*$"):
         Disk("ext4", tmp_path / "image", tmp_path).mount()
 
 
