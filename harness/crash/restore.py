@@ -90,7 +90,9 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
     )
     landed = {one.strike for one in _before(state, evidence.runs[state.run].landed)}
     struck = plan.runs[state.run]
-    strikes = (*(one for one in struck.strikes if one.id in landed), cut)
+    # A power cut that really ended the run leaves its place to this one.
+    others = (one for one in struck.strikes if one.id in landed and one.fault != "power_cut")
+    strikes = (*others, cut)
     again = RunPlan(until_step=plan.workload.total_steps, deadline_s=RUN_DEADLINE_S)
     runs = (*plan.runs[: state.run], struck.model_copy(update={"strikes": strikes}), again)
     steps = [checkpoint_step(name) for name, _ in parts.names(state.tree)]
