@@ -61,8 +61,9 @@ class Image:
 
     def cut(self, strike: Strike) -> None:
         """Note what is there, and let nothing more reach the disk."""
-        if self._cut is not None or strike.power is None:
-            return
+        if self._cut is not None:
+            return  # there is no power left
+        assert strike.power is not None, "a power cut says how"
         before = list_entries(self._disk.root)
         journal = strike.power.journal
         self._cut = Cut(

@@ -16,7 +16,7 @@ from harness.judge.history import replay
 from harness.judge.judge import judge
 from harness.layout.plain import PlainLayout
 from tests.harness.judge.cases import Case, honest, killed_run, write_run
-from tests.harness.judge.test_power import end_with_cut, materialize
+from tests.harness.judge.cuts import end_with_cut, materialize
 
 
 @pytest.fixture

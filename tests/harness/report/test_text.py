@@ -8,7 +8,7 @@ from harness.judge.judge import judge
 from harness.report.text import describe
 from harness.scenario.source import Source, read_source
 from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest, killed_run
-from tests.harness.judge.test_power import end_with_cut, evidence_of, materialize
+from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize
 
 YAML = """\
 name: "sync: flush: a rank dies (fsdp2)"
