@@ -20,6 +20,7 @@ from harness.plan.model import Implementation
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, json_schema, read_file
+from harness.scenario.words import FILE_SYSTEMS
 from harness.workspace import Workspace, open_workspace, slug
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     crashing.add_argument(
         "--limit", type=int, default=40, help="start the job again from at most so many states"
     )
+    crashing.add_argument(
+        "--reproduce",
+        type=_file_systems,
+        default=(),
+        metavar="NAME,...",
+        help=f"try what is found on real file systems: {', '.join(FILE_SYSTEMS)}; needs root",
+    )
     crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
     _add_implementation(crashing)
     _add_planted(commands.add_parser("planted", help="what catches the planted bugs, as a table"))
@@ -127,6 +135,14 @@ def _add_planted(parser: argparse.ArgumentParser) -> None:
         "--results", type=Path, metavar="FILE", help="what was run; it is not run again"
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+
+
+def _file_systems(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in FILE_SYSTEMS]:
+        known = ", ".join(FILE_SYSTEMS)
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no file system; possible: {known}")
+    return names
 
 
 def _add_implementation(parser: argparse.ArgumentParser) -> None:
@@ -211,6 +227,7 @@ def _replay_all(
     from harness.prove import prove
     from harness.replay import replay_status
     from harness.run.services import Services
+    from harness.run.support import missing_disk
 
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Services(workspace.shared) as services:
@@ -224,6 +241,9 @@ def _replay_all(
             plan = make_plan(
                 one.scenario, source=str(path), implementation=implementation, gpus=count_gpus()
             )
+            if (reason := missing_disk(plan.filesystem)) is not None:
+                yield _complain(f"{path} cannot run here: {reason}")
+                continue
             proof = prove(plan, one.source, services=services, workspace=workspace)
             text = proof.text or proof.told or f"{proof.outcome} {plan.name}"
             yield _say(text, replay_status(proof))
@@ -258,6 +278,7 @@ def _explore_all(
 ) -> Iterator[int]:
     from harness.explore.command import explore_job
     from harness.explore.job import Explored
+    from harness.run.support import missing_disk
 
     for one in files:
         if isinstance(one, ScenarioError):
@@ -277,6 +298,9 @@ def _explore_all(
             implementation=implementation,
             gpus=count_gpus(),
         )
+        if (reason := missing_disk(job.filesystem)) is not None:
+            yield _complain(f"{parsed.file} cannot be explored here: {reason}")
+            continue
         summary = explore_job(job, workers=parsed.workers, merge=not parsed.equal)
         yield PASSED if summary is not None and summary.is_green else RED
 
@@ -318,11 +342,13 @@ def _generate(parsed: argparse.Namespace, implementation: Implementation) -> int
 def _crash_states(parsed: argparse.Namespace) -> int:
     from harness.evidence.read import read_evidence
     from harness.run.services import Services
-    from harness.run.support import missing
+    from harness.run.support import missing, missing_disk
 
     needs_ranks = parsed.place.is_file() or parsed.limit > 0
-    if needs_ranks and (reason := missing()) is not None:
-        return _complain(f"{parsed.place} cannot run here: {reason}")
+    lacking = [missing()] if needs_ranks else []
+    lacking += [missing_disk(name) for name in parsed.reproduce]
+    if reasons := [reason for reason in lacking if reason is not None]:
+        return _complain(f"{parsed.place} cannot run here: {reasons[0]}")
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Services(workspace.shared) as services:
         if parsed.place.is_file():
@@ -339,6 +365,7 @@ def _crash_states_of(
 ) -> Iterator[int]:
     """Run each scenario of a file, and explore what each leaves."""
     from harness.run.execute import execute
+    from harness.run.support import missing_disk
 
     try:
         files = read_file(parsed.place)
@@ -355,6 +382,9 @@ def _crash_states_of(
             implementation=_chosen(parsed),
             gpus=count_gpus(),
         )
+        if (reason := missing_disk(plan.filesystem)) is not None:
+            yield _complain(f"{parsed.place} cannot run here: {reason}")
+            continue
         name = slug(plan.name)
         directory = workspace.new_run(name)
         status = _explore(parsed, execute(plan, directory, services), services, workspace)
@@ -369,16 +399,15 @@ def _crash_states_of(
 def _explore(
     parsed: argparse.Namespace, evidence: Evidence, services: Services, workspace: Workspace
 ) -> int:
-    from harness.crash.prove import prove
+    from harness.crash.prove import Asked, prove
 
-    proof = prove(
-        evidence,
+    asked = Asked(
         profile=parsed.profile,
         seed=parsed.seed,
         limit=parsed.limit,
-        services=services,
-        workspace=workspace,
+        filesystems=parsed.reproduce,
     )
+    proof = prove(evidence, asked, services=services, workspace=workspace)
     return _say(proof.text, PASSED if proof.outcome == "PASS" else RED)
 
 

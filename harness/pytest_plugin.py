@@ -262,6 +262,8 @@ class JobItem(pytest.Item):
     def __init__(self, *, plan: Plan, **rest: Any) -> None:
         super().__init__(**rest)
         self.plan = plan
+        self.filesystem = plan.filesystem
+        """Whose power is cut, if any is."""
         self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
         if self.config.pluginmanager.hasplugin("timeout"):
             self.add_marker(pytest.mark.timeout(_FENCE_S))
@@ -272,10 +274,10 @@ class JobItem(pytest.Item):
                 self.add_marker(pytest.mark.skip(reason=reason))
 
     def setup(self) -> None:
-        """Skip where the machine lacks what every scenario needs."""
-        from harness.run.support import missing
+        """Skip where the machine lacks what the scenario needs."""
+        from harness.run.support import missing, missing_disk
 
-        if (reason := missing()) is not None:
+        if (reason := missing() or missing_disk(self.filesystem)) is not None:
             pytest.skip(reason)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -326,6 +328,7 @@ class ExploreItem(JobItem):
     def __init__(self, *, job: Explored, number: int, parts: int, **rest: Any) -> None:
         super().__init__(**rest)
         self.job, self.number, self.parts = job, number, parts
+        self.filesystem = job.filesystem
         if job.explore.budget is None:
             self.add_marker(pytest.mark.long)
             # Only the budget of each run counts; the first marker is the one that is read.

@@ -9,6 +9,7 @@ folder `run0`, `run1`, ... for each start of the job:
     written.bin       the bytes of all writes
     processes.json    how the processes ended, and what outlived them
     after.json        what lay in the checkpoint directory when the run was over
+    cut.json          what lay there just before the power was cut, if it was
     before.json       what was done to the checkpoint directory before the run, if anything was
     before.bin        the bytes that were written by that
 
@@ -63,6 +64,19 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The power cut that ended a run; what it left is the last operation of the trace."""
+
+    filesystem: str
+    journal: str
+    """`lost` or `kept`."""
+    how: str
+    """How the power was cut, and what the file system answered afterwards."""
+    before: dict[str, Entry]
+    """What lay in the checkpoint directory at that instant, synced or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvidence:
     """One start of the job."""
 
@@ -76,6 +90,7 @@ class RunEvidence:
     after: dict[str, Entry]
     behind: dict[str, Entry] = field(default_factory=dict)
     """What lay in the directory that was left behind, when the run was over."""
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

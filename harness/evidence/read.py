@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.evidence import AtRest, Done, Entry, Evidence, Processes, RunEvidence
+from harness.evidence.evidence import AtRest, Cut, Done, Entry, Evidence, Processes, RunEvidence
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record, read_record
 from harness.plan.model import EXECUTED, Plan
@@ -94,7 +94,15 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         processes=read_processes(folder),
         after=_read_entries(folder / "after.json"),
         behind=_read_entries(behind) if behind.exists() else {},
+        cut=_read_cut(folder / "cut.json"),
     )
+
+
+def _read_cut(path: Path) -> Cut | None:
+    if not path.exists():
+        return None
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return Cut(**{**value, "before": _entries(value["before"])})
 
 
 def _read_entries(path: Path) -> dict[str, Entry]:

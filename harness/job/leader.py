@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.run.clock import FairClock
+from harness.run.mounts import enter_mounts
 from harness.run.seccomp import install_filter
 
 _PR_SET_PDEATHSIG = 1
@@ -45,6 +46,8 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
     os.setsid()
     die_with_parent(parent)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if "mounts" in request:
+        enter_mounts(request["mounts"])
     listener = install_filter(reads=request["reads"])
     socket.send_fds(link, [b'{"listener": true}'], [listener])
     os.close(listener)

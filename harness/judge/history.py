@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.evidence.evidence import Entry, Evidence
 from harness.judge.marks import Marks, Top, mark, top_names
@@ -52,7 +52,8 @@ class Moment:
     """The three views of the tree after an operation that changed one of them.
 
     `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave. `by_hand`
-    marks what was found after somebody else had changed the directory, before the run.
+    marks what was found after somebody else had changed the directory, before the run; `by_cut`
+    what the power cut that ended the run has left.
     """
 
     run: int
@@ -61,6 +62,7 @@ class Moment:
     durable: State
     journaled: State
     by_hand: bool = False
+    by_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +127,14 @@ def replay(evidence: Evidence, layout: Layout) -> History:
         marks.append(known)
         begins.append(top_names(watch.files))
         for operation in run.operations:
+            if operation.kind == "cut" and run.cut is not None:
+                when = f"run {number}, before the power cut"
+                gaps += _differences(when, watch.files.snapshot(), run.cut.before)
             watch.files.apply(operation, run.written)
             states = watch.look()
             if states is not None:
-                moments.append(_moment(number, operation.index, states))
+                moment = _moment(number, operation.index, states)
+                moments.append(replace(moment, by_cut=operation.kind == "cut"))
         watch.files.end_run()
         ends.append(moments[-1].live if moments else _NOTHING)
         tops.append(top_names(watch.files))

@@ -8,6 +8,7 @@ from typing import Literal
 
 from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
 from harness.scenario.at_rest import Action, action_of
+from harness.scenario.power import PowerCutting
 from harness.scenario.schema import Expect, Fault, Point, Run, Scenario, kind_of
 
 
@@ -115,6 +116,7 @@ def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
         until=until,
         seconds=getattr(target, "seconds", None),
         grace_s=getattr(target, "grace_s", None),
+        power=target if isinstance(target, PowerCutting) else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.scenario.at_rest import Action, Relocate
+from harness.scenario.power import PowerCutting
 from harness.scenario.schema import (
     Checkpoint,
     Data,
@@ -52,7 +53,7 @@ class Strike(Decided):
 
     `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
     moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
-    `delay`, `grace_s` to `sigterm`.
+    `delay`, `grace_s` to `sigterm`, `power` to `power_cut`.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Strike(Decided):
     until: Until | None = None
     seconds: float | None = None
     grace_s: float | None = None
+    power: PowerCutting | None = None
 
 
 class Deed(Decided):
@@ -115,6 +117,12 @@ class Plan(Decided):
         return self.workload.model_copy(
             update={key: value for key, value in own.items() if value is not None}
         )
+
+    @property
+    def filesystem(self) -> str | None:
+        """What the checkpoint directory lies on where its power is cut, else None."""
+        strikes = (strike for run in self.runs for strike in run.strikes)
+        return next((one.power.filesystem for one in strikes if one.power is not None), None)
 
     def folder_of(self, run: int) -> str:
         """The name of the checkpoint directory in a run: where the last relocation put it."""

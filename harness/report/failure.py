@@ -12,9 +12,8 @@ import yaml
 from harness.judge.judge import Judgement
 from harness.plan.model import Implementation
 from harness.report.head import head_lines
-from harness.scenario.schema import Scenario, Target
+from harness.scenario.schema import AnyFault, Scenario, kind_of
 from harness.scenario.source import Source
-from harness.scenario.words import FAULTS
 
 _WIDTH = 100
 # A short mapping is read as one thing: `{rank: 1}`, `{until_step: 8}`.
@@ -41,17 +40,17 @@ def scenario_text(scenario: Scenario) -> str:
         if parsed.world is not None:
             # `world: {}` would say the same, but not to a reader.
             run["world"] = parsed.world.model_dump()
-        run["faults"] = [_fault(fault) for fault in run.pop("faults", [])]
-        if not run["faults"]:
-            del run["faults"]
+        if faults := run.pop("faults", []):
+            run["faults"] = [_fault(*pair) for pair in zip(faults, parsed.faults, strict=True)]
     return "".join(f"{_entry(key, value)}\n" for key, value in values.items())
 
 
-def _fault(values: dict[str, Any]) -> dict[str, Any]:
+def _fault(values: dict[str, Any], parsed: AnyFault) -> dict[str, Any]:
     """What strikes stands before the point at which it does."""
-    (kind,) = values.keys() & set(FAULTS)
-    # `kill: {}` would say the same, but not to a reader.
-    return {kind: values[kind] or Target().model_dump(), "at": values["at"]}
+    kind = kind_of(parsed)
+    # `kill: {}` would say the same as the first field, but not to a reader.
+    whole = getattr(parsed, kind).model_dump(mode="json")
+    return {kind: values[kind] or dict([next(iter(whole.items()))]), "at": values["at"]}
 
 
 def write_failure(

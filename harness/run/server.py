@@ -53,10 +53,17 @@ class WarmServer:
             tail = self._log.read_text(errors="replace")[-4000:]
             raise HarnessError(f"the warm server did not start; its log {self._log} ends:\n{tail}")
 
-    def start(self, *, directory: Path, run: int, ranks: int, reads: bool) -> socket.socket:
-        """Fork the leader of one run; its messages come on the returned socket."""
+    def start(
+        self, *, directory: Path, run: int, ranks: int, reads: bool, mounts: str | None = None
+    ) -> socket.socket:
+        """Fork the leader of one run; its messages come on the returned socket.
+
+        `mounts` is where it finds the mounts in which the ranks are to live.
+        """
         link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = {"directory": str(directory), "run": run, "ranks": ranks, "reads": reads}
+        if mounts is not None:
+            request["mounts"] = mounts
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], [other.fileno()])
         except OSError as error:

@@ -1,6 +1,7 @@
 """Sending signals to ranks: the strikes that hit processes rather than operations.
 
-Fault model: SIGKILL of a rank together with its sub-processes, as the end of a container; SIGTERM,
+Fault model: SIGKILL of a rank together with its sub-processes, as the end of a container, and of
+all ranks when the power goes; SIGTERM,
 as a cluster scheduler sends it, and after a grace period, where there is one, SIGKILL for the ranks
 that are still alive; SIGSTOP and, some seconds later, SIGCONT. A rank that waits in an intercepted
 call is stopped when that call returns.
@@ -23,8 +24,9 @@ from dataclasses import dataclass, field
 
 from harness.plan.model import Strike
 from harness.run.clock import descendants
+from harness.scenario.words import DEADLY
 
-_SIGNALS = {"kill": signal.SIGKILL, "sigterm": signal.SIGTERM, "stop": signal.SIGSTOP}
+_SIGNALS = {"sigterm": signal.SIGTERM, "stop": signal.SIGSTOP}
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class Signals:
         """
         alive = tuple(rank for rank in strike.ranks if rank not in self.killed | self.exits.keys())
         for rank in alive:
-            if strike.fault == "kill":
+            if strike.fault in DEADLY:
                 kill_tree(self.pids[rank])
                 self.killed.add(rank)
             else:

@@ -5,7 +5,8 @@ performs them one at a time, so the order in the trace is the order in which the
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
 injected stands at the heads of `signals.py`, `storage_faults.py` and, for what a rank does to
-itself, `harness/job/interrupt.py`; power cuts and the network are out of scope here.
+itself, `harness/job/interrupt.py`; the power cut stands in `disk.py`, and falls while nothing else
+happens, because the supervisor does one thing at a time. The network is out of scope here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,10 +32,10 @@ from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults, Treatment
 from harness.run.strikes import Due, Occasion
 from harness.run.trace import Trace
-from harness.scenario.words import IN_THE_LOOP
+from harness.scenario.words import DEADLY, IN_THE_LOOP
 
 _POLL_S = 0.02
-_SIGNAL_FAULTS = ("kill", "sigterm", "stop")
+_SIGNAL_FAULTS = (*DEADLY, "sigterm", "stop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class Watch:
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
     directory. When no rank has told anything for `deadline_s` by the clock of the run, those that
     are left are ended and reported as hung. `survivors_s` is how long ranks may go on after another
-    has died.
+    has died. `cut_power` lets nothing more reach the disk under the directory.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Watch:
     layout: Layout
     strikes: tuple[Strike, ...]
     deadline_s: float
+    cut_power: Callable[[Strike], None]
     survivors_s: float = SURVIVORS_S
 
 
@@ -355,6 +358,8 @@ class Supervisor:
 
     def _strike(self, strike: Strike) -> Treatment | None:
         """Carry out a strike. What it does to the operation at its point is returned."""
+        if strike.fault == "power_cut":
+            self._watch.cut_power(strike)
         if strike.fault in _SIGNAL_FAULTS:
             ranks = self._signals.hit(strike, self._now_s())
             if ranks:

@@ -17,6 +17,7 @@ from pydantic import (
 from harness.scenario.at_rest import Action
 from harness.scenario.exploration import Explore
 from harness.scenario.part import Part
+from harness.scenario.power import PowerCutting
 from harness.scenario.words import ERRORS, EXCEPTIONS, FAULTS, OPERATIONS, PHASES
 
 PropertyName = Literal[
@@ -248,6 +249,13 @@ class Kill(Part):
     at: Point
 
 
+class PowerCut(Part):
+    """The power goes: what was not synced is lost, and no rank does anything more."""
+
+    power_cut: PowerCutting
+    at: Point
+
+
 class Sigterm(Part):
     """SIGTERM, as a cluster scheduler sends it before it takes the machine."""
 
@@ -338,7 +346,7 @@ class Exit(LoopFault):
     exit: Target
 
 
-AnyFault = Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit
+AnyFault = Kill | PowerCut | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit
 
 
 def kind_of(fault: Part) -> str:
@@ -363,6 +371,7 @@ def _tag(value: Any) -> str | None:
 Fault = Annotated[
     Annotated[
         Annotated[Kill, Tag("<kill>")]
+        | Annotated[PowerCut, Tag("<power_cut>")]
         | Annotated[Sigterm, Tag("<sigterm>")]
         | Annotated[Stop, Tag("<stop>")]
         | Annotated[Fail, Tag("<fail>")]

@@ -25,8 +25,16 @@ PHASES = (*SAVE_PHASES, "load")
 IN_THE_LOOP = ("raise", "exit")
 """The faults that a rank carries out itself, in its training loop."""
 
-FAULTS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP)
+FAULTS = (
+    "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut"
+)  # fmt: skip
 """What can be injected; one of these is a key of every entry of `faults`."""
+
+DEADLY = ("kill", "power_cut")
+"""The faults that leave a rank no time to say a word."""
+
+FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
+"""The file systems whose power can be cut."""
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL")
 """The errors that storage can be made to answer."""

@@ -174,6 +174,50 @@ WEAKER = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unsynced:
+    """A missing sync, with a power cut that takes what was not synced.
+
+    The judges follow what was synced, so they name the bug after a kill as well. The disk does not:
+    after a kill in the same place the job goes on from `killed`, after the cut from `cut`, which is
+    None where no rank can resume.
+    """
+
+    manager: str
+    scenario: str
+    violates: str
+    outcome: str
+    killed: int
+    cut: int | None
+
+    @property
+    def implementation(self) -> str:
+        """As `--implementation` takes it."""
+        return f"tests.planted.{self.manager}"
+
+    def __str__(self) -> str:
+        name, label = self.manager.partition(":")[2], self.scenario.partition("::")[2]
+        return f"{name}-{label}"
+
+
+UNSYNCED = (
+    *(
+        Unsynced(manager="ordering:ForgetsOneShard", scenario=f"power/after-a-save.yaml::{one}",
+                 violates="latest_durable", outcome="HARD_FAIL", killed=4, cut=None)
+        for one in ("ext4", "xfs", "btrfs")
+    ),
+    Unsynced(manager="telling:NeverSyncsTheRoot", scenario="power/after-a-save.yaml::ext4",
+             violates="nothing_lost", outcome="LOST_WORK", killed=4, cut=2),
+    Unsynced(manager="ordering:ForgetsTheLastSync", scenario="power/after-a-save.yaml::ext4",
+             violates="nothing_lost", outcome="LOST_WORK", killed=4, cut=2),
+    Unsynced(manager="ordering:RenamesTooEarly",
+             scenario="power/between-rename-and-latest.yaml::disabled-kept",
+             violates="whole_or_absent", outcome="HARD_FAIL", killed=2, cut=2),
+    Unsynced(manager="ordering:PrunesBeforeTheData", scenario="power/in-a-prune.yaml::disabled",
+             violates="nothing_lost", outcome="HARD_FAIL", killed=4, cut=None),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Misordered:
     """A missing order, with what the exploration of crash states must say of it.
 

@@ -91,6 +91,16 @@ def test_defaults_are_left_out_and_short_parts_stay_on_a_line(tmp_path: Path) ->
     assert scenario_text(_scenario(tmp_path, SMALL)) == "name: small\nruns:\n  - {until_step: 4}\n"
 
 
+def test_a_fault_with_defaults_alone_still_says_what_it_is(tmp_path: Path) -> None:
+    text = (
+        "name: small\nruns:\n  - until_step: 4\n"
+        "    faults: [{power_cut: {}, at: {step: 2}}, {kill: {}, at: {step: 3}}]\n"
+    )
+    written = scenario_text(_scenario(tmp_path, text))
+    assert "{power_cut: {filesystem: ext4}, at: {step: 2}}" in written
+    assert "{kill: {rank: all}, at: {step: 3}}" in written
+
+
 def test_the_head_says_what_happened(tmp_path: Path) -> None:
     case = honest()
     case.runs[0].leaked = ("a process\nof two lines",)
