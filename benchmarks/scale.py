@@ -36,9 +36,9 @@ from torch.distributed.checkpoint.planner import (
 )
 
 from kempnerforge.checkpoint import layout, manifest
-from kempnerforge.checkpoint.choosing import Choice, Offer
 from kempnerforge.checkpoint.collective import pack_replies
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.offer import Choice, Offer
 from kempnerforge.checkpoint.plans import Merged, PlanBook, Proposed, assign
 from kempnerforge.checkpoint.rank_state import Arrangement
 from kempnerforge.checkpoint.shards import WrittenShards, decode_metadata

@@ -7,18 +7,16 @@ model that does not fit, is the error of all ranks. A candidate that was named e
 successor: if it is broken, that is the error.
 
 A rank's share is what it would read anyway where the ranks are arranged as they were, so that
-nothing is read twice. An offer is the same for all ranks and carries the manifest, compressed: a
-rank that read it for itself could meet an older version of a replaced step.
+nothing is read twice.
 """
 
 import logging
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from kempnerforge.checkpoint import layout, manifest, prune
+from kempnerforge.checkpoint import layout, prune
 from kempnerforge.checkpoint.catalog import (
     Catalog,
     Entry,
@@ -41,20 +39,16 @@ from kempnerforge.checkpoint.errors import (
     describe,
 )
 from kempnerforge.checkpoint.lock import WriteAccess
-from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.offer import Candidate, Choice, Offer
 from kempnerforge.checkpoint.replacing import read_settled_catalog
 from kempnerforge.checkpoint.shards import check_metadata
-from kempnerforge.checkpoint.sharing import share_of
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
 from kempnerforge.checkpoint.worker import Worker
 
 __all__ = [
-    "Candidate",
-    "Choice",
     "Chooser",
-    "Offer",
     "Prepared",
     "Search",
     "cheap_choice",
@@ -71,19 +65,6 @@ _WORK_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """The checkpoint that all ranks load."""
-
-    path: Path
-    manifest: Manifest | None
-    """None for a plain checkpoint of another program."""
-    passed_over: tuple[str, ...] = ()
-    """Why newer candidates were not chosen."""
-    damaged: frozenset[str] = frozenset()
-    """Save ids of those of them that were committed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
     """Where to look.
 
@@ -94,60 +75,6 @@ class Search:
     explicit: Path | None = None
     verify: VerifyPolicy = VerifyPolicy.full
     trust: Trust = PLAIN_DATA
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A checkpoint that may be chosen, as one rank is asked about it."""
-
-    choice: Choice
-    share: Mapping[str, FileRecord]
-    """What this rank is to compare with its checksum; all shares together are all files."""
-    told: tuple[Any, ...]
-    """By rank: what it told the others when it began."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """A candidate on its way to the ranks, equal for all of them."""
-
-    path: Path
-    sealed: bytes | None
-    """The manifest as it is written, compressed; None for a checkpoint without."""
-    passed_over: tuple[str, ...]
-    damaged: frozenset[str]
-    verify: VerifyPolicy
-    told: tuple[Any, ...]
-
-    @staticmethod
-    def of(choice: Choice, *, verify: VerifyPolicy, told: tuple[Any, ...]) -> "Offer":
-        """What offers ``choice``."""
-        found = choice.manifest
-        return Offer(
-            path=choice.path,
-            sealed=None if found is None else zlib.compress(manifest.encode(found), level=1),
-            passed_over=choice.passed_over,
-            damaged=choice.damaged,
-            verify=verify,
-            told=told,
-        )
-
-    def open(self, *, rank: int, world_size: int) -> Candidate:
-        """The candidate, as this rank is asked about it."""
-        found = None
-        if self.sealed is not None:
-            found = manifest.decode(zlib.decompress(self.sealed), where=str(self.path))
-        asked = found is not None and self.verify is VerifyPolicy.full
-        return Candidate(
-            choice=Choice(
-                path=self.path,
-                manifest=found,
-                passed_over=self.passed_over,
-                damaged=self.damaged,
-            ),
-            share=share_of(found, rank=rank, world_size=world_size) if found and asked else {},
-            told=self.told,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

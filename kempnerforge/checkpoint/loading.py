@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import buffers, layout
 from kempnerforge.checkpoint.catalog import parse_metadata, plain_stages, read_metadata
-from kempnerforge.checkpoint.choosing import Candidate, Choice, Chooser, Search
+from kempnerforge.checkpoint.choosing import Chooser, Search
 from kempnerforge.checkpoint.collective import Collective
 from kempnerforge.checkpoint.errors import (
     CheckpointLoadError,
@@ -35,6 +35,7 @@ from kempnerforge.checkpoint.model_state import (
     mesh_signature,
     plan_restore,
 )
+from kempnerforge.checkpoint.offer import Candidate, Choice
 from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,

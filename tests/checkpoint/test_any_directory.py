@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import State, read_catalog
-from kempnerforge.checkpoint.choosing import Choice, Search, cheap_choice, choose
+from kempnerforge.checkpoint.choosing import Search, cheap_choice, choose
 from kempnerforge.checkpoint.collective import LocalCollective
 from kempnerforge.checkpoint.errors import NoUsableCheckpointError
 from kempnerforge.checkpoint.lock import Unlocked
+from kempnerforge.checkpoint.offer import Choice
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.checkpoint.worker import Worker
