@@ -3,7 +3,7 @@
 A run directory holds `plan.json`, `checkpoints/` (the job's own directory), `reference/` and one
 folder `run0`, `run1`, ... for each start of the job:
 
-    rank0.jsonl ...   the records of each rank
+    rank0.jsonl ...   the records of each rank, and then of each rank of a second job
     rank0.log ...     its standard output and error
     trace.jsonl       the operations and the strikes that landed, in one total order
     written.bin       the bytes of all writes
@@ -32,7 +32,8 @@ class Processes:
 
     `exits` has one status a rank: the exit code, or minus the signal. `hung` names the ranks that
     were still alive at the deadline. `leaked` lists the processes that outlived their rank,
-    `stopped` the ranks that the launcher ended because another had died.
+    `stopped` the ranks that the launcher ended because another had died. `second` has the exits of
+    a second job's ranks, whose numbers follow on those of the first.
     """
 
     exits: tuple[int, ...]
@@ -40,6 +41,7 @@ class Processes:
     leaked: tuple[str, ...]
     stopped: tuple[int, ...]
     seconds: float
+    second: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,8 @@ class RunEvidence:
     stories: tuple[tuple[Record, ...], ...]
     processes: Processes
     after: dict[str, Entry]
+    second: tuple[tuple[Record, ...], ...] = ()
+    """The stories of a second job, which was started while this one was alive."""
     behind: dict[str, Entry] = field(default_factory=dict)
     """What lay in the directory that was left behind, when the run was over."""
 

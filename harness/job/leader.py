@@ -6,7 +6,8 @@ here, reported and ended.
 
 Messages to the supervisor, one JSON object each: `{"listener": ...}` (with the descriptor),
 `{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...]}`. From it: `go` starts
-the ranks, `stop` kills those that are left; a closed socket means the same.
+the ranks, `second` forks those of a second job, which are told as `ranks` and started alike, and
+`stop` kills those that are left; a closed socket means the same.
 """
 
 from __future__ import annotations
@@ -46,20 +47,25 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
     listener = install_filter(reads=request["reads"])
     socket.send_fds(link, [b'{"listener": true}'], [listener])
     os.close(listener)
+    _reap(link, request, _start(link, request, first=0))
+    _tell(link, {"over": _orphans()})
+    return 0
+
+
+def _start(link: socket.socket, request: dict[str, Any], *, first: int) -> dict[int, int]:
+    """Fork a job whose lowest rank is `first`; its ranks begin when the supervisor knows them."""
     gate, opener = os.pipe()
     pids = {}
-    for rank in range(request["ranks"]):
+    for rank in range(first, first + request["ranks"]):
         pids[_fork_rank(link, request, rank, gate, opener)] = rank
     os.close(gate)
     _tell(link, {"ranks": list(pids)})
-    if link.recv(16) != b"go":
+    if link.recv(16) == b"go":
+        os.write(opener, b"g" * len(pids))
+    else:
         _kill(list(pids))
-        return 1
-    os.write(opener, b"g" * len(pids))
     os.close(opener)
-    _reap(link, pids)
-    _tell(link, {"over": _orphans()})
-    return 0
+    return pids
 
 
 def _fork_rank(
@@ -71,6 +77,7 @@ def _fork_rank(
         return pid
     os.setpgid(0, 0)
     die_with_parent(leader)
+    _forget_children()
     link.close()
     os.close(opener)
     os.read(gate, 1)
@@ -100,14 +107,18 @@ def _tell(link: socket.socket, message: dict[str, Any]) -> None:
     link.send(json.dumps(message).encode())
 
 
-def _reap(link: socket.socket, pids: dict[int, int]) -> None:
+def _reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> None:
     """Report each rank's end; kill the rest when told to or when nobody listens any more."""
     left = dict(pids)
     child_ended = _child_descriptor()
     while left:
         ready, _, _ = select.select([link.fileno(), child_ended], [], [])
-        if link.fileno() in ready and link.recv(16) in (b"stop", b""):
-            _kill(list(left))
+        if link.fileno() in ready:
+            message = link.recv(16)
+            if message in (b"stop", b""):
+                _kill(list(left))
+            elif message == b"second":
+                left |= _start(link, request, first=request["ranks"])
         if child_ended in ready:
             os.read(child_ended, 4096)
         left = _collect(link, left)
@@ -122,6 +133,14 @@ def _child_descriptor() -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     os.kill(os.getpid(), signal.SIGCHLD)  # a rank may have ended before the handler was there
     return reading
+
+
+def _forget_children() -> None:
+    """In a rank: how the leader learns of ended children is none of its business."""
+    inherited = signal.set_wakeup_fd(-1)
+    if inherited >= 0:
+        os.close(inherited)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _collect(link: socket.socket, left: dict[int, int]) -> dict[int, int]:

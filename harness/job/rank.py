@@ -2,7 +2,8 @@
 
 `enter` is called in a process forked from the warm server. `python -m harness.job.rank DIRECTORY
 RUN RANK` does the same from a cold start. Ranks meet through a file in the run directory, so a job
-needs no port.
+needs no port. Numbers from the world's size up are the ranks of a second job, which nothing strikes
+and whose loop ends with the first save that fails.
 """
 
 from __future__ import annotations
@@ -52,16 +53,19 @@ def _read_plan(directory: Path) -> Plan:
     return Plan.model_validate_json((directory / "plan.json").read_bytes())
 
 
-def _work(directory: Path, run: int, rank: int, story: Story) -> None:
+def _work(directory: Path, run: int, number: int, story: Story) -> None:
     _refuse_early_import()
     plan = _read_plan(directory)
+    job, rank = divmod(number, plan.workload_of(run).world.size)
+    if job:
+        plan = plan.as_second_job(run)
     story.tell(Started(rank=rank, pid=os.getpid(), versions=_versions()))
     world = plan.workload_of(run).world
     with story.during("build"):
         _set_environment(rank, world.size)
         torch.set_num_threads(1)
         device, backend = choose_device(plan.workload.device, rank, world)
-        meeting = f"file://{directory / f'run{run}' / 'store'}"
+        meeting = f"file://{directory / f'run{run}' / f'store{job}'}"
         dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world.size)
         place = find_place(world, rank, device)
     finished = train(plan, run, directory, place=place, story=story)

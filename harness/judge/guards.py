@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
-from harness.judge import refusals
+from harness.judge import refusals, second_job
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, killed_ranks, may_end_early, ranks, records, steps
@@ -56,6 +56,12 @@ def check(
             "undisturbed_runs_end",
             "A run that nothing kills ends in order on every rank, and early when it is told to.",
             _failed(evidence),
+            Outcome.HARD_FAIL,
+        ),
+        _guard(
+            "second_job_refused",
+            "A second job on the directory is refused alike on every rank, and changes nothing.",
+            second_job.not_refused(evidence),
             Outcome.HARD_FAIL,
         ),
         *(_refusals(evidence, history) if history is not None else ()),
@@ -109,9 +115,11 @@ def _missed(evidence: Evidence) -> Iterator[str]:
 
 def _half_struck(strike: Strike, run: RunEvidence) -> str:
     """What a strike that landed is still without: the end of an error, an exception of a rank."""
-    healed = any(one.strike == strike.id and one.then == "healed" for one in run.landed)
-    if strike.until is not None and not healed:
+    then = {one.then for one in run.landed if one.strike == strike.id}
+    if strike.until is not None and "healed" not in then:
         return "its error was never healed"
+    if strike.fault == "second_job" and "ended" not in then:
+        return "the second job never ended"
     unharmed = [
         rank
         for rank in strike.ranks

@@ -119,6 +119,7 @@ def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
         until=until,
         seconds=getattr(target, "seconds", None),
         grace_s=getattr(target, "grace_s", None),
+        refused=getattr(target, "refused", None),
     )
 
 

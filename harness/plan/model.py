@@ -52,7 +52,7 @@ class Strike(Decided):
 
     `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
     moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
-    `delay`, `grace_s` to `sigterm`.
+    `delay`, `grace_s` to `sigterm`, `refused` to `second_job`.
     """
 
     id: str
@@ -64,6 +64,7 @@ class Strike(Decided):
     until: Until | None = None
     seconds: float | None = None
     grace_s: float | None = None
+    refused: str | None = None
 
 
 class Deed(Decided):
@@ -112,6 +113,13 @@ class Plan(Decided):
         return self.workload.model_copy(
             update={key: value for key, value in own.items() if value is not None}
         )
+
+    def as_second_job(self, run: int) -> Plan:
+        """What a second job does in a run: the same, but nothing strikes it, and it gives up."""
+        runs = list(self.runs)
+        runs[run] = runs[run].model_copy(update={"strikes": ()})
+        ends = self.checkpoint and self.checkpoint.model_copy(update={"on_error": "end"})
+        return self.model_copy(update={"runs": tuple(runs), "checkpoint": ends})
 
     def folder_of(self, run: int) -> str:
         """The name of the checkpoint directory in a run: where the last relocation put it."""

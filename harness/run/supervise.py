@@ -4,8 +4,8 @@ The kernel hands over each file-changing call of every rank, thread and sub-proc
 performs them one at a time, so the order in the trace is the order in which they happened. A strike
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
-injected stands at the heads of `signals.py`, `storage_faults.py` and, for what a rank does to
-itself, `harness/job/interrupt.py`; power cuts and the network are out of scope here.
+injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py` and, for what a
+rank does to itself, `harness/job/interrupt.py`; power cuts and the network are out of scope here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from harness.plan.model import Strike
 from harness.run.errors import HarnessError
 from harness.run.perform import Gift, Performer, Request
 from harness.run.seccomp import Listener, Notification
+from harness.run.second_job import SecondJob
 from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults, Treatment
 from harness.run.strikes import Due, Occasion
@@ -79,16 +80,19 @@ class Supervisor:
     """Serves one run from the leader's first message to its last."""
 
     def __init__(self, link: socket.socket, watch: Watch) -> None:
-        records = {str(watch.folder / f"rank{rank}.jsonl"): rank for rank in range(watch.ranks)}
-        self.trace = Trace(places=[[] for _ in range(watch.ranks)])
+        jobs = 2 if any(one.fault == "second_job" for one in watch.strikes) else 1
+        numbers = range(jobs * watch.ranks)
+        records = {str(watch.folder / f"rank{rank}.jsonl"): rank for rank in numbers}
+        self.trace = Trace(places=[[] for _ in numbers])
         self._link = link
         self._watch = watch
-        self._tracker = watch.layout.tracker()
+        self._trackers = [watch.layout.tracker() for _ in range(jobs)]
         # What a rank does to itself it tells when it does it.
         self._due = Due.of(one for one in watch.strikes if one.fault not in IN_THE_LOOP)
         self._performer = Performer(str(watch.root), records)
         self._signals = Signals()
         self._storage = StorageFaults()
+        self._second = SecondJob(first=watch.ranks)
         self._rank_of_thread: dict[int, int] = {}
         self._stop_at: float | None = None
         self._stopped: tuple[int, ...] = ()
@@ -110,9 +114,11 @@ class Supervisor:
             if listener is not None:
                 listener.close()
             self._performer.close()
-        exits, ranks = self._signals.exits, range(len(self._signals.pids))
+        ranks = range(len(self._signals.pids))
+        exits = tuple(self._signals.exits.get(rank, -signal.SIGKILL) for rank in ranks)
         return Processes(
-            exits=tuple(exits.get(rank, -signal.SIGKILL) for rank in ranks),
+            exits=exits[: self._watch.ranks],
+            second=exits[self._watch.ranks :],
             hung=self._hung,
             leaked=tuple(self._over),
             stopped=self._stopped,
@@ -149,16 +155,22 @@ class Supervisor:
             raise HarnessError("the leader of the run died; see the server's log")
         message = json.loads(raw)
         if "ranks" in message:
-            self._signals.pids = message["ranks"]
-            self._rank_of_thread = {pid: rank for rank, pid in enumerate(message["ranks"])}
+            self._signals.pids += message["ranks"]
+            self._rank_of_thread |= {pid: rank for rank, pid in enumerate(self._signals.pids)}
             self._link.send(b"go")
         elif "exit" in message:
-            rank, status = message["exit"]
-            self._signals.exits[rank] = status
-            if status != 0 and self._stop_at is None:
-                self._stop_at = time.monotonic() + _SURVIVORS_GRACE_S
+            self._note_exit(*message["exit"])
         elif "over" in message:
             self._over = message["over"]
+
+    def _note_exit(self, rank: int, status: int) -> None:
+        self._signals.exits[rank] = status
+        if not self._second.has(rank):
+            if status != 0 and self._stop_at is None:
+                self._stop_at = time.monotonic() + _SURVIVORS_GRACE_S
+        elif self._second.ended(rank) and self._second.strike is not None:
+            self.trace.strike(self._second.strike.id, self._second.strike.ranks, then="ended")
+            self._second.release()
 
     def _watch_the_clock(self) -> None:
         left = self._signals.left()
@@ -227,7 +239,7 @@ class Supervisor:
     def _serve_operation(
         self, listener: Listener, notification: Notification, request: Request, rank: int
     ) -> None:
-        save, phase = self._tracker.place(
+        save, phase = self._trackers[self._second.has(rank)].place(
             rank, request.kind, request.path, request.target, request.creates
         )
         occasion = Occasion(
@@ -257,19 +269,22 @@ class Supervisor:
             self._finish(listener, call, call.request, -treatment.error)
         elif treatment.kind == "short_write" and call.request.half is not None:
             self._carry_out(listener, call, call.request.half())
+        elif treatment.kind == "second_job":
+            self._second.hold(lambda: self._carry_out(listener, call, call.request))
         elif treatment.seconds is not None:
             self._late.append((time.monotonic() + treatment.seconds, call))
         # An operation that never returns is never answered.
 
     def _carry_out(self, listener: Listener, call: _Call, request: Request) -> None:
+        if call.occasion.rank in self._signals.killed:
+            return
         self._finish(listener, call, request, 0 if request.leave_to_kernel else _perform(request))
 
     def _carry_out_late(self, listener: Listener) -> None:
         now = time.monotonic()
         for due in [one for one in self._late if now >= one[0]]:
             self._late.remove(due)
-            if due[1].occasion.rank not in self._signals.killed:
-                self._carry_out(listener, due[1], due[1].request)
+            self._carry_out(listener, due[1], due[1].request)
 
     def _finish(
         self, listener: Listener, call: _Call, request: Request, result: int | Gift
@@ -306,8 +321,9 @@ class Supervisor:
         record = json.loads(request.data)
         strikes: tuple[Strike, ...] = ()
         if record["kind"] == "save_began":
-            self._tracker.save_began(rank, record["step"], record["ordinal"])
-            self._last_save = record["step"]
+            second = self._second.has(rank)
+            self._trackers[second].save_began(rank, record["step"], record["ordinal"])
+            self._last_save = self._last_save if second else record["step"]
             self._heal(rank, save=record["ordinal"])
         elif record["kind"] == "stepped":
             strikes = self._due.at_step(rank, record["step"])
@@ -315,10 +331,10 @@ class Supervisor:
         elif record["kind"] == "struck":
             self.trace.strike(record["strike"], (rank,))
         held = tuple(strike for strike in strikes if strike.point.once_published)
-        for strike in strikes:
-            if strike not in held:
-                self._strike(strike)
-        if held:
+        treatments = [self._strike(strike) for strike in strikes if strike not in held]
+        if any(one is not None and one.kind == "second_job" for one in treatments):
+            self._second.hold(lambda: listener.answer(notification, value))
+        elif held:
             until = time.monotonic() + _PUBLISHED_WAIT_S
             one = _Held(
                 notification=notification,
@@ -351,6 +367,10 @@ class Supervisor:
                 self.trace.strike(strike.id, ranks)
             return None
         self.trace.strike(strike.id, strike.ranks)
+        if strike.fault == "second_job":
+            self._second.begin(strike)
+            self._link.send(b"second")
+            return Treatment(kind="second_job")
         return self._storage.strike(strike)
 
     def _heal(self, rank: int, **moment: int) -> None:

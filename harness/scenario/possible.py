@@ -15,6 +15,7 @@ from harness.scenario.schema import (
     Point,
     Run,
     Scenario,
+    SecondJob,
     Sigterm,
     World,
     kind_of,
@@ -113,6 +114,7 @@ def _all_frozen(scenario: Scenario, known: tuple[str, ...]) -> Iterator[Finding]
 def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
     run, place = scenario.runs[number], ("runs", number)
     yield from _load_step(scenario, number)
+    yield from _second_job(scenario, number)
     for n, fault in enumerate(run.faults):
         name = kind_of(fault)
         target = getattr(fault, name)
@@ -123,6 +125,20 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
         if isinstance(fault, Fail):
             yield from _until(scenario.checkpoint, run, inside, fault)
+
+
+def _second_job(scenario: Scenario, number: int) -> Iterator[Finding]:
+    """More jobs than the directory's ranks are counted for."""
+    run, place = scenario.runs[number], ("runs", number, "faults")
+    found = [n for n, fault in enumerate(run.faults) if isinstance(fault, SecondJob)]
+    size = (run.world or scenario.world).size
+    if len(found) > 1:
+        yield (*place, found[1]), "one second job is started in a run, not more"
+    if found and 2 * size > MOST_CPU_RANKS:
+        text = f"two jobs of {size} ranks are more than {MOST_CPU_RANKS}"
+        yield (*place, found[0]), f"{text}; possible: a world of at most {MOST_CPU_RANKS // 2}"
+    if found and scenario.explore is not None:
+        yield (*place, found[0]), "an exploration strikes the operations of one job alone"
 
 
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:

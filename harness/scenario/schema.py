@@ -241,6 +241,19 @@ class Pausing(OneRank):
     seconds: float = Field(gt=0)
 
 
+class Joining(OneRank):
+    """Which rank's operation lasts until the second job is over, and how that has to end."""
+
+    refused: str = Field(
+        min_length=1, description="a regular expression that the error of the second job has to fit"
+    )
+
+    @field_validator("refused")
+    @classmethod
+    def _is_an_expression(cls, refused: str) -> str:
+        return expression(refused)
+
+
 class Kill(Part):
     """SIGKILL: no buffer is flushed, no `finally` runs."""
 
@@ -338,7 +351,31 @@ class Exit(LoopFault):
     exit: Target
 
 
-AnyFault = Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit
+class SecondJob(Part):
+    """The job is started once more on the same directory, while the first one is alive."""
+
+    second_job: Joining
+    at: Point
+
+    @model_validator(mode="after")
+    def _holds_one_rank_up(self) -> SecondJob:
+        if self.at.rank not in (None, self.second_job.rank) or self.at.once_published:
+            raise ValueError("`second_job` holds the rank at the point up: `at` is a point of it")
+        if self.at.when == "after":
+            raise ValueError("`second_job` holds an operation up: `when: after` is too late")
+        return self
+
+
+AnyFault = Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit | SecondJob
+
+
+def expression(text: str) -> str:
+    """A regular expression, checked."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    return text
 
 
 def kind_of(fault: Part) -> str:
@@ -370,7 +407,8 @@ Fault = Annotated[
         | Annotated[Delay, Tag("<delay>")]
         | Annotated[Hang, Tag("<hang>")]
         | Annotated[Raise, Tag("<raise>")]
-        | Annotated[Exit, Tag("<exit>")],
+        | Annotated[Exit, Tag("<exit>")]
+        | Annotated[SecondJob, Tag("<second_job>")],
         Discriminator(
             _tag,
             custom_error_type="unknown_fault",
@@ -404,11 +442,7 @@ class Run(Part):
     @field_validator("refused")
     @classmethod
     def _is_an_expression(cls, refused: str | None) -> str | None:
-        try:
-            re.compile(refused or "")
-        except re.error as error:
-            raise ValueError(f"{refused!r} is no regular expression: {error}") from None
-        return refused
+        return refused and expression(refused)
 
     @model_validator(mode="after")
     def _is_refused_before_any_fault(self) -> Run:

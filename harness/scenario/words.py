@@ -25,7 +25,17 @@ PHASES = (*SAVE_PHASES, "load")
 IN_THE_LOOP = ("raise", "exit")
 """The faults that a rank carries out itself, in its training loop."""
 
-FAULTS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP)
+FAULTS = (
+    "kill",
+    "sigterm",
+    "stop",
+    "fail",
+    "short_write",
+    "delay",
+    "hang",
+    *IN_THE_LOOP,
+    "second_job",
+)
 """What can be injected; one of these is a key of every entry of `faults`."""
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL")

@@ -213,3 +213,36 @@ def test_an_error_is_healed_while_the_run_goes_on(
     found = refused(tmp_path, fault, more)
     assert expected in found
     assert bool(expected) == bool(found)
+
+
+_JOINING = "{second_job: {rank: 0, refused: in use}, at: {step: 3}}"
+
+
+def _struck(*faults: str) -> str:
+    return f"runs: [{{until_step: 6, faults: [{', '.join(faults)}]}}, {{until_step: 8}}]"
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((_struck(_JOINING),), ""),
+        (
+            (_struck(_JOINING, _JOINING),),
+            "runs[0].faults[1]: one second job is started in a run, not more",
+        ),
+        (
+            ("world: {dp_shard: 5}", _struck(_JOINING)),
+            "runs[0].faults[0]: two jobs of 5 ranks are more than 8;"
+            " possible: a world of at most 4",
+        ),
+        (
+            (_struck(_JOINING), "explore: {}"),
+            "runs[0].faults[0]: an exploration strikes the operations of one job alone",
+        ),
+    ],
+)
+def test_a_second_job_is_one_that_the_machine_holds(
+    tmp_path: Path, parts: tuple[str, ...], expected: str
+) -> None:
+    found = read(tmp_path, *parts)
+    assert found.partition(": ")[2] == expected
