@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+HAND = -1
+"""The rank of operations that no rank made."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:

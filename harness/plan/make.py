@@ -8,7 +8,7 @@ from typing import Literal
 
 from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
 from harness.scenario.at_rest import Action, action_of
-from harness.scenario.schema import Expect, Fault, Point, Run, Scenario, kind_of
+from harness.scenario.schema import ByHand, Expect, Fault, Point, Run, Scenario, kind_of
 
 RUN_DEADLINE_S = 60.0
 """A warm run of eight ranks takes 2 to 3 s on two idle cores; this leaves room for a busy one."""
@@ -77,7 +77,7 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
             for place, action in enumerate(run.before, 1)
         ),
         refused=run.refused,
-        strikes=_plan_strikes(run, number, world.size),
+        strikes=_plan_strikes(run, number, world.size, scenario.seed),
         deadline_s=RUN_DEADLINE_S,
     )
 
@@ -88,10 +88,13 @@ def _plan_deed(action: Action, place: str, seed: int) -> Deed:
     return Deed(id=name, action=action, choice=int.from_bytes(digest, "big"))
 
 
-def _plan_strikes(run: Run, number: int, size: int) -> tuple[Strike, ...]:
+def _plan_strikes(run: Run, number: int, size: int, seed: int) -> tuple[Strike, ...]:
     strikes: list[Strike] = []
     for fault in run.faults:
-        strike = _plan_strike(fault, number, size)
+        if isinstance(fault, ByHand):
+            strike = _plan_by_hand(fault, number, seed)
+        else:
+            strike = _plan_strike(fault, number, size)
         same = sum(known.id.partition("~")[0] == strike.id for known in strikes)
         strikes.append(strike.model_copy(update={"id": f"{strike.id}~{same + 1}"} if same else {}))
     return tuple(strikes)
@@ -121,6 +124,12 @@ def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
         grace_s=getattr(target, "grace_s", None),
         refused=getattr(target, "refused", None),
     )
+
+
+def _plan_by_hand(fault: ByHand, number: int, seed: int) -> Strike:
+    point = fault.at.model_copy(update={"rank": fault.at.rank or 0})
+    deed = _plan_deed(fault.by_hand, f"run{number}.by_hand-{_name_point(point)}", seed)
+    return Strike(id=deed.id, fault="by_hand", ranks=(), point=point, deed=deed)
 
 
 def _name_point(point: Point) -> str:

@@ -47,12 +47,21 @@ class Workload(Decided):
     total_steps: int
 
 
+class Deed(Decided):
+    """An action of a hand. `choice` decides what the scenario leaves open."""
+
+    id: str
+    action: Action
+    choice: int
+
+
 class Strike(Decided):
     """A fault at a point. `ranks` are the ranks that it hits; `point.rank` is always set.
 
     `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
     moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
-    `delay`, `grace_s` to `sigterm`, `refused` to `second_job`.
+    `delay`, `grace_s` to `sigterm`, `refused` to `second_job`, `deed` to
+    `by_hand`.
     """
 
     id: str
@@ -65,14 +74,7 @@ class Strike(Decided):
     seconds: float | None = None
     grace_s: float | None = None
     refused: str | None = None
-
-
-class Deed(Decided):
-    """An action between two runs. `choice` decides what the scenario leaves open."""
-
-    id: str
-    action: Action
-    choice: int
+    deed: Deed | None = None
 
 
 class RunPlan(Decided):

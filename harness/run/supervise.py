@@ -4,8 +4,9 @@ The kernel hands over each file-changing call of every rank, thread and sub-proc
 performs them one at a time, so the order in the trace is the order in which they happened. A strike
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
-injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py` and, for what a
-rank does to itself, `harness/job/interrupt.py`; power cuts and the network are out of scope here.
+injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py`, `late_hand.py`
+and, for what a rank does to itself, `harness/job/interrupt.py`; power cuts and the network are out
+of scope here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from harness.evidence.evidence import Processes
 from harness.layout.protocol import Layout
 from harness.plan.model import Strike
 from harness.run.errors import HarnessError
+from harness.run.late_hand import LateHand
 from harness.run.perform import Gift, Performer, Request
 from harness.run.seccomp import Listener, Notification
 from harness.run.second_job import SecondJob
@@ -93,6 +95,7 @@ class Supervisor:
         self._signals = Signals()
         self._storage = StorageFaults()
         self._second = SecondJob(first=watch.ranks)
+        self._hand = LateHand(root=watch.root, trace=self.trace)
         self._rank_of_thread: dict[int, int] = {}
         self._stop_at: float | None = None
         self._stopped: tuple[int, ...] = ()
@@ -365,6 +368,9 @@ class Supervisor:
             ranks = self._signals.hit(strike)
             if ranks:
                 self.trace.strike(strike.id, ranks)
+            return None
+        if strike.fault == "by_hand":
+            self._hand.act(strike)
             return None
         self.trace.strike(strike.id, strike.ranks)
         if strike.fault == "second_job":

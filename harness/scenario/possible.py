@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from harness.scenario.between import find_impossible_between
 from harness.scenario.errors import Place, choices
 from harness.scenario.schema import (
+    ByHand,
     Checkpoint,
     Fail,
     Freeze,
@@ -120,7 +121,7 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         target = getattr(fault, name)
         inside: Place = (*place, "faults", n)
         world = run.world or scenario.world
-        yield from _rank(world, (*inside, name, "rank"), target.rank)
+        yield from _rank(world, (*inside, name, "rank"), getattr(target, "rank", None))
         yield from _rank(world, (*inside, "at", "rank"), fault.at.rank)
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
         if isinstance(fault, Fail):
@@ -137,8 +138,9 @@ def _second_job(scenario: Scenario, number: int) -> Iterator[Finding]:
     if found and 2 * size > MOST_CPU_RANKS:
         text = f"two jobs of {size} ranks are more than {MOST_CPU_RANKS}"
         yield (*place, found[0]), f"{text}; possible: a world of at most {MOST_CPU_RANKS // 2}"
-    if found and scenario.explore is not None:
-        yield (*place, found[0]), "an exploration strikes the operations of one job alone"
+    strange = [n for n, one in enumerate(run.faults) if isinstance(one, SecondJob | ByHand)]
+    if strange and scenario.explore is not None:
+        yield (*place, strange[0]), "an exploration strikes the operations of one job alone"
 
 
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.scenario.at_rest import Action
+from harness.scenario.at_rest import Action, action_of
 from harness.scenario.exploration import Explore
 from harness.scenario.part import Part
 from harness.scenario.words import ERRORS, EXCEPTIONS, FAULTS, OPERATIONS, PHASES
@@ -366,7 +366,23 @@ class SecondJob(Part):
         return self
 
 
-AnyFault = Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit | SecondJob
+class ByHand(Part):
+    """A hand from outside changes the directory at a point, before the job does anything else."""
+
+    by_hand: Action
+    at: Point
+
+    @model_validator(mode="after")
+    def _can_happen_to_a_live_job(self) -> ByHand:
+        action = action_of(self.by_hand)
+        if action in ("leftover", "relocate"):
+            raise ValueError(f"`{action}` is for the time between two runs")
+        return self
+
+
+AnyFault = (
+    Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit | SecondJob | ByHand
+)
 
 
 def expression(text: str) -> str:
@@ -408,7 +424,8 @@ Fault = Annotated[
         | Annotated[Hang, Tag("<hang>")]
         | Annotated[Raise, Tag("<raise>")]
         | Annotated[Exit, Tag("<exit>")]
-        | Annotated[SecondJob, Tag("<second_job>")],
+        | Annotated[SecondJob, Tag("<second_job>")]
+        | Annotated[ByHand, Tag("<by_hand>")],
         Discriminator(
             _tag,
             custom_error_type="unknown_fault",

@@ -35,6 +35,7 @@ FAULTS = (
     "hang",
     *IN_THE_LOOP,
     "second_job",
+    "by_hand",
 )
 """What can be injected; one of these is a key of every entry of `faults`."""
 

@@ -173,10 +173,6 @@ PLANTED = (
          "at_rest/latest-is-not-what-it-was.yaml::absent", "nothing_lost", "LOST_WORK"),
     _bug("highest_step:TakesTheHighestStep", "",
          "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "LOST_WORK"),
-    _bug("two_jobs:TakesNoLock", "",
-         "two_jobs/second-job-in-mid-save.yaml::disabled", "second_job_refused", "HARD_FAIL"),
-    _bug("two_jobs:LocksWhileItSaves", "",
-         "two_jobs/second-job-between-saves.yaml", "second_job_refused", "HARD_FAIL"),
     _bug("any_name:TakesAnyName", "",
          "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),
 )  # fmt: skip
@@ -187,9 +183,6 @@ WEAKER = (
     ("ending:SavesWhatThereIs", "signals/killed-when-the-grace-is-over.yaml::disabled"),
     ("ending:AbandonsAtExit", "async/durable-is-published-at-once.yaml"),
     ("ending:GivesUpAfterTwo", "storage/disk-full-once.yaml::disabled"),
-    ("two_jobs:TakesNoLock", "at_rest/leftovers-of-a-dead-run.yaml::disabled"),
-    ("two_jobs:TakesNoLock", "sync/killed-in-flush-all-ranks.yaml"),
-    ("two_jobs:LocksWhileItSaves", "two_jobs/second-job-in-mid-save.yaml::disabled"),
 )
 """Bugs of the above with a weaker fault, which does not show them."""
 

@@ -49,12 +49,12 @@ def test_a_weaker_fault_does_not_show_the_bug(
 
 
 # Stock DCP hides ENOSPC behind an error of its archive writer and names no rank, so a manager that
-# stands on it cannot keep `bounded` when the storage fails. The simple manager takes no lock.
+# stands on it cannot keep `bounded` when the storage fails.
 _WITHOUT_STORAGE_FAULTS = sorted(
     {
         bug.scenario
         for bug in PLANTED
-        if not bug.scenario.startswith(("storage/", "at_rest/", "layouts/", "two_jobs/"))
+        if not bug.scenario.startswith(("storage/", "at_rest/", "layouts/"))
     }
 )
 
