@@ -236,6 +236,10 @@ def _struck(*faults: str) -> str:
             " possible: a world of at most 4",
         ),
         (
+            (_struck("{by_hand: {delete: {path: step_2}}, at: {step: 3}}"), "explore: {}"),
+            "runs[0].faults[0]: an exploration strikes the operations of one job alone",
+        ),
+        (
             (_struck(_JOINING), "explore: {}"),
             "runs[0].faults[0]: an exploration strikes the operations of one job alone",
         ),
