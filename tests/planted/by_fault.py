@@ -47,9 +47,9 @@ BY_FAULT = (
          "integrity", "HARD_FAIL"),
     _bug("careless:ComparesNames", "at_rest/truncated-shard-of-a-stage.yaml",
          "integrity", "HARD_FAIL"),
-    _bug("careless:TrustsTheList", "at_rest/missing-shard.yaml", "integrity", "HARD_FAIL"),
+    _bug("careless:TrustsTheList", "at_rest/missing-shard.yaml", "nothing_lost", "HARD_FAIL"),
     _bug("careless:TrustsTheList", "at_rest/half-deleted-checkpoint.yaml::disabled",
-         "integrity", "HARD_FAIL"),
+         "nothing_lost", "HARD_FAIL"),
     _bug("careless:TrustsTheDescription", "at_rest/description-edited.yaml",
          "integrity", "SILENT_DIVERGENCE"),
     _bug("upkeep:LeavesLeftovers", "at_rest/leftovers-of-a-dead-run.yaml::disabled",
@@ -61,7 +61,7 @@ BY_FAULT = (
     _bug("remembering:PrunesFromMemory", "by_hand/checkpoint-deleted-in-mid-save.yaml::disabled",
          "nothing_lost", "HARD_FAIL"),
     _bug("remembering:LeavesLatestToOthers", "by_hand/latest-repointed-and-saved-again.yaml",
-         "nothing_lost", "LOST_WORK"),
+         "latest_durable", "HARD_FAIL"),
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ WEAKER = (
           fault="sigterm"),
     _less("dying:ClearsUpAfterAPeer", "sync/another-rank-killed-before-rename.yaml", ranks=(0,)),
     _less("dying:TakesAStopForAnEnd", "storage/rank-stands-still.yaml::disabled", fault="delay"),
-    _less("lonely_shutdown:EachRankStopsAlone", "signals/sigterm-to-one-rank.yaml", ranks=(0, 1)),
+    _less("lonely_shutdown:EachRankStopsAlone", "storage/rank-stands-still.yaml::disabled"),
     _less("storage:NeverRecovers", "storage/disk-full-once.yaml::disabled", **_ONLY_SLOW),
     _less("storage:TriesForEver", "storage/disk-stays-full.yaml::disabled", times=2),
     _less("storage:TakesHalfForAll", "storage/short-metadata.yaml", **_ONLY_SLOW),
