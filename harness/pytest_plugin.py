@@ -268,10 +268,10 @@ class JobItem(pytest.Item):
             self.add_marker(pytest.mark.timeout(seconds + RUN_DEADLINE_S + _MARGIN_S))
 
     def setup(self) -> None:
-        """Skip where the machine lacks what every scenario needs."""
-        from harness.run.support import missing
+        """Skip where the machine lacks what the scenario needs."""
+        from harness.run.support import missing_for
 
-        if (reason := missing()) is not None:
+        if (reason := missing_for(self.plan)) is not None:
             pytest.skip(reason)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

@@ -33,7 +33,8 @@ class Processes:
     `exits` has one status a rank: the exit code, or minus the signal. `hung` names the ranks that
     were still alive at the deadline. `leaked` lists the processes that outlived their rank,
     `stopped` the ranks that the launcher ended because another had died. `second` has the exits of
-    a second job's ranks, whose numbers follow on those of the first.
+    a second job's ranks, whose numbers follow on those of the first. `cpu_s` is the processor time
+    of all of them; that of ranks that were killed is in it.
     """
 
     exits: tuple[int, ...]
@@ -42,6 +43,7 @@ class Processes:
     stopped: tuple[int, ...]
     seconds: float
     second: tuple[int, ...] = ()
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

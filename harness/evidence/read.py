@@ -111,4 +111,4 @@ def _placed(story: tuple[Record, ...], places: list[int]) -> tuple[Record, ...]:
 def _read_processes(path: Path) -> Processes:
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     lists = {key: tuple(item) for key, item in value.items() if isinstance(item, list)}
-    return Processes(**lists, seconds=value["seconds"])
+    return Processes(**lists, seconds=value["seconds"], cpu_s=value.get("cpu_s", 0.0))

@@ -5,9 +5,9 @@ threads and their sub-processes. It is the subreaper of them all: what outlives 
 here, reported and ended.
 
 Messages to the supervisor, one JSON object each: `{"listener": ...}` (with the descriptor),
-`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...]}`. From it: `go` starts
-the ranks, `second` forks those of a second job, which are told as `ranks` and started alike, and
-`stop` kills those that are left; a closed socket means the same.
+`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...], "cpu_s": ...}`. From
+it: `go` starts the ranks, `second` forks those of a second job, which are told as `ranks` and
+started alike, and `stop` kills those that are left; a closed socket means the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.job.network import enter, make_network
 from harness.run.seccomp import install_filter
 
 _PR_SET_PDEATHSIG = 1
@@ -44,12 +46,23 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
     os.setsid()
     die_with_parent(parent)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    network = make_network(request["nodes"]) if request["nodes"] > 1 else None
     listener = install_filter(reads=request["reads"])
-    socket.send_fds(link, [b'{"listener": true}'], [listener])
+    # Descriptors only: the supervisor knows from its plan which of them are there.
+    more = [] if network is None else [network.switch, network.control.fileno()]
+    socket.send_fds(link, [b'{"listener": true}'], [listener, *more])
     os.close(listener)
+    request["namespaces"] = () if network is None else network.nodes
     _reap(link, request, _start(link, request, first=0))
-    _tell(link, {"over": _orphans()})
+    leaked = _orphans()
+    _tell(link, {"over": leaked, "cpu_s": _cpu_s()})
     return 0
+
+
+def _cpu_s() -> float:
+    """Processor time of this process and of all that it has reaped."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _start(link: socket.socket, request: dict[str, Any], *, first: int) -> dict[int, int]:
@@ -78,6 +91,9 @@ def _fork_rank(
     os.setpgid(0, 0)
     die_with_parent(leader)
     _forget_children()
+    if request["namespaces"]:
+        ranks = request["ranks"]
+        enter(request["namespaces"][rank % ranks * request["nodes"] // ranks])
     link.close()
     os.close(opener)
     os.read(gate, 1)

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
 from harness.job.models import IMAGE_SIDE, VOCABULARY, Part, split, text_loss, visible_length
 from harness.plan.model import Workload
-from harness.scenario.schema import World
+from harness.scenario.schema import Checkpoint, World
 
 _MICROBATCHES = 2
+_LEAST_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,25 @@ def choose_device(kind: str, rank: int, world: World) -> tuple[torch.device, str
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True)
     return device, "nccl" if count >= world.size else "gloo"
+
+
+def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta | None:
+    """How long the collectives of training wait for a rank.
+
+    As long as torch sets, half an hour, but where a cable may be pulled: there long enough for the
+    checkpoint manager to give up first, and for TCP to go on after an outage (it tries again after
+    0.2 s, and then after twice as long each time).
+    """
+    if world.nodes == 1 or checkpoint is None or checkpoint.timeout_s is None:
+        return None
+    return timedelta(seconds=_LEAST_TIMEOUT_S + 2 * checkpoint.timeout_s)
+
+
+def limit_waits(place: Place, timeout: timedelta | None) -> None:
+    """Give the groups of a mesh the timeout of training; they do not take it from the world's."""
+    for mesh in (place.shards, place.stages):
+        if timeout is not None and mesh is not None:
+            _set_pg_timeout(timeout, mesh.get_group())
 
 
 def find_place(world: World, rank: int, device: torch.device) -> Place:

@@ -118,6 +118,8 @@ def _half_struck(strike: Strike, run: RunEvidence) -> str:
     then = {one.then for one in run.landed if one.strike == strike.id}
     if strike.until is not None and "healed" not in then:
         return "its error was never healed"
+    if strike.fault == "cut_link" and strike.seconds is not None and "healed" not in then:
+        return "its cable was never put back"
     if strike.fault == "second_job" and "ended" not in then:
         return "the second job never ended"
     unharmed = [
@@ -199,7 +201,9 @@ def _failed(evidence: Evidence) -> Iterator[str]:
     for number, run in enumerate(evidence.runs):
         if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
-        goes_on = any(one.fault in ("fail", "hang") for one in evidence.plan.runs[number].strikes)
+        goes_on = any(
+            one.fault in ("fail", "hang", "cut_link") for one in evidence.plan.runs[number].strikes
+        )
         for rank, story in enumerate(run.stories):
             raised = () if goes_on else records(story, Raised)
             if raised:

@@ -61,7 +61,7 @@ class Strike(Decided):
     `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
     moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
     `delay`, `grace_s` to `sigterm`, `refused` to `second_job`, `deed` to
-    `by_hand`.
+    `by_hand`, `node` and `kbit_s` to the faults of the network, `seconds` to `cut_link`, too.
     """
 
     id: str
@@ -75,6 +75,8 @@ class Strike(Decided):
     grace_s: float | None = None
     refused: str | None = None
     deed: Deed | None = None
+    node: int | None = None
+    kbit_s: int | None = None
 
 
 class RunPlan(Decided):
@@ -133,7 +135,12 @@ class Plan(Decided):
         ]
         return names[-1] if names else CHECKPOINTS
 
+    def on_one_node(self) -> Workload:
+        """The workload where nothing depends on the network: it trains the same."""
+        world = self.workload.world.model_copy(update={"nodes": 1})
+        return self.workload.model_copy(update={"world": world})
+
     def reference_key(self) -> str:
         """Plans with the same key train alike, so one reference run serves them all."""
-        text = self.workload.model_dump_json()
+        text = self.on_one_node().model_dump_json()
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -96,13 +96,19 @@ def run_start(
     """One start of the job in a prepared run directory, whose folder of the run is there."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
-    ranks = plan.workload_of(number).world.size
+    world = plan.workload_of(number).world
     reads = any(strike.point.phase == "load" for strike in run.strikes)
-    link = server.start(directory=directory, run=number, ranks=ranks, reads=reads)
+    link = server.start(
+        directory=directory,
+        run=number,
+        world=world,
+        reads=reads,
+        implementation=plan.implementation,
+    )
     watch = Watch(
         folder=folder,
         root=root,
-        ranks=ranks,
+        ranks=world.size,
         layout=PlainLayout(),
         strikes=run.strikes,
         deadline_s=run.deadline_s,

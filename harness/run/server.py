@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from harness.plan.model import Implementation
 from harness.run.errors import HarnessError
+from harness.scenario.schema import World
 
 _BOOT_TIMEOUT_S = 120.0
 """Importing torch takes 4 s on an idle machine (FINDINGS of this project: 4 s), far more on a
@@ -53,10 +55,25 @@ class WarmServer:
             tail = self._log.read_text(errors="replace")[-4000:]
             raise HarnessError(f"the warm server did not start; its log {self._log} ends:\n{tail}")
 
-    def start(self, *, directory: Path, run: int, ranks: int, reads: bool) -> socket.socket:
+    def start(
+        self,
+        *,
+        directory: Path,
+        run: int,
+        world: World,
+        reads: bool,
+        implementation: Implementation | None = None,
+    ) -> socket.socket:
         """Fork the leader of one run; its messages come on the returned socket."""
         link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        request = {"directory": str(directory), "run": run, "ranks": ranks, "reads": reads}
+        request = {
+            "directory": str(directory),
+            "run": run,
+            "ranks": world.size,
+            "nodes": world.nodes,
+            "reads": reads,
+            "wanted": (implementation or Implementation()).model_dump(),
+        }
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], [other.fileno()])
         except OSError as error:

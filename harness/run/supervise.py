@@ -4,9 +4,9 @@ The kernel hands over each file-changing call of every rank, thread and sub-proc
 performs them one at a time, so the order in the trace is the order in which they happened. A strike
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
-injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py`, `late_hand.py`
-and, for what a rank does to itself, `harness/job/interrupt.py`; power cuts and the network are out
-of scope here.
+injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py`, `late_hand.py`,
+`links.py` and, for what a rank does to itself, `harness/job/interrupt.py`; power cuts are out of
+scope here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from harness.layout.protocol import Layout
 from harness.plan.model import Strike
 from harness.run.errors import HarnessError
 from harness.run.late_hand import LateHand
+from harness.run.links import Links
 from harness.run.perform import Gift, Performer, Request
 from harness.run.seccomp import Listener, Notification
 from harness.run.second_job import SecondJob
@@ -38,6 +39,7 @@ _SURVIVORS_GRACE_S = 5.0
 _PUBLISHED_WAIT_S = 5.0
 """How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
 _POLL_S = 0.02
+_TICK_S = 0.005
 _SIGNAL_FAULTS = ("kill", "sigterm", "stop")
 
 
@@ -95,12 +97,15 @@ class Supervisor:
         self._signals = Signals()
         self._storage = StorageFaults()
         self._second = SecondJob(first=watch.ranks)
+        self._links: Links | None = None
         self._hand = LateHand(root=watch.root, trace=self.trace)
         self._rank_of_thread: dict[int, int] = {}
+        self._tick_at = 0.0
         self._stop_at: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
         self._over: list[str] | None = None
+        self._cpu_s = 0.0
         self._held: list[_Held] = []
         self._late: list[tuple[float, _Call]] = []
         self._last_save: int | None = None
@@ -110,13 +115,18 @@ class Supervisor:
         listener: Listener | None = None
         try:
             listener = self._receive_listener()
+            poll = select.poll()
+            for descriptor in (self._link.fileno(), listener.descriptor):
+                poll.register(descriptor, select.POLLIN)
             while self._over is None:
-                self._serve_once(listener)
+                self._serve_once(listener, poll)
         finally:
             self._link.close()
             if listener is not None:
                 listener.close()
             self._performer.close()
+            if self._links is not None:
+                self._links.close()
         ranks = range(len(self._signals.pids))
         exits = tuple(self._signals.exits.get(rank, -signal.SIGKILL) for rank in ranks)
         return Processes(
@@ -126,28 +136,41 @@ class Supervisor:
             leaked=tuple(self._over),
             stopped=self._stopped,
             seconds=self.trace.seconds(),
+            cpu_s=self._cpu_s,
         )
 
     def _receive_listener(self) -> Listener:
-        message, descriptors, _, _ = socket.recv_fds(self._link, 256, 1)
+        message, descriptors, _, _ = socket.recv_fds(self._link, 256, 3)
         if not descriptors:
             raise HarnessError(f"the leader sent no listener: {message!r}; see the server's log")
-        return Listener(descriptors[0])
+        listener, *network = descriptors
+        if network:
+            switch, control = network
+            self._links = Links(switch=switch, control=socket.socket(fileno=control))
+        return Listener(listener)
 
-    def _serve_once(self, listener: Listener) -> None:
-        link, calls = self._link.fileno(), listener.descriptor
-        ready, _, _ = select.select([calls, link], [], [], _POLL_S)
-        if link in ready:
+    def _serve_once(self, listener: Listener, poll: select.poll) -> None:
+        ready = [descriptor for descriptor, _ in poll.poll(1000 * _POLL_S)]
+        if self._link.fileno() in ready:
             self._hear_leader()
-        if calls in ready and self._over is None:
+        if listener.descriptor in ready and self._over is None:
             self._serve_call(listener)
         if self._held:
             self._release_held(listener)
         if self._late:
             self._carry_out_late(listener)
+        now = time.monotonic()
+        if now >= self._tick_at:
+            self._tick_at = now + _TICK_S
+            self._tick()
+
+    def _tick(self) -> None:
+        """What depends on the time alone, and need not be looked at after each operation."""
         self._signals.wake()
         for strike, ranks in self._signals.end_graces():
             self.trace.strike(strike.id, ranks, then="killed")
+        for strike in self._links.heal() if self._links is not None else ():
+            self.trace.strike(strike.id, strike.ranks, then="healed")
         self._watch_the_clock()
 
     # The leader's messages and the clock.
@@ -164,7 +187,7 @@ class Supervisor:
         elif "exit" in message:
             self._note_exit(*message["exit"])
         elif "over" in message:
-            self._over = message["over"]
+            self._over, self._cpu_s = message["over"], message["cpu_s"]
 
     def _note_exit(self, rank: int, status: int) -> None:
         self._signals.exits[rank] = status
@@ -377,6 +400,9 @@ class Supervisor:
             self._second.begin(strike)
             self._link.send(b"second")
             return Treatment(kind="second_job")
+        if self._links is not None and strike.node is not None:
+            self._links.hit(strike)
+            return None
         return self._storage.strike(strike)
 
     def _heal(self, rank: int, **moment: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,7 +16,22 @@ from pydantic import (
 from harness.scenario.at_rest import Action, action_of
 from harness.scenario.exploration import Explore
 from harness.scenario.part import Part
-from harness.scenario.words import ERRORS, EXCEPTIONS, FAULTS, OPERATIONS, PHASES
+from harness.scenario.targets import AnyRank as AnyRank
+from harness.scenario.targets import (
+    Cutting,
+    Joining,
+    OneRank,
+    Pausing,
+    Raising,
+    Slowing,
+    Stopping,
+    Terminating,
+    expression,
+)
+from harness.scenario.targets import Failing as Failing
+from harness.scenario.targets import Target as Target
+from harness.scenario.targets import Until as Until
+from harness.scenario.words import FAULTS, OPERATIONS, PHASES
 
 PropertyName = Literal[
     "latest_durable",
@@ -33,7 +47,6 @@ PropertyName = Literal[
     "integrity",
     "no_code_on_load",
 ]
-AnyRank = int | Literal["all"]
 
 
 class World(Part):
@@ -42,13 +55,20 @@ class World(Part):
     pp: int = Field(1, ge=1, le=2, description="pipeline stages")
     dp_shard: int = Field(1, ge=1, description="FSDP2 ranks in each stage")
 
+    nodes: int = Field(1, ge=1, le=2, description="machines that the ranks stand on, in order")
+
     @property
     def size(self) -> int:
         """Number of ranks of the job."""
         return self.pp * self.dp_shard
 
+    def node_of(self, rank: int) -> int:
+        """The node of a rank."""
+        return rank * self.nodes // self.size
+
     def __str__(self) -> str:
-        return f"pp{self.pp} x fsdp{self.dp_shard}"
+        where = f" on {self.nodes} nodes" if self.nodes > 1 else ""
+        return f"pp{self.pp} x fsdp{self.dp_shard}{where}"
 
 
 class Model(Part):
@@ -176,84 +196,6 @@ class Point(Part):
         return self
 
 
-class Target(Part):
-    """Which rank a fault hits."""
-
-    rank: AnyRank = "all"
-
-
-class OneRank(Part):
-    """The one rank whose operation a fault hits."""
-
-    rank: int
-
-
-class Stopping(Target):
-    """Which rank stands still, and for how long."""
-
-    seconds: float = Field(gt=0)
-
-
-class Terminating(Target):
-    """Which rank is asked to end, and how long it may take before it is killed."""
-
-    grace_s: float | None = Field(
-        None, gt=0, description="SIGKILL for those that are alive then; default: none follows"
-    )
-
-
-class Until(Part):
-    """When an error is over: as the rank begins a save, or as it has finished a step."""
-
-    save: int | None = Field(None, ge=2, description="the n-th call of `save` in this run")
-    step: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _is_one_moment(self) -> Until:
-        if (self.save is None) == (self.step is None):
-            raise ValueError("`until` names one moment: a `save` or a `step`")
-        return self
-
-
-class Failing(OneRank):
-    """What the operation answers instead of being carried out, how often or how long."""
-
-    error: Literal[ERRORS]  # type: ignore[valid-type]
-    times: Annotated[int, Field(ge=1)] | Literal["always"] = 1
-    until: Until | None = Field(None, description="the error lasts until then, and is healed")
-
-    @model_validator(mode="after")
-    def _ends_in_one_way(self) -> Failing:
-        if self.until is not None and "times" in self.model_fields_set:
-            raise ValueError("an error ends after some `times` or lasts `until` a moment, not both")
-        return self
-
-
-class Raising(OneRank):
-    """In whose training loop what is raised."""
-
-    error: Literal[EXCEPTIONS] = "RuntimeError"  # type: ignore[valid-type]
-
-
-class Pausing(OneRank):
-    """How long the operation takes."""
-
-    seconds: float = Field(gt=0)
-
-
-class Joining(OneRank):
-    """Which rank's operation lasts until the second job is over, and how that has to end."""
-
-    refused: str = Field(
-        min_length=1, description="a regular expression that the error of the second job has to fit"
-    )
-
-    @field_validator("refused")
-    @classmethod
-    def _is_an_expression(cls, refused: str) -> str:
-        return expression(refused)
-
-
 class Kill(Part):
     """SIGKILL: no buffer is flushed, no `finally` runs."""
 
@@ -342,7 +284,7 @@ class Raise(LoopFault):
 
     at: Point
     # `raise` is a word of Python, so it cannot be annotated as the others are.
-    __annotations__["raise"] = "Raising"
+    __annotations__["raise"] = Raising.__name__
 
 
 class Exit(LoopFault):
@@ -380,18 +322,35 @@ class ByHand(Part):
         return self
 
 
+class CutLink(Part):
+    """One node does not reach the others any more; the checkpoint directory it does."""
+
+    cut_link: Cutting
+    at: Point
+
+
+class SlowLink(Part):
+    """The way to one node carries less from then on."""
+
+    slow_link: Slowing
+    at: Point
+
+
 AnyFault = (
-    Kill | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit | SecondJob | ByHand
+    Kill
+    | Sigterm
+    | Stop
+    | Fail
+    | ShortWrite
+    | Delay
+    | Hang
+    | Raise
+    | Exit
+    | SecondJob
+    | ByHand
+    | CutLink
+    | SlowLink
 )
-
-
-def expression(text: str) -> str:
-    """A regular expression, checked."""
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"{text!r} is no regular expression: {error}") from None
-    return text
 
 
 def kind_of(fault: Part) -> str:
@@ -425,7 +384,9 @@ Fault = Annotated[
         | Annotated[Raise, Tag("<raise>")]
         | Annotated[Exit, Tag("<exit>")]
         | Annotated[SecondJob, Tag("<second_job>")]
-        | Annotated[ByHand, Tag("<by_hand>")],
+        | Annotated[ByHand, Tag("<by_hand>")]
+        | Annotated[CutLink, Tag("<cut_link>")]
+        | Annotated[SlowLink, Tag("<slow_link>")],
         Discriminator(
             _tag,
             custom_error_type="unknown_fault",

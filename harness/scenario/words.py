@@ -36,6 +36,8 @@ FAULTS = (
     *IN_THE_LOOP,
     "second_job",
     "by_hand",
+    "cut_link",
+    "slow_link",
 )
 """What can be injected; one of these is a key of every entry of `faults`."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from harness.plan.model import Plan
 from harness.run.services import Services
+from harness.run.support import missing_for
 from tests.harness.proving import plan_of, prove
 from tests.planted.by_fault import BY_FAULT, WEAKER, Weaker
 from tests.planted.catalogue import REFUSALS, Planted
@@ -24,6 +25,8 @@ def _name(bug: Planted) -> str:
 def test_the_fault_shows_the_bug(bug: Planted, services: Services, tmp_path: Path) -> None:
     deadline_s = _DEADLINE_S if bug.outcome == "HANG" else None
     plan = plan_of(bug.scenario, bug.implementation, deadline_s=deadline_s)
+    if (reason := missing_for(plan)) is not None:
+        pytest.skip(reason)
 
     judgement = prove(plan, tmp_path, services)
 

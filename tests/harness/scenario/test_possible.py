@@ -250,3 +250,35 @@ def test_a_second_job_is_one_that_the_machine_holds(
 ) -> None:
     found = read(tmp_path, *parts)
     assert found.partition(": ")[2] == expected
+
+
+@pytest.mark.parametrize(
+    ("world", "device", "fault", "expected"),
+    [
+        ("{dp_shard: 2, nodes: 2}", "cpu", "cut_link: {node: 1}", ""),
+        (
+            "{dp_shard: 2}",
+            "cpu",
+            "slow_link: {node: 1, kbit_s: 100}",
+            "runs[0]: `slow_link` needs `world.nodes: 2`",
+        ),
+        (
+            "{dp_shard: 3, nodes: 2}",
+            "cpu",
+            "cut_link: {node: 1}",
+            "runs[0]: 3 ranks cannot be halved",
+        ),
+        (
+            "{dp_shard: 2, nodes: 2}",
+            "auto",
+            "cut_link: {node: 1}",
+            "runs[0]: nodes are for ranks on the CPU: set `device: cpu`",
+        ),
+    ],
+)
+def test_a_link_is_struck_where_there_are_two_nodes(
+    tmp_path: Path, world: str, device: str, fault: str, expected: str
+) -> None:
+    struck = _struck(f"{{{fault}, at: {{step: 3}}}}")
+    found = read(tmp_path, f"world: {world}", f"device: {device}", struck)
+    assert found.partition(": ")[2].partition("x.yaml")[0].strip() == expected
