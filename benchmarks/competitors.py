@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +22,14 @@ from torch.distributed.tensor import DTensor
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 
-# Width and number of square layers without bias; AdamW makes it 12 bytes a weight.
-SHAPES = {"50": (512, 16), "500": (1024, 40), "1500": (2048, 31), "many": (32, 700)}
+# Inner and outer width, and number of layers without bias that lead from one to the other in turn.
+# AdamW makes it 12 bytes a weight; of `many` each of two ranks holds 2,100 tensors of 4 KiB.
+SHAPES = {
+    "50": (512, 512, 16),
+    "500": (1024, 1024, 40),
+    "1500": (2048, 2048, 31),
+    "many": (32, 64, 700),
+}
 
 
 class Competitor(Protocol):
@@ -69,12 +76,13 @@ class Training:
 
 def training_of(size: str, *, seed: int) -> Training:
     """A model of this size, sharded over all ranks, and its optimizer."""
-    width, layers = SHAPES[size]
+    inner, outer, layers = SHAPES[size]
     torch.manual_seed(seed)
-    model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(layers)))
+    widths = [outer if number % 2 else inner for number in range(layers + 1)]
+    model = nn.Sequential(*(nn.Linear(*pair, bias=False) for pair in pairwise(widths)))
     fully_shard(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    return Training(model, optimizer, torch.randn(32, width))
+    return Training(model, optimizer, torch.randn(32, inner))
 
 
 class Ours:

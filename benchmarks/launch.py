@@ -24,6 +24,7 @@ from pathlib import Path
 from harness.layout.plain import PlainLayout
 from harness.plan.make import make_plan, reference_plan
 from harness.plan.model import Implementation, Plan
+from harness.run.ground import Folder
 from harness.run.server import WarmServer
 from harness.run.supervise import Supervisor, Watch
 from harness.scenario.schema import Run, Scenario, World
@@ -77,6 +78,7 @@ def _warm(server: WarmServer, folder: Path, ranks: int) -> Callable[[], None]:
         layout=PlainLayout(),
         strikes=(),
         deadline_s=120,
+        cut_power=Folder().cut,
     )
     supervisor = Supervisor(link, watch)
     thread = threading.Thread(target=supervisor.run)

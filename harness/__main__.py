@@ -1,6 +1,7 @@
 """The command line: `python -m harness COMMAND`, see `--help`.
 
-Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for input that cannot be used.
+Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for input that cannot be used;
+`replay` has 3 and 125 besides. `docs/outcomes.md` says what to make of each.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.generate.job import AREAS
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, json_schema, read_file
+from harness.scenario.words import FILE_SYSTEMS
 from harness.workspace import Workspace, open_workspace, slug
 
 if TYPE_CHECKING:
@@ -37,8 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(json.dumps(json_schema(), indent=2), PASSED)
         case "judge":
             return _judge(parsed.directory)
+        case "explain":
+            return _explain(parsed.directory)
         case "crash-states":
             return _crash_states(parsed)
+        case "planted":
+            return _planted(parsed)
+        case "coverage":
+            return _coverage()
+        case "fuzz" | "shrink":
+            return _generate(parsed, _chosen(parsed))
         case _:
             return _run(parsed, _chosen(parsed))
 
@@ -47,14 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness",
         description="Scenarios for checkpointers. `pytest scenarios/` runs them all.",
-        epilog="Exit status: 0 PASS, 1 any other outcome, 2 input that cannot be used.",
+        epilog="Exit status: 0 PASS, 1 any other outcome, 2 input that cannot be used; of replay 3 "
+        "OTHER, 125 INVALID.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("schema", help="print the JSON Schema of scenario files")
     judging = commands.add_parser("judge", help="judge a run directory again, without a run")
     judging.add_argument("directory", type=Path, help="the run directory")
-    replaying = commands.add_parser("replay", help="run one scenario file and report")
-    replaying.add_argument("file", type=Path, help="a scenario, such as a file of failures/")
+    explaining = commands.add_parser("explain", help="tell the story of a run directory")
+    explaining.add_argument("directory", type=Path, help="the run directory")
+    replaying = commands.add_parser("replay", help="run a failure again: FIXED, SAME or OTHER")
+    replaying.add_argument(
+        "file", type=Path, help="a scenario, such as a file of failures/, or a run directory"
+    )
     _add_implementation(replaying)
     exploring = commands.add_parser("explore", help="make every strike that `explore:` asks for")
     exploring.add_argument("file", type=Path, help="a scenario with `explore:`")
@@ -72,9 +88,61 @@ def _parser() -> argparse.ArgumentParser:
     crashing.add_argument(
         "--limit", type=int, default=40, help="start the job again from at most so many states"
     )
+    crashing.add_argument(
+        "--reproduce",
+        type=_file_systems,
+        default=(),
+        metavar="NAME,...",
+        help=f"try what is found on real file systems: {', '.join(FILE_SYSTEMS)}; needs root",
+    )
     crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
     _add_implementation(crashing)
+    _add_planted(commands.add_parser("planted", help="what catches the planted bugs, as a table"))
+    _add_generating(commands)
     return parser
+
+
+def _add_generating(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fuzzing = commands.add_parser("fuzz", help="run scenarios that are drawn, and shrink failures")
+    fuzzing.add_argument("--minutes", type=float, default=10.0, metavar="M", help="how long")
+    fuzzing.add_argument("--seed", type=int, default=0, metavar="S", help="which scenarios")
+    leave_out = f"what the implementation does not promise: {', '.join(AREAS)}"
+    fuzzing.add_argument(
+        "--without", nargs="+", choices=AREAS, default=(), metavar="AREA", help=leave_out
+    )
+    shrinking = commands.add_parser("shrink", help="the smallest scenario that fails like one")
+    shrinking.add_argument("place", type=Path, help="a scenario file, or a run directory")
+    shrinking.add_argument("--seconds", type=float, default=110.0, metavar="N", help="at most")
+    for one in (fuzzing, shrinking):
+        one.add_argument("--workers", type=int, default=_WORKERS, metavar="W", help="at once")
+        _add_implementation(one)
+    commands.add_parser("coverage", help="which strikes have ever landed in generated scenarios")
+
+
+def _add_planted(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--catalogue", default="tests.planted.catalogue:BUGS", metavar="MODULE:NAME"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these bugs")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--sample", type=int, default=0, metavar="N", help="N more scenarios for each bug"
+    )
+    size.add_argument("--full", action="store_true", help="each bug with every scenario")
+    parser.add_argument("--seed", type=int, default=0, help="for the sample")
+    parser.add_argument("--workers", type=int, default=_WORKERS, metavar="N", help="at once")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="what was run; it is not run again"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+
+
+def _file_systems(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in FILE_SYSTEMS]:
+        known = ", ".join(FILE_SYSTEMS)
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no file system; possible: {known}")
+    return names
 
 
 def _add_implementation(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +154,29 @@ def _chosen(parsed: argparse.Namespace) -> Implementation:
     folder: Path | None = parsed.implementation_path
     path = None if folder is None else str(folder.resolve())
     return Implementation(name=parsed.implementation, path=path)
+
+
+def _planted(parsed: argparse.Namespace) -> int:
+    from harness.planted.catalogue import CatalogueError
+    from harness.planted.command import Wish, planted
+    from harness.run.support import missing
+
+    if (reason := missing()) is not None:
+        return _complain(f"scenarios cannot run here: {reason}")
+    wish = Wish(
+        catalogue=parsed.catalogue,
+        folder=Path.cwd(),
+        only=tuple(parsed.only),
+        sample=None if parsed.full else parsed.sample,
+        seed=parsed.seed,
+        workers=parsed.workers,
+        results=parsed.results,
+        markdown=parsed.markdown,
+    )
+    try:
+        return PASSED if planted(wish) else RED
+    except (CatalogueError, ScenarioError) as error:
+        return _complain(str(error))
 
 
 def _judge(directory: Path) -> int:
@@ -102,10 +193,23 @@ def _judge(directory: Path) -> int:
     return _say(text, PASSED if judgement.outcome == "PASS" else RED)
 
 
+def _explain(directory: Path) -> int:
+    from harness.evidence.read import read_evidence
+    from harness.explain.explain import explain
+
+    try:
+        evidence = read_evidence(directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _complain(f"{directory} is not a whole run directory: {error}")
+    return _say(explain(evidence), PASSED)
+
+
 def _run(parsed: argparse.Namespace, implementation: Implementation) -> int:
     from harness.run.support import missing
 
     path: Path = parsed.file
+    if parsed.command == "replay" and path.is_dir():
+        return _replay_directory(path, parsed)
     try:
         files = read_file(path)
     except ScenarioError as error:
@@ -121,7 +225,9 @@ def _replay_all(
     files: Iterable[ScenarioFile | ScenarioError], path: Path, implementation: Implementation
 ) -> Iterator[int]:
     from harness.prove import prove
+    from harness.replay import replay_status
     from harness.run.services import Services
+    from harness.run.support import missing_disk
 
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Services(workspace.shared) as services:
@@ -135,9 +241,34 @@ def _replay_all(
             plan = make_plan(
                 one.scenario, source=str(path), implementation=implementation, gpus=count_gpus()
             )
+            if (reason := missing_disk(plan.filesystem)) is not None:
+                yield _complain(f"{path} cannot run here: {reason}")
+                continue
             proof = prove(plan, one.source, services=services, workspace=workspace)
-            passed = proof.outcome == "PASS"
-            yield _say(proof.text or f"{proof.outcome} {plan.name}", PASSED if passed else RED)
+            text = proof.text or proof.told or f"{proof.outcome} {plan.name}"
+            yield _say(text, replay_status(proof))
+
+
+def _replay_directory(directory: Path, parsed: argparse.Namespace) -> int:
+    from harness.replay import NoReplayError, replay_directory, replay_status
+    from harness.run.services import Services
+    from harness.run.support import missing
+
+    if (reason := missing()) is not None:
+        return _complain(f"{directory} cannot run here: {reason}")
+    chosen = _chosen(parsed)
+    workspace = open_workspace(failures=Path("failures").resolve())
+    with closing(workspace), Services(workspace.shared) as services:
+        try:
+            proof = replay_directory(
+                directory,
+                implementation=None if chosen == Implementation() else chosen,
+                services=services,
+                workspace=workspace,
+            )
+        except NoReplayError as error:
+            return _complain(str(error))
+    return _say(proof.text, replay_status(proof))
 
 
 def _explore_all(
@@ -147,6 +278,7 @@ def _explore_all(
 ) -> Iterator[int]:
     from harness.explore.command import explore_job
     from harness.explore.job import Explored
+    from harness.run.support import missing_disk
 
     for one in files:
         if isinstance(one, ScenarioError):
@@ -166,18 +298,57 @@ def _explore_all(
             implementation=implementation,
             gpus=count_gpus(),
         )
+        if (reason := missing_disk(job.filesystem)) is not None:
+            yield _complain(f"{parsed.file} cannot be explored here: {reason}")
+            continue
         summary = explore_job(job, workers=parsed.workers, merge=not parsed.equal)
         yield PASSED if summary is not None and summary.is_green else RED
+
+
+def _coverage() -> int:
+    from harness.generate.coverage import read_coverage, tell
+
+    return _say(tell(read_coverage(Path("failures"))), PASSED)
+
+
+def _generate(parsed: argparse.Namespace, implementation: Implementation) -> int:
+    from harness.generate.fuzz import Fuzz, fuzz
+    from harness.run.support import missing
+    from harness.shrink.command import shrink_place
+
+    if (reason := missing()) is not None:
+        return _complain(f"nothing can run here: {reason}")
+    if parsed.command == "fuzz":
+        asked = Fuzz(
+            minutes=parsed.minutes,
+            seed=parsed.seed,
+            workers=parsed.workers,
+            implementation=implementation,
+            without=frozenset(parsed.without),
+        )
+        return PASSED if fuzz(asked) else RED
+    try:
+        done = shrink_place(
+            parsed.place,
+            implementation=implementation,
+            workers=parsed.workers,
+            seconds=parsed.seconds,
+        )
+    except (ScenarioError, OSError, ValueError, KeyError, TypeError) as error:
+        return _complain(f"{parsed.place} cannot be shrunk: {error}")
+    return PASSED if done else RED
 
 
 def _crash_states(parsed: argparse.Namespace) -> int:
     from harness.evidence.read import read_evidence
     from harness.run.services import Services
-    from harness.run.support import missing
+    from harness.run.support import missing, missing_disk
 
     needs_ranks = parsed.place.is_file() or parsed.limit > 0
-    if needs_ranks and (reason := missing()) is not None:
-        return _complain(f"{parsed.place} cannot run here: {reason}")
+    lacking = [missing()] if needs_ranks else []
+    lacking += [missing_disk(name) for name in parsed.reproduce]
+    if reasons := [reason for reason in lacking if reason is not None]:
+        return _complain(f"{parsed.place} cannot run here: {reasons[0]}")
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Services(workspace.shared) as services:
         if parsed.place.is_file():
@@ -194,6 +365,7 @@ def _crash_states_of(
 ) -> Iterator[int]:
     """Run each scenario of a file, and explore what each leaves."""
     from harness.run.execute import execute
+    from harness.run.support import missing_disk
 
     try:
         files = read_file(parsed.place)
@@ -210,6 +382,9 @@ def _crash_states_of(
             implementation=_chosen(parsed),
             gpus=count_gpus(),
         )
+        if (reason := missing_disk(plan.filesystem)) is not None:
+            yield _complain(f"{parsed.place} cannot run here: {reason}")
+            continue
         name = slug(plan.name)
         directory = workspace.new_run(name)
         status = _explore(parsed, execute(plan, directory, services), services, workspace)
@@ -224,16 +399,15 @@ def _crash_states_of(
 def _explore(
     parsed: argparse.Namespace, evidence: Evidence, services: Services, workspace: Workspace
 ) -> int:
-    from harness.crash.prove import prove
+    from harness.crash.prove import Asked, prove
 
-    proof = prove(
-        evidence,
+    asked = Asked(
         profile=parsed.profile,
         seed=parsed.seed,
         limit=parsed.limit,
-        services=services,
-        workspace=workspace,
+        filesystems=parsed.reproduce,
     )
+    proof = prove(evidence, asked, services=services, workspace=workspace)
     return _say(proof.text, PASSED if proof.outcome == "PASS" else RED)
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.evidence.evidence import Evidence
+from harness.judge.comparison import Answer, compare, know, tell_answer
 from harness.judge.judge import Judgement, judge
 from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation, Plan
 from harness.report.failure import write_failure
+from harness.report.head import Head, read_head
 from harness.report.text import describe
 from harness.run.execute import execute
 from harness.run.services import Services
@@ -22,11 +24,18 @@ from harness.workspace import Workspace, slug
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What came out. `replay` and `text` are empty where the outcome is PASS."""
+    """What came out. `replay` and `text` are empty where the outcome is PASS.
+
+    `broken` names the violated properties and failed guards. `answer` is there where the scenario
+    was a failure file, and `told` says it in one line.
+    """
 
     outcome: Outcome
     text: str = ""
     replay: str = ""
+    broken: tuple[str, ...] = ()
+    answer: Answer | None = None
+    told: str = ""
 
 
 def prove(plan: Plan, source: Source, *, services: Services, workspace: Workspace) -> Proof:
@@ -44,42 +53,68 @@ def prove(plan: Plan, source: Source, *, services: Services, workspace: Workspac
         raise
     if judgement.outcome is Outcome.PASS:
         workspace.drop(directory)
-        return Proof(outcome=judgement.outcome)
+        return _answer(Proof(outcome=judgement.outcome), plan, source, judgement)
     return report_failure(evidence, judgement, source, workspace=workspace)
 
 
 def report_failure(
     evidence: Evidence, judgement: Judgement, source: Source, *, workspace: Workspace
 ) -> Proof:
-    """Write down a failure: its file, which replays `source`, its run directory, its report."""
+    """Write down a failure: its file, which replays `source`, its run directory, its report.
+
+    Where `source` is the file of another failure, that one stays as it is.
+    """
     plan, directory = evidence.plan, Path(evidence.directory)
-    failure = write_failure(workspace.failures, source, judgement, plan.implementation)
+    proof = Proof(outcome=judgement.outcome, broken=judgement.broken)
+    proof = _answer(proof, plan, source, judgement)
+    differs = proof.answer in (Answer.OTHER, Answer.INVALID)
+    suffix = f"-{str(proof.answer).lower()}" if differs else ""
+    failure = write_failure(workspace.failures, source, judgement, plan.implementation, suffix)
     kept = workspace.keep(directory, failure.stem)
     replay = replay_command(failure, plan.implementation)
     text = describe(
-        dataclasses.replace(evidence, directory=_from_here(kept)),
+        dataclasses.replace(evidence, directory=from_here(kept)),
         judgement,
         source=source,
         replay=replay,
     )
-    return Proof(outcome=judgement.outcome, text=text, replay=replay)
+    text = f"{proof.told}\n{text}" if proof.told else text
+    return dataclasses.replace(proof, text=text, replay=replay)
+
+
+def _answer(proof: Proof, plan: Plan, source: Source, judgement: Judgement) -> Proof:
+    """The proof with what it says about the failure that `source` is the file of."""
+    head = read_head(source.text)
+    if head is None:
+        return proof
+    now = know(judgement)
+    told = tell_answer(head.known, now) + _other_code(head, plan.implementation)
+    return dataclasses.replace(proof, answer=compare(head.known, now), told=told)
+
+
+def _other_code(head: Head, implementation: Implementation) -> str:
+    """A word of warning where a failure of one implementation is replayed with another."""
+    if head.implementation == implementation.name:
+        return ""
+    return f" (the failure was that of {head.implementation}, this is {implementation.name})"
 
 
 def replay_command(failure: Path, implementation: Implementation) -> str:
     """What to type in the current directory to see the failure again."""
-    words = [_interpreter(), "-m", "pytest", _from_here(failure)]
+    words = [interpreter(), "-m", "pytest", from_here(failure)]
     if implementation.name != Implementation().name:
         words += ["--implementation", implementation.name]
     if implementation.path is not None:
-        words += ["--implementation-path", _from_here(Path(implementation.path))]
+        words += ["--implementation-path", from_here(Path(implementation.path))]
     return shlex.join(words)
 
 
-def _interpreter() -> str:
+def interpreter() -> str:
     """The Python that runs here: a virtual environment need not be active."""
-    return _from_here(Path(sys.executable))
+    return from_here(Path(sys.executable))
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
+    """A path as short as it can be typed in the current directory."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.explore.job import PART_POINTS, Explored, count_parts
-from harness.plan.make import RUN_DEADLINE_S, make_plan
+from harness.explore.job import Explored, count_parts
+from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
@@ -34,17 +34,17 @@ from harness.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from harness.run.services import Services
 
+pytest_plugins = ["harness.pytest_repeat"]
+
 FOLDERS = ("scenarios", "failures")
 SUFFIXES = (".yaml", ".yml")
 ITEM = "scenario"
 """The item of a file without a matrix. It does not hang on the scenario's name, so `--lf` finds it
 when that has changed."""
 
-_MARGIN_S = 60.0
-"""For the boot of the server, judging, and waiting for a reference that another worker makes."""
-
-_STRIKE_S = 20.0
-"""One strike takes 1 s on idle cores; on average, none takes this long on busy ones."""
+_FENCE_S = 3600.0
+"""The last fence, for a harness that hangs itself: no scenario takes a hundredth of it on idle
+cores. Runs that hang are ended by their own budgets, which the load of the machine does not eat."""
 
 
 class Red(Exception):
@@ -71,6 +71,13 @@ class Session:
 
 _SESSION = pytest.StashKey[Session]()
 _IS_WORKER = pytest.StashKey[bool]()
+
+pytest_plugins = ["harness.pytest_generate"]
+
+
+def session_of(config: pytest.Config) -> Session:
+    """What the scenarios of this process share."""
+    return config.stash[_SESSION]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -172,11 +179,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what was explored, and where kept runs are."""
+    """Say what was explored, what replays answered, and where kept runs are."""
     for word in ("passed", "failed"):
         for report in terminalreporter.stats.get(word, []):
             for name, value in report.user_properties:
-                if name == "explored":
+                if name in ("explored", "replayed"):
                     terminalreporter.write_line(f"{report.nodeid}: {value}")
     workspace = config.stash[_SESSION].workspace
     if workspace.keep_passed and workspace.root.exists():
@@ -255,23 +262,23 @@ class JobItem(pytest.Item):
     def __init__(self, *, plan: Plan, **rest: Any) -> None:
         super().__init__(**rest)
         self.plan = plan
+        self.filesystem = plan.filesystem
+        """Whose power is cut, if any is."""
         self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
+        if self.config.pluginmanager.hasplugin("timeout"):
+            self.add_marker(pytest.mark.timeout(_FENCE_S))
         if plan.workload.device == "cuda":
             self.add_marker(pytest.mark.gpu)
             if count_gpus() == 0:
                 reason = "device: cuda, and there is no GPU here that this torch can use"
                 self.add_marker(pytest.mark.skip(reason=reason))
 
-    def limit(self, seconds: float) -> None:
-        """End the item after so many seconds, and the margin that all items have."""
-        if self.config.pluginmanager.hasplugin("timeout"):
-            self.add_marker(pytest.mark.timeout(seconds + RUN_DEADLINE_S + _MARGIN_S))
-
     def setup(self) -> None:
         """Skip where the machine lacks what the scenario needs."""
-        from harness.run.support import missing_for
+        from harness.run.support import missing_disk, missing_for
 
-        if (reason := missing_for(self.plan)) is not None:
+        reason = missing_for(self.plan) or missing_disk(self.filesystem)
+        if reason is not None:
             pytest.skip(reason)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -289,7 +296,6 @@ class ScenarioItem(JobItem):
     def __init__(self, *, source: Source, **rest: Any) -> None:
         super().__init__(**rest)
         self.source = source
-        self.limit(sum(run.deadline_s for run in self.plan.runs))
 
     def runtest(self) -> None:
         """Run, judge, and fail unless the outcome is PASS."""
@@ -301,9 +307,20 @@ class ScenarioItem(JobItem):
         )
         # As plain text, because xdist sends it from worker to controller.
         self.user_properties.append(("outcome", str(proof.outcome)))
+        if proof.answer is not None:
+            self.user_properties.append(("answer", str(proof.answer)))
+            self.user_properties.append(("replayed", proof.told))
         if proof.outcome != "PASS":
+            if proof.broken:
+                self.user_properties.append(("broken", ", ".join(proof.broken)))
             self.user_properties.append(("replay", proof.replay))
             raise Red(proof.text)
+
+    def again(self, suffix: str) -> pytest.Item:
+        """The same scenario, to be run once more."""
+        assert self.parent is not None, "a scenario is collected from a file"
+        name = f"{self.name}-{suffix}"
+        return type(self).from_parent(self.parent, name=name, plan=self.plan, source=self.source)
 
 
 class ExploreItem(JobItem):
@@ -312,11 +329,11 @@ class ExploreItem(JobItem):
     def __init__(self, *, job: Explored, number: int, parts: int, **rest: Any) -> None:
         super().__init__(**rest)
         self.job, self.number, self.parts = job, number, parts
+        self.filesystem = job.filesystem
         if job.explore.budget is None:
             self.add_marker(pytest.mark.long)
-            self.add_marker(pytest.mark.timeout(0))  # only the deadline of each run counts
-        else:
-            self.limit(_STRIKE_S * PART_POINTS)
+            # Only the budget of each run counts; the first marker is the one that is read.
+            self.add_marker(pytest.mark.timeout(0), append=False)
 
     def runtest(self) -> None:
         """Strike, judge, and fail unless every outcome is PASS."""
@@ -336,6 +353,8 @@ class ExploreItem(JobItem):
         except RedRecording as error:
             raise Red(str(error)) from None
         self.user_properties.append(("explored", headline(summary)))
+        red = next((str(one.proof.outcome) for one in summary.red), "INVALID")
+        self.user_properties.append(("outcome", "PASS" if summary.is_green else red))
         if not summary.is_green:
             raise Red(tell(summary))
 

@@ -10,6 +10,7 @@ user chose the place of the runs: then it stays there.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -62,9 +63,9 @@ class Workspace:
             return directory
         target = self.failures / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            shutil.rmtree(target)
-        shutil.move(directory, target)
+        near = target.with_name(f".{name}-{secrets.token_hex(4)}")
+        shutil.move(directory, near)
+        _take_place(near, target)
         return target
 
     def close(self) -> None:
@@ -97,6 +98,22 @@ def choose_base() -> Path:
         if room >= _ROOM_BYTES:
             return _MEMORY
     return Path(tempfile.gettempdir())
+
+
+def _take_place(directory: Path, target: Path) -> None:
+    """Give a directory its name; what had it goes. Several workers may do this at once."""
+    while True:
+        try:
+            directory.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            old = target.with_name(f"{directory.name}-old")
+            with suppress(FileNotFoundError):  # another worker was faster
+                target.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            return
 
 
 def slug(text: str) -> str:

@@ -50,10 +50,16 @@ class CrashState:
 
 @dataclass(slots=True, kw_only=True)
 class Hit:
-    """A cause, where it showed first, and in how many states."""
+    """A cause, where it showed first and last, and in how many states.
+
+    A place is a run and how many of its operations there were.
+    """
 
     cause: Cause
+    needs: Needs
+    """What must have been there where it showed first."""
     first: OperationKey
+    last: OperationKey
     states: int = 1
 
 
@@ -64,6 +70,7 @@ class Exploration:
     profile: ProfileName
     seed: int
     parts: Parts
+    judge: DirectoryJudge
     gaps: tuple[str, ...]
     operations: int = 0
     instants: int = 0
@@ -115,6 +122,7 @@ class _Explorer:
             profile=profile,
             seed=seed,
             parts=self._parts,
+            judge=self._judge,
             gaps=replay(evidence, layout).gaps,
         )
 
@@ -172,10 +180,10 @@ class _Explorer:
             states[number] = state
 
     def _hit(self, instant: Instant, choice: Choice, fault: Fault, needs: Needs) -> None:
-        loss = loss_of(self._disk, choice)
+        loss, here = loss_of(self._disk, choice), (instant.run, instant.place)
         for hit in self.found.hits:
             if hit.cause.explains(fault, loss):
-                hit.states += 1
+                hit.states, hit.last = hit.states + 1, here
                 return
         cause = explain(
             self._disk,
@@ -186,6 +194,6 @@ class _Explorer:
         )
         for hit in self.found.hits:
             if hit.cause.explains(cause.fault, cause.loss) and cause.exposed == hit.cause.exposed:
-                hit.states += 1
+                hit.states, hit.last = hit.states + 1, here
                 return
-        self.found.hits.append(Hit(cause=cause, first=(instant.run, instant.place)))
+        self.found.hits.append(Hit(cause=cause, needs=needs, first=here, last=here))

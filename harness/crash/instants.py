@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.crash.disk import Disk, JournalEntry
 from harness.crash.told import told_in
@@ -34,7 +34,8 @@ def instants(evidence: Evidence, disk: Disk) -> Iterator[Instant]:
 
 
 def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
-    """The runs before somebody else changes the directory, or the job gets another layout.
+    """The runs before somebody else changes the directory or the job gets another layout, and no
+    operation behind a power cut that really happened.
 
     What a power cut may take is asked of one job that alone works in its directory.
     """
@@ -44,6 +45,9 @@ def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
             return evidence.runs[:number]
         if others:
             return evidence.runs[:number]
+        run = evidence.runs[number]
+        if run.operations and run.operations[-1].kind == "cut":
+            return (*evidence.runs[:number], replace(run, operations=run.operations[:-1]))
     return evidence.runs
 
 

@@ -6,12 +6,23 @@ from dataclasses import dataclass
 
 from harness.crash.explore import Exploration, explore
 from harness.crash.profiles import ProfileName
+from harness.crash.reproduce import reproduce
 from harness.crash.resume import resume_all
-from harness.crash.tell import tell
+from harness.crash.tell import shown_hits, tell
 from harness.evidence.evidence import Evidence
 from harness.judge.outcome import Outcome, worst
 from harness.run.services import Services
 from harness.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is to be done: `limit` starts of the job at most, hits tried on these file systems."""
+
+    profile: ProfileName
+    seed: int
+    limit: int
+    filesystems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +35,20 @@ class CrashProof:
 
 
 def prove(
-    evidence: Evidence,
-    *,
-    profile: ProfileName,
-    seed: int,
-    limit: int,
-    services: Services,
-    workspace: Workspace,
+    evidence: Evidence, asked: Asked, *, services: Services, workspace: Workspace
 ) -> CrashProof:
-    """Explore, and start the job again from at most `limit` of the states; 0 starts nothing."""
-    found = explore(evidence, profile=profile, seed=seed)
+    """Explore, start the job again from some of the states, and try the hits on real disks."""
+    found = explore(evidence, profile=asked.profile, seed=asked.seed)
     resumptions = tuple(
-        resume_all(found, evidence, services=services, workspace=workspace, limit=limit)
+        resume_all(found, evidence, services=services, workspace=workspace, limit=asked.limit)
+    )
+    workspace.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    attempts = reproduce(
+        shown_hits(found.hits),
+        found,
+        evidence,
+        filesystems=asked.filesystems,
+        base=workspace.root,
     )
     outcome = found.outcome
     if outcome is Outcome.PASS:
@@ -43,5 +56,5 @@ def prove(
         outcome = worst(
             failed_guards=[one for one in words if one is not Outcome.PASS], violated=[], unknown=0
         )
-    text = tell(evidence.plan, found, resumptions, outcome)
+    text = tell(evidence.plan, found, resumptions, outcome, attempts)
     return CrashProof(outcome=outcome, exploration=found, text=text)

@@ -7,36 +7,26 @@ judges judge the whole.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from harness.crash.changes import Version
 from harness.crash.explore import CrashState
 from harness.crash.state import Parts
+from harness.evidence.cut import Listed, Listing, tell_cut
 from harness.evidence.evidence import Evidence, Processes, RunEvidence
-from harness.evidence.operation import Landed, Operation
+from harness.evidence.operation import Landed
 from harness.evidence.record import Record
 from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
 from harness.layout.names import checkpoint_step
-from harness.plan.make import RUN_DEADLINE_S
 from harness.plan.model import Plan, RunPlan, Strike
 from harness.scenario.schema import Expect, Point, PropertyName
 
 _SIGKILL = 9
 _UNKNOWN = -1
 """The place of a record at which nobody watched."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What a tree holds: path, kind, and the text of a link or the place of the bytes."""
-
-    entries: tuple[tuple[str, str, object], ...]
-    written: bytes
 
 
 def restore(state: CrashState, parts: Parts, evidence: Evidence, directory: Path) -> Plan:
@@ -74,9 +64,7 @@ def list_tree(parts: Parts, number: int) -> Listing:
     return Listing(entries=entries, written=bytes(written))
 
 
-def _list(
-    parts: Parts, number: int, prefix: str, written: bytearray
-) -> Iterator[tuple[str, str, object]]:
+def _list(parts: Parts, number: int, prefix: str, written: bytearray) -> Iterator[Listed]:
     for name, inner in parts.names(number):
         kind, value = parts.part(inner)
         if isinstance(value, Version):
@@ -101,8 +89,10 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
     )
     landed = {one.strike for one in _before(state, evidence.runs[state.run].landed)}
     struck = plan.runs[state.run]
-    strikes = (*(one for one in struck.strikes if one.id in landed), cut)
-    again = RunPlan(until_step=plan.workload.total_steps, deadline_s=RUN_DEADLINE_S)
+    # A power cut that really ended the run leaves its place to this one.
+    others = (one for one in struck.strikes if one.id in landed and one.fault != "power_cut")
+    strikes = (*others, cut)
+    again = RunPlan(until_step=plan.workload.total_steps)
     runs = (*plan.runs[: state.run], struck.model_copy(update={"strikes": strikes}), again)
     steps = [checkpoint_step(name) for name, _ in parts.names(state.tree)]
     newest = max((step for step in steps if step is not None), default=0)
@@ -154,25 +144,23 @@ def _write_cut(
     folder.mkdir()
     stories = [[one for one in story if one.index <= state.place] for story in run.stories]
     listing = list_tree(parts, state.tree)
-    text = json.dumps(listing.entries).encode()
-    cut = Operation(
-        index=0,
-        time_s=0.0,
-        rank=0,
-        thread=0,
-        kind="cut",
-        path=".",
-        data=len(listing.written),
-        size=len(text),
-    )
+    cut, told = tell_cut(listing, index=0, rank=0, time_s=0.0, start=0)
     ranks = tuple(range(len(run.stories)))
     landed = [*_before(state, run.landed)]
     landed.append(Landed(strike=strikes[-1].id, index=1, time_s=0.0, ranks=ranks))
     write_trace(folder, (cut,), landed, [[1] * len(story) for story in stories], ())
     _write_stories(folder, stories)
-    write_bytes(folder, listing.written + text)
+    write_bytes(folder, told)
     write_listing(folder, directory / "checkpoints")
-    ended = Processes(exits=(-_SIGKILL,) * len(ranks), hung=(), leaked=(), stopped=(), seconds=0.0)
+    ended = Processes(
+        exits=(-_SIGKILL,) * len(ranks),
+        hung=(),
+        leaked=(),
+        stopped=(),
+        seconds=0.0,
+        fair_s=0.0,
+        deadline_s=0.0,
+    )
     write_processes(folder, ended)
 
 

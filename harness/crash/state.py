@@ -14,6 +14,7 @@ from typing import Literal
 from harness.crash.changes import FileLog, Version
 from harness.crash.disk import Disk
 from harness.crash.profiles import Kept
+from harness.evidence.cut import Listing
 from harness.judge.tree import Directory, Node, Symlink
 from harness.layout.protocol import Content
 
@@ -41,10 +42,33 @@ class Parts:
         self._steady: dict[tuple[int, int], int] = {}
         self._contents: dict[Version, Content] = {}
         self._digests: dict[int, str] = {}
+        self._adopted = 0
 
     def state(self, choice: Choice) -> int:
         """The number of the tree that a choice leaves."""
         return self._of(self._disk.files.root, choice)[0]
+
+    def adopt(self, listing: Listing) -> int:
+        """The number of a tree that was found on a disk."""
+        inside: dict[str, list[tuple[str, int]]] = {}
+        for path, kind, detail in reversed(listing.entries):
+            if kind == "directory":
+                number = self._number(("directory", tuple(sorted(inside.pop(path, [])))))
+            elif kind == "symlink":
+                number = self._number(("symlink", str(detail)))
+            else:
+                assert isinstance(detail, tuple), "a file has a place among the bytes"
+                number = self._foreign(listing.written[detail[0] : sum(detail)])
+            parent, _, name = path.rpartition("/")
+            inside.setdefault(parent, []).append((name, number))
+        return self._number(("directory", tuple(sorted(inside.get("", [])))))
+
+    def _foreign(self, data: bytes) -> int:
+        """The number of a file that no operation of the job wrote as it is."""
+        self._adopted += 1
+        version = Version(-self._adopted, 0)
+        self._contents[version] = Content(bytearray(data))
+        return self._number(("file", version))
 
     def names(self, number: int) -> Names:
         """The names of a directory with the numbers of their trees; none of anything else."""

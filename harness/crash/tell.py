@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.crash.explore import Exploration, Hit
+from harness.crash.reproduce import Attempt
 from harness.crash.resume import Resumption
 from harness.judge.outcome import Outcome
 from harness.judge.properties import PROMISES
@@ -18,8 +19,16 @@ _MOST_CAUSES = 8
 _PLACES = re.compile(r"step_\d+|step \d+|operations? \d+( to \d+)?|torn at \d+|-[0-9a-f]{16}")
 
 
+Attempts = Mapping[int, Sequence[Attempt]]
+"""What came of the hits on real file systems, by the identity of the hit."""
+
+
 def tell(
-    plan: Plan, found: Exploration, resumptions: Sequence[Resumption], outcome: Outcome
+    plan: Plan,
+    found: Exploration,
+    resumptions: Sequence[Resumption],
+    outcome: Outcome,
+    attempts: Attempts,
 ) -> str:
     """The whole report."""
     return "\n".join(
@@ -27,7 +36,7 @@ def tell(
             f"{outcome} {plan.name}: crash states, profile {found.profile}, seed {found.seed}",
             _counts(found),
             *(f"  - {gap}" for gap in found.gaps[:_MOST_CAUSES]),
-            *_hits(found),
+            *_hits(found, attempts),
             *_resumptions(found, resumptions),
         ]
     )
@@ -42,20 +51,34 @@ def _counts(found: Exploration) -> str:
     )
 
 
-def _hits(found: Exploration) -> Iterator[str]:
+def shown_hits(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """Of each property the first hits, of alike ones one: those that the report tells in full."""
+    return tuple(
+        same[0]
+        for name in PROMISES
+        for same in _alike(hit for hit in hits if hit.cause.fault.property == name)[:_MOST_CAUSES]
+    )
+
+
+def _alike(hits: Iterable[Hit]) -> list[list[Hit]]:
+    found: dict[str, list[Hit]] = {}
+    for hit in hits:
+        found.setdefault(_PLACES.sub("#", hit.cause.sentence), []).append(hit)
+    return list(found.values())
+
+
+def _hits(found: Exploration, attempts: Attempts) -> Iterator[str]:
     for name, promise in PROMISES.items():
         hits = [hit for hit in found.hits if hit.cause.fault.property == name]
         if hits:
             head = f"VIOLATED {name} ({promise.outcome}): {promise.sentence}"
             yield from textwrap.wrap(head, _SENTENCE_WIDTH, subsequent_indent="  ")
-            yield from _causes(hits)
+            yield from _causes(hits, attempts)
 
 
-def _causes(hits: list[Hit]) -> Iterator[str]:
-    alike: dict[str, list[Hit]] = {}
-    for hit in hits:
-        alike.setdefault(_PLACES.sub("#", hit.cause.sentence), []).append(hit)
-    for same in list(alike.values())[:_MOST_CAUSES]:
+def _causes(hits: list[Hit], attempts: Attempts) -> Iterator[str]:
+    alike = _alike(hits)
+    for same in alike[:_MOST_CAUSES]:
         first = same[0]
         states = sum(hit.states for hit in same)
         saves = f", {len(same)} times" if len(same) > 1 else ""
@@ -64,6 +87,8 @@ def _causes(hits: list[Hit]) -> Iterator[str]:
         yield f"      run {run}, after {place} operations{saves}, {states} states: " + (
             first.cause.fault.text
         )
+        tried = [str(one) for one in attempts.get(id(first), ())]
+        yield f"      {'; '.join(tried) or 'not tried on a real file system'}"
     if len(alike) > _MOST_CAUSES:
         yield f"  - and {len(alike) - _MOST_CAUSES} more like these"
 

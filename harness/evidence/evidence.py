@@ -9,6 +9,7 @@ folder `run0`, `run1`, ... for each start of the job:
     written.bin       the bytes of all writes
     processes.json    how the processes ended, and what outlived them
     after.json        what lay in the checkpoint directory when the run was over
+    cut.json          what lay there just before the power was cut, if it was
     before.json       what was done to the checkpoint directory before the run, if anything was
     before.bin        the bytes that were written by that
 
@@ -32,9 +33,10 @@ class Processes:
 
     `exits` has one status a rank: the exit code, or minus the signal. `hung` names the ranks that
     were still alive at the deadline. `leaked` lists the processes that outlived their rank,
-    `stopped` the ranks that the launcher ended because another had died. `second` has the exits of
-    a second job's ranks, whose numbers follow on those of the first. `cpu_s` is the processor time
-    of all of them; that of ranks that were killed is in it.
+    `stopped` the ranks that the launcher ended because another had died. `fair_s` are the seconds
+    without those in which the processes waited for a processor; `deadline_s` is how many of these
+    the run could be silent. `second` has the exits of a second job's ranks, whose
+    numbers follow on those of the first; `cpu_s` is the processor time of all.
     """
 
     exits: tuple[int, ...]
@@ -42,8 +44,16 @@ class Processes:
     leaked: tuple[str, ...]
     stopped: tuple[int, ...]
     seconds: float
+    fair_s: float
+    deadline_s: float
     second: tuple[int, ...] = ()
     cpu_s: float = 0.0
+
+    @property
+    def slowed(self) -> float:
+        """How many times longer the run took than it would have taken with processors to itself."""
+        # Of a run whose processes did nothing but wait, nothing can be said: the clock stood still.
+        return max(1.0, self.seconds / max(self.fair_s, 1e-3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,19 @@ class Entry:
     """`file`, `directory` or `symlink`."""
     detail: str
     """Digest of a file's bytes (BLAKE2b, 16 bytes), text of a symlink, empty for a directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The power cut that ended a run; what it left is the last operation of the trace."""
+
+    filesystem: str
+    journal: str
+    """`lost` or `kept`."""
+    how: str
+    """How the power was cut, and what the file system answered afterwards."""
+    before: dict[str, Entry]
+    """What lay in the checkpoint directory at that instant, synced or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +95,7 @@ class RunEvidence:
     """The stories of a second job, which was started while this one was alive."""
     behind: dict[str, Entry] = field(default_factory=dict)
     """What lay in the directory that was left behind, when the run was over."""
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

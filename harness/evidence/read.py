@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.evidence import AtRest, Done, Entry, Evidence, Processes, RunEvidence
+from harness.evidence.evidence import AtRest, Cut, Done, Entry, Evidence, Processes, RunEvidence
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record, read_record
 from harness.plan.model import EXECUTED, Plan
@@ -94,10 +94,18 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         written=(folder / "written.bin").read_bytes(),
         stories=stories[:ranks],
         second=stories[ranks:],
-        processes=_read_processes(folder / "processes.json"),
+        processes=read_processes(folder),
         after=_read_entries(folder / "after.json"),
         behind=_read_entries(behind) if behind.exists() else {},
+        cut=_read_cut(folder / "cut.json"),
     )
+
+
+def _read_cut(path: Path) -> Cut | None:
+    if not path.exists():
+        return None
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return Cut(**{**value, "before": _entries(value["before"])})
 
 
 def _read_entries(path: Path) -> dict[str, Entry]:
@@ -108,7 +116,8 @@ def _placed(story: tuple[Record, ...], places: list[int]) -> tuple[Record, ...]:
     return tuple(replace(record, index=place) for record, place in zip(story, places, strict=False))
 
 
-def _read_processes(path: Path) -> Processes:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def read_processes(folder: Path) -> Processes:
+    """How the processes of one run ended."""
+    value: dict[str, Any] = json.loads((folder / "processes.json").read_text(encoding="utf-8"))
     lists = {key: tuple(item) for key, item in value.items() if isinstance(item, list)}
-    return Processes(**lists, seconds=value["seconds"], cpu_s=value.get("cpu_s", 0.0))
+    return Processes(**{**value, **lists})

@@ -64,7 +64,8 @@ class Started(Record):
 class Resumed(Record):
     """The decision at start and, after it, the state. `step` is None for a fresh start.
 
-    `kept` is a word that the job gave to the save as an extra value, which has to come back.
+    `kept` is a word that the job gave to the save as an extra value, which has to come back, and so
+    do the values of `beside`, which the loop keeps and changes with every step.
     """
 
     kind: ClassVar[str] = "resumed"
@@ -75,6 +76,7 @@ class Resumed(Record):
     state: StateDigest
     frozen: tuple[str, ...]
     kept: str | None = None
+    beside: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,7 @@ class Stepped(Record):
     trained: int
     state: StateDigest
     tokens_seen: int = 0
+    beside: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.evidence.evidence import AtRest, Entry, Processes
+from harness.evidence.evidence import AtRest, Cut, Entry, Processes
 from harness.evidence.operation import Landed, Operation
 
 
@@ -45,6 +45,11 @@ def write_listing(folder: Path, checkpoints: Path, *, name: str = "after") -> No
     """Write what lies in a directory now."""
     entries = {path: asdict(entry) for path, entry in list_entries(checkpoints).items()}
     (folder / f"{name}.json").write_text(json.dumps(entries), encoding="utf-8")
+
+
+def write_cut(folder: Path, cut: Cut) -> None:
+    """Write what a power cut fell on."""
+    (folder / "cut.json").write_text(json.dumps(asdict(cut)), encoding="utf-8")
 
 
 def write_at_rest(folder: Path, at_rest: AtRest) -> None:

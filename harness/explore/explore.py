@@ -48,7 +48,7 @@ def choose_points(job: Explored, services: Services, *, merge: bool = True) -> C
     judgement = judge(evidence)
     if judgement.outcome is not Outcome.PASS:
         text = describe(evidence, judgement, source=None, replay="")
-        raise RedRecording(Proof(outcome=judgement.outcome, text=text))
+        raise RedRecording(Proof(outcome=judgement.outcome, text=text, broken=judgement.broken))
     number = job.explore.run
     instants = number_instants(evidence, number)
     size = evidence.plan.workload_of(number).world.size

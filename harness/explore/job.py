@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.plan.model import Implementation
 from harness.scenario.exploration import Explore
-from harness.scenario.schema import Scenario
+from harness.scenario.schema import PowerCut, Scenario
 
 PART_POINTS = 12
 """Strikes in one part: some 15 s on an idle core, so that two workers end together."""
@@ -33,3 +33,12 @@ class Explored:
         """What is to be struck."""
         assert self.scenario.explore is not None, "only such scenarios are explored"
         return self.scenario.explore
+
+    @property
+    def filesystem(self) -> str | None:
+        """Whose power is cut, by the exploration or by the scenario itself, if any is."""
+        faults = [fault for run in self.scenario.runs for fault in run.faults]
+        cuts = [one.power_cut.filesystem for one in faults if isinstance(one, PowerCut)]
+        if "power_cut" in self.explore.chosen_faults:
+            cuts.append(self.explore.power_cut.filesystem)
+        return cuts[0] if cuts else None

@@ -23,7 +23,7 @@ from harness.run.execute import execute
 from harness.run.services import Services
 from harness.scenario.exploration import Explore
 from harness.scenario.read import check_source
-from harness.scenario.schema import AnyFault, Fail, Failing, Kill, Point, Target
+from harness.scenario.schema import AnyFault, Fail, Failing, Kill, Point, PowerCut, Target
 from harness.scenario.source import Source, parse_source
 from harness.workspace import Workspace, slug
 
@@ -106,6 +106,8 @@ def _source(job: Explored, candidate: Candidate, at: Point, name: str) -> Source
 def _fault(explore: Explore, candidate: Candidate, at: Point) -> AnyFault:
     if candidate.fault == "kill_all":
         return Kill(kill=Target(rank="all"), at=at)
+    if candidate.fault == "power_cut":
+        return PowerCut(power_cut=explore.power_cut, at=at)
     assert at.rank is not None, "a candidate names the rank of its operation"
     if candidate.fault == "kill":
         return Kill(kill=Target(rank=at.rank), at=at)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.evidence.record import Refused, SaveBegan, SaveReturned, keep_word
 from harness.job.build import Rig
+from harness.job.companions import Companions
 from harness.job.digest import digest_state
 from harness.job.implementation import Tools
 from harness.job.parallel import training_timeout
@@ -29,6 +30,7 @@ class Progress:
     tokens_seen: int = 0
     epoch: int = 0
     kept: str | None = None
+    beside: Companions = field(default_factory=Companions)
     source: str | None = None
     """Name of the checkpoint that this run came from, None after a fresh start."""
 
@@ -151,6 +153,7 @@ class ManagedCheckpoints:
             tokens_seen=tokens_seen,
             epoch=extra.get("epoch", 0),
             kept=extra.get("kept"),
+            beside=Companions.from_extra(extra),
             source=path.resolve().name,
         )
 
@@ -174,6 +177,7 @@ class ManagedCheckpoints:
         """One call of `save`, between two records."""
         self._saves += 1
         extra: dict[str, Any] = {"epoch": progress.epoch, "kept": keep_word(progress.step)}
+        extra |= progress.beside.extra()
         meta = self._rules.meta(progress.step)
         if meta is not None:
             extra["vlm_freeze"] = meta

@@ -20,17 +20,20 @@ import select
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from harness.job.network import enter, make_network
+from harness.run.clock import FairClock
+from harness.run.mounts import enter_mounts
 from harness.run.seccomp import install_filter
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3
-"""How long sub-processes may take to notice that their rank has ended in order."""
+"""How long sub-processes may take to notice that their rank has ended in order, by a clock that
+does not count the time in which they wait for a processor."""
+_ORPHAN_LOOK_S = 0.01
 
 
 def die_with_parent(parent: int) -> None:
@@ -46,6 +49,8 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
     os.setsid()
     die_with_parent(parent)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if "mounts" in request:
+        enter_mounts(request["mounts"])
     network = make_network(request["nodes"]) if request["nodes"] > 1 else None
     listener = install_filter(reads=request["reads"])
     # Descriptors only: the supervisor knows from its plan which of them are there.
@@ -174,8 +179,8 @@ def _collect(link: socket.socket, left: dict[int, int]) -> dict[int, int]:
 
 def _orphans() -> list[str]:
     """Wait a moment for the sub-processes of the ranks, then name and end those that stay."""
-    deadline = time.monotonic() + _ORPHAN_GRACE_S
-    while _children() and time.monotonic() < deadline:
+    clock = FairClock(_children, look_every_s=_ORPHAN_LOOK_S)
+    while _children() and clock.seconds() < _ORPHAN_GRACE_S:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 select.select([], [], [], 0.005)

@@ -21,10 +21,10 @@ from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
 from harness.job.models import IMAGE_SIDE, VOCABULARY, Part, split, text_loss, visible_length
 from harness.plan.model import Workload
+from harness.run.budget import training_limit_s
 from harness.scenario.schema import Checkpoint, World
 
 _MICROBATCHES = 2
-_LEAST_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +83,11 @@ def choose_device(kind: str, rank: int, world: World) -> tuple[torch.device, str
 def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta | None:
     """How long the collectives of training wait for a rank.
 
-    As long as torch sets, half an hour, but where a cable may be pulled: there long enough for the
-    checkpoint manager to give up first, and for TCP to go on after an outage (it tries again after
-    0.2 s, and then after twice as long each time).
+    As long as torch sets, half an hour, but where a cable may be pulled.
     """
     if world.nodes == 1 or checkpoint is None or checkpoint.timeout_s is None:
         return None
-    return timedelta(seconds=_LEAST_TIMEOUT_S + 2 * checkpoint.timeout_s)
+    return timedelta(seconds=training_limit_s(checkpoint.timeout_s))
 
 
 def limit_waits(place: Place, timeout: timedelta | None) -> None:

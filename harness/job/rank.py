@@ -29,7 +29,8 @@ from harness.job.parallel import choose_device, find_place, limit_waits, trainin
 from harness.job.story import Story
 from harness.job.train import train
 from harness.plan.model import Plan
-from harness.scenario.schema import World
+from harness.run.budget import patient, read_reference
+from harness.scenario.schema import Checkpoint, World
 
 
 def enter(directory: str, run: int, rank: int) -> int:
@@ -69,7 +70,7 @@ def _work(directory: Path, run: int, number: int, story: Story) -> None:
         _set_environment(rank, world)
         torch.set_num_threads(1)
         device, backend = choose_device(plan.workload.device, rank, world)
-        limit = training_timeout(world, plan.checkpoint)
+        limit = training_timeout(world, _asked(plan, directory))
         dist.init_process_group(
             backend,
             init_method=_meeting_place(directory / f"run{run}" / f"store{job}", world, job),
@@ -101,6 +102,11 @@ def _set_environment(rank: int, world: World) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world.size))
     if world.nodes > 1:
         os.environ["GLOO_SOCKET_IFNAME"] = LINK
+
+
+def _asked(plan: Plan, directory: Path) -> Checkpoint | None:
+    """What is asked of the manager on this machine."""
+    return plan.checkpoint and patient(plan.checkpoint, read_reference(directory))
 
 
 def _meeting_place(file: Path, world: World, job: int) -> str:

@@ -30,11 +30,12 @@ from harness.job.models import VOCABULARY
 from harness.job.parallel import Place
 from harness.job.story import Story
 from harness.plan.model import Plan
+from harness.run.budget import patient, read_reference
 from harness.scenario.schema import Model
 
 _MAX_GRADIENT_NORM = 1.0
 _LOADER_THREAD = "QueueFeederThread"
-_LOADER_GRACE_S = 1.0
+_LOADER_GRACE_S = 30.0
 
 
 def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> Finished:
@@ -46,8 +47,9 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
         rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), story)
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.checkpoint is not None:
+        asked, root = patient(plan.checkpoint, read_reference(directory)), plan.folder_of(run)
         checkpoints = ManagedCheckpoints(
-            plan.checkpoint, directory / plan.folder_of(run), tools=tools, rig=rig, run=settings
+            asked, directory / root, tools=tools, rig=rig, run=settings
         )
     progress = checkpoints.resume()
     batches = Batches(
@@ -116,11 +118,12 @@ class Loop:
         inputs, targets = prepare(batch, rig.settings, rig.place)
         loss = rig.forward_backward.run(inputs, targets)
         trained = clip_gradients(rig.model, max_norm=_MAX_GRADIENT_NORM)
-        lr = tuple(float(group["lr"]).hex() for group in rig.optimizer.param_groups)
+        rates = [float(group["lr"]) for group in rig.optimizer.param_groups]
         rig.optimizer.step()
         rig.scheduler.step()
         rig.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
+        progress.beside.step(rates[0])
         progress.epoch = self._batches.epoch
         progress.tokens_seen += targets.numel() * rig.place.world.dp_shard
         rig.story.tell(
@@ -128,12 +131,13 @@ class Loop:
                 step=progress.step,
                 epoch=progress.epoch,
                 loss=None if loss is None else float(loss).hex(),
-                lr=lr,
+                lr=tuple(rate.hex() for rate in rates),
                 samples=batch.ids,
                 frozen=standing_still(rig.model),
                 trained=trained,
                 state=digest_state(rig.model, rig.optimizer),
                 tokens_seen=progress.tokens_seen,
+                beside=progress.beside.told(),
             )
         )
 
@@ -178,6 +182,7 @@ def _tell_resumed(rig: Rig, progress: Progress) -> None:
             state=digest_state(rig.model, rig.optimizer),
             frozen=standing_still(rig.model),
             kept=progress.kept,
+            beside=progress.beside.told(),
         )
     )
 

@@ -59,7 +59,7 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
     if same is not None:
         differences = state_differences(decision.state, same.state)
     if isinstance(records[0], Stepped):
-        differences += values_differ(decision, records[0].tokens_seen)
+        differences += values_differ(decision, records[0])
     if differences:
         yield f"{where}: {'; '.join(differences)}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.evidence.record import Resumed, StateDigest, keep_word
+from harness.evidence.record import Resumed, StateDigest, Stepped, keep_word
 
 
 def state_differences(found: StateDigest, wanted: StateDigest) -> list[str]:
@@ -26,14 +26,23 @@ def name_differences(word: str, found: Mapping[str, str], wanted: Mapping[str, s
     return [f"{word} {names[0]} {verb}{_and_more(names)}" for verb, names in groups if names]
 
 
-def values_differ(decision: Resumed, tokens_seen: int) -> list[str]:
+def values_differ(decision: Resumed, wanted: Stepped) -> list[str]:
     """Plain values that a load hands back to the loop."""
     differences: list[str] = []
-    if decision.tokens_seen != tokens_seen:
-        differences.append(f"tokens_seen is {decision.tokens_seen}, not {tokens_seen}")
+    if decision.tokens_seen != wanted.tokens_seen:
+        differences.append(f"tokens_seen is {decision.tokens_seen}, not {wanted.tokens_seen}")
     if decision.kept != keep_word(decision.step or 0):
         differences.append(f"an extra value came back as {decision.kept!r}")
-    return differences
+    return differences + beside_differs(decision, wanted)
+
+
+def beside_differs(found: Resumed | Stepped, wanted: Stepped) -> list[str]:
+    """What the loop keeps beside the model."""
+    return [
+        f"{name} is {number(found.beside.get(name))}, not {number(wanted.beside.get(name))}"
+        for name in sorted(found.beside.keys() | wanted.beside.keys())
+        if found.beside.get(name) != wanted.beside.get(name)
+    ]
 
 
 def number(text: str | None) -> str:

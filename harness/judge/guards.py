@@ -114,7 +114,8 @@ def _missed(evidence: Evidence) -> Iterator[str]:
 
 
 def _half_struck(strike: Strike, run: RunEvidence) -> str:
-    """What a strike that landed is still without: the end of an error, an exception of a rank."""
+    """What a strike that landed is still without: the end of an error, the power cut
+    itself, an exception of a rank."""
     then = {one.then for one in run.landed if one.strike == strike.id}
     if strike.until is not None and "healed" not in then:
         return "its error was never healed"
@@ -122,12 +123,21 @@ def _half_struck(strike: Strike, run: RunEvidence) -> str:
         return "its cable was never put back"
     if strike.fault == "second_job" and "ended" not in then:
         return "the second job never ended"
+    if strike.fault == "power_cut" and not _ends_with_the_cut(strike, run):
+        return "its trace does not end with what the power cut left"
     unharmed = [
         rank
         for rank in strike.ranks
         if strike.fault in IN_THE_LOOP and not _ended_by(strike, run.stories[rank])
     ]
     return f"nothing left the loop of {ranks(unharmed)}" if unharmed else ""
+
+
+def _ends_with_the_cut(strike: Strike, run: RunEvidence) -> bool:
+    """Whether what was left follows at once: no rank did anything behind the strike."""
+    places = [one.index for one in run.landed if one.strike == strike.id]
+    last = run.operations[-1] if run.operations else None
+    return run.cut is not None and last is not None and (last.kind, [last.index]) == ("cut", places)
 
 
 def _ended_by(strike: Strike, story: Story) -> bool:

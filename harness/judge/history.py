@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Literal
 
 from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.operation import HAND, Operation
@@ -25,6 +26,7 @@ class Found:
     step: int
     defects: tuple[str, ...]
     freeze: object | None
+    tokens_seen: object | None
     identity: int
     version: int
 
@@ -54,7 +56,8 @@ class Moment:
 
     `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave. `by_hand`
     marks what was found after somebody else had changed the directory; before the run, the index
-    is -1. `marks` are what hands have left until then.
+    is -1. `by_cut` marks what the power cut that ended the run has left. `marks` are what hands
+    have left until then.
     """
 
     run: int
@@ -63,6 +66,7 @@ class Moment:
     durable: State
     journaled: State
     by_hand: bool = False
+    by_cut: bool = False
     marks: Marks = field(default_factory=Marks)
 
 
@@ -130,15 +134,18 @@ def replay(evidence: Evidence, layout: Layout) -> History:
             gaps += _differences(f"before run {number}", watch.files.snapshot(), at_rest.after)
         marks.append(known)
         begins.append(top_names(watch.files))
-        for by_hand, operations in groupby(run.operations, key=lambda one: one.rank == HAND):
-            if by_hand:
+        for whose, operations in groupby(run.operations, key=_whose):
+            if whose == "hand":
                 deed = tuple(operations)
                 known = mark_late(watch.files, deed, run.written, known, layout)
                 states = watch.look() or watch.states
                 index = deed[-1].index
                 moments.append(_moment(number, index, states, marks=known, by_hand=True))
-            else:
-                moments += _of_ranks(watch, number, operations, run.written, known)
+                continue
+            if whose == "cut" and run.cut is not None:
+                when = f"run {number}, before the power cut"
+                gaps += _differences(when, watch.files.snapshot(), run.cut.before)
+            moments += _after_each(watch, number, operations, run.written, known)
         watch.files.end_run()
         ends.append(moments[-1].live if moments else _NOTHING)
         tops.append(top_names(watch.files))
@@ -155,15 +162,23 @@ def replay(evidence: Evidence, layout: Layout) -> History:
     )
 
 
-def _of_ranks(
+def _whose(operation: Operation) -> Literal["rank", "hand", "cut"]:
+    """Who made it; a power cut is nobody's."""
+    if operation.kind == "cut":
+        return "cut"
+    return "hand" if operation.rank == HAND else "rank"
+
+
+def _after_each(
     watch: _Watch, run: int, operations: Iterable[Operation], written: bytes, marks: Marks
 ) -> Iterator[Moment]:
-    """What is found after each of the ranks' operations that changed it."""
+    """What is found after each of the operations that changed it."""
     for operation in operations:
         watch.files.apply(operation, written)
         states = watch.look()
         if states is not None:
-            yield _moment(run, operation.index, states, marks=marks)
+            moment = _moment(run, operation.index, states, marks=marks)
+            yield replace(moment, by_cut=operation.kind == "cut")
 
 
 def _moment(
@@ -265,6 +280,7 @@ class _Watch:
                 step=step,
                 defects=self._look_inside(view, name, world),
                 freeze=self._layout.freeze(view, name),
+                tokens_seen=self._layout.tokens_seen(view, name),
                 identity=node.number,
                 version=view.version(node),
             )

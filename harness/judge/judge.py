@@ -5,11 +5,12 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from harness.evidence.evidence import Evidence
+from harness.evidence.evidence import Evidence, RunEvidence
 from harness.judge.guards import Guard, check
 from harness.judge.history import History, replay
 from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES, PROMISES
+from harness.judge.stories import resumed_steps, tell_step
 from harness.judge.verdict import Verdict
 from harness.layout.plain import PlainLayout
 from harness.layout.protocol import Layout
@@ -17,11 +18,21 @@ from harness.layout.protocol import Layout
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """The word for the scenario, and everything that led to it."""
+    """The word for the scenario, and everything that led to it.
+
+    `resumed` says where each run after the first went on.
+    """
 
     outcome: Outcome
     verdicts: tuple[Verdict, ...]
     guards: tuple[Guard, ...]
+    resumed: tuple[str, ...] = ()
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Names of the guards that failed and of the properties that are violated."""
+        guards = tuple(one.name for one in self.guards if not one.passed)
+        return guards + tuple(one.property for one in self.verdicts if one.state == "violated")
 
 
 def judge(evidence: Evidence, layout: Layout | None = None) -> Judgement:
@@ -39,7 +50,15 @@ def judge(evidence: Evidence, layout: Layout | None = None) -> Judgement:
         violated=[one.outcome for one in verdicts if one.state == "violated"],
         unknown=sum(one.state == "unknown" for one in verdicts),
     )
-    return Judgement(outcome=outcome, verdicts=verdicts, guards=guards)
+    resumed = tuple(_tell_resume(run) for run in evidence.runs[1:])
+    return Judgement(outcome=outcome, verdicts=verdicts, guards=guards, resumed=resumed)
+
+
+def _tell_resume(run: RunEvidence) -> str:
+    """Where the ranks of a run went on: one step where they agree."""
+    steps = set(resumed_steps(run))
+    told = sorted(tell_step(step) for step in steps)
+    return " and ".join(told) or "no step"
 
 
 def _history(evidence: Evidence, layout: Layout) -> tuple[History | None, tuple[str, ...]]:

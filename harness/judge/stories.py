@@ -8,7 +8,7 @@ from typing import TypeVar
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Record, Resumed, Stepped
 from harness.plan.model import Strike
-from harness.scenario.words import IN_THE_LOOP
+from harness.scenario.words import DEADLY, IN_THE_LOOP
 
 Story = tuple[Record, ...]
 Kind = TypeVar("Kind", bound=Record)
@@ -56,18 +56,18 @@ def was_struck(evidence: Evidence, run: int) -> bool:
 
 def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
     """The ranks that were killed in the run; nobody expects a word from them."""
-    kills = {one.id for one in evidence.plan.runs[run].strikes if one.fault == "kill"}
+    kills = {one.id for one in evidence.plan.runs[run].strikes if one.fault in DEADLY}
     found = evidence.runs[run].landed
     landed = [one for one in found if one.strike in kills or one.then == "killed"]
     return frozenset(rank for one in landed for rank in one.ranks)
 
 
 def may_end_early(evidence: Evidence, run: int) -> bool:
-    """Whether a fault struck that a job need not come through: a kill, an end in the loop, or a
-    failing storage where the training loop ends with the save."""
+    """Whether a fault struck that a job need not come through: a kill, a power cut, an end in the
+    loop, or a failing storage where the training loop ends with the save."""
     checkpoint = evidence.plan.checkpoint
     goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
-    deadly = {"kill", *IN_THE_LOOP} if goes_on else {"kill", *IN_THE_LOOP, "fail", "hang"}
+    deadly = {*DEADLY, *IN_THE_LOOP, *(() if goes_on else ("fail", "hang"))}
     strikes = evidence.plan.runs[run].strikes
     planned = {one.id for one in strikes if one.fault in deadly or _parts_for_good(one)}
     landed = evidence.runs[run].landed

@@ -125,6 +125,16 @@ class FileSystem:
         """The node at a path of the live tree."""
         return self._walk(path, _MOST_LINKS if follow else 0)
 
+    def nodes(self) -> Iterator[tuple[str, Node]]:
+        """Every node of the live tree with its path."""
+        waiting: list[tuple[str, Directory]] = [("", self.root)]
+        while waiting:
+            prefix, directory = waiting.pop()
+            for name, node in directory.entries.items():
+                yield prefix + name, node
+                if isinstance(node, Directory):
+                    waiting.append((f"{prefix}{name}/", node))
+
     def snapshot(self) -> dict[str, Entry]:
         """Every name below the checkpoint directory, as a scan of the disk would find it."""
         found: dict[str, Entry] = {}
@@ -287,11 +297,14 @@ class FileSystem:
         listing = json.loads(written[start : start + operation.size])
         self._bound.clear()
         self.moves.clear()
-        self.root.entries = {}
+        before, self.root.entries = self.root.entries, {}
         for path, kind, detail in listing:
             place = self.place(path)
             if place is not None:
                 self._put(*place, self._found(kind, detail, written))
+        for name, node in self.root.entries.items():
+            if name in before and _alike(before[name], node):
+                self._put(self.root, name, before[name])
         self._sync_below(self.root)
         self._changed(self.root)
 
@@ -351,6 +364,18 @@ class FileSystem:
             node.parents = [parent for parent in node.parents if parent is not source]
             self.moves.append((source, old, target, new, node))
         self._put(target, new, node)
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """Whether two trees hold the same; what came through a power cut is what it was."""
+    if isinstance(one, File) and isinstance(other, File):
+        return one.content.data == other.content.data
+    if isinstance(one, Symlink) and isinstance(other, Symlink):
+        return one.text == other.text
+    if not isinstance(one, Directory) or not isinstance(other, Directory):
+        return False
+    names = one.entries.keys() == other.entries.keys()
+    return names and all(_alike(one.entries[name], other.entries[name]) for name in one.entries)
 
 
 def _parent_of(directory: Directory) -> Directory | None:

@@ -111,6 +111,9 @@ class PhaseTracker:
         return self._save_of(rank, path), self._phase_of(path)
 
     def _mkdir(self, rank: int, path: str) -> Place:
+        if path == ".":
+            # Every save may make sure of the checkpoint directory itself.
+            return self._current(rank), "stage"
         self._directories.add(path)
         top = _top(path)
         step = named_step(top)

@@ -82,6 +82,11 @@ class PlainLayout:
         value = _read(tree, f"{name}/{METADATA}", "json", read_json).value
         return value.get("vlm_freeze") if isinstance(value, dict) else None
 
+    def tokens_seen(self, tree: Tree, name: str) -> object | None:
+        """`tokens_seen` of a checkpoint's `metadata.json`, None where it has none."""
+        value = _read(tree, f"{name}/{METADATA}", "json", read_json).value
+        return value.get("tokens_seen") if isinstance(value, dict) else None
+
     def owned(self, name: str) -> bool:
         """Whether a name in the checkpoint directory is `latest` or a checkpoint's."""
         return name == LATEST or checkpoint_step(name) is not None

@@ -81,6 +81,9 @@ class Layout(Protocol):
     def freeze(self, tree: Tree, name: str) -> object | None:
         """The freeze metadata of a checkpoint, None where it has none."""
 
+    def tokens_seen(self, tree: Tree, name: str) -> object | None:
+        """How many tokens a checkpoint says it has seen, None where it does not say."""
+
     def owned(self, name: str) -> bool:
         """Whether a name in the checkpoint directory is one of the layout's final names."""
 

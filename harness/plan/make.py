@@ -8,6 +8,7 @@ from typing import Literal
 
 from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
 from harness.scenario.at_rest import Action, action_of
+from harness.scenario.power import PowerCutting
 from harness.scenario.schema import (
     ByHand,
     CutLink,
@@ -20,9 +21,6 @@ from harness.scenario.schema import (
     World,
     kind_of,
 )
-
-RUN_DEADLINE_S = 60.0
-"""A warm run of eight ranks takes 2 to 3 s on two idle cores; this leaves room for a busy one."""
 
 
 def make_plan(
@@ -53,7 +51,7 @@ def make_plan(
 
 def reference_plan(plan: Plan) -> Plan:
     """The same training from start to end, never struck and never saved."""
-    run = RunPlan(until_step=plan.workload.total_steps, deadline_s=RUN_DEADLINE_S)
+    run = RunPlan(until_step=plan.workload.total_steps)
     # Plans with the same workload share it, so nothing else of this one may be in it.
     return Plan(
         name="reference",
@@ -89,7 +87,6 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
         ),
         refused=run.refused,
         strikes=_plan_strikes(run, number, world, scenario.seed),
-        deadline_s=RUN_DEADLINE_S,
     )
 
 
@@ -136,6 +133,7 @@ def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
         seconds=getattr(target, "seconds", None),
         grace_s=getattr(target, "grace_s", None),
         refused=getattr(target, "refused", None),
+        power=target if isinstance(target, PowerCutting) else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.scenario.at_rest import Action, Relocate
+from harness.scenario.power import PowerCutting
 from harness.scenario.schema import (
     Checkpoint,
     Data,
@@ -60,7 +61,7 @@ class Strike(Decided):
 
     `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
     moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
-    `delay`, `grace_s` to `sigterm`, `refused` to `second_job`, `deed` to
+    `delay`, `grace_s` to `sigterm`, `power` to `power_cut`, `refused` to `second_job`, `deed` to
     `by_hand`, `node` and `kbit_s` to the faults of the network, `seconds` to `cut_link`, too.
     """
 
@@ -73,6 +74,7 @@ class Strike(Decided):
     until: Until | None = None
     seconds: float | None = None
     grace_s: float | None = None
+    power: PowerCutting | None = None
     refused: str | None = None
     deed: Deed | None = None
     node: int | None = None
@@ -80,7 +82,10 @@ class Strike(Decided):
 
 
 class RunPlan(Decided):
-    """One start of the job. `world` and `freeze` are None where they are the workload's."""
+    """One start of the job. `world` and `freeze` are None where they are the workload's.
+
+    `deadline_s` is how long the run may be silent; None where the machine decides when it runs.
+    """
 
     until_step: int
     load_step: int | None = None
@@ -90,7 +95,7 @@ class RunPlan(Decided):
     before: tuple[Deed, ...] = ()
     refused: str | None = None
     strikes: tuple[Strike, ...] = ()
-    deadline_s: float
+    deadline_s: float | None = None
 
 
 class Implementation(Decided):
@@ -124,6 +129,12 @@ class Plan(Decided):
         runs[run] = runs[run].model_copy(update={"strikes": ()})
         ends = self.checkpoint and self.checkpoint.model_copy(update={"on_error": "end"})
         return self.model_copy(update={"runs": tuple(runs), "checkpoint": ends})
+
+    @property
+    def filesystem(self) -> str | None:
+        """What the checkpoint directory lies on where its power is cut, else None."""
+        strikes = (strike for run in self.runs for strike in run.strikes)
+        return next((one.power.filesystem for one in strikes if one.power is not None), None)
 
     def folder_of(self, run: int) -> str:
         """The name of the checkpoint directory in a run: where the last relocation put it."""

@@ -11,9 +11,9 @@ import yaml
 
 from harness.judge.judge import Judgement
 from harness.plan.model import Implementation
-from harness.scenario.schema import Scenario, Target
+from harness.report.head import head_lines
+from harness.scenario.schema import AnyFault, Scenario, kind_of
 from harness.scenario.source import Source
-from harness.scenario.words import FAULTS
 
 _WIDTH = 100
 # A short mapping is read as one thing: `{rank: 1}`, `{until_step: 8}`.
@@ -24,11 +24,7 @@ def failure_text(
     scenario: Scenario, judgement: Judgement, implementation: Implementation | None = None
 ) -> str:
     """The text of a failure file: a scenario without its defaults, under a comment."""
-    head = [f"# {judgement.outcome}", *_sentences(judgement)]
-    if implementation is not None and implementation != Implementation():
-        place = f" in {implementation.path}" if implementation.path else ""
-        head.append(f"# implementation: {implementation.name}{place}")
-    return "\n".join([*head, scenario_text(scenario)])
+    return "\n".join([*head_lines(judgement, implementation), scenario_text(scenario)])
 
 
 def failure_name(scenario: Scenario) -> str:
@@ -44,11 +40,17 @@ def scenario_text(scenario: Scenario) -> str:
         if parsed.world is not None:
             # `world: {}` would say the same, but not to a reader.
             run["world"] = parsed.world.model_dump()
-        for fault in run.get("faults", []):
-            for kind in fault.keys() & set(FAULTS):
-                # `kill: {}` would say the same, but not to a reader.
-                fault[kind] = fault[kind] or Target().model_dump()
+        if faults := run.pop("faults", []):
+            run["faults"] = [_fault(*pair) for pair in zip(faults, parsed.faults, strict=True)]
     return "".join(f"{_entry(key, value)}\n" for key, value in values.items())
+
+
+def _fault(values: dict[str, Any], parsed: AnyFault) -> dict[str, Any]:
+    """What strikes stands before the point at which it does."""
+    kind = kind_of(parsed)
+    # `kill: {}` would say the same as the first field, but not to a reader.
+    whole = getattr(parsed, kind).model_dump(mode="json")
+    return {kind: values[kind] or dict([next(iter(whole.items()))]), "at": values["at"]}
 
 
 def write_failure(
@@ -56,23 +58,17 @@ def write_failure(
     source: Source,
     judgement: Judgement,
     implementation: Implementation | None = None,
+    suffix: str = "",
 ) -> Path:
-    """Write the failure file of the scenario in `source` into `folder`, and say where it is."""
+    """Write the failure file of the scenario in `source` into `folder`, and say where it is.
+
+    `suffix` keeps it apart from an earlier failure of the same scenario that was another one.
+    """
     scenario = Scenario.model_validate(source.data)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / failure_name(scenario)
+    path = folder / f"{failure_name(scenario).removesuffix('.yaml')}{suffix}.yaml"
     path.write_text(failure_text(scenario, judgement, implementation), encoding="utf-8")
     return path
-
-
-def _sentences(judgement: Judgement) -> list[str]:
-    told = [f"{one.name}: {one.details[0]}" for one in judgement.guards if not one.passed]
-    for verdict in judgement.verdicts:
-        if verdict.state != "holds":
-            told.append(f"{verdict.property} is {verdict.state}: {verdict.sentence}")
-            told += verdict.details[:2]
-    # One line of the comment for each line of text, so that none escapes it.
-    return [f"# {line}"[:160] for text in told for line in text.splitlines()]
 
 
 def _entry(key: str, value: Any) -> str:

@@ -57,9 +57,8 @@ def _run_lines(number: int, run: RunEvidence, marked: set[int]) -> Iterator[str]
 def _strike_line(landed: Landed, where: str) -> str:
     word = "rank" if len(landed.ranks) == 1 else "ranks"
     ranks = ", ".join(str(rank) for rank in landed.ranks)
-    fault = "kill" if ".kill-" in landed.strike else "strike"
-    if ".sigterm-" in landed.strike:
-        fault = "sigterm"
+    known = ("kill", "sigterm", "power_cut")
+    fault = next((one for one in known if f".{one}-" in landed.strike), "strike")
     fault = landed.then or fault
     return f"    >>> {fault} {word} {ranks} {where} ({landed.strike}, {landed.time_s:.3f} s)"
 
@@ -75,6 +74,8 @@ def _operation_line(operation: Operation, *, offending: bool) -> str:
     place = "/".join(part for part in (save, operation.phase) if part)
     failed = f" failed with errno {operation.error}" if operation.error else ""
     mark = "!!!" if offending else "   "
+    if operation.kind == "cut":
+        return f"    {mark} {operation.index:>5} power is back: what the disk holds is listed here"
     return (
         f"    {mark} {operation.index:>5} rank {operation.rank} {operation.kind:<8} {name}{size}"
         f"{failed}" + (f"  [{place}]" if place else "")

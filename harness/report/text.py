@@ -14,6 +14,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.record import Raised
 from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
+from harness.judge.power import taken
 from harness.plan.model import Plan
 from harness.report.operations import around
 from harness.scenario.source import Source
@@ -55,8 +56,18 @@ def _where(evidence: Evidence) -> Iterator[str]:
             f"run {number}: {_other_world(plan, number)}{len(run.operations)} operations, "
             f"exits [{exits}], {run.processes.seconds:.1f} s"
         )
+        yield from _power(evidence, number)
     yield from _by_hand(evidence, len(evidence.runs))
     yield f"evidence: {evidence.directory}"
+    yield f"its story: python -m harness explain {evidence.directory}"
+
+
+def _power(evidence: Evidence, run: int) -> Iterator[str]:
+    """What a power cut took at the end of a run."""
+    cut, lost = evidence.runs[run].cut, taken(evidence, run)
+    if cut is not None and lost is not None:
+        yield f"run {run}: the power of {cut.filesystem} was cut, journal {cut.journal}: {lost}"
+        yield f"run {run}: {cut.how}"
 
 
 def _by_hand(evidence: Evidence, run: int) -> Iterator[str]:

@@ -20,7 +20,9 @@ from harness.layout.plain import PlainLayout
 from harness.plan.make import reference_plan
 from harness.plan.model import CHECKPOINTS, Plan
 from harness.run.at_rest import do_at_rest
+from harness.run.budget import read_reference, silence_s, survivors_s
 from harness.run.errors import HarnessError
+from harness.run.ground import Folder, Ground, stand
 from harness.run.server import WarmServer
 from harness.run.services import Services
 from harness.run.supervise import Supervisor, Watch
@@ -34,21 +36,27 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
     nothing. Raises HarnessError when the workbench itself fails.
     """
     directory = directory.resolve()
+    server = services.server()  # which must not grow up in mounts that belong to one scenario
     reference = services.reference(
-        plan.reference_key(), lambda folder: _run_reference(plan, folder, services.server())
+        plan.reference_key(), lambda folder: _run_reference(plan, folder, server)
     )
     directory.mkdir(parents=True)
     shutil.copytree(reference, directory / "reference")
     _prepare(plan, directory)
+    with stand(plan, directory) as ground:
+        _run_all(plan, directory, server, ground)
+    return read_evidence(directory)
+
+
+def _run_all(plan: Plan, directory: Path, server: WarmServer, ground: Ground) -> None:
     earlier: list[Operation] = []
     for number, run in enumerate(plan.runs):
         if not _at_rest(plan, number, directory, earlier):
             break
-        trace, processes = run_start(plan, number, directory, services.server())
+        trace, processes = run_start(plan, number, directory, server, ground)
         if processes.hung or {one.strike for one in trace.landed} < {one.id for one in run.strikes}:
             break
         earlier += trace.operations
-    return read_evidence(directory)
 
 
 def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operation]) -> bool:
@@ -82,6 +90,7 @@ def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
         )
     for rank in range(plan.workload.world.size):
         shutil.copy(work / "run0" / f"rank{rank}.jsonl", folder)
+    write_processes(folder, processes)
     shutil.rmtree(work)
 
 
@@ -91,31 +100,37 @@ def _prepare(plan: Plan, directory: Path) -> None:
 
 
 def run_start(
-    plan: Plan, number: int, directory: Path, server: WarmServer
+    plan: Plan, number: int, directory: Path, server: WarmServer, ground: Ground | None = None
 ) -> tuple[Trace, Processes]:
     """One start of the job in a prepared run directory, whose folder of the run is there."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
     world = plan.workload_of(number).world
     reads = any(strike.point.phase == "load" for strike in run.strikes)
+    under = ground or Folder()
     link = server.start(
         directory=directory,
         run=number,
         world=world,
         reads=reads,
         implementation=plan.implementation,
+        mounts=under.mounts,
     )
+    reference = read_reference(directory)
     watch = Watch(
         folder=folder,
         root=root,
         ranks=world.size,
         layout=PlainLayout(),
         strikes=run.strikes,
-        deadline_s=run.deadline_s,
+        deadline_s=silence_s(plan, number, reference),
+        survivors_s=survivors_s(plan, reference),
+        cut_power=under.cut,
     )
     supervisor = Supervisor(link, watch)
     processes = supervisor.run()
     trace = supervisor.trace
+    under.end_run(trace, folder)
     write_trace(folder, trace.operations, trace.landed, trace.places, trace.unseen)
     write_bytes(folder, bytes(trace.written))
     write_listing(folder, root)

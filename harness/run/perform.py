@@ -8,7 +8,6 @@ go on to the kernel untouched.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -16,15 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.run.memory import read_bytes, read_path, read_vector
+from harness.run.rename import EXCHANGE, renameat2
 from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
 
 _AT_FDCWD = 0xFFFFFF9C
 _AT_REMOVEDIR = 0x200
-_RENAME_EXCHANGE = 2
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0o20200000)
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +76,6 @@ class Request:
 def _signed(value: int) -> int:
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >= 1 << 31 else value
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
 
 
 def _refuse(number: int) -> Callable[[], int]:
@@ -412,8 +402,8 @@ class Performer:
             flags = flags if n.call == "renameat2" else 0
         source, target = self._named(n, old_at, old), self._named(n, new_at, new)
         if flags:
-            kind = "exchange" if flags & _RENAME_EXCHANGE else "rename"
-            return self._two_names(kind, source, target, lambda: _renameat2(source, target, flags))
+            kind = "exchange" if flags & EXCHANGE else "rename"
+            return self._two_names(kind, source, target, lambda: renameat2(source, target, flags))
         return self._two_names("rename", source, target, lambda: os.rename(source, target))
 
     def _link(self, n: Notification) -> Request | None:
@@ -453,13 +443,6 @@ def _fsync_path(path: str) -> int:
     finally:
         os.close(own)
     return 0
-
-
-def _renameat2(source: str, target: str, flags: int) -> int:
-    here = ctypes.c_int(-100)
-    return _check(
-        _libc.renameat2(here, os.fsencode(source), here, os.fsencode(target), ctypes.c_uint(flags))
-    )
 
 
 _HANDLERS: dict[str, Callable[[Performer, Notification], Request | None]] = {

@@ -15,7 +15,7 @@ from harness.plan.model import Implementation
 from harness.run.errors import HarnessError
 from harness.scenario.schema import World
 
-_BOOT_TIMEOUT_S = 120.0
+_BOOT_TIMEOUT_S = 300.0
 """Importing torch takes 4 s on an idle machine (FINDINGS of this project: 4 s), far more on a
 loaded one with a cold disk."""
 
@@ -63,8 +63,12 @@ class WarmServer:
         world: World,
         reads: bool,
         implementation: Implementation | None = None,
+        mounts: str | None = None,
     ) -> socket.socket:
-        """Fork the leader of one run; its messages come on the returned socket."""
+        """Fork the leader of one run; its messages come on the returned socket.
+
+        `mounts` is where it finds the mounts in which the ranks are to live.
+        """
         link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = {
             "directory": str(directory),
@@ -74,6 +78,8 @@ class WarmServer:
             "reads": reads,
             "wanted": (implementation or Implementation()).model_dump(),
         }
+        if mounts is not None:
+            request["mounts"] = mounts
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], [other.fileno()])
         except OSError as error:

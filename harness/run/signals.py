@@ -1,6 +1,7 @@
 """Sending signals to ranks: the strikes that hit processes rather than operations.
 
-Fault model: SIGKILL of a rank together with its sub-processes, as the end of a container; SIGTERM,
+Fault model: SIGKILL of a rank together with its sub-processes, as the end of a container, and of
+all ranks when the power goes; SIGTERM,
 as a cluster scheduler sends it, and after a grace period, where there is one, SIGKILL for the ranks
 that are still alive; SIGSTOP and, some seconds later, SIGCONT. A rank that waits in an intercepted
 call is stopped when that call returns.
@@ -20,11 +21,12 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from harness.plan.model import Strike
+from harness.run.clock import descendants
+from harness.scenario.words import DEADLY
 
-_SIGNALS = {"kill": signal.SIGKILL, "sigterm": signal.SIGTERM, "stop": signal.SIGSTOP}
+_SIGNALS = {"sigterm": signal.SIGTERM, "stop": signal.SIGSTOP}
 
 
 @dataclass(slots=True)
@@ -37,11 +39,15 @@ class Signals:
     _wake_at: dict[int, float] = field(default_factory=dict)
     _graces: list[tuple[float, Strike]] = field(default_factory=list)
 
-    def hit(self, strike: Strike) -> tuple[int, ...]:
-        """Send the strike's signal; the ranks that were there to get it."""
+    def hit(self, strike: Strike, now_s: float) -> tuple[int, ...]:
+        """Send the strike's signal; the ranks that were there to get it.
+
+        `now_s` is what the clock of the run says, by which a grace is counted: a job that has to
+        wait for a processor is given longer.
+        """
         alive = tuple(rank for rank in strike.ranks if rank not in self.killed | self.exits.keys())
         for rank in alive:
-            if strike.fault == "kill":
+            if strike.fault in DEADLY:
                 kill_tree(self.pids[rank])
                 self.killed.add(rank)
             else:
@@ -49,13 +55,12 @@ class Signals:
             if strike.fault == "stop":
                 self._wake_at[rank] = time.monotonic() + (strike.seconds or 0.0)
         if strike.grace_s is not None and alive:
-            self._graces.append((time.monotonic() + strike.grace_s, strike))
+            self._graces.append((now_s + strike.grace_s, strike))
         return alive
 
-    def end_graces(self) -> Iterator[tuple[Strike, tuple[int, ...]]]:
+    def end_graces(self, now_s: float) -> Iterator[tuple[Strike, tuple[int, ...]]]:
         """Kill the ranks whose grace is over; the strike that gave it, and whom it still found."""
-        now = time.monotonic()
-        for grace in [grace for grace in self._graces if now >= grace[0]]:
+        for grace in [grace for grace in self._graces if now_s >= grace[0]]:
             self._graces.remove(grace)
             alive = [rank for rank in grace[1].ranks if rank in self.left()]
             found = tuple(rank for rank in alive if rank not in self.killed)
@@ -73,6 +78,11 @@ class Signals:
             if rank not in self.killed | self.exits.keys():
                 os.kill(self.pids[rank], signal.SIGCONT)
 
+    def family(self) -> list[int]:
+        """The processes of the run: the ranks that have not ended, and what is below them."""
+        alive = [self.pids[rank] for rank in self.left()]
+        return [*alive, *(below for pid in alive for below in descendants(pid))]
+
     def left(self) -> tuple[int, ...]:
         """The ranks that have not ended."""
         return tuple(rank for rank in range(len(self.pids)) if rank not in self.exits)
@@ -80,21 +90,9 @@ class Signals:
 
 def kill_tree(process: int) -> None:
     """SIGKILL a process and its descendants, the process first so that it starts no new ones."""
-    descendants = _descendants(process)
-    for pid in (process, *descendants):
+    found = descendants(process)
+    for pid in (process, *found):
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-
-
-def _descendants(process: int) -> list[int]:
-    found: list[int] = []
-    for listing in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            children = [int(pid) for pid in listing.read_text(encoding="ascii").split()]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for child in children:
-            found += [child, *_descendants(child)]
-    return found

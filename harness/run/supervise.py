@@ -5,8 +5,8 @@ performs them one at a time, so the order in the trace is the order in which the
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
 injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py`, `late_hand.py`,
-`links.py` and, for what a rank does to itself, `harness/job/interrupt.py`; power cuts are out of
-scope here.
+`links.py` and, for what a rank does to itself, `harness/job/interrupt.py`; the power cut stands in
+`disk.py`, and falls while nothing else happens, because the supervisor does one thing at a time.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.evidence.evidence import Processes
 from harness.layout.protocol import Layout
 from harness.plan.model import Strike
+from harness.run.budget import PUBLISHED_S, SURVIVORS_S
+from harness.run.clock import FairClock
 from harness.run.errors import HarnessError
 from harness.run.late_hand import LateHand
 from harness.run.links import Links
@@ -32,15 +35,11 @@ from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults, Treatment
 from harness.run.strikes import Due, Occasion
 from harness.run.trace import Trace
-from harness.scenario.words import IN_THE_LOOP
+from harness.scenario.words import DEADLY, IN_THE_LOOP
 
-_SURVIVORS_GRACE_S = 5.0
-"""How long ranks may go on after another has died, as an elastic agent would let them."""
-_PUBLISHED_WAIT_S = 5.0
-"""How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
 _POLL_S = 0.02
 _TICK_S = 0.005
-_SIGNAL_FAULTS = ("kill", "sigterm", "stop")
+_SIGNAL_FAULTS = (*DEADLY, "sigterm", "stop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +47,9 @@ class Watch:
     """What a supervisor is to watch: the job's directories and its planned strikes.
 
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
-    directory. Ranks that are alive after `deadline_s` are ended and reported as hung.
+    directory. When no rank has told anything for `deadline_s` by the clock of the run, those that
+    are left are ended and reported as hung. `survivors_s` is how long ranks may go on after another
+    has died. `cut_power` lets nothing more reach the disk under the directory.
     """
 
     folder: Path
@@ -57,6 +58,8 @@ class Watch:
     layout: Layout
     strikes: tuple[Strike, ...]
     deadline_s: float
+    cut_power: Callable[[Strike], None]
+    survivors_s: float = SURVIVORS_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class _Held:
     value: int
     strikes: tuple[Strike, ...]
     step: int | None
-    until: float
+    until_s: float
 
 
 class Supervisor:
@@ -101,7 +104,9 @@ class Supervisor:
         self._hand = LateHand(root=watch.root, trace=self.trace)
         self._rank_of_thread: dict[int, int] = {}
         self._tick_at = 0.0
-        self._stop_at: float | None = None
+        self._clock = FairClock(self._signals.family)
+        self._heard_s = 0.0
+        self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
         self._over: list[str] | None = None
@@ -137,7 +142,13 @@ class Supervisor:
             stopped=self._stopped,
             seconds=self.trace.seconds(),
             cpu_s=self._cpu_s,
+            fair_s=self._now_s(),
+            deadline_s=self._watch.deadline_s,
         )
+
+    def _now_s(self) -> float:
+        """The clock of the run, by which all waiting is counted."""
+        return self._clock.seconds()
 
     def _receive_listener(self) -> Listener:
         message, descriptors, _, _ = socket.recv_fds(self._link, 256, 3)
@@ -167,7 +178,7 @@ class Supervisor:
     def _tick(self) -> None:
         """What depends on the time alone, and need not be looked at after each operation."""
         self._signals.wake()
-        for strike, ranks in self._signals.end_graces():
+        for strike, ranks in self._signals.end_graces(self._now_s()):
             self.trace.strike(strike.id, ranks, then="killed")
         for strike in self._links.heal() if self._links is not None else ():
             self.trace.strike(strike.id, strike.ranks, then="healed")
@@ -191,20 +202,21 @@ class Supervisor:
 
     def _note_exit(self, rank: int, status: int) -> None:
         self._signals.exits[rank] = status
+        self._heard_s = self._now_s()
         if not self._second.has(rank):
-            if status != 0 and self._stop_at is None:
-                self._stop_at = time.monotonic() + _SURVIVORS_GRACE_S
+            if status != 0 and self._stop_at_s is None:
+                self._stop_at_s = self._heard_s + self._watch.survivors_s
         elif self._second.ended(rank) and self._second.strike is not None:
             self.trace.strike(self._second.strike.id, self._second.strike.ranks, then="ended")
             self._second.release()
 
     def _watch_the_clock(self) -> None:
-        left = self._signals.left()
-        if self.trace.seconds() > self._watch.deadline_s and not self._hung and left:
+        left, now_s = self._signals.left(), self._now_s()
+        if now_s - self._heard_s > self._watch.deadline_s and not self._hung and left:
             self._hung = left
             self._link.send(b"stop")
-        elif self._stop_at is not None and time.monotonic() > self._stop_at:
-            self._stop_at = None
+        elif self._stop_at_s is not None and now_s > self._stop_at_s:
+            self._stop_at_s = None
             self._stopped = left
             if left:
                 self._link.send(b"stop")
@@ -344,6 +356,7 @@ class Supervisor:
         result = _perform(request)
         value = result if isinstance(result, int) else 0
         self.trace.record(rank)
+        self._heard_s = self._now_s()
         record = json.loads(request.data)
         strikes: tuple[Strike, ...] = ()
         if record["kind"] == "save_began":
@@ -361,13 +374,12 @@ class Supervisor:
         if any(one is not None and one.kind == "second_job" for one in treatments):
             self._second.hold(lambda: listener.answer(notification, value))
         elif held:
-            until = time.monotonic() + _PUBLISHED_WAIT_S
             one = _Held(
                 notification=notification,
                 value=value,
                 strikes=held,
                 step=self._last_save,
-                until=until,
+                until_s=self._now_s() + PUBLISHED_S,
             )
             self._held.append(one)
         elif rank not in self._signals.killed:
@@ -375,7 +387,7 @@ class Supervisor:
 
     def _release_held(self, listener: Listener) -> None:
         for held in tuple(self._held):
-            if not self._published(held.step) and time.monotonic() < held.until:
+            if not self._published(held.step) and self._now_s() < held.until_s:
                 continue
             self._held.remove(held)
             for strike in held.strikes:
@@ -387,8 +399,10 @@ class Supervisor:
 
     def _strike(self, strike: Strike) -> Treatment | None:
         """Carry out a strike. What it does to the operation at its point is returned."""
+        if strike.fault == "power_cut":
+            self._watch.cut_power(strike)
         if strike.fault in _SIGNAL_FAULTS:
-            ranks = self._signals.hit(strike)
+            ranks = self._signals.hit(strike, self._now_s())
             if ranks:
                 self.trace.strike(strike.id, ranks)
             return None

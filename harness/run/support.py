@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 from harness.plan.model import Plan
 
@@ -33,6 +35,48 @@ def missing_for(plan: Plan) -> str | None:
 
     spread = any(plan.workload_of(number).world.nodes > 1 for number in range(len(plan.runs)))
     return missing() or (links.missing() if spread else None)
+
+
+@functools.cache
+def missing_disk(filesystem: str | None) -> str | None:
+    """None where the power of a file system can be cut, else the reason; it is tried out.
+
+    Where none is to be cut, nothing is missing.
+    """
+    if filesystem is None:
+        return None
+    if os.geteuid() != 0:
+        return f"a power cut on {filesystem} needs root, to mount an image"
+    with tempfile.TemporaryDirectory() as name:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            # In a child, which cannot take harm: in some containers there is no way back.
+            os.write(writing, _try_disk(filesystem, Path(name)).encode())
+            os._exit(0)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as answer:
+            reason = answer.read()
+        os.waitpid(pid, 0)
+    return f"a power cut on {filesystem} is not possible here: {reason}" if reason else None
+
+
+def _try_disk(filesystem: str, folder: Path) -> str:
+    """Cut the power of an empty file system; why that went wrong, or nothing."""
+    from harness.run.disk import Disk
+    from harness.run.mounts import MountError, take_own_mounts
+
+    root = folder / "mounted"
+    try:
+        root.mkdir()
+        take_own_mounts()
+        disk = Disk(filesystem, folder / "image", root)
+        disk.format()
+        disk.mount()
+        disk.cut("lost")
+    except (MountError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def _probe() -> int:

@@ -11,9 +11,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from harness.scenario.part import Part
+from harness.scenario.power import PowerCutting
 from harness.scenario.words import ERRORS, OPERATIONS, SAVE_PHASES
 
-ExploredFault = Literal["kill", "kill_all", "fail_once", "fail_lasting"]
+ExploredFault = Literal["kill", "kill_all", "power_cut", "fail_once", "fail_lasting"]
 
 _KILLS: tuple[ExploredFault, ...] = ("kill_all",)
 _FAILURES: tuple[ExploredFault, ...] = ("fail_once", "fail_lasting")
@@ -31,6 +32,9 @@ class Explore(Part):
     run: int = Field(0, ge=0, description="the start of the job that is struck, from 0")
     faults: tuple[ExploredFault, ...] = Field(
         (), description="default: `kill_all`, or for `nth_failure` both failures"
+    )
+    power_cut: PowerCutting = Field(
+        PowerCutting(), description="the file system under the directory, for `power_cut`"
     )
     error: Literal[ERRORS] = "EIO"  # type: ignore[valid-type]
     operation: Literal[OPERATIONS] | None = None  # type: ignore[valid-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.scenario.between import find_impossible_between
+from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.errors import Place, choices
 from harness.scenario.schema import (
     AnyFault,
@@ -16,6 +17,7 @@ from harness.scenario.schema import (
     Kill,
     LoopFault,
     Point,
+    PowerCut,
     Run,
     Scenario,
     SecondJob,
@@ -29,6 +31,8 @@ Finding = tuple[Place, str]
 
 MOST_CPU_RANKS = 8
 """Eight warm ranks need 1 GB of memory and start in 0.8 s on two cores; more was not tried."""
+
+_ENDING = (Kill, PowerCut, LoopFault)
 
 _MODULES = {
     "tiny_transformer": ("transformer",),
@@ -48,6 +52,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
         yield from _run(scenario, number)
         yield from _own_settings(scenario, number, gpus)
     yield from find_impossible_between(scenario)
+    yield from find_impossible_cuts(scenario)
     yield from _expect(scenario)
     yield from _explore(scenario)
 
@@ -260,7 +265,7 @@ def _explore(scenario: Scenario) -> Iterator[Finding]:
     if explore.run >= runs - 1:
         text = f"run {explore.run} is struck, and no run resumes after it"
         yield (*place, "run"), f"{text}: `runs` has {runs}"
-    elif any(isinstance(fault, Kill | LoopFault) for fault in scenario.runs[explore.run].faults):
+    elif any(isinstance(fault, _ENDING) for fault in scenario.runs[explore.run].faults):
         yield (*place, "run"), f"run {explore.run} is ended already, so it cannot be explored"
     for number, rank in enumerate(explore.ranks):
         world = scenario.runs[min(explore.run, runs - 1)].world or scenario.world

@@ -16,6 +16,7 @@ from pydantic import (
 from harness.scenario.at_rest import Action, action_of
 from harness.scenario.exploration import Explore
 from harness.scenario.part import Part
+from harness.scenario.power import PowerCutting
 from harness.scenario.targets import AnyRank as AnyRank
 from harness.scenario.targets import (
     Cutting,
@@ -203,6 +204,13 @@ class Kill(Part):
     at: Point
 
 
+class PowerCut(Part):
+    """The power goes: what was not synced is lost, and no rank does anything more."""
+
+    power_cut: PowerCutting
+    at: Point
+
+
 class Sigterm(Part):
     """SIGTERM, as a cluster scheduler sends it before it takes the machine."""
 
@@ -338,6 +346,7 @@ class SlowLink(Part):
 
 AnyFault = (
     Kill
+    | PowerCut
     | Sigterm
     | Stop
     | Fail
@@ -375,6 +384,7 @@ def _tag(value: Any) -> str | None:
 Fault = Annotated[
     Annotated[
         Annotated[Kill, Tag("<kill>")]
+        | Annotated[PowerCut, Tag("<power_cut>")]
         | Annotated[Sigterm, Tag("<sigterm>")]
         | Annotated[Stop, Tag("<stop>")]
         | Annotated[Fail, Tag("<fail>")]

@@ -26,20 +26,16 @@ IN_THE_LOOP = ("raise", "exit")
 """The faults that a rank carries out itself, in its training loop."""
 
 FAULTS = (
-    "kill",
-    "sigterm",
-    "stop",
-    "fail",
-    "short_write",
-    "delay",
-    "hang",
-    *IN_THE_LOOP,
-    "second_job",
-    "by_hand",
-    "cut_link",
-    "slow_link",
-)
+    "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut",
+    "second_job", "by_hand", "cut_link", "slow_link",
+)  # fmt: skip
 """What can be injected; one of these is a key of every entry of `faults`."""
+
+DEADLY = ("kill", "power_cut")
+"""The faults that leave a rank no time to say a word."""
+
+FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
+"""The file systems whose power can be cut."""
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL")
 """The errors that storage can be made to answer."""

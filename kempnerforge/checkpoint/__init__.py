@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UnsafeCheckpointError,
     )
     from kempnerforge.checkpoint.manager import CheckpointManager
+    from kempnerforge.checkpoint.rank_state import RedistributableDataLoader
     from kempnerforge.checkpoint.state import (
         build_train_state,
         get_rng_state,
@@ -46,6 +47,7 @@ __all__ = [
     "LoadReport",
     "NoUsableCheckpointError",
     "PeerLostError",
+    "RedistributableDataLoader",
     "RedistributionError",
     "StateMismatchError",
     "StorageTimeoutError",
@@ -64,6 +66,7 @@ _HOME = {
     "AsyncCheckpointer": "async_save",
     "CheckpointManager": "manager",
     "LoadReport": "verification",
+    "RedistributableDataLoader": "rank_state",
     "VerifyPolicy": "verification",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     **dict.fromkeys((name for name in __all__ if name.endswith("_state")), "state"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from kempnerforge.checkpoint import layout, manifest
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.lineage import standing_aside
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
@@ -75,11 +76,22 @@ class Catalog:
     """Names of ours that are no checkpoints: staging, replaced, trash, unplaced links."""
 
     def newest_first(self) -> tuple[Entry, ...]:
-        """Usable entries, the last committed first."""
+        """Usable entries: what training descends from, the last committed first, then the others.
+
+        Others are those of a branch that was rolled back from, and those without a manifest.
+        """
         usable = [entry for entry in self.entries if entry.state is not State.torn]
-        return tuple(
-            sorted(usable, key=lambda entry: (entry.sequence, entry.step or 0), reverse=True)
-        )
+        aside = self.aside()
+
+        def age(entry: Entry) -> tuple[bool, int, int]:
+            descended = entry.manifest is not None and entry.manifest.save_id not in aside
+            return descended, entry.sequence, entry.step or 0
+
+        return tuple(sorted(usable, key=age, reverse=True))
+
+    def aside(self) -> frozenset[str]:
+        """Save ids of checkpoints that the last committed one does not descend from."""
+        return standing_aside(entry.manifest for entry in self.entries if entry.manifest)
 
     def next_sequence(self) -> int:
         """One more than any commit so far."""

@@ -1,22 +1,24 @@
 """Which checkpoint to load: rank 0 decides, all ranks verify, everyone learns the same answer.
 
-Rank 0 lists candidates and hands out one at a time together with a share of its files; each rank
-prepares to load it, which includes comparing its share with the checksums. The first candidate that
+Rank 0 lists candidates and offers one at a time; each rank prepares to load it, which includes
+comparing its share of the files with the checksums. The first candidate that
 every rank finds whole is chosen. Damage passes a candidate over; whatever else is wrong, such as a
 model that does not fit, is the error of all ranks. A candidate that was named explicitly has no
 successor: if it is broken, that is the error.
 
 A rank's share is what it would read anyway where the ranks are arranged as they were, so that
-nothing is read twice.
+nothing is read twice. An offer is the same for all ranks and carries the manifest, compressed: a
+rank that read it for itself could meet an older version of a replaced step.
 """
 
 import logging
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from kempnerforge.checkpoint import layout, prune
+from kempnerforge.checkpoint import layout, manifest, prune
 from kempnerforge.checkpoint.catalog import (
     Catalog,
     Entry,
@@ -42,6 +44,7 @@ from kempnerforge.checkpoint.lock import WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.replacing import read_settled_catalog
 from kempnerforge.checkpoint.shards import check_metadata
+from kempnerforge.checkpoint.sharing import share_of
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
@@ -51,6 +54,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "Chooser",
+    "Offer",
     "Prepared",
     "Search",
     "cheap_choice",
@@ -104,6 +108,54 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A candidate on its way to the ranks, equal for all of them."""
+
+    path: Path
+    sealed: bytes | None
+    """The manifest as it is written, compressed; None for a checkpoint without."""
+    passed_over: tuple[str, ...]
+    damaged: frozenset[str]
+    verify: VerifyPolicy
+    told: tuple[Any, ...]
+
+    @staticmethod
+    def of(choice: Choice, *, verify: VerifyPolicy, told: tuple[Any, ...]) -> "Offer":
+        """What offers ``choice``."""
+        found = choice.manifest
+        return Offer(
+            path=choice.path,
+            sealed=None if found is None else zlib.compress(manifest.encode(found), level=1),
+            passed_over=choice.passed_over,
+            damaged=choice.damaged,
+            verify=verify,
+            told=told,
+        )
+
+    def open(self, *, rank: int, world_size: int) -> Candidate:
+        """The candidate, as this rank is asked about it."""
+        found = None
+        if self.sealed is not None:
+            found = manifest.decode(zlib.decompress(self.sealed), where=str(self.path))
+        asked = found is not None and self.verify is VerifyPolicy.full
+        return Candidate(
+            choice=Choice(
+                path=self.path,
+                manifest=found,
+                passed_over=self.passed_over,
+                damaged=self.damaged,
+            ),
+            share=share_of(found, rank=rank, world_size=world_size) if found and asked else {},
+            told=self.told,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """What was offered last is what all ranks load."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Generic[T]):
     """The choice, and what this rank prepared for it."""
 
@@ -131,6 +183,7 @@ class _Attempt:
     """What became of one candidate on this rank."""
 
     vote: _Vote
+    choice: Choice | None = None
     result: Any = None
     cause: Exception | None = None
 
@@ -229,8 +282,9 @@ class Chooser:
                 ) from attempt.cause
             if reply is None:
                 return None
-            if not isinstance(reply, Candidate):
-                return Prepared(choice=reply, result=attempt.result)
+            if isinstance(reply, _Chosen):
+                assert attempt.choice is not None
+                return Prepared(choice=attempt.choice, result=attempt.result)
             del attempt  # before the next one, for its memory
             attempt = self._try(prepare, reply)
 
@@ -241,17 +295,19 @@ class Chooser:
             replies = self._decide(root, votes)
         return self.collective.answer(replies, timeout_s=2 * self.timeout_s)
 
-    def _try(self, prepare: Callable[[Candidate], object], candidate: Candidate) -> "_Attempt":
+    def _try(self, prepare: Callable[[Candidate], object], offer: Offer) -> "_Attempt":
+        rank, world_size = self.collective.rank, self.collective.world_size
         try:
+            candidate = offer.open(rank=rank, world_size=world_size)
             result = self.worker.run(
                 lambda: prepare(candidate),
                 timeout_s=_WORK_SHARE * self.timeout_s,
-                doing=f"reading {candidate.choice.path}",
+                doing=f"reading {offer.path}",
             )
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             failure = describe(error, self.collective.rank)
             return _Attempt(vote=_Vote(failure=failure), cause=error)
-        return _Attempt(vote=_Vote(), result=result)
+        return _Attempt(vote=_Vote(), choice=candidate.choice, result=result)
 
     def _decide(self, root: "_Root", votes: Votes) -> Sequence[object]:
         place = str(self.search.explicit or self.search.root)
@@ -294,7 +350,7 @@ class _Root:
         if self._current is None:
             self._told = tuple(vote.told for vote in votes)
         elif not failures:
-            return [self._current] * len(votes)
+            return [_Chosen()] * len(votes)
         else:
             self._pass_over(self._current, "; ".join(map(str, failures)), failures)
         if self._candidates is None:
@@ -306,9 +362,8 @@ class _Root:
                 self._pass_over(entry, str(error), (describe(error, 0),), damaged=True)
                 continue
             self._current = choice
-            full = self.search.verify is VerifyPolicy.full
-            shares = _shares(choice.manifest if full else None, len(votes))
-            return [Candidate(choice=choice, share=share, told=self._told) for share in shares]
+            offer = Offer.of(choice, verify=self.search.verify, told=self._told)
+            return [offer] * len(votes)
         self._require_clean_start()
         return [None] * len(votes)
 
@@ -363,30 +418,6 @@ class _Root:
                 f"{self.search.root} holds checkpoints, none can be used: "
                 + "; ".join(self._passed_over)
             )
-
-
-def _shares(found: Manifest | None, world_size: int) -> list[dict[str, FileRecord]]:
-    """Who verifies which file: where the ranks are as they were, each what it wrote."""
-    shares: list[dict[str, FileRecord]] = [{} for _ in range(world_size)]
-    files = found.files if found is not None else {}
-    for number, (name, record) in enumerate(sorted(files.items())):
-        writer = layout.parse_rank_file(name)
-        if writer is None and found is not None:
-            writer = _writer_of_shard(name, found)
-        shares[(number if writer is None else writer) % world_size][name] = record
-    return shares
-
-
-def _writer_of_shard(name: str, found: Manifest) -> int | None:
-    """The rank that wrote ``__1_0.distcp`` or ``pp1/__1_0.distcp``, None for other files."""
-    folder, _, file = name.rpartition("/")
-    position = layout.parse_shard(file)
-    if position is None or not folder:
-        return position
-    ranks = found.layout.get("stage_of_rank")
-    stage = layout.parse_stage(folder)
-    peers = [n for n, other in enumerate(ranks) if other == stage] if type(ranks) is list else []
-    return peers[position] if position < len(peers) else None
 
 
 def candidates(catalog: Catalog, storage: Storage) -> tuple[Entry, ...]:

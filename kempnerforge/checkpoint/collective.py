@@ -45,6 +45,7 @@ __all__ = [
     "first_line",
     "make_collective",
     "open_group",
+    "pack_replies",
 ]
 
 logger = logging.getLogger(__name__)
@@ -257,9 +258,10 @@ class GlooCollective:
 
     def _answer_from_root(self, replies: Sequence[object], deadline: float) -> None:
         sends = []
+        packed = pack_replies(replies)
         for peer in self._peers():
             try:
-                sends.append((peer, self._post_send(self._answers, peer, replies[peer])))
+                sends.append((peer, self._post_send(self._answers, peer, packed[peer])))
             except RuntimeError as error:
                 logger.warning("rank %d cannot be answered: %s", peer, first_line(error))
         for peer, works in sends:
@@ -283,7 +285,7 @@ class GlooCollective:
         return range(1, self.world_size)
 
     def _post_receive(self, group: Any, peer: int) -> tuple[Any, torch.Tensor]:
-        head = torch.empty(_HEAD_BYTES, dtype=torch.uint8)
+        head = torch.empty(_HEAD_BYTES, dtype=torch.uint8, device="cpu")
         try:
             return group.recv([head], peer, self._tag(0)), head
         except RuntimeError as error:
@@ -298,7 +300,7 @@ class GlooCollective:
         data = raw[_LENGTH_BYTES : _LENGTH_BYTES + length]
         missing = length - len(data)
         if missing:
-            tail = torch.empty(missing, dtype=torch.uint8)
+            tail = torch.empty(missing, dtype=torch.uint8, device="cpu")
             group.recv([tail], peer, self._tag(1)).wait(_remaining(deadline))
             data += tail.numpy().tobytes()
         return pickle.loads(data)  # noqa: S301  # written by a rank of this very job
@@ -307,19 +309,15 @@ class GlooCollective:
         work, head = self._post_receive(group, peer)
         return self._finish_receive(group, peer, work, head, deadline)
 
-    def _post_send(self, group: Any, peer: int, value: object) -> list[tuple[Any, torch.Tensor]]:
-        data = pickle.dumps(value)
-        inline = _HEAD_BYTES - _LENGTH_BYTES
-        head = len(data).to_bytes(_LENGTH_BYTES, "little") + data[:inline].ljust(inline, b"\0")
-        parts = [_as_tensor(head)]
-        if len(data) > inline:
-            parts.append(_as_tensor(data[inline:]))
+    def _post_send(
+        self, group: Any, peer: int, parts: Sequence[torch.Tensor]
+    ) -> list[tuple[Any, torch.Tensor]]:
         return [
             (group.send([part], peer, self._tag(index)), part) for index, part in enumerate(parts)
         ]
 
     def _send(self, group: Any, peer: int, value: object, deadline: float) -> None:
-        for work, _keep in self._post_send(group, peer, value):
+        for work, _keep in self._post_send(group, peer, _pack(value)):
             work.wait(_remaining(deadline))
 
     def _tag(self, part: int) -> int:
@@ -380,6 +378,24 @@ def _name_for(members: Sequence[object]) -> str:
     ranks = hashlib.sha256(repr(members).encode()).hexdigest()[:12]
     _made[ranks] += 1
     return f"{ranks}-{_made[ranks]}"
+
+
+def pack_replies(replies: Sequence[object]) -> list[tuple[torch.Tensor, ...]]:
+    """The messages to each rank; a reply that several ranks get is packed once."""
+    packed: dict[int, tuple[torch.Tensor, ...]] = {}
+    for reply in replies:
+        if id(reply) not in packed:
+            packed[id(reply)] = _pack(reply)
+    return [packed[id(reply)] for reply in replies]
+
+
+def _pack(value: object) -> tuple[torch.Tensor, ...]:
+    """A value as one message, or as two where it does not fit into the first."""
+    data = pickle.dumps(value)
+    inline = _HEAD_BYTES - _LENGTH_BYTES
+    head = len(data).to_bytes(_LENGTH_BYTES, "little") + data[:inline].ljust(inline, b"\0")
+    rest = data[inline:]
+    return (_as_tensor(head), _as_tensor(rest)) if rest else (_as_tensor(head),)
 
 
 def _as_tensor(data: bytes) -> torch.Tensor:

@@ -5,6 +5,7 @@
     {dir}/step_12/                      a committed checkpoint
     {dir}/step_12/pp1/                  the shards of pipeline stage 1 (without stages: in step_12/)
     {dir}/step_12/ranks/rank_00003.pt   what only rank 3 knows: its generators, its dataloader
+    {dir}/step_12/ranks/buffers_00003.pt  its buffers, where they differ by rank
     {dir}/latest                        relative symlink to the newest checkpoint
     {dir}/.staging-step_12-<save id>    a save under way, or abandoned by a dead run
     {dir}/.replaced-step_12-<save id>   an older version of step 12 while it is being replaced;
@@ -29,6 +30,7 @@ __all__ = [
     "TRAIN_STATE",
     "Leftover",
     "LeftoverKind",
+    "format_buffers_file",
     "format_latest_link",
     "format_leftover",
     "format_rank_file",
@@ -57,7 +59,7 @@ _SAVE_ID = r"([0-9a-f]{16})"
 _STEP = re.compile(rf"step_{_NUMBER}", re.ASCII)
 _STAGE = re.compile(rf"pp{_NUMBER}", re.ASCII)
 _SHARD = re.compile(rf"__{_NUMBER}_{_NUMBER}\.distcp", re.ASCII)
-_RANK_FILE = re.compile(r"rank_([0-9]{5,})\.pt", re.ASCII)
+_RANK_FILE = re.compile(r"(?:rank|buffers)_([0-9]{5,})\.pt", re.ASCII)
 _LEFTOVER = re.compile(rf"\.(staging|replaced|trash)-step_{_NUMBER}-{_SAVE_ID}", re.ASCII)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII | re.IGNORECASE)
 _LATEST_LINK = re.compile(rf"\.latest-{_SAVE_ID}", re.ASCII)
@@ -81,14 +83,14 @@ class Leftover:
 
 
 def local_directory(name: str | Path) -> Path:
-    """The path of a checkpoint directory.
+    """The path of a checkpoint directory, absolute, so that a later ``chdir`` does not move it.
 
     Raises:
         ValueError: It is a URL, which as a path would name a directory beside the program.
     """
     if _URL.match(str(name)):
         raise ValueError(f"{name} is a URL; checkpoints are written to mounted file systems")
-    return Path(name)
+    return Path(name).absolute()
 
 
 def format_step(step: int) -> str:
@@ -120,13 +122,19 @@ def format_rank_file(rank: int) -> str:
     return f"{RANKS_DIR}/rank_{rank:05d}.pt"
 
 
+def format_buffers_file(rank: int) -> str:
+    """``ranks/buffers_00003.pt``, relative to the checkpoint."""
+    return f"{RANKS_DIR}/buffers_{rank:05d}.pt"
+
+
 def parse_rank_file(relative: str) -> int | None:
     """The rank that a file such as ``ranks/rank_00003.pt`` belongs to, or None."""
     folder, _, name = relative.partition("/")
     match = _RANK_FILE.fullmatch(name) if folder == RANKS_DIR else None
-    if match is None or format_rank_file(int(match[1])) != relative:
+    if match is None:
         return None
-    return int(match[1])
+    rank = int(match[1])
+    return rank if relative in (format_rank_file(rank), format_buffers_file(rank)) else None
 
 
 def parse_shard(name: str) -> int | None:

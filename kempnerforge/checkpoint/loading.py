@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint import buffers, layout
 from kempnerforge.checkpoint.catalog import parse_metadata, plain_stages, read_metadata
 from kempnerforge.checkpoint.choosing import Candidate, Choice, Chooser, Search
 from kempnerforge.checkpoint.collective import Collective
@@ -38,6 +39,7 @@ from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,
     Arrangement,
+    Positions,
     predecessor,
     rank_part,
     require_redistributable,
@@ -67,6 +69,8 @@ class LoadRequest:
     exclude: Exclusion
     freeze_expected: Sequence[Mapping[str, Any]] | None
     ignore_freeze_mismatch: bool
+    redistributes: bool
+    """Whether the dataloader takes the positions of all saved ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,8 @@ class _Read:
     targets: RestoreTargets
     shards: tuple[ReadShards, ...]
     train_state: Mapping[str, Any]
+    buffers: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    """Of the model, each with the value that is this rank's own."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,6 +185,7 @@ class LoadJob:
             exclude=self.request.exclude,
         )
         targets.own = own
+        own_buffers = self._own_buffers(choice, files, now)
         if self.collective.rank == 0:
             self._warn_of_unused(targets, metadata, train_state)
         shards = tuple(
@@ -188,7 +195,7 @@ class LoadJob:
         files.finish()
         # Last, because damage of this checkpoint says more than its settings do.
         self._check_freeze(choice, files)
-        return _Read(targets=targets, shards=shards, train_state=train_state)
+        return _Read(targets=targets, shards=shards, train_state=train_state, buffers=own_buffers)
 
     def _read_shards(
         self,
@@ -272,7 +279,10 @@ class LoadJob:
         then = Arrangement.from_json(choice.manifest.layout)
         source = predecessor(self.collective.rank, now, then)
         if source is None:
-            require_redistributable(rank_part(state), now, then, wanted=wanted)
+            if self.request.redistributes and "dataloader" in wanted:
+                common = {**common, **self._positions(choice, files, then)}
+            else:
+                require_redistributable(rank_part(state), now, then, wanted=wanted)
             logger.warning("ranks are arranged differently; generators stay as they were seeded")
             first = self._decode(choice, files, layout.format_rank_file(0))
             return common, self._own_optimizer_state(choice, first, same=False)
@@ -281,6 +291,15 @@ class LoadJob:
         first = mine if same else self._decode(choice, files, layout.format_rank_file(0))
         own = self._own_optimizer_state(choice, first, same=same)
         return {**common, **{key: mine[key] for key in wanted if key in mine}}, own
+
+    def _positions(self, choice: Choice, files: Verifier, then: Arrangement) -> dict[str, Any]:
+        """Where the dataloaders of all saved ranks were; one small file a rank is read."""
+        states = [
+            self._decode(choice, files, layout.format_rank_file(rank)) for rank in then.ranks_of(0)
+        ]
+        if not all("dataloader" in state for state in states):
+            return {}
+        return {"dataloader": Positions(tuple(state["dataloader"] for state in states))}
 
     def _own_optimizer_state(
         self, choice: Choice, rank_state: Mapping[str, Any], *, same: bool
@@ -293,6 +312,19 @@ class LoadJob:
         wanted = {key: saved[key] for key in saved if not exclude.covers(f"optimizer.{key}")}
         return wanted if same else shared_remainder(wanted, path=str(choice.path))
 
+    def _own_buffers(
+        self, choice: Choice, files: Verifier, now: Arrangement
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Buffers that differed by rank, for the same rank in the same arrangement."""
+        name = layout.format_buffers_file(self.collective.rank)
+        if choice.manifest is None or name not in choice.manifest.files:
+            return []
+        if Arrangement.from_json(choice.manifest.layout) != now:
+            logger.warning("ranks are arranged differently; all get one rank's buffers")
+            return []
+        saved = self._decode(choice, files, name)
+        return buffers.match(self.model, saved, self.request.exclude)
+
     def _decode(self, choice: Choice, files: Verifier, name: str) -> dict[str, Any]:
         path = choice.path / name
         found = self.request.search.trust.values(files.read(name), where=str(path))
@@ -304,6 +336,9 @@ class LoadJob:
         for part in read.shards:
             part.hand_over()
         read.targets.apply()
+        with torch.no_grad():
+            for buffer, value in read.buffers:
+                buffer.copy_(value)
         apply(read.train_state)
 
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
+from kempnerforge.checkpoint import buffers
 from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
@@ -21,7 +22,7 @@ from kempnerforge.checkpoint.model_state import Exclusion, assemble, capture_own
 from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
-from kempnerforge.checkpoint.rank_state import rank_part
+from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, hand_over, rank_part
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
@@ -195,7 +196,9 @@ class CheckpointManager:
                 newest committed one.
             scheduler: Restored if given.
             dataloader: Restored if given; otherwise its state is kept for
-                :meth:`apply_dataloader_state`.
+                :meth:`apply_dataloader_state`. Where the data-parallel degree has changed, one
+                with ``load_state_dicts`` gets the positions of all saved ranks
+                (:class:`~kempnerforge.checkpoint.rank_state.RedistributableDataLoader`).
             exclude_keys: State to leave alone, such as ``optimizer``, ``scheduler``,
                 ``dataloader``, ``rng`` or ``model.head``; added to ``config.exclude_from_loading``.
             vlm_freeze_expected: Freeze state of this run at the saved step, compared on the modules
@@ -215,7 +218,14 @@ class CheckpointManager:
         place = str(path or self._root)
         with naming(f"loading {place}", path=place), Worker("checkpoint load") as worker:
             self._collective.renew()
-            job = self._load_job(worker, path, exclude, vlm_freeze_expected)
+            request = LoadRequest(
+                search=self._search(path),
+                exclude=exclude,
+                freeze_expected=vlm_freeze_expected,
+                ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
+                redistributes=isinstance(dataloader, RedistributableDataLoader),
+            )
+            job = self._load_job(worker, request)
             self._clean_up(worker)
             loaded = job.run(lambda state: self._apply(state, scheduler, dataloader, exclude))
             if loaded is None:
@@ -229,10 +239,8 @@ class CheckpointManager:
         Each rank's loader gets that rank's own state, once. Nothing happens if there is none or
         the loader has no ``load_state_dict``. What that raises is passed on, and the state is kept.
         """
-        if self._dataloader_state is None or not hasattr(dataloader, "load_state_dict"):
-            return
-        dataloader.load_state_dict(self._dataloader_state)
-        self._dataloader_state = None
+        if self._dataloader_state is not None and hand_over(self._dataloader_state, dataloader):
+            self._dataloader_state = None
 
     def _settle(self) -> BaseException | None:
         """Wait for the pending save; its error, if it failed, is handed over once."""
@@ -305,6 +313,7 @@ class CheckpointManager:
                 if self._collective.rank == 0
                 else b"",
                 meshes=tuple(mesh_signature(self._model)),
+                buffers=buffers.take(self._model) if self._collective.world_size > 1 else {},
             )
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
@@ -324,13 +333,7 @@ class CheckpointManager:
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
 
-    def _load_job(
-        self,
-        worker: Worker,
-        path: str | None,
-        exclude: Exclusion,
-        freeze_expected: Sequence[Mapping[str, Any]] | None,
-    ) -> LoadJob:
+    def _load_job(self, worker: Worker, request: LoadRequest) -> LoadJob:
         return LoadJob(
             collective=self._collective,
             storage=self._storage,
@@ -338,12 +341,7 @@ class CheckpointManager:
             model=self._model,
             optimizer=self._optimizer,
             stage=self._stage,
-            request=LoadRequest(
-                search=self._search(path),
-                exclude=exclude,
-                freeze_expected=freeze_expected,
-                ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
-            ),
+            request=request,
             timeout_s=self._timeout_s,
             access=self._access,
         )

@@ -28,6 +28,7 @@ __all__ = [
     "assemble",
     "capture_own",
     "mesh_signature",
+    "plain_buffers",
     "plan_restore",
 ]
 
@@ -84,6 +85,15 @@ def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 def capture_own(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
     return own_state.capture(optimizer, _parameter_names(model))
+
+
+def plain_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's own saved buffers that are not distributed tensors, by global name."""
+    return {
+        _plain_name(name): value
+        for name, value in _live_state(model).items()
+        if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter | DTensor)
+    }
 
 
 def mesh_signature(model: nn.Module) -> list[dict[str, list[Any]]]:
@@ -393,7 +403,7 @@ def _plan_optimizer(
 
 def _fresh_plain(entry: Any) -> torch.Tensor | None:
     if isinstance(entry, TensorStorageMetadata):
-        return torch.empty(entry.size, dtype=entry.properties.dtype)
+        return torch.empty(entry.size, dtype=entry.properties.dtype, device="cpu")
     return None
 
 

@@ -54,9 +54,15 @@ def retire(
     }
     target = None if catalog.latest is None else layout.step_of(Path(catalog.latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
+    aside = catalog.aside()
     victims = policy.victims(
         (
-            Kept(step=step, sequence=entry.sequence, damaged=_save_id(entry) in damaged)
+            Kept(
+                step=step,
+                sequence=entry.sequence,
+                damaged=_save_id(entry) in damaged,
+                aside=_save_id(entry) in aside,
+            )
             for step, entry in committed.items()
         ),
         protected=protected,

@@ -10,19 +10,65 @@ On load a rank looks for the rank that it continues:
 - same number of ranks in the same stages: itself, bit for bit;
 - otherwise, if stages have as many ranks as before and the same device mesh: the rank at its place
   in its stage (in stage 0 if there is no such stage any more). Dataloader and generators follow it;
-- otherwise: no rank. Generators stay as they were seeded, and a saved dataloader position is an
-  error, because which samples it stands for depends on the number of ranks.
+- otherwise: no rank. Generators stay as they were seeded. Which samples a dataloader's position
+  stands for depends on the number of ranks, so only a loader that says how it goes on from the
+  positions of all saved ranks (:class:`RedistributableDataLoader`) gets them; for any other a saved
+  position is an error.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from kempnerforge.checkpoint.errors import RedistributionError
 
-__all__ = ["Arrangement", "predecessor", "rank_part", "require_redistributable"]
+__all__ = [
+    "Arrangement",
+    "Positions",
+    "RedistributableDataLoader",
+    "hand_over",
+    "predecessor",
+    "rank_part",
+    "require_redistributable",
+]
 
 RANK_KEYS = ("rng", "dataloader")
+
+
+@runtime_checkable
+class RedistributableDataLoader(Protocol):
+    """A dataloader that can go on where a job with another data-parallel degree stopped."""
+
+    def load_state_dicts(self, states: Sequence[Any]) -> None:
+        """Go on from the positions of all ranks that saved.
+
+        Called by ``CheckpointManager.load`` instead of ``load_state_dict``, and only where the
+        degree or the mesh has changed, on every rank with the same states.
+
+        Args:
+            states: What ``state_dict()`` returned on each rank of the first pipeline stage, in
+                their order; tensor-parallel peers among them say the same.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """In place of a rank's own dataloader position: those of all ranks of the first stage."""
+
+    of_ranks: tuple[Any, ...]
+
+
+def hand_over(position: Any, dataloader: Any) -> bool:
+    """Give a position to a loader that has a way to take it; whether it has one."""
+    if isinstance(position, Positions):
+        if not isinstance(dataloader, RedistributableDataLoader):
+            return False
+        dataloader.load_state_dicts(position.of_ranks)
+        return True
+    if not hasattr(dataloader, "load_state_dict"):
+        return False
+    dataloader.load_state_dict(position)
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +126,8 @@ def require_redistributable(
         raise RedistributionError(
             f"the checkpoint has dataloader positions of {len(then.stage_of_rank)} ranks (meshes "
             f"{list(then.meshes)}), this job has {len(now.stage_of_rank)} (meshes "
-            f"{list(now.meshes)}) and positions cannot be redistributed; resume with the same "
-            "data-parallel degree, or pass exclude_keys=['dataloader'] and place the data yourself"
+            f"{list(now.meshes)}) and this dataloader cannot redistribute positions; resume with "
+            "the same data-parallel degree, give the loader a method load_state_dicts (see "
+            "RedistributableDataLoader), or pass exclude_keys=['dataloader'] and place the data "
+            "yourself"
         )

@@ -322,7 +322,7 @@ class _Job:
         whole = piece.target
         direct = piece.key not in self.live and piece.fits()
         if not direct:
-            whole = torch.empty(piece.sizes or (), dtype=piece.dtype)
+            whole = torch.empty(piece.sizes or (), dtype=piece.dtype, device="cpu")
         data, at = memory_of(whole), piece.offset + len(frame.head)
         crc32 = source.fill(data, at)
         if crc32 is not None and crc32 != announced:

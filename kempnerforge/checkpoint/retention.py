@@ -1,10 +1,11 @@
 """Which checkpoints may go: a pure decision over what is committed.
 
-Checkpoints are ordered by the sequence of their commits, never by step, so that what an operator
-rolled back from counts as older than what was saved since. Torn directories, foreign names and
-plain checkpoints without a manifest are never handed to this module: they neither count nor go. A
-checkpoint that this job found damaged when it resumed does not count, so no sound one goes for its
-sake; it goes when all that count are newer.
+Checkpoints are ordered by the sequence of their commits, never by step, and those that the newest
+one does not descend from (:mod:`lineage`) count as older than all others: after a rollback it is
+the abandoned ones that go, and what training goes on from stays. Torn directories, foreign names
+and plain checkpoints without a manifest are never handed to this module: they neither count nor
+go. A checkpoint that this job found damaged when it resumed does not count, so no sound one goes
+for its sake; it goes when all that count are newer, or are descended from where it is not.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ class Kept:
     step: int
     sequence: int
     damaged: bool = False
+    aside: bool = False
+    """Whether the newest checkpoint does not descend from it."""
 
 
 def _no_milestone(step: int) -> bool:
@@ -39,7 +42,7 @@ class RetentionPolicy:
     def victims(
         self, committed: Iterable[Kept], *, protected: Iterable[int] = ()
     ) -> tuple[int, ...]:
-        """Steps to delete, oldest commit first.
+        """Steps to delete, those that stand aside first, then the oldest commit first.
 
         Args:
             committed: Committed checkpoints, the one just saved among them.
@@ -49,7 +52,7 @@ class RetentionPolicy:
             return ()
         ordered = sorted(
             (kept for kept in committed if not self.is_milestone(kept.step)),
-            key=lambda kept: (kept.sequence, kept.step),
+            key=lambda kept: (not kept.aside, kept.sequence, kept.step),
         )
         sound = [kept for kept in ordered if not kept.damaged]
         if len(sound) < self.keep_last_n:

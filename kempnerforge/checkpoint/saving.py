@@ -18,8 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kempnerforge.checkpoint import layout, prune
-from kempnerforge.checkpoint.catalog import read_catalog
+from kempnerforge.checkpoint.buffers import checksums, differing
+from kempnerforge.checkpoint.catalog import Catalog, read_catalog
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.commit import Commit, new_save_id
 from kempnerforge.checkpoint.errors import (
@@ -37,6 +40,7 @@ from kempnerforge.checkpoint.rank_state import Arrangement
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
 from kempnerforge.checkpoint.stale import again_if_stale
+from kempnerforge.checkpoint.state import encode_plain
 from kempnerforge.checkpoint.storage import Storage, at_once
 from kempnerforge.checkpoint.worker import Worker
 
@@ -62,6 +66,8 @@ class StagedState:
     train_state: bytes
     """Common state; written by rank 0."""
     meshes: tuple[Mapping[str, Any], ...]
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """What may differ by rank; empty where there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +93,11 @@ class Published:
 class _Proposal:
     step: int
     stage: int | None
-    plan: Proposed | None
-    meshes: tuple[Mapping[str, Any], ...]
-    failure: RankFailure | None
+    plan: Proposed | None = None
+    meshes: tuple[Mapping[str, Any], ...] = ()
+    buffers: Mapping[str, int] = field(default_factory=dict)
+    """Checksums."""
+    failure: RankFailure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +105,8 @@ class _Assignment:
     save_id: str
     plan: Assigned
     stages: tuple[int, ...] | None
+    buffers: frozenset[str]
+    """Those that this rank writes for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,21 +213,15 @@ class SaveJob:
     # Round one: propose.
 
     def _proposal(self) -> _Proposal:
-        staged = self.staged
+        staged, step = self.staged, self.request.step
         if isinstance(staged, RankFailure):
-            return self._propose(plan=None, meshes=(), failure=staged)
-        plan = self.plans.propose(staged.shards)
-        return self._propose(plan=plan, meshes=staged.meshes, failure=None)
-
-    def _propose(
-        self,
-        *,
-        plan: Proposed | None,
-        meshes: tuple[Mapping[str, Any], ...],
-        failure: RankFailure | None,
-    ) -> _Proposal:
+            return _Proposal(step=step, stage=self.stage, failure=staged)
         return _Proposal(
-            step=self.request.step, stage=self.stage, plan=plan, meshes=meshes, failure=failure
+            step=step,
+            stage=self.stage,
+            plan=self.plans.propose(staged.shards),
+            meshes=staged.meshes,
+            buffers=checksums(staged.buffers),
         )
 
     def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | _Refusal:
@@ -262,8 +266,17 @@ class SaveJob:
         plans = [proposal.plan for proposal in proposals if proposal.plan is not None]
         merged = self.plans.merge(plans, ranks_of)
         commit = self._begin_commit(stages)
+        own = {
+            stage: differing(proposals[rank].buffers for rank in ranks)
+            for stage, ranks in ranks_of.items()
+        }
         assignments = [
-            _Assignment(save_id=commit.save_id, plan=assign(merged, rank, plan), stages=stages)
+            _Assignment(
+                save_id=commit.save_id,
+                plan=assign(merged, rank, plan),
+                stages=stages,
+                buffers=own[proposals[rank].stage],
+            )
             for rank, plan in enumerate(plans)
         ]
         return _RootSave(commit=commit, merged=merged, arrangement=arrangement), assignments
@@ -314,12 +327,16 @@ class SaveJob:
             staging / prefix,
             plan,
             self.staged.shards,
-            meanwhile=lambda: own.update(self._write_own_files(staging, staging / prefix)),
+            meanwhile=lambda: own.update(
+                self._write_own_files(staging, staging / prefix, assignment.buffers)
+            ),
         )
         shards = again_if_stale(write, staging / prefix)
         return shards, {**{prefix + name: record for name, record in shards.files.items()}, **own}
 
-    def _write_own_files(self, staging: Path, shards: Path) -> dict[str, FileRecord]:
+    def _write_own_files(
+        self, staging: Path, shards: Path, buffers: Collection[str]
+    ) -> dict[str, FileRecord]:
         """What is no shard: the state of this rank, and on rank 0 what is common.
 
         Makes all names of this rank's files durable, that of its shard in ``shards`` too.
@@ -328,6 +345,12 @@ class SaveJob:
         contents = {layout.format_rank_file(self.collective.rank): self.staged.rank_state}
         if self.collective.rank == 0:
             contents[layout.TRAIN_STATE] = self.staged.train_state
+        if buffers:
+            mine = {
+                name: self.staged.buffers[name] for name in buffers & self.staged.buffers.keys()
+            }
+            name = layout.format_buffers_file(self.collective.rank)
+            contents[name] = encode_plain(mine, what="the buffers of this rank")
         at_once(*(partial(self.storage.write, staging / name, contents[name]) for name in contents))
         folders = dict.fromkeys((shards, staging / layout.RANKS_DIR))
         at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
@@ -369,7 +392,7 @@ class SaveJob:
             step=self.request.step,
             tokens_seen=self.request.tokens_seen,
             sequence=catalog.next_sequence(),
-            parent=self.request.parent,
+            parent=_living_parent(catalog, self.request),
             world_size=self.collective.world_size,
             stages=stages,
             layout=opened.arrangement.to_json(),
@@ -412,6 +435,18 @@ class SaveJob:
             )
         except CheckpointError as error:
             logger.warning("left to the next save: %s", error)
+
+
+def _living_parent(catalog: Catalog, request: SaveRequest) -> str | None:
+    """The parent of a save, which is its parent's parent where it replaces its parent."""
+    replaced = [
+        entry.manifest
+        for entry in catalog.entries
+        if entry.manifest is not None and entry.step == request.step
+    ]
+    if replaced and replaced[0].save_id == request.parent:
+        return replaced[0].parent
+    return request.parent
 
 
 def _failures(votes: Votes) -> tuple[RankFailure, ...]:

@@ -74,7 +74,9 @@ class Layout:
 
     def allocate(self, *, pinned: bool) -> torch.Tensor:
         """A buffer with all fixed bytes in place."""
-        buffer = torch.zeros(self.buffer_bytes, dtype=torch.uint8, pin_memory=pinned)
+        # Said, because a program may have set another default device.
+        host = torch.device("cpu")
+        buffer = torch.zeros(self.buffer_bytes, dtype=torch.uint8, device=host, pin_memory=pinned)
         raw = memory_of(buffer)
         for slot in self.slots:
             if slot.frame is not None:

@@ -16,12 +16,14 @@ from kempnerforge.checkpoint.catalog import Entry, inspect
 from kempnerforge.checkpoint.errors import DirectoryInUseError
 from kempnerforge.checkpoint.lock import acquire
 from kempnerforge.checkpoint.retention import RetentionPolicy
+from kempnerforge.cli.capturing import capture
 from kempnerforge.cli.cautious import CautiousStorage
 from kempnerforge.cli.checking import CheckedDirectory, check, check_directory
+from kempnerforge.cli.cleaning import clean
 from kempnerforge.cli.comparing import compare
 from kempnerforge.cli.listing import list_directory, show
 from kempnerforge.cli.mending import Step, apply, plan_repair, plan_retention
-from kempnerforge.cli.printing import Result, as_json, as_text, clean
+from kempnerforge.cli.printing import Result, as_json, as_text
 from kempnerforge.config.checkpoint import DynamicCheckpointWindow
 
 __all__ = ["main"]
@@ -112,6 +114,10 @@ def _looking(commands: "Commands[argparse.ArgumentParser]") -> None:
     verifying = _command(commands, "verify", _verify, "tell whether checkpoints are whole")
     verifying.add_argument("path", type=Path, help="a checkpoint, or a directory of checkpoints")
     verifying.add_argument("--deep", action="store_true", help="read and check every byte")
+    capturing = _command(commands, "capture", _capture, "turn a broken directory into a scenario")
+    capturing.add_argument("directory", type=Path)
+    capturing.add_argument("--deep", action="store_true", help="look for changed bytes as well")
+    capturing.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new file for it")
     comparing = _command(commands, "diff", _diff, "compare two checkpoints")
     comparing.add_argument("one", type=Path, metavar="A")
     comparing.add_argument("other", type=Path, metavar="B")
@@ -196,6 +202,14 @@ def _all_whole(found: CheckedDirectory) -> bool:
 def _diff(parsed: argparse.Namespace) -> _Outcome:
     found = compare(_checkpoint(parsed.one), _checkpoint(parsed.other), CautiousStorage())
     return _Outcome(result=found, status=FINE if found.same else FOUND_PROBLEMS)
+
+
+def _capture(parsed: argparse.Namespace) -> _Outcome:
+    captured = capture(_directory(parsed.directory), CautiousStorage(), deep=parsed.deep)
+    if parsed.output is not None:
+        with parsed.output.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(as_text(captured, applied=None) + "\n")
+    return _Outcome(result=captured, status=FINE)
 
 
 def _repair(parsed: argparse.Namespace) -> _Outcome:

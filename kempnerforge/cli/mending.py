@@ -133,7 +133,7 @@ def _newer(catalog: Catalog, current: Entry, storage: Storage, *, deep: bool) ->
     """What to say where ``latest`` names a whole checkpoint that is not the last one."""
     for entry in catalog.newest_first():
         if entry.sequence <= current.sequence:
-            break
+            continue
         if check(entry, storage, deep=deep).whole:
             return (
                 f"{entry.path.name} was committed after {catalog.latest}, which latest names, and "
@@ -221,11 +221,19 @@ def plan_retention(
         and check(entry, storage, deep=deep).whole
     }
     latest = None if catalog.latest is None else layout.step_of(Path(catalog.latest).name)
+    aside = catalog.aside()
     victims = policy.victims(
-        (Kept(step=step, sequence=entry.sequence) for step, entry in whole.items()),
+        (
+            Kept(
+                step=step,
+                sequence=entry.sequence,
+                aside=entry.manifest is not None and entry.manifest.save_id in aside,
+            )
+            for step, entry in whole.items()
+        ),
         protected={*protected, *([] if latest is None else [latest])},
     )
-    reason = f"older than the newest {policy.keep_last_n}"
+    reason = f"older than the newest {policy.keep_last_n}, or of a branch that was abandoned"
     return Retention(
         directory=str(root),
         steps=tuple(

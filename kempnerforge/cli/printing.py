@@ -8,10 +8,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kempnerforge.cli.capturing import Captured
 from kempnerforge.cli.checking import Checked, CheckedDirectory
+from kempnerforge.cli.cleaning import clean
 from kempnerforge.cli.comparing import Difference
 from kempnerforge.cli.listing import Listing, Row, Sheet
 from kempnerforge.cli.mending import Repair, Retention, Step
+from kempnerforge.cli.scenario import scenario_lines
 
 __all__ = ["SCHEMA", "as_json", "as_text", "clean"]
 
@@ -20,19 +23,7 @@ SCHEMA = 1
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
-Result = Listing | Sheet | Checked | CheckedDirectory | Difference | Repair | Retention
-
-
-def clean(text: object) -> str:
-    """``text`` without anything that a terminal acts on, on one line."""
-    return "".join(char if char.isprintable() else _escape(char) for char in str(text))
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+Result = Listing | Sheet | Checked | CheckedDirectory | Difference | Repair | Retention | Captured
 
 
 def as_json(command: str, result: Result, *, exit_status: int, applied: bool | None) -> str:
@@ -64,6 +55,8 @@ def _lines(result: Result, *, applied: bool) -> Iterator[str]:
             return _repair(result, applied=applied)
         case Retention():
             return _retention(result, applied=applied)
+        case Captured():
+            return scenario_lines(result)
 
 
 def _listing(listing: Listing) -> Iterator[str]:

@@ -51,7 +51,7 @@ class Agreement:
     def _reduce(self, mine: bool) -> bool:
         if self._group is None:
             self._group = open_group("shutdown", self._members, timeout_s=self._timeout_s)
-        flag = torch.tensor([int(mine)], dtype=torch.int32)
+        flag = torch.tensor([int(mine)], dtype=torch.int32, device="cpu")
         options: Any = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX
         self._group.allreduce([flag], options).wait()

@@ -19,7 +19,7 @@ from kempnerforge.config.schema import AsyncCheckpointMode
 from kempnerforge.resilience.elastic import resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler
 from kempnerforge.training.freeze import freeze_params
-from tests.checkpoint.training import Job, Part
+from tests.checkpoint.training import GlobalOrder, Job, Part
 
 
 def resume_thrice(rank: int, directory: Path, mode: str) -> dict[str, Any]:
@@ -133,6 +133,30 @@ def one_rank_runs_out_of_space(rank: int, directory: Path, mode: str) -> dict[st
     dist.barrier()
     names = sorted(p.name for p in (directory / mode / "checkpoints").iterdir())
     return {"errors": errors, "names": names, "loaded": job.load()[0]}
+
+
+def save_and_load_with_another_default_device(rank: int, directory: Path) -> dict[str, Any]:
+    """As a program does that calls ``torch.set_default_device`` once and means its GPU.
+
+    Replicas, because torch itself cannot place a sharded tensor with this stand-in for a GPU.
+    """
+    found = {}
+    for mode in AsyncCheckpointMode:
+        job = Job(directory / mode, rank, seed=1, async_mode=mode)
+        job.model.seen += rank  # a buffer of each rank's own
+        before = job.digest()
+        handler = ShutdownHandler(timeout_sec=60)
+        handler.register()
+        with torch.device("meta"):
+            job.save(1)
+            job.manager.wait()
+            asked = handler.should_shutdown()
+        job.train(1)
+        with torch.device("meta"):
+            step = job.load()[0]
+        handler.finish()
+        found[mode.value] = (asked, step, job.digest() == before)
+    return found
 
 
 def error_reaches_the_next_save(rank: int, directory: Path) -> dict[str, Any]:
@@ -267,6 +291,18 @@ def another_number_of_ranks(rank: int, directory: Path) -> dict[str, Any]:
     step = job.load(exclude_keys=["dataloader"])[0]
     weights = [layer.weight.full_tensor().tolist() for layer in job.model.layers.values()]
     return {"error": error, "step": step, "weights": weights}
+
+
+def take_samples(
+    rank: int, directory: Path, batch: int, steps: int, samples: int
+) -> tuple[int, list[int]]:
+    """Resume if there is something to resume, take some batches of one order, and save."""
+    job = Job(directory, rank, seed=8, sharded=True)
+    loader = GlobalOrder(rank, dist.get_world_size(), batch=batch, samples=samples)
+    start = job.manager.load(dataloader=loader)[0]
+    taken = [sample for _ in range(steps) for sample in loader.next()]
+    job.manager.save(start + steps, dataloader=loader)
+    return start, taken
 
 
 def save_once(rank: int, directory: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ told about. After every single operation, and for every state that a power cut c
 - a directory with a checkpoint's name is whole, and `latest` is absent or leads to a whole one
   (which may have a hidden name while its step is replaced where names cannot be exchanged),
 - a job that only reads, because another one has the directory, finds a whole one where `latest` is,
-- the newest ``keep`` checkpoints that the job was told about are there,
+- the newest ``keep`` checkpoints that the job was told about are there, those of a branch that was
+  rolled back from counted as the oldest,
 - nothing foreign has changed.
 """
 
@@ -135,6 +136,9 @@ class Histories(RuleBasedStateMachine):
         self.told: dict[int, int] = {}
         self.floor = 0
         self.parent: str | None = None
+        self.chosen: str | None = None
+        self.base: int | None = None
+        self.parents: dict[int, int | None] = {}
         self.running = True
         self.foreign: dict[str, bytes] = {}
         self.violations: list[str] = []
@@ -145,7 +149,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(step=steps)
     def save(self, step: int) -> None:
-        self.parent = self.attempt(step)
+        self.parent, self.base = self.attempt(step), self.version
         self.note_told(step)
         self.expect_settled()
 
@@ -166,7 +170,7 @@ class Histories(RuleBasedStateMachine):
     def save_while_an_operation_fails(self, step: int, succeeds: int) -> None:
         self.storage.until_error = succeeds
         try:
-            self.parent = self.attempt(step)
+            self.parent, self.base = self.attempt(step), self.version
         except CheckpointError:
             self.note_untold()
         else:
@@ -248,6 +252,7 @@ class Histories(RuleBasedStateMachine):
 
     def attempt(self, step: int) -> str:
         self.version += 1
+        self.parents[self.version] = self.ancestor_of_a_save(step)
         job = SaveJob(
             collective=LocalCollective(),
             storage=self.storage,
@@ -283,7 +288,9 @@ class Histories(RuleBasedStateMachine):
 
     def load(self, explicit: Path | None = None) -> Whole | None:
         finish_off(ROOT, self.storage)
-        return self.choose(explicit, access=Unlocked())
+        loaded = self.choose(explicit, access=Unlocked())
+        self.parent, self.base = self.chosen, loaded.version if loaded else None
+        return loaded
 
     def choose(self, explicit: Path | None = None, *, access: WriteAccess) -> Whole | None:
         with patch.object(replacing, "_PAUSES_S", ()):
@@ -295,9 +302,10 @@ class Histories(RuleBasedStateMachine):
                 access=access,
                 timeout_s=60.0,
             )
+        self.chosen = None
         if found is None:
             return None
-        self.parent = found.manifest.save_id if found.manifest else None
+        self.chosen = found.manifest.save_id if found.manifest else None
         loaded = whole(self.root().names[found.path.name])
         assert loaded is not None, "a torn checkpoint was chosen"
         return loaded
@@ -307,12 +315,9 @@ class Histories(RuleBasedStateMachine):
     def note_told(self, step: int) -> None:
         """The job was told that its newest version is durable; retention follows."""
         self.told[step] = self.floor = self.version
-        counted = sorted(
-            (version, step) for step, version in self.told.items() if step != MILESTONE
-        )
-        for _, old in counted[: -self.keep] if self.keep > 0 else ():
-            if old != step:
-                del self.told[old]
+        counted = self.oldest_first()
+        for version in counted[: -self.keep] if self.keep > 0 else ():
+            self.told = {s: v for s, v in self.told.items() if v != version or s == step}
 
     def note_untold(self) -> None:
         """Something is on the disk that the job was not told about; from now on it is known."""
@@ -330,10 +335,32 @@ class Histories(RuleBasedStateMachine):
 
     def newest_told(self) -> set[int]:
         """Versions of which retention can have taken none, whatever is under way."""
-        kept = self.keep - 1 if self.keep > 0 else len(self.told)
-        return set(
-            sorted(v for s, v in self.told.items() if s != MILESTONE)[-kept:] if kept else []
-        )
+        counted = [version for version in self.oldest_first() if version in self.told.values()]
+        kept = self.keep - 1 if self.keep > 0 else len(counted)
+        return set(counted[-kept:] if kept else [])
+
+    def ancestor_of_a_save(self, step: int) -> int | None:
+        """What a save of ``step`` goes on from; it may replace that itself."""
+        replaced = self.on_disk(self.root()).get(step)
+        if self.base is not None and replaced is not None and replaced.version == self.base:
+            return self.parents[self.base]
+        return self.base
+
+    def oldest_first(self) -> list[int]:
+        """Versions that count, the last attempt among them, as retention has to order them."""
+        versions = {*self.told.values(), self.version}
+        aside, child = set(), self.version
+        while older := {version for version in versions if version < child}:
+            parent = self.parents[child]
+            if parent is not None and parent not in older:
+                parent = max(older)  # gone, so the link is not known
+            aside |= {version for version in older if parent is None or version > parent}
+            if parent is None:
+                break
+            child = parent
+        milestone = self.told.get(MILESTONE)
+        counted = versions - ({milestone} if milestone is not None else set())
+        return sorted(counted, key=lambda version: (version not in aside, version))
 
     # What is looked at after every operation.
 

@@ -80,14 +80,23 @@ def test_latest_survives_moving_the_directory(tmp_path: Path) -> None:
     assert new(tmp_path / "b").load()[0] == 1
 
 
-def test_retention_keeps_the_newest_of_the_lineage_after_a_rollback(tmp_path: Path) -> None:
-    job = new(tmp_path, keep_last_n=2)
-    for step in (50, 100, 110):
-        job.save(step)
-    job.load(str(tmp_path / "checkpoints" / "step_100"))
-    job.save(60)
-    job.save(70)
-    assert names(tmp_path) == ["latest", "step_60", "step_70"]
+@pytest.mark.parametrize("mode", ["disabled", "async"])
+def test_a_relative_directory_stays_where_it_was_when_the_program_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    job = new(Path(), async_mode=mode)
+    path = resolve_resume_path("checkpoints")
+    job.save(1)
+    monkeypatch.chdir(elsewhere)
+    job.save(2)
+    job.manager.wait()
+    assert path is None
+    assert job.load()[0] == 2
+    assert names(tmp_path) == ["latest", "step_1", "step_2"]
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_milestones_stay(tmp_path: Path) -> None:
@@ -453,6 +462,6 @@ def test_a_checkpoint_that_was_passed_over_pushes_no_sound_one_out(tmp_path: Pat
     resumed = new(tmp_path, keep_last_n=2)
     assert resumed.load()[0] == 1
     resumed.save(3)
-    assert names(tmp_path) == ["latest", "step_1", "step_2", "step_3"]
+    assert names(tmp_path) == ["latest", "step_1", "step_3"]
     resumed.save(4)
     assert names(tmp_path) == ["latest", "step_3", "step_4"]

@@ -60,6 +60,12 @@ def test_a_full_disk_on_one_rank_is_the_same_error_on_all(tmp_path: Path, mode: 
     assert one["loaded"] == 5
 
 
+def test_a_default_device_that_is_not_the_host_changes_nothing(tmp_path: Path) -> None:
+    job = rank_jobs.save_and_load_with_another_default_device
+    for found in run_ranks(job, tmp_path, world=2):
+        assert found == dict.fromkeys(MODES, (False, 1, True))
+
+
 def test_a_background_error_is_raised_by_the_next_save_which_saves(tmp_path: Path) -> None:
     one, other = run_ranks(rank_jobs.error_reaches_the_next_save, tmp_path, world=2)
     assert one == other
@@ -117,6 +123,19 @@ def test_another_number_of_ranks_loads_weights_and_refuses_loader_positions(
     assert loaded["error"].startswith("RedistributionError")
     assert loaded["step"] == 2
     assert loaded["weights"] == saved["weights"]
+
+
+def test_a_loader_that_redistributes_takes_each_sample_once_at_any_degree(tmp_path: Path) -> None:
+    taken: list[int] = []
+    step = 0
+    # Two ranks, four, and one; samples of the order that each batch size deals out.
+    for world, batch, steps in ((2, 2, 3), (2, 2, 1), (4, 1, 2), (1, 3, 4)):
+        job = rank_jobs.take_samples
+        for start, found in run_ranks(job, tmp_path, batch, steps, 36, world=world):
+            assert start == step
+            taken += found
+        step += steps
+    assert sorted(taken) == list(range(36))
 
 
 def test_the_checkpointer_alone_is_read_by_stock_dcp(tmp_path: Path) -> None:

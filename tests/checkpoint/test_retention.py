@@ -24,6 +24,18 @@ def test_after_a_rollback_the_abandoned_higher_steps_go() -> None:
     assert victims(RetentionPolicy(keep_last_n=2), [100, 110, 60, 70], 70) == (100, 110)
 
 
+def test_what_was_rolled_back_from_goes_before_what_training_goes_on_from() -> None:
+    kept = [
+        Kept(step=10, sequence=1),
+        Kept(step=20, sequence=2),
+        Kept(step=30, sequence=3, aside=True),
+        Kept(step=25, sequence=4),
+    ]
+    assert RetentionPolicy(keep_last_n=3).victims(kept) == (30,)
+    assert RetentionPolicy(keep_last_n=2).victims(kept) == (30, 10)
+    assert RetentionPolicy(keep_last_n=2).victims(kept, protected=[30]) == (10,)
+
+
 def test_zero_and_less_keep_all() -> None:
     assert victims(RetentionPolicy(keep_last_n=0), [1, 2, 3]) == ()
     assert victims(RetentionPolicy(keep_last_n=-1), [1, 2, 3]) == ()

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,30 @@ class Job:
 def _bytes(value: Any) -> bytes:
     local = value.to_local() if isinstance(value, DTensor) else value
     return f"{local.dtype}{tuple(local.shape)}".encode() + local.detach().numpy().tobytes()
+
+
+class GlobalOrder:
+    """A dataloader over one order of samples that all ranks deal out in turn, at any degree.
+
+    Its position is how many samples of the order all ranks have taken together.
+    """
+
+    def __init__(self, rank: int, degree: int, *, batch: int, samples: int) -> None:
+        self.rank, self.degree, self.batch, self.samples = rank, degree, batch, samples
+        self.begin = 0
+        self.batches = 0
+
+    def next(self) -> list[int]:
+        first = self.begin + (self.batches * self.degree + self.rank) * self.batch
+        self.batches += 1
+        return list(range(first, min(first + self.batch, self.samples)))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"begin": self.begin, "taken": self.batches * self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.begin, self.batches = state["begin"], state["taken"] // self.batch
+
+    def load_state_dicts(self, states: Sequence[Any]) -> None:
+        self.begin = states[0]["begin"] + sum(state["taken"] for state in states)
+        self.batches = 0

@@ -20,11 +20,19 @@ from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpo
 from kempnerforge.cli import inert
 from kempnerforge.cli.__main__ import main
 from kempnerforge.cli.cautious import MOST_READ_BYTES
-from kempnerforge.cli.printing import clean
+from kempnerforge.cli.cleaning import clean
 from tests.cli.checkpoints import SHARD, save, save_plain, shard_metadata
 
 NOBODY = 65534
-LOOKING = (["ls"], ["verify"], ["verify", "--deep"], ["repair"], ["retain", "--keep-last-n", "1"])
+LOOKING = (
+    ["ls"],
+    ["verify"],
+    ["verify", "--deep"],
+    ["repair"],
+    ["retain", "--keep-last-n", "1"],
+    ["capture"],
+    ["capture", "--deep"],
+)
 
 
 @pytest.fixture(autouse=True)

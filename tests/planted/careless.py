@@ -24,7 +24,7 @@ class ComparesSizes(Checksums):
     """Files of the right size are taken for the right files."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        checksums._sums = lambda directory: {
+        checksums.sums = lambda directory: {
             path.relative_to(directory).as_posix(): str(path.stat().st_size)
             for path in directory.rglob("*")
             if path.is_file() and path.name != SUMS
@@ -57,8 +57,8 @@ class TrustsTheDescription(Checksums):
     """The description has no checksum, so that tools may add to it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        sums = checksums._sums
-        checksums._sums = lambda directory: {
-            name: value for name, value in sums(directory).items() if name != "metadata.json"
+        every = checksums.sums
+        checksums.sums = lambda directory: {
+            name: value for name, value in every(directory).items() if name != "metadata.json"
         }
         super().__init__(*args, **kwargs)

@@ -4,35 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planted:
-    """One defect. `source` is its number in the collection of real bugs, where it has one.
-
-    `violates` names a property, or one of `REFUSALS`; it is empty where another guard catches it:
-    the run did not end in order.
-    """
-
-    manager: str
-    source: str
-    scenario: str
-    violates: str
-    outcome: str
-
-    @property
-    def implementation(self) -> str:
-        """As `--implementation` takes it."""
-        return f"tests.planted.{self.manager}"
-
-    def __str__(self) -> str:
-        return self.manager.partition(":")[2]
-
-
-def _bug(manager: str, source: str, scenario: str, violates: str, outcome: str) -> Planted:
-    return Planted(
-        manager=manager, source=source, scenario=scenario, violates=violates, outcome=outcome
-    )
-
+from harness.planted.catalogue import Catalogue, Honest
+from tests.planted.entry import COPIES, PACKAGE, SIMPLE
+from tests.planted.entry import Planted as Planted
+from tests.planted.entry import bug as _bug
+from tests.planted.sheets.names import NAMES
+from tests.planted.sheets.ranks import RANKS
+from tests.planted.sheets.state import STATE
 
 REFUSALS = frozenset({"refused", "refused_alike", "second_job_refused"})
 """The guards that judge a start which has to be refused."""
@@ -70,9 +48,9 @@ DAMAGED = (
 """What a manager that notices damage by other means than ours must come through."""
 
 PLANTED = (
-    _bug("publishing:LatestBeforeData", "A01",
+    _bug("publishing:LatestBeforeData", "A01 A05",
          "async/killed-in-flush-all-ranks.yaml::async", "latest_durable", "HARD_FAIL"),
-    _bug("publishing:WritesInPlace", "B02",
+    _bug("publishing:WritesInPlace", "B02 B13",
          "sync/killed-in-flush-all-ranks.yaml", "whole_or_absent", "HARD_FAIL"),
     _bug("publishing:OneStageCommits", "L05",
          "pipeline/sync-second-stage-killed-in-flush.yaml", "latest_durable", "HARD_FAIL"),
@@ -84,17 +62,17 @@ PLANTED = (
          "async/durable-is-published-at-once.yaml", "nothing_lost", "LOST_WORK"),
     _bug("publishing:ReplacesByDeleting", "L07",
          "signals/sigterm-on-a-save-step.yaml::disabled", "latest_durable", "HARD_FAIL"),
-    _bug("state:GeneratorsOfRankZero", "L21",
+    _bug("state:GeneratorsOfRankZero", "L21 I01 I03 W02",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("state:ForgetsGenerators", "I04",
          "resume/second-resume.yaml", "resume_exact", "SILENT_DIVERGENCE"),
-    _bug("state:ForgetsLoader", "B01",
+    _bug("state:ForgetsLoader", "B01 L26",
          "resume/second-resume.yaml", "samples_exactly_once", "SILENT_DIVERGENCE"),
-    _bug("state:DropsMoments", "L27",
+    _bug("state:DropsMoments", "L27 G05 G07 G13",
          "freeze/freed-module-resumes-with-its-moments.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("state:ForgetsSchedule", "K01",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
-    _bug("state:SavesLate", "E05",
+    _bug("state:SavesLate", "E05 E03",
          "async/killed-in-publish-after-latest.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("state:ChangesTraining", "K10",
          "baseline/stopped-between-saves.yaml", "resume_exact", "SILENT_DIVERGENCE"),
@@ -103,11 +81,11 @@ PLANTED = (
     _bug("state:FreezeStateOfTheNextSave", "",
          "freeze/freed-module-resumes-with-its-moments.yaml", "freeze_consistent",
          "SILENT_DIVERGENCE"),
-    _bug("upkeep:DeletesUnderTheName", "L14",
+    _bug("upkeep:DeletesUnderTheName", "L14 D03 B05",
          "sync/killed-in-prune-half-way.yaml", "whole_or_absent", "HARD_FAIL"),
     _bug("upkeep:KeepsEverything", "C15",
          "sync/killed-in-seal.yaml", "retention", "LEAK"),
-    _bug("upkeep:KeepsOneTooFew", "C07",
+    _bug("upkeep:KeepsOneTooFew", "L10",
          "sync/killed-in-seal.yaml", "retention", "LOST_WORK"),
     _bug("upkeep:LeavesLeftovers", "D09",
          "sync/killed-in-prune-half-way.yaml", "clean", "LEAK"),
@@ -116,6 +94,8 @@ PLANTED = (
     _bug("upkeep:LeavesAThread", "",
          "sync/killed-in-seal.yaml", "clean", "LEAK"),
     _bug("telling:LosesTokens", "",
+         "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("telling:DescribesEarlierTokens", "",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("telling:DropsExtra", "",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
@@ -139,42 +119,48 @@ PLANTED = (
          "storage/disk-stays-full.yaml::disabled", "bounded", "HANG"),
     _bug("storage:TakesHalfForAll", "",
          "storage/short-metadata.yaml", "whole_or_absent", "HARD_FAIL"),
-    _bug("lonely_shutdown:EachRankStopsAlone", "L19",
+    _bug("waiting:WaitsForTheDead", "",
+         "sync/survivor-of-a-killed-rank.yaml", "bounded", "HANG"),
+    _bug("lonely_shutdown:EachRankStopsAlone", "L19 O01",
          "signals/sigterm-to-one-rank.yaml", "bounded", "HANG"),
     _bug("slow_shutdown:WaitsBeforeItSaves", "",
          "signals/saved-within-the-grace.yaml", "nothing_lost", "LOST_WORK"),
     _bug("ending:SavesWhatThereIs", "",
          "loop/exception-in-one-rank.yaml::disabled", "whole_or_absent", "HARD_FAIL"),
-    _bug("ending:AbandonsAtExit", "",
+    _bug("ending:AbandonsAtExit", "E10",
          "loop/exit-with-a-save-in-flight.yaml", "nothing_lost", "LOST_WORK"),
-    _bug("ending:GivesUpAfterTwo", "",
+    _bug("ending:GivesUpAfterTwo", "L15",
          "storage/disk-full-until-a-save.yaml::disabled", "bounded", "HARD_FAIL"),
-    _bug("resting:VerifiesNothing", "",
+    _bug("resting:VerifiesNothing", "L38 N04",
          "at_rest/shards-of-two-saves-swapped.yaml", "integrity", "SILENT_DIVERGENCE"),
-    _bug("resting:UnpicklesMetadata", "",
+    _bug("resting:UnpicklesMetadata", "L40",
          "at_rest/hostile-pickle.yaml::step_4_.metadata", "no_code_on_load", "HARD_FAIL"),
-    _bug("resting:UnpicklesTrainState", "",
+    _bug("resting:UnpicklesTrainState", "S01",
          "at_rest/hostile-pickle.yaml::step_4_train_state.pt", "no_code_on_load", "HARD_FAIL"),
     _bug("resting:ChecksFreezeTooLate", "",
          "layouts/other-freeze-settings.yaml", "refused", "SILENT_DIVERGENCE"),
     _bug("resting:IgnoresFreeze", "",
-         "layouts/other-freeze-settings.yaml", "refused", "SILENT_DIVERGENCE"),
+         "layouts/other-freeze-settings.yaml", "refused", "SILENT_DIVERGENCE", "frozen"),
     _bug("resting:RefusesInOtherWords", "",
          "layouts/other-freeze-settings.yaml", "refused_alike", "HARD_FAIL"),
     _bug("resting:TidiesUp", "",
          "at_rest/foreign-names.yaml", "retention", "LOST_WORK"),
     _bug("resting:RemembersItsPlace", "",
          "at_rest/directory-elsewhere.yaml::copy", "clean", "LEAK"),
-    _bug("resting:DropsTheLastStage", "",
+    _bug("resting:DropsTheLastStage", "F02",
          "layouts/two-stages-become-one.yaml::disabled", "resume_exact", "SILENT_DIVERGENCE"),
-    _bug("resting:TakesAnyDegree", "",
+    _bug("resting:TakesAnyDegree", "L24 J16",
          "layouts/data-parallel-degree-changes.yaml", "refused", "SILENT_DIVERGENCE"),
-    _bug("follows_latest:FollowsLatestOnly", "",
+    _bug("follows_latest:FollowsLatestOnly", "B06 L01",
          "at_rest/latest-is-not-what-it-was.yaml::absent", "nothing_lost", "LOST_WORK"),
     _bug("highest_step:TakesTheHighestStep", "",
-         "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "LOST_WORK"),
-    _bug("any_name:TakesAnyName", "",
+         "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "LOST_WORK",
+         "stale-branch"),
+    _bug("any_name:TakesAnyName", "Q02",
          "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),
+    *NAMES,
+    *STATE,
+    *RANKS,
 )  # fmt: skip
 
 
@@ -185,6 +171,50 @@ WEAKER = (
     ("ending:GivesUpAfterTwo", "storage/disk-full-once.yaml::disabled"),
 )
 """Bugs of the above with a weaker fault, which does not show them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsynced:
+    """A missing sync, with a power cut that takes what was not synced.
+
+    The judges follow what was synced, so they name the bug after a kill as well. The disk does not:
+    after a kill in the same place the job goes on from `killed`, after the cut from `cut`, which is
+    None where no rank can resume.
+    """
+
+    manager: str
+    scenario: str
+    violates: str
+    outcome: str
+    killed: int
+    cut: int | None
+
+    @property
+    def implementation(self) -> str:
+        """As `--implementation` takes it."""
+        return f"tests.planted.{self.manager}"
+
+    def __str__(self) -> str:
+        name, label = self.manager.partition(":")[2], self.scenario.partition("::")[2]
+        return f"{name}-{label}"
+
+
+UNSYNCED = (
+    *(
+        Unsynced(manager="ordering:ForgetsOneShard", scenario=f"power/after-a-save.yaml::{one}",
+                 violates="latest_durable", outcome="HARD_FAIL", killed=4, cut=None)
+        for one in ("ext4", "xfs", "btrfs")
+    ),
+    Unsynced(manager="telling:NeverSyncsTheRoot", scenario="power/after-a-save.yaml::ext4",
+             violates="nothing_lost", outcome="LOST_WORK", killed=4, cut=2),
+    Unsynced(manager="ordering:ForgetsTheLastSync", scenario="power/after-a-save.yaml::ext4",
+             violates="nothing_lost", outcome="LOST_WORK", killed=4, cut=2),
+    Unsynced(manager="ordering:RenamesTooEarly",
+             scenario="power/between-rename-and-latest.yaml::disabled-kept",
+             violates="whole_or_absent", outcome="HARD_FAIL", killed=2, cut=2),
+    Unsynced(manager="ordering:PrunesBeforeTheData", scenario="power/in-a-prune.yaml::disabled",
+             violates="nothing_lost", outcome="HARD_FAIL", killed=4, cut=None),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,3 +259,64 @@ MISORDERED = (
                 "safe only if the rename of step_N to .removed-step_N is durable after the rename "
                 "of .staging-step_N to step_N"),
 )  # fmt: skip
+
+_NO_COPIES = "it verifies nothing of what it loads"
+_STOCK_DCP = "stock DCP says neither which rank failed nor why"
+_ONE_LAYOUT = "it loads what was saved by the same arrangement of ranks"
+_NOT_OURS = "the scenario is about names that only the package has"
+
+_BEYOND_COPIES = {
+    "at_rest/hostile-pickle-without-manifest.yaml*": _NOT_OURS,
+    "at_rest/latest-is-not-what-it-was.yaml::directory": "it cannot replace a directory",
+    "explore/any-operation-fails.yaml*": "an error in the last save leaves it no other to succeed",
+    "layouts/data-parallel-degree-changes.yaml": _NOT_OURS,
+    "layouts/o*-on-purpose.yaml": "it has no `ignore_freeze_mismatch`",
+    "layouts/one-stage-becomes-two.yaml": _ONE_LAYOUT,
+    "layouts/two-stages*": _ONE_LAYOUT,
+    "storage/names-cannot-be-swapped.yaml*": "where names cannot be swapped it raises",
+    "storage/write-hangs.yaml*": "it waits without a deadline",
+}
+_BEYOND_SIMPLE = {
+    **_BEYOND_COPIES,
+    "storage/disk-*": _STOCK_DCP,
+    "storage/stage-of-a-pipeline-full.yaml": _STOCK_DCP,
+    "storage/sync-fails.yaml*": _STOCK_DCP,
+}
+_DAMAGE = {
+    f"at_rest/{name}": _NO_COPIES
+    for name in (
+        "damaged-checkpoint-by-name.yaml", "empty-train-state.yaml",
+        "every-checkpoint-damaged.yaml", "flipped-bit-in-a-shard.yaml*",
+        "half-deleted-checkpoint.yaml*", "hostile-pickle.yaml*",
+        "latest-points-at-a-damaged-step.yaml", "missing-shard.yaml",
+        "shards-of-two-saves-swapped.yaml", "truncated-shard-of-a-stage.yaml",
+    )
+}  # fmt: skip
+
+_MISSING = {
+    "L12": "a deletion that the storage refuses ends rank 0 alone: with the faults of the storage",
+    "L17": "the training loop here has no hook that is called when a checkpoint is saved",
+    "L20, L30, L32, I08, J18": "defects of a training loop, and there is one loop for all managers",
+    "L23, E16": "need a GPU or two; see `scenarios/gpu`",
+    "L28, G02, T01": "other optimizers, gradients at load and compiled models are not in the "
+    "scenario language; the tests of the package have them",
+    "L34, N03": "options and sizes that change between runs are not in the scenario language",
+    "L41": "two modes that do the same are slow, not wrong",
+    "A04": "one directory for all saves is another layout than `step_N`",
+    "D04, D05, M08": "one rank has to be late by chance; `ClearsWhatOthersWrote` is such a race "
+    "made certain",
+    "E06, E08": "collectives that mix by chance; `OverlapsSaves` is such a mix made certain",
+    "J07": "the order of samples here depends on seed and epoch, and on no generator",
+    "T02": "there is one format so far, so nothing to migrate from",
+}
+
+BUGS = Catalogue(
+    bugs=PLANTED,
+    honest=(
+        Honest(implementation=PACKAGE),
+        Honest(implementation=SIMPLE, leaves_out={**_BEYOND_SIMPLE, **_DAMAGE}),
+        Honest(implementation=COPIES, leaves_out=_BEYOND_COPIES),
+    ),
+    missing=_MISSING,
+)
+"""What `python -m harness planted` runs."""

@@ -19,6 +19,14 @@ from tests.harness.simple_manager import SimpleManager
 from tests.harness.simple_manager import resolve_resume_path as resolve_resume_path
 
 
+def _give_name(staging: Path, final: Path) -> None:
+    """Rename, or exchange with what has the name; the other is a leftover for the next start."""
+    if final.exists():
+        simple_manager._exchange(staging, final)
+    else:
+        staging.rename(final)
+
+
 class ForgetsOneShard(SimpleManager):
     """The shard of rank 0 is never fsynced."""
 
@@ -65,7 +73,7 @@ class ForgetsTheLastSync(SimpleManager):
         if (self._dir / "latest").is_dir():
             self._prune((self._dir / "latest").resolve())
         final = self._dir / f"step_{step}"
-        staging.rename(final)
+        _give_name(staging, final)
         simple_manager._sync(self._dir)
         link = self._dir / simple_manager.NEW_LATEST
         link.symlink_to(final.name)
@@ -85,7 +93,7 @@ class RenamesTooEarly(SimpleManager):
 
     def _publish(self, staging: Path, step: int) -> None:
         final = self._dir / f"step_{step}"
-        staging.rename(final)
+        _give_name(staging, final)
         simple_manager._sync_tree(final)
         simple_manager._sync(self._dir)
         link = self._dir / simple_manager.NEW_LATEST
@@ -95,12 +103,26 @@ class RenamesTooEarly(SimpleManager):
         self._prune(final)
 
 
+class PrunesBeforeTheData(RenamesTooEarly):
+    """The old checkpoint is deleted, and only then is the data of the new one fsynced."""
+
+    def _publish(self, staging: Path, step: int) -> None:
+        final = self._dir / f"step_{step}"
+        _give_name(staging, final)
+        link = self._dir / simple_manager.NEW_LATEST
+        link.symlink_to(final.name)
+        link.rename(self._dir / "latest")
+        self._prune(final)
+        simple_manager._sync_tree(final)
+        simple_manager._sync(self._dir)
+
+
 class PrunesTooEarly(SimpleManager):
     """The old checkpoint is deleted before the names of the new one are fsynced."""
 
     def _publish(self, staging: Path, step: int) -> None:
         final = self._dir / f"step_{step}"
-        staging.rename(final)
+        _give_name(staging, final)
         link = self._dir / simple_manager.NEW_LATEST
         link.symlink_to(final.name)
         link.rename(self._dir / "latest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -21,6 +22,22 @@ class LosesTokens(SimpleManager):
     def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
         step, _, extra = super().load(*args, **kwargs)
         return step, 0, extra
+
+
+class DescribesEarlierTokens(SimpleManager):
+    """`metadata.json` has the tokens of the save before; what a load gives back is right."""
+
+    _earlier = 0
+
+    def _seal(
+        self, staging: Path, step: int, tokens_seen: int, scheduler: Any, extra: dict[str, Any]
+    ) -> None:
+        super()._seal(staging, step, tokens_seen, scheduler, extra)
+        path = staging / "metadata.json"
+        said = json.loads(path.read_text()) | {"tokens_seen": self._earlier}
+        path.write_text(json.dumps(said))
+        simple_manager._sync_tree(staging)
+        self._earlier = tokens_seen
 
 
 class DropsExtra(SimpleManager):

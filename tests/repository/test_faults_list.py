@@ -11,7 +11,7 @@ import pytest
 from harness.scenario.words import FAULTS
 from tests.planted.by_fault import BY_FAULT
 from tests.planted.by_fault import WEAKER as WEAKER_BY_FAULT
-from tests.planted.catalogue import PLANTED, WEAKER
+from tests.planted.catalogue import PLANTED, UNSYNCED, WEAKER
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
@@ -35,8 +35,9 @@ def test_a_planted_bug_that_is_named_exists(bug: str) -> None:
 
 
 def test_a_planted_bug_stands_beside_a_scenario_that_shows_it() -> None:
-    bugs = (*PLANTED, *BY_FAULT)
-    shown = {(one.manager, f"scenarios/{one.scenario.partition('::')[0]}") for one in bugs}
+    bugs = [(one.manager, one.scenario) for one in (*PLANTED, *BY_FAULT)]
+    bugs += [(one.manager, one.scenario) for one in UNSYNCED]
+    shown = {(bug, f"scenarios/{scenario.partition('::')[0]}") for bug, scenario in bugs}
     rows = re.findall(r"^\| [^|]+ \| `(scenarios/[^`]+)` \| `([a-z_]+:\w+)`", TEXT, re.MULTILINE)
     explored = ("recovery:ChokesOnAnEmptyDescription", "scenarios/explore/killed-anywhere.yaml")
     assert len(rows) > 10

@@ -19,8 +19,15 @@ MOST_FUNCTION_LINES = 70
 # Put together here, so that this file does not name them itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm")) + ")/")
 
-ENTRANCES = {"harness.__main__", "harness.pytest_plugin", "harness.job.server"}
-"""Modules that are started and not imported."""
+ENTRANCES = {
+    "harness.__main__",
+    "harness.generate.strategies",
+    "harness.job.server",
+    "harness.pytest_generate",
+    "harness.pytest_plugin",
+    "harness.pytest_repeat",
+}
+"""Modules that are started, or that tests of others import."""
 
 
 @cache

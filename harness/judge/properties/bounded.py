@@ -4,15 +4,19 @@ The promise: no rank waits beyond the configured deadline for a rank that died, 
 write; every rank raises the same error, which names the rank and the cause. Training can go on and
 a later save succeeds.
 
-Evidence: the ranks that were still alive at the deadline of their run; and, in runs whose loop goes
-on after a failed save, what each rank was told of each save. Ranks must fail at the same saves with
-the same words, these must name the rank whose storage failed and the error that it answered, and
-once the fault is over a later save must succeed. A save that meets a fault and succeeds, because
-what failed was tried again, is no violation. Ranks that a cut parts from each other cannot agree on
-words: they must fail at the same saves with errors of the same type.
+Evidence: the ranks that were still alive at the deadline of their run; where the scenario gives the
+manager a deadline (`timeout_s`), the ranks that the launcher had to end in a call of `save` after
+another rank had died, since it waits for that deadline and five seconds more; and, in runs whose
+loop goes on after a failed save, what each rank was told of each save. Ranks must fail at the same
+saves with the same words, these must name the rank whose storage failed and the error that it
+answered, and once the fault is over a later save must succeed. A save that meets a fault and
+succeeds, because what failed was tried again, is no violation. Ranks that a cut parts from
+each other cannot agree on words: they must fail at the same saves with errors of the same type.
 
-When a rank dies the launcher ends the others after a grace period, as torchrun does, so a survivor
-that would have waited is only seen in runs whose ranks all live. Never unknown.
+Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
+scenario, which the launcher ends after five seconds, as torchrun does; survivors that wait in
+another call than `save`; the errors of a run in which a rank was killed or ended in its loop,
+because it is told of nothing any more and no later save can succeed.
 """
 
 from __future__ import annotations
@@ -20,12 +24,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, ranks
+from harness.judge.stories import Story, may_end_early, ranks, records
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.plan.model import Strike
 
@@ -45,6 +50,7 @@ Failures = dict[int, Raised]
 def judge(evidence: Evidence, _history: History) -> Verdict:
     """Look for ranks that were alive at the deadline, and at the errors of failed saves."""
     findings: list[Finding] = []
+    waiting: list[Finding] = []
     checkpoint = evidence.plan.checkpoint
     goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
     background = checkpoint is not None and checkpoint.async_mode != "disabled"
@@ -53,17 +59,38 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         if run.processes.hung:
             last = (number, run.operations[-1].index) if run.operations else None
             who = ranks(run.processes.hung)
-            told = f"run {number}: {who} still alive after {plan.deadline_s:g} s"
-            findings.append(Finding(detail=told, operation=last))
-        elif goes_on:
+            silent_s = run.processes.deadline_s
+            told = f"run {number}: {who} still alive after {silent_s:.0f} s without a word"
+            waiting.append(Finding(detail=told, operation=last))
+        if checkpoint is not None and checkpoint.timeout_s is not None:
+            waiting += [Finding(detail=f"run {number}: {one}") for one in _left_waiting(run)]
+        ends_early = may_end_early(evidence, number)
+        if goes_on and not run.processes.hung and not ends_early:
             findings += [
                 Finding(detail=f"run {number}: {one}")
                 for one in _errors(run, plan.strikes, success=success)
             ]
-    raised = bool(findings) and not any(run.processes.hung for run in evidence.runs)
+    if waiting:
+        return PROMISE.violated([*waiting, *findings])
     if findings:
-        return PROMISE.violated(findings, Outcome.HARD_FAIL if raised else None)
+        return PROMISE.violated(findings, Outcome.HARD_FAIL)
     return PROMISE.holds()
+
+
+def _left_waiting(run: RunEvidence) -> Iterator[str]:
+    """Ranks that were ended in a save although the deadline of their manager was over."""
+    for rank in run.processes.stopped:
+        begun = None
+        for record in run.stories[rank]:
+            if isinstance(record, SaveBegan):
+                begun = record.ordinal
+            elif isinstance(record, SaveReturned | Raised):
+                begun = None
+        if begun is not None:
+            yield (
+                f"rank {rank} still waited in save {begun} when the deadline of its manager was "
+                "over"
+            )
 
 
 def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Record]) -> list[str]:
@@ -128,11 +155,20 @@ def _says(text: str, name: str) -> bool:
     return any(word in text for word in (name, os.strerror(number), f"Errno {number}"))
 
 
+def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...]) -> int:
+    """The last save in which the storage failed, by its ordinal; 0 where it failed in none."""
+    errors = {(one.ranks[0], getattr(errno, one.error or "", 0)) for one in strikes}
+    failed = [one.save for one in run.operations if one.error and (one.rank, one.error) in errors]
+    hung = [one.point.save for one in strikes if one.fault == "hang"]
+    return max((save for save in failed + hung if save is not None), default=0)
+
+
 def _no_later_save(
     run: RunEvidence, strikes: tuple[Strike, ...], success: type[Record]
 ) -> list[str]:
     """Ranks of which no save succeeded after the last failure, although the fault was over.
 
+    Where the storage still failed in the last save there was none that could have succeeded.
     In the background modes a failure is told by the next save, which may itself succeed: the wait
     for it that comes back says so.
     """
@@ -140,7 +176,10 @@ def _no_later_save(
         return []
     if any(one.fault == "cut_link" and one.seconds is None for one in strikes):
         return []
+    hit = _last_save_hit(run, strikes)
     for rank, story in enumerate(run.stories):
+        if not any(one.ordinal > hit for one in records(story, SaveBegan)):
+            continue
         succeeded = True
         for record in story:
             if isinstance(record, Raised) and record.during in _CALLS:

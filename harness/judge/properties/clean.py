@@ -6,8 +6,11 @@ Evidence: the processes that outlived their rank in any run, the threads that a 
 its loop had ended, and, when the last run ended in order, the names in the checkpoint directory:
 only the layout's own may be there, and what a hand from outside put there for itself. The
 directory is empty before the first run. A directory that was left behind when the job was moved
-elsewhere stays as it was. Never unknown.
-Not covered: ports, and files outside of the checkpoint directory.
+elsewhere stays as it was.
+
+Never unknown: what is not seen is not left. Not covered: ports, files outside of the checkpoint
+directory, names in it after a run that did not end in order (the next run has to clear them), and
+threads of a rank whose operation was made to hang.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ the parameter digests: a frozen module's stand still from step to step, another 
 some rank. A run with settings of its own is compared with those, and so are the checkpoints that it
 makes. A module counts on the ranks that hold parameters under its name.
 
-Does not apply without freeze settings. Unknown when neither a checkpoint nor a step was seen.
+Does not apply without freeze settings. Unknown when neither a checkpoint nor a step was seen. Not
+covered: that a load with other freeze settings is refused (the guards `refused` and
+`refused_alike`), and which bytes of a shard belong to which module.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ if the damage happens to be harmless. Which undamaged checkpoint a resume has to
 has to take one where there is one, belongs to `nothing_lost`.
 
 Does not apply where nothing was damaged. Unknown when the replayed tree differs from the disk, and
-when no rank of a run with damage got as far as a decision or an exception.
+when no rank of a run with damage got as far as a decision or an exception. Not covered: damage
+while the job runs, and what the ranks raise in a run in which a fault landed.
 """
 
 from __future__ import annotations

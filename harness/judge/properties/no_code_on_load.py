@@ -7,7 +7,8 @@ Evidence: the names that hostile pickles create when they are unpickled by an or
 Such a pickle, planted between two runs, means the same as the one before, so that nothing else
 shows that it ran. A checkpointer that notices the change first never opens it, which is as good.
 
-Does not apply where no hostile pickle was planted. Unknown when no rank started after it was.
+Does not apply where no hostile pickle was planted. Unknown when no rank started after it was. Not
+covered: other ways to run code than a call in a pickle, and files that no scenario makes hostile.
 """
 
 from __future__ import annotations

@@ -14,10 +14,13 @@ refused resumes from nothing. Where the scenario says which step it expects, ano
 violation in both directions; None in a list of steps stands for a fresh start.
 
 Promptness: in the background modes a save whose flush had ended more than two seconds before the
-next save began must have been published by then. Records carry no time, so the first operation
-after the beginning of that save gives it; training alone makes no operation.
+next save began must have been published by then; on a loaded machine as many times two seconds as
+the run was slowed by waiting for processors. Records carry no time, so the first operation after
+the beginning of that save gives it; training alone makes no operation.
 
-Unknown when a later run ended before any rank had decided where to resume, and no rank said why.
+Does not apply to one run that never saved. Unknown when a later run ended before any rank had
+decided where to resume, and no rank said why; a run in which a fault landed before that says
+nothing and is passed over. Not covered: saves of which only some ranks were told.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ PROMISE = Promise(
     outcome=Outcome.LOST_WORK,
 )
 
-# The largest delay between the end of a flush and its publication that a slow machine explains.
+# The largest delay between the end of a flush and its publication that a slow disk explains.
 _PROMPT_S = 2.0
 
 
@@ -267,7 +270,7 @@ def _late_by(
     if not flushes or not later or published or flushes[-1].index >= following:
         return None
     waited = later[0].time_s - flushes[-1].time_s
-    if waited <= _PROMPT_S:
+    if waited <= _PROMPT_S * run.processes.slowed:
         return None
     return Finding(
         detail=f"run {number}: save {operations[0].save} was flushed at operation "

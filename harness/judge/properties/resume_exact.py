@@ -1,12 +1,13 @@
 """`resume_exact`: the resumed run equals the uninterrupted one bit for bit.
 
 The promise: the resumed run equals the uninterrupted one bit for bit: weights, optimizer moments,
-learning rate, loss, tokens seen, extra values, random draws of every rank (python, numpy, torch,
-each CUDA device).
+learning rate, loss, tokens seen, extra values (among them a loss scale and a moving average with
+their counters), random draws of every rank (python, numpy, torch, each CUDA device).
 
 Evidence: the digests that each rank wrote down after its resume and after each step, against those
 of the uninterrupted run at the same step. A name that only one side has is a difference. The first
-run is compared as well, so a save that disturbs training is seen.
+run is compared as well, so a save that disturbs training is seen. The number of tokens that a
+checkpoint's description says, where it says one, must be what its run had seen at that step.
 
 A run with another number of pipeline stages, or with other freeze settings, trains otherwise than
 the uninterrupted one, and so does what continues it. At its start each shard of every parameter and
@@ -21,10 +22,18 @@ position of a data loader goes on, so that a scenario has to ask for a refusal.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, Stepped
 from harness.judge.changed_run import changed_run
-from harness.judge.differences import number, rates, state_differences, values_differ
+from harness.judge.differences import (
+    beside_differs,
+    number,
+    rates,
+    state_differences,
+    values_differ,
+)
 from harness.judge.history import History
 from harness.judge.lineage import follows_reference
 from harness.judge.outcome import Outcome
@@ -39,9 +48,9 @@ PROMISE = Promise(
 )
 
 
-def judge(evidence: Evidence, _history: History) -> Verdict:
+def judge(evidence: Evidence, history: History) -> Verdict:
     """Compare every rank of every run with the reference, step by step."""
-    findings: list[Finding] = []
+    findings = list(_misstated_tokens(evidence, history))
     compared = 0
     for which, run in enumerate(evidence.runs):
         if evidence.plan.runs[which].refused is not None:
@@ -64,6 +73,26 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     if not compared:
         return PROMISE.unknown("no step of any run could be compared with the reference")
     return PROMISE.holds(f"{compared} steps compared")
+
+
+def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]:
+    """Checkpoints that say another number of tokens than the run that made them had seen."""
+    known: set[int] = set()
+    for moment in history.moments:
+        for name, found in moment.live.whole().items():
+            is_new = found.identity not in known
+            known.add(found.identity)
+            if moment.by_hand or not is_new or found.tokens_seen is None:
+                continue
+            stories = evidence.runs[moment.run].stories
+            records = [steps(story).get(found.step) for story in stories]
+            told = {record.tokens_seen for record in records if record is not None}
+            if told and found.tokens_seen not in told:
+                detail = (
+                    f"run {moment.run}: {name} says {found.tokens_seen} tokens seen, its run had "
+                    f"seen {', '.join(str(one) for one in sorted(told))}"
+                )
+                yield Finding(detail=detail, operation=(moment.run, moment.index))
 
 
 def _first_difference(story: Story, reference: Story) -> tuple[str | None, int]:
@@ -96,7 +125,7 @@ def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Step
         return f"{where}: the uninterrupted run has no such state"
     differences = state_differences(decision.state, wanted)
     if decision.step is not None:
-        differences += values_differ(decision, expected[decision.step].tokens_seen)
+        differences += values_differ(decision, expected[decision.step])
     return f"{where}: {'; '.join(differences)}" if differences else None
 
 
@@ -106,4 +135,5 @@ def _step_differences(found: Stepped, wanted: Stepped) -> list[str]:
         differences.append(f"loss is {number(found.loss)}, not {number(wanted.loss)}")
     if found.lr != wanted.lr:
         differences.append(f"learning rate is {rates(found.lr)}, not {rates(wanted.lr)}")
+    differences += beside_differs(found, wanted)
     return differences + state_differences(found.state, wanted.state)

@@ -11,10 +11,12 @@ lineage, milestones left out, are at most `keep_last_n`. A run with `load_step`,
 hand from outside was at work, starts a lineage: newer checkpoints from before it do not count.
 `keep_last_n` of zero or less keeps all. What a hand damaged or took away is its own doing, and a
 checkpointer that still counts it is not accused; names that it gave to things of its own are still
-there after every run, with what is below them.
+there after every run, with what is below them. What a power cut took is the affair of
+`nothing_lost`: retention counts anew from what it left.
 
-Unknown when the replayed tree differs from the disk. Leftovers that are no checkpoints belong to
-`clean`.
+Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
+covered: leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run
+has ended in order.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
     before: Moment | None = None
     for moment in history.moments:
         whole = moment.live.whole()
-        if moment.by_hand:
+        if moment.by_hand or moment.by_cut:
             committed = {name: found.step for name, found in whole.items()}
             before = moment
             continue
@@ -146,7 +148,7 @@ def _lineage(evidence: Evidence, history: History) -> set[str]:
         for moment in history.moments:
             if moment.run == number:
                 now = moment.live.whole()
-                for name, found in now.items():
+                for name, found in () if moment.by_cut else now.items():
                     if name not in seen or seen[name].identity != found.identity:
                         lineage[name] = found.step
                 seen = now

@@ -7,7 +7,8 @@ Evidence: the sample ids of each step, along the chain of runs: a run that resum
 continues the newest earlier run that got to N; all other steps are discarded work. Along the chain
 each rank must have seen what the uninterrupted run saw at each step, and within an epoch an id may
 occur once over the data-parallel ranks of a pipeline stage (other stages see the same samples).
-With another number of stages, the rank at the same place of its stage goes on.
+With another number of stages, the rank at the same place of its stage goes on. Runs that have to be
+refused are left out.
 
 Unknown when no sample was seen, or when the uninterrupted run itself repeats an id within what the
 ranks call an epoch: then the epochs in the records tell nothing. Not covered: another data-parallel

@@ -8,7 +8,9 @@ without defects must also stay as it is: its bytes change only when another dire
 place. What a hand from outside tore or changed between two runs is excused for as long as the same
 directory stays.
 
-Unknown when the replayed tree differs from the disk.
+Unknown when the replayed tree differs from the disk. Not covered: bytes that a hand changed between
+two runs (`integrity`), and states that a power cut leaves by keeping some unsynced changes and not
+others (`harness.crash` explores these).
 """
 
 from __future__ import annotations

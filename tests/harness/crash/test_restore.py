@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from harness.evidence.write import write_listing
 from harness.judge.history import replay
 from harness.judge.judge import judge
 from harness.layout.plain import PlainLayout
-from tests.harness.judge.cases import honest, write_run
+from tests.harness.judge.cases import Case, honest, killed_run, write_run
+from tests.harness.judge.cuts import end_with_cut, materialize
 
 
 @pytest.fixture
@@ -79,3 +81,16 @@ def test_a_start_that_has_not_happened_proves_nothing(
 
     assert judgement.outcome == "INVALID"
     assert {one.name for one in judgement.guards if not one.passed} == {"strikes_landed"}
+
+
+def test_a_state_at_the_end_of_a_run_whose_power_was_cut_has_one_cut(tmp_path: Path) -> None:
+    run = killed_run()
+    end_with_cut(run, materialize(run, tmp_path / "left"))
+    evidence = read_evidence(write_run(tmp_path / "ran", Case(runs=[run])))
+    found = explore(evidence)
+    last = replace(found.resumable[-1], place=len(run.operations) - 1)
+
+    plan = restore(last, found.parts, evidence, tmp_path / "state")
+
+    assert [one.fault for one in plan.runs[0].strikes] == ["kill"]
+    assert [one.kind for one in read_evidence(tmp_path / "state").runs[0].operations] == ["cut"]

@@ -73,6 +73,15 @@ def test_the_death_of_one_rank_is_equal_only_around_an_operation_that_changed_no
     assert choice_of(run, faults=("kill",)).distinct == 11
 
 
+def test_power_cuts_are_equal_as_deaths_of_all_are_but_never_across_a_sync() -> None:
+    run = save_of_one_file()
+    assert choice_of(run, faults=("power_cut",)).distinct == 6
+    run.do("fsync", "d/a")  # nothing is left to sync, and a real journal may think otherwise
+    assert choice_of(run, faults=("power_cut",)).distinct == 7
+    run.do("fsync", "d/a", error=5)
+    assert choice_of(run, faults=("power_cut",)).distinct == 7
+
+
 def test_failures_are_never_equal_and_fall_where_a_file_system_could_fail() -> None:
     run = save_of_one_file()
     choice = choice_of(run, faults=("fail_once", "fail_lasting"), error="ENOSPC")

@@ -74,7 +74,7 @@ def checkpoint_files(step: int, *, pp: int = 1, freeze: object = None) -> dict[s
             files[f"{folder}__{rank}_0.distcp"] = shard
         files[f"{folder}.metadata"] = pickle.dumps(Metadata(stored))
     files["train_state.pt"] = pickle.dumps({"step": step})
-    said: dict[str, object] = {"step": step, "tokens_seen": 0}
+    said: dict[str, object] = {"step": step, "tokens_seen": 8 * step}
     if freeze is not None:
         said["vlm_freeze"] = freeze
     files["metadata.json"] = json.dumps(said).encode()
@@ -144,6 +144,8 @@ class RunCase:
     stopped: tuple[int, ...] = ()
     after: dict[str, Entry] | None = None
     now_s: float = 0.0
+    waited_s: float = 0.0
+    """How long the processes waited for a processor."""
     saves: int = 0
 
     def do(self, kind: str, path: str, target: str | None = None, **more: Any) -> None:
@@ -249,12 +251,17 @@ class RunCase:
         """Every rank ends its loop."""
         self.tell(Finished(step=step, reason="until_step", threads=threads))
 
-    def fail(self, during: str, ranks: Iterable[int] = RANKS) -> None:
+    def fail(
+        self,
+        during: str,
+        ranks: Iterable[int] = RANKS,
+        message: str = "step_2 is torn\nsee the log",
+    ) -> None:
         """Ranks raise."""
         said = Raised(
             during=during,
             type="CheckpointError",
-            message="step_2 is torn\nsee the log",
+            message=message,
             trace='Traceback (most recent call last):\n  File "job.py", line 3\n    load()\n'
             "CheckpointError: step_2 is torn\nsee the log\n",
         )
@@ -384,7 +391,9 @@ def _run(case: RunCase, files: FileSystem) -> RunEvidence:
             hung=case.hung,
             leaked=case.leaked,
             stopped=case.stopped,
-            seconds=1.0,
+            seconds=1.0 + case.waited_s,
+            fair_s=1.0,
+            deadline_s=20.0,
         ),
         after=files.snapshot() if case.after is None else case.after,
     )

@@ -166,3 +166,19 @@ def test_places_of_ranks_under_another_number_of_stages() -> None:
     narrow = World(dp_shard=2)
     assert [counterpart(rank, wide, narrow) for rank in range(4)] == [0, 1, 0, 1]
     assert [same_shard(rank, narrow, wide) for rank in range(2)] == [(0, 2), (1, 3)]
+
+
+def test_a_value_kept_beside_the_model_that_starts_again_is_told() -> None:
+    told = stories(TWO, None, 4)
+    again = stories(TWO, 4, 6)
+    kept = {"scaler.scale": (2.0).hex()}
+    for story in (*told, *again):
+        story[:] = [
+            dataclasses.replace(one, beside=kept) if isinstance(one, Stepped | Resumed) else one
+            for one in story
+        ]
+    start = again[0][0]
+    assert isinstance(start, Resumed)
+    again[0][0] = dataclasses.replace(start, beside={"scaler.scale": (1.0).hex()})
+    found, _ = changed_run(evidence((TWO, told), (TWO, again)), 1)
+    assert any("scaler.scale is 1 (0x1.0000000000000p+0), not 2" in one for one in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 
 import pytest
 
@@ -11,6 +12,7 @@ from harness.evidence.record import Drained, Resumed, SaveBegan, SaveReturned, S
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
+from harness.plan.model import Strike
 from harness.scenario.schema import (
     Checkpoint,
     DynamicWindow,
@@ -18,6 +20,7 @@ from harness.scenario.schema import (
     Freeze,
     FreezePlan,
     FreezeStage,
+    Point,
 )
 from tests.harness.judge.cases import (
     Case,
@@ -176,9 +179,14 @@ def test_a_run_that_loads_a_step_by_name_starts_a_lineage() -> None:
     assert _judge("nothing_lost", case).state == "holds"
 
 
-@pytest.mark.parametrize(("wait_s", "state"), [(0.5, "holds"), (3.0, "violated")])
-def test_a_flushed_save_that_waits_for_the_next_one_is_late(wait_s: float, state: str) -> None:
-    run = RunCase()
+@pytest.mark.parametrize(
+    ("wait_s", "loaded_s", "state"),
+    [(0.5, 0.0, "holds"), (3.0, 0.0, "violated"), (3.0, 1.0, "holds"), (5.0, 1.0, "violated")],
+)
+def test_a_flushed_save_that_waits_for_the_next_one_is_late_unless_the_machine_was_loaded(
+    wait_s: float, loaded_s: float, state: str
+) -> None:
+    run = RunCase(waited_s=loaded_s)
     run.begin(2)
     run.stage(2)
     run.now_s += wait_s
@@ -415,8 +423,56 @@ def test_a_rank_that_is_alive_at_the_deadline_is_a_hang() -> None:
     case = honest()
     case.runs[1].hung = (1,)
     verdict = _judge("bounded", case)
-    assert verdict.details == ("run 1: rank 1 still alive after 60 s",)
+    assert verdict.details == ("run 1: rank 1 still alive after 20 s without a word",)
     assert verdict.outcome is Outcome.HANG
+
+
+@pytest.mark.parametrize(("killed", "state"), [((0,), "holds"), ((), "violated")])
+def test_a_failed_save_is_everyones_error_unless_a_rank_was_killed_in_that_run(
+    killed: tuple[int, ...], state: str
+) -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.begin(2)
+    run.fail("save", ranks=[1])
+    if killed:
+        run.kill(killed)
+    case = _one_run(run, checkpoint=Checkpoint(on_error="go_on"))
+    assert _judge("bounded", case).state == state
+
+
+def _fails_in_save(number: int, *, of: int) -> RunCase:
+    """Rank 0 meets EIO in the first save; saves raise from then on up to the n-th."""
+    run = RunCase()
+    run.start()
+    at = Point(rank=0, save=1, operation="write")
+    run.strikes.append(Strike(id="run0.fail", fault="fail", ranks=(0,), point=at, error="EIO"))
+    for save in range(1, of + 1):
+        run.begin(2 * save)
+        if save == 1:
+            run.do("write", ".staging-step_2/a", error=errno.EIO)
+        if save <= number:
+            run.fail("save", message="rank 0: EIO")
+        else:
+            run.tell(SaveReturned(step=2 * save, ordinal=save, index=len(run.operations)))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("failed", "saves", "details"),
+    [
+        (1, 2, ()),
+        (2, 2, ("run 0: no save succeeded on rank 0 after the last one that failed",)),
+        # Nothing was tried any more once the storage worked again.
+        (1, 1, ()),
+    ],
+)
+def test_a_save_after_the_storage_has_failed_has_to_succeed_if_there_is_one(
+    failed: int, saves: int, details: tuple[str, ...]
+) -> None:
+    case = _one_run(_fails_in_save(failed, of=saves), checkpoint=Checkpoint(on_error="go_on"))
+    assert _judge("bounded", case).details == details
 
 
 def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:
@@ -436,3 +492,54 @@ def test_what_a_killed_last_run_leaves_in_the_directory_is_no_leak() -> None:
     case = honest()
     del case.runs[1]
     assert _judge("clean", case).state == "holds"
+
+
+def _survivor(*, in_save: bool, timeout_s: float | None = 4.0) -> Case:
+    case = honest(checkpoint=Checkpoint(timeout_s=timeout_s))
+    run = case.runs[0]
+    run.exits, run.stopped = (-9, -9), (1,)
+    if not in_save:
+        run.fail("save", ranks=(1,))
+    return case
+
+
+@pytest.mark.parametrize(
+    ("in_save", "timeout_s", "state"),
+    [(True, 4.0, "violated"), (False, 4.0, "holds"), (True, None, "holds")],
+)
+def test_a_survivor_that_waits_in_a_save_past_the_deadline_of_its_manager_is_a_hang(
+    *, in_save: bool, timeout_s: float | None, state: str
+) -> None:
+    verdict = _judge("bounded", _survivor(in_save=in_save, timeout_s=timeout_s))
+    assert verdict.state == state
+    if state == "violated":
+        assert verdict.outcome is Outcome.HANG
+        assert verdict.details == (
+            "run 0: rank 1 still waited in save 2 when the deadline of its manager was over",
+        )
+
+
+def test_a_checkpoint_that_misstates_its_tokens_differs_from_its_run() -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.begin(2)
+    files = checkpoint_files(2)
+    run.fill(".staging", {**files, "metadata.json": b'{"step": 2, "tokens_seen": 8}'})
+    run.do("rename", ".staging", "step_2")
+    run.do("fsync", ".")
+    verdict = _judge("resume_exact", _one_run(run))
+    assert verdict.details == ("run 0: step_2 says 8 tokens seen, its run had seen 16",)
+    assert verdict.operations == ((0, len(run.operations) - 2),)
+
+
+def test_a_description_without_a_number_of_tokens_is_not_accused() -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.begin(2)
+    files = checkpoint_files(2)
+    run.fill(".staging", {**files, "metadata.json": b'{"step": 2}'})
+    run.do("rename", ".staging", "step_2")
+    run.do("fsync", ".")
+    assert _judge("resume_exact", _one_run(run)).state == "holds"

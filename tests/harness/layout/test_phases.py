@@ -58,6 +58,16 @@ save 1 4 2
 0 unlink .staging-step_4-bb/x - 2 prune
 """
 
+MADE_EACH_TIME = """
+save 0 2 1
+0 mkdir . - 1 stage
+0 fsync . - 1 stage
+0 rename .staging-step_2 step_2 1 publish
+save 0 4 2
+0 mkdir . - 2 stage
+0 fsync . - 2 stage
+"""
+
 IN_PLACE = """
 save 0 4 1
 save 1 4 1
@@ -141,8 +151,16 @@ def _place(
 
 @pytest.mark.parametrize(
     "story",
-    [STAGED, SAVED_TWICE, IN_PLACE, BACKGROUND, NAMELESS, REPLACED],
-    ids=["staged", "saved-twice", "in-place", "background", "nameless", "replaced"],
+    [STAGED, SAVED_TWICE, MADE_EACH_TIME, IN_PLACE, BACKGROUND, NAMELESS, REPLACED],
+    ids=[
+        "staged",
+        "saved-twice",
+        "made-each-time",
+        "in-place",
+        "background",
+        "nameless",
+        "replaced",
+    ],
 )
 def test_each_operation_gets_its_save_and_phase(story: str) -> None:
     tracker = PhaseTracker()

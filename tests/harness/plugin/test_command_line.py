@@ -10,6 +10,8 @@ import pytest
 from harness import __main__ as command
 from harness import prove as module
 from harness.judge.outcome import Outcome
+from harness.planted import command as planted_command
+from harness.planted.command import Wish
 from harness.prove import Proof
 from harness.run import support
 from tests.harness.judge.cases import Case, honest, killed_run, write_run
@@ -106,3 +108,33 @@ def test_crash_states_of_nothing_are_bad_input(
 ) -> None:
     assert command.main(["crash-states", str(tmp_path), "--limit", "0"]) == command.BAD_INPUT
     assert "is not a whole run directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sample", "status"),
+    [([], 0, command.PASSED), (["--sample", "3"], 3, command.RED), (["--full"], None, command.RED)],
+)
+def test_planted_bugs_are_run_as_wished_and_the_status_says_whether_all_were_caught(
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    sample: int | None,
+    status: int,
+) -> None:
+    wished: list[Wish] = []
+
+    def planted(wish: Wish) -> bool:
+        wished.append(wish)
+        return wish.sample == 0
+
+    monkeypatch.setattr(planted_command, "planted", planted)
+    monkeypatch.setattr(support, "missing", lambda: None)
+    assert command.main(["planted", *arguments]) == status
+    assert [one.sample for one in wished] == [sample]
+
+
+def test_a_catalogue_that_is_not_there_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(support, "missing", lambda: None)
+    assert command.main(["planted", "--catalogue", "nowhere:BUGS"]) == command.BAD_INPUT
+    assert "nowhere:BUGS: No module named 'nowhere'" in capsys.readouterr().err

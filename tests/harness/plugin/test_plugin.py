@@ -159,6 +159,27 @@ def test_a_machine_that_lacks_something_skips_with_the_reason(
     assert proved == []
 
 
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "runs: [{until_step: 2, faults: [{power_cut: {}, at: {step: 2}}]}, {until_step: 4}]",
+        "runs: [{until_step: 2}, {until_step: 4}]\nexplore: {faults: [power_cut], budget: 2}",
+    ],
+)
+def test_a_machine_that_cannot_cut_the_power_skips_with_the_reason(
+    pytester: pytest.Pytester,
+    proved: list[Plan],
+    monkeypatch: pytest.MonkeyPatch,
+    scenario: str,
+) -> None:
+    monkeypatch.setattr(support, "missing_disk", lambda name: f"no power of {name} here")
+    write(pytester.path, "scenarios/a.yaml", text=f'name: "power: a"\n{scenario}\n')
+    result = run(pytester, "scenarios", "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*no power of ext4 here*"])
+    assert proved == []
+
+
 def test_a_scenario_for_gpus_is_marked_and_skipped_where_there_is_none(
     pytester: pytest.Pytester, proved: list[Plan]
 ) -> None:
@@ -193,14 +214,14 @@ def test_a_wrong_option_is_refused_before_anything_runs(
     result.stderr.fnmatch_lines([expected])
 
 
-def test_the_deadlines_of_the_plan_replace_the_timeout_of_ordinary_tests(
+def test_a_fence_of_its_own_replaces_the_timeout_of_ordinary_tests(
     pytester: pytest.Pytester, proved: list[Plan]
 ) -> None:
     write(pytester.path, "scenarios/a.yaml")
     items, _ = pytester.inline_genitems("-p", "harness.pytest_plugin", "scenarios")
     marker = items[0].get_closest_marker("timeout")
     assert marker is not None
-    assert marker.args == (180.0,)
+    assert marker.args == (3600.0,)
 
 
 def test_runs_are_removed_when_they_pass_and_kept_on_request(

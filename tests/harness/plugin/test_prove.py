@@ -110,3 +110,70 @@ def test_the_replay_command_can_be_pasted_into_a_shell(
     )
     elsewhere = Implementation(path="/opt/checkout")
     assert replay_command(failure, elsewhere).endswith(" --implementation-path /opt/checkout")
+
+
+def replay(workspace: Workspace, file: Path) -> module.Proof:
+    """Prove the scenario of a file; its job does nothing and its judge says what it is told."""
+    found = read_file(file, gpus=0)[""]
+    assert isinstance(found, ScenarioFile)
+    plan = make_plan(found.scenario, source=file.name, implementation=Implementation())
+    services = Services(workspace.shared)
+    return prove(plan, found.source, services=services, workspace=workspace)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told", "left"),
+    [
+        (Outcome.PASS, "FIXED: it was HANG (nothing broken), now it is PASS (nothing broken)", ""),
+        (Outcome.HANG, "SAME: it was HANG (nothing broken)", "STEM"),
+        (
+            Outcome.LEAK,
+            "OTHER: it was HANG (nothing broken), now it is LEAK (nothing broken)",
+            "STEM-other",
+        ),
+        (
+            Outcome.INVALID,
+            "INVALID: it was HANG (nothing broken), now it is INVALID (nothing broken)",
+            "STEM-invalid",
+        ),
+    ],
+)
+def test_a_failure_file_is_compared_with_its_replay_and_stays(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome,
+    told: str,
+    left: str,
+) -> None:
+    run(workspace, Outcome.HANG, monkeypatch)
+    (file,) = workspace.failures.glob("*.yaml")
+    before = file.read_text(encoding="utf-8")
+    monkeypatch.setattr(
+        module, "judge", lambda _: Judgement(outcome=outcome, verdicts=(), guards=())
+    )
+
+    proof = replay(workspace, file)
+
+    assert (str(proof.answer), proof.told) == (told.partition(":")[0], told)
+    assert file.read_text(encoding="utf-8") == before
+    if left:
+        assert proof.text.startswith(f"{told}\n{outcome} sync: a story\n")
+        assert f"failures/{left.replace('STEM', file.stem)}\n" in proof.text
+
+
+def test_a_replay_with_other_code_says_so(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(workspace, Outcome.HANG, monkeypatch)
+    (file,) = workspace.failures.glob("*.yaml")
+    text = file.read_text(encoding="utf-8")
+    file.write_text(
+        text.replace("name:", "# implementation: mine:Manager in /code\nname:", 1), encoding="utf-8"
+    )
+    monkeypatch.setattr(
+        module, "judge", lambda _: Judgement(outcome=Outcome.PASS, verdicts=(), guards=())
+    )
+    assert replay(workspace, file).told.endswith(
+        "(the failure was that of mine:Manager, this is "
+        "kempnerforge.checkpoint.manager:CheckpointManager)"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,16 @@ def test_a_failed_run_moves_beside_the_failure_file_and_replaces_the_last(base: 
     assert (kept / "checkpoints" / "latest").readlink() == Path("step_2")
     workspace.close()
     assert [path.name for path in base.iterdir()] == ["failures"]
+
+
+def test_runs_of_one_name_that_come_at_once_leave_one_whole_run(base: Path) -> None:
+    workspace = open_workspace(failures=base / "failures")
+    runs = [new_run(workspace) for _ in range(12)]
+    with ThreadPoolExecutor(max_workers=6) as workers:
+        kept = set(workers.map(lambda run: workspace.keep(run, "kill"), runs))
+    assert kept == {base / "failures" / "kill"}
+    assert [path.name for path in (base / "failures").iterdir()] == ["kill"]
+    assert (base / "failures" / "kill" / "checkpoints" / "latest").is_symlink()
 
 
 def test_a_failed_run_stays_where_the_user_wants_runs(tmp_path: Path) -> None:

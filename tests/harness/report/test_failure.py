@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.judge.comparison import Known, know
 from harness.judge.judge import judge
+from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation
 from harness.report.failure import failure_name, failure_text, scenario_text, write_failure
+from harness.report.head import Head, read_head
 from harness.scenario.read import read_scenario
 from harness.scenario.schema import Scenario
 from harness.scenario.source import read_source
@@ -88,6 +91,16 @@ def test_defaults_are_left_out_and_short_parts_stay_on_a_line(tmp_path: Path) ->
     assert scenario_text(_scenario(tmp_path, SMALL)) == "name: small\nruns:\n  - {until_step: 4}\n"
 
 
+def test_a_fault_with_defaults_alone_still_says_what_it_is(tmp_path: Path) -> None:
+    text = (
+        "name: small\nruns:\n  - until_step: 4\n"
+        "    faults: [{power_cut: {}, at: {step: 2}}, {kill: {}, at: {step: 3}}]\n"
+    )
+    written = scenario_text(_scenario(tmp_path, text))
+    assert "{power_cut: {filesystem: ext4}, at: {step: 2}}" in written
+    assert "{kill: {rank: all}, at: {step: 3}}" in written
+
+
 def test_the_head_says_what_happened(tmp_path: Path) -> None:
     case = honest()
     case.runs[0].leaked = ("a process\nof two lines",)
@@ -96,6 +109,8 @@ def test_the_head_says_what_happened(tmp_path: Path) -> None:
     head = text.partition("name:")[0].splitlines()
     assert head == [
         "# LEAK",
+        "# broken: clean",
+        "# resumed from: step 2",
         "# clean is violated: No process, thread, port, temporary file or lock outlives a run.",
         "# run 0: process a process",
         "# of two lines outlived it",
@@ -113,3 +128,34 @@ def test_a_failure_is_written_once_whatever_it_came_to(tmp_path: Path) -> None:
     assert first == again
     assert first.name.startswith("async-flush-one-rank-of-stage-1-dies-again-")
     assert first.name == failure_name(_scenario(tmp_path, LARGE))
+
+
+def test_a_replay_reads_in_the_head_what_the_failure_came_to(tmp_path: Path) -> None:
+    case = honest()
+    case.runs[0].leaked = ("a process\nof two lines",)
+    judgement = judge(case.evidence())
+    used = Implementation(name="mine:Manager", path="/code in here")
+    text = failure_text(_scenario(tmp_path, SMALL), judgement, used)
+    assert read_head(text) == Head(known=know(judgement), implementation="mine:Manager")
+    passed = failure_text(_scenario(tmp_path, SMALL), judge(honest().evidence()))
+    assert read_head(passed) == Head(
+        known=Known(outcome=Outcome.PASS, broken=(), resumed=("step 2",)),
+        implementation="kempnerforge.checkpoint.manager:CheckpointManager",
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", SMALL, LARGE, f"# LEAK\n{SMALL}", f"# A LEAK\n# broken: clean\n{SMALL}"]
+)
+def test_other_files_have_no_head(text: str) -> None:
+    assert read_head(text) is None
+
+
+def test_another_failure_of_the_same_scenario_leaves_the_first_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SMALL, encoding="utf-8")
+    judgement = judge(honest().evidence())
+    first = write_failure(tmp_path, read_source(path), judgement)
+    other = write_failure(tmp_path, read_source(path), judgement, suffix="-other")
+    assert other.name == f"{first.stem}-other.yaml"
+    assert first.exists()

@@ -7,7 +7,8 @@ from pathlib import Path
 from harness.judge.judge import judge
 from harness.report.text import describe
 from harness.scenario.source import Source, read_source
-from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest
+from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest, killed_run
+from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize
 
 YAML = """\
 name: "sync: flush: a rank dies (fsdp2)"
@@ -97,3 +98,17 @@ def test_a_report_stays_short_and_keeps_its_end(tmp_path: Path) -> None:
     assert len(lines) <= 120
     assert max(len(line) for line in lines) <= 150
     assert lines[-1] == "  pytest x.yaml"
+
+
+def test_a_power_cut_is_told_with_what_it_took(tmp_path: Path) -> None:
+    run = killed_run()
+    left = materialize(run, tmp_path / "left")
+    (left / "step_2" / "__0_0.distcp").write_bytes(b"")
+    end_with_cut(run, left)
+    evidence = evidence_of(Case(runs=[run]))
+
+    text = describe(evidence, judge(evidence), source=None, replay="")
+
+    assert "run 0: the power of ext4 was cut, journal lost: 1 names changed, 17 bytes lost" in text
+    assert "run 0: it was told" in text
+    assert "power is back: what the disk holds is listed here" in text

@@ -12,6 +12,7 @@ from harness.evidence.evidence import Processes
 from harness.job import leader
 from harness.layout.plain import PlainLayout
 from harness.plan.model import Strike
+from harness.run.ground import Folder
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
 from harness.scenario.schema import Point
@@ -55,6 +56,7 @@ def supervise(
         layout=PlainLayout(),
         strikes=tuple(strikes),
         deadline_s=deadline_s,
+        cut_power=Folder().cut,
     )
     supervisor = Supervisor(link, watch)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.support import missing
+from harness.run.support import missing, missing_disk
 from tests.harness.proving import ROOT
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 _MARK = "KEMPNERFORGE_TEST_MARK"
 _PATIENCE_S = 60.0
 _SCENARIO = "scenarios/resume/epoch-boundary-with-workers.yaml"
+_ON_A_DISK = "scenarios/power/twice.yaml"
 
 
 def _marked(mark: str) -> list[int]:
@@ -46,14 +47,19 @@ def _wait_until(condition: Callable[[], bool]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
-def test_no_process_outlives_a_session_that_is_ended_in_the_middle(
-    end: signal.Signals, tmp_path: Path
+def _images_in_use(folder: Path) -> list[str]:
+    """The files below a folder that are behind a loop device, and so mounted somewhere."""
+    found = Path("/sys/block").glob("loop*/loop/backing_file")
+    return [text for path in found if (text := path.read_text().strip()).startswith(str(folder))]
+
+
+def _end_in_the_middle(
+    scenario: str, runs: Path, end: signal.Signals, is_in_full_swing: Callable[[str], bool]
 ) -> None:
+    """Start a session, end it once the job is under way, and wait until no process is left."""
     mark = secrets.token_hex(8)
-    runs = tmp_path / "runs"
     session = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", _SCENARIO,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", scenario,
          f"--run-root={runs}"],
         cwd=ROOT,
         env={**os.environ, _MARK: mark},
@@ -61,8 +67,7 @@ def test_no_process_outlives_a_session_that_is_ended_in_the_middle(
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        # Server, leader, two ranks and two loader workers each: the job is in full swing.
-        assert _wait_until(lambda: len(_marked(mark)) >= 8)
+        assert _wait_until(lambda: is_in_full_swing(mark))
         session.send_signal(end)
         session.wait(_PATIENCE_S)
         assert _wait_until(lambda: not _marked(mark)), _marked(mark)
@@ -71,3 +76,29 @@ def test_no_process_outlives_a_session_that_is_ended_in_the_middle(
         session.wait()
         for pid in _marked(mark):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_no_process_outlives_a_session_that_is_ended_in_the_middle(
+    end: signal.Signals, tmp_path: Path
+) -> None:
+    # Server, leader, two ranks and two loader workers each: the job is in full swing.
+    _end_in_the_middle(_SCENARIO, tmp_path / "runs", end, lambda mark: len(_marked(mark)) >= 8)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_nothing_stays_mounted_after_a_session_that_is_ended_in_the_middle(
+    end: signal.Signals, tmp_path: Path
+) -> None:
+    reason = missing_disk("ext4")
+    if reason is not None:
+        pytest.skip(reason)
+    runs = tmp_path / "runs"
+
+    def is_in_full_swing(mark: str) -> bool:
+        return bool(_images_in_use(runs)) and len(_marked(mark)) >= 4
+
+    _end_in_the_middle(_ON_A_DISK, runs, end, is_in_full_swing)
+
+    assert _wait_until(lambda: not _images_in_use(runs)), _images_in_use(runs)
+    assert str(runs) not in Path("/proc/self/mounts").read_text()

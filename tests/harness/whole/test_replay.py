@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.record import Resumed
+from harness.judge.comparison import compare, know
 from harness.judge.judge import judge
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
+from harness.report.head import read_head
 from harness.run.execute import execute
 from harness.run.services import Services
 from harness.run.support import missing
@@ -23,10 +25,17 @@ from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
 from tests.harness.proving import ROOT
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    # Some thirty runs of a job: a minute on two idle cores.
+    pytest.mark.timeout(900),
+]
 
-_BUG = "tests.planted.state:ForgetsGenerators"
-_SCENARIO = "scenarios/sync/killed-in-publish-before-rename.yaml"
+_PROCESS = (
+    "tests.planted.state:ForgetsGenerators",
+    "sync/killed-in-publish-before-rename.yaml::scenario",
+)
+_STORAGE = ("tests.planted.storage:NeverRecovers", "storage/disk-full-once.yaml::disabled")
 _REPLAYS = 10
 
 
@@ -34,13 +43,14 @@ def _pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     alone = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return subprocess.run(
-        command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=100, check=False
+        command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=400, check=False
     )
 
 
-def _fail_once() -> tuple[str, list[str]]:
+def _fail_once(bug: str, scenario: str) -> tuple[str, list[str]]:
     """Run a planted bug as a user would; the report, and the command that it offers."""
-    told = _pytest(_SCENARIO, "--implementation", _BUG, "--implementation-path", ".")
+    options = ("--implementation", bug, "--implementation-path", ".")
+    told = _pytest(f"scenarios/{scenario}", *options)
     assert told.returncode == 1, told.stdout
     command = re.search(r"^ +(\S+ -m pytest failures/.*)$", told.stdout, re.MULTILINE)
     assert command is not None, told.stdout
@@ -52,13 +62,31 @@ def _remove(failure: Path) -> None:
     shutil.rmtree(failure.with_suffix(""), ignore_errors=True)
 
 
-def test_a_failure_replays_the_same_way_ten_times_out_of_ten(
+def _come_to(
+    bug: str, failure: Path, directory: Path, services: Services
+) -> tuple[str, str, tuple[str, ...], tuple[int | None, ...]]:
+    """What one more run of a failure file comes to: the answer, the strikes, the resumes."""
+    found = read_file(failure)[""]
+    assert not isinstance(found, ScenarioError)
+    used = Implementation(name=bug, path=str(ROOT))
+    plan = make_plan(found.scenario, source=failure.name, implementation=used)
+    evidence = execute(plan, directory, services)
+    head = read_head(found.source.text)
+    assert head is not None
+    now = know(judge(evidence))
+    landed = tuple(item.strike for run in evidence.runs for item in run.landed)
+    stories = [story for run in evidence.runs for story in run.stories]
+    resumed = [one.step for story in stories for one in story if isinstance(one, Resumed)]
+    return str(compare(head.known, now)), str(now), landed, tuple(resumed)
+
+
+def test_a_killed_job_fails_the_same_way_ten_times_out_of_ten(
     services: Services, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    report, command = _fail_once()
+    bug, scenario = _PROCESS
+    report, command = _fail_once(bug, scenario)
     failure = ROOT / command[3]
     request.addfinalizer(lambda: _remove(failure))
-    assert "SILENT_DIVERGENCE" in report
     assert "VIOLATED resume_exact" in report
     assert ">>> kill ranks 0, 1" in report
     assert "faults: [{kill: {rank: all}" in report
@@ -66,30 +94,35 @@ def test_a_failure_replays_the_same_way_ten_times_out_of_ten(
     assert Path(command[0]).resolve() == Path(sys.executable).resolve()
     again = _pytest(*command[3:])
     assert again.returncode == 1
-    assert "SILENT_DIVERGENCE" in again.stdout
+    assert "\nSAME: it was SILENT_DIVERGENCE (resume_exact)\n" in again.stdout
 
-    found = read_file(failure)[""]
-    assert not isinstance(found, ScenarioError)
-    plan = make_plan(
-        found.scenario,
-        source=command[3],
-        implementation=Implementation(name=_BUG, path=str(ROOT)),
-    )
-    outcomes = set()
-    for number in range(_REPLAYS):
-        evidence = execute(plan, tmp_path / f"replay{number}", services)
-        judgement = judge(evidence)
-        violated = tuple(one.property for one in judgement.verdicts if one.state == "violated")
-        landed = tuple(item.strike for run in evidence.runs for item in run.landed)
-        resumed = tuple(
-            record.step
-            for run in evidence.runs
-            for story in run.stories
-            for record in story
-            if isinstance(record, Resumed)
-        )
-        outcomes.add((judgement.outcome, violated, landed, resumed))
-    strike = "run0.kill-all-save2-publish-rename-1-before"
-    assert outcomes == {
-        ("SILENT_DIVERGENCE", ("resume_exact",), (strike,), (None, None, 2, 2)),
+    assert {
+        _come_to(bug, failure, tmp_path / f"replay{number}", services) for number in range(_REPLAYS)
+    } == {
+        (
+            "SAME",
+            "SILENT_DIVERGENCE (resume_exact)",
+            ("run0.kill-all-save2-publish-rename-1-before",),
+            (None, None, 2, 2),
+        ),
     }
+
+
+def test_a_full_disk_fails_the_same_way_ten_times_and_the_package_has_it_fixed(
+    services: Services, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bug, scenario = _STORAGE
+    _, command = _fail_once(bug, scenario)
+    failure = ROOT / command[3]
+    request.addfinalizer(lambda: _remove(failure))
+
+    came_to = {
+        _come_to(bug, failure, tmp_path / f"replay{number}", services)[:2]
+        for number in range(_REPLAYS)
+    }
+    assert came_to == {("SAME", "HARD_FAIL (nothing_lost, bounded)")}
+
+    fixed = _pytest(command[3])
+    assert fixed.returncode == 0
+    assert "FIXED: it was HARD_FAIL (nothing_lost, bounded), now it is PASS" in fixed.stdout
+    assert f"(the failure was that of {bug}, this is " in fixed.stdout

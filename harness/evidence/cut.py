@@ -1,0 +1,74 @@
+"""What a power cut left, told as the one operation `cut`: it replaces the whole tree by a listing.
+
+A listing names a directory before what it holds. In the trace it stands, as JSON, among the bytes
+of the run's writes, behind those of the files that it names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.evidence.operation import Operation
+
+Listed = tuple[str, str, object]
+"""A path, its kind, and the text of a link, or the place and number of a file's bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a tree holds. The places of bytes are those in `written`."""
+
+    entries: tuple[Listed, ...]
+    written: bytes
+
+
+def read_listing(root: Path) -> Listing:
+    """What lies below a directory on the disk."""
+    written = bytearray()
+    entries = tuple(_read(root, "", written))
+    return Listing(entries=entries, written=bytes(written))
+
+
+def _read(directory: Path, prefix: str, written: bytearray) -> Iterator[Listed]:
+    for place in sorted(directory.iterdir()):
+        path = prefix + place.name
+        if place.is_symlink():
+            # Not Path.readlink, which tidies the text.
+            yield path, "symlink", os.readlink(place)  # noqa: PTH115
+        elif place.is_dir():
+            yield path, "directory", ""
+            yield from _read(place, f"{path}/", written)
+        else:
+            data = place.read_bytes()
+            yield path, "file", (len(written), len(data))
+            written += data
+
+
+def tell_cut(
+    listing: Listing, *, index: int, rank: int, time_s: float, start: int
+) -> tuple[Operation, bytes]:
+    """The operation, and the bytes that come with it behind the `start` bytes of its run."""
+    entries = [(path, kind, _shifted(detail, start)) for path, kind, detail in listing.entries]
+    text = json.dumps(entries).encode()
+    cut = Operation(
+        index=index,
+        time_s=time_s,
+        rank=rank,
+        thread=0,
+        kind="cut",
+        path=".",
+        data=start + len(listing.written),
+        size=len(text),
+    )
+    return cut, listing.written + text
+
+
+def _shifted(detail: object, start: int) -> object:
+    if isinstance(detail, tuple):
+        place, size = detail
+        return (start + place, size)
+    return detail

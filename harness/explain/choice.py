@@ -1,0 +1,103 @@
+"""What a start found in the checkpoint directory, what it took, and why that is right or wrong.
+
+Pure, over evidence and the replayed directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.evidence.evidence import Evidence
+from harness.judge.history import Found, History, State
+from harness.judge.properties.nothing_lost import told_steps
+from harness.judge.stories import raised_while_loading, ranks, resumed, tell_step
+
+_LONGEST_ERROR = 160
+
+
+def tell_choice(evidence: Evidence, history: History, number: int) -> Iterator[str]:
+    """The directory before a run, and the decision of each rank."""
+    state = history.starts(number)
+    yield f"`latest`: {_latest(state)}"
+    found = sorted(state.found.items(), key=lambda one: one[1].step)
+    for name, one in found:
+        yield f"{name}: {_condition(one, history, number)}"
+    if not found:
+        yield "no directory carries the name of a checkpoint"
+    told = _told(evidence, number)
+    yield f"the job had been told that {_steps(told)} durable"
+    yield from _decisions(evidence, history, number)
+
+
+def _latest(state: State) -> str:
+    latest = state.latest
+    if latest.state == "absent":
+        return "not there"
+    if latest.state == "checkpoint":
+        defects = f", where {state.latest_defects[0]}" if state.latest_defects else ""
+        return f"names {latest.name}{defects}"
+    return latest.detail
+
+
+def _condition(one: Found, history: History, number: int) -> str:
+    damaged = history.marks[number].damaged.get(one.identity)
+    if damaged is not None:
+        return f"damaged by hand: {damaged} had been changed or removed"
+    return f"torn: {'; '.join(one.defects[:2])}" if one.defects else "whole"
+
+
+def _told(evidence: Evidence, number: int) -> set[int]:
+    checkpoint = evidence.plan.checkpoint
+    background = checkpoint is not None and checkpoint.async_mode != "disabled"
+    told: set[int] = set()
+    for run in evidence.runs[:number]:
+        told |= told_steps(run, background=background)
+    return told
+
+
+def _steps(steps: set[int]) -> str:
+    if not steps:
+        return "no step is"
+    word = "step" if len(steps) == 1 else "steps"
+    told = ", ".join(str(step) for step in sorted(steps))
+    return f"{word} {told} {'is' if len(steps) == 1 else 'are'}"
+
+
+def _decisions(evidence: Evidence, history: History, number: int) -> Iterator[str]:
+    """What the ranks took, those together that took the same, and how it compares."""
+    taken: dict[tuple[int | None, str | None], list[int]] = {}
+    errors: dict[str, list[int]] = {}
+    silent: list[int] = []
+    for rank, story in enumerate(evidence.runs[number].stories):
+        decision, error = resumed(story), raised_while_loading(story)
+        if decision is not None:
+            taken.setdefault((decision.step, decision.source), []).append(rank)
+        elif error is not None:
+            words = f"{error.type}: {error.message}".partition("\n")[0][:_LONGEST_ERROR]
+            errors.setdefault(words, []).append(rank)
+        else:
+            silent.append(rank)
+    for (step, source), who in taken.items():
+        place = "" if source is None else f" from {source}"
+        yield f"{ranks(who)} took {tell_step(step)}{place}: {_why(history, number, step, source)}"
+    for words, who in errors.items():
+        yield f"{ranks(who)} took none and raised {words}"
+    if silent:
+        yield f"{ranks(silent)} ended before a decision"
+
+
+def _why(history: History, number: int, step: int | None, source: str | None) -> str:
+    state, sound = history.starts(number), history.sound(number)
+    newest = max((one.step for one in sound.values()), default=None)
+    if step is None:
+        return "there was nothing to take" if newest is None else f"although step {newest} is whole"
+    reasons = []
+    if state.latest.name == source:
+        reasons.append("what `latest` names")
+    if source in state.found and source not in sound:
+        reasons.append("which is not whole")
+    if newest is not None and step == newest:
+        reasons.append("the newest whole one")
+    elif newest is not None and step < newest:
+        reasons.append(f"older than step {newest}, which is whole")
+    return ", ".join(reasons) or "under no name that a checkpoint has"

@@ -1,0 +1,128 @@
+"""The story of a run, for the one who was woken by it: read from top to bottom in a minute.
+
+What is broken and since which operation; what every rank was doing when the strike fell; what was
+not on the disk for good then; what the next start found, what it took and why; and the first bytes
+that differ. Pure, over evidence: nothing is run, and nothing is read but the run directory.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from harness.evidence.evidence import Evidence
+from harness.explain.choice import tell_choice
+from harness.explain.differences import tell_differences
+from harness.explain.moment import tell_not_durable, tell_operation, tell_ranks
+from harness.judge.history import replay
+from harness.judge.judge import Judgement, judge
+from harness.layout.plain import PlainLayout
+from harness.layout.protocol import Layout
+
+_WIDTH = 118
+_MOST_DETAILS = 3
+_MOST_MOMENTS = 3
+
+
+def explain(evidence: Evidence, layout: Layout | None = None) -> str:
+    """The whole text."""
+    judgement = judge(evidence, layout)
+    lines = [f"{judgement.outcome} {evidence.plan.name}", _what_ran(evidence)]
+    lines += _part("what is broken", _broken(evidence, judgement))
+    for title, number, index in _moments(evidence, judgement):
+        lines += _part(title, tell_ranks(evidence.runs[number], index))
+        lines += _part("not durable then", tell_not_durable(evidence, number, index))
+    lines += _choices(evidence, layout or PlainLayout())
+    lines += _part("where it differs from the uninterrupted run", tell_differences(evidence))
+    lines += _part(
+        "again",
+        iter(
+            (
+                f"judge it: python -m harness judge {evidence.directory}",
+                f"run it:   python -m harness replay {evidence.directory}",
+            )
+        ),
+    )
+    return "\n".join(lines)
+
+
+def _what_ran(evidence: Evidence) -> str:
+    plan = evidence.plan
+    mode = plan.checkpoint.async_mode if plan.checkpoint is not None else "never saves"
+    ended = ", ".join(
+        f"run {number} {list(run.processes.exits)}" for number, run in enumerate(evidence.runs)
+    )
+    return (
+        f"{plan.workload.world} on {plan.workload.device}, checkpoints {mode}, "
+        f"{plan.implementation.name}; exit statuses: {ended}"
+    )
+
+
+def _broken(evidence: Evidence, judgement: Judgement) -> Iterator[str]:
+    """The guards that failed and the sentences that are not true, each with its first sign."""
+    for guard in judgement.guards:
+        if not guard.passed:
+            yield f"{guard.name}: {guard.sentence}"
+            yield from (f"  - {one}" for one in guard.details[:_MOST_DETAILS])
+    for verdict in judgement.verdicts:
+        if verdict.state == "holds":
+            continue
+        yield f"{verdict.property} is {verdict.state}: {verdict.sentence}"
+        yield from (f"  - {one}" for one in verdict.details[:_MOST_DETAILS])
+        for number, index in verdict.operations[:1]:
+            operations = evidence.runs[number].operations
+            if 0 <= index < len(operations):
+                one = operations[index]
+                yield f"  made so by run {number}, rank {one.rank}: {tell_operation(one)}"
+
+
+def _moments(evidence: Evidence, judgement: Judgement) -> list[tuple[str, int, int]]:
+    """The strikes, or where nothing struck the operation that broke the first sentence."""
+    found = [
+        (
+            f"run {number}: {strike.strike} struck after {strike.index} operations",
+            number,
+            strike.index,
+        )
+        for number, run in enumerate(evidence.runs)
+        for strike in run.landed
+        if strike.then is None
+    ]
+    offending = [one for verdict in judgement.verdicts for one in verdict.operations]
+    if not found and offending:
+        number, index = offending[0]
+        found = [(f"run {number}: when that became true", number, index + 1)]
+    return found[:_MOST_MOMENTS]
+
+
+def _choices(evidence: Evidence, layout: Layout) -> Iterator[str]:
+    try:
+        history = replay(evidence, layout)
+    # The judgement above says that the operations cannot be replayed, and why.
+    except Exception:  # noqa: BLE001 - what can be told is told without it
+        return
+    for number in range(1, len(evidence.runs)):
+        at_rest = evidence.at_rest.get(number)
+        hand = [
+            f"by hand: {done.action} {', '.join(done.paths) or done.problem}"
+            for done in (at_rest.done if at_rest is not None else ())
+        ]
+        title = f"run {number} found and chose"
+        yield from _part(title, iter([*hand, *tell_choice(evidence, history, number)]))
+
+
+def _part(title: str, lines: Iterator[str]) -> list[str]:
+    """A title and its lines, long ones folded; nothing where there are none."""
+    found = [
+        folded
+        for line in lines
+        for folded in textwrap.wrap(
+            line,
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
+    return ["", f"{title}:", *found] if found else []

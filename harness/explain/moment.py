@@ -1,0 +1,122 @@
+"""One moment of a run: what each rank was doing, and what a power cut could still have taken.
+
+Pure, over evidence. A moment is a place in the order of operations: all before it had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.crash.changes import FileLog, NameChange
+from harness.crash.disk import Disk
+from harness.crash.profiles import PROFILES
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.operation import Operation
+from harness.evidence.record import Drained, Finished, Raised, SaveBegan, SaveReturned, Stepped
+from harness.judge.stories import Story, records
+
+_MOST_CHANGES = 8
+_CALLS_END = (SaveReturned, Raised, Finished)
+
+
+def tell_ranks(run: RunEvidence, index: int) -> Iterator[str]:
+    """A line for each rank: how far it was, in which save, and its last operation."""
+    for rank, story in enumerate(run.stories):
+        told = [_progress(story, index), *_call(story, index)]
+        before = [one for one in run.operations[:index] if one.rank == rank]
+        if before:
+            told.append(f"last did {tell_operation(before[-1])}")
+        yield f"rank {rank}{_end(run, rank)}: {', '.join(told)}"
+
+
+def tell_operation(operation: Operation) -> str:
+    """An operation in a few words: `#61 write of step_4/.metadata (save 2, flush)`."""
+    name = operation.path
+    if operation.target is not None:
+        name += f" -> {operation.target}"
+    save = None if operation.save is None else f"save {operation.save}"
+    where = ", ".join(word for word in (save, operation.phase) if word)
+    failed = f", which failed with errno {operation.error}" if operation.error else ""
+    return f"#{operation.index} {operation.kind} of {name}{f' ({where})' if where else ''}{failed}"
+
+
+def tell_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[str]:
+    """What was changed and not synced: names first, then the bytes of files."""
+    disk = disk_at(evidence, number, index)
+    lines = [
+        f"{change.describe()} (rank {change.operation.rank}, #{change.operation.index})"
+        for change in disk.journal
+        if isinstance(change, NameChange)
+    ]
+    paths = {log.number: _path_of(disk, log) for log in disk.dirty.values()}
+    lines += [_bytes(log, paths[log.number]) for log in disk.dirty.values()]
+    yield from lines[:_MOST_CHANGES]
+    if len(lines) > _MOST_CHANGES:
+        yield f"and {len(lines) - _MOST_CHANGES} more changes"
+    if not lines:
+        yield "nothing: every change that had been made was synced"
+
+
+def disk_at(evidence: Evidence, number: int, index: int) -> Disk:
+    """The disk after so many operations of a run, with all that came before."""
+    disk = Disk(PROFILES["posix"])
+    for earlier, run in enumerate(evidence.runs[: number + 1]):
+        at_rest = evidence.at_rest.get(earlier)
+        for done in at_rest.done if at_rest is not None else ():
+            for operation in done.operations:
+                disk.apply(earlier, operation, at_rest.written if at_rest is not None else b"")
+        for operation in run.operations[: index if earlier == number else None]:
+            disk.apply(earlier, operation, run.written)
+        if earlier < number:
+            disk.files.end_run()
+    return disk
+
+
+def _progress(story: Story, index: int) -> str:
+    steps = [one.step for one in records(story, Stepped) if one.index <= index]
+    return f"had finished step {steps[-1]}" if steps else "had trained no step"
+
+
+def _call(story: Story, index: int) -> Iterator[str]:
+    """The save that it was in, if it was in one."""
+    open_save: SaveBegan | None = None
+    drained = True
+    for record in story:
+        if record.index > index:
+            break
+        if isinstance(record, SaveBegan):
+            open_save, drained = record, False
+        elif isinstance(record, _CALLS_END):
+            open_save = None
+        drained = drained or isinstance(record, Drained)
+    if open_save is not None:
+        yield f"was in save {open_save.ordinal} (step {open_save.step})"
+    elif not drained:
+        yield "was in no save"
+
+
+def _end(run: RunEvidence, rank: int) -> str:
+    status = run.processes.exits[rank] if rank < len(run.processes.exits) else None
+    if rank in run.processes.hung:
+        return " (hung)"
+    if rank in run.processes.stopped:
+        return " (ended by the launcher)"
+    if status is None or status == 0:
+        return ""
+    return f" (signal {-status})" if status < 0 else f" (exit status {status})"
+
+
+def _bytes(log: FileLog, path: str) -> str:
+    pending = log.changes[log.lasting :]
+    first, last = pending[0].operation.index, pending[-1].operation.index
+    where = f"#{first}" if first == last else f"#{first} to #{last}"
+    size = sum(one.size for one in pending)
+    return f"{size} bytes of {path} (rank {pending[-1].operation.rank}, {where})"
+
+
+def _path_of(disk: Disk, log: FileLog) -> str:
+    """Where a file is now; what was removed keeps the name that it was written under."""
+    for path, node in disk.files.nodes():
+        if node.number == log.number:
+            return path
+    return log.changes[-1].operation.path

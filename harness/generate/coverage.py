@@ -1,0 +1,142 @@
+"""Which strikes have ever landed: phase, fault, layout of the ranks, mode of the saves.
+
+Only what landed counts, as the evidence tells, not what was planned. A JSON line for each scenario
+stands in `failures/coverage.jsonl`, so that sessions add up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from harness.evidence.evidence import Evidence
+from harness.plan.model import Strike
+from harness.scenario.schema import World
+from harness.scenario.words import ACTIONS, IN_THE_LOOP, SAVE_PHASES
+
+FILE = "coverage.jsonl"
+STEP, OUTSIDE, BETWEEN = "step", "outside", "between runs"
+LAYOUTS = ("1 rank", "fsdp", "pp", "pp x fsdp")
+MODES = ("disabled", "async", "async_with_pinned_mem")
+_OF_OPERATIONS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Cell:
+    """One kind of strike. An action of a hand has the phase `between runs`."""
+
+    phase: str
+    fault: str
+    layout: str
+    mode: str
+
+
+def cells_of(evidence: Evidence) -> tuple[Cell, ...]:
+    """The cells that a scenario has struck, each once."""
+    checkpoint = evidence.plan.checkpoint
+    assert checkpoint is not None, "only the reference run never saves"
+    mode = checkpoint.async_mode
+    found = [
+        Cell(phase=phase, fault=fault, layout=layout_of(world), mode=mode)
+        for phase, fault, world in (*_strikes(evidence), *_deeds(evidence))
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def layout_of(world: World) -> str:
+    """The layout by its kind, not by its size."""
+    return LAYOUTS[2 * (world.pp > 1) + (world.dp_shard > 1)]
+
+
+def _strikes(evidence: Evidence) -> Iterator[tuple[str, str, World]]:
+    for number, run in enumerate(evidence.runs):
+        landed = {one.strike for one in run.landed}
+        for strike in evidence.plan.runs[number].strikes:
+            if strike.id in landed:
+                yield _phase(strike), strike.fault, evidence.plan.workload_of(number).world
+
+
+def _phase(strike: Strike) -> str:
+    if strike.point.step is not None:
+        return STEP
+    return strike.point.phase or OUTSIDE
+
+
+def _deeds(evidence: Evidence) -> Iterator[tuple[str, str, World]]:
+    for number, at_rest in evidence.at_rest.items():
+        for done in at_rest.done:
+            if done.problem is None:
+                yield BETWEEN, done.action, evidence.plan.workload_of(number).world
+
+
+def note(folder: Path, cells: Iterable[Cell]) -> None:
+    """Add a scenario. One short write at the end of the file, so that writers need no lock."""
+    told = [astuple(cell) for cell in cells]
+    if not told:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(told) + "\n")
+
+
+def read_coverage(folder: Path) -> Counter[Cell]:
+    """How many scenarios have struck each cell; lines of other versions are passed over."""
+    found: Counter[Cell] = Counter()
+    file = folder / FILE
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    for line in lines:
+        try:
+            cells = [
+                Cell(phase=phase, fault=fault, layout=layout, mode=mode)
+                for phase, fault, layout, mode in json.loads(line)
+            ]
+        except (ValueError, TypeError):
+            continue
+        found.update(cells)
+    return found
+
+
+def possible_rows() -> tuple[tuple[str, str], ...]:
+    """Every phase with every fault that can fall into it."""
+    rows = [(STEP, fault) for fault in ("kill", "sigterm", *IN_THE_LOOP)]
+    rows += [(phase, fault) for phase in SAVE_PHASES for fault in _OF_OPERATIONS]
+    rows += [("load", "kill"), (OUTSIDE, "kill")]
+    return (*rows, *((BETWEEN, action) for action in ACTIONS))
+
+
+def tell(found: Counter[Cell]) -> str:
+    """The table, a row for each phase and fault; a dot is a cell that was never struck."""
+    columns = [(layout, mode) for layout in LAYOUTS for mode in MODES]
+    rows = sorted({(cell.phase, cell.fault) for cell in found} | set(possible_rows()), key=_order)
+    lines = [_heading(), ""]
+    struck = 0
+    for phase, fault in rows:
+        counts = [
+            found[Cell(phase=phase, fault=fault, layout=layout, mode=mode)]
+            for layout, mode in columns
+        ]
+        struck += sum(count > 0 for count in counts)
+        told = "".join(f"{count or '.':>5}" for count in counts)
+        lines.append(f"{phase:<13}{fault:<12}{told}")
+    empty = [f"{phase} {fault}" for phase, fault in rows if not _any(found, phase, fault)]
+    lines += ["", f"{struck} of {len(rows) * len(columns)} cells struck"]
+    lines += [f"never struck in any layout and mode: {', '.join(empty)}"] if empty else []
+    return "\n".join(lines)
+
+
+def _heading() -> str:
+    layouts = "".join(f"{layout:>15}" for layout in LAYOUTS)
+    modes = "".join(f"{word:>5}" for word in ("sync", "asyn", "pin") * len(LAYOUTS))
+    return f"{'':<25}{layouts}\n{'':<25}{modes}"
+
+
+def _order(row: tuple[str, str]) -> tuple[int, str]:
+    phases = (OUTSIDE, "load", STEP, *SAVE_PHASES, BETWEEN)
+    return phases.index(row[0]) if row[0] in phases else len(phases), row[1]
+
+
+def _any(found: Counter[Cell], phase: str, fault: str) -> bool:
+    return any((cell.phase, cell.fault) == (phase, fault) for cell in found)

@@ -1,0 +1,84 @@
+"""What a training loop keeps beside the model, and saves as extra values.
+
+A loss scale that grows after some steps, as that of mixed precision does, and a moving average with
+a warm-up, as that of the weights has. Nothing in training reads them, so each has only what a
+checkpointer can lose of it: a value, and the counter on which the next value depends. A loop that
+is not given one back begins with a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_GROWTH_INTERVAL = 3
+_MOST_DECAY = 0.9
+_WARMUP = 10
+
+
+@dataclass(slots=True, kw_only=True)
+class LossScale:
+    """Doubles after some steps in a row. It changes with every step."""
+
+    scale: float = 65536.0
+    growth_tracker: int = 0
+
+    def step(self) -> None:
+        """One step without an overflow."""
+        self.growth_tracker += 1
+        if self.growth_tracker == _GROWTH_INTERVAL:
+            self.scale, self.growth_tracker = 2 * self.scale, 0
+
+
+@dataclass(slots=True, kw_only=True)
+class MovingAverage:
+    """Follows a value, at first faster than later. It changes with every step."""
+
+    value: float = 0.0
+    updates: int = 0
+
+    def follow(self, value: float) -> None:
+        """One update."""
+        decay = min(_MOST_DECAY, (1 + self.updates) / (_WARMUP + self.updates))
+        self.value += (1 - decay) * (value - self.value)
+        self.updates += 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Companions:
+    """Both of them."""
+
+    scaler: LossScale = field(default_factory=LossScale)
+    average: MovingAverage = field(default_factory=MovingAverage)
+
+    @classmethod
+    def from_extra(cls, extra: Mapping[str, Any]) -> Companions:
+        """As a load brought them back."""
+        return cls(
+            scaler=LossScale(**extra.get("scaler", {})),
+            average=MovingAverage(**extra.get("average", {})),
+        )
+
+    def step(self, lr: float) -> None:
+        """After a training step."""
+        self.scaler.step()
+        self.average.follow(lr)
+
+    def extra(self) -> dict[str, dict[str, float | int]]:
+        """What a save is given."""
+        return {
+            "scaler": {
+                "scale": self.scaler.scale,
+                "growth_tracker": self.scaler.growth_tracker,
+            },
+            "average": {"value": self.average.value, "updates": self.average.updates},
+        }
+
+    def told(self) -> dict[str, str]:
+        """By name, as text that is equal only where the values are."""
+        return {
+            f"{name}.{key}": float(value).hex()
+            for name, values in self.extra().items()
+            for key, value in values.items()
+        }

@@ -1,0 +1,66 @@
+"""How a failure that was run again compares with what it came to before. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.judge.judge import Judgement
+from harness.judge.outcome import Outcome
+
+
+class Answer(StrEnum):
+    """What a replay answers."""
+
+    FIXED = "FIXED"
+    """It was red, and every property holds now."""
+    SAME = "SAME"
+    """The same outcome, and the same properties and guards are broken."""
+    OTHER = "OTHER"
+    """Another outcome, or something else is broken."""
+    INVALID = "INVALID"
+    """The replay proved nothing, so it says nothing about the failure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a failure came to, in the words that are compared and told.
+
+    `broken` names the properties that were violated and the guards that failed. `resumed` has one
+    text for each run after the first. It is told and not compared, because a background save may
+    or may not be done when a strike falls in the training loop.
+    """
+
+    outcome: Outcome
+    broken: tuple[str, ...]
+    resumed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.outcome} ({', '.join(self.broken) or 'nothing broken'})"
+
+
+def know(judgement: Judgement) -> Known:
+    """What is compared of a judgement."""
+    return Known(outcome=judgement.outcome, broken=judgement.broken, resumed=judgement.resumed)
+
+
+def compare(before: Known, now: Known) -> Answer:
+    """What the replay says about the failure."""
+    if now.outcome is Outcome.INVALID:
+        return Answer.INVALID
+    if now.outcome is Outcome.PASS and before.outcome is not Outcome.PASS:
+        return Answer.FIXED
+    same = now.outcome is before.outcome and set(now.broken) == set(before.broken)
+    return Answer.SAME if same else Answer.OTHER
+
+
+def tell_answer(before: Known, now: Known) -> str:
+    """The answer in one line, with both sides of it."""
+    answer = compare(before, now)
+    line = f"{answer}: it was {before}"
+    if answer is not Answer.SAME:
+        line += f", now it is {now}"
+    if before.resumed != now.resumed:
+        was, is_now = "; ".join(before.resumed) or "nothing", "; ".join(now.resumed) or "nothing"
+        line += f"; it resumed from {was} then, from {is_now} now"
+    return line

@@ -1,0 +1,86 @@
+"""What a power cut took: names that are gone or back again, and bytes that files have no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.evidence.evidence import Evidence
+from harness.judge.tree import Directory, File, FileSystem, Node, Symlink
+
+Tree = dict[str, bytes | str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The directory at the instant of the cut, beside what the disk held afterwards."""
+
+    gone: tuple[str, ...]
+    """Names that had not reached the disk."""
+    back: tuple[str, ...]
+    """Names that had been removed, and whose removal had not reached the disk."""
+    other: tuple[str, ...]
+    """Names that are there, with other bytes or another text."""
+    lost_bytes: int
+
+    def __str__(self) -> str:
+        words = (("gone", self.gone), ("back", self.back), ("changed", self.other))
+        told = [f"{len(names)} names {word}" for word, names in words if names]
+        return ", ".join([*told, f"{self.lost_bytes} bytes lost"]) if told else "nothing lost"
+
+
+def taken(evidence: Evidence, run: int) -> Taken | None:
+    """What the power cut that ended a run took; None where there was none."""
+    operations = evidence.runs[run].operations
+    if not operations or operations[-1].kind != "cut":
+        return None
+    files = _until(evidence, run)
+    before = _flat(files.root)
+    files.apply(operations[-1], evidence.runs[run].written)
+    after = _flat(files.root)
+    found_again = [after[path] for path in after.keys() - before.keys()]
+    other = [path for path in before.keys() & after.keys() if before[path] != after[path]]
+    return Taken(
+        gone=tuple(sorted(before.keys() - after.keys())),
+        back=tuple(sorted(after.keys() - before.keys())),
+        other=tuple(sorted(other)),
+        lost_bytes=sum(
+            max(0, _size(data) - _size(after.get(path)))
+            for path, data in before.items()
+            if path in after or data not in found_again
+        ),
+    )
+
+
+def _until(evidence: Evidence, run: int) -> FileSystem:
+    """The directory as it was when the power was cut."""
+    files = FileSystem()
+    for number in range(run + 1):
+        at_rest = evidence.at_rest.get(number)
+        for done in at_rest.done if at_rest is not None else ():
+            for operation in done.operations:
+                files.apply(operation, at_rest.written if at_rest is not None else b"")
+        files.end_run()
+        this = evidence.runs[number]
+        for operation in this.operations[:-1] if number == run else this.operations:
+            files.apply(operation, this.written)
+        files.end_run()
+    return files
+
+
+def _flat(directory: Directory, prefix: str = "") -> Tree:
+    found: Tree = {}
+    for name, node in directory.entries.items():
+        found[prefix + name] = _value(node)
+        if isinstance(node, Directory):
+            found |= _flat(node, f"{prefix}{name}/")
+    return found
+
+
+def _value(node: Node) -> bytes | str | None:
+    if isinstance(node, File):
+        return bytes(node.content.data)
+    return node.text if isinstance(node, Symlink) else None
+
+
+def _size(value: bytes | str | None) -> int:
+    return len(value) if isinstance(value, bytes) else 0

@@ -1,0 +1,66 @@
+"""From a plan back to the scenario that it could have been made of; the inverse of `make`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from harness.plan.model import Plan, RunPlan, Strike
+from harness.scenario.schema import AnyFault, Checkpoint, Fault, Run, Scenario
+
+_FAULT: TypeAdapter[AnyFault] = TypeAdapter(Fault)
+
+
+def unmake_plan(plan: Plan) -> Scenario:
+    """A scenario whose plan is this one. Its device is left to the machine."""
+    workload = plan.workload
+    return Scenario(
+        name=plan.name,
+        seed=workload.seed,
+        world=workload.world,
+        model=workload.model,
+        optimizer=workload.optimizer,
+        scheduler=workload.scheduler,
+        data=workload.data,
+        checkpoint=plan.checkpoint or Checkpoint(),
+        freeze=workload.freeze,
+        runs=tuple(
+            _unmake_run(run, plan.workload_of(number).world.size)
+            for number, run in enumerate(plan.runs)
+        ),
+        expect=plan.expect,
+    )
+
+
+def _unmake_run(run: RunPlan, size: int) -> Run:
+    return Run(
+        until_step=run.until_step,
+        load_step=run.load_step,
+        world=run.world,
+        freeze=run.freeze,
+        ignore_freeze_mismatch=run.ignore_freeze_mismatch,
+        before=tuple(deed.action for deed in run.before),
+        refused=run.refused,
+        faults=tuple(_unmake_strike(strike, size) for strike in run.strikes),
+    )
+
+
+def _unmake_strike(strike: Strike, size: int) -> AnyFault:
+    # With one rank it does not matter; faults of one operation know no `all`.
+    hits_all = len(strike.ranks) == size > 1
+    target: dict[str, Any] = {"rank": "all" if hits_all else strike.ranks[0]}
+    if strike.fault in ("fail", "raise"):
+        target["error"] = strike.error
+    if strike.fault == "fail" and strike.until is not None:
+        target["until"] = strike.until
+    elif strike.fault == "fail":
+        target["times"] = "always" if strike.times is None else strike.times
+    if strike.seconds is not None:
+        target["seconds"] = strike.seconds
+    if strike.grace_s is not None:
+        target["grace_s"] = strike.grace_s
+    at = strike.point
+    if at.rank == strike.ranks[0]:
+        at = at.model_copy(update={"rank": None})
+    return _FAULT.validate_python({strike.fault: target, "at": at})

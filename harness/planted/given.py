@@ -1,0 +1,53 @@
+"""The default scenarios by their names, as the table lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.scenario.errors import ScenarioError
+from harness.scenario.read import read_file
+from harness.scenario.schema import Scenario
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A scenario that `pytest scenarios/` runs. `name` is `folder/file.yaml`, with `::label`."""
+
+    name: str
+    scenario: Scenario
+
+    @property
+    def folder(self) -> str:
+        """Its area."""
+        return self.name.partition("/")[0]
+
+    @property
+    def file(self) -> str:
+        """Without the label."""
+        return self.name.partition("::")[0]
+
+
+def default_scenarios(root: Path, *, gpus: int) -> tuple[Given, ...]:
+    """All that run here by default. Raises ScenarioError."""
+    found = [
+        one for path in sorted(root.rglob("*.yaml")) for one in _of_file(path, root, gpus=gpus)
+    ]
+    return tuple(one for one in found if _runs_here(one.scenario, gpus=gpus))
+
+
+def _of_file(path: Path, root: Path, *, gpus: int) -> Iterator[Given]:
+    for label, one in read_file(path, gpus=gpus).items():
+        if isinstance(one, ScenarioError):
+            raise one
+        name = path.relative_to(root).as_posix()
+        yield Given(name=f"{name}::{label}" if label else name, scenario=one.scenario)
+
+
+def _runs_here(scenario: Scenario, *, gpus: int) -> bool:
+    """Not without a GPU where it needs one, and not where it is marked `long`."""
+    explore = scenario.explore
+    return (scenario.device != "cuda" or gpus > 0) and (
+        explore is None or explore.budget is not None
+    )

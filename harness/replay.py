@@ -1,0 +1,89 @@
+"""Running a failure again, from its file or from its run directory, and what that answers.
+
+Exit status: 0 FIXED, and PASS where there was nothing to compare with; 1 SAME, and any other red
+outcome of a scenario that is no failure file; 3 OTHER; 125 INVALID, which `git bisect run` takes as
+a commit that cannot be tested.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.read import read_evidence
+from harness.judge.comparison import Answer, compare, know, tell_answer
+from harness.judge.judge import judge
+from harness.judge.outcome import Outcome
+from harness.plan.model import Implementation
+from harness.prove import Proof, from_here, interpreter
+from harness.report.text import describe
+from harness.run.execute import execute
+from harness.run.services import Services
+from harness.workspace import Workspace, slug
+
+GREEN, RED, OTHER, INVALID = 0, 1, 3, 125
+
+
+class NoReplayError(Exception):
+    """A run directory cannot be run again; its text says why."""
+
+
+def replay_status(proof: Proof) -> int:
+    """The exit status for what a replay came to."""
+    if proof.answer is Answer.OTHER:
+        return OTHER
+    if proof.answer is Answer.INVALID:
+        return INVALID
+    return GREEN if proof.outcome is Outcome.PASS else RED
+
+
+def replay_directory(
+    directory: Path,
+    *,
+    implementation: Implementation | None,
+    services: Services,
+    workspace: Workspace,
+) -> Proof:
+    """Run the plan of a run directory again, and compare with what that run came to.
+
+    The implementation is the one that ran then, unless another is given. Raises NoReplayError.
+    """
+    before = _read(directory)
+    plan = before.plan
+    if implementation is not None:
+        plan = plan.model_copy(update={"implementation": implementation})
+    name = f"{slug(plan.name)}-replayed"
+    run = workspace.new_run(name)
+    try:
+        evidence = execute(plan, run, services)
+        judgement = judge(evidence)
+    except BaseException:
+        workspace.keep(run, name)
+        raise
+    then, now = know(judge(before)), know(judgement)
+    told = tell_answer(then, now)
+    proof = Proof(
+        outcome=now.outcome, broken=now.broken, answer=compare(then, now), told=told, text=told
+    )
+    if now.outcome is Outcome.PASS:
+        workspace.drop(run)
+        return proof
+    evidence = dataclasses.replace(evidence, directory=from_here(workspace.keep(run, name)))
+    command = shlex.join([interpreter(), "-m", "harness", "replay", from_here(directory)])
+    text = describe(evidence, judgement, source=None, replay=command)
+    return dataclasses.replace(proof, text=f"{told}\n{text}", replay=command)
+
+
+def _read(directory: Path) -> Evidence:
+    try:
+        evidence = read_evidence(directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoReplayError(f"{directory} is not a whole run directory: {error}") from error
+    if any(one.kind == "cut" for run in evidence.runs for one in run.operations):
+        raise NoReplayError(
+            f"{directory} began at a state that a power cut could have left; explore the run that "
+            "led to it again: python -m harness crash-states"
+        )
+    return evidence

@@ -1,0 +1,79 @@
+"""The head of a failure file: what it came to, written and read side by side.
+
+    # HARD_FAIL
+    # broken: whole_or_absent, nothing_lost
+    # resumed from: step 2
+    # whole_or_absent is violated: A directory named `step_N` is a committed checkpoint. ...
+    # implementation: my.module:Manager in /code
+
+The first three lines are for a replay, which compares; the rest is for people. A file without them
+is a scenario like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+
+from harness.judge.comparison import Known, know
+from harness.judge.judge import Judgement
+from harness.judge.outcome import Outcome
+from harness.plan.model import Implementation
+
+_LONGEST_LINE = 160
+_BROKEN, _RESUMED, _IMPLEMENTATION = "# broken: ", "# resumed from: ", "# implementation: "
+_NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What the head of a failure file says. `implementation` is its name."""
+
+    known: Known
+    implementation: str
+
+
+def head_lines(judgement: Judgement, implementation: Implementation | None) -> Iterator[str]:
+    """The head of a new failure file, a comment line each."""
+    known = know(judgement)
+    yield f"# {known.outcome}"
+    yield _BROKEN + (", ".join(known.broken) or _NOTHING)
+    yield _RESUMED + ("; ".join(known.resumed) or _NOTHING)
+    yield from _sentences(judgement)
+    if implementation is not None and implementation != Implementation():
+        place = f" in {implementation.path}" if implementation.path else ""
+        yield f"{_IMPLEMENTATION}{implementation.name}{place}"
+
+
+def read_head(text: str) -> Head | None:
+    """What the head of a file says; None where it is no failure file."""
+    lines = list(takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    outcome = lines[0].removeprefix("# ") if lines else ""
+    broken, resumed = _list(lines, _BROKEN, ", "), _list(lines, _RESUMED, "; ")
+    if outcome not in set(Outcome) or broken is None or resumed is None:
+        return None
+    named = [line.removeprefix(_IMPLEMENTATION) for line in lines if _IMPLEMENTATION in line]
+    return Head(
+        known=Known(outcome=Outcome(outcome), broken=broken, resumed=resumed),
+        implementation=re.split(r" in ", named[-1])[0] if named else Implementation().name,
+    )
+
+
+def _list(lines: list[str], key: str, separator: str) -> tuple[str, ...] | None:
+    for line in lines:
+        if line.startswith(key):
+            text = line.removeprefix(key).strip()
+            return () if text == _NOTHING else tuple(text.split(separator))
+    return None
+
+
+def _sentences(judgement: Judgement) -> list[str]:
+    told = [f"{one.name}: {one.details[0]}" for one in judgement.guards if not one.passed]
+    for verdict in judgement.verdicts:
+        if verdict.state != "holds":
+            told.append(f"{verdict.property} is {verdict.state}: {verdict.sentence}")
+            told += verdict.details[:2]
+    # One line of the comment for each line of text, so that none escapes it.
+    return [f"# {line}"[:_LONGEST_LINE] for text in told for line in text.splitlines()]

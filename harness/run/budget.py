@@ -1,0 +1,93 @@
+"""How long a run may be silent before it counts as hung: measured on this machine, not fixed.
+
+A run is hung when no rank has told anything for that long. The uninterrupted run of the same
+workload gives the measure: none of its training steps, starts and ends lasts longer than the whole
+of it, and a save or a load of these small models lasts less. What the scenario itself lets a rank
+wait for comes on top. All of it is counted by the clock of the run (`clock.py`), for which the load
+of the machine does not exist.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.evidence.evidence import Processes
+from harness.evidence.read import read_processes
+from harness.plan.model import Plan, RunPlan
+from harness.scenario.schema import Checkpoint
+
+FACTOR = 20.0
+"""Times the whole reference. Whole runs of nine scenarios took 0.8 to 2.4 times by this clock on a
+loaded machine (`docs/outcomes.md` names them), a silence less; the rest is for slow disks."""
+LEAST_S = 20.0
+"""A reference takes 1 to 2 s on an idle core; below this nothing is gained and disks stall."""
+REFERENCE_S = 240.0
+"""For the reference itself, which nothing strikes: only a broken workload is silent so long."""
+MOST_PATIENT = 10.0
+"""Times a manager's own deadline at most: nobody waits longer for a scenario that shows it."""
+SURVIVORS_S = 5.0
+"""How long ranks may go on after another has died, as an elastic agent would let them."""
+_LEAST_TRAINING_S = 10.0
+PUBLISHED_S = 5.0
+"""How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
+
+
+def silence_s(plan: Plan, number: int, reference: Processes | None) -> float:
+    """The budget of one run; what the plan itself says goes first.
+
+    `reference` is None where nobody knows how long the reference took.
+    """
+    run = plan.runs[number]
+    if run.deadline_s is not None:
+        return run.deadline_s
+    measured = REFERENCE_S if reference is None else max(LEAST_S, FACTOR * reference.fair_s)
+    return measured + _planned_s(plan, run, reference)
+
+
+def patient(checkpoint: Checkpoint, reference: Processes | None) -> Checkpoint:
+    """The settings for this machine: the manager counts by the clock on the wall.
+
+    Its own deadline grows by as much as the load had slowed the reference.
+    """
+    if checkpoint.timeout_s is None or reference is None:
+        return checkpoint
+    slowed = min(reference.slowed, MOST_PATIENT)
+    return checkpoint.model_copy(update={"timeout_s": checkpoint.timeout_s * slowed})
+
+
+def survivors_s(plan: Plan, reference: Processes | None) -> float:
+    """How long the ranks may go on after another has died.
+
+    Where the scenario gives the manager a deadline, past that: who waits then, waits too long.
+    """
+    if plan.checkpoint is None:
+        return SURVIVORS_S
+    return SURVIVORS_S + (patient(plan.checkpoint, reference).timeout_s or 0.0)
+
+
+def read_reference(directory: Path) -> Processes | None:
+    """How the reference of a run directory went; None for the reference itself."""
+    try:
+        return read_processes(directory / "reference")
+    except FileNotFoundError:
+        return None
+
+
+def _planned_s(plan: Plan, run: RunPlan, reference: Processes | None) -> float:
+    """What the scenario lets a rank wait for without a word."""
+    manager_s = None
+    if plan.checkpoint is not None:
+        manager_s = patient(plan.checkpoint, reference).timeout_s
+    strikes_s = sum((one.seconds or 0.0) + (one.grace_s or 0.0) for one in run.strikes)
+    parted = any(one.fault == "cut_link" for one in run.strikes)
+    parted_s = training_limit_s(manager_s or 0.0) if parted else 0.0
+    return (manager_s or 0.0) + strikes_s + PUBLISHED_S + parted_s
+
+
+def training_limit_s(manager_s: float) -> float:
+    """How long the collectives of training wait for a rank where a cable may be pulled.
+
+    Long enough for the checkpoint manager to give up first, and for TCP to go on after an outage:
+    it tries again after 0.2 s, and then after twice as long each time.
+    """
+    return _LEAST_TRAINING_S + 2 * manager_s

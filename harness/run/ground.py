@@ -1,0 +1,114 @@
+"""What the checkpoint directory of a scenario lies on: a folder, or a disk whose power can be cut.
+
+With a power cut in its plan, `checkpoints/` of the run directory is where an image is mounted, in
+mounts that only this scenario sees. Records, logs and traces lie outside of it: they are evidence,
+and survive. When the scenario is over, the directory holds what was left on the disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from harness.evidence.cut import read_listing, tell_cut
+from harness.evidence.evidence import Cut
+from harness.evidence.operation import HAND
+from harness.evidence.write import list_entries, write_cut
+from harness.plan.model import CHECKPOINTS, Plan, Strike
+from harness.run.disk import Disk
+from harness.run.errors import HarnessError
+from harness.run.mounts import MountError, own_mounts
+from harness.run.trace import Trace
+
+
+class Ground(Protocol):
+    """Under the checkpoint directory."""
+
+    @property
+    def mounts(self) -> str | None:
+        """Where the ranks find the mounts that they need to see it."""
+
+    def cut(self, strike: Strike) -> None:
+        """Cut the power at this instant."""
+
+    def end_run(self, trace: Trace, folder: Path) -> None:
+        """All processes are gone: bring power back if it was cut, and tell what was left."""
+
+
+class Folder:
+    """A plain directory."""
+
+    mounts: str | None = None
+
+    def cut(self, strike: Strike) -> None:
+        """There is no power to be cut."""
+        raise HarnessError(f"{strike.id}: the checkpoint directory lies on no disk of its own")
+
+    def end_run(self, trace: Trace, folder: Path) -> None:
+        """Nothing to tell."""
+
+
+class Image:
+    """A file system of its own."""
+
+    def __init__(self, disk: Disk, mounts: str) -> None:
+        self.mounts: str | None = mounts
+        self._disk = disk
+        self._cut: Cut | None = None
+
+    def cut(self, strike: Strike) -> None:
+        """Note what is there, and let nothing more reach the disk."""
+        if self._cut is not None:
+            return  # there is no power left
+        assert strike.power is not None, "a power cut says how"
+        before = list_entries(self._disk.root)
+        journal = strike.power.journal
+        self._cut = Cut(
+            filesystem=self._disk.filesystem,
+            journal=journal,
+            how=self._disk.cut(journal),
+            before=before,
+        )
+
+    def end_run(self, trace: Trace, folder: Path) -> None:
+        """Start the disk again, and add what it holds to the trace."""
+        if self._cut is None:
+            return
+        self._disk.restart()
+        cut, told = tell_cut(
+            read_listing(self._disk.root),
+            index=len(trace.operations),
+            rank=HAND,
+            time_s=trace.seconds(),
+            start=len(trace.written),
+        )
+        trace.operations.append(cut)
+        trace.written += told
+        write_cut(folder, self._cut)
+        self._cut = None
+
+
+@contextmanager
+def stand(plan: Plan, directory: Path) -> Iterator[Ground]:
+    """Put ground under the checkpoint directory of a prepared run directory. Raises MountError."""
+    if plan.filesystem is None:
+        yield Folder()
+        return
+    root, left = directory / CHECKPOINTS, directory / "left"
+    with own_mounts() as mounts:
+        disk = Disk(plan.filesystem, directory / "disk.image", root)
+        try:
+            disk.format()
+            disk.mount()
+            yield Image(disk, mounts)
+            shutil.copytree(root, left, symlinks=True)
+        finally:
+            # What is mounted goes with the last process; this only makes it sooner.
+            with suppress(MountError):
+                disk.unmount()
+            disk.remove()
+    root.rmdir()
+    left.rename(root)

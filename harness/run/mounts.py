@@ -1,0 +1,75 @@
+"""A mount namespace of one thread's own, so that nothing stays mounted however the process ends.
+
+What is mounted inside is seen by this thread and by those who enter the namespace. The kernel takes
+it down, loop device and all, when the last of them is gone, also after SIGKILL. Needs root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.run.errors import HarnessError
+
+_CLONE_NEWNS = 0x00020000
+_MS_REC = 0x4000
+_MS_PRIVATE = 1 << 18
+
+
+class MountError(HarnessError):
+    """This machine or container does not let us mount."""
+
+
+@contextmanager
+def own_mounts() -> Iterator[str]:
+    """Give this thread mounts of its own; the path by which others can enter them.
+
+    Afterwards the thread has its old mounts, root and working directory again.
+    """
+    place = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/mnt"
+    before = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (place, "/", ".")]
+    try:
+        take_own_mounts()
+        try:
+            yield place
+        finally:
+            _go_back(*before)
+    finally:
+        for descriptor in before:
+            os.close(descriptor)
+
+
+def take_own_mounts() -> None:
+    """Give this thread mounts of its own for the rest of its life. Raises MountError."""
+    _call("unshare", _CLONE_NEWNS)
+    # Without this, what is mounted here would also be mounted outside.
+    _call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
+
+
+def enter_mounts(place: str) -> None:
+    """Enter the mounts of another thread; for a process that has one thread only."""
+    here = os.getcwd()
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call("setns", descriptor, _CLONE_NEWNS)
+    finally:
+        os.close(descriptor)
+    os.chdir(here)
+
+
+def _go_back(mounts: int, root: int, directory: int) -> None:
+    _call("setns", mounts, _CLONE_NEWNS)
+    # setns leaves the thread at the root of the namespace, also one that lived in a chroot.
+    os.fchdir(root)
+    os.chroot(".")
+    os.fchdir(directory)
+
+
+def _call(name: str, *arguments: object) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments):
+        number = ctypes.get_errno()
+        raise MountError(f"{name}: {os.strerror(number)}")

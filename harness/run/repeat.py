@@ -1,0 +1,92 @@
+"""Repeats recorded operations on a real file system, and cuts its power behind the last of them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from harness.evidence.cut import Listing, read_listing
+from harness.evidence.operation import Operation
+from harness.run.disk import Disk
+from harness.run.mounts import MountError, own_mounts
+from harness.run.rename import EXCHANGE, renameat2
+
+Told = tuple[Sequence[Operation], bytes]
+"""The operations of one run, and the bytes of its writes."""
+
+
+def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) -> Listing:
+    """What is on the disk when the power goes right after the last operation. Raises MountError.
+
+    `base` is where the image lies for that time.
+    """
+    with tempfile.TemporaryDirectory(dir=base) as name, own_mounts():
+        root = Path(name, "mounted")
+        root.mkdir()
+        disk = Disk(filesystem, Path(name, "image"), root)
+        disk.format()
+        disk.mount()
+        try:
+            for operations, written in runs:
+                repeat(operations, written, root)
+            disk.cut(journal)
+            disk.restart()
+            return read_listing(root)
+        finally:
+            # What is mounted goes with the namespace; this only makes it sooner.
+            with suppress(MountError):
+                disk.unmount()
+
+
+def repeat(operations: Iterable[Operation], written: bytes, root: Path) -> None:
+    """Do below `root` what one run did; files that it left open are closed."""
+    opened: dict[_File, int] = {}
+    try:
+        for operation in operations:
+            if operation.error == 0:
+                _do(operation, written, root, opened)
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+_File = int | tuple[int, str]
+"""An open file as the trace tells it: by its number, or by who opened which path."""
+
+
+def _do(operation: Operation, written: bytes, root: Path, opened: dict[_File, int]) -> None:
+    path, number = root / operation.path, operation.opened
+    file: _File = (operation.rank, operation.path) if number is None else number
+    descriptor = opened.get(file)
+    if operation.kind in _NAMES:
+        _NAMES[operation.kind](path, operation.target or "", root)
+    elif operation.kind == "open":
+        if descriptor is not None:
+            os.close(descriptor)
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if operation.truncates else 0)
+        opened[file] = os.open(path, flags)
+    elif operation.kind == "write" and descriptor is not None:
+        start = operation.data or 0
+        os.pwrite(descriptor, written[start : start + operation.size], operation.offset)
+    elif operation.kind == "truncate":
+        os.truncate(path if descriptor is None else descriptor, operation.size)
+    elif operation.kind == "fsync":
+        own = os.open(path, os.O_RDONLY) if descriptor is None else descriptor
+        os.fsync(own)
+        if descriptor is None:
+            os.close(own)
+
+
+_NAMES: dict[str, Callable[[Path, str, Path], object]] = {
+    "mkdir": lambda path, _target, _root: path.mkdir(),
+    "rmdir": lambda path, _target, _root: path.rmdir(),
+    "unlink": lambda path, _target, _root: path.unlink(),
+    "symlink": lambda path, target, _root: path.symlink_to(target),
+    "link": lambda path, target, root: os.link(path, root / target),
+    "rename": lambda path, target, root: path.rename(root / target),
+    "exchange": lambda path, target, root: renameat2(str(path), str(root / target), EXCHANGE),
+    "sync": lambda _path, _target, _root: os.sync(),
+}

@@ -1,0 +1,35 @@
+"""What a well-formed scenario can ask of a power cut in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.scenario.at_rest import Relocate
+from harness.scenario.errors import Place
+from harness.scenario.schema import PowerCut, Scenario
+
+
+def find_impossible_cuts(scenario: Scenario) -> Iterator[tuple[Place, str]]:
+    """Every power cut that cannot happen, and what cannot happen beside one."""
+    cuts: list[tuple[Place, str]] = [
+        (("runs", number, "faults", n, "power_cut"), fault.power_cut.filesystem)
+        for number, run in enumerate(scenario.runs)
+        for n, fault in enumerate(run.faults)
+        if isinstance(fault, PowerCut)
+    ]
+    explore = scenario.explore
+    if explore is not None and "power_cut" in explore.chosen_faults:
+        cuts.append((("explore", "power_cut"), explore.power_cut.filesystem))
+    for place, filesystem in cuts:
+        if filesystem != cuts[0][1]:
+            text = f"the checkpoint directory of this scenario lies on {cuts[0][1]} already"
+            yield (*place, "filesystem"), text
+    yield from _relocated(scenario, cuts)
+
+
+def _relocated(scenario: Scenario, cuts: list[tuple[Place, str]]) -> Iterator[tuple[Place, str]]:
+    for number, run in enumerate(scenario.runs):
+        for n, action in enumerate(run.before):
+            if cuts and isinstance(action, Relocate):
+                text = "the directory lies on a file system of its own, whose power is cut"
+                yield ("runs", number, "before", n), f"{text}: it cannot be relocated"

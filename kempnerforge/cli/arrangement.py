@@ -1,0 +1,92 @@
+"""How a captured job is arranged in its scenario: steps by their order, ranks within its limits.
+
+A scenario runs at most two pipeline stages, and it trains from step 0 on a few ranks; a job had
+what it had. What is smaller here than there is said in words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.catalog import Entry, plain_stages
+from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.cli.cautious import walk
+
+__all__ = ["Arranged", "arrange"]
+
+_MOST_STAGES, _MOST_SHARDS = 2, 2
+"""Enough for every defect that ranks can have to each other; a rank more costs half a second."""
+_FEW_RANKS = 4
+"""A job of so many ranks is rebuilt as it was."""
+_LAST_SMALL_STEP = 16
+_INTERVAL = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arranged:
+    """The job of the scenario beside the one that was found."""
+
+    interval: int
+    steps: dict[str, int]
+    """The step in the scenario by the name of the directory that was found."""
+    pp: int
+    dp_shard: int
+    smaller: tuple[str, ...]
+    """In which respects it is another job."""
+
+    def path(self, entry: str, name: str) -> str:
+        """The path in the scenario of a file that was found; ranks and stages wrap around."""
+        folder, _, base = name.rpartition("/")
+        stage, shard = layout.parse_stage(folder), layout.parse_shard(base)
+        rank = layout.parse_rank_file(name)
+        if stage is not None:
+            folder = layout.format_stage(stage % self.pp)
+        if shard is not None and shard >= self.dp_shard:
+            base = f"__{shard % self.dp_shard}_0.distcp"
+        inside = f"{folder}/{base}" if folder else base
+        if rank is not None:
+            inside = layout.format_rank_file(rank % (self.pp * self.dp_shard))
+        return f"{layout.format_step(self.steps[entry])}/{inside}"
+
+
+def arrange(entries: Sequence[Entry], storage: Storage) -> Arranged:
+    """Arrange a job that makes checkpoints such as these, of which there is at least one."""
+    found = {entry.path.name: entry.step or 0 for entry in entries}
+    steps, interval = _steps(found)
+    smaller = [] if steps == found else [_tell_steps(found, steps)]
+    pp, dp_shard = _world(entries, storage)
+    if pp * dp_shard > _FEW_RANKS or pp > _MOST_STAGES:
+        asked = f"the job had {pp * dp_shard} ranks in {pp} stages"
+        pp, dp_shard = min(pp, _MOST_STAGES), min(dp_shard, _MOST_SHARDS)
+        smaller.append(f"{asked}; here are {pp * dp_shard} ranks in {pp}")
+    return Arranged(
+        interval=interval, steps=steps, pp=pp, dp_shard=dp_shard, smaller=tuple(smaller)
+    )
+
+
+def _steps(found: dict[str, int]) -> tuple[dict[str, int], int]:
+    """The steps as they are, where a small job would leave just these; else 2, 4, 6, ..."""
+    ordered = sorted(found.values())
+    spacing = gcd(*ordered)
+    even = ordered[0] and ordered == list(range(ordered[0], ordered[-1] + 1, spacing))
+    if even and ordered[-1] <= _LAST_SMALL_STEP:
+        return found, spacing
+    names = sorted(found, key=lambda name: found[name])
+    return {name: _INTERVAL * number for number, name in enumerate(names, 1)}, _INTERVAL
+
+
+def _tell_steps(found: dict[str, int], steps: dict[str, int]) -> str:
+    names = sorted(found, key=lambda name: found[name])
+    return ", ".join(f"{name} is step_{steps[name]}" for name in names) + " here"
+
+
+def _world(entries: Sequence[Entry], storage: Storage) -> tuple[int, int]:
+    """Stages and ranks of a stage, from the newest manifest, else from names of shards."""
+    newest = max(entries, key=lambda entry: (entry.sequence, entry.step or 0))
+    if newest.manifest is not None:
+        stages = max(1, len(newest.manifest.stages or ()))
+        return stages, max(1, newest.manifest.world_size // stages)
+    stages = max(1, len(plain_stages(newest.path, storage) or ()))
+    shards = [layout.parse_shard(name.rpartition("/")[2]) for name in walk(newest.path).files]
+    return stages, max((shard for shard in shards if shard is not None), default=0) + 1

@@ -1,0 +1,132 @@
+"""What is wrong inside one checkpoint, file by file: missing, short, long, or with other bytes.
+
+A checkpoint with a manifest is compared with that. One without is compared with the files of a
+whole neighbour, by name and for being empty: of a torn save nothing else is known.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.catalog import Entry, State
+from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.cli.cautious import walk
+
+__all__ = ["Defect", "Neighbour", "find_defects", "neighbour_of"]
+
+Kind = Literal["missing", "empty", "short", "long", "changed", "exchanged", "odd"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defect:
+    """One file that is not what was saved."""
+
+    kind: Kind
+    name: str
+    """Path relative to the checkpoint."""
+    detail: str
+    other: str | None = None
+    """The checkpoint whose file of this name is here, where the two were exchanged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A checkpoint that is whole by its names, and the files that it has."""
+
+    entry: Entry
+    files: Mapping[str, int]
+
+
+def neighbour_of(entries: Sequence[Entry]) -> Neighbour | None:
+    """The newest checkpoint that others can be compared with; one with a manifest goes first."""
+    usable = [entry for entry in entries if entry.state is not State.torn]
+    usable.sort(key=lambda entry: (entry.sequence, entry.step or 0))
+    if not usable:
+        return None
+    entry = usable[-1]
+    if entry.manifest is None:
+        return Neighbour(entry=entry, files=walk(entry.path).files)
+    files = {name: record.size for name, record in entry.manifest.files.items()}
+    return Neighbour(entry=entry, files={**files, layout.MANIFEST: 1})
+
+
+def find_defects(
+    entry: Entry, others: Sequence[Entry], storage: Storage, *, deep: bool
+) -> Iterator[Defect]:
+    """What differs from the manifest, or from a neighbour; `deep` reads every byte."""
+    there = walk(entry.path).files
+    if entry.manifest is not None:
+        for name, record in sorted(entry.manifest.files.items()):
+            yield from _against_record(entry, others, name, record, storage, deep=deep)
+        return
+    if entry.state is State.torn and layout.MANIFEST in there:
+        yield _manifest_defect(entry, there[layout.MANIFEST])
+    neighbour = neighbour_of(others)
+    for name in sorted(neighbour.files if neighbour is not None else ()):
+        if name not in there:
+            yield Defect(kind="missing", name=name, detail="is missing")
+        elif there[name] == 0 and name != layout.MANIFEST:
+            yield Defect(kind="empty", name=name, detail="has 0 bytes")
+
+
+def _manifest_defect(entry: Entry, size: int) -> Defect:
+    if size == 0:
+        return Defect(kind="empty", name=layout.MANIFEST, detail="has 0 bytes")
+    problem = entry.problem or "cannot be read"
+    kind: Kind = "odd" if "is that of step" in problem else "changed"
+    return Defect(kind=kind, name=layout.MANIFEST, detail=problem)
+
+
+def _against_record(
+    entry: Entry,
+    others: Sequence[Entry],
+    name: str,
+    record: FileRecord,
+    storage: Storage,
+    *,
+    deep: bool,
+) -> Iterator[Defect]:
+    try:
+        size = storage.size(entry.path / name)
+        # A sparse file can have terabytes: only what has the size of some save is read.
+        worth_it = deep and size in _sizes(record, name, others)
+        found = storage.checksum(entry.path / name) if worth_it else None
+    except FileNotFoundError:
+        yield Defect(kind="missing", name=name, detail="is missing")
+        return
+    except OSError as error:
+        yield Defect(kind="odd", name=name, detail=error.strerror or str(error))
+        return
+    if size == record.size and found in (None, record):
+        return
+    owner = None if found is None else _owner(found, name, others)
+    if owner is not None:
+        detail = f"holds the bytes of {owner}"
+        yield Defect(kind="exchanged", name=name, detail=detail, other=owner)
+    else:
+        yield _by_size(name, size, record.size)
+
+
+def _by_size(name: str, size: int, expected: int) -> Defect:
+    detail = f"{size} of {expected} bytes"
+    if size == expected:
+        return Defect(kind="changed", name=name, detail="other bytes than were saved")
+    if size == 0:
+        return Defect(kind="empty", name=name, detail=detail)
+    return Defect(kind="short" if size < expected else "long", name=name, detail=detail)
+
+
+def _sizes(record: FileRecord, name: str, others: Sequence[Entry]) -> set[int]:
+    """The sizes that a file of this name had in any save."""
+    known = [other.manifest.files.get(name) for other in others if other.manifest is not None]
+    return {record.size, *(one.size for one in known if one is not None)}
+
+
+def _owner(found: FileRecord, name: str, others: Sequence[Entry]) -> str | None:
+    """The other checkpoint whose manifest knows these bytes under this name."""
+    for other in others:
+        if other.manifest is not None and other.manifest.files.get(name) == found:
+            return other.path.name
+    return None

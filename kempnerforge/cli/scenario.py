@@ -1,0 +1,57 @@
+"""A captured directory as the text of a scenario: YAML by hand, so that no YAML library is needed.
+
+Every text value is written as a JSON string, which YAML reads as the same; every line of a comment
+is one line, with whatever a terminal or a parser acts on written as an escape.
+"""
+
+import json
+from collections.abc import Iterator
+
+from kempnerforge.cli.capturing import Action, Captured
+from kempnerforge.cli.cleaning import clean
+
+__all__ = ["scenario_lines"]
+
+
+def scenario_lines(captured: Captured) -> Iterator[str]:
+    """The lines of the file."""
+    arranged = captured.arranged
+    yield from _comments(f"captured by kempnerforge-ckpt from {captured.directory}", captured.found)
+    yield from _comments("another job than the one that was found", arranged.smaller)
+    yield from _comments("not expressed below", captured.unexpressed)
+    yield "# not known from a checkpoint, so as by default: model, data, async_mode, keep_last_n"
+    world = f"pp{arranged.pp} x fsdp{arranged.dp_shard}"
+    checkpoints = _count(len(arranged.steps), "checkpoint")
+    actions = _count(len(captured.actions), "action")
+    yield f'name: "captured: {checkpoints}, {actions} of a hand ({world})"'
+    yield f"world: {{pp: {arranged.pp}, dp_shard: {arranged.dp_shard}}}"
+    last = max(arranged.steps.values())
+    kept = len(arranged.steps)
+    yield f"checkpoint: {{interval: {arranged.interval}, keep_last_n: {kept}}}"
+    if captured.freeze:
+        yield "model: {preset: tiny_vlm}"
+        yield "freeze:"
+        yield "  base:"
+        for module, frozen in captured.freeze:
+            yield f"    - {{module: {module}, frozen: {json.dumps(frozen)}}}"
+    yield "runs:"
+    yield f"  - {{until_step: {last}}}"
+    yield f"  - until_step: {last + arranged.interval}"
+    if captured.actions:
+        yield "    before:"
+        yield from (f"      - {_flow(action)}" for action in captured.actions)
+
+
+def _comments(title: str, lines: tuple[str, ...]) -> Iterator[str]:
+    if lines:
+        yield f"# {clean(title)}:"
+        yield from (f"#   {clean(line)}" for line in lines)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _flow(action: Action) -> str:
+    settings = ", ".join(f"{key}: {json.dumps(value)}" for key, value in action.settings.items())
+    return f"{{{action.word}: {{{settings}}}}}"

@@ -1,0 +1,148 @@
+"""What is drawn: scenarios that the reader takes, of every kind, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from random import Random
+
+import pytest
+from hypothesis import given
+
+from harness.generate.draw import draw_scenario
+from harness.generate.faults import ENDING
+from harness.generate.job import AREAS, draw_job
+from harness.generate.menu import Menu
+from harness.generate.strategies import jobs, scenarios, typical_menu
+from harness.generate.stream import is_first_of_job, job_of, scenario_of
+from harness.report.failure import scenario_text
+from harness.scenario.at_rest import action_of
+from harness.scenario.read import check_source
+from harness.scenario.schema import Fail, Scenario, kind_of
+from harness.scenario.source import parse_source
+from harness.scenario.words import ACTIONS, ERRORS, EXCEPTIONS, FAULTS, PHASES
+
+NUMBER = 1500
+"""Enough that what is drawn in one of two hundred is there."""
+
+
+@cache
+def drawn(without: frozenset[str] = frozenset()) -> tuple[Scenario, ...]:
+    found = []
+    for number in range(NUMBER // 5 if without else NUMBER):
+        random = Random(f"test {number}")
+        job = draw_job(random, without=without)
+        menu = typical_menu(job.world.size)
+        found.append(draw_scenario(random, job, menu, without=without))
+    return tuple(found)
+
+
+def words(scenario: Scenario) -> Iterator[str]:
+    """What a scenario has of what the language has words for."""
+    yield scenario.checkpoint.async_mode
+    yield f"{scenario.world.pp} {scenario.world.dp_shard}"
+    for number, run in enumerate(scenario.runs):
+        yield from (action_of(action) for action in run.before)
+        for setting in ("load_step", "refused", "world", "freeze"):
+            if getattr(run, setting) is not None:
+                yield f"{setting} of a run"
+        for fault in run.faults:
+            yield kind_of(fault)
+            yield fault.at.phase or "no phase"
+            yield f"run {number} is struck"
+            yield getattr(getattr(fault, kind_of(fault)), "error", "no error")
+            if isinstance(fault, Fail) and fault.fail.until is not None:
+                yield "until"
+            if fault.at.once_published:
+                yield "once_published"
+
+
+@given(scenarios())
+def test_what_is_drawn_is_read_back_as_it_was(scenario: Scenario) -> None:
+    source = parse_source(scenario_text(scenario), shown="generated")
+    assert check_source(source, gpus=0) == scenario
+
+
+@given(jobs())
+def test_a_job_is_one_run_that_nothing_strikes(job: Scenario) -> None:
+    assert [(run.faults, run.before) for run in job.runs] == [((), ())]
+
+
+@given(scenarios())
+def test_the_last_run_goes_to_its_end(scenario: Scenario) -> None:
+    *_, last = scenario.runs
+    assert not [fault for fault in last.faults if kind_of(fault) in ENDING]
+
+
+@given(scenarios())
+def test_at_most_one_fault_ends_a_run_and_nothing_comes_after_it(scenario: Scenario) -> None:
+    for run in scenario.runs:
+        assert all(kind_of(fault) not in ENDING for fault in run.faults[:-1])
+
+
+def test_nothing_of_the_language_is_left_out() -> None:
+    found = {word for scenario in drawn() for word in words(scenario)}
+    wanted = {*FAULTS, *ACTIONS, *ERRORS, *EXCEPTIONS, *PHASES, "until", "once_published"}
+    wanted |= {"disabled", "async", "async_with_pinned_mem"}
+    wanted |= {"1 1", "1 2", "1 3", "1 4", "2 1", "2 2"}
+    wanted |= {"load_step of a run", "refused of a run", "world of a run", "freeze of a run"}
+    wanted |= {"run 0 is struck", "run 1 is struck", "run 2 is struck"}
+    assert wanted - found == set()
+
+
+@pytest.mark.parametrize(
+    ("area", "gone"),
+    [
+        ("signals", {"sigterm"}),
+        ("loop", {"raise", "exit"}),
+        ("storage", {"fail", "short_write", "delay", "hang", "stop"}),
+        ("at_rest", set(ACTIONS)),
+        ("layouts", {"refused of a run", "world of a run", "freeze of a run"}),
+        ("pipeline", {"2 1", "2 2"}),
+        ("freeze", {"freeze of a run"}),
+    ],
+)
+def test_an_area_that_is_left_out_is_not_drawn(area: str, gone: set[str]) -> None:
+    found = {word for scenario in drawn(frozenset({area})) for word in words(scenario)}
+    assert found & gone == set()
+
+
+def test_every_area_can_be_left_out_at_once() -> None:
+    plain = drawn(frozenset(AREAS))
+    assert {kind_of(f) for one in plain for run in one.runs for f in run.faults} == {"kill"}
+
+
+def test_the_same_number_of_a_seed_is_the_same_scenario() -> None:
+    assert [scenario_text(scenario_of(7, n, menu_of(7, n))) for n in range(1, 30)] == [
+        scenario_text(scenario_of(7, n, menu_of(7, n))) for n in range(1, 30)
+    ]
+    assert scenario_text(scenario_of(7, 2, menu_of(7, 2))) == SECOND_OF_SEED_7
+
+
+def menu_of(seed: int, number: int) -> Menu:
+    return typical_menu(job_of(seed, number).world.size)
+
+
+def test_four_scenarios_share_a_job() -> None:
+    assert [is_first_of_job(number) for number in range(1, 10)] == [
+        True, False, False, False, True, False, False, False, True,
+    ]  # fmt: skip
+    assert job_of(1, 1) == job_of(1, 4) != job_of(1, 5)
+
+
+SECOND_OF_SEED_7 = """\
+name: 'storage: seal: rank 1 waits for its storage before open of save 2, 1 more, and the job resumes (fsdp2, async_with_pinned_mem)'
+seed: 52
+world: {dp_shard: 2}
+scheduler: {warmup_steps: 5}
+data: {samples: 56}
+checkpoint: {interval: 3, async_mode: async_with_pinned_mem}
+runs:
+  - until_step: 7
+    faults:
+      - delay: {rank: 1, seconds: 0.2}
+        at: {save: 2, phase: seal, operation: open, path: step_*/a}
+      - {exit: {rank: 1}, at: {step: 7}}
+  - {until_step: 15}
+"""  # noqa: E501
+"""Who changes what is drawn changes this; a seed means something within one version."""

@@ -1,0 +1,94 @@
+"""The clock of a run does not count what the machine lets its processes wait."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from harness.run.clock import FairClock, descendants
+from harness.run.support import missing
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+_SPIN = "while True: pass"
+
+
+@pytest.fixture
+def on_one_core() -> Iterator[list[int]]:
+    """Four processes that want one core: each waits three quarters of its time for it."""
+    core = min(os.sched_getaffinity(0))
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\n{_SPIN}"]
+        )
+        for _ in range(4)
+    ]
+    yield [one.pid for one in running]
+    for one in running:
+        one.kill()
+        one.wait()
+
+
+def _pass_s(clock: FairClock, seconds: float) -> float:
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        clock.seconds()
+        os.sched_yield()
+    return clock.seconds()
+
+
+def test_time_in_the_run_queue_does_not_count(on_one_core: list[int]) -> None:
+    clock = FairClock(lambda: on_one_core, look_every_s=0.05)
+    assert _pass_s(clock, 2.0) < 1.2
+
+
+def test_the_time_of_a_process_that_sleeps_counts() -> None:
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        clock = FairClock(lambda: [sleeper.pid], look_every_s=0.05)
+        began = time.monotonic()
+        while clock.seconds() < 0.5:
+            assert time.monotonic() - began < 60
+            time.sleep(0.02)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_between_two_looks_the_clock_stands_still_and_nobody_is_asked() -> None:
+    asked: list[int] = []
+
+    def processes() -> list[int]:
+        asked.append(1)
+        return []
+
+    clock = FairClock(processes, look_every_s=3600)
+    assert [clock.seconds() for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert asked == []
+
+
+def test_a_process_that_is_gone_takes_no_time_away() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    clock = FairClock(lambda: [gone.pid], look_every_s=0.0)
+    assert clock.seconds() >= 0.0
+
+
+def test_all_generations_are_descendants() -> None:
+    shell = subprocess.Popen(
+        ["sh", "-c", "(echo up; sleep 60; true); true"], stdout=subprocess.PIPE
+    )
+    try:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == b"up\n"
+        assert len(descendants(shell.pid)) >= 1
+        assert shell.pid not in descendants(shell.pid)
+    finally:
+        for pid in (*descendants(shell.pid), shell.pid):
+            os.kill(pid, 9)
+        shell.communicate()
