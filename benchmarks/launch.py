@@ -70,7 +70,7 @@ def _cold(folder: Path, ranks: int) -> Callable[[], None]:
 
 
 def _warm(server: WarmServer, folder: Path, ranks: int) -> Callable[[], None]:
-    link = server.start(directory=folder, run=0, ranks=ranks, reads=False)
+    link = server.start(directory=folder, run=0, world=World(dp_shard=ranks), reads=False)
     watch = Watch(
         folder=folder / "run0",
         root=folder / "checkpoints",

@@ -275,9 +275,10 @@ class JobItem(pytest.Item):
 
     def setup(self) -> None:
         """Skip where the machine lacks what the scenario needs."""
-        from harness.run.support import missing, missing_disk
+        from harness.run.support import missing_disk, missing_for
 
-        if (reason := missing() or missing_disk(self.filesystem)) is not None:
+        reason = missing_for(self.plan) or missing_disk(self.filesystem)
+        if reason is not None:
             pytest.skip(reason)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

@@ -40,7 +40,10 @@ def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
     What a power cut may take is asked of one job that alone works in its directory.
     """
     for number, plan in enumerate(evidence.plan.runs[: len(evidence.runs)]):
+        others = {"second_job", "by_hand"} & {one.fault for one in plan.strikes}
         if number in evidence.at_rest or plan.before or plan.world or plan.freeze or plan.refused:
+            return evidence.runs[:number]
+        if others:
             return evidence.runs[:number]
         run = evidence.runs[number]
         if run.operations and run.operations[-1].kind == "cut":

@@ -3,7 +3,7 @@
 A run directory holds `plan.json`, `checkpoints/` (the job's own directory), `reference/` and one
 folder `run0`, `run1`, ... for each start of the job:
 
-    rank0.jsonl ...   the records of each rank
+    rank0.jsonl ...   the records of each rank, and then of each rank of a second job
     rank0.log ...     its standard output and error
     trace.jsonl       the operations and the strikes that landed, in one total order
     written.bin       the bytes of all writes
@@ -35,7 +35,8 @@ class Processes:
     were still alive at the deadline. `leaked` lists the processes that outlived their rank,
     `stopped` the ranks that the launcher ended because another had died. `fair_s` are the seconds
     without those in which the processes waited for a processor; `deadline_s` is how many of these
-    the run could be silent.
+    the run could be silent. `second` has the exits of a second job's ranks, whose
+    numbers follow on those of the first; `cpu_s` is the processor time of all.
     """
 
     exits: tuple[int, ...]
@@ -45,6 +46,8 @@ class Processes:
     seconds: float
     fair_s: float
     deadline_s: float
+    second: tuple[int, ...] = ()
+    cpu_s: float = 0.0
 
     @property
     def slowed(self) -> float:
@@ -88,6 +91,8 @@ class RunEvidence:
     stories: tuple[tuple[Record, ...], ...]
     processes: Processes
     after: dict[str, Entry]
+    second: tuple[tuple[Record, ...], ...] = ()
+    """The stories of a second job, which was started while this one was alive."""
     behind: dict[str, Entry] = field(default_factory=dict)
     """What lay in the directory that was left behind, when the run was over."""
     cut: Cut | None = None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+HAND = -1
+"""The rank of operations that no rank made."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
@@ -41,11 +44,11 @@ class Landed:
     """A strike that happened: which one, and after how many operations of the run.
 
     `then` is set where it is what followed from the strike: the ranks were `killed` because they
-    were alive when their grace was over, or the error was `healed`.
+    were alive when their grace was over, the error was `healed`, or the second job had `ended`.
     """
 
     strike: str
     index: int
     time_s: float
     ranks: tuple[int, ...]
-    then: Literal["killed", "healed"] | None = None
+    then: Literal["killed", "healed", "ended"] | None = None

@@ -83,14 +83,17 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
                 places = value["places"]
             case "unseen":
                 unseen = tuple(value["texts"])
-    stories = read_stories(folder, ranks)
+    stories = tuple(
+        _placed(story, places[seat]) for seat, story in enumerate(read_stories(folder, len(places)))
+    )
     behind = folder / "behind.json"
     return RunEvidence(
         operations=tuple(operations),
         landed=tuple(landed),
         unseen=unseen,
         written=(folder / "written.bin").read_bytes(),
-        stories=tuple(_placed(story, places[rank]) for rank, story in enumerate(stories)),
+        stories=stories[:ranks],
+        second=stories[ranks:],
         processes=read_processes(folder),
         after=_read_entries(folder / "after.json"),
         behind=_read_entries(behind) if behind.exists() else {},

@@ -23,20 +23,16 @@ from harness.scenario.schema import (
     Failing,
     Hang,
     Kill,
-    OneRank,
-    Pausing,
     Point,
     Raise,
-    Raising,
     ShortWrite,
     Sigterm,
     Stop,
-    Stopping,
     Target,
-    Terminating,
     Until,
     World,
 )
+from harness.scenario.targets import OneRank, Pausing, Raising, Stopping, Terminating
 from harness.scenario.words import ERRORS, EXCEPTIONS
 
 ENDING = ("kill", "sigterm", "raise", "exit")

@@ -17,6 +17,7 @@ from harness.job.build import Rig
 from harness.job.companions import Companions
 from harness.job.digest import digest_state
 from harness.job.implementation import Tools
+from harness.job.parallel import training_timeout
 from harness.plan.model import RunPlan
 from harness.scenario.schema import Checkpoint
 
@@ -109,7 +110,9 @@ class ManagedCheckpoints:
             if run.ignore_freeze_mismatch:
                 self._config.ignore_freeze_mismatch = True
             self._manager = _build_manager(self._config, tools, rig)
-            self._shutdown = tools.find("ShutdownHandler")()
+            limit = training_timeout(rig.place.world, settings)
+            wait = {} if limit is None else {"timeout_sec": limit.total_seconds()}
+            self._shutdown = tools.find("ShutdownHandler")(**wait)
             self._shutdown.register()
 
     def resume(self) -> Progress:

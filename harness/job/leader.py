@@ -5,8 +5,9 @@ threads and their sub-processes. It is the subreaper of them all: what outlives 
 here, reported and ended.
 
 Messages to the supervisor, one JSON object each: `{"listener": ...}` (with the descriptor),
-`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...]}`. From it: `go` starts
-the ranks, `stop` kills those that are left; a closed socket means the same.
+`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...], "cpu_s": ...}`. From
+it: `go` starts the ranks, `second` forks those of a second job, which are told as `ranks` and
+started alike, and `stop` kills those that are left; a closed socket means the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -21,6 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness.job.network import enter, make_network
 from harness.run.clock import FairClock
 from harness.run.mounts import enter_mounts
 from harness.run.seccomp import install_filter
@@ -48,23 +51,39 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if "mounts" in request:
         enter_mounts(request["mounts"])
+    network = make_network(request["nodes"]) if request["nodes"] > 1 else None
     listener = install_filter(reads=request["reads"])
-    socket.send_fds(link, [b'{"listener": true}'], [listener])
+    # Descriptors only: the supervisor knows from its plan which of them are there.
+    more = [] if network is None else [network.switch, network.control.fileno()]
+    socket.send_fds(link, [b'{"listener": true}'], [listener, *more])
     os.close(listener)
+    request["namespaces"] = () if network is None else network.nodes
+    _reap(link, request, _start(link, request, first=0))
+    leaked = _orphans()
+    _tell(link, {"over": leaked, "cpu_s": _cpu_s()})
+    return 0
+
+
+def _cpu_s() -> float:
+    """Processor time of this process and of all that it has reaped."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _start(link: socket.socket, request: dict[str, Any], *, first: int) -> dict[int, int]:
+    """Fork a job whose lowest rank is `first`; its ranks begin when the supervisor knows them."""
     gate, opener = os.pipe()
     pids = {}
-    for rank in range(request["ranks"]):
+    for rank in range(first, first + request["ranks"]):
         pids[_fork_rank(link, request, rank, gate, opener)] = rank
     os.close(gate)
     _tell(link, {"ranks": list(pids)})
-    if link.recv(16) != b"go":
+    if link.recv(16) == b"go":
+        os.write(opener, b"g" * len(pids))
+    else:
         _kill(list(pids))
-        return 1
-    os.write(opener, b"g" * len(pids))
     os.close(opener)
-    _reap(link, pids)
-    _tell(link, {"over": _orphans()})
-    return 0
+    return pids
 
 
 def _fork_rank(
@@ -76,6 +95,10 @@ def _fork_rank(
         return pid
     os.setpgid(0, 0)
     die_with_parent(leader)
+    _forget_children()
+    if request["namespaces"]:
+        ranks = request["ranks"]
+        enter(request["namespaces"][rank % ranks * request["nodes"] // ranks])
     link.close()
     os.close(opener)
     os.read(gate, 1)
@@ -105,14 +128,18 @@ def _tell(link: socket.socket, message: dict[str, Any]) -> None:
     link.send(json.dumps(message).encode())
 
 
-def _reap(link: socket.socket, pids: dict[int, int]) -> None:
+def _reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> None:
     """Report each rank's end; kill the rest when told to or when nobody listens any more."""
     left = dict(pids)
     child_ended = _child_descriptor()
     while left:
         ready, _, _ = select.select([link.fileno(), child_ended], [], [])
-        if link.fileno() in ready and link.recv(16) in (b"stop", b""):
-            _kill(list(left))
+        if link.fileno() in ready:
+            message = link.recv(16)
+            if message in (b"stop", b""):
+                _kill(list(left))
+            elif message == b"second":
+                left |= _start(link, request, first=request["ranks"])
         if child_ended in ready:
             os.read(child_ended, 4096)
         left = _collect(link, left)
@@ -127,6 +154,14 @@ def _child_descriptor() -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     os.kill(os.getpid(), signal.SIGCHLD)  # a rank may have ended before the handler was there
     return reading
+
+
+def _forget_children() -> None:
+    """In a rank: how the leader learns of ended children is none of its business."""
+    inherited = signal.set_wakeup_fd(-1)
+    if inherited >= 0:
+        os.close(inherited)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _collect(link: socket.socket, left: dict[int, int]) -> dict[int, int]:

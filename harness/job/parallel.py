@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
 from harness.job.models import IMAGE_SIDE, VOCABULARY, Part, split, text_loss, visible_length
 from harness.plan.model import Workload
-from harness.scenario.schema import World
+from harness.run.budget import training_limit_s
+from harness.scenario.schema import Checkpoint, World
 
 _MICROBATCHES = 2
 
@@ -75,6 +78,23 @@ def choose_device(kind: str, rank: int, world: World) -> tuple[torch.device, str
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True)
     return device, "nccl" if count >= world.size else "gloo"
+
+
+def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta | None:
+    """How long the collectives of training wait for a rank.
+
+    As long as torch sets, half an hour, but where a cable may be pulled.
+    """
+    if world.nodes == 1 or checkpoint is None or checkpoint.timeout_s is None:
+        return None
+    return timedelta(seconds=training_limit_s(checkpoint.timeout_s))
+
+
+def limit_waits(place: Place, timeout: timedelta | None) -> None:
+    """Give the groups of a mesh the timeout of training; they do not take it from the world's."""
+    for mesh in (place.shards, place.stages):
+        if timeout is not None and mesh is not None:
+            _set_pg_timeout(timeout, mesh.get_group())
 
 
 def find_place(world: World, rank: int, device: torch.device) -> Place:

@@ -2,7 +2,9 @@
 
 `enter` is called in a process forked from the warm server. `python -m harness.job.rank DIRECTORY
 RUN RANK` does the same from a cold start. Ranks meet through a file in the run directory, so a job
-needs no port.
+needs no port; ranks on nodes of their own meet through a port there. Numbers from the world's size
+up are the ranks of a second job, which nothing strikes and whose loop ends with the first save that
+fails.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ import torch
 import torch.distributed as dist
 
 from harness.evidence.record import Started
+from harness.job import keep
 from harness.job.interrupt import end_like_an_interpreter, end_uncaught, own_strikes
-from harness.job.parallel import choose_device, find_place
+from harness.job.network import LINK, PORT, address
+from harness.job.parallel import choose_device, find_place, limit_waits, training_timeout
 from harness.job.story import Story
 from harness.job.train import train
 from harness.plan.model import Plan
+from harness.run.budget import patient, read_reference
+from harness.scenario.schema import Checkpoint, World
 
 
 def enter(directory: str, run: int, rank: int) -> int:
@@ -52,18 +58,28 @@ def _read_plan(directory: Path) -> Plan:
     return Plan.model_validate_json((directory / "plan.json").read_bytes())
 
 
-def _work(directory: Path, run: int, rank: int, story: Story) -> None:
-    _refuse_early_import()
+def _work(directory: Path, run: int, number: int, story: Story) -> None:
     plan = _read_plan(directory)
+    _refuse_early_import(plan)
+    job, rank = divmod(number, plan.workload_of(run).world.size)
+    if job:
+        plan = plan.as_second_job(run)
     story.tell(Started(rank=rank, pid=os.getpid(), versions=_versions()))
     world = plan.workload_of(run).world
     with story.during("build"):
-        _set_environment(rank, world.size)
+        _set_environment(rank, world)
         torch.set_num_threads(1)
         device, backend = choose_device(plan.workload.device, rank, world)
-        meeting = f"file://{directory / f'run{run}' / 'store'}"
-        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world.size)
+        limit = training_timeout(world, _asked(plan, directory))
+        dist.init_process_group(
+            backend,
+            init_method=_meeting_place(directory / f"run{run}" / f"store{job}", world, job),
+            rank=rank,
+            world_size=world.size,
+            timeout=limit,
+        )
         place = find_place(world, rank, device)
+        limit_waits(place, limit)
     finished = train(plan, run, directory, place=place, story=story)
     with story.during("exit"):
         dist.destroy_process_group()
@@ -71,7 +87,9 @@ def _work(directory: Path, run: int, rank: int, story: Story) -> None:
     story.tell(replace(finished, threads=_other_threads()))
 
 
-def _refuse_early_import() -> None:
+def _refuse_early_import(plan: Plan) -> None:
+    if keep.kept == plan.implementation.model_dump():
+        return
     early = sorted(name for name in sys.modules if name.split(".")[0] == "kempnerforge")
     if early:
         raise RuntimeError(
@@ -80,8 +98,20 @@ def _refuse_early_import() -> None:
         )
 
 
-def _set_environment(rank: int, size: int) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+def _set_environment(rank: int, world: World) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world.size))
+    if world.nodes > 1:
+        os.environ["GLOO_SOCKET_IFNAME"] = LINK
+
+
+def _asked(plan: Plan, directory: Path) -> Checkpoint | None:
+    """What is asked of the manager on this machine."""
+    return plan.checkpoint and patient(plan.checkpoint, read_reference(directory))
+
+
+def _meeting_place(file: Path, world: World, job: int) -> str:
+    """A file; where there are nodes, a store of rank 0 that a cut takes from the others."""
+    return f"file://{file}" if world.nodes == 1 else f"tcp://{address(0)}:{PORT + job}"
 
 
 def _versions() -> dict[str, str]:

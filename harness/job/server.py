@@ -16,7 +16,9 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
+from harness.job.keep import Keepers
 from harness.job.leader import die_with_parent, lead
 from harness.job.preload import preload
 
@@ -36,18 +38,23 @@ def _cache_bytecode(folder: Path) -> None:
     sys.pycache_prefix = str(folder)
 
 
-def serve(control: socket.socket) -> None:
-    """Fork a leader for each request until the other end closes."""
+def serve(control: socket.socket, keepers: Keepers | None = None) -> None:
+    """Fork a leader for each request, or have a keeper do it, until the other end closes."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
         if not message:
             return
-        pid = os.fork()
-        if pid == 0:
-            control.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os._exit(lead(socket.socket(fileno=descriptors[0]), json.loads(message)))
+        request = json.loads(message)
+        if keepers is None or not keepers.pass_on(message, descriptors[0], request["wanted"]):
+            _fork_leader(control, descriptors[0], request)
         os.close(descriptors[0])
+
+
+def _fork_leader(control: socket.socket, link: int, request: dict[str, Any]) -> None:
+    if os.fork() == 0:
+        control.close()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os._exit(lead(socket.socket(fileno=link), request))
 
 
 def main() -> None:
@@ -66,7 +73,7 @@ def main() -> None:
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.send(b"ready")
-    serve(control)
+    serve(control, Keepers(serve, die_with_parent))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
-from harness.judge import refusals
+from harness.judge import refusals, second_job
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, killed_ranks, may_end_early, ranks, records, steps
@@ -56,6 +56,12 @@ def check(
             "undisturbed_runs_end",
             "A run that nothing kills ends in order on every rank, and early when it is told to.",
             _failed(evidence),
+            Outcome.HARD_FAIL,
+        ),
+        _guard(
+            "second_job_refused",
+            "A second job on the directory is refused alike on every rank, and changes nothing.",
+            second_job.not_refused(evidence),
             Outcome.HARD_FAIL,
         ),
         *(_refusals(evidence, history) if history is not None else ()),
@@ -110,9 +116,13 @@ def _missed(evidence: Evidence) -> Iterator[str]:
 def _half_struck(strike: Strike, run: RunEvidence) -> str:
     """What a strike that landed is still without: the end of an error, the power cut
     itself, an exception of a rank."""
-    healed = any(one.strike == strike.id and one.then == "healed" for one in run.landed)
-    if strike.until is not None and not healed:
+    then = {one.then for one in run.landed if one.strike == strike.id}
+    if strike.until is not None and "healed" not in then:
         return "its error was never healed"
+    if strike.fault == "cut_link" and strike.seconds is not None and "healed" not in then:
+        return "its cable was never put back"
+    if strike.fault == "second_job" and "ended" not in then:
+        return "the second job never ended"
     if strike.fault == "power_cut" and not _ends_with_the_cut(strike, run):
         return "its trace does not end with what the power cut left"
     unharmed = [
@@ -201,7 +211,9 @@ def _failed(evidence: Evidence) -> Iterator[str]:
     for number, run in enumerate(evidence.runs):
         if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
-        goes_on = any(one.fault in ("fail", "hang") for one in evidence.plan.runs[number].strikes)
+        goes_on = any(
+            one.fault in ("fail", "hang", "cut_link") for one in evidence.plan.runs[number].strikes
+        )
         for rank, story in enumerate(run.stories):
             raised = () if goes_on else records(story, Raised)
             if raised:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Literal
 
 from harness.evidence.evidence import Entry, Evidence
-from harness.judge.marks import Marks, Top, mark, top_names
+from harness.evidence.operation import HAND, Operation
+from harness.judge.marks import Marks, Top, mark, mark_late, top_names
 from harness.judge.tree import FileSystem, Node, View
 from harness.layout.protocol import Layout, Resolved
 from harness.scenario.schema import World
@@ -52,8 +55,9 @@ class Moment:
     """The three views of the tree after an operation that changed one of them.
 
     `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave. `by_hand`
-    marks what was found after somebody else had changed the directory, before the run; `by_cut`
-    what the power cut that ended the run has left.
+    marks what was found after somebody else had changed the directory; before the run, the index
+    is -1. `by_cut` marks what the power cut that ended the run has left. `marks` are what hands
+    have left until then.
     """
 
     run: int
@@ -63,6 +67,7 @@ class Moment:
     journaled: State
     by_hand: bool = False
     by_cut: bool = False
+    marks: Marks = field(default_factory=Marks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,8 @@ class History:
     """Where the replayed tree differs from what lay on the disk: the trace missed something."""
     marks: tuple[Marks, ...]
     """What the hand had left in the directory when each run began."""
+    left: Marks
+    """The same when the last run was over."""
     tops: tuple[Mapping[str, Top], ...]
     """The names in the directory itself after each run."""
     begins: tuple[Mapping[str, Top], ...]
@@ -85,7 +92,7 @@ class History:
     def starts(self, run: int) -> State:
         """The live state before a run, after the hand had been at work."""
         for moment in self.moments:
-            if moment.run == run and moment.by_hand:
+            if moment.run == run and moment.by_hand and moment.index < 0:
                 return moment.live
         return self.ends[run - 1] if run else _NOTHING
 
@@ -113,28 +120,32 @@ def replay(evidence: Evidence, layout: Layout) -> History:
     moments: list[Moment] = []
     ends: list[State] = []
     gaps: list[str] = []
+    known = Marks()
     marks: list[Marks] = []
     tops: list[Mapping[str, Top]] = []
     begins: list[Mapping[str, Top]] = []
     for number, run in enumerate(evidence.runs):
         watch.world = evidence.plan.workload_of(number).world
         at_rest = evidence.at_rest.get(number)
-        known = marks[-1] if marks else Marks()
         if at_rest is not None:
             known = mark(watch.files, at_rest, known, layout)
-            moments.append(_moment(number, -1, watch.look() or watch.states, by_hand=True))
+            states = watch.look() or watch.states
+            moments.append(_moment(number, -1, states, marks=known, by_hand=True))
             gaps += _differences(f"before run {number}", watch.files.snapshot(), at_rest.after)
         marks.append(known)
         begins.append(top_names(watch.files))
-        for operation in run.operations:
-            if operation.kind == "cut" and run.cut is not None:
+        for whose, operations in groupby(run.operations, key=_whose):
+            if whose == "hand":
+                deed = tuple(operations)
+                known = mark_late(watch.files, deed, run.written, known, layout)
+                states = watch.look() or watch.states
+                index = deed[-1].index
+                moments.append(_moment(number, index, states, marks=known, by_hand=True))
+                continue
+            if whose == "cut" and run.cut is not None:
                 when = f"run {number}, before the power cut"
                 gaps += _differences(when, watch.files.snapshot(), run.cut.before)
-            watch.files.apply(operation, run.written)
-            states = watch.look()
-            if states is not None:
-                moment = _moment(number, operation.index, states)
-                moments.append(replace(moment, by_cut=operation.kind == "cut"))
+            moments += _after_each(watch, number, operations, run.written, known)
         watch.files.end_run()
         ends.append(moments[-1].live if moments else _NOTHING)
         tops.append(top_names(watch.files))
@@ -145,15 +156,43 @@ def replay(evidence: Evidence, layout: Layout) -> History:
         ends=tuple(ends),
         gaps=tuple(gaps),
         marks=tuple(marks),
+        left=known,
         tops=tuple(tops),
         begins=tuple(begins),
     )
 
 
-def _moment(run: int, index: int, states: _States, *, by_hand: bool = False) -> Moment:
+def _whose(operation: Operation) -> Literal["rank", "hand", "cut"]:
+    """Who made it; a power cut is nobody's."""
+    if operation.kind == "cut":
+        return "cut"
+    return "hand" if operation.rank == HAND else "rank"
+
+
+def _after_each(
+    watch: _Watch, run: int, operations: Iterable[Operation], written: bytes, marks: Marks
+) -> Iterator[Moment]:
+    """What is found after each of the operations that changed it."""
+    for operation in operations:
+        watch.files.apply(operation, written)
+        states = watch.look()
+        if states is not None:
+            moment = _moment(run, operation.index, states, marks=marks)
+            yield replace(moment, by_cut=operation.kind == "cut")
+
+
+def _moment(
+    run: int, index: int, states: _States, *, marks: Marks, by_hand: bool = False
+) -> Moment:
     live, durable, journaled = states
     return Moment(
-        run=run, index=index, live=live, durable=durable, journaled=journaled, by_hand=by_hand
+        run=run,
+        index=index,
+        live=live,
+        durable=durable,
+        journaled=journaled,
+        by_hand=by_hand,
+        marks=marks,
     )
 
 

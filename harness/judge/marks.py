@@ -6,10 +6,11 @@ directory itself and not by its name, so a new save of the same step is not dama
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.evidence.evidence import AtRest, Entry
+from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, FileSystem, Symlink
 from harness.layout.protocol import Layout
 
@@ -47,6 +48,21 @@ def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Ma
     files.end_run()
     damaged = {**known.damaged, **_damage(before, tops, files)}
     return Marks(damaged=damaged, foreign=foreign)
+
+
+def mark_late(
+    files: FileSystem, deed: Sequence[Operation], written: bytes, known: Marks, layout: Layout
+) -> Marks:
+    """As `mark`, for one deed of a hand while the job goes on, whose files stay open."""
+    before, tops = files.snapshot(), top_names(files)
+    earlier = {number for number, _ in tops.values()}
+    for operation in deed:
+        files.apply(operation, written)
+    foreign = dict(known.foreign)
+    for name, (number, version) in top_names(files).items():
+        if number in foreign or (number not in earlier and not _is_new_latest(files, name, layout)):
+            foreign[number] = (name, version)
+    return Marks(damaged={**known.damaged, **_damage(before, tops, files)}, foreign=foreign)
 
 
 def top_names(files: FileSystem) -> dict[str, Top]:

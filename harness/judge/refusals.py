@@ -8,10 +8,10 @@ dead runs may be removed by any start.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.evidence.evidence import Evidence, RunEvidence
-from harness.evidence.record import Refused
+from harness.evidence.record import Raised, Refused
 from harness.judge.history import History, State
 from harness.judge.stories import raised_while_loading, ranks, records, resumed, tell_step
 
@@ -37,17 +37,22 @@ def told_otherwise(evidence: Evidence) -> Iterator[str]:
     for number, run in _refused_runs(evidence):
         if any(resumed(story) is not None for story in run.stories):
             continue
-        errors: dict[str, list[int]] = {}
-        for rank, story in enumerate(run.stories):
-            raised = raised_while_loading(story)
-            words = "no error" if raised is None else f"{raised.type}: {raised.message}"
-            errors.setdefault(words, []).append(rank)
-        told = "; ".join(f"{ranks(who)}: {_first_line(words)}" for words, who in errors.items())
-        if len(errors) > 1:
-            yield f"run {number}: the ranks raised different errors: {told}"
+        raised = [raised_while_loading(story) for story in run.stories]
         expected = evidence.plan.runs[number].refused or ""
-        if any(words == "no error" or not re.search(expected, words) for words in errors):
-            yield f"run {number}: an error that fits {expected!r} was expected; {told}"
+        yield from (f"run {number}: {one}" for one in other_words(raised, expected))
+
+
+def other_words(raised: Sequence[Raised | None], expected: str) -> Iterator[str]:
+    """Errors, one of each rank, that are not the same everywhere, or not the expected one."""
+    errors: dict[str, list[int]] = {}
+    for rank, one in enumerate(raised):
+        words = "no error" if one is None else f"{one.type}: {one.message}"
+        errors.setdefault(words, []).append(rank)
+    told = "; ".join(f"{ranks(who)}: {_first_line(words)}" for words, who in errors.items())
+    if len(errors) > 1:
+        yield f"the ranks raised different errors: {told}"
+    if any(words == "no error" or not re.search(expected, words) for words in errors):
+        yield f"an error that fits {expected!r} was expected; {told}"
 
 
 def _refused_runs(evidence: Evidence) -> Iterator[tuple[int, RunEvidence]]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Record, Resumed, Stepped
+from harness.plan.model import Strike
 from harness.scenario.words import DEADLY, IN_THE_LOOP
 
 Story = tuple[Record, ...]
@@ -67,9 +68,15 @@ def may_end_early(evidence: Evidence, run: int) -> bool:
     checkpoint = evidence.plan.checkpoint
     goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
     deadly = {*DEADLY, *IN_THE_LOOP, *(() if goes_on else ("fail", "hang"))}
-    planned = {one.id for one in evidence.plan.runs[run].strikes if one.fault in deadly}
+    strikes = evidence.plan.runs[run].strikes
+    planned = {one.id for one in strikes if one.fault in deadly or _parts_for_good(one)}
     landed = evidence.runs[run].landed
     return any(one.strike in planned or one.then == "killed" for one in landed)
+
+
+def _parts_for_good(strike: Strike) -> bool:
+    """Whether a node stays cut off, so that training can never go on."""
+    return strike.fault == "cut_link" and strike.seconds is None
 
 
 def ranks(numbers: Sequence[int]) -> str:

@@ -9,7 +9,18 @@ from typing import Literal
 from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
 from harness.scenario.at_rest import Action, action_of
 from harness.scenario.power import PowerCutting
-from harness.scenario.schema import Expect, Fault, Point, Run, Scenario, kind_of
+from harness.scenario.schema import (
+    ByHand,
+    CutLink,
+    Expect,
+    Fault,
+    Point,
+    Run,
+    Scenario,
+    SlowLink,
+    World,
+    kind_of,
+)
 
 
 def make_plan(
@@ -45,7 +56,7 @@ def reference_plan(plan: Plan) -> Plan:
     return Plan(
         name="reference",
         source="",
-        workload=plan.workload,
+        workload=plan.on_one_node(),
         checkpoint=None,
         implementation=Implementation(),
         runs=(run,),
@@ -75,7 +86,7 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
             for place, action in enumerate(run.before, 1)
         ),
         refused=run.refused,
-        strikes=_plan_strikes(run, number, world.size),
+        strikes=_plan_strikes(run, number, world, scenario.seed),
     )
 
 
@@ -85,10 +96,15 @@ def _plan_deed(action: Action, place: str, seed: int) -> Deed:
     return Deed(id=name, action=action, choice=int.from_bytes(digest, "big"))
 
 
-def _plan_strikes(run: Run, number: int, size: int) -> tuple[Strike, ...]:
+def _plan_strikes(run: Run, number: int, world: World, seed: int) -> tuple[Strike, ...]:
     strikes: list[Strike] = []
     for fault in run.faults:
-        strike = _plan_strike(fault, number, size)
+        if isinstance(fault, ByHand):
+            strike = _plan_by_hand(fault, number, seed)
+        elif isinstance(fault, CutLink | SlowLink):
+            strike = _plan_on_link(fault, number, world)
+        else:
+            strike = _plan_strike(fault, number, world.size)
         same = sum(known.id.partition("~")[0] == strike.id for known in strikes)
         strikes.append(strike.model_copy(update={"id": f"{strike.id}~{same + 1}"} if same else {}))
     return tuple(strikes)
@@ -116,7 +132,32 @@ def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
         until=until,
         seconds=getattr(target, "seconds", None),
         grace_s=getattr(target, "grace_s", None),
+        refused=getattr(target, "refused", None),
         power=target if isinstance(target, PowerCutting) else None,
+    )
+
+
+def _plan_by_hand(fault: ByHand, number: int, seed: int) -> Strike:
+    point = fault.at.model_copy(update={"rank": fault.at.rank or 0})
+    deed = _plan_deed(fault.by_hand, f"run{number}.by_hand-{_name_point(point)}", seed)
+    return Strike(id=deed.id, fault="by_hand", ranks=(), point=point, deed=deed)
+
+
+def _plan_on_link(fault: CutLink | SlowLink, number: int, world: World) -> Strike:
+    kind = kind_of(fault)
+    settings = getattr(fault, kind)
+    ranks = tuple(rank for rank in range(world.size) if world.node_of(rank) == settings.node)
+    point = fault.at.model_copy(
+        update={"rank": fault.at.rank if fault.at.rank is not None else ranks[0]}
+    )
+    return Strike(
+        id=f"run{number}.{kind}-node{settings.node}-{_name_point(point)}",
+        fault=kind,
+        ranks=ranks,
+        point=point,
+        node=settings.node,
+        seconds=getattr(settings, "seconds", None),
+        kbit_s=getattr(settings, "kbit_s", None),
     )
 
 

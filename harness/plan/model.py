@@ -48,12 +48,21 @@ class Workload(Decided):
     total_steps: int
 
 
+class Deed(Decided):
+    """An action of a hand. `choice` decides what the scenario leaves open."""
+
+    id: str
+    action: Action
+    choice: int
+
+
 class Strike(Decided):
     """A fault at a point. `ranks` are the ranks that it hits; `point.rank` is always set.
 
     `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
     moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
-    `delay`, `grace_s` to `sigterm`, `power` to `power_cut`.
+    `delay`, `grace_s` to `sigterm`, `power` to `power_cut`, `refused` to `second_job`, `deed` to
+    `by_hand`, `node` and `kbit_s` to the faults of the network, `seconds` to `cut_link`, too.
     """
 
     id: str
@@ -66,14 +75,10 @@ class Strike(Decided):
     seconds: float | None = None
     grace_s: float | None = None
     power: PowerCutting | None = None
-
-
-class Deed(Decided):
-    """An action between two runs. `choice` decides what the scenario leaves open."""
-
-    id: str
-    action: Action
-    choice: int
+    refused: str | None = None
+    deed: Deed | None = None
+    node: int | None = None
+    kbit_s: int | None = None
 
 
 class RunPlan(Decided):
@@ -118,6 +123,13 @@ class Plan(Decided):
             update={key: value for key, value in own.items() if value is not None}
         )
 
+    def as_second_job(self, run: int) -> Plan:
+        """What a second job does in a run: the same, but nothing strikes it, and it gives up."""
+        runs = list(self.runs)
+        runs[run] = runs[run].model_copy(update={"strikes": ()})
+        ends = self.checkpoint and self.checkpoint.model_copy(update={"on_error": "end"})
+        return self.model_copy(update={"runs": tuple(runs), "checkpoint": ends})
+
     @property
     def filesystem(self) -> str | None:
         """What the checkpoint directory lies on where its power is cut, else None."""
@@ -134,7 +146,12 @@ class Plan(Decided):
         ]
         return names[-1] if names else CHECKPOINTS
 
+    def on_one_node(self) -> Workload:
+        """The workload where nothing depends on the network: it trains the same."""
+        world = self.workload.world.model_copy(update={"nodes": 1})
+        return self.workload.model_copy(update={"world": world})
+
     def reference_key(self) -> str:
         """Plans with the same key train alike, so one reference run serves them all."""
-        text = self.workload.model_dump_json()
+        text = self.on_one_node().model_dump_json()
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

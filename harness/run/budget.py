@@ -27,6 +27,7 @@ MOST_PATIENT = 10.0
 """Times a manager's own deadline at most: nobody waits longer for a scenario that shows it."""
 SURVIVORS_S = 5.0
 """How long ranks may go on after another has died, as an elastic agent would let them."""
+_LEAST_TRAINING_S = 10.0
 PUBLISHED_S = 5.0
 """How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
 
@@ -78,4 +79,15 @@ def _planned_s(plan: Plan, run: RunPlan, reference: Processes | None) -> float:
     if plan.checkpoint is not None:
         manager_s = patient(plan.checkpoint, reference).timeout_s
     strikes_s = sum((one.seconds or 0.0) + (one.grace_s or 0.0) for one in run.strikes)
-    return (manager_s or 0.0) + strikes_s + PUBLISHED_S
+    parted = any(one.fault == "cut_link" for one in run.strikes)
+    parted_s = training_limit_s(manager_s or 0.0) if parted else 0.0
+    return (manager_s or 0.0) + strikes_s + PUBLISHED_S + parted_s
+
+
+def training_limit_s(manager_s: float) -> float:
+    """How long the collectives of training wait for a rank where a cable may be pulled.
+
+    Long enough for the checkpoint manager to give up first, and for TCP to go on after an outage:
+    it tries again after 0.2 s, and then after twice as long each time.
+    """
+    return _LEAST_TRAINING_S + 2 * manager_s

@@ -105,17 +105,22 @@ def run_start(
     """One start of the job in a prepared run directory, whose folder of the run is there."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
-    ranks = plan.workload_of(number).world.size
+    world = plan.workload_of(number).world
     reads = any(strike.point.phase == "load" for strike in run.strikes)
     under = ground or Folder()
     link = server.start(
-        directory=directory, run=number, ranks=ranks, reads=reads, mounts=under.mounts
+        directory=directory,
+        run=number,
+        world=world,
+        reads=reads,
+        implementation=plan.implementation,
+        mounts=under.mounts,
     )
     reference = read_reference(directory)
     watch = Watch(
         folder=folder,
         root=root,
-        ranks=ranks,
+        ranks=world.size,
         layout=PlainLayout(),
         strikes=run.strikes,
         deadline_s=silence_s(plan, number, reference),

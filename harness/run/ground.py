@@ -15,11 +15,11 @@ from typing import Protocol
 
 from harness.evidence.cut import read_listing, tell_cut
 from harness.evidence.evidence import Cut
+from harness.evidence.operation import HAND
 from harness.evidence.write import list_entries, write_cut
 from harness.plan.model import CHECKPOINTS, Plan, Strike
 from harness.run.disk import Disk
 from harness.run.errors import HarnessError
-from harness.run.hand import HAND
 from harness.run.mounts import MountError, own_mounts
 from harness.run.trace import Trace
 

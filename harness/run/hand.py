@@ -11,10 +11,7 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness.evidence.operation import Operation
-
-HAND = -1
-"""The rank of operations that no rank made."""
+from harness.evidence.operation import HAND, Operation
 
 
 class Hand:

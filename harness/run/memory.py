@@ -15,22 +15,26 @@ class _Vector(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_BUFFER_BYTES = 1 << 16
+_buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
+"""Read into again and again: a fresh one would be filled with zeros each time."""
+_one = ctypes.c_ulong(1)
 
 
 def read_bytes(thread: int, address: int, size: int) -> bytes:
     """`size` bytes at `address` in the process of `thread`. Raises OSError if it is gone."""
     if size == 0:
         return b""
-    buffer = ctypes.create_string_buffer(size)
-    here = _Vector(ctypes.addressof(buffer), size)
-    there = _Vector(address, size)
+    buffer = _buffer if size <= _BUFFER_BYTES else ctypes.create_string_buffer(size)
+    place = ctypes.addressof(buffer)
+    here, there = _Vector(place, size), _Vector(address, size)
     got: int = _libc.process_vm_readv(
-        thread, ctypes.byref(here), ctypes.c_ulong(1), ctypes.byref(there), ctypes.c_ulong(1), 0
+        thread, ctypes.byref(here), _one, ctypes.byref(there), _one, 0
     )
     if got != size:
         number = ctypes.get_errno()
         raise OSError(number, f"reading {size} bytes of thread {thread}: {os.strerror(number)}")
-    return buffer.raw
+    return ctypes.string_at(place, size)
 
 
 def read_path(thread: int, address: int) -> str:

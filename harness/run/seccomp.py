@@ -42,6 +42,8 @@ _RET_ERRNO = 0x00050000
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _PROT_WRITE = 2
+_NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+_RESPONSE = struct.Struct("=QqiI")
 _MAP_SHARED = 1
 _F_DUPFD_CLOEXEC = 1030
 
@@ -262,20 +264,20 @@ class Listener:
             fcntl.ioctl(self.descriptor, _RECV, buffer)  # in place: the buffer is mutable
         except FileNotFoundError:
             return None
-        identity, thread, _, number, _, _, *arguments = struct.unpack("=QIIiIQ6Q", buffer)
+        identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(buffer)
         name = self._names.get(number, str(number))
         return Notification(identity, thread, name, tuple(arguments))
 
     def answer(self, notification: Notification, value: int) -> None:
         """Return `value` to the caller; a negative value is minus an errno."""
         if value < 0:
-            self._send(struct.pack("=QqiI", notification.id, 0, value, 0))
+            self._send(_RESPONSE.pack(notification.id, 0, value, 0))
         else:
-            self._send(struct.pack("=QqiI", notification.id, value, 0, 0))
+            self._send(_RESPONSE.pack(notification.id, value, 0, 0))
 
     def proceed(self, notification: Notification) -> None:
         """Let the kernel carry out the call as it stands."""
-        self._send(struct.pack("=QqiI", notification.id, 0, 0, _RESP_CONTINUE))
+        self._send(_RESPONSE.pack(notification.id, 0, 0, _RESP_CONTINUE))
 
     def answer_with_descriptor(
         self, notification: Notification, own: int, *, number: int, close_on_exec: bool

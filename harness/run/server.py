@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from harness.plan.model import Implementation
 from harness.run.errors import HarnessError
+from harness.scenario.schema import World
 
 _BOOT_TIMEOUT_S = 300.0
 """Importing torch takes 4 s on an idle machine (FINDINGS of this project: 4 s), far more on a
@@ -54,14 +56,28 @@ class WarmServer:
             raise HarnessError(f"the warm server did not start; its log {self._log} ends:\n{tail}")
 
     def start(
-        self, *, directory: Path, run: int, ranks: int, reads: bool, mounts: str | None = None
+        self,
+        *,
+        directory: Path,
+        run: int,
+        world: World,
+        reads: bool,
+        implementation: Implementation | None = None,
+        mounts: str | None = None,
     ) -> socket.socket:
         """Fork the leader of one run; its messages come on the returned socket.
 
         `mounts` is where it finds the mounts in which the ranks are to live.
         """
         link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        request = {"directory": str(directory), "run": run, "ranks": ranks, "reads": reads}
+        request = {
+            "directory": str(directory),
+            "run": run,
+            "ranks": world.size,
+            "nodes": world.nodes,
+            "reads": reads,
+            "wanted": (implementation or Implementation()).model_dump(),
+        }
         if mounts is not None:
             request["mounts"] = mounts
         try:

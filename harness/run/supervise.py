@@ -4,9 +4,9 @@ The kernel hands over each file-changing call of every rank, thread and sub-proc
 performs them one at a time, so the order in the trace is the order in which they happened. A strike
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
-injected stands at the heads of `signals.py`, `storage_faults.py` and, for what a rank does to
-itself, `harness/job/interrupt.py`; the power cut stands in `disk.py`, and falls while nothing else
-happens, because the supervisor does one thing at a time. The network is out of scope here.
+injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py`, `late_hand.py`,
+`links.py` and, for what a rank does to itself, `harness/job/interrupt.py`; the power cut stands in
+`disk.py`, and falls while nothing else happens, because the supervisor does one thing at a time.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from harness.plan.model import Strike
 from harness.run.budget import PUBLISHED_S, SURVIVORS_S
 from harness.run.clock import FairClock
 from harness.run.errors import HarnessError
+from harness.run.late_hand import LateHand
+from harness.run.links import Links
 from harness.run.perform import Gift, Performer, Request
 from harness.run.seccomp import Listener, Notification
+from harness.run.second_job import SecondJob
 from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults, Treatment
 from harness.run.strikes import Due, Occasion
@@ -35,6 +38,7 @@ from harness.run.trace import Trace
 from harness.scenario.words import DEADLY, IN_THE_LOOP
 
 _POLL_S = 0.02
+_TICK_S = 0.005
 _SIGNAL_FAULTS = (*DEADLY, "sigterm", "stop")
 
 
@@ -83,23 +87,30 @@ class Supervisor:
     """Serves one run from the leader's first message to its last."""
 
     def __init__(self, link: socket.socket, watch: Watch) -> None:
-        records = {str(watch.folder / f"rank{rank}.jsonl"): rank for rank in range(watch.ranks)}
-        self.trace = Trace(places=[[] for _ in range(watch.ranks)])
+        jobs = 2 if any(one.fault == "second_job" for one in watch.strikes) else 1
+        numbers = range(jobs * watch.ranks)
+        records = {str(watch.folder / f"rank{rank}.jsonl"): rank for rank in numbers}
+        self.trace = Trace(places=[[] for _ in numbers])
         self._link = link
         self._watch = watch
-        self._tracker = watch.layout.tracker()
+        self._trackers = [watch.layout.tracker() for _ in range(jobs)]
         # What a rank does to itself it tells when it does it.
         self._due = Due.of(one for one in watch.strikes if one.fault not in IN_THE_LOOP)
         self._performer = Performer(str(watch.root), records)
         self._signals = Signals()
         self._storage = StorageFaults()
+        self._second = SecondJob(first=watch.ranks)
+        self._links: Links | None = None
+        self._hand = LateHand(root=watch.root, trace=self.trace)
         self._rank_of_thread: dict[int, int] = {}
+        self._tick_at = 0.0
         self._clock = FairClock(self._signals.family)
         self._heard_s = 0.0
         self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
         self._over: list[str] | None = None
+        self._cpu_s = 0.0
         self._held: list[_Held] = []
         self._late: list[tuple[float, _Call]] = []
         self._last_save: int | None = None
@@ -109,20 +120,28 @@ class Supervisor:
         listener: Listener | None = None
         try:
             listener = self._receive_listener()
+            poll = select.poll()
+            for descriptor in (self._link.fileno(), listener.descriptor):
+                poll.register(descriptor, select.POLLIN)
             while self._over is None:
-                self._serve_once(listener)
+                self._serve_once(listener, poll)
         finally:
             self._link.close()
             if listener is not None:
                 listener.close()
             self._performer.close()
-        exits, ranks = self._signals.exits, range(len(self._signals.pids))
+            if self._links is not None:
+                self._links.close()
+        ranks = range(len(self._signals.pids))
+        exits = tuple(self._signals.exits.get(rank, -signal.SIGKILL) for rank in ranks)
         return Processes(
-            exits=tuple(exits.get(rank, -signal.SIGKILL) for rank in ranks),
+            exits=exits[: self._watch.ranks],
+            second=exits[self._watch.ranks :],
             hung=self._hung,
             leaked=tuple(self._over),
             stopped=self._stopped,
             seconds=self.trace.seconds(),
+            cpu_s=self._cpu_s,
             fair_s=self._now_s(),
             deadline_s=self._watch.deadline_s,
         )
@@ -132,25 +151,37 @@ class Supervisor:
         return self._clock.seconds()
 
     def _receive_listener(self) -> Listener:
-        message, descriptors, _, _ = socket.recv_fds(self._link, 256, 1)
+        message, descriptors, _, _ = socket.recv_fds(self._link, 256, 3)
         if not descriptors:
             raise HarnessError(f"the leader sent no listener: {message!r}; see the server's log")
-        return Listener(descriptors[0])
+        listener, *network = descriptors
+        if network:
+            switch, control = network
+            self._links = Links(switch=switch, control=socket.socket(fileno=control))
+        return Listener(listener)
 
-    def _serve_once(self, listener: Listener) -> None:
-        link, calls = self._link.fileno(), listener.descriptor
-        ready, _, _ = select.select([calls, link], [], [], _POLL_S)
-        if link in ready:
+    def _serve_once(self, listener: Listener, poll: select.poll) -> None:
+        ready = [descriptor for descriptor, _ in poll.poll(1000 * _POLL_S)]
+        if self._link.fileno() in ready:
             self._hear_leader()
-        if calls in ready and self._over is None:
+        if listener.descriptor in ready and self._over is None:
             self._serve_call(listener)
         if self._held:
             self._release_held(listener)
         if self._late:
             self._carry_out_late(listener)
+        now = time.monotonic()
+        if now >= self._tick_at:
+            self._tick_at = now + _TICK_S
+            self._tick()
+
+    def _tick(self) -> None:
+        """What depends on the time alone, and need not be looked at after each operation."""
         self._signals.wake()
         for strike, ranks in self._signals.end_graces(self._now_s()):
             self.trace.strike(strike.id, ranks, then="killed")
+        for strike in self._links.heal() if self._links is not None else ():
+            self.trace.strike(strike.id, strike.ranks, then="healed")
         self._watch_the_clock()
 
     # The leader's messages and the clock.
@@ -161,17 +192,23 @@ class Supervisor:
             raise HarnessError("the leader of the run died; see the server's log")
         message = json.loads(raw)
         if "ranks" in message:
-            self._signals.pids = message["ranks"]
-            self._rank_of_thread = {pid: rank for rank, pid in enumerate(message["ranks"])}
+            self._signals.pids += message["ranks"]
+            self._rank_of_thread |= {pid: rank for rank, pid in enumerate(self._signals.pids)}
             self._link.send(b"go")
         elif "exit" in message:
-            rank, status = message["exit"]
-            self._signals.exits[rank] = status
-            self._heard_s = self._now_s()
+            self._note_exit(*message["exit"])
+        elif "over" in message:
+            self._over, self._cpu_s = message["over"], message["cpu_s"]
+
+    def _note_exit(self, rank: int, status: int) -> None:
+        self._signals.exits[rank] = status
+        self._heard_s = self._now_s()
+        if not self._second.has(rank):
             if status != 0 and self._stop_at_s is None:
                 self._stop_at_s = self._heard_s + self._watch.survivors_s
-        elif "over" in message:
-            self._over = message["over"]
+        elif self._second.ended(rank) and self._second.strike is not None:
+            self.trace.strike(self._second.strike.id, self._second.strike.ranks, then="ended")
+            self._second.release()
 
     def _watch_the_clock(self) -> None:
         left, now_s = self._signals.left(), self._now_s()
@@ -240,7 +277,7 @@ class Supervisor:
     def _serve_operation(
         self, listener: Listener, notification: Notification, request: Request, rank: int
     ) -> None:
-        save, phase = self._tracker.place(
+        save, phase = self._trackers[self._second.has(rank)].place(
             rank, request.kind, request.path, request.target, request.creates
         )
         occasion = Occasion(
@@ -270,19 +307,22 @@ class Supervisor:
             self._finish(listener, call, call.request, -treatment.error)
         elif treatment.kind == "short_write" and call.request.half is not None:
             self._carry_out(listener, call, call.request.half())
+        elif treatment.kind == "second_job":
+            self._second.hold(lambda: self._carry_out(listener, call, call.request))
         elif treatment.seconds is not None:
             self._late.append((time.monotonic() + treatment.seconds, call))
         # An operation that never returns is never answered.
 
     def _carry_out(self, listener: Listener, call: _Call, request: Request) -> None:
+        if call.occasion.rank in self._signals.killed:
+            return
         self._finish(listener, call, request, 0 if request.leave_to_kernel else _perform(request))
 
     def _carry_out_late(self, listener: Listener) -> None:
         now = time.monotonic()
         for due in [one for one in self._late if now >= one[0]]:
             self._late.remove(due)
-            if due[1].occasion.rank not in self._signals.killed:
-                self._carry_out(listener, due[1], due[1].request)
+            self._carry_out(listener, due[1], due[1].request)
 
     def _finish(
         self, listener: Listener, call: _Call, request: Request, result: int | Gift
@@ -320,8 +360,9 @@ class Supervisor:
         record = json.loads(request.data)
         strikes: tuple[Strike, ...] = ()
         if record["kind"] == "save_began":
-            self._tracker.save_began(rank, record["step"], record["ordinal"])
-            self._last_save = record["step"]
+            second = self._second.has(rank)
+            self._trackers[second].save_began(rank, record["step"], record["ordinal"])
+            self._last_save = self._last_save if second else record["step"]
             self._heal(rank, save=record["ordinal"])
         elif record["kind"] == "stepped":
             strikes = self._due.at_step(rank, record["step"])
@@ -329,10 +370,10 @@ class Supervisor:
         elif record["kind"] == "struck":
             self.trace.strike(record["strike"], (rank,))
         held = tuple(strike for strike in strikes if strike.point.once_published)
-        for strike in strikes:
-            if strike not in held:
-                self._strike(strike)
-        if held:
+        treatments = [self._strike(strike) for strike in strikes if strike not in held]
+        if any(one is not None and one.kind == "second_job" for one in treatments):
+            self._second.hold(lambda: listener.answer(notification, value))
+        elif held:
             one = _Held(
                 notification=notification,
                 value=value,
@@ -365,7 +406,17 @@ class Supervisor:
             if ranks:
                 self.trace.strike(strike.id, ranks)
             return None
+        if strike.fault == "by_hand":
+            self._hand.act(strike)
+            return None
         self.trace.strike(strike.id, strike.ranks)
+        if strike.fault == "second_job":
+            self._second.begin(strike)
+            self._link.send(b"second")
+            return Treatment(kind="second_job")
+        if self._links is not None and strike.node is not None:
+            self._links.hit(strike)
+            return None
         return self._storage.strike(strike)
 
     def _heal(self, rank: int, **moment: int) -> None:

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from harness.plan.model import Plan
+
 
 @functools.cache
 def missing() -> str | None:
@@ -25,6 +27,14 @@ def missing() -> str | None:
         "this kernel or container refuses seccomp user notification with WAIT_KILLABLE_RECV "
         f"(Linux 5.19 or newer): {os.strerror(number)}"
     )
+
+
+def missing_for(plan: Plan) -> str | None:
+    """As `missing`, and what this plan needs beside that."""
+    from harness.run import links
+
+    spread = any(plan.workload_of(number).world.nodes > 1 for number in range(len(plan.runs)))
+    return missing() or (links.missing() if spread else None)
 
 
 @functools.cache

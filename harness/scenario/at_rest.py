@@ -4,8 +4,8 @@ Damage hits files: a pattern is matched against all paths below the checkpoint d
 several matches one is taken, which the seed decides, or all of them with `every`. The rest is what
 people and their tools do: names of their own, a repointed `latest`, a directory moved elsewhere.
 
-Out of scope: a hand that acts while the job runs, changed permissions, and damage to the file
-system itself.
+Most of it can also happen while the job runs (`by_hand`, a fault). Out of scope: changed
+permissions, and damage to the file system itself.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.errors import Place, choices
 from harness.scenario.schema import (
+    AnyFault,
+    ByHand,
     Checkpoint,
+    CutLink,
     Fail,
     Freeze,
     Kill,
@@ -17,7 +20,9 @@ from harness.scenario.schema import (
     PowerCut,
     Run,
     Scenario,
+    SecondJob,
     Sigterm,
+    SlowLink,
     World,
     kind_of,
 )
@@ -33,6 +38,9 @@ _MODULES = {
     "tiny_transformer": ("transformer",),
     "tiny_vlm": ("transformer", "vision_encoder", "adapter"),
 }
+
+
+_NOT_EXPLORED = SecondJob | ByHand | CutLink | SlowLink
 
 
 def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
@@ -60,6 +68,16 @@ def _world(scenario: Scenario, gpus: int) -> Iterator[Finding]:
         fits = f"dp_shard at most {MOST_CPU_RANKS // world.pp} with pp: {world.pp}"
         text = f"{world} needs {size} ranks, on CPU there are at most {MOST_CPU_RANKS}"
         yield ("world",), f"{text}; possible: {fits}"
+
+
+def find_node_problem(world: World, faults: tuple[AnyFault, ...], *, on_cpu: bool) -> str | None:
+    """Why ranks cannot be spread over nodes, or why there is no link to strike."""
+    if world.nodes == 1:
+        struck = [kind_of(one) for one in faults if isinstance(one, CutLink | SlowLink)]
+        return f"`{struck[0]}` needs `world.nodes: 2`" if struck else None
+    if not on_cpu:
+        return "nodes are for ranks on the CPU: set `device: cpu`"
+    return f"{world.size} ranks cannot be halved" if world.size % world.nodes else None
 
 
 def _model_and_data(scenario: Scenario) -> Iterator[Finding]:
@@ -118,16 +136,36 @@ def _all_frozen(scenario: Scenario, known: tuple[str, ...]) -> Iterator[Finding]
 def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
     run, place = scenario.runs[number], ("runs", number)
     yield from _load_step(scenario, number)
+    yield from _surroundings(scenario, number)
     for n, fault in enumerate(run.faults):
         name = kind_of(fault)
         target = getattr(fault, name)
         inside: Place = (*place, "faults", n)
         world = run.world or scenario.world
-        yield from _rank(world, (*inside, name, "rank"), target.rank)
+        yield from _rank(world, (*inside, name, "rank"), getattr(target, "rank", None))
         yield from _rank(world, (*inside, "at", "rank"), fault.at.rank)
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
         if isinstance(fault, Fail):
             yield from _until(scenario.checkpoint, run, inside, fault)
+
+
+def _surroundings(scenario: Scenario, number: int) -> Iterator[Finding]:
+    """A second job that is too large, links that are not there, an exploration beside either."""
+    run, place = scenario.runs[number], ("runs", number, "faults")
+    found = [n for n, fault in enumerate(run.faults) if isinstance(fault, SecondJob)]
+    size = (run.world or scenario.world).size
+    if len(found) > 1:
+        yield (*place, found[1]), "one second job is started in a run, not more"
+    if found and 2 * size > MOST_CPU_RANKS:
+        text = f"two jobs of {size} ranks are more than {MOST_CPU_RANKS}"
+        yield (*place, found[0]), f"{text}; possible: a world of at most {MOST_CPU_RANKS // 2}"
+    on_cpu = scenario.device == "cpu"
+    problem = find_node_problem(run.world or scenario.world, run.faults, on_cpu=on_cpu)
+    if problem is not None:
+        yield ("runs", number), problem
+    strange = [n for n, one in enumerate(run.faults) if isinstance(one, _NOT_EXPLORED)]
+    if strange and scenario.explore is not None:
+        yield (*place, strange[0]), "an exploration strikes the operations of one job alone"
 
 
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:

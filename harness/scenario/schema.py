@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,11 +13,26 @@ from pydantic import (
     model_validator,
 )
 
-from harness.scenario.at_rest import Action
+from harness.scenario.at_rest import Action, action_of
 from harness.scenario.exploration import Explore
 from harness.scenario.part import Part
 from harness.scenario.power import PowerCutting
-from harness.scenario.words import ERRORS, EXCEPTIONS, FAULTS, OPERATIONS, PHASES
+from harness.scenario.targets import AnyRank as AnyRank
+from harness.scenario.targets import (
+    Cutting,
+    Joining,
+    OneRank,
+    Pausing,
+    Raising,
+    Slowing,
+    Stopping,
+    Terminating,
+    expression,
+)
+from harness.scenario.targets import Failing as Failing
+from harness.scenario.targets import Target as Target
+from harness.scenario.targets import Until as Until
+from harness.scenario.words import FAULTS, OPERATIONS, PHASES
 
 PropertyName = Literal[
     "latest_durable",
@@ -34,7 +48,6 @@ PropertyName = Literal[
     "integrity",
     "no_code_on_load",
 ]
-AnyRank = int | Literal["all"]
 
 
 class World(Part):
@@ -43,13 +56,20 @@ class World(Part):
     pp: int = Field(1, ge=1, le=2, description="pipeline stages")
     dp_shard: int = Field(1, ge=1, description="FSDP2 ranks in each stage")
 
+    nodes: int = Field(1, ge=1, le=2, description="machines that the ranks stand on, in order")
+
     @property
     def size(self) -> int:
         """Number of ranks of the job."""
         return self.pp * self.dp_shard
 
+    def node_of(self, rank: int) -> int:
+        """The node of a rank."""
+        return rank * self.nodes // self.size
+
     def __str__(self) -> str:
-        return f"pp{self.pp} x fsdp{self.dp_shard}"
+        where = f" on {self.nodes} nodes" if self.nodes > 1 else ""
+        return f"pp{self.pp} x fsdp{self.dp_shard}{where}"
 
 
 class Model(Part):
@@ -177,71 +197,6 @@ class Point(Part):
         return self
 
 
-class Target(Part):
-    """Which rank a fault hits."""
-
-    rank: AnyRank = "all"
-
-
-class OneRank(Part):
-    """The one rank whose operation a fault hits."""
-
-    rank: int
-
-
-class Stopping(Target):
-    """Which rank stands still, and for how long."""
-
-    seconds: float = Field(gt=0)
-
-
-class Terminating(Target):
-    """Which rank is asked to end, and how long it may take before it is killed."""
-
-    grace_s: float | None = Field(
-        None, gt=0, description="SIGKILL for those that are alive then; default: none follows"
-    )
-
-
-class Until(Part):
-    """When an error is over: as the rank begins a save, or as it has finished a step."""
-
-    save: int | None = Field(None, ge=2, description="the n-th call of `save` in this run")
-    step: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _is_one_moment(self) -> Until:
-        if (self.save is None) == (self.step is None):
-            raise ValueError("`until` names one moment: a `save` or a `step`")
-        return self
-
-
-class Failing(OneRank):
-    """What the operation answers instead of being carried out, how often or how long."""
-
-    error: Literal[ERRORS]  # type: ignore[valid-type]
-    times: Annotated[int, Field(ge=1)] | Literal["always"] = 1
-    until: Until | None = Field(None, description="the error lasts until then, and is healed")
-
-    @model_validator(mode="after")
-    def _ends_in_one_way(self) -> Failing:
-        if self.until is not None and "times" in self.model_fields_set:
-            raise ValueError("an error ends after some `times` or lasts `until` a moment, not both")
-        return self
-
-
-class Raising(OneRank):
-    """In whose training loop what is raised."""
-
-    error: Literal[EXCEPTIONS] = "RuntimeError"  # type: ignore[valid-type]
-
-
-class Pausing(OneRank):
-    """How long the operation takes."""
-
-    seconds: float = Field(gt=0)
-
-
 class Kill(Part):
     """SIGKILL: no buffer is flushed, no `finally` runs."""
 
@@ -337,7 +292,7 @@ class Raise(LoopFault):
 
     at: Point
     # `raise` is a word of Python, so it cannot be annotated as the others are.
-    __annotations__["raise"] = "Raising"
+    __annotations__["raise"] = Raising.__name__
 
 
 class Exit(LoopFault):
@@ -346,7 +301,65 @@ class Exit(LoopFault):
     exit: Target
 
 
-AnyFault = Kill | PowerCut | Sigterm | Stop | Fail | ShortWrite | Delay | Hang | Raise | Exit
+class SecondJob(Part):
+    """The job is started once more on the same directory, while the first one is alive."""
+
+    second_job: Joining
+    at: Point
+
+    @model_validator(mode="after")
+    def _holds_one_rank_up(self) -> SecondJob:
+        if self.at.rank not in (None, self.second_job.rank) or self.at.once_published:
+            raise ValueError("`second_job` holds the rank at the point up: `at` is a point of it")
+        if self.at.when == "after":
+            raise ValueError("`second_job` holds an operation up: `when: after` is too late")
+        return self
+
+
+class ByHand(Part):
+    """A hand from outside changes the directory at a point, before the job does anything else."""
+
+    by_hand: Action
+    at: Point
+
+    @model_validator(mode="after")
+    def _can_happen_to_a_live_job(self) -> ByHand:
+        action = action_of(self.by_hand)
+        if action in ("leftover", "relocate"):
+            raise ValueError(f"`{action}` is for the time between two runs")
+        return self
+
+
+class CutLink(Part):
+    """One node does not reach the others any more; the checkpoint directory it does."""
+
+    cut_link: Cutting
+    at: Point
+
+
+class SlowLink(Part):
+    """The way to one node carries less from then on."""
+
+    slow_link: Slowing
+    at: Point
+
+
+AnyFault = (
+    Kill
+    | PowerCut
+    | Sigterm
+    | Stop
+    | Fail
+    | ShortWrite
+    | Delay
+    | Hang
+    | Raise
+    | Exit
+    | SecondJob
+    | ByHand
+    | CutLink
+    | SlowLink
+)
 
 
 def kind_of(fault: Part) -> str:
@@ -379,7 +392,11 @@ Fault = Annotated[
         | Annotated[Delay, Tag("<delay>")]
         | Annotated[Hang, Tag("<hang>")]
         | Annotated[Raise, Tag("<raise>")]
-        | Annotated[Exit, Tag("<exit>")],
+        | Annotated[Exit, Tag("<exit>")]
+        | Annotated[SecondJob, Tag("<second_job>")]
+        | Annotated[ByHand, Tag("<by_hand>")]
+        | Annotated[CutLink, Tag("<cut_link>")]
+        | Annotated[SlowLink, Tag("<slow_link>")],
         Discriminator(
             _tag,
             custom_error_type="unknown_fault",
@@ -413,11 +430,7 @@ class Run(Part):
     @field_validator("refused")
     @classmethod
     def _is_an_expression(cls, refused: str | None) -> str | None:
-        try:
-            re.compile(refused or "")
-        except re.error as error:
-            raise ValueError(f"{refused!r} is no regular expression: {error}") from None
-        return refused
+        return refused and expression(refused)
 
     @model_validator(mode="after")
     def _is_refused_before_any_fault(self) -> Run:

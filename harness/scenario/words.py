@@ -26,7 +26,8 @@ IN_THE_LOOP = ("raise", "exit")
 """The faults that a rank carries out itself, in its training loop."""
 
 FAULTS = (
-    "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut"
+    "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut",
+    "second_job", "by_hand", "cut_link", "slow_link",
 )  # fmt: skip
 """What can be injected; one of these is a key of every entry of `faults`."""
 

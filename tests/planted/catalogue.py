@@ -12,7 +12,7 @@ from tests.planted.sheets.names import NAMES
 from tests.planted.sheets.ranks import RANKS
 from tests.planted.sheets.state import STATE
 
-REFUSALS = frozenset({"refused", "refused_alike"})
+REFUSALS = frozenset({"refused", "refused_alike", "second_job_refused"})
 """The guards that judge a start which has to be refused."""
 
 HONEST = (

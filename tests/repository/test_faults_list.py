@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.scenario.words import FAULTS
-from tests.planted.catalogue import PLANTED, UNSYNCED
+from tests.planted.by_fault import BY_FAULT
+from tests.planted.by_fault import WEAKER as WEAKER_BY_FAULT
+from tests.planted.catalogue import PLANTED, UNSYNCED, WEAKER
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
@@ -33,10 +35,22 @@ def test_a_planted_bug_that_is_named_exists(bug: str) -> None:
 
 
 def test_a_planted_bug_stands_beside_a_scenario_that_shows_it() -> None:
-    bugs = [(one.manager, one.scenario) for one in PLANTED]
+    bugs = [(one.manager, one.scenario) for one in (*PLANTED, *BY_FAULT)]
     bugs += [(one.manager, one.scenario) for one in UNSYNCED]
     shown = {(bug, f"scenarios/{scenario.partition('::')[0]}") for bug, scenario in bugs}
     rows = re.findall(r"^\| [^|]+ \| `(scenarios/[^`]+)` \| `([a-z_]+:\w+)`", TEXT, re.MULTILINE)
     explored = ("recovery:ChokesOnAnEmptyDescription", "scenarios/explore/killed-anywhere.yaml")
     assert len(rows) > 10
     assert {(bug, scenario) for scenario, bug in rows} - shown == {explored}
+
+
+def test_a_star_stands_beside_the_bugs_that_were_tried_with_a_weaker_fault() -> None:
+    starred = re.findall(r"`([a-z_]+:\w+)` \* \|$", TEXT, re.MULTILINE)
+    tried = {manager for manager, _ in WEAKER} | {one.manager for one in WEAKER_BY_FAULT}
+    assert len(starred) > 20
+    assert set(starred) <= tried
+
+
+def test_every_kind_of_fault_has_a_planted_bug() -> None:
+    table = TEXT.partition("## Which planted bug")[2]
+    assert re.findall(r"^\| .+ \| - \|$", table, re.MULTILINE) == []

@@ -10,7 +10,8 @@ another rank had died, since it waits for that deadline and five seconds more; a
 loop goes on after a failed save, what each rank was told of each save. Ranks must fail at the same
 saves with the same words, these must name the rank whose storage failed and the error that it
 answered, and once the fault is over a later save must succeed. A save that meets a fault and
-succeeds, because what failed was tried again, is no violation.
+succeeds, because what failed was tried again, is no violation. Ranks that a cut parts from
+each other cannot agree on words: they must fail at the same saves with errors of the same type.
 
 Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
 scenario, which the launcher ends after five seconds, as torchrun does; survivors that wait in
@@ -96,6 +97,7 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Reco
     """What is wrong with the errors of one run whose ranks all came to an end."""
     failures = [_failures(story) for story in run.stories]
     first = failures[0] if failures else {}
+    parted = any(one.fault == "cut_link" for one in strikes)
     problems: list[str] = []
     for rank, other in enumerate(failures):
         if other.keys() != first.keys():
@@ -103,7 +105,8 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Reco
                 f"rank 0 was told of failed saves {sorted(first)}, rank {rank} of {sorted(other)}"
             )
         for save in other.keys() & first.keys():
-            mine, theirs = _words(first[save]), _words(other[save])
+            tell = _words if not parted else _kind
+            mine, theirs = tell(first[save]), tell(other[save])
             if mine != theirs:
                 problems.append(f"save {save}: rank 0 raised {mine}, rank {rank} raised {theirs}")
     if first:
@@ -125,6 +128,11 @@ def _failures(story: Story) -> Failures:
 
 def _words(error: Raised) -> str:
     return f"{error.type}: {error.message}"[:400]
+
+
+def _kind(error: Raised) -> str:
+    """What ranks that cannot reach each other have in common: each names the other side."""
+    return error.type
 
 
 def _unnamed(failures: Failures, strikes: tuple[Strike, ...]) -> list[str]:
@@ -165,6 +173,8 @@ def _no_later_save(
     for it that comes back says so.
     """
     if any(one.fault == "fail" and one.times is None and one.until is None for one in strikes):
+        return []
+    if any(one.fault == "cut_link" and one.seconds is None for one in strikes):
         return []
     hit = _last_save_hit(run, strikes)
     for rank, story in enumerate(run.stories):

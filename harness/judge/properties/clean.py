@@ -57,7 +57,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
 def _is_foreign(name: str, history: History) -> bool:
     """Whether a hand from outside put it there, under this name or another."""
     top = history.tops[-1].get(name)
-    return top is not None and top[0] in history.marks[-1].foreign
+    return top is not None and top[0] in history.left.foreign
 
 
 def _touched_behind(evidence: Evidence) -> list[str]:

@@ -9,9 +9,9 @@ background modes the saves begun before `wait` or `flush_pending_save` came back
 each later run resumed from. A run with `load_step` starts a new lineage: what was told before it
 counts up to that step; so it does where somebody repointed `latest` between the runs. What a hand
 from outside damaged or took away between two runs was lost by the hand: of what was told, what is
-still there and undamaged counts. A run that has to be refused resumes from nothing. Where the
-scenario says which step it expects, another one is a violation in both directions; None in a list
-of steps stands for a fresh start.
+still there and undamaged counts; so was what it took while a run went on. A run that has to be
+refused resumes from nothing. Where the scenario says which step it expects, another one is a
+violation in both directions; None in a list of steps stands for a fresh start.
 
 Promptness: in the background modes a save whose flush had ended more than two seconds before the
 next save began must have been published by then; on a loaded machine as many times two seconds as
@@ -24,6 +24,8 @@ nothing and is passed over. Not covered: saves of which only some ranks were tol
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
@@ -77,6 +79,7 @@ def _still_told(told: set[int], evidence: Evidence, history: History, number: in
     """What the job may count on when a run begins: an operator can choose an older step."""
     plan = evidence.plan.runs[number]
     chosen = plan.load_step
+    told = told - _taken_late(history, number - 1)
     if number in evidence.at_rest:
         sound = {one.step for one in history.sound(number).values()}
         told = told & sound
@@ -85,9 +88,37 @@ def _still_told(told: set[int], evidence: Evidence, history: History, number: in
         ]
         if chosen is None and pointed and pointed[-1] in sound:
             chosen = pointed[-1]
+    elif chosen is None:
+        chosen = _pointed_late(evidence, history, number - 1)
     if plan.refused is not None:
         return told
     return told if chosen is None else {step for step in told if step <= chosen} | {chosen}
+
+
+def _taken_late(history: History, number: int) -> set[int]:
+    """The steps whose checkpoints a hand damaged or took away while a run went on."""
+    taken: set[int] = set()
+    for before, after in pairwise(history.moments):
+        if after.run == number and after.by_hand and after.index >= 0:
+            left = {
+                one.identity
+                for one in after.live.whole().values()
+                if one.identity not in after.marks.damaged
+            }
+            whole = before.live.whole().values()
+            taken |= {one.step for one in whole if one.identity not in left}
+    return taken
+
+
+def _pointed_late(evidence: Evidence, history: History, number: int) -> int | None:
+    """The step that a hand pointed `latest` at while a run went on, if no save has since."""
+    states = [one for one in history.moments if one.run == number]
+    changes = [now for old, now in pairwise(states) if old.live.latest.name != now.live.latest.name]
+    if not changes or not changes[-1].by_hand:
+        return None
+    deeds = [one.deed for one in evidence.plan.runs[number].strikes if one.deed is not None]
+    steps = [one.action.latest.step for one in deeds if isinstance(one.action, Latest)]
+    return steps[-1] if steps else None
 
 
 def _resume(

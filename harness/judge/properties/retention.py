@@ -77,7 +77,7 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
         for name, found in whole.items():
             committed[name] = found.step
         least = _least(checkpoint, committed)
-        damaged = history.marks[moment.run].damaged
+        damaged = moment.marks.damaged
         there = [
             one for one in moment.live.found.values() if not one.defects or one.identity in damaged
         ]
@@ -121,7 +121,7 @@ def _left(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
     if checkpoint.keep_last_n <= 0 or not is_orderly(evidence.runs[-1]):
         return []
     lineage = _lineage(evidence, history)
-    damaged = history.marks[-1].damaged
+    damaged = history.left.damaged
     end = history.ends[-1].whole()
     counted = [
         name

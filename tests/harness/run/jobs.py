@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,12 @@ def supervise(
     ranks: int = 1,
     strikes: Sequence[Strike] = (),
     deadline_s: float = 20.0,
-    reads: bool = False,
+    request: Mapping[str, int] | None = None,
 ) -> tuple[Trace, Processes]:
-    """Fork a leader whose ranks run `body(directory, rank)`; return the trace and the ends."""
+    """Fork a leader whose ranks run `body(directory, rank)`; return the trace and the ends.
+
+    `request` is what the leader is told beside the usual.
+    """
     (directory / "checkpoints").mkdir(parents=True)
     (directory / "run0").mkdir()
     link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -43,8 +46,8 @@ def supervise(
     if pid == 0:
         link.close()
         leader._rank_main = lambda request, rank: _rank(body, directory, rank)
-        request = {"directory": str(directory), "run": 0, "ranks": ranks, "reads": reads}
-        os._exit(leader.lead(other, request))
+        usual = {"directory": str(directory), "run": 0, "ranks": ranks, "reads": False, "nodes": 1}
+        os._exit(leader.lead(other, {**usual, **(request or {})}))
     other.close()
     watch = Watch(
         folder=directory / "run0",

@@ -213,3 +213,72 @@ def test_an_error_is_healed_while_the_run_goes_on(
     found = refused(tmp_path, fault, more)
     assert expected in found
     assert bool(expected) == bool(found)
+
+
+_JOINING = "{second_job: {rank: 0, refused: in use}, at: {step: 3}}"
+
+
+def _struck(*faults: str) -> str:
+    return f"runs: [{{until_step: 6, faults: [{', '.join(faults)}]}}, {{until_step: 8}}]"
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((_struck(_JOINING),), ""),
+        (
+            (_struck(_JOINING, _JOINING),),
+            "runs[0].faults[1]: one second job is started in a run, not more",
+        ),
+        (
+            ("world: {dp_shard: 5}", _struck(_JOINING)),
+            "runs[0].faults[0]: two jobs of 5 ranks are more than 8;"
+            " possible: a world of at most 4",
+        ),
+        (
+            (_struck("{by_hand: {delete: {path: step_2}}, at: {step: 3}}"), "explore: {}"),
+            "runs[0].faults[0]: an exploration strikes the operations of one job alone",
+        ),
+        (
+            (_struck(_JOINING), "explore: {}"),
+            "runs[0].faults[0]: an exploration strikes the operations of one job alone",
+        ),
+    ],
+)
+def test_a_second_job_is_one_that_the_machine_holds(
+    tmp_path: Path, parts: tuple[str, ...], expected: str
+) -> None:
+    found = read(tmp_path, *parts)
+    assert found.partition(": ")[2] == expected
+
+
+@pytest.mark.parametrize(
+    ("world", "device", "fault", "expected"),
+    [
+        ("{dp_shard: 2, nodes: 2}", "cpu", "cut_link: {node: 1}", ""),
+        (
+            "{dp_shard: 2}",
+            "cpu",
+            "slow_link: {node: 1, kbit_s: 100}",
+            "runs[0]: `slow_link` needs `world.nodes: 2`",
+        ),
+        (
+            "{dp_shard: 3, nodes: 2}",
+            "cpu",
+            "cut_link: {node: 1}",
+            "runs[0]: 3 ranks cannot be halved",
+        ),
+        (
+            "{dp_shard: 2, nodes: 2}",
+            "auto",
+            "cut_link: {node: 1}",
+            "runs[0]: nodes are for ranks on the CPU: set `device: cpu`",
+        ),
+    ],
+)
+def test_a_link_is_struck_where_there_are_two_nodes(
+    tmp_path: Path, world: str, device: str, fault: str, expected: str
+) -> None:
+    struck = _struck(f"{{{fault}, at: {{step: 3}}}}")
+    found = read(tmp_path, f"world: {world}", f"device: {device}", struck)
+    assert found.partition(": ")[2].partition("x.yaml")[0].strip() == expected

@@ -136,7 +136,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (
             "dp_shard: 2",
             "dp_shards: 2",
-            "3: world.dp_shards: unknown key; known: pp, dp_shard (did you mean 'dp_shard'?)",
+            "3: world.dp_shards: unknown key; known: pp, dp_shard, nodes"
+            " (did you mean 'dp_shard'?)",
         ),
         ("{dp_shard: 2}", "2", "3: world: found 2, expected a mapping with pp, dp_shard"),
         (
@@ -162,7 +163,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "kill: {rank: 1}",
             "kil: {rank: 1}",
             "11: runs[0].faults[0]: 'kil' is not a fault; known: kill, sigterm, stop, fail,"
-            " short_write, delay, hang, raise, exit, power_cut (did you mean 'kill'?)",
+            " short_write, delay, hang, raise, exit, power_cut, second_job, by_hand, cut_link,"
+            " slow_link (did you mean 'kill'?)",
         ),
         (
             "kill: {rank: 1}, ",

@@ -1,0 +1,49 @@
+"""A second job on the same directory: refused on every rank, in the words of the scenario.
+
+What it may change is nothing at all. Judged from its own records and from its operations, which
+have rank numbers beyond those of the first job. What becomes of the first job is judged as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.record import Finished, Raised, SaveReturned
+from harness.judge.refusals import other_words
+from harness.judge.stories import records
+from harness.plan.model import Plan
+
+_HARMLESS = frozenset({"read", "fsync", "sync"})
+
+
+def not_refused(evidence: Evidence) -> Iterator[str]:
+    """Second jobs that saved, changed something, or were refused in other words."""
+    for number, (plan, run) in enumerate(zip(evidence.plan.runs, evidence.runs, strict=False)):
+        for strike in plan.strikes:
+            if strike.fault == "second_job" and not run.processes.hung:
+                last = [records(story, Raised)[-1:] for story in run.second]
+                words = other_words([one[0] if one else None for one in last], strike.refused or "")
+                for one in (*_went_on(run, evidence.plan), *_changed(run), *words):
+                    yield f"run {number}, second job: {one}"
+
+
+def _went_on(run: RunEvidence, plan: Plan) -> Iterator[str]:
+    background = plan.checkpoint is not None and plan.checkpoint.async_mode != "disabled"
+    for rank, story in enumerate(run.second):
+        # In the background modes `save` comes back before anything is decided.
+        for record in () if background else records(story, SaveReturned)[:1]:
+            yield f"rank {rank} saved step {record.step}"
+        for end in records(story, Finished):
+            yield f"rank {rank} trained on to step {end.step}"
+
+
+def _changed(run: RunEvidence) -> Iterator[str]:
+    first = len(run.stories)
+    made = [
+        one
+        for one in run.operations
+        if one.rank >= first and not one.error and one.kind not in _HARMLESS
+    ]
+    if made:
+        yield f"made {len(made)} operations, the first {made[0].kind} {made[0].path}"

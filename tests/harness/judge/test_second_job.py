@@ -1,0 +1,99 @@
+"""What is said of a second job that was not refused as it should have been."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.operation import Landed, Operation
+from harness.evidence.record import Finished, Raised, Record, SaveReturned
+from harness.judge.judge import judge
+from harness.plan.model import Strike
+from harness.scenario.schema import Point
+from tests.harness.judge.cases import honest
+
+_REFUSED = Raised(during="save", type="InUseError", message="in use by job 1", trace="")
+_OTHER = dataclasses.replace(_REFUSED, message="no room is left")
+
+
+def _joined(*stories: tuple[Record, ...], **operation: object) -> Evidence:
+    """An honest first run during which a second job of two ranks wrote these records."""
+    evidence = honest().evidence()
+    joining = Strike(
+        id="s",
+        fault="second_job",
+        ranks=(0,),
+        point=Point(rank=0, save=1, phase="flush"),
+        refused="InUseError.*in use",
+    )
+    run, plan = evidence.runs[0], evidence.plan.runs[0]
+    landed = [
+        Landed(strike="s", index=3, time_s=0.0, ranks=(0,), then=then) for then in (None, "ended")
+    ]
+    more: tuple[Operation, ...] = ()
+    if operation:
+        place = len(run.operations)
+        made = Operation(index=place, time_s=9.0, rank=2, thread=1, **operation)  # type: ignore[arg-type]
+        more = (made,)
+    run = dataclasses.replace(
+        run,
+        second=stories,
+        landed=(*run.landed, *landed),
+        operations=(*run.operations, *more),
+    )
+    plan = plan.model_copy(update={"strikes": (*plan.strikes, joining)})
+    whole = evidence.plan.model_copy(update={"runs": (plan, *evidence.plan.runs[1:])})
+    return dataclasses.replace(evidence, plan=whole, runs=(run, *evidence.runs[1:]))
+
+
+def _told(evidence: Evidence) -> tuple[str, ...]:
+    judged = judge(evidence)
+    return next(one.details for one in judged.guards if one.name == "second_job_refused")
+
+
+def test_a_second_job_that_is_refused_alike_on_every_rank_is_fine() -> None:
+    assert _told(_joined((_REFUSED,), (_REFUSED,))) == ()
+
+
+@pytest.mark.parametrize(
+    ("stories", "details"),
+    [
+        (
+            ((_REFUSED,), (_OTHER,)),
+            (
+                "run 0, second job: the ranks raised different errors: rank 0: InUseError: in use "
+                "by job 1; rank 1: InUseError: no room is left",
+                "run 0, second job: an error that fits 'InUseError.*in use' was expected; rank 0: "
+                "InUseError: in use by job 1; rank 1: InUseError: no room is left",
+            ),
+        ),
+        (
+            ((SaveReturned(step=4, ordinal=1), _REFUSED), (_REFUSED,)),
+            ("run 0, second job: rank 0 saved step 4",),
+        ),
+        (
+            ((Finished(step=8, reason="until_step"),), (_REFUSED,)),
+            (
+                "run 0, second job: rank 0 trained on to step 8",
+                "run 0, second job: the ranks raised different errors: rank 0: no error; rank 1: "
+                "InUseError: in use by job 1",
+                "run 0, second job: an error that fits 'InUseError.*in use' was expected; rank 0: "
+                "no error; rank 1: InUseError: in use by job 1",
+            ),
+        ),
+    ],
+)
+def test_a_second_job_that_goes_on_or_raises_otherwise_is_told(
+    stories: tuple[tuple[Record, ...], ...], details: tuple[str, ...]
+) -> None:
+    assert _told(_joined(*stories)) == details
+
+
+def test_an_operation_of_the_second_job_that_changes_something_is_told() -> None:
+    stories = (_REFUSED,), (_REFUSED,)
+    told = ("run 0, second job: made 1 operations, the first mkdir .staging-x",)
+    assert _told(_joined(*stories, kind="mkdir", path=".staging-x")) == told
+    assert _told(_joined(*stories, kind="mkdir", path=".", error=17)) == ()
+    assert _told(_joined(*stories, kind="fsync", path=".")) == ()

@@ -1,0 +1,79 @@
+"""A node is cut off and comes back, as its ranks see it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from harness.job.network import PORT, address
+from harness.plan.model import Strike
+from harness.run import links, support
+from harness.scenario.schema import Point
+from tests.harness.run.jobs import supervise
+from tests.harness.run.test_supervise import _begin_save
+
+REASON = support.missing() or links.missing()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+_SILENCE_S = 0.3
+
+
+def _talk(directory: Path, rank: int) -> None:
+    """Rank 1 sends a byte before its operation and one after it; rank 0 says what came when."""
+    os.close(_begin_save(directory, rank))
+    if rank == 1:
+        line = _connect()
+        line.send(b"a")
+        line.recv(1)
+        (directory / "checkpoints" / "f").write_bytes(b"x")
+        line.send(b"b")
+        line.recv(1)
+        return
+    line = socket.create_server((address(0), PORT)).accept()[0]
+    heard = [line.recv(1)]
+    line.send(b"y")
+    line.settimeout(_SILENCE_S)
+    try:
+        heard.append(line.recv(1))
+    except TimeoutError:
+        heard.append(b"-")
+        line.settimeout(None)
+        heard.append(line.recv(1))
+    (directory / "heard").write_bytes(b"".join(heard))
+    line.send(b"z")
+
+
+def _connect() -> socket.socket:
+    while True:
+        try:
+            return socket.create_connection((address(0), PORT))
+        except ConnectionRefusedError:
+            continue
+
+
+def _cut(seconds: float | None) -> Strike:
+    point = Point(rank=1, save=1, operation="write", path="f")
+    return Strike(id="s", fault="cut_link", ranks=(1,), point=point, node=1, seconds=seconds)
+
+
+def test_nothing_comes_through_until_the_cable_is_back(tmp_path: Path) -> None:
+    trace, processes = supervise(
+        _talk, tmp_path, ranks=2, request={"nodes": 2}, strikes=[_cut(1.0)]
+    )
+
+    assert (tmp_path / "heard").read_bytes() == b"a-b"
+    assert [(one.strike, one.then) for one in trace.landed] == [("s", None), ("s", "healed")]
+    assert (processes.exits, processes.leaked) == ((0, 0), ())
+
+
+def test_a_rank_that_is_cut_off_for_good_is_never_heard_again(tmp_path: Path) -> None:
+    trace, processes = supervise(
+        _talk, tmp_path, ranks=2, request={"nodes": 2}, strikes=[_cut(None)], deadline_s=3.0
+    )
+
+    assert not (tmp_path / "heard").exists()
+    assert processes.hung == (0, 1)
+    assert [operation.path for operation in trace.operations] == ["f", "f"]

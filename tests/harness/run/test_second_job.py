@@ -1,0 +1,61 @@
+"""A second job is started while a rank of the first stands still, and what it does is seen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.run.support import missing
+from tests.harness.run.jobs import strike, supervise
+from tests.harness.run.test_supervise import _begin_save
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+def _write_two(directory: Path, rank: int) -> None:
+    """The first job has the ranks 0 and 1, the second one 2 and 3."""
+    os.close(_begin_save(directory, rank))
+    for name in ("a", "b"):
+        (directory / "checkpoints" / f"{name}{rank}").write_bytes(b"x")
+
+
+def test_a_second_job_comes_and_goes_while_an_operation_of_the_first_waits(tmp_path: Path) -> None:
+    joining = strike("second_job", ranks=(1,), save=1, path="b1", operation="open")
+
+    trace, processes = supervise(_write_two, tmp_path, ranks=2, strikes=[joining])
+
+    opened = [one.path for one in trace.operations if one.kind == "open"]
+    held, others = opened.index("b1"), [opened.index(f"b{rank}") for rank in (2, 3)]
+    assert opened.index("a1") < min(others) <= max(others) < held
+    assert [(one.strike, one.ranks, one.then) for one in trace.landed] == [
+        ("s", (1,), None),
+        ("s", (1,), "ended"),
+    ]
+    assert (processes.exits, processes.second) == ((0, 0), (0, 0))
+    assert (processes.leaked, processes.stopped, processes.hung) == ((), (), ())
+
+
+def test_operations_of_the_second_job_belong_to_its_own_saves(tmp_path: Path) -> None:
+    joining = strike("second_job", ranks=(0,), save=1, path="b0", operation="open")
+
+    trace, _ = supervise(_write_two, tmp_path, ranks=2, strikes=[joining])
+
+    saves = {one.rank: one.save for one in trace.operations}
+    assert saves == {0: 1, 1: 1, 2: 1, 3: 1}
+    assert [len(places) for places in trace.places] == [1, 1, 1, 1]
+
+
+def test_a_rank_that_died_meanwhile_does_not_go_on(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        os.close(_begin_save(directory, rank))
+        (directory / "checkpoints" / f"a{rank}").write_bytes(b"x")
+
+    joining = strike("second_job", ranks=(0,), save=1, path="a0", operation="open")
+    kill = strike("kill", ranks=(0,), rank=1, name="k", save=1, path="a1", operation="open")
+
+    trace, processes = supervise(body, tmp_path, strikes=[joining, kill])
+
+    assert [one.path for one in trace.operations if one.kind == "open"] == ["a1"]
+    assert (processes.exits, processes.second) == ((-9,), (0,))

@@ -1,0 +1,139 @@
+"""Managers that do the wrong thing for one error of the storage, or for one that is only slow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from kempnerforge.checkpoint import saving, storage
+from kempnerforge.checkpoint.manager import CheckpointManager
+from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.stale import RetryingStorage
+from kempnerforge.checkpoint.storage import FileSink, LocalStorage
+from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
+
+_PATIENCE = 3
+_TOO_SLOW_S = 0.3
+
+
+class _Manager(CheckpointManager):
+    """Stands on a storage of its own."""
+
+    STORAGE: type[LocalStorage] = LocalStorage
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._storage = RetryingStorage(self.STORAGE())
+
+
+class _GivesUp(LocalStorage):
+    _failed = 0
+
+    def write(self, path: Path, data: bytes) -> FileRecord:
+        while True:
+            try:
+                return super().write(path, data)
+            except OSError:
+                self._failed += 1
+                if self._failed == _PATIENCE:
+                    return FileRecord.of(data)
+
+
+class GivesUpTheDescription(_Manager):
+    """A file that cannot be written is tried again; after three errors the save does without."""
+
+    STORAGE = _GivesUp
+
+
+class _Moves(LocalStorage):
+    def rename(self, source: Path, target: Path) -> None:
+        if source.is_symlink():
+            super().rename(source, target)
+        else:
+            shutil.move(source, target)
+
+
+class CopiesWhatItCannotRename(_Manager):
+    """`shutil.move`: where a rename is refused, file after file is copied under the new name."""
+
+    STORAGE = _Moves
+
+
+class _Deletes(LocalStorage):
+    def rename(self, source: Path, target: Path) -> None:
+        try:
+            super().rename(source, target)
+        except PermissionError:
+            shutil.rmtree(source)
+
+
+class DeletesWhatItCannotRename(_Manager):
+    """An old checkpoint that cannot be renamed away is deleted under its own name."""
+
+    STORAGE = _Deletes
+
+
+class IgnoresFailedSyncs(CheckpointManager):
+    """An fsync that fails is nobody's business: the data is on its way, after all."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = {**vars(os), "fsync": _try_to_sync}
+        storage.os = SimpleNamespace(**names)  # type: ignore[attr-defined, assignment]
+
+
+def _try_to_sync(descriptor: int) -> None:
+    with suppress(OSError):
+        os.fsync(descriptor)
+
+
+class _DeletesFirst(LocalStorage):
+    def exchange(self, one: Path, other: Path) -> bool:
+        if not super().exchange(one, other):
+            shutil.rmtree(other)
+            one.rename(other)
+        return True
+
+
+class DeletesWhereItCannotSwap(_Manager):
+    """Where two names cannot be swapped the old version goes before the new one comes."""
+
+    STORAGE = _DeletesFirst
+
+
+class TakesStaleForFailed(CheckpointManager):
+    """A stale file handle is an error as any other."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._storage = LocalStorage()
+        saving.again_if_stale = lambda call, what: call()  # type: ignore[attr-defined]
+
+
+class TakesSlowForBroken(CheckpointManager):
+    """A write that takes more than a third of a second shows a disk that is about to fail."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        put = FileSink._put
+
+        def timed(sink: FileSink, view: memoryview) -> None:
+            began = time.monotonic()
+            put(sink, view)
+            if time.monotonic() - began > _TOO_SLOW_S:
+                raise OSError("the disk is too slow")
+
+        FileSink._put = timed  # type: ignore[method-assign, assignment]
+
+
+class WaitsForEver(CheckpointManager):
+    """Its deadline is a year."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        config.commit_timeout_s = 365 * 86400.0
+        super().__init__(config, *args, **kwargs)

@@ -1,0 +1,71 @@
+"""Each kind of fault shows a planted bug, and a weaker fault does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.plan.model import Plan
+from harness.run.services import Services
+from harness.run.support import missing_for
+from tests.harness.proving import plan_of, prove
+from tests.planted.by_fault import BY_FAULT, WEAKER, Weaker
+from tests.planted.catalogue import REFUSALS, Planted
+
+_DEADLINE_S = 10.0
+"""As in `test_planted`: a hang is one here much sooner than in a scenario."""
+
+
+def _name(bug: Planted) -> str:
+    return f"{bug}-{bug.scenario.partition('.')[0]}"
+
+
+@pytest.mark.parametrize("bug", BY_FAULT, ids=_name)
+def test_the_fault_shows_the_bug(bug: Planted, services: Services, tmp_path: Path) -> None:
+    deadline_s = _DEADLINE_S if bug.outcome == "HANG" else None
+    plan = plan_of(bug.scenario, bug.implementation, deadline_s=deadline_s)
+    if (reason := missing_for(plan)) is not None:
+        pytest.skip(reason)
+
+    judgement = prove(plan, tmp_path, services)
+
+    violated = {one.property: one.details for one in judgement.verdicts if one.state == "violated"}
+    violated |= {
+        one.name: one.details for one in judgement.guards if one.name in REFUSALS and not one.passed
+    }
+    caught = {bug.violates} <= violated.keys() if bug.violates else not violated
+    assert (caught, judgement.outcome) == (True, bug.outcome), violated
+
+
+@pytest.mark.parametrize("weaker", WEAKER, ids=str)
+def test_a_weaker_fault_does_not_show_it(
+    weaker: Weaker, services: Services, tmp_path: Path
+) -> None:
+    plan = plan_of(weaker.scenario, f"tests.planted.{weaker.manager}")
+
+    judgement = prove(_lessened(plan, weaker), tmp_path, services)
+
+    seen = [(one.property, one.details) for one in judgement.verdicts if one.state != "holds"]
+    failed = [(one.name, one.details) for one in judgement.guards if not one.passed]
+    assert (judgement.outcome, seen, failed) == ("PASS", [], [])
+
+
+def _lessened(plan: Plan, weaker: Weaker) -> Plan:
+    """The plan with weaker strikes; where it then resumes from is no longer told."""
+    if not weaker.less:
+        return plan
+    runs = tuple(
+        run.model_copy(
+            update={
+                "strikes": tuple(one.model_copy(update=dict(weaker.less)) for one in run.strikes)
+            }
+        )
+        for run in plan.runs
+    )
+    expect = plan.expect.model_copy(update={"resumed_from_step": None})
+    return plan.model_copy(update={"runs": runs, "expect": expect})
+
+
+def test_every_bug_was_tried_with_a_weaker_fault() -> None:
+    assert {bug.manager for bug in BY_FAULT} <= {one.manager for one in WEAKER}
