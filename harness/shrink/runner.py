@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 SILENCE_S = 10.0
 """Half of what a run may be silent elsewhere (`harness/run/budget.py`): a candidate that hangs
-should not use up the time of the others. One that was only slow is found out when the smallest is run
-with the budgets of all runs."""
+should not use up the time of the others. One that was only slow is found out when the smallest is
+run with the budgets of all runs."""
 
 
 class Runner(Protocol):
