@@ -56,13 +56,14 @@ class _Drawer:
         """A run that is struck, and meddled with before, as far as something fits."""
         random, past, number = self._random, self._past, len(self._runs)
         until = self._until()
-        before = self._before() if number and often(random, 40) else ()
+        before = self._before() if number and often(random, 60) else ()
         load_step = None
         if number and past.certain and not before and often(random, 10):
             load_step = pick(random, past.certain[::-1])
         world = self._world() if number and not before else None
         settled = Run(until_step=until, before=before, load_step=load_step, world=world)
-        if is_last and not often(random, 15):
+        # What a hand can do is certain only after a run that came to its end.
+        if not often(random, 15 if is_last else 65):
             return settled
         return settled.model_copy(update={"faults": self._faults(settled, is_last=is_last)})
 

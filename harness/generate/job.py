@@ -27,9 +27,8 @@ AREAS = ("signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze
 _WORLDS = ((1, 2), (1, 1), (2, 1), (2, 2), (1, 3), (1, 4))
 """Stages and shards. Four ranks are as many as two cores run well."""
 _MOST_SAVES = 4
-_HANG_TIMEOUT_S = 10.0
-"""A hanging operation costs a run this long. With 4 s, sound saves ran into it where 40 processes
-shared two cores."""
+_HANG_TIMEOUT_S = 4.0
+"""A hanging operation costs a run this long; where the machine is busy it grows."""
 _MODULES: tuple[ModuleName, ...] = ("vision_encoder", "adapter", "transformer")
 
 Areas = frozenset[str]

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.evidence.evidence import Evidence
 from harness.judge.judge import Judgement, judge
 from harness.plan.make import make_plan
-from harness.plan.model import Implementation, Plan
+from harness.plan.model import Implementation, Plan, RunPlan
 from harness.prove import Proof, report_failure
 from harness.report.failure import failure_name, scenario_text
 from harness.run.execute import execute
@@ -39,8 +39,12 @@ class Trial:
     judgement: Judgement
 
 
-def plan_of(scenario: Scenario, bench: Bench, *, deadline_s: float | None = None) -> Plan:
-    """The plan of a scenario as its file would be read; a deadline can only become shorter."""
+def plan_of(scenario: Scenario, bench: Bench, *, silence_s: float | None = None) -> Plan:
+    """The plan of a scenario as its file would be read.
+
+    `silence_s` is how long a run may be silent beyond what the scenario itself makes a rank wait;
+    without it the machine decides.
+    """
     gpus = count_gpus()
     source = source_of(scenario)
     plan = make_plan(
@@ -49,10 +53,19 @@ def plan_of(scenario: Scenario, bench: Bench, *, deadline_s: float | None = None
         implementation=bench.implementation,
         gpus=gpus,
     )
-    if deadline_s is None:
+    if silence_s is None:
         return plan
-    runs = tuple(run.model_copy(update={"deadline_s": deadline_s}) for run in plan.runs)
+    runs = tuple(
+        run.model_copy(update={"deadline_s": silence_s + _waits_s(scenario, run)})
+        for run in plan.runs
+    )
     return plan.model_copy(update={"runs": runs})
+
+
+def _waits_s(scenario: Scenario, run: RunPlan) -> float:
+    """Twice the manager's deadline, because it is told in one save and met in the next."""
+    strikes_s = sum((one.seconds or 0.0) + (one.grace_s or 0.0) for one in run.strikes)
+    return 2 * (scenario.checkpoint.timeout_s or 0.0) + strikes_s
 
 
 def source_of(scenario: Scenario) -> Source:
@@ -60,9 +73,9 @@ def source_of(scenario: Scenario) -> Source:
     return parse_source(scenario_text(scenario), shown=scenario.name)
 
 
-def run_scenario(scenario: Scenario, bench: Bench, *, deadline_s: float | None = None) -> Trial:
+def run_scenario(scenario: Scenario, bench: Bench, *, silence_s: float | None = None) -> Trial:
     """Run and judge; the caller forgets or reports the trial."""
-    plan = plan_of(scenario, bench, deadline_s=deadline_s)
+    plan = plan_of(scenario, bench, silence_s=silence_s)
     name = slug(plan.name)
     directory = bench.workspace.new_run(name)
     try:

@@ -19,9 +19,10 @@ from harness.workspace import Workspace
 
 T = TypeVar("T")
 
-DEADLINE_S = 30.0
-"""A run of a candidate takes 1 to 6 s. One that hangs should not use up the time for the others,
-and one that was only slow is found out when the smallest is run with the deadline of all runs."""
+SILENCE_S = 10.0
+"""Half of what a run may be silent elsewhere (`harness/run/budget.py`): a candidate that hangs
+should not use up the time of the others. One that was only slow is found out when the smallest is
+run with the budgets of all runs."""
 
 
 class Runner(Protocol):
@@ -94,13 +95,13 @@ class Pool:
 
 def shows_again(bench: Bench, scenario: Scenario, symptom: Symptom) -> bool:
     """Whether the scenario fails like that; nothing is left of its run."""
-    trial = run_scenario(scenario, bench, deadline_s=DEADLINE_S)
+    trial = run_scenario(scenario, bench, silence_s=SILENCE_S)
     forget(trial, bench)
     return shows(trial.judgement, symptom)
 
 
 def report_again(bench: Bench, scenario: Scenario, symptom: Symptom) -> Proof | None:
-    """Run the scenario with the deadlines of all runs, and write it down if it fails like that."""
+    """Run the scenario with the budgets of all runs, and write it down if it fails like that."""
     trial = run_scenario(scenario, bench)
     if shows(trial.judgement, symptom):
         return report(trial, bench)
