@@ -34,8 +34,6 @@ from harness.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from harness.run.services import Services
 
-pytest_plugins = ["harness.pytest_repeat"]
-
 FOLDERS = ("scenarios", "failures")
 SUFFIXES = (".yaml", ".yml")
 ITEM = "scenario"
@@ -72,7 +70,7 @@ class Session:
 _SESSION = pytest.StashKey[Session]()
 _IS_WORKER = pytest.StashKey[bool]()
 
-pytest_plugins = ["harness.pytest_generate"]
+pytest_plugins = ["harness.pytest_generate", "harness.pytest_repeat"]
 
 
 def session_of(config: pytest.Config) -> Session:

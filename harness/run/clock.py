@@ -55,13 +55,8 @@ class FairClock:
 def descendants(process: int) -> list[int]:
     """The processes below one, as far as they are there while one looks."""
     found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{process}/task")
-    except OSError:
-        return []
-    for thread in threads:
-        children = _read(f"/proc/{process}/task/{thread}/children").split()
-        for child in map(int, children):
+    for thread in _threads(process):
+        for child in map(int, _read(f"/proc/{process}/task/{thread}/children").split()):
             found += [child, *descendants(child)]
     return found
 
@@ -70,15 +65,19 @@ def _run_queue_ns(processes: Iterable[int]) -> dict[int, int]:
     """By thread, how long it has ever waited for a processor; threads that end are left out."""
     waited: dict[int, int] = {}
     for process in processes:
-        try:
-            threads = os.listdir(f"/proc/{process}/task")
-        except OSError:
-            continue
-        for thread in threads:
+        for thread in _threads(process):
             fields = _read(f"/proc/{process}/task/{thread}/schedstat").split()
             if len(fields) > 1:
                 waited[int(thread)] = int(fields[1])
     return waited
+
+
+def _threads(process: int) -> list[str]:
+    """The threads of a process; none where it is gone, which it may be at any time."""
+    try:
+        return os.listdir(f"/proc/{process}/task")
+    except OSError:
+        return []
 
 
 def _read(path: str) -> str:

@@ -15,8 +15,9 @@ violation in both directions; None in a list of steps stands for a fresh start.
 
 Promptness: in the background modes a save whose flush had ended more than two seconds before the
 next save began must have been published by then; on a loaded machine as many times two seconds as
-the run was slowed by waiting for processors. Records carry no time, so the first operation after
-the beginning of that save gives it; training alone makes no operation.
+the run was slowed by waiting for processors. Once a fault has landed saves are left out: a disk
+that stalls is a reason to wait. Records carry no time, so the first operation after the beginning
+of that save gives it; training alone makes no operation.
 
 Does not apply to one run that never saved. Unknown when a later run ended before any rank had
 decided where to resume, and no rank said why; a run in which a fault landed before that says
@@ -252,6 +253,8 @@ def _late(number: int, run: RunEvidence) -> list[Finding]:
         operations = [one for one in run.operations if one.save == ordinal]
         following = begins.get(ordinal + 1)
         if following is None or following < begin:
+            continue
+        if any(one.index <= following for one in run.landed):
             continue
         finding = _late_by(number, run, operations, following)
         if finding is not None:

@@ -1,4 +1,4 @@
-"""`bounded` and `clean`, and what `metadata.json` says of tokens."""
+"""`bounded` and `clean`: what waits, what raises, and what is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from harness.scenario.schema import (
 from tests.harness.judge.cases import (
     Case,
     RunCase,
-    checkpoint_files,
     honest,
 )
 
@@ -104,54 +103,3 @@ def test_what_a_killed_last_run_leaves_in_the_directory_is_no_leak() -> None:
     case = honest()
     del case.runs[1]
     assert _judge("clean", case).state == "holds"
-
-
-def _survivor(*, in_save: bool, timeout_s: float | None = 4.0) -> Case:
-    case = honest(checkpoint=Checkpoint(timeout_s=timeout_s))
-    run = case.runs[0]
-    run.exits, run.stopped = (-9, -9), (1,)
-    if not in_save:
-        run.fail("save", ranks=(1,))
-    return case
-
-
-@pytest.mark.parametrize(
-    ("in_save", "timeout_s", "state"),
-    [(True, 4.0, "violated"), (False, 4.0, "holds"), (True, None, "holds")],
-)
-def test_a_survivor_that_waits_in_a_save_past_the_deadline_of_its_manager_is_a_hang(
-    *, in_save: bool, timeout_s: float | None, state: str
-) -> None:
-    verdict = _judge("bounded", _survivor(in_save=in_save, timeout_s=timeout_s))
-    assert verdict.state == state
-    if state == "violated":
-        assert verdict.outcome is Outcome.HANG
-        assert verdict.details == (
-            "run 0: rank 1 still waited in save 2 when the deadline of its manager was over",
-        )
-
-
-def test_a_checkpoint_that_misstates_its_tokens_differs_from_its_run() -> None:
-    run = RunCase()
-    run.start()
-    run.train(1, 2)
-    run.begin(2)
-    files = checkpoint_files(2)
-    run.fill(".staging", {**files, "metadata.json": b'{"step": 2, "tokens_seen": 8}'})
-    run.do("rename", ".staging", "step_2")
-    run.do("fsync", ".")
-    verdict = _judge("resume_exact", _one_run(run))
-    assert verdict.details == ("run 0: step_2 says 8 tokens seen, its run had seen 16",)
-    assert verdict.operations == ((0, len(run.operations) - 2),)
-
-
-def test_a_description_without_a_number_of_tokens_is_not_accused() -> None:
-    run = RunCase()
-    run.start()
-    run.train(1, 2)
-    run.begin(2)
-    files = checkpoint_files(2)
-    run.fill(".staging", {**files, "metadata.json": b'{"step": 2}'})
-    run.do("rename", ".staging", "step_2")
-    run.do("fsync", ".")
-    assert _judge("resume_exact", _one_run(run)).state == "holds"

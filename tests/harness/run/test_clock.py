@@ -79,6 +79,17 @@ def test_a_process_that_is_gone_takes_no_time_away() -> None:
     assert clock.seconds() >= 0.0
 
 
+def test_processes_that_come_and_go_while_one_looks_are_no_error() -> None:
+    shell = subprocess.Popen(["sh", "-c", "while :; do true | true; (true; true); done"])
+    try:
+        clock = FairClock(lambda: [shell.pid, *descendants(shell.pid)], look_every_s=0.0)
+        seconds = [clock.seconds() for _ in range(300)]
+    finally:
+        shell.kill()
+        shell.wait()
+    assert seconds == sorted(seconds)
+
+
 def test_all_generations_are_descendants() -> None:
     shell = subprocess.Popen(
         ["sh", "-c", "(echo up; sleep 60; true); true"], stdout=subprocess.PIPE
