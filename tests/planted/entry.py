@@ -13,6 +13,7 @@ COPIES = "tests.planted.copies:Copies"
 _BASES = {
     PACKAGE: (
         "arranged background ending resting:DropsTheLastStage resting:TakesAnyDegree "
+        "resting:TrustsEverybody "
         "storage:SaysNothing storage:NeverRecovers storage:OneRankKnows storage:TriesForEver"
     ),
     COPIES: "choosing:EachStageJudgesItself resting:VerifiesNothing",

@@ -42,6 +42,14 @@ def _load_anything(load: Any, file: Any, **options: Any) -> Any:
     return load(file, **{**options, "weights_only": False})
 
 
+class TrustsEverybody(CheckpointManager):
+    """S01, L40: pickles are loaded as if the job had said that it trusts them."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        config.allow_unsafe_pickle = True
+        super().__init__(config, *args, **kwargs)
+
+
 class ChecksFreezeTooLate(SimpleManager):
     """The weights are in the model already when the freeze states turn out to differ."""
 

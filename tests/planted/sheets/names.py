@@ -5,6 +5,9 @@ from __future__ import annotations
 from tests.planted.entry import bug
 
 NAMES = (
+    bug("resting:TrustsEverybody", "S01 L40",
+        "at_rest/hostile-pickle-without-manifest.yaml::step_4_train_state.pt",
+        "no_code_on_load", "HARD_FAIL"),
     bug("choosing:TakesTheUnfinished", "L02 O05",
         "async/first-save-killed.yaml", "whole_or_absent", "HARD_FAIL"),
     bug("choosing:StartsOverOnAnyError", "B06",
