@@ -38,6 +38,10 @@ from harness.scenario.words import ERRORS, EXCEPTIONS
 ENDING = ("kill", "sigterm", "raise", "exit")
 """The faults after which a run is over."""
 
+NOT_DRAWN = ("power_cut", "second_job", "by_hand", "cut_link", "slow_link")
+"""Faults that need root, or that cost ten seconds or more a run, or that change what a clean run of
+the job would say of its points."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:

@@ -30,7 +30,7 @@ from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, may_end_early, ranks, records
+from harness.judge.stories import Story, killed_ranks, may_end_early, ranks, records
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.plan.model import Strike
 
@@ -64,7 +64,9 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             waiting.append(Finding(detail=told, operation=last))
         if checkpoint is not None and checkpoint.timeout_s is not None:
             waiting += [Finding(detail=f"run {number}: {one}") for one in _left_waiting(run)]
-        ends_early = may_end_early(evidence, number)
+        # Ranks that a cut parts for good are all told of the save, and end later, in training.
+        only_parted = _are_parted(plan.strikes) and not killed_ranks(evidence, number)
+        ends_early = may_end_early(evidence, number) and not only_parted
         if goes_on and not run.processes.hung and not ends_early:
             findings += [
                 Finding(detail=f"run {number}: {one}")
@@ -97,7 +99,7 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Reco
     """What is wrong with the errors of one run whose ranks all came to an end."""
     failures = [_failures(story) for story in run.stories]
     first = failures[0] if failures else {}
-    parted = any(one.fault == "cut_link" for one in strikes)
+    parted = _are_parted(strikes)
     problems: list[str] = []
     for rank, other in enumerate(failures):
         if other.keys() != first.keys():
@@ -128,6 +130,10 @@ def _failures(story: Story) -> Failures:
 
 def _words(error: Raised) -> str:
     return f"{error.type}: {error.message}"[:400]
+
+
+def _are_parted(strikes: tuple[Strike, ...]) -> bool:
+    return any(one.fault == "cut_link" for one in strikes)
 
 
 def _kind(error: Raised) -> str:
