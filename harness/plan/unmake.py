@@ -47,6 +47,21 @@ def _unmake_run(run: RunPlan, size: int) -> Run:
 
 
 def _unmake_strike(strike: Strike, size: int) -> AnyFault:
+    target: Any = _unmake_target(strike, size)
+    at = strike.point
+    if strike.ranks and at.rank == strike.ranks[0]:
+        at = at.model_copy(update={"rank": None})
+    return _FAULT.validate_python({strike.fault: target, "at": at})
+
+
+def _unmake_target(strike: Strike, size: int) -> Any:
+    if strike.power is not None:
+        return strike.power
+    if strike.deed is not None:
+        return strike.deed.action
+    if strike.node is not None:
+        link = {"node": strike.node, "seconds": strike.seconds, "kbit_s": strike.kbit_s}
+        return {key: value for key, value in link.items() if value is not None}
     # With one rank it does not matter; faults of one operation know no `all`.
     hits_all = len(strike.ranks) == size > 1
     target: dict[str, Any] = {"rank": "all" if hits_all else strike.ranks[0]}
@@ -60,7 +75,6 @@ def _unmake_strike(strike: Strike, size: int) -> AnyFault:
         target["seconds"] = strike.seconds
     if strike.grace_s is not None:
         target["grace_s"] = strike.grace_s
-    at = strike.point
-    if at.rank == strike.ranks[0]:
-        at = at.model_copy(update={"rank": None})
-    return _FAULT.validate_python({strike.fault: target, "at": at})
+    if strike.refused is not None:
+        target["refused"] = strike.refused
+    return target

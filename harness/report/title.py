@@ -15,7 +15,18 @@ _DOES = {
     "hang": ("waits for ever for its storage", ""),
     "exit": ("exits", "exit"),
 }
+_WITHOUT_RANK = {
+    "power_cut": "the power goes",
+    "second_job": "a second job starts",
+    "cut_link": "a node is cut off",
+    "slow_link": "the way to a node is slow",
+}
 _AREA = {
+    "power_cut": "power",
+    "second_job": "second job",
+    "by_hand": "by hand",
+    "cut_link": "network",
+    "slow_link": "network",
     "sigterm": "signals",
     "raise": "loop",
     "exit": "loop",
@@ -66,6 +77,10 @@ def _story(happening: AnyFault | Part, scenario: Scenario) -> tuple[str, str, st
 
 def _victim(fault: AnyFault, kind: str) -> str:
     target = getattr(fault, kind)
+    if kind == "by_hand":
+        return f"{_hand(target)} while the job runs,"
+    if kind in _WITHOUT_RANK:
+        return _WITHOUT_RANK[kind]
     several = target.rank == "all"
     who = "all ranks" if several else f"rank {target.rank}"
     if kind == "raise":

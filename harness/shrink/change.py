@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from harness.scenario.at_rest import Action, action_of
 from harness.scenario.part import Part
-from harness.scenario.schema import AnyFault, FreezePlan, Run, Scenario, kind_of
+from harness.scenario.schema import AnyFault, ByHand, FreezePlan, Run, Scenario, kind_of
 
 _STEP = re.compile(r"step_(\d+)")
 
@@ -86,6 +86,8 @@ def _map_fault(fault: AnyFault, steps: Steps) -> AnyFault:
     if at.path is not None:
         values["path"] = _map_name(at.path, steps)
     moved = fault.model_copy(update={"at": at.model_copy(update=values)})
+    if isinstance(moved, ByHand):
+        return moved.model_copy(update={"by_hand": _map_action(moved.by_hand, steps)})
     kind = kind_of(fault)
     until = getattr(getattr(fault, kind), "until", None)
     if until is None or until.step is None:

@@ -55,8 +55,15 @@ def _usual_settings(scenario: Scenario, number: int, run: Run) -> Iterator[Scena
 def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
     """A smaller world; what named a rank that is gone names the last one."""
     now = scenario.world
-    worlds = [World(pp=pp, dp_shard=shards) for pp in (1, 2) for shards in range(1, now.size)]
-    for world in sorted(worlds, key=lambda one: (one.size, one.pp)):
+    worlds = [
+        World(pp=pp, dp_shard=shards, nodes=nodes)
+        for pp in (1, 2)
+        for shards in range(1, now.size)
+        for nodes in dict.fromkeys((1, now.nodes))
+    ]
+    if now.nodes > 1:
+        yield scenario.model_copy(update={"world": now.model_copy(update={"nodes": 1})})
+    for world in sorted(worlds, key=lambda one: (one.size, one.pp, one.nodes)):
         if world.size < now.size or (world.size == now.size and world.pp < now.pp):
             smaller = scenario.model_copy(update={"world": world})
             for number, place, fault in faults_of(smaller):
@@ -67,7 +74,7 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
 
 def _within(fault: AnyFault, most: int) -> AnyFault:
     kind = kind_of(fault)
-    target: AnyRank = getattr(fault, kind).rank
+    target: AnyRank | None = getattr(getattr(fault, kind), "rank", None)
     named = fault.at.rank
     changed = fault
     if isinstance(target, int) and target > most:
