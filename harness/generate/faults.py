@@ -35,9 +35,6 @@ from harness.scenario.schema import (
 from harness.scenario.targets import OneRank, Pausing, Raising, Stopping, Terminating
 from harness.scenario.words import ERRORS, EXCEPTIONS
 
-NOT_DRAWN = ("power_cut", "second_job", "by_hand", "cut_link", "slow_link")
-"""The faults of which nothing is drawn yet: they need root, or know better what has to come of them
-than a draw does."""
 ENDING = ("kill", "sigterm", "raise", "exit")
 """The faults after which a run is over."""
 

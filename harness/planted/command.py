@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from harness.explore.job import Explored
+from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.planted.catalogue import Bug, Catalogue, load_catalogue, name_of
 from harness.planted.cell import Cell, Key, add_cells, read_cells
@@ -20,6 +22,7 @@ from harness.planted.given import Given, default_scenarios
 from harness.planted.markdown import one_line, page, write_page
 from harness.planted.pool import HANG_DEADLINE_S, Task, open_pool, run_tasks
 from harness.planted.table import Table, make_table, problems
+from harness.run.support import missing_disk, missing_for
 from harness.scenario.devices import count_gpus
 from harness.workspace import open_workspace
 
@@ -44,7 +47,8 @@ class Wish:
 def planted(wish: Wish) -> bool:
     """Run what is wished and not in the results already; whether all is as it has to be."""
     catalogue = load_catalogue(wish.catalogue, folder=wish.folder)
-    given = default_scenarios(wish.folder / "scenarios", gpus=count_gpus())
+    found = default_scenarios(wish.folder / "scenarios", gpus=count_gpus())
+    given = [one for one in found if _lacks(one) is None]
     if wish.only:
         bugs = tuple(bug for bug in catalogue.bugs if name_of(bug.implementation) in wish.only)
         catalogue = replace(catalogue, bugs=bugs)
@@ -55,6 +59,17 @@ def planted(wish: Wish) -> bool:
     if wish.only:
         return all(row.is_named for row in table.rows)
     return not any(problems(table))
+
+
+def _lacks(given: Given) -> str | None:
+    """What this machine lacks for a scenario, as pytest would skip it."""
+    plan = make_plan(given.scenario, source=given.name, implementation=Implementation())
+    filesystem = plan.filesystem
+    if given.scenario.explore is not None:
+        filesystem = Explored(
+            scenario=given.scenario, shown=given.name, implementation=Implementation(), gpus=0
+        ).filesystem
+    return missing_for(plan) or missing_disk(filesystem)
 
 
 class _Run:
@@ -75,7 +90,12 @@ class _Run:
             keys += honest_keys(catalogue, given)
         if wish.sample != 0:
             keys += sample_keys(catalogue, given, size=wish.sample, seed=wish.seed)
-        wanted = [self._task(key) for key in dict.fromkeys(keys) if key not in self.cells]
+        # A bug whose own scenario cannot run here stays without its cell, and the table says so.
+        wanted = [
+            self._task(key)
+            for key in dict.fromkeys(keys)
+            if key not in self.cells and key[1] in self._given
+        ]
         with tempfile.TemporaryDirectory() as failures:
             workspace = open_workspace(failures=Path(failures))
             with closing(workspace), open_pool(workspace, wish.workers) as pool:

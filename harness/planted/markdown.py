@@ -28,7 +28,7 @@ def page(table: Table, head: Sequence[str]) -> str:
 
 def write_page(path: Path, text: str) -> None:
     """Between the marks of a document, or as a document of its own."""
-    marked = f"{BEGIN}\n{text}{END}\n"
+    marked = f"{BEGIN}\n\n{text}\n{END}\n"
     if path.exists():
         old = path.read_text(encoding="utf-8")
         before, begin, rest = old.partition(BEGIN)

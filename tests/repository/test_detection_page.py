@@ -9,7 +9,7 @@ from harness.judge.properties import PROMISES
 from harness.planted.catalogue import name_of
 from harness.planted.given import default_scenarios
 from harness.planted.markdown import BEGIN, END
-from tests.planted.catalogue import BUGS, PLANTED, REFUSALS
+from tests.planted.catalogue import BUGS, REFUSALS
 from tests.planted.entry import ENDS_IN_ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ SCENARIOS = {one.name for one in default_scenarios(ROOT / "scenarios", gpus=0)}
 
 
 def test_the_table_has_the_bugs_that_were_promised() -> None:
-    names = {name_of(bug.implementation) for bug in PLANTED}
+    names = {name_of(bug.implementation) for bug in BUGS.bugs}
     told = [row[0] for row in ROWS]
     assert set(told) <= names
     assert len(told) == len(set(told)) >= 60

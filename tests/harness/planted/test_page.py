@@ -30,12 +30,12 @@ def test_a_page_takes_the_place_of_the_old_one_between_the_marks(tmp_path: Path)
     path = tmp_path / "page.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     write_page(path, "new\n")
-    assert path.read_text(encoding="utf-8") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert path.read_text(encoding="utf-8") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
 
 
 def test_a_page_is_a_document_of_its_own_where_there_is_none(tmp_path: Path) -> None:
     write_page(tmp_path / "page.md", "new\n")
-    assert (tmp_path / "page.md").read_text(encoding="utf-8") == f"{BEGIN}\nnew\n{END}\n"
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == f"{BEGIN}\n\nnew\n\n{END}\n"
 
 
 def test_results_are_added_to_and_the_last_of_a_cell_counts(tmp_path: Path) -> None:
