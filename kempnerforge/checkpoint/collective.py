@@ -142,9 +142,7 @@ class GlooCollective:
         self._retired: list[Any] = []
         self._store: Any = _c10d._get_default_store()
         self._name = _name_for(members)
-        self._meeting = Meeting(
-            self._store, name=self._name, rank=self.rank, world_size=self.world_size
-        )
+        self._meeting = Meeting(self._store, name=self._name, rank=self.rank, members=members)
         self._votes: Any = None
         self._answers: Any = None
         self._bounded(self._open)
@@ -356,13 +354,15 @@ def open_group(purpose: str, members: Sequence[int], *, timeout_s: float) -> Any
     Raises:
         PeerLostError: A rank did not come, or the job's store is gone.
     """
-    store = _c10d.PrefixStore(
-        f"kempnerforge/{purpose}/{_name_for((purpose, *members))}", _c10d._get_default_store()
-    )
+    name, store = f"{purpose}/{_name_for((purpose, *members))}", _c10d._get_default_store()
     rank, timeout = members.index(dist.get_rank()), timedelta(seconds=timeout_s)
+    meeting = Meeting(store, name=name, rank=rank, members=members)
 
     def make() -> Any:
-        return dist.ProcessGroupGloo(store, rank, len(members), timeout)
+        meeting.begin_attempt()
+        meeting.gather(timeout_s=timeout_s)
+        connections = _c10d.PrefixStore(f"kempnerforge/{name}", store)
+        return dist.ProcessGroupGloo(connections, rank, len(members), timeout)
 
     try:
         with Worker(f"opening connections for {purpose}") as worker:

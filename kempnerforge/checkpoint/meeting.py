@@ -16,16 +16,18 @@ those who come later to the next one; ranks therefore always meet if they wait a
 Ranks count their attempts (saves and loads) alike, so a rank that comes to an attempt that the
 others gave up on is told so at once instead of waiting for ranks that wait for it elsewhere. A rank
 that died is found by its closed connections, without waiting; one whose machine vanished is found
-by waiting, which ends at the deadline.
+by waiting, which ends at the deadline. One that ended its program before there were connections
+said so (:mod:`departure`).
 
 Every call may raise RuntimeError where the store is gone, which it is when the rank that serves it
 is; the caller makes that a :class:`PeerLostError`.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kempnerforge.checkpoint.departure import announce, require_present
 from kempnerforge.checkpoint.errors import PeerLostError
 
 __all__ = ["Meeting"]
@@ -42,14 +44,14 @@ class Meeting:
         store: The job's key-value store.
         name: Of the collective, the same on all of its ranks and used by no other.
         rank: This rank within the collective.
-        world_size: Number of ranks of the collective.
+        members: The ranks of the job that take part, in the order of the collective.
     """
 
-    def __init__(self, store: Any, *, name: str, rank: int, world_size: int) -> None:
+    def __init__(self, store: Any, *, name: str, rank: int, members: Sequence[int]) -> None:
         self._store = store
         self._name = name
         self._rank = rank
-        self._world_size = world_size
+        self._members = tuple(members)
         self._generation = -1
         self._attempt = 0
 
@@ -74,14 +76,16 @@ class Meeting:
             Its number, the same on every rank.
 
         Raises:
-            PeerLostError: A rank is dead, or did not come within ``timeout_s`` seconds; or the
-                others gave up on this attempt before this rank came.
+            PeerLostError: A rank is dead, has ended its program, or did not come within
+                ``timeout_s`` seconds; or the others gave up on this attempt before this rank came.
         """
+        announce()
         deadline = time.monotonic() + timeout_s
         self._arrive()
         pause_s = _POLLS_S[0]
-        while self._arrivals() < self._world_size:
+        while self._arrivals() < len(self._members):
             self.require_living()
+            require_present(self._store, self._members)
             if time.monotonic() >= deadline:
                 missing = [peer for peer in self._peers() if not self._is_here(peer)]
                 self.abandon()
@@ -140,7 +144,7 @@ class Meeting:
         return self._has(f"abandoned/{self._generation}/{peer}")
 
     def _peers(self) -> range:
-        return range(self._world_size)
+        return range(len(self._members))
 
     def _key(self, key: str) -> str:
         return f"kempnerforge/{self._name}/{key}"

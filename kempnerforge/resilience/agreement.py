@@ -2,8 +2,9 @@
 
 The answer comes from an all-reduce on a gloo group that nothing else uses. Its cost grows with the
 logarithm of the number of ranks, unlike that of the rounds that a save needs. Every wait ends: a
-rank that died has closed its connections, one that hangs is waited for until the deadline, and a
-rank that gives up closes its own connections, so the others, whoever they wait for, follow at once.
+rank that died has closed its connections, one that ended its program before there were any has said
+so, one that hangs is waited for until the deadline, and a rank that gives up closes its own
+connections, so the others, whoever they wait for, follow at once.
 """
 
 from typing import Any

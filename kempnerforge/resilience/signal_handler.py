@@ -19,6 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from kempnerforge.checkpoint.departure import announce
 from kempnerforge.resilience.agreement import Agreement
 
 __all__ = ["ShutdownHandler"]
@@ -72,6 +73,7 @@ class ShutdownHandler:
             ValueError: This is not the main thread.
         """
         self._owner = os.getpid()
+        announce()
         for number in self._signals:
             if number not in self._previous:
                 self._previous[number] = signal.signal(number, self._on_signal)
@@ -84,8 +86,9 @@ class ShutdownHandler:
         between two calls counts at the next one.
 
         Raises:
-            PeerLostError: A rank died, or did not call this within ``timeout_sec`` seconds; raised
-                at every later call too. No rank can save then, since all are needed for that.
+            PeerLostError: A rank died, ended its program, or did not call this within
+                ``timeout_sec`` seconds; raised at every later call too. No rank can save then,
+                since all are needed for that.
         """
         if self._agreed:
             return True

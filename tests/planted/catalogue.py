@@ -123,6 +123,8 @@ PLANTED = (
          "sync/survivor-of-a-killed-rank.yaml", "bounded", "HANG"),
     _bug("lonely_shutdown:EachRankStopsAlone", "L19 O01",
          "signals/sigterm-to-one-rank.yaml", "bounded", "HANG"),
+    _bug("patient_shutdown:WaitsForWhoHasLeft", "",
+         "loop/exit-before-the-first-question.yaml::disabled", "bounded", "HANG"),
     _bug("slow_shutdown:WaitsBeforeItSaves", "",
          "signals/saved-within-the-grace.yaml", "nothing_lost", "LOST_WORK"),
     _bug("ending:SavesWhatThereIs", "",
