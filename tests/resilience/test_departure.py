@@ -13,8 +13,9 @@ from kempnerforge.checkpoint.meeting import Meeting
 @pytest.fixture
 def store() -> Iterator[Any]:
     """That of a job in which this process is rank 0."""
+    stores: Any = dist  # has no types for them
+    dist.init_process_group("gloo", store=stores.HashStore(), rank=0, world_size=1)
     c10d: Any = dist.distributed_c10d
-    dist.init_process_group("gloo", store=c10d.HashStore(), rank=0, world_size=1)
     yield c10d._get_default_store()
     if dist.is_initialized():
         dist.destroy_process_group()
