@@ -14,13 +14,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.generate.job import AREAS
+from harness.arguments import make_parser
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, json_schema, read_file
-from harness.scenario.words import FILE_SYSTEMS
 from harness.workspace import Workspace, open_workspace, slug
 
 if TYPE_CHECKING:
@@ -28,13 +27,11 @@ if TYPE_CHECKING:
     from harness.run.services import Services
 
 PASSED, RED, BAD_INPUT = 0, 1, 2
-_WORKERS = 2
-"""Two jobs of two ranks each use two cores well; see `benchmarks/explore.py`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say; the exit status."""
-    parsed = _parser().parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     match parsed.command:
         case "schema":
             return _say(json.dumps(json_schema(), indent=2), PASSED)
@@ -52,102 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _generate(parsed, _chosen(parsed))
         case _:
             return _run(parsed, _chosen(parsed))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m harness",
-        description="Scenarios for checkpointers. `pytest scenarios/` runs them all.",
-        epilog="Exit status: 0 PASS, 1 any other outcome, 2 input that cannot be used; of replay 3 "
-        "OTHER, 125 INVALID.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("schema", help="print the JSON Schema of scenario files")
-    judging = commands.add_parser("judge", help="judge a run directory again, without a run")
-    judging.add_argument("directory", type=Path, help="the run directory")
-    explaining = commands.add_parser("explain", help="tell the story of a run directory")
-    explaining.add_argument("directory", type=Path, help="the run directory")
-    replaying = commands.add_parser("replay", help="run a failure again: FIXED, SAME or OTHER")
-    replaying.add_argument(
-        "file", type=Path, help="a scenario, such as a file of failures/, or a run directory"
-    )
-    _add_implementation(replaying)
-    exploring = commands.add_parser("explore", help="make every strike that `explore:` asks for")
-    exploring.add_argument("file", type=Path, help="a scenario with `explore:`")
-    _add_implementation(exploring)
-    exploring.add_argument("--workers", type=int, default=_WORKERS, metavar="N", help="at once")
-    budget = exploring.add_mutually_exclusive_group()
-    budget.add_argument("--budget", type=int, metavar="N", help="at most N strikes")
-    budget.add_argument("--all", action="store_true", help="every strike, whatever the file says")
-    exploring.add_argument("--equal", action="store_true", help="strike equal points, too")
-    crashing = commands.add_parser(
-        "crash-states", help="judge what a power cut at any instant of a run could leave"
-    )
-    crashing.add_argument("place", type=Path, help="a scenario file, or a run directory")
-    crashing.add_argument("--profile", choices=("ordered", "posix"), default="posix")
-    crashing.add_argument(
-        "--limit", type=int, default=40, help="start the job again from at most so many states"
-    )
-    crashing.add_argument(
-        "--reproduce",
-        type=_file_systems,
-        default=(),
-        metavar="NAME,...",
-        help=f"try what is found on real file systems: {', '.join(FILE_SYSTEMS)}; needs root",
-    )
-    crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
-    _add_implementation(crashing)
-    _add_planted(commands.add_parser("planted", help="what catches the planted bugs, as a table"))
-    _add_generating(commands)
-    return parser
-
-
-def _add_generating(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    fuzzing = commands.add_parser("fuzz", help="run scenarios that are drawn, and shrink failures")
-    fuzzing.add_argument("--minutes", type=float, default=10.0, metavar="M", help="how long")
-    fuzzing.add_argument("--seed", type=int, default=0, metavar="S", help="which scenarios")
-    leave_out = f"what the implementation does not promise: {', '.join(AREAS)}"
-    fuzzing.add_argument(
-        "--without", nargs="+", choices=AREAS, default=(), metavar="AREA", help=leave_out
-    )
-    shrinking = commands.add_parser("shrink", help="the smallest scenario that fails like one")
-    shrinking.add_argument("place", type=Path, help="a scenario file, or a run directory")
-    shrinking.add_argument("--seconds", type=float, default=110.0, metavar="N", help="at most")
-    for one in (fuzzing, shrinking):
-        one.add_argument("--workers", type=int, default=_WORKERS, metavar="W", help="at once")
-        _add_implementation(one)
-    commands.add_parser("coverage", help="which strikes have ever landed in generated scenarios")
-
-
-def _add_planted(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--catalogue", default="tests.planted.catalogue:BUGS", metavar="MODULE:NAME"
-    )
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these bugs")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument(
-        "--sample", type=int, default=0, metavar="N", help="N more scenarios for each bug"
-    )
-    size.add_argument("--full", action="store_true", help="each bug with every scenario")
-    parser.add_argument("--seed", type=int, default=0, help="for the sample")
-    parser.add_argument("--workers", type=int, default=_WORKERS, metavar="N", help="at once")
-    parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="what was run; it is not run again"
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
-
-
-def _file_systems(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if unknown := [name for name in names if name not in FILE_SYSTEMS]:
-        known = ", ".join(FILE_SYSTEMS)
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no file system; possible: {known}")
-    return names
-
-
-def _add_implementation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--implementation", default=Implementation().name, metavar="MODULE:NAME")
-    parser.add_argument("--implementation-path", type=Path, metavar="DIR")
 
 
 def _chosen(parsed: argparse.Namespace) -> Implementation:
