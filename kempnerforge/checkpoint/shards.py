@@ -36,6 +36,7 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.tensor import DTensor
 
+from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.staging import Image, Stager
@@ -215,8 +216,9 @@ def merge_plans(plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
     Args:
         plans: Local plans of all ranks that share a shard directory, in rank order.
     """
-    merged, metadata = DefaultSavePlanner().create_global_plan(plans)
-    numbered = FileSystemWriter(".").prepare_global_plan(merged)
+    with held_back():
+        merged, metadata = DefaultSavePlanner().create_global_plan(plans)
+        numbered = FileSystemWriter(".").prepare_global_plan(merged)
     # The mappings are in the metadata already; no rank needs them to write.
     return [dataclasses.replace(plan, planner_data=None) for plan in numbered], metadata
 
@@ -264,11 +266,12 @@ def encode_metadata(
 ) -> bytes:
     """Content of ``.metadata`` for plans and what was written for them."""
     metadata.storage_data = {}
-    for plan, shards in written:
-        name = _file_name(plan)
-        numbers = iter(array("q", shards.places))
-        for item, offset, length in zip(plan.items, numbers, numbers, strict=True):
-            metadata.storage_data[item.index] = _StorageInfo(name, offset, length)
+    with held_back():
+        for plan, shards in written:
+            name = _file_name(plan)
+            numbers = iter(array("q", shards.places))
+            for item, offset, length in zip(plan.items, numbers, numbers, strict=True):
+                metadata.storage_data[item.index] = _StorageInfo(name, offset, length)
     metadata.storage_meta = StorageMeta(save_id=save_id)
     if hasattr(metadata, "version"):
         metadata.version = _DCP_VERSION
@@ -318,7 +321,8 @@ def decode_metadata(data: bytes, *, where: str) -> Metadata:
         CorruptCheckpointError: It is not metadata.
     """
     try:
-        found = _MetadataUnpickler(io.BytesIO(data)).load()
+        with held_back():
+            found = _MetadataUnpickler(io.BytesIO(data)).load()
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(f"{where}: refused: {error}", path=where) from error
     except Exception as error:  # a damaged pickle raises almost anything; it becomes our error
