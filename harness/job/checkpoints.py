@@ -6,9 +6,11 @@ changes training shows as a difference between the two.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -111,8 +113,7 @@ class ManagedCheckpoints:
                 self._config.ignore_freeze_mismatch = True
             self._manager = _build_manager(self._config, tools, rig)
             limit = training_timeout(rig.place.world, settings)
-            wait = {} if limit is None else {"timeout_sec": limit.total_seconds()}
-            self._shutdown = tools.find("ShutdownHandler")(**wait)
+            self._shutdown = _build_shutdown(tools.find("ShutdownHandler"), limit)
             self._shutdown.register()
 
     def resume(self) -> Progress:
@@ -237,6 +238,13 @@ def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
     if settings.timeout_s is not None:
         config.commit_timeout_s = settings.timeout_s
     return config
+
+
+def _build_shutdown(handler: Any, limit: timedelta | None) -> Any:
+    """The handler, with the limit of training's own waits where there is one and it takes one."""
+    if limit is None or "timeout_sec" not in inspect.signature(handler).parameters:
+        return handler()
+    return handler(timeout_sec=limit.total_seconds())
 
 
 def _build_manager(config: Any, tools: Tools, rig: Rig) -> Any:

@@ -265,18 +265,22 @@ MISORDERED = (
 _NO_COPIES = "it verifies nothing of what it loads"
 _STOCK_DCP = "stock DCP says neither which rank failed nor why"
 _ONE_LAYOUT = "it loads what was saved by the same arrangement of ranks"
+_NO_DIRECTORY = "it cannot replace a directory"
 _NOT_OURS = "the scenario is about names that only the package has"
 
 _BEYOND_COPIES = {
     "at_rest/hostile-pickle-without-manifest.yaml*": _NOT_OURS,
-    "at_rest/latest-is-not-what-it-was.yaml::directory": "it cannot replace a directory",
+    "at_rest/latest-is-not-what-it-was.yaml::directory": _NO_DIRECTORY,
+    "by_hand/latest-changed-while-the-job-trains.yaml::directory": _NO_DIRECTORY,
     "explore/any-operation-fails.yaml*": "an error in the last save leaves it no other to succeed",
     "layouts/data-parallel-degree-changes.yaml": _NOT_OURS,
     "layouts/o*-on-purpose.yaml": "it has no `ignore_freeze_mismatch`",
     "layouts/one-stage-becomes-two.yaml": _ONE_LAYOUT,
     "layouts/two-stages*": _ONE_LAYOUT,
+    "storage/handle-goes-stale.yaml*": "it gives a save up whose handle is stale",
     "storage/names-cannot-be-swapped.yaml*": "where names cannot be swapped it raises",
     "storage/write-hangs.yaml*": "it waits without a deadline",
+    "two_jobs/*": "it has no lock",
 }
 _BEYOND_SIMPLE = {
     **_BEYOND_COPIES,
@@ -285,9 +289,11 @@ _BEYOND_SIMPLE = {
     "storage/sync-fails.yaml*": _STOCK_DCP,
 }
 _DAMAGE = {
+    "by_hand/bit-flipped-while-the-job-trains.yaml": _NO_COPIES,
+} | {
     f"at_rest/{name}": _NO_COPIES
     for name in (
-        "damaged-checkpoint-by-name.yaml", "empty-train-state.yaml",
+        "damaged-checkpoint-by-name.yaml", "description-edited.yaml", "empty-train-state.yaml",
         "every-checkpoint-damaged.yaml", "flipped-bit-in-a-shard.yaml*",
         "half-deleted-checkpoint.yaml*", "hostile-pickle.yaml*",
         "latest-points-at-a-damaged-step.yaml", "missing-shard.yaml",
