@@ -1,16 +1,24 @@
-"""A manager that comes through the death of a rank, and not through its silence."""
+"""Managers that come through the death of a rank, and not through its silence or its distance."""
 
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
+from tests.harness.simple_manager import SimpleManager
+
+_BLOCK_BYTES = 1 << 22
+_PATIENCE_S = 2.0
 
 
 class VotesByFile(CheckpointManager):
@@ -52,3 +60,17 @@ class _Twice:
 
     def _vote(self, rank: int) -> Path:
         return self._folder / f"{self._round}-{rank}"
+
+
+class TakesFarForDead(SimpleManager):
+    """Every save begins with a large block from each rank; who needs long for it is given up."""
+
+    def save(self, step: int, *args: Any, **kwargs: Any) -> None:
+        began = time.monotonic()
+        mine = torch.zeros(_BLOCK_BYTES, dtype=torch.uint8)
+        dist.all_gather([torch.empty_like(mine) for _ in range(dist.get_world_size())], mine)
+        slow = torch.tensor(time.monotonic() - began)
+        dist.all_reduce(slow, op=dist.ReduceOp.MAX)
+        if slow > _PATIENCE_S:
+            raise RuntimeError(f"a rank needed {slow:.1f} s for a block: it is taken for dead")
+        super().save(step, *args, **kwargs)
