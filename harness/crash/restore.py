@@ -128,7 +128,7 @@ def _write_earlier(folder: Path, run: RunEvidence) -> None:
     places = [[_UNKNOWN] * len(story) for story in run.stories]
     write_trace(folder, (), run.landed, places, ())
     _write_stories(folder, run.stories)
-    write_bytes(folder, b"")
+    write_bytes(folder, ())
     write_processes(folder, run.processes)
     (folder / "after.json").write_text("{}", encoding="utf-8")
 
@@ -150,7 +150,7 @@ def _write_cut(
     landed.append(Landed(strike=strikes[-1].id, index=1, time_s=0.0, ranks=ranks))
     write_trace(folder, (cut,), landed, [[1] * len(story) for story in stories], ())
     _write_stories(folder, stories)
-    write_bytes(folder, told)
+    write_bytes(folder, [told])
     write_listing(folder, directory / "checkpoints")
     ended = Processes(
         exits=(-_SIGKILL,) * len(ranks),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,9 +31,10 @@ def write_trace(
     (folder / "trace.jsonl").write_text(text, encoding="utf-8")
 
 
-def write_bytes(folder: Path, written: bytes) -> None:
-    """Write the bytes of all writes of one run."""
-    (folder / "written.bin").write_bytes(written)
+def write_bytes(folder: Path, parts: Iterable[bytes]) -> None:
+    """Write the bytes of all writes of one run, in their order."""
+    with (folder / "written.bin").open("wb") as file:
+        file.writelines(parts)
 
 
 def write_processes(folder: Path, processes: Processes) -> None:

@@ -131,8 +131,10 @@ def run_start(
     processes = supervisor.run()
     trace = supervisor.trace
     under.end_run(trace, folder)
-    write_trace(folder, trace.operations, trace.landed, trace.places, trace.unseen)
-    write_bytes(folder, bytes(trace.written))
+    write_bytes(folder, trace.written.parts())
+    trace.written.close()
+    unseen = [*trace.unseen, *trace.written.problems]
+    write_trace(folder, trace.operations, trace.landed, trace.places, unseen)
     write_listing(folder, root)
     if root.name != CHECKPOINTS:
         write_listing(folder, directory / CHECKPOINTS, name="behind")

@@ -86,7 +86,7 @@ class Image:
             start=len(trace.written),
         )
         trace.operations.append(cut)
-        trace.written += told
+        trace.written.add(told)
         write_cut(folder, self._cut)
         self._cut = None
 

@@ -30,12 +30,12 @@ class LateHand:
     def act(self, strike: Strike) -> None:
         """Do the deed of this strike; it lands if that changed something."""
         assert strike.deed is not None, "only such strikes are carried out by hand"
+        self.trace.written.settle()
         found = do_at_rest((strike.deed,), self.root, self.trace.operations)
         if found.done[0].problem is not None:
             return
         self.trace.strike(strike.id, ())
-        place = len(self.trace.written)
-        self.trace.written += found.written
+        place = self.trace.written.add(found.written)
         for one in found.done[0].operations:
             self.trace.operations.append(
                 replace(

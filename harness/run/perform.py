@@ -11,66 +11,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.run.memory import read_bytes, read_path, read_vector
+from harness.run.large_write import LargeWrite
+from harness.run.memory import Span, first_bytes, read_path, read_pieces, read_vector
 from harness.run.rename import EXCHANGE, renameat2
+from harness.run.request import Gift, Opened, Request
 from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
+from harness.run.written import LARGE_BYTES, Inode, inode_of
 
 _AT_FDCWD = 0xFFFFFF9C
 _AT_REMOVEDIR = 0x200
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0o20200000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """A descriptor that the supervisor put into a rank."""
-
-    own: int
-    path: str
-    record_of: int | None
-    serial: int
-    appends: bool
-    syncs: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gift:
-    """A descriptor to put into the caller as the result of its call."""
-
-    own: int
-    number: int
-    close_on_exec: bool
-
-
-@dataclass(slots=True, kw_only=True)
-class Request:
-    """One call that the supervisor will carry out: what it is, and how.
-
-    `perform` returns the call's result or raises OSError. `kind` is an operation's word, or
-    `record` for a rank's own notes, `open_record` for opening them, `duplicate` for a second
-    descriptor, `refused` for a call that has to be made another way, `unseen` for a descriptor
-    through which writes cannot be watched. `syncs` is a write that is durable when it returns. The
-    serial of a file that is being opened is known before it is open.
-    """
-
-    kind: str
-    path: str
-    perform: Callable[[], int | Gift]
-    target: str | None = None
-    offset: int = 0
-    data: bytes = b""
-    size: int = 0
-    creates: bool = False
-    truncates: bool = False
-    record_of: int | None = None
-    opened: int | None = None
-    syncs: bool = False
-    leave_to_kernel: bool = False
-    half: Callable[[], Request] | None = None
-    """For a write: the same write of only the first half of its bytes."""
 
 
 def _signed(value: int) -> int:
@@ -94,6 +48,10 @@ class Performer:
     _table: dict[int, Opened] = field(default_factory=dict)
     _next: int = FIRST_DESCRIPTOR
     _serials: int = 0
+    _below: str = ""
+
+    def __post_init__(self) -> None:
+        self._below = self.root + "/"
 
     def request(self, notification: Notification) -> Request | None:
         """What the call asks for, or None when it does not concern the watched directory.
@@ -115,13 +73,23 @@ class Performer:
             where = "cwd" if directory & 0xFFFFFFFF == _AT_FDCWD else f"fd/{_signed(directory)}"
             path = os.path.join(os.readlink(f"/proc/{thread}/{where}"), path)
         head, name = os.path.split(os.path.normpath(path))
-        return os.path.join(os.path.realpath(head), name)
+        return os.path.join(head if self._is_real(head) else os.path.realpath(head), name)
+
+    def _is_real(self, head: str) -> bool:
+        """Whether a directory that is named from the root on is reached through no link.
+
+        The root is real; asking the kernel about each part of its own path costs 20 us.
+        """
+        while head.startswith(self._below):
+            if os.path.islink(head):
+                return False
+            head = os.path.dirname(head)
+        return head == self.root
 
     def _relative(self, path: str) -> str | None:
         if path == self.root:
             return "."
-        prefix = self.root + "/"
-        return path[len(prefix) :] if path.startswith(prefix) else None
+        return path[len(self._below) :] if path.startswith(self._below) else None
 
     def _named(self, notification: Notification, directory: int, pointer: int) -> str:
         text = read_path(notification.thread, pointer)
@@ -155,6 +123,7 @@ class Performer:
     def _open(self, path: str, name: str, rank: int | None, flags: int, mode: int) -> Request:
         self._serials += 1
         serial = self._serials
+        there = os.path.lexists(path)
 
         def perform() -> Gift:
             own = os.open(path, flags | os.O_CLOEXEC, mode)
@@ -165,6 +134,7 @@ class Performer:
                 serial=serial,
                 appends=bool(flags & os.O_APPEND),
                 syncs=bool(flags & os.O_DSYNC),
+                inode=inode_of(own),
             )
             return self._give(own, opened, close_on_exec=bool(flags & os.O_CLOEXEC))
 
@@ -172,8 +142,9 @@ class Performer:
             kind="open" if rank is None else "open_record",
             path=name,
             perform=perform,
-            creates=bool(flags & os.O_CREAT) and not os.path.lexists(path),
+            creates=bool(flags & os.O_CREAT) and not there,
             truncates=bool(flags & os.O_TRUNC),
+            changes=_inode_at(path) if there and flags & os.O_TRUNC else None,
             record_of=rank,
             opened=serial,
         )
@@ -196,30 +167,40 @@ class Performer:
     def _opened(self, descriptor: int) -> Opened | None:
         return self._table.get(_signed(descriptor))
 
-    def _write_request(self, opened: Opened, data: bytes, position: int | None) -> Request:
-        own = opened.own
+    def _write_request(
+        self, thread: int, opened: Opened, spans: Sequence[Span], position: int | None
+    ) -> Request:
+        own, size = opened.own, sum(length for _, length in spans)
         offset = position
         if opened.appends:
             offset = os.fstat(own).st_size  # also for pwrite: Linux appends whatever it says
         elif offset is None:
             offset = os.lseek(own, 0, os.SEEK_CUR)
+        large, data = None, b""
+        if size >= LARGE_BYTES and opened.record_of is None and _can_be_read(own):
+            large = LargeWrite(thread=thread, spans=spans, own=own, position=position)
+        else:
+            data = b"".join(bytes(piece) for piece in read_pieces(thread, spans))
 
         def perform() -> int:
             if position is None:
                 return os.write(own, data)
             return os.pwrite(own, data, position)
 
+        half = first_bytes(spans, (size + 1) // 2)
         return Request(
             kind="write" if opened.record_of is None else "record",
             path=opened.path,
-            perform=perform,
+            perform=large or perform,
             offset=offset,
             data=data,
-            size=len(data),
+            large=large,
+            size=size,
+            changes=opened.inode,
             record_of=opened.record_of,
             opened=opened.serial,
             syncs=opened.syncs,
-            half=lambda: self._write_request(opened, data[: (len(data) + 1) // 2], position),
+            half=lambda: self._write_request(thread, opened, half, position),
         )
 
     def _write(self, n: Notification) -> Request | None:
@@ -227,14 +208,14 @@ class Performer:
         opened = self._opened(descriptor)
         if opened is None:
             return None
-        return self._write_request(opened, read_bytes(n.thread, address, size), None)
+        return self._write_request(n.thread, opened, [(address, size)], None)
 
     def _pwrite(self, n: Notification) -> Request | None:
         descriptor, address, size, position, *_ = n.arguments
         opened = self._opened(descriptor)
         if opened is None:
             return None
-        return self._write_request(opened, read_bytes(n.thread, address, size), position)
+        return self._write_request(n.thread, opened, [(address, size)], position)
 
     def _writev(self, n: Notification) -> Request | None:
         descriptor, address, count, position, *_ = n.arguments
@@ -242,7 +223,7 @@ class Performer:
         if opened is None:
             return None
         at = None if n.call == "writev" or position == 0xFFFFFFFFFFFFFFFF else position
-        return self._write_request(opened, read_vector(n.thread, address, count), at)
+        return self._write_request(n.thread, opened, read_vector(n.thread, address, count), at)
 
     def _copying(self, n: Notification) -> Request | None:
         """In-kernel copies into a watched file are refused; every caller falls back to write."""
@@ -264,7 +245,12 @@ class Performer:
             return 0
 
         return Request(
-            kind="truncate", path=opened.path, perform=perform, size=size, opened=opened.serial
+            kind="truncate",
+            path=opened.path,
+            perform=perform,
+            size=size,
+            changes=opened.inode,
+            opened=opened.serial,
         )
 
     def _fallocate(self, n: Notification) -> Request | None:
@@ -373,6 +359,7 @@ class Performer:
         )
         if request is not None:
             request.size = size
+            request.changes = _inode_at(self._named(n, _AT_FDCWD, pointer))
         return request
 
     def _two_names(
@@ -426,6 +413,18 @@ class Performer:
         if request is not None:
             request.target = content
         return request
+
+
+def _inode_at(path: str) -> Inode | None:
+    try:
+        return inode_of(path)
+    except OSError:
+        return None
+
+
+def _can_be_read(own: int) -> bool:
+    """Whether the supervisor can open this file once more, to read from it."""
+    return os.access(f"/proc/self/fd/{own}", os.R_OK)
 
 
 def _at(n: Notification, count: int) -> tuple[int, ...]:

@@ -28,7 +28,8 @@ from harness.run.clock import FairClock
 from harness.run.errors import HarnessError
 from harness.run.late_hand import LateHand
 from harness.run.links import Links
-from harness.run.perform import Gift, Performer, Request
+from harness.run.perform import Performer
+from harness.run.request import Gift, Request
 from harness.run.seccomp import Listener, Notification
 from harness.run.second_job import SecondJob
 from harness.run.signals import Signals
@@ -316,6 +317,7 @@ class Supervisor:
     def _carry_out(self, listener: Listener, call: _Call, request: Request) -> None:
         if call.occasion.rank in self._signals.killed:
             return
+        self.trace.before(request)
         self._finish(listener, call, request, 0 if request.leave_to_kernel else _perform(request))
 
     def _carry_out_late(self, listener: Listener) -> None:
@@ -329,7 +331,7 @@ class Supervisor:
     ) -> None:
         self.trace.operation(request, call.occasion, thread=call.notification.thread, result=result)
         if request.syncs and isinstance(result, int) and result >= 0:
-            done = replace(request, kind="fsync", data=b"", size=0, offset=0)
+            done = replace(request, kind="fsync", data=b"", large=None, size=0, offset=0)
             self.trace.operation(done, call.occasion, thread=call.notification.thread, result=0)
         for strike in call.after:
             self._strike(strike)
@@ -400,6 +402,7 @@ class Supervisor:
     def _strike(self, strike: Strike) -> Treatment | None:
         """Carry out a strike. What it does to the operation at its point is returned."""
         if strike.fault == "power_cut":
+            self.trace.written.settle()
             self._watch.cut_power(strike)
         if strike.fault in _SIGNAL_FAULTS:
             ranks = self._signals.hit(strike, self._now_s())

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.evidence.operation import Landed, Operation
-from harness.run.perform import Gift, Request
+from harness.run.request import Gift, Request
 from harness.run.strikes import Occasion
+from harness.run.written import Written
 
 
 @dataclass(slots=True)
@@ -18,7 +19,7 @@ class Trace:
     places: list[list[int]]
     operations: list[Operation] = field(default_factory=list)
     landed: list[Landed] = field(default_factory=list)
-    written: bytearray = field(default_factory=bytearray)
+    written: Written = field(default_factory=Written)
     unseen: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -42,6 +43,14 @@ class Trace:
             Landed(strike=strike, index=index, time_s=time_s, ranks=ranks, then=then)
         )
 
+    def before(self, request: Request) -> None:
+        """What the request is about to overwrite or to cut off is taken out of the file."""
+        if request.changes is None:
+            return
+        begin = request.offset if request.kind == "write" else request.size
+        end = begin + request.size if request.kind == "write" else None
+        self.written.before_change(request.changes, begin, end)
+
     def operation(
         self, request: Request, occasion: Occasion, *, thread: int, result: int | Gift
     ) -> None:
@@ -49,8 +58,7 @@ class Trace:
         data, size = None, request.size
         error = -result if isinstance(result, int) and result < 0 else 0
         if request.kind == "write" and isinstance(result, int) and not error:
-            data, size = len(self.written), result
-            self.written += request.data[:result]
+            data, size = self._keep(request, result), result
         self.operations.append(
             Operation(
                 index=len(self.operations),
@@ -70,4 +78,12 @@ class Trace:
                 save=occasion.save,
                 phase=occasion.phase,
             )
+        )
+
+    def _keep(self, request: Request, size: int) -> int:
+        large = request.large
+        if large is None:
+            return self.written.add(request.data[:size])
+        return self.written.leave(
+            large.own, request.offset, size, digest=large.digest.digest(), path=request.path
         )

@@ -452,7 +452,7 @@ def write_run(directory: Path, case: Case) -> Path:
         _write_stories(folder, run.stories)
         places = [[record.index for record in story] for story in run.stories]
         write_trace(folder, run.operations, run.landed, places, run.unseen)
-        write_bytes(folder, run.written)
+        write_bytes(folder, [run.written])
         write_processes(folder, run.processes)
         after = {name: asdict(entry) for name, entry in run.after.items()}
         (folder / "after.json").write_text(json.dumps(after), encoding="utf-8")

@@ -38,7 +38,7 @@ def sync(path: Path) -> None:
 
 def test_what_a_cut_left_is_the_last_operation_of_the_run(directory: Path) -> None:
     root, trace = directory / "checkpoints", Trace(places=[[]])
-    trace.written += b"bytes of the run"
+    trace.written.add(b"bytes of the run")
     with stand(PLAN, directory) as ground:
         (root / "synced").write_bytes(b"here")
         sync(root / "synced")

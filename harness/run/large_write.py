@@ -1,0 +1,50 @@
+"""A write that is carried from a rank's memory into its file a piece at a time.
+
+One piece stays in the processor's cache between the two copies, and the bytes are not kept a second
+time: see `written.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import xxhash
+
+from harness.run.memory import Span, read_pieces
+
+
+@dataclass(slots=True, kw_only=True)
+class LargeWrite:
+    """What `thread` wants written through the supervisor's descriptor `own`.
+
+    `position` is None where the offset of the open file counts. `digest` is that of the bytes that
+    were written.
+    """
+
+    thread: int
+    spans: Sequence[Span]
+    own: int
+    position: int | None
+    digest: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
+
+    def __call__(self) -> int:
+        """Write; how many bytes were, as write(2) does. Raises OSError where none was."""
+        done = 0
+        try:
+            for piece in read_pieces(self.thread, self.spans):
+                taken = self._write(piece, done)
+                self.digest.update(piece[:taken])
+                done += taken
+                if taken < len(piece):
+                    break
+        except OSError:
+            if not done:
+                raise
+        return done
+
+    def _write(self, piece: memoryview, done: int) -> int:
+        if self.position is None:
+            return os.write(self.own, piece)
+        return os.pwrite(self.own, piece, self.position + done)
