@@ -212,7 +212,8 @@ def _failed(evidence: Evidence) -> Iterator[str]:
         if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
         goes_on = any(
-            one.fault in ("fail", "hang", "cut_link") for one in evidence.plan.runs[number].strikes
+            one.stalls or one.fault in ("fail", "cut_link")
+            for one in evidence.plan.runs[number].strikes
         )
         for rank, story in enumerate(run.stories):
             raised = () if goes_on else records(story, Raised)

@@ -67,9 +67,13 @@ def may_end_early(evidence: Evidence, run: int) -> bool:
     loop, or a failing storage where the training loop ends with the save."""
     checkpoint = evidence.plan.checkpoint
     goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
-    deadly = {*DEADLY, *IN_THE_LOOP, *(() if goes_on else ("fail", "hang"))}
+    deadly = {*DEADLY, *IN_THE_LOOP, *(() if goes_on else ("fail",))}
     strikes = evidence.plan.runs[run].strikes
-    planned = {one.id for one in strikes if one.fault in deadly or _parts_for_good(one)}
+    planned = {
+        one.id
+        for one in strikes
+        if one.fault in deadly or _parts_for_good(one) or (one.stalls and not goes_on)
+    }
     landed = evidence.runs[run].landed
     return any(one.strike in planned or one.then == "killed" for one in landed)
 

@@ -86,7 +86,9 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
             for place, action in enumerate(run.before, 1)
         ),
         refused=run.refused,
-        strikes=_plan_strikes(run, number, world, scenario.seed),
+        strikes=_with_deadline(
+            _plan_strikes(run, number, world, scenario.seed), scenario.checkpoint.timeout_s
+        ),
     )
 
 
@@ -108,6 +110,16 @@ def _plan_strikes(run: Run, number: int, world: World, seed: int) -> tuple[Strik
         same = sum(known.id.partition("~")[0] == strike.id for known in strikes)
         strikes.append(strike.model_copy(update={"id": f"{strike.id}~{same + 1}"} if same else {}))
     return tuple(strikes)
+
+
+def _with_deadline(strikes: tuple[Strike, ...], timeout_s: float | None) -> tuple[Strike, ...]:
+    """The strikes of a run, where the manager gives up on an operation after `timeout_s`."""
+    return tuple(
+        one.model_copy(update={"outlasts": True})
+        if one.fault == "delay" and timeout_s is not None and (one.seconds or 0.0) >= timeout_s
+        else one
+        for one in strikes
+    )
 
 
 def _plan_strike(fault: Fault, number: int, size: int) -> Strike:

@@ -63,6 +63,7 @@ class Strike(Decided):
     moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
     `delay`, `grace_s` to `sigterm`, `power` to `power_cut`, `refused` to `second_job`, `deed` to
     `by_hand`, `node` and `kbit_s` to the faults of the network, `seconds` to `cut_link`, too.
+    `outlasts` is a delay that is as long as the manager's own deadline.
     """
 
     id: str
@@ -79,6 +80,12 @@ class Strike(Decided):
     deed: Deed | None = None
     node: int | None = None
     kbit_s: int | None = None
+    outlasts: bool = False
+
+    @property
+    def stalls(self) -> bool:
+        """Whether the operation may come back too late for the manager, or never does."""
+        return self.fault == "hang" or self.outlasts
 
 
 class RunPlan(Decided):

@@ -146,7 +146,7 @@ def _unnamed(failures: Failures, strikes: tuple[Strike, ...]) -> list[str]:
     text = "\n".join(error.message for error in failures.values())
     problems: list[str] = []
     for strike in strikes:
-        if strike.fault not in ("fail", "hang"):
+        if strike.fault != "fail" and not strike.stalls:
             continue
         rank = strike.ranks[0]
         if not re.search(rf"\brank {rank}\b", text):
@@ -165,7 +165,7 @@ def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...]) -> int:
     """The last save in which the storage failed, by its ordinal; 0 where it failed in none."""
     errors = {(one.ranks[0], getattr(errno, one.error or "", 0)) for one in strikes}
     failed = [one.save for one in run.operations if one.error and (one.rank, one.error) in errors]
-    hung = [one.point.save for one in strikes if one.fault == "hang"]
+    hung = [one.point.save for one in strikes if one.stalls]
     return max((save for save in failed + hung if save is not None), default=0)
 
 

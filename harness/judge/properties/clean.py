@@ -10,7 +10,7 @@ elsewhere stays as it was.
 
 Never unknown: what is not seen is not left. Not covered: ports, files outside of the checkpoint
 directory, names in it after a run that did not end in order (the next run has to clear them), and
-threads of a rank whose operation was made to hang.
+threads of a rank whose operation was made to hang or to outlast the manager's deadline.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def _touched_behind(evidence: Evidence) -> list[str]:
 
 
 def _stuck_ranks(evidence: Evidence, number: int) -> set[int]:
-    """The ranks of a run of which an operation was made to hang."""
+    """The ranks of a run of which an operation never came back, or came too late to be of use."""
     return {
         rank
         for strike in evidence.plan.runs[number].strikes
-        if strike.fault == "hang"
+        if strike.stalls
         for rank in strike.ranks
     }

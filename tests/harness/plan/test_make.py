@@ -85,6 +85,20 @@ def test_equal_strikes_have_names_of_their_own() -> None:
     assert ids == ["run1.sigterm-all-step3", "run1.sigterm-all-step3~2", "run1.sigterm-all-step3~3"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "timeout_s", "stalls"),
+    [(4.0, 4.0, True), (4.0, 3.0, True), (3.9, 4.0, False), (600.0, None, False)],
+)
+def test_a_delay_as_long_as_the_deadline_may_cost_the_save(
+    seconds: float, timeout_s: float | None, *, stalls: bool
+) -> None:
+    delay = {"delay": {"rank": 1, "seconds": seconds}, "at": {"save": 1, "operation": "write"}}
+    plan = plan_of(
+        {"checkpoint": {"timeout_s": timeout_s}, "runs": ({"until_step": 6, "faults": (delay,)},)}
+    )
+    assert [one.stalls for one in plan.runs[0].strikes] == [stalls]
+
+
 def test_a_plan_comes_back_from_its_json() -> None:
     plan = plan_faults({"kill": {"rank": 1}, "at": {"save": 1, "phase": "seal"}})
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
