@@ -12,6 +12,7 @@ from harness.explore.job import Explored
 from harness.explore.points import Candidate, Choice
 from harness.explore.strike import Struck, strike
 from harness.explore.summary import Summary
+from harness.job.leader import die_with_parent
 from harness.run.services import Services
 from harness.workspace import Workspace
 
@@ -47,10 +48,19 @@ def explore_all(
     return Summary(job=job, choice=choice, struck=tuple(struck))
 
 
+def open_services(workspace: Workspace) -> Services:
+    """What a worker of a pool needs, for as long as it lives; it dies with the command."""
+    command = multiprocessing.parent_process()
+    if command is not None and command.pid is not None:
+        die_with_parent(command.pid)
+    services = Services(workspace.shared)
+    Finalize(None, services.close, exitpriority=1)
+    return services
+
+
 def _begin(workspace: Workspace) -> None:
     global _workspace, _services
-    _workspace, _services = workspace, Services(workspace.shared)
-    Finalize(None, _services.close, exitpriority=1)
+    _workspace, _services = workspace, open_services(workspace)
 
 
 def _choose(job: Explored, merge: bool) -> Choice:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.util import Finalize
 
 from harness.explore.explore import RedRecording
 from harness.explore.job import Explored
 from harness.explore.part import explore_part
+from harness.explore.pool import open_services
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome, worst
 from harness.plan.make import make_plan
@@ -71,8 +71,7 @@ def run_tasks(
 
 def _begin(workspace: Workspace) -> None:
     global _workspace, _services
-    _workspace, _services = workspace, Services(workspace.shared)
-    Finalize(None, _services.close, exitpriority=1)
+    _workspace, _services = workspace, open_services(workspace)
 
 
 def _run(task: Task) -> tuple[Cell, ...]:

@@ -54,18 +54,17 @@ def _images_in_use(folder: Path) -> list[str]:
 
 
 def _end_in_the_middle(
-    scenario: str, runs: Path, end: signal.Signals, is_in_full_swing: Callable[[str], bool]
+    command: list[str], end: signal.Signals, is_in_full_swing: Callable[[str], bool]
 ) -> None:
-    """Start a session, end it once the job is under way, and wait until no process is left."""
+    """Start a command, end it once a job is under way, and wait until no process is left."""
     mark = secrets.token_hex(8)
     session = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", scenario,
-         f"--run-root={runs}"],
+        [sys.executable, "-m", *command],
         cwd=ROOT,
         env={**os.environ, _MARK: mark},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     try:
         assert _wait_until(lambda: is_in_full_swing(mark))
         session.send_signal(end)
@@ -78,12 +77,26 @@ def _end_in_the_middle(
             os.kill(pid, signal.SIGKILL)
 
 
+def _session(scenario: str, runs: Path) -> list[str]:
+    return ["pytest", "-q", "-p", "no:cacheprovider", scenario, f"--run-root={runs}"]
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
 def test_no_process_outlives_a_session_that_is_ended_in_the_middle(
     end: signal.Signals, tmp_path: Path
 ) -> None:
     # Server, leader, two ranks and two loader workers each: the job is in full swing.
-    _end_in_the_middle(_SCENARIO, tmp_path / "runs", end, lambda mark: len(_marked(mark)) >= 8)
+    command = _session(_SCENARIO, tmp_path / "runs")
+    _end_in_the_middle(command, end, lambda mark: len(_marked(mark)) >= 8)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_no_process_outlives_a_pool_whose_command_is_ended_in_the_middle(
+    end: signal.Signals,
+) -> None:
+    # The command, a tracker of resources, two workers, their servers, and the first job.
+    command = ["harness", "explore", "scenarios/explore/killed-anywhere.yaml"]
+    _end_in_the_middle(command, end, lambda mark: len(_marked(mark)) >= 8)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
@@ -98,7 +111,7 @@ def test_nothing_stays_mounted_after_a_session_that_is_ended_in_the_middle(
     def is_in_full_swing(mark: str) -> bool:
         return bool(_images_in_use(runs)) and len(_marked(mark)) >= 4
 
-    _end_in_the_middle(_ON_A_DISK, runs, end, is_in_full_swing)
+    _end_in_the_middle(_session(_ON_A_DISK, runs), end, is_in_full_swing)
 
     assert _wait_until(lambda: not _images_in_use(runs)), _images_in_use(runs)
     assert str(runs) not in Path("/proc/self/mounts").read_text()
