@@ -18,11 +18,17 @@ class StateDigest:
 
     `params` and `moments` map global names to digests of this rank's shard; `rng` maps generator
     names (`python`, `numpy`, `torch`, `cuda:0`, ...) to digests of their state.
+
+    `pieces` is filled where a run shards otherwise than another one. It maps the names of both to
+    where this rank's piece lies in the whole and a digest that adds up: `0,16+8,32 <hex>` begins at
+    row 0 and column 16 and has 8 rows of 32. The sum over all pieces, modulo 2^64, is the digest of
+    the whole, however it was cut.
     """
 
     params: dict[str, str]
     moments: dict[str, str]
     rng: dict[str, str]
+    pieces: dict[str, str] = field(default_factory=dict)
 
 
 def _as_json(value: object) -> object:

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,9 +14,13 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from harness.evidence.record import StateDigest
+from harness.job.digest import digest_state
 from harness.job.freeze import FreezeRules
 from harness.job.models import build_model
-from harness.job.parallel import Pass, Place, build_pass, shard
+from harness.job.parallel import Place
+from harness.job.passes import Pass, PipelinePass, WholePass
+from harness.job.spread import spread
 from harness.job.story import Story
 from harness.plan.model import Workload
 from harness.scenario.schema import Model
@@ -35,14 +40,19 @@ class Rig:
     rules: FreezeRules
     settings: Model
     model: nn.Module
+    """What the checkpoint manager is given."""
+    net: nn.Module
+    """The same parameters, without the wrapper that DDP puts around the whole."""
     optimizer: Optimizer
     scheduler: LambdaLR
     forward_backward: Pass
+    digest: Callable[[], StateDigest]
+    """What there is to say of the state now."""
 
 
-def seed_rank(seed: int, rank: int) -> None:
-    """Every rank draws its own numbers, so that none can pass for another."""
-    mine = seed + _RANK_SEED_STRIDE * rank
+def seed_rank(seed: int, stream: int) -> None:
+    """Every stream has its own numbers, so that none can pass for another."""
+    mine = seed + _RANK_SEED_STRIDE * stream
     random.seed(mine)
     np.random.seed(mine % 2**32)
     torch.manual_seed(mine)
@@ -50,24 +60,35 @@ def seed_rank(seed: int, rank: int) -> None:
 
 def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story) -> Rig:
     """Build everything. Collective over all ranks."""
-    part = place.part(workload.model.layers)
-    model = build_model(
-        workload.model, workload.data, part, seed=workload.seed, device=place.device
+    parts = place.parts(workload.model.layers)
+    built = build_model(
+        workload.model,
+        workload.data,
+        sum(parts[1:], start=parts[0]),
+        seed=workload.seed,
+        device=place.device,
     )
-    rules.apply(model, 0)
-    shard(model, place)
+    rules.apply(built, 0)
+    found = spread(built, place, workload)
     # Frozen parameters are in it too: without a gradient they are left alone, and once unfrozen
     # they train.
-    optimizer = AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True)
+    optimizer = AdamW(
+        found.model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True
+    )
+    forward_backward: Pass = WholePass(found.model)
+    if place.world.pp > 1:
+        forward_backward = PipelinePass(found.pieces, place, workload)
     return Rig(
         place=place,
         story=story,
         rules=rules,
         settings=workload.model,
-        model=model,
+        model=found.model,
+        net=found.net,
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, _cosine(workload)),
-        forward_backward=build_pass(model, place, workload),
+        forward_backward=forward_backward,
+        digest=partial(digest_state, found.net, optimizer),
     )
 
 

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 from harness.evidence.record import Refused, SaveBegan, SaveReturned, keep_word
 from harness.job.build import Rig
 from harness.job.companions import Companions
-from harness.job.digest import digest_state
 from harness.job.implementation import Tools
 from harness.job.parallel import training_timeout
 from harness.plan.model import RunPlan
@@ -40,8 +39,8 @@ class Progress:
 class Checkpoints(Protocol):
     """What the loop does with checkpoints."""
 
-    def resume(self) -> Progress:
-        """Decide where to start, and load it."""
+    def resume(self, loader: Any) -> Progress:
+        """Decide where to start, and load it, with the data loader if one is given."""
 
     def attach(self, loader: Any) -> None:
         """Give a new data loader the position that was loaded."""
@@ -68,7 +67,7 @@ class Checkpoints(Protocol):
 class NoCheckpoints:
     """A reference run."""
 
-    def resume(self) -> Progress:
+    def resume(self, loader: Any) -> Progress:  # noqa: ARG002
         """From the beginning."""
         return Progress()
 
@@ -116,13 +115,13 @@ class ManagedCheckpoints:
             self._shutdown = _build_shutdown(tools.find("ShutdownHandler"), limit)
             self._shutdown.register()
 
-    def resume(self) -> Progress:
+    def resume(self, loader: Any) -> Progress:
         """Load what the run names, or else what the resume rule finds, or nothing."""
         if self._run.refused is None:
-            return self._resume()
+            return self._resume(loader)
         before = self._state()
         try:
-            return self._resume()
+            return self._resume(loader)
         except Exception:
             after = self._state()
             names = sorted(before.keys() | after.keys())
@@ -132,22 +131,24 @@ class ManagedCheckpoints:
 
     def _state(self) -> dict[str, str]:
         """Everything that a load may change, by name."""
-        state = digest_state(self._rig.model, self._rig.optimizer)
+        state = self._rig.digest()
         schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
         return {**state.params, **state.moments, **state.rng, **schedule}
 
-    def _resume(self) -> Progress:
+    def _resume(self, loader: Any) -> Progress:
         with self._story.during("resume"):
             path = self._choose()
             if path is None:
                 return Progress()
             saved_step = self._manager.peek_saved_step(str(path))
-            self._rules.apply(self._rig.model, saved_step or 0)
+            self._rules.apply(self._rig.net, saved_step or 0)
+        given = {} if loader is None else {"dataloader": loader}
         with self._story.during("load"):
             step, tokens_seen, extra = self._manager.load(
                 path=str(path),
                 scheduler=self._rig.scheduler,
                 vlm_freeze_expected=self._rules.meta(saved_step or 0),
+                **given,
             )
         return Progress(
             step=step,

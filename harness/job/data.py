@@ -94,6 +94,8 @@ class EpochBatches(Sampler[list[int]]):
 
     def __init__(self, data: Data, *, seed: int, rank: int, ranks: int) -> None:
         self.epoch = 0
+        self.first = 0
+        """Where the epoch begins here: ranks of another degree have taken the batches before."""
         self._data, self._seed, self._rank, self._ranks = data, seed, rank, ranks
         if len(self) == 0:
             raise ValueError(
@@ -108,9 +110,44 @@ class EpochBatches(Sampler[list[int]]):
         order = list(range(self._data.samples))
         random.Random(self._seed + self.epoch).shuffle(order)
         mine = order[self._rank :: self._ranks]
-        for number in range(len(self)):
+        for number in range(self.first, len(self)):
             begin = number * self._data.batch_size
             yield mine[begin : begin + self._data.batch_size]
+
+
+class Redistributing:
+    """A loader that can also go on from the positions of another data-parallel degree.
+
+    All ranks together take as many samples a step as before, so the number of batches says where
+    each rank goes on. The epoch stands in the position, too.
+    """
+
+    def __init__(self, batches: Batches, order: EpochBatches) -> None:
+        self._batches, self._order = batches, order
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the inner loader is, and the same in batches of any degree."""
+        inner = self._batches.inner.state_dict()
+        return {
+            "inner": inner,
+            "epoch": self._order.epoch,
+            "first": self._order.first,
+            "taken": self._batches.taken,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the same rank."""
+        self._order.epoch, self._order.first = state["epoch"], state["first"]
+        self._batches.taken = state["taken"]
+        self._batches.inner.load_state_dict(state["inner"])
+
+    def load_state_dicts(self, states: Sequence[Any]) -> None:
+        """Go on as a rank of another degree. Raises ValueError where the positions differ."""
+        places = sorted({(state["epoch"], state["taken"]) for state in states})
+        if len(places) != 1:
+            raise ValueError(f"the ranks stopped at different places of their epochs: {places}")
+        ((self._order.epoch, taken),) = places
+        self._order.first = self._batches.taken = taken
 
 
 class _DieWithRank:
@@ -128,15 +165,14 @@ class _DieWithRank:
 class Batches:
     """An endless stream over the epochs. `loader` is what a checkpoint manager is given."""
 
-    def __init__(self, data: Data, *, seed: int, epoch: int, rank: int, ranks: int) -> None:
+    def __init__(self, data: Data, *, seed: int, rank: int, ranks: int) -> None:
         self._order = EpochBatches(data, seed=seed, rank=rank, ranks=ranks)
-        self._order.epoch = epoch
         # Without a generator of its own the loader draws its seed from the global one at each
         # epoch, which a resumed run, entering an epoch in the middle, would do once too often.
         with warnings.catch_warnings():
             # torchdata 0.11 calls a function that torch 2.13 calls deprecated.
             warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
-            self.loader: Any = StatefulDataLoader(
+            self.inner: Any = StatefulDataLoader(
                 Windows(data),
                 batch_sampler=self._order,
                 num_workers=data.num_workers,
@@ -145,6 +181,11 @@ class Batches:
                 worker_init_fn=_DieWithRank(),
                 multiprocessing_context="fork" if data.num_workers else None,
             )
+        self.taken = 0
+        """Batches of this epoch, whoever has taken them."""
+        self.loader: Any = self.inner
+        if data.redistributes:
+            self.loader = Redistributing(self, self._order)
         self._iterator: Any = None
 
     @property
@@ -152,16 +193,22 @@ class Batches:
         """The epoch of the newest batch."""
         return self._order.epoch
 
+    def begin(self, epoch: int) -> None:
+        """The epoch that a load has brought back, before the first batch."""
+        self._order.epoch = epoch
+
     def take(self) -> Batch:
         """The next batch, of the next epoch when this one is used up."""
         if self._iterator is None:
-            self._iterator = iter(self.loader)
+            self._iterator = iter(self.inner)
         try:
             batch: Batch = next(self._iterator)
         except StopIteration:
             self._order.epoch += 1
-            self._iterator = iter(self.loader)
+            self._order.first = self.taken = 0
+            self._iterator = iter(self.inner)
             batch = next(self._iterator)
+        self.taken += 1
         return batch
 
     def close(self) -> None:

@@ -19,11 +19,22 @@ _DIGEST_BYTES = 8
 """64 bits tell apart the few thousand digests of a run, and keep its records short."""
 
 
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+
+
+def plain_name(name: str) -> str:
+    """The global name of a parameter, whatever is wrapped around its block."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
 def digest_state(model: nn.Module, optimizer: Optimizer) -> StateDigest:
     """The state of this rank: its shards by global parameter name, and its generators."""
     params: dict[str, str] = {}
     moments: dict[str, str] = {}
-    for name, param in model.named_parameters():
+    for full_name, param in model.named_parameters():
+        name = plain_name(full_name)
         params[name] = _digest_value(param)
         state: Mapping[str, Any] = optimizer.state.get(param, {})
         for key, value in state.items():

@@ -27,11 +27,19 @@ _INITIAL_SPREAD = 0.08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Which part of the model a pipeline stage holds: some blocks, and maybe one or both ends."""
+    """Which part of the model is held: some blocks, and maybe one or both ends."""
 
-    blocks: range
+    blocks: tuple[int, ...]
     first: bool
     last: bool
+
+    def __add__(self, other: Part) -> Part:
+        """What a rank holds that holds this part and a later one."""
+        return Part(
+            blocks=self.blocks + other.blocks,
+            first=self.first or other.first,
+            last=self.last or other.last,
+        )
 
 
 def split(layers: int, stages: int, stage: int) -> Part:
@@ -39,7 +47,7 @@ def split(layers: int, stages: int, stage: int) -> Part:
     size, more = divmod(layers, stages)
     begin = stage * size + min(stage, more)
     end = begin + size + (1 if stage < more else 0)
-    return Part(blocks=range(begin, end), first=stage == 0, last=stage == stages - 1)
+    return Part(blocks=tuple(range(begin, end)), first=stage == 0, last=stage == stages - 1)
 
 
 def visible_length(model: Model, data: Data) -> int:
@@ -63,13 +71,26 @@ class Block(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Same shape in and out: batch, positions, width."""
         batch, length, dim = hidden.shape
-        qkv = self.qkv(self.norm1(hidden)).view(batch, length, 3, self.heads, dim // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        # Head by head, so that tensor-parallel peers have whole heads: fewer here than in all.
+        qkv = self.qkv(self.norm1(hidden)).view(batch, length, -1, 3, dim // self.heads)
+        query, key, value = qkv.permute(3, 0, 2, 1, 4).unbind(0)
         seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        seen = self.out(seen.transpose(1, 2).reshape(batch, length, dim))
+        seen = self.out(seen.transpose(1, 2).flatten(2))
         hidden = hidden + functional.dropout(seen, self.dropout, self.training)
         thought = self.down(functional.gelu(self.up(self.norm2(hidden))))
         return hidden + functional.dropout(thought, self.dropout, self.training)
+
+
+class Positions(nn.Module):
+    """A learned vector for each position."""
+
+    def __init__(self, length: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(length, dim))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Same shape in and out."""
+        return hidden + self.weight
 
 
 class Transformer(nn.Module):
@@ -79,7 +100,7 @@ class Transformer(nn.Module):
         super().__init__()
         if part.first:
             self.embed = nn.Embedding(VOCABULARY, model.dim)
-            self.position = nn.Embedding(visible_length(model, data), model.dim)
+            self.position = Positions(visible_length(model, data), model.dim)
         self.blocks = nn.ModuleDict({str(index): Block(model) for index in part.blocks})
         if part.last:
             self.norm = nn.RMSNorm(model.dim)
@@ -91,7 +112,7 @@ class Transformer(nn.Module):
         """Text positions, behind those of the image where there is one."""
         text = self.embed(tokens)
         hidden = text if before is None else torch.cat((before, text), dim=1)
-        return cast(Tensor, hidden + self.position.weight)
+        return cast(Tensor, self.position(hidden))
 
     def forward(self, given: Tensor, before: Tensor | None = None) -> Tensor:
         """Tokens on the first stage, hidden states on a later one; logits from the last.
@@ -168,15 +189,34 @@ class VisionLanguageModel(nn.Module):
 def build_model(
     model: Model, data: Data, part: Part, *, seed: int, device: torch.device
 ) -> nn.Module:
-    """A stage with its first weights. Draws nothing from the global generators."""
-    sees_images = model.preset == "tiny_vlm" and part.first
-    kind = VisionLanguageModel if sees_images else LanguageModel
-    with torch.device("meta"):
-        built: nn.Module = kind(model, data, part)
+    """A part of the model with its first weights. Draws nothing from the global generators."""
+    built = _outline(model, data, part)
     built.to_empty(device=device)
     for name, param in built.named_parameters():
         _set_first_value(name, param, seed)
     return built
+
+
+def _outline(model: Model, data: Data, part: Part) -> nn.Module:
+    sees_images = model.preset == "tiny_vlm" and part.first
+    with torch.device("meta"):
+        return (VisionLanguageModel if sees_images else LanguageModel)(model, data, part)
+
+
+def cut_out(held: nn.Module, model: Model, data: Data, part: Part) -> nn.Module:
+    """A part of what a rank holds, as a module of its own with the same modules inside."""
+    piece = _outline(model, data, part)
+    for name, child in held.named_children():
+        if name != "transformer" and hasattr(piece, name):
+            setattr(piece, name, child)
+    mine, theirs = piece.get_submodule("transformer"), held.get_submodule("transformer")
+    for name, _ in list(mine.named_children()):
+        if name != "blocks":
+            setattr(mine, name, theirs.get_submodule(name))
+    blocks = mine.get_submodule("blocks")
+    for name in [name for name, _ in blocks.named_children()]:
+        blocks.register_module(name, theirs.get_submodule(f"blocks.{name}"))
+    return piece
 
 
 @torch.no_grad()
@@ -191,5 +231,5 @@ def _set_first_value(name: str, param: Tensor, seed: int) -> None:
 
 
 def text_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy over the text positions."""
-    return functional.cross_entropy(logits, targets.reshape(-1))
+    """Mean cross entropy over the text positions, whatever the precision of the model."""
+    return functional.cross_entropy(logits.float(), targets.reshape(-1))

@@ -1,7 +1,6 @@
-"""How the ranks share the work: a mesh of pipeline stages and FSDP2 shards, and one training pass.
+"""Where a rank stands among the others: its device, its place on each axis, its groups.
 
-Ranks are numbered with the pipeline outermost. With one stage the model runs as it is, with two it
-runs as a GPipe schedule; both are FSDP2-sharded over the ranks of a stage.
+The order of the axes is that of `World`: the pipeline outermost, tensor-parallel peers innermost.
 """
 
 from __future__ import annotations
@@ -9,22 +8,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _set_pg_timeout
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
-from harness.job.models import IMAGE_SIDE, VOCABULARY, Part, split, text_loss, visible_length
-from harness.plan.model import Workload
+from harness.job.models import Part, split
 from harness.run.budget import training_limit_s
 from harness.scenario.schema import Checkpoint, World
-
-_MICROBATCHES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,37 +27,47 @@ class Place:
     rank: int
     world: World
     device: torch.device
-    shards: DeviceMesh
+    shards: DeviceMesh | None
+    """Over which FSDP2 shards, replicas before shards; None where it does not."""
+    peers: DeviceMesh | None
+    """The tensor-parallel peers, where there are any."""
     stages: DeviceMesh | None
+    """The ranks at this place of each stage, where there are stages."""
+    stage_group: dist.ProcessGroup | None
+    """The ranks of this stage, where there are stages."""
 
     @property
     def stage(self) -> int:
         """The pipeline stage of this rank."""
-        return self.rank // self.world.dp_shard
+        return self.world.stage_of(self.rank)
 
     @property
-    def shard(self) -> int:
-        """The place among the ranks of this stage, which is also the data-parallel rank."""
-        return self.rank % self.world.dp_shard
+    def data_rank(self) -> int:
+        """Which share of a batch this rank reads."""
+        return self.world.data_rank_of(self.rank)
 
     @property
-    def stage_group(self) -> dist.ProcessGroup | None:
-        """The ranks of this stage, where there are stages."""
-        return None if self.stages is None else self.shards.get_group()
+    def stream(self) -> int:
+        """Which random numbers this rank draws: its own, but tensor-parallel peers draw the same.
+
+        They hold the same activations between their shards, and the same input.
+        """
+        return self.rank // self.world.tp
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank's stage is the first."""
+        """Whether this rank holds the beginning of the model."""
         return self.stage == 0
 
     @property
     def is_last(self) -> bool:
-        """Whether this rank's stage is the last."""
+        """Whether this rank holds the end of the model."""
         return self.stage == self.world.pp - 1
 
-    def part(self, layers: int) -> Part:
-        """What this rank's stage holds of a model with `layers` blocks."""
-        return split(layers, self.world.pp, self.stage)
+    def parts(self, layers: int) -> tuple[Part, ...]:
+        """What this rank holds of a model with `layers` blocks; two parts where they interleave."""
+        count = self.world.pp * self.world.chunks
+        return tuple(split(layers, count, one) for one in range(self.stage, count, self.world.pp))
 
 
 def choose_device(kind: str, rank: int, world: World) -> tuple[torch.device, str]:
@@ -92,105 +95,45 @@ def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta |
 
 def limit_waits(place: Place, timeout: timedelta | None) -> None:
     """Give the groups of a mesh the timeout of training; they do not take it from the world's."""
-    for mesh in (place.shards, place.stages):
-        if timeout is not None and mesh is not None:
-            _set_pg_timeout(timeout, mesh.get_group())
+    if timeout is None:
+        return
+    meshes = [mesh for mesh in (place.shards, place.peers, place.stages) if mesh is not None]
+    groups = [group for mesh in meshes for group in mesh.get_all_groups()]
+    for group in (*groups, *([] if place.stage_group is None else [place.stage_group])):
+        _set_pg_timeout(timeout, group)
 
 
 def find_place(world: World, rank: int, device: torch.device) -> Place:
     """Build the mesh. Collective over all ranks."""
+    sharded = ("dp_replicate", "dp_shard") if world.dp_replicate > 1 else ("dp_shard",)
+    used = {
+        "pp": world.pp > 1,
+        "dp_replicate": world.dp_replicate > 1,
+        "dp_shard": world.is_sharded,
+        "tp": world.tp > 1,
+    }
+    axes = tuple(axis for axis, there in used.items() if there)
+    shape = tuple(getattr(world, axis) for axis in axes)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=axes)
+    return Place(
+        rank=rank,
+        world=world,
+        device=device,
+        shards=mesh[sharded] if world.is_sharded else None,
+        peers=mesh["tp"] if world.tp > 1 else None,
+        stages=mesh["pp"] if world.pp > 1 else None,
+        stage_group=_stage_group(world, mesh),
+    )
+
+
+def _stage_group(world: World, mesh: DeviceMesh) -> dist.ProcessGroup | None:
     if world.pp == 1:
-        shards = init_device_mesh(device.type, (world.dp_shard,), mesh_dim_names=("dp_shard",))
-        return Place(rank=rank, world=world, device=device, shards=shards, stages=None)
-    shape = (world.pp, world.dp_shard)
-    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("pp", "dp_shard"))
-    return Place(rank=rank, world=world, device=device, shards=mesh["dp_shard"], stages=mesh["pp"])
-
-
-def shard(model: nn.Module, place: Place) -> None:
-    """FSDP2 over the transformer blocks, and over the rest as the root.
-
-    The blocks are one group, and gathered once a step: with two ranks a core, the time of a step
-    is mostly that of waiting in collectives.
-    """
-    blocks = list(model.get_submodule("transformer.blocks").children())
-    if blocks:
-        fully_shard(blocks, mesh=place.shards, reshard_after_forward=False)
-    fully_shard(model, mesh=place.shards, reshard_after_forward=False)
-
-
-class Pass(Protocol):
-    """One forward and backward pass over a batch."""
-
-    def run(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor | None:
-        """Leave gradients behind. The loss, or None on a stage that has none."""
-
-
-class WholePass:
-    """The whole model on every rank."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    def run(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """Forward, loss, backward."""
-        loss = text_loss(self._model(*inputs), targets)
-        torch.autograd.backward(loss)
-        return loss.detach()
-
-
-class PipelinePass:
-    """One stage of a GPipe schedule."""
-
-    def __init__(self, model: nn.Module, place: Place, workload: Workload) -> None:
-        assert place.stages is not None
-        # A schedule needs microbatches of one size.
-        batch = workload.data.batch_size
-        count = _MICROBATCHES if batch % _MICROBATCHES == 0 else 1
-        self._part = place.part(workload.model.layers)
-        given, produced = _example(workload, self._part, rows=batch // count)
-        stage = PipelineStage(
-            model,
-            place.stage,
-            place.world.pp,
-            place.device,
-            input_args=given,
-            output_args=produced,
-            group=place.stages.get_group(),
-        )
-        self._schedule = ScheduleGPipe(stage, count, loss_fn=text_loss)
-
-    def run(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor | None:
-        """Run the schedule; only the first stage reads the inputs and only the last the targets."""
-        given = inputs if self._part.first else ()
-        if not self._part.last:
-            self._schedule.step(*given, return_outputs=False)
-            return None
-        losses: list[Tensor] = []
-        self._schedule.step(*given, target=targets, losses=losses, return_outputs=False)
-        return torch.stack([loss.detach() for loss in losses]).mean()
-
-
-def _example(
-    workload: Workload, part: Part, *, rows: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Shapes of what a stage is given and produces, on the meta device.
-
-    Left to find out by itself, a stage runs the model once more before the first step, and the
-    dropout of that run draws random numbers that the uninterrupted run does not draw again.
-    """
-    model, data = workload.model, workload.data
-    length = visible_length(model, data)
-    hidden = torch.empty(rows, length, model.dim, device="meta", requires_grad=True)
-    logits = torch.empty(rows * data.seq_len, VOCABULARY, device="meta", requires_grad=True)
-    tokens = torch.empty(rows, data.seq_len, dtype=torch.int64, device="meta")
-    images = torch.empty(rows, IMAGE_SIDE, IMAGE_SIDE, device="meta")
-    first = (tokens, images) if model.preset == "tiny_vlm" else (tokens,)
-    return first if part.first else (hidden,), (logits if part.last else hidden,)
-
-
-def build_pass(model: nn.Module, place: Place, workload: Workload) -> Pass:
-    """The pass that fits the world."""
-    if place.stages is None:
-        return WholePass(model)
-    return PipelinePass(model, place, workload)
+        return None
+    inside = [axis for axis in mesh.mesh_dim_names or () if axis != "pp"]
+    if len(inside) == 1:
+        return mesh.get_group(inside[0])
+    size = world.stage_size
+    stages = [list(range(first, first + size)) for first in range(0, world.size, size)]
+    found: Any = dist.new_subgroups_by_enumeration(stages)  # type: ignore[no-untyped-call]
+    group: dist.ProcessGroup = found[0]
+    return group

@@ -14,6 +14,8 @@ import weakref
 _MODULES = (
     "numpy.random",
     "torch._dynamo",  # the first fully_shard and the first optimizer would import it
+    "torch._functorch.aot_autograd",  # torch.compile and its first trace would import these two
+    "torch.distributed.tensor.experimental._func_map",
     "torch.distributed.checkpoint.state_dict",
     "torch.distributed.fsdp",
     "torch.distributed.pipelining",

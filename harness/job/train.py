@@ -1,6 +1,6 @@
 """The training loop, as a real framework writes it, and what a rank records along the way.
 
-In this order: build, resume, build the data loader, then step by step: freeze stages, batch,
+In this order: build, also the data loader, resume, then step by step: freeze stages, batch,
 forward, backward, clip, optimizer, schedule; after each step the save that may be due, then the
 question whether to shut down; at the end wait for what is still being saved. Under pipeline
 parallelism all stages of a data-parallel rank read the same samples: the first needs the inputs,
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,12 @@ from harness.job.build import Rig, build_rig, seed_rank
 from harness.job.checkpoints import Checkpoints, ManagedCheckpoints, NoCheckpoints, Progress
 from harness.job.clip import clip_gradients
 from harness.job.data import Batch, Batches, Bytes
-from harness.job.digest import digest_state
 from harness.job.freeze import freeze_rules, standing_still
 from harness.job.implementation import Tools
 from harness.job.interrupt import Interruptions
 from harness.job.models import VOCABULARY
 from harness.job.parallel import Place
+from harness.job.pieces import digest_with_pieces
 from harness.job.story import Story
 from harness.plan.model import Plan
 from harness.run.budget import patient, read_reference
@@ -43,22 +45,22 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
     workload, settings = plan.workload_of(run), plan.runs[run]
     with story.during("build"):
         tools = Tools(plan.implementation)
-        seed_rank(workload.seed, place.rank)
+        seed_rank(workload.seed, place.stream)
         rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), story)
+        if plan.rearranges:
+            rig = replace(rig, digest=partial(digest_with_pieces, rig.net, rig.optimizer))
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.checkpoint is not None:
         asked, root = patient(plan.checkpoint, read_reference(directory)), plan.folder_of(run)
         checkpoints = ManagedCheckpoints(
             asked, directory / root, tools=tools, rig=rig, run=settings
         )
-    progress = checkpoints.resume()
     batches = Batches(
-        workload.data,
-        seed=workload.seed,
-        epoch=progress.epoch,
-        rank=place.shard,
-        ranks=place.world.dp_shard,
+        workload.data, seed=workload.seed, rank=place.data_rank, ranks=place.world.degree
     )
+    # A loader that redistributes has to be there when a checkpoint is loaded.
+    progress = checkpoints.resume(batches.loader if workload.data.redistributes else None)
+    batches.begin(progress.epoch)
     checkpoints.attach(batches.loader)
     _tell_resumed(rig, progress)
     first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
@@ -110,14 +112,16 @@ class Loop:
     def _change_freeze(self, step: int) -> None:
         if self._rig.rules.changes_at(step):
             self._checkpoints.before_change()
-            self._rig.rules.apply(self._rig.model, step)
+            self._rig.rules.apply(self._rig.net, step)
 
     def _take_step(self) -> None:
         rig, progress = self._rig, self._progress
         batch = self._batches.take()
         inputs, targets = prepare(batch, rig.settings, rig.place)
         loss = rig.forward_backward.run(inputs, targets)
-        trained = clip_gradients(rig.model, max_norm=_MAX_GRADIENT_NORM)
+        trained = clip_gradients(
+            rig.model, max_norm=_MAX_GRADIENT_NORM, stage_size=rig.place.world.stage_size
+        )
         rates = [float(group["lr"]) for group in rig.optimizer.param_groups]
         rig.optimizer.step()
         rig.scheduler.step()
@@ -125,7 +129,7 @@ class Loop:
         progress.step += 1
         progress.beside.step(rates[0])
         progress.epoch = self._batches.epoch
-        progress.tokens_seen += targets.numel() * rig.place.world.dp_shard
+        progress.tokens_seen += targets.numel() * rig.place.world.degree
         rig.story.tell(
             Stepped(
                 step=progress.step,
@@ -133,9 +137,9 @@ class Loop:
                 loss=None if loss is None else float(loss).hex(),
                 lr=tuple(rate.hex() for rate in rates),
                 samples=batch.ids,
-                frozen=standing_still(rig.model),
+                frozen=standing_still(rig.net),
                 trained=trained,
-                state=digest_state(rig.model, rig.optimizer),
+                state=rig.digest(),
                 tokens_seen=progress.tokens_seen,
                 beside=progress.beside.told(),
             )
@@ -179,8 +183,8 @@ def _tell_resumed(rig: Rig, progress: Progress) -> None:
             step=None if progress.source is None else progress.step,
             tokens_seen=progress.tokens_seen,
             epoch=progress.epoch,
-            state=digest_state(rig.model, rig.optimizer),
-            frozen=standing_still(rig.model),
+            state=rig.digest(),
+            frozen=standing_still(rig.net),
             kept=progress.kept,
             beside=progress.beside.told(),
         )

@@ -1,12 +1,13 @@
 """Compares a run that no uninterrupted one equals with the run that it continues.
 
-Digests are of the shard that a rank holds of each parameter. As the data-parallel degree stays the
-same, the shards of all stages together are those of the whole model, whatever the stages.
+Digests are of the shard that a rank holds of each parameter. Where the ranks inside of a stage are
+arranged as before, the shards of all stages together are those of the whole model, whatever the
+stages. Where they are not, the pieces of all ranks are added up and whole tensors compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, StateDigest, Stepped
@@ -18,7 +19,9 @@ from harness.judge.differences import (
     values_differ,
 )
 from harness.judge.lineage import counterpart, parent_of, same_shard
+from harness.judge.pieces import piece_differences
 from harness.judge.stories import Story, resumed, steps
+from harness.scenario.schema import World
 
 _LOSS_TOLERANCE = 0.1
 """Of the reference's loss; other random draws moved it by up to 4 % in `scenarios/layouts`."""
@@ -37,6 +40,8 @@ def changed_run(evidence: Evidence, run: int) -> tuple[list[str], int]:
             found.append(f"rank {rank}, {one}")
             break
         compared += len(steps(story))
+    found += _cut_otherwise(evidence, run)
+    found += _together_on_the_way(evidence, run)
     return [*found, *_left_out(evidence, run)], compared
 
 
@@ -52,14 +57,18 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
     else:
         yield f"resumed at step {decision.step}, which no earlier run has trained"
         return
-    records = [wanted[other] for other in same_shard(rank, here, there)]
-    whole = _whole(record.state for record in records if record is not None)
-    differences = _part_differs(decision.state, whole)
+    differences: list[str] = []
+    record = wanted[counterpart(rank, here, there)]
+    if here.same_inside(there):
+        records = [wanted[other] for other in same_shard(rank, here, there)]
+        whole = _whole(one.state for one in records if one is not None)
+        differences = _part_differs(decision.state, whole)
+        record = records[0]
     same = wanted[rank] if here == there else None
     if same is not None:
         differences = state_differences(decision.state, same.state)
-    if isinstance(records[0], Stepped):
-        differences += values_differ(decision, records[0])
+    if isinstance(record, Stepped):
+        differences += values_differ(decision, record)
     if differences:
         yield f"{where}: {'; '.join(differences)}"
 
@@ -88,6 +97,23 @@ def _part_differs(found: StateDigest, whole: StateDigest) -> list[str]:
     ]
 
 
+def _cut_otherwise(evidence: Evidence, run: int) -> Iterator[str]:
+    """What all ranks together loaded otherwise than the earlier run had it, other shards or not."""
+    parent = parent_of(evidence, run)
+    plan = evidence.plan
+    if parent is None or plan.workload_of(run).world.same_inside(plan.workload_of(parent).world):
+        return
+    starts = [resumed(story) for story in evidence.runs[run].stories]
+    loaded = [one for one in starts if one is not None and one.step is not None]
+    # Ranks that resumed from different steps are another property's affair.
+    if len(loaded) < len(starts) or len({one.step for one in loaded}) != 1:
+        return
+    step = loaded[0].step or 0
+    trained = [steps(story)[step].state for story in evidence.runs[parent].stories]
+    for difference in piece_differences((one.state for one in loaded), trained):
+        yield f"all ranks, resumed at step {step}: {difference}"
+
+
 def _left_out(evidence: Evidence, run: int) -> Iterator[str]:
     """Parameters that no stage of this run holds."""
     starts = [resumed(story) for story in evidence.runs[run].stories]
@@ -107,9 +133,12 @@ def _on_the_way(evidence: Evidence, run: int, rank: int, story: Story) -> Iterat
     """Steps at which the schedule or the loss is another than in the uninterrupted run."""
     plan = evidence.plan
     here, there = plan.workload_of(run).world, plan.workload.world
-    expected = steps(evidence.reference[counterpart(rank, here, there)])
-    last = [steps(evidence.reference[other]) for other in same_shard(rank, here, there)][-1]
-    trains_alike = plan.workload_of(run).freeze == plan.workload.freeze
+    other = counterpart(rank, here, there)
+    expected = steps(evidence.reference[other])
+    # The loss is told by the last stage.
+    last = steps(evidence.reference[other % there.stage_size - there.stage_size])
+    # With another degree a rank reads other samples; only all ranks together read the same.
+    trains_alike = _trains_alike(evidence, run) and here.degree == there.degree
     for step, record in sorted(steps(story).items()):
         if step not in expected:
             yield f"step {step}: the uninterrupted run has no such step"
@@ -123,6 +152,37 @@ def _on_the_way(evidence: Evidence, run: int, rank: int, story: Story) -> Iterat
                 f"step {step}: loss is {number(record.loss)}, more than a tenth away from "
                 f"{number(last[step].loss)}"
             )
+
+
+def _trains_alike(evidence: Evidence, run: int) -> bool:
+    return evidence.plan.workload_of(run).freeze == evidence.plan.workload.freeze
+
+
+def _together_on_the_way(evidence: Evidence, run: int) -> Iterator[str]:
+    """The first step at which the mean loss is another, where ranks cannot be compared singly."""
+    plan = evidence.plan
+    here, there = plan.workload_of(run).world, plan.workload.world
+    if here.degree == there.degree or not _trains_alike(evidence, run):
+        return
+    expected = _mean_losses(evidence.reference, there)
+    for step, loss in sorted(_mean_losses(evidence.runs[run].stories, here).items()):
+        if step in expected and _is_far(loss, expected[step]):
+            yield (
+                f"all ranks, step {step}: mean loss is {number(loss)}, more than a tenth away from "
+                f"{number(expected[step])}"
+            )
+            return
+
+
+def _mean_losses(stories: Sequence[Story], world: World) -> dict[int, str]:
+    """The loss over the whole batch of each step that every rank of the last stage finished."""
+    told = [steps(story) for story in stories[-world.stage_size :]]
+    complete = set(told[0]).intersection(*told[1:]) if told else set()
+    means: dict[int, str] = {}
+    for step in complete:
+        losses = [float.fromhex(one[step].loss or "nan") for one in told]
+        means[step] = (sum(losses) / len(losses)).hex()
+    return means
 
 
 def _is_far(found: str, wanted: str | None) -> bool:

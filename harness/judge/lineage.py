@@ -32,15 +32,20 @@ def follows_reference(evidence: Evidence, run: int) -> bool:
 
 
 def counterpart(rank: int, here: World, there: World) -> int:
-    """The rank at the same place of its stage; the last stage stands for those that are not there.
+    """The rank that reads the same share of a batch; the last stage stands for those not there.
 
-    Both arrangements have the same data-parallel degree.
+    Where the data-parallel degree differs there is no such rank, and any rank of the stage is as
+    good as another.
     """
-    stage = min(rank // here.dp_shard, there.pp - 1)
-    return stage * there.dp_shard + rank % here.dp_shard
+    stage = min(here.stage_of(rank), there.pp - 1)
+    share = here.data_rank_of(rank) % there.degree
+    return stage * there.stage_size + share * there.tp + rank % here.tp % there.tp
 
 
 def same_shard(rank: int, here: World, there: World) -> tuple[int, ...]:
-    """The ranks of all stages that hold the same shard of what their stage holds."""
-    shard = rank % here.dp_shard
-    return tuple(stage * there.dp_shard + shard for stage in range(there.pp))
+    """The ranks of all stages that hold the same shard of what their stage holds.
+
+    Both arrangements have the same ranks inside of a stage.
+    """
+    shard = rank % here.stage_size
+    return tuple(stage * there.stage_size + shard for stage in range(there.pp))

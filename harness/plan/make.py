@@ -79,6 +79,7 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
         until_step=run.until_step,
         load_step=run.load_step,
         world=run.world,
+        model=run.model,
         freeze=run.freeze,
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
         before=tuple(

@@ -19,6 +19,7 @@ from harness.scenario.schema import (
     Scheduler,
     Until,
     World,
+    Wrapping,
 )
 from harness.scenario.words import FAULTS
 
@@ -89,7 +90,7 @@ class Strike(Decided):
 
 
 class RunPlan(Decided):
-    """One start of the job. `world` and `freeze` are None where they are the workload's.
+    """One start of the job. `world`, `model` and `freeze` are None where they are the workload's.
 
     `deadline_s` is how long the run may be silent; None where the machine decides when it runs.
     """
@@ -97,6 +98,7 @@ class RunPlan(Decided):
     until_step: int
     load_step: int | None = None
     world: World | None = None
+    model: Wrapping | None = None
     freeze: FreezePlan | None = None
     ignore_freeze_mismatch: bool = False
     before: tuple[Deed, ...] = ()
@@ -125,10 +127,22 @@ class Plan(Decided):
 
     def workload_of(self, run: int) -> Workload:
         """What a run trains: the workload, with what that run has of its own."""
-        own = {"world": self.runs[run].world, "freeze": self.runs[run].freeze}
-        return self.workload.model_copy(
-            update={key: value for key, value in own.items() if value is not None}
-        )
+        own, usual = self.runs[run], self.workload
+        found: dict[str, object] = {}
+        if own.world is not None:
+            dealt = usual.data.dealt_to(own.world.degree, before=usual.world.degree)
+            found |= {"world": own.world, "data": dealt}
+        if own.model is not None:
+            found["model"] = own.model.of(usual.model)
+        if own.freeze is not None:
+            found["freeze"] = own.freeze
+        return usual.model_copy(update=found)
+
+    @property
+    def rearranges(self) -> bool:
+        """Whether some run shards the parameters otherwise than another one."""
+        worlds = [self.workload.world, *(run.world for run in self.runs if run.world is not None)]
+        return any(not worlds[0].same_inside(world) for world in worlds)
 
     def as_second_job(self, run: int) -> Plan:
         """What a second job does in a run: the same, but nothing strikes it, and it gives up."""

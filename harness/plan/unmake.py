@@ -38,6 +38,7 @@ def _unmake_run(run: RunPlan, size: int) -> Run:
         until_step=run.until_step,
         load_step=run.load_step,
         world=run.world,
+        model=run.model,
         freeze=run.freeze,
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
         before=tuple(deed.action for deed in run.before),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.errors import Place, choices
+from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
 from harness.scenario.schema import (
     AnyFault,
     ByHand,
@@ -47,6 +49,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
     """Everything that cannot happen, given the GPUs of this machine."""
     yield from _world(scenario, gpus)
     yield from _model_and_data(scenario)
+    yield from find_impossible_layout(scenario)
     yield from _freeze(scenario)
     for number in range(len(scenario.runs)):
         yield from _run(scenario, number)
@@ -61,13 +64,22 @@ def _world(scenario: Scenario, gpus: int) -> Iterator[Finding]:
     world, size = scenario.world, scenario.world.size
     if scenario.device == "cuda":
         if 0 < gpus < size:  # without any GPU the scenario is skipped
-            fits = f"dp_shard at most {gpus // world.pp}" if gpus >= world.pp else "device: cpu"
+            fits = _fitting(world, gpus) if gpus >= size // world.dp_shard else "device: cpu"
             text = f"{world} needs {size} GPUs and there are {gpus} here; possible: {fits}"
             yield ("world",), text
     elif size > MOST_CPU_RANKS and not (scenario.device == "auto" and gpus >= size):
-        fits = f"dp_shard at most {MOST_CPU_RANKS // world.pp} with pp: {world.pp}"
         text = f"{world} needs {size} ranks, on CPU there are at most {MOST_CPU_RANKS}"
-        yield ("world",), f"{text}; possible: {fits}"
+        yield ("world",), f"{text}; possible: {_fitting(world, MOST_CPU_RANKS)}"
+
+
+def _fitting(world: World, most: int) -> str:
+    """The widest sharding that fits beside the other axes."""
+    others = {axis: getattr(world, axis) for axis in ("pp", "dp_replicate", "tp")}
+    beside = math.prod(others.values())
+    told = ", ".join(f"{axis}: {size}" for axis, size in others.items() if size > 1)
+    if beside > most:
+        return f"fewer of {told}"
+    return f"dp_shard at most {most // beside}" + (f" with {told}" if told else "")
 
 
 def find_node_problem(world: World, faults: tuple[AnyFault, ...], *, on_cpu: bool) -> str | None:
@@ -86,12 +98,13 @@ def _model_and_data(scenario: Scenario) -> Iterator[Finding]:
         divisors = [str(heads) for heads in range(1, model.dim + 1) if model.dim % heads == 0]
         text = f"dim {model.dim} is not divisible by {model.heads} heads"
         yield ("model", "heads"), f"{text}; possible: {', '.join(divisors)}"
-    if model.layers < scenario.world.pp:
-        text = f"{scenario.world.pp} pipeline stages need at least one layer each"
-        yield ("model", "layers"), f"{text}, found {model.layers}"
-    share = data.samples // scenario.world.dp_shard
+    parts = scenario.world.pp * scenario.world.chunks
+    if model.layers < parts:
+        text = f"{parts} {'pipeline stages' if scenario.world.chunks == 1 else 'interleaved parts'}"
+        yield ("model", "layers"), f"{text} need at least one layer each, found {model.layers}"
+    share = data.samples // scenario.world.degree
     if data.batch_size > share:
-        ranks = scenario.world.dp_shard
+        ranks = scenario.world.degree
         text = f"{data.samples} samples over {ranks} data-parallel ranks are {share} a rank"
         possible = f"samples at least {data.batch_size * ranks}" + (
             f", or batch_size at most {share}" if share else ""
@@ -171,21 +184,23 @@ def _surroundings(scenario: Scenario, number: int) -> Iterator[Finding]:
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:
     """What is impossible about the settings that a run has of its own."""
     run, place = scenario.runs[number], ("runs", number)
-    own = {key: value for key in ("world", "freeze") if (value := getattr(run, key)) is not None}
+    keys = ("world", "model", "freeze")
+    own = {key: value for key in keys if (value := getattr(run, key)) is not None}
     if not own:
         return
     if not number:
         key = next(iter(own))
         yield (*place, key), f"the first run is as the scenario says: set {key} at the top"
         return
-    changed = scenario.model_copy(update=own)
+    changed = as_in_run(scenario, run)
     if run.world is not None:
-        found = [*_world(changed, gpus), *_model_and_data(changed)]
+        found = [
+            *_world(changed, gpus),
+            *_model_and_data(changed),
+            *find_impossible_layout(changed),
+        ]
         yield from (((*place, "world"), text) for _, text in found)
-        before, now = scenario.world.dp_shard, run.world.dp_shard
-        if before != now and run.refused is None:
-            text = f"no data loader goes on when {before} data-parallel ranks become {now}"
-            yield (*place, "world"), f"{text}: the run has to be `refused`"
+        yield from find_impossible_change(scenario, run, (*place, "world"))
     if run.freeze is not None:
         yield from (((*place, *inside), text) for inside, text in _freeze(changed))
 

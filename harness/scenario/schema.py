@@ -32,7 +32,12 @@ from harness.scenario.targets import (
 from harness.scenario.targets import Failing as Failing
 from harness.scenario.targets import Target as Target
 from harness.scenario.targets import Until as Until
+from harness.scenario.training import Data as Data
+from harness.scenario.training import Model as Model
+from harness.scenario.training import Scheduler as Scheduler
+from harness.scenario.training import Wrapping as Wrapping
 from harness.scenario.words import FAULTS, OPERATIONS, PHASES
+from harness.scenario.world import World as World
 
 PropertyName = Literal[
     "latest_durable",
@@ -48,55 +53,6 @@ PropertyName = Literal[
     "integrity",
     "no_code_on_load",
 ]
-
-
-class World(Part):
-    """How the ranks are arranged: pipeline stages outermost, FSDP2 shards inside."""
-
-    pp: int = Field(1, ge=1, le=2, description="pipeline stages")
-    dp_shard: int = Field(1, ge=1, description="FSDP2 ranks in each stage")
-
-    nodes: int = Field(1, ge=1, le=2, description="machines that the ranks stand on, in order")
-
-    @property
-    def size(self) -> int:
-        """Number of ranks of the job."""
-        return self.pp * self.dp_shard
-
-    def node_of(self, rank: int) -> int:
-        """The node of a rank."""
-        return rank * self.nodes // self.size
-
-    def __str__(self) -> str:
-        where = f" on {self.nodes} nodes" if self.nodes > 1 else ""
-        return f"pp{self.pp} x fsdp{self.dp_shard}{where}"
-
-
-class Model(Part):
-    """A small real network; `tiny_vlm` has a vision encoder, an adapter and a transformer."""
-
-    preset: Literal["tiny_transformer", "tiny_vlm"] = "tiny_transformer"
-    layers: int = Field(2, ge=1, description="transformer blocks")
-    dim: int = Field(32, ge=8, multiple_of=8, description="width")
-    heads: int = Field(2, ge=1)
-    dropout: float = Field(0.1, ge=0.0, lt=1.0)
-
-
-class Scheduler(Part):
-    """Learning-rate schedule, stepped once a training step."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(2, ge=0)
-
-
-class Data(Part):
-    """What is trained on: windows of real bytes, shuffled anew each epoch."""
-
-    corpus: Literal["builtin"] = "builtin"
-    samples: int = Field(48, ge=1, description="samples in one epoch, over all ranks")
-    seq_len: int = Field(16, ge=4, description="bytes a sample")
-    batch_size: int = Field(4, ge=1, description="samples a data-parallel rank takes in one step")
-    num_workers: int = Field(0, ge=0, le=4, description="loader processes of each rank")
 
 
 class DynamicWindow(Part):
@@ -415,6 +371,7 @@ class Run(Part):
         None, ge=0, description="start from this checkpoint by name instead of the newest"
     )
     world: World | None = Field(None, description="another arrangement of the ranks than before")
+    model: Wrapping | None = Field(None, description="other wrappers of the blocks than before")
     freeze: FreezePlan | None = Field(None, description="other freeze settings than before")
     ignore_freeze_mismatch: bool = False
     before: tuple[Action, ...] = Field(

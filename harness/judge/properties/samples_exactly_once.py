@@ -7,24 +7,27 @@ Evidence: the sample ids of each step, along the chain of runs: a run that resum
 continues the newest earlier run that got to N; all other steps are discarded work. Along the chain
 each rank must have seen what the uninterrupted run saw at each step, and within an epoch an id may
 occur once over the data-parallel ranks of a pipeline stage (other stages see the same samples).
-With another number of stages, the rank at the same place of its stage goes on. Runs that have to be
-refused are left out.
+With another number of stages or tensor-parallel peers, the rank with the same share of the batch
+goes on. With another data-parallel degree no rank does: then all ranks together must have read what
+those of the uninterrupted run read together at each step. Runs that have to be refused are left
+out.
 
 Unknown when no sample was seen, or when the uninterrupted run itself repeats an id within what the
-ranks call an epoch: then the epochs in the records tell nothing. Not covered: another data-parallel
-degree, for which a scenario has to ask for a refusal.
+ranks call an epoch: then the epochs in the records tell nothing. Not covered: which rank reads
+which share under another data-parallel degree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Stepped
 from harness.judge.history import History
 from harness.judge.lineage import counterpart
 from harness.judge.outcome import Outcome
-from harness.judge.stories import resumed, steps
+from harness.judge.stories import Story, resumed, steps
+from harness.judge.together import read_together
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.scenario.schema import World
 
@@ -38,33 +41,64 @@ Chain = dict[int, Stepped]
 
 
 def judge(evidence: Evidence, _history: History) -> Verdict:
-    """Follow each rank along the chain of runs."""
-    worlds = [evidence.plan.workload_of(number).world for number in range(len(evidence.runs))]
-    reference_world = evidence.plan.workload.world
-    # One chain for each rank of the arrangement with the most stages.
+    """Follow each rank along the chain of runs, or all of them together."""
     went_on = [
-        world for world, run in zip(worlds, evidence.plan.runs, strict=False) if run.refused is None
+        number
+        for number, run in enumerate(evidence.plan.runs[: len(evidence.runs)])
+        if run.refused is None
     ]
-    widest = max((reference_world, *went_on), key=lambda world: world.size)
-    size = widest.size
-    chains = [_chain(evidence, rank, widest, worlds) for rank in range(size)]
+    worlds = {number: evidence.plan.workload_of(number).world for number in went_on}
+    told = {number: evidence.runs[number].stories for number in went_on}
+    if len({world.degree for world in (evidence.plan.workload.world, *worlds.values())}) > 1:
+        return _judge_together(evidence, worlds)
+    # One chain for each rank of the arrangement with the most ranks.
+    widest = max((evidence.plan.workload.world, *worlds.values()), key=lambda world: world.size)
+    chains = [
+        _chain([told[number][counterpart(rank, widest, world)] for number, world in worlds.items()])
+        for rank in range(widest.size)
+    ]
     references = [
-        steps(evidence.reference[counterpart(rank, widest, reference_world)])
-        for rank in range(size)
+        steps(evidence.reference[counterpart(rank, widest, evidence.plan.workload.world)])
+        for rank in range(widest.size)
     ]
     findings: list[Finding] = []
     for rank, (chain, reference) in enumerate(zip(chains, references, strict=True)):
         detail = _first_difference(chain, reference)
         if detail is not None:
             findings.append(Finding(detail=f"rank {rank}, {detail}"))
-    dp_shard = widest.dp_shard
-    for first in range(0, size, dp_shard):
-        stage = slice(first, first + dp_shard)
+    for first in range(0, widest.size, widest.stage_size):
+        # Tensor-parallel peers read the same samples: one of them stands for all.
+        stage = slice(first, first + widest.stage_size, widest.tp)
         repeated = _repeated(chains[stage])
         if repeated is not None and _repeated(references[stage]) is not None:
             return PROMISE.unknown(f"the uninterrupted run: {_repeated(references[stage])}")
         if repeated is not None:
             findings.append(Finding(detail=repeated))
+    return _verdict(chains, findings)
+
+
+def _judge_together(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
+    """What all ranks read in each step, where a rank does not go on where another one was."""
+    reference, _ = read_together(evidence.reference, evidence.plan.workload.world)
+    findings: list[Finding] = []
+    stories: list[Story] = []
+    for number, world in worlds.items():
+        run = evidence.runs[number].stories
+        read, apart = read_together(run, world)
+        findings += [Finding(detail=f"run {number}, {one}") for one in apart]
+        starts = [decision for story in run if (decision := resumed(story)) is not None]
+        stories.append((*starts[:1], *read.values()))
+    chain = _chain(stories)
+    detail = _first_difference(chain, reference)
+    if _repeated([reference]) is not None:
+        return PROMISE.unknown(f"the uninterrupted run: {_repeated([reference])}")
+    for told in (detail, _repeated([chain])):
+        if told is not None:
+            findings.append(Finding(detail=f"all ranks, {told}"))
+    return _verdict([chain], findings)
+
+
+def _verdict(chains: list[Chain], findings: list[Finding]) -> Verdict:
     if findings:
         return PROMISE.violated(findings)
     seen = sum(len(record.samples) for chain in chains for record in chain.values())
@@ -73,16 +107,13 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     return PROMISE.holds(f"{seen} samples along the chain of runs")
 
 
-def _chain(evidence: Evidence, rank: int, widest: World, worlds: list[World]) -> Chain:
-    """The steps of one rank that count: those of the last run and of the runs it came from."""
+def _chain(stories: Sequence[Story]) -> Chain:
+    """The steps that count of one place: those of the last run and of the runs it came from."""
     chains: list[Chain] = []
-    for number, run in enumerate(evidence.runs):
-        place = counterpart(rank, widest, worlds[number])
-        if evidence.plan.runs[number].refused is not None or place >= len(run.stories):
-            continue
-        decision = resumed(run.stories[place])
+    for story in stories:
+        decision = resumed(story)
         kept = (decision.step if decision is not None else None) or 0
-        chains.append(_up_to(kept, chains) | steps(run.stories[place]))
+        chains.append(_up_to(kept, chains) | steps(story))
     return chains[-1] if chains else {}
 
 

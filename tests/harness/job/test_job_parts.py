@@ -65,13 +65,14 @@ def test_samples_that_fill_no_batch_on_every_rank_are_left_out() -> None:
 def test_loader_goes_on_where_its_state_was_taken(workers: int, taken: int) -> None:
     data = Data(samples=16, num_workers=workers)
     random_states = random.getstate(), torch.get_rng_state()
-    first = Batches(data, seed=7, epoch=0, rank=0, ranks=1)
+    first = Batches(data, seed=7, rank=0, ranks=1)
     for _ in range(taken):
         first.take()
     saved, epoch = first.loader.state_dict(), first.epoch
     expected = [first.take() for _ in range(6)]
     first.close()
-    second = Batches(data, seed=7, epoch=epoch, rank=0, ranks=1)
+    second = Batches(data, seed=7, rank=0, ranks=1)
+    second.begin(epoch)
     second.loader.load_state_dict(saved)
     again = [second.take() for _ in range(6)]
     second.close()

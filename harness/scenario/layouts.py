@@ -1,0 +1,53 @@
+"""What is impossible about arrangements of ranks, and about a change from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.scenario.errors import Place
+from harness.scenario.schema import Run, Scenario
+
+Finding = tuple[Place, str]
+
+
+def as_in_run(scenario: Scenario, run: Run) -> Scenario:
+    """The scenario with the settings that a run has of its own."""
+    found: dict[str, object] = {}
+    if run.world is not None:
+        dealt = scenario.data.dealt_to(run.world.degree, before=scenario.world.degree)
+        found |= {"world": run.world, "data": dealt}
+    if run.model is not None:
+        found["model"] = run.model.of(scenario.model)
+    if run.freeze is not None:
+        found["freeze"] = run.freeze
+    return scenario.model_copy(update=found)
+
+
+def find_impossible_layout(scenario: Scenario) -> Iterator[Finding]:
+    """What the model or the batch cannot be split into, and what DDP cannot freeze."""
+    world, model, batch = scenario.world, scenario.model, scenario.data.batch_size
+    if model.heads % world.tp:
+        text = f"{model.heads} heads cannot be split among {world.tp} tensor-parallel ranks"
+        yield ("model", "heads"), f"{text}; possible: a multiple of {world.tp}"
+    if world.schedule != "gpipe" and batch % world.pp:
+        text = f"{world.schedule} sends a batch through {world.pp} stages in {world.pp} parts"
+        yield ("data", "batch_size"), f"{text}, found {batch}; possible: a multiple of {world.pp}"
+    if world.is_ddp and scenario.freeze.schedule:
+        text = "DDP knows its parameters from the start: nothing can be frozen or freed later"
+        yield ("freeze", "schedule"), f"{text}; possible: `freeze.base`, or `dp_shard`"
+
+
+def find_impossible_change(scenario: Scenario, run: Run, place: Place) -> Iterator[Finding]:
+    """A degree or a mesh with which no data loader goes on, or a batch that cannot be dealt out."""
+    before, now = scenario.world, run.world
+    if now is None or run.refused is not None or before.same_inside(now):
+        return
+    if not scenario.data.redistributes:
+        text = f"no data loader goes on when {before} becomes {now}"
+        if before.degree != now.degree:
+            ranks = f"{before.degree} data-parallel ranks become {now.degree}"
+            text = f"no data loader goes on when {ranks}"
+        yield place, f"{text}: the run has to be `refused`, or `data.redistributes` set"
+    elif scenario.data.batch_size * before.degree % now.degree:
+        total = scenario.data.batch_size * before.degree
+        yield place, f"{total} samples of a step cannot be dealt to {now.degree} ranks alike"

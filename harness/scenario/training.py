@@ -1,0 +1,65 @@
+"""What is trained and on what: the network, its schedule, its data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from harness.scenario.part import Part
+
+
+class Model(Part):
+    """A small real network; `tiny_vlm` has a vision encoder, an adapter and a transformer."""
+
+    preset: Literal["tiny_transformer", "tiny_vlm"] = "tiny_transformer"
+    layers: int = Field(2, ge=1, description="transformer blocks")
+    dim: int = Field(32, ge=8, multiple_of=8, description="width")
+    heads: int = Field(2, ge=1)
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    precision: Literal["float32", "bf16_mixed"] = Field(
+        "float32", description="bf16_mixed: FSDP2's mixed precision, autocast where there is none"
+    )
+    recompute: bool = Field(
+        default=False, description="activation checkpointing: blocks run again in the backward pass"
+    )
+    compile: bool = Field(
+        default=False, description="blocks go through torch.compile, with the backend `eager`"
+    )
+
+
+class Wrapping(Part):
+    """What a run changes of the wrappers around the blocks; what it leaves out stays."""
+
+    recompute: bool | None = None
+    compile: bool | None = None
+
+    def of(self, model: Model) -> Model:
+        """The model with these wrappers."""
+        return model.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Scheduler(Part):
+    """Learning-rate schedule, stepped once a training step."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(2, ge=0)
+
+
+class Data(Part):
+    """What is trained on: windows of real bytes, shuffled anew each epoch."""
+
+    corpus: Literal["builtin"] = "builtin"
+    samples: int = Field(48, ge=1, description="samples in one epoch, over all ranks")
+    seq_len: int = Field(16, ge=4, description="bytes a sample")
+    batch_size: int = Field(4, ge=1, description="samples a data-parallel rank takes in one step")
+    num_workers: int = Field(0, ge=0, le=4, description="loader processes of each rank")
+    redistributes: bool = Field(
+        default=False, description="the loader goes on from the positions of another degree"
+    )
+
+    def dealt_to(self, degree: int, *, before: int) -> Data:
+        """The same for another data-parallel degree: all ranks together take what they took."""
+        if not self.redistributes:
+            return self
+        return self.model_copy(update={"batch_size": self.batch_size * before // degree})
