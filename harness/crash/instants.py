@@ -41,7 +41,8 @@ def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
     """
     for number, plan in enumerate(evidence.plan.runs[: len(evidence.runs)]):
         others = {"second_job", "by_hand"} & {one.fault for one in plan.strikes}
-        if number in evidence.at_rest or plan.before or plan.world or plan.freeze or plan.refused:
+        changed = plan.world or plan.model or plan.freeze or plan.refused
+        if number in evidence.at_rest or plan.before or changed:
             return evidence.runs[:number]
         if others:
             return evidence.runs[:number]

@@ -19,7 +19,7 @@ from harness.scenario.words import ACTIONS, IN_THE_LOOP, SAVE_PHASES
 
 FILE = "coverage.jsonl"
 STEP, OUTSIDE, BETWEEN = "step", "outside", "between runs"
-LAYOUTS = ("1 rank", "fsdp", "pp", "pp x fsdp")
+LAYOUTS = ("1 rank", "fsdp", "pp", "pp x fsdp", "ddp or hsdp", "with tp")
 MODES = ("disabled", "async", "async_with_pinned_mem")
 _OF_OPERATIONS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang")
 
@@ -48,6 +48,10 @@ def cells_of(evidence: Evidence) -> tuple[Cell, ...]:
 
 def layout_of(world: World) -> str:
     """The layout by its kind, not by its size."""
+    if world.tp > 1:
+        return "with tp"
+    if world.dp_replicate > 1:
+        return "ddp or hsdp"
     return LAYOUTS[2 * (world.pp > 1) + (world.dp_shard > 1)]
 
 

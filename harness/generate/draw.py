@@ -100,7 +100,8 @@ class _Drawer:
     def _world(self) -> World | None:
         """Another number of stages, with the same data-parallel degree."""
         world = self._job.world
-        if {"layouts", "pipeline"} & self._without or world.dp_shard > 2:
+        plain = World(pp=world.pp, dp_shard=world.dp_shard)
+        if {"layouts", "pipeline"} & self._without or world.dp_shard > 2 or world != plain:
             return None
         return World(pp=3 - world.pp, dp_shard=world.dp_shard) if often(self._random, 10) else None
 

@@ -24,8 +24,17 @@ from harness.scenario.schema import (
 AREAS = ("signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze")
 """What can be left out, for implementations that do not promise it."""
 
-_WORLDS = ((1, 2), (1, 1), (2, 1), (2, 2), (1, 3), (1, 4))
-"""Stages and shards. Four ranks are as many as two cores run well."""
+_WORLDS = (
+    *(
+        World(pp=pp, dp_shard=shards)
+        for pp, shards in ((1, 2), (1, 1), (2, 1), (2, 2), (1, 3), (1, 4))
+    ),
+    World(dp_replicate=2),
+    World(tp=2),
+    World(dp_replicate=2, dp_shard=2),
+    World(pp=2, schedule="interleaved"),
+)
+"""Four ranks are as many as two cores run well."""
 _MOST_SAVES = 4
 _HANG_TIMEOUT_S = 4.0
 """A hanging operation costs a run this long; where the machine is busy it grows."""
@@ -36,19 +45,22 @@ Areas = frozenset[str]
 
 def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
     """A scenario of one run that nothing strikes. It has a save at least, two as a rule."""
-    pp, dp_shard = pick(random, _WORLDS)
-    world = World(pp=1 if "pipeline" in without else pp, dp_shard=dp_shard)
+    world = pick(random, _WORLDS)
+    if world.pp > 1 and "pipeline" in without:
+        world = World(dp_shard=world.dp_shard)
     checkpoint = _draw_checkpoint(random, without)
     until = _draw_end(random, checkpoint)
     freeze = FreezePlan()
     if "freeze" not in without and often(random, 25):
         freeze = _draw_freeze(random, until)
+    if freeze.schedule and world.is_ddp:
+        world = World(dp_shard=world.degree)
     preset_vlm = freeze != FreezePlan() or often(random, 8)
     return Scenario(
         name="generated",
         seed=random.randrange(100),
         world=world,
-        model=_draw_model(random, vlm=preset_vlm),
+        model=_draw_model(random, vlm=preset_vlm, least=world.pp * world.chunks),
         scheduler=Scheduler(warmup_steps=pick(random, (2, 2, 0, 5))),
         data=_draw_data(random, world),
         checkpoint=checkpoint,
@@ -81,10 +93,10 @@ def _draw_end(random: Random, checkpoint: Checkpoint) -> int:
     return every[saves - 1] + random.randrange(checkpoint.interval)
 
 
-def _draw_model(random: Random, *, vlm: bool) -> Model:
+def _draw_model(random: Random, *, vlm: bool, least: int) -> Model:
     return Model(
         preset="tiny_vlm" if vlm else "tiny_transformer",
-        layers=pick(random, (2, 2, 3)),
+        layers=max(least, pick(random, (2, 2, 3))),
         dim=pick(random, (32, 32, 16)),
         dropout=pick(random, (0.1, 0.1, 0.0)),
     )
@@ -93,9 +105,11 @@ def _draw_model(random: Random, *, vlm: bool) -> Model:
 def _draw_data(random: Random, world: World) -> Data:
     """An epoch of few steps, so that many runs cross its end."""
     batch = pick(random, (4, 2, 1))
+    if world.schedule != "gpipe":
+        batch = max(batch, world.pp)
     steps = random.randrange(2, 12)
     return Data(
-        samples=batch * world.dp_shard * steps + random.randrange(batch),
+        samples=batch * world.degree * steps + random.randrange(batch),
         batch_size=batch,
         num_workers=pick(random, (0, 0, 0, 1, 2)),
     )

@@ -47,10 +47,14 @@ def digest_piece(tensor: Tensor) -> str:
     if isinstance(tensor, DTensor):
         mesh, placements = tensor.device_mesh, tensor.placements
         offset = compute_local_shape_and_global_offset(shape, mesh, placements)[1]
-    mine = local(tensor)
-    mixed = _mix(_bits(mine) ^ _mix(_places(tuple(mine.shape), offset, shape)))
+    return digest_part(local(tensor), offset=offset, shape=shape)
+
+
+def digest_part(part: Tensor, *, offset: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """The same for a part that begins at `offset` of a whole of that shape."""
+    mixed = _mix(_bits(part) ^ _mix(_places(tuple(part.shape), offset, shape)))
     total = int(np.sum(mixed, dtype=np.uint64))
-    return f"{_numbers(offset)}+{_numbers(mine.shape)} {total:016x}"
+    return f"{_numbers(offset)}+{_numbers(part.shape)} {total:016x}"
 
 
 def _bits(tensor: Tensor) -> Words:

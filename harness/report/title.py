@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.scenario.at_rest import action_of
 from harness.scenario.part import Part
-from harness.scenario.schema import AnyFault, Point, Scenario, World, kind_of
+from harness.scenario.schema import AnyFault, Point, Scenario, kind_of
 
 _DOES = {
     "kill": ("is killed", "are killed"),
@@ -140,13 +140,8 @@ def _ending(scenario: Scenario) -> str:
 
 
 def _topology(scenario: Scenario) -> str:
-    worlds = [_short(scenario.world)]
-    worlds += [_short(run.world) for run in scenario.runs if run.world is not None]
+    worlds = [scenario.world.brief]
+    worlds += [run.world.brief for run in scenario.runs if run.world is not None]
     told = " to ".join(dict.fromkeys(worlds))
     mode = scenario.checkpoint.async_mode
     return told if mode == "disabled" else f"{told}, {mode}"
-
-
-def _short(world: World) -> str:
-    parts = [f"pp{world.pp}"] * (world.pp > 1) + [f"fsdp{world.dp_shard}"] * (world.dp_shard > 1)
-    return " x ".join(parts) or "1 rank"

@@ -97,8 +97,17 @@ class World(Part):
 
     def __str__(self) -> str:
         where = f" on {self.nodes} nodes" if self.nodes > 1 else ""
-        stages = f"pp{self.pp}" + ("" if self.schedule == "gpipe" else f" {self.schedule}")
-        return " x ".join((stages, *self._inside())) + where
+        return " x ".join((self._stages(), *self._inside())) + where
+
+    @property
+    def brief(self) -> str:
+        """The axes along which there is more than one rank."""
+        stages = (self._stages(),) if self.pp > 1 else ()
+        inside = self._inside() if self.stage_size > 1 else ()
+        return " x ".join((*stages, *inside)) or "1 rank"
+
+    def _stages(self) -> str:
+        return f"pp{self.pp}" + ("" if self.schedule == "gpipe" else f" {self.schedule}")
 
     def _inside(self) -> tuple[str, ...]:
         if self.is_ddp:

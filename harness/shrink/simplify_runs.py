@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from harness.scenario.schema import AnyFault, AnyRank, Run, Scenario, World, kind_of
 from harness.shrink.change import faults_of, inside, map_steps, with_fault, with_run
 
-_OWN = {"before": (), "world": None, "freeze": None, "load_step": None, "refused": None}
+_OWN = {
+    "before": (), "world": None, "model": None, "freeze": None, "load_step": None, "refused": None
+}  # fmt: skip
 
 
 def fewer_runs(scenario: Scenario) -> Iterator[Scenario]:
@@ -43,7 +45,7 @@ def fewer_happenings(scenario: Scenario) -> Iterator[Scenario]:
 
 def _usual_settings(scenario: Scenario, number: int, run: Run) -> Iterator[Scenario]:
     usual = Run(until_step=run.until_step)
-    for key in ("world", "freeze", "refused", "load_step", "ignore_freeze_mismatch"):
+    for key in ("world", "model", "freeze", "refused", "load_step", "ignore_freeze_mismatch"):
         if getattr(run, key) != getattr(usual, key):
             yield with_run(scenario, number, **{key: getattr(usual, key)})
     if run.world is not None and run.refused is not None:
@@ -61,15 +63,23 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
         for shards in range(1, now.size)
         for nodes in dict.fromkeys((1, now.nodes))
     ]
+    worlds += [now.model_copy(update={axis: 1}) for axis in ("dp_replicate", "dp_shard", "tp")]
+    if now.schedule != "gpipe":
+        yield scenario.model_copy(update={"world": now.model_copy(update={"schedule": "gpipe"})})
     if now.nodes > 1:
         yield scenario.model_copy(update={"world": now.model_copy(update={"nodes": 1})})
-    for world in sorted(worlds, key=lambda one: (one.size, one.pp, one.nodes)):
-        if world.size < now.size or (world.size == now.size and world.pp < now.pp):
+    for world in sorted(dict.fromkeys(worlds), key=_simple):
+        if _simple(world)[:-1] < _simple(now)[:-1]:
             smaller = scenario.model_copy(update={"world": world})
             for number, place, fault in faults_of(smaller):
                 most = (smaller.runs[number].world or world).size - 1
                 smaller = with_fault(smaller, number, place, _within(fault, most))
             yield smaller
+
+
+def _simple(world: World) -> tuple[int, ...]:
+    """Fewer ranks, then fewer stages and no other axes than shards; nodes are asked for above."""
+    return (world.size, world.pp, world.tp, world.dp_replicate, world.nodes)
 
 
 def _within(fault: AnyFault, most: int) -> AnyFault:

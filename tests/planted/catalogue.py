@@ -8,6 +8,7 @@ from harness.planted.catalogue import Catalogue, Honest
 from tests.planted.entry import COPIES, PACKAGE, SIMPLE
 from tests.planted.entry import Planted as Planted
 from tests.planted.entry import bug as _bug
+from tests.planted.sheets.layouts import LAYOUTS
 from tests.planted.sheets.names import NAMES
 from tests.planted.sheets.ranks import RANKS
 from tests.planted.sheets.state import STATE
@@ -33,6 +34,8 @@ PLAIN_AT_REST = (
     "at_rest/foreign-names.yaml",
     "at_rest/directory-elsewhere.yaml::copy",
     "layouts/other-freeze-settings.yaml",
+    "layouts/killed-in-flush.yaml::tp2",
+    "layouts/killed-in-flush.yaml::dp_replicate2_dp_shard2",
 )
 """What a manager without checksums, and for one layout, must come through."""
 
@@ -163,6 +166,7 @@ PLANTED = (
     *NAMES,
     *STATE,
     *RANKS,
+    *LAYOUTS,
 )  # fmt: skip
 
 
@@ -277,6 +281,13 @@ _BEYOND_COPIES = {
     "layouts/o*-on-purpose.yaml": "it has no `ignore_freeze_mismatch`",
     "layouts/one-stage-becomes-two.yaml": _ONE_LAYOUT,
     "layouts/two-stages*": _ONE_LAYOUT,
+    "layouts/degree-changes.yaml*": _ONE_LAYOUT,
+    "layouts/every-axis-changes.yaml": _ONE_LAYOUT,
+    "layouts/four-stages-become-one.yaml": _ONE_LAYOUT,
+    "layouts/replicas-become-shards.yaml*": _ONE_LAYOUT,
+    "layouts/stages-become-others.yaml*": _ONE_LAYOUT,
+    "layouts/tensor-parallel-peers-come-and-go.yaml*": _ONE_LAYOUT,
+    "layouts/wrappers-come-and-go.yaml*": "it takes the names that wrappers give to parameters",
     "storage/handle-goes-stale.yaml*": "it gives a save up whose handle is stale",
     "storage/names-cannot-be-swapped.yaml*": "where names cannot be swapped it raises",
     "storage/write-hangs.yaml*": "it waits without a deadline",
@@ -306,8 +317,8 @@ _MISSING = {
     "L17": "the training loop here has no hook that is called when a checkpoint is saved",
     "L20, L30, L32, I08, J18": "defects of a training loop, and there is one loop for all managers",
     "L23, E16": "need a GPU or two; see `scenarios/gpu`",
-    "L28, G02, T01": "other optimizers, gradients at load and compiled models are not in the "
-    "scenario language; the tests of the package have them",
+    "L28, G02": "other optimizers and gradients at load are not in the scenario language; the "
+    "tests of the package have them",
     "L34, N03": "options and sizes that change between runs are not in the scenario language",
     "L41": "two modes that do the same are slow, not wrong",
     "A04": "one directory for all saves is another layout than `step_N`",

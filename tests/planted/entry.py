@@ -12,6 +12,7 @@ COPIES = "tests.planted.copies:Copies"
 
 _BASES = {
     PACKAGE: (
+        "wrapping dealing "
         "arranged background ending resting:DropsTheLastStage resting:TakesAnyDegree "
         "resting:TrustsEverybody "
         "storage:SaysNothing storage:NeverRecovers storage:OneRankKnows storage:TriesForEver"

@@ -52,7 +52,7 @@ def test_the_table_shows_counts_and_what_was_never_struck(tmp_path: Path) -> Non
     note(tmp_path, [FLUSH])
     lines = tell(read_coverage(tmp_path)).splitlines()
     (row,) = [line for line in lines if line.startswith("flush        kill")]
-    assert row.split() == ["flush", "kill", ".", ".", ".", "1", *["."] * 8]
+    assert row.split() == ["flush", "kill", ".", ".", ".", "1", *["."] * 14]
     assert "1 of " in lines[-2]
     assert "flush kill" not in lines[-1]
     assert "flush fail" in lines[-1]
