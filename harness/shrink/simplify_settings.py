@@ -65,7 +65,8 @@ def usual_settings(scenario: Scenario) -> Iterator[Scenario]:
     for key, usual in _USUAL:
         for name, value in usual:
             now = getattr(getattr(scenario, key), name)
-            if name != "interval" and isinstance(value, int) and isinstance(now, int):
+            numbers = type(value) is int and type(now) is int  # True would be one to isinstance
+            if name != "interval" and numbers:
                 for nearer in _between(now, value):
                     yield inside(scenario, key, **{name: nearer})
 

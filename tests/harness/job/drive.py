@@ -40,7 +40,8 @@ Strike = tuple[int | None, signal.Signals, int]
 
 def make_plan(  # noqa: PLR0913 - each test names the few that it is about
     *until_steps: int,
-    world: tuple[int, int] = (1, 2),
+    world: tuple[int, int] | World = (1, 2),
+    model: Model | None = None,
     preset: str = "tiny_transformer",
     workers: int = 0,
     samples: int = 32,
@@ -49,12 +50,14 @@ def make_plan(  # noqa: PLR0913 - each test names the few that it is about
     load_step: int | None = None,
     implementation: Implementation = SIMPLE,
 ) -> Plan:
-    """A plan whose runs end at `until_steps`; `world` is stages and shards."""
+    """A plan whose runs end at `until_steps`; a pair as `world` is stages and shards."""
+    if not isinstance(world, World):
+        world = World(pp=world[0], dp_shard=world[1])
     workload = Workload(
         seed=7,
         device="cpu",
-        world=World(pp=world[0], dp_shard=world[1]),
-        model=Model(preset=preset),  # type: ignore[arg-type]
+        world=world,
+        model=model or Model(preset=preset),  # type: ignore[arg-type]
         optimizer="adamw",
         scheduler=Scheduler(),
         data=Data(samples=samples, num_workers=workers),

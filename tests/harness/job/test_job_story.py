@@ -12,7 +12,7 @@ import pytest
 from harness.evidence.record import Drained, Finished, Raised, Record, SaveBegan, Started
 from harness.job.story import Story
 from harness.plan.model import Implementation
-from harness.scenario.schema import Data
+from harness.scenario.schema import Data, Model, World
 from tests.harness.job.drive import (
     EVERY_SECOND_STEP,
     ROOT,
@@ -153,8 +153,23 @@ def test_too_few_samples_are_told_with_what_is_needed(warm: Warm, tmp_path: Path
     )
 
 
-def test_cold_start_trains_exactly_like_a_warm_one(warm: Warm, tmp_path: Path) -> None:
-    plan = make_plan(3, preset="tiny_vlm")
+EVERYTHING = Model(precision="bf16_mixed", recompute=True, compile=True)
+
+
+@pytest.mark.parametrize(
+    ("world", "model"),
+    [
+        pytest.param(World(dp_shard=2), Model(preset="tiny_vlm"), id="fsdp2, vlm"),
+        pytest.param(World(dp_replicate=2), EVERYTHING, id="ddp2, every wrapper"),
+        pytest.param(World(dp_shard=2), EVERYTHING, id="fsdp2, every wrapper"),
+        pytest.param(World(tp=2), Model(recompute=True), id="tp2"),
+        pytest.param(World(pp=2, schedule="interleaved"), Model(layers=4), id="pp2 interleaved"),
+    ],
+)
+def test_cold_start_trains_exactly_like_a_warm_one(
+    warm: Warm, tmp_path: Path, world: World, model: Model
+) -> None:
+    plan = make_plan(3, world=world, model=model)
     for name in ("warm", "cold"):
         (tmp_path / name / "run0").mkdir(parents=True)
     assert warm.run(tmp_path / "warm", plan) == [0, 0]

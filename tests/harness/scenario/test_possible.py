@@ -42,8 +42,14 @@ RUNS = "runs: [{until_step: 6}, {until_step: 8}]"
             "{dp_shard: 9}",
             "cpu",
             16,
-            "pp1 x fsdp9 needs 9 ranks, on CPU there are at most 8;"
-            " possible: dp_shard at most 8 with pp: 1",
+            "pp1 x fsdp9 needs 9 ranks, on CPU there are at most 8; possible: dp_shard at most 8",
+        ),
+        (
+            "{pp: 2, dp_shard: 4, tp: 2}",
+            "cpu",
+            16,
+            "pp2 x fsdp4 x tp2 needs 16 ranks, on CPU there are at most 8;"
+            " possible: dp_shard at most 2 with pp: 2, tp: 2",
         ),
         ("{dp_shard: 4}", "cuda", 0, ""),
         ("{dp_shard: 4}", "cuda", 4, ""),

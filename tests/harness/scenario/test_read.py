@@ -136,10 +136,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (
             "dp_shard: 2",
             "dp_shards: 2",
-            "3: world.dp_shards: unknown key; known: pp, dp_shard, nodes"
-            " (did you mean 'dp_shard'?)",
+            "3: world.dp_shards: unknown key; known: pp, dp_replicate, dp_shard, tp, schedule,"
+            " nodes (did you mean 'dp_shard'?)",
         ),
-        ("{dp_shard: 2}", "2", "3: world: found 2, expected a mapping with pp, dp_shard"),
+        (
+            "{dp_shard: 2}",
+            "2",
+            "3: world: found 2, expected a mapping with pp, dp_replicate, dp_shard, tp",
+        ),
         (
             "tiny_vlm",
             "tiny_vml",
