@@ -83,6 +83,53 @@ def test_loader_goes_on_where_its_state_was_taken(workers: int, taken: int) -> N
     assert torch.equal(torch.get_rng_state(), random_states[1])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("taken", [3, 4, 5])
+def test_a_loader_that_redistributes_goes_on_for_ranks_of_another_degree(
+    workers: int, taken: int
+) -> None:
+    data = Data(samples=36, num_workers=workers, redistributes=True)
+    before = [Batches(data, seed=7, rank=rank, ranks=2) for rank in range(2)]
+    for one in before:
+        _take(one, taken)
+    saved = [one.loader.state_dict() for one in before]
+    expected = [sorted(n for one in before for n in _take(one, 1)[0]) for _ in range(4)]
+    fewer = data.dealt_to(4, before=2)
+    after = [Batches(fewer, seed=7, rank=rank, ranks=4) for rank in range(4)]
+    for one in after:
+        one.loader.load_state_dicts(saved)
+    found = [sorted(n for one in after for n in _take(one, 1)[0]) for _ in range(2)]
+    # And once more, from the middle of an epoch that began in the middle.
+    again = [Batches(fewer, seed=7, rank=rank, ranks=4) for rank in range(4)]
+    for one, other in zip(after, again, strict=True):
+        other.loader.load_state_dict(one.loader.state_dict())
+    found += [sorted(n for one in again for n in _take(one, 1)[0]) for _ in range(2)]
+    assert found == expected
+    assert again[0].epoch == (taken + 3) // 4
+    for one in (*before, *after, *again):
+        one.close()
+
+
+def _take(batches: Batches, number: int) -> list[tuple[int, ...]]:
+    return [batches.take().ids for _ in range(number)]
+
+
+def test_positions_of_ranks_that_stopped_apart_are_refused() -> None:
+    data = Data(samples=32, redistributes=True)
+    before = [Batches(data, seed=7, rank=rank, ranks=2) for rank in range(2)]
+    _take(before[0], 1)
+    _take(before[1], 2)
+    after = Batches(data, seed=7, rank=0, ranks=1)
+    with pytest.raises(
+        ValueError, match=r"different places of their epochs: \[\(0, 1\), \(0, 2\)\]"
+    ):
+        after.loader.load_state_dicts([one.loader.state_dict() for one in before])
+
+
+def test_a_plain_loader_does_not_claim_to_redistribute() -> None:
+    assert not hasattr(Batches(DATA, seed=7, rank=0, ranks=1).loader, "load_state_dicts")
+
+
 def test_digest_sees_each_parameter_each_moment_and_each_generator() -> None:
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
