@@ -9,15 +9,17 @@ of the uninterrupted run at the same step. A name that only one side has is a di
 run is compared as well, so a save that disturbs training is seen. The number of tokens that a
 checkpoint's description says, where it says one, must be what its run had seen at that step.
 
-A run with another number of pipeline stages, or with other freeze settings, trains otherwise than
-the uninterrupted one, and so does what continues it. At its start each shard of every parameter and
-moment must be the one of that name, whichever stage holds it, that the run had which it continues;
-tokens seen and extra values too, and the random draws where the arrangement is the same. From then
-on the learning rate is still that of the uninterrupted run, and with unchanged freeze settings the
-loss stays within a tenth of it, as other random draws explain.
+A run with another arrangement of ranks, other wrappers or other freeze settings trains otherwise
+than the uninterrupted one, and so does what continues it. At its start each shard of every
+parameter and moment must be the one of that name, whichever stage holds it, that the run had which
+it continues; where shards are cut otherwise, every whole tensor must be, and ranks that hold the
+same piece must hold the same values. So must tokens seen and extra values, and the random draws
+where the arrangement is the same. From then on the learning rate is still that of the uninterrupted
+run, and with unchanged freeze settings the loss stays within a tenth of it, as other random draws
+explain; its mean over all ranks where they read other shares.
 
-Unknown when no step could be compared. Not covered: another data-parallel degree, under which no
-position of a data loader goes on, so that a scenario has to ask for a refusal.
+Unknown when no step could be compared. Not covered: the random draws of a run in another
+arrangement.
 """
 
 from __future__ import annotations
