@@ -48,27 +48,30 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         if run.refused is None
     ]
     worlds = {number: evidence.plan.workload_of(number).world for number in went_on}
-    told = {number: evidence.runs[number].stories for number in went_on}
     if len({world.degree for world in (evidence.plan.workload.world, *worlds.values())}) > 1:
         return _judge_together(evidence, worlds)
-    # One chain for each rank of the arrangement with the most ranks.
-    widest = max((evidence.plan.workload.world, *worlds.values()), key=lambda world: world.size)
-    chains = [
-        _chain([told[number][counterpart(rank, widest, world)] for number, world in worlds.items()])
-        for rank in range(widest.size)
-    ]
-    references = [
-        steps(evidence.reference[counterpart(rank, widest, evidence.plan.workload.world)])
-        for rank in range(widest.size)
-    ]
+    return _judge_singly(evidence, worlds)
+
+
+def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
+    """What each rank of the arrangement with the most ranks has read, or the one in its place."""
+    first = evidence.plan.workload.world
+    widest = max((first, *worlds.values()), key=lambda world: world.size)
+    chains: list[Chain] = []
+    references: list[Chain] = []
     findings: list[Finding] = []
-    for rank, (chain, reference) in enumerate(zip(chains, references, strict=True)):
-        detail = _first_difference(chain, reference)
+    for rank in range(widest.size):
+        places = {number: counterpart(rank, widest, world) for number, world in worlds.items()}
+        chains.append(
+            _chain([evidence.runs[number].stories[place] for number, place in places.items()])
+        )
+        references.append(steps(evidence.reference[counterpart(rank, widest, first)]))
+        detail = _first_difference(chains[-1], references[-1])
         if detail is not None:
             findings.append(Finding(detail=f"rank {rank}, {detail}"))
-    for first in range(0, widest.size, widest.stage_size):
+    for begin in range(0, widest.size, widest.stage_size):
         # Tensor-parallel peers read the same samples: one of them stands for all.
-        stage = slice(first, first + widest.stage_size, widest.tp)
+        stage = slice(begin, begin + widest.stage_size, widest.tp)
         repeated = _repeated(chains[stage])
         if repeated is not None and _repeated(references[stage]) is not None:
             return PROMISE.unknown(f"the uninterrupted run: {_repeated(references[stage])}")

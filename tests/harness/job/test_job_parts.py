@@ -93,7 +93,7 @@ def test_a_loader_that_redistributes_goes_on_for_ranks_of_another_degree(
     for one in before:
         _take(one, taken)
     saved = [one.loader.state_dict() for one in before]
-    expected = [sorted(n for one in before for n in _take(one, 1)[0]) for _ in range(4)]
+    expected = [sorted(n for one in before for n in _take(one, 1)[0]) for _ in range(5)]
     fewer = data.dealt_to(4, before=2)
     after = [Batches(fewer, seed=7, rank=rank, ranks=4) for rank in range(4)]
     for one in after:
@@ -104,9 +104,12 @@ def test_a_loader_that_redistributes_goes_on_for_ranks_of_another_degree(
     for one, other in zip(after, again, strict=True):
         other.loader.load_state_dict(one.loader.state_dict())
     found += [sorted(n for one in again for n in _take(one, 1)[0]) for _ in range(2)]
+    last = Batches(data.dealt_to(1, before=2), seed=7, rank=0, ranks=1)
+    last.loader.load_state_dicts([one.loader.state_dict() for one in again])
+    found += [sorted(n for n in _take(last, 1)[0])]
     assert found == expected
-    assert again[0].epoch == (taken + 3) // 4
-    for one in (*before, *after, *again):
+    assert last.epoch == (taken + 4) // 4
+    for one in (*before, *after, *again, last):
         one.close()
 
 
