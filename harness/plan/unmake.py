@@ -19,6 +19,7 @@ def unmake_plan(plan: Plan) -> Scenario:
         name=plan.name,
         seed=workload.seed,
         world=workload.world,
+        launcher=plan.launcher,
         model=workload.model,
         optimizer=workload.optimizer,
         scheduler=workload.scheduler,

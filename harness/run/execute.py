@@ -23,6 +23,8 @@ from harness.run.at_rest import do_at_rest
 from harness.run.budget import read_reference, silence_s, survivors_s
 from harness.run.errors import HarnessError
 from harness.run.ground import Folder, Ground, stand
+from harness.run.launch.launch import Launch
+from harness.run.launch.launches import launches
 from harness.run.server import WarmServer
 from harness.run.services import Services
 from harness.run.supervise import Supervisor, Watch
@@ -50,13 +52,15 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
 
 def _run_all(plan: Plan, directory: Path, server: WarmServer, ground: Ground) -> None:
     earlier: list[Operation] = []
-    for number, run in enumerate(plan.runs):
-        if not _at_rest(plan, number, directory, earlier):
-            break
-        trace, processes = run_start(plan, number, directory, server, ground)
-        if processes.hung or {one.strike for one in trace.landed} < {one.id for one in run.strikes}:
-            break
-        earlier += trace.operations
+    with launches(plan, directory, server, mounts=ground.mounts) as starts:
+        for number, run in enumerate(plan.runs):
+            if not starts.goes_on_to(number) or not _at_rest(plan, number, directory, earlier):
+                break
+            trace, processes = run_start(plan, number, directory, starts.launch(number), ground)
+            landed = {one.strike for one in trace.landed}
+            if processes.hung or landed < {one.id for one in run.strikes}:
+                break
+            earlier += trace.operations
 
 
 def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operation]) -> bool:
@@ -78,7 +82,8 @@ def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
     reference = reference_plan(plan)
     (work / "run0").mkdir(parents=True)
     _prepare(reference, work)
-    _, processes = run_start(reference, 0, work, server)
+    with launches(reference, work, server) as starts:
+        _, processes = run_start(reference, 0, work, starts.launch(0))
     if any(processes.exits):
         logs = "\n".join(
             f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}"
@@ -100,34 +105,24 @@ def _prepare(plan: Plan, directory: Path) -> None:
 
 
 def run_start(
-    plan: Plan, number: int, directory: Path, server: WarmServer, ground: Ground | None = None
+    plan: Plan, number: int, directory: Path, launch: Launch, ground: Ground | None = None
 ) -> tuple[Trace, Processes]:
     """One start of the job in a prepared run directory, whose folder of the run is there."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
-    world = plan.workload_of(number).world
-    reads = any(strike.point.phase == "load" for strike in run.strikes)
     under = ground or Folder()
-    link = server.start(
-        directory=directory,
-        run=number,
-        world=world,
-        reads=reads,
-        implementation=plan.implementation,
-        mounts=under.mounts,
-    )
     reference = read_reference(directory)
     watch = Watch(
         folder=folder,
         root=root,
-        ranks=world.size,
+        ranks=plan.workload_of(number).world.size,
         layout=PlainLayout(),
         strikes=run.strikes,
         deadline_s=silence_s(plan, number, reference),
         survivors_s=survivors_s(plan, reference),
         cut_power=under.cut,
     )
-    supervisor = Supervisor(link, watch)
+    supervisor = Supervisor(launch, watch)
     processes = supervisor.run()
     trace = supervisor.trace
     under.end_run(trace, folder)

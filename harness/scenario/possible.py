@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.errors import Place, choices
+from harness.scenario.launching import find_impossible_launch
 from harness.scenario.schema import (
     AnyFault,
     ByHand,
@@ -53,6 +54,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
         yield from _own_settings(scenario, number, gpus)
     yield from find_impossible_between(scenario)
     yield from find_impossible_cuts(scenario)
+    yield from find_impossible_launch(scenario)
     yield from _expect(scenario)
     yield from _explore(scenario)
 

@@ -15,6 +15,7 @@ from pydantic import (
 
 from harness.scenario.at_rest import Action, action_of
 from harness.scenario.exploration import Explore
+from harness.scenario.launcher import AnyLauncher, Launcher
 from harness.scenario.part import Part
 from harness.scenario.power import PowerCutting
 from harness.scenario.targets import AnyRank as AnyRank
@@ -461,6 +462,7 @@ class Scenario(Part):
     data: Data = Data()
     checkpoint: Checkpoint = Checkpoint()
     freeze: FreezePlan = FreezePlan()
+    launcher: AnyLauncher = Launcher()
     runs: tuple[Run, ...] = Field(min_length=1)
     expect: Expect = Expect()
     explore: Explore | None = None

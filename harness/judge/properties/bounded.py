@@ -14,7 +14,8 @@ succeeds, because what failed was tried again, is no violation. Ranks that a cut
 each other cannot agree on words: they must fail at the same saves with errors of the same type.
 
 Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
-scenario, which the launcher ends after five seconds, as torchrun does; survivors that wait in
+scenario, which the launcher ends after five seconds, as clusters do; survivors that torchrun ends
+with SIGTERM as soon as it sees the dead one; survivors that wait in
 another call than `save`; the errors of a run in which a rank was killed or ended in its loop,
 because it is told of nothing any more and no later save can succeed.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
@@ -82,6 +84,8 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
 def _left_waiting(run: RunEvidence) -> Iterator[str]:
     """Ranks that were ended in a save although the deadline of their manager was over."""
     for rank in run.processes.stopped:
+        if run.processes.exits[rank] == -signal.SIGTERM:
+            continue  # torchrun ends it at once, so nobody knows how long it would have waited
         begun = None
         for record in run.stories[rank]:
             if isinstance(record, SaveBegan):
