@@ -67,6 +67,6 @@ def resume(
     plan = restore(state, found.parts, evidence, directory)
     number = len(plan.runs) - 1
     (directory / f"run{number}").mkdir()
-    with launches(plan, directory, services.server()) as starts:
+    with launches(plan, directory, services) as starts:
         run_start(plan, number, directory, starts.launch(number))
     return judge(read_evidence(directory))

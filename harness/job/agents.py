@@ -3,7 +3,7 @@
 `torchrun`: torch's own elastic agent, called in a process that has imported torch already. What it
 starts it starts as ever, each rank a new Python process. The agents of several nodes meet through a
 store that the first of them serves, at a port of a namespace of its own; a single one picks a free
-port.
+port. `slurm`: see `slurm.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from harness.job import slurm
 from harness.job.leader import die_with_parent
 from harness.job.network import address, enter
 
@@ -39,6 +40,8 @@ def fork_agents(request: dict[str, Any]) -> dict[int, int]:
 def _agent_main(request: dict[str, Any], node: int) -> int:
     _redirect(Path(request["directory"], f"run{request['run']}", f"agent{node}.log"))
     try:
+        if request["launcher"]["kind"] == "slurm":
+            return slurm.launch(request)
         _torchrun(request, node)
     except BaseException:  # noqa: BLE001 - how a launcher ends is told by its status and its log
         traceback.print_exc()

@@ -5,7 +5,8 @@ its rank in the environment, as any training script does. It puts itself under t
 rank, passes signals on to it, and ends as the rank ended, so that the launcher sees what it would
 have seen of the rank itself. When the task dies, the kernel ends the rank with it.
 
-It says the words of a leader (`leader.py`), and before them `{"task": rank}`. The answer
+It says the words of a leader (`leader.py`), before them `{"task": rank}`, and `{"signal": number}`
+for each signal that it has passed on. The answer
 `{"run": ..., "reads": ...}` is the start of the job that it belongs to; a closed socket means that
 none is wanted any more.
 """
@@ -17,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -42,9 +44,10 @@ def main(directory: Path) -> int:
     return _lead_one(link, request, rank)
 
 
-def own_rank(environment: Any) -> int:
+def own_rank(environment: Mapping[str, str]) -> int:
     """The rank that the launcher gave to this process."""
-    return int(environment["RANK"])
+    torchrun = "TORCHELASTIC_RUN_ID" in environment
+    return int(environment["RANK" if torchrun else "SLURM_PROCID"])
 
 
 def _lead_one(link: socket.socket, request: dict[str, Any], rank: int) -> int:
@@ -52,16 +55,17 @@ def _lead_one(link: socket.socket, request: dict[str, Any], rank: int) -> int:
     socket.send_fds(link, [b'{"listener": true}'], [listener])
     os.close(listener)
     children = start(link, request, first=rank)
-    _pass_signals_on(*children)
+    _pass_signals_on(link, *children)
     statuses = reap(link, request, children)
     tell(link, {"over": orphans(), "cpu_s": cpu_s()})
     return statuses.get(rank, 1)
 
 
-def _pass_signals_on(rank: int) -> None:
+def _pass_signals_on(link: socket.socket, rank: int) -> None:
     def pass_on(number: int, _frame: FrameType | None) -> None:
         try:
             os.kill(rank, number)
+            tell(link, {"signal": number})
         except ProcessLookupError:
             return  # it has ended, and its leader is about to
 

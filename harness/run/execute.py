@@ -25,7 +25,6 @@ from harness.run.errors import HarnessError
 from harness.run.ground import Folder, Ground, stand
 from harness.run.launch.launch import Launch
 from harness.run.launch.launches import launches
-from harness.run.server import WarmServer
 from harness.run.services import Services
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
@@ -38,21 +37,21 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
     nothing. Raises HarnessError when the workbench itself fails.
     """
     directory = directory.resolve()
-    server = services.server()  # which must not grow up in mounts that belong to one scenario
+    services.server()  # which must not grow up in mounts that belong to one scenario
     reference = services.reference(
-        plan.reference_key(), lambda folder: _run_reference(plan, folder, server)
+        plan.reference_key(), lambda folder: _run_reference(plan, folder, services)
     )
     directory.mkdir(parents=True)
     shutil.copytree(reference, directory / "reference")
     _prepare(plan, directory)
     with stand(plan, directory) as ground:
-        _run_all(plan, directory, server, ground)
+        _run_all(plan, directory, services, ground)
     return read_evidence(directory)
 
 
-def _run_all(plan: Plan, directory: Path, server: WarmServer, ground: Ground) -> None:
+def _run_all(plan: Plan, directory: Path, services: Services, ground: Ground) -> None:
     earlier: list[Operation] = []
-    with launches(plan, directory, server, mounts=ground.mounts) as starts:
+    with launches(plan, directory, services, mounts=ground.mounts) as starts:
         for number, run in enumerate(plan.runs):
             if not starts.goes_on_to(number) or not _at_rest(plan, number, directory, earlier):
                 break
@@ -76,13 +75,13 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
     return all(one.problem is None for one in found.done)
 
 
-def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
+def _run_reference(plan: Plan, folder: Path, services: Services) -> None:
     """Fill `folder` with the records of the uninterrupted run."""
     work = folder / "work"
     reference = reference_plan(plan)
     (work / "run0").mkdir(parents=True)
     _prepare(reference, work)
-    with launches(reference, work, server) as starts:
+    with launches(reference, work, services) as starts:
         _, processes = run_start(reference, 0, work, starts.launch(0))
     if any(processes.exits):
         logs = "\n".join(

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,8 @@ class Start:
     """One start of a job, as the server is asked for it.
 
     `mounts` is where the leader finds the mounts in which the ranks are to live. Where `launcher`
-    is another than the local one, the leader forks that, for this run and those that it covers.
+    is another than the local one, the leader forks that, for this run and those that it covers;
+    `slurm` has the configuration of a cluster and the name of the job.
     """
 
     directory: Path
@@ -37,11 +39,13 @@ class Start:
     reads: bool
     implementation: Implementation = field(default_factory=Implementation)
     mounts: str | None = None
+    slurm: Mapping[str, str] | None = None
     launcher: Launcher = field(default_factory=Launcher)
 
     def as_request(self) -> dict[str, Any]:
         """What the server passes on to the leader."""
-        mounts = {} if self.mounts is None else {"mounts": self.mounts}
+        some = {"mounts": self.mounts, "slurm": self.slurm}
+        given = {key: value for key, value in some.items() if value is not None}
         return {
             "directory": str(self.directory),
             "run": self.run,
@@ -50,7 +54,7 @@ class Start:
             "reads": self.reads,
             "launcher": self.launcher.model_dump(),
             "wanted": self.implementation.model_dump(),
-            **mounts,
+            **given,
         }
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from harness.scenario.errors import choices
 from harness.scenario.part import Part
+
+Kind = Literal["local", "torchrun", "slurm"]
+"""Who can start the ranks."""
 
 
 class Launcher(Part):
@@ -16,7 +20,7 @@ class Launcher(Part):
     launcher itself starts the ranks again, and that is the next run of the scenario.
     """
 
-    kind: Literal["local", "torchrun"] = "local"
+    kind: Kind = "local"
     restarts: int = Field(0, ge=0, description="runs that the launcher starts by itself")
 
     @property
@@ -31,6 +35,8 @@ class Launcher(Part):
 
 def _spelled_out(value: Any) -> Any:
     """A word alone names the kind."""
+    if isinstance(value, str) and value not in get_args(Kind):
+        raise ValueError(choices(value, get_args(Kind)))
     return {"kind": value} if isinstance(value, str) else value
 
 

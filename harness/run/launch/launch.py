@@ -41,7 +41,8 @@ class Calls(Protocol):
 class News:
     """What became of the processes of a run: processes and ends by rank.
 
-    `stopped` are ranks that their launcher ended because another had failed.
+    `stopped` are ranks that their launcher ended because another had failed, `signalled` those to
+    which it sent a signal.
     `over` is None while any process of the run is there, and then names those that outlived their
     rank.
     """
@@ -49,6 +50,7 @@ class News:
     began: Mapping[int, int] = field(default_factory=dict)
     ended: Mapping[int, int] = field(default_factory=dict)
     stopped: tuple[int, ...] = ()
+    signalled: tuple[int, ...] = ()
     over: tuple[str, ...] | None = None
     cpu_s: float = 0.0
 
@@ -73,6 +75,9 @@ class Launch(Protocol):
 
     def start_second(self) -> None:
         """Start a second job; its ranks are numbered behind those of the first."""
+
+    def expire(self) -> None:
+        """Have the launcher's time limit come, and with it the signal that it sends before."""
 
     def close(self) -> None:
         """The run is over, or nobody wants to know more of it."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.run.errors import HarnessError
+from harness.run.launch.cluster import Cluster
 from harness.run.launch.local import links_of
 from harness.run.launch.meet import close, listen
 from harness.run.links import Links
@@ -33,9 +34,10 @@ class Waiting:
 class Launcher:
     """Owned by one scenario. `last_run` is the last that this start of the launcher covers."""
 
-    def __init__(self, directory: Path, *, last_run: int) -> None:
+    def __init__(self, directory: Path, *, last_run: int, cluster: Cluster | None = None) -> None:
         self.directory = directory
         self.last_run = last_run
+        self._cluster = cluster
         self.door = listen(directory)
         self.links: Links | None = None
         self.over: tuple[str, ...] | None = None
@@ -96,6 +98,24 @@ class Launcher:
             with suppress(OSError):
                 self.leader.send(b"stop")
 
+    @property
+    def slurm(self) -> dict[str, str] | None:
+        """What the leader has to know of a cluster, where there is one."""
+        if self._cluster is None:
+            return None
+        return {"configuration": str(self._cluster.configuration), "job": self._job}
+
+    @property
+    def _job(self) -> str:
+        """The name of the batch job, which no other scenario has."""
+        return f"{self.directory.name}-until-run{self.last_run}"
+
+    def expire(self) -> None:
+        """Let the time of the job be over soon, so that the launcher sends its signal."""
+        if self._cluster is None:
+            raise HarnessError("no other launcher than SLURM has a time limit")
+        self._cluster.expire(self._job)
+
     def close(self) -> None:
         """End the launcher and all that it has started."""
         close(self.door, self.directory)
@@ -104,6 +124,8 @@ class Launcher:
         if self._leader is None:
             return
         self.stop()
+        if self._cluster is not None:
+            self._cluster.cancel(self._job)
         self.leader.settimeout(_ENDING_S)
         with suppress(TimeoutError):
             while self.over is None:

@@ -12,17 +12,19 @@ from harness.run.launch.launch import Launch
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.local import LocalLaunch
 from harness.run.launch.tasks import Tasks
-from harness.run.server import Start, WarmServer
+from harness.run.server import Start
+from harness.run.services import Services
 
 
 class Launches:
     """One scenario's. What a launcher started goes when the next one starts, or at the end."""
 
     def __init__(
-        self, plan: Plan, directory: Path, server: WarmServer, *, mounts: str | None = None
+        self, plan: Plan, directory: Path, services: Services, *, mounts: str | None = None
     ) -> None:
-        self._plan, self._directory, self._server = plan, directory, server
-        self._mounts = mounts
+        self._plan, self._directory, self._mounts = plan, directory, mounts
+        self._server = services.server()
+        self._cluster = services.cluster() if plan.launcher.kind == "slurm" else None
         self._launcher: Launcher | None = None
 
     def goes_on_to(self, run: int) -> bool:
@@ -44,7 +46,9 @@ class Launches:
 
     def _begin(self, run: int) -> None:
         self.close()
-        self._launcher = Launcher(self._directory, last_run=run + self._plan.launcher.restarts)
+        self._launcher = Launcher(
+            self._directory, last_run=run + self._plan.launcher.restarts, cluster=self._cluster
+        )
         self._launcher.begin(self._fork_leader(run, reads=False))
 
     def _fork_leader(self, run: int, *, reads: bool) -> socket.socket:
@@ -55,6 +59,7 @@ class Launches:
             reads=reads,
             implementation=self._plan.implementation,
             mounts=self._mounts,
+            slurm=None if self._launcher is None else self._launcher.slurm,
             launcher=self._plan.launcher,
         )
         return self._server.start(wanted)
@@ -68,10 +73,10 @@ class Launches:
 
 @contextmanager
 def launches(
-    plan: Plan, directory: Path, server: WarmServer, *, mounts: str | None = None
+    plan: Plan, directory: Path, services: Services, *, mounts: str | None = None
 ) -> Iterator[Launches]:
     """The starts of one scenario; nothing of them is left when it is over."""
-    found = Launches(plan, directory, server, mounts=mounts)
+    found = Launches(plan, directory, services, mounts=mounts)
     try:
         yield found
     finally:

@@ -60,6 +60,10 @@ class LocalLaunch:
         """Have the leader fork a second job."""
         self._link.send(b"second")
 
+    def expire(self) -> None:
+        """No scenario asks for it."""
+        raise HarnessError("ranks that the harness starts have all the time in the world")
+
     def close(self) -> None:
         """Let the leader go, and with it what is left."""
         self._link.close()

@@ -105,6 +105,8 @@ class Tasks:
             task.link.send(b"go")
         elif "exit" in message:
             yield self._ended(task, message["exit"][1])
+        elif "signal" in message:
+            yield News(signalled=(task.rank,))
         elif "over" in message:
             self._leaked += message["over"]
             self._cpu_s += message["cpu_s"]
@@ -154,6 +156,10 @@ class Tasks:
     def start_second(self) -> None:
         """No scenario asks for it."""
         raise HarnessError("a second job is started by the local launcher alone")
+
+    def expire(self) -> None:
+        """Have the launcher's time limit come."""
+        self._launcher.expire()
 
     def close(self) -> None:
         """Let go of the tasks; those that are left end with it."""
