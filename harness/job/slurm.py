@@ -24,8 +24,7 @@ _SCRIPT = """\
 #!/bin/bash
 trap 'asked=1; kill -USR1 "$step"' USR1
 {srun} & step=$!
-while kill -0 "$step" 2>/dev/null; do wait "$step"; done
-wait "$step"; status=$?
+while kill -0 "$step" 2>/dev/null; do wait "$step"; status=$?; done
 if [ -n "$asked" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$status"
 """
@@ -64,8 +63,13 @@ def _batch(request: dict[str, Any]) -> list[str]:
 
 def _follow(number: str) -> int:
     """Wait for the end of a batch job; its status."""
+    before = None
     while True:
         state, restarts = _state(number)
+        if (state, restarts) != before:
+            # What the agent of another launcher writes to its log, too.
+            sys.stderr.write(f"job {number}: {state}, {restarts} restarts\n")
+            before = state, restarts
         if state in ("PENDING", "REQUEUED") and restarts:
             _ask("scontrol", "update", f"JobId={number}", "StartTime=now")
         elif state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"):

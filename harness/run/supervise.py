@@ -5,8 +5,9 @@ performs them one at a time, so the order in the trace is the order in which the
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
 injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py`, `late_hand.py`,
-`links.py` and, for what a rank does to itself, `harness/job/interrupt.py`; the power cut stands in
-`disk.py`, and falls while nothing else happens, because the supervisor does one thing at a time.
+`links.py`, `time_limit.py` and, for what a rank does to itself, `harness/job/interrupt.py`; the
+power cut stands in `disk.py`, and falls while nothing else happens, because the supervisor does one
+thing at a time.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from harness.run.second_job import SecondJob
 from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults, Treatment
 from harness.run.strikes import Due, Occasion
+from harness.run.time_limit import TimeLimit
 from harness.run.trace import Trace
 from harness.scenario.words import DEADLY, IN_THE_LOOP
 
@@ -99,6 +101,7 @@ class Supervisor:
         self._performer = Performer(str(watch.root), records)
         self._signals = Signals()
         self._storage = StorageFaults()
+        self._limit = TimeLimit()
         self._second = SecondJob(first=watch.ranks)
         self._links: Links | None = None
         self._hand = LateHand(root=watch.root, trace=self.trace)
@@ -184,6 +187,9 @@ class Supervisor:
             for rank, status in news.ended.items():
                 self._note_exit(rank, status)
             self._stopped += tuple(set(news.stopped) - self._signals.killed)
+            if news.signalled and (strike := self._limit.signalled(*news.signalled)) is not None:
+                self.trace.strike(strike.id, strike.ranks, then="signalled")
+                self._limit.release()
             if news.over is not None:
                 self._over, self._cpu_s = news.over, news.cpu_s
 
@@ -359,6 +365,8 @@ class Supervisor:
         treatments = [self._strike(strike) for strike in strikes if strike not in held]
         if any(one is not None and one.kind == "second_job" for one in treatments):
             self._second.hold(lambda: listener.answer(notification, value))
+        elif any(one is not None and one.kind == "time_limit" for one in treatments):
+            self._limit.hold(lambda: listener.answer(notification, value))
         elif held:
             one = _Held(
                 notification=notification,
@@ -401,6 +409,10 @@ class Supervisor:
             self._second.begin(strike)
             self._launch.start_second()
             return Treatment(kind="second_job")
+        if strike.fault == "time_limit":
+            self._launch.expire()
+            self._limit.begin(strike)
+            return Treatment(kind="time_limit")
         if self._links is not None and strike.node is not None:
             self._links.hit(strike)
             return None

@@ -24,6 +24,7 @@ from harness.scenario.schema import (
     SecondJob,
     Sigterm,
     SlowLink,
+    TimeLimit,
     World,
     kind_of,
 )
@@ -41,7 +42,7 @@ _MODULES = {
 }
 
 
-_NOT_EXPLORED = SecondJob | ByHand | CutLink | SlowLink
+_NOT_EXPLORED = SecondJob | ByHand | CutLink | SlowLink | TimeLimit
 
 
 def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
@@ -238,7 +239,9 @@ def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:
         return
     until = max(run.until_step for run in earlier)
     saved = save_steps(scenario.checkpoint, after=0, until=until)
-    shut_down = any(isinstance(fault, Sigterm) for run in earlier for fault in run.faults)
+    shut_down = any(
+        isinstance(fault, Sigterm | TimeLimit) for run in earlier for fault in run.faults
+    )
     if step > until or (step not in saved and not shut_down):
         steps = ", ".join(str(known) for known in saved) or "none"
         yield place, f"no earlier run saves at step {step}; possible: {steps}"
@@ -293,7 +296,7 @@ def save_steps(checkpoint: Checkpoint, *, after: int, until: int) -> tuple[int, 
 def _most_saves(checkpoint: Checkpoint, run: Run) -> int:
     """An upper bound: where a later run resumes is not known. A SIGTERM brings one save more."""
     regular = save_steps(checkpoint, after=run.load_step or 0, until=run.until_step)
-    return len(regular) + any(isinstance(fault, Sigterm) for fault in run.faults)
+    return len(regular) + any(isinstance(fault, Sigterm | TimeLimit) for fault in run.faults)
 
 
 def _times(number: int) -> str:

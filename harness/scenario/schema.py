@@ -21,6 +21,7 @@ from harness.scenario.power import PowerCutting
 from harness.scenario.targets import AnyRank as AnyRank
 from harness.scenario.targets import (
     Cutting,
+    Expiring,
     Joining,
     OneRank,
     Pausing,
@@ -345,6 +346,19 @@ class SlowLink(Part):
     at: Point
 
 
+class TimeLimit(Part):
+    """SLURM's time limit comes near: its signal reaches every rank, and it starts the job again."""
+
+    time_limit: Expiring
+    at: Point
+
+    @model_validator(mode="after")
+    def _comes_after_a_step(self) -> TimeLimit:
+        if self.at.step is None or self.at.once_published:
+            raise ValueError("`time_limit` comes after a training step: its point has `step` alone")
+        return self
+
+
 AnyFault = (
     Kill
     | PowerCut
@@ -360,6 +374,7 @@ AnyFault = (
     | ByHand
     | CutLink
     | SlowLink
+    | TimeLimit
 )
 
 
@@ -397,7 +412,8 @@ Fault = Annotated[
         | Annotated[SecondJob, Tag("<second_job>")]
         | Annotated[ByHand, Tag("<by_hand>")]
         | Annotated[CutLink, Tag("<cut_link>")]
-        | Annotated[SlowLink, Tag("<slow_link>")],
+        | Annotated[SlowLink, Tag("<slow_link>")]
+        | Annotated[TimeLimit, Tag("<time_limit>")],
         Discriminator(
             _tag,
             custom_error_type="unknown_fault",
