@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _LIMIT_MINUTES = 60
-_SIGNAL = f"B:USR1@{60}"
+_SIGNAL = "B:USR1@60"
 """To the batch script, a minute before the limit or up to half a minute earlier."""
 _LOOK_EVERY_S = 0.3
 _SCRIPT = """\

@@ -14,10 +14,10 @@ succeeds, because what failed was tried again, is no violation. Ranks that a cut
 each other cannot agree on words: they must fail at the same saves with errors of the same type.
 
 Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
-scenario, which the launcher ends after five seconds, as clusters do; survivors that torchrun ends
-with SIGTERM as soon as it sees the dead one; survivors that wait in
-another call than `save`; the errors of a run in which a rank was killed or ended in its loop,
-because it is told of nothing any more and no later save can succeed.
+scenario, which the launcher ends after five seconds; survivors that torchrun or SLURM ends as soon
+as it sees the dead one; survivors that wait in another call than `save`; the errors of a run in
+which a rank was killed or ended in its loop, because it is told of nothing any more and no later
+save can succeed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
@@ -64,7 +63,9 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             silent_s = run.processes.deadline_s
             told = f"run {number}: {who} still alive after {silent_s:.0f} s without a word"
             waiting.append(Finding(detail=told, operation=last))
-        if checkpoint is not None and checkpoint.timeout_s is not None:
+        # Another launcher ends survivors at once: nobody knows how long they would have waited.
+        local = evidence.plan.launcher.is_local
+        if local and checkpoint is not None and checkpoint.timeout_s is not None:
             waiting += [Finding(detail=f"run {number}: {one}") for one in _left_waiting(run)]
         # Ranks that a cut parts for good are all told of the save, and end later, in training.
         only_parted = _are_parted(plan.strikes) and not killed_ranks(evidence, number)
@@ -84,8 +85,6 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
 def _left_waiting(run: RunEvidence) -> Iterator[str]:
     """Ranks that were ended in a save although the deadline of their manager was over."""
     for rank in run.processes.stopped:
-        if run.processes.exits[rank] == -signal.SIGTERM:
-            continue  # torchrun ends it at once, so nobody knows how long it would have waited
         begun = None
         for record in run.stories[rank]:
             if isinstance(record, SaveBegan):

@@ -84,7 +84,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.configuration = folder / "slurm.conf"
-        self._daemons: list[subprocess.Popen[bytes]] = []
+        self.daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Start the daemons, and wait until the node takes jobs. Raises HarnessError."""
@@ -123,12 +123,12 @@ class Cluster:
                 stderr=output,
                 env=self._environment,
             )
-        self._daemons.append(daemon)
+        self.daemons.append(daemon)
 
     def _wait_for(self, name: str, done: Callable[[], bool]) -> None:
         until = time.monotonic() + _BOOT_S
         while not done():
-            if time.monotonic() > until or any(one.poll() is not None for one in self._daemons):
+            if time.monotonic() > until or any(one.poll() is not None for one in self.daemons):
                 tail = (self._folder / f"{name}.out").read_text(errors="replace")[-2000:]
                 raise HarnessError(f"{name} did not start, see {self._folder}:\n{tail}")
             time.sleep(_LOOK_EVERY_S)
@@ -167,14 +167,14 @@ class Cluster:
 
     def close(self) -> None:
         """End the daemons, the last first."""
-        for daemon in reversed(self._daemons):
+        for daemon in reversed(self.daemons):
             daemon.send_signal(signal.SIGTERM)
             try:
                 daemon.wait(_END_S)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
-        self._daemons.clear()
+        self.daemons.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -11,6 +11,11 @@ from harness.scenario.launcher import Launcher
 from harness.scenario.read import read_scenario
 
 _TWO_RUNS = "runs: [{until_step: 4}, {until_step: 4}]"
+_LIMITED = [
+    "runs:",
+    "- until_step: 4\n  faults:\n  - time_limit: {}",
+    "    at: {step: 2}",
+]
 
 
 def _read(folder: Path, *lines: str) -> Launcher:
@@ -21,6 +26,13 @@ def _read(folder: Path, *lines: str) -> Launcher:
 
 def test_a_word_alone_names_the_launcher(tmp_path: Path) -> None:
     assert _read(tmp_path, "launcher: torchrun", _TWO_RUNS) == Launcher(kind="torchrun", restarts=0)
+
+
+def test_a_job_whose_time_is_over_is_started_again_by_slurm(tmp_path: Path) -> None:
+    launcher = _read(
+        tmp_path, "launcher: {kind: slurm, restarts: 1}", *_LIMITED, "- {until_step: 4}"
+    )
+    assert launcher == Launcher(kind="slurm", restarts=1)
 
 
 def test_the_harness_starts_the_ranks_itself_where_nothing_is_said(tmp_path: Path) -> None:
@@ -35,7 +47,7 @@ def test_a_launcher_s_restarts_group_the_runs() -> None:
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        (["launcher: mpirun", _TWO_RUNS], "mpirun"),
+        (["launcher: mpirun", _TWO_RUNS], "launcher: known: local, torchrun, slurm"),
         (["launcher: {kind: local, restarts: 1}", _TWO_RUNS], "use torchrun"),
         (["launcher: {kind: torchrun, restarts: 2}", _TWO_RUNS], "`runs` has 2"),
         (
@@ -66,6 +78,31 @@ def test_a_launcher_s_restarts_group_the_runs() -> None:
                 "runs: [{until_step: 4}, {until_step: 4, before: [{delete: {path: latest}}]}]",
             ],
             "nothing happens between the two",
+        ),
+        (
+            ["launcher: torchrun", *_LIMITED, "- {until_step: 4}"],
+            "`time_limit` needs `launcher: {kind: slurm, restarts: 1}`",
+        ),
+        (
+            ["launcher: slurm", *_LIMITED, "- {until_step: 4}"],
+            "`time_limit` needs `launcher: {kind: slurm, restarts: 1}`",
+        ),
+        (
+            ["launcher: {kind: slurm, restarts: 1}", _TWO_RUNS],
+            "slurm starts a run again that met its `time_limit`",
+        ),
+        (
+            [
+                "launcher: {kind: slurm, restarts: 1}",
+                *_LIMITED[:2],
+                "    at: {save: 1, phase: flush}",
+                "- {until_step: 4}",
+            ],
+            "`time_limit` comes after a training step",
+        ),
+        (
+            ["launcher: slurm", "world: {dp_shard: 2, nodes: 2}", _TWO_RUNS],
+            "slurm has one node here",
         ),
         (
             ["launcher: torchrun", "explore: {strikes: every_operation}", _TWO_RUNS],
