@@ -1,7 +1,7 @@
 """One run of ranks that another launcher starts, each by a task (`harness/job/task.py`).
 
 A task that connects says its rank and is told which run it belongs to: to the one that goes on, as
-long as none of its ranks has ended and the rank is not there yet; else to the next one, for which
+long as none of its ranks has failed and the rank is not there yet; else to the next one, for which
 it waits. The run is over when its tasks are gone and either the next run begins or the launcher has
 ended. A launcher that does neither is ended: an agent whose peer is gone may wait for ever.
 """
@@ -87,9 +87,8 @@ class Tasks:
 
     def _admit(self) -> None:
         """Give the tasks that wait and belong to this run their place in it."""
-        ended = any(one.exit is not None or one.over for one in self._tasks.values())
-        if ended:
-            return
+        if any(one.exit for one in self._tasks.values()):
+            return  # one of its ranks has failed: who comes now was started again
         for waiting in self._launcher.take_waiting(lambda rank: rank not in self._tasks):
             self._tasks[waiting.rank] = _Task(rank=waiting.rank, link=waiting.link)
             waiting.link.send(self._answer)

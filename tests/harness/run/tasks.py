@@ -38,7 +38,10 @@ def lead_by(
     pid = os.fork()
     if pid == 0:
         link.close()
-        os._exit(_lead(agent, body, directory, other))
+        try:
+            os._exit(_lead(agent, body, directory, other))
+        finally:
+            os._exit(1)  # a test must not go on in two processes
     other.close()
     try:
         launcher.begin(link)
@@ -71,8 +74,10 @@ def _lead(agent: Agent, body: Body, directory: Path, link: socket.socket) -> int
     child = os.fork()
     if child == 0:
         leader.die_with_parent(lead)
-        agent(lambda rank: _start_task(body, directory, rank))
-        os._exit(0)
+        try:
+            agent(lambda rank: _start_task(body, directory, rank))
+        finally:
+            os._exit(0)
     leader.reap(link, {"ranks": 1}, {child: 0})
     leader.tell(link, {"over": leader.orphans(), "cpu_s": 0.0})
     return 0
@@ -81,9 +86,12 @@ def _lead(agent: Agent, body: Body, directory: Path, link: socket.socket) -> int
 def _start_task(body: Body, directory: Path, rank: int) -> int:
     pid = os.fork()
     if pid == 0:
-        leader._rank_main = lambda request, rank: body(directory, request["run"], rank)
-        os.environ["RANK"] = str(rank)
-        task.end_as(task.main(directory))
+        try:
+            leader._rank_main = lambda request, rank: body(directory, request["run"], rank)
+            os.environ.update(RANK=str(rank), TORCHELASTIC_RUN_ID="test")
+            task.end_as(task.main(directory))
+        finally:
+            os._exit(1)  # a test must not go on in two processes
     return pid
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.record import SaveBegan
+from harness.job.task import own_rank
 from harness.run.launch import tasks as tasks_module
 from harness.run.support import missing
 from tests.harness.run.jobs import strike
@@ -174,5 +175,30 @@ def test_a_socket_is_found_below_a_directory_with_a_long_name(tmp_path: Path) ->
     deep = tmp_path / ("d" * 100) / ("e" * 100)
 
     ((_, processes),) = lead_by(_start_two, _write_one_file, deep, ranks=2)
+
+    assert processes.exits == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "job", "RANK": "3", "SLURM_PROCID": "1"}, 3),
+        ({"SLURM_PROCID": "1", "RANK": "3"}, 1),
+    ],
+)
+def test_a_task_takes_the_rank_that_its_launcher_gave_it(
+    environment: dict[str, str], rank: int
+) -> None:
+    assert own_rank(environment) == rank
+
+
+def test_a_rank_that_comes_when_another_has_ended_in_order_is_of_the_same_run(
+    tmp_path: Path,
+) -> None:
+    def agent(start: Start) -> None:
+        for rank in (0, 1):
+            wait_for(start(rank))
+
+    ((_, processes),) = lead_by(agent, _write_one_file, tmp_path, ranks=2)
 
     assert processes.exits == (0, 0)
