@@ -25,7 +25,8 @@ from harness.layout.plain import PlainLayout
 from harness.plan.make import make_plan, reference_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.ground import Folder
-from harness.run.server import WarmServer
+from harness.run.launch.local import LocalLaunch
+from harness.run.server import Start, WarmServer
 from harness.run.supervise import Supervisor, Watch
 from harness.scenario.schema import Run, Scenario, World
 
@@ -70,7 +71,7 @@ def _cold(folder: Path, ranks: int) -> Callable[[], None]:
 
 
 def _warm(server: WarmServer, folder: Path, ranks: int) -> Callable[[], None]:
-    link = server.start(directory=folder, run=0, world=World(dp_shard=ranks), reads=False)
+    link = server.start(Start(directory=folder, run=0, world=World(dp_shard=ranks), reads=False))
     watch = Watch(
         folder=folder / "run0",
         root=folder / "checkpoints",
@@ -80,7 +81,7 @@ def _warm(server: WarmServer, folder: Path, ranks: int) -> Callable[[], None]:
         deadline_s=120,
         cut_power=Folder().cut,
     )
-    supervisor = Supervisor(link, watch)
+    supervisor = Supervisor(LocalLaunch(link), watch)
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     return thread.join

@@ -22,6 +22,7 @@ from harness.evidence.record import Record
 from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
 from harness.layout.names import checkpoint_step
 from harness.plan.model import Plan, RunPlan, Strike
+from harness.scenario.launcher import Launcher
 from harness.scenario.schema import Expect, Point, PropertyName
 
 _SIGKILL = 9
@@ -97,7 +98,7 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
     steps = [checkpoint_step(name) for name, _ in parts.names(state.tree)]
     newest = max((step for step in steps if step is not None), default=0)
     expect = Expect(properties=_properties(plan, state.run, newest))
-    return plan.model_copy(update={"runs": runs, "expect": expect})
+    return plan.model_copy(update={"runs": runs, "expect": expect, "launcher": Launcher()})
 
 
 def _properties(plan: Plan, run: int, newest: int) -> tuple[PropertyName, ...]:

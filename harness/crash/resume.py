@@ -14,6 +14,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.read import read_evidence
 from harness.judge.judge import Judgement, judge
 from harness.run.execute import run_start
+from harness.run.launch.launches import launches
 from harness.run.services import Services
 from harness.workspace import Workspace, slug
 
@@ -66,5 +67,6 @@ def resume(
     plan = restore(state, found.parts, evidence, directory)
     number = len(plan.runs) - 1
     (directory / f"run{number}").mkdir()
-    run_start(plan, number, directory, services.server())
+    with launches(plan, directory, services) as starts:
+        run_start(plan, number, directory, starts.launch(number))
     return judge(read_evidence(directory))

@@ -51,4 +51,4 @@ class Landed:
     index: int
     time_s: float
     ranks: tuple[int, ...]
-    then: Literal["killed", "healed", "ended"] | None = None
+    then: Literal["killed", "healed", "ended", "signalled"] | None = None

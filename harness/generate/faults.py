@@ -38,7 +38,7 @@ from harness.scenario.words import ERRORS, EXCEPTIONS
 ENDING = ("kill", "sigterm", "raise", "exit")
 """The faults after which a run is over."""
 
-NOT_DRAWN = ("power_cut", "second_job", "by_hand", "cut_link", "slow_link")
+NOT_DRAWN = ("power_cut", "second_job", "by_hand", "cut_link", "slow_link", "time_limit")
 """Faults that need root, or that cost ten seconds or more a run, or that change what a clean run of
 the job would say of its points."""
 

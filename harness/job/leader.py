@@ -8,6 +8,9 @@ Messages to the supervisor, one JSON object each: `{"listener": ...}` (with the 
 `{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...], "cpu_s": ...}`. From
 it: `go` starts the ranks, `second` forks those of a second job, which are told as `ranks` and
 started alike, and `stop` kills those that are left; a closed socket means the same.
+
+Where another launcher starts the ranks (`agents.py`), the leader has no filter and forks that
+launcher instead; each rank then has a leader of its own (`task.py`), which says the same words.
 """
 
 from __future__ import annotations
@@ -48,36 +51,47 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
     parent = os.getppid()
     os.setsid()
     die_with_parent(parent)
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     if "mounts" in request:
         enter_mounts(request["mounts"])
     network = make_network(request["nodes"]) if request["nodes"] > 1 else None
-    listener = install_filter(reads=request["reads"])
     # Descriptors only: the supervisor knows from its plan which of them are there.
     more = [] if network is None else [network.switch, network.control.fileno()]
-    socket.send_fds(link, [b'{"listener": true}'], [listener, *more])
-    os.close(listener)
     request["namespaces"] = () if network is None else network.nodes
-    _reap(link, request, _start(link, request, first=0))
-    leaked = _orphans()
-    _tell(link, {"over": leaked, "cpu_s": _cpu_s()})
+    if request["launcher"]["kind"] == "local":
+        listener = install_filter(reads=request["reads"])
+        socket.send_fds(link, [b'{"listener": true}'], [listener, *more])
+        os.close(listener)
+        reap(link, request, start(link, request, first=0))
+    else:
+        socket.send_fds(link, [b'{"launcher": true}'], more)
+        # Imported here: it needs torch, and the leader of an ordinary run needs nothing of it.
+        from harness.job.agents import fork_agents
+
+        reap(link, request, fork_agents(request))
+    tell(link, {"over": orphans(), "cpu_s": cpu_s()})
     return 0
 
 
-def _cpu_s() -> float:
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def cpu_s() -> float:
     """Processor time of this process and of all that it has reaped."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def _start(link: socket.socket, request: dict[str, Any], *, first: int) -> dict[int, int]:
+def start(link: socket.socket, request: dict[str, Any], *, first: int) -> dict[int, int]:
     """Fork a job whose lowest rank is `first`; its ranks begin when the supervisor knows them."""
     gate, opener = os.pipe()
     pids = {}
     for rank in range(first, first + request["ranks"]):
         pids[_fork_rank(link, request, rank, gate, opener)] = rank
     os.close(gate)
-    _tell(link, {"ranks": list(pids)})
+    tell(link, {"ranks": list(pids)})
     if link.recv(16) == b"go":
         os.write(opener, b"g" * len(pids))
     else:
@@ -124,13 +138,17 @@ def _rank_main(request: dict[str, Any], rank: int) -> int:
         sys.stderr.flush()
 
 
-def _tell(link: socket.socket, message: dict[str, Any]) -> None:
+def tell(link: socket.socket, message: dict[str, Any]) -> None:
+    """Say something to the supervisor."""
     link.send(json.dumps(message).encode())
 
 
-def _reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> None:
-    """Report each rank's end; kill the rest when told to or when nobody listens any more."""
-    left = dict(pids)
+def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> dict[int, int]:
+    """Report each rank's end; kill the rest when told to or when nobody listens any more.
+
+    Returns the statuses by rank.
+    """
+    left, statuses = dict(pids), dict[int, int]()
     child_ended = _child_descriptor()
     while left:
         ready, _, _ = select.select([link.fileno(), child_ended], [], [])
@@ -139,10 +157,11 @@ def _reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) ->
             if message in (b"stop", b""):
                 _kill(list(left))
             elif message == b"second":
-                left |= _start(link, request, first=request["ranks"])
+                left |= start(link, request, first=request["ranks"])
         if child_ended in ready:
             os.read(child_ended, 4096)
-        left = _collect(link, left)
+        left = _collect(link, left, statuses)
+    return statuses
 
 
 def _child_descriptor() -> int:
@@ -164,7 +183,7 @@ def _forget_children() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _collect(link: socket.socket, left: dict[int, int]) -> dict[int, int]:
+def _collect(link: socket.socket, left: dict[int, int], statuses: dict[int, int]) -> dict[int, int]:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -173,11 +192,12 @@ def _collect(link: socket.socket, left: dict[int, int]) -> dict[int, int]:
         if pid == 0:
             return left
         if pid in left:
-            _tell(link, {"exit": [left[pid], os.waitstatus_to_exitcode(status)]})
+            statuses[left[pid]] = os.waitstatus_to_exitcode(status)
+            tell(link, {"exit": [left[pid], statuses[left[pid]]]})
             left = {other: rank for other, rank in left.items() if other != pid}
 
 
-def _orphans() -> list[str]:
+def orphans() -> list[str]:
     """Wait a moment for the sub-processes of the ranks, then name and end those that stay."""
     clock = FairClock(_children, look_every_s=_ORPHAN_LOOK_S)
     while _children() and clock.seconds() < _ORPHAN_GRACE_S:

@@ -99,7 +99,8 @@ def _refuse_early_import(plan: Plan) -> None:
 
 
 def _set_environment(rank: int, world: World) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world.size))
+    if not dist.is_torchelastic_launched():
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world.size))
     if world.nodes > 1:
         os.environ["GLOO_SOCKET_IFNAME"] = LINK
 
@@ -110,7 +111,9 @@ def _asked(plan: Plan, directory: Path) -> Checkpoint | None:
 
 
 def _meeting_place(file: Path, world: World, job: int) -> str:
-    """A file; where there are nodes, a store of rank 0 that a cut takes from the others."""
+    """Torchrun's own store; else a file, or a store of rank 0 that a cut takes from the others."""
+    if dist.is_torchelastic_launched():
+        return "env://"
     return f"file://{file}" if world.nodes == 1 else f"tcp://{address(0)}:{PORT + job}"
 
 

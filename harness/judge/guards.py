@@ -121,6 +121,8 @@ def _half_struck(strike: Strike, run: RunEvidence) -> str:
         return "its error was never healed"
     if strike.fault == "cut_link" and strike.seconds is not None and "healed" not in then:
         return "its cable was never put back"
+    if strike.fault == "time_limit" and "signalled" not in then:
+        return "the launcher sent no signal"
     if strike.fault == "second_job" and "ended" not in then:
         return "the second job never ended"
     if strike.fault == "power_cut" and not _ends_with_the_cut(strike, run):
@@ -226,7 +228,8 @@ def _failed(evidence: Evidence) -> Iterator[str]:
             elif not records(story, Finished) or _status(run, rank) != 0:
                 yield f"run {number}, rank {rank} did not end in order ({_exit(run, rank)})"
             elif _ignored_sigterm(evidence, number, story):
-                yield f"run {number}, rank {rank} trained on to the end in spite of SIGTERM"
+                word = _signal(evidence, number)
+                yield f"run {number}, rank {rank} trained on to the end in spite of {word}"
 
 
 def _ignored_sigterm(evidence: Evidence, number: int, story: Story) -> bool:
@@ -235,10 +238,16 @@ def _ignored_sigterm(evidence: Evidence, number: int, story: Story) -> bool:
     early = [
         strike.id
         for strike in run.strikes
-        if strike.fault == "sigterm" and (strike.point.step or run.until_step) < run.until_step
+        if strike.fault in ("sigterm", "time_limit")
+        and (strike.point.step or run.until_step) < run.until_step
     ]
     landed = any(one.strike in early for one in evidence.runs[number].landed)
     return landed and any(one.reason != "shutdown" for one in records(story, Finished))
+
+
+def _signal(evidence: Evidence, number: int) -> str:
+    limited = any(one.fault == "time_limit" for one in evidence.plan.runs[number].strikes)
+    return "SIGUSR1" if limited else "SIGTERM"
 
 
 def _status(run: RunEvidence, rank: int) -> int | None:

@@ -46,6 +46,7 @@ def make_plan(
         implementation=implementation,
         runs=tuple(_plan_run(scenario, number) for number in range(len(scenario.runs))),
         expect=scenario.expect,
+        launcher=scenario.launcher,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.scenario.at_rest import Action, Relocate
+from harness.scenario.launcher import Launcher
 from harness.scenario.power import PowerCutting
 from harness.scenario.schema import (
     Checkpoint,
@@ -124,6 +125,7 @@ class Plan(Decided):
     implementation: Implementation
     runs: tuple[RunPlan, ...]
     expect: Expect
+    launcher: Launcher = Launcher()
 
     def workload_of(self, run: int) -> Workload:
         """What a run trains: the workload, with what that run has of its own."""

@@ -19,6 +19,7 @@ def unmake_plan(plan: Plan) -> Scenario:
         name=plan.name,
         seed=workload.seed,
         world=workload.world,
+        launcher=plan.launcher,
         model=workload.model,
         optimizer=workload.optimizer,
         scheduler=workload.scheduler,
@@ -63,6 +64,8 @@ def _unmake_target(strike: Strike, size: int) -> Any:
     if strike.node is not None:
         link = {"node": strike.node, "seconds": strike.seconds, "kbit_s": strike.kbit_s}
         return {key: value for key, value in link.items() if value is not None}
+    if strike.fault == "time_limit":
+        return {"rank": "all"}
     # With one rank it does not matter; faults of one operation know no `all`.
     hits_all = len(strike.ranks) == size > 1
     target: dict[str, Any] = {"rank": "all" if hits_all else strike.ranks[0]}

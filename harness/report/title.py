@@ -18,6 +18,7 @@ _DOES = {
 _WITHOUT_RANK = {
     "power_cut": "the power goes",
     "second_job": "a second job starts",
+    "time_limit": "the time limit comes",
     "cut_link": "a node is cut off",
     "slow_link": "the way to a node is slow",
 }
@@ -25,6 +26,7 @@ _AREA = {
     "power_cut": "power",
     "second_job": "second job",
     "by_hand": "by hand",
+    "time_limit": "launchers",
     "cut_link": "network",
     "slow_link": "network",
     "sigterm": "signals",

@@ -27,6 +27,12 @@ MOST_PATIENT = 10.0
 """Times a manager's own deadline at most: nobody waits longer for a scenario that shows it."""
 SURVIVORS_S = 5.0
 """How long ranks may go on after another has died, as an elastic agent would let them."""
+COLD_S = 60.0
+"""For a rank that imports torch first: 5 s on idle cores, more where the disk is cold."""
+AGENT_S = 35.0
+"""Torchrun sends SIGTERM to the survivors of a rank, and SIGKILL after 30 s."""
+EXPIRES_S = 60.0
+"""Until SLURM, which looks at time limits every 30 s, has sent its signal."""
 _LEAST_TRAINING_S = 10.0
 PUBLISHED_S = 5.0
 """How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
@@ -41,6 +47,7 @@ def silence_s(plan: Plan, number: int, reference: Processes | None) -> float:
     if run.deadline_s is not None:
         return run.deadline_s
     measured = REFERENCE_S if reference is None else max(LEAST_S, FACTOR * reference.fair_s)
+    measured += 0.0 if plan.launcher.is_local else COLD_S
     return measured + _planned_s(plan, run, reference)
 
 
@@ -59,10 +66,12 @@ def survivors_s(plan: Plan, reference: Processes | None) -> float:
     """How long the ranks may go on after another has died.
 
     Where the scenario gives the manager a deadline, past that: who waits then, waits too long.
+    Another launcher ends them itself, and is given the time for it.
     """
     if plan.checkpoint is None:
         return SURVIVORS_S
-    return SURVIVORS_S + (patient(plan.checkpoint, reference).timeout_s or 0.0)
+    own_s = 0.0 if plan.launcher.is_local else AGENT_S
+    return own_s + SURVIVORS_S + (patient(plan.checkpoint, reference).timeout_s or 0.0)
 
 
 def read_reference(directory: Path) -> Processes | None:
@@ -81,6 +90,7 @@ def _planned_s(plan: Plan, run: RunPlan, reference: Processes | None) -> float:
     strikes_s = sum((one.seconds or 0.0) + (one.grace_s or 0.0) for one in run.strikes)
     parted = any(one.fault == "cut_link" for one in run.strikes)
     parted_s = training_limit_s(manager_s or 0.0) if parted else 0.0
+    strikes_s += EXPIRES_S * any(one.fault == "time_limit" for one in run.strikes)
     return (manager_s or 0.0) + strikes_s + PUBLISHED_S + parted_s
 
 

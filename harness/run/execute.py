@@ -23,7 +23,8 @@ from harness.run.at_rest import do_at_rest
 from harness.run.budget import read_reference, silence_s, survivors_s
 from harness.run.errors import HarnessError
 from harness.run.ground import Folder, Ground, stand
-from harness.run.server import WarmServer
+from harness.run.launch.launch import Launch
+from harness.run.launch.launches import launches
 from harness.run.services import Services
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
@@ -36,27 +37,29 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
     nothing. Raises HarnessError when the workbench itself fails.
     """
     directory = directory.resolve()
-    server = services.server()  # which must not grow up in mounts that belong to one scenario
+    services.server()  # which must not grow up in mounts that belong to one scenario
     reference = services.reference(
-        plan.reference_key(), lambda folder: _run_reference(plan, folder, server)
+        plan.reference_key(), lambda folder: _run_reference(plan, folder, services)
     )
     directory.mkdir(parents=True)
     shutil.copytree(reference, directory / "reference")
     _prepare(plan, directory)
     with stand(plan, directory) as ground:
-        _run_all(plan, directory, server, ground)
+        _run_all(plan, directory, services, ground)
     return read_evidence(directory)
 
 
-def _run_all(plan: Plan, directory: Path, server: WarmServer, ground: Ground) -> None:
+def _run_all(plan: Plan, directory: Path, services: Services, ground: Ground) -> None:
     earlier: list[Operation] = []
-    for number, run in enumerate(plan.runs):
-        if not _at_rest(plan, number, directory, earlier):
-            break
-        trace, processes = run_start(plan, number, directory, server, ground)
-        if processes.hung or {one.strike for one in trace.landed} < {one.id for one in run.strikes}:
-            break
-        earlier += trace.operations
+    with launches(plan, directory, services, mounts=ground.mounts) as starts:
+        for number, run in enumerate(plan.runs):
+            if not starts.goes_on_to(number) or not _at_rest(plan, number, directory, earlier):
+                break
+            trace, processes = run_start(plan, number, directory, starts.launch(number), ground)
+            landed = {one.strike for one in trace.landed}
+            if processes.hung or landed < {one.id for one in run.strikes}:
+                break
+            earlier += trace.operations
 
 
 def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operation]) -> bool:
@@ -72,13 +75,14 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
     return all(one.problem is None for one in found.done)
 
 
-def _run_reference(plan: Plan, folder: Path, server: WarmServer) -> None:
+def _run_reference(plan: Plan, folder: Path, services: Services) -> None:
     """Fill `folder` with the records of the uninterrupted run."""
     work = folder / "work"
     reference = reference_plan(plan)
     (work / "run0").mkdir(parents=True)
     _prepare(reference, work)
-    _, processes = run_start(reference, 0, work, server)
+    with launches(reference, work, services) as starts:
+        _, processes = run_start(reference, 0, work, starts.launch(0))
     if any(processes.exits):
         logs = "\n".join(
             f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}"
@@ -100,34 +104,24 @@ def _prepare(plan: Plan, directory: Path) -> None:
 
 
 def run_start(
-    plan: Plan, number: int, directory: Path, server: WarmServer, ground: Ground | None = None
+    plan: Plan, number: int, directory: Path, launch: Launch, ground: Ground | None = None
 ) -> tuple[Trace, Processes]:
     """One start of the job in a prepared run directory, whose folder of the run is there."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
-    world = plan.workload_of(number).world
-    reads = any(strike.point.phase == "load" for strike in run.strikes)
     under = ground or Folder()
-    link = server.start(
-        directory=directory,
-        run=number,
-        world=world,
-        reads=reads,
-        implementation=plan.implementation,
-        mounts=under.mounts,
-    )
     reference = read_reference(directory)
     watch = Watch(
         folder=folder,
         root=root,
-        ranks=world.size,
+        ranks=plan.workload_of(number).world.size,
         layout=PlainLayout(),
         strikes=run.strikes,
         deadline_s=silence_s(plan, number, reference),
         survivors_s=survivors_s(plan, reference),
         cut_power=under.cut,
     )
-    supervisor = Supervisor(link, watch)
+    supervisor = Supervisor(launch, watch)
     processes = supervisor.run()
     trace = supervisor.trace
     under.end_run(trace, folder)

@@ -8,16 +8,54 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from harness.plan.model import Implementation
 from harness.run.errors import HarnessError
+from harness.scenario.launcher import Launcher
 from harness.scenario.schema import World
 
 _BOOT_TIMEOUT_S = 300.0
 """Importing torch takes 4 s on an idle machine (FINDINGS of this project: 4 s), far more on a
 loaded one with a cold disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """One start of a job, as the server is asked for it.
+
+    `mounts` is where the leader finds the mounts in which the ranks are to live. Where `launcher`
+    is another than the local one, the leader forks that, for this run and those that it covers;
+    `slurm` has the configuration of a cluster and the name of the job.
+    """
+
+    directory: Path
+    run: int
+    world: World
+    reads: bool
+    implementation: Implementation = field(default_factory=Implementation)
+    mounts: str | None = None
+    slurm: Mapping[str, str] | None = None
+    launcher: Launcher = field(default_factory=Launcher)
+
+    def as_request(self) -> dict[str, Any]:
+        """What the server passes on to the leader."""
+        some = {"mounts": self.mounts, "slurm": self.slurm}
+        given = {key: value for key, value in some.items() if value is not None}
+        return {
+            "directory": str(self.directory),
+            "run": self.run,
+            "ranks": self.world.size,
+            "nodes": self.world.nodes,
+            "reads": self.reads,
+            "launcher": self.launcher.model_dump(),
+            "wanted": self.implementation.model_dump(),
+            **given,
+        }
 
 
 class WarmServer:
@@ -55,31 +93,10 @@ class WarmServer:
             tail = self._log.read_text(errors="replace")[-4000:]
             raise HarnessError(f"the warm server did not start; its log {self._log} ends:\n{tail}")
 
-    def start(
-        self,
-        *,
-        directory: Path,
-        run: int,
-        world: World,
-        reads: bool,
-        implementation: Implementation | None = None,
-        mounts: str | None = None,
-    ) -> socket.socket:
-        """Fork the leader of one run; its messages come on the returned socket.
-
-        `mounts` is where it finds the mounts in which the ranks are to live.
-        """
+    def start(self, wanted: Start) -> socket.socket:
+        """Fork the leader of one run; its messages come on the returned socket."""
         link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        request = {
-            "directory": str(directory),
-            "run": run,
-            "ranks": world.size,
-            "nodes": world.nodes,
-            "reads": reads,
-            "wanted": (implementation or Implementation()).model_dump(),
-        }
-        if mounts is not None:
-            request["mounts"] = mounts
+        request = wanted.as_request()
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], [other.fileno()])
         except OSError as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock
 
+from harness.run.launch.cluster import Cluster
 from harness.run.server import WarmServer
 
 
@@ -21,6 +23,20 @@ class Services:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._server: WarmServer | None = None
+        self._cluster: Cluster | None = None
+
+    def cluster(self) -> Cluster:
+        """A SLURM cluster, started on first use."""
+        if self._cluster is None:
+            # Each process has its own; names of its sockets must be short.
+            found = Cluster(Path(tempfile.mkdtemp(prefix="slurm-")))
+            try:
+                found.start()
+            except BaseException:
+                found.close()
+                raise
+            self._cluster = found
+        return self._cluster
 
     def server(self) -> WarmServer:
         """The warm server, booted on first use."""
@@ -50,7 +66,10 @@ class Services:
         return done
 
     def close(self) -> None:
-        """End the server, if there is one."""
+        """End the server and the cluster, if they are there."""
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
         if self._server is not None:
             self._server.close()
             self._server = None

@@ -33,7 +33,7 @@ _SIGNALS = {"sigterm": signal.SIGTERM, "stop": signal.SIGSTOP}
 class Signals:
     """The ranks' processes, and what was done to them."""
 
-    pids: list[int] = field(default_factory=list)
+    pids: dict[int, int] = field(default_factory=dict)
     exits: dict[int, int] = field(default_factory=dict)
     killed: set[int] = field(default_factory=set)
     _wake_at: dict[int, float] = field(default_factory=dict)
@@ -45,7 +45,9 @@ class Signals:
         `now_s` is what the clock of the run says, by which a grace is counted: a job that has to
         wait for a processor is given longer.
         """
-        alive = tuple(rank for rank in strike.ranks if rank not in self.killed | self.exits.keys())
+        alive = tuple(
+            rank for rank in strike.ranks if rank in self.left() and rank not in self.killed
+        )
         for rank in alive:
             if strike.fault in DEADLY:
                 kill_tree(self.pids[rank])
@@ -85,7 +87,7 @@ class Signals:
 
     def left(self) -> tuple[int, ...]:
         """The ranks that have not ended."""
-        return tuple(rank for rank in range(len(self.pids)) if rank not in self.exits)
+        return tuple(rank for rank in sorted(self.pids) if rank not in self.exits)
 
 
 def kill_tree(process: int) -> None:

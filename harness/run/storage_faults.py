@@ -46,7 +46,7 @@ def meets(error: str, kind: str) -> bool:
 class Treatment:
     """What happens to one operation. `seconds` is None for an operation that never returns."""
 
-    kind: Literal["fail", "short_write", "wait", "second_job"]
+    kind: Literal["fail", "short_write", "wait", "second_job", "time_limit"]
     error: int = 0
     seconds: float | None = None
 

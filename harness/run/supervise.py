@@ -5,8 +5,9 @@ performs them one at a time, so the order in the trace is the order in which the
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
 injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py`, `late_hand.py`,
-`links.py` and, for what a rank does to itself, `harness/job/interrupt.py`; the power cut stands in
-`disk.py`, and falls while nothing else happens, because the supervisor does one thing at a time.
+`links.py`, `time_limit.py` and, for what a rank does to itself, `harness/job/interrupt.py`; the
+power cut stands in `disk.py`, and falls while nothing else happens, because the supervisor does one
+thing at a time.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from __future__ import annotations
 import json
 import select
 import signal
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,16 +25,17 @@ from harness.layout.protocol import Layout
 from harness.plan.model import Strike
 from harness.run.budget import PUBLISHED_S, SURVIVORS_S
 from harness.run.clock import FairClock
-from harness.run.errors import HarnessError
 from harness.run.late_hand import LateHand
+from harness.run.launch.launch import Calls, Launch, News
 from harness.run.links import Links
 from harness.run.perform import Performer
 from harness.run.request import Gift, Request
-from harness.run.seccomp import Listener, Notification
+from harness.run.seccomp import Notification
 from harness.run.second_job import SecondJob
 from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults, Treatment
 from harness.run.strikes import Due, Occasion
+from harness.run.time_limit import TimeLimit
 from harness.run.trace import Trace
 from harness.scenario.words import DEADLY, IN_THE_LOOP
 
@@ -85,14 +86,14 @@ class _Held:
 
 
 class Supervisor:
-    """Serves one run from the leader's first message to its last."""
+    """Serves one run from the first news of its processes to the last."""
 
-    def __init__(self, link: socket.socket, watch: Watch) -> None:
+    def __init__(self, launch: Launch, watch: Watch) -> None:
         jobs = 2 if any(one.fault == "second_job" for one in watch.strikes) else 1
         numbers = range(jobs * watch.ranks)
         records = {str(watch.folder / f"rank{rank}.jsonl"): rank for rank in numbers}
         self.trace = Trace(places=[[] for _ in numbers])
-        self._link = link
+        self._launch = launch
         self._watch = watch
         self._trackers = [watch.layout.tracker() for _ in range(jobs)]
         # What a rank does to itself it tells when it does it.
@@ -100,6 +101,7 @@ class Supervisor:
         self._performer = Performer(str(watch.root), records)
         self._signals = Signals()
         self._storage = StorageFaults()
+        self._limit = TimeLimit()
         self._second = SecondJob(first=watch.ranks)
         self._links: Links | None = None
         self._hand = LateHand(root=watch.root, trace=self.trace)
@@ -110,7 +112,7 @@ class Supervisor:
         self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
-        self._over: list[str] | None = None
+        self._over: tuple[str, ...] | None = None
         self._cpu_s = 0.0
         self._held: list[_Held] = []
         self._late: list[tuple[float, _Call]] = []
@@ -118,28 +120,26 @@ class Supervisor:
 
     def run(self) -> Processes:
         """Serve until every process of the run is gone; whatever happens, none is left."""
-        listener: Listener | None = None
+        listener: Calls | None = None
         try:
-            listener = self._receive_listener()
+            listener, self._links = self._launch.listen()
             poll = select.poll()
-            for descriptor in (self._link.fileno(), listener.descriptor):
+            for descriptor in (self._launch.fileno(), listener.descriptor):
                 poll.register(descriptor, select.POLLIN)
             while self._over is None:
                 self._serve_once(listener, poll)
         finally:
-            self._link.close()
+            self._launch.close()
             if listener is not None:
                 listener.close()
             self._performer.close()
-            if self._links is not None:
-                self._links.close()
-        ranks = range(len(self._signals.pids))
+        ranks = range(max(self._watch.ranks, len(self._signals.pids)))
         exits = tuple(self._signals.exits.get(rank, -signal.SIGKILL) for rank in ranks)
         return Processes(
             exits=exits[: self._watch.ranks],
             second=exits[self._watch.ranks :],
             hung=self._hung,
-            leaked=tuple(self._over),
+            leaked=self._over,
             stopped=self._stopped,
             seconds=self.trace.seconds(),
             cpu_s=self._cpu_s,
@@ -151,20 +151,10 @@ class Supervisor:
         """The clock of the run, by which all waiting is counted."""
         return self._clock.seconds()
 
-    def _receive_listener(self) -> Listener:
-        message, descriptors, _, _ = socket.recv_fds(self._link, 256, 3)
-        if not descriptors:
-            raise HarnessError(f"the leader sent no listener: {message!r}; see the server's log")
-        listener, *network = descriptors
-        if network:
-            switch, control = network
-            self._links = Links(switch=switch, control=socket.socket(fileno=control))
-        return Listener(listener)
-
-    def _serve_once(self, listener: Listener, poll: select.poll) -> None:
+    def _serve_once(self, listener: Calls, poll: select.poll) -> None:
         ready = [descriptor for descriptor, _ in poll.poll(1000 * _POLL_S)]
-        if self._link.fileno() in ready:
-            self._hear_leader()
+        if self._launch.fileno() in ready:
+            self._note(self._launch.hear())
         if listener.descriptor in ready and self._over is None:
             self._serve_call(listener)
         if self._held:
@@ -183,23 +173,25 @@ class Supervisor:
             self.trace.strike(strike.id, ranks, then="killed")
         for strike in self._links.heal() if self._links is not None else ():
             self.trace.strike(strike.id, strike.ranks, then="healed")
+        self._note(self._launch.overdue())
         self._watch_the_clock()
 
-    # The leader's messages and the clock.
+    # News of the processes, and the clock.
 
-    def _hear_leader(self) -> None:
-        raw = self._link.recv(65536)
-        if not raw:
-            raise HarnessError("the leader of the run died; see the server's log")
-        message = json.loads(raw)
-        if "ranks" in message:
-            self._signals.pids += message["ranks"]
-            self._rank_of_thread |= {pid: rank for rank, pid in enumerate(self._signals.pids)}
-            self._link.send(b"go")
-        elif "exit" in message:
-            self._note_exit(*message["exit"])
-        elif "over" in message:
-            self._over, self._cpu_s = message["over"], message["cpu_s"]
+    def _note(self, told: Iterable[News]) -> None:
+        for news in told:
+            self._signals.pids |= news.began
+            self._rank_of_thread |= {pid: rank for rank, pid in news.began.items()}
+            if news.began:
+                self._heard_s = self._now_s()
+            for rank, status in news.ended.items():
+                self._note_exit(rank, status)
+            self._stopped += tuple(set(news.stopped) - self._signals.killed)
+            if news.signalled and (strike := self._limit.signalled(*news.signalled)) is not None:
+                self.trace.strike(strike.id, strike.ranks, then="signalled")
+                self._limit.release()
+            if news.over is not None:
+                self._over, self._cpu_s = news.over, news.cpu_s
 
     def _note_exit(self, rank: int, status: int) -> None:
         self._signals.exits[rank] = status
@@ -215,16 +207,16 @@ class Supervisor:
         left, now_s = self._signals.left(), self._now_s()
         if now_s - self._heard_s > self._watch.deadline_s and not self._hung and left:
             self._hung = left
-            self._link.send(b"stop")
+            self._launch.stop()
         elif self._stop_at_s is not None and now_s > self._stop_at_s:
             self._stop_at_s = None
-            self._stopped = left
+            self._stopped += left
             if left:
-                self._link.send(b"stop")
+                self._launch.stop()
 
     # The ranks' calls.
 
-    def _serve_call(self, listener: Listener) -> None:
+    def _serve_call(self, listener: Calls) -> None:
         notification = listener.receive()
         if notification is None:
             return
@@ -276,7 +268,7 @@ class Supervisor:
         return None
 
     def _serve_operation(
-        self, listener: Listener, notification: Notification, request: Request, rank: int
+        self, listener: Calls, notification: Notification, request: Request, rank: int
     ) -> None:
         save, phase = self._trackers[self._second.has(rank)].place(
             rank, request.kind, request.path, request.target, request.creates
@@ -300,7 +292,7 @@ class Supervisor:
         call = _Call(notification=notification, request=request, occasion=occasion, after=after)
         self._treat(listener, call, treatment)
 
-    def _treat(self, listener: Listener, call: _Call, treatment: Treatment | None) -> None:
+    def _treat(self, listener: Calls, call: _Call, treatment: Treatment | None) -> None:
         """Carry an operation out, or do to it what a fault says."""
         if treatment is None:
             self._carry_out(listener, call, call.request)
@@ -314,21 +306,19 @@ class Supervisor:
             self._late.append((time.monotonic() + treatment.seconds, call))
         # An operation that never returns is never answered.
 
-    def _carry_out(self, listener: Listener, call: _Call, request: Request) -> None:
+    def _carry_out(self, listener: Calls, call: _Call, request: Request) -> None:
         if call.occasion.rank in self._signals.killed:
             return
         self.trace.before(request)
         self._finish(listener, call, request, 0 if request.leave_to_kernel else _perform(request))
 
-    def _carry_out_late(self, listener: Listener) -> None:
+    def _carry_out_late(self, listener: Calls) -> None:
         now = time.monotonic()
         for due in [one for one in self._late if now >= one[0]]:
             self._late.remove(due)
             self._carry_out(listener, due[1], due[1].request)
 
-    def _finish(
-        self, listener: Listener, call: _Call, request: Request, result: int | Gift
-    ) -> None:
+    def _finish(self, listener: Calls, call: _Call, request: Request, result: int | Gift) -> None:
         self.trace.operation(request, call.occasion, thread=call.notification.thread, result=result)
         if request.syncs and isinstance(result, int) and result >= 0:
             done = replace(request, kind="fsync", data=b"", large=None, size=0, offset=0)
@@ -342,7 +332,7 @@ class Supervisor:
         else:
             self._reply(listener, call.notification, result)
 
-    def _reply(self, listener: Listener, notification: Notification, result: int | Gift) -> None:
+    def _reply(self, listener: Calls, notification: Notification, result: int | Gift) -> None:
         if isinstance(result, Gift):
             listener.answer_with_descriptor(
                 notification, result.own, number=result.number, close_on_exec=result.close_on_exec
@@ -353,7 +343,7 @@ class Supervisor:
     # Records and strikes.
 
     def _serve_record(
-        self, listener: Listener, notification: Notification, request: Request, rank: int
+        self, listener: Calls, notification: Notification, request: Request, rank: int
     ) -> None:
         result = _perform(request)
         value = result if isinstance(result, int) else 0
@@ -375,6 +365,8 @@ class Supervisor:
         treatments = [self._strike(strike) for strike in strikes if strike not in held]
         if any(one is not None and one.kind == "second_job" for one in treatments):
             self._second.hold(lambda: listener.answer(notification, value))
+        elif any(one is not None and one.kind == "time_limit" for one in treatments):
+            self._limit.hold(lambda: listener.answer(notification, value))
         elif held:
             one = _Held(
                 notification=notification,
@@ -387,7 +379,7 @@ class Supervisor:
         elif rank not in self._signals.killed:
             listener.answer(notification, value)
 
-    def _release_held(self, listener: Listener) -> None:
+    def _release_held(self, listener: Calls) -> None:
         for held in tuple(self._held):
             if not self._published(held.step) and self._now_s() < held.until_s:
                 continue
@@ -415,8 +407,12 @@ class Supervisor:
         self.trace.strike(strike.id, strike.ranks)
         if strike.fault == "second_job":
             self._second.begin(strike)
-            self._link.send(b"second")
+            self._launch.start_second()
             return Treatment(kind="second_job")
+        if strike.fault == "time_limit":
+            self._launch.expire()
+            self._limit.begin(strike)
+            return Treatment(kind="time_limit")
         if self._links is not None and strike.node is not None:
             self._links.hit(strike)
             return None

@@ -32,8 +32,11 @@ def missing() -> str | None:
 def missing_for(plan: Plan) -> str | None:
     """As `missing`, and what this plan needs beside that."""
     from harness.run import links
+    from harness.run.launch import cluster
 
     spread = any(plan.workload_of(number).world.nodes > 1 for number in range(len(plan.runs)))
+    if plan.launcher.kind == "slurm" and (reason := cluster.missing()) is not None:
+        return reason
     return missing() or (links.missing() if spread else None)
 
 

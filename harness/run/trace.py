@@ -35,7 +35,7 @@ class Trace:
         self,
         strike: str,
         ranks: tuple[int, ...],
-        then: Literal["killed", "healed", "ended"] | None = None,
+        then: Literal["killed", "healed", "ended", "signalled"] | None = None,
     ) -> None:
         """A strike hit these ranks here, or what follows from it did."""
         index, time_s = len(self.operations), self.seconds()

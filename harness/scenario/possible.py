@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.errors import Place, choices
+from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
 from harness.scenario.schema import (
     AnyFault,
@@ -25,6 +26,7 @@ from harness.scenario.schema import (
     SecondJob,
     Sigterm,
     SlowLink,
+    TimeLimit,
     World,
     kind_of,
 )
@@ -42,7 +44,7 @@ _MODULES = {
 }
 
 
-_NOT_EXPLORED = SecondJob | ByHand | CutLink | SlowLink
+_NOT_EXPLORED = SecondJob | ByHand | CutLink | SlowLink | TimeLimit
 
 
 def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
@@ -56,6 +58,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
         yield from _own_settings(scenario, number, gpus)
     yield from find_impossible_between(scenario)
     yield from find_impossible_cuts(scenario)
+    yield from find_impossible_launch(scenario)
     yield from _expect(scenario)
     yield from _explore(scenario)
 
@@ -251,7 +254,9 @@ def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:
         return
     until = max(run.until_step for run in earlier)
     saved = save_steps(scenario.checkpoint, after=0, until=until)
-    shut_down = any(isinstance(fault, Sigterm) for run in earlier for fault in run.faults)
+    shut_down = any(
+        isinstance(fault, Sigterm | TimeLimit) for run in earlier for fault in run.faults
+    )
     if step > until or (step not in saved and not shut_down):
         steps = ", ".join(str(known) for known in saved) or "none"
         yield place, f"no earlier run saves at step {step}; possible: {steps}"
@@ -306,7 +311,7 @@ def save_steps(checkpoint: Checkpoint, *, after: int, until: int) -> tuple[int, 
 def _most_saves(checkpoint: Checkpoint, run: Run) -> int:
     """An upper bound: where a later run resumes is not known. A SIGTERM brings one save more."""
     regular = save_steps(checkpoint, after=run.load_step or 0, until=run.until_step)
-    return len(regular) + any(isinstance(fault, Sigterm) for fault in run.faults)
+    return len(regular) + any(isinstance(fault, Sigterm | TimeLimit) for fault in run.faults)
 
 
 def _times(number: int) -> str:

@@ -15,11 +15,13 @@ from pydantic import (
 
 from harness.scenario.at_rest import Action, action_of
 from harness.scenario.exploration import Explore
+from harness.scenario.launcher import AnyLauncher, Launcher
 from harness.scenario.part import Part
 from harness.scenario.power import PowerCutting
 from harness.scenario.targets import AnyRank as AnyRank
 from harness.scenario.targets import (
     Cutting,
+    Expiring,
     Joining,
     OneRank,
     Pausing,
@@ -300,6 +302,19 @@ class SlowLink(Part):
     at: Point
 
 
+class TimeLimit(Part):
+    """SLURM's time limit comes near: its signal reaches every rank, and it starts the job again."""
+
+    time_limit: Expiring
+    at: Point
+
+    @model_validator(mode="after")
+    def _comes_after_a_step(self) -> TimeLimit:
+        if self.at.step is None or self.at.once_published:
+            raise ValueError("`time_limit` comes after a training step: its point has `step` alone")
+        return self
+
+
 AnyFault = (
     Kill
     | PowerCut
@@ -315,6 +330,7 @@ AnyFault = (
     | ByHand
     | CutLink
     | SlowLink
+    | TimeLimit
 )
 
 
@@ -352,7 +368,8 @@ Fault = Annotated[
         | Annotated[SecondJob, Tag("<second_job>")]
         | Annotated[ByHand, Tag("<by_hand>")]
         | Annotated[CutLink, Tag("<cut_link>")]
-        | Annotated[SlowLink, Tag("<slow_link>")],
+        | Annotated[SlowLink, Tag("<slow_link>")]
+        | Annotated[TimeLimit, Tag("<time_limit>")],
         Discriminator(
             _tag,
             custom_error_type="unknown_fault",
@@ -418,6 +435,7 @@ class Scenario(Part):
     data: Data = Data()
     checkpoint: Checkpoint = Checkpoint()
     freeze: FreezePlan = FreezePlan()
+    launcher: AnyLauncher = Launcher()
     runs: tuple[Run, ...] = Field(min_length=1)
     expect: Expect = Expect()
     explore: Explore | None = None

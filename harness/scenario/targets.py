@@ -75,6 +75,12 @@ class Failing(OneRank):
         return self
 
 
+class Expiring(Part):
+    """Whose time is over: that of the job."""
+
+    rank: Literal["all"] = "all"
+
+
 class Raising(OneRank):
     """In whose training loop what is raised."""
 

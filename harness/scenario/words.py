@@ -27,7 +27,7 @@ IN_THE_LOOP = ("raise", "exit")
 
 FAULTS = (
     "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut",
-    "second_job", "by_hand", "cut_link", "slow_link",
+    "second_job", "by_hand", "cut_link", "slow_link", "time_limit",
 )  # fmt: skip
 """What can be injected; one of these is a key of every entry of `faults`."""
 

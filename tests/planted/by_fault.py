@@ -46,6 +46,8 @@ BY_FAULT = (
     _bug("parting:VotesByFile", "network/node-cut-off-in-flush.yaml::disabled",
          "bounded", "HARD_FAIL"),
     _bug("parting:TakesFarForDead", "network/slow-link.yaml", "nothing_lost", "HARD_FAIL"),
+    _bug("untimely:KnowsSigtermAlone", "launchers/slurm-time-limit.yaml",
+         "nothing_lost", "HARD_FAIL"),
     _bug("careless:ComparesSizes", "at_rest/flipped-bit-in-a-shard.yaml::disabled",
          "integrity", "HARD_FAIL"),
     _bug("careless:ComparesNames", "at_rest/truncated-shard-of-a-stage.yaml",
@@ -88,6 +90,9 @@ def _less(manager: str, scenario: str, **less: object) -> Weaker:
 _ONLY_SLOW = {"fault": "delay", "seconds": 0.1, "error": None}
 
 WEAKER = (
+    _less("restarting:LocksForTheLaunch", "sync/killed-in-flush-one-rank.yaml"),
+    _less("restarting:DecidesOncePerLaunch", "sync/killed-in-flush-one-rank.yaml"),
+    _less("untimely:KnowsSigtermAlone", "signals/sigterm-on-a-save-step.yaml::disabled"),
     _less("dying:NeedsASurvivor", "sync/killed-in-flush-all-ranks.yaml", ranks=(0,)),
     _less("dying:NeedsASurvivor", "sync/killed-in-flush-all-ranks.yaml", ranks=(1,)),
     _less("dying:PublishesWithoutThePeer", "pipeline/sync-second-stage-killed-in-flush.yaml",

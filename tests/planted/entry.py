@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import pytest
 
 from tests.planted.sources import CATEGORIES
 
@@ -64,6 +67,16 @@ class Planted:
 
     def __str__(self) -> str:
         return self.manager.partition(":")[2]
+
+
+_COLD_S = 900
+"""The fence for a test whose ranks boot cold, once or twice, on a machine that others use too."""
+
+
+def fenced(*values: object, scenario: str) -> Any:
+    """The values of a test that runs a scenario, with a later fence where its ranks boot cold."""
+    cold = scenario.startswith("launchers/")
+    return pytest.param(*values, marks=[pytest.mark.timeout(_COLD_S)] if cold else [])
 
 
 def bug(

@@ -12,6 +12,7 @@ from harness.run.support import missing_for
 from tests.harness.proving import plan_of, prove
 from tests.planted.by_fault import BY_FAULT, WEAKER, Weaker
 from tests.planted.catalogue import REFUSALS, Planted
+from tests.planted.entry import fenced
 
 _DEADLINE_S = 10.0
 """As in `test_planted`: a hang is one here much sooner than in a scenario."""
@@ -21,7 +22,7 @@ def _name(bug: Planted) -> str:
     return f"{bug}-{bug.scenario.partition('.')[0]}"
 
 
-@pytest.mark.parametrize("bug", BY_FAULT, ids=_name)
+@pytest.mark.parametrize("bug", [fenced(bug, scenario=bug.scenario) for bug in BY_FAULT], ids=_name)
 def test_the_fault_shows_the_bug(bug: Planted, services: Services, tmp_path: Path) -> None:
     deadline_s = _DEADLINE_S if bug.outcome == "HANG" else None
     plan = plan_of(bug.scenario, bug.implementation, deadline_s=deadline_s)

@@ -18,13 +18,13 @@ from tests.planted.catalogue import (
     WEAKER,
     Planted,
 )
-from tests.planted.entry import ENDS_IN_ORDER
+from tests.planted.entry import ENDS_IN_ORDER, fenced
 
 _DEADLINE_S = 6.0
 """A hang is one here much sooner than in a scenario; the others end long before."""
 
 
-@pytest.mark.parametrize("bug", PLANTED, ids=str)
+@pytest.mark.parametrize("bug", [fenced(bug, scenario=bug.scenario) for bug in PLANTED], ids=str)
 def test_the_scenario_turns_red_for_the_property_that_names_the_bug(
     bug: Planted, services: Services, tmp_path: Path
 ) -> None:
@@ -59,7 +59,7 @@ _WITHOUT_STORAGE_FAULTS = sorted(
 
 @pytest.mark.parametrize(
     ("manager", "scenario"),
-    [(HONEST[0], scenario) for scenario in _WITHOUT_STORAGE_FAULTS]
+    [fenced(HONEST[0], scenario, scenario=scenario) for scenario in _WITHOUT_STORAGE_FAULTS]
     + [(HONEST[0], scenario) for scenario in PLAIN_AT_REST]
     + [("tests.planted.checksums:Checksums", scenario) for scenario in DAMAGED]
     + [(manager, "sync/killed-in-prune-half-way.yaml") for manager in HONEST[1:]],

@@ -23,6 +23,7 @@ ENTRANCES = {
     "harness.__main__",
     "harness.generate.strategies",
     "harness.job.server",
+    "harness.job.task",
     "harness.pytest_generate",
     "harness.pytest_plugin",
     "harness.pytest_repeat",

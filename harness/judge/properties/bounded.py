@@ -14,9 +14,10 @@ succeeds, because what failed was tried again, is no violation. Ranks that a cut
 each other cannot agree on words: they must fail at the same saves with errors of the same type.
 
 Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
-scenario, which the launcher ends after five seconds, as torchrun does; survivors that wait in
-another call than `save`; the errors of a run in which a rank was killed or ended in its loop,
-because it is told of nothing any more and no later save can succeed.
+scenario, which the launcher ends after five seconds; survivors that torchrun or SLURM ends as soon
+as it sees the dead one; survivors that wait in another call than `save`; the errors of a run in
+which a rank was killed or ended in its loop, because it is told of nothing any more and no later
+save can succeed.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             silent_s = run.processes.deadline_s
             told = f"run {number}: {who} still alive after {silent_s:.0f} s without a word"
             waiting.append(Finding(detail=told, operation=last))
-        if checkpoint is not None and checkpoint.timeout_s is not None:
+        # Another launcher ends survivors at once: nobody knows how long they would have waited.
+        local = evidence.plan.launcher.is_local
+        if local and checkpoint is not None and checkpoint.timeout_s is not None:
             waiting += [Finding(detail=f"run {number}: {one}") for one in _left_waiting(run)]
         # Ranks that a cut parts for good are all told of the save, and end later, in training.
         only_parted = _are_parted(plan.strikes) and not killed_ranks(evidence, number)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.evidence.operation import Landed
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
+from harness.scenario.launcher import Launcher
 from harness.scenario.schema import Checkpoint
 from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest
 
@@ -56,6 +59,14 @@ def test_a_survivor_that_waits_in_a_save_past_the_deadline_of_its_manager_is_a_h
         assert verdict.details == (
             "run 0: rank 1 still waited in save 2 when the deadline of its manager was over",
         )
+
+
+def test_a_survivor_that_torchrun_ends_at_once_is_no_hang() -> None:
+    case = _survivor(in_save=True)
+    found = case.evidence()
+    plan = found.plan.model_copy(update={"launcher": Launcher(kind="torchrun")})
+    verdict = JUDGES["bounded"](replace(found, plan=plan), case.history())
+    assert verdict.state == "holds"
 
 
 def test_a_checkpoint_that_misstates_its_tokens_differs_from_its_run() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 
 from harness.generate.strategies import scenarios
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.plan.unmake import unmake_plan
+from harness.scenario.launcher import Launcher
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
 
@@ -36,6 +38,24 @@ runs:
 def test_faults_of_all_kinds_come_back() -> None:
     scenario = Scenario.model_validate(parse_source(OTHERS, shown="a").data)
     plan = make_plan(scenario, source="", implementation=Implementation())
+    assert make_plan(unmake_plan(plan), source="", implementation=Implementation()) == plan
+
+
+LIMITED = """\
+name: the launcher and the fault that belongs to it
+world: {dp_shard: 2}
+launcher: {kind: slurm, restarts: 1}
+runs:
+  - {until_step: 8, faults: [{time_limit: {}, at: {step: 5}}]}
+  - {until_step: 8}
+"""
+
+
+@pytest.mark.parametrize("text", [LIMITED, LIMITED.replace("world: {dp_shard: 2}", "seed: 3")])
+def test_a_launcher_comes_back(text: str) -> None:
+    scenario = Scenario.model_validate(parse_source(text, shown="a").data)
+    plan = make_plan(scenario, source="", implementation=Implementation())
+    assert plan.launcher == Launcher(kind="slurm", restarts=1)
     assert make_plan(unmake_plan(plan), source="", implementation=Implementation()) == plan
 
 

@@ -13,6 +13,7 @@ from harness.job import leader
 from harness.layout.plain import PlainLayout
 from harness.plan.model import Strike
 from harness.run.ground import Folder
+from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
 from harness.scenario.schema import Point
@@ -46,7 +47,14 @@ def supervise(
     if pid == 0:
         link.close()
         leader._rank_main = lambda request, rank: _rank(body, directory, rank)
-        usual = {"directory": str(directory), "run": 0, "ranks": ranks, "reads": False, "nodes": 1}
+        usual: dict[str, Any] = {
+            "directory": str(directory),
+            "run": 0,
+            "ranks": ranks,
+            "reads": False,
+            "nodes": 1,
+        }
+        usual["launcher"] = {"kind": "local"}
         os._exit(leader.lead(other, {**usual, **(request or {})}))
     other.close()
     watch = Watch(
@@ -58,7 +66,7 @@ def supervise(
         deadline_s=deadline_s,
         cut_power=Folder().cut,
     )
-    supervisor = Supervisor(link, watch)
+    supervisor = Supervisor(LocalLaunch(link), watch)
     try:
         processes = supervisor.run()
     finally:

@@ -21,4 +21,9 @@ RANKS = (
         "signals/sigterm-on-a-save-step.yaml::disabled", "", "HARD_FAIL"),
     bug("hasty_shutdown:StopsListeningTooEarly", "L18",
         "signals/second-sigterm-during-the-save.yaml::disabled", "", "HARD_FAIL"),
+    bug("restarting:LocksForTheLaunch", "",
+        "launchers/torchrun-restarts.yaml::disabled", "", "HARD_FAIL"),
+    bug("restarting:DecidesOncePerLaunch", "",
+        "launchers/torchrun-restarts.yaml::disabled", "nothing_lost", "LOST_WORK",
+        also="silent-restart"),
 )  # fmt: skip

@@ -1,0 +1,88 @@
+"""SLURM as the launcher of a run: `srun`, or `sbatch` where a run is to be started again.
+
+A job that is started again is a batch script as SLURM's own documents have it: the signal before
+the time limit goes to the script, which passes it on to its step, waits for the ranks to save and
+end, and requeues the job. SLURM would let a requeued job wait for two minutes; here it may start at
+once.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_LIMIT_MINUTES = 60
+_SIGNAL = "B:USR1@60"
+"""To the batch script, a minute before the limit or up to half a minute earlier."""
+_LOOK_EVERY_S = 0.3
+_SCRIPT = """\
+#!/bin/bash
+trap 'asked=1; kill -USR1 "$step"' USR1
+{srun} & step=$!
+while kill -0 "$step" 2>/dev/null; do wait "$step"; status=$?; done
+if [ -n "$asked" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$status"
+"""
+
+
+def launch(request: dict[str, Any]) -> int:
+    """Start the ranks, and stay until the last of them has ended for good; the status of that."""
+    os.environ["SLURM_CONF"] = request["slurm"]["configuration"]
+    if not request["launcher"]["restarts"]:
+        return subprocess.run(_srun(request), check=False).returncode
+    script = Path(request["directory"], f"run{request['run']}", "job.sh")
+    script.write_text(_SCRIPT.format(srun=shlex.join(_srun(request))), encoding="utf-8")
+    number = _ask("sbatch", "--parsable", *_batch(request), str(script)).strip()
+    return _follow(number)
+
+
+def _srun(request: dict[str, Any]) -> list[str]:
+    task = [sys.executable, "-m", "harness.job.task", request["directory"]]
+    name = f"--job-name={request['slurm']['job']}"
+    # A rank that fails takes the others along, as torchrun has it.
+    return ["srun", name, f"--ntasks={request['ranks']}", "--kill-on-bad-exit=1", *task]
+
+
+def _batch(request: dict[str, Any]) -> list[str]:
+    log = Path(request["directory"], f"run{request['run']}", "job.log")
+    return [
+        f"--job-name={request['slurm']['job']}",
+        f"--ntasks={request['ranks']}",
+        f"--time={_LIMIT_MINUTES}",
+        f"--signal={_SIGNAL}",
+        f"--output={log}",
+        "--open-mode=append",
+        "--requeue",
+    ]
+
+
+def _follow(number: str) -> int:
+    """Wait for the end of a batch job; its status."""
+    before = None
+    while True:
+        state, restarts = _state(number)
+        if (state, restarts) != before:
+            # What the agent of another launcher writes to its log, too.
+            sys.stderr.write(f"job {number}: {state}, {restarts} restarts\n")
+            before = state, restarts
+        if state in ("PENDING", "REQUEUED") and restarts:
+            _ask("scontrol", "update", f"JobId={number}", "StartTime=now")
+        elif state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"):
+            return 0 if state == "COMPLETED" else 1
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _state(number: str) -> tuple[str, int]:
+    told = dict(
+        field.partition("=")[::2] for field in _ask("scontrol", "show", "job", number).split()
+    )
+    return told.get("JobState", "GONE"), int(told.get("Restarts", 0))
+
+
+def _ask(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

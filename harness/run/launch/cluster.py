@@ -1,0 +1,186 @@
+"""A SLURM cluster of one node, for the scenarios whose ranks SLURM starts.
+
+SLURM's own daemons, munged, slurmctld and slurmd, run by hand in a folder, on ports that are free
+when they start, and end with this process. Nothing of them is ours but the configuration: no
+accounting, no cgroups (a container has none to give), and more processors than there are, because a
+job of four ranks has to fit on any machine. Needs root, as slurmd does.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.run.errors import HarnessError
+
+_TOOLS = (
+    "munged", "slurmctld", "slurmd", "sinfo", "srun", "sbatch", "squeue", "scontrol", "scancel",
+    "setpriv",
+)  # fmt: skip
+_SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
+_BOOT_S = 60.0
+"""The node is idle 2 s after the start on idle cores."""
+_END_S = 10.0
+_LOOK_EVERY_S = 0.1
+_SETTINGS = """\
+ClusterName=harness
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={control_port}
+SlurmdPort={node_port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=1
+MpiDefault=none
+KillWait=5
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=64 State=UNKNOWN
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@functools.cache
+def missing() -> str | None:
+    """Why no cluster can be started on this machine; None where one can."""
+    if os.geteuid() != 0:
+        return "a SLURM cluster of its own needs root, as slurmd does"
+    tools = [name for name in _TOOLS if _find(name) is None]
+    if tools:
+        packages = "slurmctld slurmd slurm-client munge"
+        return f"{', '.join(tools)} not found; Debian has them in the packages {packages}"
+    return None
+
+
+def _find(name: str) -> str | None:
+    """Daemons are not on the path of every user."""
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(_SYSTEM_FOLDERS))
+
+
+class Cluster:
+    """Owned by one process, from the thread that created it: its daemons end with that."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.configuration = folder / "slurm.conf"
+        self.daemons: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start the daemons, and wait until the node takes jobs. Raises HarnessError."""
+        for name in ("state", "spool"):
+            (self._folder / name).mkdir(parents=True)
+        key = self._folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        control, node = _free_ports()
+        text = _SETTINGS.format(
+            host=socket.gethostname().partition(".")[0],
+            folder=self._folder,
+            control_port=control,
+            node_port=node,
+        )
+        self.configuration.write_text(text, encoding="utf-8")
+        # One after the other: each one ends at once where it does not find the one before.
+        self._run("munged", "--foreground", "--force", *self._munge(key))
+        self._wait_for("munged", (self._folder / "munge.socket").exists)
+        self._run("slurmctld", "-D", "-f", str(self.configuration))
+        self._run("slurmd", "-D", "-f", str(self.configuration))
+        self._wait_for("slurmd", self._is_idle)
+
+    def _munge(self, key: Path) -> list[str]:
+        names = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        paths = [f"--{option}={self._folder}/munge.{end}" for option, end in names.items()]
+        return [*paths, f"--key-file={key}"]
+
+    def _run(self, name: str, *arguments: str) -> None:
+        command = ["setpriv", "--pdeathsig=KILL", "--", str(_find(name)), *arguments]
+        with (self._folder / f"{name}.out").open("ab") as output:
+            daemon = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+            )
+        self.daemons.append(daemon)
+
+    def _wait_for(self, name: str, done: Callable[[], bool]) -> None:
+        until = time.monotonic() + _BOOT_S
+        while not done():
+            if time.monotonic() > until or any(one.poll() is not None for one in self.daemons):
+                tail = (self._folder / f"{name}.out").read_text(errors="replace")[-2000:]
+                raise HarnessError(f"{name} did not start, see {self._folder}:\n{tail}")
+            time.sleep(_LOOK_EVERY_S)
+
+    def _is_idle(self) -> bool:
+        return self._ask("sinfo", "--noheader", "--format=%T").strip() == "idle"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "SLURM_CONF": str(self.configuration)}
+
+    def _ask(self, *command: str) -> str:
+        done = subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, check=False
+        )
+        return done.stdout
+
+    def expire(self, job: str) -> None:
+        """Let a job's time limit come in two minutes, before which SLURM sends its signal."""
+        for number in self._numbers(job):
+            began = self._ask("squeue", "--noheader", f"--jobs={number}", "--format=%M").strip()
+            minutes = int(began.split(":")[0]) if began.count(":") == 1 else 60
+            self._ask("scontrol", "update", f"JobId={number}", f"TimeLimit={minutes + 2}")
+
+    def cancel(self, job: str) -> None:
+        """End what is left of a job, and wait for it."""
+        for number in self._numbers(job):
+            self._ask("scancel", number)
+        until = time.monotonic() + _END_S
+        while self._numbers(job) and time.monotonic() < until:
+            time.sleep(_LOOK_EVERY_S)
+
+    def _numbers(self, job: str) -> list[str]:
+        """The jobs of that name that have not ended."""
+        return self._ask("squeue", "--noheader", f"--name={job}", "--format=%A").split()
+
+    def close(self) -> None:
+        """End the daemons, the last first."""
+        for daemon in reversed(self.daemons):
+            daemon.send_signal(signal.SIGTERM)
+            try:
+                daemon.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        self.daemons.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _free_ports() -> tuple[int, int]:
+    """Two ports that nobody had just now; SLURM has to be told them before it opens them."""
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("127.0.0.1", 0))
+        return first.getsockname()[1], second.getsockname()[1]

@@ -1,0 +1,140 @@
+"""One start of a launcher, which covers one run or several: its door, and the leader that forks it.
+
+The door is a socket in the run directory. Tasks that have come and belong to no run yet wait here.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.run.errors import HarnessError
+from harness.run.launch.cluster import Cluster
+from harness.run.launch.local import links_of
+from harness.run.launch.meet import close, listen
+from harness.run.links import Links
+
+_ENDING_S = 20.0
+"""For a leader that was told to stop: it kills, and waits for what it killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A task that has said its rank."""
+
+    rank: int
+    link: socket.socket
+
+
+class Launcher:
+    """Owned by one scenario. `last_run` is the last that this start of the launcher covers."""
+
+    def __init__(self, directory: Path, *, last_run: int, cluster: Cluster | None = None) -> None:
+        self.directory = directory
+        self.last_run = last_run
+        self._cluster = cluster
+        self.door = listen(directory)
+        self.links: Links | None = None
+        self.over: tuple[str, ...] | None = None
+        self._leader: socket.socket | None = None
+        self._waiting: list[Waiting] = []
+
+    @property
+    def leader(self) -> socket.socket:
+        """The socket of the leader."""
+        assert self._leader is not None, "a launcher is begun before anything is asked of it"
+        return self._leader
+
+    def begin(self, leader: socket.socket) -> None:
+        """The leader was forked. Wait for the network that it makes."""
+        self._leader = leader
+        message, descriptors, _, _ = socket.recv_fds(leader, 256, 2)
+        if not message:
+            raise HarnessError("the leader of the launcher died; see the server's log")
+        self.links = links_of(list(descriptors))
+
+    def descriptors(self) -> list[int]:
+        """What to listen to beside the tasks of a run."""
+        return [self.door.fileno(), *([self.leader.fileno()] if self.over is None else [])]
+
+    def accept(self) -> None:
+        """Let a task in, and hear its rank."""
+        link, _ = self.door.accept()
+        raw = link.recv(1024)
+        if raw:
+            self._waiting.append(Waiting(rank=json.loads(raw)["task"], link=link))
+
+    def hear(self) -> None:
+        """The leader's next message: how an agent ended, or that all is over."""
+        raw = self.leader.recv(65536)
+        if not raw:
+            raise HarnessError("the leader of the launcher died; see the server's log")
+        message = json.loads(raw)
+        if "over" in message:
+            self.over = tuple(message["over"])
+
+    def has_waiting(self) -> bool:
+        """Whether a task waits for the next run, and lives."""
+        self._waiting = [one for one in self._waiting if not _has_ended(one.link)]
+        return bool(self._waiting)
+
+    def take_waiting(self, wanted: Callable[[int], bool]) -> list[Waiting]:
+        """The tasks that wait, one of each rank that is wanted."""
+        found: dict[int, Waiting] = {}
+        for one in self._waiting if self.has_waiting() else ():
+            if wanted(one.rank):
+                found.setdefault(one.rank, one)
+        self._waiting = [one for one in self._waiting if one not in found.values()]
+        return list(found.values())
+
+    def stop(self) -> None:
+        """Have the launcher killed."""
+        if self.over is None:
+            with suppress(OSError):
+                self.leader.send(b"stop")
+
+    @property
+    def slurm(self) -> dict[str, str] | None:
+        """What the leader has to know of a cluster, where there is one."""
+        if self._cluster is None:
+            return None
+        return {"configuration": str(self._cluster.configuration), "job": self._job}
+
+    @property
+    def _job(self) -> str:
+        """The name of the batch job, which no other scenario has."""
+        return f"{self.directory.name}-until-run{self.last_run}"
+
+    def expire(self) -> None:
+        """Let the time of the job be over soon, so that the launcher sends its signal."""
+        if self._cluster is None:
+            raise HarnessError("no other launcher than SLURM has a time limit")
+        self._cluster.expire(self._job)
+
+    def close(self) -> None:
+        """End the launcher and all that it has started."""
+        close(self.door, self.directory)
+        for one in self._waiting:
+            one.link.close()
+        if self._leader is None:
+            return
+        self.stop()
+        if self._cluster is not None:
+            self._cluster.cancel(self._job)
+        self.leader.settimeout(_ENDING_S)
+        with suppress(TimeoutError):
+            while self.over is None:
+                self.hear()
+        self.leader.close()
+        if self.links is not None:
+            self.links.close()
+
+
+def _has_ended(link: socket.socket) -> bool:
+    """Whether a task that has nothing to say until it is answered has closed its end."""
+    return bool(select.select([link], [], [], 0)[0])

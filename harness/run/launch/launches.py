@@ -1,0 +1,83 @@
+"""The starts of a scenario's runs: each by a leader of its own, or several by one launcher."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.plan.model import Plan
+from harness.run.launch.launch import Launch
+from harness.run.launch.launcher import Launcher
+from harness.run.launch.local import LocalLaunch
+from harness.run.launch.tasks import Tasks
+from harness.run.server import Start
+from harness.run.services import Services
+
+
+class Launches:
+    """One scenario's. What a launcher started goes when the next one starts, or at the end."""
+
+    def __init__(
+        self, plan: Plan, directory: Path, services: Services, *, mounts: str | None = None
+    ) -> None:
+        self._plan, self._directory, self._mounts = plan, directory, mounts
+        self._server = services.server()
+        self._cluster = services.cluster() if plan.launcher.kind == "slurm" else None
+        self._launcher: Launcher | None = None
+
+    def goes_on_to(self, run: int) -> bool:
+        """Whether a run can take place: a launcher that has ended starts no rank again."""
+        covered = self._launcher is not None and run <= self._launcher.last_run
+        return not covered or (self._launcher is not None and self._launcher.over is None)
+
+    def launch(self, run: int) -> Launch:
+        """Start the ranks of a run, or let the launcher of the run before go on with it."""
+        strikes = self._plan.runs[run].strikes
+        reads = any(strike.point.phase == "load" for strike in strikes)
+        if self._plan.launcher.is_local:
+            return LocalLaunch(self._fork_leader(run, reads=reads))
+        if self._plan.launcher.first_run(run) == run:
+            self._begin(run)
+        assert self._launcher is not None, "the first run of a launcher begins it"
+        size = self._plan.workload_of(run).world.size
+        return Tasks(self._launcher, run=run, ranks=size, reads=reads)
+
+    def _begin(self, run: int) -> None:
+        self.close()
+        self._launcher = Launcher(
+            self._directory, last_run=run + self._plan.launcher.restarts, cluster=self._cluster
+        )
+        self._launcher.begin(self._fork_leader(run, reads=False))
+
+    def _fork_leader(self, run: int, *, reads: bool) -> socket.socket:
+        wanted = Start(
+            directory=self._directory,
+            run=run,
+            world=self._plan.workload_of(run).world,
+            reads=reads,
+            implementation=self._plan.implementation,
+            mounts=self._mounts,
+            slurm=None if self._launcher is None else self._launcher.slurm,
+            launcher=self._plan.launcher,
+        )
+        return self._server.start(wanted)
+
+    def close(self) -> None:
+        """End the launcher that is there."""
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+
+
+@contextmanager
+def launches(
+    plan: Plan, directory: Path, services: Services, *, mounts: str | None = None
+) -> Iterator[Launches]:
+    """The starts of one scenario; nothing of them is left when it is over."""
+    found = Launches(plan, directory, services, mounts=mounts)
+    try:
+        yield found
+    finally:
+        found.close()

@@ -1,0 +1,70 @@
+"""The listeners of several tasks, heard as one.
+
+The kernel numbers the calls of each listener for itself, so they are numbered anew here. One after
+the other they are received, so that the calls of all ranks still have one order.
+"""
+
+from __future__ import annotations
+
+import select
+
+from harness.run.seccomp import Listener, Notification
+
+
+class Listeners:
+    """As a `Listener`, from the first task of a run to the end of the last."""
+
+    def __init__(self) -> None:
+        self._any = select.epoll()
+        self.descriptor = self._any.fileno()
+        self._open: dict[int, Listener] = {}
+        self._asked: dict[int, tuple[Listener, int]] = {}
+        self._last = 0
+
+    def add(self, descriptor: int) -> None:
+        """Hear one more, whose descriptor belongs to this object from now on."""
+        self._open[descriptor] = Listener(descriptor)
+        self._any.register(descriptor, select.EPOLLIN)
+
+    def receive(self) -> Notification | None:
+        """The next waiting call; None when its thread died, or when no call waits."""
+        for descriptor, event in self._any.poll(0, 1):
+            listener = self._open[descriptor]
+            if not event & select.EPOLLIN:
+                # Its task has ended. It stays open: an answer may still be on its way.
+                self._any.unregister(descriptor)
+                return None
+            found = listener.receive()
+            if found is None:
+                return None
+            self._last += 1
+            self._asked[self._last] = (listener, found.id)
+            return found._replace(id=self._last)
+        return None
+
+    def answer(self, notification: Notification, value: int) -> None:
+        """Return `value` to the caller; a negative value is minus an errno."""
+        listener, asked = self._take(notification)
+        listener.answer(asked, value)
+
+    def proceed(self, notification: Notification) -> None:
+        """Let the kernel carry out the call as it stands."""
+        listener, asked = self._take(notification)
+        listener.proceed(asked)
+
+    def answer_with_descriptor(
+        self, notification: Notification, own: int, *, number: int, close_on_exec: bool
+    ) -> None:
+        """Give the caller a duplicate of the supervisor's `own` descriptor as `number`."""
+        listener, asked = self._take(notification)
+        listener.answer_with_descriptor(asked, own, number=number, close_on_exec=close_on_exec)
+
+    def close(self) -> None:
+        """Close all of them."""
+        for listener in self._open.values():
+            listener.close()
+        self._any.close()
+
+    def _take(self, notification: Notification) -> tuple[Listener, Notification]:
+        listener, number = self._asked.pop(notification.id)
+        return listener, notification._replace(id=number)

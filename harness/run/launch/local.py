@@ -1,0 +1,79 @@
+"""The local launcher: the warm server's leader, which forks all ranks under one filter."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+from harness.run.errors import HarnessError
+from harness.run.launch.launch import News
+from harness.run.links import Links
+from harness.run.seccomp import Listener
+
+
+class LocalLaunch:
+    """One run of a leader, over the socket that `harness/job/leader.py` describes."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._ranks = 0
+        self._links: Links | None = None
+
+    def listen(self) -> tuple[Listener, Links | None]:
+        """Receive the listener of the leader, and its network."""
+        message, descriptors, _, _ = socket.recv_fds(self._link, 256, 3)
+        if not descriptors:
+            raise HarnessError(f"the leader sent no listener: {message!r}; see the server's log")
+        listener, *network = descriptors
+        self._links = links_of(network)
+        return Listener(listener), self._links
+
+    def fileno(self) -> int:
+        """Readable when the leader says something."""
+        return self._link.fileno()
+
+    def hear(self) -> Iterator[News]:
+        """The leader's next message."""
+        raw = self._link.recv(65536)
+        if not raw:
+            raise HarnessError("the leader of the run died; see the server's log")
+        message = json.loads(raw)
+        if "ranks" in message:
+            yield News(began=dict(enumerate(message["ranks"], self._ranks)))
+            self._ranks += len(message["ranks"])
+            self._link.send(b"go")
+        elif "exit" in message:
+            yield News(ended=dict([message["exit"]]))
+        elif "over" in message:
+            yield News(over=tuple(message["over"]), cpu_s=message["cpu_s"])
+
+    def overdue(self) -> tuple[News, ...]:
+        """The leader says everything itself."""
+        return ()
+
+    def stop(self) -> None:
+        """Have the leader kill the ranks that are left."""
+        self._link.send(b"stop")
+
+    def start_second(self) -> None:
+        """Have the leader fork a second job."""
+        self._link.send(b"second")
+
+    def expire(self) -> None:
+        """No scenario asks for it."""
+        raise HarnessError("ranks that the harness starts have all the time in the world")
+
+    def close(self) -> None:
+        """Let the leader go, and with it what is left."""
+        self._link.close()
+        if self._links is not None:
+            self._links.close()
+
+
+def links_of(network: list[int]) -> Links | None:
+    """The links that a leader's descriptors stand for."""
+    if not network:
+        return None
+    switch, control = network
+    return Links(switch=switch, control=socket.socket(fileno=control))

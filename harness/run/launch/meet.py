@@ -1,0 +1,45 @@
+"""The socket in a run directory where tasks find the supervisor."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAME = "tasks.socket"
+_BACKLOG = 64
+
+
+def listen(directory: Path) -> socket.socket:
+    """Open the door; who connects is a task."""
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with _short(directory) as path:
+        door.bind(path)
+    door.listen(_BACKLOG)
+    return door
+
+
+def connect(directory: Path) -> socket.socket:
+    """Go to the supervisor. Raises OSError where there is none any more."""
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with _short(directory) as path:
+        link.connect(path)
+    return link
+
+
+def close(door: socket.socket, directory: Path) -> None:
+    """Nobody is expected any more."""
+    door.close()
+    (directory / NAME).unlink(missing_ok=True)
+
+
+@contextmanager
+def _short(directory: Path) -> Iterator[str]:
+    """A name for the socket that fits into the 107 bytes of an address, however deep it lies."""
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{NAME}"
+    finally:
+        os.close(folder)

@@ -1,0 +1,43 @@
+"""Who starts the ranks of a job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+
+from harness.scenario.errors import choices
+from harness.scenario.part import Part
+
+Kind = Literal["local", "torchrun", "slurm"]
+"""Who can start the ranks."""
+
+
+class Launcher(Part):
+    """The warm server of the harness, or a launcher that people use.
+
+    `restarts: n` has one start of the launcher cover n + 1 runs: when a run ends in failure, the
+    launcher itself starts the ranks again, and that is the next run of the scenario.
+    """
+
+    kind: Kind = "local"
+    restarts: int = Field(0, ge=0, description="runs that the launcher starts by itself")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the harness forks the ranks itself."""
+        return self.kind == "local"
+
+    def first_run(self, run: int) -> int:
+        """The first of the runs that the same start of the launcher covers."""
+        return run - run % (self.restarts + 1)
+
+
+def _spelled_out(value: Any) -> Any:
+    """A word alone names the kind."""
+    if isinstance(value, str) and value not in get_args(Kind):
+        raise ValueError(choices(value, get_args(Kind)))
+    return {"kind": value} if isinstance(value, str) else value
+
+
+AnyLauncher = Annotated[Launcher, BeforeValidator(_spelled_out)]

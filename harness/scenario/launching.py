@@ -1,0 +1,62 @@
+"""What a well-formed scenario can ask of a launcher in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.scenario.errors import Place
+from harness.scenario.schema import PowerCut, Scenario, SecondJob, TimeLimit, kind_of
+
+_OWN_SETTINGS = ("until_step", "load_step", "world", "freeze", "ignore_freeze_mismatch")
+"""What a job is started with, and therefore has again when it is started again in place."""
+
+
+def find_impossible_launch(scenario: Scenario) -> Iterator[tuple[Place, str]]:
+    """Every combination of a launcher with something else that does not exist."""
+    launcher, place = scenario.launcher, ("launcher",)
+    yield from _time_limits(scenario)
+    if launcher.is_local:
+        if launcher.restarts:
+            yield (*place, "restarts"), "the local launcher starts no rank again: use torchrun"
+        return
+    if scenario.explore is not None:
+        yield place, "an exploration starts its jobs by the hundred: leave `launcher` out"
+    if launcher.restarts >= len(scenario.runs):
+        text = f"{launcher.restarts} restarts are as many runs more"
+        yield (*place, "restarts"), f"{text}: `runs` has {len(scenario.runs)}"
+    if launcher.kind == "slurm" and scenario.world.nodes > 1:
+        yield place, "slurm has one node here: use torchrun, or leave `world.nodes` out"
+    for number, run in enumerate(scenario.runs):
+        for n, fault in enumerate(run.faults):
+            if isinstance(fault, SecondJob | PowerCut):
+                text = f"`{kind_of(fault)}` is for ranks that the harness starts: launcher: local"
+                yield ("runs", number, "faults", n), text
+        yield from _restarted(scenario, number)
+
+
+def _time_limits(scenario: Scenario) -> Iterator[tuple[Place, str]]:
+    """SLURM starts a job again for its time limit, and for nothing else."""
+    slurm = scenario.launcher.kind == "slurm"
+    for number, run in enumerate(scenario.runs):
+        found = [n for n, fault in enumerate(run.faults) if isinstance(fault, TimeLimit)]
+        place: Place = ("runs", number, "faults")
+        again = scenario.launcher.first_run(number + 1) != number + 1
+        if found and not (slurm and again):
+            text = "`time_limit` needs `launcher: {kind: slurm, restarts: 1}` and a run after this"
+            yield (*place, found[0]), text
+        elif slurm and again and not found and number + 1 < len(scenario.runs):
+            yield ("runs", number), "slurm starts a run again that met its `time_limit`, no other"
+
+
+def _restarted(scenario: Scenario, number: int) -> Iterator[tuple[Place, str]]:
+    """What a run cannot have that is the same job, started again in place."""
+    first = scenario.launcher.first_run(number)
+    run, before = scenario.runs[number], scenario.runs[first]
+    if first == number:
+        return
+    told = f"run {number} is run {first}, started again by {scenario.launcher.kind}"
+    if run.before:
+        yield ("runs", number, "before"), f"{told}: nothing happens between the two"
+    for key in _OWN_SETTINGS:
+        if getattr(run, key) != getattr(before, key):
+            yield ("runs", number, key), f"{told}: its {key} is the same"
