@@ -6,7 +6,6 @@ runs as a GPipe schedule; both are FSDP2-sharded over the ranks of a stage.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -65,19 +64,6 @@ class Place:
     def part(self, layers: int) -> Part:
         """What this rank's stage holds of a model with `layers` blocks."""
         return split(layers, self.world.pp, self.stage)
-
-
-def choose_device(kind: str, rank: int, world: World) -> tuple[torch.device, str]:
-    """Device and backend. NCCL wants a device for each rank; where there are fewer, gloo."""
-    if kind == "cpu":
-        return torch.device("cpu"), "gloo"
-    count = torch.cuda.device_count()
-    device = torch.device("cuda", rank % count)
-    torch.cuda.set_device(device)
-    # Bitwise equal runs are the point; cuBLAS asks for the variable.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(mode=True)
-    return device, "nccl" if count >= world.size else "gloo"
 
 
 def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta | None:

@@ -68,6 +68,10 @@ def main() -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise RuntimeError(f"the warm server must have one thread when it forks, it has {threads}")
+    # Imports torch, which must not come before `preload`.
+    from harness.job.devices import refuse_touched
+
+    refuse_touched()
     # Collected objects are not touched again, so the forked ranks share their pages.
     gc.collect()
     gc.freeze()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
+from harness.scenario.devices import RANKS_PER_GPU
 from harness.scenario.errors import Place, choices
 from harness.scenario.schema import (
     AnyFault,
@@ -60,10 +61,11 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
 def _world(scenario: Scenario, gpus: int) -> Iterator[Finding]:
     world, size = scenario.world, scenario.world.size
     if scenario.device == "cuda":
-        if 0 < gpus < size:  # without any GPU the scenario is skipped
-            fits = f"dp_shard at most {gpus // world.pp}" if gpus >= world.pp else "device: cpu"
-            text = f"{world} needs {size} GPUs and there are {gpus} here; possible: {fits}"
-            yield ("world",), text
+        most = gpus * RANKS_PER_GPU
+        if 0 < most < size:  # without any GPU the scenario is skipped
+            fits = f"dp_shard at most {most // world.pp} with pp: {world.pp}"
+            text = f"{world} needs {size} ranks, {gpus} GPUs have room for {most}"
+            yield ("world",), f"{text}; possible: {fits}"
     elif size > MOST_CPU_RANKS and not (scenario.device == "auto" and gpus >= size):
         fits = f"dp_shard at most {MOST_CPU_RANKS // world.pp} with pp: {world.pp}"
         text = f"{world} needs {size} ranks, on CPU there are at most {MOST_CPU_RANKS}"
