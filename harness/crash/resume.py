@@ -13,7 +13,8 @@ from harness.crash.restore import restore
 from harness.evidence.evidence import Evidence
 from harness.evidence.read import read_evidence
 from harness.judge.judge import Judgement, judge
-from harness.run.execute import run_start
+from harness.plan.place import need_of
+from harness.run.execute import run_start, tell_gpus
 from harness.run.services import Services
 from harness.workspace import Workspace, slug
 
@@ -66,5 +67,8 @@ def resume(
     plan = restore(state, found.parts, evidence, directory)
     number = len(plan.runs) - 1
     (directory / f"run{number}").mkdir()
-    run_start(plan, number, directory, services.server())
+    server = services.server()
+    with services.broker.lease(need_of(plan)) as lease:
+        tell_gpus(directory, lease)
+        run_start(plan, number, directory, server)
     return judge(read_evidence(directory))
