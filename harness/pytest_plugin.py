@@ -272,6 +272,8 @@ class JobItem(pytest.Item):
         self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
         if self.config.pluginmanager.hasplugin("timeout"):
             self.add_marker(pytest.mark.timeout(_FENCE_S))
+        # For JUnit: `python -m harness matrix` tells by it where the test ran, or would have.
+        self.user_properties.append(("device", plan.workload.device))
         if plan.workload.device == "cuda":
             self.add_marker(pytest.mark.gpu)
             if count_gpus() == 0:
