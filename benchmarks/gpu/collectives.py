@@ -55,6 +55,13 @@ def _reduce_scatter(device: str, rank: int) -> bool:
     return found.tolist() == [4.0 * rank, 4.0 * rank + 2]
 
 
+def _mean_scatter(device: str, rank: int) -> bool:
+    """As FSDP2 asks for it."""
+    found = torch.empty(2, device=device)
+    dist.reduce_scatter_tensor(found, torch.arange(4.0, device=device), op=dist.ReduceOp.AVG)
+    return found.tolist() == [2.0 * rank, 2.0 * rank + 1]
+
+
 def _all_to_all(device: str, rank: int) -> bool:
     found = torch.empty(2, device=device)
     dist.all_to_all_single(found, torch.tensor([2.0 * rank, 2.0 * rank + 1], device=device))
@@ -75,6 +82,7 @@ OPERATIONS: dict[str, Callable[[str, int], bool]] = {
     "all_reduce": _all_reduce,
     "all_gather_into_tensor": _all_gather,
     "reduce_scatter_tensor": _reduce_scatter,
+    "reduce_scatter_tensor of means": _mean_scatter,
     "all_to_all_single": _all_to_all,
     "send and recv": _send,
 }
@@ -94,7 +102,7 @@ def try_all(device: str, way: str) -> dict[str, str]:
     return {name: try_one(device, way, name) for name in OPERATIONS}
 
 
-def try_one(device: str, way: str, name: str) -> str:
+def try_one(device: str, way: str, name: str, *, limit_s: float = _LIMIT_S) -> str:
     """`works`, or what went wrong."""
     with tempfile.TemporaryDirectory() as folder:
         # The GPU of the lease; where this machine shows others to us, it is the first of those.
@@ -108,14 +116,14 @@ def try_one(device: str, way: str, name: str) -> str:
             )
             for rank in range(_SIZE)
         ]  # fmt: skip
-        return _verdict(ranks)
+        return _verdict(ranks, limit_s)
 
 
-def _verdict(ranks: list[subprocess.Popen[str]]) -> str:
+def _verdict(ranks: list[subprocess.Popen[str]], limit_s: float) -> str:
     try:
-        told = [rank.communicate(timeout=_LIMIT_S)[1] for rank in ranks]
+        told = [rank.communicate(timeout=limit_s)[1] for rank in ranks]
     except subprocess.TimeoutExpired:
-        return f"does not end within {_LIMIT_S:.0f} s"
+        return f"does not end within {limit_s:.0f} s"
     finally:
         for rank in ranks:
             rank.kill()
