@@ -10,7 +10,8 @@ from harness.matrix.matrix import STATES, Matrix
 
 _INTRODUCTION = (
     "How many tests of `pytest scenarios/` run where, and what they came to. A scenario that",
-    "leaves its device open counts on each. Made from the scenarios and from what runs left, by",
+    "leaves its device open counts on each. What is marked `long` does not run unless it is asked",
+    "for. Made from the scenarios and from what runs left, by",
     "",
 )
 
