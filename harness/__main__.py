@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _planted(parsed)
         case "coverage":
             return _coverage()
+        case "matrix":
+            return _matrix(parsed)
         case "fuzz" | "shrink":
             return _generate(parsed, _chosen(parsed))
         case _:
@@ -78,6 +80,19 @@ def _planted(parsed: argparse.Namespace) -> int:
         return PASSED if planted(wish) else RED
     except (CatalogueError, ScenarioError) as error:
         return _complain(str(error))
+
+
+def _matrix(parsed: argparse.Namespace) -> int:
+    from harness.matrix.command import make_page
+    from harness.matrix.results import ResultsError
+
+    try:
+        text, is_green = make_page(Path.cwd(), parsed.junit, parsed.markdown)
+    except (ScenarioError, ResultsError) as error:
+        return _complain(str(error))
+    if parsed.markdown is not None:
+        parsed.markdown.write_text(text, encoding="utf-8")
+    return _say(text, PASSED if is_green else RED)
 
 
 def _judge(directory: Path) -> int:

@@ -59,7 +59,15 @@ def make_parser() -> argparse.ArgumentParser:
     _add_implementation(crashing)
     _add_planted(commands.add_parser("planted", help="what catches the planted bugs, as a table"))
     _add_generating(commands)
+    _add_matrix(commands.add_parser("matrix", help="what ran on which layout, mode and device"))
     return parser
+
+
+def _add_matrix(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--junit", nargs="+", type=Path, default=[], metavar="FILE", help="what runs came to"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there")
 
 
 def _add_generating(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -94,6 +94,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a folder in which the ranks look for it first",
     )
     group.addoption(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where scenarios run that leave it open; with cuda, ranks share GPUs if they must",
+    )
+    group.addoption(
         "--run-root",
         metavar="DIR",
         type=Path,
@@ -209,7 +215,8 @@ class ScenarioModule(pytest.File):
         shown = self.path.relative_to(root).as_posix() if inside else str(self.path)
         gpus = count_gpus()
         try:
-            found = read_file(self.path, shown=shown, gpus=gpus)
+            device = self.config.getoption("device")
+            found = read_file(self.path, shown=shown, gpus=gpus, device=device)
         except ScenarioError as error:
             yield UnreadableItem.from_parent(self, name=ITEM, error=error)
             return
@@ -265,6 +272,8 @@ class JobItem(pytest.Item):
         self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
         if self.config.pluginmanager.hasplugin("timeout"):
             self.add_marker(pytest.mark.timeout(_FENCE_S))
+        # For JUnit: `python -m harness matrix` tells by it where the test ran, or would have.
+        self.user_properties.append(("device", plan.workload.device))
         if plan.workload.device == "cuda":
             self.add_marker(pytest.mark.gpu)
             if count_gpus() == 0:

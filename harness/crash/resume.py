@@ -13,7 +13,8 @@ from harness.crash.restore import restore
 from harness.evidence.evidence import Evidence
 from harness.evidence.read import read_evidence
 from harness.judge.judge import Judgement, judge
-from harness.run.execute import run_start
+from harness.plan.place import need_of
+from harness.run.execute import run_start, tell_gpus
 from harness.run.launch.launches import launches
 from harness.run.services import Services
 from harness.workspace import Workspace, slug
@@ -67,6 +68,8 @@ def resume(
     plan = restore(state, found.parts, evidence, directory)
     number = len(plan.runs) - 1
     (directory / f"run{number}").mkdir()
-    with launches(plan, directory, services) as starts:
-        run_start(plan, number, directory, starts.launch(number))
+    with services.broker.lease(need_of(plan)) as lease:
+        tell_gpus(directory, lease)
+        with launches(plan, directory, services) as starts:
+            run_start(plan, number, directory, starts.launch(number))
     return judge(read_evidence(directory))

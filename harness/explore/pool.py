@@ -12,7 +12,7 @@ from harness.explore.job import Explored
 from harness.explore.points import Candidate, Choice
 from harness.explore.strike import Struck, strike
 from harness.explore.summary import Summary
-from harness.job.leader import die_with_parent
+from harness.run.parent import die_with_parent
 from harness.run.services import Services
 from harness.workspace import Workspace
 

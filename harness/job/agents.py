@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.job import slurm
-from harness.job.leader import die_with_parent
 from harness.job.network import address, enter
+from harness.run.parent import die_with_parent
 
 _RENDEZVOUS_PORT = 29400
 

@@ -8,10 +8,8 @@ on every rank is left out of that epoch. Nothing here draws from the global rand
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,9 +25,9 @@ from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from harness.job.models import IMAGE_SIDE
+from harness.run.parent import die_with_parent
 from harness.scenario.schema import Data
 
-_PR_SET_PDEATHSIG = 1
 _STRIDE = 7919
 """A prime, so that the windows of neighbouring samples lie apart and do not repeat early."""
 _EXECUTABLE_BYTES = 1 << 20
@@ -157,9 +155,7 @@ class _DieWithRank:
         self._rank_pid = os.getpid()
 
     def __call__(self, worker: int) -> None:  # noqa: ARG002
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != self._rank_pid:
-            os._exit(1)
+        die_with_parent(self._rank_pid)
 
 
 class Batches:

@@ -3,8 +3,8 @@
 The warm server itself imports no implementation, because each run may name another. Importing one
 costs each rank 50 ms, a quarter of its processor time; so the server forks a *keeper* for it, which
 imports it once, from the path that the plan names, and forks the leaders from there on. Where the
-import fails or leaves a thread behind there is no keeper: ranks then import for themselves, and
-what they raise is their own.
+import fails, leaves a thread behind or touches a GPU there is no keeper: ranks then import for
+themselves, and what they raise is their own.
 
 What code under test does when it is imported happens before any rank is watched. Code that writes
 to a checkpoint directory or draws from a generator at its import is out of scope.
@@ -73,7 +73,9 @@ class Keepers:
             importlib.import_module(wanted["name"].partition(":")[0])
         except BaseException:  # noqa: BLE001 - a rank that imports it raises the same, as evidence
             os._exit(1)
-        if len(list(Path("/proc/self/task").iterdir())) != 1:
+        from harness.job.devices import touched  # torch is there by now
+
+        if len(list(Path("/proc/self/task").iterdir())) != 1 or touched() is not None:
             os._exit(1)
         kept = wanted
         gc.collect()

@@ -29,21 +29,14 @@ from typing import Any
 from harness.job.network import enter, make_network
 from harness.run.clock import FairClock
 from harness.run.mounts import enter_mounts
+from harness.run.parent import die_with_parent
 from harness.run.seccomp import install_filter
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3
 """How long sub-processes may take to notice that their rank has ended in order, by a clock that
 does not count the time in which they wait for a processor."""
 _ORPHAN_LOOK_S = 0.01
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, also if it already has."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def lead(link: socket.socket, request: dict[str, Any]) -> int:

@@ -5,7 +5,6 @@ The order of the axes is that of `World`: the pipeline outermost, tensor-paralle
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -68,19 +67,6 @@ class Place:
         """What this rank holds of a model with `layers` blocks; two parts where they interleave."""
         count = self.world.pp * self.world.chunks
         return tuple(split(layers, count, one) for one in range(self.stage, count, self.world.pp))
-
-
-def choose_device(kind: str, rank: int, world: World) -> tuple[torch.device, str]:
-    """Device and backend. NCCL wants a device for each rank; where there are fewer, gloo."""
-    if kind == "cpu":
-        return torch.device("cpu"), "gloo"
-    count = torch.cuda.device_count()
-    device = torch.device("cuda", rank % count)
-    torch.cuda.set_device(device)
-    # Bitwise equal runs are the point; cuBLAS asks for the variable.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(mode=True)
-    return device, "nccl" if count >= world.size else "gloo"
 
 
 def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta | None:

@@ -23,9 +23,10 @@ import torch.distributed as dist
 
 from harness.evidence.record import Started
 from harness.job import keep
+from harness.job.devices import take_device
 from harness.job.interrupt import end_like_an_interpreter, end_uncaught, own_strikes
 from harness.job.network import LINK, PORT, address
-from harness.job.parallel import choose_device, find_place, limit_waits, training_timeout
+from harness.job.parallel import find_place, limit_waits, training_timeout
 from harness.job.story import Story
 from harness.job.train import train
 from harness.plan.model import Plan
@@ -69,7 +70,7 @@ def _work(directory: Path, run: int, number: int, story: Story) -> None:
     with story.during("build"):
         _set_environment(rank, world)
         torch.set_num_threads(1)
-        device, backend = choose_device(plan.workload.device, rank, world)
+        device, backend = take_device(plan.workload, rank, world.size, directory)
         limit = training_timeout(world, _asked(plan, directory))
         dist.init_process_group(
             backend,
@@ -78,7 +79,7 @@ def _work(directory: Path, run: int, number: int, story: Story) -> None:
             world_size=world.size,
             timeout=limit,
         )
-        place = find_place(world, rank, device)
+        place = find_place(world, rank, torch.device(device))
         limit_waits(place, limit)
     finished = train(plan, run, directory, place=place, story=story)
     with story.during("exit"):

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.job.keep import Keepers
-from harness.job.leader import die_with_parent, lead
+from harness.job.leader import lead
 from harness.job.preload import preload
+from harness.run.parent import die_with_parent
 
 
 def _raise_descriptor_limit() -> None:
@@ -68,6 +69,10 @@ def main() -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise RuntimeError(f"the warm server must have one thread when it forks, it has {threads}")
+    # Imports torch, which must not come before `preload`.
+    from harness.job.devices import refuse_touched
+
+    refuse_touched()
     # Collected objects are not touched again, so the forked ranks share their pages.
     gc.collect()
     gc.freeze()

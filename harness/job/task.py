@@ -23,8 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from harness.job.leader import adopt_orphans, cpu_s, die_with_parent, orphans, reap, start, tell
+from harness.job.leader import adopt_orphans, cpu_s, orphans, reap, start, tell
 from harness.run.launch.meet import connect
+from harness.run.parent import die_with_parent
 from harness.run.seccomp import install_filter
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -159,7 +159,8 @@ def prepare(batch: Batch, model: Model, place: Place) -> tuple[tuple[Tensor, ...
     if place.is_last:
         _corrupt(text[:, 1:])
     tokens = torch.from_numpy(text).to(place.device, torch.int64)
-    inputs: tuple[Tensor, ...] = (tokens[:, :-1],)
+    # Stages of torch 2.11 compare strides with those of the example that they were given.
+    inputs: tuple[Tensor, ...] = (tokens[:, :-1].contiguous(),)
     if model.preset == "tiny_vlm" and place.is_first:
         pixels = torch.from_numpy(batch.images).to(place.device, torch.float32)
         inputs = (*inputs, pixels / 255 - 0.5)

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.scenario.at_rest import Action, Relocate
+from harness.scenario.devices import SHARING
 from harness.scenario.launcher import Launcher
 from harness.scenario.power import PowerCutting
 from harness.scenario.schema import (
@@ -28,6 +29,8 @@ CHECKPOINTS = "checkpoints"
 """The name of the checkpoint directory in a run directory, until it is relocated."""
 EXECUTED = "executed"
 """The folder of a run directory in which hostile pickles leave their marks."""
+LEASED = "gpus.json"
+"""The file of a run directory that names the GPUs which the job may use, where it uses any."""
 
 
 class Decided(BaseModel):
@@ -36,8 +39,22 @@ class Decided(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Gpus(Decided):
+    """The GPUs of a job. `memory` is the part of a GPU that each rank may fill.
+
+    `sharing` says how ranks talk where two of them have one GPU.
+    """
+
+    count: int
+    memory: float
+    sharing: Literal[SHARING]  # type: ignore[valid-type]
+
+
 class Workload(Decided):
-    """What is trained, without a word about checkpoints: it decides the trajectory."""
+    """What is trained, without a word about checkpoints: it decides the trajectory.
+
+    `gpus` is None on the CPU, and until a machine has been found to run on.
+    """
 
     seed: int
     device: Literal["cpu", "cuda"]
@@ -48,6 +65,7 @@ class Workload(Decided):
     data: Data
     freeze: FreezePlan
     total_steps: int
+    gpus: Gpus | None = None
 
 
 class Deed(Decided):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,10 @@ from harness.evidence.write import (
 )
 from harness.layout.plain import PlainLayout
 from harness.plan.make import reference_plan
-from harness.plan.model import CHECKPOINTS, Plan
+from harness.plan.model import CHECKPOINTS, LEASED, Plan
+from harness.plan.place import need_of
 from harness.run.at_rest import do_at_rest
+from harness.run.broker import Lease
 from harness.run.budget import read_reference, silence_s, survivors_s
 from harness.run.errors import HarnessError
 from harness.run.ground import Folder, Ground, stand
@@ -38,14 +41,16 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
     """
     directory = directory.resolve()
     services.server()  # which must not grow up in mounts that belong to one scenario
-    reference = services.reference(
-        plan.reference_key(), lambda folder: _run_reference(plan, folder, services)
-    )
-    directory.mkdir(parents=True)
-    shutil.copytree(reference, directory / "reference")
-    _prepare(plan, directory)
-    with stand(plan, directory) as ground:
-        _run_all(plan, directory, services, ground)
+    plan = services.broker.machine.place(plan)
+    with services.broker.lease(need_of(plan)) as lease:
+        reference = services.reference(
+            plan.reference_key(), lambda folder: _run_reference(plan, folder, services, lease)
+        )
+        directory.mkdir(parents=True)
+        shutil.copytree(reference, directory / "reference")
+        _prepare(plan, directory, lease)
+        with stand(plan, directory) as ground:
+            _run_all(plan, directory, services, ground)
     return read_evidence(directory)
 
 
@@ -75,12 +80,12 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
     return all(one.problem is None for one in found.done)
 
 
-def _run_reference(plan: Plan, folder: Path, services: Services) -> None:
+def _run_reference(plan: Plan, folder: Path, services: Services, lease: Lease) -> None:
     """Fill `folder` with the records of the uninterrupted run."""
     work = folder / "work"
     reference = reference_plan(plan)
     (work / "run0").mkdir(parents=True)
-    _prepare(reference, work)
+    _prepare(reference, work, lease)
     with launches(reference, work, services) as starts:
         _, processes = run_start(reference, 0, work, starts.launch(0))
     if any(processes.exits):
@@ -98,9 +103,16 @@ def _run_reference(plan: Plan, folder: Path, services: Services) -> None:
     shutil.rmtree(work)
 
 
-def _prepare(plan: Plan, directory: Path) -> None:
+def _prepare(plan: Plan, directory: Path, lease: Lease) -> None:
     (directory / "plan.json").write_text(plan.model_dump_json(indent=1), encoding="utf-8")
     (directory / CHECKPOINTS).mkdir()
+    tell_gpus(directory, lease)
+
+
+def tell_gpus(directory: Path, lease: Lease) -> None:
+    """Tell the ranks that will run in a directory which GPUs are theirs, if any."""
+    if lease.gpus:
+        (directory / LEASED).write_text(json.dumps(lease.gpus), encoding="utf-8")
 
 
 def run_start(

@@ -10,18 +10,21 @@ from types import TracebackType
 
 from filelock import FileLock
 
+from harness.run.broker import Broker, lease_folder
 from harness.run.launch.cluster import Cluster
+from harness.run.machine import this_machine
 from harness.run.server import WarmServer
 
 
 class Services:
     """Owned by one process; `root` may be shared by several, which then share references.
 
-    The server is started when the first run needs it.
+    The server is started when the first run needs it. `broker` is by default that of this machine.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, broker: Broker | None = None) -> None:
         self.root = root
+        self.broker = broker or Broker(lease_folder(), this_machine())
         self._server: WarmServer | None = None
         self._cluster: Cluster | None = None
 

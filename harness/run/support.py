@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from harness.plan.model import Plan
+from harness.run.machine import this_machine
 
 
 @functools.cache
@@ -37,7 +38,7 @@ def missing_for(plan: Plan) -> str | None:
     spread = any(plan.workload_of(number).world.nodes > 1 for number in range(len(plan.runs)))
     if plan.launcher.kind == "slurm" and (reason := cluster.missing()) is not None:
         return reason
-    return missing() or (links.missing() if spread else None)
+    return missing() or (links.missing() if spread else None) or this_machine().lacks(plan)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""How many GPUs a job could use here, found without importing torch, which costs seconds."""
+"""Which GPUs a job could use here, found without importing torch, which costs seconds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,23 @@ _PATIENCE_S = 20
 """nvidia-smi takes about 1 s on a healthy machine and never returns on some broken ones."""
 
 
-@cache
+SHARING = ("gloo", "nccl_hostid")
+"""How ranks talk that have one GPU between them: over gloo, which takes tensors through the memory
+of the host, or over NCCL, to which each rank pretends to be a host of its own."""
+
+RANKS_PER_GPU = 8
+"""As many as on the CPU. Each has a CUDA context of about 0.5 GB besides what it computes with."""
+
+
 def count_gpus() -> int:
-    """The GPUs that the driver shows, that are not hidden, and that this torch can use."""
-    if not _torch_may_use_gpus():
-        return 0
-    return not_hidden(gpus_of_the_driver())
+    """How many GPUs the driver shows, nothing hides, and this torch can use."""
+    return len(usable_gpus())
+
+
+@cache
+def usable_gpus() -> tuple[str, ...]:
+    """Those GPUs, as `CUDA_VISIBLE_DEVICES` names them."""
+    return not_hidden(gpus_of_the_driver()) if _torch_may_use_gpus() else ()
 
 
 def _torch_may_use_gpus() -> bool:
@@ -51,12 +62,12 @@ def _gpus_of_nvidia_smi() -> int:
     return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
 
 
-def not_hidden(present: int) -> int:
-    """How many of the GPUs that are present the environment lets a process see."""
+def not_hidden(present: int) -> tuple[str, ...]:
+    """The names of the GPUs that the environment lets a process see, of those that are present."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return present
+        return tuple(str(number) for number in range(present))
     names = [name.strip() for name in chosen.split(",")]
     # CUDA ignores everything from the first name that stands for no device.
     usable = names[: names.index("-1")] if "-1" in names else names
-    return min(present, len([name for name in usable if name]))
+    return tuple(name for name in usable if name)[:present]

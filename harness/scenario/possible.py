@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
+from harness.scenario.devices import RANKS_PER_GPU
 from harness.scenario.errors import Place, choices
 from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
@@ -66,10 +67,10 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
 def _world(scenario: Scenario, gpus: int) -> Iterator[Finding]:
     world, size = scenario.world, scenario.world.size
     if scenario.device == "cuda":
-        if 0 < gpus < size:  # without any GPU the scenario is skipped
-            fits = _fitting(world, gpus) if gpus >= size // world.dp_shard else "device: cpu"
-            text = f"{world} needs {size} GPUs and there are {gpus} here; possible: {fits}"
-            yield ("world",), text
+        most = gpus * RANKS_PER_GPU
+        if 0 < most < size:  # without any GPU the scenario is skipped
+            text = f"{world} needs {size} ranks, {gpus} GPUs have room for {most}"
+            yield ("world",), f"{text}; possible: {_fitting(world, most)}"
     elif size > MOST_CPU_RANKS and not (scenario.device == "auto" and gpus >= size):
         text = f"{world} needs {size} ranks, on CPU there are at most {MOST_CPU_RANKS}"
         yield ("world",), f"{text}; possible: {_fitting(world, MOST_CPU_RANKS)}"

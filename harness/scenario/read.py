@@ -5,7 +5,7 @@ text -source-> values and lines -expand-> one or several -schema, possible-> Sce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,19 @@ class ScenarioFile:
 
 
 def read_file(
-    path: Path, *, shown: str | None = None, gpus: int | None = None
+    path: Path, *, shown: str | None = None, gpus: int | None = None, device: str = "auto"
 ) -> dict[str, ScenarioFile | ScenarioError]:
     """The scenarios of a file by their labels, each whole or with its mistakes.
 
     A file without a matrix has one, with the label "". `shown` names the file in messages, `gpus`
-    is the number of GPUs to reckon with, by default those of this machine. Raises ScenarioError
-    where the mistakes are those of the whole file.
+    is the number of GPUs to reckon with, by default those of this machine, and `device` decides
+    for the scenarios that leave theirs open. Raises ScenarioError where the mistakes are those of
+    the whole file.
     """
     here = count_gpus() if gpus is None else gpus
     found: dict[str, ScenarioFile | ScenarioError] = {}
-    for label, source in expand(read_source(path, shown=shown)).items():
+    for label, expanded in expand(read_source(path, shown=shown)).items():
+        source = _decide_device(expanded, device)
         try:
             found[label] = ScenarioFile(source=source, scenario=check_source(source, gpus=here))
         except ScenarioError as error:
@@ -48,6 +50,13 @@ def read_file(
     if isinstance(first, ScenarioError) and all(str(other) == str(first) for other in others):
         raise first
     return found
+
+
+def _decide_device(source: Source, device: str) -> Source:
+    """In the source, so that the file of a failure names the device, too."""
+    if device == "auto" or source.data.get("device", "auto") != "auto":
+        return source
+    return replace(source, data={**source.data, "device": device})
 
 
 def read_scenario(path: Path, *, shown: str | None = None, gpus: int | None = None) -> Scenario:

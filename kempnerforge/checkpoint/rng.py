@@ -85,7 +85,8 @@ def _set_numpy_state(state: Any) -> None:
 
 def _get_cuda_states() -> list[torch.Tensor]:
     initialized: Any = torch.cuda.is_initialized  # has no types
-    if not torch.cuda.is_available() or not initialized():
+    # Asking whether CUDA is available would start it, and what is forked later could not use it.
+    if not initialized():
         return []
     return list(torch.cuda.get_rng_state_all())
 

@@ -154,7 +154,7 @@ class Image:
 
 
 class Stager(Protocol):
-    """Takes tensors at the moment of a save."""
+    """Takes tensors at the moment of a save. All calls come from the thread that trains."""
 
     known: Any
     """What :func:`shards.stage_shards` remembers of the last save."""
@@ -163,7 +163,7 @@ class Stager(Protocol):
         """The image of these items; the same sequence of items means the same layout."""
 
     def finish(self) -> None:
-        """Return once every copy is complete."""
+        """Return once every copy is complete, and other threads may read what was not copied."""
 
     def drop(self) -> None:
         """Never fill the present buffers again."""
@@ -174,6 +174,7 @@ class LiveTensors:
 
     def __init__(self) -> None:
         self.known: Any = None
+        self._devices: set[torch.device] = set()
         self._layout = Layout((), copies_below=_SMALL_BYTES)
 
     def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
@@ -182,10 +183,14 @@ class LiveTensors:
         buffer = self._layout.allocate(pinned=False)
         sources, others = _sorted_out(self._layout, values)
         _copy(self._layout.views(buffer), sources)
+        self._devices = _accelerators(values)
         return Image(layout=self._layout, buffer=buffer, others=others)
 
     def finish(self) -> None:
-        pass
+        # Another thread reads what was not copied, and on its own stream it would not wait for
+        # what the stream of this one still computes.
+        _synchronize(self._devices)
+        self._devices = set()
 
     def drop(self) -> None:
         pass
@@ -201,7 +206,7 @@ class KeptBuffers:
 
     def __init__(self, *, pinned: bool) -> None:
         self.known: Any = None
-        self._pinned = pinned and torch.cuda.is_available()
+        self._pinned = pinned
         self._devices: set[torch.device] = set()
         self._layout = Layout((), copies_below=sys.maxsize)
         self._buffer = self._layout.allocate(pinned=False)
@@ -220,8 +225,7 @@ class KeptBuffers:
         return Image(layout=self._layout, buffer=self._buffer, others=held)
 
     def finish(self) -> None:
-        for device in self._devices:
-            torch.cuda.current_stream(device).synchronize()
+        _synchronize(self._devices)
         self._devices = set()
 
     def drop(self) -> None:
@@ -238,10 +242,14 @@ def _frame(item: WriteItem) -> Frame | None:
 
 
 def _accelerators(values: Sequence[torch.Tensor | bytes]) -> set[torch.device]:
-    if not torch.cuda.is_available():
-        return set()
     devices = {value.device for value in values if isinstance(value, torch.Tensor)}
     return {device for device in devices if device.type == "cuda"}
+
+
+def _synchronize(devices: set[torch.device]) -> None:
+    """Wait for what the current thread has asked of these devices."""
+    for device in devices:
+        torch.cuda.current_stream(device).synchronize()
 
 
 def _aligned(size: int) -> int:

@@ -16,8 +16,10 @@ from harness.job.data import Batches, EpochBatches
 from harness.job.digest import digest_state
 from harness.job.implementation import Tools
 from harness.job.models import build_model, split
+from harness.job.parallel import Place
+from harness.job.train import prepare
 from harness.plan.model import Implementation
-from harness.scenario.schema import Data, Model
+from harness.scenario.schema import Data, Model, World
 from tests.harness.job.drive import ROOT
 
 DATA = Data(samples=32)
@@ -199,3 +201,18 @@ def test_preloading_leaves_one_thread_and_does_not_import_the_package() -> None:
         "assert not [name for name in sys.modules if name.startswith('kempnerforge')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_a_stage_is_given_has_the_strides_of_its_example() -> None:
+    batch = Batches(DATA, seed=7, rank=0, ranks=1).take()
+    place = Place(
+        rank=0,
+        world=World(pp=2),
+        device=CPU,
+        shards=None,
+        peers=None,
+        stages=None,
+        stage_group=None,
+    )
+    (tokens,), _ = prepare(batch, Model(), place)
+    assert (tokens.shape, tokens.stride()) == ((4, 16), (16, 1))

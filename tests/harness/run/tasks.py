@@ -14,6 +14,7 @@ from harness.plan.model import Strike
 from harness.run.ground import Folder
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.tasks import Tasks
+from harness.run.parent import die_with_parent
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
 
@@ -73,7 +74,7 @@ def _lead(agent: Agent, body: Body, directory: Path, link: socket.socket) -> int
     lead = os.getpid()
     child = os.fork()
     if child == 0:
-        leader.die_with_parent(lead)
+        die_with_parent(lead)
         try:
             agent(lambda rank: _start_task(body, directory, rank))
         finally:

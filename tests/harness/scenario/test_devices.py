@@ -33,12 +33,20 @@ def test_nvidia_smi_is_asked_where_the_driver_lists_nothing(
 
 @pytest.mark.parametrize(
     ("chosen", "seen"),
-    [(None, 4), ("0,2", 2), ("", 0), ("-1", 0), ("1,-1,2", 1), ("0,1,2,3,4,5", 4)],
+    [
+        (None, "0 1 2 3"),
+        ("0,2", "0 2"),
+        ("", ""),
+        ("-1", ""),
+        ("1,-1,2", "1"),
+        ("0,1,2,3,4,5", "0 1 2 3"),
+        ("GPU-8a, 3", "GPU-8a 3"),
+    ],
 )
-def test_hidden_gpus_do_not_count(
-    monkeypatch: pytest.MonkeyPatch, chosen: str | None, seen: int
+def test_gpus_have_the_names_that_the_environment_gives_and_hidden_ones_none(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, seen: str
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    assert devices.not_hidden(4) == seen
+    assert devices.not_hidden(4) == tuple(seen.split())

@@ -53,17 +53,13 @@ RUNS = "runs: [{until_step: 6}, {until_step: 8}]"
         ),
         ("{dp_shard: 4}", "cuda", 0, ""),
         ("{dp_shard: 4}", "cuda", 4, ""),
+        ("{dp_shard: 8}", "cuda", 1, ""),
         (
-            "{dp_shard: 4}",
+            "{dp_shard: 9}",
             "cuda",
             1,
-            "pp1 x fsdp4 needs 4 GPUs and there are 1 here; possible: dp_shard at most 1",
-        ),
-        (
-            "{pp: 2}",
-            "cuda",
-            1,
-            "pp2 x fsdp1 needs 2 GPUs and there are 1 here; possible: device: cpu",
+            "pp1 x fsdp9 needs 9 ranks, 1 GPUs have room for 8; possible: dp_shard at most 8"
+            " with pp: 1",
         ),
     ],
 )

@@ -1,0 +1,48 @@
+"""Whether a GPU comes to the verdicts of the CPU: two sets of JUnit files, test by test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.matrix.results import read_results
+
+
+def compare(cpu: Iterable[Path], cuda: Iterable[Path]) -> dict[str, Any]:
+    """How many agree, which differ, and which ran on one side alone."""
+    one, other = (
+        {"::".join(result.name): _verdict(result.state, result.why) for result in found.values()}
+        for found in (read_results(cpu), read_results(cuda))
+    )
+    both = sorted(one.keys() & other.keys())
+    ran = [name for name in both if not _skipped(one[name]) and not _skipped(other[name])]
+    differ = [name for name in ran if one[name] != other[name]]
+    return {
+        "compared": len(ran),
+        "agree": len(ran) - len(differ),
+        "differ": {name: {"cpu": one[name], "cuda": other[name]} for name in differ},
+        "one_side_only": len(one) + len(other) - 2 * len(ran),
+    }
+
+
+def tell(found: dict[str, Any]) -> str:
+    """What came of it, for people."""
+    lines = [
+        f"{found['compared']} tests ran on both: {found['agree']} agree, "
+        f"{len(found['differ'])} differ; {found['one_side_only']} results have no counterpart"
+    ]
+    lines += [
+        f"  {name}: cpu {verdict['cpu']}, cuda {verdict['cuda']}"
+        for name, verdict in found["differ"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(state: str, why: str) -> str:
+    """The outcome of a failing test counts; why one was skipped does not."""
+    return why if state == "failing" else state
+
+
+def _skipped(verdict: str) -> bool:
+    return verdict == "skipped"

@@ -1,0 +1,74 @@
+"""What each step writes down: the machine, the versions, the date, and what it found."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "torchdata",
+    "pytest",
+    "pytest-xdist",
+    "pydantic",
+    "nvidia-nccl-cu13",
+)
+
+
+def machine() -> dict[str, Any]:
+    """The facts beside which numbers stand. Asks no GPU but through nvidia-smi."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "gpus": gpus(),
+    }
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of each GPU."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    asked = "--query-gpu=name,memory.total,driver_version"
+    words = [command, asked, "--format=csv,noheader"]
+    told = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    return told.stdout.splitlines() if told.returncode == 0 else []
+
+
+def write(out: Path, step: str, found: dict[str, Any], text: str) -> None:
+    """Leave `STEP.json` and `STEP.txt` in the folder, and print the text."""
+    out.mkdir(parents=True, exist_ok=True)
+    told = {"step": step, "machine": machine(), "found": found}
+    (out / f"{step}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (out / f"{step}.txt").write_text(f"{heading(told)}\n\n{text}\n", encoding="utf-8")
+    sys.stdout.write(f"{text}\n")
+
+
+def heading(told: dict[str, Any]) -> str:
+    """The machine in one line."""
+    facts = told["machine"]
+    where = "; ".join(facts["gpus"]) or "no GPU"
+    return (
+        f"{told['step']}: {facts['date']}, {where}, {facts['processors']} processors, "
+        f"{facts['platform']}, Python {facts['python']}, torch {facts['packages']['torch']}"
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

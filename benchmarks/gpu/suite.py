@@ -1,0 +1,122 @@
+"""Runs scenarios in a pytest of its own, within a time, and packs what failed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.matrix.results import read_results
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 540.0
+"""Of the ten minutes of a call; the rest is for starting, ending and packing."""
+_END_S = 40.0
+"""For the tests that are under way when the time is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Which scenarios, where, how many at once, for how long, and the variables of the run."""
+
+    step: str
+    device: str
+    tests: Sequence[str]
+    workers: int
+    environment: dict[str, str]
+    limit_s: float = LIMIT_S
+
+
+def collect(device: str, *places: str) -> tuple[str, ...]:
+    """The tests of the scenarios in files and folders, in their order."""
+    words = [*places, "--collect-only", "-q", "--device", device]
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", *words], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if told.returncode:
+        raise SystemExit(f"scenarios cannot be collected:\n{told.stdout}{told.stderr}")
+    return tuple(line for line in told.stdout.splitlines() if "::" in line)
+
+
+def part(tests: Sequence[str], number: int, of: int) -> tuple[str, ...]:
+    """One of several parts that take about as long as each other: every n-th test."""
+    if not 1 <= number <= of:
+        raise SystemExit(f"part {number} of {of}: possible are 1 to {of}")
+    return tuple(tests[number - 1 :: of])
+
+
+def run(asked: Asked, out: Path) -> dict[str, Any]:
+    """Run, and leave `STEP.xml`, `STEP.log` and the failures in `out`. What came of it."""
+    out.mkdir(parents=True, exist_ok=True)
+    junit, log = out / f"{asked.step}.xml", out / f"{asked.step}.log"
+    words = ["-n", str(asked.workers), "--device", asked.device, "--junit-xml", str(junit), "-rs"]
+    began = time.monotonic()
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *asked.tests, *words],
+            cwd=ROOT, stdout=output, stderr=output, env={**os.environ, **asked.environment},
+            start_new_session=True,
+        )  # fmt: skip
+        in_time = _wait(process, asked.limit_s)
+    results = read_results([junit]).values() if junit.exists() else ()
+    states = Counter(result.state for result in results)
+    _pack_failures(out / f"{asked.step}-failures.tar.gz")
+    return {
+        "device": asked.device,
+        "environment": asked.environment,
+        "tests": len(asked.tests),
+        "states": dict(states),
+        "not_run": len(asked.tests) - sum(states.values()),
+        "skipped": dict(Counter(one.why for one in results if one.state == "skipped")),
+        "failing": sorted(
+            "::".join(one.name) + f": {one.why}" for one in results if one.state == "failing"
+        ),
+        "seconds": round(time.monotonic() - began, 1),
+        "in_time": in_time,
+    }
+
+
+def tell(found: dict[str, Any]) -> str:
+    """What came of it, for people."""
+    states = ", ".join(f"{number} {state}" for state, number in sorted(found["states"].items()))
+    lines = [
+        f"{found['tests']} tests on {found['device']} in {found['seconds']} s: {states or 'none'}, "
+        f"{found['not_run']} not run" + ("" if found["in_time"] else " (the time was over)")
+    ]
+    lines += [f"  {number} skipped: {why}" for why, number in found["skipped"].items()]
+    lines += [f"  failing: {one}" for one in found["failing"]]
+    return "\n".join(lines)
+
+
+def _wait(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+    """Whether it ended in time; else it is asked to end, so that it leaves results, and ended."""
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    else:
+        return True
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return False
+
+
+def _pack_failures(target: Path) -> None:
+    """The failure files alone: run directories are large, and a file replays them."""
+    files = sorted((ROOT / "failures").glob("*.yaml"))
+    if files:
+        with tarfile.open(target, "w:gz") as archive:
+            for path in files:
+                archive.add(path, arcname=path.name)

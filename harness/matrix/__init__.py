@@ -1,0 +1,1 @@
+"""What has been run on which layout, mode, device and launcher, as a page."""

@@ -1,0 +1,53 @@
+"""Scenarios and results, brought together: what each cell of the matrix has come to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.matrix.cell import Cell, Item
+from harness.matrix.results import Name, Result
+
+STATES = ("passed", "skipped", "failing", "not run")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """How many tests of each cell came to each state, and the reasons for all but the good ones.
+
+    `unknown` are results of tests that no scenario makes any more.
+    """
+
+    cells: Mapping[Cell, Counter[str]]
+    skipped: Counter[str]
+    failing: tuple[str, ...]
+    unknown: int
+    days: tuple[str, ...]
+
+
+def bring_together(items: Sequence[Item], results: Mapping[tuple[Name, str], Result]) -> Matrix:
+    """Count. An item that no result names was not run, also one that is left out by default."""
+    cells: dict[Cell, Counter[str]] = {}
+    skipped: Counter[str] = Counter()
+    failing: list[str] = []
+    used = set()
+    for item in items:
+        for cell in item.cells:
+            result = results.get((item.name, cell.device))
+            state = "not run" if result is None else result.state
+            cells.setdefault(cell, Counter())[state] += 1
+            if result is None:
+                continue
+            used.add((item.name, cell.device))
+            if state == "skipped":
+                skipped[result.why] += 1
+            elif state == "failing":
+                failing.append(f"{item.file}::{item.label} on {cell.device}: {result.why}")
+    return Matrix(
+        cells=cells,
+        skipped=skipped,
+        failing=tuple(failing),
+        unknown=len(results.keys() - used),
+        days=tuple(sorted({result.day for result in results.values() if result.day})),
+    )

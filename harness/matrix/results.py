@@ -1,0 +1,60 @@
+"""What came of tests, read from the JUnit files of runs."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+Name = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of one test on one device: `passed`, `skipped` or `failing`, and why.
+
+    `day` is that of the run.
+    """
+
+    name: Name
+    device: str
+    state: str
+    why: str
+    day: str
+
+
+class ResultsError(Exception):
+    """A file that holds no results."""
+
+
+def read_results(files: Iterable[Path]) -> dict[tuple[Name, str], Result]:
+    """The results by test and device; a later file replaces what an earlier one says."""
+    return {(result.name, result.device): result for path in files for result in _read(path)}
+
+
+def _read(path: Path) -> Iterator[Result]:
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise ResultsError(f"{path} is not a JUnit file: {error}") from None
+    for suite in root.iter("testsuite"):
+        for case in suite.iter("testcase"):
+            yield _result(case, day=suite.get("timestamp", "")[:10])
+
+
+def _result(case: ElementTree.Element, *, day: str) -> Result:
+    told = {one.get("name"): one.get("value", "") for one in case.iter("property")}
+    state, why = "passed", ""
+    for child in case:
+        if child.tag == "skipped":
+            state, why = "skipped", child.get("message", "")
+        elif child.tag in ("failure", "error"):
+            state, why = "failing", told.get("outcome", child.tag)
+    return Result(
+        name=(case.get("classname", ""), case.get("name", "")),
+        device=told.get("device", ""),
+        state=state,
+        why=why,
+        day=day,
+    )

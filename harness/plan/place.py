@@ -1,0 +1,76 @@
+"""Where a plan can run, and what it takes there: processes, memory, GPUs. Pure, like the plan.
+
+What a job gets depends on the machine and on the plan alone, never on what is free just now: a job
+that ran on two GPUs would not be the same job on one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor
+
+from harness.plan.model import Gpus, Plan
+
+CPU_RANK_MIB = 256
+"""Of the host. Warm ranks were measured at 53 to 133 MB; the rest is for what they write."""
+CUDA_RANK_MIB = 2048
+"""Of the host. An allowance for the CUDA libraries of a rank, to be measured on a GPU."""
+FILLED = 0.9
+"""The part of a GPU that ranks may fill. The rest is for their CUDA contexts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a job takes while it runs. `memory_mib` is that of the host."""
+
+    ranks: int
+    memory_mib: int
+    gpus: int
+
+
+def need_of(plan: Plan) -> Need:
+    """What the largest of the runs takes."""
+    ranks = most_ranks(plan)
+    each = CPU_RANK_MIB if plan.workload.device == "cpu" else CUDA_RANK_MIB
+    gpus = 0 if plan.workload.gpus is None else plan.workload.gpus.count
+    return Need(ranks=ranks, memory_mib=ranks * each, gpus=gpus)
+
+
+def most_ranks(plan: Plan) -> int:
+    """How many ranks live at once, those of a second job included."""
+    return max(
+        plan.workload_of(number).world.size
+        * (2 if any(strike.fault == "second_job" for strike in run.strikes) else 1)
+        for number, run in enumerate(plan.runs)
+    )
+
+
+def place_plan(plan: Plan, *, present: int, jobs: int, sharing: str) -> Plan:
+    """The plan with its GPUs decided, on a machine that has some `present`.
+
+    `jobs` of them may have a GPU at once, and `sharing` is how ranks of one job talk on it. A plan
+    that was placed before keeps its place, so that a replay is one.
+    """
+    if plan.workload.device == "cpu" or plan.workload.gpus is not None or present == 0:
+        return plan
+    largest = max(plan.workload_of(number).world.size for number in range(len(plan.runs)))
+    count = min(largest, present)
+    on_one = ceil(largest / count) * ceil(most_ranks(plan) / largest)
+    memory = floor(1000 * FILLED / (jobs * on_one)) / 1000
+    gpus = Gpus(count=count, memory=memory, sharing=sharing)
+    return plan.model_copy(update={"workload": plan.workload.model_copy(update={"gpus": gpus})})
+
+
+def lacks_collectives(plan: Plan) -> str | None:
+    """Why this plan cannot run on the GPUs that it has been given, or None."""
+    gpus = plan.workload.gpus
+    if gpus is None or gpus.sharing != "gloo":
+        return None
+    for number in range(len(plan.runs)):
+        world = plan.workload_of(number).world
+        if world.size > gpus.count and world.pp > 1:
+            return (
+                f"{world} on {gpus.count} GPU: stages send tensors from rank to rank, and gloo "
+                "sends none that are on a GPU"
+            )
+    return None

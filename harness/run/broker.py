@@ -1,0 +1,143 @@
+"""Lets jobs of all workers and sessions run what fits on this machine, and never more.
+
+Each job holds a *lease* while it runs: a file in one folder that says what it takes, locked with
+`flock` by the process that runs it. Whoever wants one stands in a queue, which is one more lock;
+the first in it looks at all leases, waits until what it wants is free, and writes its own. So
+
+- no GPU is leased to more jobs than it may have, and ranks and memory never add up to more than
+  there are;
+- a holder that dies by SIGKILL gives back what it had, because the kernel drops its lock: a lease
+  that nobody has locked is nobody's, and is removed by whoever finds it;
+- a large job is not starved by small ones: while it waits at the head of the queue none of them is
+  served. That leaves processors idle for a moment, and is the price;
+- a job that wants more ranks or memory than there are runs alone. More GPUs than there are cannot
+  be had.
+
+The folder is that of one user on one machine. Out of scope: jobs of other users and programs that
+hold no lease, and the instants in which the processes of a killed holder still end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from harness.plan.place import Need
+from harness.run.errors import HarnessError
+from harness.run.machine import Machine
+
+_LOOK_EVERY_S = 0.01
+"""Only the head of the queue looks; a job lasts a hundred times as long."""
+_WHOLE = 100
+"""Percent, because thirds do not add up to one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """What a job has been given. `gpus` are names for `CUDA_VISIBLE_DEVICES`.
+
+    `gpu_percent` is the part of each of them.
+    """
+
+    ranks: int
+    memory_mib: int
+    gpus: tuple[str, ...]
+    gpu_percent: int
+
+
+class Broker:
+    """Leases what a machine has. Each process has its own; they meet in the folder."""
+
+    def __init__(self, folder: Path, machine: Machine) -> None:
+        self.folder, self.machine = folder, machine
+
+    @contextmanager
+    def lease(self, need: Need) -> Iterator[Lease]:
+        """Wait until what is needed is free, and hold it. Raises HarnessError where it never is."""
+        machine = self.machine
+        if need.gpus > len(machine.gpus):
+            raise HarnessError(f"{need.gpus} GPUs are needed and {len(machine.gpus)} are here")
+        ranks, memory_mib = min(need.ranks, machine.ranks), min(need.memory_mib, machine.memory_mib)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(self.folder / "queue", poll_interval=_LOOK_EVERY_S):
+            while (gpus := self._free(ranks, memory_mib, need.gpus)) is None:
+                time.sleep(_LOOK_EVERY_S)
+            percent = _WHOLE // machine.gpu_jobs
+            lease = Lease(ranks=ranks, memory_mib=memory_mib, gpus=gpus, gpu_percent=percent)
+            path, descriptor = self._write(lease)
+        try:
+            yield lease
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _held(self) -> tuple[Lease, ...]:
+        """The leases of all that live; those of the dead are removed."""
+        return tuple(
+            lease
+            for path in self.folder.glob("*.lease")
+            if (lease := _read_living(path)) is not None
+        )
+
+    def _free(self, ranks: int, memory_mib: int, gpus: int) -> tuple[str, ...] | None:
+        """The GPUs to take, those that are used least; None where something is not free."""
+        held = self._held()
+        if sum(one.ranks for one in held) + ranks > self.machine.ranks:
+            return None
+        if sum(one.memory_mib for one in held) + memory_mib > self.machine.memory_mib:
+            return None
+        return choose_gpus(self.machine, held, gpus)
+
+    def _write(self, lease: Lease) -> tuple[Path, int]:
+        """Only while nobody else looks: between the creation and the lock it is nobody's."""
+        path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.lease"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fields = {name: getattr(lease, name) for name in Lease.__slots__}
+        os.write(descriptor, json.dumps(fields).encode())
+        return path, descriptor
+
+
+def choose_gpus(machine: Machine, held: Sequence[Lease], wanted: int) -> tuple[str, ...] | None:
+    """The GPUs that are used least and have room; None where there are fewer than wanted."""
+    used: Counter[str] = Counter()
+    for one in held:
+        for name in one.gpus:
+            used[name] += one.gpu_percent
+    share = _WHOLE // machine.gpu_jobs
+    free = sorted((used[name], place) for place, name in enumerate(machine.gpus))
+    fitting = [place for taken, place in free if taken + share <= _WHOLE]
+    if len(fitting) < wanted:
+        return None
+    return tuple(machine.gpus[place] for place in sorted(fitting[:wanted]))
+
+
+def _read_living(path: Path) -> Lease | None:
+    """The lease in a file that a living process has locked. The file of a dead one is removed."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fields = json.loads(file.read())
+            return Lease(**{**fields, "gpus": tuple(fields["gpus"])})
+        path.unlink(missing_ok=True)
+    return None
+
+
+def lease_folder() -> Path:
+    """The folder in which all sessions of this user meet, whatever their temporary directory is."""
+    memory = Path("/dev/shm")
+    base = memory if memory.is_dir() and os.access(memory, os.W_OK) else tempfile.gettempdir()
+    default = Path(base, f"kempnerforge-leases-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+    return Path(os.environ.get("KEMPNERFORGE_LEASES", default))
