@@ -58,8 +58,7 @@ RUNS = "runs: [{until_step: 6}, {until_step: 8}]"
             "{dp_shard: 9}",
             "cuda",
             1,
-            "pp1 x fsdp9 needs 9 ranks, 1 GPUs have room for 8; possible: dp_shard at most 8"
-            " with pp: 1",
+            "pp1 x fsdp9 needs 9 ranks, 1 GPUs have room for 8; possible: dp_shard at most 8",
         ),
     ],
 )
