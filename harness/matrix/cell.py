@@ -14,9 +14,6 @@ from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
 from harness.scenario.schema import Scenario
 
-LOCAL = "local"
-"""The launcher of a scenario that names none."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Cell:
@@ -78,4 +75,4 @@ def cell_of(plan: Plan, device: str) -> Cell:
     mode = "no saves" if plan.checkpoint is None else str(plan.checkpoint.async_mode)
     worlds = [str(plan.workload_of(number).world) for number in range(len(plan.runs))]
     layout = " -> ".join(world for world, _ in itertools.groupby(worlds))
-    return Cell(launcher=LOCAL, device=device, layout=layout, mode=mode)
+    return Cell(launcher=plan.launcher.kind, device=device, layout=layout, mode=mode)

@@ -41,6 +41,14 @@ def case(file: str, label: str, device: str, inside: str = "") -> str:
     return f'<testcase classname="scenarios.x.{file}.yaml" name="{label}">{told}{inside}</testcase>'
 
 
+def test_a_launcher_has_a_table_of_its_own(root: Path) -> None:
+    text = ON_GPU.replace("cuda", "cpu") + "launcher: torchrun\n"
+    (root / "scenarios/x/gpu.yaml").write_text(text, encoding="utf-8")
+    page, _ = make_page(root, [], None)
+    table = "## Launcher torchrun, device cpu\n\n| layout | disabled |\n|---|---|\n"
+    assert f"{table}| pp2 x fsdp1 | 1 not run |\n" in page
+
+
 def junit(root: Path, *cases: str, name: str = "a.xml", day: str = "2026-05-01") -> Path:
     path = root / name
     suite = f'<testsuite timestamp="{day}T10:00:00">{"".join(cases)}</testsuite>'

@@ -128,6 +128,7 @@ def test_a_red_outcome_shows_its_report_alone(
     assert "harness/prove.py" not in result.stdout.str()
     found = ElementTree.parse(pytester.path / "junit.xml").iter("property")
     assert [(one.get("name"), one.get("value")) for one in found] == [
+        ("device", "cpu"),
         ("outcome", "HARD_FAIL"),
         ("replay", "pytest failures/a.yaml"),
     ]

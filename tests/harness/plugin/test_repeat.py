@@ -141,6 +141,7 @@ def test_workers_send_outcome_and_replay_command_to_junit_and_verdicts_to_the_sp
     assert {one["outcome"] for one in found} == {"PASS", "LEAK"}
     red = next(one for one in found if one["outcome"] == "LEAK")
     assert red == {
+        "device": "cpu",
         "repetition_of": "scenarios/b.yaml::scenario",
         "outcome": "LEAK",
         "answer": "SAME",
