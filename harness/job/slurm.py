@@ -34,7 +34,8 @@ def launch(request: dict[str, Any]) -> int:
     """Start the ranks, and stay until the last of them has ended for good; the status of that."""
     os.environ["SLURM_CONF"] = request["slurm"]["configuration"]
     if not request["launcher"]["restarts"]:
-        return subprocess.run(_srun(request), check=False).returncode
+        # In place of this process, so that it goes with the leader as this one would.
+        os.execvp("srun", _srun(request))
     script = Path(request["directory"], f"run{request['run']}", "job.sh")
     script.write_text(_SCRIPT.format(srun=shlex.join(_srun(request))), encoding="utf-8")
     number = _ask("sbatch", "--parsable", *_batch(request), str(script)).strip()

@@ -31,8 +31,8 @@ class Services:
     def cluster(self) -> Cluster:
         """A SLURM cluster, started on first use."""
         if self._cluster is None:
-            # Each process has its own; names of its sockets must be short.
-            found = Cluster(Path(tempfile.mkdtemp(prefix="slurm-")))
+            # Not below `root`: the address of a socket has 107 bytes. SIGKILL leaves the folder.
+            found = Cluster(Path(tempfile.mkdtemp(prefix="kempnerforge-slurm-")))
             try:
                 found.start()
             except BaseException:

@@ -40,4 +40,6 @@ def _spelled_out(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-AnyLauncher = Annotated[Launcher, BeforeValidator(_spelled_out)]
+AnyLauncher = Annotated[
+    Launcher, BeforeValidator(_spelled_out, json_schema_input_type=Launcher | Kind)
+]

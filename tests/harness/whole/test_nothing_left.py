@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.run.launch import cluster
 from harness.run.support import missing, missing_disk
 from tests.harness.proving import ROOT
 
@@ -38,8 +39,8 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-def _wait_until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + _PATIENCE_S
+def _wait_until(condition: Callable[[], bool], *, patience_s: float = _PATIENCE_S) -> bool:
+    deadline = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -66,7 +67,7 @@ def _end_in_the_middle(
         stderr=subprocess.DEVNULL,
     )
     try:
-        assert _wait_until(lambda: is_in_full_swing(mark))
+        assert _wait_until(lambda: is_in_full_swing(mark), patience_s=4 * _PATIENCE_S)
         session.send_signal(end)
         session.wait(_PATIENCE_S)
         assert _wait_until(lambda: not _marked(mark)), _marked(mark)
@@ -115,3 +116,26 @@ def test_nothing_stays_mounted_after_a_session_that_is_ended_in_the_middle(
 
     assert _wait_until(lambda: not _images_in_use(runs)), _images_in_use(runs)
     assert str(runs) not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["torchrun", "slurm"])
+def test_no_process_of_another_launcher_outlives_a_session_that_is_killed(
+    name: str, tmp_path: Path
+) -> None:
+    if name == "slurm" and (reason := cluster.missing()) is not None:
+        pytest.skip(reason)
+
+    def is_in_full_swing(mark: str) -> bool:
+        return sum(_is_a_task_or_its_rank(pid) for pid in _marked(mark)) >= 4
+
+    command = _session(f"scenarios/launchers/{name}.yaml", tmp_path / "runs")
+    _end_in_the_middle(command, signal.SIGKILL, is_in_full_swing)
+
+
+def _is_a_task_or_its_rank(process: int) -> bool:
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"harness.job.task" in command and b"srun" not in command[:1]
