@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_nothing_stays_mounted_after_a_session_that_is_ended_in_the_middle(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["torchrun", "slurm"])
 def test_no_process_of_another_launcher_outlives_a_session_that_is_killed(
-    name: str, tmp_path: Path
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "slurm" and (reason := cluster.missing()) is not None:
         pytest.skip(reason)
@@ -130,7 +131,10 @@ def test_no_process_of_another_launcher_outlives_a_session_that_is_killed(
         return sum(_is_a_task_or_its_rank(pid) for pid in _marked(mark)) >= 4
 
     command = _session(f"scenarios/launchers/{name}.yaml", tmp_path / "runs")
-    _end_in_the_middle(command, signal.SIGKILL, is_in_full_swing)
+    # SIGKILL leaves the folder of the cluster; its sockets need a shorter name than `tmp_path`.
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        _end_in_the_middle(command, signal.SIGKILL, is_in_full_swing)
 
 
 def _is_a_task_or_its_rank(process: int) -> bool:
