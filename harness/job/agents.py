@@ -3,7 +3,7 @@
 `torchrun`: torch's own elastic agent, called in a process that has imported torch already. What it
 starts it starts as ever, each rank a new Python process. The agents of several nodes meet through a
 store that the first of them serves, at a port of a namespace of its own; a single one picks a free
-port. `slurm`: see `slurm.py`.
+port, in a namespace of its own where it may have one. `slurm`: see `slurm.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.job import slurm
-from harness.job.network import address, enter
+from harness.job.network import address, enter, take_own_network
 from harness.run.parent import die_with_parent
 
 _RENDEZVOUS_PORT = 29400
@@ -73,6 +73,11 @@ def _torchrun(request: dict[str, Any], node: int) -> None:
     }
     if nodes == 1:
         meeting = ["--standalone"]
+        # The agent looks for a free port and leaves it to a rank to take it. On a busy machine
+        # somebody else can be quicker, and the ranks fail before they have begun.
+        if take_own_network():
+            settings["--local-addr"] = "127.0.0.1"
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     else:
         meeting = ["--rdzv-backend=c10d", "--rdzv-id=job", f"--rdzv-conf=is_host={int(node == 0)}"]
         settings["--rdzv-endpoint"] = f"{address(0)}:{_RENDEZVOUS_PORT}"

@@ -2,8 +2,9 @@
 
 A job that is started again is a batch script as SLURM's own documents have it: the signal before
 the time limit goes to the script, which passes it on to its step, waits for the ranks to save and
-end, and requeues the job. SLURM would let a requeued job wait for two minutes; here it may start at
-once.
+end, and requeues the job. Then it stays until SLURM ends it: an exit of its own can be taken for
+that of the job which was only just queued again, and which is over with it. SLURM would let a
+requeued job wait for two minutes; here it may start at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SCRIPT = """\
 trap 'asked=1; kill -USR1 "$step"' USR1
 {srun} & step=$!
 while kill -0 "$step" 2>/dev/null; do wait "$step"; status=$?; done
-if [ -n "$asked" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [ -n "$asked" ]; then scontrol requeue "$SLURM_JOB_ID" && sleep 600; fi
 exit "$status"
 """
 
