@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from harness.evidence.evidence import Evidence, Processes
@@ -134,11 +135,11 @@ def run_start(
         cut_power=under.cut,
     )
     supervisor = Supervisor(launch, watch)
-    processes = supervisor.run()
     trace = supervisor.trace
-    under.end_run(trace, folder)
-    write_bytes(folder, trace.written.parts())
-    trace.written.close()
+    with closing(trace.written) as written:
+        processes = supervisor.run()
+        under.end_run(trace, folder)
+        write_bytes(folder, written.parts())
     unseen = [*trace.unseen, *trace.written.problems]
     write_trace(folder, trace.operations, trace.landed, trace.places, unseen)
     write_listing(folder, root)

@@ -71,6 +71,7 @@ def supervise(
         processes = supervisor.run()
     finally:
         os.waitpid(pid, 0)
+        supervisor.trace.written.settle()
     return supervisor.trace, processes
 
 
