@@ -21,6 +21,8 @@ _LIMIT_MINUTES = 60
 _SIGNAL = "B:USR1@60"
 """To the batch script, a minute before the limit or up to half a minute earlier."""
 _LOOK_EVERY_S = 0.3
+_REST_S = 5.0
+"""Before a job starts again: slurmd refuses it while something of its last start is still there."""
 _SCRIPT = """\
 #!/bin/bash
 trap 'asked=1; kill -USR1 "$step"' USR1
@@ -65,14 +67,14 @@ def _batch(request: dict[str, Any]) -> list[str]:
 
 def _follow(number: str) -> int:
     """Wait for the end of a batch job; its status."""
-    before = None
+    before, since = None, time.monotonic()
     while True:
         state, restarts = _state(number)
         if (state, restarts) != before:
             # What the agent of another launcher writes to its log, too.
             sys.stderr.write(f"job {number}: {state}, {restarts} restarts\n")
-            before = state, restarts
-        if state in ("PENDING", "REQUEUED") and restarts:
+            before, since = (state, restarts), time.monotonic()
+        if state in ("PENDING", "REQUEUED") and restarts and time.monotonic() - since > _REST_S:
             _ask("scontrol", "update", f"JobId={number}", "StartTime=now")
         elif state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"):
             return 0 if state == "COMPLETED" else 1
