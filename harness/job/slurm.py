@@ -2,7 +2,7 @@
 
 A job that is started again is a batch script as SLURM's own documents have it: the signal before
 the time limit goes to the script, which passes it on to its step, waits for the ranks to save and
-end, and requeues the job. Then it stays until SLURM ends it: an exit of its own can be taken for
+end, and requeues the job. Then it stays until SLURM ends it: an exit of its own could be taken for
 that of the job which was only just queued again, and which is over with it. SLURM would let a
 requeued job wait for two minutes; here it may start at once.
 """
