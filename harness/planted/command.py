@@ -6,6 +6,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -115,13 +116,17 @@ class _Run:
 
     def _searches(self) -> Iterable[Task]:
         table = make_table(self._catalogue, self.cells, list(self._given))
+        red = Counter(cell.manager for cell in self.cells.values() if cell.is_caught)
         for name in table.silent:
             if self._catalogue.why_quiet(name) is not None:
                 continue
             tried = {cell.manager for cell in table.scenarios[name]}
             names = candidates(self._catalogue, self._given[name], seed=self._wish.seed)
-            untried = [one for one in names if one not in tried][:_MOST_TRIES]
-            managers = tuple(self._implementation(one) for one in untried)
+            untried = [one for one in names if one not in tried]
+            near, far = untried[: _MOST_TRIES // 2], untried[_MOST_TRIES // 2 :]
+            # Then those that show wherever anything does.
+            broad = sorted(far, key=lambda one: -red[one])[: _MOST_TRIES // 2]
+            managers = tuple(self._implementation(one) for one in (*near, *broad))
             yield Task(given=self._given[name], managers=managers, until_caught=True)
 
     def _implementation(self, manager: str) -> Implementation:
