@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from threading import Event, Thread
 
@@ -185,6 +185,14 @@ def test_a_job_holds_its_lease_while_it_runs_and_its_ranks_are_told_of_their_gpu
         def server(self) -> None:  # type: ignore[override]
             return None
 
+    class NoStarts:
+        def goes_on_to(self, run: int) -> bool:
+            return True
+
+        def launch(self, run: int) -> None:
+            return None
+
+    monkeypatch.setattr(execute_module, "launches", lambda *_, **__: nullcontext(NoStarts()))
     monkeypatch.setattr(execute_module, "run_start", look)
     services = NoServer(tmp_path / "shared", Broker(tmp_path / "leases", MACHINE))
     with pytest.raises(RuntimeError, match="seen"):
