@@ -24,6 +24,7 @@ ENTRANCES = {
     "harness.generate.strategies",
     "harness.job.server",
     "harness.job.task",
+    "harness.job.warden",
     "harness.pytest_generate",
     "harness.pytest_plugin",
     "harness.pytest_repeat",

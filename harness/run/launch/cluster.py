@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,7 @@ class Cluster:
         self._run("munged", "--foreground", "--force", *self._munge(key))
         self._wait_for("munged", (self._folder / "munge.socket").exists)
         self._run("slurmctld", "-D", "-f", str(self.configuration))
-        self._run("slurmd", "-D", "-f", str(self.configuration))
+        self._run("slurmd", "-D", "-f", str(self.configuration), leaves_steps=True)
         self._wait_for("slurmd", self._is_idle)
 
     def _munge(self, key: Path) -> list[str]:
@@ -113,8 +114,12 @@ class Cluster:
         paths = [f"--{option}={self._folder}/munge.{end}" for option, end in names.items()]
         return [*paths, f"--key-file={key}"]
 
-    def _run(self, name: str, *arguments: str) -> None:
+    def _run(self, name: str, *arguments: str, leaves_steps: bool = False) -> None:
+        """Start a daemon that ends with this process, and with what it `leaves` where it does."""
         command = ["setpriv", "--pdeathsig=KILL", "--", str(_find(name)), *arguments]
+        if leaves_steps:
+            warden = [sys.executable, "-m", "harness.job.warden"]
+            command = ["setpriv", "--pdeathsig=TERM", "--", *warden, *command]
         with (self._folder / f"{name}.out").open("ab") as output:
             daemon = subprocess.Popen(
                 command,
