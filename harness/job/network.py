@@ -12,12 +12,12 @@ storage network of its own.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import socket
-import struct
 import subprocess
 from dataclasses import dataclass
+
+from harness.run.links import missing
 
 LINK = "net0"
 """The interface of a node."""
@@ -25,7 +25,6 @@ PORT = 29500
 """Where rank 0 serves the store of the job: in a namespace of its own every port is free."""
 
 _CLONE_NEWNET = 0x40000000
-_SET_FLAGS, _UP = 0x8914, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -70,12 +69,12 @@ def make_network(nodes: int) -> Network:
 def take_own_network() -> bool:
     """Give this process a namespace with nothing but `lo`, where every port is free.
 
-    False where it may not have one.
+    False where this machine has none to give. Raises OSError.
     """
-    if _libc.unshare(_CLONE_NEWNET) != 0:
+    if missing() is not None:
         return False
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SET_FLAGS, struct.pack("16sh22x", b"lo", _UP))
+    _check(_libc.unshare(_CLONE_NEWNET))
+    _ip("link set lo up")
     return True
 
 

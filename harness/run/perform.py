@@ -187,7 +187,10 @@ class Performer:
                 return os.write(own, data)
             return os.pwrite(own, data, position)
 
-        half = first_bytes(spans, (size + 1) // 2)
+        def half() -> Request:
+            first = first_bytes(spans, (size + 1) // 2)
+            return self._write_request(thread, opened, first, position)
+
         return Request(
             kind="write" if opened.record_of is None else "record",
             path=opened.path,
@@ -200,7 +203,7 @@ class Performer:
             record_of=opened.record_of,
             opened=opened.serial,
             syncs=opened.syncs,
-            half=lambda: self._write_request(thread, opened, half, position),
+            half=half,
         )
 
     def _write(self, n: Notification) -> Request | None:
