@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.run.large_write import LargeWrite
-from harness.run.memory import Span, first_bytes, read_path, read_pieces, read_vector
+from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.run.rename import EXCHANGE, renameat2
 from harness.run.request import Gift, Opened, Request
 from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
@@ -170,7 +170,7 @@ class Performer:
     def _write_request(
         self, thread: int, opened: Opened, spans: Sequence[Span], position: int | None
     ) -> Request:
-        own, size = opened.own, sum(length for _, length in spans)
+        own, size = opened.own, sum([length for _, length in spans])
         offset = position
         if opened.appends:
             offset = os.fstat(own).st_size  # also for pwrite: Linux appends whatever it says
@@ -180,7 +180,7 @@ class Performer:
         if size >= LARGE_BYTES and opened.record_of is None and _can_be_read(own):
             large = LargeWrite(thread=thread, spans=spans, own=own, position=position)
         else:
-            data = b"".join(bytes(piece) for piece in read_pieces(thread, spans))
+            data = b"".join([read_bytes(thread, *span) for span in spans])
 
         def perform() -> int:
             if position is None:

@@ -74,6 +74,8 @@ class Written:
 
     def before_change(self, inode: Inode, begin: int, end: int | None = None) -> None:
         """Bytes `begin` to `end` of a file, or all from `begin` on, are about to change."""
+        if not self._in_file:
+            return
         for number in self._in_file.get(inode, ()):
             part = self._parts[number]
             if (
