@@ -7,10 +7,11 @@ own checksum, so any changed byte of it is noticed, and through it any changed b
 
 import json
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 
@@ -33,7 +34,7 @@ class FileRecord:
     @staticmethod
     def of(data: bytes) -> "FileRecord":
         """The record of a file with this content."""
-        return FileRecord(size=len(data), crc32=zlib.crc32(data))
+        return FileRecord(size=len(data), crc32=zlib_ng.crc32(data))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def encode(manifest: Manifest) -> bytes:
             for name, record in manifest.files.items()
         },
     }
-    return _canonical({"manifest": body, "crc32": f"{zlib.crc32(_canonical(body)):08x}"}) + b"\n"
+    return _canonical({"manifest": body, "crc32": f"{zlib_ng.crc32(_canonical(body)):08x}"}) + b"\n"
 
 
 def decode(data: bytes, *, where: str) -> Manifest:
@@ -90,7 +91,7 @@ def decode(data: bytes, *, where: str) -> Manifest:
     try:
         outer = json.loads(data)
         body = outer["manifest"]
-        intact = outer["crc32"] == f"{zlib.crc32(_canonical(body)):08x}"
+        intact = outer["crc32"] == f"{zlib_ng.crc32(_canonical(body)):08x}"
         if not intact or data != _canonical(outer) + b"\n":
             raise CorruptCheckpointError(f"{where}: the manifest was altered", path=where)
         if body["format"] != FORMAT:

@@ -8,7 +8,6 @@ checksum that stands in front of it.
 
 import io
 import os
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -31,6 +30,7 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadItem
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.catalog import require_same
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
@@ -151,7 +151,7 @@ class _Source:
             self._take(data)
             return None
         self._read_fully(data, offset)
-        return zlib.crc32(data)
+        return zlib_ng.crc32(data)
 
     def finish(self) -> FileRecord:
         """Read to the end; size and checksum of the whole file."""
@@ -165,7 +165,7 @@ class _Source:
 
     def _take(self, data: memoryview) -> None:
         self._read_fully(data, self._at)
-        self._crc32 = zlib.crc32(data, self._crc32)
+        self._crc32 = zlib_ng.crc32(data, self._crc32)
         self._at += len(data)
 
     def _read_fully(self, data: memoryview, offset: int) -> None:

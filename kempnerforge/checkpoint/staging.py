@@ -12,13 +12,13 @@ they are dropped instead.
 
 import io
 import sys
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
+from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.frames import ALIGNMENT, Frame, frame_of, memory_of
 from kempnerforge.checkpoint.storage import FileSink
@@ -125,7 +125,7 @@ class Image:
                 continue
             places.append((sink.tell() + slot.at - begin, slot.frame.length))
             data = self._data(raw, slot, position)
-            crc32 = zlib.crc32(data)
+            crc32 = zlib_ng.crc32(data)
             slot.frame.put_crc(raw, slot.at, slot.tail_at, crc32)
             if not slot.copied or len(data) >= _LARGE_BYTES:
                 sink.write(raw[begin : slot.data_at])

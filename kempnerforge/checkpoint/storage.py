@@ -11,13 +11,13 @@ import errno
 import os
 import shutil
 import threading
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from kempnerforge.checkpoint.checksum import combine
+from zlib_ng import zlib_ng
+
 from kempnerforge.checkpoint.manifest import FileRecord
 
 __all__ = ["FileSink", "LocalStorage", "Storage", "at_once", "checksum_file"]
@@ -57,9 +57,9 @@ class FileSink:
         """
         view = memoryview(data).cast("B")
         if crc32 is None:
-            self._crc32 = zlib.crc32(view, self._crc32)
+            self._crc32 = zlib_ng.crc32(view, self._crc32)
         else:
-            self._crc32 = combine(self._crc32, crc32, view.nbytes)
+            self._crc32 = zlib_ng.crc32_combine(self._crc32, crc32, view.nbytes)
         self._size += view.nbytes
         if len(self._pending) + view.nbytes > _BUFFER_BYTES:
             self._drain()
@@ -317,6 +317,6 @@ def checksum_file(path: Path) -> FileRecord:
     view = memoryview(buffer)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(view):
-            crc32 = zlib.crc32(view[:count], crc32)
+            crc32 = zlib_ng.crc32(view[:count], crc32)
             size += count
     return FileRecord(size=size, crc32=crc32)

@@ -3,10 +3,11 @@
 import errno
 import os
 import stat
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import LocalStorage
@@ -48,7 +49,7 @@ class CautiousStorage(LocalStorage):
         with _regular(path) as (fd, size):
             crc32 = done = 0
             while done < size and (data := os.read(fd, min(_CHUNK_BYTES, size - done))):
-                crc32 = zlib.crc32(data, crc32)
+                crc32 = zlib_ng.crc32(data, crc32)
                 done += len(data)
         return FileRecord(size=done, crc32=crc32)
 
