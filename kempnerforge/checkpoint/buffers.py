@@ -10,30 +10,30 @@ Not covered: parameters that differ by rank under one name, which no training me
 comparing them would cost a pass over the whole model where it is replicated.
 """
 
-import zlib
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
+from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.errors import StateMismatchError
 from kempnerforge.checkpoint.frames import memory_of
-from kempnerforge.checkpoint.model_state import Exclusion, plain_buffers
+from kempnerforge.checkpoint.model_state import Exclusion, LiveModel, plain_buffers
 
 __all__ = ["checksums", "differing", "match", "take"]
 
 
-def take(model: nn.Module) -> dict[str, torch.Tensor]:
+def take(live: LiveModel) -> dict[str, torch.Tensor]:
     """Copies of the plain buffers that are saved, on the host, by name; not collective."""
     return {
         name: torch.empty(value.shape, dtype=value.dtype, device="cpu").copy_(value)
-        for name, value in plain_buffers(model).items()
+        for name, value in plain_buffers(live).items()
     }
 
 
 def checksums(taken: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """By which ranks see whether they have the same values."""
-    return {name: zlib.crc32(memory_of(value)) for name, value in taken.items()}
+    return {name: zlib_ng.crc32(memory_of(value)) for name, value in taken.items()}
 
 
 def differing(told: Iterable[Mapping[str, int]]) -> frozenset[str]:
@@ -55,7 +55,7 @@ def match(
     Raises:
         StateMismatchError: A buffer has another shape now.
     """
-    live = plain_buffers(model)
+    live = plain_buffers(LiveModel(model))
     wanted = [name for name in saved if name in live and not exclude.covers(f"model.{name}")]
     for name in wanted:
         if saved[name].shape != live[name].shape:

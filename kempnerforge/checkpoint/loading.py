@@ -160,7 +160,9 @@ class LoadJob:
     def _read(self, candidate: Candidate) -> _Read:
         """Read and check everything; fills buffers of ours only."""
         choice = candidate.choice
-        now = Arrangement(stage_of_rank=candidate.told, meshes=tuple(mesh_signature(self.model)))
+        now = Arrangement(
+            stage_of_rank=candidate.told, meshes=tuple(mesh_signature(self.model.parameters()))
+        )
         files = Verifier(
             choice.path,
             choice.manifest,

@@ -18,8 +18,8 @@ from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describ
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
-from kempnerforge.checkpoint.model_state import Exclusion, assemble, capture_own, mesh_signature
-from kempnerforge.checkpoint.own_state import OWN_KEY
+from kempnerforge.checkpoint.model_state import Exclusion, LiveModel, assemble, mesh_signature
+from kempnerforge.checkpoint.own_state import OWN_KEY, capture
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, hand_over, rank_part
@@ -298,8 +298,9 @@ class CheckpointManager:
         """Take this rank's state; what goes wrong here becomes the error of every rank."""
         try:
             train_state = build_train_state(step, tokens_seen, scheduler, dataloader, extra)
+            live = LiveModel(self._model)
             shards = stage_shards(
-                assemble(self._model, self._optimizer),
+                assemble(live, self._optimizer),
                 stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
             )
@@ -307,20 +308,21 @@ class CheckpointManager:
             return StagedState(
                 shards=shards,
                 rank_state=encode_plain(
-                    {**rank_part(train_state), **self._own_state()}, what="the state of this rank"
+                    {**rank_part(train_state), **self._own_state(live)},
+                    what="the state of this rank",
                 ),
                 train_state=encode_plain(train_state, what="the train state")
                 if self._collective.rank == 0
                 else b"",
-                meshes=tuple(mesh_signature(self._model)),
-                buffers=buffers.take(self._model) if self._collective.world_size > 1 else {},
+                meshes=tuple(mesh_signature(live.parameters)),
+                buffers=buffers.take(live) if self._collective.world_size > 1 else {},
             )
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
             return describe(error, self._collective.rank)
 
-    def _own_state(self) -> dict[str, Any]:
-        own = capture_own(self._model, self._optimizer)
+    def _own_state(self, live: LiveModel) -> dict[str, Any]:
+        own = capture(self._optimizer, live.names)
         return {OWN_KEY: own} if own else {}
 
     def _search(self, path: str | None) -> Search:

@@ -24,9 +24,9 @@ from kempnerforge.checkpoint.shards import flat_paths
 
 __all__ = [
     "Exclusion",
+    "LiveModel",
     "RestoreTargets",
     "assemble",
-    "capture_own",
     "mesh_signature",
     "plain_buffers",
     "plan_restore",
@@ -59,14 +59,30 @@ class Exclusion:
         )
 
 
-def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+class LiveModel:
+    """A model's own tensors, by global name, walked through once for all that a save asks.
+
+    Args:
+        model: Neither changed nor copied.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        parameters = dict(_unwrapped(model).named_parameters())
+        self.parameters = parameters.values()
+        self.names = {id(param): _plain_name(name) for name, param in parameters.items()}
+        """Name of each parameter object by its ``id``; a shared one has its first name."""
+        self.entries = {_plain_name(name): value for name, value in _live_state(model).items()}
+        """What ``state_dict`` holds."""
+
+
+def assemble(live: LiveModel, optimizer: Optimizer) -> dict[str, Any]:
     """The state to save; tensors are the live ones. Changes nothing and draws nothing.
 
     Raises:
         StateMismatchError: The optimizer holds a parameter that the model does not have.
         TypeError: A parameter group holds what would not come back as it is.
     """
-    names = _parameter_names(model)
+    names = live.names
     groups = [_named_group(group, names) for group in optimizer.param_groups]
     state = {
         names[id(param)]: {
@@ -76,34 +92,22 @@ def assemble(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
         for param in group["params"]
         if (moments := optimizer.state.get(param))
     }
-    return {
-        "model": {_plain_name(name): value for name, value in _live_state(model).items()},
-        "optimizer": {"state": state, "param_groups": groups},
-    }
+    return {"model": live.entries, "optimizer": {"state": state, "param_groups": groups}}
 
 
-def capture_own(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
-    return own_state.capture(optimizer, _parameter_names(model))
-
-
-def plain_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+def plain_buffers(live: LiveModel) -> dict[str, torch.Tensor]:
     """The model's own saved buffers that are not distributed tensors, by global name."""
     return {
-        _plain_name(name): value
-        for name, value in _live_state(model).items()
+        name: value
+        for name, value in live.entries.items()
         if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter | DTensor)
     }
 
 
-def mesh_signature(model: nn.Module) -> list[dict[str, list[Any]]]:
+def mesh_signature(parameters: Iterable[torch.Tensor]) -> list[dict[str, list[Any]]]:
     """Names and sizes of the device mesh axes that the parameters are spread over."""
-    found = {
-        (tuple(mesh.mesh_dim_names or ()), tuple(mesh.shape))
-        for param in model.parameters()
-        if isinstance(param, DTensor)
-        for mesh in (param.device_mesh,)
-    }
+    meshes = {param.device_mesh for param in parameters if isinstance(param, DTensor)}
+    found = {(tuple(mesh.mesh_dim_names or ()), tuple(mesh.shape)) for mesh in meshes}
     return [{"axes": list(axes), "sizes": list(sizes)} for axes, sizes in sorted(found)]
 
 

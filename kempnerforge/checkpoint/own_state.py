@@ -33,14 +33,15 @@ OWN_KEY = "optimizer"
 _KIND = "kempnerforge.kind"
 _STANDARD = ("state", "param_groups")
 _PLAIN_KEYS = (str, int, float, bool, type(None))
+_NO_NUMBERS = (DTensor, str, type(None))
 
 
 def is_shared(param: torch.Tensor, value: Any) -> bool:
     """Whether ``value`` in the state of ``param`` can be saved as one global value."""
+    if isinstance(value, DTensor):
+        return not isinstance(param, DTensor) or _placed_alike(param, value)
     if isinstance(value, torch.Tensor):
-        if not isinstance(param, DTensor):
-            return True
-        return _placed_alike(param, value) if isinstance(value, DTensor) else not value.dim()
+        return not isinstance(param, DTensor) or not value.dim()
     if not keeps_its_keys(value):
         return False
     return not isinstance(param, DTensor) or next(_tensors(value), None) is None
@@ -103,8 +104,7 @@ def _own(param: torch.Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_local_number(param: torch.Tensor, value: Any) -> bool:
-    plain = not isinstance(value, DTensor | type(None) | str)
-    return isinstance(param, DTensor) and plain
+    return isinstance(param, DTensor) and not isinstance(value, _NO_NUMBERS)
 
 
 def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:

@@ -120,9 +120,8 @@ def stage_shards(
         is_coordinator: Whether this is the first rank of those that share the shard directory.
     """
     leaves: list[tuple[_Path, Any]] = []
-    _add_leaves((), state_dict, leaves)
     fingerprint: list[Any] = [is_coordinator]
-    fingerprint.extend((path, *_traits(value)) for path, value in leaves)
+    _add_leaves((), state_dict, leaves, fingerprint)
     known: _Known | None = stager.known
     if known is None or known.fingerprint != fingerprint:
         known = _plan(state_dict, leaves, fingerprint, is_coordinator=is_coordinator)
@@ -141,26 +140,37 @@ def stage_shards(
 _LEAVES = (torch.Tensor, str, int, float)
 
 
-def _add_leaves(path: _Path, node: Mapping[Any, Any], leaves: list[tuple[_Path, Any]]) -> None:
-    """The values of a state dict, in the order and by the paths that DCP flattens it to."""
+def _add_leaves(
+    path: _Path,
+    node: Mapping[Any, Any],
+    leaves: list[tuple[_Path, Any]],
+    fingerprint: list[Any],
+) -> None:
+    """The values of a state dict, in the order and by the paths that DCP flattens it to.
+
+    One pass for both lists: with thousands of small tensors, passes are what a stall consists of.
+    """
     for key, value in node.items():
         here = (*path, str(key))
-        if isinstance(value, dict):
-            _add_leaves(here, value, leaves)
-        elif isinstance(value, _LEAVES):
+        if isinstance(value, _LEAVES):
             leaves.append((here, value))
+            fingerprint += (here, _traits(value))
+        elif isinstance(value, dict):
+            _add_leaves(here, value, leaves, fingerprint)
         else:
             flat, paths = flatten_state_dict({"": value})
-            leaves.extend(((*here, *paths[name][1:]), inner) for name, inner in flat.items())
+            for name, inner in flat.items():
+                leaves.append(((*here, *paths[name][1:]), inner))
+                fingerprint += (leaves[-1][0], _traits(inner))
 
 
-def _traits(value: Any) -> tuple[Any, ...]:
+def _traits(value: Any) -> Any:
     """What a plan depends on."""
     if isinstance(value, DTensor):
-        return (value._spec,)  # shape, dtype, placements and mesh; one object for life, as a rule
+        return value._spec  # shape, dtype, placements and mesh; one object for life, as a rule
     if isinstance(value, torch.Tensor):
         return value.dtype, value.shape, value.layout
-    return ()
+    return None
 
 
 def _plan(

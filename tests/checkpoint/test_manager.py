@@ -300,10 +300,10 @@ def test_a_checkpoint_without_manifest_with_numpy_state_loads(tmp_path: Path) ->
     job = new(tmp_path)
     job.train(2)
     plain = tmp_path / "plain" / "checkpoints" / "step_2"
-    from kempnerforge.checkpoint.model_state import assemble
+    from kempnerforge.checkpoint.model_state import LiveModel, assemble
 
     with pytest.warns(UserWarning, match="single process"):
-        dcp_save(assemble(job.model, job.optimizer), checkpoint_id=str(plain))
+        dcp_save(assemble(LiveModel(job.model), job.optimizer), checkpoint_id=str(plain))
     state = {
         "step": 2,
         "tokens_seen": 20,

@@ -13,7 +13,7 @@ import torch
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from kempnerforge.checkpoint import UnsafeCheckpointError
-from kempnerforge.checkpoint.model_state import assemble
+from kempnerforge.checkpoint.model_state import LiveModel, assemble
 from kempnerforge.checkpoint.state import decode_plain
 from tests.checkpoint.training import Job
 
@@ -23,7 +23,7 @@ def plain(directory: Path, **state: Any) -> Path:
     job = Job(directory, 0, seed=1)
     path = directory / "checkpoints" / "step_2"
     with pytest.warns(UserWarning, match="single process"):
-        dcp_save(assemble(job.model, job.optimizer), checkpoint_id=str(path))
+        dcp_save(assemble(LiveModel(job.model), job.optimizer), checkpoint_id=str(path))
     torch.save({"step": 2, "tokens_seen": 20, **state}, path / "train_state.pt")
     (path / "metadata.json").write_text('{"step": 2, "tokens_seen": 20}')
     return path
