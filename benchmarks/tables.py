@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 
@@ -38,11 +39,20 @@ def _unit(measure_name: str, times: Times) -> float:
 
 
 def _cell(measure_name: str, name: str, size: str, times: Times) -> str:
-    ratio = statistics.median(times[measure_name, name]) / _unit(measure_name, times)
+    values, unit = times[measure_name, name], _unit(measure_name, times)
+    ratio = statistics.median(values) / unit
+    shown = f"{ratio:.2f}"
+    if measure_name == LOST and len(values) > 1:
+        shown += f" +- {_error_of_median(values) / unit:.2f}"
     budget = _BUDGETS.get(measure_name, {}).get(size)
     if budget is None or not name.startswith("kempnerforge"):
-        return f"{ratio:.2f}"
-    return f"{ratio:.2f} (<= {budget:g}: {'met' if ratio <= budget else 'not met'})"
+        return shown
+    return f"{shown} (<= {budget:g}: {'met' if ratio <= budget else 'not met'})"
+
+
+def _error_of_median(values: list[float]) -> float:
+    """Standard error, for values that scatter as a normal distribution does."""
+    return 1.25 * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def print_tables(found: dict[str, Times]) -> None:
