@@ -1,6 +1,7 @@
 """Saves and loads beside torch.distributed.checkpoint (DCP), in one run, with the floors.
 
-    python -m benchmarks.checkpoint [--sizes 50 500 1500 many] [--repeat 5] [--loops 12] [--dir DIR]
+    python -m benchmarks.checkpoint [--sizes 50 500 1500 many] [--repeat 5] [--loops 12]
+                                    [--beside NAME ...] [--dir DIR]
 
 Two ranks, FSDP2, AdamW, gloo. Competitors take turns within each repetition, a cell is the median
 over repetitions of the slower rank, and all is printed as ratios: the machine may be shared. The
@@ -24,7 +25,6 @@ import sys
 import tempfile
 import time
 import traceback
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
+from zlib_ng import zlib_ng
 
 from benchmarks.competitors import (
     SHAPES,
@@ -57,6 +58,9 @@ _DEADLINE_S = 900.0
 _LOOP_MARGIN = 1.3
 _PR_SET_PDEATHSIG = 1
 
+Repeats = tuple[int, int, tuple[str, ...]]
+"""How often: rounds of saves and loads, loops of training, and beside whose saves."""
+
 
 def _timed(call: Callable[[], object]) -> float:
     began = time.perf_counter()
@@ -71,6 +75,8 @@ class Bench:
     size: str
     repeat: int
     loops: int
+    beside: tuple[str, ...]
+    """Parts of the names of those that loops are measured of."""
     home: Path
     times: Times = field(default_factory=dict)
     steps: int = 0
@@ -110,11 +116,12 @@ class Bench:
                 # It passes a descriptor a tensor: half a minute a save.
                 background = [each for each in background if each.name != "DCP PROCESS"]
             self._say("a round of saves")
+        if not torch.cuda.is_available():
+            # It runs the code of async then, and a loop takes long.
+            background = [each for each in background if each.name != "kempnerforge pinned"]
+        background = [each for each in background if any(name in each.name for name in self.beside)]
         for turn in range(self.loops):
             for competitor in background:
-                # Without an accelerator it runs the code of async, and each loop takes long.
-                if competitor.name == "kempnerforge pinned" and not torch.cuda.is_available():
-                    continue
                 self._lost(competitor, training, turn)
                 self._say(f"a loop with {competitor.name}")
         self._loads(waiting)
@@ -236,7 +243,7 @@ class Bench:
             return data
 
         def read_anew() -> None:
-            zlib.crc32(read(torch.empty(size, dtype=torch.uint8)))
+            zlib_ng.crc32(read(torch.empty(size, dtype=torch.uint8)))
 
         dist.barrier()
         self._note(LOAD, "floor: plain read", _timed(lambda: read(used)))
@@ -262,7 +269,7 @@ def _agreed_max(value: float) -> float:
     return held.item()
 
 
-def _rank_main(pipe: Any, rank: int, size: str, repeats: tuple[int, int], home: Path) -> None:
+def _rank_main(pipe: Any, rank: int, size: str, repeats: Repeats, home: Path) -> None:
     torch.set_num_threads(1)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whatever becomes of the parent
     try:
@@ -279,7 +286,7 @@ def _rank_main(pipe: Any, rank: int, size: str, repeats: tuple[int, int], home: 
         os._exit(0)  # the daemon of DCP's PROCESS mode is a child that ends with its pipe
 
 
-def measure(size: str, repeats: tuple[int, int], home: Path) -> Times:
+def measure(size: str, repeats: Repeats, home: Path) -> Times:
     """Times of one size, of the slower rank where they differ; no process outlives the call."""
     context = multiprocessing.get_context("spawn")
     home.mkdir(parents=True)
@@ -324,13 +331,14 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--loops", type=int, default=12, help="of training beside a save")
+    parser.add_argument("--beside", nargs="+", default=[""], help="loops: parts of names; all")
     parser.add_argument("--dir", type=Path, default=None, help="where to write; default: /tmp")
     options = parser.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, torch {torch.__version__}")
     with tempfile.TemporaryDirectory(dir=options.dir) as name:
         found: dict[str, Times] = {}
         for size in options.sizes:
-            repeats = (options.repeat, options.loops)
+            repeats = (options.repeat, options.loops, tuple(options.beside))
             found[size] = measure(size, repeats, Path(name, size))
             print_tables(found)
 
