@@ -19,7 +19,7 @@ from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import Exclusion, LiveModel, assemble, mesh_signature
-from kempnerforge.checkpoint.own_state import OWN_KEY, capture
+from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, hand_over, rank_part
@@ -299,8 +299,9 @@ class CheckpointManager:
         try:
             train_state = build_train_state(step, tokens_seen, scheduler, dataloader, extra)
             live = LiveModel(self._model)
+            state = assemble(live, self._optimizer)
             shards = stage_shards(
-                assemble(live, self._optimizer),
+                state.shared,
                 stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
             )
@@ -308,7 +309,7 @@ class CheckpointManager:
             return StagedState(
                 shards=shards,
                 rank_state=encode_plain(
-                    {**rank_part(train_state), **self._own_state(live)},
+                    rank_part(train_state) | ({OWN_KEY: state.own} if state.own else {}),
                     what="the state of this rank",
                 ),
                 train_state=encode_plain(train_state, what="the train state")
@@ -320,10 +321,6 @@ class CheckpointManager:
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
             return describe(error, self._collective.rank)
-
-    def _own_state(self, live: LiveModel) -> dict[str, Any]:
-        own = capture(self._optimizer, live.names)
-        return {OWN_KEY: own} if own else {}
 
     def _search(self, path: str | None) -> Search:
         explicit = path or getattr(self._config, "load_path", None)

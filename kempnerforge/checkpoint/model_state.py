@@ -9,6 +9,7 @@ exactly what was saved.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from kempnerforge.checkpoint.errors import StateMismatchError
 from kempnerforge.checkpoint.shards import flat_paths
 
 __all__ = [
+    "AssembledState",
     "Exclusion",
     "LiveModel",
     "RestoreTargets",
@@ -75,24 +77,27 @@ class LiveModel:
         """What ``state_dict`` holds."""
 
 
-def assemble(live: LiveModel, optimizer: Optimizer) -> dict[str, Any]:
-    """The state to save; tensors are the live ones. Changes nothing and draws nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssembledState:
+    """The state to save; tensors are the live ones."""
+
+    shared: dict[str, Any]
+    """What all ranks save together, by global names."""
+    own: dict[str, Any]
+    """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
+
+
+def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
+    """The state to save. Changes nothing and draws nothing.
 
     Raises:
         StateMismatchError: The optimizer holds a parameter that the model does not have.
-        TypeError: A parameter group holds what would not come back as it is.
+        TypeError: The optimizer holds what would not come back as it is.
     """
-    names = live.names
-    groups = [_named_group(group, names) for group in optimizer.param_groups]
-    state = {
-        names[id(param)]: {
-            key: value for key, value in moments.items() if own_state.is_shared(param, value)
-        }
-        for group in optimizer.param_groups
-        for param in group["params"]
-        if (moments := optimizer.state.get(param))
-    }
-    return {"model": live.entries, "optimizer": {"state": state, "param_groups": groups}}
+    groups = [_named_group(group, live.names) for group in optimizer.param_groups]
+    state, own = own_state.divide(optimizer, live.names)
+    optimizer_state = {"state": state, "param_groups": groups}
+    return AssembledState(shared={"model": live.entries, "optimizer": optimizer_state}, own=own)
 
 
 def plain_buffers(live: LiveModel) -> dict[str, torch.Tensor]:
@@ -136,6 +141,7 @@ def _live_state(model: nn.Module) -> dict[str, Any]:
     return _unwrapped(model).state_dict(keep_vars=True)
 
 
+@lru_cache(maxsize=1 << 16)
 def _plain_name(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")

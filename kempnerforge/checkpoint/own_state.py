@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
 
-__all__ = ["OWN_KEY", "capture", "is_shared", "keeps_its_keys", "revive", "shared_remainder"]
+__all__ = ["OWN_KEY", "divide", "is_shared", "keeps_its_keys", "revive", "shared_remainder"]
 
 OWN_KEY = "optimizer"
 """Key of this state in the rank's file."""
@@ -65,28 +65,36 @@ def keeps_its_keys(value: Any) -> bool:
     return not isinstance(value, list | tuple) or all(map(keeps_its_keys, value))
 
 
-def capture(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Any]:
-    """This rank's own optimizer state as plain values; empty where there is none.
+def divide(
+    optimizer: Optimizer, names: Mapping[int, str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The optimizer's state: what can be saved as global values, and this rank's own.
 
     Args:
         optimizer: Not changed.
         names: Parameter name by ``id``.
 
+    Returns:
+        The live values by parameter name, and plain values for the rank's own file; either may be
+        empty.
+
     Raises:
         TypeError: A key or a placement that cannot be restored.
     """
-    state = {
-        names[id(param)]: own
-        for group in optimizer.param_groups
-        for param in group["params"]
-        if (own := _own(param, optimizer.state.get(param) or {}))
-    }
+    shared, own = {}, {}
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            if state := optimizer.state.get(param):
+                name = names[id(param)]
+                shared[name], mine = _divided(param, state)
+                if mine:
+                    own[name] = mine
     extra = {
         key: _encode(value, f"optimizer.state_dict()[{key!r}]")
         for key, value in (optimizer.state_dict() if _has_extra(optimizer) else {}).items()
         if key not in _STANDARD
     }
-    return {key: value for key, value in (("state", state), ("extra", extra)) if value}
+    return shared, {key: value for key, value in (("state", own), ("extra", extra)) if value}
 
 
 def _has_extra(optimizer: Optimizer) -> bool:
@@ -95,12 +103,17 @@ def _has_extra(optimizer: Optimizer) -> bool:
     return not standard or bool(optimizer._optimizer_state_dict_post_hooks)
 
 
-def _own(param: torch.Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _encode(value, f"optimizer state {key!r}")
-        for key, value in state.items()
-        if not is_shared(param, value) or (key != "step" and _is_local_number(param, value))
-    }
+def _divided(
+    param: torch.Tensor, state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    shared, own = {}, {}
+    for key, value in state.items():
+        global_value = is_shared(param, value)
+        if global_value:
+            shared[key] = value
+        if not global_value or (key != "step" and _is_local_number(param, value)):
+            own[key] = _encode(value, f"optimizer state {key!r}")
+    return shared, own
 
 
 def _is_local_number(param: torch.Tensor, value: Any) -> bool:

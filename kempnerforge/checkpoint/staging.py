@@ -242,8 +242,7 @@ def _frame(item: WriteItem) -> Frame | None:
 
 
 def _accelerators(values: Sequence[torch.Tensor | bytes]) -> set[torch.device]:
-    devices = {value.device for value in values if isinstance(value, torch.Tensor)}
-    return {device for device in devices if device.type == "cuda"}
+    return {value.device for value in values if isinstance(value, torch.Tensor) and value.is_cuda}
 
 
 def _synchronize(devices: set[torch.device]) -> None:

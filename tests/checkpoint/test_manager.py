@@ -303,7 +303,7 @@ def test_a_checkpoint_without_manifest_with_numpy_state_loads(tmp_path: Path) ->
     from kempnerforge.checkpoint.model_state import LiveModel, assemble
 
     with pytest.warns(UserWarning, match="single process"):
-        dcp_save(assemble(LiveModel(job.model), job.optimizer), checkpoint_id=str(plain))
+        dcp_save(assemble(LiveModel(job.model), job.optimizer).shared, checkpoint_id=str(plain))
     state = {
         "step": 2,
         "tokens_seen": 20,

@@ -23,7 +23,7 @@ def plain(directory: Path, **state: Any) -> Path:
     job = Job(directory, 0, seed=1)
     path = directory / "checkpoints" / "step_2"
     with pytest.warns(UserWarning, match="single process"):
-        dcp_save(assemble(LiveModel(job.model), job.optimizer), checkpoint_id=str(path))
+        dcp_save(assemble(LiveModel(job.model), job.optimizer).shared, checkpoint_id=str(path))
     torch.save({"step": 2, "tokens_seen": 20, **state}, path / "train_state.pt")
     (path / "metadata.json").write_text('{"step": 2, "tokens_seen": 20}')
     return path

@@ -29,7 +29,7 @@ class NumbersBlocksByStage(CheckpointManager):
                 lambda one: str(first * len(mine) + mine.index(int(one[0]))), plain(name)
             )
 
-        model_state._plain_name = numbered
+        model_state._plain_name = numbered  # type: ignore[assignment]
 
 
 def _found(name: str) -> list[str]:
