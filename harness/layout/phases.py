@@ -112,8 +112,7 @@ class PhaseTracker:
 
     def _mkdir(self, rank: int, path: str) -> Place:
         if path == ".":
-            # Every save may make sure of the checkpoint directory itself.
-            return self._current(rank), "stage"
+            return self._beginning(rank), "stage"
         self._directories.add(path)
         top = _top(path)
         step = named_step(top)
@@ -214,6 +213,11 @@ class PhaseTracker:
 
     def _current(self, rank: int) -> int | None:
         return self._worked.get(rank, self._newest)
+
+    def _beginning(self, rank: int) -> int | None:
+        """The save that makes sure of the directory itself; one that has published is past that."""
+        save = self._current(rank)
+        return self._own_newest.get(rank, save) if save in self._done else save
 
     def _phase_of(self, path: str) -> str:
         if _top(path) in self._away:

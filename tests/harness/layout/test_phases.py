@@ -68,6 +68,20 @@ save 0 4 2
 0 fsync . - 2 stage
 """
 
+MADE_IN_TURN = """
+save 0 2 1
+0 mkdir . - 1 stage
+0 mkdir .staging-step_2 - 1 stage
+save 0 4 2
+0 rename .staging-step_2 step_2 1 publish
+0 fsync . - 1 publish
+0 rename step_1 .gone 1 prune
+0 unlink .gone/a - 1 prune
+0 mkdir . - 2 stage
+0 fsync . - 2 stage
+0 mkdir .staging-step_4 - 2 stage
+"""
+
 IN_PLACE = """
 save 0 4 1
 save 1 4 1
@@ -151,11 +165,12 @@ def _place(
 
 @pytest.mark.parametrize(
     "story",
-    [STAGED, SAVED_TWICE, MADE_EACH_TIME, IN_PLACE, BACKGROUND, NAMELESS, REPLACED],
+    [STAGED, SAVED_TWICE, MADE_EACH_TIME, MADE_IN_TURN, IN_PLACE, BACKGROUND, NAMELESS, REPLACED],
     ids=[
         "staged",
         "saved-twice",
         "made-each-time",
+        "made-in-turn",
         "in-place",
         "background",
         "nameless",
