@@ -1,8 +1,8 @@
 """`pytest scenarios/ --generate N --seed S`: N scenarios that are drawn, as items `generated-1` on.
 
 They come after the files. The same seed draws the same scenarios, with any number of workers. One
-whose strike never lands is skipped, because it proves nothing; one that fails is shrunk, and the
-report is that of the smallest.
+whose strike never lands is skipped, because it proves nothing, and so is one that needs what this
+machine lacks; one that fails is shrunk, and the report is that of the smallest.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ class GeneratedItem(JobItem):
         self.user_properties.append(("generated", found.came))
         if found.came == "missed":
             pytest.skip(f"proves nothing: {found.reason}: {found.scenario.name}")
+        if found.came == "skipped":
+            pytest.skip(f"{found.reason}: {found.scenario.name}")
         if found.came == "failed":
             raise Red(tell_failure(found, bench, seconds=self.seconds))
 

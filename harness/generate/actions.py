@@ -48,12 +48,14 @@ def draw_actions(
     """One or two actions that surely find something to hit; none where that is not certain."""
     if "at_rest" in without or not past.certain:
         return ()
-    kinds = [_draw_foreign, _draw_latest] + [_draw_leftover] * bool(menu.leftovers)
+    kinds = [_draw_latest] + [_draw_leftover] * bool(menu.leftovers)
+    if free_names(past.foreign, links=True):
+        kinds.insert(0, _draw_foreign)
     first: list[Action] = [pick(random, kinds)(random, past, menu)] if often(random, 50) else []
     if len(past.certain) > 1 and menu.files and (not first or often(random, 30)):
         # A link that leads elsewhere and damage to where it leads are two stories.
         first = [one for one in first if not isinstance(one, Latest)]
-        return (*first, _draw_damage(random, past, menu))
+        return (*first, draw_damage(random, past.certain, menu))
     if not relocated and not first:
         return (
             Relocate(
@@ -63,10 +65,20 @@ def draw_actions(
     return tuple(first)
 
 
-def _draw_foreign(random: Random, past: Past, menu: Menu) -> Action:
-    del past, menu
-    path, kind = pick(random, _FOREIGN)
+def free_names(taken: frozenset[str], *, links: bool) -> tuple[tuple[str, str], ...]:
+    """What a hand can still put beside the checkpoints; a link needs one that it leads to."""
+    return tuple(one for one in _FOREIGN if one[0] not in taken and (links or one[1] != "link"))
+
+
+def draw_foreign(random: Random, free: tuple[tuple[str, str], ...]) -> Action:
+    """A name that no hand has taken so far."""
+    path, kind = pick(random, free)
     return Foreign.model_validate({"foreign": {"path": path, "kind": kind}})
+
+
+def _draw_foreign(random: Random, past: Past, menu: Menu) -> Action:
+    del menu
+    return draw_foreign(random, free_names(past.foreign, links=True))
 
 
 def _draw_leftover(random: Random, past: Past, menu: Menu) -> Action:
@@ -83,9 +95,9 @@ def _draw_latest(random: Random, past: Past, menu: Menu) -> Action:
     return Latest(latest=Pointing.model_validate({"becomes": becomes}))
 
 
-def _draw_damage(random: Random, past: Past, menu: Menu) -> Action:
-    """To the newest checkpoint; the one before it stays whole."""
-    top = f"step_{past.certain[-1]}"
+def draw_damage(random: Random, steps: tuple[int, ...], menu: Menu) -> Action:
+    """To the newest of these checkpoints; the one before it stays whole."""
+    top = f"step_{steps[-1]}"
     path = f"{top}/{pick(random, menu.files)}"
     kinds: list[Callable[[], Action]] = [
         lambda: FlipBit(flip_bit=Flipping(path=path)),
@@ -97,7 +109,7 @@ def _draw_damage(random: Random, past: Past, menu: Menu) -> Action:
     pickles = [one for one in menu.files if one.endswith((DCP_METADATA, TRAIN_STATE))]
     if pickles:
         kinds.append(lambda: Hostile(hostile=OnFiles(path=f"{top}/{pick(random, pickles)}")))
-    if len(past.certain) > 2 and "*.distcp" in menu.files:
-        against = f"step_{past.certain[-2]}"
-        kinds.append(lambda: Swap(swap=Swapping(path=f"{top}/*.distcp", against=against)))
+    if len(steps) > 2 and "*.distcp" in menu.files:
+        against = f"step_{steps[-2]}"
+        kinds += [lambda: Swap(swap=Swapping(path=f"{top}/*.distcp", against=against))] * 3
     return pick(random, kinds)()

@@ -19,6 +19,7 @@ from harness.prove import Proof
 from harness.report.failure import scenario_text
 from harness.report.title import titled
 from harness.run.execute import execute
+from harness.run.support import missing_disk
 from harness.scenario.schema import Scenario
 from harness.shrink.bench import Bench, Trial, forget, plan_of, report, run_scenario, withdraw
 from harness.shrink.change import with_run
@@ -30,12 +31,13 @@ from harness.shrink.symptom import Symptom, symptom_of
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """What came of one. `missed` is a scenario that proves nothing, for the `reason`: a strike
-    never landed, or its job failed without one. `broken` is one on which the harness itself failed.
-    `symptom` and `proof` belong to one that failed."""
+    never landed, or its job failed without one. `skipped` was not run, because this machine lacks
+    what it needs. `broken` is one on which the harness itself failed. `symptom` and `proof` belong
+    to one that failed."""
 
     number: int
     scenario: Scenario
-    came: Literal["passed", "missed", "failed", "broken"]
+    came: Literal["passed", "missed", "skipped", "failed", "broken"]
     symptom: Symptom | None = None
     proof: Proof | None = None
     reason: str = ""
@@ -52,6 +54,9 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
             return Attempt(number=number, scenario=job, came="missed", reason=reason)
         return _judged(number, job, run_scenario(job, bench), bench)
     scenario = scenario_of(seed, number, read_menu(recording), without=without)
+    lacking = missing_disk(plan_of(scenario, bench).filesystem)
+    if lacking is not None:
+        return Attempt(number=number, scenario=scenario, came="skipped", reason=lacking)
     trial = run_scenario(scenario, bench)
     note(bench.workspace.failures, cells_of(trial.evidence))
     if not _misses(trial.judgement):

@@ -21,7 +21,8 @@ FILE = "coverage.jsonl"
 STEP, OUTSIDE, BETWEEN = "step", "outside", "between runs"
 LAYOUTS = ("1 rank", "fsdp", "pp", "pp x fsdp", "ddp or hsdp", "with tp")
 MODES = ("disabled", "async", "async_with_pinned_mem")
-_OF_OPERATIONS = ("kill", "sigterm", "stop", "fail", "short_write", "delay", "hang")
+_ANYWHERE = ("kill", "power_cut", "sigterm", "by_hand", "second_job")
+_OF_OPERATIONS = (*_ANYWHERE, "stop", "fail", "short_write", "delay", "hang")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -105,7 +106,7 @@ def read_coverage(folder: Path) -> Counter[Cell]:
 
 def possible_rows() -> tuple[tuple[str, str], ...]:
     """Every phase with every fault that can fall into it."""
-    rows = [(STEP, fault) for fault in ("kill", "sigterm", *IN_THE_LOOP)]
+    rows = [(STEP, fault) for fault in (*_ANYWHERE, *IN_THE_LOOP)]
     rows += [(phase, fault) for phase in SAVE_PHASES for fault in _OF_OPERATIONS]
     rows += [("load", "kill"), (OUTSIDE, "kill")]
     return (*rows, *((BETWEEN, action) for action in ACTIONS))

@@ -6,14 +6,15 @@ from random import Random
 
 from harness.generate.actions import draw_actions
 from harness.generate.chance import often, pick
-from harness.generate.faults import Faults, Ground, draw_calm, draw_faults
+from harness.generate.faults import draw_calm, draw_faults
+from harness.generate.ground import Faults, Ground
 from harness.generate.job import Areas
 from harness.generate.menu import Menu
-from harness.generate.past import Past
+from harness.generate.past import Past, foreign_names
 from harness.report.title import titled
 from harness.scenario.at_rest import Action, Relocate
 from harness.scenario.possible import save_steps
-from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario, World
+from harness.scenario.schema import Freeze, FreezePlan, PowerCut, Run, Scenario, World
 
 _MOST_STEPS = 20
 """More steps show nothing new and cost time."""
@@ -92,9 +93,12 @@ class _Drawer:
         return max(self._past.reached, min(_MOST_STEPS, self._past.reached + more))
 
     def _before(self) -> tuple[Action, ...]:
-        relocated = any(isinstance(one, Relocate) for run in self._runs for one in run.before)
+        # Where a power is cut the directory stays: it lies on a file system of its own.
+        stays = _is_relocated(self._runs) or any(
+            isinstance(one, PowerCut) for run in self._runs for one in run.faults
+        )
         return draw_actions(
-            self._random, self._past, self._menu, relocated=relocated, without=self._without
+            self._random, self._past, self._menu, relocated=stays, without=self._without
         )
 
     def _world(self) -> World | None:
@@ -120,8 +124,15 @@ class _Drawer:
             first=first,
             until=run.until_step,
             saves=saves,
+            relocated=_is_relocated((*self._runs, run)),
+            foreign=past.foreign | foreign_names(run),
+            comes_through=is_last,
         )
         return draw_calm(self._random, ground) if is_last else draw_faults(self._random, ground)
+
+
+def _is_relocated(runs: tuple[Run, ...]) -> bool:
+    return any(isinstance(one, Relocate) for run in runs for one in run.before)
 
 
 def _frozen_throughout(freeze: FreezePlan) -> Freeze | None:

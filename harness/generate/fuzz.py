@@ -19,10 +19,11 @@ from harness.generate.stream import job_of
 from harness.plan.model import Implementation
 from harness.report.failure import scenario_text
 from harness.run.errors import HarnessError
+from harness.run.support import missing_disk
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_scenario
 from harness.scenario.schema import Scenario
-from harness.shrink.bench import Bench, failure_file, forget, run_scenario, withdraw
+from harness.shrink.bench import Bench, failure_file, forget, plan_of, run_scenario, withdraw
 from harness.shrink.reduce import reduce_failure
 from harness.shrink.runner import Pool
 from harness.shrink.symptom import Symptom, symptom_of
@@ -32,6 +33,7 @@ _SHRUNK_ALIKE = 2
 """So many failures of one symptom are shrunk in a session. The others are kept as they are: they
 may be the same bug, and a shrink takes as long as a hundred new scenarios."""
 _SAY_EVERY_S = 30.0
+_SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ class Tally:
     shrunk: Counter[Symptom] = field(default_factory=Counter)
     known_red: int = 0
     seen: set[str] = field(default_factory=set)
+    lacking: Counter[str] = field(default_factory=Counter)
 
 
 def fuzz(asked: Fuzz) -> bool:
@@ -63,12 +66,14 @@ def fuzz(asked: Fuzz) -> bool:
     before = len(read_coverage(workspace.failures))
     with closing(workspace), Pool(workspace, asked.implementation, asked.workers) as pool:
         for file, came in _known(pool, workspace):
-            tally.known_red += came != "PASS"
+            tally.known_red += came != "PASS" and not came.startswith(_SKIPPED)
             _say(f"known: {came if came != 'PASS' else 'passes now'}: {file}")
         for found in _attempts(asked, pool, end, tally):
             tally.came[found.came] += 1
             if found.came == "failed":
                 _on_failure(found, pool, workspace, tally)
+            if found.came == "skipped":
+                tally.lacking[found.reason] += 1
             if found.came == "broken":
                 _say(f"the harness failed: generated-{found.number}: {found.reason}")
     cells = len(read_coverage(workspace.failures)) - before
@@ -100,6 +105,9 @@ def _known(pool: Pool, workspace: Workspace) -> Iterator[tuple[Path, str]]:
 
 
 def _outcome(bench: Bench, scenario: Scenario) -> str:
+    lacking = missing_disk(plan_of(scenario, bench).filesystem)
+    if lacking is not None:
+        return f"{_SKIPPED}, {lacking}"
     trial = run_scenario(scenario, bench)
     forget(trial, bench)
     return str(symptom_of(trial.judgement) or "PASS")
@@ -152,17 +160,18 @@ def summary(tally: Tally, seconds: float, cells: int) -> str:
     number = sum(tally.came.values())
     missed = 100 * tally.came["missed"] / number if number else 0
     rate = 60 * number / seconds
+    skipped = "".join(f"{times} skipped: {one}\n" for one, times in tally.lacking.items())
     return (
         f"{number} scenarios in {seconds / 60:.1f} minutes, {rate:.0f} a minute: {_counts(tally)}\n"
-        f"{missed:.0f} % proved nothing, because a strike of theirs never landed\n"
+        f"{missed:.0f} % proved nothing, because a strike of theirs never landed\n{skipped}"
         f"{cells} cells struck for the first time: python -m harness coverage"
     )
 
 
 def _counts(tally: Tally) -> str:
-    broken = tally.came["broken"]
     words = [f"{tally.came[word]} {word}" for word in ("passed", "failed", "missed")]
-    return ", ".join(words + [f"{broken} broken"] * bool(broken))
+    words += [f"{tally.came[word]} {word}" for word in ("skipped", "broken") if tally.came[word]]
+    return ", ".join(words)
 
 
 def _say(text: str) -> None:

@@ -21,7 +21,10 @@ from harness.scenario.schema import (
     World,
 )
 
-AREAS = ("signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze")
+AREAS = (
+    "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "by_hand",
+    "two_jobs",
+)  # fmt: skip
 """What can be left out, for implementations that do not promise it."""
 
 _WORLDS = (

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.generate.faults import ends_run
+from harness.scenario.at_rest import Foreign
 from harness.scenario.possible import save_steps
-from harness.scenario.schema import Checkpoint, Delay, Run, ShortWrite, Stop
+from harness.scenario.schema import (
+    AnyFault,
+    ByHand,
+    Checkpoint,
+    Delay,
+    Exit,
+    Fail,
+    Hang,
+    Kill,
+    PowerCut,
+    Raise,
+    Run,
+    SecondJob,
+    ShortWrite,
+    Sigterm,
+    Stop,
+)
+
+_HARMLESS = Delay | Stop | ShortWrite | SecondJob | ByHand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,29 +33,37 @@ class Past:
     """`latest_start` is the latest step from which the next run can resume.
 
     `certain` are steps whose checkpoints are there: those that a run saved which nothing could keep
-    from it and which retention keeps. `reached` is the last step of all runs so far.
+    from it and which retention keeps, after the last time that a hand changed any. `reached` is the
+    last step of all runs so far, `foreign` are the names that hands have put there.
     """
 
     checkpoint: Checkpoint
     latest_start: int = 0
     reached: int = 0
     certain: tuple[int, ...] = ()
+    foreign: frozenset[str] = frozenset()
 
     def after(self, run: Run) -> Past:
         """The past of the run that comes next."""
         if run.refused is not None:
-            return self
+            return replace(self, foreign=self.foreign | foreign_names(run))
         start = self.latest_start if run.load_step is None else run.load_step
-        reached = max(self.reached, run.until_step)
+        then = replace(
+            self,
+            latest_start=max(start, run.until_step),
+            reached=max(self.reached, run.until_step),
+            certain=(),
+            foreign=self.foreign | foreign_names(run),
+        )
         if ends_run(run.faults, goes_on=self.checkpoint.on_error == "go_on"):
-            return replace(
-                self, latest_start=max(start, run.until_step), reached=reached, certain=()
-            )
-        harmless = all(isinstance(one, Delay | Stop | ShortWrite) for one in run.faults)
+            return then
+        if not all(isinstance(one, _HARMLESS) for one in run.faults):
+            return then
         saved = save_steps(self.checkpoint, after=start, until=run.until_step)
-        kept = self._kept(saved) if harmless else ()
-        newest = saved[-1] if saved and harmless else max(start, run.until_step)
-        return replace(self, latest_start=newest, reached=reached, certain=kept)
+        newest = saved[-1] if saved else then.latest_start
+        touched = _touched(run, saved)
+        kept = tuple(step for step in self._kept(saved) if step >= touched)
+        return replace(then, latest_start=newest, certain=kept)
 
     def next_saves(self, until: int) -> tuple[int, ...]:
         """The steps that a run until then saves, wherever it resumes."""
@@ -46,3 +73,27 @@ class Past:
         """Milestones are kept besides, so this many of the last ones are there at least."""
         keep = self.checkpoint.keep_last_n
         return saved if keep <= 0 else saved[-keep:]
+
+
+def foreign_names(run: Run) -> frozenset[str]:
+    """What hands put beside the checkpoints before a run and while it goes on."""
+    late = [one.by_hand for one in run.faults if isinstance(one, ByHand)]
+    return frozenset(one.foreign.path for one in (*run.before, *late) if isinstance(one, Foreign))
+
+
+def _touched(run: Run, saved: tuple[int, ...]) -> int:
+    """The first step of which a hand cannot have changed the checkpoint, nor `latest` after it."""
+    steps = [
+        saved[(one.at.save or 1) - 1] if one.at.step is None else one.at.step
+        for one in run.faults
+        if isinstance(one, ByHand) and not isinstance(one.by_hand, Foreign)
+    ]
+    return max(steps, default=0)
+
+
+def ends_run(faults: Sequence[AnyFault], *, goes_on: bool) -> bool:
+    """Whether a run with these faults may be over before its last step."""
+    deadly = Kill | PowerCut | Sigterm | Raise | Exit
+    return any(
+        isinstance(one, deadly) or (not goes_on and isinstance(one, Fail | Hang)) for one in faults
+    )

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.generate import attempt as module
 from harness.generate.attempt import attempt, record, tell_failure, without_missed
 from harness.generate.coverage import read_coverage
 from harness.generate.menu import read_menu
-from harness.generate.stream import job_of
+from harness.generate.stream import job_of, scenario_of
 from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation
 from harness.run.services import Services
@@ -74,8 +75,12 @@ def test_a_job_that_fails_on_its_own_is_reported_once_and_shrunk(
     assert any(line.startswith("# whole_or_absent is violated") for line in head)
 
 
+SHRUNK = ("NeverRecovers", "LeavesLatestToOthers")
+"""A failing storage, and one of two hands."""
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("case", [one for one in LARGE if str(one) == "NeverRecovers"], ids=str)
+@pytest.mark.parametrize("case", [one for one in LARGE if str(one) in SHRUNK], ids=str)
 def test_a_planted_bug_becomes_as_small_as_is_known_to_be_enough(
     case: Large, services: Services, tmp_path: Path
 ) -> None:
@@ -83,6 +88,24 @@ def test_a_planted_bug_becomes_as_small_as_is_known_to_be_enough(
     found = reduce_failure(case.scenario, case.symptom, Alone(bench), seconds=500)
     assert found.proof is not None
     assert measure(found.scenario) == case.smallest
+
+
+def test_a_scenario_that_this_machine_cannot_run_is_skipped_and_the_same_as_elsewhere(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def missing_disk(filesystem: str | None) -> str:
+        asked.append(filesystem)
+        return "a power cut on ext4 needs root, to mount an image"
+
+    monkeypatch.setattr(module, "missing_disk", missing_disk)
+    bench = bench_of(services, tmp_path)
+    found = attempt(bench, SEED, 1)
+    assert (found.came, found.reason) == ("skipped", missing_disk(None))
+    assert found.scenario == scenario_of(SEED, 1, read_menu(record(job_of(SEED, 1), bench)))
+    assert asked[0] is None
+    assert not bench.workspace.root.exists()
 
 
 MISSES = """\

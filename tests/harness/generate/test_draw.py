@@ -17,8 +17,9 @@ from harness.generate.strategies import jobs, scenarios, typical_menu
 from harness.generate.stream import is_first_of_job, job_of, scenario_of
 from harness.report.failure import scenario_text
 from harness.scenario.at_rest import action_of
+from harness.scenario.possible import save_steps
 from harness.scenario.read import check_source
-from harness.scenario.schema import Fail, Scenario, kind_of
+from harness.scenario.schema import ByHand, Fail, PowerCut, Scenario, kind_of
 from harness.scenario.source import parse_source
 from harness.scenario.words import ACTIONS, ERRORS, EXCEPTIONS, FAULTS, PHASES
 
@@ -51,6 +52,10 @@ def words(scenario: Scenario) -> Iterator[str]:
             yield fault.at.phase or "no phase"
             yield f"run {number} is struck"
             yield getattr(getattr(fault, kind_of(fault)), "error", "no error")
+            if isinstance(fault, ByHand):
+                yield f"{action_of(fault.by_hand)} by hand"
+            if isinstance(fault, PowerCut):
+                yield f"journal {fault.power_cut.journal}"
             if isinstance(fault, Fail) and fault.fail.until is not None:
                 yield "until"
             if fault.at.once_published:
@@ -80,6 +85,18 @@ def test_at_most_one_fault_ends_a_run_and_nothing_comes_after_it(scenario: Scena
         assert all(kind_of(fault) not in ENDING for fault in run.faults[:-1])
 
 
+def test_nothing_strikes_before_what_the_run_has_to_come_through() -> None:
+    """Of the first run it is known which step each save has."""
+    pairs = [one for one in drawn() if len(one.runs[0].faults) == 2]
+    assert len(pairs) > NUMBER // 20
+    for scenario in pairs:
+        steps = save_steps(scenario.checkpoint, after=0, until=scenario.runs[0].until_step)
+        first, then = (
+            fault.at.step or steps[(fault.at.save or 0) - 1] for fault in scenario.runs[0].faults
+        )
+        assert first < then
+
+
 def test_nothing_of_the_language_is_left_out() -> None:
     found = {word for scenario in drawn() for word in words(scenario)}
     wanted = {*FAULTS, *ACTIONS, *ERRORS, *EXCEPTIONS, *PHASES, "until", "once_published"}
@@ -87,6 +104,8 @@ def test_nothing_of_the_language_is_left_out() -> None:
     wanted |= {"1 1", "1 2", "1 3", "1 4", "2 1", "2 2"}
     wanted |= {"load_step of a run", "refused of a run", "world of a run", "freeze of a run"}
     wanted |= {"run 0 is struck", "run 1 is struck", "run 2 is struck"}
+    wanted |= {f"{action} by hand" for action in ACTIONS if action not in ("leftover", "relocate")}
+    wanted |= {"journal lost", "journal kept"}
     assert wanted - found == set(NOT_DRAWN)
 
 
@@ -100,6 +119,9 @@ def test_nothing_of_the_language_is_left_out() -> None:
         ("layouts", {"refused of a run", "world of a run", "freeze of a run"}),
         ("pipeline", {"2 1", "2 2"}),
         ("freeze", {"freeze of a run"}),
+        ("power", {"power_cut"}),
+        ("by_hand", {"by_hand"}),
+        ("two_jobs", {"second_job"}),
     ],
 )
 def test_an_area_that_is_left_out_is_not_drawn(area: str, gone: set[str]) -> None:
@@ -131,7 +153,7 @@ def test_four_scenarios_share_a_job() -> None:
 
 
 SECOND_OF_SEED_7 = """\
-name: 'storage: seal: rank 1 waits for its storage before open of save 2, 1 more, and the job resumes (fsdp2, async_with_pinned_mem)'
+name: 'by hand: somebody deletes half of step_6 while the job runs, after step 7, and the job resumes (fsdp2 to pp2 x fsdp2, async_with_pinned_mem)'
 seed: 52
 world: {dp_shard: 2}
 scheduler: {warmup_steps: 5}
@@ -140,9 +162,7 @@ checkpoint: {interval: 3, async_mode: async_with_pinned_mem}
 runs:
   - until_step: 7
     faults:
-      - delay: {rank: 1, seconds: 0.2}
-        at: {save: 2, phase: seal, operation: open, path: step_*/a}
-      - {exit: {rank: 1}, at: {step: 7}}
-  - {until_step: 15}
+      - {by_hand: {half_delete: {path: step_6}}, at: {rank: 1, step: 7, once_published: true}}
+  - {until_step: 10, world: {pp: 2, dp_replicate: 1, dp_shard: 2, tp: 1, schedule: gpipe, nodes: 1}}
 """  # noqa: E501
 """Who changes what is drawn changes this; a seed means something within one version."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from harness import __main__ as command
 from harness.generate import fuzz as module
 from harness.generate.attempt import Attempt
-from harness.generate.fuzz import Fuzz, fuzz, try_one
+from harness.generate.fuzz import Fuzz, Tally, fuzz, summary, try_one
 from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation
 from harness.prove import Proof
@@ -24,6 +26,8 @@ from harness.shrink.shrink import Shrunk
 from harness.shrink.symptom import Symptom
 
 LEAK = Symptom(outcome=Outcome.LEAK, broken="clean")
+POWERLESS = "skipped, a power cut on ext4 needs root, to mount an image"
+KNOWN = {"red": "LEAK by clean", "powerless": POWERLESS}
 SMALL = Scenario(name="sync: a small one", runs=(Run(until_step=1),))
 
 
@@ -80,7 +84,7 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], 
     def run(number: int) -> bool:
         def answer(work: Callable[..., Any], *arguments: Any) -> Any:
             if work is not try_one:
-                return "LEAK by clean" if "red" in arguments[0].name else "PASS"
+                return KNOWN.get(arguments[0].name, "PASS")
             clock.now_s += 60.0 * (arguments[1] == number)
             return attempt_of(arguments[1])
 
@@ -101,6 +105,35 @@ def test_a_session_says_how_much_was_tried_and_how_much_proved_nothing(
     text = capsys.readouterr().out
     assert "6 passed, 3 failed, 1 missed" in text
     assert "10 % proved nothing, because a strike of theirs never landed" in text
+
+
+def test_what_this_machine_cannot_run_is_told_apart() -> None:
+    tally = Tally(came=Counter(passed=3, skipped=2), lacking=Counter({"no root": 2}))
+    first, _, third, _ = summary(tally, 60.0, 0).splitlines()
+    assert first.endswith("3 passed, 0 failed, 0 missed, 2 skipped")
+    assert third == "2 skipped: no root"
+
+
+def test_a_known_failure_that_this_machine_cannot_run_is_told_and_not_red(
+    session: Callable[[int], bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("failures").mkdir()
+    text = "name: powerless\nruns: [{until_step: 2}]\n"
+    Path("failures/one.yaml").write_text(text, encoding="utf-8")
+    assert session(1) is True
+    assert f"known: {POWERLESS}: " in capsys.readouterr().out
+
+
+def test_without_a_disk_whose_power_can_be_cut_no_run_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "missing_disk", lambda filesystem: f"no {filesystem} here")
+    run = Run.model_validate(
+        {"until_step": 2, "faults": ({"power_cut": {"filesystem": "xfs"}, "at": {"step": 1}},)}
+    )
+    bench: Any = SimpleNamespace(implementation=Implementation())
+    found = module._outcome(bench, Scenario(name="a cut", runs=(run,)))
+    assert found == "skipped, no xfs here"
 
 
 def test_two_failures_of_one_symptom_are_shrunk_and_the_others_kept(
