@@ -19,6 +19,7 @@ _POINT = {
     "save": 1,
 }
 _FAULT = {
+    "journal": "lost",
     "grace_s": None,
     "until": None,
     "times": 1,

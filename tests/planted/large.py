@@ -13,6 +13,7 @@ from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
 from harness.shrink.symptom import Symptom
+from tests.planted.by_fault import BY_FAULT
 from tests.planted.catalogue import PLANTED, Planted
 
 
@@ -54,19 +55,17 @@ def measure(scenario: Scenario) -> Smallest:
     )
 
 
-def _start(
-    *, first: str = "", third: str = "", freeze: str = "", world: str = "dp_shard: 3"
-) -> str:
+def _start(*, first: str = "", third: str = "", freeze: str = "", keep: int = 3) -> str:
     """The scaffold; `first` and `third` add what the bug needs to show."""
     vlm = "preset: tiny_vlm, " if freeze else ""
     return f"""\
 name: "a large scenario"
 seed: 41
-world: {{{world}}}
+world: {{dp_shard: 3}}
 model: {{{vlm}layers: 3, dim: 16}}
 scheduler: {{warmup_steps: 5}}
 data: {{samples: 66, batch_size: 2, num_workers: 1}}
-checkpoint: {{interval: 3, keep_last_n: 3, on_error: go_on}}
+checkpoint: {{interval: 3, keep_last_n: {keep}, on_error: go_on}}
 {freeze}
 runs:
   - until_step: 11
@@ -88,11 +87,14 @@ freeze:
   schedule: [{start_step: 5, specs: [{module: vision_encoder, frozen: false}]}]
 """
 _FAILS = "- {fail: {rank: 1, error: ENOSPC}, at: {save: 2, phase: flush, operation: write, nth: 2}}"
+_HANDS = """\
+- {by_hand: {foreign: {path: mine, kind: directory}}, at: {rank: 1, step: 5}}
+      - {by_hand: {latest: {step: 3}}, at: {rank: 2, step: 8}}"""
 _SHORT = '- {short_write: {rank: 0}, at: {save: 2, operation: write, path: "*metadata.json"}}'
 
 
 def _large(name: str, text: str, *smallest: int) -> Large:
-    (bug,) = (one for one in PLANTED if str(one) == name)
+    (bug,) = (one for one in (*PLANTED, *BY_FAULT) if str(one) == name)
     ranks, runs, happenings, steps = smallest
     return Large(
         bug=bug,
@@ -121,6 +123,8 @@ LARGE = (
     # A save, a hand, a start.
     _large("FollowsLatestOnly", _start(third=", {latest: {becomes: absent}}"), 1, 2, 1, 2),
     _large("TidiesUp", _start(), 1, 2, 1, 4),
+    # Two saves, a hand at work on what they left, and the save that should have put it right.
+    _large("LeavesLatestToOthers", _start(first=_HANDS, keep=2), 1, 1, 1, 6),
     _large("AbsoluteLatest", _start(), 1, 1, 0, 2),
     _large("LosesTokens", _start(), 1, 2, 0, 2),
 )

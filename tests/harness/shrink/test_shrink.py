@@ -14,7 +14,7 @@ from harness.generate.strategies import scenarios
 from harness.report.failure import scenario_text
 from harness.scenario.at_rest import action_of
 from harness.scenario.read import check_source
-from harness.scenario.schema import Scenario, kind_of
+from harness.scenario.schema import PowerCut, Scenario, kind_of
 from harness.scenario.source import parse_source
 from harness.shrink.shrink import Shows, Shrunk, is_readable, shrink
 from harness.shrink.size import size_of
@@ -52,6 +52,28 @@ runs:
 """
 
 
+BESIDE = """\
+name: "a hand, a second job and a power cut"
+seed: 41
+world: {dp_shard: 2}
+checkpoint: {interval: 3, async_mode: async}
+runs:
+  - until_step: 10
+    faults:
+      - by_hand: {latest: {step: 3}}
+        at: {rank: 1, step: 8, once_published: true}
+  - until_step: 16
+    faults:
+      - second_job: {rank: 1, refused: in use}
+        at: {save: 2, phase: flush, operation: write, nth: 2}
+  - until_step: 18
+    faults:
+      - power_cut: {journal: kept}
+        at: {rank: 1, save: 1, phase: seal, operation: fsync, nth: 2, when: after}
+  - {until_step: 20}
+"""
+
+
 def faults(scenario: Scenario, kind: str) -> list[object]:
     return [f for run in scenario.runs for f in run.faults if kind_of(f) == kind]
 
@@ -76,6 +98,15 @@ def resumes_after_a_kill_in_a_late_save(scenario: Scenario) -> bool:
     return bool(struck) and struck[0] < len(scenario.runs) - 1
 
 
+def keeps_the_journal(scenario: Scenario) -> bool:
+    return any(
+        fault.power_cut.journal == "kept"
+        for run in scenario.runs
+        for fault in run.faults
+        if isinstance(fault, PowerCut)
+    )
+
+
 def saves(number: int) -> Predicate:
     return lambda one: one.runs[-1].until_step // one.checkpoint.interval >= number
 
@@ -86,6 +117,10 @@ def both(*predicates: Predicate) -> Predicate:
 
 def large() -> Scenario:
     return check_source(parse_source(LARGE, shown="large"), gpus=0)
+
+
+def beside() -> Scenario:
+    return check_source(parse_source(BESIDE, shown="beside"), gpus=0)
 
 
 def never() -> bool:
@@ -172,6 +207,41 @@ def test_a_large_scenario_becomes_the_smallest_that_shows_it(
     predicate: Predicate, text: str
 ) -> None:
     assert smallest(predicate) == text
+
+
+@pytest.mark.parametrize(
+    ("predicate", "text"),
+    [
+        (lambda _: True, "runs:\n  - {until_step: 1}\n"),
+        (
+            has_fault("by_hand"),
+            "runs:\n"
+            "  - {until_step: 1, faults: [{by_hand: {latest: {step: 1}}, at: {step: 1}}]}\n",
+        ),
+        (
+            has_fault("second_job"),
+            "runs:\n"
+            "  - {until_step: 2, faults: "
+            "[{second_job: {rank: 0, refused: in use}, at: {save: 1, phase: flush}}]}\n",
+        ),
+        (
+            has_fault("power_cut"),
+            "runs:\n"
+            "  - {until_step: 2, faults: "
+            "[{power_cut: {filesystem: ext4}, at: {save: 1, phase: seal}}]}\n",
+        ),
+        (
+            keeps_the_journal,
+            "runs:\n"
+            "  - {until_step: 2, faults: "
+            "[{power_cut: {journal: kept}, at: {save: 1, phase: seal}}]}\n",
+        ),
+    ],
+)  # fmt: skip
+def test_a_hand_a_second_job_and_a_power_cut_go_where_they_are_not_needed(
+    predicate: Predicate, text: str
+) -> None:
+    assert smallest(predicate, beside()) == text
 
 
 @few
