@@ -67,7 +67,7 @@ def draw_calm(random: Random, ground: Ground) -> Faults:
     if has_hand(ground):
         kinds += [draw_by_hand] * 4
     if has_second_job(ground):
-        kinds += [draw_second_job]
+        kinds += [draw_second_job] * 2
     return pick(random, kinds)(random, ground) if kinds else ()
 
 
@@ -102,12 +102,13 @@ def _after(ground: Ground, earlier: Faults) -> tuple[int, int]:
     """
     if not earlier:
         return 0, ground.first
-    at = earlier[0].at
+    first, at = earlier[0], earlier[0].at
     if at.step is not None:
         begun = sum(step <= at.step for step in ground.saves)
         return (len(ground.saves) if ground.number else begun), at.step
-    begun = at.save or 0
-    waits = isinstance(earlier[0], SecondJob) and ground.in_background
+    healed = first.fail.until if isinstance(first, Fail) else None
+    begun = (healed.save if healed is not None else at.save) or 0
+    waits = isinstance(first, SecondJob) and ground.in_background
     # Training goes on while a save in the background waits for the second job to be over.
     return begun, ground.until if waits else max(ground.first, ground.saves[begun - 1])
 

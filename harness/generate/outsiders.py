@@ -98,6 +98,8 @@ def _once_published(random: Random, ground: Ground, at: Point) -> Point:
 
 def _draw_action(random: Random, ground: Ground, at: Point) -> Action | None:
     there = standing(ground, at)
+    if not there and often(random, 50):
+        return None  # a name beside the checkpoints is all that a hand could give
     free = free_names(ground.foreign, links=bool(there))
     kinds: list[Callable[[], Action]] = [lambda: draw_foreign(random, free)] if free else []
     is_quiet = at.step is not None and (at.once_published or not ground.in_background)

@@ -17,7 +17,7 @@ from harness.generate.strategies import jobs, scenarios, typical_menu
 from harness.generate.stream import is_first_of_job, job_of, scenario_of
 from harness.report.failure import scenario_text
 from harness.scenario.at_rest import action_of
-from harness.scenario.possible import save_steps
+from harness.scenario.possible import find_impossible, save_steps
 from harness.scenario.read import check_source
 from harness.scenario.schema import ByHand, Fail, PowerCut, Scenario, kind_of
 from harness.scenario.source import parse_source
@@ -66,6 +66,10 @@ def words(scenario: Scenario) -> Iterator[str]:
 def test_what_is_drawn_is_read_back_as_it_was(scenario: Scenario) -> None:
     source = parse_source(scenario_text(scenario), shown="generated")
     assert check_source(source, gpus=0) == scenario
+
+
+def test_nothing_impossible_is_drawn() -> None:
+    assert [one.name for one in drawn() if any(find_impossible(one, gpus=0))] == []
 
 
 @given(jobs())
