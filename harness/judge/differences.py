@@ -26,7 +26,7 @@ def name_differences(word: str, found: Mapping[str, str], wanted: Mapping[str, s
     return [f"{word} {names[0]} {verb}{_and_more(names)}" for verb, names in groups if names]
 
 
-def values_differ(decision: Resumed, wanted: Stepped) -> list[str]:
+def values_differ(decision: Resumed, wanted: Resumed | Stepped) -> list[str]:
     """Plain values that a load hands back to the loop."""
     differences: list[str] = []
     if decision.tokens_seen != wanted.tokens_seen:
@@ -36,7 +36,7 @@ def values_differ(decision: Resumed, wanted: Stepped) -> list[str]:
     return differences + beside_differs(decision, wanted)
 
 
-def beside_differs(found: Resumed | Stepped, wanted: Stepped) -> list[str]:
+def beside_differs(found: Resumed | Stepped, wanted: Resumed | Stepped) -> list[str]:
     """What the loop keeps beside the model."""
     return [
         f"{name} is {number(found.beside.get(name))}, not {number(wanted.beside.get(name))}"

@@ -15,7 +15,8 @@ has to take one where there is one, belongs to `nothing_lost`.
 
 Does not apply where nothing was damaged. Unknown when the replayed tree differs from the disk, and
 when no rank of a run with damage got as far as a decision or an exception. Not covered: damage
-while the job runs, and what the ranks raise in a run in which a fault landed.
+while the job runs until the next start, and what the ranks raise in a run in which a fault landed,
+or which has to be refused for settings of its own.
 """
 
 from __future__ import annotations
@@ -95,8 +96,9 @@ def _says_otherwise(
 ) -> list[Finding] | None:
     """Errors that name nothing of the damage, and ranks without one; None where no rank raised."""
     raised = [raised_while_loading(story) for story in evidence.runs[number].stories]
-    if not any(raised) or evidence.runs[number].landed:
-        return [] if evidence.runs[number].landed else None
+    excused = bool(evidence.runs[number].landed) or _is_refused_for_its_settings(evidence, number)
+    if not any(raised) or excused:
+        return [] if excused else None
     findings: list[Finding] = []
     silent = [rank for rank, one in enumerate(raised) if one is None]
     if silent:
@@ -107,3 +109,9 @@ def _says_otherwise(
             detail = f"run {number}, rank {rank} raised {error.type}, which names no damage: "
             findings.append(Finding(detail=detail + error.message[:200]))
     return findings
+
+
+def _is_refused_for_its_settings(evidence: Evidence, number: int) -> bool:
+    """Whether it is another arrangement of ranks or freezing that the errors have to tell of."""
+    run = evidence.plan.runs[number]
+    return run.refused is not None and (run.world is not None or run.freeze is not None)

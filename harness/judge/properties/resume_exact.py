@@ -117,17 +117,15 @@ def _first_difference(story: Story, reference: Story) -> tuple[str | None, int]:
 
 
 def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Stepped]) -> str | None:
-    if decision.step is None:
-        wanted = fresh.state if fresh is not None else None
-        where = "at its fresh start"
-    else:
-        wanted = expected[decision.step].state if decision.step in expected else None
-        where = f"resumed at step {decision.step}"
+    # A loop can save before its first step: that is what the uninterrupted run began with.
+    wanted = expected.get(decision.step) if decision.step else fresh
+    is_fresh = decision.step is None
+    where = "at its fresh start" if is_fresh else f"resumed at step {decision.step}"
     if wanted is None:
         return f"{where}: the uninterrupted run has no such state"
-    differences = state_differences(decision.state, wanted)
-    if decision.step is not None:
-        differences += values_differ(decision, expected[decision.step])
+    differences = state_differences(decision.state, wanted.state)
+    if not is_fresh:
+        differences += values_differ(decision, wanted)
     return f"{where}: {'; '.join(differences)}" if differences else None
 
 

@@ -12,7 +12,7 @@ from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
-from harness.scenario.schema import Checkpoint, Expect, Run
+from harness.scenario.schema import Checkpoint, Expect, Freeze, FreezePlan, Run
 from tests.harness.judge.cases import RANKS, Case, RunCase, resumed
 
 
@@ -122,6 +122,21 @@ def test_an_error_has_to_name_the_damage(message: str, state: str) -> None:
     case.runs[1].fail("load")
     for story in case.runs[1].stories:
         story[0] = dataclasses.replace(story[0], message=message)  # type: ignore[call-arg]
+    assert ask("integrity", case).state == state
+
+
+@pytest.mark.parametrize(
+    ("own_freeze", "state"),
+    [(FreezePlan(base=(Freeze(module="adapter"),)), "holds"), (None, "violated")],
+)
+def test_a_start_that_is_refused_for_its_settings_need_not_name_the_damage(
+    own_freeze: FreezePlan | None, state: str
+) -> None:
+    case = damaged()
+    second = case.runs[1]
+    second.refused, second.own_freeze = "freeze settings", own_freeze
+    second.stories = [[] for _ in RANKS]
+    second.fail("load", message="the freeze settings are others")
     assert ask("integrity", case).state == state
 
 

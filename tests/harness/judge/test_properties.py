@@ -272,6 +272,18 @@ def test_a_save_that_disturbs_training_in_the_first_run_is_a_violation() -> None
     assert _judge("resume_exact", case).details[0].startswith("run 0, rank 1, step 3")
 
 
+def test_what_was_saved_before_the_first_step_is_what_the_uninterrupted_run_began_with() -> None:
+    run = RunCase(until_step=2)
+    run.start(0)
+    run.train(1, 2)
+    assert _judge("resume_exact", _one_run(run)).state == "holds"
+    wrong = resumed(1, 0)
+    wrong.state.rng["torch"] = "another stream"
+    run.stories[1][0] = wrong
+    told = "run 0, rank 1, resumed at step 0: random stream torch differs"
+    assert _judge("resume_exact", _one_run(run)).details == (told,)
+
+
 def test_resume_exact_is_unknown_when_no_step_was_trained() -> None:
     assert _judge("resume_exact", _one_run(RunCase())).state == "unknown"
 
