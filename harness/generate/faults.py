@@ -104,7 +104,7 @@ def _after(ground: Ground, earlier: Faults) -> tuple[int, int]:
         return 0, ground.first
     first, at = earlier[0], earlier[0].at
     if at.step is not None:
-        begun = sum(step <= at.step for step in ground.saves)
+        begun = sum(step <= at.step for step in ground.counted)
         return (len(ground.saves) if ground.number else begun), at.step
     healed = first.fail.until if isinstance(first, Fail) else None
     begun = (healed.save if healed is not None else at.save) or 0

@@ -43,6 +43,12 @@ class Ground:
         return self.checkpoint.on_error == "go_on"
 
     @property
+    def counted(self) -> tuple[int, ...]:
+        """The steps of the saves of a first run, which can save before its first step."""
+        window = self.checkpoint.dyn_ckpt_window
+        return (0, *self.saves) if window is not None and window.start == 0 else self.saves
+
+    @property
     def in_background(self) -> bool:
         """Whether a save may still be under way in later steps."""
         return self.checkpoint.async_mode != "disabled"

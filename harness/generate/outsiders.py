@@ -128,9 +128,9 @@ def standing(ground: Ground, at: Point) -> tuple[int, ...]:
         begun = tuple(step for step in ground.saves if step < at.step)
         under_way = 0 if at.once_published or not ground.in_background else 1
     else:
-        begun = ground.saves[: at.save] if not ground.number else ()
+        begun = ground.counted[: at.save] if not ground.number else ()
         under_way = 1
-    done = begun[: len(begun) - under_way]
+    done = tuple(step for step in begun[: len(begun) - under_way] if step)
     keep = ground.checkpoint.keep_last_n
     if keep <= 0:
         return done

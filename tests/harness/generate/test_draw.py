@@ -94,7 +94,7 @@ def test_nothing_strikes_before_what_the_run_has_to_come_through() -> None:
     pairs = [one for one in drawn() if len(one.runs[0].faults) == 2]
     assert len(pairs) > NUMBER // 20
     for scenario in pairs:
-        steps = save_steps(scenario.checkpoint, after=0, until=scenario.runs[0].until_step)
+        steps = save_steps(scenario.checkpoint, after=-1, until=scenario.runs[0].until_step)
         first, then = (
             fault.at.step or steps[(fault.at.save or 0) - 1] for fault in scenario.runs[0].faults
         )

@@ -66,6 +66,8 @@ def damages(action: Action) -> bool:
         (ground(async_mode="async"), AT_STEP_7, (4,)),
         (ground(async_mode="async"), Point(step=7, once_published=True), (4, 6)),
         (ground(async_mode="async"), Point(step=1), ()),
+        # Before its first step the first run has saved once.
+        (ground(keep_last_n=0, dyn_ckpt_window={"stop": 4}), IN_SAVE_3, (2,)),
         # The third save of a run that resumed nobody knows where can be any.
         (ground(number=1), IN_SAVE_3, ()),
     ],
