@@ -38,8 +38,8 @@ def scenario_text(scenario: Scenario) -> str:
     values = scenario.model_dump(mode="json", exclude_defaults=True)
     for run, parsed in zip(values["runs"], scenario.runs, strict=True):
         if parsed.world is not None:
-            # `world: {}` would say the same, but not to a reader.
-            run["world"] = parsed.world.model_dump()
+            # `world: {}` would say the same as one stage, but not to a reader.
+            run["world"] = run["world"] or {"pp": parsed.world.pp}
         if faults := run.pop("faults", []):
             run["faults"] = [_fault(*pair) for pair in zip(faults, parsed.faults, strict=True)]
     return "".join(f"{_entry(key, value)}\n" for key, value in values.items())

@@ -167,6 +167,6 @@ runs:
   - until_step: 7
     faults:
       - {by_hand: {half_delete: {path: step_6}}, at: {rank: 1, step: 7, once_published: true}}
-  - {until_step: 10, world: {pp: 2, dp_replicate: 1, dp_shard: 2, tp: 1, schedule: gpipe, nodes: 1}}
+  - {until_step: 10, world: {pp: 2, dp_shard: 2}}
 """  # noqa: E501
 """Who changes what is drawn changes this; a seed means something within one version."""

@@ -91,6 +91,17 @@ def test_defaults_are_left_out_and_short_parts_stay_on_a_line(tmp_path: Path) ->
     assert scenario_text(_scenario(tmp_path, SMALL)) == "name: small\nruns:\n  - {until_step: 4}\n"
 
 
+@pytest.mark.parametrize("world", ["{pp: 1}", "{dp_shard: 2}", "{pp: 3, dp_shard: 2}"])
+def test_a_world_of_a_run_says_what_is_not_default_and_something(
+    tmp_path: Path, world: str
+) -> None:
+    text = (
+        "name: small\nworld: {pp: 2}\nmodel: {layers: 3}\nruns:\n  - {until_step: 4}\n"
+        f"  - {{until_step: 4, world: {world}, refused: x}}\n"
+    )
+    assert scenario_text(_scenario(tmp_path, text)) == text
+
+
 def test_a_fault_with_defaults_alone_still_says_what_it_is(tmp_path: Path) -> None:
     text = (
         "name: small\nruns:\n  - until_step: 4\n"
