@@ -96,11 +96,15 @@ def _still_told(told: set[int], evidence: Evidence, history: History, number: in
     return told if chosen is None else {step for step in told if step <= chosen} | {chosen}
 
 
-def _taken_late(history: History, number: int) -> set[int]:
-    """The steps whose checkpoints a hand damaged or took away while a run went on."""
+def _taken_late(history: History, number: int, *, until: int | None = None) -> set[int]:
+    """The steps whose checkpoints a hand damaged or took away while a run went on.
+
+    `until` so many operations of the run had been made; by default until its end.
+    """
     taken: set[int] = set()
     for before, after in pairwise(history.moments):
-        if after.run == number and after.by_hand and after.index >= 0:
+        is_late = until is None or after.index < until
+        if after.run == number and after.by_hand and after.index >= 0 and is_late:
             left = {
                 one.identity
                 for one in after.live.whole().values()
@@ -215,6 +219,8 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
         whole = history.durable_at(number, max(places)).whole().values()
         if len(places) < len(run.stories) or any(one.step >= step for one in whole):
             continue
+        if step in _taken_late(history, number, until=max(places)):
+            continue  # it was durable, and a hand took it before the job was told
         findings.append(
             Finding(
                 detail=f"run {number}: every rank was told that step {step} is durable, and a "

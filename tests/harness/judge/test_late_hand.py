@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from harness.evidence.operation import HAND
+from harness.evidence.record import SaveReturned
 from harness.judge.properties import JUDGES
 from harness.plan.model import Deed, Strike
 from harness.scenario.at_rest import Latest, Pointing
@@ -75,6 +76,22 @@ def test_what_a_hand_took_while_the_job_trained_need_not_be_resumed_from(
     run.kill()
 
     assert _states(run, _resumed(2))["nothing_lost"] == expected
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(HAND, "holds"), (0, "violated")])
+def test_what_a_hand_took_before_the_job_was_told_of_it_was_told_truly(
+    rank: int, expected: str
+) -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.save(2, told=False)
+    run.do("unlink", "step_2/__0_0.distcp", rank=rank)
+    run.do("fsync", "step_2", rank=rank)
+    run.tell(SaveReturned(step=2, ordinal=1, index=len(run.operations)))
+    run.finish(2)
+
+    assert _states(run)["nothing_lost"] == expected
 
 
 def test_a_checkpoint_that_a_hand_damaged_late_is_damaged_at_the_next_start() -> None:
