@@ -298,6 +298,9 @@ _METADATA_CLASSES = (
     "StorageMeta",
     "_MEM_FORMAT_ENCODING",
 )
+# Stock DCP notes its directory as a path, and Python 3.13 pickles that under the second name, which
+# 3.11 and 3.12 do not have.
+_PATHLIB = ("pathlib", "pathlib._local")
 _ALLOWED_GLOBALS = frozenset(
     {(dcp_metadata.__name__, name) for name in _METADATA_CLASSES}
     | {
@@ -305,13 +308,19 @@ _ALLOWED_GLOBALS = frozenset(
         ("torch", "Size"),
         ("torch.serialization", "_get_layout"),
         ("collections", "OrderedDict"),
-        ("pathlib", "PosixPath"),
-        ("pathlib", "PurePosixPath"),
+        *((module, name) for module in _PATHLIB for name in ("PosixPath", "PurePosixPath")),
     }
 )
 
 
-class _MetadataUnpickler(pickle.Unpickler):
+class _AnyPythonsUnpickler(pickle.Unpickler):
+    """Finds the classes of pathlib under each name that a Python writes for them."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class("pathlib" if module in _PATHLIB else module, name)
+
+
+class _MetadataUnpickler(_AnyPythonsUnpickler):
     """Builds the few classes that ``.metadata`` consists of and refuses all else."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -340,6 +349,11 @@ def decode_metadata(data: bytes, *, where: str) -> Metadata:
     if not isinstance(found, Metadata) or not isinstance(found.storage_data, dict):
         raise CorruptCheckpointError(f"{where}: is not DCP metadata", path=where)
     return found
+
+
+def rebuild_metadata(data: bytes) -> Any:
+    """What ``.metadata`` describes, whatever it asks for; runs code of whoever wrote it."""
+    return _AnyPythonsUnpickler(io.BytesIO(data)).load()
 
 
 def check_metadata(directory: Path, metadata: Metadata) -> None:

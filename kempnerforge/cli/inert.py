@@ -35,6 +35,8 @@ ALLOWED_NAMES = frozenset(
         ("collections", "OrderedDict"),
         ("pathlib", "PosixPath"),
         ("pathlib", "PurePosixPath"),
+        ("pathlib._local", "PosixPath"),  # as Python 3.13 writes it
+        ("pathlib._local", "PurePosixPath"),
     }
 )
 # What the loader finds in the module torch: dtypes and memory formats.

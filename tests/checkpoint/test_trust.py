@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -48,6 +49,33 @@ def test_an_object_in_the_shard_metadata_is_refused_with_the_way_out(tmp_path: P
         Job(tmp_path, 0, seed=2).load(str(path))
     for part in (".metadata", "fractions.Fraction", "set allow_unsafe_pickle"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_the_path_that_stock_dcp_notes_is_read_as_any_python_wrote_it(
+    tmp_path: Path, module: str
+) -> None:
+    """Python 3.13 pickles a path under a name of its own, which 3.11 and 3.12 do not have."""
+    path = plain(tmp_path)
+    file = path / ".metadata"
+    metadata = pickle.loads(file.read_bytes())  # noqa: S301  # just written
+    file.write_bytes(_with_paths_of(module, metadata))
+    assert Job(tmp_path, 0, seed=2).load(str(path)) == (2, 20, {})
+    metadata.planner_data = {**metadata.planner_data, "x": Fraction(1, 3)}
+    file.write_bytes(_with_paths_of(module, metadata))
+    job = Job(tmp_path, 0, seed=2, allow_unsafe_pickle=True)
+    assert job.load(str(path)) == (2, 20, {})
+
+
+def _with_paths_of(module: str, metadata: Any) -> bytes:
+    """The metadata as the Python that has pathlib's classes in that module pickles it."""
+    data, count = re.subn(
+        rb"cpathlib(\._local)?\nPosixPath\n",
+        b"c" + module.encode() + b"\nPosixPath\n",
+        pickle.dumps(metadata, protocol=2),  # without the lengths of names that protocol 4 has
+    )
+    assert count == 1
+    return data
 
 
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
