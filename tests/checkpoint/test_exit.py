@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from tests.checkpoint.training import Job
 
@@ -65,7 +66,7 @@ def test_a_save_that_fails_after_the_loop_ended_says_so(tmp_path: Path) -> None:
 
 
 def test_scaler_and_average_ride_in_extra_exactly(tmp_path: Path) -> None:
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler = GradScaler("cpu", init_scale=1024.0)
     scaler.scale(torch.ones(()))
     average = {"weights": {"a": torch.rand(3, dtype=torch.bfloat16)}, "updates": 7, "decay": 0.999}
     nested = {"scaler": scaler.state_dict(), "ema": average, "seen": [(1, None), ("x", {2: b"y"})]}
@@ -73,6 +74,6 @@ def test_scaler_and_average_ride_in_extra_exactly(tmp_path: Path) -> None:
     _, _, found = Job(tmp_path, 0, seed=2).load()
     assert torch.equal(found["ema"]["weights"].pop("a"), average["weights"].pop("a"))  # type: ignore[attr-defined]
     assert found == nested
-    fresh = torch.amp.GradScaler("cpu")
+    fresh = GradScaler("cpu")
     fresh.load_state_dict(found["scaler"])
     assert fresh.state_dict() == scaler.state_dict()

@@ -82,10 +82,11 @@ def _with_paths_of(module: str, metadata: Any) -> bytes:
 def test_a_numpy_state_of_either_numpy_is_read_without_trust(module: str) -> None:
     """NumPy 1 and 2 pickle an array under different names of the same function."""
     buffer = io.BytesIO()
-    torch.save({"rng": np.random.get_state(), "loss": np.float32(0.5)}, buffer)
+    state: Any = np.random.get_state()
+    torch.save({"rng": state, "loss": np.float32(0.5)}, buffer)
     found = decode_plain(_renamed(buffer.getvalue(), module), where="x")
     assert found["rng"][0] == "MT19937"
-    assert np.array_equal(found["rng"][1], np.random.get_state()[1])  # type: ignore[index]
+    assert np.array_equal(found["rng"][1], state[1])
     assert found["loss"] == 0.5
 
 
