@@ -77,7 +77,8 @@ class Meeting:
 
         Raises:
             PeerLostError: A rank is dead, has ended its program, or did not come within
-                ``timeout_s`` seconds; or the others gave up on this attempt before this rank came.
+                ``timeout_s`` seconds; or another gave up on this attempt, before this rank came or
+                while it waited too.
         """
         announce()
         deadline = time.monotonic() + timeout_s
@@ -87,10 +88,10 @@ class Meeting:
             self.require_living()
             require_present(self._store, self._members)
             if time.monotonic() >= deadline:
-                missing = [peer for peer in self._peers() if not self._is_here(peer)]
+                missing = _ranks(self._missing())
                 self.abandon()
                 raise PeerLostError(
-                    f"{_ranks(missing)} did not come to open connections within {timeout_s:.1f} s"
+                    f"{missing} did not come to open connections within {timeout_s:.1f} s"
                 )
             if self.abandoned:
                 self._arrive()
@@ -131,11 +132,17 @@ class Meeting:
 
     def _require_in_time(self) -> None:
         key = self._key(f"abandoned/{self._generation}")
-        if self._generation >= 0 and int(self._store.get(key)) >= self._attempt:
+        if self._generation < 0 or int(self._store.get(key)) < self._attempt:
+            return
+        if not self._is_here(self._rank):
             raise PeerLostError("this rank came too late: the others gave up waiting for it")
+        raise PeerLostError(f"another rank gave up waiting for {_ranks(self._missing())}")
 
     def _arrivals(self) -> int:
         return int(self._store.add(self._key(f"arrived/{self._generation}"), 0))
+
+    def _missing(self) -> list[int]:
+        return [peer for peer in self._peers() if not self._is_here(peer)]
 
     def _is_here(self, peer: int) -> bool:
         return self._has(f"arrived/{self._generation}/{peer}")

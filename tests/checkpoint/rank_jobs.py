@@ -439,7 +439,12 @@ def a_rank_never_comes_back(rank: int, directory: Path) -> Any:
     if rank == 1:
         time.sleep(12)
         return None
-    return _timed_errors(*[lambda step=step: job.save(step) for step in (2, 3, 4)])
+    found = _timed_errors(*[lambda step=step: job.save(step) for step in (2, 3, 4)])
+    c10d: Any = dist.distributed_c10d
+    store = c10d._get_default_store()
+    store.set(f"done/{rank}", "1")
+    store.wait(["done/0", "done/2"])  # one that left first would be named by the other
+    return found
 
 
 def save_after_the_process_group_is_gone(rank: int, directory: Path) -> Any:

@@ -1,6 +1,7 @@
 """A rank that leaves says so, and nobody waits for it to come."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -35,6 +36,25 @@ def test_who_gathers_does_not_wait_for_a_rank_that_has_left(store: Any) -> None:
     meeting.begin_attempt()
     with pytest.raises(PeerLostError, match="rank 0 has ended its program"):
         meeting.gather(timeout_s=60.0)
+
+
+def test_who_waits_when_another_gives_up_hears_for_whom_and_not_that_it_came_late(
+    store: Any,
+) -> None:
+    first, second, late = (
+        Meeting(store, name="test", rank=rank, members=[0, 1, 2]) for rank in (0, 2, 1)
+    )
+    for meeting in (first, second, late):
+        meeting.begin_attempt()
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(first.gather, timeout_s=60.0)
+        store.wait(["kempnerforge/test/arrived/0/0"])
+        with pytest.raises(PeerLostError, match="rank 1 did not come"):
+            second.gather(timeout_s=0.0)
+        with pytest.raises(PeerLostError, match="another rank gave up waiting for rank 1"):
+            waiting.result()
+    with pytest.raises(PeerLostError, match="this rank came too late"):
+        late.gather(timeout_s=60.0)
 
 
 def test_a_job_that_ends_in_order_says_nothing(store: Any) -> None:
