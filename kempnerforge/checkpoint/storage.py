@@ -24,7 +24,7 @@ __all__ = ["FileSink", "LocalStorage", "Storage", "at_once", "checksum_file"]
 
 _BUFFER_BYTES = 1 << 18
 _READ_BYTES = 1 << 20
-_WRITEBACK_BYTES = 1 << 22
+_WRITEBACK_BYTES = 1 << 20
 _SYNC_FILE_RANGE_WRITE = 2
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -120,15 +120,17 @@ class FileSink:
         self._put(memoryview(pending))
 
     def _put(self, view: memoryview) -> None:
-        try:
-            _write_all(self._fd, view)
-        except OSError as error:
-            self._error = self._error or error
-            raise
-        self._written += view.nbytes
-        if self._written - self._on_its_way >= _WRITEBACK_BYTES:
-            _begin_writeback(self._fd, self._on_its_way, self._written - self._on_its_way)
-            self._on_its_way = self._written
+        for begin in range(0, view.nbytes, _WRITEBACK_BYTES):
+            piece = view[begin : begin + _WRITEBACK_BYTES]
+            try:
+                _write_all(self._fd, piece)
+            except OSError as error:
+                self._error = self._error or error
+                raise
+            self._written += piece.nbytes
+            if self._written - self._on_its_way >= _WRITEBACK_BYTES:
+                _begin_writeback(self._fd, self._on_its_way, self._written - self._on_its_way)
+                self._on_its_way = self._written
 
 
 def _write_all(fd: int, view: memoryview) -> None:
