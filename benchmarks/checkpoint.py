@@ -331,7 +331,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--loops", type=int, default=12, help="of training beside a save")
-    parser.add_argument("--beside", nargs="+", default=[""], help="loops: parts of names; all")
+    parser.add_argument(
+        "--beside", nargs="+", default=[""], help="parts of names: whose saves loops are beside"
+    )
     parser.add_argument("--dir", type=Path, default=None, help="where to write; default: /tmp")
     options = parser.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, torch {torch.__version__}")

@@ -19,9 +19,17 @@ from harness.prove import Proof
 from harness.report.failure import scenario_text
 from harness.report.title import titled
 from harness.run.execute import execute
-from harness.run.support import missing_disk
 from harness.scenario.schema import Scenario
-from harness.shrink.bench import Bench, Trial, forget, plan_of, report, run_scenario, withdraw
+from harness.shrink.bench import (
+    Bench,
+    Trial,
+    forget,
+    lacking,
+    plan_of,
+    report,
+    run_scenario,
+    withdraw,
+)
 from harness.shrink.change import with_run
 from harness.shrink.reduce import reduce_failure
 from harness.shrink.runner import Alone
@@ -54,9 +62,8 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
             return Attempt(number=number, scenario=job, came="missed", reason=reason)
         return _judged(number, job, run_scenario(job, bench), bench)
     scenario = scenario_of(seed, number, read_menu(recording), without=without)
-    lacking = missing_disk(plan_of(scenario, bench).filesystem)
-    if lacking is not None:
-        return Attempt(number=number, scenario=scenario, came="skipped", reason=lacking)
+    if lacks := lacking(scenario, bench):
+        return Attempt(number=number, scenario=scenario, came="skipped", reason=lacks)
     trial = run_scenario(scenario, bench)
     note(bench.workspace.failures, cells_of(trial.evidence))
     if not _misses(trial.judgement):

@@ -19,11 +19,10 @@ from harness.generate.stream import job_of
 from harness.plan.model import Implementation
 from harness.report.failure import scenario_text
 from harness.run.errors import HarnessError
-from harness.run.support import missing_disk
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_scenario
 from harness.scenario.schema import Scenario
-from harness.shrink.bench import Bench, failure_file, forget, plan_of, run_scenario, withdraw
+from harness.shrink.bench import Bench, failure_file, forget, lacking, run_scenario, withdraw
 from harness.shrink.reduce import reduce_failure
 from harness.shrink.runner import Pool
 from harness.shrink.symptom import Symptom, symptom_of
@@ -105,9 +104,8 @@ def _known(pool: Pool, workspace: Workspace) -> Iterator[tuple[Path, str]]:
 
 
 def _outcome(bench: Bench, scenario: Scenario) -> str:
-    lacking = missing_disk(plan_of(scenario, bench).filesystem)
-    if lacking is not None:
-        return f"{_SKIPPED}, {lacking}"
+    if reason := lacking(scenario, bench):
+        return f"{_SKIPPED}, {reason}"
     trial = run_scenario(scenario, bench)
     forget(trial, bench)
     return str(symptom_of(trial.judgement) or "PASS")

@@ -79,7 +79,7 @@ def _try_disk(filesystem: str, folder: Path) -> str:
         disk.mount()
         disk.cut("lost")
     except (MountError, OSError) as error:
-        return str(error).replace(f"{folder}/", "")
+        return str(error).replace(f"{folder}/", "")  # another one each time; reasons are compared
     return ""
 
 

@@ -14,6 +14,7 @@ from harness.prove import Proof, report_failure
 from harness.report.failure import failure_name, scenario_text
 from harness.run.execute import execute
 from harness.run.services import Services
+from harness.run.support import missing_disk
 from harness.scenario.devices import count_gpus
 from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
@@ -85,6 +86,11 @@ def run_scenario(scenario: Scenario, bench: Bench, *, silence_s: float | None = 
         bench.workspace.keep(directory, name)
         raise
     return Trial(source=source_of(scenario), evidence=evidence, judgement=judgement)
+
+
+def lacking(scenario: Scenario, bench: Bench) -> str | None:
+    """Why this machine cannot run a scenario that stands in no file, or None."""
+    return missing_disk(plan_of(scenario, bench).filesystem)
 
 
 def forget(trial: Trial, bench: Bench) -> None:

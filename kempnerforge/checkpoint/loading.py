@@ -160,9 +160,8 @@ class LoadJob:
     def _read(self, candidate: Candidate) -> _Read:
         """Read and check everything; fills buffers of ours only."""
         choice = candidate.choice
-        now = Arrangement(
-            stage_of_rank=candidate.told, meshes=tuple(mesh_signature(self.model.parameters()))
-        )
+        meshes = mesh_signature(self.model.parameters())
+        now = Arrangement(stage_of_rank=candidate.told, meshes=tuple(meshes))
         files = Verifier(
             choice.path,
             choice.manifest,

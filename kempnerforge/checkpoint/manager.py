@@ -315,7 +315,7 @@ class CheckpointManager:
                 train_state=encode_plain(train_state, what="the train state")
                 if self._collective.rank == 0
                 else b"",
-                meshes=tuple(mesh_signature(live.parameters)),
+                meshes=tuple(mesh_signature(live.parameters.values())),
                 buffers=buffers.take(live) if self._collective.world_size > 1 else {},
             )
         except Exception as error:  # becomes the error of every rank

@@ -9,7 +9,7 @@ exactly what was saved.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -62,19 +62,29 @@ class Exclusion:
 
 
 class LiveModel:
-    """A model's own tensors, by global name, walked through once for all that a save asks.
+    """A model's own tensors; it is walked through at most once for each kind of question.
 
     Args:
         model: Neither changed nor copied.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        parameters = dict(_unwrapped(model).named_parameters())
-        self.parameters = parameters.values()
-        self.names = {id(param): _plain_name(name) for name, param in parameters.items()}
-        """Name of each parameter object by its ``id``; a shared one has its first name."""
-        self.entries = {_plain_name(name): value for name, value in _live_state(model).items()}
-        """What ``state_dict`` holds."""
+        self._model = model
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """By the module's own name; a shared one has its first name."""
+        return dict(_unwrapped(self._model).named_parameters())
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """Global name of each parameter object, by its ``id``."""
+        return {id(param): _plain_name(name) for name, param in self.parameters.items()}
+
+    @cached_property
+    def entries(self) -> dict[str, Any]:
+        """What ``state_dict`` holds, by global name."""
+        return {_plain_name(name): value for name, value in _live_state(self._model).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +158,6 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _parameter_names(model: nn.Module) -> dict[int, str]:
-    """Name of each parameter object; a shared one has its first name."""
-    return {id(param): _plain_name(name) for name, param in _unwrapped(model).named_parameters()}
-
-
 @dataclass(kw_only=True)
 class RestoreTargets:
     """Where each value of a checkpoint goes; nothing is changed until :meth:`apply`.
@@ -193,7 +198,7 @@ class RestoreTargets:
 
     def unexpected(self, exclude: Exclusion) -> tuple[str, ...]:
         """Saved values of the model that this model does not have."""
-        mine = {_plain_name(name) for name in _live_state(self.model)}
+        mine = LiveModel(self.model).entries
         others = (f"{_MODEL}{name}" for name in sorted(self.owners) if name not in mine)
         return tuple(key for key in others if not exclude.covers(key))
 
@@ -227,7 +232,7 @@ class RestoreTargets:
         self.optimizer.load_state_dict(state)
 
     def _apply_moments(self) -> None:
-        names = _parameter_names(self.model)
+        names = LiveModel(self.model).names
         params = [param for group in self.optimizer.param_groups for param in group["params"]]
         restored = {
             param: self._nested(self.moments[names[id(param)]])
@@ -243,7 +248,7 @@ class RestoreTargets:
 
     def _apply_groups(self) -> None:
         saved = [self._owned_group(place) for place in sorted(self.groups)]
-        names = _parameter_names(self.model)
+        names = LiveModel(self.model).names
         for group in self.optimizer.param_groups:
             mine = {names[id(param)] for param in group["params"]}
             values = _matching_group(mine, saved)
@@ -376,7 +381,7 @@ def _require_shape(key: str, entry: Any, value: torch.Tensor) -> None:
 def _plan_optimizer(
     targets: RestoreTargets, metadata: Sequence[Metadata], exclude: Exclusion
 ) -> None:
-    names = _parameter_names(targets.model)
+    names = LiveModel(targets.model).names
     held = {
         names.get(id(param), ""): (param, group)
         for group in targets.optimizer.param_groups

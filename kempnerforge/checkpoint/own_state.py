@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
 
-__all__ = ["OWN_KEY", "divide", "is_shared", "keeps_its_keys", "revive", "shared_remainder"]
+__all__ = ["OWN_KEY", "divide", "keeps_its_keys", "revive", "shared_remainder"]
 
 OWN_KEY = "optimizer"
 """Key of this state in the rank's file."""
@@ -36,7 +36,7 @@ _PLAIN_KEYS = (str, int, float, bool, type(None))
 _NO_NUMBERS = (DTensor, str, type(None))
 
 
-def is_shared(param: torch.Tensor, value: Any) -> bool:
+def _is_shared(param: torch.Tensor, value: Any) -> bool:
     """Whether ``value`` in the state of ``param`` can be saved as one global value."""
     if isinstance(value, DTensor):
         return not isinstance(param, DTensor) or _placed_alike(param, value)
@@ -108,7 +108,7 @@ def _divided(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     shared, own = {}, {}
     for key, value in state.items():
-        global_value = is_shared(param, value)
+        global_value = _is_shared(param, value)
         if global_value:
             shared[key] = value
         if not global_value or (key != "step" and _is_local_number(param, value)):

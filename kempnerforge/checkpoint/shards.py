@@ -120,8 +120,8 @@ def stage_shards(
         is_coordinator: Whether this is the first rank of those that share the shard directory.
     """
     leaves: list[tuple[_Path, Any]] = []
-    fingerprint: list[Any] = [is_coordinator]
-    _add_leaves((), state_dict, leaves, fingerprint)
+    _add_leaves((), state_dict, leaves)
+    fingerprint = [is_coordinator, *((path, _traits(value)) for path, value in leaves)]
     known: _Known | None = stager.known
     if known is None or known.fingerprint != fingerprint:
         known = _plan(state_dict, leaves, fingerprint, is_coordinator=is_coordinator)
@@ -140,28 +140,17 @@ def stage_shards(
 _LEAVES = (torch.Tensor, str, int, float)
 
 
-def _add_leaves(
-    path: _Path,
-    node: Mapping[Any, Any],
-    leaves: list[tuple[_Path, Any]],
-    fingerprint: list[Any],
-) -> None:
-    """The values of a state dict, in the order and by the paths that DCP flattens it to.
-
-    One pass for both lists: with thousands of small tensors, passes are what a stall consists of.
-    """
+def _add_leaves(path: _Path, node: Mapping[Any, Any], leaves: list[tuple[_Path, Any]]) -> None:
+    """The values of a state dict, in the order and by the paths that DCP flattens it to."""
     for key, value in node.items():
         here = (*path, str(key))
         if isinstance(value, _LEAVES):
             leaves.append((here, value))
-            fingerprint += (here, _traits(value))
         elif isinstance(value, dict):
-            _add_leaves(here, value, leaves, fingerprint)
+            _add_leaves(here, value, leaves)
         else:
             flat, paths = flatten_state_dict({"": value})
-            for name, inner in flat.items():
-                leaves.append(((*here, *paths[name][1:]), inner))
-                fingerprint += (leaves[-1][0], _traits(inner))
+            leaves.extend(((*here, *paths[name][1:]), inner) for name, inner in flat.items())
 
 
 def _traits(value: Any) -> Any:

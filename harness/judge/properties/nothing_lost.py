@@ -31,7 +31,7 @@ from itertools import pairwise
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
 from harness.evidence.record import Drained, Raised, SaveBegan, SaveReturned
-from harness.judge.history import History
+from harness.judge.history import History, Moment, State
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, raised_while_loading, records, resumed_steps, tell_step
 from harness.judge.verdict import Finding, Promise, Verdict
@@ -96,23 +96,36 @@ def _still_told(told: set[int], evidence: Evidence, history: History, number: in
     return told if chosen is None else {step for step in told if step <= chosen} | {chosen}
 
 
-def _taken_late(history: History, number: int, *, until: int | None = None) -> set[int]:
-    """The steps whose checkpoints a hand damaged or took away while a run went on.
-
-    `until` so many operations of the run had been made; by default until its end.
-    """
+def _taken_late(history: History, number: int) -> set[int]:
+    """The steps whose checkpoints a hand damaged or took away while a run went on."""
     taken: set[int] = set()
-    for before, after in pairwise(history.moments):
-        is_late = until is None or after.index < until
-        if after.run == number and after.by_hand and after.index >= 0 and is_late:
-            left = {
-                one.identity
-                for one in after.live.whole().values()
-                if one.identity not in after.marks.damaged
-            }
-            whole = before.live.whole().values()
-            taken |= {one.step for one in whole if one.identity not in left}
+    for before, after in _late_hands(history, number):
+        taken |= _taken(before.live, after)
     return taken
+
+
+def _was_taken_durable(history: History, number: int, step: int, *, until: int) -> bool:
+    """Whether a hand took what was durable already, within so many operations of a run."""
+    return any(
+        step in _taken(before.durable, after)
+        for before, after in _late_hands(history, number)
+        if after.index < until
+    )
+
+
+def _late_hands(history: History, number: int) -> list[tuple[Moment, Moment]]:
+    """Before and after each deed of a hand while a run went on."""
+    return [
+        (before, after)
+        for before, after in pairwise(history.moments)
+        if after.run == number and after.by_hand and after.index >= 0
+    ]
+
+
+def _taken(before: State, after: Moment) -> set[int]:
+    """The steps whose checkpoints were whole, and are damaged or gone after a hand."""
+    left = {one.identity for one in after.live.whole().values()} - set(after.marks.damaged)
+    return {one.step for one in before.whole().values() if one.identity not in left}
 
 
 def _pointed_late(evidence: Evidence, history: History, number: int) -> int | None:
@@ -219,8 +232,8 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
         whole = history.durable_at(number, max(places)).whole().values()
         if len(places) < len(run.stories) or any(one.step >= step for one in whole):
             continue
-        if step in _taken_late(history, number, until=max(places)):
-            continue  # it was durable, and a hand took it before the job was told
+        if _was_taken_durable(history, number, step, until=max(places)):
+            continue  # before the job was told
         findings.append(
             Finding(
                 detail=f"run {number}: every rank was told that step {step} is durable, and a "

@@ -115,7 +115,10 @@ class Cluster:
         return [*paths, f"--key-file={key}"]
 
     def _run(self, name: str, *arguments: str, leaves_steps: bool = False) -> None:
-        """Start a daemon that ends with this process, and with what it `leaves` where it does."""
+        """Start a daemon that ends with this process.
+
+        One that `leaves_steps` starts processes that are meant to outlive it; they end with it.
+        """
         command = ["setpriv", "--pdeathsig=KILL", "--", str(_find(name)), *arguments]
         if leaves_steps:
             warden = [sys.executable, "-m", "harness.job.warden"]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.generate import attempt as module
 from harness.generate.attempt import attempt, record, tell_failure, without_missed
 from harness.generate.coverage import read_coverage
 from harness.generate.menu import read_menu
@@ -17,6 +16,7 @@ from harness.run.services import Services
 from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
+from harness.shrink import bench as bench_module
 from harness.shrink.bench import Bench, failure_file, run_scenario
 from harness.shrink.reduce import reduce_failure
 from harness.shrink.runner import Alone
@@ -99,7 +99,7 @@ def test_a_scenario_that_this_machine_cannot_run_is_skipped_and_the_same_as_else
         asked.append(filesystem)
         return "a power cut on ext4 needs root, to mount an image"
 
-    monkeypatch.setattr(module, "missing_disk", missing_disk)
+    monkeypatch.setattr(bench_module, "missing_disk", missing_disk)
     bench = bench_of(services, tmp_path)
     found = attempt(bench, SEED, 1)
     assert (found.came, found.reason) == ("skipped", missing_disk(None))

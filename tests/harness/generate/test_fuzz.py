@@ -21,6 +21,7 @@ from harness.prove import Proof
 from harness.run import support
 from harness.run.errors import HarnessError
 from harness.scenario.schema import Run, Scenario
+from harness.shrink import bench as bench_module
 from harness.shrink.reduce import Reduced
 from harness.shrink.shrink import Shrunk
 from harness.shrink.symptom import Symptom
@@ -127,7 +128,7 @@ def test_a_known_failure_that_this_machine_cannot_run_is_told_and_not_red(
 def test_without_a_disk_whose_power_can_be_cut_no_run_is_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "missing_disk", lambda filesystem: f"no {filesystem} here")
+    monkeypatch.setattr(bench_module, "missing_disk", lambda filesystem: f"no {filesystem} here")
     run = Run.model_validate(
         {"until_step": 2, "faults": ({"power_cut": {"filesystem": "xfs"}, "at": {"step": 1}},)}
     )

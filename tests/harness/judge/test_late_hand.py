@@ -94,6 +94,20 @@ def test_what_a_hand_took_before_the_job_was_told_of_it_was_told_truly(
     assert _states(run)["nothing_lost"] == expected
 
 
+def test_a_hand_is_no_excuse_for_what_was_never_durable() -> None:
+    run = RunCase()
+    run.start()
+    run.train(1, 2)
+    run.begin(2)
+    run.stage(2)
+    run.commit(2, sync=False)
+    run.do("unlink", "step_2/__0_0.distcp", rank=HAND)
+    run.tell(SaveReturned(step=2, ordinal=1, index=len(run.operations)))
+    run.finish(2)
+
+    assert _states(run)["nothing_lost"] == "violated"
+
+
 def test_a_checkpoint_that_a_hand_damaged_late_is_damaged_at_the_next_start() -> None:
     run = _first_run()
     run.do("truncate", "step_4/__0_0.distcp", size=3, rank=HAND)
