@@ -1,17 +1,19 @@
 """Saves and loads beside torch.distributed.checkpoint (DCP), in one run, with the floors.
 
     python -m benchmarks.checkpoint [--sizes 50 500 1500 many] [--repeat 5] [--loops 12]
-                                    [--beside NAME ...] [--dir DIR]
+                                    [--beside NAME ...] [--device cpu|cuda] [--dir DIR]
 
-Two ranks, FSDP2, AdamW, gloo. Competitors take turns within each repetition, a cell is the median
-over repetitions of the slower rank, and all is printed as ratios: the machine may be shared. The
-printed tables are those of docs/performance.md. DCP is handed a state dict that was assembled
-before, which is not counted; of ours everything is.
+FSDP2, AdamW; two ranks over gloo on the CPU, or one that has the whole state on a GPU. Competitors
+take turns within each repetition, a cell is the median over repetitions of the slower rank, and all
+is printed as ratios: the machine may be shared. The printed tables are those of docs/performance.md
+and docs/gpu.md. DCP is handed a state dict that was assembled before, which is not counted; of ours
+everything is.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import math
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,22 @@ from benchmarks.competitors import (
     Training,
     training_of,
 )
-from benchmarks.tables import COPY, LOAD, LOST, MEMORY, PUBLISHED, SAVE, Times, print_tables
+from benchmarks.tables import (
+    COPY,
+    GPU_MEMORY,
+    LOAD,
+    LOST,
+    MEMORY,
+    PUBLISHED,
+    SAVE,
+    Times,
+    tell,
+)
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 
-_WORLD = 2
+_RANKS = {"cpu": 2, "cuda": 1}
+_BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 _DEADLINE_S = 900.0
 _LOOP_MARGIN = 1.3
 _PR_SET_PDEATHSIG = 1
@@ -63,9 +76,16 @@ Repeats = tuple[int, int, tuple[str, ...]]
 
 
 def _timed(call: Callable[[], object]) -> float:
+    _finish_kernels()
     began = time.perf_counter()
     call()
+    _finish_kernels()
     return time.perf_counter() - began
+
+
+def _finish_kernels() -> None:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
 
 
 @dataclass
@@ -77,13 +97,14 @@ class Bench:
     loops: int
     beside: tuple[str, ...]
     """Parts of the names of those that loops are measured of."""
+    device: str
     home: Path
     times: Times = field(default_factory=dict)
     steps: int = 0
     began: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
-        training = training_of(self.size, seed=1)
+        training = training_of(self.size, self.device, seed=1)
         for _ in range(2):
             training.step()
         self._note("bytes", "rank", float(training.bytes()))
@@ -116,7 +137,7 @@ class Bench:
                 # It passes a descriptor a tensor: half a minute a save.
                 background = [each for each in background if each.name != "DCP PROCESS"]
             self._say("a round of saves")
-        if not torch.cuda.is_available():
+        if self.device == "cpu":
             # It runs the code of async then, and a loop takes long.
             background = [each for each in background if each.name != "kempnerforge pinned"]
         background = [each for each in background if any(name in each.name for name in self.beside)]
@@ -144,16 +165,29 @@ class Bench:
         dist.barrier()
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
         before = _memory("VmRSS")
-        self._begin(competitor)
-        competitor.finish()
+        with self._gpu_memory(competitor.name):
+            self._begin(competitor)
+            competitor.finish()
         self._note(MEMORY, competitor.name, _memory("VmHWM") - before)
         competitor.clean()
 
+    @contextlib.contextmanager
+    def _gpu_memory(self, name: str) -> Iterator[None]:
+        """Notes how much more of the GPU was in use at the peak than before."""
+        if self.device == "cpu":
+            yield
+            return
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        yield
+        _finish_kernels()
+        self._note(GPU_MEMORY, name, torch.cuda.max_memory_allocated() - before)
+
     def _copies(self, training: Training) -> None:
         tensors = training.tensors()
-        whole = torch.empty(sum(tensor.nbytes for tensor in tensors), dtype=torch.uint8)
-        target = torch.zeros_like(whole)
-        whole.fill_(1)
+        size = sum(tensor.nbytes for tensor in tensors)
+        whole = torch.ones(size, dtype=torch.uint8, device=self.device)
+        target = torch.zeros(size, dtype=torch.uint8, pin_memory=self.device == "cuda")
         for _ in range(3):
             dist.barrier()
             self._note("copy", "copy", _timed(lambda: target.copy_(whole)))
@@ -172,6 +206,7 @@ class Bench:
 
     def _async(self, competitor: Competitor) -> None:
         self._settle()
+        _finish_kernels()
         began = time.perf_counter()
         self._begin(competitor)
         self._note(COPY, competitor.name, time.perf_counter() - began)
@@ -207,29 +242,35 @@ class Bench:
         assert isinstance(dcp, Dcp)
         source = ours.directory / "latest"
         for turn in range(self.repeat):
-            fresh = training_of(self.size, seed=10 + turn)
+            fresh = training_of(self.size, self.device, seed=10 + turn)
             config = CheckpointConfig(dir=str(ours.directory))
             manager = CheckpointManager(config, fresh.model, fresh.optimizer)
             dist.barrier()
-            self._note(LOAD, "kempnerforge", _timed(manager.load))
+            with self._gpu_memory("load: kempnerforge"):
+                self._note(LOAD, "kempnerforge", _timed(manager.load))
             del manager, fresh  # sharded models are full of cycles
             gc.collect()
             self._read(source / f"__{dist.get_rank()}_0.distcp")
-            fresh = training_of(self.size, seed=20 + turn)
+            fresh = training_of(self.size, self.device, seed=20 + turn)
             dist.barrier()
-            began = time.perf_counter()
-            model, optimizer = get_state_dict(fresh.model, fresh.optimizer)
-            state: dict[str, Any] = {"model": model, "optimizer": optimizer}
-            prepared = time.perf_counter() - began
-            dist.barrier()
-            reader = FileSystemReader(dcp.directory)
-            began = time.perf_counter()
-            dcp_load(state, storage_reader=reader)
-            took = time.perf_counter() - began
-            self._note(LOAD, "dcp.load", took)
-            self._note(LOAD, "get_state_dict + dcp.load", prepared + took)
-            del fresh, model, optimizer, state
+            with self._gpu_memory("load: get_state_dict + dcp.load"):
+                self._load_dcp(fresh, dcp)
+            del fresh
             gc.collect()
+
+    def _load_dcp(self, fresh: Training, saved: Dcp) -> None:
+        state: dict[str, Any] = {}
+
+        def prepare() -> None:
+            model, optimizer = get_state_dict(fresh.model, fresh.optimizer)
+            state.update(model=model, optimizer=optimizer)
+
+        prepared = _timed(prepare)
+        dist.barrier()
+        reader = FileSystemReader(saved.directory)
+        took = _timed(lambda: dcp_load(state, storage_reader=reader))
+        self._note(LOAD, "dcp.load", took)
+        self._note(LOAD, "get_state_dict + dcp.load", prepared + took)
 
     def _read(self, path: Path) -> None:
         size = path.stat().st_size
@@ -269,13 +310,15 @@ def _agreed_max(value: float) -> float:
     return held.item()
 
 
-def _rank_main(pipe: Any, rank: int, size: str, repeats: Repeats, home: Path) -> None:
+def _rank_main(pipe: Any, rank: int, size: str, repeats: Repeats, device: str, home: Path) -> None:
     torch.set_num_threads(1)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whatever becomes of the parent
     try:
         meeting = f"file://{home / 'store'}"
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=_WORLD)
-        bench = Bench(size, *repeats, home)
+        dist.init_process_group(
+            _BACKENDS[device], init_method=meeting, rank=rank, world_size=_RANKS[device]
+        )
+        bench = Bench(size, *repeats, device, home)
         bench.run()
         pipe.send(bench.times)
         dist.barrier()
@@ -286,14 +329,15 @@ def _rank_main(pipe: Any, rank: int, size: str, repeats: Repeats, home: Path) ->
         os._exit(0)  # the daemon of DCP's PROCESS mode is a child that ends with its pipe
 
 
-def measure(size: str, repeats: Repeats, home: Path) -> Times:
+def measure(size: str, repeats: Repeats, device: str, home: Path) -> Times:
     """Times of one size, of the slower rank where they differ; no process outlives the call."""
     context = multiprocessing.get_context("spawn")
     home.mkdir(parents=True)
     processes, pipes = [], []
-    for rank in range(_WORLD):
+    for rank in range(_RANKS[device]):
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_rank_main, args=(there, rank, size, repeats, home))
+        words = (there, rank, size, repeats, device, home)
+        process = context.Process(target=_rank_main, args=words)
         process.start()
         there.close()
         processes.append(process)
@@ -334,6 +378,7 @@ def main() -> None:
     parser.add_argument(
         "--beside", nargs="+", default=[""], help="parts of names: whose saves loops are beside"
     )
+    parser.add_argument("--device", choices=list(_RANKS), default="cpu")
     parser.add_argument("--dir", type=Path, default=None, help="where to write; default: /tmp")
     options = parser.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, torch {torch.__version__}")
@@ -341,8 +386,8 @@ def main() -> None:
         found: dict[str, Times] = {}
         for size in options.sizes:
             repeats = (options.repeat, options.loops, tuple(options.beside))
-            found[size] = measure(size, repeats, Path(name, size))
-            print_tables(found)
+            found[size] = measure(size, repeats, options.device, Path(name, size))
+            print(tell(found, budgets=options.device == "cpu"), flush=True)
 
 
 if __name__ == "__main__":

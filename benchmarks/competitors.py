@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType, async_save
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -74,15 +75,15 @@ class Training:
         return sum(tensor.nbytes for tensor in self.tensors())
 
 
-def training_of(size: str, *, seed: int) -> Training:
+def training_of(size: str, device: str, *, seed: int) -> Training:
     """A model of this size, sharded over all ranks, and its optimizer."""
     inner, outer, layers = SHAPES[size]
     torch.manual_seed(seed)
     widths = [outer if number % 2 else inner for number in range(layers + 1)]
-    model = nn.Sequential(*(nn.Linear(*pair, bias=False) for pair in pairwise(widths)))
-    fully_shard(model)
+    model = nn.Sequential(*(nn.Linear(*pair, bias=False) for pair in pairwise(widths))).to(device)
+    fully_shard(model, mesh=init_device_mesh(device, (dist.get_world_size(),)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    return Training(model, optimizer, torch.randn(32, inner))
+    return Training(model, optimizer, torch.randn(32, inner, device=device))
 
 
 class Ours:
@@ -192,17 +193,29 @@ class PlainWrite(TorchSave):
         self._home = home / f"plain-{background}"
         self._background = background
         self._thread = threading.Thread()
+        self._pinned: list[torch.Tensor] = []
 
     def begin(self, step: int) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
         self.path = self._home / f"{step}-{dist.get_rank()}"
         tensors = self._training.tensors()
-        if self._background:
+        if tensors[0].is_cuda:
+            tensors = self._fetched(tensors)
+        elif self._background:
             tensors = [tensor.clone() for tensor in tensors]
         self._thread = threading.Thread(target=self._write, args=(tensors,))
         self._thread.start()
         if not self._background:
             self._thread.join()
+
+    def _fetched(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Copies in pinned memory, which is kept."""
+        if not self._pinned:
+            self._pinned = [torch.empty_like(each, device="cpu").pin_memory() for each in tensors]
+        for target, source in zip(self._pinned, tensors, strict=True):
+            target.copy_(source, non_blocking=True)
+        torch.cuda.synchronize()
+        return self._pinned
 
     def finish(self) -> None:
         self._thread.join()

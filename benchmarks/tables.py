@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
+from collections.abc import Iterator
 
-SAVE, COPY, PUBLISHED, LOST, LOAD, MEMORY = "sync", "stall", "published", "lost", "load", "memory"
+SAVE, COPY, PUBLISHED, LOST, LOAD = "sync", "stall", "published", "lost", "load"
+MEMORY, GPU_MEMORY = "memory", "memory of the GPU"
 _TITLES = {
     COPY: "async stall, in memory copies of the rank's bytes",
     SAVE: "sync save until durable, in DCP sync saves",
@@ -14,6 +15,7 @@ _TITLES = {
     LOST: "training time lost to one async save, in DCP sync saves",
     LOAD: "load into a fresh model, in dcp.load",
     MEMORY: "memory at the first save, in the rank's bytes",
+    GPU_MEMORY: "memory of the GPU at the first save and a load, in the rank's bytes",
 }
 # Section 9 of the design: by measure, then by size.
 _BUDGETS = {
@@ -32,20 +34,20 @@ Times = dict[tuple[str, str], list[float]]
 def _unit(measure_name: str, times: Times) -> float:
     if measure_name == COPY:
         return statistics.median(times["copy", "copy"])
-    if measure_name == MEMORY:
+    if measure_name in (MEMORY, GPU_MEMORY):
         return times["bytes", "rank"][0]
     source = SAVE if measure_name == LOST else measure_name
     return statistics.median(times[source, _REFERENCE[measure_name]])
 
 
-def _cell(measure_name: str, name: str, size: str, times: Times) -> str:
+def _cell(measure_name: str, name: str, size: str, times: Times, *, budgets: bool) -> str:
     values, unit = times[measure_name, name], _unit(measure_name, times)
     ratio = statistics.median(values) / unit
     shown = f"{ratio:.2f}"
     if measure_name == LOST and len(values) > 1:
         shown += f" +- {_error_of_median(values) / unit:.2f}"
     budget = _BUDGETS.get(measure_name, {}).get(size)
-    if budget is None or not name.startswith("kempnerforge"):
+    if budget is None or not budgets or not name.startswith("kempnerforge"):
         return shown
     return f"{shown} (<= {budget:g}: {'met' if ratio <= budget else 'not met'})"
 
@@ -55,20 +57,26 @@ def _error_of_median(values: list[float]) -> float:
     return 1.25 * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def print_tables(found: dict[str, Times]) -> None:
-    """One table a measure, a row a competitor, a column a size."""
+def tell(found: dict[str, Times], *, budgets: bool) -> str:
+    """One table a measure, a row a competitor, a column a size; budgets are those of the CPU."""
+    return "\n".join(_lines(found, budgets=budgets))
+
+
+def _lines(found: dict[str, Times], *, budgets: bool) -> Iterator[str]:
+    first = next(iter(found.values()))
     for measure_name, title in _TITLES.items():
-        first = next(iter(found.values()))
-        if all(kind != measure_name for kind, _ in first):
+        names = [name for kind, name in first if kind == measure_name]
+        if not names:
             continue
-        print(f"\n| {title} | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
-        for name in (name for kind, name in first if kind == measure_name):
+        yield f"\n| {title} | {' | '.join(found)} |\n|---|{'---|' * len(found)}"
+        for name in names:
             cells = [
-                _cell(measure_name, name, size, times) if (measure_name, name) in times else "-"
+                _cell(measure_name, name, size, times, budgets=budgets)
+                if (measure_name, name) in times
+                else "-"
                 for size, times in found.items()
             ]
-            print(f"| {name} | {' | '.join(cells)} |")
-        if measure_name != MEMORY:
+            yield f"| {name} | {' | '.join(cells)} |"
+        if measure_name not in (MEMORY, GPU_MEMORY):
             units = [f"{1000 * _unit(measure_name, times):.1f} ms" for times in found.values()]
-            print(f"| (1 is) | {' | '.join(units)} |")
-    sys.stdout.flush()
+            yield f"| (1 is) | {' | '.join(units)} |"

@@ -7,6 +7,7 @@ has torch and little else.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ WAYS = ("gloo", "nccl_hostid")
 SMOKE = ("scenarios/gpu/pinned-memory.yaml",)
 SHARING = ("scenarios/gpu/ranks-share-a-gpu.yaml",)
 ALL = "scenarios/"
-SIZES_MB = (50, 500, 4000)
+SIZES = ("50", "500", "many")
 
 
 def _pack(asked: argparse.Namespace) -> None:
@@ -102,11 +103,20 @@ def _compare(asked: argparse.Namespace) -> None:
 
 
 def _checkpoint(asked: argparse.Namespace) -> None:
-    from benchmarks.gpu import saves
+    from benchmarks.checkpoint import measure
+    from benchmarks.tables import tell
 
-    found = [saves.measure(asked.device, size, asked.repeat) for size in asked.sizes]
-    text = "\n".join(saves.tell(one) for one in found)
-    record.write(asked.out, "checkpoint", {"device": asked.device, "sizes": found}, text)
+    repeats = (asked.repeat, asked.loops, ("kempnerforge", "THREAD", "floor"))
+    found = {}
+    with tempfile.TemporaryDirectory() as home:
+        for size in asked.sizes:
+            found[size] = measure(size, repeats, asked.device, Path(home, size))
+    text = tell(found, budgets=asked.device == "cpu")
+    told = {
+        size: {f"{kind}: {name}": values for (kind, name), values in times.items()}
+        for size, times in found.items()
+    }
+    record.write(asked.out, "checkpoint", {"device": asked.device, "sizes": told}, text)
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -131,9 +141,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=4, help="of `suite`: at once on one GPU")
     parser.add_argument("--workers", type=int, default=6, help="of `suite`")
     parser.add_argument("--repeat", type=int, default=5, help="of `checkpoint`")
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", default=SIZES_MB, help="of `checkpoint`, MB"
-    )
+    parser.add_argument("--loops", type=int, default=4, help="of `checkpoint`")
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="of `checkpoint`")
     parser.add_argument("--limit", type=float, default=540.0, help="seconds for the scenarios")
     parser.add_argument("--python", default="3.12", help="of `pack`: the Python of the machine")
     parser.add_argument("--wheels", type=Path, default=Path("gpu-wheels"))
