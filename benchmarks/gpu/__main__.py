@@ -78,7 +78,10 @@ def _suite(asked: argparse.Namespace) -> None:
     from benchmarks.gpu import suite
 
     tests = suite.part(suite.collect(asked.device, ALL), asked.part, asked.of)
-    step = f"suite-{asked.device}-{asked.part}of{asked.of}"
+    if asked.go_on:
+        tests = suite.left(tests, asked.out.glob(f"suite-{asked.device}-*.xml"))
+    tests = tuple(test for test in tests if not test.startswith(tuple(asked.without)))
+    step = f"suite-{asked.device}-{asked.sharing}-{asked.part}of{asked.of}"
     wish = suite.Asked(
         step=step,
         device=asked.device,
@@ -140,6 +143,12 @@ def main() -> None:
     parser.add_argument("--sharing", choices=WAYS, default=WAYS[0])
     parser.add_argument("--jobs", type=int, default=4, help="of `suite`: at once on one GPU")
     parser.add_argument("--workers", type=int, default=6, help="of `suite`")
+    parser.add_argument(
+        "--go-on", action="store_true", help="of `suite`: leave out what passed in earlier results"
+    )
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="PLACE", help="of `suite`: leave these out"
+    )
     parser.add_argument("--repeat", type=int, default=5, help="of `checkpoint`")
     parser.add_argument("--loops", type=int, default=4, help="of `checkpoint`")
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="of `checkpoint`")

@@ -9,7 +9,7 @@ import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,17 @@ def part(tests: Sequence[str], number: int, of: int) -> tuple[str, ...]:
     if not 1 <= number <= of:
         raise SystemExit(f"part {number} of {of}: possible are 1 to {of}")
     return tuple(tests[number - 1 :: of])
+
+
+def left(tests: Sequence[str], results: Iterable[Path]) -> tuple[str, ...]:
+    """Those that did not pass in any of these JUnit files."""
+    passed = {
+        one.name
+        for path in results
+        for one in read_results([path]).values()
+        if one.state == "passed"
+    }
+    return tuple(test for test in tests if tuple(test.replace("/", ".").split("::")) not in passed)
 
 
 def run(asked: Asked, out: Path) -> dict[str, Any]:

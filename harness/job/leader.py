@@ -37,6 +37,9 @@ _ORPHAN_GRACE_S = 0.3
 """How long sub-processes may take to notice that their rank has ended in order, by a clock that
 does not count the time in which they wait for a processor."""
 _ORPHAN_LOOK_S = 0.01
+_PF_EXITING = 0x4
+_PENDING = ("SigPnd:", "ShdPnd:")
+_SIGKILL = 1 << (signal.SIGKILL - 1)
 
 
 def lead(link: socket.socket, request: dict[str, Any]) -> int:
@@ -199,7 +202,7 @@ def orphans() -> list[str]:
                 select.select([], [], [], 0.005)
         except ChildProcessError:
             break
-    leaked = [_command_line(pid) for pid in _children()]
+    leaked = [_command_line(pid) for pid in _children() if not _is_dying(pid)]
     while left := _children():
         _kill(left)
         for pid in left:
@@ -211,6 +214,20 @@ def _children() -> list[int]:
     me = os.getpid()
     text = Path(f"/proc/{me}/task/{me}/children").read_text(encoding="ascii")
     return [int(pid) for pid in text.split()]
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether it was killed, and the kernel is taking down what it had.
+
+    That takes time where it is much: a process forked from one that has a CUDA context has 1.5 GB.
+    """
+    try:
+        flags = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[6]
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return True
+    waiting = [int(line.split()[1], 16) for line in status if line.startswith(_PENDING)]
+    return bool(int(flags) & _PF_EXITING) or any(mask & _SIGKILL for mask in waiting)
 
 
 def _command_line(pid: int) -> str:

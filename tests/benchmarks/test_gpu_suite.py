@@ -73,6 +73,14 @@ def test_parts_take_every_test_once() -> None:
         suite.part(tests, 3, 2)
 
 
+def test_a_run_that_goes_on_leaves_out_what_passed(tmp_path: Path) -> None:
+    earlier = tmp_path / "suite.xml"
+    cases = '<testcase classname="scenarios.gpu.a.yaml" name="x"/>' + case("b", failure("HANG"))
+    junit(earlier, cases)
+    tests = ("scenarios/gpu/a.yaml::x", "scenarios/gpu/a.yaml::y", "f::b")
+    assert suite.left(tests, [earlier]) == tests[1:]
+
+
 def test_a_run_says_what_was_skipped_and_why(tmp_path: Path) -> None:
     found = suite.run(asked(), tmp_path)
     reason = "device: cuda, and there is no GPU here that this torch can use"

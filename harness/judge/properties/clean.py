@@ -6,7 +6,9 @@ Evidence: the processes that outlived their rank in any run, the threads that a 
 its loop had ended, and, when the last run ended in order, the names in the checkpoint directory:
 only the layout's own may be there, and what a hand from outside put there for itself. The
 directory is empty before the first run. A directory that was left behind when the job was moved
-elsewhere stays as it was.
+elsewhere stays as it was. A process that was killed and that the kernel is still taking down is
+not left, nor is a thread of a name that the reference, which saves nothing, ends with as well:
+libraries of the training leave such.
 
 Never unknown: what is not seen is not left. Not covered: ports, files outside of the checkpoint
 directory, names in it after a run that did not end in order (the next run has to clear them), and
@@ -19,7 +21,7 @@ from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.record import Finished
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import is_orderly, records
+from harness.judge.stories import Story, is_orderly, records
 from harness.judge.verdict import Finding, Promise, Verdict
 
 PROMISE = Promise(
@@ -32,16 +34,18 @@ PROMISE = Promise(
 def judge(evidence: Evidence, history: History) -> Verdict:
     """Look for leftovers of each kind."""
     told: list[str] = []
+    of_training = {name for story in evidence.reference for name in _threads(story)}
     for number, run in enumerate(evidence.runs):
         told += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
         stuck = _stuck_ranks(evidence, number)
         for rank, story in enumerate(run.stories):
             if rank in stuck:
                 continue  # the kernel does not let go of a thread whose operation never returns
-            for record in records(story, Finished):
-                told += [
-                    f"run {number}, rank {rank}: thread {one} is left" for one in record.threads
-                ]
+            told += [
+                f"run {number}, rank {rank}: thread {one} is left"
+                for one in _threads(story)
+                if one not in of_training
+            ]
     if is_orderly(evidence.runs[-1]):
         names = {path.partition("/")[0] for path in evidence.runs[-1].after} - {"."}
         strange = sorted(name for name in names if not history.layout.owned(name))
@@ -52,6 +56,11 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         ]
     told += _touched_behind(evidence)
     return PROMISE.verdict([Finding(detail=one) for one in told])
+
+
+def _threads(story: Story) -> list[str]:
+    """The names of the threads that a rank ended with."""
+    return [name for record in records(story, Finished) for name in record.threads]
 
 
 def _is_foreign(name: str, history: History) -> bool:

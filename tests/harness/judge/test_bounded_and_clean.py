@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from harness.evidence.record import SaveReturned
+from harness.evidence.record import Finished, SaveReturned
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
@@ -96,6 +96,17 @@ def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:
         "run 1, rank 0: thread flush_0 is left",
         "run 1, rank 1: thread flush_0 is left",
         ".staging-step_8 is left in the checkpoint directory",
+    )
+
+
+def test_a_thread_that_training_leaves_without_any_save_is_not_the_checkpointers() -> None:
+    case = honest()
+    ended = Finished(step=6, reason="until_step", threads=("tqdm_monitor",))
+    case.reference = [[*case.reference[0], ended], case.reference[1]]
+    case.runs[1].finish(6, threads=("flush_0", "tqdm_monitor"))
+    assert _judge("clean", case).details == (
+        "run 1, rank 0: thread flush_0 is left",
+        "run 1, rank 1: thread flush_0 is left",
     )
 
 

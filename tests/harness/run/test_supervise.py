@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.record import SaveBegan, Stepped
+from harness.job import leader
 from harness.run.support import missing
 from tests.harness.run.jobs import strike, supervise
 
@@ -188,6 +189,26 @@ def test_a_process_that_outlives_its_rank_is_reported_and_ended(tmp_path: Path) 
     assert processes.leaked[0].endswith("sleep 60")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "child").read_text()), 0)
+
+
+def test_a_process_that_was_killed_with_its_rank_is_not_left_while_its_memory_is_taken_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader, "_ORPHAN_GRACE_S", 0.0)
+
+    def body(directory: Path, rank: int) -> None:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            held = bytearray(b"x" * (300 << 20))
+            os.write(writing, held[:1])
+            signal.pause()
+        os.read(reading, 1)
+        os.kill(pid, signal.SIGKILL)
+
+    _, processes = supervise(body, tmp_path)
+
+    assert processes.leaked == ()
 
 
 def test_ranks_that_are_alive_at_the_deadline_are_named_and_ended(tmp_path: Path) -> None:
