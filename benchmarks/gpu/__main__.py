@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.gpu import record
 
+AUTO = "auto"
 WAYS = ("gloo", "nccl_hostid")
 SMOKE = ("scenarios/gpu/pinned-memory.yaml",)
 SHARING = ("scenarios/gpu/ranks-share-a-gpu.yaml",)
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("part", type=int, nargs="?", default=1, help="of `suite`")
     parser.add_argument("of", type=int, nargs="?", default=1, help="how many parts it has")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--sharing", choices=WAYS, default=WAYS[0])
+    parser.add_argument("--sharing", choices=(AUTO, *WAYS), default=AUTO)
     parser.add_argument("--jobs", type=int, default=4, help="of `suite`: at once on one GPU")
     parser.add_argument("--workers", type=int, default=6, help="of `suite`")
     parser.add_argument(

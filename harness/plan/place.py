@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 from harness.plan.model import Gpus, Plan
+from harness.scenario.devices import AUTO
+from harness.scenario.schema import World
 
 CPU_RANK_MIB = 256
 """Of the host. Warm ranks were measured at 53 to 133 MB; the rest is for what they write."""
@@ -48,8 +50,8 @@ def most_ranks(plan: Plan) -> int:
 def place_plan(plan: Plan, *, present: int, jobs: int, sharing: str) -> Plan:
     """The plan with its GPUs decided, on a machine that has some `present`.
 
-    `jobs` of them may have a GPU at once, and `sharing` is how ranks of one job talk on it. A plan
-    that was placed before keeps its place, so that a replay is one.
+    `jobs` of them may have a GPU at once, and `sharing` is how ranks of one job talk on it, or
+    `auto`. A plan that was placed before keeps its place, so that a replay is one.
     """
     if plan.workload.device == "cpu" or plan.workload.gpus is not None or present == 0:
         return plan
@@ -57,6 +59,8 @@ def place_plan(plan: Plan, *, present: int, jobs: int, sharing: str) -> Plan:
     count = min(largest, present)
     on_one = ceil(largest / count) * ceil(most_ranks(plan) / largest)
     memory = floor(1000 * FILLED / (jobs * on_one)) / 1000
+    if sharing == AUTO:
+        sharing = "gloo" if _sharing_stages(plan, count) is None else "nccl_hostid"
     gpus = Gpus(count=count, memory=memory, sharing=sharing)
     return plan.model_copy(update={"workload": plan.workload.model_copy(update={"gpus": gpus})})
 
@@ -66,11 +70,16 @@ def lacks_collectives(plan: Plan) -> str | None:
     gpus = plan.workload.gpus
     if gpus is None or gpus.sharing != "gloo":
         return None
-    for number in range(len(plan.runs)):
-        world = plan.workload_of(number).world
-        if world.size > gpus.count and world.pp > 1:
-            return (
-                f"{world} on {gpus.count} GPU: stages send tensors from rank to rank, and gloo "
-                "sends none that are on a GPU"
-            )
-    return None
+    world = _sharing_stages(plan, gpus.count)
+    if world is None:
+        return None
+    return (
+        f"{world} on {gpus.count} GPU: stages send tensors from rank to rank, and gloo "
+        "sends none that are on a GPU"
+    )
+
+
+def _sharing_stages(plan: Plan, count: int) -> World | None:
+    """The first world of the plan in which stages share GPUs."""
+    worlds = (plan.workload_of(number).world for number in range(len(plan.runs)))
+    return next((world for world in worlds if world.size > count and world.pp > 1), None)

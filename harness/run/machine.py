@@ -7,7 +7,7 @@ something else where that does not fit:
 
     KEMPNERFORGE_RANKS=N             ranks at once, of all sessions together
     KEMPNERFORGE_GPU_JOBS=N          jobs at once on one GPU (1)
-    KEMPNERFORGE_GPU_SHARING=gloo    how ranks talk that share a GPU, or nccl_hostid
+    KEMPNERFORGE_GPU_SHARING=auto    how ranks talk that share a GPU: gloo, nccl_hostid, or by need
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from harness.plan.model import Plan
 from harness.plan.place import lacks_collectives, place_plan
 from harness.run.errors import HarnessError
-from harness.scenario.devices import SHARING, usable_gpus
+from harness.scenario.devices import AUTO, SHARING, usable_gpus
 
 RANKS_PER_PROCESSOR = 4
 LEAST_RANKS = 8
@@ -35,7 +35,7 @@ class Machine:
     memory_mib: int
     gpus: tuple[str, ...] = ()
     gpu_jobs: int = 1
-    gpu_sharing: str = SHARING[0]
+    gpu_sharing: str = AUTO
 
     def place(self, plan: Plan) -> Plan:
         """The plan with the GPUs that it gets here."""
@@ -55,9 +55,9 @@ class Machine:
 def this_machine(root: Path = Path("/")) -> Machine:
     """The machine as this process may use it; `root` is where its file system begins."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    sharing = os.environ.get("KEMPNERFORGE_GPU_SHARING", SHARING[0])
-    if sharing not in SHARING:
-        known = ", ".join(SHARING)
+    sharing = os.environ.get("KEMPNERFORGE_GPU_SHARING", AUTO)
+    if sharing not in (AUTO, *SHARING):
+        known = ", ".join((AUTO, *SHARING))
         raise HarnessError(f"KEMPNERFORGE_GPU_SHARING is {sharing!r}; possible: {known}")
     return Machine(
         ranks=_number("KEMPNERFORGE_RANKS", max(LEAST_RANKS, RANKS_PER_PROCESSOR * processors)),

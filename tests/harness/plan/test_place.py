@@ -67,6 +67,23 @@ def test_a_plan_on_the_cpu_takes_ranks_and_memory_and_no_gpu() -> None:
 
 
 @pytest.mark.parametrize(
+    ("world", "present", "sharing"),
+    [
+        ({"pp": 2}, 1, "nccl_hostid"),
+        ({"pp": 2, "dp_shard": 2}, 2, "nccl_hostid"),
+        ({"pp": 2}, 2, "gloo"),
+        ({"dp_shard": 4}, 1, "gloo"),
+    ],
+)
+def test_ranks_that_share_a_gpu_talk_over_nccl_where_gloo_lacks_what_they_need(
+    world: dict[str, int], present: int, sharing: str
+) -> None:
+    found = placed(plan_of(world), present=present, sharing="auto")
+    assert found is not None
+    assert found.sharing == sharing
+
+
+@pytest.mark.parametrize(
     ("world", "present", "sharing", "lacks"),
     [
         ({"pp": 2}, 1, "gloo", "pp2 x fsdp1 on 1 GPU: stages send tensors from rank to rank"),

@@ -64,7 +64,7 @@ def test_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_pat
     [
         ("RANKS", "0", "a whole number from 1"),
         ("GPU_JOBS", "two", "a whole number from 1"),
-        ("GPU_SHARING", "mps", "gloo, nccl_hostid"),
+        ("GPU_SHARING", "mps", "auto, gloo, nccl_hostid"),
     ],
 )
 def test_what_the_environment_says_wrongly_is_refused(
@@ -88,6 +88,6 @@ def test_a_scenario_skips_with_what_its_gpus_lack(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(support, "missing", lambda: None)
     monkeypatch.setattr(module, "usable_gpus", lambda: ("0",))
     stages = plan_of("gpu/ranks-share-a-gpu.yaml::pp2")
-    assert "gloo sends none that are on a GPU" in str(support.missing_for(stages))
-    monkeypatch.setenv("KEMPNERFORGE_GPU_SHARING", "nccl_hostid")
     assert support.missing_for(stages) is None
+    monkeypatch.setenv("KEMPNERFORGE_GPU_SHARING", "gloo")
+    assert "gloo sends none that are on a GPU" in str(support.missing_for(stages))
