@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,9 @@ class _Vector(ctypes.Structure):
 
 _libc = ctypes.CDLL(None, use_errno=True)
 PIECE_BYTES = 1 << 18
-_buffer = ctypes.create_string_buffer(PIECE_BYTES)
+_buffer = (ctypes.c_char * PIECE_BYTES).from_buffer(mmap.mmap(-1, PIECE_BYTES))
 """Read into again and again: a fresh one would be filled with zeros each time, and this one stays
-in the processor's cache."""
+in the processor's cache. It begins at a page, as writes past the page cache (`O_DIRECT`) need."""
 _place = ctypes.addressof(_buffer)
 _one = ctypes.c_ulong(1)
 

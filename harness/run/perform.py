@@ -9,6 +9,8 @@ go on to the kernel untouched.
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from harness.run.written import LARGE_BYTES, Inode, inode_of
 
 _AT_FDCWD = 0xFFFFFF9C
 _AT_REMOVEDIR = 0x200
+_SECTOR = 512
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0o20200000)
 
@@ -184,11 +187,11 @@ class Performer:
 
         def perform() -> int:
             if position is None:
-                return os.write(own, data)
-            return os.pwrite(own, data, position)
+                return os.write(own, _placed(own, data))
+            return os.pwrite(own, _placed(own, data), position)
 
         def half() -> Request:
-            first = first_bytes(spans, (size + 1) // 2)
+            first = first_bytes(spans, _half(own, size))
             return self._write_request(thread, opened, first, position)
 
         return Request(
@@ -423,6 +426,26 @@ def _inode_at(path: str) -> Inode | None:
         return inode_of(path)
     except OSError:
         return None
+
+
+def _is_direct(own: int) -> bool:
+    """Whether writes pass the page cache; the rank may say so at any time."""
+    return bool(fcntl.fcntl(own, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+def _placed(own: int, data: bytes) -> bytes | mmap.mmap:
+    """The data, at the begin of a page where the file asks for that."""
+    if not data or not _is_direct(own):
+        return data
+    page = mmap.mmap(-1, len(data))
+    page[:] = data
+    return page
+
+
+def _half(own: int, size: int) -> int:
+    """What a short write takes; past the page cache it takes whole sectors."""
+    half = (size + 1) // 2
+    return half - half % _SECTOR if half > _SECTOR and _is_direct(own) else half
 
 
 def _can_be_read(own: int) -> bool:

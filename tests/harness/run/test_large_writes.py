@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
 from pathlib import Path
 
@@ -75,6 +77,30 @@ def test_bytes_are_known_of_a_file_that_is_gone(tmp_path: Path) -> None:
 
     assert processes.exits == (0,)
     assert _contents(trace) == [_FIRST, _SECOND]
+
+
+@pytest.mark.parametrize("size", [4096, 3 * LARGE_BYTES])
+@pytest.mark.parametrize("short", [False, True])
+def test_writes_past_the_page_cache_are_carried_out(
+    tmp_path: Path, size: int, *, short: bool
+) -> None:
+    def body(directory: Path, rank: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_DIRECT
+        file = os.open(directory / "checkpoints" / "a", flags, 0o644)
+        page = mmap.mmap(-1, size)
+        page[:] = _FIRST[:size]
+        done = os.write(file, page)
+        assert done == (size // 2 if short else size)
+        fcntl.fcntl(file, fcntl.F_SETFL, 0)  # what is no whole block
+        os.write(file, page[done:] + b"the end")
+        os.close(file)
+
+    halves = [strike("short_write", operation="write", path="a")] if short else []
+    trace, processes = supervise(body, tmp_path, strikes=halves)
+
+    assert processes.exits == (0,)
+    assert (tmp_path / "checkpoints" / "a").read_bytes() == _FIRST[:size] + b"the end"
+    assert b"".join(_contents(trace)) == _FIRST[:size] + b"the end"
 
 
 def test_a_vector_of_many_spans_is_written_whole_and_in_order(tmp_path: Path) -> None:
