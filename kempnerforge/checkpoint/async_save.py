@@ -95,11 +95,11 @@ def _report_unfetched() -> None:
         call.report()
 
 
-def make_stager(mode: AsyncCheckpointMode) -> Stager:
+def make_stager(mode: AsyncCheckpointMode, *, direct: bool = True) -> Stager:
     """How tensors are taken in ``mode``."""
     if mode is AsyncCheckpointMode.disabled:
         return LiveTensors()
-    return KeptBuffers(pinned=mode is AsyncCheckpointMode.async_pinned)
+    return KeptBuffers(pinned=mode is AsyncCheckpointMode.async_pinned, direct=direct)
 
 
 class AsyncCheckpointer:

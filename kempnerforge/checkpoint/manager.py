@@ -79,7 +79,7 @@ class CheckpointManager:
         self._root = local_directory(config.dir)
         self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
         self._mode = AsyncCheckpointMode(config.async_mode)
-        self._stager = make_stager(self._mode)
+        self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()

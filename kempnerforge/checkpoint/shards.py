@@ -39,9 +39,10 @@ from torch.distributed.tensor import DTensor
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
 from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.sink import FileSink
 from kempnerforge.checkpoint.staging import Image, Stager
 from kempnerforge.checkpoint.state import encode_plain
-from kempnerforge.checkpoint.storage import FileSink, at_once
+from kempnerforge.checkpoint.storage import at_once
 
 __all__ = [
     "StagedShards",
@@ -249,7 +250,7 @@ def write_shards(
     ordered = sorted(wanted)
     name = _file_name(plan)
     places: dict[int, tuple[int, int]] = {}
-    with FileSink(directory / name) as sink:
+    with FileSink(directory / name, direct=staged.image.direct) as sink:
 
         def write() -> None:
             places.update(zip(ordered, staged.image.write(sink, ordered), strict=True))

@@ -21,12 +21,14 @@ from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.frames import ALIGNMENT, Frame, frame_of, memory_of
-from kempnerforge.checkpoint.storage import FileSink
+from kempnerforge.checkpoint.sink import FileSink
 
 __all__ = ["Image", "KeptBuffers", "Layout", "LiveTensors", "Stager"]
 
 # From this size on a tensor is worth a write of its own and a combined checksum (20 us).
 _LARGE_BYTES = 1 << 20
+# From this size on a file is not read again soon, and the page cache would pay for it.
+_DIRECT_BYTES = 1 << 26
 # Below this size copying costs less than one more write.
 _SMALL_BYTES = 1 << 16
 
@@ -103,6 +105,8 @@ class Image:
     buffer: torch.Tensor
     others: Sequence[torch.Tensor | bytes | None]
     """By slot: what the buffer does not hold."""
+    direct: bool = False
+    """Whether it is best written past the page cache."""
 
     def write(self, sink: FileSink, wanted: Sequence[int]) -> list[tuple[int, int]]:
         """Write the items at these positions, in increasing order.
@@ -202,11 +206,12 @@ class KeptBuffers:
     Args:
         pinned: Page-locked memory, into which accelerator tensors are copied without waiting for
             each. Where no tensor is on an accelerator, plain memory is used.
+        direct: Large images are written past the page cache.
     """
 
-    def __init__(self, *, pinned: bool) -> None:
+    def __init__(self, *, pinned: bool, direct: bool = True) -> None:
         self.known: Any = None
-        self._pinned = pinned
+        self._pinned, self._direct = pinned, direct
         self._devices: set[torch.device] = set()
         self._layout = Layout((), copies_below=sys.maxsize)
         self._buffer = self._layout.allocate(pinned=False)
@@ -222,7 +227,8 @@ class KeptBuffers:
         _copy(self._views, sources, non_blocking=self._buffer.is_pinned() if devices else False)
         self._devices = devices
         held = [value.clone() if isinstance(value, torch.Tensor) else value for value in others]
-        return Image(layout=self._layout, buffer=self._buffer, others=held)
+        direct = self._direct and self._layout.buffer_bytes >= _DIRECT_BYTES
+        return Image(layout=self._layout, buffer=self._buffer, others=held, direct=direct)
 
     def finish(self) -> None:
         _synchronize(self._devices)

@@ -13,138 +13,21 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.sink import FileSink
 
-__all__ = ["FileSink", "LocalStorage", "Storage", "at_once", "checksum_file"]
+__all__ = ["LocalStorage", "Storage", "at_once", "checksum_file"]
 
-_BUFFER_BYTES = 1 << 18
 _READ_BYTES = 1 << 20
-_WRITEBACK_BYTES = 1 << 20
-_SYNC_FILE_RANGE_WRITE = 2
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CANNOT_EXCHANGE = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM}
 )
-
-
-class FileSink:
-    """A new file that is written once, front to back, and is durable when ``close`` returns.
-
-    The checksum is taken of the bytes as they arrive, so it vouches for what the caller meant to
-    write. Looks enough like a binary file for ``torch.save`` and ``pickle``. One thread at a time.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        self._pending = bytearray()
-        self._size = 0
-        self._crc32 = 0
-        self._written = self._on_its_way = 0
-        self._error: OSError | None = None
-
-    def write(self, data: bytes | bytearray | memoryview, *, crc32: int | None = None) -> int:
-        """Append ``data``; returns its length in bytes.
-
-        Args:
-            data: Not needed any more when this returns.
-            crc32: Of ``data``, where the caller has it already.
-        """
-        view = memoryview(data).cast("B")
-        if crc32 is None:
-            self._crc32 = zlib_ng.crc32(view, self._crc32)
-        else:
-            self._crc32 = zlib_ng.crc32_combine(self._crc32, crc32, view.nbytes)
-        self._size += view.nbytes
-        if len(self._pending) + view.nbytes > _BUFFER_BYTES:
-            self._drain()
-        if view.nbytes >= _BUFFER_BYTES:
-            self._put(view)
-        else:
-            self._pending += view
-        return view.nbytes
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self._size
-
-    def flush(self) -> None:
-        """Nothing: durability is ``close``'s business, and earlier writes gain nothing."""
-
-    def close(self) -> None:
-        """Make the file durable and close it; a second call does nothing."""
-        if self._fd < 0:
-            return
-        try:
-            self._drain()
-            os.fsync(self._fd)
-        finally:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Close without making anything durable; the file is of no use."""
-        fd, self._fd = self._fd, -1
-        self._pending = bytearray()
-        if fd >= 0:
-            os.close(fd)
-
-    @property
-    def record(self) -> FileRecord:
-        """Size and checksum of everything written."""
-        return FileRecord(size=self._size, crc32=self._crc32)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-            return
-        self.abandon()
-        if self._error is not None and error is not self._error:
-            # torch's archive writer turns a full disk into "unexpected pos 704 vs 598".
-            raise self._error from error
-
-    def _drain(self) -> None:
-        pending, self._pending = self._pending, bytearray()
-        self._put(memoryview(pending))
-
-    def _put(self, view: memoryview) -> None:
-        for begin in range(0, view.nbytes, _WRITEBACK_BYTES):
-            piece = view[begin : begin + _WRITEBACK_BYTES]
-            try:
-                _write_all(self._fd, piece)
-            except OSError as error:
-                self._error = self._error or error
-                raise
-            self._written += piece.nbytes
-            if self._written - self._on_its_way >= _WRITEBACK_BYTES:
-                _begin_writeback(self._fd, self._on_its_way, self._written - self._on_its_way)
-                self._on_its_way = self._written
-
-
-def _write_all(fd: int, view: memoryview) -> None:
-    """Write all of ``view``; the kernel may take less than it is given."""
-    while view.nbytes:
-        view = view[os.write(fd, view) :]
-
-
-def _begin_writeback(fd: int, offset: int, length: int) -> None:
-    """Let the disk begin with these bytes; a hint, the outcome of which ``fsync`` tells."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "sync_file_range"):
-        place = ctypes.c_int64(offset), ctypes.c_int64(length)
-        libc.sync_file_range(fd, *place, _SYNC_FILE_RANGE_WRITE)
 
 
 class Storage(Protocol):

@@ -14,7 +14,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError
-from kempnerforge.checkpoint.storage import FileSink, LocalStorage
+from kempnerforge.checkpoint.sink import FileSink
+from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.config.schema import AsyncCheckpointMode
 from kempnerforge.resilience.elastic import resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kempnerforge.checkpoint import saving, storage
+from kempnerforge.checkpoint import saving, sink, storage
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.stale import RetryingStorage
-from kempnerforge.checkpoint.storage import FileSink, LocalStorage
+from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 
 _PATIENCE = 3
@@ -120,15 +120,15 @@ class TakesSlowForBroken(CheckpointManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        put = FileSink._put
+        write = sink._Cached._write
 
-        def timed(sink: FileSink, view: memoryview) -> None:
+        def timed(way: sink._Cached, view: memoryview) -> None:
             began = time.monotonic()
-            put(sink, view)
+            write(way, view)
             if time.monotonic() - began > _TOO_SLOW_S:
                 raise OSError("the disk is too slow")
 
-        FileSink._put = timed  # type: ignore[method-assign, assignment]
+        sink._Cached._write = timed  # type: ignore[method-assign, assignment]
 
 
 class WaitsForEver(CheckpointManager):
