@@ -84,7 +84,8 @@ class IgnoresFailedSyncs(CheckpointManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         names = {**vars(os), "fsync": _try_to_sync}
-        storage.os = SimpleNamespace(**names)  # type: ignore[attr-defined, assignment]
+        for module in (sink, storage):
+            module.os = SimpleNamespace(**names)  # type: ignore[attr-defined]
 
 
 def _try_to_sync(descriptor: int) -> None:

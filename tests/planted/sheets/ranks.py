@@ -9,6 +9,8 @@ RANKS = (
         "baseline/every-layout-and-mode.yaml::dp_shard2-async", "nothing_lost", "LOST_WORK"),
     bug("background:DropsErrors", "E09",
         "storage/disk-stays-full.yaml::async", "nothing_lost", "LOST_WORK"),
+    bug("background:TakesDirectForDurable", "L35",
+        "async/killed-in-flush-past-the-page-cache.yaml::async", "latest_durable", "HARD_FAIL"),
     bug("apart:OverlapsSaves", "E07",
         "baseline/stopped-between-saves.yaml", "bounded", "HANG"),
     bug("buffer:ReusesTheBuffer", "E04",
