@@ -119,6 +119,7 @@ class Bench:
         ]
         background: list[Competitor] = [
             Ours(training, self.home, AsyncCheckpointMode.async_),
+            Ours(training, self.home, AsyncCheckpointMode.async_, cached=True),
             Ours(training, self.home, AsyncCheckpointMode.async_pinned),
             Dcp(state, self.home, AsyncCheckpointerType.THREAD),
             Dcp(state, self.home, AsyncCheckpointerType.PROCESS),

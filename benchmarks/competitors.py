@@ -87,13 +87,17 @@ def training_of(size: str, device: str, *, seed: int) -> Training:
 
 
 class Ours:
-    """CheckpointManager in one of its modes."""
+    """CheckpointManager in one of its modes; `cached`: through the page cache in any case."""
 
-    def __init__(self, training: Training, home: Path, mode: AsyncCheckpointMode) -> None:
+    def __init__(
+        self, training: Training, home: Path, mode: AsyncCheckpointMode, *, cached: bool = False
+    ) -> None:
         short = {"disabled": "sync", "async": "async", "async_with_pinned_mem": "pinned"}
-        self.name = f"kempnerforge {short[mode.value]}"
-        self.directory = home / f"ours-{mode.value}"
-        config = CheckpointConfig(dir=str(self.directory), async_mode=mode, keep_last_n=0)
+        self.name = f"kempnerforge {short[mode.value]}" + (", cached" if cached else "")
+        self.directory = home / f"ours-{mode.value}{'-cached' if cached else ''}"
+        config = CheckpointConfig(
+            dir=str(self.directory), async_mode=mode, keep_last_n=0, direct_io=not cached
+        )
         self._manager = CheckpointManager(config, training.model, training.optimizer)
 
     def begin(self, step: int) -> None:

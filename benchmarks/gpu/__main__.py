@@ -82,7 +82,8 @@ def _suite(asked: argparse.Namespace) -> None:
     if asked.go_on:
         tests = suite.left(tests, asked.out.glob(f"suite-{asked.device}-*.xml"))
     tests = tuple(test for test in tests if not test.startswith(tuple(asked.without)))
-    step = f"suite-{asked.device}-{asked.sharing}-{asked.part}of{asked.of}"
+    kind = f"suite-{asked.device}-{asked.sharing}-{asked.part}of{asked.of}"
+    step = f"{kind}-{len(list(asked.out.glob(f'{kind}-*.xml'))) + 1}"
     wish = suite.Asked(
         step=step,
         device=asked.device,
@@ -101,26 +102,25 @@ def _suite(asked: argparse.Namespace) -> None:
 def _compare(asked: argparse.Namespace) -> None:
     from benchmarks.gpu.compare import compare, tell
 
-    files = [sorted(asked.out.glob(f"suite-{device}-*.xml")) for device in ("cpu", "cuda")]
-    found = compare(*files)
+    found = compare(*(asked.out.glob(f"suite-{device}-*.xml") for device in ("cpu", "cuda")))
     record.write(asked.out, "compare", found, tell(found))
 
 
 def _checkpoint(asked: argparse.Namespace) -> None:
     from benchmarks.checkpoint import measure
-    from benchmarks.tables import tell
+    from benchmarks.tables import Times, tell
 
     repeats = (asked.repeat, asked.loops, ("kempnerforge", "THREAD", "floor"))
-    found = {}
+    found: dict[str, Times] = {}
     with tempfile.TemporaryDirectory() as home:
         for size in asked.sizes:
             found[size] = measure(size, repeats, asked.device, Path(home, size))
-    text = tell(found, budgets=asked.device == "cpu")
-    told = {
-        size: {f"{kind}: {name}": values for (kind, name), values in times.items()}
-        for size, times in found.items()
-    }
-    record.write(asked.out, "checkpoint", {"device": asked.device, "sizes": told}, text)
+            told = {
+                one: {f"{kind}: {name}": values for (kind, name), values in times.items()}
+                for one, times in found.items()
+            }
+            text = tell(found, budgets=asked.device == "cpu")
+            record.write(asked.out, "checkpoint", {"device": asked.device, "sizes": told}, text)
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -11,10 +11,7 @@ from harness.matrix.results import read_results
 
 def compare(cpu: Iterable[Path], cuda: Iterable[Path]) -> dict[str, Any]:
     """How many agree, which differ, and which ran on one side alone."""
-    one, other = (
-        {"::".join(result.name): _verdict(result.state, result.why) for result in found.values()}
-        for found in (read_results(cpu), read_results(cuda))
-    )
+    one, other = _verdicts(cpu), _verdicts(cuda)
     both = sorted(one.keys() & other.keys())
     ran = [name for name in both if not _skipped(one[name]) and not _skipped(other[name])]
     differ = [name for name in ran if one[name] != other[name]]
@@ -37,6 +34,17 @@ def tell(found: dict[str, Any]) -> str:
         for name, verdict in found["differ"].items()
     ]
     return "\n".join(lines)
+
+
+def _verdicts(files: Iterable[Path]) -> dict[str, str]:
+    """Of each test the last one, but that it was skipped only where it never ran."""
+    found: dict[str, str] = {}
+    for path in sorted(files, key=lambda path: path.stat().st_mtime):
+        for result in read_results([path]).values():
+            name = "::".join(result.name)
+            verdict = _verdict(result.state, result.why)
+            found[name] = found.get(name, verdict) if _skipped(verdict) else verdict
+    return found
 
 
 def _verdict(state: str, why: str) -> str:

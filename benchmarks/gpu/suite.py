@@ -67,6 +67,8 @@ def left(tests: Sequence[str], results: Iterable[Path]) -> tuple[str, ...]:
 
 def run(asked: Asked, out: Path) -> dict[str, Any]:
     """Run, and leave `STEP.xml`, `STEP.log` and the failures in `out`. What came of it."""
+    if not asked.tests:
+        raise SystemExit(f"{asked.step}: no test is left to run")
     out.mkdir(parents=True, exist_ok=True)
     junit, log = out / f"{asked.step}.xml", out / f"{asked.step}.log"
     words = ["-n", str(asked.workers), "--device", asked.device, "--junit-xml", str(junit), "-rs"]

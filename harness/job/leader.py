@@ -217,13 +217,14 @@ def _children() -> list[int]:
 
 
 def _is_dying(pid: int) -> bool:
-    """Whether it was killed, and the kernel is taking down what it had.
+    """Whether it was killed or has ended, and the kernel is taking down what it had.
 
     That takes time where it is much: a process forked from one that has a CUDA context has 1.5 GB.
     """
     try:
-        flags = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[6]
+        # In this order: who is no longer about to die by the second look has begun to.
         status = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        flags = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[6]
     except OSError:
         return True
     waiting = [int(line.split()[1], 16) for line in status if line.startswith(_PENDING)]

@@ -180,18 +180,20 @@ class Performer:
         elif offset is None:
             offset = os.lseek(own, 0, os.SEEK_CUR)
         large, data = None, b""
-        if size >= LARGE_BYTES and opened.record_of is None and _can_be_read(own):
+        skew = _skew(spans) if _is_direct(own) else None
+        if size >= LARGE_BYTES and opened.record_of is None and not skew and _can_be_read(own):
             large = LargeWrite(thread=thread, spans=spans, own=own, position=position)
         else:
             data = b"".join([read_bytes(thread, *span) for span in spans])
 
         def perform() -> int:
+            placed = data if skew is None else _placed(data, skew)
             if position is None:
-                return os.write(own, _placed(own, data))
-            return os.pwrite(own, _placed(own, data), position)
+                return os.write(own, placed)
+            return os.pwrite(own, placed, position)
 
         def half() -> Request:
-            first = first_bytes(spans, _half(own, size))
+            first = first_bytes(spans, _half(size, whole_sectors=skew is not None))
             return self._write_request(thread, opened, first, position)
 
         return Request(
@@ -433,19 +435,27 @@ def _is_direct(own: int) -> bool:
     return bool(fcntl.fcntl(own, fcntl.F_GETFL) & os.O_DIRECT)
 
 
-def _placed(own: int, data: bytes) -> bytes | mmap.mmap:
-    """The data, at the begin of a page where the file asks for that."""
-    if not data or not _is_direct(own):
-        return data
-    page = mmap.mmap(-1, len(data))
-    page[:] = data
-    return page
+def _skew(spans: Sequence[Span]) -> int:
+    """By how much the memory of a write misses what a write past the page cache asks for."""
+    for base, length in spans:
+        if base % _SECTOR or length % _SECTOR:
+            return base % mmap.PAGESIZE or 1
+    return 0
 
 
-def _half(own: int, size: int) -> int:
-    """What a short write takes; past the page cache it takes whole sectors."""
+def _placed(data: bytes, skew: int) -> memoryview:
+    """The data at a place in memory that is as good or as bad as the rank's own."""
+    pages = memoryview(mmap.mmap(-1, skew + max(1, len(data))))
+    pages[skew : skew + len(data)] = data
+    return pages[skew : skew + len(data)]
+
+
+def _half(size: int, *, whole_sectors: bool) -> int:
+    """What a short write takes; past the page cache a file takes whole sectors."""
     half = (size + 1) // 2
-    return half - half % _SECTOR if half > _SECTOR and _is_direct(own) else half
+    if not whole_sectors or half < _SECTOR:
+        return half
+    return half - half % (mmap.PAGESIZE if half > mmap.PAGESIZE else _SECTOR)
 
 
 def _can_be_read(own: int) -> bool:

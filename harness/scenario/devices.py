@@ -14,10 +14,11 @@ _PATIENCE_S = 20
 
 
 SHARING = ("gloo", "nccl_hostid")
-AUTO = "auto"
-"""gloo where its collectives suffice, since it was found the faster one; else nccl_hostid."""
 """How ranks talk that have one GPU between them: over gloo, which takes tensors through the memory
 of the host, or over NCCL, to which each rank pretends to be a host of its own."""
+
+AUTO = "auto"
+"""gloo where its collectives suffice, since it was found the faster one; else nccl_hostid."""
 
 RANKS_PER_GPU = 8
 """As many as on the CPU. Each has a CUDA context of about 0.5 GB besides what it computes with."""

@@ -160,7 +160,7 @@ def _has_structure(node: Mapping[Any, Any], known: _Structure, leaves: list[Any]
     if len(node) != len(known):
         return False
     for (key, value), (known_key, expected) in zip(node.items(), known, strict=True):
-        if key != known_key:
+        if key is not known_key and (key != known_key or type(key) is not type(known_key)):
             return False
         if isinstance(value, DTensor) and value._spec is expected:
             leaves.append(value)  # nearly all there is
@@ -183,7 +183,11 @@ def _below(value: Any) -> Mapping[Any, Any] | None:
     flat, paths = flatten_state_dict({"": value})
     if list(paths.values()) == [("",)]:
         return None
-    return {paths[name][1:]: part for name, part in flat.items()}
+    return {_Within(paths[name][1:]): part for name, part in flat.items()}
+
+
+class _Within(tuple[str | int, ...]):
+    """Path of a part within a list, a tuple or an object; no key of a dict is of this type."""
 
 
 def _leaves(path: _Path, node: Mapping[Any, Any]) -> Iterator[tuple[_Path, Any]]:
@@ -290,7 +294,7 @@ def write_shards(
     ordered = sorted(wanted)
     name = _file_name(plan)
     places: dict[int, tuple[int, int]] = {}
-    with FileSink(directory / name, direct=staged.image.direct) as sink:
+    with FileSink(directory / name, direct=staged.image.goes_direct(ordered)) as sink:
 
         def write() -> None:
             places.update(zip(ordered, staged.image.write(sink, ordered), strict=True))

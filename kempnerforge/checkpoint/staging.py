@@ -27,7 +27,8 @@ __all__ = ["Image", "KeptBuffers", "Layout", "LiveTensors", "Stager"]
 
 # From this size on a tensor is worth a write of its own and a combined checksum (20 us).
 _LARGE_BYTES = 1 << 20
-# From this size on a file is not read again soon, and the page cache would pay for it.
+# Measured with `benchmarks.checkpoint`: at 25 MB a rank training loses as much either way, at
+# 250 MB half as much to a file that passes the page cache. In between nothing was measured.
 _DIRECT_BYTES = 1 << 26
 # Below this size copying costs less than one more write.
 _SMALL_BYTES = 1 << 16
@@ -105,8 +106,18 @@ class Image:
     buffer: torch.Tensor
     others: Sequence[torch.Tensor | bytes | None]
     """By slot: what the buffer does not hold."""
-    direct: bool = False
-    """Whether it is best written past the page cache."""
+    detached: bool = False
+    """Whether training goes on while it is written, and may be spared the page cache's share."""
+
+    def goes_direct(self, wanted: Sequence[int]) -> bool:
+        """Whether the file of the items at these positions is best written past the page cache."""
+        return self.detached and sum(map(self._size, wanted)) >= _DIRECT_BYTES
+
+    def _size(self, position: int) -> int:
+        frame, other = self.layout.slots[position].frame, self.others[position]
+        if frame is not None:
+            return frame.length
+        return other.nbytes if isinstance(other, torch.Tensor) else len(other or b"")
 
     def write(self, sink: FileSink, wanted: Sequence[int]) -> list[tuple[int, int]]:
         """Write the items at these positions, in increasing order.
@@ -206,7 +217,7 @@ class KeptBuffers:
     Args:
         pinned: Page-locked memory, into which accelerator tensors are copied without waiting for
             each. Where no tensor is on an accelerator, plain memory is used.
-        direct: Large images are written past the page cache.
+        direct: Large files may be written past the page cache.
     """
 
     def __init__(self, *, pinned: bool, direct: bool = True) -> None:
@@ -227,8 +238,7 @@ class KeptBuffers:
         _copy(self._views, sources, non_blocking=self._buffer.is_pinned() if devices else False)
         self._devices = devices
         held = [value.clone() if isinstance(value, torch.Tensor) else value for value in others]
-        direct = self._direct and self._layout.buffer_bytes >= _DIRECT_BYTES
-        return Image(layout=self._layout, buffer=self._buffer, others=held, direct=direct)
+        return Image(layout=self._layout, buffer=self._buffer, others=held, detached=self._direct)
 
     def finish(self) -> None:
         _synchronize(self._devices)

@@ -89,13 +89,13 @@ class CheckpointConfig:
     byte), ``sizes`` (every file's size) or ``off``. A damaged file that is found makes ``load``
     fall back; one that is not found is loaded."""
 
-    direct_io: bool = True
-    """Write large shards of background saves past the page cache (``O_DIRECT``) where the file
-    system can: the flush takes less from training, and pushes out nothing that it reads."""
-
     allow_unsafe_pickle: bool = False
     """Rebuild any Python object that a checkpoint's files ask for, which lets their author run
     code in this process. For old files of known origin that are refused otherwise."""
+
+    direct_io: bool = True
+    """Write large shards of background saves past the page cache (``O_DIRECT``) where the file
+    system can: the flush takes less from training, and pushes out nothing that it reads."""
 
     def __post_init__(self) -> None:
         if self.verify_on_load not in ("full", "sizes", "off"):

@@ -135,6 +135,24 @@ def test_verdicts_are_compared_test_by_test(tmp_path: Path) -> None:
     assert tell(found).splitlines()[1] == "  f::b: cpu passed, cuda HANG"
 
 
+def test_what_was_skipped_replaces_no_verdict(tmp_path: Path) -> None:
+    skipped = '<skipped message="x"/>'
+    cpu = junit(tmp_path / "cpu.xml", case("a"), case("b"))
+    files = [
+        junit(tmp_path / "b.xml", case("a", failure("LEAK")), case("b", skipped)),
+        junit(tmp_path / "a.xml", case("a", skipped), case("b")),
+    ]
+    for later, path in enumerate(files):
+        os.utime(path, (later, later))
+    found = compare([cpu], files)
+    assert (found["agree"], found["differ"]) == (1, {"f::a": {"cpu": "passed", "cuda": "LEAK"}})
+
+
+def test_where_no_test_is_left_none_is_run(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="s: no test is left to run"):
+        suite.run(asked(tests=()), tmp_path)
+
+
 def test_a_collective_is_tried_by_two_processes() -> None:
     # Importing torch takes a loaded machine half a minute.
     found = collectives.try_one("cpu", "gloo", "reduce_scatter_tensor of means", limit_s=110)

@@ -1,8 +1,12 @@
 """How files are written: through the page cache, and past it."""
 
+import contextlib
 import errno
 import fcntl
+import gc
+import mmap
 import os
+import resource
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +22,13 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
 from kempnerforge.checkpoint import CheckpointManager, staging
 from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.sink import FileSink
 from kempnerforge.checkpoint.storage import LocalStorage, checksum_file
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 
 MIB = 1 << 20
+PAGE = mmap.PAGESIZE
 BLOCK = 4 * MIB
 WHOLE = bytes(range(250)) * 40_000
 """Two blocks and a part of a third that ends within a page."""
@@ -102,26 +108,45 @@ def test_whole_pages_pass_the_page_cache_and_the_rest_does_not(
 ) -> None:
     record = _write_directly(tmp_path / "file")
     rest = len(WHOLE) - 2 * BLOCK
-    pages = rest - rest % 4096
+    pages = rest - rest % PAGE
     assert writes == [(True, BLOCK), (True, BLOCK), (True, pages), (False, rest - pages)]
     assert (tmp_path / "file").read_bytes() == WHOLE
     assert record == FileRecord(size=len(WHOLE), crc32=zlib.crc32(WHOLE))
 
 
-@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, BLOCK - 1, BLOCK, BLOCK + 4096])
-def test_a_file_of_any_size_is_written_past_the_page_cache(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, PAGE - 1, PAGE, PAGE + 1, BLOCK - 1, BLOCK, BLOCK + PAGE])
+def test_a_file_of_any_size_is_written_past_the_page_cache(
+    tmp_path: Path, writes: Writes, size: int
+) -> None:
     assert _write_directly(tmp_path / "file", WHOLE[:size]).size == size
     assert (tmp_path / "file").read_bytes() == WHOLE[:size]
+    assert sum(count for direct, count in writes if direct) == size - size % PAGE
 
 
+def test_what_passed_the_page_cache_is_synced_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    genuine = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_size)
+        genuine(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    _write_directly(tmp_path / "file")
+    assert synced == [len(WHOLE)]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
 def test_a_file_system_that_cannot_pass_its_cache_is_written_through_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: Writes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: Writes, number: int
 ) -> None:
     genuine = os.open
 
     def refuse(path: Any, flags: int, *mode: int, **more: int) -> int:
         if flags & os.O_DIRECT:
-            raise OSError(errno.EINVAL, "Invalid argument")
+            raise OSError(number, os.strerror(number))
         return genuine(path, flags, *mode, **more)
 
     monkeypatch.setattr(os, "open", refuse)
@@ -156,7 +181,11 @@ def test_a_file_system_that_asks_for_more_than_pages_gets_the_rest_through_its_c
 ) -> None:
     _spoil(monkeypatch, _refuse(errno.EINVAL))
     _write_directly(tmp_path / "file")
-    assert [direct for direct, _ in writes] == [True, False, False, False]
+    direct = [count for is_direct, count in writes if is_direct]
+    cached = [count for is_direct, count in writes if not is_direct]
+    assert direct == [BLOCK]
+    assert sum(cached) == len(WHOLE) - BLOCK
+    assert max(cached) == MIB  # so that the disk begins early, as in any other file
     assert (tmp_path / "file").read_bytes() == WHOLE
 
 
@@ -164,9 +193,9 @@ def test_what_a_direct_write_did_not_take_follows_through_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: Writes
 ) -> None:
     genuine = os.write
-    _spoil(monkeypatch, lambda fd, data: genuine(fd, data[:8192]))
+    _spoil(monkeypatch, lambda fd, data: genuine(fd, data[: 2 * PAGE]))
     _write_directly(tmp_path / "file")
-    assert [direct for direct, _ in writes] == [True, True, False, False, False]
+    assert [count for direct, count in writes if direct] == [BLOCK, 2 * PAGE]
     assert (tmp_path / "file").read_bytes() == WHOLE
 
 
@@ -186,6 +215,44 @@ def _write_as_torch(path: Path) -> None:
                 sink.write(WHOLE)
         except OSError as error:
             raise RuntimeError("unexpected pos 704 vs 598") from error
+
+
+def test_an_error_that_was_passed_over_is_raised_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil(monkeypatch, _refuse(errno.EIO))
+    sink = FileSink(tmp_path / "file", direct=True)
+    for _ in range(3):
+        with contextlib.suppress(OSError):
+            sink.write(WHOLE)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        sink.close()
+    with pytest.raises(ValueError, match="closed"):
+        sink.write(b"more")
+
+
+def test_nothing_is_left_open_or_mapped_by_files_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left() -> tuple[int, int]:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        shared = sum(" rw-s " in line and "/dev/zero" in line for line in maps)
+        return len(list(Path("/proc/self/fd").iterdir())), shared
+
+    before, limits = left(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    gc.disable()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 * MIB, limits[1]))
+    try:
+        for _ in range(3):
+            with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+                _write_directly(tmp_path / "file")
+        monkeypatch.setattr(mmap, "mmap", _refuse(errno.ENOMEM))
+        with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+            FileSink(tmp_path / "file", direct=True)
+        assert left() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        gc.enable()
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -235,3 +302,15 @@ def test_small_shards_do_not(tmp_path: Path, writes: Writes) -> None:
     manager.wait()
     assert writes
     assert not any(direct for direct, _ in writes)
+
+
+def test_what_counts_is_what_a_rank_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_DIRECT_BYTES", 1 << 20)
+    tensors = [torch.ones(1 << 18), torch.ones(1 << 18), torch.ones(1 << 17, dtype=torch.cfloat)]
+    state = {str(number): tensor for number, tensor in enumerate(tensors)}
+    for detached in (True, False):
+        stager = staging.KeptBuffers(pinned=False, direct=detached)
+        image = stage_shards(state, stager=stager, is_coordinator=True).image
+        assert image.goes_direct([0]) == detached  # 1 MiB and what makes it an archive
+        assert image.goes_direct([2]) == detached  # has no fixed form, and is as large
+        assert not image.goes_direct([])  # all of it is another rank's

@@ -8,7 +8,8 @@ only the layout's own may be there, and what a hand from outside put there for i
 directory is empty before the first run. A directory that was left behind when the job was moved
 elsewhere stays as it was. A process that was killed and that the kernel is still taking down is
 not left, nor is a thread of a name that the reference, which saves nothing, ends with as well:
-libraries of the training leave such.
+libraries of the training leave such. Names that Python gives (`Thread-3`) say nothing and excuse
+nobody.
 
 Never unknown: what is not seen is not left. Not covered: ports, files outside of the checkpoint
 directory, names in it after a run that did not end in order (the next run has to clear them), and
@@ -31,10 +32,18 @@ PROMISE = Promise(
 )
 
 
+_NAMED_BY_PYTHON = ("Thread-", "ThreadPoolExecutor-")
+
+
 def judge(evidence: Evidence, history: History) -> Verdict:
     """Look for leftovers of each kind."""
     told: list[str] = []
-    of_training = {name for story in evidence.reference for name in _threads(story)}
+    of_training = {
+        name
+        for story in evidence.reference
+        for name in _threads(story)
+        if not name.startswith(_NAMED_BY_PYTHON)
+    }
     for number, run in enumerate(evidence.runs):
         told += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
         stuck = _stuck_ranks(evidence, number)

@@ -101,12 +101,13 @@ def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:
 
 def test_a_thread_that_training_leaves_without_any_save_is_not_the_checkpointers() -> None:
     case = honest()
-    ended = Finished(step=6, reason="until_step", threads=("tqdm_monitor",))
+    ended = Finished(step=6, reason="until_step", threads=("Thread-1", "tqdm_monitor"))
     case.reference = [[*case.reference[0], ended], case.reference[1]]
-    case.runs[1].finish(6, threads=("flush_0", "tqdm_monitor"))
-    assert _judge("clean", case).details == (
-        "run 1, rank 0: thread flush_0 is left",
-        "run 1, rank 1: thread flush_0 is left",
+    case.runs[1].finish(6, threads=("Thread-1", "flush_0", "tqdm_monitor"))
+    assert _judge("clean", case).details == tuple(
+        f"run 1, rank {rank}: thread {name} is left"
+        for rank in (0, 1)
+        for name in ("Thread-1", "flush_0")
     )
 
 

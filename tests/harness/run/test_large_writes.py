@@ -79,7 +79,7 @@ def test_bytes_are_known_of_a_file_that_is_gone(tmp_path: Path) -> None:
     assert _contents(trace) == [_FIRST, _SECOND]
 
 
-@pytest.mark.parametrize("size", [4096, 3 * LARGE_BYTES])
+@pytest.mark.parametrize("size", [2 * mmap.PAGESIZE, 4 * LARGE_BYTES])
 @pytest.mark.parametrize("short", [False, True])
 def test_writes_past_the_page_cache_are_carried_out(
     tmp_path: Path, size: int, *, short: bool
@@ -101,6 +101,28 @@ def test_writes_past_the_page_cache_are_carried_out(
     assert processes.exits == (0,)
     assert (tmp_path / "checkpoints" / "a").read_bytes() == _FIRST[:size] + b"the end"
     assert b"".join(_contents(trace)) == _FIRST[:size] + b"the end"
+
+
+@pytest.mark.parametrize(
+    ("begin", "size"), [(1, 4096), (0, 4000), (1, 3 * LARGE_BYTES), (0, 3 * LARGE_BYTES + 100)]
+)
+def test_what_the_kernel_refuses_past_the_page_cache_is_refused(
+    tmp_path: Path, begin: int, size: int
+) -> None:
+    def write(path: Path) -> int:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o644)
+        page = mmap.mmap(-1, begin + size)
+        try:
+            return os.write(file, memoryview(page)[begin:])
+        except OSError as error:
+            return -int(error.errno or 0)
+
+    def body(directory: Path, rank: int) -> None:
+        (directory / "answer").write_text(str(write(directory / "checkpoints" / "a")))
+
+    supervise(body, tmp_path)
+
+    assert int((tmp_path / "answer").read_text()) == write(tmp_path / "b")
 
 
 def test_a_vector_of_many_spans_is_written_whole_and_in_order(tmp_path: Path) -> None:
