@@ -9,13 +9,12 @@ go on to the kernel untouched.
 from __future__ import annotations
 
 import errno
-import fcntl
-import mmap
 import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from harness.run import direct_write
 from harness.run.large_write import LargeWrite
 from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.run.rename import EXCHANGE, renameat2
@@ -25,7 +24,6 @@ from harness.run.written import LARGE_BYTES, Inode, inode_of
 
 _AT_FDCWD = 0xFFFFFF9C
 _AT_REMOVEDIR = 0x200
-_SECTOR = 512
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0o20200000)
 
@@ -180,20 +178,22 @@ class Performer:
         elif offset is None:
             offset = os.lseek(own, 0, os.SEEK_CUR)
         large, data = None, b""
-        skew = _skew(spans) if _is_direct(own) else None
+        skew = direct_write.skew(spans) if direct_write.is_direct(own) else None
         if size >= LARGE_BYTES and opened.record_of is None and not skew and _can_be_read(own):
             large = LargeWrite(thread=thread, spans=spans, own=own, position=position)
         else:
             data = b"".join([read_bytes(thread, *span) for span in spans])
 
         def perform() -> int:
-            placed = data if skew is None else _placed(data, skew)
+            placed = data if skew is None else direct_write.placed(data, skew)
             if position is None:
                 return os.write(own, placed)
             return os.pwrite(own, placed, position)
 
         def half() -> Request:
-            first = first_bytes(spans, _half(size, whole_sectors=skew is not None))
+            first = first_bytes(
+                spans, direct_write.half(size) if skew is not None else (size + 1) // 2
+            )
             return self._write_request(thread, opened, first, position)
 
         return Request(
@@ -428,34 +428,6 @@ def _inode_at(path: str) -> Inode | None:
         return inode_of(path)
     except OSError:
         return None
-
-
-def _is_direct(own: int) -> bool:
-    """Whether writes pass the page cache; the rank may say so at any time."""
-    return bool(fcntl.fcntl(own, fcntl.F_GETFL) & os.O_DIRECT)
-
-
-def _skew(spans: Sequence[Span]) -> int:
-    """By how much the memory of a write misses what a write past the page cache asks for."""
-    for base, length in spans:
-        if base % _SECTOR or length % _SECTOR:
-            return base % mmap.PAGESIZE or 1
-    return 0
-
-
-def _placed(data: bytes, skew: int) -> memoryview:
-    """The data at a place in memory that is as good or as bad as the rank's own."""
-    pages = memoryview(mmap.mmap(-1, skew + max(1, len(data))))
-    pages[skew : skew + len(data)] = data
-    return pages[skew : skew + len(data)]
-
-
-def _half(size: int, *, whole_sectors: bool) -> int:
-    """What a short write takes; past the page cache a file takes whole sectors."""
-    half = (size + 1) // 2
-    if not whole_sectors or half < _SECTOR:
-        return half
-    return half - half % (mmap.PAGESIZE if half > mmap.PAGESIZE else _SECTOR)
 
 
 def _can_be_read(own: int) -> bool:
