@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from harness.run.errors import HarnessError
@@ -77,6 +79,12 @@ def missing() -> str | None:
 def _find(name: str) -> str | None:
     """Daemons are not on the path of every user."""
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(_SYSTEM_FOLDERS))
+
+
+_PORTS_FOR_ALL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 10_000
+_PORTS_TRIED = 100
+_PORTS_END = 1 << 16
 
 
 class Cluster:
@@ -187,8 +195,18 @@ class Cluster:
 
 
 def _free_ports() -> tuple[int, int]:
-    """Two ports that nobody had just now; SLURM has to be told them before it opens them."""
-    with socket.socket() as first, socket.socket() as second:
-        for one in (first, second):
-            one.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+    """Two ports that nobody has; SLURM has to be told them before it opens them.
+
+    They lie below those that the kernel gives to whoever asks for any, as the ranks of other jobs
+    do all the time: one of these would be taken by then, now and again.
+    """
+    low = int(_PORTS_FOR_ALL.read_text(encoding="ascii").split()[0])
+    low = low if low >= _FIRST_PORT + _PORTS_TRIED else _PORTS_END
+    found: list[int] = []
+    for port in secrets.SystemRandom().sample(range(_FIRST_PORT, low), k=_PORTS_TRIED):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == 2:
+            return found[0], found[1]
+    raise HarnessError(f"no two free ports among {_PORTS_TRIED} from {_FIRST_PORT} to {low}")

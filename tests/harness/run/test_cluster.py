@@ -81,3 +81,16 @@ def test_what_is_not_installed_is_named_with_its_packages(monkeypatch: pytest.Mo
         assert missing() == "a SLURM cluster of its own needs root, as slurmd does"
     finally:
         missing.cache_clear()
+
+
+def test_its_ports_are_none_that_the_kernel_gives_to_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    low = int(cluster_module._PORTS_FOR_ALL.read_text(encoding="ascii").split()[0])
+    if low >= 11_000:
+        assert all(port < low for _ in range(20) for port in cluster_module._free_ports())
+    narrow = tmp_path / "range"
+    narrow.write_text("1024\t65000\n", encoding="ascii")
+    monkeypatch.setattr(cluster_module, "_PORTS_FOR_ALL", narrow)
+    one, other = cluster_module._free_ports()
+    assert one != other
