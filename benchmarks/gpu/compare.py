@@ -37,14 +37,9 @@ def tell(found: dict[str, Any]) -> str:
 
 
 def _verdicts(files: Iterable[Path]) -> dict[str, str]:
-    """Of each test the last one, but that it was skipped only where it never ran."""
-    found: dict[str, str] = {}
-    for path in sorted(files, key=lambda path: path.stat().st_mtime):
-        for result in read_results([path]).values():
-            name = "::".join(result.name)
-            verdict = _verdict(result.state, result.why)
-            found[name] = found.get(name, verdict) if _skipped(verdict) else verdict
-    return found
+    """Of each test the last one."""
+    found = read_results(sorted(files, key=lambda path: path.stat().st_mtime)).values()
+    return {"::".join(one.name): _verdict(one.state, one.why) for one in found}
 
 
 def _verdict(state: str, why: str) -> str:

@@ -29,8 +29,17 @@ class ResultsError(Exception):
 
 
 def read_results(files: Iterable[Path]) -> dict[tuple[Name, str], Result]:
-    """The results by test and device; a later file replaces what an earlier one says."""
-    return {(result.name, result.device): result for path in files for result in _read(path)}
+    """The results by test and device.
+
+    A later file replaces what an earlier one says, but what was skipped replaces nothing that ran:
+    another machine may have had what this one lacks.
+    """
+    found: dict[tuple[Name, str], Result] = {}
+    for result in (result for path in files for result in _read(path)):
+        key = (result.name, result.device)
+        if result.state != "skipped" or key not in found:
+            found[key] = result
+    return found
 
 
 def _read(path: Path) -> Iterator[Result]:

@@ -109,6 +109,14 @@ def test_a_later_file_replaces_what_an_earlier_one_says(root: Path) -> None:
     )
 
 
+def test_what_another_machine_skipped_replaces_nothing_that_ran(root: Path) -> None:
+    ran = junit(root, case("both", "disabled", "cuda"))
+    skipped = junit(root, case("both", "disabled", "cuda", "<skipped/>"), name="b.xml")
+    for files in ([ran, skipped], [skipped, ran]):
+        (found,) = read_results(files).values()
+        assert found.state == "passed"
+
+
 def test_the_page_has_a_table_for_each_launcher_and_device(root: Path) -> None:
     file = junit(root, case("both", "disabled", "cpu"), case("both", "async", "cpu"))
     text, is_green = make_page(root, [file], None)
