@@ -12,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.gpu import record
+from harness.scenario.devices import AUTO, SHARING
 
-AUTO = "auto"
-WAYS = ("gloo", "nccl_hostid")
 SMOKE = ("scenarios/gpu/pinned-memory.yaml",)
-SHARING = ("scenarios/gpu/ranks-share-a-gpu.yaml",)
+SHARED = ("scenarios/gpu/ranks-share-a-gpu.yaml",)
 ALL = "scenarios/"
 SIZES = ("50", "500", "many")
 
@@ -58,12 +57,12 @@ def _sharing(asked: argparse.Namespace) -> None:
     from benchmarks.gpu import collectives, suite
 
     found, lines = {}, []
-    for way in WAYS:
+    for way in SHARING:
         tried = collectives.try_all(asked.device, way)
         wish = suite.Asked(
             step=f"sharing-{way}",
             device=asked.device,
-            tests=suite.collect(asked.device, *SHARING),
+            tests=suite.collect(asked.device, *SHARED),
             workers=1,
             environment={"KEMPNERFORGE_GPU_SHARING": way},
             limit_s=asked.limit / 5,
@@ -141,7 +140,7 @@ def main() -> None:
     parser.add_argument("part", type=int, nargs="?", default=1, help="of `suite`")
     parser.add_argument("of", type=int, nargs="?", default=1, help="how many parts it has")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--sharing", choices=(AUTO, *WAYS), default=AUTO)
+    parser.add_argument("--sharing", choices=(AUTO, *SHARING), default=AUTO)
     parser.add_argument("--jobs", type=int, default=4, help="of `suite`: at once on one GPU")
     parser.add_argument("--workers", type=int, default=6, help="of `suite`")
     parser.add_argument(

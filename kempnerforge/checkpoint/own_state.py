@@ -107,11 +107,7 @@ def _divided(
     param: torch.Tensor, state: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     shared, own = {}, {}
-    sharded = param if isinstance(param, DTensor) else None
     for key, value in state.items():
-        if sharded is not None and isinstance(value, DTensor) and _placed_alike(sharded, value):
-            shared[key] = value  # nearly all there is
-            continue
         global_value = _is_shared(param, value)
         if global_value:
             shared[key] = value

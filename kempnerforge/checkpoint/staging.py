@@ -106,12 +106,12 @@ class Image:
     buffer: torch.Tensor
     others: Sequence[torch.Tensor | bytes | None]
     """By slot: what the buffer does not hold."""
-    detached: bool = False
-    """Whether training goes on while it is written, and may be spared the page cache's share."""
+    may_go_direct: bool = False
+    """Whether its file may be written past the page cache."""
 
     def goes_direct(self, wanted: Sequence[int]) -> bool:
         """Whether the file of the items at these positions is best written past the page cache."""
-        return self.detached and sum(map(self._size, wanted)) >= _DIRECT_BYTES
+        return self.may_go_direct and sum(map(self._size, wanted)) >= _DIRECT_BYTES
 
     def _size(self, position: int) -> int:
         frame, other = self.layout.slots[position].frame, self.others[position]
@@ -238,7 +238,9 @@ class KeptBuffers:
         _copy(self._views, sources, non_blocking=self._buffer.is_pinned() if devices else False)
         self._devices = devices
         held = [value.clone() if isinstance(value, torch.Tensor) else value for value in others]
-        return Image(layout=self._layout, buffer=self._buffer, others=held, detached=self._direct)
+        return Image(
+            layout=self._layout, buffer=self._buffer, others=held, may_go_direct=self._direct
+        )
 
     def finish(self) -> None:
         _synchronize(self._devices)

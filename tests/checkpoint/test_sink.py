@@ -308,9 +308,9 @@ def test_what_counts_is_what_a_rank_writes(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(staging, "_DIRECT_BYTES", 1 << 20)
     tensors = [torch.ones(1 << 18), torch.ones(1 << 18), torch.ones(1 << 17, dtype=torch.cfloat)]
     state = {str(number): tensor for number, tensor in enumerate(tensors)}
-    for detached in (True, False):
-        stager = staging.KeptBuffers(pinned=False, direct=detached)
+    for may in (True, False):
+        stager = staging.KeptBuffers(pinned=False, direct=may)
         image = stage_shards(state, stager=stager, is_coordinator=True).image
-        assert image.goes_direct([0]) == detached  # 1 MiB and what makes it an archive
-        assert image.goes_direct([2]) == detached  # has no fixed form, and is as large
+        assert image.goes_direct([0]) == may  # 1 MiB and what makes it an archive
+        assert image.goes_direct([2]) == may  # has no fixed form, and is as large
         assert not image.goes_direct([])  # all of it is another rank's

@@ -272,7 +272,10 @@ _ONE_LAYOUT = "it loads what was saved by the same arrangement of ranks"
 _NO_DIRECTORY = "it cannot replace a directory"
 _NOT_OURS = "the scenario is about names that only the package has"
 
+_ONE_WRITE = "it writes a shard at once, so nobody dies within"
 _BEYOND_COPIES = {
+    "async/killed-in-flush-past-the-page-cache.yaml*": _ONE_WRITE,
+    "power/past-the-page-cache.yaml*": _ONE_WRITE,
     "at_rest/hostile-pickle-without-manifest.yaml*": _NOT_OURS,
     "at_rest/latest-is-not-what-it-was.yaml::directory": _NO_DIRECTORY,
     "by_hand/latest-changed-while-the-job-trains.yaml::directory": _NO_DIRECTORY,
