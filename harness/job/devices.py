@@ -7,6 +7,7 @@
   takes tensors through the memory of the host instead; it cannot send them from rank to rank, which
   pipeline stages need. `nccl_hostid` gives each rank a host id of its own, so that NCCL takes them
   for ranks on many hosts and talks over sockets of the loopback device.
+- A rank on the CPU sees no GPU.
 - A rank that fills more than its part of a GPU gets an out-of-memory error of its own.
 
 CUDA does not survive a fork, so nothing before this may touch it: the processes that fork say so
@@ -34,6 +35,8 @@ def take_device(workload: Workload, rank: int, size: int, directory: Path) -> tu
     """The device of a rank, and the backend of its process groups."""
     gpus = workload.gpus
     if workload.device == "cpu":
+        # Compiling a module touches each GPU there is, and a touched one has a generator.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return "cpu", "gloo"
     if gpus is None:
         raise RuntimeError("device: cuda, and no GPU has been given to this job")

@@ -93,10 +93,12 @@ def test_ranks_that_share_a_gpu_over_nccl_pretend_to_be_hosts_of_their_own(
     assert len(calls) == 3
 
 
-def test_a_rank_on_the_cpu_asks_nothing_of_cuda(tmp_path: Path, calls: list[object]) -> None:
+def test_a_rank_on_the_cpu_asks_nothing_of_cuda_and_sees_no_gpu(
+    tmp_path: Path, calls: list[object]
+) -> None:
     assert take_device(workload("cpu"), 0, 1, tmp_path) == ("cpu", "gloo")
     assert calls == []
-    assert told("CU") == {}
+    assert told("CU") == {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def test_a_rank_without_a_lease_takes_no_gpu(tmp_path: Path, calls: list[object]) -> None:
