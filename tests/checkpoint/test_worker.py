@@ -1,0 +1,93 @@
+"""The thread for calls that may never return, by its contract."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kempnerforge.checkpoint.errors import StorageTimeoutError
+from kempnerforge.checkpoint.worker import Worker
+
+LONG_S = 60.0
+
+
+@pytest.fixture(params=["sockets", "no descriptor left"])
+def worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    if request.param == "no descriptor left":
+
+        def refuse() -> None:
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(socket, "socketpair", refuse)
+    with Worker("under test") as made:
+        yield made
+
+
+def test_a_call_is_made_in_the_thread_and_its_result_or_error_comes_back(worker: Worker) -> None:
+    names = [
+        worker.run(lambda: threading.current_thread().name, timeout_s=LONG_S, doing="asking")
+        for _ in range(3)
+    ]
+    assert names == ["under test"] * 3
+    with pytest.raises(ZeroDivisionError):
+        worker.run(lambda: 1 // 0, timeout_s=LONG_S, doing="dividing")
+
+
+def test_a_call_that_raises_a_timeout_of_its_own_is_not_taken_for_a_hung_one(
+    worker: Worker,
+) -> None:
+    def run_out() -> None:
+        raise TimeoutError("of the call")
+
+    with pytest.raises(TimeoutError, match="of the call"):
+        worker.run(run_out, timeout_s=LONG_S, doing="waiting")
+    assert not worker.stuck
+
+
+def test_calls_run_beside_the_caller_and_may_be_asked_for_in_any_order(worker: Worker) -> None:
+    may_end, never = threading.Event(), threading.Event()
+    first = worker.start(lambda: may_end.wait(LONG_S))
+    second = worker.start(lambda: "second")
+    may_end.set()
+    assert second.result(timeout_s=LONG_S, doing="asking") == "second"
+    assert first.result(timeout_s=LONG_S, doing="asking") is True
+    # Signals of calls that were done before they were asked for are not those of a later call.
+    slow = worker.start(lambda: never.wait(0.05))
+    assert slow.result(timeout_s=LONG_S, doing="asking") is False
+
+
+def test_a_hung_call_is_given_up_on_and_ends_without_harm_later(worker: Worker) -> None:
+    may_end = threading.Event()
+    with pytest.raises(StorageTimeoutError, match=r"reading did not finish within 0\.1 s"):
+        worker.run(lambda: may_end.wait(LONG_S), timeout_s=0.1, doing="reading")
+    assert worker.stuck
+    worker.close()  # does not wait for it
+    may_end.set()
+    worker._thread.join(LONG_S)
+    assert not worker._thread.is_alive()
+
+
+def test_a_worker_takes_no_thread_and_no_descriptor_with_it() -> None:
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with Worker("one of many") as one:
+            one.run(lambda: None, timeout_s=LONG_S, doing="nothing")
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_thread() -> None:
+    one = Worker("forks")
+    child = os.fork()
+    if child == 0:  # a loader process, which has copies of the descriptors
+        time.sleep(LONG_S)
+        os._exit(0)
+    try:
+        one.close()
+        assert not one._thread.is_alive()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
