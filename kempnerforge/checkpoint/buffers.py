@@ -13,7 +13,6 @@ comparing them would cost a pass over the whole model where it is replicated.
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
 from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.errors import StateMismatchError
@@ -48,14 +47,14 @@ def differing(told: Iterable[Mapping[str, int]]) -> frozenset[str]:
 
 
 def match(
-    model: nn.Module, saved: Mapping[str, torch.Tensor], exclude: Exclusion
+    model: LiveModel, saved: Mapping[str, torch.Tensor], exclude: Exclusion
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The buffers to fill, each with the value that this rank had; changes nothing.
 
     Raises:
         StateMismatchError: A buffer has another shape now.
     """
-    live = plain_buffers(LiveModel(model))
+    live = plain_buffers(model)
     wanted = [name for name in saved if name in live and not exclude.covers(f"model.{name}")]
     for name in wanted:
         if saved[name].shape != live[name].shape:

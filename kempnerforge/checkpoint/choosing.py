@@ -12,7 +12,7 @@ nothing is read twice.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -45,7 +45,7 @@ from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
-from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.checkpoint.worker import Started, Worker
 
 __all__ = [
     "Chooser",
@@ -216,10 +216,13 @@ class Chooser:
             attempt = self._try(prepare, reply)
 
     def _round(self, vote: "_Vote", root: "_Root | None") -> Any:
+        looking = None
+        if root is not None and not root.has_begun:
+            looking = self.worker.start(root.advance)  # while the others' votes are on their way
         votes = self.collective.collect(vote, timeout_s=self.timeout_s)
         replies = None
         if votes is not None and root is not None:
-            replies = self._decide(root, votes)
+            replies = self._decide(root, votes, looking)
         return self.collective.answer(replies, timeout_s=2 * self.timeout_s)
 
     def _try(self, prepare: Callable[[Candidate], object], offer: Offer) -> "_Attempt":
@@ -236,22 +239,35 @@ class Chooser:
             return _Attempt(vote=_Vote(failure=failure), cause=error)
         return _Attempt(vote=_Vote(), choice=candidate.choice, result=result)
 
-    def _decide(self, root: "_Root", votes: Votes) -> Sequence[object]:
+    def _decide(
+        self, root: "_Root", votes: Votes, looking: "Started[None] | None"
+    ) -> Sequence[object]:
+        """One reply a rank: try this, or the choice, or that there is none, or what is wrong."""
         place = str(self.search.explicit or self.search.root)
         doing = f"choosing a checkpoint in {place}"
-        refusal = _Refusal(failures=votes.lost, doing=doing, path=place)
-        if not votes.lost:
-            try:
-                return self.worker.run(
-                    lambda: root.next(votes.values),
-                    timeout_s=_WORK_SHARE * self.timeout_s,
-                    doing=f"looking for checkpoints in {self.search.root}",
-                )
-            except _Refused as error:
-                refusal = error.refusal
-            except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-                refusal = _Refusal(failures=(describe(error, 0),), doing=doing, path=place)
-        return [refusal] * len(votes.values)
+        lost = _Refusal(failures=votes.lost, doing=doing, path=place)
+        reply: object = lost
+        try:
+            if looking is not None or not votes.lost:
+                reply = self._next(root, votes.values, looking)
+        except _Refused as error:
+            reply = error.refusal
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            reply = _Refusal(failures=(describe(error, 0),), doing=doing, path=place)
+        return [lost if votes.lost else reply] * len(votes.values)
+
+    def _next(
+        self, root: "_Root", votes: Sequence["_Vote | None"], looking: "Started[None] | None"
+    ) -> object:
+        failures = tuple(vote.failure for vote in votes if vote and vote.failure)
+        if looking is None and not failures:
+            return _Chosen()
+        looking = looking or self.worker.start(lambda: root.advance(failures))
+        looking.result(
+            timeout_s=_WORK_SHARE * self.timeout_s,
+            doing=f"looking for checkpoints in {self.search.root}",
+        )
+        return root.offer(votes)
 
 
 # What another candidate may not suffer from. A rank that could not read in time is such a case.
@@ -269,30 +285,40 @@ class _Root:
         self._damaged: set[str] = set()
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
-        self._told: tuple[Any, ...] = ()
+        self._offer: Offer | None = None
+        self._told: tuple[Any, ...] | None = None
 
-    def next(self, votes: Sequence[_Vote]) -> Sequence[object]:
-        """One reply a rank: try this, or the choice, or that there is none."""
-        failures = tuple(vote.failure for vote in votes if vote.failure is not None)
-        if self._current is None:
-            self._told = tuple(vote.told for vote in votes)
-        elif not failures:
-            return [_Chosen()] * len(votes)
-        else:
+    @property
+    def has_begun(self) -> bool:
+        """Whether :meth:`advance` was called."""
+        return self._candidates is not None
+
+    def advance(self, failures: tuple[RankFailure, ...] = ()) -> None:
+        """Go on to the next candidate that looks whole.
+
+        Args:
+            failures: What the ranks found wrong with the present one.
+        """
+        if self._current is not None:
             self._pass_over(self._current, "; ".join(map(str, failures)), failures)
         if self._candidates is None:
             self._candidates = iter(self._list())
+        self._current = self._offer = None
         for entry in self._candidates:
             try:
-                choice = self._examine(entry)
+                self._current = self._examine(entry)
             except CheckpointError as error:
                 self._pass_over(entry, str(error), (describe(error, 0),), damaged=True)
                 continue
-            self._current = choice
-            offer = Offer.of(choice, verify=self.search.verify, told=self._told)
-            return [offer] * len(votes)
+            self._offer = Offer.of(self._current, verify=self.search.verify)
+            return
         self._require_clean_start()
-        return [None] * len(votes)
+
+    def offer(self, votes: Sequence[_Vote | None]) -> Offer | None:
+        """The present candidate, as all ranks are asked about it; None where there is none."""
+        if self._told is None:
+            self._told = tuple(vote.told if vote else None for vote in votes)
+        return None if self._offer is None else replace(self._offer, told=self._told)
 
     def _pass_over(
         self,
@@ -324,10 +350,14 @@ class _Root:
         explicit = self.search.explicit
         if explicit is not None:
             return (find_explicit(explicit, self._storage),)
-        with self._access.briefly() as mine:
-            if mine:
-                prune.recover(self.search.root, self._storage)
-        return candidates(read_settled_catalog(self.search.root, self._storage), self._storage)
+        root = self.search.root
+        found = read_catalog(root, self._storage)
+        if prune.may_need_recovery(found):
+            with self._access.briefly() as mine:
+                if mine:
+                    prune.recover(root, self._storage)
+            found = read_settled_catalog(root, self._storage)
+        return candidates(found, self._storage)
 
     def _examine(self, entry: Entry) -> Choice:
         verify_entry(entry, self._storage, verify=self.search.verify, trust=self.search.trust)
@@ -356,7 +386,8 @@ def candidates(catalog: Catalog, storage: Storage) -> tuple[Entry, ...]:
     latest = catalog.root / layout.LATEST
     if catalog.latest is not None or storage.is_directory(latest):
         target = latest if catalog.latest is None else _resolve(latest, catalog.latest, storage)
-        found.append(inspect(target, storage))
+        known = (entry for entry in catalog.entries if entry.path == target)
+        found.append(next(known, None) or inspect(target, storage))
     torn = [entry for entry in catalog.entries if entry.state is State.torn]
     for entry in (*catalog.newest_first(), *torn):
         if all(entry.path != other.path for other in found):

@@ -26,6 +26,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -63,6 +64,8 @@ _ROUNDING_S = 0.01
 # The store itself has no deadline for most calls; this much beyond ours it is given up on.
 _STORE_SLACK_S = 1.0
 
+# Which of them a rank sees of a death depends on whether it was about to say something.
+_CLOSED = re.compile(r"(Read|Write) error: (Connection reset by peer|Broken pipe)")
 _ADDRESS = re.compile(r" \[[0-9a-f.:]+\]:[0-9]+")
 
 # Collectives made so far by their ranks; it numbers them alike on every rank.
@@ -84,8 +87,11 @@ class Collective(Protocol):
     rank: int
     world_size: int
 
-    def renew(self) -> None:
+    def renew(self, worker: Worker | None = None) -> None:
         """Be ready for another round, after an earlier one was given up too. Collective.
+
+        Args:
+            worker: Has nothing to do, and is lent for what may hang; one is made where None.
 
         Raises:
             PeerLostError: A rank is dead, so there will never be another round; or one did not
@@ -109,8 +115,9 @@ class LocalCollective:
     rank = 0
     world_size = 1
 
-    def renew(self) -> None:
+    def renew(self, worker: Worker | None = None) -> None:
         """Nothing can have gone wrong between a rank and itself."""
+        del worker
 
     def collect(self, value: object, *, timeout_s: float) -> Votes | None:
         del timeout_s
@@ -138,6 +145,7 @@ class GlooCollective:
         self._round = 0
         self._given_up = False
         self._closed: dict[int, str] = {}
+        self._expected: tuple[Any, torch.Tensor] | None = None
         self._unfinished: list[tuple[Any, torch.Tensor]] = []
         self._retired: list[Any] = []
         self._store: Any = _c10d._get_default_store()
@@ -147,18 +155,20 @@ class GlooCollective:
         self._answers: Any = None
         self._bounded(self._open)
 
-    def renew(self) -> None:
-        self._bounded(self._renew)
+    def renew(self, worker: Worker | None = None) -> None:
+        self._bounded(self._renew, worker)
 
     def close(self) -> None:
         """Give the groups back; no round may follow."""
-        self._votes = self._answers = None
+        self._votes = self._answers = self._expected = None
         self._retired = []
 
     def collect(self, value: object, *, timeout_s: float) -> Votes | None:
         self._round += 1
         deadline = time.monotonic() + timeout_s
         if self.rank != 0:
+            # Gloo sends at once what is waited for already.
+            self._expected = self._post_receive(self._answers, 0)
             try:
                 self._send(self._votes, 0, value, deadline)
             except RuntimeError as error:
@@ -174,7 +184,9 @@ class GlooCollective:
             self._answer_from_root(replies, deadline)
             return replies[0]
         try:
-            return self._receive(self._answers, 0, deadline)
+            work, head = self._expected or self._post_receive(self._answers, 0)
+            self._expected = None
+            return self._finish_receive(self._answers, 0, work, head, deadline)
         except RuntimeError as error:
             self._note(0, error, deadline)
             if not _ran_out(deadline):
@@ -183,10 +195,10 @@ class GlooCollective:
                 f"rank 0 is lost or hung: no answer within {timeout_s:.1f} s ({first_line(error)})"
             ) from error
 
-    def _bounded(self, call: Callable[[], None]) -> None:
+    def _bounded(self, call: Callable[[], None], lent: Worker | None = None) -> None:
         """Run a call that uses the store, which may hang with the machine that serves it."""
         try:
-            with Worker("meeting of the ranks") as worker:
+            with nullcontext(lent) if lent else Worker("meeting of the ranks") as worker:
                 worker.run(
                     call,
                     timeout_s=self._timeout_s + _STORE_SLACK_S,
@@ -224,6 +236,7 @@ class GlooCollective:
             self._meeting.abandon()
             raise
         self._closed = {}
+        self._expected = None
         self._round = 0
 
     def _group(self, name: str, deadline: float) -> Any:
@@ -302,10 +315,6 @@ class GlooCollective:
             group.recv([tail], peer, self._tag(1)).wait(_remaining(deadline))
             data += tail.numpy().tobytes()
         return pickle.loads(data)  # noqa: S301  # written by a rank of this very job
-
-    def _receive(self, group: Any, peer: int, deadline: float) -> Any:
-        work, head = self._post_receive(group, peer)
-        return self._finish_receive(group, peer, work, head, deadline)
 
     def _post_send(
         self, group: Any, peer: int, parts: Sequence[torch.Tensor]
@@ -427,4 +436,4 @@ def _lost(peer: int, error: RuntimeError) -> RankFailure:
 def first_line(error: RuntimeError) -> str:
     """Gloo's message without source position and address, so that it reads alike on all ranks."""
     line = str(error).split("] ", 1)[-1].split(". This is", 1)[0].splitlines()[0]
-    return _ADDRESS.sub("", line)
+    return _CLOSED.sub("Connection closed by peer", _ADDRESS.sub("", line))

@@ -20,8 +20,10 @@ from torch.optim import Optimizer
 from kempnerforge.checkpoint import buffers, layout
 from kempnerforge.checkpoint.catalog import parse_metadata, plain_stages, read_metadata
 from kempnerforge.checkpoint.choosing import Chooser, Search
+from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.collective import Collective
 from kempnerforge.checkpoint.errors import (
+    CheckpointError,
     CheckpointLoadError,
     CorruptCheckpointError,
     FreezeMismatchError,
@@ -31,6 +33,7 @@ from kempnerforge.checkpoint.errors import (
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.model_state import (
     Exclusion,
+    LiveModel,
     RestoreTargets,
     mesh_signature,
     plan_restore,
@@ -50,7 +53,7 @@ from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.verification import Verifier, VerifyPolicy
-from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.checkpoint.worker import Started, Worker
 
 __all__ = ["LoadJob", "LoadRequest", "Loaded"]
 
@@ -108,12 +111,19 @@ class LoadJob:
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
 
-    def run(self, apply: Callable[[Mapping[str, Any]], None]) -> Loaded | None:
+    def run(
+        self,
+        apply: Callable[[Mapping[str, Any]], None],
+        *,
+        tidy: Callable[[], None],
+    ) -> Loaded | None:
         """Load model and optimizer.
 
         Args:
             apply: Applies what it wants of the train state; what it raises on one rank is the error
                 of all. Not for the generators: an agreement follows.
+            tidy: Called on rank 0 once nothing is read any more, while the ranks agree that all is
+                well. What it raises is logged; the load is as good without.
 
         Returns:
             None where nothing was ever saved.
@@ -128,12 +138,13 @@ class LoadJob:
         )
         found = chooser.prepare(self._read, told=self.stage)
         if found is None:
+            self._finish_tidying(self._start_tidying(tidy))
             return None
         read = found.result
-        self._together(lambda: self._restore(read, apply), found.choice)
+        self._together(lambda: self._restore(read, apply), found.choice, tidy)
         return Loaded(choice=found.choice, train_state=read.train_state)
 
-    def _together(self, call: Callable[[], None], choice: Choice) -> None:
+    def _together(self, call: Callable[[], None], choice: Choice, tidy: Callable[[], None]) -> None:
         """Run ``call`` on every rank; if it fails on one, all raise that error."""
         wait_s = _WAIT_SHARE * self.timeout_s
         doing = f"restoring {choice.path}"
@@ -142,12 +153,14 @@ class LoadJob:
             self.worker.run(call, timeout_s=_WORK_SHARE * wait_s, doing=doing)
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             cause, failure = error, describe(error, self.collective.rank)
+        tidying = None if failure else self._start_tidying(tidy)
         votes = self.collective.collect(failure, timeout_s=wait_s)
         replies = None
         if votes is not None:
             failures = votes.lost + tuple(vote for vote in votes.values if vote is not None)
             replies = [failures] * self.collective.world_size
         agreed = self.collective.answer(replies, timeout_s=2 * wait_s)
+        self._finish_tidying(tidying)
         if agreed:
             raise agreed_error(
                 agreed,
@@ -157,10 +170,28 @@ class LoadJob:
                 path=str(choice.path),
             ) from cause
 
+    def _start_tidying(self, tidy: Callable[[], None]) -> Started[None] | None:
+        return self.worker.start(tidy) if self.collective.rank == 0 else None
+
+    def _finish_tidying(self, tidying: Started[None] | None) -> None:
+        root = self.request.search.root
+        try:
+            if tidying is not None:
+                tidying.result(
+                    timeout_s=_WAIT_SHARE * self.timeout_s, doing=f"cleaning up in {root}"
+                )
+        except (CheckpointError, OSError) as error:
+            logger.warning("leftovers in %s stay: %s", root, error)
+
     def _read(self, candidate: Candidate) -> _Read:
         """Read and check everything; fills buffers of ours only."""
+        with held_back():
+            return self._read_candidate(candidate)
+
+    def _read_candidate(self, candidate: Candidate) -> _Read:
         choice = candidate.choice
-        meshes = mesh_signature(self.model.parameters())
+        model = LiveModel(self.model)
+        meshes = mesh_signature(model.parameters.values())
         now = Arrangement(stage_of_rank=candidate.told, meshes=tuple(meshes))
         files = Verifier(
             choice.path,
@@ -180,14 +211,14 @@ class LoadJob:
         train_state, own = self._train_state(choice, files, now)
         _require_step(choice, train_state)
         targets = plan_restore(
-            self.model,
+            model,
             self.optimizer,
             metadata,
             own=stages.index(self.stage or 0) if (self.stage or 0) in stages else 0,
             exclude=self.request.exclude,
         )
         targets.own = own
-        own_buffers = self._own_buffers(choice, files, now)
+        own_buffers = self._own_buffers(choice, files, now, model)
         if self.collective.rank == 0:
             self._warn_of_unused(targets, metadata, train_state)
         shards = tuple(
@@ -243,13 +274,15 @@ class LoadJob:
             )
 
     def _check_freeze(self, choice: Choice, files: Verifier) -> None:
+        expected = self.request.freeze_expected
+        if expected is None:
+            return
         if choice.manifest is None:
             metadata = read_metadata(choice.path, self.storage)
         else:
             metadata = parse_metadata(files.read(layout.METADATA))
         saved = metadata.get("vlm_freeze")
-        expected = self.request.freeze_expected
-        if saved is None or expected is None:
+        if saved is None:
             return
         differing = _freeze_differences(saved, expected)
         if not differing:
@@ -315,7 +348,7 @@ class LoadJob:
         return wanted if same else shared_remainder(wanted, path=str(choice.path))
 
     def _own_buffers(
-        self, choice: Choice, files: Verifier, now: Arrangement
+        self, choice: Choice, files: Verifier, now: Arrangement, model: LiveModel
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Buffers that differed by rank, for the same rank in the same arrangement."""
         name = layout.format_buffers_file(self.collective.rank)
@@ -325,7 +358,7 @@ class LoadJob:
             logger.warning("ranks are arranged differently; all get one rank's buffers")
             return []
         saved = self._decode(choice, files, name)
-        return buffers.match(self.model, saved, self.request.exclude)
+        return buffers.match(model, saved, self.request.exclude)
 
     def _decode(self, choice: Choice, files: Verifier, name: str) -> dict[str, Any]:
         path = choice.path / name

@@ -217,7 +217,7 @@ class CheckpointManager:
         exclude = Exclusion(tuple(excluded))
         place = str(path or self._root)
         with naming(f"loading {place}", path=place), Worker("checkpoint load") as worker:
-            self._collective.renew()
+            self._collective.renew(worker)
             request = LoadRequest(
                 search=self._search(path),
                 exclude=exclude,
@@ -226,8 +226,10 @@ class CheckpointManager:
                 redistributes=isinstance(dataloader, RedistributableDataLoader),
             )
             job = self._load_job(worker, request)
-            self._clean_up(worker)
-            loaded = job.run(lambda state: self._apply(state, scheduler, dataloader, exclude))
+            loaded = job.run(
+                lambda state: self._apply(state, scheduler, dataloader, exclude),
+                tidy=self._finish_off,
+            )
             if loaded is None:
                 logger.info("nothing to load in %s", self._root)
                 return 0, 0, {}
@@ -345,20 +347,8 @@ class CheckpointManager:
             access=self._access,
         )
 
-    def _clean_up(self, worker: Worker) -> None:
-        """Finish on rank 0 what a dead run left half done; never in the way of a load."""
-        if self._collective.rank != 0:
-            return
-        try:
-            worker.run(
-                self._finish_off,
-                timeout_s=0.5 * self._timeout_s,
-                doing=f"cleaning up in {self._root}",
-            )
-        except (CheckpointError, OSError) as error:
-            logger.warning("leftovers in %s stay: %s", self._root, error)
-
     def _finish_off(self) -> None:
+        """Finish what a dead run left half done, unless another job may be at it."""
         with self._access.briefly() as mine:
             if mine:
                 finish_off(self._root, self._storage)

@@ -69,12 +69,12 @@ class LiveModel:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        self.module = model.module if isinstance(model, DistributedDataParallel) else model
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
         """By the module's own name; a shared one has its first name."""
-        return dict(_unwrapped(self._model).named_parameters())
+        return dict(self.module.named_parameters())
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -82,9 +82,15 @@ class LiveModel:
         return {id(param): _plain_name(name) for name, param in self.parameters.items()}
 
     @cached_property
+    def state(self) -> dict[str, Any]:
+        """What ``state_dict`` holds, by the module's own name; no detached twins of parameters."""
+        state: dict[str, Any] = self.module.state_dict(keep_vars=True)
+        return state
+
+    @cached_property
     def entries(self) -> dict[str, Any]:
         """What ``state_dict`` holds, by global name."""
-        return {_plain_name(name): value for name, value in _live_state(self._model).items()}
+        return {_plain_name(name): value for name, value in self.state.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,15 +148,6 @@ def _named_group(group: Mapping[str, Any], names: Mapping[int, str]) -> dict[str
     return {**group, "params": [names[id(param)] for param in group["params"]]}
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-def _live_state(model: nn.Module) -> dict[str, Any]:
-    """The model's state dict, without a detached twin of every parameter."""
-    return _unwrapped(model).state_dict(keep_vars=True)
-
-
 @lru_cache(maxsize=1 << 16)
 def _plain_name(name: str) -> str:
     for wrapper in _WRAPPERS:
@@ -165,7 +162,7 @@ class RestoreTargets:
     Reading fills fresh values; those for tensors of the model are copied once all were read.
     """
 
-    model: nn.Module
+    live_model: LiveModel
     optimizer: Optimizer
     owners: Mapping[str, int] = field(default_factory=dict)
     """Model entry to the shard directory that it is read from."""
@@ -188,7 +185,7 @@ class RestoreTargets:
         """Hand over what was read to the model and the optimizer."""
         if self.module_values:
             values = {name: self._value(place) for name, place in self.module_values.items()}
-            _unwrapped(self.model).load_state_dict(values, strict=False)
+            self.live_model.module.load_state_dict(values, strict=False)
         if "extra" in self.own:
             self._apply_extra(self.own["extra"])
         if self.restores_moments:
@@ -198,7 +195,7 @@ class RestoreTargets:
 
     def unexpected(self, exclude: Exclusion) -> tuple[str, ...]:
         """Saved values of the model that this model does not have."""
-        mine = LiveModel(self.model).entries
+        mine = self.live_model.entries
         others = (f"{_MODEL}{name}" for name in sorted(self.owners) if name not in mine)
         return tuple(key for key in others if not exclude.covers(key))
 
@@ -228,11 +225,13 @@ class RestoreTargets:
         afterwards, exactly.
         """
         state = self.optimizer.state_dict()
-        state.update({key: own_state.revive(value, self.model) for key, value in extra.items()})
+        state.update(
+            {key: own_state.revive(value, self.live_model.module) for key, value in extra.items()}
+        )
         self.optimizer.load_state_dict(state)
 
     def _apply_moments(self) -> None:
-        names = LiveModel(self.model).names
+        names = self.live_model.names
         params = [param for group in self.optimizer.param_groups for param in group["params"]]
         restored = {
             param: self._nested(self.moments[names[id(param)]])
@@ -242,13 +241,13 @@ class RestoreTargets:
         for param in params:
             own = self.own.get("state", {}).get(names[id(param)])
             if own:
-                restored.setdefault(param, {}).update(own_state.revive(own, self.model))
+                restored.setdefault(param, {}).update(own_state.revive(own, self.live_model.module))
         self.optimizer.state.clear()
         self.optimizer.state.update(restored)
 
     def _apply_groups(self) -> None:
         saved = [self._owned_group(place) for place in sorted(self.groups)]
-        names = LiveModel(self.model).names
+        names = self.live_model.names
         for group in self.optimizer.param_groups:
             mine = {names[id(param)] for param in group["params"]}
             values = _matching_group(mine, saved)
@@ -306,7 +305,7 @@ def _same_options(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def plan_restore(
-    model: nn.Module,
+    live: LiveModel,
     optimizer: Optimizer,
     metadata: Sequence[Metadata],
     *,
@@ -316,7 +315,7 @@ def plan_restore(
     """Find a target for every saved value that this rank needs; changes nothing.
 
     Args:
-        model: The model to restore, plain or sharded in any way.
+        live: The model to restore, plain or sharded in any way.
         optimizer: Its optimizer.
         metadata: One a shard directory; more than one for pipeline stages.
         own: Position of the directory to prefer for names that several stages have.
@@ -325,7 +324,7 @@ def plan_restore(
     Raises:
         StateMismatchError: The checkpoint lacks a value of the model, or has another shape.
     """
-    targets = RestoreTargets(model=model, optimizer=optimizer, owners=_owners(metadata, own))
+    targets = RestoreTargets(live_model=live, optimizer=optimizer, owners=_owners(metadata, own))
     targets.reads = {directory: {} for directory in range(len(metadata))}
     _plan_model(targets, metadata, exclude)
     _plan_optimizer(targets, metadata, exclude)
@@ -345,7 +344,7 @@ def _owners(metadata: Sequence[Metadata], own: int) -> dict[str, int]:
 
 def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: Exclusion) -> None:
     missing = []
-    for name, value in _live_state(targets.model).items():
+    for name, value in targets.live_model.state.items():
         plain = _plain_name(name)
         key = f"{_MODEL}{plain}"
         if exclude.covers(key):
@@ -381,7 +380,7 @@ def _require_shape(key: str, entry: Any, value: torch.Tensor) -> None:
 def _plan_optimizer(
     targets: RestoreTargets, metadata: Sequence[Metadata], exclude: Exclusion
 ) -> None:
-    names = LiveModel(targets.model).names
+    names = targets.live_model.names
     held = {
         names.get(id(param), ""): (param, group)
         for group in targets.optimizer.param_groups

@@ -22,7 +22,7 @@ from kempnerforge.checkpoint.replacing import (
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
 
-__all__ = ["finish_off", "recover", "remove", "retire"]
+__all__ = ["finish_off", "may_need_recovery", "recover", "remove", "retire"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,13 @@ def remove(paths: tuple[Path, ...], storage: Storage) -> None:
 def _is_needed(path: Path, storage: Storage) -> bool:
     unfinished = find_unfinished(storage.read_link(path.parent / layout.LATEST))
     return unfinished is not None and path.name in (unfinished.new, unfinished.old)
+
+
+def may_need_recovery(found: Catalog) -> bool:
+    """Whether :func:`recover` may find something to do in the directory that was looked at."""
+    names = {entry.path.name for entry in found.entries}
+    aside = any(_missing_original(name, names) for name in found.leftovers)
+    return aside or find_unfinished(found.latest) is not None
 
 
 def recover(root: Path, storage: Storage) -> None:

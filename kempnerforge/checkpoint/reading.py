@@ -9,10 +9,10 @@ checksum that stands in front of it.
 import io
 import os
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.distributed.checkpoint.default_planner import (
@@ -41,7 +41,10 @@ from kempnerforge.checkpoint.state import decode_plain
 __all__ = ["Answerable", "ReadShards", "read_shards"]
 
 _SKIP_BYTES = 1 << 20
+# The end of one archive and the padding before the next one are read along with the latter.
+_GAP_BYTES = 1 << 12
 _CACHED_CHUNKS = 4096
+_UNCHANGING = (bool, int, float, str)
 
 
 class Answerable(Protocol):
@@ -135,23 +138,32 @@ class _Source:
         self.path = path
         self._fd = fd
         self._whole = whole
+        self._between = memoryview(bytearray(_GAP_BYTES if whole else 0))
         self._at = 0
         self._crc32 = 0
 
     def read(self, size: int, offset: int) -> memoryview:
         """Bytes from the file."""
         data = memoryview(bytearray(size))
-        self.fill(data, offset)
+        self.fill([data], offset)
         return data
 
-    def fill(self, data: memoryview, offset: int) -> int | None:
-        """Fill ``data`` from the file; its crc32, or None where the file is summed as a whole."""
-        if self._whole and offset >= self._at:
-            self._skip_to(offset)
-            self._take(data)
+    def fill(self, parts: list[memoryview], offset: int) -> int | None:
+        """Fill ``parts`` one after the other from the file.
+
+        Returns:
+            The crc32 of the last part, or None where the file is summed as a whole.
+        """
+        gap = offset - self._at
+        if self._whole and gap >= 0:
+            if gap > _GAP_BYTES:
+                self._skip_to(offset)
+            elif gap:
+                parts = [self._between[:gap], *parts]
+            self._take(parts)
             return None
-        self._read_fully(data, offset)
-        return zlib_ng.crc32(data)
+        self._read_fully(parts, offset)
+        return zlib_ng.crc32(parts[-1])
 
     def finish(self) -> FileRecord:
         """Read to the end; size and checksum of the whole file."""
@@ -159,64 +171,71 @@ class _Source:
         return FileRecord(size=self._at, crc32=self._crc32)
 
     def _skip_to(self, offset: int) -> None:
+        if self._at == offset:
+            return
         scratch = memoryview(bytearray(min(_SKIP_BYTES, offset - self._at)))
         while self._at < offset:
-            self._take(scratch[: offset - self._at])
+            self._take([scratch[: offset - self._at]])
 
-    def _take(self, data: memoryview) -> None:
-        self._read_fully(data, self._at)
-        self._crc32 = zlib_ng.crc32(data, self._crc32)
-        self._at += len(data)
+    def _take(self, parts: list[memoryview]) -> None:
+        self._read_fully(parts, self._at)
+        for part in parts:
+            self._crc32 = zlib_ng.crc32(part, self._crc32)
+            self._at += len(part)
 
-    def _read_fully(self, data: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(data):
-            count = os.preadv(self._fd, [data[done:]], offset + done)
+    def _read_fully(self, parts: list[memoryview], offset: int) -> None:
+        missing = sum(map(len, parts))
+        while missing:
+            count = os.preadv(self._fd, parts, offset)
             if count == 0:
-                raise CorruptCheckpointError(
-                    f"{self.path}: ends at {offset + done}", path=str(self.path)
-                )
-            done += count
+                raise CorruptCheckpointError(f"{self.path}: ends at {offset}", path=str(self.path))
+            offset, missing = offset + count, missing - count
+            if missing:
+                parts = _beyond(parts, count)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
+def _beyond(parts: list[memoryview], count: int) -> list[memoryview]:
+    """What is left of ``parts`` without their first bytes."""
+    left = []
+    for part in parts:
+        left.append(part[count:])
+        count = max(0, count - len(part))
+    return [part for part in left if part]
+
+
+class _Into(NamedTuple):
+    """Where a saved tensor goes, and what it is."""
+
+    target: torch.Tensor
+    dtype: torch.dtype
+    """Of the saved tensor."""
+    sizes: torch.Size
+    """Of the saved tensor."""
+
+    def fits(self) -> bool:
+        """Whether the saved bytes may be read right into the target."""
+        target = self.target
+        return (
+            target.shape == self.sizes
+            and target.dtype == self.dtype
+            and target.is_cpu
+            and target.is_contiguous()
+        )
+
+
+class _Piece(NamedTuple):
     """What is read at one place of a file."""
 
     key: str
     file: str
     offset: int
     length: int
-    transformed: bool
-    """Whether DCP wrote it compressed or otherwise changed."""
     item: ReadItem | None
     """As DCP plans it; None where it is wanted as it was saved."""
-    target: torch.Tensor | None = None
+    into: _Into | None
     """None for a value that is no tensor."""
-    frame: Frame | None = None
-    """None for what DCP's reader has to read."""
-    sizes: torch.Size | None = None
-    """Of the saved tensor."""
-    dtype: torch.dtype | None = None
-
-    def of_tensor(self, target: torch.Tensor, dtype: torch.dtype, sizes: torch.Size) -> "_Piece":
-        """The same place, known to hold a tensor that goes into ``target``."""
-        frame = frame_of(dtype, tuple(sizes))
-        known = frame is not None and frame.length == self.length and not self.transformed
-        return replace(
-            self, target=target, frame=frame if known else None, dtype=dtype, sizes=sizes
-        )
-
-    def fits(self) -> bool:
-        """Whether the saved bytes may be read right into the target."""
-        target = self.target
-        return (
-            target is not None
-            and target.shape == self.sizes
-            and target.dtype == self.dtype
-            and target.is_cpu
-            and target.is_contiguous()
-        )
+    frame: Frame | None
+    """None for what DCP's reader has to read, such as what was written compressed."""
 
     def wanted(self, saved: torch.Tensor) -> torch.Tensor:
         """The part of the saved tensor that the target takes."""
@@ -241,6 +260,7 @@ class _Job:
         self.metadata, self.targets, self.live, self.decode = metadata, targets, live, decode
         self.found = ReadShards(targets=[], values=[])
         self._foreign: list[ReadItem] = []
+        self._known: dict[bytes, Any] = {}
 
     def pieces(self) -> Iterator[_Piece]:
         """What is to be read. DCP plans only what is arranged otherwise than it was saved."""
@@ -258,11 +278,20 @@ class _Job:
 
     def read(self, piece: _Piece, source: _Source) -> None:
         """Read one piece; what is not in a frame is left to :meth:`read_foreign`."""
-        if piece.target is None and piece.item is None:
-            data = source.read(piece.length, piece.offset)
-            self.targets[piece.key] = self.decode(bytes(data), where=piece.key)
-        elif piece.frame is None or not self._read_tensor(piece, piece.frame, source):
+        if piece.into is None and piece.item is None:
+            data = bytes(source.read(piece.length, piece.offset))
+            self.targets[piece.key] = self._decoded(data, piece.key)
+        elif piece.into is None or not self._read_tensor(piece, piece.into, source):
             self._foreign.extend(self._planned(piece))
+
+    def _decoded(self, data: bytes, key: str) -> Any:
+        """A value that is no tensor; of the options of parameter groups many are the same."""
+        if data in self._known:
+            return self._known[data]
+        value = self.decode(data, where=key)
+        if value is None or type(value) in _UNCHANGING:
+            self._known[data] = value
+        return value
 
     def read_foreign(self, directory: Path) -> None:
         """What stock DCP wrote, by DCP's own reader."""
@@ -287,51 +316,61 @@ class _Job:
         chunk = _chunk_of(value)
         if chunk not in entry.chunks:
             return None
-        piece = self._piece(MetadataIndex(key, chunk.offsets))
         local = value.to_local() if isinstance(value, DTensor) else value
-        return piece and piece.of_tensor(local.detach(), entry.properties.dtype, chunk.sizes)
+        into = _Into(local.detach(), entry.properties.dtype, chunk.sizes)
+        return self._piece(MetadataIndex(key, chunk.offsets), into=into)
 
     def _as_planned(self, item: ReadItem, planner: "_FlatLoadPlanner") -> _Piece:
-        piece = self._piece(item.storage_index, item)
-        assert piece is not None
         entry = self.metadata.state_dict_metadata[item.storage_index.fqn]
-        if item.type == LoadItemType.BYTE_IO or not isinstance(entry, TensorStorageMetadata):
-            return piece
-        target = planner.resolve_tensor(item).detach()
-        return piece.of_tensor(target, entry.properties.dtype, _saved_sizes(item, entry))
+        into = None
+        if item.type != LoadItemType.BYTE_IO and isinstance(entry, TensorStorageMetadata):
+            target = planner.resolve_tensor(item).detach()
+            into = _Into(target, entry.properties.dtype, _saved_sizes(item, entry))
+        piece = self._piece(item.storage_index, item, into=into)
+        assert piece is not None
+        return piece
 
-    def _piece(self, index: MetadataIndex, item: ReadItem | None = None) -> _Piece | None:
+    def _piece(
+        self, index: MetadataIndex, item: ReadItem | None = None, *, into: _Into | None = None
+    ) -> _Piece | None:
         stored = self.metadata.storage_data.get(index)
         if stored is None or (item is None and stored.transform_descriptors):
             return None
+        frame = None
+        if into is not None and not stored.transform_descriptors:
+            frame = frame_of(into.dtype, tuple(into.sizes))
         return _Piece(
             key=index.fqn,
             file=stored.relative_path,
             offset=stored.offset,
             length=stored.length,
-            transformed=bool(stored.transform_descriptors),
             item=item,
+            into=into,
+            frame=frame if frame is not None and frame.length == stored.length else None,
         )
 
-    def _read_tensor(self, piece: _Piece, frame: Frame, source: _Source) -> bool:
-        """Read and check; False if the archive is not of the form of ``frame``."""
-        assert piece.target is not None
-        announced = frame.crc_in(source.read(len(frame.head), piece.offset))
+    def _read_tensor(self, piece: _Piece, into: _Into, source: _Source) -> bool:
+        """Read and check; False if it is not in a frame, and then its target may hold anything."""
+        frame = piece.frame
+        if frame is None:
+            return False
+        direct = piece.key not in self.live and into.fits()
+        whole = into.target
+        if not direct:
+            whole = torch.empty(into.sizes, dtype=into.dtype, device="cpu")
+        head, data = memoryview(bytearray(len(frame.head))), memory_of(whole)
+        crc32 = source.fill([head, data], piece.offset)
+        announced = frame.crc_in(head)
         if announced is None:
             return False
-        whole = piece.target
-        direct = piece.key not in self.live and piece.fits()
-        if not direct:
-            whole = torch.empty(piece.sizes or (), dtype=piece.dtype, device="cpu")
-        data, at = memory_of(whole), piece.offset + len(frame.head)
-        crc32 = source.fill(data, at)
         if crc32 is not None and crc32 != announced:
             raise CorruptCheckpointError(
-                f"{source.path}: {len(data)} bytes at {at} differ from their checksum",
+                f"{source.path}: {len(data)} bytes at {piece.offset + len(head)} differ from "
+                "their checksum",
                 path=str(source.path),
             )
         if not direct:
-            self.found.targets.append(piece.target)
+            self.found.targets.append(into.target)
             self.found.values.append(piece.wanted(whole))
         return True
 

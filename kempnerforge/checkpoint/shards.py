@@ -420,4 +420,7 @@ def check_metadata(directory: Path, metadata: Metadata) -> None:
 def flat_paths(metadata: Metadata) -> dict[str, tuple[str | int, ...]]:
     """Flat key to the path of keys and indices that it was flattened from."""
     mappings = metadata.planner_data or {}
-    return {key: tuple(mappings.get(key, key.split("."))) for key in metadata.state_dict_metadata}
+    return {
+        key: tuple(mappings[key] if key in mappings else key.split("."))
+        for key in metadata.state_dict_metadata
+    }

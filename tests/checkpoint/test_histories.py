@@ -14,6 +14,7 @@ told about. After every single operation, and for every state that a power cut c
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -42,7 +43,7 @@ from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.saving import SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import WrittenShards, stage_shards
 from kempnerforge.checkpoint.staging import LiveTensors
-from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.checkpoint.worker import Started, Worker
 from kempnerforge.cli.mending import apply, plan_repair
 from tests.checkpoint.memory_storage import Death, Directory, File, Link, MemoryStorage
 
@@ -66,8 +67,13 @@ class InlineWorker(Worker):
     def __init__(self) -> None:
         self.stuck = False
 
-    def run(self, call: Any, *, timeout_s: float, doing: str) -> Any:
-        return call()
+    def start(self, call: Callable[[], Any]) -> Started[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call())
+        except Exception as error:  # noqa: BLE001  # raised where the result is asked for
+            done.set_exception(error)
+        return Started(self, done)
 
     def close(self) -> None:
         pass
@@ -287,8 +293,8 @@ class Histories(RuleBasedStateMachine):
             return job.run().save_id
 
     def load(self, explicit: Path | None = None) -> Whole | None:
-        finish_off(ROOT, self.storage)
         loaded = self.choose(explicit, access=Unlocked())
+        finish_off(ROOT, self.storage)
         self.parent, self.base = self.chosen, loaded.version if loaded else None
         return loaded
 

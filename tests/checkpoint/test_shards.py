@@ -1,6 +1,7 @@
 """Shard files: what stock DCP and torch make of ours, and we of theirs."""
 
 import io
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,8 +17,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.frames import ALIGNMENT, frame_of, memory_of
+from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.plans import PlanBook, assign
-from kempnerforge.checkpoint.reading import read_shards
+from kempnerforge.checkpoint.reading import Answerable, read_shards
 from kempnerforge.checkpoint.shards import (
     StagedShards,
     decode_metadata,
@@ -118,12 +120,20 @@ def test_a_copied_state_is_that_of_the_moment_it_was_taken(tmp_path: Path) -> No
     _equal(expected, found["model"])
 
 
-def _read(directory: Path, values: dict[str, Any], *, live: bool) -> dict[str, Any]:
+def _read(
+    directory: Path, values: dict[str, Any], *, live: bool, answerable: Answerable | None = None
+) -> dict[str, Any]:
     file = directory / ".metadata"
     metadata = decode_metadata(file.read_bytes(), where=str(file))
     blank = {f"model.{name}": value for name, value in _empty(values)["model"].items()}
     names = set(blank) if live else set()
-    read = read_shards(directory, metadata, {**blank, "groups.0.names": None}, live=names)
+    read = read_shards(
+        directory,
+        metadata,
+        {**blank, "groups.0.names": None},
+        live=names,
+        answerable=answerable,
+    )
     if live:
         assert all(not value.any() for value in blank.values())
     read.hand_over()
@@ -143,6 +153,40 @@ def test_what_stock_dcp_wrote_is_read_and_tensors_in_use_wait(tmp_path: Path, li
     values["groups"] = {"0": {"names": ["a"]}}
     save(values, storage_writer=FileSystemWriter(tmp_path), no_dist=True)
     _equal(values["model"], _read(tmp_path, values, live=live))
+
+
+class Answers:
+    """Asks for one file in full."""
+
+    def __init__(self, file: Path) -> None:
+        self.name, self.record, self.intact = file.name, checksum_file(file), False
+
+    def expected(self, name: str) -> FileRecord | None:
+        return self.record if name == self.name else None
+
+    def found_intact(self, name: str) -> None:
+        self.intact |= name == self.name
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_reads_that_come_up_short_are_continued(
+    tmp_path: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = _values()
+    _write(tmp_path, stage_shards(values, stager=LiveTensors(), is_coordinator=True))
+    answers = Answers(tmp_path / "__0_0.distcp")
+    genuine, reads = os.preadv, []
+
+    def short(fd: int, parts: list[memoryview], offset: int) -> int:
+        reads.append(offset)
+        first = next(part for part in parts if part)
+        return genuine(fd, [first[:10_000]], offset)
+
+    monkeypatch.setattr(os, "preadv", short)
+    found = _read(tmp_path, values, live=True, answerable=answers if whole else None)
+    _equal(values["model"], found)
+    assert answers.intact is whole
+    assert len(reads) > values["model"]["large"].nbytes / 10_000
 
 
 def test_a_bit_that_flips_after_verification_does_not_reach_the_model(tmp_path: Path) -> None:
