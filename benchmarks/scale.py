@@ -17,7 +17,7 @@ import secrets
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -162,7 +162,8 @@ def _manifest_and_choice(
     choice = Choice(path=Path("step_1"), manifest=found)
     told = (None,) * ranks
     offer = cost.timed(
-        "load: make the offer", lambda: Offer.of(choice, verify=VerifyPolicy.full, told=told)
+        "load: make the offer",
+        lambda: replace(Offer.of(choice, verify=VerifyPolicy.full), told=told),
     )
     packed = cost.timed("load: pack the offer", lambda: pack_replies([offer] * ranks))
     cost.bytes["load: offers from rank 0"] = _sent(packed)

@@ -69,7 +69,7 @@ class LiveModel:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.module = model.module if isinstance(model, DistributedDataParallel) else model
+        self.module = _unwrapped(model)
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -146,6 +146,10 @@ def _named_group(group: Mapping[str, Any], names: Mapping[int, str]) -> dict[str
                 "than strings, which would not come back as it is; use names as keys"
             )
     return {**group, "params": [names[id(param)] for param in group["params"]]}
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 @lru_cache(maxsize=1 << 16)

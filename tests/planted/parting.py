@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.manager import CheckpointManager
+from kempnerforge.checkpoint.worker import Worker
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from tests.harness.simple_manager import SimpleManager
 
@@ -37,8 +38,8 @@ class _Twice:
         self._inner, self._folder, self._round = inner, folder, 0
         folder.mkdir(exist_ok=True)
 
-    def renew(self) -> None:
-        self._inner.renew()
+    def renew(self, worker: Worker | None = None) -> None:
+        self._inner.renew(worker)
 
     def collect(self, value: object, *, timeout_s: float) -> Votes | None:
         self._round += 1
