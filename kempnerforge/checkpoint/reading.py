@@ -7,6 +7,7 @@ checksum that stands in front of it.
 """
 
 import io
+import math
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -261,6 +262,7 @@ class _Job:
         self.found = ReadShards(targets=[], values=[])
         self._foreign: list[ReadItem] = []
         self._known: dict[bytes, Any] = {}
+        self._passage = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def pieces(self) -> Iterator[_Piece]:
         """What is to be read. DCP plans only what is arranged otherwise than it was saved."""
@@ -354,10 +356,11 @@ class _Job:
         frame = piece.frame
         if frame is None:
             return False
-        direct = piece.key not in self.live and into.fits()
-        whole = into.target
-        if not direct:
+        held = piece.key in self.live
+        if held:
             whole = torch.empty(into.sizes, dtype=into.dtype, device="cpu")
+        else:
+            whole = into.target if into.fits() else self._passing(into)
         head, data = memoryview(bytearray(len(frame.head))), memory_of(whole)
         crc32 = source.fill([head, data], piece.offset)
         announced = frame.crc_in(head)
@@ -369,10 +372,19 @@ class _Job:
                 "their checksum",
                 path=str(source.path),
             )
-        if not direct:
+        if held:
             self.found.targets.append(into.target)
             self.found.values.append(piece.wanted(whole))
+        elif whole is not into.target:
+            into.target.copy_(piece.wanted(whole))  # has read all of it when it returns
         return True
+
+    def _passing(self, into: _Into) -> torch.Tensor:
+        """Memory for a tensor on its way to a target elsewhere, until the next one comes."""
+        size = math.prod(into.sizes) * into.dtype.itemsize
+        if self._passage.numel() < size:
+            self._passage = torch.empty(size, dtype=torch.uint8, device="cpu")
+        return self._passage[:size].view(into.dtype).view(into.sizes)
 
     def _planned(self, piece: _Piece) -> list[ReadItem]:
         """What DCP reads for a piece; nothing for an empty tensor."""

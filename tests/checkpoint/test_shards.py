@@ -155,6 +155,27 @@ def test_what_stock_dcp_wrote_is_read_and_tensors_in_use_wait(tmp_path: Path, li
     _equal(values["model"], _read(tmp_path, values, live=live))
 
 
+def test_what_cannot_be_read_into_its_place_goes_there_at_once_unless_training_uses_it(
+    tmp_path: Path,
+) -> None:
+    values = _values()
+    _write(tmp_path, stage_shards(values, stager=LiveTensors(), is_coordinator=True))
+    file = tmp_path / ".metadata"
+    metadata = decode_metadata(file.read_bytes(), where=str(file))
+    saved = {name: values["model"][name] for name in ("large", "scalar", "empty", "parameter")}
+    targets = {
+        f"model.{name}": torch.zeros_like(value, dtype=torch.float64)
+        for name, value in saved.items()
+    }
+    read = read_shards(tmp_path, metadata, targets, live={"model.parameter"})
+    held = [target.data_ptr() for target in read.targets]
+    assert held == [targets["model.parameter"].data_ptr()]
+    assert not targets["model.parameter"].any()
+    read.hand_over()
+    for name, value in saved.items():
+        assert torch.equal(targets[f"model.{name}"], value.detach().double())
+
+
 class Answers:
     """Asks for one file in full."""
 
