@@ -35,7 +35,7 @@ def take_device(workload: Workload, rank: int, size: int, directory: Path) -> tu
     """The device of a rank, and the backend of its process groups."""
     gpus = workload.gpus
     if workload.device == "cpu":
-        # Compiling a module touches each GPU there is, and a touched one has a generator.
+        # Compiling a module touches a GPU, and a touched one has a generator.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return "cpu", "gloo"
     if gpus is None:

@@ -1,7 +1,8 @@
 """Python's garbage collector, held back while many objects are built of which none is garbage.
 
-Reading ``.metadata`` or merging plans builds one object a piece and rank. Each few thousand of them
-set off a collection, and each full one walks over everything that torch has imported, some 0.4 s.
+Reading ``.metadata`` or merging plans builds one object a piece and rank, a load a few a tensor.
+Each few thousand of them set off a collection, and each full one walks over everything that torch
+has imported, some 0.4 s.
 """
 
 import gc

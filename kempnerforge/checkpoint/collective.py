@@ -64,8 +64,6 @@ _ROUNDING_S = 0.01
 # The store itself has no deadline for most calls; this much beyond ours it is given up on.
 _STORE_SLACK_S = 1.0
 
-# Which of them a rank sees of a death depends on whether it was about to say something.
-_CLOSED = re.compile(r"(Read|Write) error: (Connection reset by peer|Broken pipe)")
 _ADDRESS = re.compile(r" \[[0-9a-f.:]+\]:[0-9]+")
 
 # Collectives made so far by their ranks; it numbers them alike on every rank.
@@ -145,7 +143,6 @@ class GlooCollective:
         self._round = 0
         self._given_up = False
         self._closed: dict[int, str] = {}
-        self._expected: tuple[Any, torch.Tensor] | None = None
         self._unfinished: list[tuple[Any, torch.Tensor]] = []
         self._retired: list[Any] = []
         self._store: Any = _c10d._get_default_store()
@@ -160,15 +157,13 @@ class GlooCollective:
 
     def close(self) -> None:
         """Give the groups back; no round may follow."""
-        self._votes = self._answers = self._expected = None
+        self._votes = self._answers = None
         self._retired = []
 
     def collect(self, value: object, *, timeout_s: float) -> Votes | None:
         self._round += 1
         deadline = time.monotonic() + timeout_s
         if self.rank != 0:
-            # Gloo sends at once what is waited for already.
-            self._expected = self._post_receive(self._answers, 0)
             try:
                 self._send(self._votes, 0, value, deadline)
             except RuntimeError as error:
@@ -184,9 +179,7 @@ class GlooCollective:
             self._answer_from_root(replies, deadline)
             return replies[0]
         try:
-            work, head = self._expected or self._post_receive(self._answers, 0)
-            self._expected = None
-            return self._finish_receive(self._answers, 0, work, head, deadline)
+            return self._receive(self._answers, 0, deadline)
         except RuntimeError as error:
             self._note(0, error, deadline)
             if not _ran_out(deadline):
@@ -236,7 +229,6 @@ class GlooCollective:
             self._meeting.abandon()
             raise
         self._closed = {}
-        self._expected = None
         self._round = 0
 
     def _group(self, name: str, deadline: float) -> Any:
@@ -315,6 +307,10 @@ class GlooCollective:
             group.recv([tail], peer, self._tag(1)).wait(_remaining(deadline))
             data += tail.numpy().tobytes()
         return pickle.loads(data)  # noqa: S301  # written by a rank of this very job
+
+    def _receive(self, group: Any, peer: int, deadline: float) -> Any:
+        work, head = self._post_receive(group, peer)
+        return self._finish_receive(group, peer, work, head, deadline)
 
     def _post_send(
         self, group: Any, peer: int, parts: Sequence[torch.Tensor]
@@ -436,4 +432,4 @@ def _lost(peer: int, error: RuntimeError) -> RankFailure:
 def first_line(error: RuntimeError) -> str:
     """Gloo's message without source position and address, so that it reads alike on all ranks."""
     line = str(error).split("] ", 1)[-1].split(". This is", 1)[0].splitlines()[0]
-    return _CLOSED.sub("Connection closed by peer", _ADDRESS.sub("", line))
+    return _ADDRESS.sub("", line)

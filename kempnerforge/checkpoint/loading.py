@@ -183,12 +183,9 @@ class LoadJob:
         except (CheckpointError, OSError) as error:
             logger.warning("leftovers in %s stay: %s", root, error)
 
+    @held_back()
     def _read(self, candidate: Candidate) -> _Read:
         """Read and check everything; fills buffers of ours only."""
-        with held_back():
-            return self._read_candidate(candidate)
-
-    def _read_candidate(self, candidate: Candidate) -> _Read:
         choice = candidate.choice
         model = LiveModel(self.model)
         meshes = mesh_signature(model.parameters.values())

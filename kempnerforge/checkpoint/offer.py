@@ -1,6 +1,6 @@
 """A checkpoint that is offered for loading, as it travels to the ranks and as they open it.
 
-An offer is the same for all ranks and is packed once. It carries the manifest: a rank
+An offer is the same for all ranks and is packed once. It carries the manifest, compressed: a rank
 that read it for itself could meet an older version of a replaced step. Each rank works its own
 share of the files out of it, so that nobody has to be told.
 """
@@ -16,9 +16,6 @@ from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.verification import VerifyPolicy
 
 __all__ = ["Candidate", "Choice", "Offer"]
-
-# Of a job with so few ranks that compressing takes longer than sending.
-_FEW_FILES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +47,8 @@ class Offer:
     """A candidate on its way to the ranks, equal for all of them."""
 
     path: Path
-    manifest: Manifest | None
-    """None for a checkpoint without, and where it is sealed."""
     sealed: bytes | None
-    """A long manifest as it is written, compressed."""
+    """The manifest as it is written, compressed; None for a checkpoint without."""
     passed_over: tuple[str, ...]
     damaged: frozenset[str]
     verify: VerifyPolicy
@@ -63,11 +58,9 @@ class Offer:
     def of(choice: Choice, *, verify: VerifyPolicy) -> "Offer":
         """What offers ``choice``; who asks adds what the ranks told."""
         found = choice.manifest
-        large = found is not None and len(found.files) > _FEW_FILES
         return Offer(
             path=choice.path,
-            manifest=None if large else found,
-            sealed=zlib.compress(manifest.encode(found), level=1) if found and large else None,
+            sealed=None if found is None else zlib.compress(manifest.encode(found), level=1),
             passed_over=choice.passed_over,
             damaged=choice.damaged,
             verify=verify,
@@ -75,7 +68,7 @@ class Offer:
 
     def open(self, *, rank: int, world_size: int) -> Candidate:
         """The candidate, as this rank is asked about it."""
-        found = self.manifest
+        found = None
         if self.sealed is not None:
             found = manifest.decode(zlib.decompress(self.sealed), where=str(self.path))
         asked = found is not None and self.verify is VerifyPolicy.full

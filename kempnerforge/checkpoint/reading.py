@@ -45,7 +45,6 @@ _SKIP_BYTES = 1 << 20
 # The end of one archive and the padding before the next one are read along with the latter.
 _GAP_BYTES = 1 << 12
 _CACHED_CHUNKS = 4096
-_UNCHANGING = (bool, int, float, str)
 
 
 class Answerable(Protocol):
@@ -261,7 +260,6 @@ class _Job:
         self.metadata, self.targets, self.live, self.decode = metadata, targets, live, decode
         self.found = ReadShards(targets=[], values=[])
         self._foreign: list[ReadItem] = []
-        self._known: dict[bytes, Any] = {}
         self._passage = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def pieces(self) -> Iterator[_Piece]:
@@ -281,19 +279,10 @@ class _Job:
     def read(self, piece: _Piece, source: _Source) -> None:
         """Read one piece; what is not in a frame is left to :meth:`read_foreign`."""
         if piece.into is None and piece.item is None:
-            data = bytes(source.read(piece.length, piece.offset))
-            self.targets[piece.key] = self._decoded(data, piece.key)
+            data = source.read(piece.length, piece.offset)
+            self.targets[piece.key] = self.decode(bytes(data), where=piece.key)
         elif piece.into is None or not self._read_tensor(piece, piece.into, source):
             self._foreign.extend(self._planned(piece))
-
-    def _decoded(self, data: bytes, key: str) -> Any:
-        """A value that is no tensor; of the options of parameter groups many are the same."""
-        if data in self._known:
-            return self._known[data]
-        value = self.decode(data, where=key)
-        if value is None or type(value) in _UNCHANGING:
-            self._known[data] = value
-        return value
 
     def read_foreign(self, directory: Path) -> None:
         """What stock DCP wrote, by DCP's own reader."""

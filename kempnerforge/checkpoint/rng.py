@@ -24,7 +24,7 @@ def get_rng_state() -> dict[str, Any]:
     """
     version, internal, gauss = random.getstate()
     return {
-        "python": (version, torch.tensor(internal, device="cpu"), gauss),
+        "python": (version, tuple(internal), gauss),
         "numpy": _get_numpy_state(),
         "torch": torch.get_rng_state(),
         "cuda": _get_cuda_states(),
@@ -41,8 +41,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     """
     if "python" in state:
         version, internal, gauss = state["python"]
-        words = internal.tolist() if isinstance(internal, torch.Tensor) else internal
-        random.setstate((version, tuple(words), gauss))
+        random.setstate((version, tuple(internal), gauss))
     if "numpy" in state:
         _set_numpy_state(state["numpy"])
     cpu = state.get("torch", state.get("torch_cpu"))
@@ -64,12 +63,9 @@ def _get_numpy_state() -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if not isinstance(value, np.ndarray):
-        return int(value)
-    # A tensor is read in no time; a number in a list takes a twentieth of a microsecond or more.
-    fits = np.can_cast(value.dtype, np.int64)
-    values = torch.from_numpy(value.astype(np.int64)) if fits else value.tolist()
-    return {"dtype": str(value.dtype), "values": values}
+    if isinstance(value, np.ndarray):
+        return {"dtype": str(value.dtype), "values": value.tolist()}
+    return int(value)
 
 
 def _set_numpy_state(state: Any) -> None:
@@ -79,16 +75,12 @@ def _set_numpy_state(state: Any) -> None:
         return
     restored = dict(state)
     restored["state"] = {
-        name: _array(value) if isinstance(value, Mapping) else value
+        name: np.array(value["values"], dtype=value["dtype"])
+        if isinstance(value, Mapping)
+        else value
         for name, value in state["state"].items()
     }
     np.random.set_state(restored)
-
-
-def _array(saved: Mapping[str, Any]) -> Any:
-    values = saved["values"]
-    plain = values.numpy() if isinstance(values, torch.Tensor) else values
-    return np.array(plain, dtype=saved["dtype"])
 
 
 def _get_cuda_states() -> list[torch.Tensor]:

@@ -10,7 +10,6 @@ import ctypes
 import errno
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,6 @@ __all__ = ["LocalStorage", "Storage", "at_once", "checksum_file"]
 _READ_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
 _CANNOT_EXCHANGE = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM}
 )
@@ -94,27 +92,16 @@ class LocalStorage:
             return ()
 
     def read(self, path: Path) -> bytes:
-        with path.open("rb", buffering=0) as file:
-            return file.readall()
+        return path.read_bytes()
 
     def size(self, path: Path) -> int:
         return path.stat().st_size
 
     def is_directory(self, path: Path) -> bool:
-        try:
-            return stat.S_ISDIR(path.lstat().st_mode)
-        except OSError as error:
-            if error.errno not in _NOT_THERE:
-                raise
-            return False
+        return path.is_dir() and not path.is_symlink()
 
     def read_link(self, path: Path) -> str | None:
-        try:
-            return str(path.readlink())
-        except OSError as error:
-            if error.errno not in _NOT_THERE:
-                raise
-            return None
+        return str(path.readlink()) if path.is_symlink() else None
 
     def resolve(self, path: Path) -> Path | None:
         try:

@@ -34,17 +34,6 @@ def test_generators_continue_where_they_were_captured_through_a_file() -> None:
     assert [draws() for _ in range(3)] == expected
 
 
-def test_generators_of_earlier_files_as_lists_of_numbers_are_restored() -> None:
-    state = get_rng_state()
-    expected = draws()
-    version, words, gauss = state["python"]
-    key = state["numpy"]["state"]["key"]
-    state["python"] = (version, tuple(words.tolist()), gauss)
-    state["numpy"]["state"]["key"] = {**key, "values": key["values"].tolist()}
-    set_rng_state(decode_plain(encode_plain(state, what="rng"), where="rng"))
-    assert draws() == expected
-
-
 def test_capturing_draws_from_no_generator() -> None:
     set_rng_state(state := get_rng_state())
     expected = draws()

@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -81,13 +80,16 @@ def test_a_worker_takes_no_thread_and_no_descriptor_with_it() -> None:
 
 def test_a_child_that_was_forked_meanwhile_does_not_keep_the_thread() -> None:
     one = Worker("forks")
+    until_closed, held_open = os.pipe()
     child = os.fork()
     if child == 0:  # a loader process, which has copies of the descriptors
-        time.sleep(LONG_S)
+        os.close(held_open)
+        os.read(until_closed, 1)
         os._exit(0)
     try:
         one.close()
         assert not one._thread.is_alive()
     finally:
-        os.kill(child, 9)
+        os.close(held_open)
         os.waitpid(child, 0)
+        os.close(until_closed)
