@@ -21,6 +21,12 @@ _LIMIT_MINUTES = 60
 _SIGNAL = "B:USR1@60"
 """To the batch script, a minute before the limit or up to half a minute earlier."""
 _LOOK_EVERY_S = 0.3
+_ENDED = frozenset({
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+    "PREEMPTED", "TIMEOUT", "GONE",
+})  # fmt: skip
+"""The states of `man squeue` in which a job is over for good. All others pass: one is SIGNALING,
+until slurmd has answered for the signal."""
 _REST_S = 5.0
 """Before a job starts again: slurmd refuses it while something of its last start is still there."""
 _SCRIPT = """\
@@ -75,8 +81,9 @@ def _follow(number: str) -> int:
             sys.stderr.write(f"job {number}: {state}, {restarts} restarts\n")
             before, since = (state, restarts), time.monotonic()
         if state in ("PENDING", "REQUEUED") and restarts and time.monotonic() - since > _REST_S:
-            _ask("scontrol", "update", f"JobId={number}", "StartTime=now")
-        elif state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"):
+            # Refused where the job has begun meanwhile; the next look tells.
+            _ask("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
+        elif state in _ENDED:
             return 0 if state == "COMPLETED" else 1
         time.sleep(_LOOK_EVERY_S)
 
@@ -88,5 +95,6 @@ def _state(number: str) -> tuple[str, int]:
     return told.get("JobState", "GONE"), int(told.get("Restarts", 0))
 
 
-def _ask(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def _ask(*command: str, check: bool = True) -> str:
+    """What a command of SLURM answers; what it complains of goes to the log."""
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout

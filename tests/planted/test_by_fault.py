@@ -36,7 +36,8 @@ def test_the_fault_shows_the_bug(bug: Planted, services: Services, tmp_path: Pat
         one.name: one.details for one in judgement.guards if one.name in REFUSALS and not one.passed
     }
     caught = {bug.violates} <= violated.keys() if bug.violates else not violated
-    assert (caught, judgement.outcome) == (True, bug.outcome), violated
+    failed = [(one.name, one.details) for one in judgement.guards if not one.passed]
+    assert (caught, judgement.outcome) == (True, bug.outcome), (violated, failed)
 
 
 @pytest.mark.parametrize("weaker", WEAKER, ids=str)

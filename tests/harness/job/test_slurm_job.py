@@ -1,0 +1,59 @@
+"""A batch job is followed until it is over for good, through whatever states SLURM shows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.job import slurm
+
+_SCONTROL = """\
+#!/bin/sh
+if [ "$1" = update ]; then
+    echo "$@" >> "$STATES.updates"
+    echo "Job is no longer pending execution" >&2
+    exit 1
+fi
+read -r next < "$STATES"
+sed -i 1d "$STATES"
+echo "JobId=7 JobName=one JobState=${next% *} Reason=None Restarts=${next#* } Requeue=1"
+"""
+
+
+@pytest.fixture
+def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with what `scontrol` answers, a line each time that it is asked."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    tools.joinpath("scontrol").write_text(_SCONTROL)
+    tools.joinpath("scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("STATES", str(tmp_path / "states"))
+    monkeypatch.setattr(slurm, "_LOOK_EVERY_S", 0.0)
+    return tmp_path / "states"
+
+
+@pytest.mark.parametrize("passing", ["SIGNALING", "CONFIGURING", "STOPPED", "STAGE_OUT"])
+def test_a_state_that_passes_is_not_the_end(states: Path, passing: str) -> None:
+    states.write_text(f"PENDING 0\nRUNNING 0\n{passing} 0\nRUNNING 0\nCOMPLETED 0\nRUNNING 0\n")
+    assert slurm._follow("7") == 0
+    assert states.read_text() == "RUNNING 0\n"
+
+
+@pytest.mark.parametrize("last", ["FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"])
+def test_a_job_that_did_not_complete_has_failed(states: Path, last: str) -> None:
+    states.write_text(f"RUNNING 0\n{last} 0\nRUNNING 0\n")
+    assert slurm._follow("7") == 1
+    assert states.read_text() == "RUNNING 0\n"
+
+
+def test_a_requeued_job_may_start_at_once_and_may_have_begun_by_itself(
+    states: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_REST_S", -1.0)
+    states.write_text("PENDING 0\nRUNNING 0\nCOMPLETING 1\nPENDING 1\nRUNNING 1\nCOMPLETED 1\n")
+    assert slurm._follow("7") == 0
+    updates = states.with_suffix(".updates").read_text().splitlines()
+    assert updates == ["update JobId=7 StartTime=now"]
