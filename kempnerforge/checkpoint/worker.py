@@ -7,9 +7,11 @@ another rank: a load of 50 MB on two processors took 14 ms instead of 12.
 """
 
 import contextlib
+import logging
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -18,6 +20,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from kempnerforge.checkpoint.errors import StorageTimeoutError
 
 __all__ = ["Started", "Worker"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -33,27 +37,40 @@ class Started(Generic[T]):
 
     def result(self, *, timeout_s: float, doing: str) -> T:
         """What the call returned; as :meth:`Worker.run`."""
-        if not self._worker.await_done(self._future, timeout_s):
-            self._worker.stuck = True
-            raise StorageTimeoutError(f"{doing} did not finish within {timeout_s:.1f} s")
-        return self._future.result()
+        try:
+            if not self._worker.await_done(self._future, timeout_s):
+                raise StorageTimeoutError(f"{doing} did not finish within {timeout_s:.1f} s")
+            return self._future.result()
+        finally:
+            # An error's traceback holds this frame, which would hold the error: a circle, and with
+            # it all that the call had read would wait for the garbage collector.
+            del self
 
 
 class Worker:
     """One daemon thread that runs one call at a time.
 
     Its thread is started at construction, because no thread can be started while the interpreter
-    shuts down. A call that outlives its deadline keeps the thread; :attr:`stuck` tells.
+    shuts down. A call that outlives its deadline, or is not waited for to its end, keeps the
+    thread; :attr:`stuck` tells, so that what the call does next can be refused. Where the process
+    may start no more threads, calls are made by who asks for them.
     """
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self.stuck = False
+        self._last: weakref.ref[Future[Any]] | None = None
         self._end, other_end = _connected()
         self._thread = threading.Thread(
             target=self._serve, args=(other_end,), name=name, daemon=True
         )
-        self._thread.start()
+        self._has_thread = True
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            logger.warning("%s: no deadline holds, %s", name, error)
+            self._has_thread = False
+            other_end.close()
 
     def run(self, call: Callable[[], T], *, timeout_s: float, doing: str) -> T:
         """Result of ``call``.
@@ -66,23 +83,34 @@ class Worker:
     def start(self, call: Callable[[], T]) -> Started[T]:
         """Have ``call`` made while the caller does something else; its result must be asked for."""
         future: Future[T] = Future()
-        self._give((call, future))
+        self._last = weakref.ref(future)  # with its result it would be kept until the next call
+        if self._has_thread:
+            self._give((call, future))
+        else:
+            _make(call, future)
         return Started(self, future)
 
     def await_done(self, future: Future[Any], timeout_s: float) -> bool:
         """Wait for a call of this worker; whether it has returned."""
         deadline = time.monotonic() + timeout_s
-        while not future.done():  # a signal may be that of an earlier call
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return False
-            self._end.wait(left_s)
+        try:
+            while not future.done():  # a signal may be that of an earlier call
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    self.stuck = True
+                    return False
+                self._end.wait(left_s)
+        except BaseException:  # Ctrl-C, or what a program's signal handler raises
+            self.stuck = True
+            raise
         return True
 
     def close(self) -> None:
-        """Let the thread end once its call has returned."""
+        """Let the thread end once its call has returned; one that nobody waits for is given up."""
+        last = None if self._last is None else self._last()
+        self.stuck |= last is not None and not last.done()
         self._give(None)
-        if not self.stuck:
+        if self._has_thread and not self.stuck:
             self._thread.join()
         self._end.close()
 
@@ -104,13 +132,19 @@ class Worker:
             if item is None:
                 break
             call, future = item
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001  # travels to the thread that waits for the result
-                future.set_exception(error)
+            _make(call, future)
             end.signal()
             del call, future, item
         end.close()
+
+
+def _make(call: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001  # travels to who asks for the result
+        future.set_exception(error)
+    finally:
+        del call, future  # as in `Started.result`
 
 
 class _End(Protocol):
@@ -132,7 +166,8 @@ class _Socket:
 
     def signal(self) -> None:
         with contextlib.suppress(OSError):  # the other one has given up and is gone
-            self._socket.send(b"\0")
+            # Without the signal that ends a program which leaves SIGPIPE to the kernel.
+            self._socket.send(b"\0", socket.MSG_NOSIGNAL)
 
     def wait(self, timeout_s: float | None) -> None:
         self._socket.settimeout(timeout_s)

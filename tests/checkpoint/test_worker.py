@@ -1,8 +1,14 @@
 """The thread for calls that may never return, by its contract."""
 
+import contextlib
+import gc
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -93,3 +99,75 @@ def test_a_child_that_was_forked_meanwhile_does_not_keep_the_thread() -> None:
         os.close(held_open)
         os.waitpid(child, 0)
         os.close(until_closed)
+
+
+def test_a_call_that_nobody_waited_for_is_given_up_at_the_end() -> None:
+    may_end, one = threading.Event(), Worker("left")
+    one.start(lambda: may_end.wait(LONG_S))
+    one.close()  # does not wait for it
+    assert one.stuck
+    may_end.set()
+    one._thread.join(LONG_S)
+    assert not one._thread.is_alive()
+
+
+def test_an_interrupt_ends_the_waiting_and_gives_the_call_up(worker: Worker) -> None:
+    may_end = threading.Event()
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            worker.run(lambda: may_end.wait(LONG_S), timeout_s=LONG_S, doing="reading")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert worker.stuck
+    worker.close()  # does not wait for it
+    may_end.set()
+
+
+def test_a_thread_that_wakes_up_late_ends_no_program_that_leaves_sigpipe_to_the_kernel() -> None:
+    late = """
+import signal, threading
+from kempnerforge.checkpoint.worker import Worker
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+may_end, one = threading.Event(), Worker("late")
+one.start(lambda: may_end.wait(60))
+one.close()
+may_end.set()
+one._thread.join(60)
+print("alive")
+"""
+    told = subprocess.run([sys.executable, "-c", late], capture_output=True, check=False)
+    assert (told.returncode, told.stdout) == (0, b"alive\n")
+
+
+def test_what_a_failed_call_held_is_free_without_the_garbage_collector(worker: Worker) -> None:
+    class Large:
+        pass
+
+    def fail() -> None:
+        held = Large()
+        freed.append(weakref.ref(held))
+        raise ValueError
+
+    freed: list[weakref.ref[Large]] = []
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            worker.run(fail, timeout_s=LONG_S, doing="reading")
+        assert freed[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_where_no_thread_can_be_started_the_caller_makes_its_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Worker("none") as one:
+        assert one.run(threading.get_ident, timeout_s=LONG_S, doing="x") == threading.get_ident()
+        with pytest.raises(ZeroDivisionError):
+            one.run(lambda: 1 // 0, timeout_s=LONG_S, doing="dividing")
