@@ -117,7 +117,7 @@ def _leads_to_directory(path: Path, storage: Storage) -> bool:
 
 
 def _is_leftover(name: str) -> bool:
-    return layout.parse_leftover(name) is not None or layout.is_latest_link(name)
+    return layout.parse_leftover(name) is not None or layout.parse_latest_link(name) is not None
 
 
 def inspect(path: Path, storage: Storage) -> Entry:

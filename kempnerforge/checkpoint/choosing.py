@@ -26,6 +26,7 @@ from kempnerforge.checkpoint.catalog import (
     read_catalog,
     verify_sizes,
 )
+from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
@@ -34,8 +35,8 @@ from kempnerforge.checkpoint.errors import (
     CorruptCheckpointError,
     NoUsableCheckpointError,
     RankFailure,
+    Refusal,
     StorageTimeoutError,
-    agreed_error,
     describe,
 )
 from kempnerforge.checkpoint.lock import WriteAccess
@@ -97,15 +98,6 @@ class _Vote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Refusal:
-    failures: tuple[RankFailure, ...]
-    doing: str
-    path: str
-    step: int | None = None
-    default: type[CheckpointError] = CheckpointLoadError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
     """What became of one candidate on this rank."""
 
@@ -118,7 +110,7 @@ class _Attempt:
 class _Refused(Exception):
     """Ends the walk through the candidates."""
 
-    def __init__(self, refusal: _Refusal) -> None:
+    def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)
         self.refusal = refusal
 
@@ -175,7 +167,11 @@ class Chooser:
     """Whether rank 0 may finish what a dead job left half done."""
 
     def prepare(
-        self, prepare: Callable[[Candidate], T], *, told: object = None
+        self,
+        prepare: Callable[[Candidate], T],
+        *,
+        told: object = None,
+        earlier: RankFailure | None = None,
     ) -> Prepared[T] | None:
         """Find the checkpoint to load and prepare for it. Collective.
 
@@ -183,6 +179,7 @@ class Chooser:
             prepare: Compares the share of this rank and does what else must not fail once the
                 choice is made. Called for each candidate in turn.
             told: What the other ranks need to know of this one.
+            earlier: Why this rank cannot take part, which is then the error of all.
 
         Returns:
             The choice, or None where nothing was ever saved; the same on every rank.
@@ -196,17 +193,11 @@ class Chooser:
         root = None
         if self.collective.rank == 0:
             root = _Root(self.search, self.storage, self.access)
-        attempt = _Attempt(vote=_Vote(told=told))
+        attempt = _Attempt(vote=_Vote(told=told, failure=earlier))
         while True:
             reply = self._round(attempt.vote, root)
-            if isinstance(reply, _Refusal):
-                raise agreed_error(
-                    reply.failures,
-                    doing=reply.doing,
-                    default=reply.default,
-                    step=reply.step,
-                    path=reply.path,
-                ) from attempt.cause
+            if isinstance(reply, Refusal):
+                raise reply.error() from attempt.cause
             if reply is None:
                 return None
             if isinstance(reply, _Chosen):
@@ -229,11 +220,12 @@ class Chooser:
         rank, world_size = self.collective.rank, self.collective.world_size
         try:
             candidate = offer.open(rank=rank, world_size=world_size)
-            result = self.worker.run(
-                lambda: prepare(candidate),
-                timeout_s=_WORK_SHARE * self.timeout_s,
-                doing=f"reading {offer.path}",
-            )
+            with held_back():
+                result = self.worker.run(
+                    lambda: prepare(candidate),
+                    timeout_s=_WORK_SHARE * self.timeout_s,
+                    doing=f"reading {offer.path}",
+                )
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             failure = describe(error, self.collective.rank)
             return _Attempt(vote=_Vote(failure=failure), cause=error)
@@ -243,35 +235,36 @@ class Chooser:
         self, root: "_Root", votes: Votes, looking: "Started[None] | None"
     ) -> Sequence[object]:
         """One reply a rank: try this, or the choice, or that there is none, or what is wrong."""
-        place = str(self.search.explicit or self.search.root)
-        doing = f"choosing a checkpoint in {place}"
-        lost = _Refusal(failures=votes.lost, doing=doing, path=place)
-        reply: object = lost
         try:
-            if looking is not None or not votes.lost:
-                reply = self._next(root, votes.values, looking)
+            reply = self._next(root, votes, looking)
         except _Refused as error:
             reply = error.refusal
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-            reply = _Refusal(failures=(describe(error, 0),), doing=doing, path=place)
-        return [lost if votes.lost else reply] * len(votes.values)
+            reply = self._refusal((describe(error, 0),))
+        return [reply] * len(votes.values)
 
-    def _next(
-        self, root: "_Root", votes: Sequence["_Vote | None"], looking: "Started[None] | None"
-    ) -> object:
-        failures = tuple(vote.failure for vote in votes if vote and vote.failure)
-        if looking is None and not failures:
+    def _refusal(self, failures: tuple[RankFailure, ...]) -> Refusal:
+        place = str(self.search.explicit or self.search.root)
+        return Refusal(
+            failures=failures,
+            doing=f"choosing a checkpoint in {place}",
+            default=CheckpointLoadError,
+            path=place,
+        )
+
+    def _next(self, root: "_Root", votes: Votes, looking: "Started[None] | None") -> object:
+        failures = votes.failures(_Vote, f"loading from {self.search.root}")
+        first, told = looking is not None, all(isinstance(vote, _Vote) for vote in votes.values)
+        if failures and (first or not told):
+            return self._refusal(failures)
+        if not failures and not first:
             return _Chosen()
         looking = looking or self.worker.start(lambda: root.advance(failures))
         looking.result(
             timeout_s=_WORK_SHARE * self.timeout_s,
             doing=f"looking for checkpoints in {self.search.root}",
         )
-        return root.offer(votes)
-
-
-# What another candidate may not suffer from. A rank that could not read in time is such a case.
-_DAMAGE = frozenset({CorruptCheckpointError.__name__, StorageTimeoutError.__name__})
+        return root.offer(votes.values)
 
 
 class _Root:
@@ -302,12 +295,12 @@ class _Root:
         if self._current is not None:
             self._pass_over(self._current, "; ".join(map(str, failures)), failures)
         if self._candidates is None:
-            self._candidates = iter(self._list())
+            self._candidates = self._walk()
         self._current = self._offer = None
         for entry in self._candidates:
             try:
                 self._current = self._examine(entry)
-            except CheckpointError as error:
+            except (CheckpointError, OSError) as error:
                 self._pass_over(entry, str(error), (describe(error, 0),), damaged=True)
                 continue
             self._offer = Offer.of(self._current, verify=self.search.verify)
@@ -329,11 +322,13 @@ class _Root:
         damaged: bool = False,
     ) -> None:
         """Go on to the next candidate, unless that cannot help."""
-        damaged = damaged or any(failure.kind in _DAMAGE for failure in failures)
+        kinds = {failure.kind for failure in failures}
+        # Storage that does not answer tells nothing of the checkpoint, and would not for the next.
+        damaged |= CorruptCheckpointError.__name__ in kinds - {StorageTimeoutError.__name__}
         path, manifest = found.path, found.manifest
         if self.search.explicit is not None or not damaged:
             raise _Refused(
-                _Refusal(
+                Refusal(
                     failures=failures,
                     doing=f"loading {path}",
                     path=str(path),
@@ -346,18 +341,35 @@ class _Root:
         if manifest is not None:
             self._damaged.add(manifest.save_id)
 
-    def _list(self) -> tuple[Entry, ...]:
+    def _walk(self) -> Iterator[Entry]:
+        """What could be loaded, with what another job publishes while it prunes what was there."""
         explicit = self.search.explicit
         if explicit is not None:
-            return (find_explicit(explicit, self._storage),)
+            try:
+                self._settled()
+            except OSError as error:
+                logger.info("%s is loaded as it is: %s", explicit, error)
+            yield find_explicit(explicit, self._storage)
+            return
+        seen: set[object] = set()
+        while True:
+            found = candidates(self._settled(), self._storage)
+            fresh = [entry for entry in found if _identity(entry) not in seen]
+            if not fresh:
+                return
+            seen.update(map(_identity, fresh))
+            yield from fresh
+
+    def _settled(self) -> Catalog:
+        """What there is, after what a dead run left half done is completed."""
         root = self.search.root
         found = read_catalog(root, self._storage)
-        if prune.may_need_recovery(found):
-            with self._access.briefly() as mine:
-                if mine:
-                    prune.recover(root, self._storage)
-            found = read_settled_catalog(root, self._storage)
-        return candidates(found, self._storage)
+        if not prune.may_need_recovery(found):
+            return found
+        with self._access.briefly() as mine:
+            if mine:
+                prune.recover(root, self._storage)
+        return read_settled_catalog(root, self._storage)
 
     def _examine(self, entry: Entry) -> Choice:
         verify_entry(entry, self._storage, verify=self.search.verify, trust=self.search.trust)
@@ -375,6 +387,12 @@ class _Root:
                 f"{self.search.root} holds checkpoints, none can be used: "
                 + "; ".join(self._passed_over)
             )
+
+
+def _identity(entry: Entry) -> object:
+    """Tells a version of a checkpoint from what had its name before."""
+    save_id = None if entry.manifest is None else entry.manifest.save_id
+    return entry.path, entry.state, save_id
 
 
 def candidates(catalog: Catalog, storage: Storage) -> tuple[Entry, ...]:

@@ -34,7 +34,12 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from kempnerforge.checkpoint.errors import PeerLostError, RankFailure, StorageTimeoutError
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    PeerLostError,
+    RankFailure,
+    StorageTimeoutError,
+)
 from kempnerforge.checkpoint.meeting import Meeting
 from kempnerforge.checkpoint.worker import Worker
 
@@ -77,6 +82,25 @@ class Votes:
     values: tuple[Any, ...]
     """By rank; None for a lost rank."""
     lost: tuple[RankFailure, ...]
+
+    def failures(self, kind: type[Any], doing: str) -> tuple[RankFailure, ...]:
+        """Of the ranks that are lost, that say so, or that are not at what rank 0 is doing.
+
+        Args:
+            kind: Of the votes of this round; they have an attribute ``failure``.
+            doing: What rank 0 does.
+        """
+        elsewhere = (
+            RankFailure(
+                rank=rank,
+                kind=CheckpointError.__name__,
+                message=f"it does something else than rank 0, which is {doing}",
+            )
+            for rank, vote in enumerate(self.values)
+            if vote is not None and not isinstance(vote, kind)
+        )
+        own = (vote.failure for vote in self.values if isinstance(vote, kind) and vote.failure)
+        return (*self.lost, *elsewhere, *own)
 
 
 class Collective(Protocol):

@@ -36,7 +36,7 @@ from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.replacing import Replacement, point_latest, replace
 from kempnerforge.checkpoint.storage import Storage, at_once
 
-__all__ = ["Commit", "new_save_id"]
+__all__ = ["Commit", "end_save", "is_under_way", "new_save_id"]
 
 # Network file systems may show another client's new file late; the sum is what NFS caches
 # attributes for at least by default (3 s).
@@ -46,6 +46,20 @@ _VISIBILITY_RETRIES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
 def new_save_id() -> str:
     """16 hexadecimal digits from the operating system; draws from no generator of training."""
     return secrets.token_hex(8)
+
+
+_under_way: set[str] = set()
+"""Ids of saves of this process; those of another process are protected by the lock."""
+
+
+def is_under_way(save_id: str) -> bool:
+    """Whether a save of this process goes on under that id, so that its hidden names stay."""
+    return save_id in _under_way
+
+
+def end_save(save_id: str) -> None:
+    """The save of that id is over, well or not; what it has left may be removed."""
+    _under_way.discard(save_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +84,8 @@ class Commit:
         return self.root / layout.format_step(self.step)
 
     def open(self) -> None:
-        """Create the staging directory and its folders."""
+        """Create the staging directory and its folders; they stay until :func:`end_save`."""
+        _under_way.add(self.save_id)
         for folder in self._folders():
             self.storage.make_directory(folder)
 

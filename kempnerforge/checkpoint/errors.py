@@ -21,6 +21,7 @@ __all__ = [
     "PeerLostError",
     "RankFailure",
     "RedistributionError",
+    "Refusal",
     "StateMismatchError",
     "StorageTimeoutError",
     "UnsafeCheckpointError",
@@ -163,3 +164,20 @@ def agreed_error(
     more = f"; and {len(ordered) - 8} more ranks" if len(ordered) > 8 else ""
     cls = _FAMILY.get(ordered[0].kind, default)
     return cls(f"{doing} failed: {shown}{more}", step=step, path=path, failures=ordered)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Rank 0's answer where an operation cannot go on, so that all ranks raise the same error."""
+
+    failures: tuple[RankFailure, ...]
+    doing: str
+    default: type[CheckpointError]
+    path: str
+    step: int | None = None
+
+    def error(self) -> CheckpointError:
+        """What to raise."""
+        return agreed_error(
+            self.failures, doing=self.doing, default=self.default, step=self.step, path=self.path
+        )

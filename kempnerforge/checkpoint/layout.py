@@ -36,8 +36,8 @@ __all__ = [
     "format_rank_file",
     "format_stage",
     "format_step",
-    "is_latest_link",
     "local_directory",
+    "parse_latest_link",
     "parse_leftover",
     "parse_rank_file",
     "parse_shard",
@@ -167,6 +167,7 @@ def format_latest_link(save_id: str) -> str:
     return f".latest-{save_id}"
 
 
-def is_latest_link(name: str) -> bool:
-    """Whether ``name`` is a ``latest`` that was never renamed into place."""
-    return _LATEST_LINK.fullmatch(name) is not None
+def parse_latest_link(name: str) -> str | None:
+    """The id of the save whose ``latest`` was never renamed into place, or None."""
+    match = _LATEST_LINK.fullmatch(name)
+    return match[1] if match else None

@@ -20,14 +20,13 @@ from torch.optim import Optimizer
 from kempnerforge.checkpoint import buffers, layout
 from kempnerforge.checkpoint.catalog import parse_metadata, plain_stages, read_metadata
 from kempnerforge.checkpoint.choosing import Chooser, Search
-from kempnerforge.checkpoint.collection import held_back
-from kempnerforge.checkpoint.collective import Collective
+from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.errors import (
-    CheckpointError,
     CheckpointLoadError,
     CorruptCheckpointError,
     FreezeMismatchError,
-    agreed_error,
+    RankFailure,
+    Refusal,
     describe,
 )
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
@@ -63,6 +62,8 @@ logger = logging.getLogger(__name__)
 # a slow rank says so itself.
 _WAIT_SHARE = 0.5
 _WORK_SHARE = 0.8
+# The other ranks go on meanwhile, and may wait for rank 0 in a save already.
+_TIDY_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,13 @@ class _Read:
     """Of the model, each with the value that is this rank's own."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Restored:
+    """The vote of a rank that has its state, or could not take it."""
+
+    failure: RankFailure | None
+
+
 @dataclass(slots=True, kw_only=True)
 class LoadJob:
     """One load. ``worker`` stays with the caller."""
@@ -116,6 +124,7 @@ class LoadJob:
         apply: Callable[[Mapping[str, Any]], None],
         *,
         tidy: Callable[[], None],
+        earlier: RankFailure | None = None,
     ) -> Loaded | None:
         """Load model and optimizer.
 
@@ -124,6 +133,7 @@ class LoadJob:
                 of all. Not for the generators: an agreement follows.
             tidy: Called on rank 0 once nothing is read any more, while the ranks agree that all is
                 well. What it raises is logged; the load is as good without.
+            earlier: What went wrong on this rank before; then no rank loads, and all raise it.
 
         Returns:
             None where nothing was ever saved.
@@ -136,7 +146,7 @@ class LoadJob:
             timeout_s=_WAIT_SHARE * self.timeout_s,
             access=self.access,
         )
-        found = chooser.prepare(self._read, told=self.stage)
+        found = chooser.prepare(self._read, told=self.stage, earlier=earlier)
         if found is None:
             self._finish_tidying(self._start_tidying(tidy))
             return None
@@ -148,27 +158,25 @@ class LoadJob:
         """Run ``call`` on every rank; if it fails on one, all raise that error."""
         wait_s = _WAIT_SHARE * self.timeout_s
         doing = f"restoring {choice.path}"
-        cause, failure = None, None
+        cause: BaseException | None = None
+        failure = None
         try:
             self.worker.run(call, timeout_s=_WORK_SHARE * wait_s, doing=doing)
-        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+        except BaseException as error:  # becomes the error of every rank
+            if self.worker.stuck and not isinstance(error, Exception):
+                raise  # Ctrl-C, at which nobody wants to wait
             cause, failure = error, describe(error, self.collective.rank)
         tidying = None if failure else self._start_tidying(tidy)
-        votes = self.collective.collect(failure, timeout_s=wait_s)
+        votes = self.collective.collect(_Restored(failure=failure), timeout_s=wait_s)
         replies = None
         if votes is not None:
-            failures = votes.lost + tuple(vote for vote in votes.values if vote is not None)
-            replies = [failures] * self.collective.world_size
+            replies = [_judge(votes, choice, doing)] * self.collective.world_size
         agreed = self.collective.answer(replies, timeout_s=2 * wait_s)
         self._finish_tidying(tidying)
-        if agreed:
-            raise agreed_error(
-                agreed,
-                doing=doing,
-                default=CheckpointLoadError,
-                step=choice.manifest.step if choice.manifest else None,
-                path=str(choice.path),
-            ) from cause
+        if cause is not None and not isinstance(cause, Exception):
+            raise cause  # SystemExit, say, of which the others have been told
+        if isinstance(agreed, Refusal):
+            raise agreed.error() from cause
 
     def _start_tidying(self, tidy: Callable[[], None]) -> Started[None] | None:
         return self.worker.start(tidy) if self.collective.rank == 0 else None
@@ -178,12 +186,11 @@ class LoadJob:
         try:
             if tidying is not None:
                 tidying.result(
-                    timeout_s=_WAIT_SHARE * self.timeout_s, doing=f"cleaning up in {root}"
+                    timeout_s=_TIDY_SHARE * self.timeout_s, doing=f"cleaning up in {root}"
                 )
-        except (CheckpointError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # the ranks have agreed that all is well
             logger.warning("leftovers in %s stay: %s", root, error)
 
-    @held_back()
     def _read(self, candidate: Candidate) -> _Read:
         """Read and check everything; fills buffers of ours only."""
         choice = candidate.choice
@@ -372,6 +379,20 @@ class LoadJob:
             for buffer, value in read.buffers:
                 buffer.copy_(value)
         apply(read.train_state)
+
+
+def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | None:
+    """What rank 0 answers to those that have restored their state."""
+    failures = votes.failures(_Restored, doing)
+    if not failures:
+        return None
+    return Refusal(
+        failures=failures,
+        doing=doing,
+        default=CheckpointLoadError,
+        step=choice.manifest.step if choice.manifest else None,
+        path=str(choice.path),
+    )
 
 
 def _within(stage: int | None, name: str) -> str:

@@ -29,7 +29,7 @@ from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, Stag
 from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.stale import RetryingStorage
 from kempnerforge.checkpoint.state import build_train_state, encode_plain, split_extra
-from kempnerforge.checkpoint.storage import LocalStorage, Storage
+from kempnerforge.checkpoint.storage import LocalStorage, Storage, revocable
 from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
 from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
@@ -210,14 +210,14 @@ class CheckpointManager:
         Raises:
             FreezeMismatchError: The freeze states differ (a ValueError).
             CheckpointError: Nothing usable, or the named checkpoint cannot be loaded; the same on
-                every rank.
+                every rank. Or the background save before it failed on some rank, so that nothing
+                was loaded; raised once.
         """
-        self.wait()
+        earlier = self._settle()
         excluded = (*getattr(self._config, "exclude_from_loading", ()), *(exclude_keys or ()))
         exclude = Exclusion(tuple(excluded))
         place = str(path or self._root)
         with naming(f"loading {place}", path=place), Worker("checkpoint load") as worker:
-            self._collective.renew(worker)
             request = LoadRequest(
                 search=self._search(path),
                 exclude=exclude,
@@ -226,10 +226,17 @@ class CheckpointManager:
                 redistributes=isinstance(dataloader, RedistributableDataLoader),
             )
             job = self._load_job(worker, request)
-            loaded = job.run(
-                lambda state: self._apply(state, scheduler, dataloader, exclude),
-                tidy=self._finish_off,
-            )
+            try:
+                self._collective.renew(worker)
+                loaded = job.run(
+                    lambda state: self._apply(state, scheduler, dataloader, exclude),
+                    tidy=lambda: self._finish_off(job.storage),
+                    earlier=describe(earlier, self._collective.rank) if earlier else None,
+                )
+            except CheckpointError as error:
+                if earlier is None:
+                    raise
+                raise earlier from (earlier.__cause__ or error)
             if loaded is None:
                 logger.info("nothing to load in %s", self._root)
                 return 0, 0, {}
@@ -266,13 +273,14 @@ class CheckpointManager:
     ) -> SaveJob:
         step, tokens_seen = int(step), int(tokens_seen)
         staged = self._stage_state(step, tokens_seen, scheduler, dataloader, extra)
+        worker = Worker(f"writing step {step}")
         metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
         if extra is not None and "vlm_freeze" in extra:
             metadata["vlm_freeze"] = extra["vlm_freeze"]
         return SaveJob(
             collective=self._collective,
-            storage=self._storage,
-            worker=Worker(f"writing step {step}"),
+            storage=self._storage_for(worker),
+            worker=worker,
             root=self._root,
             stage=self._stage,
             request=SaveRequest(
@@ -334,10 +342,14 @@ class CheckpointManager:
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
 
+    def _storage_for(self, worker: Worker) -> Storage:
+        """What calls of that worker use, as long as it is not given up on."""
+        return revocable(self._storage, revoked=lambda: worker.stuck)
+
     def _load_job(self, worker: Worker, request: LoadRequest) -> LoadJob:
         return LoadJob(
             collective=self._collective,
-            storage=self._storage,
+            storage=self._storage_for(worker),
             worker=worker,
             model=self._model,
             optimizer=self._optimizer,
@@ -347,11 +359,11 @@ class CheckpointManager:
             access=self._access,
         )
 
-    def _finish_off(self) -> None:
+    def _finish_off(self, storage: Storage) -> None:
         """Finish what a dead run left half done, unless another job may be at it."""
         with self._access.briefly() as mine:
             if mine:
-                finish_off(self._root, self._storage)
+                finish_off(self._root, storage)
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion

@@ -136,7 +136,9 @@ class Meeting:
             return
         if not self._is_here(self._rank):
             raise PeerLostError("this rank came too late: the others gave up waiting for it")
-        raise PeerLostError(f"another rank gave up waiting for {_ranks(self._missing())}")
+        missing = self._missing()
+        waited_for = f" for {_ranks(missing)}" if missing else ""
+        raise PeerLostError(f"another rank gave up waiting{waited_for}")
 
     def _arrivals(self) -> int:
         return int(self._store.add(self._key(f"arrived/{self._generation}"), 0))

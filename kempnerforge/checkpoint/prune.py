@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Catalog, Entry, State, inspect
-from kempnerforge.checkpoint.commit import new_save_id
+from kempnerforge.checkpoint.commit import is_under_way, new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.replacing import (
     find_unfinished,
@@ -100,7 +100,7 @@ def remove(paths: tuple[Path, ...], storage: Storage) -> None:
                 logger.warning("%s stays: the replacement that it belongs to is half way", path)
             else:
                 storage.remove_tree(path)
-        except OSError as error:
+        except (OSError, RecursionError) as error:  # the latter of folders that are very deep
             logger.warning("left to the next save: %s cannot be removed: %s", path, error)
 
 
@@ -134,7 +134,7 @@ def recover(root: Path, storage: Storage) -> None:
 def _complete_replacement(root: Path, storage: Storage) -> None:
     latest = storage.read_link(root / layout.LATEST)
     found = find_unfinished(latest)
-    if found is None:
+    if found is None or is_under_way(found.save_id):
         return
 
     def whole(name: str) -> bool:
@@ -146,7 +146,7 @@ def _complete_replacement(root: Path, storage: Storage) -> None:
 
 
 def _give_names_back(root: Path, storage: Storage) -> None:
-    names = set(storage.names(root))
+    names = {name for name in storage.names(root) if not _is_in_use(name)}
     aside = [inspect(root / name, storage) for name in names if _missing_original(name, names)]
     for entry in sorted(aside, key=lambda entry: entry.sequence, reverse=True):
         step_name = _missing_original(entry.path.name, names)
@@ -167,14 +167,22 @@ def _missing_original(name: str, names: Collection[str]) -> str | None:
     return None if step_name in names else step_name
 
 
+def _is_in_use(name: str) -> bool:
+    """Whether a hidden name is that of a save which goes on in this process."""
+    leftover = layout.parse_leftover(name)
+    save_id = layout.parse_latest_link(name) if leftover is None else leftover.save_id
+    return save_id is not None and is_under_way(save_id)
+
+
 def finish_off(root: Path, storage: Storage) -> None:
-    """Complete what dead runs left half done; only while this job has no save under way.
+    """Complete what dead runs left half done; only for who has the lock of the directory.
 
     Set-aside checkpoints get their names back, and all names become durable; staging, replaced and
-    trash directories and unplaced links go. Foreign names are left alone.
+    trash directories and unplaced links go. Foreign names are left alone, and so are those of a
+    save that goes on in this process: another manager's, or a later one than who asks for this.
     """
     recover(root, storage)
-    names = storage.names(root)
+    names = [name for name in storage.names(root) if not _is_in_use(name)]
     if names:
         # A run that died between a rename and its sync left a name that a power cut would take.
         storage.sync_directory(root)
@@ -186,7 +194,7 @@ def finish_off(root: Path, storage: Storage) -> None:
     for name in abandoned:
         logger.info("removing %s, left by a run that ended before it was done", name)
     remove(tuple(root / name for name in abandoned), storage)
-    for name in filter(layout.is_latest_link, names):
+    for name in filter(layout.parse_latest_link, names):
         try:
             storage.unlink(root / name)
         except OSError as error:

@@ -24,12 +24,12 @@ from kempnerforge.checkpoint import layout, prune
 from kempnerforge.checkpoint.buffers import checksums, differing
 from kempnerforge.checkpoint.catalog import Catalog, read_catalog
 from kempnerforge.checkpoint.collective import Collective, Votes
-from kempnerforge.checkpoint.commit import Commit, new_save_id
+from kempnerforge.checkpoint.commit import Commit, end_save, new_save_id
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointSaveError,
     RankFailure,
-    agreed_error,
+    Refusal,
     describe,
     naming,
 )
@@ -117,13 +117,6 @@ class _Report:
     failure: RankFailure | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Refusal:
-    doing: str
-    """In rank 0's words, so that the error reads the same everywhere."""
-    failures: tuple[RankFailure, ...]
-
-
 @dataclass(slots=True, kw_only=True)
 class _RootSave:
     """What rank 0 remembers between the rounds."""
@@ -154,6 +147,8 @@ class SaveJob:
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
     """The same one in each save of a rank; a new one costs time only, if all ranks have one."""
+    save_id: str = field(default_factory=new_save_id)
+    """Rank 0's counts."""
 
     def run(self) -> Published:
         """Save.
@@ -166,6 +161,7 @@ class SaveJob:
                 return self._run()
         finally:
             self.worker.close()
+            end_save(self.save_id)
 
     @property
     def _doing(self) -> str:
@@ -180,7 +176,7 @@ class SaveJob:
 
         votes = self.collective.collect(self._write(assignment), timeout_s=vote_s)
         published = None
-        if votes and opened is not None and not isinstance(opened, _Refusal):
+        if votes and opened is not None and not isinstance(opened, Refusal):
             published = self._publish(opened[0], votes)
         replies = None if published is None else self._same_for_all(published[0])
         reply = self.collective.answer(replies, timeout_s=answer_s)
@@ -190,18 +186,18 @@ class SaveJob:
         return outcome
 
     def _accepted(self, reply: Any) -> Any:
-        if isinstance(reply, _Refusal):
-            raise agreed_error(
-                reply.failures,
-                doing=reply.doing,
-                default=CheckpointSaveError,
-                step=self.request.step,
-                path=str(self.root),
-            )
+        if isinstance(reply, Refusal):
+            raise reply.error()
         return reply
 
-    def _refuse(self, failures: tuple[RankFailure, ...]) -> _Refusal:
-        return _Refusal(doing=self._doing, failures=failures)
+    def _refuse(self, failures: tuple[RankFailure, ...]) -> Refusal:
+        return Refusal(
+            failures=failures,
+            doing=self._doing,
+            default=CheckpointSaveError,
+            step=self.request.step,
+            path=str(self.root),
+        )
 
     def _same_for_all(self, reply: object) -> list[object]:
         return [reply] * self.collective.world_size
@@ -224,8 +220,8 @@ class SaveJob:
             buffers=checksums(staged.buffers),
         )
 
-    def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | _Refusal:
-        failures = votes.lost + _failures(votes) + self._disagreements(votes)
+    def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | Refusal:
+        failures = votes.failures(_Proposal, self._doing) + self._disagreements(votes)
         if failures:
             return self._refuse(failures)
         try:
@@ -245,7 +241,7 @@ class SaveJob:
                 message=f"it saves step {proposal.step}, rank 0 saves step {self.request.step}",
             )
             for rank, proposal in enumerate(votes.values)
-            if proposal is not None and proposal.step != self.request.step
+            if isinstance(proposal, _Proposal) and proposal.step != self.request.step
         )
 
     def _open_for(self, proposals: Sequence[_Proposal]) -> tuple[_RootSave, list[_Assignment]]:
@@ -285,7 +281,7 @@ class SaveJob:
         self.storage.make_durable_directory(self.root)
         self.access.require()
         prune.finish_off(self.root, self.storage)
-        commit = self._commit(new_save_id(), stages)
+        commit = self._commit(self.save_id, stages)
         commit.open()
         return commit
 
@@ -298,8 +294,8 @@ class SaveJob:
             stages=stages,
         )
 
-    def _replies(self, opened: tuple[_RootSave, list[_Assignment]] | _Refusal) -> Sequence[object]:
-        return self._same_for_all(opened) if isinstance(opened, _Refusal) else opened[1]
+    def _replies(self, opened: tuple[_RootSave, list[_Assignment]] | Refusal) -> Sequence[object]:
+        return self._same_for_all(opened) if isinstance(opened, Refusal) else opened[1]
 
     # Between the rounds: write.
 
@@ -360,9 +356,9 @@ class SaveJob:
 
     def _publish(
         self, opened: _RootSave, votes: Votes
-    ) -> tuple[Published | _Refusal, tuple[Path, ...]]:
+    ) -> tuple[Published | Refusal, tuple[Path, ...]]:
         """The answer to all ranks, and directories to remove once it is given."""
-        failures = votes.lost + _failures(votes)
+        failures = votes.failures(_Report, self._doing)
         if not failures:
             try:
                 published = self.worker.run(
@@ -447,7 +443,3 @@ def _living_parent(catalog: Catalog, request: SaveRequest) -> str | None:
     if replaced and replaced[0].save_id == request.parent:
         return replaced[0].parent
     return request.parent
-
-
-def _failures(votes: Votes) -> tuple[RankFailure, ...]:
-    return tuple(vote.failure for vote in votes.values if vote is not None and vote.failure)

@@ -13,14 +13,15 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from zlib_ng import zlib_ng
 
+from kempnerforge.checkpoint.errors import StorageTimeoutError
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.sink import FileSink
 
-__all__ = ["LocalStorage", "Storage", "at_once", "checksum_file"]
+__all__ = ["LocalStorage", "Storage", "at_once", "checksum_file", "revocable"]
 
 _READ_BYTES = 1 << 20
 _AT_FDCWD = -100
@@ -159,6 +160,26 @@ class LocalStorage:
             path.unlink()
         elif path.exists():
             shutil.rmtree(path)
+
+
+def revocable(storage: Storage, *, revoked: Callable[[], bool]) -> Storage:
+    """The same storage, for a call that may hang and be given up on.
+
+    When such a call wakes up, the directory has changed. Whatever it was about to do is refused
+    with :class:`StorageTimeoutError`: no OSError, because one of these may be borne.
+    """
+    return cast("Storage", _Revocable(storage, revoked))
+
+
+class _Revocable:
+    def __init__(self, storage: Storage, revoked: Callable[[], bool]) -> None:
+        self._storage = storage
+        self._revoked = revoked
+
+    def __getattr__(self, name: str) -> Any:
+        if self._revoked():
+            raise StorageTimeoutError(f"{name}: too late, nobody waits for this call any more")
+        return getattr(self._storage, name)
 
 
 def at_once(*calls: Callable[[], object]) -> None:

@@ -428,7 +428,7 @@ class Histories(RuleBasedStateMachine):
 
     def leftovers(self) -> list[str]:
         names = self.root().names
-        return [n for n in names if layout.parse_leftover(n) or layout.is_latest_link(n)]
+        return [n for n in names if layout.parse_leftover(n) or layout.parse_latest_link(n)]
 
 
 @pytest.mark.parametrize("exchanges", [True, False])

@@ -1,0 +1,153 @@
+"""What goes on in the background of a job harms no save: cleaning up that wakes up late, another
+manager of the process, another job that prunes while this one reads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kempnerforge.checkpoint import layout, prune
+from kempnerforge.checkpoint.errors import StorageTimeoutError
+from kempnerforge.checkpoint.storage import LocalStorage, revocable
+from tests.checkpoint.training import Job
+
+LONG_S = 60.0
+
+
+class Gates(LocalStorage):
+    """Calls something before an operation of a thread whose name begins so."""
+
+    def __init__(self, thread: str, **before: Callable[..., None]) -> None:
+        self._thread, self._before = thread, before
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_") or name not in self._before:
+            return found
+        if not threading.current_thread().name.startswith(self._thread):
+            return found
+
+        def gated(*args: Any) -> Any:
+            self._before[name](*args)
+            return found(*args)
+
+        return gated
+
+
+def job_in(directory: Path, **options: Any) -> Job:
+    return Job(directory, 0, seed=1, **options)
+
+
+def names_in(path: Path) -> list[str]:
+    return sorted(found.name for found in path.iterdir())
+
+
+def test_cleaning_up_that_wakes_up_during_the_next_save_leaves_it_alone(tmp_path: Path) -> None:
+    job = job_in(tmp_path, commit_timeout_s=4.0)
+    job.save(1)
+    root = tmp_path / "checkpoints"
+    whole = names_in(root / "step_1")
+    (root / ".trash-step_0-00c0ffee00c0ffee").mkdir()  # the load has something to remove
+    wake, woken = threading.Event(), threading.Event()
+
+    def hang(path: Path) -> None:
+        wake.wait(LONG_S)
+        woken.set()
+
+    job.manager._storage = Gates("checkpoint load", remove_tree=hang)
+    assert job.load()[0] == 1
+
+    def wake_up(source: Path, target: Path) -> None:
+        wake.set()
+        assert woken.wait(LONG_S)
+
+    job.manager._storage = Gates("writing", rename=wake_up)
+    job.save(2)
+    assert names_in(root / "step_2") == whole
+    assert (root / "latest").readlink() == Path("step_2")
+
+
+def test_a_call_that_was_given_up_on_is_refused_what_it_does_next(tmp_path: Path) -> None:
+    given_up = False
+    storage = revocable(LocalStorage(), revoked=lambda: given_up)
+    storage.write(tmp_path / "one", b"1")
+    given_up = True
+    with pytest.raises(StorageTimeoutError, match="write: too late"):
+        storage.write(tmp_path / "two", b"2")
+    assert names_in(tmp_path) == ["one"]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("step", [1, 2])
+def test_another_manager_of_the_process_leaves_a_save_under_way_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, exchanges: bool
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(LocalStorage, "exchange", lambda *_: False)
+    saves = job_in(tmp_path, async_mode="async", keep_last_n=1, commit_timeout_s=300.0)
+    saves.save(1, version=1)
+    saves.manager.wait()
+    root = tmp_path / "checkpoints"
+    whole, loaded = names_in(root / "step_1"), []
+
+    def load(*_: object) -> None:
+        """Before each change of a name: the staging directory is complete, or half way."""
+        loaded.append(job_in(tmp_path).load()[2]["version"])
+
+    saves.manager._storage = Gates("writing", rename=load, exchange=load, make_link=load)
+    saves.save(step, version=2)
+    saves.manager.wait()
+    assert loaded
+    assert set(loaded) <= {1, 2}
+    assert names_in(root) == ["latest", f"step_{step}"]
+    assert names_in(root / f"step_{step}") == whole
+    assert job_in(tmp_path).load()[2]["version"] == 2
+
+
+def test_what_another_job_publishes_while_it_prunes_the_rest_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = job_in(tmp_path, keep_last_n=1)
+    writer.save(1)
+    reader = job_in(tmp_path)
+    genuine = prune.may_need_recovery
+
+    def publish_first(found: Any) -> bool:
+        if [entry.step for entry in found.entries] == [1]:
+            writer.save(2)
+        return genuine(found)
+
+    monkeypatch.setattr(prune, "may_need_recovery", publish_first)
+    assert reader.load()[0] == 2
+    last = reader.manager.last_load
+    assert last is not None
+    assert [one.partition(":")[0] for one in last.passed_over] == ["step_1"]
+
+
+def test_a_named_checkpoint_whose_replacement_was_half_way_is_completed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalStorage, "exchange", lambda *_: False)
+    job = job_in(tmp_path)
+    job.save(1, version=1)
+    root = tmp_path / "checkpoints"
+
+    class Death(BaseException):
+        pass
+
+    def die(source: Path, target: Path) -> None:
+        if layout.parse_step(target.name) is not None:
+            raise Death  # step_1 was set aside, the new version has its name not yet
+
+    job.manager._storage = Gates("writing", rename=die)
+    with pytest.raises(Death):
+        job.save(1, version=2)
+    assert not (root / "step_1").exists()
+    del job
+
+    assert job_in(tmp_path).load(str(root / "step_1"))[2]["version"] == 2
+    assert names_in(root) == ["latest", "step_1"]
