@@ -17,7 +17,12 @@ from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.errors import StateMismatchError
 from kempnerforge.checkpoint.frames import memory_of
-from kempnerforge.checkpoint.model_state import Exclusion, LiveModel, plain_buffers
+from kempnerforge.checkpoint.model_state import (
+    Exclusion,
+    LiveModel,
+    is_extra_state,
+    plain_buffers,
+)
 
 __all__ = ["checksums", "differing", "match", "take"]
 
@@ -48,18 +53,20 @@ def differing(told: Iterable[Mapping[str, int]]) -> frozenset[str]:
 
 def match(
     model: LiveModel, saved: Mapping[str, torch.Tensor], exclude: Exclusion
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The buffers to fill, each with the value that this rank had; changes nothing.
+) -> dict[str, torch.Tensor]:
+    """Those of the values that this rank had which the model takes, by name; changes nothing.
 
     Raises:
         StateMismatchError: A buffer has another shape now.
     """
     live = plain_buffers(model)
-    wanted = [name for name in saved if name in live and not exclude.covers(f"model.{name}")]
+    extra = {name for name in model.entries if is_extra_state(name)}
+    taken = live.keys() | extra
+    wanted = [name for name in saved if name in taken and not exclude.covers(f"model.{name}")]
     for name in wanted:
-        if saved[name].shape != live[name].shape:
+        if name not in extra and saved[name].shape != live[name].shape:
             raise StateMismatchError(
                 f"model.{name}: the checkpoint has shape {tuple(saved[name].shape)}, the model "
                 f"has shape {tuple(live[name].shape)}"
             )
-    return [(live[name], saved[name]) for name in wanted]
+    return {name: saved[name] for name in wanted}

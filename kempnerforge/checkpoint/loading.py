@@ -94,8 +94,8 @@ class _Read:
     targets: RestoreTargets
     shards: tuple[ReadShards, ...]
     train_state: Mapping[str, Any]
-    buffers: Sequence[tuple[torch.Tensor, torch.Tensor]]
-    """Of the model, each with the value that is this rank's own."""
+    buffers: Mapping[str, torch.Tensor]
+    """Values of the model that are this rank's own, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,14 +353,14 @@ class LoadJob:
 
     def _own_buffers(
         self, choice: Choice, files: Verifier, now: Arrangement, model: LiveModel
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    ) -> Mapping[str, torch.Tensor]:
         """Buffers that differed by rank, for the same rank in the same arrangement."""
         name = layout.format_buffers_file(self.collective.rank)
         if choice.manifest is None or name not in choice.manifest.files:
-            return []
+            return {}
         if Arrangement.from_json(choice.manifest.layout) != now:
             logger.warning("ranks are arranged differently; all get one rank's buffers")
-            return []
+            return {}
         saved = self._decode(choice, files, name)
         return buffers.match(model, saved, self.request.exclude)
 
@@ -375,9 +375,7 @@ class LoadJob:
         for part in read.shards:
             part.hand_over()
         read.targets.apply()
-        with torch.no_grad():
-            for buffer, value in read.buffers:
-                buffer.copy_(value)
+        read.targets.apply_own(read.buffers)
         apply(read.train_state)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -29,6 +30,7 @@ __all__ = [
     "LiveModel",
     "RestoreTargets",
     "assemble",
+    "is_extra_state",
     "mesh_signature",
     "plain_buffers",
     "plan_restore",
@@ -117,12 +119,23 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
 
 
 def plain_buffers(live: LiveModel) -> dict[str, torch.Tensor]:
-    """The model's own saved buffers that are not distributed tensors, by global name."""
+    """The model's own saved buffers that are not distributed tensors, by global name.
+
+    Extra state of modules is among them where it is a tensor.
+    """
     return {
         name: value
         for name, value in live.entries.items()
         if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter | DTensor)
     }
+
+
+def is_extra_state(name: str) -> bool:
+    """Whether an entry of a model is what a module's ``get_extra_state`` returned.
+
+    Such a value may be made for the caller and have any size; only ``set_extra_state`` restores it.
+    """
+    return name.rpartition(".")[2] == _EXTRA_STATE_KEY_SUFFIX
 
 
 def mesh_signature(parameters: Iterable[torch.Tensor]) -> list[dict[str, list[Any]]]:
@@ -175,7 +188,8 @@ class RestoreTargets:
     live: set[str] = field(default_factory=set)
     """Flat keys of the model's own tensors, which stay as they are until all is read."""
     module_values: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Model entries that are no tensors: state dict key to directory and flat key."""
+    """Model entries that only the module itself can set, such as extra state: state dict key to
+    directory and flat key."""
     moments: dict[str, dict[_PATH, tuple[int, str]]] = field(default_factory=dict)
     """Parameter name to the optimizer state it gets."""
     groups: dict[tuple[int, int], dict[_PATH, tuple[int, str]]] = field(default_factory=dict)
@@ -187,9 +201,8 @@ class RestoreTargets:
 
     def apply(self) -> None:
         """Hand over what was read to the model and the optimizer."""
-        if self.module_values:
-            values = {name: self._value(place) for name, place in self.module_values.items()}
-            self.live_model.module.load_state_dict(values, strict=False)
+        values = {name: self._value(place) for name, place in self.module_values.items()}
+        self._set_in_module(values)
         if "extra" in self.own:
             self._apply_extra(self.own["extra"])
         if self.restores_moments:
@@ -197,11 +210,30 @@ class RestoreTargets:
         if self.restores_groups:
             self._apply_groups()
 
+    def apply_own(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Hand over entries of the model that were this rank's own, by global name."""
+        if not values:
+            return
+        extra = {}
+        with torch.no_grad():
+            for name, current in self.live_model.state.items():
+                value = values.get(_plain_name(name))
+                if value is not None and is_extra_state(name):
+                    on_device = isinstance(current, torch.Tensor)
+                    extra[name] = value.to(current.device) if on_device else value
+                elif value is not None:
+                    current.copy_(value)
+        self._set_in_module(extra)
+
     def unexpected(self, exclude: Exclusion) -> tuple[str, ...]:
         """Saved values of the model that this model does not have."""
         mine = self.live_model.entries
         others = (f"{_MODEL}{name}" for name in sorted(self.owners) if name not in mine)
         return tuple(key for key in others if not exclude.covers(key))
+
+    def _set_in_module(self, values: dict[str, Any]) -> None:
+        if values:
+            self.live_model.module.load_state_dict(values, strict=False)
 
     def _value(self, place: tuple[int, str]) -> Any:
         directory, key = place
@@ -357,13 +389,14 @@ def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: 
             missing.append(key)
             continue
         directory = targets.owners[plain]
-        if isinstance(value, torch.Tensor):
-            _require_shape(key, metadata[directory].state_dict_metadata[key], value)
+        entry = metadata[directory].state_dict_metadata[key]
+        if isinstance(value, torch.Tensor) and not is_extra_state(name):
+            _require_shape(key, entry, value)
             targets.reads[directory][key] = value
             targets.live.add(key)
         else:
             targets.module_values[name] = (directory, key)
-            targets.reads[directory][key] = None
+            targets.reads[directory][key] = _fresh_like(value, entry)
     if missing:
         shown = ", ".join(sorted(missing)[:5])
         raise StateMismatchError(
@@ -423,6 +456,16 @@ def _fresh_plain(entry: Any) -> torch.Tensor | None:
     if isinstance(entry, TensorStorageMetadata):
         return torch.empty(entry.size, dtype=entry.properties.dtype, device="cpu")
     return None
+
+
+def _fresh_like(current: Any, entry: Any) -> torch.Tensor | None:
+    """An empty value of the saved size, placed as the current one where that is a tensor."""
+    fresh = _fresh_plain(entry)
+    if fresh is None or not isinstance(current, torch.Tensor):
+        return fresh
+    if fresh.shape == current.shape:
+        return _empty_like(current, fresh.dtype)
+    return fresh.to(current.device)
 
 
 def _fresh_moment(

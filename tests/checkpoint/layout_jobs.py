@@ -199,3 +199,30 @@ def buffer_of_another_shape(rank: int, directory: Path) -> str:
     except Exception as error:  # noqa: BLE001  # what it is, the test says
         return f"{type(error).__name__}: {error}"
     return "none"
+
+
+class _Remembering(nn.Module):
+    """Has extra state that is a tensor made for whoever asks, of a size that changes."""
+
+    def __init__(self, history: list[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.history = history
+
+    def get_extra_state(self) -> torch.Tensor:
+        return torch.tensor(self.history)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.history = state.tolist()
+
+
+def extra_state_of_each_rank(rank: int, directory: Path) -> list[float]:
+    """What comes back of extra state whose values and size differ by rank."""
+    for history in ([1.0 + rank] * (1 + rank), []):
+        model = _Remembering(history)
+        optimizer = torch.optim.SGD(model.parameters())
+        manager = CheckpointManager(CheckpointConfig(dir=str(directory)), model, optimizer)
+        if history:
+            manager.save(1)
+    manager.load()
+    return model.history

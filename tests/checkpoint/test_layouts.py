@@ -41,3 +41,8 @@ def test_a_buffer_of_another_shape_is_refused_on_all_ranks(tmp_path: Path) -> No
     for error in run_ranks(layout_jobs.buffer_of_another_shape, tmp_path, world=2):
         assert error.startswith("StateMismatchError")
         assert "model.spread" in error
+
+
+def test_each_rank_gets_its_own_extra_state_back(tmp_path: Path) -> None:
+    found = run_ranks(layout_jobs.extra_state_of_each_rank, tmp_path, world=2)
+    assert found == [[1.0], [2.0, 2.0]]

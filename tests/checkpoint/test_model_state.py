@@ -1,0 +1,99 @@
+"""What a model holds comes back, or is refused before anything has changed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+
+from kempnerforge.checkpoint import CheckpointManager
+from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
+
+
+def manager(directory: Path, model: nn.Module, **options: Any) -> CheckpointManager:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return CheckpointManager(CheckpointConfig(dir=str(directory), **options), model, optimizer)
+
+
+class Remembering(nn.Module):
+    """Has extra state that is a tensor or a list."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.state = state
+
+    def get_extra_state(self) -> Any:
+        return self.state.detach().clone() if isinstance(self.state, torch.Tensor) else self.state
+
+    def set_extra_state(self, state: Any) -> None:
+        self.state = state
+
+
+class Returning(Remembering):
+    """Returns the tensor that it goes on computing with."""
+
+    def get_extra_state(self) -> Any:
+        return self.state
+
+
+OTHERS = [torch.zeros(2), torch.zeros(0), torch.zeros(2, dtype=torch.int64), None, [1]]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=["same", "size", "dtype", "none", "list"])
+def test_extra_state_that_is_a_tensor_is_given_to_the_module(tmp_path: Path, other: Any) -> None:
+    inner = Remembering(torch.tensor([7.0, 8.0]))
+    manager(tmp_path, nn.Sequential(inner)).save(1)
+    found = Remembering(other)
+    manager(tmp_path, nn.Sequential(found)).load()
+    assert found.state.dtype == torch.float32
+    assert found.state.tolist() == [7.0, 8.0]
+
+
+def test_extra_state_that_was_a_list_replaces_a_tensor(tmp_path: Path) -> None:
+    manager(tmp_path, Remembering([1, 2])).save(1)
+    found = Remembering(torch.zeros(3))
+    manager(tmp_path, found).load()
+    assert found.state == [1, 2]
+
+
+@pytest.mark.parametrize("size", [2, 1 << 18])
+@pytest.mark.parametrize("mode", AsyncCheckpointMode)
+def test_extra_state_that_training_computes_with_is_that_of_the_save(
+    tmp_path: Path, mode: AsyncCheckpointMode, size: int
+) -> None:
+    model = Returning(torch.full((size,), 7.0, requires_grad=True))
+    saving = manager(tmp_path, model, async_mode=mode)
+    saving.save(1)
+    with torch.no_grad():
+        model.state.zero_()
+    saving.wait()
+    found = Remembering(torch.zeros(0))
+    manager(tmp_path, found).load()
+    assert torch.equal(found.state, torch.full((size,), 7.0))
+    assert not found.state.requires_grad
+
+
+def test_excluded_extra_state_is_left_alone(tmp_path: Path) -> None:
+    manager(tmp_path, nn.Sequential(Remembering(torch.ones(2)))).save(1)
+    found = Remembering(torch.zeros(3))
+    manager(tmp_path, nn.Sequential(found)).load(exclude_keys=["model.0._extra_state"])
+    assert found.state.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("pp_rank", [0, 1])
+def test_a_stage_gets_its_own_extra_state(tmp_path: Path, pp_rank: int) -> None:
+    for stage in (0, 1):
+        stage_dir = tmp_path / "step_3" / f"pp{stage}"
+        state = Remembering(torch.full((stage + 1,), float(stage))).state_dict()
+        with pytest.warns(UserWarning, match="single process"):
+            dcp_save({"model": state}, checkpoint_id=str(stage_dir))
+    torch.save({"step": 3, "tokens_seen": 0}, tmp_path / "step_3" / "train_state.pt")
+    (tmp_path / "step_3" / "metadata.json").write_text('{"step": 3}')
+    found = Remembering(None)
+    optimizer = torch.optim.SGD(found.parameters())
+    config = CheckpointConfig(dir=str(tmp_path))
+    CheckpointManager(config, found, optimizer, pp_rank=pp_rank).load()
+    assert found.state.tolist() == [float(pp_rank)] * (pp_rank + 1)
