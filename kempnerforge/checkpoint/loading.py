@@ -48,6 +48,7 @@ from kempnerforge.checkpoint.rank_state import (
     require_redistributable,
 )
 from kempnerforge.checkpoint.reading import ReadShards, read_shards
+from kempnerforge.checkpoint.rng import require_same_devices
 from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage
@@ -214,6 +215,7 @@ class LoadJob:
             metadata.append(found)
         train_state, own = self._train_state(choice, files, now)
         _require_step(choice, train_state)
+        require_same_devices(train_state.get("rng", {}))
         targets = plan_restore(
             model,
             self.optimizer,

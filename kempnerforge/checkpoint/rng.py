@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["get_rng_state", "set_rng_state"]
+from kempnerforge.checkpoint.errors import StateMismatchError
+
+__all__ = ["get_rng_state", "require_same_devices", "set_rng_state"]
 
 
 def get_rng_state() -> dict[str, Any]:
@@ -37,8 +39,9 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     For the thread that trains. Generators that ``state`` lacks stay as they are.
 
     Raises:
-        ValueError: ``state`` has CUDA generators and this process sees another number of devices.
+        StateMismatchError: As :func:`require_same_devices`, a ``ValueError``; nothing was changed.
     """
+    require_same_devices(state)
     if "python" in state:
         version, internal, gauss = state["python"]
         random.setstate((version, tuple(internal), gauss))
@@ -47,9 +50,27 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     cpu = state.get("torch", state.get("torch_cpu"))
     if cpu is not None:
         torch.set_rng_state(cpu.cpu())
-    cuda = state.get("cuda", state.get("torch_cuda"))
-    if cuda is not None:
-        _set_cuda_states(cuda)
+    _set_cuda_states(_cuda_states(state))
+
+
+def require_same_devices(state: Mapping[str, Any]) -> None:
+    """Refuse a state that :func:`set_rng_state` cannot restore here; changes nothing.
+
+    A machine without CUDA takes any: the generators of its devices are left out.
+
+    Raises:
+        StateMismatchError: ``state`` has CUDA generators and this process sees another number of
+            devices.
+    """
+    states = _cuda_states(state)
+    if isinstance(states, torch.Tensor) or not states or not torch.cuda.is_available():
+        return
+    devices = torch.cuda.device_count()
+    if len(states) != devices:
+        raise StateMismatchError(
+            f"the state has generators of {len(states)} CUDA devices, this process sees "
+            f"{devices}; make the same devices visible or exclude 'rng' from loading"
+        )
 
 
 def _get_numpy_state() -> dict[str, Any]:
@@ -91,17 +112,16 @@ def _get_cuda_states() -> list[torch.Tensor]:
     return list(torch.cuda.get_rng_state_all())
 
 
+def _cuda_states(state: Mapping[str, Any]) -> Any:
+    """One state a device, or a single tensor for the current device, as other programs store it."""
+    states = state.get("cuda", state.get("torch_cuda"))
+    return states if isinstance(states, torch.Tensor) else list(states or ())
+
+
 def _set_cuda_states(states: Any) -> None:
-    per_device = [states] if isinstance(states, torch.Tensor) else list(states)
-    if not per_device or not torch.cuda.is_available():
+    if len(states) == 0 or not torch.cuda.is_available():
         return
-    devices = torch.cuda.device_count()
-    if len(per_device) == 1 and isinstance(states, torch.Tensor):
-        torch.cuda.set_rng_state(per_device[0].cpu())
-        return
-    if len(per_device) != devices:
-        raise ValueError(
-            f"the state has generators of {len(per_device)} CUDA devices, this process sees "
-            f"{devices}; make the same devices visible or exclude 'rng' from loading"
-        )
-    torch.cuda.set_rng_state_all([state.cpu() for state in per_device])
+    if isinstance(states, torch.Tensor):
+        torch.cuda.set_rng_state(states.cpu())
+    else:
+        torch.cuda.set_rng_state_all([state.cpu() for state in states])

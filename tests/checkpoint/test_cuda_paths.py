@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
-from kempnerforge.checkpoint import get_rng_state, set_rng_state, staging
+from kempnerforge.checkpoint import StateMismatchError, get_rng_state, set_rng_state, staging
 from kempnerforge.checkpoint.staging import KeptBuffers, Layout, LiveTensors
+from tests.checkpoint.training import Job
 
 GPU = torch.device("cuda", 1)
 LARGE = 1 << 15
@@ -172,6 +174,22 @@ def test_the_generators_of_all_devices_are_saved_and_restored(restored: list[Any
 def test_generators_of_another_number_of_devices_are_refused(restored: list[Any]) -> None:
     with pytest.raises(ValueError, match="of 3 CUDA devices, this process sees 2; make the same"):
         set_rng_state({"cuda": [*STATES, STATES[0]]})
+    assert restored == []
+
+
+def test_a_load_refuses_generators_of_another_number_of_devices_before_anything_changes(
+    tmp_path: Path, restored: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(tmp_path, 0, seed=1)
+    job.train(2)
+    job.save(2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    fresh = Job(tmp_path, 0, seed=9)
+    before = fresh.digest()
+    with pytest.raises(StateMismatchError, match="of 2 CUDA devices, this process sees 1"):
+        fresh.load()
+    assert fresh.digest() == before
+    assert fresh.load(exclude_keys=["rng"])[0] == 2
     assert restored == []
 
 
