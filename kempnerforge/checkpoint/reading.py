@@ -37,6 +37,7 @@ from kempnerforge.checkpoint.catalog import require_same
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.shards import is_ours
 from kempnerforge.checkpoint.state import decode_plain
 
 __all__ = ["Answerable", "ReadShards", "read_shards"]
@@ -353,6 +354,11 @@ class _Job:
         head, data = memoryview(bytearray(len(frame.head))), memory_of(whole)
         crc32 = source.fill([head, data], piece.offset)
         announced = frame.crc_in(head)
+        if announced is None and is_ours(self.metadata):
+            raise CorruptCheckpointError(
+                f"{source.path}: no tensor as it was saved begins at {piece.offset}",
+                path=str(source.path),
+            )
         if announced is None:
             return False
         if crc32 is not None and crc32 != announced:

@@ -51,6 +51,7 @@ __all__ = [
     "decode_metadata",
     "encode_metadata",
     "flat_paths",
+    "is_ours",
     "merge_plans",
     "stage_shards",
     "write_shards",
@@ -320,6 +321,12 @@ def encode_metadata(
     if hasattr(metadata, "version"):
         metadata.version = _DCP_VERSION
     return pickle.dumps(metadata)
+
+
+def is_ours(metadata: Metadata) -> bool:
+    """Whether :func:`encode_metadata` made this; DCP's own writer names its directory as well."""
+    meta = metadata.storage_meta
+    return meta is not None and meta.save_id is not None and meta.checkpoint_id is None
 
 
 _METADATA_CLASSES = (

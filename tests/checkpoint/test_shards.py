@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -219,6 +220,34 @@ def test_a_bit_that_flips_after_verification_does_not_reach_the_model(tmp_path: 
     file.write_bytes(data)
     with pytest.raises(CorruptCheckpointError, match="differ from their checksum"):
         _read(tmp_path, values, live=True)
+
+
+def _flipped(data: bytes, at: int, bit: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
+def test_a_flipped_bit_before_the_data_of_a_tensor_is_damage(tmp_path: Path) -> None:
+    _write(tmp_path, stage_shards({"x": torch.ones(3)}, stager=LiveTensors(), is_coordinator=True))
+    metadata = decode_metadata((tmp_path / ".metadata").read_bytes(), where=".metadata")
+    file, frame = tmp_path / "__0_0.distcp", frame_of(torch.float32, (3,))
+    assert frame is not None
+    data = file.read_bytes()
+    for at in range(len(frame.head)):
+        file.write_bytes(_flipped(data, at, at % 8))
+        with pytest.raises(CorruptCheckpointError, match=r"__0_0\.distcp"):
+            read_shards(tmp_path, metadata, {"x": torch.zeros(3)})
+
+
+def test_an_archive_of_another_program_may_have_the_length_of_a_frame(tmp_path: Path) -> None:
+    _write(tmp_path, stage_shards({"x": torch.ones(3)}, stager=LiveTensors(), is_coordinator=True))
+    metadata = decode_metadata((tmp_path / ".metadata").read_bytes(), where=".metadata")
+    metadata.storage_meta = StorageMeta(checkpoint_id=tmp_path, save_id="1")
+    file = tmp_path / "__0_0.distcp"
+    date_at = 10  # of a record, in its header
+    file.write_bytes(_flipped(file.read_bytes(), date_at, 2))
+    found = torch.zeros(3)
+    read_shards(tmp_path, metadata, {"x": found})
+    assert found.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_plan_is_used_again_until_a_name_a_shape_or_a_dtype_changes() -> None:
