@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import own_state
 from kempnerforge.checkpoint.errors import StateMismatchError
+from kempnerforge.checkpoint.fitting import require_fitting
 from kempnerforge.checkpoint.shards import flat_paths
 
 __all__ = [
@@ -358,7 +359,7 @@ def plan_restore(
         exclude: Keys to leave alone.
 
     Raises:
-        StateMismatchError: The checkpoint lacks a value of the model, or has another shape.
+        StateMismatchError: The checkpoint lacks a value of the model, or has one that does not fit.
     """
     targets = RestoreTargets(live_model=live, optimizer=optimizer, owners=_owners(metadata, own))
     targets.reads = {directory: {} for directory in range(len(metadata))}
@@ -391,7 +392,7 @@ def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: 
         directory = targets.owners[plain]
         entry = metadata[directory].state_dict_metadata[key]
         if isinstance(value, torch.Tensor) and not is_extra_state(name):
-            _require_shape(key, entry, value)
+            require_fitting(key, entry, value)
             targets.reads[directory][key] = value
             targets.live.add(key)
         else:
@@ -402,15 +403,6 @@ def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: 
         raise StateMismatchError(
             f"the checkpoint lacks {len(missing)} values of the model: {shown}; was it written by "
             "another model?"
-        )
-
-
-def _require_shape(key: str, entry: Any, value: torch.Tensor) -> None:
-    saved = tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None
-    if saved != tuple(value.shape):
-        raise StateMismatchError(
-            f"{key}: the checkpoint has {'no tensor' if saved is None else f'shape {saved}'}, "
-            f"the model has shape {tuple(value.shape)}"
         )
 
 

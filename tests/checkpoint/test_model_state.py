@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
-from kempnerforge.checkpoint import CheckpointManager
+from kempnerforge.checkpoint import CheckpointManager, StateMismatchError
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 
 
@@ -97,3 +97,16 @@ def test_a_stage_gets_its_own_extra_state(tmp_path: Path, pp_rank: int) -> None:
     config = CheckpointConfig(dir=str(tmp_path))
     CheckpointManager(config, found, optimizer, pp_rank=pp_rank).load()
     assert found.state.tolist() == [float(pp_rank)] * (pp_rank + 1)
+
+
+def test_a_model_on_the_meta_device_is_refused_until_it_has_memory(tmp_path: Path) -> None:
+    saved = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    manager(tmp_path, saved).save(1)
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].to_empty(device="cpu")
+    with pytest.raises(StateMismatchError, match=r"model\.1\.weight is on the meta.*to_empty"):
+        manager(tmp_path, model).load()
+    model.to_empty(device="cpu")
+    assert manager(tmp_path, model).load()[0] == 1
+    assert torch.equal(model.state_dict()["1.weight"], saved.state_dict()["1.weight"])
