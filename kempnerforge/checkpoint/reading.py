@@ -34,7 +34,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.catalog import require_same
-from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.shards import is_ours
@@ -105,7 +105,8 @@ def read_shards(
         answerable: Says which files are read and compared in full.
 
     Raises:
-        CorruptCheckpointError: A file or the data of a tensor does not have its checksum.
+        CorruptCheckpointError: A file or the data of a tensor does not have its checksum, or cannot
+            be read.
     """
     answerable = answerable or _Nothing()
     job = _Job(metadata, targets, live, decode)
@@ -286,9 +287,23 @@ class _Job:
             self._foreign.extend(self._planned(piece))
 
     def read_foreign(self, directory: Path) -> None:
-        """What stock DCP wrote, by DCP's own reader."""
+        """What stock DCP wrote, by DCP's own reader.
+
+        Raises:
+            CorruptCheckpointError: DCP cannot make sense of it.
+        """
         if not self._foreign:
             return
+        try:
+            self._read_by_dcp(directory)
+        except (CheckpointError, OSError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a damaged archive raises almost anything; it becomes our error
+            raise CorruptCheckpointError(
+                f"{directory}: its shards cannot be read: {error!r}", path=str(directory)
+            ) from error
+
+    def _read_by_dcp(self, directory: Path) -> None:
         planner = self._planner(_HoldingPlanner(self.live, self.found, self.decode), self.targets)
         reader = FileSystemReader(directory)
         reader.set_up_storage_reader(self.metadata, is_coordinator=False)

@@ -152,6 +152,19 @@ def test_an_incomplete_directory_of_another_program_is_passed_over(tmp_path: Pat
     assert job.load()[0] == 1
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_damaged_checkpoint_of_another_program_is_passed_over(tmp_path: Path) -> None:
+    job = new(tmp_path)
+    for step in (10, 20):
+        path = tmp_path / "checkpoints" / f"step_{step}"
+        dcp_save({"model": job.model.state_dict()}, checkpoint_id=str(path))
+        torch.save({"step": step}, path / "train_state.pt")
+        (path / "metadata.json").write_text(json.dumps({"step": step}))
+    shards = path / "__0_0.distcp"
+    shards.write_bytes(shards.read_bytes().replace(b"PK", b"KP"))
+    assert job.load()[0] == 10
+
+
 @pytest.mark.parametrize("latest", ["dangling", "loop", "absent", "directory"])
 def test_a_strange_latest_does_not_hide_the_newest_checkpoint(tmp_path: Path, latest: str) -> None:
     job = new(tmp_path)

@@ -156,6 +156,22 @@ def test_what_stock_dcp_wrote_is_read_and_tensors_in_use_wait(tmp_path: Path, li
     _equal(values["model"], _read(tmp_path, values, live=live))
 
 
+def test_damage_to_what_stock_dcp_wrote_is_damage_or_not_seen(tmp_path: Path) -> None:
+    """DCP keeps no checksums, so not all of it can be seen."""
+    save({"x": torch.ones(3)}, storage_writer=FileSystemWriter(tmp_path), no_dist=True)
+    metadata = decode_metadata((tmp_path / ".metadata").read_bytes(), where=".metadata")
+    file = tmp_path / "__0_0.distcp"
+    data = file.read_bytes()
+    seen = 0
+    for at in range(0, len(data), 7):
+        file.write_bytes(_flipped(data, at, at % 8))
+        try:
+            read_shards(tmp_path, metadata, {"x": torch.zeros(3)})
+        except CorruptCheckpointError:
+            seen += 1
+    assert seen > 10
+
+
 def test_what_cannot_be_read_into_its_place_goes_there_at_once_unless_training_uses_it(
     tmp_path: Path,
 ) -> None:
