@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.tensor import DTensor
 
 from kempnerforge.checkpoint.errors import StateMismatchError
 
@@ -19,7 +20,7 @@ def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
         target: Of the model.
 
     Raises:
-        StateMismatchError: It has another shape, or no memory.
+        StateMismatchError: It has another shape, or no memory for each of its elements.
     """
     saved = tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None
     if saved != tuple(target.shape):
@@ -32,3 +33,15 @@ def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
             f"{key} is on the meta device and has no memory to load into; call "
             "model.to_empty(device=...) before the optimizer is built"
         )
+    if _shares_memory_within(target):
+        raise StateMismatchError(
+            f"{key} has elements that share memory, as expand() makes them, and cannot take a "
+            "value for each; clone() it when the model is built, or exclude it from loading"
+        )
+
+
+def _shares_memory_within(target: torch.Tensor) -> bool:
+    local = target._local_tensor if isinstance(target, DTensor) else target
+    # What copy_ itself asks; 1 stands for yes, 0 for no, 2 for views that are too odd to tell.
+    overlap: Any = torch._debug_has_internal_overlap  # has no types
+    return bool(overlap(local) == 1)

@@ -77,9 +77,16 @@ class ReadShards:
 
     def hand_over(self) -> None:
         """Copy the values into their targets."""
-        if self.targets:
-            with torch.no_grad():
-                torch._foreach_copy_(self.targets, self.values)
+        targets, values = [], []
+        with torch.no_grad():
+            for target, value in zip(self.targets, self.values, strict=True):
+                if target.is_conj() or target.is_neg():
+                    target.copy_(value)  # which a multi-tensor copy refuses
+                else:
+                    targets.append(target)
+                    values.append(value)
+            if targets:
+                torch._foreach_copy_(targets, values)
 
 
 def read_shards(

@@ -1,5 +1,6 @@
 """What a model holds comes back, or is refused before anything has changed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,50 @@ def test_a_model_on_the_meta_device_is_refused_until_it_has_memory(tmp_path: Pat
     model.to_empty(device="cpu")
     assert manager(tmp_path, model).load()[0] == 1
     assert torch.equal(model.state_dict()["1.weight"], saved.state_dict()["1.weight"])
+
+
+class Holding(nn.Module):
+    """A parameter, and a buffer that is a view."""
+
+    view: torch.Tensor
+
+    def __init__(self, view: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3,), float(view.real.sum())))
+        self.register_buffer("view", view)
+
+
+VIEWS: dict[str, Callable[[int], torch.Tensor]] = {
+    "conjugate": lambda seed: torch.full((3,), seed + 1j).conj(),
+    "negative": lambda seed: torch.full((3,), 1 + seed * 1j).conj().imag,
+    "strided": lambda seed: torch.arange(10.0)[::2] + seed,
+}
+
+
+@pytest.mark.parametrize("mode", AsyncCheckpointMode)
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_buffer_that_is_a_view_comes_back_with_the_rest(
+    tmp_path: Path, mode: AsyncCheckpointMode, name: str
+) -> None:
+    saved, found = Holding(VIEWS[name](1)), Holding(VIEWS[name](5))
+    saving = manager(tmp_path, saved, async_mode=mode)
+    saving.save(1)
+    saving.wait()
+    manager(tmp_path, found).load()
+    assert torch.equal(found.view, saved.view)
+    assert torch.equal(found.weight, saved.weight)
+
+
+def test_a_buffer_whose_elements_share_memory_is_refused_before_anything_changes(
+    tmp_path: Path,
+) -> None:
+    manager(tmp_path, Holding(torch.ones(1).expand(4))).save(1)
+    found = Holding(torch.zeros(1).expand(4))
+    with pytest.raises(StateMismatchError, match=r"model\.view has elements that share memory"):
+        manager(tmp_path, found).load()
+    assert found.weight.tolist() == [0.0, 0.0, 0.0]
+    manager(tmp_path, found).load(exclude_keys=["model.view"])
+    assert found.weight.tolist() == [4.0, 4.0, 4.0]
+    found = Holding(torch.zeros(4))
+    manager(tmp_path, found).load()
+    assert found.view.tolist() == [1.0, 1.0, 1.0, 1.0]
