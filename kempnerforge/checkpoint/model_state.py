@@ -278,7 +278,8 @@ class RestoreTargets:
         for param in params:
             own = self.own.get("state", {}).get(names[id(param)])
             if own:
-                restored.setdefault(param, {}).update(own_state.revive(own, self.live_model.module))
+                revived = own_state.revive(own, self.live_model.module, param=param)
+                restored.setdefault(param, {}).update(revived)
         self.optimizer.state.clear()
         self.optimizer.state.update(restored)
 

@@ -144,24 +144,32 @@ def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
     return {"extra": extra} if extra else {}
 
 
-def revive(value: Any, model: nn.Module) -> Any:
-    """A captured value, on the device and the mesh that it was on.
+def revive(value: Any, model: nn.Module, *, param: torch.Tensor | None = None) -> Any:
+    """A captured value, on the kind of device and the mesh that it was on.
+
+    Which device of its kind, the parameters say: the current one differs by thread.
+
+    Args:
+        value: What :func:`divide` captured.
+        model: The model of now.
+        param: The parameter whose state it is; None for an entry beside the state.
 
     Raises:
         StateMismatchError: The model has no mesh like the one it was on.
     """
     if isinstance(value, list | tuple):
-        return type(value)(revive(item, model) for item in value)
+        return type(value)(revive(item, model, param=param) for item in value)
     if not isinstance(value, Mapping):
         return value
     if _KIND not in value:
-        return {key: revive(item, model) for key, item in value.items()}
-    tensor = value["tensor"].to(value["device"])
+        return {key: revive(item, model, param=param) for key, item in value.items()}
+    tensor: torch.Tensor = value["tensor"]
     if value[_KIND] == "tensor":
-        return tensor
+        return tensor.to(_device(value["device"], model, param))
+    neighbor = _on_same_mesh(value, model)
     return DTensor.from_local(
-        tensor,
-        _mesh(value, model),
+        tensor.to(neighbor.device),
+        neighbor.device_mesh,
         [_placement(item) for item in value["placements"]],
         run_check=False,
         shape=torch.Size(value["shape"]),
@@ -222,13 +230,21 @@ def _placement(item: list[Any]) -> Placement:
     return Replicate() if item[0] == "replicate" else Partial(item[1])
 
 
-def _mesh(value: Mapping[str, Any], model: nn.Module) -> Any:
+def _device(kind: str, model: nn.Module, param: torch.Tensor | None) -> torch.device:
+    """Where a tensor goes that was on a device of this kind; what was on the host stays there."""
+    if kind != "cpu" and param is not None:
+        return param.device
+    alike = (other.device for other in model.parameters() if other.device.type == kind)
+    return next(alike, torch.device(kind))
+
+
+def _on_same_mesh(value: Mapping[str, Any], model: nn.Module) -> DTensor:
     for param in model.parameters():
         if isinstance(param, DTensor):
             mesh = param.device_mesh
             names = list(mesh.mesh_dim_names or ())
             if names == value["axes"] and list(mesh.shape) == value["sizes"]:
-                return mesh
+                return param
     raise StateMismatchError(
         f"optimizer state was placed on a device mesh {value['axes']} of {value['sizes']}, and no "
         "parameter of the model is on such a mesh"

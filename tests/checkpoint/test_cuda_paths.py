@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
 from kempnerforge.checkpoint import StateMismatchError, get_rng_state, set_rng_state, staging
+from kempnerforge.checkpoint.model_state import LiveModel, RestoreTargets, assemble
 from kempnerforge.checkpoint.staging import KeptBuffers, Layout, LiveTensors
 from tests.checkpoint.training import Job
 
@@ -146,6 +147,36 @@ def test_a_process_that_does_not_use_cuda_saves_without_starting_it(
     assert get_rng_state()["cuda"] == []
     for pinned in (True, False):
         KeptBuffers(pinned=pinned).take(ITEMS, VALUES)
+
+
+class WithExtra(torch.optim.SGD):
+    """Has an entry beside its state."""
+
+    def __init__(self, params: Any, extra: torch.Tensor) -> None:
+        super().__init__(params)
+        self.extra = extra
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "extra": self.extra}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.extra = state_dict["extra"]
+
+
+def test_what_an_optimizer_keeps_for_itself_goes_to_the_device_of_its_parameters() -> None:
+    """And not to the current device, which for the thread that loads is always the first one."""
+    with FakeTensorMode():
+        model = torch.nn.ParameterList([torch.empty(2, device=GPU)])
+        optimizer = WithExtra(model.parameters(), torch.empty(1, device=GPU))
+        counts = {0: torch.empty(2, device=GPU), 1: torch.empty(2, device="cpu")}
+        optimizer.state[model[0]]["counts"] = counts
+        live = LiveModel(model)
+        own = assemble(live, optimizer).own
+        optimizer.state.clear()
+        RestoreTargets(live_model=live, optimizer=optimizer, own=own, restores_moments=True).apply()
+    found = optimizer.state[model[0]]["counts"]
+    assert [found[key].device for key in (0, 1)] == [GPU, torch.device("cpu")]
+    assert optimizer.extra.device == GPU
 
 
 STATES = [torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3, 4], dtype=torch.uint8)]
