@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoint import rank_jobs
+from tests.checkpoint import parted_jobs, rank_jobs
 from tests.checkpoint.ranks import run_ranks
 
 # Far below any deadline in these jobs, far above what a busy machine needs for a few messages.
@@ -54,7 +54,7 @@ def test_a_save_does_not_need_the_groups_of_training(tmp_path: Path) -> None:
 def test_a_save_that_one_rank_gave_up_on_is_told_to_all_and_the_ranks_stay_together(
     tmp_path: Path,
 ) -> None:
-    one, other = run_ranks(rank_jobs.one_rank_gave_its_save_up, tmp_path, world=2)
+    one, other = run_ranks(parted_jobs.one_rank_gave_its_save_up, tmp_path, world=2)
     for found in (one, other):
         assert found["error"].startswith("PeerLostError")
         assert "saving step 1" in found["error"]
@@ -64,7 +64,7 @@ def test_a_save_that_one_rank_gave_up_on_is_told_to_all_and_the_ranks_stay_toget
 
 
 def test_ranks_that_do_different_things_are_told_so_and_go_on(tmp_path: Path) -> None:
-    one, other = run_ranks(rank_jobs.ranks_do_different_things, tmp_path, world=2)
+    one, other = run_ranks(parted_jobs.ranks_do_different_things, tmp_path, world=2)
     assert one == other
     assert one["errors"][0].startswith("CheckpointLoadError")
     assert one["errors"][1].startswith("CheckpointSaveError: saving step 2")
@@ -73,7 +73,7 @@ def test_ranks_that_do_different_things_are_told_so_and_go_on(tmp_path: Path) ->
 
 
 def test_an_exit_on_one_rank_while_it_takes_its_state_is_the_others_error(tmp_path: Path) -> None:
-    one, ended = run_ranks(rank_jobs.a_rank_is_ended_while_it_takes_its_state, tmp_path, world=2)
+    one, ended = run_ranks(parted_jobs.a_rank_is_ended_while_it_takes_its_state, tmp_path, world=2)
     assert one["error"].startswith("CheckpointLoadError")
     assert "rank 1: SystemExit: 3" in one["error"]
     assert ended["error"] == "SystemExit: 3"
@@ -82,7 +82,7 @@ def test_an_exit_on_one_rank_while_it_takes_its_state_is_the_others_error(tmp_pa
 
 
 def test_a_read_that_hangs_ends_the_load_and_condemns_no_checkpoint(tmp_path: Path) -> None:
-    one, other = run_ranks(rank_jobs.a_read_hangs, tmp_path, world=2)
+    one, other = run_ranks(parted_jobs.a_read_hangs, tmp_path, world=2)
     assert one["error"] == other["error"]
     assert one["error"].startswith("StorageTimeoutError")
     assert "rank 1: StorageTimeoutError: reading" in one["error"]
@@ -93,5 +93,5 @@ def test_a_read_that_hangs_ends_the_load_and_condemns_no_checkpoint(tmp_path: Pa
 
 
 def test_slow_cleaning_after_a_load_does_not_fail_the_save_after_it(tmp_path: Path) -> None:
-    for found in run_ranks(rank_jobs.cleaning_up_is_slow, tmp_path, world=2):
+    for found in run_ranks(parted_jobs.cleaning_up_is_slow, tmp_path, world=2):
         assert found == {"errors": ["", ""], "names": ["step_1", "step_2"]}
