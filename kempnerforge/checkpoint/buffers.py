@@ -16,9 +16,9 @@ import torch
 from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.errors import StateMismatchError
+from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.frames import memory_of
 from kempnerforge.checkpoint.model_state import (
-    Exclusion,
     LiveModel,
     is_extra_state,
     plain_buffers,

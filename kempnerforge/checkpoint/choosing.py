@@ -259,7 +259,9 @@ class Chooser:
             return self._refusal(failures)
         if not failures and not first:
             return _Chosen()
-        looking = looking or self.worker.start(lambda: root.advance(failures))
+        if failures:
+            root.judge(failures)
+        looking = looking or self.worker.start(root.advance)
         looking.result(
             timeout_s=_WORK_SHARE * self.timeout_s,
             doing=f"looking for checkpoints in {self.search.root}",
@@ -286,14 +288,22 @@ class _Root:
         """Whether :meth:`advance` was called."""
         return self._candidates is not None
 
-    def advance(self, failures: tuple[RankFailure, ...] = ()) -> None:
-        """Go on to the next candidate that looks whole.
+    def judge(self, failures: tuple[RankFailure, ...]) -> None:
+        """Pass over the present candidate, unless another one cannot help; touches no storage.
 
         Args:
-            failures: What the ranks found wrong with the present one.
+            failures: What the ranks found wrong with it.
         """
-        if self._current is not None:
-            self._pass_over(self._current, "; ".join(map(str, failures)), failures)
+        assert self._current is not None
+        kinds = {failure.kind for failure in failures}
+        # Storage that does not answer tells nothing of this checkpoint, nor would it of another.
+        answered = StorageTimeoutError.__name__ not in kinds
+        damaged = answered and CorruptCheckpointError.__name__ in kinds
+        reason = "; ".join(map(str, failures))
+        self._pass_over(self._current, reason, failures, damaged=damaged)
+
+    def advance(self) -> None:
+        """Go on to the next candidate that looks whole."""
         if self._candidates is None:
             self._candidates = self._walk()
         self._current = self._offer = None
@@ -319,12 +329,9 @@ class _Root:
         reason: str,
         failures: tuple[RankFailure, ...],
         *,
-        damaged: bool = False,
+        damaged: bool,
     ) -> None:
         """Go on to the next candidate, unless that cannot help."""
-        kinds = {failure.kind for failure in failures}
-        # Storage that does not answer tells nothing of the checkpoint, and would not for the next.
-        damaged |= CorruptCheckpointError.__name__ in kinds - {StorageTimeoutError.__name__}
         path, manifest = found.path, found.manifest
         if self.search.explicit is not None or not damaged:
             raise _Refused(
@@ -345,10 +352,8 @@ class _Root:
         """What could be loaded, with what another job publishes while it prunes what was there."""
         explicit = self.search.explicit
         if explicit is not None:
-            try:
+            if self.search.root in (explicit.absolute(), explicit.absolute().parent):
                 self._settled()
-            except OSError as error:
-                logger.info("%s is loaded as it is: %s", explicit, error)
             yield find_explicit(explicit, self._storage)
             return
         seen: set[object] = set()

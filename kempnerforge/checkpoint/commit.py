@@ -23,7 +23,8 @@ kept out by :mod:`lock`.
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.replacing import Replacement, point_latest, replace
 from kempnerforge.checkpoint.storage import Storage, at_once
 
-__all__ = ["Commit", "end_save", "is_under_way", "new_save_id"]
+__all__ = ["Commit", "is_under_way", "new_save_id", "under_way"]
 
 # Network file systems may show another client's new file late; the sum is what NFS caches
 # attributes for at least by default (3 s).
@@ -57,9 +58,14 @@ def is_under_way(save_id: str) -> bool:
     return save_id in _under_way
 
 
-def end_save(save_id: str) -> None:
-    """The save of that id is over, well or not; what it has left may be removed."""
-    _under_way.discard(save_id)
+@contextmanager
+def under_way(save_id: str) -> Generator[None, None, None]:
+    """A save under that id goes on within, and nobody else of this process cleans up after it."""
+    _under_way.add(save_id)
+    try:
+        yield
+    finally:
+        _under_way.discard(save_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +90,7 @@ class Commit:
         return self.root / layout.format_step(self.step)
 
     def open(self) -> None:
-        """Create the staging directory and its folders; they stay until :func:`end_save`."""
-        _under_way.add(self.save_id)
+        """Create the staging directory and its folders, :func:`under_way`."""
         for folder in self._folders():
             self.storage.make_directory(folder)
 

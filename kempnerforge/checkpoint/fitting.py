@@ -1,5 +1,6 @@
-"""Whether a saved value can go into a tensor of the model; asked before anything is changed."""
+"""Whether a value of the model can be saved and loaded again; asked before anything is changed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.distributed.tensor import DTensor
 
 from kempnerforge.checkpoint.errors import StateMismatchError
 
-__all__ = ["require_fitting"]
+__all__ = ["require_fitting", "require_rebuildable"]
 
 
 def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
@@ -38,6 +39,33 @@ def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
             f"{key} has elements that share memory, as expand() makes them, and cannot take a "
             "value for each; clone() it when the model is built, or exclude it from loading"
         )
+
+
+def require_rebuildable(key: str, value: Any, *, within: bool = False) -> None:
+    """Refuse extra state that could not be put together again.
+
+    DCP takes dicts apart, and lists with tensors in them, into entries by path.
+
+    Args:
+        key: For errors.
+        value: What ``get_extra_state`` returned, or a part of it.
+        within: Whether it is a part.
+
+    Raises:
+        TypeError: A dict has keys that are no strings, or an empty one would leave no entry.
+    """
+    parts: Any = ()
+    if isinstance(value, Mapping):
+        if (within and not value) or not all(isinstance(name, str) for name in value):
+            raise TypeError(
+                f"{key}: extra state with a dict that is empty or has keys that are no strings "
+                "cannot be kept as it is; keep it as a tuple, or as bytes"
+            )
+        parts = value.values()
+    elif isinstance(value, list):
+        parts = value
+    for part in parts:
+        require_rebuildable(key, part, within=True)
 
 
 def _shares_memory_within(target: torch.Tensor) -> bool:

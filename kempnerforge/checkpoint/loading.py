@@ -29,9 +29,9 @@ from kempnerforge.checkpoint.errors import (
     Refusal,
     describe,
 )
+from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.model_state import (
-    Exclusion,
     LiveModel,
     RestoreTargets,
     mesh_signature,

@@ -15,10 +15,11 @@ from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
+from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
-from kempnerforge.checkpoint.model_state import Exclusion, LiveModel, assemble, mesh_signature
+from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
 from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off

@@ -22,12 +22,12 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import own_state
 from kempnerforge.checkpoint.errors import StateMismatchError
-from kempnerforge.checkpoint.fitting import require_fitting
+from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.fitting import require_fitting, require_rebuildable
 from kempnerforge.checkpoint.shards import flat_paths
 
 __all__ = [
     "AssembledState",
-    "Exclusion",
     "LiveModel",
     "RestoreTargets",
     "assemble",
@@ -42,26 +42,6 @@ logger = logging.getLogger(__name__)
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
 _MODEL = "model."
 _PATH = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exclusion:
-    """State keys to leave alone: a key covers itself and everything below it."""
-
-    keys: tuple[str, ...] = ()
-
-    def covers(self, key: str) -> bool:
-        """Whether ``key``, such as ``optimizer.state``, is excluded."""
-        return any(key == excluded or key.startswith(f"{excluded}.") for excluded in self.keys)
-
-    def without_effect(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Those of the excluded keys that cover none of ``keys``."""
-        present = tuple(keys)
-        return tuple(
-            excluded
-            for excluded in self.keys
-            if not any(Exclusion((excluded,)).covers(key) for key in present)
-        )
 
 
 class LiveModel:
@@ -111,8 +91,10 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
 
     Raises:
         StateMismatchError: The optimizer holds a parameter that the model does not have.
-        TypeError: The optimizer holds what would not come back as it is.
+        TypeError: The optimizer or a module holds what would not come back as it is.
     """
+    for name in filter(is_extra_state, live.entries):
+        require_rebuildable(f"{_MODEL}{name}", live.entries[name])
     groups = [_named_group(group, live.names) for group in optimizer.param_groups]
     state, own = own_state.divide(optimizer, live.names)
     optimizer_state = {"state": state, "param_groups": groups}
@@ -191,6 +173,8 @@ class RestoreTargets:
     module_values: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Model entries that only the module itself can set, such as extra state: state dict key to
     directory and flat key."""
+    module_parts: dict[str, dict[_PATH, tuple[int, str]]] = field(default_factory=dict)
+    """The same for a dict or list that was taken apart when it was saved: path within to place."""
     moments: dict[str, dict[_PATH, tuple[int, str]]] = field(default_factory=dict)
     """Parameter name to the optimizer state it gets."""
     groups: dict[tuple[int, int], dict[_PATH, tuple[int, str]]] = field(default_factory=dict)
@@ -203,7 +187,8 @@ class RestoreTargets:
     def apply(self) -> None:
         """Hand over what was read to the model and the optimizer."""
         values = {name: self._value(place) for name, place in self.module_values.items()}
-        self._set_in_module(values)
+        parts = {name: self._nested(entries) for name, entries in self.module_parts.items()}
+        self._set_in_module({**values, **parts})
         if "extra" in self.own:
             self._apply_extra(self.own["extra"])
         if self.restores_moments:
@@ -220,7 +205,7 @@ class RestoreTargets:
             for name, current in self.live_model.state.items():
                 value = values.get(_plain_name(name))
                 if value is not None and is_extra_state(name):
-                    on_device = isinstance(current, torch.Tensor)
+                    on_device = isinstance(current, torch.Tensor) and not current.is_meta
                     extra[name] = value.to(current.device) if on_device else value
                 elif value is not None:
                     current.copy_(value)
@@ -228,8 +213,9 @@ class RestoreTargets:
 
     def unexpected(self, exclude: Exclusion) -> tuple[str, ...]:
         """Saved values of the model that this model does not have."""
-        mine = self.live_model.entries
-        others = (f"{_MODEL}{name}" for name in sorted(self.owners) if name not in mine)
+        mine = {f"{_MODEL}{name}" for name in self.live_model.entries}
+        mine.update(key for part in self.module_parts.values() for _, key in part.values())
+        others = sorted({f"{_MODEL}{name}" for name in self.owners} - mine)
         return tuple(key for key in others if not exclude.covers(key))
 
     def _set_in_module(self, values: dict[str, Any]) -> None:
@@ -388,7 +374,8 @@ def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: 
         if exclude.covers(key):
             continue
         if plain not in targets.owners:
-            missing.append(key)
+            if not (is_extra_state(name) and _plan_parts(targets, metadata, name, value)):
+                missing.append(key)
             continue
         directory = targets.owners[plain]
         entry = metadata[directory].state_dict_metadata[key]
@@ -405,6 +392,28 @@ def _plan_model(targets: RestoreTargets, metadata: Sequence[Metadata], exclude: 
             f"the checkpoint lacks {len(missing)} values of the model: {shown}; was it written by "
             "another model?"
         )
+
+
+def _plan_parts(
+    targets: RestoreTargets, metadata: Sequence[Metadata], name: str, current: Any
+) -> bool:
+    """Plan to read extra state that is a dict or a list; whether the checkpoint has it.
+
+    An empty dict leaves no trace in a checkpoint: where the module has one now, it stays.
+    """
+    prefix = (_MODEL.rstrip("."), _plain_name(name))
+    for directory, part in enumerate(metadata):
+        found = {
+            path[2:]: (directory, key)
+            for key, path in flat_paths(part).items()
+            if path[:2] == prefix
+        }
+        for _, key in found.values():
+            targets.reads[directory][key] = _fresh_plain(part.state_dict_metadata[key])
+        if found:
+            targets.module_parts[name] = found
+            return True
+    return bool(current == {})
 
 
 def _plan_optimizer(
@@ -454,7 +463,7 @@ def _fresh_plain(entry: Any) -> torch.Tensor | None:
 def _fresh_like(current: Any, entry: Any) -> torch.Tensor | None:
     """An empty value of the saved size, placed as the current one where that is a tensor."""
     fresh = _fresh_plain(entry)
-    if fresh is None or not isinstance(current, torch.Tensor):
+    if fresh is None or not isinstance(current, torch.Tensor) or current.is_meta:
         return fresh
     if fresh.shape == current.shape:
         return _empty_like(current, fresh.dtype)

@@ -303,9 +303,10 @@ class _Job:
             return
         try:
             self._read_by_dcp(directory)
-        except (CheckpointError, OSError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # a damaged archive raises almost anything; it becomes our error
+        except Exception as error:  # a damaged archive raises almost anything
+            # Ours have checksums, which tell damage from the rest.
+            if is_ours(self.metadata) or _says_nothing_of_a_file(error):
+                raise
             raise CorruptCheckpointError(
                 f"{directory}: its shards cannot be read: {error!r}", path=str(directory)
             ) from error
@@ -458,3 +459,11 @@ class _HoldingPlanner(_FlatLoadPlanner):
         self._read.targets.append(target)
         self._read.values.append(value)
         return value
+
+
+def _says_nothing_of_a_file(error: Exception) -> bool:
+    """Whether reading failed for want of memory, for a device, or for what was said already."""
+    if isinstance(error, CheckpointError | OSError | MemoryError | torch.AcceleratorError):
+        return True
+    # What torch raises where the host has no memory left has no class of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -24,7 +24,7 @@ from kempnerforge.checkpoint import layout, prune
 from kempnerforge.checkpoint.buffers import checksums, differing
 from kempnerforge.checkpoint.catalog import Catalog, read_catalog
 from kempnerforge.checkpoint.collective import Collective, Votes
-from kempnerforge.checkpoint.commit import Commit, end_save, new_save_id
+from kempnerforge.checkpoint.commit import Commit, new_save_id, under_way
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointSaveError,
@@ -156,12 +156,9 @@ class SaveJob:
         Raises:
             CheckpointSaveError: Or another of the family; the same on every rank that lives.
         """
-        try:
-            with naming(self._doing, step=self.request.step, path=str(self.root)):
-                return self._run()
-        finally:
-            self.worker.close()
-            end_save(self.save_id)
+        place = naming(self._doing, step=self.request.step, path=str(self.root))
+        with under_way(self.save_id), self.worker, place:
+            return self._run()
 
     @property
     def _doing(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint.collective import GlooCollective
+from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.loading import LoadJob
 from tests.checkpoint.training import Job
 
@@ -22,13 +23,13 @@ def _error_of(call: Callable[[], object]) -> str:
 
 def one_rank_gave_its_save_up(rank: int, directory: Path) -> dict[str, Any]:
     """Rank 1 gave up on a background save that rank 0 has published; then all load, and save."""
-    job = Job(directory, rank, seed=1, async_mode="async", commit_timeout_s=2.0)
+    job = Job(directory, rank, seed=1, async_mode="async", commit_timeout_s=8.0)
     genuine, answers = GlooCollective.answer, []
 
     def answer(self: GlooCollective, replies: Any, *, timeout_s: float) -> Any:
         answers.append(replies)
         if rank == 0 and len(answers) == 2:
-            time.sleep(1.5)  # past rank 1's deadline for it, which is 1.3 s
+            time.sleep(7.0)  # past rank 1's deadline for it, which is 5.2 s
         return genuine(self, replies, timeout_s=timeout_s)
 
     GlooCollective.answer = answer  # type: ignore[method-assign]
@@ -69,11 +70,12 @@ def a_rank_is_ended_while_it_takes_its_state(rank: int, directory: Path) -> dict
     return {"error": error, "loaded": loaded, "names": _names(directory)}
 
 
-def a_read_hangs(rank: int, directory: Path) -> dict[str, Any]:
-    """Rank 1 cannot read for a while, of twelve checkpoints; then it can."""
-    job = Job(directory, rank, seed=1, commit_timeout_s=2.0)
+def a_read_hangs(rank: int, directory: Path, hanging: int) -> dict[str, Any]:
+    """One rank cannot read for a while, of twelve checkpoints; then it can."""
+    job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     for step in range(1, 13):
         job.save(step)
+    job.manager._timeout_s = 4.0
     healed = threading.Event()
     genuine = LoadJob._read
 
@@ -81,14 +83,36 @@ def a_read_hangs(rank: int, directory: Path) -> dict[str, Any]:
         healed.wait(20)
         return genuine(self, candidate)
 
-    if rank == 1:
+    if rank == hanging:
         LoadJob._read = hang  # type: ignore[method-assign]
     started = time.monotonic()
     error = _error_of(job.load)
     seconds, collects = time.monotonic() - started, gc.isenabled()
     healed.set()
+    job.manager._timeout_s = 60.0
     loaded = job.load()[0]
     return {"error": error, "seconds": seconds, "collects": collects, "loaded": loaded}
+
+
+def damage_and_a_slow_read(rank: int, directory: Path) -> dict[str, Any]:
+    """Rank 0 finds the newest of two checkpoints damaged, and rank 1 cannot read it in time."""
+    job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
+    job.save(1)
+    job.save(2)
+    job.manager._timeout_s = 4.0
+    genuine = LoadJob._read
+
+    def fail(self: LoadJob, candidate: Any) -> Any:
+        if rank == 0:
+            raise CorruptCheckpointError("bits")
+        time.sleep(3.0)
+        return genuine(self, candidate)
+
+    LoadJob._read = fail  # type: ignore[method-assign]
+    error = _error_of(job.load)
+    LoadJob._read = genuine  # type: ignore[method-assign]
+    job.manager._timeout_s = 60.0
+    return {"error": error, "loaded": job.load()[0]}
 
 
 def cleaning_up_is_slow(rank: int, directory: Path) -> dict[str, Any]:

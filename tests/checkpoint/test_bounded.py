@@ -81,15 +81,26 @@ def test_an_exit_on_one_rank_while_it_takes_its_state_is_the_others_error(tmp_pa
     assert one["names"] == ["step_1", "step_2"]
 
 
-def test_a_read_that_hangs_ends_the_load_and_condemns_no_checkpoint(tmp_path: Path) -> None:
-    one, other = run_ranks(parted_jobs.a_read_hangs, tmp_path, world=2)
+@pytest.mark.parametrize("hanging", [0, 1])
+def test_a_read_that_hangs_ends_the_load_and_condemns_no_checkpoint(
+    tmp_path: Path, hanging: int
+) -> None:
+    one, other = run_ranks(parted_jobs.a_read_hangs, tmp_path, hanging, world=2)
     assert one["error"] == other["error"]
-    assert one["error"].startswith("StorageTimeoutError")
-    assert "rank 1: StorageTimeoutError: reading" in one["error"]
+    assert one["error"].startswith("StorageTimeoutError: loading ")
+    assert f"step_12 failed: rank {hanging}: StorageTimeoutError: reading" in one["error"]
     for found in (one, other):
-        assert found["seconds"] < 2.0 + AT_ONCE_S
+        assert found["seconds"] < 4.0 + AT_ONCE_S
         assert found["collects"]
         assert found["loaded"] == 12
+
+
+def test_what_could_not_be_read_in_time_is_not_passed_over_for_another_ranks_damage(
+    tmp_path: Path,
+) -> None:
+    for found in run_ranks(parted_jobs.damage_and_a_slow_read, tmp_path, world=2):
+        assert "step_2 failed: rank 0: CorruptCheckpointError: bits; rank 1" in found["error"]
+        assert found["loaded"] == 2
 
 
 def test_slow_cleaning_after_a_load_does_not_fail_the_save_after_it(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def test_cleaning_up_that_wakes_up_during_the_next_save_leaves_it_alone(tmp_path: Path) -> None:
-    job = job_in(tmp_path, commit_timeout_s=4.0)
+    job = job_in(tmp_path, commit_timeout_s=300.0)
     job.save(1)
     root = tmp_path / "checkpoints"
     whole = names_in(root / "step_1")
@@ -59,7 +59,9 @@ def test_cleaning_up_that_wakes_up_during_the_next_save_leaves_it_alone(tmp_path
         woken.set()
 
     job.manager._storage = Gates("checkpoint load", remove_tree=hang)
+    job.manager._timeout_s = 20.0  # a tenth of it for cleaning up
     assert job.load()[0] == 1
+    job.manager._timeout_s = 300.0
 
     def wake_up(source: Path, target: Path) -> None:
         wake.set()

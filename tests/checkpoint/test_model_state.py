@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
-from kempnerforge.checkpoint import CheckpointManager, StateMismatchError
+from kempnerforge.checkpoint import CheckpointError, CheckpointManager, StateMismatchError
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 
 
@@ -51,6 +51,48 @@ def test_extra_state_that_is_a_tensor_is_given_to_the_module(tmp_path: Path, oth
     manager(tmp_path, nn.Sequential(found)).load()
     assert found.state.dtype == torch.float32
     assert found.state.tolist() == [7.0, 8.0]
+
+
+KINDS = [
+    {"a": 1},
+    {},
+    {"scale": torch.ones(2), "history": [torch.ones(1), 3, [1, 2]], "on": None},
+    [torch.ones(2), {"a": (1, 2)}],
+    [],
+    (1, [torch.ones(1)], {}),
+    "words",
+    b"bytes",
+]
+
+
+@pytest.mark.parametrize("mode", AsyncCheckpointMode)
+@pytest.mark.parametrize("kind", KINDS, ids=range(8))
+def test_extra_state_of_any_structure_comes_back(
+    tmp_path: Path, kind: Any, mode: AsyncCheckpointMode, caplog: pytest.LogCaptureFixture
+) -> None:
+    saving = manager(tmp_path, nn.Sequential(Remembering(kind)), async_mode=mode)
+    saving.save(1)
+    saving.wait()
+    found = Remembering({} if kind == {} else None)
+    manager(tmp_path, nn.Sequential(found)).load()
+    assert repr(found.state) == repr(kind)
+    assert "not in the model" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [{1: 2}, {"a": {}}, [{}]], ids=repr)
+def test_extra_state_that_could_not_be_put_together_again_is_refused_when_saved(
+    tmp_path: Path, kind: Any
+) -> None:
+    with pytest.raises(CheckpointError, match=r"model\._extra_state: extra state with a dict"):
+        manager(tmp_path, Remembering(kind)).save(1)
+
+
+def test_extra_state_on_the_meta_device_gets_memory(tmp_path: Path) -> None:
+    manager(tmp_path, Remembering(torch.tensor([7.0, 8.0]))).save(1)
+    for size in (2, 3):
+        found = Remembering(torch.zeros(size, device="meta"))
+        manager(tmp_path, found).load()
+        assert found.state.tolist() == [7.0, 8.0]
 
 
 def test_extra_state_that_was_a_list_replaces_a_tensor(tmp_path: Path) -> None:
