@@ -23,6 +23,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +81,29 @@ def cpu_s() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def start(link: socket.socket, request: dict[str, Any], *, first: int) -> dict[int, int]:
-    """Fork a job whose lowest rank is `first`; its ranks begin when the supervisor knows them."""
+def start(
+    link: socket.socket,
+    request: dict[str, Any],
+    *,
+    first: int,
+    forked: Callable[[list[int]], None] = lambda _: None,
+) -> dict[int, int]:
+    """Fork a job whose lowest rank is `first`; its ranks begin when the supervisor knows them.
+
+    `forked` is called with their processes before anybody is told of them.
+    """
     gate, opener = os.pipe()
     pids = {}
     for rank in range(first, first + request["ranks"]):
         pids[_fork_rank(link, request, rank, gate, opener)] = rank
-    os.close(gate)
+    forked(list(pids))
     tell(link, {"ranks": list(pids)})
     if link.recv(16) == b"go":
         os.write(opener, b"g" * len(pids))
     else:
         _kill(list(pids))
+    # Not before: a signal may have ended the ranks already, and a pipe that nobody reads breaks.
+    os.close(gate)
     os.close(opener)
     return pids
 

@@ -55,8 +55,8 @@ def _lead_one(link: socket.socket, request: dict[str, Any], rank: int) -> int:
     listener = install_filter(reads=request["reads"])
     socket.send_fds(link, [b'{"listener": true}'], [listener])
     os.close(listener)
-    children = start(link, request, first=rank)
-    _pass_signals_on(link, *children)
+    # In time: who may know of the rank may send it a signal, and no child inherits the handlers.
+    children = start(link, request, first=rank, forked=lambda pids: _pass_signals_on(link, *pids))
     statuses = reap(link, request, children)
     tell(link, {"over": orphans(), "cpu_s": cpu_s()})
     return statuses.get(rank, 1)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.evidence.record import SaveBegan
+from harness.job import leader
 from harness.job.task import own_rank
 from harness.run.launch import tasks as tasks_module
 from harness.run.support import missing
@@ -100,6 +103,26 @@ def test_a_signal_to_a_task_reaches_its_rank_and_leaves_the_task_alone(
 
     assert processes.exits == (7,)
     assert (tmp_path / "status").read_text() == "7"
+
+
+def test_a_signal_to_a_task_whose_rank_has_not_begun_ends_the_rank_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = leader.tell
+
+    def tell_and_get_a_signal(link: socket.socket, message: dict[str, Any]) -> None:
+        tell(link, message)
+        if "ranks" in message:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def agent(start: Start) -> None:
+        monkeypatch.setattr(leader, "tell", tell_and_get_a_signal)
+        (tmp_path / "status").write_text(str(wait_for(start(0))))
+
+    ((_, processes),) = lead_by(agent, _write_one_file, tmp_path)
+
+    assert processes.exits == (-signal.SIGUSR1,)
+    assert (tmp_path / "status").read_text() == str(int(-signal.SIGUSR1))
 
 
 def test_a_rank_goes_with_its_task_and_is_told_as_killed(tmp_path: Path) -> None:
