@@ -4,7 +4,8 @@ A job that is started again is a batch script as SLURM's own documents have it: 
 the time limit goes to the script, which passes it on to its step, waits for the ranks to save and
 end, and requeues the job. Then it stays until SLURM ends it: an exit of its own could be taken for
 that of the job which was only just queued again, and which is over with it. SLURM would let a
-requeued job wait for two minutes; here it may start at once.
+requeued job wait for two minutes; here it may start at once. It keeps the limit that it had last,
+so each start asks for all of its time again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _REST_S = 5.0
 """Before a job starts again: slurmd refuses it while something of its last start is still there."""
 _SCRIPT = """\
 #!/bin/bash
+scontrol update JobId="$SLURM_JOB_ID" TimeLimit={limit}
 trap 'asked=1; kill -USR1 "$step"' USR1
 {srun} & step=$!
 while kill -0 "$step" 2>/dev/null; do wait "$step"; status=$?; done
@@ -46,9 +48,13 @@ def launch(request: dict[str, Any]) -> int:
         # In place of this process, so that it goes with the leader as this one would.
         os.execvp("srun", _srun(request))
     script = Path(request["directory"], f"run{request['run']}", "job.sh")
-    script.write_text(_SCRIPT.format(srun=shlex.join(_srun(request))), encoding="utf-8")
+    script.write_text(_script(_srun(request)), encoding="utf-8")
     number = _ask("sbatch", "--parsable", *_batch(request), str(script)).strip()
     return _follow(number)
+
+
+def _script(srun: list[str]) -> str:
+    return _SCRIPT.format(limit=_LIMIT_MINUTES, srun=shlex.join(srun))
 
 
 def _srun(request: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STATES", str(tmp_path / "states"))
     monkeypatch.setattr(slurm, "_LOOK_EVERY_S", 0.0)
     return tmp_path / "states"
+
+
+def test_a_job_has_all_of_its_time_again_before_its_ranks_start(tmp_path: Path) -> None:
+    for name in ("scontrol", "srun"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "job.sh").write_text(slurm._script(["srun", "--ntasks=2"]))
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+
+    subprocess.run(["bash", tmp_path / "job.sh"], env=environment, check=True)
+
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == ["scontrol update JobId=7 TimeLimit=60", "srun --ntasks=2"]
 
 
 @pytest.mark.parametrize("passing", ["SIGNALING", "CONFIGURING", "STOPPED", "STAGE_OUT"])
