@@ -24,10 +24,14 @@ _SIGNAL = "B:USR1@60"
 _LOOK_EVERY_S = 0.3
 _ENDED = frozenset({
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
-    "PREEMPTED", "TIMEOUT", "GONE",
+    "PREEMPTED", "TIMEOUT",
 })  # fmt: skip
 """The states of `man squeue` in which a job is over for good. All others pass: one is SIGNALING,
 until slurmd has answered for the signal."""
+_UNKNOWN = "UNKNOWN"
+_GONE_S = 60.0
+"""How long SLURM may say nothing of a job that is there: its commands give up after 10 s on a
+controller that gets no processor, and SLURM tells of a job for 300 s after its end."""
 _REST_S = 5.0
 """Before a job starts again: slurmd refuses it while something of its last start is still there."""
 _SCRIPT = """\
@@ -91,14 +95,15 @@ def _follow(number: str) -> int:
             _ask("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
         elif state in _ENDED:
             return 0 if state == "COMPLETED" else 1
+        elif state == _UNKNOWN and time.monotonic() - since > _GONE_S:
+            return 1
         time.sleep(_LOOK_EVERY_S)
 
 
 def _state(number: str) -> tuple[str, int]:
-    told = dict(
-        field.partition("=")[::2] for field in _ask("scontrol", "show", "job", number).split()
-    )
-    return told.get("JobState", "GONE"), int(told.get("Restarts", 0))
+    answer = _ask("scontrol", "show", "job", number, check=False)
+    told = dict(field.partition("=")[::2] for field in answer.split())
+    return told.get("JobState", _UNKNOWN), int(told.get("Restarts", 0))
 
 
 def _ask(*command: str, check: bool = True) -> str:

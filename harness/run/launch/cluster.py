@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -30,7 +31,9 @@ _TOOLS = (
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
 _BOOT_S = 60.0
 """The node is idle 2 s after the start on idle cores."""
-_END_S = 10.0
+_END_S = 60.0
+_ANSWER_S = 60.0
+"""For a command of SLURM: each gives up after 10 s on a controller that gets no processor."""
 _LOOK_EVERY_S = 0.1
 _SETTINGS = """\
 ClusterName=harness
@@ -150,36 +153,50 @@ class Cluster:
             time.sleep(_LOOK_EVERY_S)
 
     def _is_idle(self) -> bool:
-        return self._ask("sinfo", "--noheader", "--format=%T").strip() == "idle"
+        return self._ask("sinfo", "--noheader", "--format=%T").stdout.strip() == "idle"
 
     @property
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "SLURM_CONF": str(self.configuration)}
 
-    def _ask(self, *command: str) -> str:
-        done = subprocess.run(
+    def _ask(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             command, env=self._environment, capture_output=True, text=True, check=False
         )
+
+    def _answer(self, *command: str) -> str:
+        """What a command says, which is tried again while it fails. Raises HarnessError."""
+        until = time.monotonic() + _ANSWER_S
+        while (done := self._ask(*command)).returncode:
+            if time.monotonic() > until:
+                raise HarnessError(f"{shlex.join(command)}: {done.stderr.strip()}")
+            time.sleep(_LOOK_EVERY_S)
         return done.stdout
 
     def expire(self, job: str) -> None:
-        """Let a job's time limit come in two minutes, before which SLURM sends its signal."""
-        for number in self._numbers(job):
-            began = self._ask("squeue", "--noheader", f"--jobs={number}", "--format=%M").strip()
+        """Let a job's time limit come in two minutes, before which SLURM sends its signal.
+
+        Raises HarnessError.
+        """
+        for line in self._jobs(job, "%A %M"):
+            number, began = line.split()
             minutes = int(began.split(":")[0]) if began.count(":") == 1 else 60
-            self._ask("scontrol", "update", f"JobId={number}", f"TimeLimit={minutes + 2}")
+            self._answer("scontrol", "update", f"JobId={number}", f"TimeLimit={minutes + 2}")
 
     def cancel(self, job: str) -> None:
         """End what is left of a job, and wait for it."""
-        for number in self._numbers(job):
-            self._ask("scancel", number)
         until = time.monotonic() + _END_S
-        while self._numbers(job) and time.monotonic() < until:
-            time.sleep(_LOOK_EVERY_S)
+        # Where nobody answers, the job ends with the daemons.
+        with suppress(HarnessError):
+            while (left := self._jobs(job, "%A")) and time.monotonic() < until:
+                self._ask("scancel", *left)
+                time.sleep(_LOOK_EVERY_S)
 
-    def _numbers(self, job: str) -> list[str]:
-        """The jobs of that name that have not ended."""
-        return self._ask("squeue", "--noheader", f"--name={job}", "--format=%A").split()
+    def _jobs(self, job: str, form: str) -> list[str]:
+        """The jobs of that name that have not ended, a line each. Raises HarnessError."""
+        return self._answer(
+            "squeue", "--noheader", f"--name={job}", f"--format={form}"
+        ).splitlines()
 
     def close(self) -> None:
         """End the daemons, the last first."""

@@ -19,13 +19,17 @@ if [ "$1" = update ]; then
 fi
 read -r next < "$STATES"
 sed -i 1d "$STATES"
+if [ -z "$next" ]; then
+    echo "slurm_load_jobs error: Unable to contact slurm controller" >&2
+    exit 1
+fi
 echo "JobId=7 JobName=one JobState=${next% *} Reason=None Restarts=${next#* } Requeue=1"
 """
 
 
 @pytest.fixture
 def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with what `scontrol` answers, a line each time that it is asked."""
+    """A file with what `scontrol` answers, a line each time that it is asked; none is an error."""
     tools = tmp_path / "tools"
     tools.mkdir()
     tools.joinpath("scontrol").write_text(_SCONTROL)
@@ -71,3 +75,18 @@ def test_a_requeued_job_may_start_at_once_and_may_have_begun_by_itself(
     assert slurm._follow("7") == 0
     updates = states.with_suffix(".updates").read_text().splitlines()
     assert updates == ["update JobId=7 StartTime=now"]
+
+
+def test_a_controller_that_does_not_answer_for_a_while_is_asked_again(states: Path) -> None:
+    states.write_text("RUNNING 0\n\n\nRUNNING 0\n\nCOMPLETED 0\nRUNNING 0\n")
+    assert slurm._follow("7") == 0
+    assert states.read_text() == "RUNNING 0\n"
+
+
+def test_a_job_that_nobody_tells_of_any_more_has_failed(
+    states: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_GONE_S", -1.0)
+    states.write_text("RUNNING 0\n\nCOMPLETED 0\n")
+    assert slurm._follow("7") == 1
+    assert states.read_text() == "COMPLETED 0\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.run.errors import HarnessError
 from harness.run.launch import cluster as cluster_module
 from harness.run.launch.cluster import Cluster, missing
 
@@ -52,6 +53,63 @@ def test_a_time_limit_is_set_to_two_minutes_from_now(cluster: Cluster, tmp_path:
     _run(cluster, "sbatch", "--job-name=one", "--time=60", output, str(script))
     cluster.expire("one")
     assert _run(cluster, "squeue", "--noheader", "--format=%l").strip() == "2:00"
+
+
+_TOOL = """\
+#!/bin/sh
+if [ "${0##*/}" != squeue ]; then
+    echo "${0##*/}" "$@" >> "$CALLS"
+    exit 0
+fi
+read -r next < "$ANSWERS" || exit 1
+sed -i 1d "$ANSWERS"
+test -z "$next" || exit 1
+test -e "$CALLS" && exit 0
+case "$*" in *%M*) echo "7 0:05" ;; *) echo 7 ;; esac
+"""
+
+
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a line for each time that `squeue` is asked: one with a word in it is an error.
+
+    It tells of job 7 until another command was called, which `calls` beside it lists.
+    """
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("squeue", "scontrol", "scancel"):
+        tools.joinpath(name).write_text(_TOOL)
+        tools.joinpath(name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("ANSWERS", str(tmp_path / "answers"))
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(cluster_module, "_LOOK_EVERY_S", 0.0)
+    return tmp_path / "answers"
+
+
+def test_a_controller_that_does_not_answer_for_a_while_is_asked_again(
+    answers: Path, tmp_path: Path
+) -> None:
+    answers.write_text("fails\nfails\n\n")
+    Cluster(tmp_path).expire("one")
+    assert (tmp_path / "calls").read_text() == "scontrol update JobId=7 TimeLimit=2\n"
+    (tmp_path / "calls").unlink()
+
+    answers.write_text("fails\n\nfails\n\n")
+    Cluster(tmp_path).cancel("one")
+    assert (tmp_path / "calls").read_text() == "scancel 7\n"
+    assert answers.read_text() == ""
+
+
+def test_a_controller_that_never_answers_is_an_error_where_its_answer_is_needed(
+    answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "_ANSWER_S", -1.0)
+    answers.write_text("")
+    with pytest.raises(HarnessError, match="squeue --noheader --name=one"):
+        Cluster(tmp_path).expire("one")
+    Cluster(tmp_path).cancel("one")
+    assert not (tmp_path / "calls").exists()
 
 
 def test_nothing_of_it_is_left_when_it_is_closed(tmp_path: Path) -> None:
