@@ -50,11 +50,23 @@ def launch(request: dict[str, Any]) -> int:
     os.environ["SLURM_CONF"] = request["slurm"]["configuration"]
     if not request["launcher"]["restarts"]:
         # In place of this process, so that it goes with the leader as this one would.
-        os.execvp("srun", _srun(request))
+        command = [*_own_processes(), *_srun(request)]
+        os.execvp(command[0], command)
     script = Path(request["directory"], f"run{request['run']}", "job.sh")
     script.write_text(_script(_srun(request)), encoding="utf-8")
     number = _ask("sbatch", "--parsable", *_batch(request), str(script)).strip()
     return _follow(number)
+
+
+def _own_processes() -> list[str]:
+    """What to put in front of srun, so that a process that it starts beside itself ends with it.
+
+    That one tells the controller that srun is dead, for a minute where there is no controller any
+    more. Nothing in a container that does not let us.
+    """
+    alone = ["unshare", "--pid", "--fork", "--kill-child", "--"]
+    tried = subprocess.run([*alone, "true"], check=False)
+    return [] if tried.returncode else alone
 
 
 def _script(srun: list[str]) -> str:

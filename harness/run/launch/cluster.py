@@ -26,7 +26,7 @@ from harness.run.errors import HarnessError
 
 _TOOLS = (
     "munged", "slurmctld", "slurmd", "sinfo", "srun", "sbatch", "squeue", "scontrol", "scancel",
-    "setpriv",
+    "setpriv", "unshare",
 )  # fmt: skip
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
 _BOOT_S = 60.0
