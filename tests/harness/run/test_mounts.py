@@ -13,6 +13,7 @@ import pytest
 from harness.run.disk import Disk
 from harness.run.mounts import enter_mounts, own_mounts
 from harness.run.support import missing_disk
+from tests.harness.run.images import images_in_use
 
 _PATIENCE_S = 10.0
 
@@ -26,11 +27,6 @@ def needs_an_image() -> None:
 
 def mounted_here() -> str:
     return Path("/proc/thread-self/mounts").read_text()
-
-
-def images_in_use() -> list[str]:
-    """The files behind the loop devices of this machine."""
-    return [path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
 
 
 def mount_in(folder: Path) -> Disk:
