@@ -45,31 +45,32 @@ class Signals:
         `now_s` is what the clock of the run says, by which a grace is counted: a job that has to
         wait for a processor is given longer.
         """
-        alive = tuple(
-            rank for rank in strike.ranks if rank in self.left() and rank not in self.killed
-        )
-        for rank in alive:
-            if strike.fault in DEADLY:
-                kill_tree(self.pids[rank])
-                self.killed.add(rank)
-            else:
-                os.kill(self.pids[rank], _SIGNALS[strike.fault])
-            if strike.fault == "stop":
-                self._wake_at[rank] = time.monotonic() + (strike.seconds or 0.0)
-        if strike.grace_s is not None and alive:
+        if strike.fault in DEADLY:
+            return self._kill(strike)
+        number = _SIGNALS[strike.fault]
+        hit = tuple(rank for rank in self._alive(strike) if _send(self.pids[rank], number))
+        if strike.fault == "stop":
+            wake_at = time.monotonic() + (strike.seconds or 0.0)
+            self._wake_at |= dict.fromkeys(hit, wake_at)
+        if strike.grace_s is not None and hit:
             self._graces.append((now_s + strike.grace_s, strike))
-        return alive
+        return hit
+
+    def _alive(self, strike: Strike) -> list[int]:
+        left = self.left()
+        return [rank for rank in strike.ranks if rank in left and rank not in self.killed]
+
+    def _kill(self, strike: Strike) -> tuple[int, ...]:
+        """Kill the ranks of a strike; those that were there."""
+        found = tuple(rank for rank in self._alive(strike) if kill_tree(self.pids[rank]))
+        self.killed.update(found)
+        return found
 
     def end_graces(self, now_s: float) -> Iterator[tuple[Strike, tuple[int, ...]]]:
         """Kill the ranks whose grace is over; the strike that gave it, and whom it still found."""
         for grace in [grace for grace in self._graces if now_s >= grace[0]]:
             self._graces.remove(grace)
-            alive = [rank for rank in grace[1].ranks if rank in self.left()]
-            found = tuple(rank for rank in alive if rank not in self.killed)
-            for rank in found:
-                kill_tree(self.pids[rank])
-                self.killed.add(rank)
-            if found:
+            if found := self._kill(grace[1]):
                 yield grace[1], found
 
     def wake(self) -> None:
@@ -78,7 +79,7 @@ class Signals:
         for rank in [rank for rank, at in self._wake_at.items() if now >= at]:
             del self._wake_at[rank]
             if rank not in self.killed | self.exits.keys():
-                os.kill(self.pids[rank], signal.SIGCONT)
+                _send(self.pids[rank], signal.SIGCONT)
 
     def family(self) -> list[int]:
         """The processes of the run: the ranks that have not ended, and what is below them."""
@@ -90,11 +91,33 @@ class Signals:
         return tuple(rank for rank in sorted(self.pids) if rank not in self.exits)
 
 
-def kill_tree(process: int) -> None:
-    """SIGKILL a process and its descendants, the process first so that it starts no new ones."""
+def kill_tree(process: int) -> bool:
+    """SIGKILL a process and its descendants; whether it was there.
+
+    The process goes first, so that it starts no new ones, and where it leads a group, the group
+    with it: who was forked since one looked is in that.
+    """
     found = descendants(process)
-    for pid in (process, *found):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    was_there = _send(-process if _leads_a_group(process) else process, signal.SIGKILL)
+    for pid in found:
+        _send(pid, signal.SIGKILL)
+    return was_there
+
+
+def _leads_a_group(process: int) -> bool:
+    try:
+        return os.getpgid(process) == process
+    except ProcessLookupError:
+        return False
+
+
+def _send(process: int, number: signal.Signals) -> bool:
+    """Send a signal to a process, or to minus a group; whether there was anybody to get it.
+
+    A rank may have been reaped and its end not been told.
+    """
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        return False
+    return True
