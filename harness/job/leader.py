@@ -29,6 +29,7 @@ from typing import Any
 
 from harness.job.network import enter, make_network
 from harness.run.clock import FairClock
+from harness.run.link import hear
 from harness.run.mounts import enter_mounts
 from harness.run.parent import die_with_parent
 from harness.run.seccomp import install_filter
@@ -98,7 +99,7 @@ def start(
         pids[_fork_rank(link, request, rank, gate, opener)] = rank
     forked(list(pids))
     tell(link, {"ranks": list(pids)})
-    if link.recv(16) == b"go":
+    if hear(link)[0] == b"go":
         os.write(opener, b"g" * len(pids))
     else:
         _kill(list(pids))
@@ -161,7 +162,7 @@ def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> 
     while left:
         ready, _, _ = select.select([link.fileno(), child_ended], [], [])
         if link.fileno() in ready:
-            message = link.recv(16)
+            message, _ = hear(link)
             if message in (b"stop", b""):
                 _kill(list(left))
             elif message == b"second":

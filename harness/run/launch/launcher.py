@@ -17,6 +17,7 @@ from harness.run.errors import HarnessError
 from harness.run.launch.cluster import Cluster
 from harness.run.launch.local import links_of
 from harness.run.launch.meet import close, listen
+from harness.run.link import hear, say
 from harness.run.links import Links
 
 _ENDING_S = 20.0
@@ -71,7 +72,7 @@ class Launcher:
 
     def hear(self) -> None:
         """The leader's next message: how an agent ended, or that all is over."""
-        raw = self.leader.recv(65536)
+        raw, _ = hear(self.leader)
         if not raw:
             raise HarnessError("the leader of the launcher died; see the server's log")
         message = json.loads(raw)
@@ -95,8 +96,7 @@ class Launcher:
     def stop(self) -> None:
         """Have the launcher killed."""
         if self.over is None:
-            with suppress(OSError):
-                self.leader.send(b"stop")
+            say(self.leader, b"stop")
 
     @property
     def slurm(self) -> dict[str, str] | None:

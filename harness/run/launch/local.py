@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from harness.run.errors import HarnessError
 from harness.run.launch.launch import News
+from harness.run.link import hear, say
 from harness.run.links import Links
 from harness.run.seccomp import Listener
 
@@ -35,14 +36,14 @@ class LocalLaunch:
 
     def hear(self) -> Iterator[News]:
         """The leader's next message."""
-        raw = self._link.recv(65536)
+        raw, _ = hear(self._link)
         if not raw:
             raise HarnessError("the leader of the run died; see the server's log")
         message = json.loads(raw)
         if "ranks" in message:
             yield News(began=dict(enumerate(message["ranks"], self._ranks)))
             self._ranks += len(message["ranks"])
-            self._link.send(b"go")
+            say(self._link, b"go")
         elif "exit" in message:
             yield News(ended=dict([message["exit"]]))
         elif "over" in message:
@@ -54,11 +55,11 @@ class LocalLaunch:
 
     def stop(self) -> None:
         """Have the leader kill the ranks that are left."""
-        self._link.send(b"stop")
+        say(self._link, b"stop")
 
     def start_second(self) -> None:
         """Have the leader fork a second job."""
-        self._link.send(b"second")
+        say(self._link, b"second")
 
     def expire(self) -> None:
         """No scenario asks for it."""

@@ -14,13 +14,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from harness.run.errors import HarnessError
 from harness.run.launch.launch import News
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.listeners import Listeners
+from harness.run.link import hear, say
 from harness.run.links import Links
 
 _BOOT_S = 180.0
@@ -91,17 +91,17 @@ class Tasks:
             return  # one of its ranks has failed: who comes now was started again
         for waiting in self._launcher.take_waiting(lambda rank: rank not in self._tasks):
             self._tasks[waiting.rank] = _Task(rank=waiting.rank, link=waiting.link)
-            waiting.link.send(self._answer)
+            say(waiting.link, self._answer)
             self._ready.register(waiting.link.fileno(), select.EPOLLIN)
 
     def _hear_task(self, task: _Task) -> Iterator[News]:
-        raw, descriptors, _, _ = socket.recv_fds(task.link, 65536, 1)
+        raw, descriptors = hear(task.link)
         for descriptor in descriptors:
             self._calls.add(descriptor)
         message = json.loads(raw) if raw else {}
         if "ranks" in message:
             yield News(began={task.rank: message["ranks"][0]})
-            task.link.send(b"go")
+            say(task.link, b"go")
         elif "exit" in message:
             yield self._ended(task, message["exit"][1])
         elif "signal" in message:
@@ -149,8 +149,7 @@ class Tasks:
         """Kill the ranks that are left; what their launcher then does is for it to say."""
         for task in self._tasks.values():
             if not task.over:
-                with suppress(OSError):
-                    task.link.send(b"stop")
+                say(task.link, b"stop")
 
     def start_second(self) -> None:
         """No scenario asks for it."""

@@ -1,0 +1,47 @@
+"""Whoever speaks with a process that has ended hears its last words, and then nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from harness.run.errors import HarnessError
+from harness.run.launch.launch import News
+from harness.run.launch.local import LocalLaunch
+from harness.run.link import hear, say
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def test_the_last_words_are_heard_of_who_ended_with_words_unread() -> None:
+    link, other = _pair()
+    with link:
+        say(link, b"stop")
+        reading, writing = os.pipe()
+        socket.send_fds(other, [b"over"], [reading])
+        other.close()
+
+        message, descriptors = hear(link)
+
+        assert (message, len(descriptors)) == (b"over", 1)
+        assert hear(link) == (b"", [])
+        for descriptor in (reading, writing, *descriptors):
+            os.close(descriptor)
+
+
+def test_a_leader_that_ends_when_it_is_stopped_is_heard_to_its_end() -> None:
+    link, other = _pair()
+    with link:
+        launch = LocalLaunch(link)
+        other.send(b'{"over": [], "cpu_s": 1.0}')
+        launch.stop()
+        other.close()
+        launch.stop()
+
+        assert list(launch.hear()) == [News(over=(), cpu_s=1.0)]
+        with pytest.raises(HarnessError, match="the leader of the run died"):
+            list(launch.hear())
