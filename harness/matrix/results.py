@@ -49,7 +49,10 @@ def _read(path: Path) -> Iterator[Result]:
         raise ResultsError(f"{path} is not a JUnit file: {error}") from None
     for suite in root.iter("testsuite"):
         for case in suite.iter("testcase"):
-            yield _result(case, day=suite.get("timestamp", "")[:10])
+            # Without a name it is the one in which pytest was interrupted, and not the passed one
+            # that it looks like.
+            if case.get("name"):
+                yield _result(case, day=suite.get("timestamp", "")[:10])
 
 
 def _result(case: ElementTree.Element, *, day: str) -> Result:

@@ -91,7 +91,17 @@ def test_a_run_says_what_was_skipped_and_why(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_time_is_over_says_what_did_not_run(tmp_path: Path) -> None:
-    found = suite.run(asked(limit_s=0.0), tmp_path)
+    # With nothing but a test that never ends, since any other may be quicker than its end.
+    endless = tmp_path / "test_endless.py"
+    endless.write_text("import signal\n\ndef test_endless(): signal.pause()\n", encoding="utf-8")
+    found = suite.run(
+        asked(
+            tests=(f"{endless}::test_endless",),
+            environment={"PYTEST_ADDOPTS": "-c pyproject.toml -p harness.pytest_plugin"},
+            limit_s=0.0,
+        ),
+        tmp_path,
+    )
     assert (found["states"], found["not_run"], found["in_time"]) == ({}, 1, False)
     assert "1 not run (the time was over)" in suite.tell(found)
 

@@ -182,3 +182,10 @@ def test_the_names_are_those_that_pytest_gives(tmp_path: Path) -> None:
     items = [item for item in find_items(ROOT) if item.file.startswith("scenarios/gpu/")]
     assert {(item.name, "cuda") for item in items} == set(results)
     assert {result.state for result in results.values()} == {"skipped"}
+
+
+def test_a_test_in_which_pytest_was_interrupted_has_no_result(tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    # What pytest writes of it has no name.
+    junit.write_text('<testsuite><testcase time="0.000" /></testsuite>')
+    assert read_results([junit]) == {}
