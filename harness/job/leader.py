@@ -38,7 +38,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3
 """How long sub-processes may take to notice that their rank has ended in order, by a clock that
 does not count the time in which they wait for a processor."""
-_ORPHAN_LOOK_S = 0.01
+_ORPHAN_LOOK_S = 0.05
 _PF_EXITING = 0x4
 _PENDING = ("SigPnd:", "ShdPnd:")
 _SIGKILL = 1 << (signal.SIGKILL - 1)

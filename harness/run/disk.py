@@ -28,7 +28,7 @@ from harness.run.mounts import MountError
 
 _FS_IOC_SHUTDOWN = 0x8004587D
 _FLAGS = {"kept": 1, "lost": 2}
-_PATIENCE_S = 5.0
+_PATIENCE_S = 60.0
 """How long a dying process may hold a file; the ranks are gone when the disk is unmounted."""
 
 
@@ -72,9 +72,9 @@ class Disk:
         place = (str(self._image), str(self.root))
         _run("mount", "-n", "-t", self.filesystem, "-o", options, *place)
 
-    def unmount(self) -> None:
+    def unmount(self, *, patience_s: float = _PATIENCE_S) -> None:
         """Unmount it once nobody uses it any more. Raises MountError."""
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 _run("umount", "-n", str(self.root))

@@ -91,6 +91,11 @@ class Image:
         self._cut = None
 
 
+_SOONER_S = 5.0
+"""For an unmount that nothing depends on; where a session is interrupted, ranks may hold the disk
+until it ends."""
+
+
 @contextmanager
 def stand(plan: Plan, directory: Path) -> Iterator[Ground]:
     """Put ground under the checkpoint directory of a prepared run directory. Raises MountError."""
@@ -108,7 +113,7 @@ def stand(plan: Plan, directory: Path) -> Iterator[Ground]:
         finally:
             # What is mounted goes with the last process; this only makes it sooner.
             with suppress(MountError):
-                disk.unmount()
+                disk.unmount(patience_s=_SOONER_S)
             disk.remove()
     root.rmdir()
     left.rename(root)

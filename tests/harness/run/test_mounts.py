@@ -15,7 +15,7 @@ from harness.run.mounts import enter_mounts, own_mounts
 from harness.run.support import missing_disk
 from tests.harness.run.images import images_in_use
 
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 
 
 @pytest.fixture(autouse=True)

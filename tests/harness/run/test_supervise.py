@@ -216,7 +216,7 @@ def test_ranks_that_are_alive_at_the_deadline_are_named_and_ended(tmp_path: Path
         if rank == 1:
             signal.pause()
 
-    _, processes = supervise(body, tmp_path, ranks=2, deadline_s=0.5)
+    _, processes = supervise(body, tmp_path, ranks=2, deadline_s=2.0)
 
     assert processes.hung == (1,)
     assert processes.exits == (0, -signal.SIGKILL)
@@ -243,9 +243,11 @@ def test_sigterm_at_a_step_arrives_before_the_rank_goes_on(tmp_path: Path) -> No
     assert len(trace.landed) == 1
 
 
-@pytest.mark.parametrize(("obeys", "ends"), [(True, (0, None)), (False, (-9, "killed"))])
+@pytest.mark.parametrize(
+    ("obeys", "grace_s", "ends"), [(True, 30.0, (0, None)), (False, 0.3, (-9, "killed"))]
+)
 def test_a_rank_that_is_alive_when_its_grace_is_over_is_killed(
-    tmp_path: Path, *, obeys: bool, ends: tuple[int, str | None]
+    tmp_path: Path, *, obeys: bool, grace_s: float, ends: tuple[int, str | None]
 ) -> None:
     def body(directory: Path, rank: int) -> None:
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -253,7 +255,7 @@ def test_a_rank_that_is_alive_when_its_grace_is_over_is_killed(
         if not obeys:
             signal.pause()
 
-    asked = strike("sigterm", save=1, path="f1").model_copy(update={"grace_s": 0.3})
+    asked = strike("sigterm", save=1, path="f1").model_copy(update={"grace_s": grace_s})
 
     trace, processes = supervise(body, tmp_path, strikes=[asked])
 
