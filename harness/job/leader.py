@@ -29,10 +29,10 @@ from typing import Any
 
 from harness.job.network import enter, make_network
 from harness.run.clock import FairClock
-from harness.run.link import hear
 from harness.run.mounts import enter_mounts
 from harness.run.parent import die_with_parent
 from harness.run.seccomp import install_filter
+from harness.run.talk import hear
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3

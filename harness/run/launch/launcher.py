@@ -17,8 +17,8 @@ from harness.run.errors import HarnessError
 from harness.run.launch.cluster import Cluster
 from harness.run.launch.local import links_of
 from harness.run.launch.meet import close, listen
-from harness.run.link import hear, say
 from harness.run.links import Links
+from harness.run.talk import hear, say
 
 _ENDING_S = 20.0
 """For a leader that was told to stop: it kills, and waits for what it killed."""

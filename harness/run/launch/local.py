@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from harness.run.errors import HarnessError
 from harness.run.launch.launch import News
-from harness.run.link import hear, say
 from harness.run.links import Links
 from harness.run.seccomp import Listener
+from harness.run.talk import hear, say
 
 
 class LocalLaunch:

@@ -20,8 +20,8 @@ from harness.run.errors import HarnessError
 from harness.run.launch.launch import News
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.listeners import Listeners
-from harness.run.link import hear, say
 from harness.run.links import Links
+from harness.run.talk import hear, say
 
 _BOOT_S = 180.0
 """Until the ranks of a run have to be there: they boot cold, which took 5 s on idle cores."""
