@@ -75,7 +75,7 @@ def a_read_hangs(rank: int, directory: Path, hanging: int) -> dict[str, Any]:
     job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     for step in range(1, 13):
         job.save(step)
-    job.manager._timeout_s = 4.0
+    job.manager._timeout_s = 10.0
     healed = threading.Event()
     genuine = LoadJob._read
 
@@ -99,29 +99,37 @@ def damage_and_a_slow_read(rank: int, directory: Path) -> dict[str, Any]:
     job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     job.save(1)
     job.save(2)
-    job.manager._timeout_s = 4.0
+    job.manager._timeout_s = 10.0
+    told = threading.Event()
     genuine = LoadJob._read
 
     def fail(self: LoadJob, candidate: Any) -> Any:
         if rank == 0:
             raise CorruptCheckpointError("bits")
-        time.sleep(3.0)
+        told.wait(20)
         return genuine(self, candidate)
 
     LoadJob._read = fail  # type: ignore[method-assign]
     error = _error_of(job.load)
+    told.set()
     LoadJob._read = genuine  # type: ignore[method-assign]
     job.manager._timeout_s = 60.0
     return {"error": error, "loaded": job.load()[0]}
 
 
 def cleaning_up_is_slow(rank: int, directory: Path) -> dict[str, Any]:
-    """Rank 0 cleans up at the end of a load for longer than a save waits for a vote."""
-    job = Job(directory, rank, seed=1, commit_timeout_s=4.0)
+    """Rank 0 cleans up at the end of a load until the save after it is over."""
+    job = Job(directory, rank, seed=1, commit_timeout_s=20.0)
     job.save(1)
+    saved = threading.Event()
+
+    def clean_up(storage: object) -> None:
+        saved.wait(60)
+
     if rank == 0:
-        job.manager._finish_off = lambda storage: time.sleep(2.0)  # type: ignore[method-assign]
+        job.manager._finish_off = clean_up  # type: ignore[method-assign]
     errors = [_error_of(job.load), _error_of(lambda: job.save(2))]
+    saved.set()
     return {"errors": errors, "names": _names(directory)}
 
 
