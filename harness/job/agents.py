@@ -70,6 +70,8 @@ def _torchrun(request: dict[str, Any], node: int) -> None:
         "--nnodes": nodes,
         "--nproc-per-node": request["ranks"] // nodes,
         "--max-restarts": request["launcher"]["restarts"],
+        # Left to itself it makes a new folder among the machine's temporary ones, for good.
+        "--log-dir": Path(request["directory"], f"run{request['run']}", f"agent{node}"),
     }
     if nodes == 1:
         meeting = ["--standalone"]

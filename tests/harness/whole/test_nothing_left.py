@@ -155,3 +155,17 @@ def _is_a_task_or_its_rank(process: int) -> bool:
     except OSError:
         return False
     return b"harness.job.task" in command and b"srun" not in command[:1]
+
+
+def test_a_launcher_leaves_nothing_among_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    command = _session("scenarios/launchers/torchrun.yaml", tmp_path / "runs")
+
+    subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, timeout=_PATIENCE_S)
+
+    cache_of_torch = set(temporary.glob("torchinductor_*"))
+    assert set(temporary.iterdir()) <= cache_of_torch
