@@ -3,8 +3,9 @@ manager of the process, another job that prunes while this one reads."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,17 @@ import pytest
 from kempnerforge.checkpoint import layout, prune
 from kempnerforge.checkpoint.errors import StorageTimeoutError
 from kempnerforge.checkpoint.storage import LocalStorage, revocable
+from tests.checkpoint.storages import Gates
 from tests.checkpoint.training import Job
 
 LONG_S = 60.0
 
-
-class Gates(LocalStorage):
-    """Calls something before an operation of a thread whose name begins so."""
-
-    def __init__(self, thread: str, **before: Callable[..., None]) -> None:
-        self._thread, self._before = thread, before
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name.startswith("_") or name not in self._before:
-            return found
-        if not threading.current_thread().name.startswith(self._thread):
-            return found
-
-        def gated(*args: Any) -> Any:
-            self._before[name](*args)
-            return found(*args)
-
-        return gated
+DEEP = """
+import os
+for _ in range(3000):
+    os.mkdir("deeper")
+    os.chdir("deeper")
+"""
 
 
 def job_in(directory: Path, **options: Any) -> Job:
@@ -81,6 +70,24 @@ def test_a_call_that_was_given_up_on_is_refused_what_it_does_next(tmp_path: Path
     with pytest.raises(StorageTimeoutError, match="write: too late"):
         storage.write(tmp_path / "two", b"2")
     assert names_in(tmp_path) == ["one"]
+
+
+def test_a_leftover_too_deep_to_be_removed_is_no_error_of_the_save(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    job.save(1)
+    root = tmp_path / "checkpoints"
+    leftover = root / ".trash-step_0-00c0ffee00c0ffee"
+    leftover.mkdir()
+    try:
+        subprocess.run([sys.executable, "-c", DEEP], cwd=leftover, check=True)
+        job.save(2)
+        assert job_in(tmp_path).load()[0] == 2
+        assert names_in(root) in (
+            [leftover.name, "latest", "step_1", "step_2"],
+            ["latest", "step_1", "step_2"],  # Python 3.13 removes it
+        )
+    finally:
+        subprocess.run(["rm", "-rf", str(leftover)], check=True)  # nor could pytest
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
