@@ -20,6 +20,7 @@ from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_ve
 from harness.run.rename import EXCHANGE, renameat2
 from harness.run.request import Gift, Opened, Request
 from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
+from harness.run.syncfs import syncfs
 from harness.run.written import LARGE_BYTES, Inode, inode_of
 
 _AT_FDCWD = 0xFFFFFF9C
@@ -324,12 +325,7 @@ class Performer:
             path = os.readlink(f"/proc/{n.thread}/fd/{_signed(n.arguments[0])}")
             if self._relative(path) is None:
                 return None
-
-        def perform() -> int:
-            os.sync()
-            return 0
-
-        return Request(kind="sync", path=".", perform=perform)
+        return Request(kind="sync", path=".", perform=lambda: syncfs(self.root))
 
     # Names.
 

@@ -13,6 +13,7 @@ from harness.evidence.operation import Operation
 from harness.run.disk import Disk
 from harness.run.mounts import MountError, own_mounts
 from harness.run.rename import EXCHANGE, renameat2
+from harness.run.syncfs import syncfs
 
 Told = tuple[Sequence[Operation], bytes]
 """The operations of one run, and the bytes of its writes."""
@@ -88,5 +89,5 @@ _NAMES: dict[str, Callable[[Path, str, Path], object]] = {
     "link": lambda path, target, root: os.link(path, root / target),
     "rename": lambda path, target, root: path.rename(root / target),
     "exchange": lambda path, target, root: renameat2(str(path), str(root / target), EXCHANGE),
-    "sync": lambda _path, _target, _root: os.sync(),
+    "sync": lambda _path, _target, root: syncfs(str(root)),
 }

@@ -11,8 +11,9 @@ import pytest
 
 from harness.run.disk import Disk
 from harness.run.mounts import MountError, own_mounts
-from harness.run.support import missing_disk
+from harness.run.support import missing, missing_disk
 from harness.scenario.words import FILE_SYSTEMS
+from tests.harness.run.jobs import supervise
 
 
 @contextmanager
@@ -106,6 +107,20 @@ def test_what_happens_after_the_copy_of_a_btrfs_image_is_not_in_it(tmp_path: Pat
 
         disk.restart()
 
+        assert names(disk.root) == []
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_job_that_syncs_everything_leaves_the_disks_of_others_alone(tmp_path: Path) -> None:
+    with mounted("ext4", tmp_path) as disk:
+        (disk.root / "not synced").write_bytes(b"gone")
+
+        trace, processes = supervise(lambda directory, rank: os.sync(), tmp_path / "job")
+
+        assert processes.exits == (0,)
+        assert [(one.kind, one.error) for one in trace.operations] == [("sync", 0)]
+        disk.cut("lost")
+        disk.restart()
         assert names(disk.root) == []
 
 
