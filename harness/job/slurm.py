@@ -39,7 +39,7 @@ _SCRIPT = """\
 scontrol update JobId="$SLURM_JOB_ID" TimeLimit={limit}
 trap 'asked=1; kill -USR1 "$step"' USR1
 {srun} & step=$!
-while kill -0 "$step" 2>/dev/null; do wait "$step"; status=$?; done
+while wait "$step"; status=$?; kill -0 "$step" 2>/dev/null; do :; done
 if [ -n "$asked" ]; then scontrol requeue "$SLURM_JOB_ID" && sleep 600; fi
 exit "$status"
 """

@@ -40,17 +40,31 @@ def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "states"
 
 
-def test_a_job_has_all_of_its_time_again_before_its_ranks_start(tmp_path: Path) -> None:
+def _run_script(folder: Path, *, status: int = 0, **environment: str) -> int:
+    """Run the batch script with an `srun` that ends at once, so; what the script ends with."""
     for name in ("scontrol", "srun"):
-        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\n')
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "job.sh").write_text(slurm._script(["srun", "--ntasks=2"]))
-    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+        said = f'#!/bin/sh\necho {name} "$@" >> {folder}/calls\nexit {status}\n'
+        (folder / name).write_text(said)
+        (folder / name).chmod(0o755)
+    (folder / "job.sh").write_text(slurm._script(["srun", "--ntasks=2"]))
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    usual = {"PATH": path, "SLURM_JOB_ID": "7"}
+    return subprocess.run(
+        ["bash", folder / "job.sh"], env={**usual, **environment}, check=False
+    ).returncode
 
-    subprocess.run(["bash", tmp_path / "job.sh"], env=environment, check=True)
 
+def test_a_job_has_all_of_its_time_again_before_its_ranks_start(tmp_path: Path) -> None:
+    assert _run_script(tmp_path) == 0
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls == ["scontrol update JobId=7 TimeLimit=60", "srun --ntasks=2"]
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_step_that_has_ended_before_one_looks_has_its_status(tmp_path: Path, status: int) -> None:
+    # As a script that gets no processor: it looks when nothing of the step is there any more.
+    late = {"BASH_FUNC_kill%%": '() { while builtin kill "$@" 2>/dev/null; do :; done; return 1; }'}
+    assert _run_script(tmp_path, status=status, **late) == status
 
 
 @pytest.mark.parametrize("passing", ["SIGNALING", "CONFIGURING", "STOPPED", "STAGE_OUT"])
