@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,5 +77,9 @@ def supervise(
 
 
 def _rank(body: Callable[[Path, int], None], directory: Path, rank: int) -> int:
-    body(directory, rank)
+    try:
+        body(directory, rank)
+    except BaseException:  # noqa: BLE001 - a test must not go on in two processes
+        traceback.print_exc()
+        return 1
     return 0

@@ -61,9 +61,12 @@ def test_another_process_that_enters_sees_the_same_and_stays_where_it_was(tmp_pa
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        here = Path.cwd()
-        enter_mounts(os.read(reading, 256).decode())
-        os._exit(0 if (tmp_path / "root" / "seen").exists() and Path.cwd() == here else 1)
+        try:
+            here = Path.cwd()
+            enter_mounts(os.read(reading, 256).decode())
+            os._exit(0 if (tmp_path / "root" / "seen").exists() and Path.cwd() == here else 1)
+        finally:
+            os._exit(2)  # a test must not go on in two processes
     with own_mounts() as place:
         disk = mount_in(tmp_path)
         (disk.root / "seen").touch()
@@ -76,10 +79,14 @@ def test_a_process_that_is_killed_leaves_neither_mount_nor_loop_device(tmp_path:
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with own_mounts():
-            mount_in(tmp_path)
-            os.write(writing, b"mounted")
-            signal.pause()
+        try:
+            with own_mounts():
+                mount_in(tmp_path)
+                os.write(writing, b"mounted")
+                signal.pause()
+        finally:
+            os._exit(2)  # a test must not go on in two processes
+    os.close(writing)
     assert os.read(reading, 16) == b"mounted"
     image = str(tmp_path / "image")
     assert image in images_in_use()
