@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,14 +93,17 @@ def test_processes_that_come_and_go_while_one_looks_are_no_error() -> None:
 
 def test_all_generations_are_descendants() -> None:
     shell = subprocess.Popen(
-        ["sh", "-c", "(echo up; sleep 60; true); true"], stdout=subprocess.PIPE
+        ["sh", "-c", "(echo up; sleep 60; true); true"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         assert shell.stdout is not None
         assert shell.stdout.readline() == b"up\n"
-        assert len(descendants(shell.pid)) >= 1
+        while len(descendants(shell.pid)) < 2:
+            assert shell.poll() is None
         assert shell.pid not in descendants(shell.pid)
     finally:
-        for pid in (*descendants(shell.pid), shell.pid):
-            os.kill(pid, 9)
+        # Together: one that is forked meanwhile would hold the pipe until it ends.
+        os.killpg(shell.pid, signal.SIGKILL)
         shell.communicate()
