@@ -17,8 +17,8 @@ from pathlib import Path
 from harness.job.preload import preload
 
 PR_SET_CHILD_SUBREAPER = 36
-GRACE_S = 10.0
-"""How long ranks may outlive the first one that failed."""
+GRACE_S = 60.0
+"""How long ranks may outlive the first one that failed, and loader processes their rank."""
 
 
 def run_rank(directory: str, run: int, rank: int) -> None:
