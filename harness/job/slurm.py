@@ -30,8 +30,8 @@ _ENDED = frozenset({
 until slurmd has answered for the signal."""
 _UNKNOWN = "UNKNOWN"
 _GONE_S = 60.0
-"""How long SLURM may say nothing of a job that is there: its commands give up after 10 s on a
-controller that gets no processor, and SLURM tells of a job for 300 s after its end."""
+"""How long SLURM may say nothing of a job that is there, because its controller gets no processor;
+SLURM tells of a job for 300 s after its end."""
 _REST_S = 5.0
 """Before a job starts again: slurmd refuses it while something of its last start is still there."""
 _SCRIPT = """\

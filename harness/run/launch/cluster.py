@@ -33,7 +33,7 @@ _BOOT_S = 60.0
 """The node is idle 2 s after the start on idle cores."""
 _END_S = 60.0
 _ANSWER_S = 60.0
-"""For a command of SLURM: each gives up after 10 s on a controller that gets no processor."""
+"""For a command of SLURM, while the controller gets no processor."""
 _LOOK_EVERY_S = 0.1
 _SETTINGS = """\
 ClusterName=harness
@@ -59,12 +59,17 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1
+MessageTimeout=60
+BatchStartTimeout=60
 MpiDefault=none
 KillWait=5
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=64 State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+"""SLURM's own commands, `sbatch` and `srun` too, give up after 10 s on a controller that gets no
+processor, and the controller on a batch job that has not begun by then: `MessageTimeout` and
+`BatchStartTimeout` give both a minute."""
 
 
 @functools.cache
