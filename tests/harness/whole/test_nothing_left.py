@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def _end_in_the_middle(
         session.kill()
         session.wait()
         for pid in _marked(mark):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _session(scenario: str, runs: Path) -> list[str]:
