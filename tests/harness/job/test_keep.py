@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import harness.job.devices  # noqa: F401 - imports torch before the fork, as the server has
 from harness.job import keep
 from harness.job.keep import Keepers
 
