@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.harness import simple_manager
 from tests.harness.simple_manager import SimpleManager
 from tests.harness.simple_manager import resolve_resume_path as resolve_resume_path
+from tests.planted import clock
 
 
 class WaitsBeforeItSaves(SimpleManager):
@@ -19,5 +18,5 @@ class ShutdownHandler(simple_manager.ShutdownHandler):
     def should_shutdown(self) -> bool:
         asked = super().should_shutdown()
         if asked:
-            time.sleep(6.0)
+            clock.sleep_s(8.0)
         return asked
