@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kempnerforge.checkpoint import async_save
+from kempnerforge.checkpoint import async_save, sink
 from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
+
+_HANG_S = 60.0
 
 
 class AbandonsAtExit(CheckpointManager):
@@ -22,11 +23,21 @@ class AbandonsAtExit(CheckpointManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         async_save.threading = SimpleNamespace(Thread=_daemon)  # type: ignore[attr-defined, assignment]
+        self._writes = threading.Event()
+        write = sink._Cached._write
+
+        def told(way: sink._Cached, view: memoryview) -> None:
+            self._writes.set()
+            write(way, view)
+
+        sink._Cached._write = told  # type: ignore[method-assign, assignment]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
+        self.wait()
+        self._writes.clear()
         super().save(*args, **kwargs)
         # The write that the scenario delays has begun by then, so the exit falls into it.
-        time.sleep(0.5)
+        self._writes.wait(_HANG_S)
 
 
 def _daemon(**kwargs: Any) -> threading.Thread:
