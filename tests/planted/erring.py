@@ -18,7 +18,7 @@ from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 
 _PATIENCE = 3
-_TOO_SLOW_S = 0.45
+_TOO_SLOW_S = 2.5
 
 
 class _Manager(CheckpointManager):
@@ -117,7 +117,7 @@ class TakesStaleForFailed(CheckpointManager):
 
 
 class TakesSlowForBroken(CheckpointManager):
-    """A write that takes almost half a second shows a disk that is about to fail."""
+    """A write that takes almost three seconds shows a disk that is about to fail."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
