@@ -18,8 +18,9 @@ from kempnerforge.checkpoint.worker import Worker
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from tests.harness.simple_manager import SimpleManager
 
-_BLOCK_BYTES = 1 << 22
-_PATIENCE_S = 2.0
+_BLOCK_BYTES = 1 << 23
+_PATIENCE_S = 7.0
+"""On the slow link of the scenario a block takes 8.4 s, elsewhere some milliseconds."""
 
 
 class VotesByFile(CheckpointManager):
