@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch.distributed as dist
 from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.manager import CheckpointManager
 from tests.harness.simple_manager import SimpleManager
+
+_PAUSE_S = 0.2
+"""Between two attempts: what they do until the deadline is judged for longer than it took."""
 
 
 class SaysNothing(CheckpointManager):
@@ -59,6 +63,7 @@ class TriesForEver(CheckpointManager):
                 return super().save(*args, **kwargs)
             except CheckpointError as error:
                 print("checkpoint, once more:", error)
+                time.sleep(_PAUSE_S)
 
 
 class TakesHalfForAll(SimpleManager):
