@@ -14,6 +14,17 @@ from harness.run.support import missing
 settings.register_profile("shared cores", deadline=None)
 settings.load_profile("shared cores")
 
+_FENCE_S = 900
+"""For a test of real jobs, which wait by the clock of the run: it stands where they cannot run."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the fence of tests that start jobs to where no loaded machine comes to it."""
+    for item in items:
+        starts_jobs = "services" in getattr(item, "fixturenames", ())
+        if starts_jobs and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_FENCE_S))
+
 
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
