@@ -57,7 +57,7 @@ def look_at(root: Path, path: Path | None = None) -> list[int]:
 @pytest.mark.parametrize("name", [layout.MANIFEST, layout.METADATA, layout.SHARD_METADATA, SHARD])
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "directory", "circle", "sparse"])
 def test_what_is_no_sensible_file_is_a_problem_and_nothing_waits(
-    tmp_path: Path, kind: str, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
 ) -> None:
     save(tmp_path, 1)
     path = save(tmp_path, 2)
@@ -67,7 +67,7 @@ def test_what_is_no_sensible_file_is_a_problem_and_nothing_waits(
         case "pipe":
             os.mkfifo(file)
         case "socket":
-            os.chdir(path)  # a socket's path is short
+            monkeypatch.chdir(path)  # a socket's path is short
             with socket.socket(socket.AF_UNIX) as bound:
                 bound.bind(name)
         case "device":
