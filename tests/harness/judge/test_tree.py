@@ -123,9 +123,9 @@ def test_two_thousand_operations_are_looked_at_without_delay() -> None:
     assert len(run.operations) > 4000
     case = Case(runs=[run])
     evidence = case.evidence()
-    started = time.perf_counter()
+    started = time.process_time()
     case.history()
-    spent = time.perf_counter() - started
+    spent = time.process_time() - started
     # Measured 0.15 s on an idle core; a quadratic replay would take many seconds.
     assert spent < 5.0
     assert evidence.runs[0].after["latest"].detail == "step_80"

@@ -214,8 +214,8 @@ def test_a_step_is_read_as_a_whole_number() -> None:
 def test_placing_an_operation_takes_microseconds() -> None:
     tracker = PhaseTracker()
     tracker.save_began(0, 2, 1)
-    started = time.perf_counter()
+    started = time.process_time()
     for number in range(20_000):
         _place(tracker, 0, "write", f".staging-step_2/{number % 50}.distcp")
     # Measured 0.5 us each; the bound only catches something of another order.
-    assert (time.perf_counter() - started) / 20_000 < 1e-4
+    assert (time.process_time() - started) / 20_000 < 1e-4
