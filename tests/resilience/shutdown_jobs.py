@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +50,38 @@ def a_rank_dies(rank: int, directory: Path, victim: int) -> Any:
     return answers
 
 
+def gave_up(rank: int) -> None:
+    """Tell the other ranks that this one waits no longer."""
+    c10d._get_default_store().set(f"gave up/{rank}", "")
+
+
+def until_gave_up(*ranks: int) -> None:
+    """Wait for these ranks to say so."""
+    c10d._get_default_store().wait([f"gave up/{rank}" for rank in ranks], timedelta(seconds=60))
+
+
 def a_rank_hangs(rank: int, directory: Path) -> Any:
-    """Rank 1 comes 3 s late to an agreement that is waited for 1 s."""
-    handler = handler_of(timeout_sec=1.0)
+    """Rank 1 comes to an agreement when the others have given it up; it would wait for longer."""
+    handler = handler_of(timeout_sec=60.0 if rank == 1 else 5.0)
+    dist.barrier()
     handler.should_shutdown()
     if rank == 1:
-        time.sleep(3.0)
-    return [ask(handler), ask(handler)]
+        until_gave_up(0, 2)
+    answers = [ask(handler), ask(handler)]
+    gave_up(rank)
+    until_gave_up(1)  # it must not live on the end of those who gave it up
+    return answers
 
 
 def a_rank_never_asks(rank: int, directory: Path) -> Any:
     """Rank 1 does not come to the first call, at which the connections are opened."""
     handler = handler_of(timeout_sec=1.0)
     if rank == 1:
-        time.sleep(3.0)
+        until_gave_up(0)
         return None
-    return [ask(handler), ask(handler)]
+    answers = [ask(handler), ask(handler)]
+    gave_up(rank)
+    return answers
 
 
 def until_shutdown(rank: int, directory: Path, signalled: list[int], delay_s: float) -> Any:
@@ -164,7 +181,8 @@ def training_goes_on_meanwhile(rank: int, directory: Path) -> Any:
 
 def the_other_rank_outlives_the_deadline(rank: int, directory: Path) -> Any:
     """Rank 0 alone is signalled; rank 1 learns of it and then hangs."""
-    handler = handler_of(timeout_sec=1.0)
+    handler = handler_of(timeout_sec=60.0 if rank == 0 else 5.0)
+    dist.barrier()
     if rank == 0:
         signal_self()
     handler.should_shutdown()
