@@ -5,6 +5,7 @@ that no handler of the package catches as an error. What that leaves on disk is 
 starts from. (Deaths inside a write, and of other ranks, are the scenarios' business.)
 """
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class DyingStorage(LocalStorage):
     """Dies before its n-th operation that changes something."""
 
     def __init__(self, survives: int, *, exchanges: bool) -> None:
-        self.left = survives
+        self.survives = survives
+        self.begun = itertools.count()  # counts in one step, because threads write at once
         self.exchanges = exchanges
 
     def __getattribute__(self, name: str) -> Any:
@@ -47,9 +49,8 @@ class DyingStorage(LocalStorage):
 
     def _counted(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
-            if self.left == 0:
+            if next(self.begun) >= self.survives:
                 raise Death
-            self.left -= 1
             if operation.__name__ == "exchange" and not self.exchanges:
                 return False
             return operation(*args)
