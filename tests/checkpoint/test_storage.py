@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kempnerforge.checkpoint.storage import LocalStorage
+from tests.checkpoint.descriptors import below
 
 
 def test_the_file_has_its_full_size_when_it_is_synced(
@@ -28,13 +29,13 @@ def test_a_sync_that_fails_is_raised_and_leaves_no_open_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(fd: int) -> None:
+        assert below(tmp_path) == [str(tmp_path / "file")]
         raise OSError(5, "Input/output error")
 
-    before = len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output error"):
         LocalStorage().write(tmp_path / "file", b"x")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert below(tmp_path) == []
 
 
 def test_exchange_swaps_two_directories(tmp_path: Path) -> None:
