@@ -113,10 +113,22 @@ def test_a_call_that_nobody_waited_for_is_given_up_at_the_end() -> None:
     assert not one._thread.is_alive()
 
 
-def test_an_interrupt_ends_the_waiting_and_gives_the_call_up(worker: Worker) -> None:
-    may_end = threading.Event()
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+def test_an_interrupt_ends_the_waiting_and_gives_the_call_up(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end, genuine = threading.Event(), worker._end.wait
+
+    def wait(timeout_s: float | None) -> None:
+        # Again and again: one that comes just before the kernel waits interrupts nothing.
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        genuine(timeout_s)
+
+    def interrupt(*_: object) -> None:
+        if signal.setitimer(signal.ITIMER_REAL, 0.0) != (0.0, 0.0):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker._end, "wait", wait)
+    before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             worker.run(lambda: may_end.wait(LONG_S), timeout_s=LONG_S, doing="reading")
@@ -125,6 +137,7 @@ def test_an_interrupt_ends_the_waiting_and_gives_the_call_up(worker: Worker) -> 
     assert worker.stuck
     worker.close()  # does not wait for it
     may_end.set()
+    worker._thread.join(LONG_S)
 
 
 def test_a_thread_that_wakes_up_late_ends_no_program_that_leaves_sigpipe_to_the_kernel() -> None:
