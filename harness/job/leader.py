@@ -23,7 +23,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,12 @@ def start(
     *,
     first: int,
     forked: Callable[[list[int]], None] = lambda _: None,
+    others: Iterable[int] = (),
 ) -> dict[int, int]:
     """Fork a job whose lowest rank is `first`; its ranks begin when the supervisor knows them.
 
-    `forked` is called with their processes before anybody is told of them.
+    `forked` is called with their processes before anybody is told of them. Where they are not to
+    begin, `others` are not to go on either.
     """
     gate, opener = os.pipe()
     pids = {}
@@ -102,7 +104,7 @@ def start(
     if hear(link)[0] == b"go":
         os.write(opener, b"g" * len(pids))
     else:
-        _kill(list(pids))
+        _kill([*pids, *others])
     # Not before: a signal may have ended the ranks already, and a pipe that nobody reads breaks.
     os.close(gate)
     os.close(opener)
@@ -166,7 +168,7 @@ def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> 
             if message in (b"stop", b""):
                 _kill(list(left))
             elif message == b"second":
-                left |= start(link, request, first=request["ranks"])
+                left |= start(link, request, first=request["ranks"], others=left)
         if child_ended in ready:
             os.read(child_ended, 4096)
         left = _collect(link, left, statuses)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import socket
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
+from harness.job import leader
 from harness.run.support import missing
 from tests.harness.run.jobs import strike, supervise
 from tests.harness.run.test_supervise import _begin_save
@@ -59,3 +64,37 @@ def test_a_rank_that_died_meanwhile_does_not_go_on(tmp_path: Path) -> None:
 
     assert [one.path for one in trace.operations if one.kind == "open"] == ["a1"]
     assert (processes.exits, processes.second) == ((-9,), (0,))
+
+
+def _wait(request: dict[str, Any], rank: int) -> int:
+    signal.pause()
+    return rank
+
+
+def _lead_ranks_that_wait(link: socket.socket) -> NoReturn:
+    try:
+        leader._rank_main = _wait
+        request = {"ranks": 1, "namespaces": (), "nodes": 1}
+        leader.reap(link, request, leader.start(link, request, first=0))
+    finally:
+        os._exit(1)  # a test must not go on in two processes
+
+
+def test_who_is_stopped_while_a_second_job_is_forked_is_stopped_with_it() -> None:
+    link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        link.close()
+        _lead_ranks_that_wait(other)
+    other.close()
+    with link:
+        link.settimeout(60)
+        assert b"ranks" in link.recv(1024)
+        for word in (b"go", b"second", b"stop"):
+            link.send(word)
+        assert b"ranks" in link.recv(1024)
+        link.send(b"go")
+        ended = sorted(json.loads(link.recv(1024))["exit"] for _ in range(2))
+    os.waitpid(pid, 0)
+
+    assert ended == [[0, -signal.SIGKILL], [1, -signal.SIGKILL]]
