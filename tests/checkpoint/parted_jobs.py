@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kempnerforge.checkpoint import choosing, loading
 from kempnerforge.checkpoint.collective import GlooCollective
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.loading import LoadJob
+from tests.checkpoint.telling import await_told, tell
 from tests.checkpoint.training import Job
 
 
@@ -23,14 +25,20 @@ def _error_of(call: Callable[[], object]) -> str:
 
 def one_rank_gave_its_save_up(rank: int, directory: Path) -> dict[str, Any]:
     """Rank 1 gave up on a background save that rank 0 has published; then all load, and save."""
-    job = Job(directory, rank, seed=1, async_mode="async", commit_timeout_s=8.0)
+    job = Job(directory, rank, seed=1, async_mode="async")
     genuine, answers = GlooCollective.answer, []
 
     def answer(self: GlooCollective, replies: Any, *, timeout_s: float) -> Any:
         answers.append(replies)
-        if rank == 0 and len(answers) == 2:
-            time.sleep(7.0)  # past rank 1's deadline for it, which is 5.2 s
-        return genuine(self, replies, timeout_s=timeout_s)
+        if len(answers) != 2:
+            return genuine(self, replies, timeout_s=timeout_s)
+        if rank == 0:
+            await_told("1 gave up")
+            return genuine(self, replies, timeout_s=timeout_s)
+        try:
+            return genuine(self, replies, timeout_s=1.0)
+        finally:
+            tell("1 gave up")
 
     GlooCollective.answer = answer  # type: ignore[method-assign]
     job.save(1)
@@ -75,21 +83,21 @@ def a_read_hangs(rank: int, directory: Path, hanging: int) -> dict[str, Any]:
     job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     for step in range(1, 13):
         job.save(step)
-    job.manager._timeout_s = 10.0
     healed = threading.Event()
-    genuine = LoadJob._read
+    genuine, share = LoadJob._read, choosing._WORK_SHARE
 
     def hang(self: LoadJob, candidate: Any) -> Any:
-        healed.wait(20)
+        healed.wait(60)
         return genuine(self, candidate)
 
     if rank == hanging:
         LoadJob._read = hang  # type: ignore[method-assign]
+        choosing._WORK_SHARE = 4 / 30  # 4 s; the others wait for it as long as ever
     started = time.monotonic()
     error = _error_of(job.load)
     seconds, collects = time.monotonic() - started, gc.isenabled()
     healed.set()
-    job.manager._timeout_s = 60.0
+    choosing._WORK_SHARE = share
     loaded = job.load()[0]
     return {"error": error, "seconds": seconds, "collects": collects, "loaded": loaded}
 
@@ -99,28 +107,29 @@ def damage_and_a_slow_read(rank: int, directory: Path) -> dict[str, Any]:
     job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     job.save(1)
     job.save(2)
-    job.manager._timeout_s = 10.0
     told = threading.Event()
-    genuine = LoadJob._read
+    genuine, share = LoadJob._read, choosing._WORK_SHARE
 
     def fail(self: LoadJob, candidate: Any) -> Any:
         if rank == 0:
             raise CorruptCheckpointError("bits")
-        told.wait(20)
+        told.wait(60)
         return genuine(self, candidate)
 
     LoadJob._read = fail  # type: ignore[method-assign]
+    if rank == 1:
+        choosing._WORK_SHARE = 1 / 30  # a second; rank 0 waits for it as long as ever
     error = _error_of(job.load)
     told.set()
-    LoadJob._read = genuine  # type: ignore[method-assign]
-    job.manager._timeout_s = 60.0
+    LoadJob._read, choosing._WORK_SHARE = genuine, share  # type: ignore[method-assign]
     return {"error": error, "loaded": job.load()[0]}
 
 
 def cleaning_up_is_slow(rank: int, directory: Path) -> dict[str, Any]:
     """Rank 0 cleans up at the end of a load until the save after it is over."""
-    job = Job(directory, rank, seed=1, commit_timeout_s=20.0)
+    job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     job.save(1)
+    loading._TIDY_SHARE = 2 / 60
     saved = threading.Event()
 
     def clean_up(storage: object) -> None:
