@@ -13,13 +13,14 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError
+from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError, saving
 from kempnerforge.checkpoint.sink import FileSink
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.config.schema import AsyncCheckpointMode
 from kempnerforge.resilience.elastic import resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler
 from kempnerforge.training.freeze import freeze_params
+from tests.checkpoint.telling import await_told, tell
 from tests.checkpoint.training import GlobalOrder, Job, Part
 
 
@@ -201,16 +202,17 @@ def a_rank_is_killed(rank: int, directory: Path) -> dict[str, Any]:
 
 def storage_of_a_rank_hangs(rank: int, directory: Path) -> dict[str, Any]:
     """Rank 1's storage hangs beyond the deadline, then heals."""
-    job = Job(directory, rank, seed=1, async_mode="async", commit_timeout_s=2.0)
+    job = Job(directory, rank, seed=1, async_mode="async", commit_timeout_s=60.0)
     healed = threading.Event()
-    genuine = LocalStorage.write
+    genuine, share = LocalStorage.write, saving._WRITE_SHARE
 
     def hang(self: LocalStorage, path: Path, data: bytes) -> Any:
-        healed.wait(20)
+        healed.wait(60)
         return genuine(self, path, data)
 
     if rank == 1:
         LocalStorage.write = hang  # type: ignore[method-assign]
+        saving._WRITE_SHARE = 1 / 60  # a second; the others wait for it as long as ever
     job.save(1)
     started = time.monotonic()
     error = ""
@@ -220,7 +222,7 @@ def storage_of_a_rank_hangs(rank: int, directory: Path) -> dict[str, Any]:
         error = f"{type(caught).__name__}: {caught}"
     seconds = time.monotonic() - started
     healed.set()
-    LocalStorage.write = genuine  # type: ignore[method-assign]
+    LocalStorage.write, saving._WRITE_SHARE = genuine, share  # type: ignore[method-assign]
     job.save(2)
     job.manager.wait()
     names = sorted(p.name for p in (directory / "checkpoints").glob("step_*"))
@@ -229,14 +231,19 @@ def storage_of_a_rank_hangs(rank: int, directory: Path) -> dict[str, Any]:
 
 def a_rank_comes_too_late(rank: int, directory: Path) -> dict[str, Any]:
     """Rank 1 enters the save after the others gave up on it; then all save again."""
-    job = Job(directory, rank, seed=1, commit_timeout_s=2.0)
-    errors = []
+    job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
+    errors, share = [], saving._VOTE_SHARE
+    if rank == 0:
+        saving._VOTE_SHARE = 3 / 60
+    dist.barrier()
     if rank == 1:
-        time.sleep(2.5)
+        await_told("0 saved", "2 saved")
     try:
         job.save(1)
     except CheckpointError as error:
         errors.append(f"{type(error).__name__}: {error}")
+    tell(f"{rank} saved")
+    saving._VOTE_SHARE = share
     dist.barrier()
     job.save(2)
     names = sorted(p.name for p in (directory / "checkpoints").glob("step_*"))
@@ -406,7 +413,7 @@ def _timed_errors(*calls: Any) -> list[tuple[str, float]]:
 
 def after_a_death(rank: int, directory: Path, victim: int, mode: str) -> Any:
     """One rank is killed; what the others meet in whatever they do from then on."""
-    job = Job(directory, rank, seed=1, async_mode=mode, commit_timeout_s=60.0)
+    job = Job(directory, rank, seed=1, async_mode=mode, commit_timeout_s=600.0)
     job.save(1)
     job.manager.wait()
     if rank == victim:
@@ -423,28 +430,35 @@ def after_a_death(rank: int, directory: Path, victim: int, mode: str) -> Any:
 
 def a_death_while_another_hangs(rank: int, directory: Path) -> Any:
     """Rank 1 dies and rank 2 comes too late: new groups would need the dead one."""
-    job = Job(directory, rank, seed=1, commit_timeout_s=4.0)
+    job = Job(directory, rank, seed=1, commit_timeout_s=600.0)
     job.save(1)
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if rank == 2:
-        time.sleep(3.0)
+        await_told("0 saved")
+    else:
+        saving._VOTE_SHARE = 1 / 600
     first = _timed_errors(lambda: job.save(2))
+    tell(f"{rank} saved")
     return first + _timed_errors(lambda: job.save(3), lambda: job.save(3), job.load)
 
 
-def a_rank_never_comes_back(rank: int, directory: Path) -> Any:
+def a_rank_never_comes_back(rank: int, directory: Path, wait_s: float) -> Any:
     """Rank 1 hangs for good, its connections open; new groups are waited for in vain."""
-    job = Job(directory, rank, seed=1, commit_timeout_s=2.0)
+    job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     job.save(1)
     if rank == 1:
-        time.sleep(12)
+        await_told("0 done", "2 done")
         return None
-    found = _timed_errors(*[lambda step=step: job.save(step) for step in (2, 3, 4)])
-    c10d: Any = dist.distributed_c10d
-    store = c10d._get_default_store()
-    store.set(f"done/{rank}", "1")
-    store.wait(["done/0", "done/2"])  # one that left first would be named by the other
+    collective: Any = job.manager._collective
+    collective._timeout_s, saving._VOTE_SHARE = wait_s, wait_s / 60
+    found = []
+    for step in (2, 3, 4):
+        tell(f"{rank} at {step}")
+        await_told(f"0 at {step}", f"2 at {step}")  # each waits for rank 1, none for the other
+        found += _timed_errors(lambda step=step: job.save(step))
+    tell(f"{rank} done")
+    await_told("0 done", "2 done")  # one that left first would be named by the other
     return found
 
 

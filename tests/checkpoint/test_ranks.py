@@ -79,7 +79,7 @@ def test_a_killed_rank_is_named_at_once(tmp_path: Path) -> None:
     assert one["error"] == other["error"]
     assert one["error"].startswith("PeerLostError: saving step 2")
     assert one["ranks"] == other["ranks"] == [1]
-    assert max(one["seconds"], other["seconds"]) < 5
+    assert max(one["seconds"], other["seconds"]) < 30  # of 105 that the vote is waited for
 
 
 def test_hung_storage_ends_at_the_deadline_and_the_next_save_works(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_hung_storage_ends_at_the_deadline_and_the_next_save_works(tmp_path: Pat
     assert one["error"] == other["error"]
     assert one["error"].startswith("StorageTimeoutError: saving step 1")
     assert "rank 1" in one["error"]
-    assert max(one["seconds"], other["seconds"]) < 2.5
+    assert max(one["seconds"], other["seconds"]) < 20  # before the others give it up
     assert one["names"] == ["step_2"]
 
 
@@ -96,6 +96,7 @@ def test_a_rank_that_comes_too_late_fails_too_and_the_next_save_works(tmp_path: 
     assert one["errors"] == other["errors"]
     assert "rank 1: PeerLostError" in one["errors"][0]
     assert len(late["errors"]) == 1
+    assert "gave up waiting" in late["errors"][0]
     assert one["names"] == ["step_2"]
 
 

@@ -103,7 +103,7 @@ class Job:
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=20)
         self.loader = Counter(100 * rank)
         config = CheckpointConfig(
-            dir=str(directory / "checkpoints"), **{"commit_timeout_s": 30.0, **options}
+            dir=str(directory / "checkpoints"), **{"commit_timeout_s": 300.0, **options}
         )
         self.manager = CheckpointManager(config, self.model, self.optimizer, pp_rank=part.pp_rank)
 
