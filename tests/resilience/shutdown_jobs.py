@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import torch.distributed as dist
 
 from kempnerforge.checkpoint import CheckpointError
 from kempnerforge.resilience.signal_handler import ShutdownHandler
+from tests.checkpoint.descriptors import sockets
+from tests.checkpoint.telling import await_told, tell
 from tests.checkpoint.training import Job
 
 c10d: Any = dist.distributed_c10d
@@ -46,41 +47,35 @@ def a_rank_dies(rank: int, directory: Path, victim: int) -> Any:
     if rank == victim:
         os.kill(os.getpid(), signal.SIGKILL)
     answers = [ask(handler), ask(handler)]
-    time.sleep(3.0)  # whoever asks later must not live on the death of whoever asked first
+    tell(f"{rank} asked")  # whoever asks later must not live on the death of whoever asked first
+    await_told(*(f"{other} asked" for other in range(dist.get_world_size()) if other != victim))
     return answers
-
-
-def gave_up(rank: int) -> None:
-    """Tell the other ranks that this one waits no longer."""
-    c10d._get_default_store().set(f"gave up/{rank}", "")
-
-
-def until_gave_up(*ranks: int) -> None:
-    """Wait for these ranks to say so."""
-    c10d._get_default_store().wait([f"gave up/{rank}" for rank in ranks], timedelta(seconds=60))
 
 
 def a_rank_hangs(rank: int, directory: Path) -> Any:
-    """Rank 1 comes to an agreement when the others have given it up; it would wait for longer."""
-    handler = handler_of(timeout_sec=60.0 if rank == 1 else 5.0)
-    dist.barrier()
+    """Rank 1 comes to an agreement that the others waited for, 1 s long."""
+    handler = handler_of()
     handler.should_shutdown()
+    group: Any = handler._agreement._group  # type: ignore[union-attr]
+    given = group.options._timeout.total_seconds()
     if rank == 1:
-        until_gave_up(0, 2)
+        await_told("0 asked", "2 asked")
+    else:
+        group.set_timeout(timedelta(seconds=1.0))
     answers = [ask(handler), ask(handler)]
-    gave_up(rank)
-    until_gave_up(1)  # it must not live on the end of those who gave it up
-    return answers
+    tell(f"{rank} asked")
+    await_told("1 asked")  # it must not live on the end of those who gave it up
+    return answers, given
 
 
 def a_rank_never_asks(rank: int, directory: Path) -> Any:
     """Rank 1 does not come to the first call, at which the connections are opened."""
-    handler = handler_of(timeout_sec=1.0)
     if rank == 1:
-        until_gave_up(0)
+        await_told("0 asked")
         return None
+    handler = handler_of(timeout_sec=1.0)
     answers = [ask(handler), ask(handler)]
-    gave_up(rank)
+    tell("0 asked")
     return answers
 
 
@@ -139,7 +134,7 @@ def groups_are_given_back(rank: int, directory: Path) -> Any:
     """Names in torch's registry, and sockets, before and after many handlers."""
     registered = len(c10d._world.pg_map)
     dist.barrier()
-    before = sockets()
+    before = len(sockets())
     for _ in range(5):
         handler = handler_of()
         handler.should_shutdown()
@@ -148,15 +143,8 @@ def groups_are_given_back(rank: int, directory: Path) -> Any:
         assert handler.should_shutdown()
         handler.finish()
         del handler
-    dist.barrier()
-    return len(c10d._world.pg_map) - registered, sockets() - before, threads()
-
-
-def sockets() -> int:
-    found = 0
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the descriptor of the listing itself
-            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    found = len(c10d._world.pg_map) - registered, len(sockets()) - before, threads()
+    dist.barrier()  # a rank that has ended closes those of training, here too
     return found
 
 
@@ -181,10 +169,11 @@ def training_goes_on_meanwhile(rank: int, directory: Path) -> Any:
 
 def the_other_rank_outlives_the_deadline(rank: int, directory: Path) -> Any:
     """Rank 0 alone is signalled; rank 1 learns of it and then hangs."""
-    handler = handler_of(timeout_sec=60.0 if rank == 0 else 5.0)
-    dist.barrier()
+    handler = handler_of()
     if rank == 0:
         signal_self()
+    else:
+        handler._deadline._timeout_s = 1.0
     handler.should_shutdown()
     if rank == 1:
         threading.Event().wait(60)
