@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from harness.run.services import Services
 from harness.run.support import missing
 
 # How long an example takes says more about who shares the cores than about the code.
-settings.register_profile("shared cores", deadline=None)
+settings.register_profile(
+    "shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("shared cores")
 
 _FENCE_S = 900
