@@ -11,8 +11,8 @@ import _thread
 import itertools
 import os
 import queue
-import select
 import signal
+import time
 from collections.abc import Iterable
 from types import FrameType
 from typing import Any
@@ -169,11 +169,17 @@ class _Deadline:
     def _end_hard(self, cause: str) -> None:
         message = f"shutdown after {cause} is not complete after {self._timeout_s} s; ending hard\n"
         try:
-            # Python's own stream may be locked by the thread that hangs; and nobody may be reading.
-            if select.select([], [2], [], _LAST_WORDS_S)[1]:
-                os.write(2, message.encode())
+            # A pipe that has room now may be full a moment later, and then writing never ends.
+            _thread.start_new_thread(_end_soon, ())
+            # Python's own stream may be locked by the thread that hangs.
+            os.write(2, message.encode())
         finally:
             os._exit(_EXIT_STATUS)
+
+
+def _end_soon() -> None:
+    time.sleep(_LAST_WORDS_S)
+    os._exit(_EXIT_STATUS)
 
 
 def _name_of(number: int | None) -> str:

@@ -64,17 +64,25 @@ def test_a_shutdown_that_takes_too_long_is_ended_hard() -> None:
     assert "shutdown after SIGTERM is not complete after 0.2 s" in ended.stderr
 
 
-def test_it_is_ended_hard_although_nobody_reads_what_it_says() -> None:
-    """Standard error is a full pipe, and the thread that hangs holds Python's lock of it."""
-    code = SIGNALLED_AND_HUNG.replace(
-        "threading.Event().wait(60)", "import sys; sys.stderr.write('x' * 1_000_000)"
-    )
+def status_of(code: str) -> int:
+    """How it ends if nobody reads what it says."""
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     try:
-        assert process.wait(IMPORT_S) == 1
+        return process.wait(IMPORT_S)
     finally:
         process.kill()
         process.communicate()
+
+
+def test_it_is_ended_hard_although_nobody_reads_what_it_says() -> None:
+    """Standard error is a full pipe, and the thread that hangs holds Python's lock of it."""
+    full = "import sys; sys.stderr.write('x' * 1_000_000)"
+    assert status_of(SIGNALLED_AND_HUNG.replace("threading.Event().wait(60)", full)) == 1
+
+
+def test_it_is_ended_hard_although_the_pipe_fills_up_before_its_last_words_are_in() -> None:
+    stuck = "os.write = lambda *_: threading.Event().wait(120)\n"
+    assert status_of(SIGNALLED_AND_HUNG.replace("handler =", stuck + "handler =", 1)) == 1
 
 
 def say_so_and_wait(pipe: Any) -> None:
