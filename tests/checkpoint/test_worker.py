@@ -86,6 +86,7 @@ def test_a_worker_takes_no_thread_and_no_descriptor_with_it() -> None:
     assert sockets() <= before
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*")  # of Python 3.12 and newer
 def test_a_child_that_was_forked_meanwhile_does_not_keep_the_thread() -> None:
     one = Worker("forks")
     until_closed, held_open = os.pipe()
