@@ -189,6 +189,8 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    # An optimizer's step asks, and a build for CUDA asks a driver that may not be there.
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: STATES)
     monkeypatch.setattr(torch.cuda, "set_rng_state_all", found.extend)
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: found.append(("current", state)))
