@@ -34,7 +34,7 @@ AGENT_S = 35.0
 EXPIRES_S = 60.0
 """Until SLURM, which looks at time limits every 30 s, has sent its signal."""
 _LEAST_TRAINING_S = 10.0
-PUBLISHED_S = 15.0
+PUBLISHED_S = 5.0
 """How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
 
 

@@ -51,10 +51,10 @@ def reference(fair_s: float | None, seconds: float | None = None) -> Processes |
 @pytest.mark.parametrize(
     ("reference_s", "number", "budget"),
     [
-        (0.5, 1, 20.0 + 2.5 + 15.0),
-        (3.0, 1, 60.0 + 2.5 + 15.0),
-        (3.0, 0, 60.0 + 2.5 + 3.0 + 4.0 + 15.0),
-        (None, 1, 240.0 + 2.5 + 15.0),
+        (0.5, 1, 20.0 + 2.5 + 5.0),
+        (3.0, 1, 60.0 + 2.5 + 5.0),
+        (3.0, 0, 60.0 + 2.5 + 3.0 + 4.0 + 5.0),
+        (None, 1, 240.0 + 2.5 + 5.0),
     ],
 )
 def test_the_reference_and_what_is_planned_make_the_budget(
@@ -80,7 +80,7 @@ def test_the_deadline_of_the_manager_grows_with_the_load_and_the_budget_with_it(
     plan, found = plan_of(TEXT), reference(1.0, seconds)
     assert plan.checkpoint is not None
     assert patient(plan.checkpoint, found).timeout_s == timeout_s
-    assert silence_s(plan, 1, found) == 20.0 + timeout_s + 15.0
+    assert silence_s(plan, 1, found) == 20.0 + timeout_s + 5.0
 
 
 def test_a_manager_without_a_deadline_of_the_scenario_keeps_its_own() -> None:
