@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from harness.run import direct_write
 from harness.run.large_write import LargeWrite
 from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_vector
-from harness.run.rename import EXCHANGE, renameat2
 from harness.run.request import Gift, Opened, Request
 from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
-from harness.run.syncfs import syncfs
+from harness.run.syscalls import EXCHANGE, renameat2, syncfs
 from harness.run.written import LARGE_BYTES, Inode, inode_of
 
 _AT_FDCWD = 0xFFFFFF9C

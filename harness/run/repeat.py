@@ -12,8 +12,7 @@ from harness.evidence.cut import Listing, read_listing
 from harness.evidence.operation import Operation
 from harness.run.disk import Disk
 from harness.run.mounts import MountError, own_mounts
-from harness.run.rename import EXCHANGE, renameat2
-from harness.run.syncfs import syncfs
+from harness.run.syscalls import EXCHANGE, renameat2, syncfs
 
 Told = tuple[Sequence[Operation], bytes]
 """The operations of one run, and the bytes of its writes."""
