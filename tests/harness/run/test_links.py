@@ -19,7 +19,8 @@ from tests.harness.run.test_supervise import _begin_save
 REASON = support.missing() or links.missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
-_OUTAGE_S = 1.0
+_OUTAGE_S = 3.0
+"""Longer than the second in which a port that is up again lets nothing through by itself."""
 
 
 def _talk(directory: Path, rank: int) -> None:
