@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,8 +49,8 @@ except (MemoryError, RuntimeError):
 """
 
 
-def _job(directory: Path) -> Job:
-    return Job(directory, 0, seed=1)
+def _job(directory: Path, **options: Any) -> Job:
+    return Job(directory, 0, seed=1, **options)
 
 
 def test_want_of_memory_while_dcp_reads_is_no_damage(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_metadata_of_another_program_that_cannot_be_read_passes_its_checkpoint_o
 
 def test_a_checkpoint_elsewhere_loads_while_the_jobs_own_directory_hangs(tmp_path: Path) -> None:
     _job(tmp_path / "elsewhere").save(3)
-    job = _job(tmp_path / "own")
+    job = _job(tmp_path / "own", commit_timeout_s=30.0)  # over long before the directory answers
     own, wake = tmp_path / "own", threading.Event()
 
     def hang(path: Path, *_: object) -> None:
