@@ -31,14 +31,10 @@ from kempnerforge.checkpoint.errors import (
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
-from kempnerforge.checkpoint.model_state import (
-    LiveModel,
-    RestoreTargets,
-    mesh_signature,
-    plan_restore,
-)
+from kempnerforge.checkpoint.model_state import LiveModel, mesh_signature
 from kempnerforge.checkpoint.offer import Candidate, Choice
 from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
+from kempnerforge.checkpoint.own_values import require_common, values_of_rank
 from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,
     Arrangement,
@@ -47,7 +43,9 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     require_redistributable,
 )
+from kempnerforge.checkpoint.rank_values import Seen, seen_by
 from kempnerforge.checkpoint.reading import ReadShards, read_shards
+from kempnerforge.checkpoint.restoring import RestoreTargets, plan_restore
 from kempnerforge.checkpoint.rng import require_same_devices
 from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.stale import again_if_stale
@@ -206,31 +204,33 @@ class LoadJob:
             storage=self.storage,
         )
         stages = self._stages(choice)
-        metadata = []
+        same = choice.manifest is not None and now == Arrangement.from_json(choice.manifest.layout)
+        seen = []
         for stage in stages:
             name = _within(stage, layout.SHARD_METADATA)
             where = str(choice.path / name)
             found = self.request.search.trust.metadata(files.read(name), where=where)
             check_metadata(choice.path / _within(stage, ""), found)
-            metadata.append(found)
-        train_state, own = self._train_state(choice, files, now)
+            seen.append(seen_by(found, self.collective.rank if same else None))
+        train_state, own = self._train_state(choice, files, now, model)
         _require_step(choice, train_state)
         require_same_devices(train_state.get("rng", {}))
         targets = plan_restore(
             model,
             self.optimizer,
-            metadata,
+            seen,
             own=stages.index(self.stage or 0) if (self.stage or 0) in stages else 0,
             exclude=self.request.exclude,
         )
         targets.own = own
         own_buffers = self._own_buffers(choice, files, now, model)
         if self.collective.rank == 0:
-            self._warn_of_unused(targets, metadata, train_state)
+            self._warn_of_unused(targets, seen, train_state)
         shards = tuple(
-            self._read_shards(choice.path, stage, files, part, targets, position)
-            for position, (stage, part) in enumerate(zip(stages, metadata, strict=True))
+            self._read_shards(choice.path, stage, files, part.metadata, targets, position)
+            for position, (stage, part) in enumerate(zip(stages, seen, strict=True))
         )
+        targets.decide()
         files.finish()
         # Last, because damage of this checkpoint says more than its settings do.
         self._check_freeze(choice, files)
@@ -263,9 +263,17 @@ class LoadJob:
             ) from error
 
     def _warn_of_unused(
-        self, targets: RestoreTargets, metadata: Sequence[Metadata], state: Mapping[str, Any]
+        self, targets: RestoreTargets, seen: Sequence[Seen], state: Mapping[str, Any]
     ) -> None:
-        saved = {key for part in metadata for key in part.state_dict_metadata}
+        common = sorted(key for part in seen for key in part.common)
+        if common:
+            logger.warning(
+                "ranks are arranged differently; of %d values that differed by rank all get the "
+                "first rank's, among them %s",
+                len(common),
+                common[0],
+            )
+        saved = {key for part in seen for key in part.metadata.state_dict_metadata}
         exclude = self.request.exclude
         unknown = exclude.without_effect({*saved, *RANK_KEYS, "scheduler", *state})
         if unknown:
@@ -309,27 +317,37 @@ class LoadJob:
         return tuple(stages) if stages else (None,)
 
     def _train_state(
-        self, choice: Choice, files: Verifier, now: Arrangement
+        self, choice: Choice, files: Verifier, now: Arrangement, model: LiveModel
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The train state for this rank, and the optimizer state that is its own."""
         state = self._decode(choice, files, layout.TRAIN_STATE)
-        wanted = [key for key in RANK_KEYS if not self.request.exclude.covers(key)]
-        common = {key: value for key, value in state.items() if key not in RANK_KEYS}
+        exclude = self.request.exclude
+        wanted = [key for key in RANK_KEYS if not exclude.covers(key)]
+        common = {
+            key: value
+            for key, value in state.items()
+            if key not in RANK_KEYS and not exclude.covers(key)
+        }
         if choice.manifest is None:
             return {**common, **{key: state[key] for key in wanted if key in state}}, {}
         then = Arrangement.from_json(choice.manifest.layout)
         source = predecessor(self.collective.rank, now, then)
+        same = now == then
         if source is None:
             if self.request.redistributes and "dataloader" in wanted:
                 common = {**common, **self._positions(choice, files, then)}
             else:
                 require_redistributable(rank_part(state), now, then, wanted=wanted)
             logger.warning("ranks are arranged differently; generators stay as they were seeded")
-            first = self._decode(choice, files, layout.format_rank_file(0))
-            return common, self._own_optimizer_state(choice, first, same=False)
-        mine = self._decode(choice, files, layout.format_rank_file(source))
-        same = now == then
+        mine = (
+            {} if source is None else self._decode(choice, files, layout.format_rank_file(source))
+        )
         first = mine if same else self._decode(choice, files, layout.format_rank_file(0))
+        if same:
+            own_values = values_of_rank(mine, model.module)
+            common.update({key: own_values[key] for key in own_values if not exclude.covers(key)})
+        else:
+            require_common(first, exclude, path=str(choice.path))
         own = self._own_optimizer_state(choice, first, same=same)
         return {**common, **{key: mine[key] for key in wanted if key in mine}}, own
 
@@ -379,6 +397,7 @@ class LoadJob:
         read.targets.apply()
         read.targets.apply_own(read.buffers)
         apply(read.train_state)
+        read.targets.apply_groups()
 
 
 def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | None:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint import buffers
+from kempnerforge.checkpoint import own_values
 from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
@@ -23,7 +23,12 @@ from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signat
 from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
-from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, hand_over, rank_part
+from kempnerforge.checkpoint.rank_state import (
+    RedistributableDataLoader,
+    hand_over,
+    rank_part,
+    without_rank_part,
+)
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
@@ -315,19 +320,24 @@ class CheckpointManager:
                 state.shared,
                 stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
+                world_size=self._collective.world_size,
+                buffers=state.buffers,
             )
             self._stager.finish()
+            common, encoded = own_values.divide(train_state, live.module)
+            own = {OWN_KEY: state.own} if state.own else {}
             return StagedState(
                 shards=shards,
                 rank_state=encode_plain(
-                    rank_part(train_state) | ({OWN_KEY: state.own} if state.own else {}),
+                    {**rank_part(train_state), **encoded, **own},
                     what="the state of this rank",
                 ),
-                train_state=encode_plain(train_state, what="the train state")
-                if self._collective.rank == 0
-                else b"",
+                train_state=encode_plain(
+                    common if self._collective.rank == 0 else without_rank_part(common),
+                    what="the train state",
+                ),
                 meshes=tuple(mesh_signature(live.parameters.values())),
-                buffers=buffers.take(live) if self._collective.world_size > 1 else {},
+                digests=own_values.digests(common) if self._collective.world_size > 1 else {},
             )
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)

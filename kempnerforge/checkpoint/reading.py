@@ -130,6 +130,7 @@ def read_shards(
                 if record is not None:
                     require_same(directory, name, source.finish(), record)
                     answerable.found_intact(name)
+                job.decode_values(directory / name)
     job.read_foreign(directory)
     return job.found
 
@@ -269,6 +270,7 @@ class _Job:
         self.metadata, self.targets, self.live, self.decode = metadata, targets, live, decode
         self.found = ReadShards(targets=[], values=[])
         self._foreign: list[ReadItem] = []
+        self._values: dict[str, bytes] = {}
         self._passage = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def pieces(self) -> Iterator[_Piece]:
@@ -288,10 +290,15 @@ class _Job:
     def read(self, piece: _Piece, source: _Source) -> None:
         """Read one piece; what is not in a frame is left to :meth:`read_foreign`."""
         if piece.into is None and piece.item is None:
-            data = source.read(piece.length, piece.offset)
-            self.targets[piece.key] = self.decode(bytes(data), where=piece.key)
+            self._values[piece.key] = bytes(source.read(piece.length, piece.offset))
         elif piece.into is None or not self._read_tensor(piece, piece.into, source):
             self._foreign.extend(self._planned(piece))
+
+    def decode_values(self, file: Path) -> None:
+        """Values that are no tensors; once their file is compared, which says more of damage."""
+        for key, data in self._values.items():
+            self.targets[key] = self.decode(data, where=f"{file}: {key}")
+        self._values.clear()
 
     def read_foreign(self, directory: Path) -> None:
         """What stock DCP wrote, by DCP's own reader.

@@ -18,10 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from kempnerforge.checkpoint import layout, prune
-from kempnerforge.checkpoint.buffers import checksums, differing
+from kempnerforge.checkpoint import layout, own_values, prune
 from kempnerforge.checkpoint.catalog import Catalog, read_catalog
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.commit import Commit, new_save_id, under_way
@@ -40,7 +37,6 @@ from kempnerforge.checkpoint.rank_state import Arrangement
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
 from kempnerforge.checkpoint.stale import again_if_stale
-from kempnerforge.checkpoint.state import encode_plain
 from kempnerforge.checkpoint.storage import Storage, at_once
 from kempnerforge.checkpoint.worker import Worker
 
@@ -64,10 +60,10 @@ class StagedState:
     shards: StagedShards
     rank_state: bytes
     train_state: bytes
-    """Common state; written by rank 0."""
+    """Common state; rank 0 writes it, and the others what differs."""
     meshes: tuple[Mapping[str, Any], ...]
-    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """What may differ by rank; empty where there is one."""
+    digests: Mapping[str, int] = field(default_factory=dict)
+    """Of the values in the train state that may differ by rank; empty where there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +91,8 @@ class _Proposal:
     stage: int | None
     plan: Proposed | None = None
     meshes: tuple[Mapping[str, Any], ...] = ()
-    buffers: Mapping[str, int] = field(default_factory=dict)
-    """Checksums."""
+    digests: Mapping[str, int] = field(default_factory=dict)
+    """As :attr:`StagedState.digests`."""
     failure: RankFailure | None = None
 
 
@@ -105,8 +101,8 @@ class _Assignment:
     save_id: str
     plan: Assigned
     stages: tuple[int, ...] | None
-    buffers: frozenset[str]
-    """Those that this rank writes for itself."""
+    differing: frozenset[str]
+    """Values in the train state that each rank writes for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +210,7 @@ class SaveJob:
             stage=self.stage,
             plan=self.plans.propose(staged.shards),
             meshes=staged.meshes,
-            buffers=checksums(staged.buffers),
+            digests=staged.digests,
         )
 
     def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | Refusal:
@@ -259,16 +255,13 @@ class SaveJob:
         plans = [proposal.plan for proposal in proposals if proposal.plan is not None]
         merged = self.plans.merge(plans, ranks_of)
         commit = self._begin_commit(stages)
-        own = {
-            stage: differing(proposals[rank].buffers for rank in ranks)
-            for stage, ranks in ranks_of.items()
-        }
+        differing = own_values.differing(proposal.digests for proposal in proposals)
         assignments = [
             _Assignment(
                 save_id=commit.save_id,
                 plan=assign(merged, rank, plan),
                 stages=stages,
-                buffers=own[proposals[rank].stage],
+                differing=differing,
             )
             for rank, plan in enumerate(plans)
         ]
@@ -321,29 +314,24 @@ class SaveJob:
             plan,
             self.staged.shards,
             meanwhile=lambda: own.update(
-                self._write_own_files(staging, staging / prefix, assignment.buffers)
+                self._write_own_files(staging, staging / prefix, assignment.differing)
             ),
         )
         shards = again_if_stale(write, staging / prefix)
         return shards, {**{prefix + name: record for name, record in shards.files.items()}, **own}
 
     def _write_own_files(
-        self, staging: Path, shards: Path, buffers: Collection[str]
+        self, staging: Path, shards: Path, differing: Collection[str]
     ) -> dict[str, FileRecord]:
         """What is no shard: the state of this rank, and on rank 0 what is common.
 
         Makes all names of this rank's files durable, that of its shard in ``shards`` too.
         """
         assert isinstance(self.staged, StagedState)
-        contents = {layout.format_rank_file(self.collective.rank): self.staged.rank_state}
+        mine = own_values.with_differing(self.staged.rank_state, self.staged.train_state, differing)
+        contents = {layout.format_rank_file(self.collective.rank): mine}
         if self.collective.rank == 0:
             contents[layout.TRAIN_STATE] = self.staged.train_state
-        if buffers:
-            mine = {
-                name: self.staged.buffers[name] for name in buffers & self.staged.buffers.keys()
-            }
-            name = layout.format_buffers_file(self.collective.rank)
-            contents[name] = encode_plain(mine, what="the buffers of this rank")
         at_once(*(partial(self.storage.write, staging / name, contents[name]) for name in contents))
         folders = dict.fromkeys((shards, staging / layout.RANKS_DIR))
         at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
