@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kempnerforge.checkpoint.async_save import AsyncCheckpointer
+    from kempnerforge.checkpoint.dataloader import ResumableDataLoader
     from kempnerforge.checkpoint.errors import (
         CheckpointError,
         CheckpointLoadError,
@@ -49,6 +50,7 @@ __all__ = [
     "PeerLostError",
     "RedistributableDataLoader",
     "RedistributionError",
+    "ResumableDataLoader",
     "StateMismatchError",
     "StorageTimeoutError",
     "UnsafeCheckpointError",
@@ -67,6 +69,7 @@ _HOME = {
     "CheckpointManager": "manager",
     "LoadReport": "verification",
     "RedistributableDataLoader": "rank_state",
+    "ResumableDataLoader": "dataloader",
     "VerifyPolicy": "verification",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     **dict.fromkeys((name for name in __all__ if name.endswith("_state")), "state"),

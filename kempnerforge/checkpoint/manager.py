@@ -16,6 +16,7 @@ from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
 from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.handover import Handover, Unmatched
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
@@ -23,7 +24,7 @@ from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signat
 from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
-from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, hand_over, rank_part
+from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, rank_part
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
@@ -86,7 +87,7 @@ class CheckpointManager:
         self._plans = PlanBook()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
-        self._dataloader_state: Any = None
+        self._handover = Handover()
         self._parent: str | None = None
         self._last_load: LoadReport | None = None
         self._damaged: frozenset[str] = frozenset()
@@ -95,7 +96,8 @@ class CheckpointManager:
     def last_load(self) -> LoadReport | None:
         """What the last :meth:`load` that found a checkpoint loaded, and what it passed over.
 
-        The same on every rank, None before; not collective.
+        None before; not collective. The same on every rank, except for what it says of this rank's
+        dataloader.
         """
         return self._last_load
 
@@ -126,6 +128,7 @@ class CheckpointManager:
                 did. In the latter case this save has been made all the same.
         """
         earlier = self._settle()
+        self._note_what_nobody_took()
         try:
             with naming(f"saving step {step} to {self._root}", step=step, path=str(self._root)):
                 self._collective.renew()
@@ -241,16 +244,25 @@ class CheckpointManager:
             if loaded is None:
                 logger.info("nothing to load in %s", self._root)
                 return 0, 0, {}
-        return self._finish_load(loaded)
+        given = {"scheduler": scheduler, "dataloader": dataloader}
+        return self._finish_load(loaded, given, exclude)
 
     def apply_dataloader_state(self, dataloader: Any) -> None:
         """Hand the dataloader state that :meth:`load` kept to ``dataloader``; not collective.
 
-        Each rank's loader gets that rank's own state, once. Nothing happens if there is none or
-        the loader has no ``load_state_dict``. What that raises is passed on, and the state is kept.
+        Each rank's loader gets that rank's own state, once. The loader is left alone if there is
+        none or it has no ``load_state_dict``. What that raises is passed on, and the state is kept.
+        Random generators are then set as they were saved, whatever building the loader has drawn;
+        where no position is left to hand over, or once training has saved, they are not set again.
         """
-        if self._dataloader_state is not None and hand_over(self._dataloader_state, dataloader):
-            self._dataloader_state = None
+        self._handover.give(dataloader)
+        if self._last_load is not None and not self._handover.pending:
+            self._last_load = self._last_load.with_restored("dataloader")
+
+    def _note_what_nobody_took(self) -> None:
+        """Before a save: a position that is still pending now has come too late."""
+        if self._handover.training_goes_on() and self._last_load is not None:
+            self._last_load = self._last_load.with_left("dataloader")
 
     def _settle(self) -> BaseException | None:
         """Wait for the pending save; its error, if it failed, is handed over once."""
@@ -371,21 +383,29 @@ class CheckpointManager:
     ) -> None:
         if scheduler is not None and "scheduler" in state and not exclude.covers("scheduler"):
             scheduler.load_state_dict(state["scheduler"])
-        self._dataloader_state = state.get("dataloader")
+        self._handover = Handover(state.get("dataloader"))
         if dataloader is not None:
-            self.apply_dataloader_state(dataloader)
+            self._handover.give(dataloader)
 
-    def _finish_load(self, loaded: Loaded) -> tuple[int, int, dict[str, Any]]:
+    def _finish_load(
+        self, loaded: Loaded, given: Mapping[str, Any], exclude: Exclusion
+    ) -> tuple[int, int, dict[str, Any]]:
         state, choice = loaded.train_state, loaded.choice
         self._damaged |= choice.damaged
         self._parent = choice.manifest.save_id if choice.manifest else None
         if "rng" in state:
             set_rng_state(state["rng"])
+            if given["dataloader"] is None or self._handover.pending:
+                self._handover.keep_generators(state["rng"])
+        unmatched = Unmatched.of(state, given, exclude, pending=self._handover.pending)
+        unmatched.say(choice.path)
         self._last_load = LoadReport(
             path=choice.path,
             step=int(state["step"]),
             passed_over=choice.passed_over,
             verified=self._search(None).verify,
+            not_saved=unmatched.not_saved,
+            not_restored=unmatched.not_restored,
         )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)
