@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RedistributionError,
         StateMismatchError,
         StorageTimeoutError,
+        UnreachableDirectoryError,
         UnsafeCheckpointError,
     )
     from kempnerforge.checkpoint.manager import CheckpointManager
@@ -53,6 +54,7 @@ __all__ = [
     "ResumableDataLoader",
     "StateMismatchError",
     "StorageTimeoutError",
+    "UnreachableDirectoryError",
     "UnsafeCheckpointError",
     "VerifyPolicy",
     "build_train_state",

@@ -146,7 +146,7 @@ class ResumableDataLoader:
             return iter(self._loader)
         set_rng_state(self._begin["global"])
         self._set_own_generators(self._begin["own"])
-        batches = iter(self._loader)
+        batches: Iterator[Any] = iter(self._loader)
         for _ in islice(batches, self._taken):
             pass
         return batches

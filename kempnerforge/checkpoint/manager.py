@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -14,7 +13,13 @@ from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
-from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    RankFailure,
+    UnreachableDirectoryError,
+    describe,
+    naming,
+)
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.handover import Handover, Unmatched
 from kempnerforge.checkpoint.layout import local_directory
@@ -27,6 +32,7 @@ from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, rank_part
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
+from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.stale import RetryingStorage
@@ -61,7 +67,8 @@ class CheckpointManager:
         pp_rank: This rank's pipeline stage, None without pipeline parallelism.
 
     Raises:
-        ValueError: ``config.dir`` is a URL.
+        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set.
+        UnreachableDirectoryError: The directory is there by name and cannot be looked into.
         PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
     """
 
@@ -85,6 +92,7 @@ class CheckpointManager:
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()
+        self._require_root()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
@@ -173,9 +181,14 @@ class CheckpointManager:
 
         Returns:
             The step from ``metadata.json``, or None if there is no checkpoint or no such file.
+
+        Raises:
+            UnreachableDirectoryError: The directory is there by name and cannot be looked into.
         """
         try:
             found = cheap_choice(self._search(path), self._storage)
+        except UnreachableDirectoryError:
+            raise
         except (CheckpointError, OSError):
             return None
         step = None if found is None else read_metadata(found, self._storage).get("step")
@@ -258,6 +271,14 @@ class CheckpointManager:
         self._handover.give(dataloader)
         if self._last_load is not None and not self._handover.pending:
             self._last_load = self._last_load.with_restored("dataloader")
+
+    def _require_root(self) -> None:
+        with Worker("looking at the checkpoint directory") as worker:
+            worker.run(
+                lambda: require_reachable(self._root, self._storage_for(worker)),
+                timeout_s=self._timeout_s,
+                doing=f"looking at {self._root}",
+            )
 
     def _note_what_nobody_took(self) -> None:
         """Before a save: a position that is still pending now has come too late."""
@@ -346,11 +367,11 @@ class CheckpointManager:
             return describe(error, self._collective.rank)
 
     def _search(self, path: str | None) -> Search:
-        explicit = path or getattr(self._config, "load_path", None)
+        explicit = getattr(self._config, "load_path", None) if path is None else path
         trusting = bool(getattr(self._config, "allow_unsafe_pickle", False))
         return Search(
             root=self._root,
-            explicit=Path(explicit) if explicit else None,
+            explicit=None if explicit is None else local_directory(explicit),
             verify=VerifyPolicy(getattr(self._config, "verify_on_load", VerifyPolicy.full)),
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
