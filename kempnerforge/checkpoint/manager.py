@@ -9,10 +9,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import buffers
-from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
+from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
+from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     RankFailure,
@@ -41,7 +42,7 @@ from kempnerforge.checkpoint.storage import LocalStorage, Storage, revocable
 from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
 from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
-from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
+from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["CheckpointManager"]
 
@@ -87,7 +88,7 @@ class CheckpointManager:
         self._stage = pp_rank
         self._root = local_directory(config.dir)
         self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
-        self._mode = AsyncCheckpointMode(config.async_mode)
+        self._mode = mode_of(config.async_mode)
         self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)

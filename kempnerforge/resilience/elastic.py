@@ -4,12 +4,12 @@ from pathlib import Path
 
 from kempnerforge.checkpoint.choosing import Search, choose
 from kempnerforge.checkpoint.collective import GlooCollective, make_collective
+from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.stale import RetryingStorage
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.checkpoint.worker import Worker
-from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S
 
 __all__ = ["resolve_resume_path"]
 
