@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from typing import Any
 
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 
@@ -104,7 +105,7 @@ class CheckpointConfig:
             raise ValueError(f"interval counts training steps from 1, found {self.interval}")
         if self.commit_timeout_s <= 0:
             raise ValueError(f"commit_timeout_s must be positive, found {self.commit_timeout_s}")
-        mode: object = self.async_mode  # or a member of another class with the same values
+        mode: Any = self.async_mode  # or a member of another class with the same values
         self.async_mode = AsyncCheckpointMode(mode.value if isinstance(mode, Enum) else mode)
 
     def should_save(self, step: int) -> bool:

@@ -55,7 +55,7 @@ from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 from kempnerforge.training.loop import NAME
 
 
-class Other(str, Enum):
+class Other(Enum):
     """Equal values, another class."""
 
     disabled = "disabled"
