@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kempnerforge.checkpoint.async_save import AsyncCheckpointer
+    from kempnerforge.checkpoint.dataloader import ResumableDataLoader
     from kempnerforge.checkpoint.errors import (
         CheckpointError,
         CheckpointLoadError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         RedistributionError,
         StateMismatchError,
         StorageTimeoutError,
+        UnreachableDirectoryError,
         UnsafeCheckpointError,
     )
     from kempnerforge.checkpoint.manager import CheckpointManager
@@ -49,8 +51,10 @@ __all__ = [
     "PeerLostError",
     "RedistributableDataLoader",
     "RedistributionError",
+    "ResumableDataLoader",
     "StateMismatchError",
     "StorageTimeoutError",
+    "UnreachableDirectoryError",
     "UnsafeCheckpointError",
     "VerifyPolicy",
     "build_train_state",
@@ -67,6 +71,7 @@ _HOME = {
     "CheckpointManager": "manager",
     "LoadReport": "verification",
     "RedistributableDataLoader": "rank_state",
+    "ResumableDataLoader": "dataloader",
     "VerifyPolicy": "verification",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     **dict.fromkeys((name for name in __all__ if name.endswith("_state")), "state"),

@@ -42,6 +42,7 @@ from kempnerforge.checkpoint.errors import (
 from kempnerforge.checkpoint.lock import WriteAccess
 from kempnerforge.checkpoint.offer import Candidate, Choice, Offer
 from kempnerforge.checkpoint.replacing import read_settled_catalog
+from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.shards import check_metadata
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
@@ -368,6 +369,7 @@ class _Root:
     def _settled(self) -> Catalog:
         """What there is, after what a dead run left half done is completed."""
         root = self.search.root
+        require_reachable(root, self._storage)
         found = read_catalog(root, self._storage)
         if not prune.may_need_recovery(found):
             return found
@@ -472,6 +474,7 @@ def cheap_choice(search: Search, storage: Storage) -> Path | None:
     if search.explicit is not None:
         entries: tuple[Entry, ...] = (find_explicit(search.explicit, storage),)
     else:
+        require_reachable(search.root, storage)
         entries = candidates(read_catalog(search.root, storage), storage)
     for entry in entries:
         try:

@@ -24,6 +24,7 @@ __all__ = [
     "Refusal",
     "StateMismatchError",
     "StorageTimeoutError",
+    "UnreachableDirectoryError",
     "UnsafeCheckpointError",
     "agreed_error",
     "describe",
@@ -71,6 +72,13 @@ class CheckpointLoadError(CheckpointError):
 
 class DirectoryInUseError(CheckpointSaveError):
     """Another job writes to this checkpoint directory."""
+
+
+class UnreachableDirectoryError(CheckpointLoadError, CheckpointSaveError):
+    """The checkpoint directory is there by name and cannot be looked into.
+
+    Whether something was saved in it is not known, so it does not count as empty.
+    """
 
 
 class PeerLostError(CheckpointError):
@@ -122,6 +130,7 @@ _FAMILY: dict[str, type[CheckpointError]] = {
         StateMismatchError,
         FreezeMismatchError,
         RedistributionError,
+        UnreachableDirectoryError,
     )
 }
 

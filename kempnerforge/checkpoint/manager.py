@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -10,12 +9,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import own_values
-from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
+from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
-from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
+from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    RankFailure,
+    UnreachableDirectoryError,
+    describe,
+    naming,
+)
 from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.handover import Handover, Unmatched
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
@@ -25,12 +32,12 @@ from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import (
     RedistributableDataLoader,
-    hand_over,
     rank_part,
     without_rank_part,
 )
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
+from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.stale import RetryingStorage
@@ -39,7 +46,7 @@ from kempnerforge.checkpoint.storage import LocalStorage, Storage, revocable
 from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
 from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
-from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
+from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["CheckpointManager"]
 
@@ -65,7 +72,8 @@ class CheckpointManager:
         pp_rank: This rank's pipeline stage, None without pipeline parallelism.
 
     Raises:
-        ValueError: ``config.dir`` is a URL.
+        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set.
+        UnreachableDirectoryError: The directory is there by name and cannot be looked into.
         PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
     """
 
@@ -84,14 +92,15 @@ class CheckpointManager:
         self._stage = pp_rank
         self._root = local_directory(config.dir)
         self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
-        self._mode = AsyncCheckpointMode(config.async_mode)
+        self._mode = mode_of(config.async_mode)
         self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()
+        self._require_root()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
-        self._dataloader_state: Any = None
+        self._handover = Handover()
         self._parent: str | None = None
         self._last_load: LoadReport | None = None
         self._damaged: frozenset[str] = frozenset()
@@ -100,7 +109,8 @@ class CheckpointManager:
     def last_load(self) -> LoadReport | None:
         """What the last :meth:`load` that found a checkpoint loaded, and what it passed over.
 
-        The same on every rank, None before; not collective.
+        None before; not collective. The same on every rank, except for what it says of this rank's
+        dataloader.
         """
         return self._last_load
 
@@ -131,6 +141,7 @@ class CheckpointManager:
                 did. In the latter case this save has been made all the same.
         """
         earlier = self._settle()
+        self._note_what_nobody_took()
         try:
             with naming(f"saving step {step} to {self._root}", step=step, path=str(self._root)):
                 self._collective.renew()
@@ -175,9 +186,14 @@ class CheckpointManager:
 
         Returns:
             The step from ``metadata.json``, or None if there is no checkpoint or no such file.
+
+        Raises:
+            UnreachableDirectoryError: The directory is there by name and cannot be looked into.
         """
         try:
             found = cheap_choice(self._search(path), self._storage)
+        except UnreachableDirectoryError:
+            raise
         except (CheckpointError, OSError):
             return None
         step = None if found is None else read_metadata(found, self._storage).get("step")
@@ -246,16 +262,33 @@ class CheckpointManager:
             if loaded is None:
                 logger.info("nothing to load in %s", self._root)
                 return 0, 0, {}
-        return self._finish_load(loaded)
+        given = {"scheduler": scheduler, "dataloader": dataloader}
+        return self._finish_load(loaded, given, exclude)
 
     def apply_dataloader_state(self, dataloader: Any) -> None:
         """Hand the dataloader state that :meth:`load` kept to ``dataloader``; not collective.
 
-        Each rank's loader gets that rank's own state, once. Nothing happens if there is none or
-        the loader has no ``load_state_dict``. What that raises is passed on, and the state is kept.
+        Each rank's loader gets that rank's own state, once. The loader is left alone if there is
+        none or it has no ``load_state_dict``. What that raises is passed on, and the state is kept.
+        Random generators are then set as they were saved, whatever building the loader has drawn;
+        where no position is left to hand over, or once training has saved, they are not set again.
         """
-        if self._dataloader_state is not None and hand_over(self._dataloader_state, dataloader):
-            self._dataloader_state = None
+        self._handover.give(dataloader)
+        if self._last_load is not None and not self._handover.pending:
+            self._last_load = self._last_load.with_restored("dataloader")
+
+    def _require_root(self) -> None:
+        with Worker("looking at the checkpoint directory") as worker:
+            worker.run(
+                lambda: require_reachable(self._root, self._storage_for(worker)),
+                timeout_s=self._timeout_s,
+                doing=f"looking at {self._root}",
+            )
+
+    def _note_what_nobody_took(self) -> None:
+        """Before a save: a position that is still pending now has come too late."""
+        if self._handover.training_goes_on() and self._last_load is not None:
+            self._last_load = self._last_load.with_left("dataloader")
 
     def _settle(self) -> BaseException | None:
         """Wait for the pending save; its error, if it failed, is handed over once."""
@@ -344,11 +377,11 @@ class CheckpointManager:
             return describe(error, self._collective.rank)
 
     def _search(self, path: str | None) -> Search:
-        explicit = path or getattr(self._config, "load_path", None)
+        explicit = getattr(self._config, "load_path", None) if path is None else path
         trusting = bool(getattr(self._config, "allow_unsafe_pickle", False))
         return Search(
             root=self._root,
-            explicit=Path(explicit) if explicit else None,
+            explicit=None if explicit is None else local_directory(explicit),
             verify=VerifyPolicy(getattr(self._config, "verify_on_load", VerifyPolicy.full)),
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
@@ -381,21 +414,29 @@ class CheckpointManager:
     ) -> None:
         if scheduler is not None and "scheduler" in state and not exclude.covers("scheduler"):
             scheduler.load_state_dict(state["scheduler"])
-        self._dataloader_state = state.get("dataloader")
+        self._handover = Handover(state.get("dataloader"))
         if dataloader is not None:
-            self.apply_dataloader_state(dataloader)
+            self._handover.give(dataloader)
 
-    def _finish_load(self, loaded: Loaded) -> tuple[int, int, dict[str, Any]]:
+    def _finish_load(
+        self, loaded: Loaded, given: Mapping[str, Any], exclude: Exclusion
+    ) -> tuple[int, int, dict[str, Any]]:
         state, choice = loaded.train_state, loaded.choice
         self._damaged |= choice.damaged
         self._parent = choice.manifest.save_id if choice.manifest else None
         if "rng" in state:
             set_rng_state(state["rng"])
+            if given["dataloader"] is None or self._handover.pending:
+                self._handover.keep_generators(state["rng"])
+        unmatched = Unmatched.of(state, given, exclude, pending=self._handover.pending)
+        unmatched.say(choice.path)
         self._last_load = LoadReport(
             path=choice.path,
             step=int(state["step"]),
             passed_over=choice.passed_over,
             verified=self._search(None).verify,
+            not_saved=unmatched.not_saved,
+            not_restored=unmatched.not_restored,
         )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)

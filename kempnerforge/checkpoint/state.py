@@ -94,10 +94,9 @@ def restore_train_state(
         dataloader: Restored if given, saved and able to.
 
     Returns:
-        Step, tokens seen, and the extra keys.
+        Step, tokens seen, and the extra keys; 0 for a number that ``state`` lacks.
 
     Raises:
-        KeyError: ``state`` has no ``step``.
         ValueError: Its generators are of another number of CUDA devices.
     """
     if scheduler is not None and "scheduler" in state:
@@ -107,7 +106,7 @@ def restore_train_state(
         dataloader.load_state_dict(state["dataloader"])
     if "rng" in state:
         set_rng_state(state["rng"])
-    return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)
+    return int(state.get("step", 0)), int(state.get("tokens_seen", 0)), split_extra(state)
 
 
 def split_extra(state: Mapping[str, Any]) -> dict[str, Any]:

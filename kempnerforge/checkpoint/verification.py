@@ -8,7 +8,7 @@ was verified is never remembered, because another change so soon could leave its
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -36,7 +36,8 @@ class VerifyPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """What the last ``load`` of a manager did; the same on every rank."""
+    """What the last ``load`` of a manager did; the same on every rank, except for ``dataloader``
+    in the last two."""
 
     path: Path
     """The checkpoint that was loaded."""
@@ -46,6 +47,20 @@ class LoadReport:
     verified: VerifyPolicy
     """How its files were verified. A checkpoint without a manifest has no checksums: its shards
     were checked for presence and length only."""
+    not_saved: tuple[str, ...] = ()
+    """``scheduler`` and ``dataloader`` where the load was given one and the checkpoint has no state
+    of it."""
+    not_restored: tuple[str, ...] = ()
+    """The same where the checkpoint has a state and nothing took it. The position of a dataloader
+    is one of them only from the first save on, because a loader may be made after the load."""
+
+    def with_left(self, name: str) -> "LoadReport":
+        """The same with one more that nothing took."""
+        return replace(self, not_restored=(*self.with_restored(name).not_restored, name))
+
+    def with_restored(self, name: str) -> "LoadReport":
+        """The same with one that was taken after all."""
+        return replace(self, not_restored=tuple(n for n in self.not_restored if n != name))
 
 
 _Signature = tuple[int, int, int, int, int]

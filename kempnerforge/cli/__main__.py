@@ -108,27 +108,27 @@ Commands = argparse._SubParsersAction  # argparse has no public name for what ad
 
 def _looking(commands: "Commands[argparse.ArgumentParser]") -> None:
     listing = _command(commands, "ls", _ls, "list the checkpoints of a directory")
-    listing.add_argument("directory", type=Path)
+    listing.add_argument("directory", type=_place)
     showing = _command(commands, "show", _show, "show a checkpoint's manifest and files")
-    showing.add_argument("path", type=Path)
+    showing.add_argument("path", type=_place)
     verifying = _command(commands, "verify", _verify, "tell whether checkpoints are whole")
-    verifying.add_argument("path", type=Path, help="a checkpoint, or a directory of checkpoints")
+    verifying.add_argument("path", type=_place, help="a checkpoint, or a directory of checkpoints")
     verifying.add_argument("--deep", action="store_true", help="read and check every byte")
     capturing = _command(commands, "capture", _capture, "turn a broken directory into a scenario")
-    capturing.add_argument("directory", type=Path)
+    capturing.add_argument("directory", type=_place)
     capturing.add_argument("--deep", action="store_true", help="look for changed bytes as well")
     capturing.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new file for it")
     comparing = _command(commands, "diff", _diff, "compare two checkpoints")
-    comparing.add_argument("one", type=Path, metavar="A")
-    comparing.add_argument("other", type=Path, metavar="B")
+    comparing.add_argument("one", type=_place, metavar="A")
+    comparing.add_argument("other", type=_place, metavar="B")
 
 
 def _changing(commands: "Commands[argparse.ArgumentParser]") -> None:
     repairing = _command(commands, "repair", _repair, "make `latest` name a whole checkpoint")
-    repairing.add_argument("directory", type=Path)
+    repairing.add_argument("directory", type=_place)
     repairing.add_argument("--quick", action="store_true", help="compare sizes, not every byte")
     retaining = _command(commands, "retain", _retain, "delete old checkpoints")
-    retaining.add_argument("directory", type=Path)
+    retaining.add_argument("directory", type=_place)
     retaining.add_argument("--keep-last-n", type=_at_least_one, required=True, metavar="N")
     retaining.add_argument(
         "--deep", action="store_true", help="count only those of which every byte verifies"
@@ -159,6 +159,13 @@ def _command(
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
     return parser
+
+
+def _place(text: str) -> Path:
+    try:
+        return layout.local_directory(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _at_least_one(text: str) -> int:

@@ -1,13 +1,12 @@
 """Checkpoint configuration: where, when and how checkpoints are written and kept."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import Any
+
+from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 
 __all__ = ["AsyncCheckpointMode", "CheckpointConfig", "DynamicCheckpointWindow"]
-
-# Long enough for a shared file system that is slow but alive, short enough that a job scheduler's
-# hour is not lost to one dead rank.
-DEFAULT_COMMIT_TIMEOUT_S = 600.0
 
 
 class AsyncCheckpointMode(StrEnum):
@@ -106,7 +105,8 @@ class CheckpointConfig:
             raise ValueError(f"interval counts training steps from 1, found {self.interval}")
         if self.commit_timeout_s <= 0:
             raise ValueError(f"commit_timeout_s must be positive, found {self.commit_timeout_s}")
-        self.async_mode = AsyncCheckpointMode(self.async_mode)
+        mode: Any = self.async_mode  # or a member of another class with the same values
+        self.async_mode = AsyncCheckpointMode(mode.value if isinstance(mode, Enum) else mode)
 
     def should_save(self, step: int) -> bool:
         """Whether a checkpoint is due after ``step`` training steps."""
