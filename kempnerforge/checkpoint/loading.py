@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import buffers, layout
 from kempnerforge.checkpoint.catalog import parse_metadata, plain_stages, read_metadata
+from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Chooser, Search
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.errors import (
@@ -75,6 +76,7 @@ class LoadRequest:
     ignore_freeze_mismatch: bool
     redistributes: bool
     """Whether the dataloader takes the positions of all saved ranks."""
+    check: RestoreCheck = RestoreCheck.sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,7 +396,7 @@ class LoadJob:
     def _restore(self, read: _Read, apply: Callable[[Mapping[str, Any]], None]) -> None:
         for part in read.shards:
             part.hand_over()
-        read.targets.apply()
+        read.targets.apply(self.request.check)
         read.targets.apply_own(read.buffers)
         apply(read.train_state)
         read.targets.apply_groups()

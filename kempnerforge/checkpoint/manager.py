@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from kempnerforge.checkpoint import own_values
 from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
 from kempnerforge.checkpoint.catalog import read_metadata
+from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
@@ -246,6 +247,7 @@ class CheckpointManager:
                 freeze_expected=vlm_freeze_expected,
                 ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
                 redistributes=isinstance(dataloader, RedistributableDataLoader),
+                check=RestoreCheck(getattr(self._config, "check_restored", RestoreCheck.sample)),
             )
             job = self._load_job(worker, request)
             try:
@@ -365,9 +367,8 @@ class CheckpointManager:
                     {**rank_part(train_state), **encoded, **own},
                     what="the state of this rank",
                 ),
-                train_state=encode_plain(
-                    common if self._collective.rank == 0 else without_rank_part(common),
-                    what="the train state",
+                train_state=own_values.encode_common(
+                    common if self._collective.rank == 0 else without_rank_part(common)
                 ),
                 meshes=tuple(mesh_signature(live.parameters.values())),
                 digests=own_values.digests(common) if self._collective.world_size > 1 else {},

@@ -17,6 +17,7 @@ Keys of ``.state`` that are no parameters are kept if they are names or numbers.
 is never cleared.
 """
 
+import copy
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,11 +28,21 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from kempnerforge.checkpoint.checked import Comparison
 from kempnerforge.checkpoint.errors import StateMismatchError
 from kempnerforge.checkpoint.own_state import encode, keeps_its_keys
 from kempnerforge.checkpoint.tensor_kinds import is_dense, tensors_in
 
-__all__ = ["Captured", "Form", "capture", "form_of", "give", "give_extra", "parameters_of"]
+__all__ = [
+    "Captured",
+    "Form",
+    "capture",
+    "form_of",
+    "give",
+    "give_extra",
+    "give_whole",
+    "parameters_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +141,14 @@ def capture(optimizer: Any, names: Mapping[int, str]) -> Captured:
     return Captured(shared=shared, own={key: value for key, value in parts.items() if value})
 
 
-def give(optimizer: Any, form: Form, *, state: Mapping[Any, Any], extra: Mapping[str, Any]) -> None:
+def give(
+    optimizer: Any,
+    form: Form,
+    *,
+    state: Mapping[Any, Any],
+    extra: Mapping[str, Any],
+    comparison: Comparison,
+) -> None:
     """Restore what :func:`capture` took; what ``state`` does not name stays.
 
     Args:
@@ -138,6 +156,7 @@ def give(optimizer: Any, form: Form, *, state: Mapping[Any, Any], extra: Mapping
         form: Of now, as :func:`form_of` found it.
         state: What belongs to each parameter, empty for one that has no state, and to other keys.
         extra: Entries of ``state_dict()`` beside the standard ones.
+        comparison: Of what the optimizer says afterwards with what it was given.
 
     Raises:
         StateMismatchError: The optimizer does not take it.
@@ -146,13 +165,25 @@ def give(optimizer: Any, form: Form, *, state: Mapping[Any, Any], extra: Mapping
         give_extra(optimizer, form, extra)
         _set(form.holder.state, state)
     elif form.indexed:
-        _give_indexed(optimizer, form, state, extra)
+        _give_indexed(optimizer, form, state, extra, comparison)
     elif any(state.values()):
         raise StateMismatchError(
             f"the checkpoint has moments by parameter, and {type(optimizer).__qualname__} takes "
             "only the whole of its own state_dict(); build the optimizer as it was, or pass "
             "exclude_keys=['optimizer'] to start it afresh"
         )
+
+
+def give_whole(optimizer: Any, said: Any, comparison: Comparison) -> None:
+    """Restore an optimizer that tells only the whole of its state.
+
+    Raises:
+        StateMismatchError: Its ``state_dict()`` does not say afterwards what it was given.
+    """
+    optimizer.load_state_dict(copy.copy(said))
+    _write_through(said, optimizer.state_dict())
+    comparison.compare("optimizer.state_dict()", said, optimizer.state_dict())
+    comparison.require_none(f"load_state_dict of {type(optimizer).__qualname__}")
 
 
 def give_extra(optimizer: Any, form: Form, extra: Mapping[str, Any]) -> None:
@@ -175,7 +206,11 @@ def _set(held: Any, state: Mapping[Any, Any]) -> None:
 
 
 def _give_indexed(
-    optimizer: Any, form: Form, state: Mapping[Any, Any], extra: Mapping[str, Any]
+    optimizer: Any,
+    form: Form,
+    state: Mapping[Any, Any],
+    extra: Mapping[str, Any],
+    comparison: Comparison,
 ) -> None:
     indices = [index for group in form.said["param_groups"] for index in group["params"]]
     params = parameters_of(optimizer)
@@ -183,10 +218,28 @@ def _give_indexed(
     by_index = dict(form.said["state"])
     _set(by_index, {index_of.get(id(key), key): value for key, value in state.items()})
     optimizer.load_state_dict({**form.said, **extra, "state": by_index})
-    held = optimizer.state_dict()["state"]
-    for key, value in by_index.items():
-        if isinstance(held.get(key), dict):
-            held[key].update(value)  # exactly: load_state_dict has cast it
+    _write_through(by_index, optimizer.state_dict()["state"])
+    comparison.compare("optimizer.state", by_index, optimizer.state_dict()["state"])
+    comparison.require_none(f"load_state_dict of {type(optimizer).__qualname__}")
+
+
+def _write_through(saved: Any, now: Any) -> None:
+    """Set again, exactly, what ``load_state_dict`` has cast to the type of a parameter.
+
+    What a ``state_dict()`` shows of the state of a parameter is the optimizer's own dict, as a
+    rule; where it is a copy, nothing is achieved here, and the comparison says so.
+    """
+    if isinstance(saved, Mapping) and isinstance(now, dict):
+        for key in saved.keys() & now.keys():
+            one, other = saved[key], now[key]
+            if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+                if one.dtype != other.dtype or type(one) is not type(other):
+                    now[key] = one
+            else:
+                _write_through(one, other)
+    elif isinstance(saved, list | tuple) and isinstance(now, list | tuple):
+        for one, other in zip(saved, now, strict=False):
+            _write_through(one, other)
 
 
 def _is_partitioned(optimizer: Any) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "differing",
     "digests",
     "divide",
+    "encode_common",
     "require_common",
     "values_of_rank",
     "with_differing",
@@ -61,6 +62,20 @@ def divide(
         require_known_meshes(value, model, where)
         encoded[key] = encode(value, where)
     return common, {_ENCODED: encoded} if encoded else {}
+
+
+def encode_common(common: Mapping[str, Any]) -> bytes:
+    """Content of ``train_state.pt``.
+
+    Raises:
+        TypeError: A value holds an object that loading would not rebuild; the first such key.
+    """
+    try:
+        return encode_plain(common, what="the train state")
+    except TypeError:
+        for key, value in common.items():
+            encode_plain(value, what=f"{key!r} in the train state")
+        raise
 
 
 def digests(common: Mapping[str, Any]) -> dict[str, int]:

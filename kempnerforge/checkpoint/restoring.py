@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from kempnerforge.checkpoint import optimizer_state, own_state
+from kempnerforge.checkpoint.checked import Comparison, RestoreCheck
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.fitting import require_fitting, require_same_class, require_same_shape
@@ -84,13 +85,20 @@ class RestoreTargets:
             require_same_class(place[1].removesuffix(f".{CLASS_KEY}"), self._value(place), value)
         self.groups.decide(self.optimizer, self.live_model.names, self.owners, self._value)
 
-    def apply(self) -> None:
-        """Hand over what was read to the model and the optimizer, but for its groups."""
+    def apply(self, check: RestoreCheck) -> None:
+        """Hand over what was read to the model and the optimizer, but for its groups.
+
+        Raises:
+            StateMismatchError: A ``load_state_dict`` of the program's does not take back what was
+                saved.
+        """
         values = {name: self._value(place) for name, place in self.module_values.items()}
         parts = {name: self._nested(entries) for name, entries in self.module_parts.items()}
         self._set_in_module({**values, **parts})
+        if values:
+            self._require_said_back(values, Comparison(check))
         if self.restores_moments or "extra" in self.own:
-            self._apply_optimizer()
+            self._apply_optimizer(Comparison(check))
 
     def apply_groups(self) -> None:
         """Set the options of the parameter groups; after a scheduler, which may write them too."""
@@ -134,6 +142,15 @@ class RestoreTargets:
         with torch.no_grad():
             module.load_state_dict(whole, strict=False)
 
+    def _require_said_back(self, values: Mapping[str, Any], comparison: Comparison) -> None:
+        now = LiveModel(self.live_model.module).state
+        before = self.live_model.state
+        for name, value in values.items():
+            # Of another type than the model's it was converted, as the program wants it.
+            if not is_extra_state(name) and _is_of_one_type(value, before[name]):
+                comparison.compare(f"{MODEL}{name}", value, now.get(name))
+        comparison.require_none(f"load_state_dict of {type(self.live_model.module).__name__}")
+
     def _value(self, place: _PLACE) -> Any:
         if place in self.wholes:
             return self.wholes[place]
@@ -143,11 +160,13 @@ class RestoreTargets:
     def _nested(self, entries: Mapping[_PATH, _PLACE]) -> Any:
         return nested({path: self._value(place) for path, place in entries.items()})
 
-    def _apply_optimizer(self) -> None:
+    def _apply_optimizer(self, comparison: Comparison) -> None:
         model, names = self.live_model.module, self.live_model.names
         form = optimizer_state.form_of(self.optimizer)
         if "whole" in self.own:
-            self.optimizer.load_state_dict(self._revived("whole", self.own["whole"]))
+            optimizer_state.give_whole(
+                self.optimizer, self._revived("whole", self.own["whole"]), comparison
+            )
             return
         extra = self._revived("extra", self.own.get("extra", {}))
         if not self.restores_moments:
@@ -163,10 +182,21 @@ class RestoreTargets:
             if values or name in known:
                 restored[param] = values
         keys = self._revived("keys", self.own.get("keys", {}))
-        optimizer_state.give(self.optimizer, form, state={**restored, **keys}, extra=extra)
+        optimizer_state.give(
+            self.optimizer,
+            form,
+            state={**restored, **keys},
+            extra=extra,
+            comparison=comparison,
+        )
 
     def _revived(self, what: str, value: Any) -> Any:
         return own_state.revive(value, self.live_model.module, name=f"optimizer {what}")
+
+
+def _is_of_one_type(one: Any, other: Any) -> bool:
+    both = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    return not both or one.dtype == other.dtype
 
 
 def _listens(module: nn.Module) -> bool:
@@ -287,11 +317,21 @@ class _Planner:
         if found is None:
             return is_extra_state(name) and self._plan_taken_apart(name, value)
         directory, entry = found
-        if self._goes_in_place(name, value):
+        grown = isinstance(entry, TensorStorageMetadata) and entry.size != value.shape
+        if self._goes_in_place(name, value) and not (grown and self._may_change_shape(name)):
             self._read_in_place(key, value, directory, entry)
         else:
             self._read_for_module(name, key, value, directory, entry)
         return True
+
+    def _may_change_shape(self, name: str) -> bool:
+        """Whether the module that an entry belongs to loads it in a way of its own."""
+        path = name.rpartition(".")[0]
+        try:
+            owner = self.targets.live_model.module.get_submodule(path)
+        except AttributeError:
+            return False
+        return type(owner)._load_from_state_dict is not nn.Module._load_from_state_dict
 
     def _goes_in_place(self, name: str, value: Any) -> bool:
         return (
@@ -309,7 +349,8 @@ class _Planner:
 
     def _read_for_module(self, name: str, key: str, value: Any, directory: int, entry: Any) -> None:
         fresh = _fresh_like(value, entry, own=key in self.seen[directory].own)
-        if fresh is not None and isinstance(value, torch.Tensor) and not is_extra_state(name):
+        fixed = not (is_extra_state(name) or self._may_change_shape(name))
+        if fresh is not None and isinstance(value, torch.Tensor) and fixed:
             require_same_shape(key, fresh.shape, value)
         self._read_fresh((directory, key), fresh)
         self.targets.module_values[name] = (directory, key)
