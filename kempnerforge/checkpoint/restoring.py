@@ -317,8 +317,7 @@ class _Planner:
         if found is None:
             return is_extra_state(name) and self._plan_taken_apart(name, value)
         directory, entry = found
-        grown = isinstance(entry, TensorStorageMetadata) and entry.size != value.shape
-        if self._goes_in_place(name, value) and not (grown and self._may_change_shape(name)):
+        if self._goes_in_place(name, value) and not self._is_resized(name, value, entry):
             self._read_in_place(key, value, directory, entry)
         else:
             self._read_for_module(name, key, value, directory, entry)
@@ -332,6 +331,10 @@ class _Planner:
         except AttributeError:
             return False
         return type(owner)._load_from_state_dict is not nn.Module._load_from_state_dict
+
+    def _is_resized(self, name: str, value: torch.Tensor, entry: Any) -> bool:
+        saved = isinstance(entry, TensorStorageMetadata) and entry.size != value.shape
+        return saved and self._may_change_shape(name)
 
     def _goes_in_place(self, name: str, value: Any) -> bool:
         return (
