@@ -14,7 +14,13 @@ from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
-from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    RankFailure,
+    describe,
+    naming,
+)
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
@@ -24,6 +30,7 @@ from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, hand_over, rank_part
+from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
@@ -84,6 +91,7 @@ class CheckpointManager:
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()
+        self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
         self._dataloader_state: Any = None
@@ -170,10 +178,14 @@ class CheckpointManager:
 
         Returns:
             The step from ``metadata.json``, or None if there is no checkpoint or no such file.
+
+        Raises:
+            UnreadableCheckpointError: A checkpoint that may be the one cannot be read at present.
+            NewerFormatError: It was written by a newer version of this package.
         """
         try:
             found = cheap_choice(self._search(path), self._storage)
-        except (CheckpointError, OSError):
+        except CheckpointNotFoundError:
             return None
         step = None if found is None else read_metadata(found, self._storage).get("step")
         return step if isinstance(step, int) else None
@@ -296,6 +308,7 @@ class CheckpointManager:
             access=self._access,
             damaged=self._damaged,
             plans=self._plans,
+            register=self._register,
         )
 
     def _stage_state(
@@ -365,6 +378,7 @@ class CheckpointManager:
         with self._access.briefly() as mine:
             if mine:
                 finish_off(self._root, storage)
+                self._register.look(self._root, storage)  # which the first save needs not do
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
