@@ -29,6 +29,7 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     Refusal,
     describe,
+    of_read,
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
@@ -49,7 +50,7 @@ from kempnerforge.checkpoint.reading import ReadShards, read_shards
 from kempnerforge.checkpoint.restoring import RestoreTargets, plan_restore
 from kempnerforge.checkpoint.rng import require_same_devices
 from kempnerforge.checkpoint.shards import check_metadata
-from kempnerforge.checkpoint.stale import again_if_stale
+from kempnerforge.checkpoint.stale import again_if_passing
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.verification import Verifier, VerifyPolicy
 from kempnerforge.checkpoint.worker import Started, Worker
@@ -258,11 +259,10 @@ class LoadJob:
             answerable=files.below(_within(stage, "")),
         )
         try:
-            return again_if_stale(read, directory)
-        except OSError as error:
-            raise CorruptCheckpointError(
-                f"{error.filename or directory}: {error.strerror or error}", path=str(path)
-            ) from error
+            return again_if_passing(read, directory)
+        except (OSError, MemoryError) as error:
+            where = getattr(error, "filename", None) or directory
+            raise of_read(error, where, path=path) from error
 
     def _warn_of_unused(
         self, targets: RestoreTargets, seen: Sequence[Seen], state: Mapping[str, Any]

@@ -17,8 +17,8 @@ from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
+    CheckpointNotFoundError,
     RankFailure,
-    UnreachableDirectoryError,
     describe,
     naming,
 )
@@ -36,6 +36,7 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     without_rank_part,
 )
+from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.root import require_reachable
@@ -99,6 +100,7 @@ class CheckpointManager:
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()
         self._require_root()
+        self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
@@ -190,12 +192,12 @@ class CheckpointManager:
 
         Raises:
             UnreachableDirectoryError: The directory is there by name and cannot be looked into.
+            UnreadableCheckpointError: A checkpoint that may be the one cannot be read at present.
+            NewerFormatError: It was written by a newer version of this package.
         """
         try:
             found = cheap_choice(self._search(path), self._storage)
-        except UnreachableDirectoryError:
-            raise
-        except (CheckpointError, OSError):
+        except CheckpointNotFoundError:
             return None
         step = None if found is None else read_metadata(found, self._storage).get("step")
         return step if isinstance(step, int) else None
@@ -336,6 +338,7 @@ class CheckpointManager:
             access=self._access,
             damaged=self._damaged,
             plans=self._plans,
+            register=self._register,
         )
 
     def _stage_state(
@@ -409,6 +412,7 @@ class CheckpointManager:
         with self._access.briefly() as mine:
             if mine:
                 finish_off(self._root, storage)
+                self._register.look(self._root, storage)  # which the first save needs not do
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion

@@ -112,8 +112,9 @@ def read_shards(
         answerable: Says which files are read and compared in full.
 
     Raises:
-        CorruptCheckpointError: A file or the data of a tensor does not have its checksum, or cannot
-            be read.
+        CorruptCheckpointError: A file or the data of a tensor does not have its checksum, or is not
+            there.
+        OSError: A file cannot be read.
     """
     answerable = answerable or _Nothing()
     job = _Job(metadata, targets, live, decode)
@@ -470,7 +471,9 @@ class _HoldingPlanner(_FlatLoadPlanner):
 
 def _says_nothing_of_a_file(error: Exception) -> bool:
     """Whether reading failed for want of memory, for a device, or for what was said already."""
-    if isinstance(error, CheckpointError | OSError | MemoryError | torch.AcceleratorError):
+    known = CheckpointError | OSError | MemoryError | torch.AcceleratorError
+    # DCP and torch's archive reader put errors of their own around those of the file.
+    if any(isinstance(one, known) for one in (error, error.__cause__, error.__context__)):
         return True
     # What torch raises where the host has no memory left has no class of its own.
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

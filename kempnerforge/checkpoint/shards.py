@@ -37,11 +37,16 @@ from torch.distributed.tensor import DTensor
 from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.collection import held_back
-from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
+from kempnerforge.checkpoint.errors import (
+    CorruptCheckpointError,
+    UnsafeCheckpointError,
+    of_read,
+)
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.rank_values import Planned, common_name
 from kempnerforge.checkpoint.sink import FileSink
 from kempnerforge.checkpoint.staging import Image, Stager
+from kempnerforge.checkpoint.stale import again_if_passing
 from kempnerforge.checkpoint.state import encode_plain
 from kempnerforge.checkpoint.storage import at_once
 
@@ -481,18 +486,20 @@ def check_metadata(directory: Path, metadata: Metadata) -> None:
     Raises:
         CorruptCheckpointError: A file is missing, short or outside of ``directory``, or a tensor is
             not covered by its chunks.
+        UnreadableCheckpointError: The size of a file cannot be seen at present.
     """
     ends: dict[str, int] = {}
     for info in metadata.storage_data.values():
         name = info.relative_path
         ends[name] = max(ends.get(name, 0), info.offset + info.length)
     for name, end in sorted(ends.items()):
+        file = directory / name
         if Path(name).name != name:
             raise CorruptCheckpointError(f"{directory}: shard name {name!r} leaves the directory")
         try:
-            size = (directory / name).stat().st_size
-        except OSError as error:
-            raise CorruptCheckpointError(f"{directory / name}: {error.strerror}") from error
+            size = again_if_passing(file.stat, file).st_size
+        except (OSError, MemoryError) as error:
+            raise of_read(error, file, path=directory) from error
         if size < end:
             raise CorruptCheckpointError(f"{directory / name}: {size} bytes, needs {end}")
     for key, entry in metadata.state_dict_metadata.items():
