@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.model_state import LiveModel, assemble
 from kempnerforge.checkpoint.reading import read_shards
-from kempnerforge.checkpoint.shards import decode_metadata
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
 from tests.checkpoint.storages import Gates
 from tests.checkpoint.training import Job
 
@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.reading import read_shards
-from kempnerforge.checkpoint.shards import decode_metadata
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
 
 directory = Path(sys.argv[1])
 metadata = decode_metadata((directory / ".metadata").read_bytes(), where=".metadata")
