@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch.distributed as dist
@@ -310,8 +311,9 @@ class CheckpointManager:
         staged = self._stage_state(step, tokens_seen, scheduler, dataloader, extra)
         worker = Worker(f"writing step {step}")
         metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
-        if extra is not None and "vlm_freeze" in extra:
-            metadata["vlm_freeze"] = extra["vlm_freeze"]
+        if extra is not None and "vlm_freeze" in extra and isinstance(staged, StagedState):
+            # As it is now: the next stage may begin before it is written.
+            metadata["vlm_freeze"] = deepcopy(extra["vlm_freeze"])
         return SaveJob(
             collective=self._collective,
             storage=self._storage_for(worker),
@@ -324,7 +326,7 @@ class CheckpointManager:
             staged=staged,
             retention=RetentionPolicy(
                 keep_last_n=self._config.keep_last_n,
-                is_milestone=self._config.is_dynamic_milestone,
+                is_milestone=_as_it_is(self._config).is_dynamic_milestone,
             ),
             timeout_s=self._timeout_s,
             access=self._access,
@@ -431,3 +433,11 @@ class CheckpointManager:
         )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)
+
+
+def _as_it_is(config: Any) -> Any:
+    """A copy, which later changes do not reach."""
+    try:
+        return deepcopy(config)
+    except Exception:  # noqa: BLE001  # of a class of somebody's own, then; retention asks it later
+        return config
