@@ -59,7 +59,7 @@ class Net(nn.Linear):
     seen: torch.Tensor
 
     def __init__(self) -> None:
-        super().__init__(16, 16)
+        super().__init__(160, 160)  # beyond the size below which a tensor is copied anyway
         self.register_buffer("seen", torch.zeros(2))
         self.kept: dict[str, Any] = {"list": [1, 2], "tensor": torch.ones(2)}
 
@@ -89,7 +89,7 @@ class Run:
         self.extra = {**Live().state, "vlm_freeze": [{"module": "adapter", "frozen": True}]}
 
     def train(self) -> None:
-        self.model(torch.ones(16)).sum().backward()
+        self.model(torch.ones(160)).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
