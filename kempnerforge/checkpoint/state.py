@@ -68,12 +68,18 @@ def build_train_state(
 
     Raises:
         ValueError: ``extra`` uses a key that the state itself uses.
+        TypeError: The scheduler has no ``state_dict``.
     """
     taken = RESERVED_KEYS & set(extra or ())
     if taken:
         raise ValueError(f"extra must not use the keys {sorted(taken)}; they are the state's own")
     state: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen, **(extra or {})}
     if scheduler is not None:
+        if not hasattr(scheduler, "state_dict"):
+            raise TypeError(
+                f"the scheduler ({type(scheduler).__name__}) has no state_dict, so it could not be "
+                "restored; give it one, or save what it needs in extra"
+            )
         state["scheduler"] = scheduler.state_dict()
     if dataloader is not None and hasattr(dataloader, "state_dict"):
         state["dataloader"] = dataloader.state_dict()
