@@ -221,7 +221,7 @@ class _DirectorySave:
 
     def run(self, staged: StagedShards | RankFailure) -> None:
         """Plan, write and complete; the same error on every rank."""
-        proposal = staged if isinstance(staged, RankFailure) else staged.plan
+        proposal = staged if isinstance(staged, RankFailure) else staged.planned.plan
         plans, metadata = self._round(proposal, self._merge)
         plan = plans[self._collective.rank]
         try:

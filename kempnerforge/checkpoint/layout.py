@@ -37,6 +37,7 @@ __all__ = [
     "format_rank_file",
     "format_stage",
     "format_step",
+    "is_leftover",
     "local_directory",
     "parse_latest_link",
     "parse_leftover",
@@ -186,6 +187,11 @@ def parse_leftover(name: str) -> Leftover | None:
     if match is None:
         return None
     return Leftover(kind=LeftoverKind(match[1]), step=int(match[2]), save_id=match[3])
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name is one of ours that no checkpoint has."""
+    return parse_leftover(name) is not None or parse_latest_link(name) is not None
 
 
 def step_of(name: str) -> int | None:

@@ -9,16 +9,17 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint import buffers
+from kempnerforge.checkpoint import own_values
 from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
 from kempnerforge.checkpoint.catalog import read_metadata
+from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
+    CheckpointNotFoundError,
     RankFailure,
-    UnreachableDirectoryError,
     describe,
     naming,
 )
@@ -31,7 +32,12 @@ from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signat
 from kempnerforge.checkpoint.own_state import OWN_KEY
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
-from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, rank_part
+from kempnerforge.checkpoint.rank_state import (
+    RedistributableDataLoader,
+    rank_part,
+    without_rank_part,
+)
+from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.root import require_reachable
@@ -95,6 +101,7 @@ class CheckpointManager:
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()
         self._require_root()
+        self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
@@ -188,12 +195,12 @@ class CheckpointManager:
 
         Raises:
             UnreachableDirectoryError: The directory is there by name and cannot be looked into.
+            UnreadableCheckpointError: A checkpoint that may be the one cannot be read at present.
+            NewerFormatError: It was written by a newer version of this package.
         """
         try:
             found = cheap_choice(self._search(path), self._storage)
-        except UnreachableDirectoryError:
-            raise
-        except (CheckpointError, OSError):
+        except CheckpointNotFoundError:
             return None
         step = None if found is None else read_metadata(found, self._storage).get("step")
         return step if isinstance(step, int) else None
@@ -245,6 +252,7 @@ class CheckpointManager:
                 freeze_expected=vlm_freeze_expected,
                 ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
                 redistributes=isinstance(dataloader, RedistributableDataLoader),
+                check=RestoreCheck(getattr(self._config, "check_restored", RestoreCheck.sample)),
             )
             job = self._load_job(worker, request)
             try:
@@ -343,6 +351,7 @@ class CheckpointManager:
             access=self._access,
             damaged=self._damaged,
             plans=self._plans,
+            register=self._register,
         )
 
     def _stage_state(
@@ -362,19 +371,23 @@ class CheckpointManager:
                 state.shared,
                 stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
+                world_size=self._collective.world_size,
+                buffers=state.buffers,
             )
             self._stager.finish()
+            common, encoded = own_values.divide(train_state, live.module)
+            own = {OWN_KEY: state.own} if state.own else {}
             return StagedState(
                 shards=shards,
                 rank_state=encode_plain(
-                    rank_part(train_state) | ({OWN_KEY: state.own} if state.own else {}),
+                    {**rank_part(train_state), **encoded, **own},
                     what="the state of this rank",
                 ),
-                train_state=encode_plain(train_state, what="the train state")
-                if self._collective.rank == 0
-                else b"",
+                train_state=own_values.encode_common(
+                    common if self._collective.rank == 0 else without_rank_part(common)
+                ),
                 meshes=tuple(mesh_signature(live.parameters.values())),
-                buffers=buffers.take(live) if self._collective.world_size > 1 else {},
+                digests=own_values.digests(common) if self._collective.world_size > 1 else {},
             )
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
@@ -412,6 +425,7 @@ class CheckpointManager:
         with self._access.briefly() as mine:
             if mine:
                 finish_off(self._root, storage)
+                self._register.look(self._root, storage)  # which the first save needs not do
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from kempnerforge.checkpoint.catalog import require_same, verify_checksums
-from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.errors import of_read
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.storage import Storage
 
@@ -77,7 +77,8 @@ def verify_files(
     """Read files of a checkpoint and compare them with its manifest, unless that is known.
 
     Raises:
-        CorruptCheckpointError: One differs or cannot be read.
+        CorruptCheckpointError: One differs or is missing.
+        UnreadableCheckpointError: One cannot be read at present.
     """
     for name, record in files:
         if not _is_intact(path / name, manifest, name, record):
@@ -117,14 +118,13 @@ class Verifier:
         """Content of a file.
 
         Raises:
-            CorruptCheckpointError: It cannot be read, or is not what was saved.
+            CorruptCheckpointError: It is missing, or is not what was saved.
+            UnreadableCheckpointError: It cannot be read at present.
         """
         try:
             data = self._storage.read(self._path / name)
-        except OSError as error:
-            raise CorruptCheckpointError(
-                f"{self._path / name}: {error.strerror or error}", path=str(self._path)
-            ) from error
+        except (OSError, MemoryError) as error:
+            raise of_read(error, self._path / name, path=self._path) from error
         if name in self._files:
             require_same(self._path, name, FileRecord.of(data), self._files[name])
             self._left.pop(name, None)
@@ -154,6 +154,7 @@ class Verifier:
 
         Raises:
             CorruptCheckpointError: A file is not what was saved.
+            UnreadableCheckpointError: One cannot be read at present.
         """
         if self._manifest is not None:
             verify_files(self._path, self._manifest, self._left.items(), self._storage)
@@ -192,7 +193,7 @@ def _remember(
 def _signature(file: Path) -> _Signature | None:
     try:
         found = file.stat()
-    except OSError:
+    except OSError:  # nothing is remembered of it, so it is read, which tells what is wrong
         return None
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 

@@ -1,7 +1,7 @@
 """`diff`: in what two checkpoints differ."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kempnerforge.checkpoint import layout
@@ -10,6 +10,7 @@ from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
+from kempnerforge.cli.checking import Findings
 from kempnerforge.cli.tensors import Contents, Tensor, read_contents
 
 __all__ = ["Difference", "compare"]
@@ -36,13 +37,15 @@ class Difference:
     compared_by: str
     """``checksums`` of the manifests, or ``bytes`` that were read."""
     problems: tuple[str, ...]
+    """What is damaged, so that it could not be compared."""
+    unreadable: tuple[str, ...] = ()
     """What could not be read, so that it could not be compared."""
 
     @property
     def same_content(self) -> bool:
         """Whether every file that holds state is the same in both."""
         files = self.files_added or self.files_removed or self.files_changed
-        return not files and not self.problems
+        return not files and not self.problems and not self.unreadable
 
     @property
     def same(self) -> bool:
@@ -50,14 +53,22 @@ class Difference:
         tensors = self.tensors_added or self.tensors_removed or self.tensors_changed
         return self.same_content and not (tensors or self.metadata or self.freeze)
 
+    @property
+    def differs(self) -> bool:
+        """Whether something is known to differ, or to be damaged."""
+        return not replace(self, unreadable=()).same
+
 
 def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
     """Compare two checkpoints; reads shards only where a manifest is missing."""
-    problems: list[str] = []
-    tensors = [_contents(entry, storage, problems).tensors for entry in (one, other)]
+    findings = Findings()
+    for entry in (one, other):
+        if entry.is_questionable:
+            findings.unreadable.append(entry.problem or str(entry.path))
+    tensors = [_contents(entry, storage, findings).tensors for entry in (one, other)]
     by_checksums = one.manifest is not None and other.manifest is not None
-    files = [_files(entry, storage, problems, read=not by_checksums) for entry in (one, other)]
-    metadata = [read_metadata(entry.path, storage) for entry in (one, other)]
+    files = [_files(entry, storage, findings, read=not by_checksums) for entry in (one, other)]
+    metadata = [_metadata(entry, storage, findings) for entry in (one, other)]
     freeze = [_freeze(found.pop("vlm_freeze", None)) for found in metadata]
     for found in metadata:
         found.pop("manifest", None)
@@ -71,20 +82,29 @@ def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
         metadata=_unequal(*metadata),
         freeze=_unequal(*freeze),
         compared_by="checksums" if by_checksums else "bytes",
-        problems=tuple(problems),
+        problems=tuple(findings.problems),
+        unreadable=tuple(findings.unreadable),
     )
 
 
-def _contents(entry: Entry, storage: Storage, problems: list[str]) -> Contents:
+def _contents(entry: Entry, storage: Storage, findings: Findings) -> Contents:
     try:
         return read_contents(entry.path, storage)
     except (CheckpointError, OSError) as error:
-        problems.append(str(error))
+        findings.note(error, str(error))
         return Contents()
 
 
+def _metadata(entry: Entry, storage: Storage, findings: Findings) -> dict[str, Any]:
+    try:
+        return read_metadata(entry.path, storage)
+    except CheckpointError as error:
+        findings.note(error, str(error))
+        return {}
+
+
 def _files(
-    entry: Entry, storage: Storage, problems: list[str], *, read: bool
+    entry: Entry, storage: Storage, findings: Findings, *, read: bool
 ) -> dict[str, FileRecord]:
     """Size and checksum of the files that hold state."""
     if entry.manifest is not None and not read:
@@ -94,13 +114,15 @@ def _files(
             if name.rpartition("/")[2] not in _ABOUT_THE_SAVE
         }
     records = {}
-    for name in walk(entry.path).files:
+    found = walk(entry.path)
+    findings.unreadable.extend(f"{entry.path.name}/{one}" for one in found.unreadable)
+    for name in found.files:
         if name.rpartition("/")[2] in _ABOUT_THE_SAVE:
             continue
         try:
             records[name] = storage.checksum(entry.path / name)
         except OSError as error:
-            problems.append(f"{entry.path / name}: {error.strerror or error}")
+            findings.note(error, f"{entry.path / name}: {error.strerror or error}")
     return records
 
 

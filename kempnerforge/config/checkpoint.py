@@ -88,6 +88,11 @@ class CheckpointConfig:
     byte), ``sizes`` (every file's size) or ``off``. A damaged file that is found makes ``load``
     fall back; one that is not found is loaded."""
 
+    check_restored: str = "sample"
+    """What of the state is compared with the checkpoint once the program's own ``load_state_dict``
+    have had it: ``sample`` (names, types, shapes, and the bits of some), ``all`` or ``off``. A
+    difference is an error: the run would not go on as it was saved."""
+
     allow_unsafe_pickle: bool = False
     """Rebuild any Python object that a checkpoint's files ask for, which lets their author run
     code in this process. For old files of known origin that are refused otherwise."""
@@ -100,6 +105,10 @@ class CheckpointConfig:
         if self.verify_on_load not in ("full", "sizes", "off"):
             raise ValueError(
                 f"verify_on_load is 'full', 'sizes' or 'off', found {self.verify_on_load!r}"
+            )
+        if self.check_restored not in ("sample", "all", "off"):
+            raise ValueError(
+                f"check_restored is 'sample', 'all' or 'off', found {self.check_restored!r}"
             )
         if self.interval < 1:
             raise ValueError(f"interval counts training steps from 1, found {self.interval}")
