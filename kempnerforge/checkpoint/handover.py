@@ -19,7 +19,7 @@ _WITHOUT = {
     "dataloader": "the data is read from the start",
 }
 _LEFT = {
-    "scheduler": "the schedule of this run starts over; pass scheduler= to load",
+    "scheduler": "the schedule of this run starts over, unless scheduler= is passed",
     "dataloader": "the loader that was given has no load_state_dict for its position, so the data "
     "is read from the start; wrap it in ResumableDataLoader in both runs",
 }

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
+from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.handover import Unmatched
 from kempnerforge.checkpoint.plain_values import read_plain_values
 from kempnerforge.checkpoint.rng import get_rng_state, set_rng_state
 
@@ -92,7 +94,8 @@ def restore_train_state(
 ) -> tuple[int, int, dict[str, Any]]:
     """Restore what :func:`build_train_state` captured, the generators last; not collective.
 
-    For the thread that trains. What ``load_state_dict`` raises is passed on.
+    For the thread that trains. What ``load_state_dict`` raises is passed on. A scheduler or loader
+    that only one of the two sides has is warned of.
 
     Args:
         state: As :func:`build_train_state` returned it.
@@ -110,6 +113,8 @@ def restore_train_state(
     loads = dataloader is not None and hasattr(dataloader, "load_state_dict")
     if dataloader is not None and loads and "dataloader" in state:
         dataloader.load_state_dict(state["dataloader"])
+    given = {"scheduler": scheduler, "dataloader": dataloader}
+    Unmatched.of(state, given, Exclusion(), pending=not loads).say("the train state")
     if "rng" in state:
         set_rng_state(state["rng"])
     return int(state.get("step", 0)), int(state.get("tokens_seen", 0)), split_extra(state)

@@ -13,6 +13,8 @@ from kempnerforge.checkpoint import (
     CheckpointSaveError,
     LoadReport,
     ResumableDataLoader,
+    build_train_state,
+    restore_train_state,
 )
 from kempnerforge.config.schema import CheckpointConfig
 from tests.checkpoint.training import Counter
@@ -79,7 +81,22 @@ def test_a_scheduler_that_was_saved_and_not_asked_for_is_said(
     assert run.report() == ((), ("scheduler",))
     assert warnings_of(caplog) == [
         f"the scheduler state of {tmp_path}/step_5 is not restored; the schedule of this run "
-        "starts over; pass scheduler= to load"
+        "starts over, unless scheduler= is passed"
+    ]
+
+
+def test_restoring_a_train_state_says_what_only_one_side_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loader = Counter()
+    restore_train_state(build_train_state(1, 2), dataloader=loader)
+    assert warnings_of(caplog) == [
+        "the train state has no state of the dataloader; the data is read from the start"
+    ]
+    restore_train_state(build_train_state(1, 2, scheduler=loader, dataloader=loader))
+    assert warnings_of(caplog) == [
+        "the scheduler state of the train state is not restored; the schedule of this run starts "
+        "over, unless scheduler= is passed"
     ]
 
 
