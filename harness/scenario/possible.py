@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from harness.scenario.answers import fitting
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.devices import RANKS_PER_GPU
@@ -31,6 +32,7 @@ from harness.scenario.schema import (
     World,
     kind_of,
 )
+from harness.scenario.words import READS
 
 Finding = tuple[Place, str]
 
@@ -164,6 +166,7 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
         if isinstance(fault, Fail):
             yield from _until(scenario.checkpoint, run, inside, fault)
+            yield from _while_loading(inside, fault)
 
 
 def _surroundings(scenario: Scenario, number: int) -> Iterator[Finding]:
@@ -243,6 +246,20 @@ def _until(checkpoint: Checkpoint, run: Run, inside: Place, fault: Fail) -> Iter
     if checkpoint.on_error != "go_on":
         text = "the training loop ends with the first save that fails, so nothing is healed"
         yield place, f"{text}: set `checkpoint.on_error: go_on`"
+
+
+def _while_loading(inside: Place, fault: Fail) -> Iterator[Finding]:
+    """An error that nothing of a load could answer."""
+    if fault.at.phase != "load":
+        return
+    if fault.fail.until is not None:
+        yield (*inside, "fail", "until"), "nothing heals an error while a checkpoint is loaded"
+    kinds = {"open": READS[:1], "read": READS[1:]}.get(fault.at.operation or "", READS)
+    possible = fitting(kinds)
+    if fault.fail.error not in possible:
+        what = f"`operation: {fault.at.operation}`" if fault.at.operation else "an open or a read"
+        text = f"while a checkpoint is loaded {what} does not answer {fault.fail.error}"
+        yield (*inside, "fail", "error"), f"{text}; possible: {', '.join(possible)}"
 
 
 def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:

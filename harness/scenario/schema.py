@@ -38,7 +38,7 @@ from harness.scenario.training import Data as Data
 from harness.scenario.training import Model as Model
 from harness.scenario.training import Scheduler as Scheduler
 from harness.scenario.training import Wrapping as Wrapping
-from harness.scenario.words import FAULTS, OPERATIONS, PHASES
+from harness.scenario.words import FAULTS, LOADING, OPERATIONS, PHASES
 from harness.scenario.world import World as World
 
 PropertyName = Literal[
@@ -140,6 +140,11 @@ class Point(Part):
             raise ValueError("a point is either a `step` or an operation of a `save`, not both")
         if self.phase == "load" and self.save is not None:
             raise ValueError("`phase: load` belongs to no save: leave `save` out")
+        if self.phase == "load" and self.operation not in (None, *LOADING):
+            raise ValueError(
+                f"a load has no `{self.operation}` to strike: its operations are "
+                f"{' and '.join(LOADING)}"
+            )
         anywhere = self.phase is None and (self.operation or self.path)
         if self.step is None and self.save is None and self.phase != "load" and not anywhere:
             raise ValueError(
