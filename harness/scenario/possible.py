@@ -32,6 +32,10 @@ from harness.scenario.schema import (
     World,
     kind_of,
 )
+from harness.scenario.variants import (
+    find_impossible_rearrangement,
+    find_impossible_variant,
+)
 from harness.scenario.words import READS
 
 Finding = tuple[Place, str]
@@ -55,6 +59,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
     yield from _world(scenario, gpus)
     yield from _model_and_data(scenario)
     yield from find_impossible_layout(scenario)
+    yield from find_impossible_variant(scenario)
     yield from _freeze(scenario)
     for number in range(len(scenario.runs)):
         yield from _run(scenario, number)
@@ -205,9 +210,11 @@ def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Findin
             *_world(changed, gpus),
             *_model_and_data(changed),
             *find_impossible_layout(changed),
+            *find_impossible_variant(changed),
         ]
         yield from (((*place, "world"), text) for _, text in found)
         yield from find_impossible_change(scenario, run, (*place, "world"))
+        yield from find_impossible_rearrangement(scenario, run, (*place, "world"))
     if run.freeze is not None:
         yield from (((*place, *inside), text) for inside, text in _freeze(changed))
 

@@ -32,6 +32,12 @@ PHASES = (*SAVE_PHASES, "load")
 IN_THE_LOOP = ("raise", "exit")
 """The faults that a rank carries out itself, in its training loop."""
 
+VARIANTS = ("plain", "experts", "hooks", "tied", "lora")
+"""What a model may hold in another way than the plain one."""
+
+OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")
+"""What a job may train with."""
+
 FAULTS = (
     "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut",
     "second_job", "by_hand", "cut_link", "slow_link", "time_limit",
