@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from harness.evidence.record import Finished, Resumed, Stepped
 from harness.job.build import Rig, build_rig, seed_rank
 from harness.job.checkpoints import Checkpoints, ManagedCheckpoints, NoCheckpoints, Progress
 from harness.job.clip import clip_gradients, count_gradients
-from harness.job.data import Batch, Batches, Bytes
+from harness.job.data import Batch, Batches, Bytes, as_it_is
 from harness.job.freeze import freeze_rules, standing_still
 from harness.job.implementation import Tools
 from harness.job.interrupt import Interruptions
@@ -57,7 +59,11 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
             asked, directory / root, tools=tools, rig=rig, run=settings
         )
     batches = Batches(
-        workload.data, seed=workload.seed, rank=place.data_rank, ranks=place.world.degree
+        workload.data,
+        seed=workload.seed,
+        rank=place.data_rank,
+        ranks=place.world.degree,
+        wrap=_wrapper(plan, tools),
     )
     # A loader that redistributes has to be there when a checkpoint is loaded.
     progress = checkpoints.resume(batches.loader if workload.data.redistributes else None)
@@ -70,6 +76,14 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
     interruptions = Interruptions(settings.strikes, rank=place.rank, story=story)
     loop = Loop(rig, checkpoints, batches, progress, interruptions)
     return loop.finish(loop.run(settings.until_step))
+
+
+def _wrapper(plan: Plan, tools: Tools) -> Callable[[Any], Any]:
+    """What a program puts around a loader that draws from the global generator, if it is saved."""
+    if plan.checkpoint is None or plan.workload.data.generator == "own":
+        return as_it_is
+    found: Callable[[Any], Any] = tools.find("ResumableDataLoader")
+    return found
 
 
 class Loop:

@@ -113,6 +113,9 @@ def _model_and_data(scenario: Scenario) -> Iterator[Finding]:
     if model.layers < parts:
         text = f"{parts} {'pipeline stages' if scenario.world.chunks == 1 else 'interleaved parts'}"
         yield ("model", "layers"), f"{text} need at least one layer each, found {model.layers}"
+    if data.generator == "global" and data.redistributes:
+        text = "the loader that redistributes has a generator of its own"
+        yield ("data", "generator"), f"{text}: leave `data.redistributes` out"
     share = data.samples // scenario.world.degree
     if data.batch_size > share:
         ranks = scenario.world.degree
