@@ -32,6 +32,11 @@ def find_impossible_variant(scenario: Scenario) -> Iterator[Finding]:
         yield place, f"{variant} knows no `tp`: {_WITHOUT_TP[variant]}"
     if world.pp > 1 and variant == "tied":
         yield place, "the two ends of the model are on other stages, so they cannot be tied"
+    batches = scenario.data.samples // (scenario.data.batch_size * world.degree)
+    together = scenario.accumulate.in_a_step
+    if together > 1 and batches % together:
+        text = f"an epoch of {batches} batches a rank does not end with a step of {together}"
+        yield ("accumulate", "batches"), text
     if variant == "lora" and (scenario.freeze.base or scenario.freeze.schedule):
         yield place, "lora says itself what is frozen: leave `freeze` out"
 
