@@ -83,11 +83,11 @@ def inner_tensors(tensor: Tensor) -> dict[str, Tensor] | None:
 def _digest_value(value: Any) -> str:
     if not isinstance(value, Tensor):
         return _digest_bytes(repr(value).encode())
-    inner = inner_tensors(local(value))
-    if inner is not None:
+    held = local(value)
+    if type(held) is not Tensor and (inner := inner_tensors(held)) is not None:
         told = {name: _digest_value(tensor) for name, tensor in inner.items()}
-        return _digest_bytes(f"{type(local(value)).__name__} {told}".encode())
-    shard = local(value).cpu().contiguous().reshape(-1)
+        return _digest_bytes(f"{type(held).__name__} {told}".encode())
+    shard = held.cpu().contiguous().reshape(-1)
     # The bytes themselves: numpy has no bfloat16, and -0.0 must differ from 0.0.
     return _digest_bytes(shard.view(torch.uint8).numpy())
 

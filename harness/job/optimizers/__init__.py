@@ -31,7 +31,8 @@ def build_optimizer(name: str, groups: Groups) -> Optimizer:
 
 def moments_of(optimizer: Optimizer, param: nn.Parameter) -> Iterator[tuple[str, Any]]:
     """All that an optimizer and those inside of it hold for a parameter, by distinct labels."""
+    yield from optimizer.state.get(param, {}).items()
     inner: dict[str, Optimizer] = getattr(optimizer, "inner", {})
-    for label, one in {"": optimizer, **inner}.items():
+    for label, one in inner.items():
         for key, value in one.state.get(param, {}).items():
             yield label + key, value
