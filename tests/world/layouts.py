@@ -9,7 +9,6 @@ import torch.distributed.nn.functional
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -206,6 +205,8 @@ def _experts_and_shards() -> Program:
 
 def _zero() -> Program:
     """torch's ZeRO-1: each rank has the moments of its own part of the parameters."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
     model = DistributedDataParallel(net())
     optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=0.05)
     return Program(
