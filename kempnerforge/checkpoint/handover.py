@@ -10,7 +10,7 @@ from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.rank_state import hand_over
 from kempnerforge.checkpoint.rng import set_rng_state
 
-__all__ = ["Handover", "Unmatched"]
+__all__ = ["Handover", "Unmatched", "warn_of_missing", "warn_of_stateless"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _WITHOUT = {
     "dataloader": "the data is read from the start",
 }
 _LEFT = {
-    "scheduler": "the schedule of this run starts over; pass scheduler= to load",
+    "scheduler": "the schedule of this run starts over, unless scheduler= is passed",
     "dataloader": "the loader that was given has no load_state_dict for its position, so the data "
     "is read from the start; wrap it in ResumableDataLoader in both runs",
 }
@@ -60,9 +60,14 @@ class Unmatched:
     def say(self, path: object) -> None:
         """Warn of each."""
         for name in self.not_saved:
-            logger.warning("%s has no state of the %s; %s", path, name, _WITHOUT[name])
+            warn_of_missing(name, path)
         for name in self.not_restored:
             logger.warning("the %s state of %s is not restored; %s", name, path, _LEFT[name])
+
+
+def warn_of_missing(name: str, path: object) -> None:
+    """Say that the checkpoint at ``path`` has nothing for what was given as ``name``."""
+    logger.warning("%s has no state of the %s; %s", path, name, _WITHOUT[name])
 
 
 class Handover:
@@ -72,12 +77,14 @@ class Handover:
     set once more afterwards.
 
     Args:
-        position: What the load found for this rank; None where there is nothing to hand over.
+        state: The train state that was loaded, of this rank.
+        asked: Whether a load that is given no loader leaves the question open for one to come.
     """
 
-    def __init__(self, position: Any = None) -> None:
-        self._position = position
+    def __init__(self, state: Mapping[str, Any] | None = None, *, asked: bool = False) -> None:
+        self._position = None if state is None else state.get("dataloader")
         self._generators: Mapping[str, Any] | None = None
+        self._missing = asked and self._position is None
         self._warned = False
 
     @property
@@ -98,17 +105,32 @@ class Handover:
             if self._position is None:
                 self._generators = None
 
+    def found_missing(self) -> bool:
+        """Whether a loader has come and there was nothing for it; said once."""
+        missing, self._missing = self._missing, False
+        return missing
+
     def training_goes_on(self) -> bool:
         """Whether a position is pending that nobody has been warned of yet; warns.
 
         From now on the generators are those of this training.
         """
-        self._generators = None
+        self._generators, self._missing = None, False
         if not self.pending or self._warned:
             return False
         self._warned = True
         logger.warning(
             "a dataloader position was loaded and no loader has taken it, so this run reads the "
-            "data from the start; call apply_dataloader_state(loader), or pass dataloader= to load"
+            "data from the start; call apply_dataloader_state, or pass dataloader= to load, with a "
+            "loader that has load_state_dict"
         )
         return True
+
+
+def warn_of_stateless(dataloader: Any) -> None:
+    """Say that the position of this dataloader is not saved."""
+    logger.warning(
+        "the dataloader (%s) has no state_dict, so its position is not saved and a resumed run "
+        "reads the data from the start; wrap it in ResumableDataLoader",
+        type(dataloader).__name__,
+    )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch.distributed as dist
@@ -23,7 +24,7 @@ from kempnerforge.checkpoint.errors import (
     naming,
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
-from kempnerforge.checkpoint.handover import Handover, Unmatched
+from kempnerforge.checkpoint.handover import Handover, Unmatched, warn_of_missing, warn_of_stateless
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
@@ -104,6 +105,7 @@ class CheckpointManager:
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
+        self._said_stateless = False
         self._parent: str | None = None
         self._last_load: LoadReport | None = None
         self._damaged: frozenset[str] = frozenset()
@@ -136,7 +138,8 @@ class CheckpointManager:
             step: Current training step.
             tokens_seen: Tokens processed so far.
             scheduler: Anything with ``state_dict()``.
-            dataloader: Anything with ``state_dict()``; each rank's own position is saved.
+            dataloader: Anything with ``state_dict()``; each rank's own position is saved. Of one
+                without, a warning says that nothing is saved.
             extra: More values to keep; ``vlm_freeze`` among them also goes to ``metadata.json``.
 
         Raises:
@@ -144,7 +147,7 @@ class CheckpointManager:
                 did. In the latter case this save has been made all the same.
         """
         earlier = self._settle()
-        self._note_what_nobody_took()
+        self._say_what_is_lost(dataloader)
         try:
             with naming(f"saving step {step} to {self._root}", step=step, path=str(self._root)):
                 self._collective.renew()
@@ -278,8 +281,13 @@ class CheckpointManager:
         where no position is left to hand over, or once training has saved, they are not set again.
         """
         self._handover.give(dataloader)
-        if self._last_load is not None and not self._handover.pending:
-            self._last_load = self._last_load.with_restored("dataloader")
+        report = self._last_load
+        if report is None or self._handover.pending:
+            return
+        self._last_load = report.with_restored("dataloader")
+        if self._handover.found_missing():
+            warn_of_missing("dataloader", report.path)
+            self._last_load = report.with_missing("dataloader")
 
     def _require_root(self) -> None:
         with Worker("looking at the checkpoint directory") as worker:
@@ -289,10 +297,14 @@ class CheckpointManager:
                 doing=f"looking at {self._root}",
             )
 
-    def _note_what_nobody_took(self) -> None:
-        """Before a save: a position that is still pending now has come too late."""
+    def _say_what_is_lost(self, dataloader: Any) -> None:
+        """Before a save: a position still pending has come too late; a loader may have none."""
         if self._handover.training_goes_on() and self._last_load is not None:
             self._last_load = self._last_load.with_left("dataloader")
+        stateless = dataloader is not None and not hasattr(dataloader, "state_dict")
+        if stateless and not self._said_stateless:
+            self._said_stateless = True
+            warn_of_stateless(dataloader)
 
     def _settle(self) -> BaseException | None:
         """Wait for the pending save; its error, if it failed, is handed over once."""
@@ -318,8 +330,9 @@ class CheckpointManager:
         staged = self._stage_state(step, tokens_seen, scheduler, dataloader, extra)
         worker = Worker(f"writing step {step}")
         metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
-        if extra is not None and "vlm_freeze" in extra:
-            metadata["vlm_freeze"] = extra["vlm_freeze"]
+        if extra is not None and "vlm_freeze" in extra and isinstance(staged, StagedState):
+            # As it is now: the next stage may begin before it is written.
+            metadata["vlm_freeze"] = deepcopy(extra["vlm_freeze"])
         return SaveJob(
             collective=self._collective,
             storage=self._storage_for(worker),
@@ -332,7 +345,7 @@ class CheckpointManager:
             staged=staged,
             retention=RetentionPolicy(
                 keep_last_n=self._config.keep_last_n,
-                is_milestone=self._config.is_dynamic_milestone,
+                is_milestone=_as_it_is(self._config).is_dynamic_milestone,
             ),
             timeout_s=self._timeout_s,
             access=self._access,
@@ -420,7 +433,8 @@ class CheckpointManager:
     ) -> None:
         if scheduler is not None and "scheduler" in state and not exclude.covers("scheduler"):
             scheduler.load_state_dict(state["scheduler"])
-        self._handover = Handover(state.get("dataloader"))
+        asked = dataloader is None and not exclude.covers("dataloader")
+        self._handover = Handover(state, asked=asked)
         if dataloader is not None:
             self._handover.give(dataloader)
 
@@ -446,3 +460,11 @@ class CheckpointManager:
         )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)
+
+
+def _as_it_is(config: Any) -> Any:
+    """A copy, which later changes do not reach."""
+    try:
+        return deepcopy(config)
+    except Exception:  # noqa: BLE001  # of a class of somebody's own, then; retention asks it later
+        return config

@@ -4,6 +4,7 @@ import hashlib
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, WeightedRandomSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kempnerforge.checkpoint import (
@@ -73,11 +74,19 @@ def own_generator(workers: int) -> Any:
     )  # fmt: skip
 
 
+def dealt(kind: Any, workers: int) -> Any:
+    """The sampler of a data-parallel rank, whose order depends on `set_epoch` before `iter`."""
+    sampler: Any = DistributedSampler(Noisy(), num_replicas=1, rank=0, seed=3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
+        return kind(Noisy(), batch_size=BATCH, sampler=sampler, num_workers=workers)
+
+
 def persistent(workers: int) -> Any:
     return stateful(workers, persistent_workers=True, prefetch_factor=3)
 
 
-LOADERS = {
+LOADERS: dict[str, tuple[Any, int]] = {
     "plain": (plain, 0),
     "plain with workers": (plain, 2),
     "stateful": (stateful, 0),
@@ -85,6 +94,8 @@ LOADERS = {
     "stateful with workers that stay": (persistent, 2),
     "sampler without a generator": (weighted, 0),
     "generator of its own": (own_generator, 0),
+    "sampler of a rank": (partial(dealt, DataLoader), 0),
+    "stateful with the sampler of a rank": (partial(dealt, StatefulDataLoader), 0),
 }
 
 
@@ -115,6 +126,8 @@ class Loop:
         loader = ResumableDataLoader(self.make())
         self.manager.apply_dataloader_state(loader)
         while epoch < EPOCHS:
+            if isinstance(loader.sampler, DistributedSampler):
+                loader.sampler.set_epoch(epoch)
             for ids, inputs in loader:
                 step += 1
                 self.train(step, ids, inputs)
