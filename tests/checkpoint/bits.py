@@ -106,7 +106,8 @@ def copied(value: Any) -> Any:
     if isinstance(value, nn.Parameter):
         return nn.Parameter(copied(value.data), requires_grad=value.requires_grad)
     if isinstance(value, torch.Tensor):
-        return copy.deepcopy(value.detach())
+        value = value.detach()
+        return copy.deepcopy(value) if value.layout is torch.strided else value.clone()
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
