@@ -139,8 +139,9 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
         own=captured.own,
         buffers=frozenset(
             f"{MODEL}{live.plain_name(name)}"
-            for name in live.state
-            if name in live.buffers or is_extra_state(name)
+            for name, value in live.state.items()
+            if not isinstance(value, nn.Parameter)
+            and (is_extra_state(name) or name in live.buffers)
         ),
     )
 
