@@ -159,7 +159,7 @@ class Register:
 
 def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dict[str, _Known]:
     """Those whose manifest is as it was; none where they cannot be looked at."""
-    files = [f"{name}/{layout.MANIFEST}" for name in known]
+    files = tuple(f"{name}/{layout.MANIFEST}" for name in known)
     try:
         stamps = storage.stamps(root, files)
     except (OSError, MemoryError):
