@@ -225,8 +225,8 @@ class CheckpointManager:
 
         Raises:
             FreezeMismatchError: The freeze states differ (a ValueError).
-            UnreadableCheckpointError: What is to be loaded, or one that may be newer, cannot be read
-                at present; the same on every rank, whichever of them it was.
+            UnreadableCheckpointError: What is to be loaded, or one that may be newer, cannot be
+                read at present; the same on every rank, whichever of them it was.
             NewerFormatError: It was written by a newer version of this package.
             CheckpointError: Nothing usable, or the named checkpoint cannot be loaded; the same on
                 every rank. Or the background save before it failed on some rank, so that nothing
