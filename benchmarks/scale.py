@@ -41,7 +41,9 @@ from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.offer import Choice, Offer
 from kempnerforge.checkpoint.plans import Merged, PlanBook, Proposed, assign
 from kempnerforge.checkpoint.rank_state import Arrangement
-from kempnerforge.checkpoint.shards import WrittenShards, decode_metadata
+from kempnerforge.checkpoint.rank_values import Planned
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.shards import WrittenShards
 from kempnerforge.checkpoint.verification import VerifyPolicy
 
 T = TypeVar("T")
@@ -86,7 +88,7 @@ def _plan(rank: int, ranks: int, parameters: int) -> SavePlan:
 def _proposals(plans: Sequence[SavePlan], holds: str | None) -> list[Proposed]:
     """Of the first save, or of one that changes nothing."""
     return [
-        Proposed(plan_id=f"{rank:016x}", plan=None if holds else plan, holds=holds)
+        Proposed(plan_id=f"{rank:016x}", planned=None if holds else Planned(plan=plan), holds=holds)
         for rank, plan in enumerate(plans)
     ]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kempnerforge.checkpoint.async_save import AsyncCheckpointer
+    from kempnerforge.checkpoint.dataloader import ResumableDataLoader
     from kempnerforge.checkpoint.errors import (
         CheckpointError,
         CheckpointLoadError,
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
         CorruptCheckpointError,
         DirectoryInUseError,
         FreezeMismatchError,
+        NewerFormatError,
         NoUsableCheckpointError,
         PeerLostError,
         RedistributionError,
         StateMismatchError,
         StorageTimeoutError,
+        UnreachableDirectoryError,
+        UnreadableCheckpointError,
         UnsafeCheckpointError,
     )
     from kempnerforge.checkpoint.manager import CheckpointManager
@@ -45,12 +49,16 @@ __all__ = [
     "DirectoryInUseError",
     "FreezeMismatchError",
     "LoadReport",
+    "NewerFormatError",
     "NoUsableCheckpointError",
     "PeerLostError",
     "RedistributableDataLoader",
     "RedistributionError",
+    "ResumableDataLoader",
     "StateMismatchError",
     "StorageTimeoutError",
+    "UnreachableDirectoryError",
+    "UnreadableCheckpointError",
     "UnsafeCheckpointError",
     "VerifyPolicy",
     "build_train_state",
@@ -67,6 +75,7 @@ _HOME = {
     "CheckpointManager": "manager",
     "LoadReport": "verification",
     "RedistributableDataLoader": "rank_state",
+    "ResumableDataLoader": "dataloader",
     "VerifyPolicy": "verification",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     **dict.fromkeys((name for name in __all__ if name.endswith("_state")), "state"),

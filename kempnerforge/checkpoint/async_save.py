@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,7 @@ from torch.distributed.checkpoint.planner import SavePlan
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.collective import Collective, GlooCollective, LocalCollective
 from kempnerforge.checkpoint.commit import new_save_id
+from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointSaveError,
     RankFailure,
@@ -32,9 +34,9 @@ from kempnerforge.checkpoint.shards import (
 from kempnerforge.checkpoint.staging import KeptBuffers, LiveTensors, Stager
 from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.storage import LocalStorage
-from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
+from kempnerforge.config.schema import AsyncCheckpointMode
 
-__all__ = ["AsyncCheckpointer", "BackgroundCall", "make_stager"]
+__all__ = ["AsyncCheckpointer", "BackgroundCall", "make_stager", "mode_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,15 @@ def _report_unfetched() -> None:
         call.report()
 
 
+def mode_of(value: Any) -> AsyncCheckpointMode:
+    """The mode of that value, which may be a member of another class with the same values.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    return AsyncCheckpointMode(value.value if isinstance(value, Enum) else value)
+
+
 def make_stager(mode: AsyncCheckpointMode, *, direct: bool = True) -> Stager:
     """How tensors are taken in ``mode``."""
     if mode is AsyncCheckpointMode.disabled:
@@ -111,11 +122,14 @@ class AsyncCheckpointer:
 
     Args:
         mode: Whether ``save`` waits for the flush, and how the state is copied if not.
+
+    Attributes:
+        mode: The same.
     """
 
     def __init__(self, mode: AsyncCheckpointMode = AsyncCheckpointMode.disabled) -> None:
-        self._mode = AsyncCheckpointMode(mode)
-        self._stager = make_stager(self._mode)
+        self.mode = mode_of(mode)
+        self._stager = make_stager(self.mode)
         self._pending: BackgroundCall[None] | None = None
         self._collectives: dict[tuple[int, ...], Collective] = {}
 
@@ -154,7 +168,7 @@ class AsyncCheckpointer:
             self._stager.finish()
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             staged = describe(error, collective.rank)
-        if self._mode is AsyncCheckpointMode.disabled:
+        if self.mode is AsyncCheckpointMode.disabled:
             save.run(staged)
             return
         self._pending = BackgroundCall(
@@ -207,7 +221,7 @@ class _DirectorySave:
 
     def run(self, staged: StagedShards | RankFailure) -> None:
         """Plan, write and complete; the same error on every rank."""
-        proposal = staged if isinstance(staged, RankFailure) else staged.plan
+        proposal = staged if isinstance(staged, RankFailure) else staged.planned.plan
         plans, metadata = self._round(proposal, self._merge)
         plan = plans[self._collective.rank]
         try:

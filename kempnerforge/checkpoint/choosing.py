@@ -3,8 +3,12 @@
 Rank 0 lists candidates and offers one at a time; each rank prepares to load it, which includes
 comparing its share of the files with the checksums. The first candidate that
 every rank finds whole is chosen. Damage passes a candidate over; whatever else is wrong, such as a
-model that does not fit, is the error of all ranks. A candidate that was named explicitly has no
-successor: if it is broken, that is the error.
+model that does not fit or storage that cannot be read, is the error of all ranks. A candidate that
+was named explicitly has no successor: if it is broken, that is the error.
+
+The first candidate is what ``latest`` names, and nothing else is looked at while that is whole. The
+others come in the order of their commits, so all manifests are read for them, and one that cannot
+be read, or is of a newer format, ends the walk at the place that it may have in that order.
 
 A rank's share is what it would read anyway where the ranks are arranged as they were, so that
 nothing is read twice.
@@ -16,37 +20,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from kempnerforge.checkpoint import layout, prune
-from kempnerforge.checkpoint.catalog import (
-    Catalog,
-    Entry,
-    State,
-    inspect,
-    plain_stages,
-    read_catalog,
-    verify_sizes,
-)
+from kempnerforge.checkpoint import prune
+from kempnerforge.checkpoint.candidates import candidates, find_explicit, verify_entry
+from kempnerforge.checkpoint.catalog import Entry, Outline, read_outline
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointLoadError,
-    CheckpointNotFoundError,
     CorruptCheckpointError,
     NoUsableCheckpointError,
     RankFailure,
     Refusal,
     StorageTimeoutError,
     describe,
+    of_read,
+    shows_damage,
 )
 from kempnerforge.checkpoint.lock import WriteAccess
 from kempnerforge.checkpoint.offer import Candidate, Choice, Offer
-from kempnerforge.checkpoint.replacing import read_settled_catalog
-from kempnerforge.checkpoint.shards import check_metadata
+from kempnerforge.checkpoint.replacing import read_settled
+from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
-from kempnerforge.checkpoint.worker import Started, Worker
+from kempnerforge.checkpoint.worker import Started, Worker, within
 
 __all__ = [
     "Chooser",
@@ -54,7 +52,6 @@ __all__ = [
     "Search",
     "cheap_choice",
     "choose",
-    "verify_entry",
 ]
 
 logger = logging.getLogger(__name__)
@@ -187,6 +184,8 @@ class Chooser:
         Raises:
             CheckpointNotFoundError: The explicit path does not exist.
             NoUsableCheckpointError: There are checkpoints, none of them verifies.
+            UnreadableCheckpointError: One that may be the newest cannot be read at present.
+            NewerFormatError: It was written by a newer version of this package.
             CheckpointError: The explicit path is broken, a rank is lost, or what ``prepare`` raised
                 on some rank.
         """
@@ -209,12 +208,15 @@ class Chooser:
     def _round(self, vote: "_Vote", root: "_Root | None") -> Any:
         looking = None
         if root is not None and not root.has_begun:
-            looking = self.worker.start(root.advance)  # while the others' votes are on their way
+            looking = self._start_looking(root)  # while the others' votes are on their way
         votes = self.collective.collect(vote, timeout_s=self.timeout_s)
         replies = None
         if votes is not None and root is not None:
             replies = self._decide(root, votes, looking)
         return self.collective.answer(replies, timeout_s=2 * self.timeout_s)
+
+    def _start_looking(self, root: "_Root") -> "Started[None]":
+        return self.worker.start(within(_WORK_SHARE * self.timeout_s, root.advance))
 
     def _try(self, prepare: Callable[[Candidate], object], offer: Offer) -> "_Attempt":
         rank, world_size = self.collective.rank, self.collective.world_size
@@ -227,7 +229,7 @@ class Chooser:
                     doing=f"reading {offer.path}",
                 )
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-            failure = describe(error, self.collective.rank)
+            failure = _describe(error, self.collective.rank, offer.path)
             return _Attempt(vote=_Vote(failure=failure), cause=error)
         return _Attempt(vote=_Vote(), choice=candidate.choice, result=result)
 
@@ -240,7 +242,8 @@ class Chooser:
         except _Refused as error:
             reply = error.refusal
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-            reply = self._refusal((describe(error, 0),))
+            place = self.search.explicit or self.search.root
+            reply = self._refusal((_describe(error, 0, place),))
         return [reply] * len(votes.values)
 
     def _refusal(self, failures: tuple[RankFailure, ...]) -> Refusal:
@@ -261,7 +264,7 @@ class Chooser:
             return _Chosen()
         if failures:
             root.judge(failures)
-        looking = looking or self.worker.start(root.advance)
+        looking = looking or self._start_looking(root)
         looking.result(
             timeout_s=_WORK_SHARE * self.timeout_s,
             doing=f"looking for checkpoints in {self.search.root}",
@@ -310,8 +313,10 @@ class _Root:
         for entry in self._candidates:
             try:
                 self._current = self._examine(entry)
-            except (CheckpointError, OSError) as error:
-                self._pass_over(entry, str(error), (describe(error, 0),), damaged=True)
+            except (CheckpointError, OSError, MemoryError) as error:
+                failure = _describe(error, 0, entry.path)
+                damaged = shows_damage(error)
+                self._pass_over(entry, failure.message, (failure,), damaged=damaged)
                 continue
             self._offer = Offer.of(self._current, verify=self.search.verify)
             return
@@ -358,23 +363,35 @@ class _Root:
             return
         seen: set[object] = set()
         while True:
-            found = candidates(self._settled(), self._storage)
-            fresh = [entry for entry in found if _identity(entry) not in seen]
+            fresh = False
+            for entry in candidates(self._settled(), self._storage):
+                if _identity(entry) not in seen:
+                    seen.add(_identity(entry))
+                    fresh = True
+                    yield entry
             if not fresh:
                 return
-            seen.update(map(_identity, fresh))
-            yield from fresh
 
-    def _settled(self) -> Catalog:
+    def _settled(self) -> Outline:
         """What there is, after what a dead run left half done is completed."""
         root = self.search.root
-        found = read_catalog(root, self._storage)
+        require_reachable(root, self._storage)
+        found = read_outline(root, self._storage)
         if not prune.may_need_recovery(found):
             return found
         with self._access.briefly() as mine:
             if mine:
-                prune.recover(root, self._storage)
-        return read_settled_catalog(root, self._storage)
+                self._recover(root)
+        return read_settled(root, self._storage)
+
+    def _recover(self, root: Path) -> None:
+        """Complete what was left half done; what is under a hidden name can be loaded without."""
+        try:
+            prune.recover(root, self._storage)
+        except CheckpointError:
+            raise
+        except OSError as error:
+            logger.warning("%s: what a dead run left half done stays: %s", root, error)
 
     def _examine(self, entry: Entry) -> Choice:
         verify_entry(entry, self._storage, verify=self.search.verify, trust=self.search.trust)
@@ -400,83 +417,42 @@ def _identity(entry: Entry) -> object:
     return entry.path, entry.state, save_id
 
 
-def candidates(catalog: Catalog, storage: Storage) -> tuple[Entry, ...]:
-    """What could be loaded, best first: ``latest``, then newest commit first, then the torn.
-
-    Torn ones are listed so that they are reported when nothing better is found.
-    """
-    found: list[Entry] = []
-    latest = catalog.root / layout.LATEST
-    if catalog.latest is not None or storage.is_directory(latest):
-        target = latest if catalog.latest is None else _resolve(latest, catalog.latest, storage)
-        known = (entry for entry in catalog.entries if entry.path == target)
-        found.append(next(known, None) or inspect(target, storage))
-    torn = [entry for entry in catalog.entries if entry.state is State.torn]
-    for entry in (*catalog.newest_first(), *torn):
-        if all(entry.path != other.path for other in found):
-            found.append(entry)
-    return tuple(found)
-
-
-def _resolve(link: Path, target: str, storage: Storage) -> Path:
-    """Where the link leads; a link within the directory keeps the directory's spelling."""
-    if layout.parse_step(target) is not None:
-        return link.parent / target
-    return storage.resolve(link) or link.parent / target
-
-
-def find_explicit(path: Path, storage: Storage) -> Entry:
-    """The checkpoint at a path that a person named: a checkpoint, a link to one, or a directory
-    of checkpoints, which stands for what its ``latest`` names.
-
-    Raises:
-        CheckpointNotFoundError: There is nothing.
-    """
-    real = storage.resolve(path)
-    if real is None:
-        raise CheckpointNotFoundError(f"{path} does not exist", path=str(path))
-    entry = inspect(path if storage.read_link(path) is None else real, storage)
-    if entry.state is State.torn:
-        latest = storage.resolve(path / layout.LATEST)
-        return entry if latest is None else inspect(latest, storage)
-    return entry
-
-
-def verify_entry(
-    entry: Entry,
-    storage: Storage,
-    *,
-    verify: VerifyPolicy = VerifyPolicy.full,
-    trust: Trust = PLAIN_DATA,
-) -> None:
-    """Check all that can be checked without reading shards.
-
-    Raises:
-        CorruptCheckpointError: Something is missing or has the wrong size.
-        UnsafeCheckpointError: ``.metadata`` of a plain checkpoint asks for a class not allowed.
-    """
-    if entry.state is State.torn:
-        raise CorruptCheckpointError(f"incomplete: {entry.problem}", path=str(entry.path))
-    if entry.manifest is not None:
-        if verify is not VerifyPolicy.off:
-            verify_sizes(entry.path, entry.manifest, storage)
-        return
-    for stage in plain_stages(entry.path, storage) or (None,):
-        folder = entry.path if stage is None else entry.path / layout.format_stage(stage)
-        file = folder / layout.SHARD_METADATA
-        check_metadata(folder, trust.metadata(storage.read(file), where=str(file)))
+def _describe(error: BaseException, rank: int, path: Path) -> RankFailure:
+    """As :func:`describe`, with the name that a failed read has among all ranks."""
+    if isinstance(error, OSError | MemoryError) and not isinstance(error, CheckpointError):
+        error = of_read(error, getattr(error, "filename", None) or path, path=path)
+    return describe(error, rank)
 
 
 def cheap_choice(search: Search, storage: Storage) -> Path | None:
-    """What :func:`choose` would find if no file's content is damaged. Not collective."""
+    """What :func:`choose` would find if no file's content is damaged. Not collective.
+
+    Raises:
+        CheckpointNotFoundError: The explicit path does not exist.
+        UnreadableCheckpointError: One that may be the newest cannot be read at present.
+        NewerFormatError: It was written by a newer version of this package.
+    """
+    place = search.explicit or search.root
+    try:
+        return _first_usable(search, storage)
+    except (OSError, MemoryError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise of_read(error, getattr(error, "filename", None) or place, path=place) from error
+
+
+def _first_usable(search: Search, storage: Storage) -> Path | None:
     if search.explicit is not None:
-        entries: tuple[Entry, ...] = (find_explicit(search.explicit, storage),)
+        entries: Iterator[Entry] = iter((find_explicit(search.explicit, storage),))
     else:
-        entries = candidates(read_catalog(search.root, storage), storage)
+        require_reachable(search.root, storage)
+        entries = candidates(read_outline(search.root, storage), storage)
     for entry in entries:
         try:
             verify_entry(entry, storage, trust=search.trust)
         except (CheckpointError, OSError) as error:
+            if not shows_damage(error):
+                raise
             logger.debug("%s is not usable: %s", entry.path, error)
             continue
         return entry.path

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import layout, manifest
-from kempnerforge.checkpoint.errors import CheckpointSaveError
+from kempnerforge.checkpoint.errors import CheckpointSaveError, shows_damage
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.replacing import Replacement, point_latest, replace
@@ -132,7 +132,7 @@ class Commit:
             An older version of the step, set aside under a hidden name, or None.
         """
         replaced = None
-        if self.target.name not in self.storage.names(self.root):
+        if self.storage.stamp(self.target) is None:
             self.storage.rename(self.staging, self.target)
         elif self.storage.exchange(self.staging, self.target):
             replaced = self.staging
@@ -161,6 +161,8 @@ class Commit:
             try:
                 found = self.storage.size(self.staging / name)
             except OSError as error:
+                if not shows_damage(error):
+                    raise
                 found = error.strerror or str(error)
             if found == record.size:
                 return

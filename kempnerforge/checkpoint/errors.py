@@ -3,8 +3,15 @@
 All derive from :class:`CheckpointError`. An error that ranks agreed on is raised on every rank with
 the same type and the same message; on the rank where it arose, ``__cause__`` is the original
 exception. ``failures`` says which rank failed and why.
+
+A read that fails is one of two things (:func:`shows_damage`). What is missing, or is of another
+kind than it should be, is damage, as bytes are that were read and are wrong. Everything else, from
+``EACCES`` to ``ETIMEDOUT``, says nothing of the checkpoint, which may be whole: the read is tried
+again for a while (:mod:`stale`), and is then :class:`UnreadableCheckpointError` on all
+ranks. No checkpoint is passed over, replaced or deleted for it.
 """
 
+import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,18 +24,29 @@ __all__ = [
     "CorruptCheckpointError",
     "DirectoryInUseError",
     "FreezeMismatchError",
+    "NewerFormatError",
     "NoUsableCheckpointError",
+    "OddFileError",
     "PeerLostError",
     "RankFailure",
     "RedistributionError",
     "Refusal",
     "StateMismatchError",
     "StorageTimeoutError",
+    "UnreachableDirectoryError",
+    "UnreadableCheckpointError",
     "UnsafeCheckpointError",
     "agreed_error",
     "describe",
     "naming",
+    "of_read",
+    "shows_damage",
 ]
+
+# What these say holds for as long as nobody changes the directory.
+_OF_WHAT_IS_THERE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +91,13 @@ class DirectoryInUseError(CheckpointSaveError):
     """Another job writes to this checkpoint directory."""
 
 
+class UnreachableDirectoryError(CheckpointLoadError, CheckpointSaveError):
+    """The checkpoint directory is there by name and cannot be looked into.
+
+    Whether something was saved in it is not known, so it does not count as empty.
+    """
+
+
 class PeerLostError(CheckpointError):
     """A rank died, hung or lost its connection before the ranks could agree."""
 
@@ -91,6 +116,21 @@ class NoUsableCheckpointError(CheckpointLoadError):
 
 class CorruptCheckpointError(CheckpointLoadError):
     """A file is missing, truncated, altered, or belongs to another save."""
+
+
+class UnreadableCheckpointError(CheckpointLoadError):
+    """A checkpoint cannot be read at present, so nobody knows whether it is whole.
+
+    For want of permission, memory or descriptors, or because storage fails. Also raised by a save
+    that would replace such a checkpoint. Deliberately no OSError: callers tolerate some of those.
+    """
+
+
+class NewerFormatError(CheckpointLoadError):
+    """A checkpoint was written by a newer version of this package, in a format unknown here.
+
+    Also raised by a save that would replace such a checkpoint.
+    """
 
 
 class UnsafeCheckpointError(CheckpointLoadError):
@@ -118,10 +158,13 @@ _FAMILY: dict[str, type[CheckpointError]] = {
         CheckpointNotFoundError,
         NoUsableCheckpointError,
         CorruptCheckpointError,
+        UnreadableCheckpointError,
+        NewerFormatError,
         UnsafeCheckpointError,
         StateMismatchError,
         FreezeMismatchError,
         RedistributionError,
+        UnreachableDirectoryError,
     )
 }
 
@@ -129,6 +172,46 @@ _FAMILY: dict[str, type[CheckpointError]] = {
 def describe(error: BaseException, rank: int) -> RankFailure:
     """The failure that ``error`` stands for on ``rank``."""
     return RankFailure(rank=rank, kind=type(error).__name__, message=str(error) or repr(error))
+
+
+class OddFileError(OSError):
+    """What is there is no file that a checkpoint has: a pipe, a device, or larger than any."""
+
+
+def shows_damage(error: BaseException) -> bool:
+    """Whether what a read of a checkpoint raised says that something in it is missing or wrong."""
+    if isinstance(error, OSError) and not isinstance(error, CheckpointError):
+        return error.errno in _OF_WHAT_IS_THERE or isinstance(error, OddFileError)
+    return isinstance(error, CheckpointError) and not isinstance(
+        error, UnreadableCheckpointError | NewerFormatError | StorageTimeoutError
+    )
+
+
+def of_read(
+    error: OSError | MemoryError, where: object, *, path: object, step: int | None = None
+) -> CheckpointLoadError:
+    """The error of this package for a read that failed.
+
+    Args:
+        error: What the read raised.
+        where: The file or directory, for the message.
+        path: The checkpoint.
+        step: Of the checkpoint, where it is known.
+
+    Returns:
+        :class:`CorruptCheckpointError` or :class:`UnreadableCheckpointError`.
+    """
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    if shows_damage(error):
+        return CorruptCheckpointError(f"{where}: {reason}", step=step, path=str(path))
+    code = errno.errorcode.get(getattr(error, "errno", None) or 0)
+    return UnreadableCheckpointError(
+        f"{where} cannot be read at present: {reason}{f' ({code})' if code else ''}; it may be "
+        "whole, so it is not passed over: mend the permission or the storage and try again, or "
+        "name another checkpoint",
+        step=step,
+        path=str(path),
+    )
 
 
 @contextmanager

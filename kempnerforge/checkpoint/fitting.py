@@ -1,6 +1,6 @@
 """Whether a value of the model can be saved and loaded again; asked before anything is changed."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,9 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from kempnerforge.checkpoint.errors import StateMismatchError
+from kempnerforge.checkpoint.tensor_kinds import take_apart
 
-__all__ = ["require_fitting", "require_rebuildable"]
+__all__ = ["require_fitting", "require_same_class", "require_same_shape"]
 
 
 def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
@@ -23,12 +24,9 @@ def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
     Raises:
         StateMismatchError: It has another shape, or no memory for each of its elements.
     """
-    saved = tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None
-    if saved != tuple(target.shape):
-        raise StateMismatchError(
-            f"{key}: the checkpoint has {'no tensor' if saved is None else f'shape {saved}'}, "
-            f"the model has shape {tuple(target.shape)}"
-        )
+    if not isinstance(entry, TensorStorageMetadata):
+        raise StateMismatchError(f"{key}: the checkpoint has no dense tensor, the model has one")
+    require_same_shape(key, entry.size, target)
     if target.is_meta:
         raise StateMismatchError(
             f"{key} is on the meta device and has no memory to load into; call "
@@ -41,31 +39,37 @@ def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
         )
 
 
-def require_rebuildable(key: str, value: Any, *, within: bool = False) -> None:
-    """Refuse extra state that could not be put together again.
-
-    DCP takes dicts apart, and lists with tensors in them, into entries by path.
-
-    Args:
-        key: For errors.
-        value: What ``get_extra_state`` returned, or a part of it.
-        within: Whether it is a part.
+def require_same_shape(key: str, saved: Sequence[int], target: torch.Tensor) -> None:
+    """Refuse a tensor of another shape.
 
     Raises:
-        TypeError: A dict has keys that are no strings, or an empty one would leave no entry.
+        StateMismatchError: The shapes differ.
     """
-    parts: Any = ()
-    if isinstance(value, Mapping):
-        if (within and not value) or not all(isinstance(name, str) for name in value):
-            raise TypeError(
-                f"{key}: extra state with a dict that is empty or has keys that are no strings "
-                "cannot be kept as it is; keep it as a tuple, or as bytes"
-            )
-        parts = value.values()
-    elif isinstance(value, list):
-        parts = value
-    for part in parts:
-        require_rebuildable(key, part, within=True)
+    if tuple(saved) != tuple(target.shape):
+        raise StateMismatchError(
+            f"{key}: the checkpoint has shape {tuple(saved)}, the model has shape "
+            f"{tuple(target.shape)}"
+        )
+
+
+def require_same_class(key: str, saved: Sequence[Any], target: torch.Tensor) -> None:
+    """Refuse a tensor subclass of another class, or with other settings, than was saved.
+
+    Args:
+        key: Of both, for errors.
+        saved: Module, name and context of its class, and the context in words.
+        target: Of the model.
+
+    Raises:
+        StateMismatchError: They differ.
+    """
+    now = take_apart(target)
+    then, mine = f"{saved[0]}.{saved[1]}", f"{now.module}.{now.qualname}"
+    if (then, saved[3]) != (mine, now.described):
+        raise StateMismatchError(
+            f"{key}: the checkpoint has a {then} with {saved[3]}, the model a {mine} with "
+            f"{now.described}"
+        )
 
 
 def _shares_memory_within(target: torch.Tensor) -> bool:

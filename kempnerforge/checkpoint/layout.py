@@ -16,6 +16,7 @@
 Parsing is anchored: a name that is not exactly one of these is foreign and is left alone.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +37,7 @@ __all__ = [
     "format_rank_file",
     "format_stage",
     "format_step",
+    "is_leftover",
     "local_directory",
     "parse_latest_link",
     "parse_leftover",
@@ -62,6 +64,7 @@ _SHARD = re.compile(rf"__{_NUMBER}_{_NUMBER}\.distcp", re.ASCII)
 _RANK_FILE = re.compile(r"(?:rank|buffers)_([0-9]{5,})\.pt", re.ASCII)
 _LEFTOVER = re.compile(rf"\.(staging|replaced|trash)-step_{_NUMBER}-{_SAVE_ID}", re.ASCII)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII | re.IGNORECASE)
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
 _LATEST_LINK = re.compile(rf"\.latest-{_SAVE_ID}", re.ASCII)
 
 
@@ -83,14 +86,44 @@ class Leftover:
 
 
 def local_directory(name: str | Path) -> Path:
-    """The path of a checkpoint directory, absolute, so that a later ``chdir`` does not move it.
+    """The path that a name of a directory stands for, wherever a user gives one.
+
+    ``~`` and ``~user`` at its beginning and ``$NAME`` and ``${NAME}`` in it are replaced, as by a
+    shell. Absolute, so that a later ``chdir`` does not move it.
 
     Raises:
-        ValueError: It is a URL, which as a path would name a directory beside the program.
+        ValueError: It is empty; or a URL, which as a path would name a directory beside the
+            program; or names a variable that is not set, or a user that is not there; or a
+            directory with that name as it is written stands in the working directory.
     """
-    if _URL.match(str(name)):
+    written = str(name)
+    if not written:
+        raise ValueError("the name of a checkpoint directory is empty")
+    if _URL.match(written):
         raise ValueError(f"{name} is a URL; checkpoints are written to mounted file systems")
-    return Path(name).absolute()
+    literal = Path(written).absolute()
+    expanded = _expand_home(_VARIABLE.sub(_value_of_variable, written)).absolute()
+    if expanded != literal and os.path.lexists(literal):
+        # Earlier versions took such a name as it is written, and a run must not begin elsewhere.
+        raise ValueError(
+            f"{written} stands for {expanded}, and {literal} is there as well; give the whole path "
+            "of the one that is meant"
+        )
+    return expanded
+
+
+def _value_of_variable(match: re.Match[str]) -> str:
+    variable = match[1] or match[2]
+    if not os.environ.get(variable):
+        raise ValueError(f"{match.string} names {match[0]}, and the environment has no {variable}")
+    return os.environ[variable]
+
+
+def _expand_home(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name} names a home directory that is not known") from error
 
 
 def format_step(step: int) -> str:
@@ -154,6 +187,13 @@ def parse_leftover(name: str) -> Leftover | None:
     if match is None:
         return None
     return Leftover(kind=LeftoverKind(match[1]), step=int(match[2]), save_id=match[3])
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name is one of ours that no checkpoint has."""
+    if not name.startswith("."):  # as almost all are not
+        return False
+    return parse_leftover(name) is not None or parse_latest_link(name) is not None
 
 
 def step_of(name: str) -> int | None:

@@ -11,12 +11,12 @@ A run that began afresh descends from nothing.
 
 from collections.abc import Iterable
 
-from kempnerforge.checkpoint.manifest import Manifest
+from kempnerforge.checkpoint.manifest import Head
 
 __all__ = ["standing_aside"]
 
 
-def standing_aside(committed: Iterable[Manifest]) -> frozenset[str]:
+def standing_aside(committed: Iterable[Head]) -> frozenset[str]:
     """Save ids of the checkpoints that the last committed one does not descend from."""
     newest_first = sorted(committed, key=lambda found: found.sequence, reverse=True)
     places = {found.save_id: place for place, found in enumerate(newest_first)}

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import buffers, layout
 from kempnerforge.checkpoint.catalog import parse_metadata, plain_stages, read_metadata
+from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Chooser, Search
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.errors import (
@@ -28,17 +29,14 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     Refusal,
     describe,
+    of_read,
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
-from kempnerforge.checkpoint.model_state import (
-    LiveModel,
-    RestoreTargets,
-    mesh_signature,
-    plan_restore,
-)
+from kempnerforge.checkpoint.model_state import LiveModel, mesh_signature
 from kempnerforge.checkpoint.offer import Candidate, Choice
 from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
+from kempnerforge.checkpoint.own_values import require_common, values_of_rank
 from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,
     Arrangement,
@@ -47,10 +45,13 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     require_redistributable,
 )
+from kempnerforge.checkpoint.rank_values import Seen, seen_by
 from kempnerforge.checkpoint.reading import ReadShards, read_shards
+from kempnerforge.checkpoint.restore_plan import plan_restore
+from kempnerforge.checkpoint.restoring import RestoreTargets
 from kempnerforge.checkpoint.rng import require_same_devices
-from kempnerforge.checkpoint.shards import check_metadata
-from kempnerforge.checkpoint.stale import again_if_stale
+from kempnerforge.checkpoint.shard_metadata import check_metadata
+from kempnerforge.checkpoint.stale import again_if_passing
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.verification import Verifier, VerifyPolicy
 from kempnerforge.checkpoint.worker import Started, Worker
@@ -65,6 +66,8 @@ _WAIT_SHARE = 0.5
 _WORK_SHARE = 0.8
 # The other ranks go on meanwhile, and may wait for rank 0 in a save already.
 _TIDY_SHARE = 0.1
+# Names of values that a rank has no place for, of which a stage may have thousands.
+_MOST_TOLD = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,7 @@ class LoadRequest:
     ignore_freeze_mismatch: bool
     redistributes: bool
     """Whether the dataloader takes the positions of all saved ranks."""
+    check: RestoreCheck = RestoreCheck.sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,8 @@ class Loaded:
     choice: Choice
     train_state: Mapping[str, Any]
     """As :func:`build_train_state` made it on the rank that this one continues."""
+    not_taken: tuple[str, ...] = ()
+    """Flat names of values that no rank's model or optimizer has a place for, the same on all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +110,15 @@ class _Restored:
     """The vote of a rank that has its state, or could not take it."""
 
     failure: RankFailure | None
+    not_taken: tuple[str, ...]
+    """Names that it has no place for, in order, as many as travel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Agreed:
+    """Rank 0's answer where all ranks have their state."""
+
+    not_taken: tuple[str, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,23 +167,33 @@ class LoadJob:
             self._finish_tidying(self._start_tidying(tidy))
             return None
         read = found.result
-        self._together(lambda: self._restore(read, apply), found.choice, tidy)
-        return Loaded(choice=found.choice, train_state=read.train_state)
+        agreed = self._together(read, found.choice, apply, tidy)
+        self._say_what_is_left(found.choice, agreed.not_taken)
+        return Loaded(choice=found.choice, train_state=read.train_state, not_taken=agreed.not_taken)
 
-    def _together(self, call: Callable[[], None], choice: Choice, tidy: Callable[[], None]) -> None:
-        """Run ``call`` on every rank; if it fails on one, all raise that error."""
+    def _together(
+        self,
+        read: _Read,
+        choice: Choice,
+        apply: Callable[[Mapping[str, Any]], None],
+        tidy: Callable[[], None],
+    ) -> _Agreed:
+        """Restore on every rank; if that fails on one, all raise that error."""
         wait_s = _WAIT_SHARE * self.timeout_s
         doing = f"restoring {choice.path}"
         cause: BaseException | None = None
         failure = None
         try:
-            self.worker.run(call, timeout_s=_WORK_SHARE * wait_s, doing=doing)
+            self.worker.run(
+                lambda: self._restore(read, apply), timeout_s=_WORK_SHARE * wait_s, doing=doing
+            )
         except BaseException as error:  # becomes the error of every rank
             if self.worker.stuck and not isinstance(error, Exception):
                 raise  # Ctrl-C, at which nobody wants to wait
             cause, failure = error, describe(error, self.collective.rank)
         tidying = None if failure else self._start_tidying(tidy)
-        votes = self.collective.collect(_Restored(failure=failure), timeout_s=wait_s)
+        vote = _Restored(failure=failure, not_taken=self._not_taken(read.targets))
+        votes = self.collective.collect(vote, timeout_s=wait_s)
         replies = None
         if votes is not None:
             replies = [_judge(votes, choice, doing)] * self.collective.world_size
@@ -178,6 +203,21 @@ class LoadJob:
             raise cause  # SystemExit, say, of which the others have been told
         if isinstance(agreed, Refusal):
             raise agreed.error() from cause
+        assert isinstance(agreed, _Agreed)
+        return agreed
+
+    def _not_taken(self, targets: RestoreTargets) -> tuple[str, ...]:
+        return targets.unexpected(self.request.exclude)[:_MOST_TOLD]
+
+    def _say_what_is_left(self, choice: Choice, names: Sequence[str]) -> None:
+        if names and self.collective.rank == 0:
+            logger.warning(
+                "%d values of the checkpoint %s are not in the model or the optimizer and are not "
+                "loaded: %s",
+                len(names),
+                choice.path,
+                ", ".join(names[:5]),
+            )
 
     def _start_tidying(self, tidy: Callable[[], None]) -> Started[None] | None:
         return self.worker.start(tidy) if self.collective.rank == 0 else None
@@ -206,31 +246,33 @@ class LoadJob:
             storage=self.storage,
         )
         stages = self._stages(choice)
-        metadata = []
+        same = choice.manifest is not None and now == Arrangement.from_json(choice.manifest.layout)
+        seen = []
         for stage in stages:
             name = _within(stage, layout.SHARD_METADATA)
             where = str(choice.path / name)
             found = self.request.search.trust.metadata(files.read(name), where=where)
             check_metadata(choice.path / _within(stage, ""), found)
-            metadata.append(found)
-        train_state, own = self._train_state(choice, files, now)
+            seen.append(seen_by(found, self.collective.rank if same else None))
+        train_state, own = self._train_state(choice, files, now, model)
         _require_step(choice, train_state)
         require_same_devices(train_state.get("rng", {}))
         targets = plan_restore(
             model,
             self.optimizer,
-            metadata,
+            seen,
             own=stages.index(self.stage or 0) if (self.stage or 0) in stages else 0,
             exclude=self.request.exclude,
         )
         targets.own = own
         own_buffers = self._own_buffers(choice, files, now, model)
         if self.collective.rank == 0:
-            self._warn_of_unused(targets, metadata, train_state)
+            self._warn_of_unused(seen, train_state)
         shards = tuple(
-            self._read_shards(choice.path, stage, files, part, targets, position)
-            for position, (stage, part) in enumerate(zip(stages, metadata, strict=True))
+            self._read_shards(choice.path, stage, files, part.metadata, targets, position)
+            for position, (stage, part) in enumerate(zip(stages, seen, strict=True))
         )
+        targets.decide()
         files.finish()
         # Last, because damage of this checkpoint says more than its settings do.
         self._check_freeze(choice, files)
@@ -256,28 +298,25 @@ class LoadJob:
             answerable=files.below(_within(stage, "")),
         )
         try:
-            return again_if_stale(read, directory)
-        except OSError as error:
-            raise CorruptCheckpointError(
-                f"{error.filename or directory}: {error.strerror or error}", path=str(path)
-            ) from error
+            return again_if_passing(read, directory)
+        except (OSError, MemoryError) as error:
+            where = getattr(error, "filename", None) or directory
+            raise of_read(error, where, path=path) from error
 
-    def _warn_of_unused(
-        self, targets: RestoreTargets, metadata: Sequence[Metadata], state: Mapping[str, Any]
-    ) -> None:
-        saved = {key for part in metadata for key in part.state_dict_metadata}
+    def _warn_of_unused(self, seen: Sequence[Seen], state: Mapping[str, Any]) -> None:
+        common = sorted(key for part in seen for key in part.common)
+        if common:
+            logger.warning(
+                "ranks are arranged differently; of %d values that differed by rank all get the "
+                "first rank's, among them %s",
+                len(common),
+                common[0],
+            )
+        saved = {key for part in seen for key in part.metadata.state_dict_metadata}
         exclude = self.request.exclude
         unknown = exclude.without_effect({*saved, *RANK_KEYS, "scheduler", *state})
         if unknown:
             logger.warning("excluded from loading, but not in the checkpoint: %s", unknown)
-        # A stage holds a part of the model, so what it lacks is another stage's.
-        unexpected = () if self.stage is not None else targets.unexpected(exclude)
-        if unexpected:
-            logger.warning(
-                "%d values of the checkpoint are not in the model and are not loaded: %s",
-                len(unexpected),
-                ", ".join(unexpected[:5]),
-            )
 
     def _check_freeze(self, choice: Choice, files: Verifier) -> None:
         expected = self.request.freeze_expected
@@ -309,27 +348,37 @@ class LoadJob:
         return tuple(stages) if stages else (None,)
 
     def _train_state(
-        self, choice: Choice, files: Verifier, now: Arrangement
+        self, choice: Choice, files: Verifier, now: Arrangement, model: LiveModel
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The train state for this rank, and the optimizer state that is its own."""
         state = self._decode(choice, files, layout.TRAIN_STATE)
-        wanted = [key for key in RANK_KEYS if not self.request.exclude.covers(key)]
-        common = {key: value for key, value in state.items() if key not in RANK_KEYS}
+        exclude = self.request.exclude
+        wanted = [key for key in RANK_KEYS if not exclude.covers(key)]
+        common = {
+            key: value
+            for key, value in state.items()
+            if key not in RANK_KEYS and not exclude.covers(key)
+        }
         if choice.manifest is None:
             return {**common, **{key: state[key] for key in wanted if key in state}}, {}
         then = Arrangement.from_json(choice.manifest.layout)
         source = predecessor(self.collective.rank, now, then)
+        same = now == then
         if source is None:
             if self.request.redistributes and "dataloader" in wanted:
                 common = {**common, **self._positions(choice, files, then)}
             else:
                 require_redistributable(rank_part(state), now, then, wanted=wanted)
             logger.warning("ranks are arranged differently; generators stay as they were seeded")
-            first = self._decode(choice, files, layout.format_rank_file(0))
-            return common, self._own_optimizer_state(choice, first, same=False)
-        mine = self._decode(choice, files, layout.format_rank_file(source))
-        same = now == then
+        mine = (
+            {} if source is None else self._decode(choice, files, layout.format_rank_file(source))
+        )
         first = mine if same else self._decode(choice, files, layout.format_rank_file(0))
+        if same:
+            own_values = values_of_rank(mine, model.module)
+            common.update({key: own_values[key] for key in own_values if not exclude.covers(key)})
+        else:
+            require_common(first, exclude, path=str(choice.path))
         own = self._own_optimizer_state(choice, first, same=same)
         return {**common, **{key: mine[key] for key in wanted if key in mine}}, own
 
@@ -376,16 +425,19 @@ class LoadJob:
     def _restore(self, read: _Read, apply: Callable[[Mapping[str, Any]], None]) -> None:
         for part in read.shards:
             part.hand_over()
-        read.targets.apply()
+        read.targets.apply(self.request.check)
         read.targets.apply_own(read.buffers)
         apply(read.train_state)
+        read.targets.apply_groups()
 
 
-def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | None:
+def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | _Agreed:
     """What rank 0 answers to those that have restored their state."""
     failures = votes.failures(_Restored, doing)
     if not failures:
-        return None
+        # What one rank has no place for may be another one's: a stage's, an expert's.
+        left = [set(vote.not_taken) for vote in votes.values if isinstance(vote, _Restored)]
+        return _Agreed(not_taken=tuple(sorted(set.intersection(*left))))
     return Refusal(
         failures=failures,
         doing=doing,

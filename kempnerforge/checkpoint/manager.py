@@ -2,30 +2,45 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint import buffers
-from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager
+from kempnerforge.checkpoint import own_values
+from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
 from kempnerforge.checkpoint.catalog import read_metadata
+from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
-from kempnerforge.checkpoint.errors import CheckpointError, RankFailure, describe, naming
+from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    RankFailure,
+    describe,
+    naming,
+)
 from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.handover import Handover, Unmatched, warn_of_missing, warn_of_stateless
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
-from kempnerforge.checkpoint.own_state import OWN_KEY
+from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
-from kempnerforge.checkpoint.rank_state import RedistributableDataLoader, hand_over, rank_part
+from kempnerforge.checkpoint.rank_state import (
+    RedistributableDataLoader,
+    rank_part,
+    without_rank_part,
+)
+from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
+from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.stale import RetryingStorage
@@ -34,7 +49,7 @@ from kempnerforge.checkpoint.storage import LocalStorage, Storage, revocable
 from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
 from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
-from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S, AsyncCheckpointMode
+from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["CheckpointManager"]
 
@@ -60,7 +75,8 @@ class CheckpointManager:
         pp_rank: This rank's pipeline stage, None without pipeline parallelism.
 
     Raises:
-        ValueError: ``config.dir`` is a URL.
+        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set.
+        UnreachableDirectoryError: The directory is there by name and cannot be looked into.
         PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
     """
 
@@ -79,14 +95,17 @@ class CheckpointManager:
         self._stage = pp_rank
         self._root = local_directory(config.dir)
         self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
-        self._mode = AsyncCheckpointMode(config.async_mode)
+        self._mode = mode_of(config.async_mode)
         self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()
+        self._require_root()
+        self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
         self._pending: BackgroundCall[Published] | None = None
-        self._dataloader_state: Any = None
+        self._handover = Handover()
+        self._said_stateless = False
         self._parent: str | None = None
         self._last_load: LoadReport | None = None
         self._damaged: frozenset[str] = frozenset()
@@ -95,7 +114,8 @@ class CheckpointManager:
     def last_load(self) -> LoadReport | None:
         """What the last :meth:`load` that found a checkpoint loaded, and what it passed over.
 
-        The same on every rank, None before; not collective.
+        None before; not collective. The same on every rank, except for what it says of this rank's
+        dataloader.
         """
         return self._last_load
 
@@ -118,7 +138,8 @@ class CheckpointManager:
             step: Current training step.
             tokens_seen: Tokens processed so far.
             scheduler: Anything with ``state_dict()``.
-            dataloader: Anything with ``state_dict()``; each rank's own position is saved.
+            dataloader: Anything with ``state_dict()``; each rank's own position is saved. Of one
+                without, a warning says that nothing is saved.
             extra: More values to keep; ``vlm_freeze`` among them also goes to ``metadata.json``.
 
         Raises:
@@ -126,6 +147,7 @@ class CheckpointManager:
                 did. In the latter case this save has been made all the same.
         """
         earlier = self._settle()
+        self._say_what_is_lost(dataloader)
         try:
             with naming(f"saving step {step} to {self._root}", step=step, path=str(self._root)):
                 self._collective.renew()
@@ -170,10 +192,15 @@ class CheckpointManager:
 
         Returns:
             The step from ``metadata.json``, or None if there is no checkpoint or no such file.
+
+        Raises:
+            UnreachableDirectoryError: The directory is there by name and cannot be looked into.
+            UnreadableCheckpointError: A checkpoint that may be the one cannot be read at present.
+            NewerFormatError: It was written by a newer version of this package.
         """
         try:
             found = cheap_choice(self._search(path), self._storage)
-        except (CheckpointError, OSError):
+        except CheckpointNotFoundError:
             return None
         step = None if found is None else read_metadata(found, self._storage).get("step")
         return step if isinstance(step, int) else None
@@ -225,6 +252,7 @@ class CheckpointManager:
                 freeze_expected=vlm_freeze_expected,
                 ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
                 redistributes=isinstance(dataloader, RedistributableDataLoader),
+                check=RestoreCheck(getattr(self._config, "check_restored", RestoreCheck.sample)),
             )
             job = self._load_job(worker, request)
             try:
@@ -241,16 +269,42 @@ class CheckpointManager:
             if loaded is None:
                 logger.info("nothing to load in %s", self._root)
                 return 0, 0, {}
-        return self._finish_load(loaded)
+        given = {"scheduler": scheduler, "dataloader": dataloader}
+        return self._finish_load(loaded, given, exclude)
 
     def apply_dataloader_state(self, dataloader: Any) -> None:
         """Hand the dataloader state that :meth:`load` kept to ``dataloader``; not collective.
 
-        Each rank's loader gets that rank's own state, once. Nothing happens if there is none or
-        the loader has no ``load_state_dict``. What that raises is passed on, and the state is kept.
+        Each rank's loader gets that rank's own state, once. The loader is left alone if there is
+        none or it has no ``load_state_dict``. What that raises is passed on, and the state is kept.
+        Random generators are then set as they were saved, whatever building the loader has drawn;
+        where no position is left to hand over, or once training has saved, they are not set again.
         """
-        if self._dataloader_state is not None and hand_over(self._dataloader_state, dataloader):
-            self._dataloader_state = None
+        self._handover.give(dataloader)
+        report = self._last_load
+        if report is None or self._handover.pending:
+            return
+        self._last_load = report.with_restored("dataloader")
+        if self._handover.found_missing():
+            warn_of_missing("dataloader", report.path)
+            self._last_load = report.with_missing("dataloader")
+
+    def _require_root(self) -> None:
+        with Worker("looking at the checkpoint directory") as worker:
+            worker.run(
+                lambda: require_reachable(self._root, self._storage_for(worker)),
+                timeout_s=self._timeout_s,
+                doing=f"looking at {self._root}",
+            )
+
+    def _say_what_is_lost(self, dataloader: Any) -> None:
+        """Before a save: a position still pending has come too late; a loader may have none."""
+        if self._handover.training_goes_on() and self._last_load is not None:
+            self._last_load = self._last_load.with_left("dataloader")
+        stateless = dataloader is not None and not hasattr(dataloader, "state_dict")
+        if stateless and not self._said_stateless:
+            self._said_stateless = True
+            warn_of_stateless(dataloader)
 
     def _settle(self) -> BaseException | None:
         """Wait for the pending save; its error, if it failed, is handed over once."""
@@ -276,8 +330,9 @@ class CheckpointManager:
         staged = self._stage_state(step, tokens_seen, scheduler, dataloader, extra)
         worker = Worker(f"writing step {step}")
         metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
-        if extra is not None and "vlm_freeze" in extra:
-            metadata["vlm_freeze"] = extra["vlm_freeze"]
+        if extra is not None and "vlm_freeze" in extra and isinstance(staged, StagedState):
+            # As it is now: the next stage may begin before it is written.
+            metadata["vlm_freeze"] = deepcopy(extra["vlm_freeze"])
         return SaveJob(
             collective=self._collective,
             storage=self._storage_for(worker),
@@ -290,12 +345,13 @@ class CheckpointManager:
             staged=staged,
             retention=RetentionPolicy(
                 keep_last_n=self._config.keep_last_n,
-                is_milestone=self._config.is_dynamic_milestone,
+                is_milestone=_as_it_is(self._config).is_dynamic_milestone,
             ),
             timeout_s=self._timeout_s,
             access=self._access,
             damaged=self._damaged,
             plans=self._plans,
+            register=self._register,
         )
 
     def _stage_state(
@@ -315,30 +371,35 @@ class CheckpointManager:
                 state.shared,
                 stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
+                world_size=self._collective.world_size,
+                buffers=state.buffers,
             )
             self._stager.finish()
+            common, encoded = own_values.divide(train_state, live.module)
+            own = {OWN_KEY: state.own} if state.own else {}
             return StagedState(
                 shards=shards,
                 rank_state=encode_plain(
-                    rank_part(train_state) | ({OWN_KEY: state.own} if state.own else {}),
+                    {**rank_part(train_state), **encoded, **own},
                     what="the state of this rank",
                 ),
-                train_state=encode_plain(train_state, what="the train state")
-                if self._collective.rank == 0
-                else b"",
+                train_state=own_values.encode_common(
+                    common if self._collective.rank == 0 else without_rank_part(common)
+                ),
                 meshes=tuple(mesh_signature(live.parameters.values())),
-                buffers=buffers.take(live) if self._collective.world_size > 1 else {},
+                digests=own_values.digests(common) if self._collective.world_size > 1 else {},
+                has_own_values=bool(encoded) or is_beyond_first_format(state.own),
             )
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
             return describe(error, self._collective.rank)
 
     def _search(self, path: str | None) -> Search:
-        explicit = path or getattr(self._config, "load_path", None)
+        explicit = getattr(self._config, "load_path", None) if path is None else path
         trusting = bool(getattr(self._config, "allow_unsafe_pickle", False))
         return Search(
             root=self._root,
-            explicit=Path(explicit) if explicit else None,
+            explicit=None if explicit is None else local_directory(explicit),
             verify=VerifyPolicy(getattr(self._config, "verify_on_load", VerifyPolicy.full)),
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
@@ -365,27 +426,45 @@ class CheckpointManager:
         with self._access.briefly() as mine:
             if mine:
                 finish_off(self._root, storage)
+                self._register.look(self._root, storage)  # which the first save needs not do
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
     ) -> None:
         if scheduler is not None and "scheduler" in state and not exclude.covers("scheduler"):
             scheduler.load_state_dict(state["scheduler"])
-        self._dataloader_state = state.get("dataloader")
+        asked = dataloader is None and not exclude.covers("dataloader")
+        self._handover = Handover(state, asked=asked)
         if dataloader is not None:
-            self.apply_dataloader_state(dataloader)
+            self._handover.give(dataloader)
 
-    def _finish_load(self, loaded: Loaded) -> tuple[int, int, dict[str, Any]]:
+    def _finish_load(
+        self, loaded: Loaded, given: Mapping[str, Any], exclude: Exclusion
+    ) -> tuple[int, int, dict[str, Any]]:
         state, choice = loaded.train_state, loaded.choice
         self._damaged |= choice.damaged
         self._parent = choice.manifest.save_id if choice.manifest else None
         if "rng" in state:
             set_rng_state(state["rng"])
+            if given["dataloader"] is None or self._handover.pending:
+                self._handover.keep_generators(state["rng"])
+        unmatched = Unmatched.of(state, given, exclude, pending=self._handover.pending)
+        unmatched.say(choice.path)
         self._last_load = LoadReport(
             path=choice.path,
             step=int(state["step"]),
             passed_over=choice.passed_over,
             verified=self._search(None).verify,
+            not_saved=unmatched.not_saved,
+            not_restored=(*unmatched.not_restored, *loaded.not_taken),
         )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)
+
+
+def _as_it_is(config: Any) -> Any:
+    """A copy, which later changes do not reach."""
+    try:
+        return deepcopy(config)
+    except Exception:  # noqa: BLE001  # of a class of somebody's own, then; retention asks it later
+        return config

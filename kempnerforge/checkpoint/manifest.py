@@ -3,6 +3,16 @@
 It is the last file of a save, written once every other file is durable, and it is what makes a
 directory a checkpoint of ours. Its encoding is canonical (sorted keys, no spaces) and carries its
 own checksum, so any changed byte of it is noticed, and through it any changed byte of the rest.
+
+Formats follow each other by these rules, so that each version of the package knows what it must not
+touch (docs/storage.md has them for users):
+
+- A manifest is written in the smallest format that describes it, and every format that was ever
+  written is read.
+- Every format keeps the encoding, the checksum, the name ``manifest.json`` and the :class:`Head`:
+  ``format``, ``save_id``, ``step``, ``sequence`` and ``parent`` at their places.
+- Of a format beyond :data:`READABLE_FORMATS` only the head is read. Such a checkpoint is refused by
+  name when it is to be loaded, and is neither replaced nor deleted.
 """
 
 import json
@@ -13,12 +23,35 @@ from typing import Any
 
 from zlib_ng import zlib_ng
 
-from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.errors import CorruptCheckpointError, NewerFormatError
 
-__all__ = ["FORMAT", "FileRecord", "Manifest", "decode", "encode"]
+__all__ = [
+    "READABLE_FORMATS",
+    "FileRecord",
+    "Head",
+    "Manifest",
+    "decode",
+    "encode",
+    "newer_format",
+    "read_head",
+]
 
-FORMAT = 1
+READABLE_FORMATS = (1, 2)
+"""All formats that were ever written, the newest last.
 
+1: every value is common to all ranks, but for generators, dataloaders, buffers and some optimizers.
+2: other values may be each rank's own, which a reader of format 1 would take for common ones.
+"""
+
+# How encoded manifests begin and end, with what is between them left out.
+_BEGIN = re.compile(rb'\{"crc32":"([0-9a-f]{8})","manifest":', re.ASCII)
+_END = re.compile(
+    rb'"parent":(?:null|"([0-9a-f]{16})"),"save_id":"([0-9a-f]{16})","sequence":([0-9]+),'
+    rb'"stages":(?:null|\[[0-9,]*\]),"step":([0-9]+),"tokens_seen":[0-9]+,"world_size":[0-9]+\}\}\n',
+    re.ASCII,
+)
+_BETWEEN = re.compile(rb'\},"format":([12]),"layout":\{', re.ASCII)
+_LONGEST_END = 1 << 12
 _SAVE_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 # Content that was never ours fails in any of these ways; nesting without end is a RecursionError.
 _NOT_A_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -35,6 +68,17 @@ class FileRecord:
     def of(data: bytes) -> "FileRecord":
         """The record of a file with this content."""
         return FileRecord(size=len(data), crc32=zlib_ng.crc32(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What a manifest says in every format: enough to order checkpoints and to leave them alone."""
+
+    format: int
+    save_id: str
+    step: int
+    sequence: int
+    parent: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +100,30 @@ class Manifest:
     """How ranks and devices were arranged; see :mod:`kempnerforge.checkpoint.rank_state`."""
     files: Mapping[str, FileRecord]
     """Every file but the manifest, by path relative to the checkpoint."""
+    has_rank_values: bool = False
+    """Whether ranks have values of their own that readers of format 1 would not look for."""
+
+    @property
+    def head(self) -> Head:
+        """What every format says of it."""
+        return Head(
+            format=_format_of(self),
+            save_id=self.save_id,
+            step=self.step,
+            sequence=self.sequence,
+            parent=self.parent,
+        )
+
+
+def _format_of(manifest: Manifest) -> int:
+    """The smallest format that describes this manifest."""
+    return 2 if manifest.has_rank_values else 1
 
 
 def encode(manifest: Manifest) -> bytes:
     """The manifest as it is written."""
     body = {
-        "format": FORMAT,
+        "format": _format_of(manifest),
         "save_id": manifest.save_id,
         "step": manifest.step,
         "tokens_seen": manifest.tokens_seen,
@@ -86,22 +148,86 @@ def decode(data: bytes, *, where: str) -> Manifest:
         where: Path to name in errors.
 
     Raises:
-        CorruptCheckpointError: Not a manifest, altered, or of a newer format.
+        CorruptCheckpointError: Not a manifest, or altered.
+        NewerFormatError: Written by a newer version of this package.
     """
     try:
-        outer = json.loads(data)
-        body = outer["manifest"]
-        intact = outer["crc32"] == f"{zlib_ng.crc32(_canonical(body)):08x}"
-        if not intact or data != _canonical(outer) + b"\n":
-            raise CorruptCheckpointError(f"{where}: the manifest was altered", path=where)
-        if body["format"] != FORMAT:
-            raise CorruptCheckpointError(
-                f"{where}: manifest format {body['format']}, this version reads {FORMAT}",
-                path=where,
-            )
+        body = _checked_body(data, where=where)
+        head = _head_of(body, where=where)
+        if head.format not in READABLE_FORMATS:
+            raise newer_format(head.format, where=where, step=head.step)
         return _from_body(body)
     except _NOT_A_MANIFEST as error:
         raise CorruptCheckpointError(f"{where}: not a manifest: {error}", path=where) from error
+
+
+def read_head(data: bytes, *, where: str) -> Head:
+    """Read what a manifest of any format says of the order of checkpoints.
+
+    Its bytes are compared with its checksum. Of one that can be read nothing else is parsed, which
+    takes some microseconds where the list of files takes milliseconds.
+
+    Raises:
+        CorruptCheckpointError: Not a manifest, or altered.
+        NewerFormatError: Of a newer format, and without a head.
+    """
+    begin, end = _BEGIN.match(data), _END.search(data, max(0, len(data) - _LONGEST_END))
+    between = _BETWEEN.findall(data)
+    if begin and end and end.end() == len(data) and len(between) == 1:
+        body = memoryview(data)[begin.end() : -2]
+        if int(begin[1], 16) == zlib_ng.crc32(body):
+            return Head(
+                format=int(between[0]),
+                save_id=end[2].decode(),
+                step=int(end[4]),
+                sequence=int(end[3]),
+                parent=None if end[1] is None else end[1].decode(),
+            )
+    try:
+        return _head_of(_checked_body(data, where=where), where=where)
+    except _NOT_A_MANIFEST as error:
+        raise CorruptCheckpointError(f"{where}: not a manifest: {error}", path=where) from error
+
+
+def newer_format(number: int, *, where: object, step: int | None = None) -> NewerFormatError:
+    """The refusal of a manifest of a format that is not read."""
+    return NewerFormatError(
+        f"{where}: written by a newer version of this package, format {number}; this version reads "
+        f"up to {READABLE_FORMATS[-1]}: use a newer version, or name another checkpoint",
+        step=step,
+        path=str(where),
+    )
+
+
+def _checked_body(data: bytes, *, where: str) -> Mapping[str, Any]:
+    outer = json.loads(data)
+    body: Mapping[str, Any] = outer["manifest"]
+    intact = outer["crc32"] == f"{zlib_ng.crc32(_canonical(body)):08x}"
+    # Bytes beside the content do not count in a format that is only looked at.
+    altered = data != _canonical(outer) + b"\n" and body["format"] in READABLE_FORMATS
+    if not intact or altered:
+        raise CorruptCheckpointError(f"{where}: the manifest was altered", path=where)
+    return body
+
+
+def _head_of(body: Mapping[str, Any], *, where: str) -> Head:
+    number = _count(body["format"])
+    newer = number > READABLE_FORMATS[-1]
+    if not newer and number not in READABLE_FORMATS:
+        raise ValueError(f"there never was a format {number}")
+    try:
+        parent = body["parent"]
+        return Head(
+            format=number,
+            save_id=_save_id(body["save_id"]),
+            step=_count(body["step"]),
+            sequence=_count(body["sequence"]),
+            parent=None if parent is None else _save_id(parent),
+        )
+    except _NOT_A_MANIFEST as error:
+        if newer:
+            raise newer_format(number, where=where) from error
+        raise
 
 
 def _from_body(body: Mapping[str, Any]) -> Manifest:
@@ -121,6 +247,7 @@ def _from_body(body: Mapping[str, Any]) -> Manifest:
             )
             for name, record in body["files"].items()
         },
+        has_rank_values=body["format"] == 2,
     )
 
 

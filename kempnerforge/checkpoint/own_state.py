@@ -1,20 +1,21 @@
-"""Optimizer state that belongs to one rank and that no other layout of ranks can use.
+"""Values that belong to one rank: how they are kept in its own file, and how they come back.
 
-Moments that have the shape and the placement of their parameter are shards of one global tensor;
-they are saved as such and load into any layout. Some optimizers keep other things:
+Shards hold dense tensors by name, and DCP's format turns every key of a dict into a string and
+forgets dicts that are empty. What does not fit is kept as it is in the rank's own file and comes
+back bit for bit to the same layout of ranks:
 
 - statistics computed from the local shard of a parameter (factored second moments, norms): plain
   tensors that differ by rank under one name, or distributed tensors placed in another way;
-- entries of ``state_dict()`` beside ``state`` and ``param_groups`` (an inner optimizer, counters);
-- containers that shards cannot hold: DCP turns every key of a dict into a string and forgets dicts
-  that are empty.
+- tensor subclasses that hold other tensors (:mod:`tensor_kinds`), sparse tensors;
+- containers with other keys than strings, tuples, empty dicts;
+- what only an optimizer's own ``state_dict()`` tells (:mod:`optimizer_state`);
+- distributed tensors in ``extra`` and in the state of a scheduler.
 
-Both are kept as they are in the rank's own file and come back bit for bit to the same layout. For
-another layout they are refused, except for entries without tensors, which rank 0's value stands
-for. Single numbers in the state of a sharded parameter are saved both ways: the rank's own value
-for the same layout, the first rank's for any other.
+For another layout they are refused, except for entries without tensors, which rank 0's value stands
+for.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,106 +23,152 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement
-from torch.optim import Optimizer
 
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
+from kempnerforge.checkpoint.tensor_kinds import (
+    Wrapper,
+    find_class,
+    is_dense,
+    is_wrapper,
+    local_of,
+    problem_of,
+    rebuild_wrapper,
+    take_apart,
+    tensors_in,
+)
 
-__all__ = ["OWN_KEY", "divide", "keeps_its_keys", "revive", "shared_remainder"]
+__all__ = [
+    "OWN_KEY",
+    "encode",
+    "is_beyond_first_format",
+    "keeps_its_keys",
+    "needs_encoding",
+    "require_known_meshes",
+    "revive",
+    "shared_remainder",
+]
 
 OWN_KEY = "optimizer"
-"""Key of this state in the rank's file."""
+"""Key of the optimizer's part in the rank's file."""
 _KIND = "kempnerforge.kind"
-_STANDARD = ("state", "param_groups")
 _PLAIN_KEYS = (str, int, float, bool, type(None))
-_NO_NUMBERS = (DTensor, str, type(None))
-
-
-def _is_shared(param: torch.Tensor, value: Any) -> bool:
-    """Whether ``value`` in the state of ``param`` can be saved as one global value."""
-    if isinstance(value, DTensor):
-        return not isinstance(param, DTensor) or _placed_alike(param, value)
-    if isinstance(value, torch.Tensor):
-        return not isinstance(param, DTensor) or not value.dim()
-    if not keeps_its_keys(value):
-        return False
-    return not isinstance(param, DTensor) or next(_tensors(value), None) is None
-
-
-def _placed_alike(one: DTensor, other: DTensor) -> bool:
-    mine, theirs = one._spec, other._spec
-    return mine is theirs or (
-        mine.placements == theirs.placements
-        and mine.mesh == theirs.mesh
-        and one.shape == other.shape
-    )
+_CONTAINERS = (list, tuple, dict, OrderedDict)
 
 
 def keeps_its_keys(value: Any) -> bool:
-    """Whether a value comes back from shards with the keys that it has."""
+    """Whether a value comes back from shards with the keys and the types that it has."""
     if isinstance(value, Mapping):
-        return bool(value) and all(
-            isinstance(key, str) and keeps_its_keys(item) for key, item in value.items()
+        return (
+            type(value) is dict
+            and bool(value)
+            and all(isinstance(key, str) and keeps_its_keys(item) for key, item in value.items())
         )
-    return not isinstance(value, list | tuple) or all(map(keeps_its_keys, value))
+    if isinstance(value, tuple):
+        return (
+            type(value) is tuple
+            and not any(True for _ in tensors_in(value))
+            and all(map(keeps_its_keys, value))
+        )
+    return not isinstance(value, list) or all(map(keeps_its_keys, value))
 
 
-def divide(
-    optimizer: Optimizer, names: Mapping[int, str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The optimizer's state: what can be saved as global values, and this rank's own.
+def needs_encoding(value: Any) -> bool:
+    """Whether a value holds a tensor that no plain file can hold."""
+    return any(
+        isinstance(tensor, DTensor) or is_wrapper(tensor) or problem_of(tensor) is not None
+        for tensor in tensors_in(value)
+    )
+
+
+def encode(value: Any, where: str) -> Any:
+    """A plain value that stands for ``value``; tensors in it are the live ones.
 
     Args:
-        optimizer: Not changed.
-        names: Parameter name by ``id``.
-
-    Returns:
-        The live values by parameter name, and plain values for the rank's own file; either may be
-        empty.
+        value: Of any kind that the head of this module names.
+        where: Its name, for errors.
 
     Raises:
-        TypeError: A key or a placement that cannot be restored.
+        TypeError: It could not be put together again in a later process.
     """
-    shared, own = {}, {}
-    for group in optimizer.param_groups:
-        for param in group["params"]:
-            if state := optimizer.state.get(param):
-                name = names[id(param)]
-                shared[name], mine = _divided(param, state)
-                if mine:
-                    own[name] = mine
-    extra = {
-        key: _encode(value, f"optimizer.state_dict()[{key!r}]")
-        for key, value in (optimizer.state_dict() if _has_extra(optimizer) else {}).items()
-        if key not in _STANDARD
+    if isinstance(value, torch.Tensor):
+        return _encode_tensor(value, where)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, _PLAIN_KEYS):
+                raise TypeError(
+                    f"{where} has a key of type {type(key).__name__}, which no later process can "
+                    "look up; use the names or the indices of parameters as keys"
+                )
+    elif not isinstance(value, list | tuple):
+        return value
+    if type(value) not in _CONTAINERS:
+        cls = type(value)
+        raise TypeError(
+            f"{where} is a {cls.__module__}.{cls.__qualname__}, which would not come back as one; "
+            "use dicts, lists and tuples"
+        )
+    if isinstance(value, Mapping):
+        encoded = {key: encode(item, where) for key, item in value.items()}
+        return (
+            encoded if type(value) is dict else {_KIND: "ordered", "items": list(encoded.items())}
+        )
+    return type(value)(encode(item, where) for item in value)
+
+
+def _encode_tensor(value: torch.Tensor, where: str) -> dict[str, Any]:
+    problem = problem_of(value)
+    if problem is not None:
+        raise TypeError(f"{where} {problem}")
+    if isinstance(value, DTensor):
+        mesh = value.device_mesh
+        local = local_of(value)
+        return {
+            _KIND: "dtensor",
+            "tensor": local.detach() if is_dense(local) else _encode_tensor(local, where),
+            "device": mesh.device_type,
+            "axes": list(mesh.mesh_dim_names or ()),
+            "sizes": list(mesh.shape),
+            "placements": [_describe(placement, where) for placement in value.placements],
+            "shape": list(value.shape),
+            "stride": list(value.stride()),
+        }
+    value = local_of(value)
+    if is_wrapper(value):
+        return _encode_wrapper(value, where)
+    found = {_KIND: "tensor", "tensor": _plain(value, where), "device": value.device.type}
+    if type(value) is not torch.Tensor:
+        found["class"] = [type(value).__module__, type(value).__qualname__]
+    return found
+
+
+def _plain(value: torch.Tensor, where: str) -> torch.Tensor:
+    if type(value) not in (torch.Tensor, nn.Parameter) and vars(value):
+        raise TypeError(
+            f"{where} is a {type(value).__qualname__} with attributes ({', '.join(vars(value))}), "
+            "which would not come back"
+        )
+    return value.detach().as_subclass(torch.Tensor)
+
+
+def _encode_wrapper(value: torch.Tensor, where: str) -> dict[str, Any]:
+    taken = take_apart(value)
+    if not taken.has_plain_context:
+        raise TypeError(
+            f"{where} is a {taken.module}.{taken.qualname} whose context {taken.described} is no "
+            "plain value and would not come back"
+        )
+    return {
+        _KIND: "wrapper",
+        "class": [taken.module, taken.qualname],
+        "context": taken.context,
+        "parts": {name: _encode_tensor(part, where) for name, part in taken.parts.items()},
+        "shape": list(value.shape),
+        "stride": list(value.stride()),
     }
-    return shared, {key: value for key, value in (("state", own), ("extra", extra)) if value}
-
-
-def _has_extra(optimizer: Optimizer) -> bool:
-    """Whether ``state_dict()`` may have more than torch's own has, which takes long to build."""
-    standard = type(optimizer).state_dict is Optimizer.state_dict
-    return not standard or bool(optimizer._optimizer_state_dict_post_hooks)
-
-
-def _divided(
-    param: torch.Tensor, state: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    shared, own = {}, {}
-    for key, value in state.items():
-        global_value = _is_shared(param, value)
-        if global_value:
-            shared[key] = value
-        if not global_value or (key != "step" and _is_local_number(param, value)):
-            own[key] = _encode(value, f"optimizer state {key!r}")
-    return shared, own
-
-
-def _is_local_number(param: torch.Tensor, value: Any) -> bool:
-    return isinstance(param, DTensor) and not isinstance(value, _NO_NUMBERS)
 
 
 def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
-    """The part of one rank's own state that stands for all ranks of any layout.
+    """The part of one rank's own optimizer state that stands for all ranks of any layout.
 
     Raises:
         RedistributionError: There is more than that.
@@ -130,10 +177,13 @@ def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
         f"{name}.{key}"
         for name, state in saved.get("state", {}).items()
         for key, value in state.items()
-        if not keeps_its_keys(value) or any(tensor.dim() for tensor in _tensors(value))
+        if not keeps_its_keys(value) or any(tensor.dim() for tensor in tensors_in(value))
     ]
-    extra = saved.get("extra", {})
-    bound += [key for key, value in extra.items() if next(_tensors(value), None) is not None]
+    rest = {key: saved[key] for key in ("extra", "keys") if key in saved}
+    for values in rest.values():
+        bound += [key for key, value in values.items() if any(True for _ in tensors_in(value))]
+    if "whole" in saved:
+        bound.append("optimizer.state_dict()")
     if bound:
         raise RedistributionError(
             f"{path}: {len(bound)} entries of the optimizer's state belong to single ranks of the "
@@ -141,77 +191,85 @@ def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
             "or pass exclude_keys=['optimizer'] to start the optimizer afresh",
             path=path,
         )
-    return {"extra": extra} if extra else {}
+    return rest
 
 
-def revive(value: Any, model: nn.Module, *, param: torch.Tensor | None = None) -> Any:
+def is_beyond_first_format(own: Mapping[str, Any]) -> bool:
+    """Whether an optimizer's own state has a form that format 1 of the manifest did not know."""
+    known = {"tensor", "dtensor"}
+    return bool({"keys", "whole"} & own.keys()) or not known.issuperset(_kinds_in(own))
+
+
+def _kinds_in(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if _KIND in value:
+            yield "subclass" if "class" in value else value[_KIND]
+        for item in value.values():
+            yield from _kinds_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _kinds_in(item)
+
+
+def revive(value: Any, model: nn.Module, *, name: str, param: torch.Tensor | None = None) -> Any:
     """A captured value, on the kind of device and the mesh that it was on.
 
     Which device of its kind, the parameters say: the current one differs by thread.
 
     Args:
-        value: What :func:`divide` captured.
+        value: What :func:`encode` made.
         model: The model of now.
-        param: The parameter whose state it is; None for an entry beside the state.
+        name: Of the value, for errors.
+        param: The parameter whose state it is; None for any other value.
 
     Raises:
-        StateMismatchError: The model has no mesh like the one it was on.
+        StateMismatchError: The model has no mesh like the one it was on, or the program does not
+            have its class.
     """
     if isinstance(value, list | tuple):
-        return type(value)(revive(item, model, param=param) for item in value)
+        return type(value)(revive(item, model, name=name, param=param) for item in value)
     if not isinstance(value, Mapping):
         return value
     if _KIND not in value:
-        return {key: revive(item, model, param=param) for key, item in value.items()}
-    tensor: torch.Tensor = value["tensor"]
+        return {key: revive(item, model, name=name, param=param) for key, item in value.items()}
+    if value[_KIND] == "ordered":
+        items = ((key, revive(item, model, name=name, param=param)) for key, item in value["items"])
+        return OrderedDict(items)
+    if value[_KIND] == "wrapper":
+        parts = value["parts"]
+        return rebuild_wrapper(
+            Wrapper(
+                module=value["class"][0],
+                qualname=value["class"][1],
+                context=value["context"],
+                described=repr(value["context"]),
+                parts={key: revive(parts[key], model, name=name, param=param) for key in parts},
+            ),
+            size=tuple(value["shape"]),
+            stride=tuple(value["stride"]),
+            name=name,
+        )
     if value[_KIND] == "tensor":
-        return tensor.to(_device(value["device"], model, param))
-    neighbor = _on_same_mesh(value, model)
+        tensor: torch.Tensor = value["tensor"]
+        placed = tensor.to(_device(value["device"], model, param))
+        if "class" not in value:
+            return placed
+        cls = find_class(*value["class"], name=name)
+        return nn.Parameter(placed) if cls is nn.Parameter else placed.as_subclass(cls)
+    return _revive_distributed(value, model, name)
+
+
+def _revive_distributed(value: Mapping[str, Any], model: nn.Module, name: str) -> DTensor:
+    neighbor = _on_same_mesh(value, model, name)
+    local = revive(value["tensor"], model, name=name, param=neighbor)
     return DTensor.from_local(
-        tensor.to(neighbor.device),
+        local if local.is_meta else local.to(neighbor.device),
         neighbor.device_mesh,
         [_placement(item) for item in value["placements"]],
         run_check=False,
         shape=torch.Size(value["shape"]),
         stride=tuple(value["stride"]),
     )
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(item)
-
-
-def _encode(value: Any, where: str) -> Any:
-    if isinstance(value, DTensor):
-        mesh = value.device_mesh
-        return {
-            _KIND: "dtensor",
-            "tensor": value.to_local().detach(),
-            "device": mesh.device_type,
-            "axes": list(mesh.mesh_dim_names or ()),
-            "sizes": list(mesh.shape),
-            "placements": [_describe(placement, where) for placement in value.placements],
-            "shape": list(value.shape),
-            "stride": list(value.stride()),
-        }
-    if isinstance(value, torch.Tensor):
-        return {_KIND: "tensor", "tensor": value.detach(), "device": value.device.type}
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, _PLAIN_KEYS):
-                raise TypeError(
-                    f"{where} has a key of type {type(key).__name__}, which no later process can "
-                    "look up; use the names or the indices of parameters as keys"
-                )
-        return {key: _encode(item, where) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        encoded = [_encode(item, where) for item in value]
-        return tuple(encoded) if isinstance(value, tuple) else encoded
-    return value
 
 
 def _describe(placement: Placement, where: str) -> list[Any]:
@@ -238,14 +296,34 @@ def _device(kind: str, model: nn.Module, param: torch.Tensor | None) -> torch.de
     return next(alike, torch.device(kind))
 
 
-def _on_same_mesh(value: Mapping[str, Any], model: nn.Module) -> DTensor:
-    for param in model.parameters():
-        if isinstance(param, DTensor):
-            mesh = param.device_mesh
-            names = list(mesh.mesh_dim_names or ())
-            if names == value["axes"] and list(mesh.shape) == value["sizes"]:
-                return param
+def require_known_meshes(value: Any, model: nn.Module, where: str) -> None:
+    """Refuse distributed tensors on meshes that no later process could find by the model.
+
+    Raises:
+        TypeError: No parameter of the model is on a mesh with the names and sizes of theirs.
+    """
+    for tensor in tensors_in(value):
+        if isinstance(tensor, DTensor) and _on_mesh(_mesh_of(tensor), model) is None:
+            raise TypeError(
+                f"{where} holds a distributed tensor on a device mesh {_mesh_of(tensor)} that no "
+                "parameter of the model is on; give its to_local() or full_tensor()"
+            )
+
+
+def _mesh_of(value: DTensor) -> tuple[list[str], list[int]]:
+    return list(value.device_mesh.mesh_dim_names or ()), list(value.device_mesh.shape)
+
+
+def _on_mesh(mesh: tuple[list[str], list[int]], model: nn.Module) -> DTensor | None:
+    params = (param for param in model.parameters() if isinstance(param, DTensor))
+    return next((param for param in params if _mesh_of(param) == mesh), None)
+
+
+def _on_same_mesh(value: Mapping[str, Any], model: nn.Module, name: str) -> DTensor:
+    found = _on_mesh((value["axes"], value["sizes"]), model)
+    if found is not None:
+        return found
     raise StateMismatchError(
-        f"optimizer state was placed on a device mesh {value['axes']} of {value['sizes']}, and no "
-        "parameter of the model is on such a mesh"
+        f"{name} was placed on a device mesh {value['axes']} of {value['sizes']}, and no parameter "
+        "of the model is on such a mesh"
     )

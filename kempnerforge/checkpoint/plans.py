@@ -8,6 +8,7 @@ that it holds.
 """
 
 import secrets
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,12 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan
 
 from kempnerforge.checkpoint.errors import CheckpointSaveError
+from kempnerforge.checkpoint.rank_values import (
+    Planned,
+    missing_names,
+    unequal_names,
+    with_own_names,
+)
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, encode_metadata, merge_plans
 
 __all__ = ["Assigned", "Merged", "PlanBook", "Proposed", "assign"]
@@ -25,10 +32,12 @@ class Proposed:
     """A rank's plan, on its way to rank 0."""
 
     plan_id: str
-    plan: SavePlan | None
+    planned: Planned | None
     """None where rank 0 has it."""
     holds: str | None
     """Id of the merger whose part this rank holds."""
+    checksums: bytes = b""
+    """Of the values that other ranks may hold as well, four bytes each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,10 @@ class Merged:
     plans: Mapping[int, SavePlan]
     """What each rank writes."""
     metadata: Mapping[int | None, Metadata]
+    missing: Mapping[int | None, frozenset[str]]
+    """By stage: moments that not all ranks have that have the parameter."""
+    differing: Mapping[int | None, frozenset[str]]
+    """By stage: names of which each rank writes its own value; the missing ones among them."""
     encoded: dict[int | None, tuple[tuple[bytes, ...], str, bytes]] = field(default_factory=dict)
     """By stage, of the save before: where everything was written, save id, ``.metadata``."""
 
@@ -83,15 +96,20 @@ class PlanBook:
         self._shown: str | None = None
         self._holds: str | None = None
         self._part: SavePlan | None = None
-        self._local: dict[int, tuple[str, SavePlan]] = {}
+        self._local: dict[int, tuple[str, Planned]] = {}
         self._merged: Merged | None = None
 
     # On every rank.
 
     def propose(self, staged: StagedShards) -> Proposed:
         """What to tell rank 0."""
-        plan = None if staged.plan_id == self._shown else staged.plan
-        return Proposed(plan_id=staged.plan_id, plan=plan, holds=self._holds)
+        planned = None if staged.plan_id == self._shown else staged.planned
+        return Proposed(
+            plan_id=staged.plan_id,
+            planned=planned,
+            holds=self._holds,
+            checksums=staged.checksums(),
+        )
 
     def accept(self, staged: StagedShards, assigned: Assigned) -> SavePlan:
         """What this rank has to write."""
@@ -113,32 +131,50 @@ class PlanBook:
             proposed: By rank.
             ranks_of: Ranks by the stage whose shard directory they share.
         """
-        local = [self._plan_of(rank, proposal) for rank, proposal in enumerate(proposed)]
+        local = [self._planned_by(rank, proposal) for rank, proposal in enumerate(proposed)]
         plan_ids = tuple(proposal.plan_id for proposal in proposed)
         before = self._merged
-        if before is not None and (before.plan_ids, before.ranks_of) == (plan_ids, ranks_of):
+        if before is not None and (before.plan_ids, before.ranks_of) != (plan_ids, ranks_of):
+            before = None
+        planned = {
+            stage: {rank: local[rank] for rank in ranks} for stage, ranks in ranks_of.items()
+        }
+        missing = (
+            {stage: missing_names(by_rank) for stage, by_rank in planned.items()}
+            if before is None
+            else before.missing
+        )
+        checksums = {rank: array("I", one.checksums) for rank, one in enumerate(proposed)}
+        differing = {
+            stage: missing[stage] | unequal_names(by_rank, checksums)
+            for stage, by_rank in planned.items()
+        }
+        if before is not None and before.differing == differing:
             return before
         plans: dict[int, SavePlan] = {}
         metadata: dict[int | None, Metadata] = {}
-        for stage, ranks in ranks_of.items():
-            merged, metadata[stage] = merge_plans([local[rank] for rank in ranks])
-            plans.update(zip(ranks, merged, strict=True))
+        for stage, by_rank in planned.items():
+            own = with_own_names(by_rank, differing[stage])
+            merged, metadata[stage] = merge_plans(list(own.values()))
+            plans.update(zip(own, merged, strict=True))
         self._merged = Merged(
             merger=secrets.token_hex(8),
             plan_ids=plan_ids,
             ranks_of=dict(ranks_of),
             plans=plans,
             metadata=metadata,
+            missing=missing,
+            differing=differing,
         )
         return self._merged
 
-    def _plan_of(self, rank: int, proposal: Proposed) -> SavePlan:
-        if proposal.plan is not None:
-            self._local[rank] = (proposal.plan_id, proposal.plan)
-        plan_id, plan = self._local.get(rank, ("", SavePlan([])))
+    def _planned_by(self, rank: int, proposal: Proposed) -> Planned:
+        if proposal.planned is not None:
+            self._local[rank] = (proposal.plan_id, proposal.planned)
+        plan_id, planned = self._local.get(rank, ("", Planned(plan=SavePlan([]))))
         if plan_id != proposal.plan_id:
             raise CheckpointSaveError(f"rank {rank} speaks of a plan that rank 0 does not have")
-        return plan
+        return planned
 
 
 def assign(merged: Merged, rank: int, proposed: Proposed) -> Assigned:

@@ -10,9 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Catalog, Entry, State, inspect
+from kempnerforge.checkpoint.catalog import Outline, inspect
 from kempnerforge.checkpoint.commit import is_under_way, new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.register import Register, Survey
 from kempnerforge.checkpoint.replacing import (
     find_unfinished,
     is_whole,
@@ -22,13 +23,14 @@ from kempnerforge.checkpoint.replacing import (
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
 
-__all__ = ["finish_off", "may_need_recovery", "recover", "remove", "retire"]
+__all__ = ["finish_off", "make_ready", "may_need_recovery", "recover", "remove", "retire"]
 
 logger = logging.getLogger(__name__)
 
 
 def retire(
-    catalog: Catalog,
+    root: Path,
+    register: Register,
     policy: RetentionPolicy,
     storage: Storage,
     *,
@@ -37,8 +39,12 @@ def retire(
 ) -> tuple[Path, ...]:
     """Rename away what the policy no longer keeps.
 
+    Nothing goes while a checkpoint cannot be read: it may be one that counts, or the one that tells
+    which others training descends from.
+
     Args:
-        catalog: What there is.
+        root: The checkpoint directory.
+        register: What there is.
         policy: What to keep of it.
         storage: Where it lies.
         just_saved: A step that stays.
@@ -47,43 +53,53 @@ def retire(
     Returns:
         The directories to :func:`remove`, under names that no checkpoint has.
     """
-    committed = {
-        entry.step: entry
-        for entry in catalog.entries
-        if entry.state is State.committed and entry.step is not None
-    }
-    target = None if catalog.latest is None else layout.step_of(Path(catalog.latest).name)
+    if policy.keep_last_n <= 0:
+        return ()
+    latest = storage.read_link(root / layout.LATEST)
+    target = None if latest is None else layout.step_of(Path(latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
-    aside = catalog.aside()
-    victims = policy.victims(
-        (
-            Kept(
-                step=step,
-                sequence=entry.sequence,
-                damaged=_save_id(entry) in damaged,
-                aside=_save_id(entry) in aside,
-            )
-            for step, entry in committed.items()
-        ),
-        protected=protected,
+    survey = register.recall(root, storage)
+    victims = _victims(survey, policy, protected, damaged)
+    if victims and survey is not (survey := register.confirm(root, storage)):
+        victims = _victims(survey, policy, protected, damaged)
+    if survey.unread:
+        names = ", ".join(sorted(entry.path.name for entry in survey.unread))
+        logger.warning("retention in %s waits until %s can be read", root, names)
+        return ()
+    return _rename_away(root, victims, storage)
+
+
+def _victims(
+    survey: Survey, policy: RetentionPolicy, protected: Collection[int], damaged: Collection[str]
+) -> tuple[int, ...]:
+    aside = survey.aside()
+    kept = (
+        Kept(
+            step=head.step,
+            sequence=head.sequence,
+            damaged=head.save_id in damaged,
+            aside=head.save_id in aside,
+        )
+        for head in survey.committed().values()
     )
+    return policy.victims(kept, protected=protected)
+
+
+def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> tuple[Path, ...]:
     renamed = []
-    for step in victims:
+    for step in steps:
+        path = root / layout.format_step(step)
         name = layout.format_leftover(
             Leftover(kind=LeftoverKind.trash, step=step, save_id=new_save_id())
         )
         try:
-            storage.rename(committed[step].path, catalog.root / name)
-            renamed.append(catalog.root / name)
+            storage.rename(path, root / name)
+            renamed.append(root / name)
         except OSError as error:
-            logger.warning("checkpoint %s cannot be retired: %s", committed[step].path, error)
+            logger.warning("checkpoint %s cannot be retired: %s", path, error)
     if renamed:
-        storage.sync_directory(catalog.root)
+        storage.sync_directory(root)
     return tuple(renamed)
-
-
-def _save_id(entry: Entry) -> str | None:
-    return entry.manifest.save_id if entry.manifest is not None else None
 
 
 def remove(paths: tuple[Path, ...], storage: Storage) -> None:
@@ -109,9 +125,9 @@ def _is_needed(path: Path, storage: Storage) -> bool:
     return unfinished is not None and path.name in (unfinished.new, unfinished.old)
 
 
-def may_need_recovery(found: Catalog) -> bool:
+def may_need_recovery(found: Outline) -> bool:
     """Whether :func:`recover` may find something to do in the directory that was looked at."""
-    names = {entry.path.name for entry in found.entries}
+    names = frozenset(found.names)
     aside = any(_missing_original(name, names) for name in found.leftovers)
     return aside or find_unfinished(found.latest) is not None
 
@@ -121,14 +137,15 @@ def recover(root: Path, storage: Storage) -> None:
 
     A ``latest`` that names a hidden version shows a replacement that was half way, which is
     completed. A ``.replaced-step_N-<id>`` without a ``step_N`` is the only whole version of that
-    step; if there are several, the one that was committed last. What does not work is logged and
-    left to the next start.
+    step; if there are several, the one that was committed last.
+
+    Raises:
+        OSError: What a dead run left half done stays for the most part, because a move failed.
+        UnreadableCheckpointError: It stays, because one version cannot be read at present.
+        NewerFormatError: It stays, because one was written by a newer version of this package.
     """
-    try:
-        _complete_replacement(root, storage)
-        _give_names_back(root, storage)
-    except OSError as error:
-        logger.warning("%s: what a dead run left half done stays: %s", root, error)
+    _complete_replacement(root, storage)
+    _give_names_back(root, storage)
 
 
 def _complete_replacement(root: Path, storage: Storage) -> None:
@@ -146,8 +163,12 @@ def _complete_replacement(root: Path, storage: Storage) -> None:
 
 
 def _give_names_back(root: Path, storage: Storage) -> None:
-    names = {name for name in storage.names(root) if not _is_in_use(name)}
-    aside = [inspect(root / name, storage) for name in names if _missing_original(name, names)]
+    names = frozenset(name for name in storage.names(root) if not _is_in_use(name))
+    hidden = filter(layout.is_leftover, names)
+    aside = [inspect(root / name, storage) for name in hidden if _missing_original(name, names)]
+    for entry in aside:
+        if entry.is_questionable:
+            entry.refuse()
     for entry in sorted(aside, key=lambda entry: entry.sequence, reverse=True):
         step_name = _missing_original(entry.path.name, names)
         if step_name is None or not is_whole(entry, storage, step=layout.parse_step(step_name)):
@@ -155,7 +176,7 @@ def _give_names_back(root: Path, storage: Storage) -> None:
         logger.warning("%s was set aside by a run that died; it is %s again", entry.path, step_name)
         storage.rename(entry.path, root / step_name)
         storage.sync_directory(root)
-        names.add(step_name)
+        names |= {step_name}
 
 
 def _missing_original(name: str, names: Collection[str]) -> str | None:
@@ -169,6 +190,8 @@ def _missing_original(name: str, names: Collection[str]) -> str | None:
 
 def _is_in_use(name: str) -> bool:
     """Whether a hidden name is that of a save which goes on in this process."""
+    if not layout.is_leftover(name):
+        return False
     leftover = layout.parse_leftover(name)
     save_id = layout.parse_latest_link(name) if leftover is None else leftover.save_id
     return save_id is not None and is_under_way(save_id)
@@ -180,6 +203,10 @@ def finish_off(root: Path, storage: Storage) -> None:
     Set-aside checkpoints get their names back, and all names become durable; staging, replaced and
     trash directories and unplaced links go. Foreign names are left alone, and so are those of a
     save that goes on in this process: another manager's, or a later one than who asks for this.
+
+    Raises:
+        CheckpointError: As :func:`recover`; then nothing goes.
+        OSError: The same.
     """
     recover(root, storage)
     names = [name for name in storage.names(root) if not _is_in_use(name)]
@@ -189,13 +216,31 @@ def finish_off(root: Path, storage: Storage) -> None:
     abandoned = [
         name
         for name in names
-        if layout.parse_leftover(name) is not None and not _missing_original(name, names)
+        if layout.is_leftover(name)
+        and layout.parse_leftover(name) is not None
+        and not _missing_original(name, names)
     ]
     for name in abandoned:
         logger.info("removing %s, left by a run that ended before it was done", name)
     remove(tuple(root / name for name in abandoned), storage)
-    for name in filter(layout.parse_latest_link, names):
+    for name in filter(layout.parse_latest_link, filter(layout.is_leftover, names)):
         try:
             storage.unlink(root / name)
         except OSError as error:
             logger.warning("left to the next save: %s cannot be removed: %s", root / name, error)
+
+
+def make_ready(root: Path, storage: Storage, register: Register) -> None:
+    """Learn what there is, and :func:`finish_off` if that shows a need; for who has the lock.
+
+    Raises:
+        CheckpointError: As :func:`finish_off`.
+        OSError: The same, or the directory cannot be listed.
+    """
+    survey = register.look(root, storage)
+    abandoned = [name for name in survey.leftovers() if not _is_in_use(name)]
+    if abandoned or find_unfinished(storage.read_link(root / layout.LATEST)) is not None:
+        finish_off(root, storage)
+        register.look(root, storage)
+    elif survey.names:
+        storage.sync_directory(root)  # for the reason that finish_off has

@@ -30,6 +30,7 @@ __all__ = [
     "predecessor",
     "rank_part",
     "require_redistributable",
+    "without_rank_part",
 ]
 
 RANK_KEYS = ("rng", "dataloader")
@@ -101,6 +102,11 @@ class Arrangement:
 def rank_part(state: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a train state that belongs to this rank alone."""
     return {key: state[key] for key in RANK_KEYS if key in state}
+
+
+def without_rank_part(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The rest of a train state."""
+    return {key: value for key, value in state.items() if key not in RANK_KEYS}
 
 
 def predecessor(rank: int, now: Arrangement, then: Arrangement) -> int | None:

@@ -37,7 +37,7 @@ from kempnerforge.checkpoint.catalog import require_same
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.shards import is_ours
+from kempnerforge.checkpoint.shard_metadata import is_ours
 from kempnerforge.checkpoint.state import decode_plain
 
 __all__ = ["Answerable", "ReadShards", "read_shards"]
@@ -112,8 +112,9 @@ def read_shards(
         answerable: Says which files are read and compared in full.
 
     Raises:
-        CorruptCheckpointError: A file or the data of a tensor does not have its checksum, or cannot
-            be read.
+        CorruptCheckpointError: A file or the data of a tensor does not have its checksum, or is not
+            there.
+        OSError: A file cannot be read.
     """
     answerable = answerable or _Nothing()
     job = _Job(metadata, targets, live, decode)
@@ -130,6 +131,7 @@ def read_shards(
                 if record is not None:
                     require_same(directory, name, source.finish(), record)
                     answerable.found_intact(name)
+                job.decode_values(directory / name)
     job.read_foreign(directory)
     return job.found
 
@@ -269,6 +271,7 @@ class _Job:
         self.metadata, self.targets, self.live, self.decode = metadata, targets, live, decode
         self.found = ReadShards(targets=[], values=[])
         self._foreign: list[ReadItem] = []
+        self._values: dict[str, bytes] = {}
         self._passage = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def pieces(self) -> Iterator[_Piece]:
@@ -288,10 +291,15 @@ class _Job:
     def read(self, piece: _Piece, source: _Source) -> None:
         """Read one piece; what is not in a frame is left to :meth:`read_foreign`."""
         if piece.into is None and piece.item is None:
-            data = source.read(piece.length, piece.offset)
-            self.targets[piece.key] = self.decode(bytes(data), where=piece.key)
+            self._values[piece.key] = bytes(source.read(piece.length, piece.offset))
         elif piece.into is None or not self._read_tensor(piece, piece.into, source):
             self._foreign.extend(self._planned(piece))
+
+    def decode_values(self, file: Path) -> None:
+        """Values that are no tensors; once their file is compared, which says more of damage."""
+        for key, data in self._values.items():
+            self.targets[key] = self.decode(data, where=f"{file}: {key}")
+        self._values.clear()
 
     def read_foreign(self, directory: Path) -> None:
         """What stock DCP wrote, by DCP's own reader.
@@ -463,7 +471,9 @@ class _HoldingPlanner(_FlatLoadPlanner):
 
 def _says_nothing_of_a_file(error: Exception) -> bool:
     """Whether reading failed for want of memory, for a device, or for what was said already."""
-    if isinstance(error, CheckpointError | OSError | MemoryError | torch.AcceleratorError):
+    known = CheckpointError | OSError | MemoryError | torch.AcceleratorError
+    # DCP and torch's archive reader put errors of their own around those of the file.
+    if any(isinstance(one, known) for one in (error, error.__cause__, error.__context__)):
         return True
     # What torch raises where the host has no memory left has no class of its own.
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

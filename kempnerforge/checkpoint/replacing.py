@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Catalog, Entry, State, read_catalog, verify_sizes
+from kempnerforge.checkpoint.catalog import Entry, Outline, State, read_outline, verify_sizes
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.storage import Storage
@@ -37,7 +37,7 @@ __all__ = [
     "perform",
     "plan_completion",
     "point_latest",
-    "read_settled_catalog",
+    "read_settled",
     "replace",
 ]
 
@@ -45,6 +45,10 @@ logger = logging.getLogger(__name__)
 
 # What a reader waits for a writer between two moves, each of which is a rename and a sync.
 _PAUSES_S = (0.02, 0.1, 0.4, 1.0)
+_LEFT = (
+    "%s: a replacement that failed cannot be taken back (%s); the next start of the job, or "
+    "`kempnerforge-ckpt repair`, completes it"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,30 +138,39 @@ def replace(root: Path, moves: Collection[Move], storage: Storage, *, save_id: s
     """Make the moves, each durable before the next, or none of them.
 
     Raises:
-        OSError: One failed. Those made were taken back, or, if that failed as well, ``latest``
-            leads to a whole version and the next start completes the replacement.
+        OSError: One failed. Those made were taken back, or, if that failed as well or it cannot be
+            seen whether this one was made, ``latest`` leads to a whole version and the next start
+            completes the replacement.
     """
     back: list[Move] = []
     for move in moves:
         before = storage.read_link(root / layout.LATEST)
         try:
             perform(root, move, storage, save_id=save_id)
-        except OSError:
-            if _took_effect(root, move, storage):
+        except OSError as error:
+            made = _took_effect(root, move, storage)
+            if made is None:
+                logger.warning(_LEFT, root, error)
+                raise
+            if made:
                 back.append(_inverse(move, latest=before))
             _take_back(root, back, storage, save_id=save_id)
             raise
         back.append(_inverse(move, latest=before))
 
 
-def _took_effect(root: Path, move: Move, storage: Storage) -> bool:
-    """Whether a move that failed was made all the same, and only not made durable."""
+def _took_effect(root: Path, move: Move, storage: Storage) -> bool | None:
+    """Whether a move that failed was made all the same, and only not made durable.
+
+    None where that cannot be seen: to take back the moves before it would lose one version if it
+    was made.
+    """
     try:
         if move.name == layout.LATEST:
             return storage.read_link(root / layout.LATEST) == move.target
         return move.name not in storage.names(root)
     except OSError:
-        return False
+        return None
 
 
 def _take_back(root: Path, moves: list[Move], storage: Storage, *, save_id: str) -> None:
@@ -165,12 +178,7 @@ def _take_back(root: Path, moves: list[Move], storage: Storage, *, save_id: str)
         try:
             perform(root, move, storage, save_id=save_id)
         except OSError as error:
-            logger.warning(
-                "%s: a replacement that failed cannot be taken back (%s); the next start of the "
-                "job, or `kempnerforge-ckpt repair`, completes it",
-                root,
-                error,
-            )
+            logger.warning(_LEFT, root, error)
             return
 
 
@@ -229,7 +237,14 @@ def plan_completion(
 
 
 def is_whole(entry: Entry, storage: Storage, *, step: int | None) -> bool:
-    """Whether a directory is a version of ``step`` that has all its files with their sizes."""
+    """Whether a directory is a version of ``step`` that has all its files with their sizes.
+
+    Raises:
+        UnreadableCheckpointError: That cannot be seen at present.
+        NewerFormatError: It was written by a newer version of this package.
+    """
+    if entry.is_questionable:
+        entry.refuse()
     if entry.manifest is None:
         return entry.state is State.plain
     try:
@@ -239,15 +254,15 @@ def is_whole(entry: Entry, storage: Storage, *, step: int | None) -> bool:
     return entry.step == step
 
 
-def read_settled_catalog(root: Path, storage: Storage) -> Catalog:
-    """As :func:`read_catalog`, for who only reads while another job may be replacing a step.
+def read_settled(root: Path, storage: Storage) -> Outline:
+    """`read_outline` for readers without the lock: waits while another job swaps two versions.
 
     A hidden name that ``latest`` has for a moment would be gone when the checkpoint is loaded, so
     the writer is waited for. One that died has left the name for good; it is a whole checkpoint.
     """
     for pause_s in _PAUSES_S:
-        found = read_catalog(root, storage)
+        found = read_outline(root, storage)
         if find_unfinished(found.latest) is None:
             return found
         time.sleep(pause_s)
-    return read_catalog(root, storage)
+    return read_outline(root, storage)

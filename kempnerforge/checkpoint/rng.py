@@ -1,6 +1,7 @@
 """The state of every random generator of this process: python, NumPy, torch, each CUDA device.
 
-Saved as numbers, strings and tensors only, so that it is read back without unpickling objects.
+Saved as numbers, strings and tensors only, so that it is read back without unpickling objects, and
+in a form that each package's own ``setstate`` takes, because training loops read it by themselves.
 """
 
 import random
@@ -12,7 +13,10 @@ import torch
 
 from kempnerforge.checkpoint.errors import StateMismatchError
 
-__all__ = ["get_rng_state", "require_same_devices", "set_rng_state"]
+__all__ = ["CUDA_KEYS", "get_rng_state", "require_same_devices", "set_rng_state"]
+
+CUDA_KEYS = ("torch_cuda", "cuda")
+_CPU_KEYS = ("torch_cpu", "torch")
 
 
 def get_rng_state() -> dict[str, Any]:
@@ -21,15 +25,19 @@ def get_rng_state() -> dict[str, Any]:
     For the thread that trains.
 
     Returns:
-        ``python``, ``numpy``, ``torch`` and ``cuda`` (one state a device, empty where CUDA was not
-        used). Differs by rank.
+        ``python`` for ``random.setstate``, ``numpy`` for ``numpy.random.set_state``, ``torch_cpu``
+        for ``torch.set_rng_state`` and ``torch_cuda`` for ``torch.cuda.set_rng_state_all`` (one
+        state a device, empty where CUDA was not used). ``torch`` and ``cuda`` are the last two
+        under the names that they had at first: the same objects, which a file holds once. Differs
+        by rank.
     """
     version, internal, gauss = random.getstate()
+    cpu, cuda = torch.get_rng_state(), _get_cuda_states()
     return {
         "python": (version, tuple(internal), gauss),
         "numpy": _get_numpy_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": _get_cuda_states(),
+        **dict.fromkeys(_CPU_KEYS, cpu),
+        **dict.fromkeys(CUDA_KEYS, cuda),
     }
 
 
@@ -47,7 +55,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         random.setstate((version, tuple(internal), gauss))
     if "numpy" in state:
         _set_numpy_state(state["numpy"])
-    cpu = state.get("torch", state.get("torch_cpu"))
+    cpu = _first_of(_CPU_KEYS, state)
     if cpu is not None:
         torch.set_rng_state(cpu.cpu())
     _set_cuda_states(_cuda_states(state))
@@ -73,35 +81,37 @@ def require_same_devices(state: Mapping[str, Any]) -> None:
         )
 
 
-def _get_numpy_state() -> dict[str, Any]:
-    state: Mapping[str, Any] = np.random.get_state(legacy=False)
-    return {
-        "bit_generator": str(state["bit_generator"]),
-        "state": {name: _plain(value) for name, value in state["state"].items()},
-        "has_gauss": int(state["has_gauss"]),
-        "gauss": float(state["gauss"]),
-    }
+def _first_of(keys: tuple[str, ...], state: Mapping[str, Any]) -> Any:
+    return next((state[key] for key in keys if state.get(key) is not None), None)
+
+
+def _get_numpy_state() -> Any:
+    state = _plain(np.random.get_state(legacy=False))
+    if state["bit_generator"] != "MT19937":
+        return state
+    # NumPy's own tuple, with the words as a list in place of an array.
+    words, position = state["state"]["key"], state["state"]["pos"]
+    return (state["bit_generator"], words, position, state["has_gauss"], state["gauss"])
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return {"dtype": str(value.dtype), "values": value.tolist()}
-    return int(value)
+    """Arrays as lists and NumPy's numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _set_numpy_state(state: Any) -> None:
-    if not isinstance(state, Mapping):
-        # The tuple of NumPy's legacy interface, as other programs store it.
-        np.random.set_state(tuple(state))
-        return
-    restored = dict(state)
-    restored["state"] = {
-        name: np.array(value["values"], dtype=value["dtype"])
-        if isinstance(value, Mapping)
-        else value
-        for name, value in state["state"].items()
-    }
-    np.random.set_state(restored)
+    np.random.set_state(_arrays(state) if isinstance(state, Mapping) else tuple(state))
+
+
+def _arrays(value: Any) -> Any:
+    """The inverse of :func:`_plain`; knows the form in which arrays were saved at first, too."""
+    if not isinstance(value, Mapping):
+        return np.array(value, dtype=np.uint64) if isinstance(value, list) else value
+    if value.keys() == {"dtype", "values"}:
+        return np.array(value["values"], dtype=value["dtype"])
+    return {name: _arrays(inner) for name, inner in value.items()}
 
 
 def _get_cuda_states() -> list[torch.Tensor]:
@@ -114,7 +124,7 @@ def _get_cuda_states() -> list[torch.Tensor]:
 
 def _cuda_states(state: Mapping[str, Any]) -> Any:
     """One state a device, or a single tensor for the current device, as other programs store it."""
-    states = state.get("cuda", state.get("torch_cuda"))
+    states = _first_of(CUDA_KEYS, state)
     return states if isinstance(states, torch.Tensor) else list(states or ())
 
 

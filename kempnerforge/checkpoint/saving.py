@@ -18,11 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from kempnerforge.checkpoint import layout, prune
-from kempnerforge.checkpoint.buffers import checksums, differing
-from kempnerforge.checkpoint.catalog import Catalog, read_catalog
+from kempnerforge.checkpoint import layout, own_values, prune
+from kempnerforge.checkpoint.catalog import look_at
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.commit import Commit, new_save_id, under_way
 from kempnerforge.checkpoint.errors import (
@@ -34,13 +31,13 @@ from kempnerforge.checkpoint.errors import (
     naming,
 )
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
-from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
 from kempnerforge.checkpoint.rank_state import Arrangement
+from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
 from kempnerforge.checkpoint.stale import again_if_stale
-from kempnerforge.checkpoint.state import encode_plain
 from kempnerforge.checkpoint.storage import Storage, at_once
 from kempnerforge.checkpoint.worker import Worker
 
@@ -64,10 +61,12 @@ class StagedState:
     shards: StagedShards
     rank_state: bytes
     train_state: bytes
-    """Common state; written by rank 0."""
+    """Common state; rank 0 writes it, and the others what differs."""
     meshes: tuple[Mapping[str, Any], ...]
-    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """What may differ by rank; empty where there is one."""
+    digests: Mapping[str, int] = field(default_factory=dict)
+    """Of the values in the train state that may differ by rank; empty where there is one."""
+    has_own_values: bool = False
+    """Whether ``rank_state`` has more than a reader of format 1 would look for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +94,10 @@ class _Proposal:
     stage: int | None
     plan: Proposed | None = None
     meshes: tuple[Mapping[str, Any], ...] = ()
-    buffers: Mapping[str, int] = field(default_factory=dict)
-    """Checksums."""
+    digests: Mapping[str, int] = field(default_factory=dict)
+    """As :attr:`StagedState.digests`."""
+    has_own_values: bool = False
+    """As :attr:`StagedState.has_own_values`."""
     failure: RankFailure | None = None
 
 
@@ -105,8 +106,8 @@ class _Assignment:
     save_id: str
     plan: Assigned
     stages: tuple[int, ...] | None
-    buffers: frozenset[str]
-    """Those that this rank writes for itself."""
+    differing: frozenset[str]
+    """Values in the train state that each rank writes for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,7 @@ class _RootSave:
     commit: Commit
     merged: Merged
     arrangement: Arrangement
+    has_rank_values: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,6 +149,8 @@ class SaveJob:
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
     """The same one in each save of a rank; a new one costs time only, if all ranks have one."""
+    register: Register = field(default_factory=Register)
+    """The same one in each save of a rank; a new one costs time only."""
     save_id: str = field(default_factory=new_save_id)
     """Rank 0's counts."""
 
@@ -214,7 +218,8 @@ class SaveJob:
             stage=self.stage,
             plan=self.plans.propose(staged.shards),
             meshes=staged.meshes,
-            buffers=checksums(staged.buffers),
+            digests=staged.digests,
+            has_own_values=staged.has_own_values,
         )
 
     def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | Refusal:
@@ -259,27 +264,34 @@ class SaveJob:
         plans = [proposal.plan for proposal in proposals if proposal.plan is not None]
         merged = self.plans.merge(plans, ranks_of)
         commit = self._begin_commit(stages)
-        own = {
-            stage: differing(proposals[rank].buffers for rank in ranks)
-            for stage, ranks in ranks_of.items()
-        }
+        differing = own_values.differing(proposal.digests for proposal in proposals)
         assignments = [
             _Assignment(
                 save_id=commit.save_id,
                 plan=assign(merged, rank, plan),
                 stages=stages,
-                buffers=own[proposals[rank].stage],
+                differing=differing,
             )
             for rank, plan in enumerate(plans)
         ]
-        return _RootSave(commit=commit, merged=merged, arrangement=arrangement), assignments
+        opened = _RootSave(
+            commit=commit,
+            merged=merged,
+            arrangement=arrangement,
+            has_rank_values=bool(differing)
+            or any(merged.differing.values())
+            or any(proposal.has_own_values for proposal in proposals),
+        )
+        return opened, assignments
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
         self.storage.make_durable_directory(self.root)
         self.access.require()
-        prune.finish_off(self.root, self.storage)
         commit = self._commit(self.save_id, stages)
+        _replaced(commit, self.storage)
+        prune.make_ready(self.root, self.storage, self.register)
         commit.open()
+        self.register.note_own_change(self.root, self.storage)
         return commit
 
     def _commit(self, save_id: str, stages: tuple[int, ...] | None) -> Commit:
@@ -321,29 +333,24 @@ class SaveJob:
             plan,
             self.staged.shards,
             meanwhile=lambda: own.update(
-                self._write_own_files(staging, staging / prefix, assignment.buffers)
+                self._write_own_files(staging, staging / prefix, assignment.differing)
             ),
         )
         shards = again_if_stale(write, staging / prefix)
         return shards, {**{prefix + name: record for name, record in shards.files.items()}, **own}
 
     def _write_own_files(
-        self, staging: Path, shards: Path, buffers: Collection[str]
+        self, staging: Path, shards: Path, differing: Collection[str]
     ) -> dict[str, FileRecord]:
         """What is no shard: the state of this rank, and on rank 0 what is common.
 
         Makes all names of this rank's files durable, that of its shard in ``shards`` too.
         """
         assert isinstance(self.staged, StagedState)
-        contents = {layout.format_rank_file(self.collective.rank): self.staged.rank_state}
+        mine = own_values.with_differing(self.staged.rank_state, self.staged.train_state, differing)
+        contents = {layout.format_rank_file(self.collective.rank): mine}
         if self.collective.rank == 0:
             contents[layout.TRAIN_STATE] = self.staged.train_state
-        if buffers:
-            mine = {
-                name: self.staged.buffers[name] for name in buffers & self.staged.buffers.keys()
-            }
-            name = layout.format_buffers_file(self.collective.rank)
-            contents[name] = encode_plain(mine, what="the buffers of this rank")
         at_once(*(partial(self.storage.write, staging / name, contents[name]) for name in contents))
         folders = dict.fromkeys((shards, staging / layout.RANKS_DIR))
         at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
@@ -379,17 +386,18 @@ class SaveJob:
             shard_metadata[prefix + layout.SHARD_METADATA] = opened.merged.encode(
                 stage, written, save_id=commit.save_id
             )
-        catalog = read_catalog(self.root, self.storage)
+        replaced_head = _replaced(commit, self.storage)
         sealed = Manifest(
             save_id=commit.save_id,
             step=self.request.step,
             tokens_seen=self.request.tokens_seen,
-            sequence=catalog.next_sequence(),
-            parent=_living_parent(catalog, self.request),
+            sequence=self.register.recall(self.root, self.storage).next_sequence(),
+            parent=_living_parent(replaced_head, self.request),
             world_size=self.collective.world_size,
             stages=stages,
             layout=opened.arrangement.to_json(),
             files={},
+            has_rank_values=opened.has_rank_values,
         )
         commit.seal(
             shard_metadata=shard_metadata,
@@ -398,15 +406,16 @@ class SaveJob:
             sealed=sealed,
         )
         replaced = commit.publish()
-        retired = self._retire()
+        retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
-    def _retire(self) -> tuple[Path, ...]:
+    def _retire(self, published: Head) -> tuple[Path, ...]:
         """Retention; the save is durable by now, so a failure here is no failure of the save."""
         try:
-            catalog = read_catalog(self.root, self.storage)
+            self.register.committed(self.root, self.storage, published)
             return prune.retire(
-                catalog,
+                self.root,
+                self.register,
                 self.retention,
                 self.storage,
                 just_saved=self.request.step,
@@ -416,27 +425,39 @@ class SaveJob:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()
 
+    def _remove_and_note(self, paths: tuple[Path, ...]) -> None:
+        prune.remove(paths, self.storage)
+        self.register.note_own_change(self.root, self.storage)
+
     def _remove(self, paths: tuple[Path, ...]) -> None:
         """Clean up; what does not work is left to the next save, which does it again."""
         if not paths or self.worker.stuck:
             return
         try:
             self.worker.run(
-                lambda: prune.remove(paths, self.storage),
+                lambda: self._remove_and_note(paths),
                 timeout_s=_PUBLISH_SHARE * self.timeout_s,
                 doing=f"removing {', '.join(path.name for path in paths)}",
             )
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
             logger.warning("left to the next save: %s", error)
 
 
-def _living_parent(catalog: Catalog, request: SaveRequest) -> str | None:
+def _replaced(commit: Commit, storage: Storage) -> Head | None:
+    """What the manifest says that a save is going to replace; None where there is none.
+
+    Raises:
+        UnreadableCheckpointError: It cannot be read at present, so it is not replaced.
+        NewerFormatError: It was written by a newer version of this package.
+    """
+    entry = look_at(commit.target, storage, heads=True)
+    if entry is not None and entry.is_questionable:
+        entry.refuse()
+    return None if entry is None else entry.head
+
+
+def _living_parent(replaced: Head | None, request: SaveRequest) -> str | None:
     """The parent of a save, which is its parent's parent where it replaces its parent."""
-    replaced = [
-        entry.manifest
-        for entry in catalog.entries
-        if entry.manifest is not None and entry.step == request.step
-    ]
-    if replaced and replaced[0].save_id == request.parent:
-        return replaced[0].parent
+    if replaced is not None and replaced.save_id == request.parent:
+        return replaced.parent
     return request.parent

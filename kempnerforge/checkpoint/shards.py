@@ -6,18 +6,15 @@ whatever they find. What is written stays readable by stock ``dcp.load``.
 """
 
 import dataclasses
-import io
-import math
 import pickle
 import secrets
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 from torch.distributed.checkpoint.default_planner import (
     DefaultSavePlanner,
@@ -25,9 +22,7 @@ from torch.distributed.checkpoint.default_planner import (
 from torch.distributed.checkpoint.filesystem import FileSystemWriter, _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     Metadata,
-    MetadataIndex,
     StorageMeta,
-    TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import (
     SavePlan,
@@ -35,10 +30,11 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 from torch.distributed.tensor import DTensor
+from zlib_ng import zlib_ng
 
 from kempnerforge.checkpoint.collection import held_back
-from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
 from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.rank_values import Planned, common_name
 from kempnerforge.checkpoint.sink import FileSink
 from kempnerforge.checkpoint.staging import Image, Stager
 from kempnerforge.checkpoint.state import encode_plain
@@ -46,12 +42,9 @@ from kempnerforge.checkpoint.storage import at_once
 
 __all__ = [
     "StagedShards",
+    "Whole",
     "WrittenShards",
-    "check_metadata",
-    "decode_metadata",
     "encode_metadata",
-    "flat_paths",
-    "is_ours",
     "merge_plans",
     "stage_shards",
     "write_shards",
@@ -65,11 +58,30 @@ _SUFFIX = "0.distcp"  # one file a rank, numbered as DCP does
 class StagedShards:
     """What one rank would write, detached from training where it was copied."""
 
-    plan: SavePlan
+    planned: Planned
     plan_id: str
     """Equal for two saves of one rank exactly if their plans are equal."""
-    positions: Mapping[MetadataIndex, int]
+    positions: Mapping[str, int]
+    """By flat name; a rank has one item of each."""
+    seeds: Sequence[int]
+    """For each compared item: what its dtype and shape add to its checksum."""
     image: Image
+
+    def checksums(self) -> bytes:
+        """Of the values that other ranks may hold as well, four bytes each.
+
+        Takes a pass over those values.
+        """
+        items = self.planned.plan.items
+        crcs = (
+            self.image.checksum(self.positions[items[at].index.fqn]) for at in self.planned.compared
+        )
+        sums = (crc ^ seed for crc, seed in zip(crcs, self.seeds, strict=True))
+        return array("I", sums).tobytes()
+
+    def positions_of(self, plan: SavePlan) -> list[int]:
+        """Position of each item of ``plan``, which the ranks agreed on."""
+        return [self.positions[common_name(item.index.fqn)] for item in plan.items]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +92,13 @@ class WrittenShards:
     """By name within the shard directory."""
     places: bytes
     """Offset and length of each item of the rank's plan in its order, eight bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Keeps a container or a rare tensor in one piece; its value is what is read back."""
+
+    value: Any
 
 
 class _FlatPlanner(DefaultSavePlanner):
@@ -100,19 +119,25 @@ class _Known:
 
     is_coordinator: bool
     structure: _Structure
-    plan: SavePlan
+    planned: Planned
     plan_id: str
+    seeds: tuple[int, ...]
     items: tuple[WriteItem, ...]
     """In the order in which they are written."""
     leaves: tuple[int, ...]
     """By item: position of its value among the leaves of the state dict."""
     objects: dict[str, tuple[bytes, bytes]]
     """By key: a value that is no tensor, pickled for comparison, and as it is written."""
-    positions: dict[MetadataIndex, int]
+    positions: dict[str, int]
 
 
 def stage_shards(
-    state_dict: dict[str, Any], *, stager: Stager, is_coordinator: bool
+    state_dict: dict[str, Any],
+    *,
+    stager: Stager,
+    is_coordinator: bool,
+    world_size: int = 1,
+    buffers: Collection[str] = (),
 ) -> StagedShards:
     """Plan this rank's writes of ``state_dict`` and take its values.
 
@@ -123,6 +148,8 @@ def stage_shards(
         state_dict: Nested dicts and lists of tensors, DTensors and plain values.
         stager: Takes the tensors; of one rank and one kind of state dict.
         is_coordinator: Whether this is the first rank of those that share the shard directory.
+        world_size: Ranks of the job.
+        buffers: Flat names of values that are buffers of the model.
     """
     known: _Known | None = stager.known
     leaves: list[Any] = []
@@ -131,7 +158,9 @@ def stage_shards(
         or known.is_coordinator != is_coordinator
         or not _has_structure(state_dict, known.structure, leaves)
     ):
-        known, leaves = _plan(state_dict, is_coordinator=is_coordinator)
+        known, leaves = _plan(
+            state_dict, is_coordinator=is_coordinator, world_size=world_size, buffers=buffers
+        )
         stager.known = known
     with torch.no_grad():
         in_order = [leaves[leaf] for leaf in known.leaves]
@@ -142,11 +171,15 @@ def stage_shards(
         ]
         image = stager.take(known.items, values)
     return StagedShards(
-        plan=known.plan, plan_id=known.plan_id, positions=known.positions, image=image
+        planned=known.planned,
+        plan_id=known.plan_id,
+        positions=known.positions,
+        seeds=known.seeds,
+        image=image,
     )
 
 
-_LEAVES = (torch.Tensor, str, int, float)
+_LEAVES = (torch.Tensor, str, int, float, Whole)
 
 
 def _structure(node: Mapping[Any, Any]) -> _Structure:
@@ -212,7 +245,13 @@ def _traits(value: Any) -> Any:
     return None
 
 
-def _plan(state_dict: dict[str, Any], *, is_coordinator: bool) -> tuple[_Known, list[Any]]:
+def _plan(
+    state_dict: dict[str, Any],
+    *,
+    is_coordinator: bool,
+    world_size: int,
+    buffers: Collection[str],
+) -> tuple[_Known, list[Any]]:
     """A plan for this state dict, and the leaves of it."""
     leaves = list(_leaves((), state_dict))
     flat, paths = flatten_state_dict(state_dict)
@@ -230,22 +269,52 @@ def _plan(state_dict: dict[str, Any], *, is_coordinator: bool) -> tuple[_Known, 
     # to another one that has the same interrupts the rest as little as possible.
     order = [WriteItemType.SHARD, WriteItemType.TENSOR, WriteItemType.BYTE_IO]
     items = tuple(sorted(plan.items, key=lambda item: order.index(item.type)))
+    compared = tuple(
+        at
+        for at, item in enumerate(plan.items)
+        if world_size > 1 and _may_be_held_by_others(flat[item.index.fqn], world_size)
+    )
     known = _Known(
         is_coordinator=is_coordinator,
         structure=_structure(state_dict),
-        plan=plan,
+        planned=Planned(
+            plan=plan,
+            compared=compared,
+            buffers=frozenset(buffers),
+            fingerprint=_crc32_of([plan.items[at].index for at in compared]),
+        ),
+        seeds=tuple(_crc32_of(_form(plan.items[at])) for at in compared),
         plan_id=secrets.token_hex(8),
         items=items,
         leaves=tuple(leaf_of[item.index.fqn] for item in items),
         objects={},
-        positions={item.index: position for position, item in enumerate(items)},
+        positions={item.index.fqn: position for position, item in enumerate(items)},
     )
     return known, [value for _, value in leaves]
+
+
+def _may_be_held_by_others(value: Any, world_size: int) -> bool:
+    """Whether another rank may offer an item of the same name and place."""
+    if not isinstance(value, DTensor):
+        return True
+    spread = all(placement.is_shard() for placement in value.placements)
+    return not spread or value.device_mesh.size() < world_size
+
+
+def _form(item: WriteItem) -> object:
+    data = item.tensor_data
+    return None if data is None else (data.properties.dtype, data.chunk, data.size)
+
+
+def _crc32_of(described: object) -> int:
+    return int(zlib_ng.crc32(repr(described).encode()))
 
 
 def _value(known: _Known, item: WriteItem, value: Any) -> torch.Tensor | bytes:
     if isinstance(value, torch.Tensor):
         return value
+    if isinstance(value, Whole):
+        return encode_plain(value.value, what=item.index.fqn)
     # Most values stay as they are from save to save; comparing costs less than serialising.
     seen, written = known.objects.get(item.index.fqn, (None, b""))
     now = pickle.dumps(value)
@@ -291,7 +360,7 @@ def write_shards(
         staged: The values.
         meanwhile: Called once the file has its name, in a thread of its own.
     """
-    wanted = [staged.positions[item.index] for item in plan.items]
+    wanted = staged.positions_of(plan)
     ordered = sorted(wanted)
     name = _file_name(plan)
     places: dict[int, tuple[int, int]] = {}
@@ -321,113 +390,3 @@ def encode_metadata(
     if hasattr(metadata, "version"):
         metadata.version = _DCP_VERSION
     return pickle.dumps(metadata)
-
-
-def is_ours(metadata: Metadata) -> bool:
-    """Whether :func:`encode_metadata` made this; DCP's own writer names its directory as well."""
-    meta = metadata.storage_meta
-    return meta is not None and meta.save_id is not None and meta.checkpoint_id is None
-
-
-_METADATA_CLASSES = (
-    "Metadata",
-    "MetadataIndex",
-    "TensorStorageMetadata",
-    "BytesStorageMetadata",
-    "ChunkStorageMetadata",
-    "TensorProperties",
-    "StorageMeta",
-    "_MEM_FORMAT_ENCODING",
-)
-# Stock DCP notes its directory as a path, and Python 3.13 pickles that under the second name, which
-# 3.11 and 3.12 do not have.
-_PATHLIB = ("pathlib", "pathlib._local")
-_ALLOWED_GLOBALS = frozenset(
-    {(dcp_metadata.__name__, name) for name in _METADATA_CLASSES}
-    | {
-        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-        ("torch", "Size"),
-        ("torch.serialization", "_get_layout"),
-        ("collections", "OrderedDict"),
-        *((module, name) for module in _PATHLIB for name in ("PosixPath", "PurePosixPath")),
-    }
-)
-
-
-class _AnyPythonsUnpickler(pickle.Unpickler):
-    """Finds the classes of pathlib under each name that a Python writes for them."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return super().find_class("pathlib" if module in _PATHLIB else module, name)
-
-
-class _MetadataUnpickler(_AnyPythonsUnpickler):
-    """Builds the few classes that ``.metadata`` consists of and refuses all else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED_GLOBALS:
-            return super().find_class(module, name)
-        value = getattr(torch, name, None) if module == "torch" else None
-        if isinstance(value, torch.dtype | torch.memory_format):
-            return value
-        raise UnsafeCheckpointError(f"it asks for {module}.{name}, which is not allowed")
-
-
-def decode_metadata(data: bytes, *, where: str) -> Metadata:
-    """Read ``.metadata`` without running anything that it contains.
-
-    Raises:
-        UnsafeCheckpointError: It asks for a class that metadata does not consist of.
-        CorruptCheckpointError: It is not metadata.
-    """
-    try:
-        with held_back():
-            found = _MetadataUnpickler(io.BytesIO(data)).load()
-    except UnsafeCheckpointError as error:
-        raise UnsafeCheckpointError(f"{where}: refused: {error}", path=where) from error
-    except Exception as error:  # a damaged pickle raises almost anything; it becomes our error
-        raise CorruptCheckpointError(f"{where}: cannot be read: {error!r}", path=where) from error
-    if not isinstance(found, Metadata) or not isinstance(found.storage_data, dict):
-        raise CorruptCheckpointError(f"{where}: is not DCP metadata", path=where)
-    return found
-
-
-def rebuild_metadata(data: bytes) -> Any:
-    """What ``.metadata`` describes, whatever it asks for; runs code of whoever wrote it."""
-    return _AnyPythonsUnpickler(io.BytesIO(data)).load()
-
-
-def check_metadata(directory: Path, metadata: Metadata) -> None:
-    """Check that the shards the metadata speaks of are there and large enough.
-
-    Raises:
-        CorruptCheckpointError: A file is missing, short or outside of ``directory``, or a tensor is
-            not covered by its chunks.
-    """
-    ends: dict[str, int] = {}
-    for info in metadata.storage_data.values():
-        name = info.relative_path
-        ends[name] = max(ends.get(name, 0), info.offset + info.length)
-    for name, end in sorted(ends.items()):
-        if Path(name).name != name:
-            raise CorruptCheckpointError(f"{directory}: shard name {name!r} leaves the directory")
-        try:
-            size = (directory / name).stat().st_size
-        except OSError as error:
-            raise CorruptCheckpointError(f"{directory / name}: {error.strerror}") from error
-        if size < end:
-            raise CorruptCheckpointError(f"{directory / name}: {size} bytes, needs {end}")
-    for key, entry in metadata.state_dict_metadata.items():
-        if isinstance(entry, TensorStorageMetadata):
-            covered = sum(math.prod(chunk.sizes) for chunk in entry.chunks)
-            if covered != math.prod(entry.size):
-                raise CorruptCheckpointError(f"{directory}: the chunks of {key} do not cover it")
-
-
-def flat_paths(metadata: Metadata) -> dict[str, tuple[str | int, ...]]:
-    """Flat key to the path of keys and indices that it was flattened from."""
-    mappings = metadata.planner_data or {}
-    return {
-        key: tuple(mappings[key] if key in mappings else key.split("."))
-        for key in metadata.state_dict_metadata
-    }

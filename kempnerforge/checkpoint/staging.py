@@ -13,7 +13,7 @@ they are dropped instead.
 import io
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -23,7 +23,7 @@ from zlib_ng import zlib_ng
 from kempnerforge.checkpoint.frames import ALIGNMENT, Frame, frame_of, memory_of
 from kempnerforge.checkpoint.sink import FileSink
 
-__all__ = ["Image", "KeptBuffers", "Layout", "LiveTensors", "Stager"]
+__all__ = ["Image", "KeptBuffers", "Layout", "LiveTensors", "Stager", "bytes_of"]
 
 # From this size on a tensor is worth a write of its own and a combined checksum (20 us).
 _LARGE_BYTES = 1 << 20
@@ -108,6 +108,22 @@ class Image:
     """By slot: what the buffer does not hold."""
     may_go_direct: bool = False
     """Whether its file may be written past the page cache."""
+    checksums: dict[int, int] = field(default_factory=dict)
+    """By slot: crc32 of its data, once it was needed."""
+
+    def checksum(self, position: int) -> int:
+        """The crc32 of the data of one item."""
+        if position not in self.checksums:
+            self.checksums[position] = zlib_ng.crc32(self._bytes(position))
+        return self.checksums[position]
+
+    def _bytes(self, position: int) -> memoryview | bytes:
+        slot, other = self.layout.slots[position], self.others[position]
+        if isinstance(other, torch.Tensor):
+            return bytes_of(other)
+        if other is not None or slot.frame is None:
+            return other or b""
+        return memory_of(self.buffer)[slot.data_at : slot.tail_at]
 
     def goes_direct(self, wanted: Sequence[int]) -> bool:
         """Whether the file of the items at these positions is best written past the page cache."""
@@ -140,7 +156,9 @@ class Image:
                 continue
             places.append((sink.tell() + slot.at - begin, slot.frame.length))
             data = self._data(raw, slot, position)
-            crc32 = zlib_ng.crc32(data)
+            crc32 = self.checksums.get(position)
+            if crc32 is None:
+                crc32 = zlib_ng.crc32(data)
             slot.frame.put_crc(raw, slot.at, slot.tail_at, crc32)
             if not slot.copied or len(data) >= _LARGE_BYTES:
                 sink.write(raw[begin : slot.data_at])
@@ -155,7 +173,7 @@ class Image:
             return raw[slot.data_at : slot.tail_at]
         tensor = self.others[position]
         assert isinstance(tensor, torch.Tensor)
-        return _bytes_of(tensor)
+        return bytes_of(tensor)
 
     def _write_other(self, sink: FileSink, position: int) -> tuple[int, int]:
         offset, value = sink.tell(), self.others[position]
@@ -293,7 +311,8 @@ def _copy(
             torch._foreach_copy_(targets, sources, non_blocking=non_blocking)
 
 
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The numbers of a dense tensor as they are written, in row-major order."""
     dense = tensor.detach().cpu().contiguous()
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
+from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.handover import Unmatched
 from kempnerforge.checkpoint.plain_values import read_plain_values
 from kempnerforge.checkpoint.rng import get_rng_state, set_rng_state
 
@@ -68,12 +70,18 @@ def build_train_state(
 
     Raises:
         ValueError: ``extra`` uses a key that the state itself uses.
+        TypeError: The scheduler has no ``state_dict``.
     """
     taken = RESERVED_KEYS & set(extra or ())
     if taken:
         raise ValueError(f"extra must not use the keys {sorted(taken)}; they are the state's own")
     state: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen, **(extra or {})}
     if scheduler is not None:
+        if not hasattr(scheduler, "state_dict"):
+            raise TypeError(
+                f"the scheduler ({type(scheduler).__name__}) has no state_dict, so it could not be "
+                "restored; give it one, or save what it needs in extra"
+            )
         state["scheduler"] = scheduler.state_dict()
     if dataloader is not None and hasattr(dataloader, "state_dict"):
         state["dataloader"] = dataloader.state_dict()
@@ -86,7 +94,8 @@ def restore_train_state(
 ) -> tuple[int, int, dict[str, Any]]:
     """Restore what :func:`build_train_state` captured, the generators last; not collective.
 
-    For the thread that trains. What ``load_state_dict`` raises is passed on.
+    For the thread that trains. What ``load_state_dict`` raises is passed on. A scheduler or loader
+    that only one of the two sides has is warned of.
 
     Args:
         state: As :func:`build_train_state` returned it.
@@ -94,10 +103,9 @@ def restore_train_state(
         dataloader: Restored if given, saved and able to.
 
     Returns:
-        Step, tokens seen, and the extra keys.
+        Step, tokens seen, and the extra keys; 0 for a number that ``state`` lacks.
 
     Raises:
-        KeyError: ``state`` has no ``step``.
         ValueError: Its generators are of another number of CUDA devices.
     """
     if scheduler is not None and "scheduler" in state:
@@ -105,9 +113,11 @@ def restore_train_state(
     loads = dataloader is not None and hasattr(dataloader, "load_state_dict")
     if dataloader is not None and loads and "dataloader" in state:
         dataloader.load_state_dict(state["dataloader"])
+    given = {"scheduler": scheduler, "dataloader": dataloader}
+    Unmatched.of(state, given, Exclusion(), pending=not loads).say("the train state")
     if "rng" in state:
         set_rng_state(state["rng"])
-    return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)
+    return int(state.get("step", 0)), int(state.get("tokens_seen", 0)), split_extra(state)
 
 
 def split_extra(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,18 +10,22 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from zlib_ng import zlib_ng
 
-from kempnerforge.checkpoint.errors import StorageTimeoutError
+from kempnerforge.checkpoint.errors import StorageTimeoutError, shows_damage
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.sink import FileSink
 
-__all__ = ["LocalStorage", "Storage", "at_once", "checksum_file", "revocable"]
+__all__ = ["LocalStorage", "Stamp", "Storage", "at_once", "checksum_file", "revocable"]
+
+Stamp = tuple[int, int, int, int, int]
+"""Device, inode, size in bytes, times of modification and change in ns."""
 
 _READ_BYTES = 1 << 20
 _AT_FDCWD = -100
@@ -32,16 +36,28 @@ _CANNOT_EXCHANGE = frozenset(
 
 
 class Storage(Protocol):
-    """The operations that commit, catalog and prune consist of."""
+    """The operations that commit, catalog and prune consist of.
+
+    None of those that answer "no" or "nothing" does so because it may not look, or could not.
+    """
 
     def names(self, directory: Path) -> tuple[str, ...]:
         """Names in ``directory``, sorted; none if it does not exist."""
+
+    def scan(self, directory: Path) -> Mapping[str, int]:
+        """Names in ``directory`` with their inodes, in no order; none if it does not exist."""
 
     def read(self, path: Path) -> bytes:
         """Content of a file."""
 
     def size(self, path: Path) -> int:
         """Size of a file in bytes."""
+
+    def stamp(self, path: Path) -> Stamp | None:
+        """Tells what is at ``path`` from what is there after a change; None where nothing is."""
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        """:meth:`stamp` of many, by their paths relative to ``directory``."""
 
     def is_directory(self, path: Path) -> bool:
         """Whether ``path`` itself, not a link to it, is a directory."""
@@ -92,23 +108,49 @@ class LocalStorage:
         except FileNotFoundError:
             return ()
 
+    def scan(self, directory: Path) -> Mapping[str, int]:
+        try:
+            with os.scandir(directory) as entries:
+                return {entry.name: entry.inode() for entry in entries}
+        except FileNotFoundError:
+            return {}
+
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
 
     def size(self, path: Path) -> int:
         return path.stat().st_size
 
+    def stamp(self, path: Path) -> Stamp | None:
+        return _stamp(path)
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        if not files:
+            return ()
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return [_stamp(file, below=fd) for file in files]
+        finally:
+            os.close(fd)
+
     def is_directory(self, path: Path) -> bool:
-        return path.is_dir() and not path.is_symlink()
+        found = _status(path)
+        return found is not None and stat.S_ISDIR(found.st_mode)
 
     def read_link(self, path: Path) -> str | None:
-        return str(path.readlink()) if path.is_symlink() else None
+        found = _status(path)
+        is_link = found is not None and stat.S_ISLNK(found.st_mode)
+        return str(path.readlink()) if is_link else None
 
     def resolve(self, path: Path) -> Path | None:
         try:
             return path.resolve(strict=True)
-        except (OSError, RuntimeError):  # leads nowhere, in a circle, or where we may not look
+        except RuntimeError:  # in a circle, before Python 3.13
             return None
+        except OSError as error:
+            if shows_damage(error):
+                return None
+            raise
 
     def checksum(self, path: Path) -> FileRecord:
         return checksum_file(path)
@@ -117,7 +159,7 @@ class LocalStorage:
         path.mkdir(parents=True, exist_ok=True)
 
     def make_durable_directory(self, path: Path) -> None:
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        missing = [folder for folder in (path, *path.parents) if not _leads_somewhere(folder)]
         self.make_directory(path)
         for folder in missing:
             self.sync_directory(folder.parent)
@@ -156,10 +198,43 @@ class LocalStorage:
         path.unlink(missing_ok=True)
 
     def remove_tree(self, path: Path) -> None:
-        if path.is_symlink():
+        found = _status(path)
+        if found is not None and stat.S_ISLNK(found.st_mode):
             path.unlink()
-        elif path.exists():
+        elif found is not None:
             shutil.rmtree(path)
+
+
+def _leads_somewhere(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        if shows_damage(error):
+            return False
+        raise
+    return True
+
+
+def _stamp(path: Path | str, *, below: int | None = None) -> Stamp | None:
+    found = _status(path, below=below)
+    if found is None:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _status(path: Path | str, *, below: int | None = None) -> os.stat_result | None:
+    """Of ``path`` itself, or None where nothing is; pathlib says so too where it may not look.
+
+    Args:
+        path: Relative to a directory that is open as ``below``, if that is given.
+        below: A descriptor.
+    """
+    try:
+        return os.stat(path, dir_fd=below, follow_symlinks=False)
+    except OSError as error:
+        if shows_damage(error):
+            return None
+        raise
 
 
 def revocable(storage: Storage, *, revoked: Callable[[], bool]) -> Storage:

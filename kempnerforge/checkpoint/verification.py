@@ -8,12 +8,12 @@ was verified is never remembered, because another change so soon could leave its
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from kempnerforge.checkpoint.catalog import require_same, verify_checksums
-from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.errors import of_read
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.storage import Storage
 
@@ -36,7 +36,8 @@ class VerifyPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """What the last ``load`` of a manager did; the same on every rank."""
+    """What the last ``load`` of a manager did; the same on every rank, except for ``dataloader``
+    in the last two."""
 
     path: Path
     """The checkpoint that was loaded."""
@@ -46,6 +47,26 @@ class LoadReport:
     verified: VerifyPolicy
     """How its files were verified. A checkpoint without a manifest has no checksums: its shards
     were checked for presence and length only."""
+    not_saved: tuple[str, ...] = ()
+    """``scheduler`` and ``dataloader`` where one was given, to the load or to
+    ``apply_dataloader_state``, and the checkpoint has no state of it."""
+    not_restored: tuple[str, ...] = ()
+    """The same where the checkpoint has a state and nothing took it, and flat names
+    (``model.head.weight``) of values that no rank's model or optimizer has a place for, a few
+    hundred at most. The position of a dataloader is one of them only from the first save on,
+    because a loader may be made after the load."""
+
+    def with_missing(self, name: str) -> "LoadReport":
+        """The same with one more that the checkpoint has no state of."""
+        return replace(self, not_saved=(*self.not_saved, name))
+
+    def with_left(self, name: str) -> "LoadReport":
+        """The same with one more that nothing took."""
+        return replace(self, not_restored=(*self.with_restored(name).not_restored, name))
+
+    def with_restored(self, name: str) -> "LoadReport":
+        """The same with one that was taken after all."""
+        return replace(self, not_restored=tuple(n for n in self.not_restored if n != name))
 
 
 _Signature = tuple[int, int, int, int, int]
@@ -58,7 +79,8 @@ def verify_files(
     """Read files of a checkpoint and compare them with its manifest, unless that is known.
 
     Raises:
-        CorruptCheckpointError: One differs or cannot be read.
+        CorruptCheckpointError: One differs or is missing.
+        UnreadableCheckpointError: One cannot be read at present.
     """
     for name, record in files:
         if not _is_intact(path / name, manifest, name, record):
@@ -98,14 +120,13 @@ class Verifier:
         """Content of a file.
 
         Raises:
-            CorruptCheckpointError: It cannot be read, or is not what was saved.
+            CorruptCheckpointError: It is missing, or is not what was saved.
+            UnreadableCheckpointError: It cannot be read at present.
         """
         try:
             data = self._storage.read(self._path / name)
-        except OSError as error:
-            raise CorruptCheckpointError(
-                f"{self._path / name}: {error.strerror or error}", path=str(self._path)
-            ) from error
+        except (OSError, MemoryError) as error:
+            raise of_read(error, self._path / name, path=self._path) from error
         if name in self._files:
             require_same(self._path, name, FileRecord.of(data), self._files[name])
             self._left.pop(name, None)
@@ -135,6 +156,7 @@ class Verifier:
 
         Raises:
             CorruptCheckpointError: A file is not what was saved.
+            UnreadableCheckpointError: One cannot be read at present.
         """
         if self._manifest is not None:
             verify_files(self._path, self._manifest, self._left.items(), self._storage)
@@ -173,7 +195,7 @@ def _remember(
 def _signature(file: Path) -> _Signature | None:
     try:
         found = file.stat()
-    except OSError:
+    except OSError:  # nothing is remembered of it, so it is read, which tells what is wrong
         return None
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 

@@ -8,24 +8,48 @@ another rank: a load of 50 MB on two processors took 14 ms instead of 12.
 
 import contextlib
 import logging
+import math
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextvars import ContextVar
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from kempnerforge.checkpoint.errors import StorageTimeoutError
 
-__all__ = ["Started", "Worker"]
+__all__ = ["Started", "Worker", "impatient", "seconds_left", "within"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _SIGNALS = 64
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+
+
+def seconds_left() -> float:
+    """Until the call of a worker that this code runs in is given up on; infinite elsewhere."""
+    return _deadline.get() - time.monotonic()
+
+
+def within(timeout_s: float, call: Callable[[], T]) -> Callable[[], T]:
+    """``call``, which can ask from now on how many of ``timeout_s`` seconds are left."""
+    return partial(_make_until, time.monotonic() + timeout_s, call)
+
+
+@contextlib.contextmanager
+def impatient() -> Generator[None, None, None]:
+    """No seconds are left within, so that nothing waits before it tries again."""
+    token = _deadline.set(-math.inf)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 class Started(Generic[T]):
@@ -78,7 +102,8 @@ class Worker:
         Raises:
             StorageTimeoutError: It did not return within ``timeout_s`` seconds.
         """
-        return self.start(call).result(timeout_s=timeout_s, doing=doing)
+        started = self.start(within(timeout_s, call))
+        return started.result(timeout_s=timeout_s, doing=doing)
 
     def start(self, call: Callable[[], T]) -> Started[T]:
         """Have ``call`` made while the caller does something else; its result must be asked for."""
@@ -136,6 +161,14 @@ class Worker:
             end.signal()
             del call, future, item
         end.close()
+
+
+def _make_until(deadline: float, call: Callable[[], T]) -> T:
+    token = _deadline.set(deadline)
+    try:
+        return call()
+    finally:
+        _deadline.reset(token)
 
 
 def _make(call: Callable[[], Any], future: Future[Any]) -> None:

@@ -1,7 +1,9 @@
 """The command line, `kempnerforge-ckpt`.
 
 Exit status: 0 all is well, 1 problems or differences were found, 2 it could not be done: a wrong
-argument, nothing at that path, no permission; 3 a job has the directory, so nothing was changed.
+argument, nothing at that path; 3 a job has the directory, so nothing was changed; 4 something could
+not be read, for want of permission say, or was written by a newer version, so that it cannot be
+told whether all is well; nothing was changed.
 """
 
 import argparse
@@ -13,7 +15,11 @@ from pathlib import Path
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Entry, inspect
-from kempnerforge.checkpoint.errors import DirectoryInUseError
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    DirectoryInUseError,
+    shows_damage,
+)
 from kempnerforge.checkpoint.lock import acquire
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.cli.capturing import capture
@@ -28,13 +34,17 @@ from kempnerforge.config.checkpoint import DynamicCheckpointWindow
 
 __all__ = ["main"]
 
-FINE, FOUND_PROBLEMS, CANNOT, IN_USE = 0, 1, 2, 3
+FINE, FOUND_PROBLEMS, CANNOT, IN_USE, UNKNOWN = 0, 1, 2, 3, 4
 # A job that starts has the directory for an instant, to clean up what a dead one left.
 _PATIENCE_S = 1.0
 
 
 class _CannotError(Exception):
     """What was asked for cannot be done; its text says why."""
+
+
+class _UnknownError(Exception):
+    """What was asked for cannot be read; its text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +61,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], _Outcome] = parsed.run
     try:
         with _access(parsed):
-            outcome = command(parsed)
+            outcome = _look(command, parsed)
             applied = None if outcome.steps is None else bool(parsed.apply)
             if outcome.steps and applied:
                 apply(parsed.directory, outcome.steps, CautiousStorage())
     except DirectoryInUseError as error:
         sys.stderr.write(f"kempnerforge-ckpt: nothing was changed: {clean(error)}\n")
         return IN_USE
-    except (_CannotError, OSError, ValueError) as error:
+    except (_UnknownError, _CannotError, OSError, ValueError) as error:
         sys.stderr.write(f"kempnerforge-ckpt: {clean(error)}\n")
-        return CANNOT
+        return UNKNOWN if isinstance(error, _UnknownError) else CANNOT
     return _print(parsed, outcome, applied=applied)
+
+
+def _look(
+    command: Callable[[argparse.Namespace], _Outcome], parsed: argparse.Namespace
+) -> _Outcome:
+    """Have a command find out what there is; none of them changes a checkpoint."""
+    try:
+        return command(parsed)
+    except (CheckpointError, OSError) as error:
+        kind = _CannotError if shows_damage(error) else _UnknownError
+        raise kind(str(error)) from error
 
 
 @contextmanager
@@ -95,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="kempnerforge-ckpt",
         description="Look at checkpoints, verify and compare them, mend a directory of them.",
         epilog="Exit status: 0 all is well, 1 problems or differences found, 2 cannot be done, "
-        "3 a job has the directory.",
+        "3 a job has the directory, 4 something could not be read.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _looking(commands)
@@ -108,27 +129,27 @@ Commands = argparse._SubParsersAction  # argparse has no public name for what ad
 
 def _looking(commands: "Commands[argparse.ArgumentParser]") -> None:
     listing = _command(commands, "ls", _ls, "list the checkpoints of a directory")
-    listing.add_argument("directory", type=Path)
+    listing.add_argument("directory", type=_place)
     showing = _command(commands, "show", _show, "show a checkpoint's manifest and files")
-    showing.add_argument("path", type=Path)
+    showing.add_argument("path", type=_place)
     verifying = _command(commands, "verify", _verify, "tell whether checkpoints are whole")
-    verifying.add_argument("path", type=Path, help="a checkpoint, or a directory of checkpoints")
+    verifying.add_argument("path", type=_place, help="a checkpoint, or a directory of checkpoints")
     verifying.add_argument("--deep", action="store_true", help="read and check every byte")
     capturing = _command(commands, "capture", _capture, "turn a broken directory into a scenario")
-    capturing.add_argument("directory", type=Path)
+    capturing.add_argument("directory", type=_place)
     capturing.add_argument("--deep", action="store_true", help="look for changed bytes as well")
     capturing.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new file for it")
     comparing = _command(commands, "diff", _diff, "compare two checkpoints")
-    comparing.add_argument("one", type=Path, metavar="A")
-    comparing.add_argument("other", type=Path, metavar="B")
+    comparing.add_argument("one", type=_place, metavar="A")
+    comparing.add_argument("other", type=_place, metavar="B")
 
 
 def _changing(commands: "Commands[argparse.ArgumentParser]") -> None:
     repairing = _command(commands, "repair", _repair, "make `latest` name a whole checkpoint")
-    repairing.add_argument("directory", type=Path)
+    repairing.add_argument("directory", type=_place)
     repairing.add_argument("--quick", action="store_true", help="compare sizes, not every byte")
     retaining = _command(commands, "retain", _retain, "delete old checkpoints")
-    retaining.add_argument("directory", type=Path)
+    retaining.add_argument("directory", type=_place)
     retaining.add_argument("--keep-last-n", type=_at_least_one, required=True, metavar="N")
     retaining.add_argument(
         "--deep", action="store_true", help="count only those of which every byte verifies"
@@ -161,6 +182,13 @@ def _command(
     return parser
 
 
+def _place(text: str) -> Path:
+    try:
+        return layout.local_directory(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -173,49 +201,61 @@ def _window(text: str) -> DynamicCheckpointWindow:
     return DynamicCheckpointWindow(start=int(start), stop=int(stop))
 
 
+def _status(problems: object, unreadable: object) -> int:
+    """Damage is certain, so it says more than what could not be read beside it."""
+    return FOUND_PROBLEMS if problems else UNKNOWN if unreadable else FINE
+
+
 def _ls(parsed: argparse.Namespace) -> _Outcome:
     listing = list_directory(_directory(parsed.directory), CautiousStorage())
     broken = any(row.problem for row in listing.rows) or listing.latest.problem
-    return _Outcome(result=listing, status=FOUND_PROBLEMS if broken else FINE)
+    unreadable = any(row.unreadable for row in listing.rows) or listing.latest.unreadable
+    return _Outcome(result=listing, status=_status(broken, unreadable))
 
 
 def _show(parsed: argparse.Namespace) -> _Outcome:
     sheet = show(_checkpoint(parsed.path), CautiousStorage())
-    return _Outcome(result=sheet, status=FOUND_PROBLEMS if sheet.row.problem else FINE)
+    status = _status(sheet.row.problem, sheet.row.unreadable or sheet.unreadable)
+    return _Outcome(result=sheet, status=status)
 
 
 def _verify(parsed: argparse.Namespace) -> _Outcome:
     storage = CautiousStorage()
     if _is_checkpoint(_directory(parsed.path)):
         checked = check(_checkpoint(parsed.path), storage, deep=parsed.deep)
-        return _Outcome(result=checked, status=FINE if checked.whole else FOUND_PROBLEMS)
+        return _Outcome(result=checked, status=_status(checked.problems, checked.unreadable))
     found = check_directory(parsed.path, storage, deep=parsed.deep)
-    if not found.checkpoints and found.latest.problem is None:
+    if not found.checkpoints and not (found.latest.problem or found.latest.unreadable):
         raise _CannotError(f"{parsed.path}: there is no checkpoint in it")
-    return _Outcome(result=found, status=FINE if _all_whole(found) else FOUND_PROBLEMS)
+    return _Outcome(result=found, status=_status_of_all(found))
 
 
-def _all_whole(found: CheckedDirectory) -> bool:
-    return found.latest.problem is None and all(checked.whole for checked in found.checkpoints)
+def _status_of_all(found: CheckedDirectory) -> int:
+    problems = found.latest.problem or any(checked.problems for checked in found.checkpoints)
+    unreadable = found.latest.unreadable or any(one.unreadable for one in found.checkpoints)
+    return _status(problems, unreadable)
 
 
 def _diff(parsed: argparse.Namespace) -> _Outcome:
     found = compare(_checkpoint(parsed.one), _checkpoint(parsed.other), CautiousStorage())
-    return _Outcome(result=found, status=FINE if found.same else FOUND_PROBLEMS)
+    return _Outcome(result=found, status=_status(found.differs, found.unreadable))
 
 
 def _capture(parsed: argparse.Namespace) -> _Outcome:
     captured = capture(_directory(parsed.directory), CautiousStorage(), deep=parsed.deep)
     if parsed.output is not None:
-        with parsed.output.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(as_text(captured, applied=None) + "\n")
-    return _Outcome(result=captured, status=FINE)
+        try:
+            with parsed.output.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(as_text(captured, applied=None) + "\n")
+        except OSError as error:
+            raise _CannotError(str(error)) from error
+    return _Outcome(result=captured, status=_status((), captured.unreadable))
 
 
 def _repair(parsed: argparse.Namespace) -> _Outcome:
     plan = plan_repair(_directory(parsed.directory), CautiousStorage(), deep=not parsed.quick)
     mended = plan.mended and (parsed.apply or not plan.steps)
-    status = FINE if mended else FOUND_PROBLEMS
+    status = UNKNOWN if plan.unreadable else FINE if mended else FOUND_PROBLEMS
     return _Outcome(result=plan, status=status, steps=plan.steps)
 
 
@@ -231,13 +271,13 @@ def _retain(parsed: argparse.Namespace) -> _Outcome:
         deep=parsed.deep,
         protected=parsed.keep_steps,
     )
-    return _Outcome(result=plan, status=FINE, steps=plan.steps)
+    return _Outcome(result=plan, status=_status((), plan.unreadable), steps=plan.steps)
 
 
 def _directory(path: Path) -> Path:
     real = CautiousStorage().resolve(path)
     if real is None:
-        raise _CannotError(f"{path}: leads nowhere, or where you may not look")
+        raise _CannotError(f"{path}: leads nowhere")
     if not real.is_dir():
         raise _CannotError(f"{path}: is not a directory")
     return path

@@ -83,7 +83,11 @@ def _tell_steps(found: dict[str, int], steps: dict[str, int]) -> str:
 
 def _world(entries: Sequence[Entry], storage: Storage) -> tuple[int, int]:
     """Stages and ranks of a stage, from the newest manifest, else from names of shards."""
-    newest = max(entries, key=lambda entry: (entry.sequence, entry.step or 0))
+    newest = max(
+        entries, key=lambda entry: (not entry.is_questionable, entry.sequence, entry.step or 0)
+    )
+    if newest.is_questionable:
+        return 1, 1
     if newest.manifest is not None:
         stages = max(1, len(newest.manifest.stages or ()))
         return stages, max(1, newest.manifest.world_size // stages)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Catalog, Entry, read_catalog, read_metadata
+from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.layout import LeftoverKind
 from kempnerforge.checkpoint.lock import LOCK_FILE
 from kempnerforge.checkpoint.storage import Storage
@@ -52,6 +53,9 @@ class Captured:
     """What was there, a line each."""
     unexpressed: tuple[str, ...]
     """What the scenario does not say."""
+    unreadable: tuple[str, ...] = ()
+    """What could not be read, or only by a newer version, so that the scenario may say too little.
+    """
 
 
 def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
@@ -65,11 +69,12 @@ def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
         raise ValueError(f"{root}: there is no checkpoint in it, so there is nothing to rebuild")
     arranged = arrange(catalog.entries, storage)
     told: list[str] = list(_rollbacks(catalog.entries))
+    unreadable: list[str] = []
     actions = [
         *_latest(catalog, arranged, storage, told),
         *_leftovers(catalog, told),
         *_foreign(catalog, storage, told),
-        *_damage(catalog, arranged, storage, told, deep=deep),
+        *_damage(catalog, arranged, storage, told, unreadable, deep=deep),
     ]
     if len(actions) > _MOST_ACTIONS:
         told.append(f"{len(actions) - _MOST_ACTIONS} more actions like the last ones")
@@ -78,10 +83,11 @@ def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
     return Captured(
         directory=str(root),
         arranged=arranged,
-        freeze=_freeze(catalog, storage, told),
+        freeze=_freeze(catalog, storage, told, unreadable),
         actions=tuple(actions[:_MOST_ACTIONS]),
         found=tuple(_found(catalog, storage)),
         unexpressed=tuple(told),
+        unreadable=tuple(dict.fromkeys(unreadable)),
     )
 
 
@@ -159,14 +165,22 @@ def _foreign(catalog: Catalog, storage: Storage, told: list[str]) -> Iterator[Ac
 
 
 def _damage(
-    catalog: Catalog, arranged: Arranged, storage: Storage, told: list[str], *, deep: bool
+    catalog: Catalog,
+    arranged: Arranged,
+    storage: Storage,
+    told: list[str],
+    unreadable: list[str],
+    *,
+    deep: bool,
 ) -> Iterator[Action]:
     done: list[Action] = []
     for entry in catalog.entries:
         others = [other for other in catalog.entries if other is not entry]
         for defect in find_defects(entry, others, storage, deep=deep):
             action = _action(entry.path.name, defect, arranged)
-            if action is None:
+            if defect.kind == "unreadable":
+                unreadable.append(f"{entry.path.name}/{defect.name}: {defect.detail}")
+            elif action is None:
                 told.append(f"{entry.path.name}/{defect.name}: {defect.detail}")
             elif action not in done and not _undoes(action, done):
                 done.append(action)
@@ -203,9 +217,16 @@ def _action(entry: str, defect: Defect, arranged: Arranged) -> Action | None:
             return None
 
 
-def _freeze(catalog: Catalog, storage: Storage, told: list[str]) -> tuple[tuple[str, bool], ...]:
+def _freeze(
+    catalog: Catalog, storage: Storage, told: list[str], unreadable: list[str]
+) -> tuple[tuple[str, bool], ...]:
     """The freeze settings of the newest checkpoint that has some, in the scenario's words."""
-    known = [read_metadata(entry.path, storage).get("vlm_freeze") for entry in catalog.entries]
+    known = []
+    for entry in catalog.entries:
+        try:
+            known.append(read_metadata(entry.path, storage).get("vlm_freeze"))
+        except CheckpointError as error:
+            unreadable.append(str(error))
     specs = [one for one in known if isinstance(one, list)]
     if not specs:
         return ()

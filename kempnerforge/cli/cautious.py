@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zlib_ng import zlib_ng
 
+from kempnerforge.checkpoint.errors import OddFileError
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import LocalStorage
 
@@ -35,7 +36,7 @@ class CautiousStorage(LocalStorage):
     def read(self, path: Path) -> bytes:
         with _regular(path) as (fd, size):
             if size > MOST_READ_BYTES:
-                raise OSError(errno.EFBIG, f"{size} bytes, more than are read", str(path))
+                raise OddFileError(errno.EFBIG, f"{size} bytes, more than are read", str(path))
             with open(fd, "rb", closefd=False) as file:
                 return file.read(size)
 
@@ -74,7 +75,7 @@ def _regular(path: Path) -> Iterator[tuple[int, int]]:
 def _require_regular(found: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise OSError(errno.EINVAL, f"is {kind}, not a file", str(path))
+        raise OddFileError(errno.EINVAL, f"is {kind}, not a file", str(path))
 
 
 class Found:

@@ -1,12 +1,15 @@
-"""`verify`: whether checkpoints are whole, by structure and sizes or by every byte."""
+"""`verify`: whether checkpoints are whole, by structure and sizes or by every byte.
+
+What cannot be read, for want of permission say, is no problem of the checkpoint: it is told apart.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Entry, State, inspect, read_catalog, read_metadata
-from kempnerforge.checkpoint.errors import CheckpointError
+from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
 from kempnerforge.checkpoint.replacing import find_unfinished
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
@@ -29,11 +32,25 @@ class Checked:
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     """Worth knowing and no reason to distrust it."""
+    unreadable: tuple[str, ...] = ()
+    """What could not be read, or only by a newer version, so that it may or may not be whole."""
 
     @property
     def whole(self) -> bool:
         """Whether a load would accept it, as far as was looked."""
-        return not self.problems
+        return not self.problems and not self.unreadable
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What comes up while one checkpoint is looked at."""
+
+    problems: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def note(self, error: CheckpointError | OSError, text: str) -> None:
+        """Take an error for what it says: damage, or that nobody knows."""
+        (self.problems if shows_damage(error) else self.unreadable).append(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +65,16 @@ class CheckedDirectory:
 
 def check(entry: Entry, storage: Storage, *, deep: bool) -> Checked:
     """Verify one checkpoint; ``deep`` reads every byte of it."""
-    found = entry.manifest
+    found, findings = entry.manifest, _findings(entry, storage, deep=deep)
     return Checked(
         name=entry.path.name,
         step=entry.step,
         state=str(entry.state),
         save_id=found.save_id if found else None,
         level=_level(entry, deep=deep),
-        problems=tuple(_problems(entry, storage, deep=deep)),
+        problems=tuple(findings.problems),
         notes=tuple(_notes(entry)),
+        unreadable=tuple(findings.unreadable),
     )
 
 
@@ -80,53 +98,61 @@ def _level(entry: Entry, *, deep: bool) -> str:
     return "checksums" if deep else "sizes"
 
 
-def _problems(entry: Entry, storage: Storage, *, deep: bool) -> Iterator[str]:
+def _findings(entry: Entry, storage: Storage, *, deep: bool) -> Findings:
+    findings = Findings()
     if entry.state is State.torn:
-        yield entry.problem or "incomplete"
-        return
-    differing = tuple(_files_that_differ(entry, storage, deep=deep))
-    yield from differing
-    if not differing and (deep or entry.manifest is None):
-        yield from _mixed(entry, storage)
+        findings.problems.append(entry.problem or "incomplete")
+    elif entry.is_questionable:
+        findings.unreadable.append(entry.problem or "cannot be read")
+    else:
+        _compare_files(entry, storage, findings, deep=deep)
+        if not findings.problems and (deep or entry.manifest is None):
+            _find_mixed(entry, storage, findings)
+    return findings
 
 
-def _files_that_differ(entry: Entry, storage: Storage, *, deep: bool) -> Iterator[str]:
+def _compare_files(entry: Entry, storage: Storage, findings: Findings, *, deep: bool) -> None:
     """Compare with the manifest."""
     for name, record in sorted((entry.manifest.files if entry.manifest else {}).items()):
         try:
             size = storage.size(entry.path / name)
             found = storage.checksum(entry.path / name) if deep and size == record.size else record
         except OSError as error:
-            yield f"{name}: {error.strerror or error}"
+            findings.note(error, f"{name}: {error.strerror or error}")
             continue
         if size != record.size:
-            yield f"{name}: {size} bytes, the manifest says {record.size}"
+            findings.problems.append(f"{name}: {size} bytes, the manifest says {record.size}")
         elif found != record:
-            yield f"{name}: crc32 {found.crc32:08x}, the manifest says {record.crc32:08x}"
+            findings.problems.append(
+                f"{name}: crc32 {found.crc32:08x}, the manifest says {record.crc32:08x}"
+            )
 
 
-def _mixed(entry: Entry, storage: Storage) -> Iterator[str]:
+def _find_mixed(entry: Entry, storage: Storage, findings: Findings) -> None:
     """Whether shards and metadata fit together and belong to one save."""
     try:
         contents = read_contents(entry.path, storage)
+        metadata = {} if entry.manifest is None else read_metadata(entry.path, storage)
     except (CheckpointError, OSError) as error:
-        yield str(error)
+        findings.note(error, str(error))
         return
     for name, end in sorted(contents.shard_ends.items()):
         try:
             size = storage.size(entry.path / name)
         except OSError as error:
-            yield f"{name}: {error.strerror or error}"
+            findings.note(error, f"{name}: {error.strerror or error}")
             continue
         if size < end:
-            yield f"{name}: {size} bytes, needs {end}"
+            findings.problems.append(f"{name}: {size} bytes, needs {end}")
     if entry.manifest is None:
         return
     ours = {entry.manifest.save_id}
-    for save_id in sorted(contents.save_ids - ours):
-        yield f"{layout.SHARD_METADATA} is that of save {save_id}"
-    if read_metadata(entry.path, storage).get("manifest") not in ours:
-        yield f"{layout.METADATA} is that of another save"
+    findings.problems.extend(
+        f"{layout.SHARD_METADATA} is that of save {save_id}"
+        for save_id in sorted(contents.save_ids - ours)
+    )
+    if metadata.get("manifest") not in ours:
+        findings.problems.append(f"{layout.METADATA} is that of another save")
 
 
 def _notes(entry: Entry) -> Iterator[str]:

@@ -1,18 +1,21 @@
 """`diff`: in what two checkpoints differ."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Entry, read_metadata
-from kempnerforge.checkpoint.errors import CheckpointError
+from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
-from kempnerforge.cli.tensors import Contents, Tensor, read_contents
+from kempnerforge.cli.checking import Findings
+from kempnerforge.cli.tensors import Tensor, read_contents
 
 __all__ = ["Difference", "compare"]
+
+T = TypeVar("T")
 
 _ABOUT_THE_SAVE = frozenset((layout.MANIFEST, layout.METADATA, layout.SHARD_METADATA))
 """Files that carry the save id, so that they differ between any two saves."""
@@ -36,13 +39,15 @@ class Difference:
     compared_by: str
     """``checksums`` of the manifests, or ``bytes`` that were read."""
     problems: tuple[str, ...]
+    """What is damaged, so that it could not be compared."""
+    unreadable: tuple[str, ...] = ()
     """What could not be read, so that it could not be compared."""
 
     @property
     def same_content(self) -> bool:
         """Whether every file that holds state is the same in both."""
         files = self.files_added or self.files_removed or self.files_changed
-        return not files and not self.problems
+        return not files and not self.problems and not self.unreadable
 
     @property
     def same(self) -> bool:
@@ -50,14 +55,26 @@ class Difference:
         tensors = self.tensors_added or self.tensors_removed or self.tensors_changed
         return self.same_content and not (tensors or self.metadata or self.freeze)
 
+    @property
+    def differs(self) -> bool:
+        """Whether something is known to differ, or to be damaged."""
+        return not replace(self, unreadable=()).same
+
 
 def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
     """Compare two checkpoints; reads shards only where a manifest is missing."""
-    problems: list[str] = []
-    tensors = [_contents(entry, storage, problems).tensors for entry in (one, other)]
+    findings = Findings()
+    for entry in (one, other):
+        if entry.is_questionable:
+            findings.unreadable.append(entry.problem or str(entry.path))
+    tensors = _both([_tensors(entry, storage, findings) for entry in (one, other)])
     by_checksums = one.manifest is not None and other.manifest is not None
-    files = [_files(entry, storage, problems, read=not by_checksums) for entry in (one, other)]
-    metadata = [read_metadata(entry.path, storage) for entry in (one, other)]
+    hidden: set[str] = set()
+    files = [
+        _files(entry, storage, findings, hidden, read=not by_checksums) for entry in (one, other)
+    ]
+    files = [_without(found, hidden) for found in files]
+    metadata = _both([_metadata(entry, storage, findings) for entry in (one, other)])
     freeze = [_freeze(found.pop("vlm_freeze", None)) for found in metadata]
     for found in metadata:
         found.pop("manifest", None)
@@ -71,22 +88,36 @@ def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
         metadata=_unequal(*metadata),
         freeze=_unequal(*freeze),
         compared_by="checksums" if by_checksums else "bytes",
-        problems=tuple(problems),
+        problems=tuple(findings.problems),
+        unreadable=tuple(findings.unreadable),
     )
 
 
-def _contents(entry: Entry, storage: Storage, problems: list[str]) -> Contents:
+def _both(found: list[dict[str, T] | None]) -> list[dict[str, T]]:
+    """Nothing on either side where one could not be read, so that nothing seems to differ."""
+    return [{} if one is None or None in found else one for one in found]
+
+
+def _tensors(entry: Entry, storage: Storage, findings: Findings) -> dict[str, Tensor] | None:
     try:
-        return read_contents(entry.path, storage)
+        return read_contents(entry.path, storage).tensors
     except (CheckpointError, OSError) as error:
-        problems.append(str(error))
-        return Contents()
+        findings.note(error, str(error))
+        return {} if shows_damage(error) else None
+
+
+def _metadata(entry: Entry, storage: Storage, findings: Findings) -> dict[str, Any] | None:
+    try:
+        return read_metadata(entry.path, storage)
+    except CheckpointError as error:
+        findings.note(error, str(error))
+        return None
 
 
 def _files(
-    entry: Entry, storage: Storage, problems: list[str], *, read: bool
+    entry: Entry, storage: Storage, findings: Findings, hidden: set[str], *, read: bool
 ) -> dict[str, FileRecord]:
-    """Size and checksum of the files that hold state."""
+    """Size and checksum of the files that hold state; what cannot be read is ``hidden``."""
     if entry.manifest is not None and not read:
         return {
             name: record
@@ -94,14 +125,29 @@ def _files(
             if name.rpartition("/")[2] not in _ABOUT_THE_SAVE
         }
     records = {}
-    for name in walk(entry.path).files:
+    found = walk(entry.path)
+    findings.unreadable.extend(f"{entry.path.name}/{one}" for one in found.unreadable)
+    hidden.update(one.partition(": ")[0] for one in found.unreadable)
+    for name in found.files:
         if name.rpartition("/")[2] in _ABOUT_THE_SAVE:
             continue
         try:
             records[name] = storage.checksum(entry.path / name)
         except OSError as error:
-            problems.append(f"{entry.path / name}: {error.strerror or error}")
+            findings.note(error, f"{entry.path / name}: {error.strerror or error}")
+            if not shows_damage(error):
+                hidden.add(name)
     return records
+
+
+def _without(files: Mapping[str, FileRecord], hidden: Collection[str]) -> dict[str, FileRecord]:
+    """All but the files, and all that is in the folders (``ranks/``), that are hidden."""
+    folders = tuple(name for name in hidden if name.endswith("/"))
+    return {
+        name: record
+        for name, record in files.items()
+        if name not in hidden and not name.startswith(folders) and "." not in hidden
+    }
 
 
 def _freeze(value: Any) -> dict[str, bool]:

@@ -10,13 +10,14 @@ from typing import Literal
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Entry, State
+from kempnerforge.checkpoint.errors import shows_damage
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
 
 __all__ = ["Defect", "Neighbour", "find_defects", "neighbour_of"]
 
-Kind = Literal["missing", "empty", "short", "long", "changed", "exchanged", "odd"]
+Kind = Literal["missing", "empty", "short", "long", "changed", "exchanged", "odd", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class Neighbour:
 
 def neighbour_of(entries: Sequence[Entry]) -> Neighbour | None:
     """The newest checkpoint that others can be compared with; one with a manifest goes first."""
-    usable = [entry for entry in entries if entry.state is not State.torn]
+    usable = [entry for entry in entries if entry.state in (State.committed, State.plain)]
     usable.sort(key=lambda entry: (entry.sequence, entry.step or 0))
     if not usable:
         return None
@@ -56,7 +57,15 @@ def find_defects(
     entry: Entry, others: Sequence[Entry], storage: Storage, *, deep: bool
 ) -> Iterator[Defect]:
     """What differs from the manifest, or from a neighbour; `deep` reads every byte."""
-    there = walk(entry.path).files
+    found = walk(entry.path)
+    there = found.files
+    for one in found.unreadable:
+        name, _, detail = one.partition(": ")
+        yield Defect(kind="unreadable", name=name, detail=detail)
+    if entry.is_questionable:
+        detail = entry.problem or "cannot be read"
+        yield Defect(kind="unreadable", name=layout.MANIFEST, detail=detail)
+        return
     if entry.manifest is not None:
         for name, record in sorted(entry.manifest.files.items()):
             yield from _against_record(entry, others, name, record, storage, deep=deep)
@@ -65,9 +74,9 @@ def find_defects(
         yield _manifest_defect(entry, there[layout.MANIFEST])
     neighbour = neighbour_of(others)
     for name in sorted(neighbour.files if neighbour is not None else ()):
-        if name not in there:
+        if name not in there and not found.unreadable:
             yield Defect(kind="missing", name=name, detail="is missing")
-        elif there[name] == 0 and name != layout.MANIFEST:
+        elif there.get(name) == 0 and name != layout.MANIFEST:
             yield Defect(kind="empty", name=name, detail="has 0 bytes")
 
 
@@ -97,7 +106,8 @@ def _against_record(
         yield Defect(kind="missing", name=name, detail="is missing")
         return
     except OSError as error:
-        yield Defect(kind="odd", name=name, detail=error.strerror or str(error))
+        kind: Kind = "odd" if shows_damage(error) else "unreadable"
+        yield Defect(kind=kind, name=name, detail=error.strerror or str(error))
         return
     if size == record.size and found in (None, record):
         return

@@ -16,6 +16,7 @@ from kempnerforge.checkpoint.catalog import (
     read_catalog,
     read_metadata,
 )
+from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
 from kempnerforge.checkpoint.replacing import find_unfinished
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
@@ -35,7 +36,7 @@ class Row:
 
     name: str
     state: str
-    """``committed``, ``plain``, ``torn`` or ``leftover``."""
+    """``committed``, ``plain``, ``torn``, ``unreadable``, ``newer`` or ``leftover``."""
     step: int | None
     latest: bool
     bytes: int
@@ -47,6 +48,9 @@ class Row:
     written: str | None
     """When the manifest was written, else when the directory last changed; UTC."""
     problem: str | None
+    """Why it is torn."""
+    unreadable: tuple[str, ...] = ()
+    """What of it could not be read, or only by a newer version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,8 @@ class Latest:
     """As written in the link; None where there is no link."""
     problem: str | None
     note: str | None = None
+    unreadable: str | None = None
+    """Why it cannot be told whether something is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,14 @@ def list_directory(root: Path, storage: Storage) -> Listing:
 
 def describe_latest(catalog: Catalog, storage: Storage) -> Latest:
     """What ``latest`` names, and what is wrong with that."""
+    try:
+        return _describe_latest(catalog, storage)
+    except OSError as error:
+        reason = f"cannot be looked at: {error.strerror or error}"
+        return Latest(target=catalog.latest, problem=None, unreadable=reason)
+
+
+def _describe_latest(catalog: Catalog, storage: Storage) -> Latest:
     link = catalog.root / layout.LATEST
     if catalog.latest is None:
         there = layout.LATEST in storage.names(catalog.root)
@@ -102,11 +116,13 @@ def describe_latest(catalog: Catalog, storage: Storage) -> Latest:
     entries = catalog.entries if unfinished is None else (inspect(real, storage),)
     for entry in entries:
         if storage.resolve(entry.path) == real:
-            problem = f"names a torn checkpoint: {entry.problem}"
             torn = entry.state is State.torn
+            problem = f"names a torn checkpoint: {entry.problem}" if torn else None
+            reason = f"names one that is {entry.state}: {entry.problem}"
             return Latest(
                 target=catalog.latest,
-                problem=problem if torn else None,
+                problem=problem,
+                unreadable=reason if entry.is_questionable else None,
                 note=None if unfinished is None else _UNFINISHED.format(step=unfinished.step),
             )
     return Latest(target=catalog.latest, problem="leads to what is no checkpoint of this directory")
@@ -126,19 +142,28 @@ def show(entry: Entry, storage: Storage) -> Sheet:
         for name, size in found.files.items()
         if name != layout.MANIFEST
     }
+    unreadable = list(found.unreadable)
     for name, record in (entry.manifest.files if entry.manifest else {}).items():
         files[name] = {
-            "bytes": _size(entry.path / name, storage),
+            "bytes": _size(entry.path, name, storage, unreadable),
             "expected": record.size,
             "crc32": f"{record.crc32:08x}",
         }
     return Sheet(
         row=_row(entry, catalog, storage),
         manifest=_head(entry),
-        metadata=read_metadata(entry.path, storage),
+        metadata=_metadata(entry, storage, unreadable),
         files=dict(sorted(files.items())),
-        unreadable=tuple(found.unreadable),
+        unreadable=tuple(dict.fromkeys(unreadable)),
     )
+
+
+def _metadata(entry: Entry, storage: Storage, unreadable: list[str]) -> dict[str, Any]:
+    try:
+        return read_metadata(entry.path, storage)
+    except CheckpointError as error:
+        unreadable.append(str(error))
+        return {}
 
 
 def _head(entry: Entry) -> Mapping[str, Any] | None:
@@ -157,30 +182,44 @@ def _head(entry: Entry) -> Mapping[str, Any] | None:
     }
 
 
-def _size(path: Path, storage: Storage) -> int | None:
+def _size(path: Path, name: str, storage: Storage, unreadable: list[str]) -> int | None:
     try:
-        return storage.size(path)
-    except OSError:
+        return storage.size(path / name)
+    except OSError as error:
+        if not shows_damage(error):
+            unreadable.append(f"{name}: {error.strerror or error}")
         return None
 
 
 def _row(entry: Entry, catalog: Catalog, storage: Storage) -> Row:
-    found = entry.manifest
-    real = storage.resolve(entry.path)
-    tokens = read_metadata(entry.path, storage).get("tokens_seen")
+    found, files = entry.manifest, walk(entry.path)
+    unreadable = [entry.problem] if entry.is_questionable and entry.problem else []
+    unreadable += files.unreadable
+    tokens = (
+        found.tokens_seen if found else _metadata(entry, storage, unreadable).get("tokens_seen")
+    )
     return Row(
         name=entry.path.name,
         state=str(entry.state),
         step=entry.step,
-        latest=real is not None and real == storage.resolve(catalog.root / layout.LATEST),
-        bytes=sum(walk(entry.path).files.values()),
-        save_id=found.save_id if found else None,
+        latest=_is_latest(entry, catalog, storage),
+        bytes=sum(files.files.values()),
+        save_id=entry.head.save_id if entry.head else None,
         world_size=found.world_size if found else None,
         stages=found.stages if found else None,
-        tokens_seen=found.tokens_seen if found else tokens if isinstance(tokens, int) else None,
+        tokens_seen=tokens if isinstance(tokens, int) else None,
         written=_written(entry.path / layout.MANIFEST) or _written(entry.path),
-        problem=entry.problem,
+        problem=None if entry.is_questionable else entry.problem,
+        unreadable=tuple(dict.fromkeys(unreadable)),
     )
+
+
+def _is_latest(entry: Entry, catalog: Catalog, storage: Storage) -> bool:
+    try:
+        real = storage.resolve(entry.path)
+        return real is not None and real == storage.resolve(catalog.root / layout.LATEST)
+    except OSError:  # which is said of `latest` itself
+        return entry.path.name == catalog.latest
 
 
 def _leftover(root: Path, name: str, *, latest: str | None) -> Row:

@@ -3,6 +3,9 @@
 ``repair`` mends only what is broken: a ``latest`` that names a checkpoint that verifies is left
 alone, whoever pointed it there. It deletes nothing. The caller has the lock of the directory from
 before the plan until after the last step.
+
+A checkpoint that cannot be read may be whole, so nothing is planned while one that matters cannot:
+``latest`` is not pointed past it, and nothing is deleted for which it might count.
 """
 
 from collections.abc import Callable, Collection
@@ -46,6 +49,8 @@ class Repair:
     """Whether ``latest`` names a whole checkpoint, or nothing was ever saved, after the steps."""
     notes: tuple[str, ...] = ()
     """Worth knowing and left alone."""
+    unreadable: tuple[str, ...] = ()
+    """What could not be read, or only by a newer version; then there are no steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,9 @@ class Retention:
     steps: tuple[Step, ...]
     kept: tuple[str, ...]
     ignored: tuple[str, ...]
-    """Torn, incomplete or plain: neither counted nor deleted."""
+    """Torn, incomplete, plain or of a newer version: neither counted nor deleted."""
+    unreadable: tuple[str, ...] = ()
+    """What could not be read; then there are no steps."""
 
 
 def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
@@ -67,16 +74,23 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
     """
     catalog = read_catalog(root, storage)
     problems: list[str] = []
+    unreadable: list[str] = []
     notes: tuple[str, ...] = ()
 
     def whole(entry: Entry) -> bool:
         checked = check(entry, storage, deep=deep)
         problems.extend(f"{entry.path.name}: {problem}" for problem in checked.problems)
+        unreadable.extend(f"{entry.path.name}: {reason}" for reason in checked.unreadable)
+        return checked.whole
+
+    def sound(entry: Entry) -> bool:
+        checked = check(entry, storage, deep=deep)  # what is damaged beside the rest is no problem
+        unreadable.extend(f"{entry.path.name}: {reason}" for reason in checked.unreadable)
         return checked.whole
 
     completion = _completion(catalog, storage, whole)
     taken = {step.target for step in completion}
-    gives_back = _names_to_give_back(catalog, storage, deep=deep)
+    gives_back = _names_to_give_back(catalog, storage, sound)
     renames = tuple(step for step in gives_back if step.target not in taken)
     problems += [f"{step.name} was set aside and its step has no other version" for step in renames]
     current = _named_by_latest(catalog, storage)
@@ -86,7 +100,7 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
         steps, mended = (*completion, *renames), True
     elif comes_back or (current is not None and whole(current)):
         steps, mended = renames, True
-        notes = () if current is None else _newer(catalog, current, storage, deep=deep)
+        notes = () if current is None else _newer(catalog, current, sound)
     else:
         found = _newest(catalog, renames, storage, whole, but=current)
         points = () if found is None else (_point(catalog, found),)
@@ -95,7 +109,12 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
         if not nothing:
             problems.append(f"latest names {catalog.latest or 'nothing'}")
     return Repair(
-        directory=str(root), steps=steps, problems=tuple(problems), mended=mended, notes=notes
+        directory=str(root),
+        steps=() if unreadable else steps,
+        problems=tuple(dict.fromkeys(problems)),
+        mended=mended and not unreadable,
+        notes=notes,
+        unreadable=tuple(dict.fromkeys(unreadable)),
     )
 
 
@@ -129,12 +148,14 @@ def _is_whole(path: Path, storage: Storage, whole: Callable[[Entry], bool], *, s
     return entry.step == step and whole(entry)
 
 
-def _newer(catalog: Catalog, current: Entry, storage: Storage, *, deep: bool) -> tuple[str, ...]:
+def _newer(catalog: Catalog, current: Entry, whole: Callable[[Entry], bool]) -> tuple[str, ...]:
     """What to say where ``latest`` names a whole checkpoint that is not the last one."""
     for entry in catalog.newest_first():
-        if entry.sequence <= current.sequence:
+        if entry.head is not None and entry.sequence <= current.sequence:
             continue
-        if check(entry, storage, deep=deep).whole:
+        if entry.head is None and not entry.is_unknown:
+            continue
+        if whole(entry):
             return (
                 f"{entry.path.name} was committed after {catalog.latest}, which latest names, and "
                 "is whole too; latest is left alone, because someone may have pointed it there",
@@ -142,11 +163,13 @@ def _newer(catalog: Catalog, current: Entry, storage: Storage, *, deep: bool) ->
     return ()
 
 
-def _names_to_give_back(catalog: Catalog, storage: Storage, *, deep: bool) -> tuple[Step, ...]:
+def _names_to_give_back(
+    catalog: Catalog, storage: Storage, whole: Callable[[Entry], bool]
+) -> tuple[Step, ...]:
     taken = set(storage.names(catalog.root))
     steps = []
     for entry, target in _set_aside(catalog, storage):
-        if target not in taken and check(entry, storage, deep=deep).whole:
+        if target not in taken and whole(entry):
             taken.add(target)
             reason = "set aside by a run that died before it had a new version in place"
             steps.append(Step(action="rename", name=entry.path.name, target=target, reason=reason))
@@ -160,7 +183,7 @@ def _set_aside(catalog: Catalog, storage: Storage) -> tuple[tuple[Entry, str], .
         leftover = layout.parse_leftover(name)
         if leftover is not None and leftover.kind is LeftoverKind.replaced:
             entry = inspect(catalog.root / name, storage)
-            if entry.step == leftover.step:
+            if entry.step == leftover.step or entry.state is State.unreadable:
                 found.append((entry, layout.format_step(leftover.step)))
     return tuple(sorted(found, key=lambda item: item[0].sequence, reverse=True))
 
@@ -213,13 +236,17 @@ def plan_retention(
     takes the place of a good one.
     """
     catalog = read_catalog(root, storage)
-    whole = {
-        entry.step: entry
+    checks = [
+        (entry, check(entry, storage, deep=deep))
         for entry in catalog.entries
-        if entry.state is State.committed
-        and entry.step is not None
-        and check(entry, storage, deep=deep).whole
+        if entry.state in (State.committed, State.unreadable)
+    ]
+    whole = {
+        entry.step: entry for entry, checked in checks if checked.whole and entry.step is not None
     }
+    unreadable = [
+        f"{entry.path.name}: {reason}" for entry, checked in checks for reason in checked.unreadable
+    ]
     latest = None if catalog.latest is None else layout.step_of(Path(catalog.latest).name)
     aside = catalog.aside()
     victims = policy.victims(
@@ -233,6 +260,8 @@ def plan_retention(
         ),
         protected={*protected, *([] if latest is None else [latest])},
     )
+    if unreadable:
+        victims = ()
     reason = f"older than the newest {policy.keep_last_n}, or of a branch that was abandoned"
     return Retention(
         directory=str(root),
@@ -241,6 +270,7 @@ def plan_retention(
         ),
         kept=tuple(e.path.name for step, e in sorted(whole.items()) if step not in victims),
         ignored=tuple(e.path.name for e in catalog.entries if e.step not in whole),
+        unreadable=tuple(unreadable),
     )
 
 

@@ -21,6 +21,7 @@ __all__ = ["SCHEMA", "as_json", "as_text", "clean"]
 SCHEMA = 1
 """Version of the JSON output; a key that is added does not change it."""
 
+_NOTHING = "nothing is changed while that is so, because it may be whole"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 Result = Listing | Sheet | Checked | CheckedDirectory | Difference | Repair | Retention | Captured
@@ -68,8 +69,11 @@ def _listing(listing: Listing) -> Iterator[str]:
     for row in listing.rows:
         if row.problem is not None:
             yield f"{row.name}: {row.problem}"
+        yield from (f"{row.name}: not read: {reason}" for reason in row.unreadable)
     if listing.latest.problem is not None:
         yield f"latest -> {listing.latest.target or '?'}: {listing.latest.problem}"
+    if listing.latest.unreadable is not None:
+        yield f"latest -> {listing.latest.target or '?'}: {listing.latest.unreadable}"
     if listing.latest.note is not None:
         yield f"latest -> {listing.latest.target}: {listing.latest.note}"
 
@@ -113,9 +117,13 @@ def _sheet(sheet: Sheet) -> Iterator[str]:
     yield from _mapping("manifest", sheet.manifest or {})
     yield from _mapping("metadata.json", sheet.metadata)
     yield "files"
-    cells = [(f"  {name}", *_file_cells(file)) for name, file in sheet.files.items()]
+    hidden = {reason.partition(": ")[0] for reason in sheet.unreadable}
+    cells = [
+        (f"  {name}", *_file_cells(file, seen=name not in hidden))
+        for name, file in sheet.files.items()
+    ]
     yield from _table(cells)
-    yield from (f"unreadable: {problem}" for problem in sheet.unreadable)
+    yield from _named("not read", dict.fromkeys((*row.unreadable, *sheet.unreadable)))
 
 
 def _mapping(title: str, values: Mapping[str, Any]) -> Iterator[str]:
@@ -124,17 +132,18 @@ def _mapping(title: str, values: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {key}: {json.dumps(value)}" for key, value in values.items())
 
 
-def _file_cells(file: Mapping[str, int | str | None]) -> tuple[str, str, str]:
+def _file_cells(file: Mapping[str, int | str | None], *, seen: bool) -> tuple[str, str, str]:
     size, expected, crc32 = file["bytes"], file["expected"], file["crc32"]
-    there = "missing" if size is None else f"{size} B"
+    there = f"{size} B" if size is not None else "missing" if seen else "not read"
     wanted = "" if expected in (None, size) else f"expected {expected} B"
     return there, f"crc32 {crc32}" if crc32 else "not in the manifest", wanted
 
 
 def _checked(checked: Checked) -> Iterator[str]:
-    verdict = "whole" if checked.whole else "BROKEN"
+    verdict = "BROKEN" if checked.problems else "whole" if checked.whole else "UNKNOWN"
     yield f"{checked.name}: {verdict} (by {checked.level}; {checked.state})"
     yield from (f"  problem: {problem}" for problem in checked.problems)
+    yield from (f"  not read: {reason}" for reason in checked.unreadable)
     yield from (f"  note: {note}" for note in checked.notes)
 
 
@@ -144,6 +153,8 @@ def _checked_directory(found: CheckedDirectory) -> Iterator[str]:
     yield from (f"note: {note}" for note in found.notes)
     if found.latest.problem is not None:
         yield f"latest -> {found.latest.target or '?'}: BROKEN: {found.latest.problem}"
+    elif found.latest.unreadable is not None:
+        yield f"latest -> {found.latest.target or '?'}: UNKNOWN: {found.latest.unreadable}"
     elif found.latest.target is not None:
         yield f"latest -> {found.latest.target}"
     if found.latest.note is not None:
@@ -160,7 +171,10 @@ def _difference(found: Difference) -> Iterator[str]:
     yield from _pairs("metadata", found.metadata)
     yield from _pairs("frozen", found.freeze)
     yield from _named("cannot be compared", found.problems)
+    yield from _named("not read", found.unreadable)
     content = "the same content" if found.same_content else "different content"
+    if found.unreadable and not found.differs:
+        content = "the same content as far as it could be read"
     yield f"{content} (compared by {found.compared_by})"
 
 
@@ -175,8 +189,11 @@ def _pairs(title: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
 def _repair(repair: Repair, *, applied: bool) -> Iterator[str]:
     yield from _named("problem", repair.problems)
     yield from _named("note", repair.notes)
+    yield from _named("not read", repair.unreadable)
     yield from _steps(repair.steps, applied=applied)
-    if not repair.mended:
+    if repair.unreadable:
+        yield _NOTHING
+    elif not repair.mended:
         yield "no checkpoint verifies; nothing here can be resumed from"
     elif not repair.steps:
         yield "nothing to repair"
@@ -185,8 +202,11 @@ def _repair(repair: Repair, *, applied: bool) -> Iterator[str]:
 def _retention(retention: Retention, *, applied: bool) -> Iterator[str]:
     yield from _named("keep", retention.kept)
     yield from _named("left alone", retention.ignored)
+    yield from _named("not read", retention.unreadable)
     yield from _steps(retention.steps, applied=applied)
-    if not retention.steps:
+    if retention.unreadable:
+        yield _NOTHING
+    elif not retention.steps:
         yield "nothing to delete"
 
 

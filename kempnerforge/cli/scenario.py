@@ -19,6 +19,7 @@ def scenario_lines(captured: Captured) -> Iterator[str]:
     yield from _comments(f"captured by kempnerforge-ckpt from {captured.directory}", captured.found)
     yield from _comments("another job than the one that was found", arranged.smaller)
     yield from _comments("not expressed below", captured.unexpressed)
+    yield from _comments("could not be read", captured.unreadable)
     yield "# not known from a checkpoint, so as by default: model, data, async_mode, keep_last_n"
     world = f"pp{arranged.pp} x fsdp{arranged.dp_shard}"
     checkpoints = _count(len(arranged.steps), "checkpoint")

@@ -8,7 +8,7 @@ from typing import Any
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import plain_stages
-from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.errors import CorruptCheckpointError, of_read
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.inert import Name, Stub, read_inert
 
@@ -42,6 +42,8 @@ def read_contents(checkpoint: Path, storage: Storage) -> Contents:
 
     Raises:
         CorruptCheckpointError: One is missing or is not metadata.
+        UnreadableCheckpointError: One cannot be read at present.
+        OSError: A directory cannot.
         UnsafeCheckpointError: One asks for something that a load would refuse.
     """
     contents = Contents()
@@ -53,7 +55,7 @@ def read_contents(checkpoint: Path, storage: Storage) -> Contents:
         try:
             data = storage.read(where)
         except OSError as error:
-            raise CorruptCheckpointError(f"{where}: {error.strerror or error}") from error
+            raise of_read(error, where, path=checkpoint) from error
         try:
             _add(contents, prefix, read_inert(data, where=str(where)))
         except (ValueError, TypeError, AttributeError) as error:

@@ -1,13 +1,12 @@
 """Checkpoint configuration: where, when and how checkpoints are written and kept."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import Any
+
+from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 
 __all__ = ["AsyncCheckpointMode", "CheckpointConfig", "DynamicCheckpointWindow"]
-
-# Long enough for a shared file system that is slow but alive, short enough that a job scheduler's
-# hour is not lost to one dead rank.
-DEFAULT_COMMIT_TIMEOUT_S = 600.0
 
 
 class AsyncCheckpointMode(StrEnum):
@@ -89,6 +88,11 @@ class CheckpointConfig:
     byte), ``sizes`` (every file's size) or ``off``. A damaged file that is found makes ``load``
     fall back; one that is not found is loaded."""
 
+    check_restored: str = "sample"
+    """What of the state is compared with the checkpoint once the program's own ``load_state_dict``
+    have had it: ``sample`` (names, types, shapes, and the bits of some), ``all`` or ``off``. A
+    difference is an error: the run would not go on as it was saved."""
+
     allow_unsafe_pickle: bool = False
     """Rebuild any Python object that a checkpoint's files ask for, which lets their author run
     code in this process. For old files of known origin that are refused otherwise."""
@@ -102,11 +106,16 @@ class CheckpointConfig:
             raise ValueError(
                 f"verify_on_load is 'full', 'sizes' or 'off', found {self.verify_on_load!r}"
             )
+        if self.check_restored not in ("sample", "all", "off"):
+            raise ValueError(
+                f"check_restored is 'sample', 'all' or 'off', found {self.check_restored!r}"
+            )
         if self.interval < 1:
             raise ValueError(f"interval counts training steps from 1, found {self.interval}")
         if self.commit_timeout_s <= 0:
             raise ValueError(f"commit_timeout_s must be positive, found {self.commit_timeout_s}")
-        self.async_mode = AsyncCheckpointMode(self.async_mode)
+        mode: Any = self.async_mode  # or a member of another class with the same values
+        self.async_mode = AsyncCheckpointMode(mode.value if isinstance(mode, Enum) else mode)
 
     def should_save(self, step: int) -> bool:
         """Whether a checkpoint is due after ``step`` training steps."""

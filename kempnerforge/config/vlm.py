@@ -1,10 +1,15 @@
 """Freeze configuration of vision-language models: which module is frozen from which step on."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 __all__ = ["FreezeSpec", "FreezeStage", "VLMConfig"]
+
+
+# What tells a pattern of full parameter names from an alias.
+_PATTERN = re.compile(r"[.*?[]")
 
 
 def _default_module_patterns() -> dict[str, list[str]]:
@@ -17,7 +22,8 @@ def _default_module_patterns() -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class FreezeSpec:
-    """One module, named by its alias, and whether its parameters are frozen."""
+    """One module, named by its alias or by a pattern of parameter names, and whether its parameters
+    are frozen."""
 
     module: str
     frozen: bool = True
@@ -52,7 +58,8 @@ class VLMConfig:
     def __post_init__(self) -> None:
         self._check_order()
         specs = [*self.freeze, *(spec for stage in self.freeze_schedule for spec in stage.specs)]
-        unknown = sorted({spec.module for spec in specs} - set(self.module_patterns))
+        names = {spec.module for spec in specs if not _PATTERN.search(spec.module)}
+        unknown = sorted(names - set(self.module_patterns))
         if unknown:
             known = ", ".join(sorted(self.module_patterns))
             raise ValueError(f"freeze names unknown modules {unknown}; known aliases: {known}")

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from kempnerforge.checkpoint.choosing import Search, choose
 from kempnerforge.checkpoint.collective import GlooCollective, make_collective
+from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.stale import RetryingStorage
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.checkpoint.worker import Worker
-from kempnerforge.config.checkpoint import DEFAULT_COMMIT_TIMEOUT_S
 
 __all__ = ["resolve_resume_path"]
 
@@ -31,7 +31,8 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
         NoUsableCheckpointError: There are checkpoints and none can be used; starting over in
             silence would lose the run.
         PeerLostError: A rank is dead, or hung beyond the deadline (600 s a round).
-        ValueError: ``dir`` is a URL.
+        UnreachableDirectoryError: The directory is there by name and cannot be looked into.
+        ValueError: ``dir`` is empty, a URL, or names a variable that is not set.
     """
     root = local_directory(dir)
     collective = make_collective(timeout_s=DEFAULT_COMMIT_TIMEOUT_S)

@@ -42,12 +42,8 @@ def freeze_params(model: nn.Module, patterns: Iterable[str], *, frozen: bool = T
     Returns:
         Number of elements whose state changed, in terms of whole (unsharded) parameters.
     """
-    wanted = tuple(patterns)
     flipped = 0
-    for name, param in model.named_parameters():
-        plain = _plain_name(name)
-        if not any(fnmatchcase(plain, pattern) for pattern in wanted):
-            continue
+    for param in _matching(model, patterns):
         if param.requires_grad == (not frozen):
             continue
         param.requires_grad_(not frozen)
@@ -55,6 +51,15 @@ def freeze_params(model: nn.Module, patterns: Iterable[str], *, frozen: bool = T
             param.grad = None
         flipped += param.numel()
     return flipped
+
+
+def _matching(model: nn.Module, patterns: Iterable[str]) -> list[nn.Parameter]:
+    wanted = tuple(patterns)
+    return [
+        param
+        for name, param in model.named_parameters()
+        if any(fnmatchcase(_plain_name(name), pattern) for pattern in wanted)
+    ]
 
 
 def apply_freeze_specs(
@@ -67,18 +72,22 @@ def apply_freeze_specs(
     Args:
         model: The model, plain or sharded.
         specs: What to freeze or unfreeze.
-        pattern_map: Alias of a module to the patterns of its parameter names.
+        pattern_map: Alias of a module to the patterns of its parameter names. A module that is no
+            alias is itself an ``fnmatch`` pattern of parameter names.
 
     Returns:
         Elements whose state changed, by module.
-
-    Raises:
-        ValueError: A spec names a module that ``pattern_map`` lacks. Nothing is changed.
     """
-    _require_known((spec.module for spec in specs), pattern_map)
     changed: dict[str, int] = {}
     for spec in specs:
-        count = freeze_params(model, pattern_map[spec.module], frozen=spec.frozen)
+        patterns = pattern_map.get(spec.module, (spec.module,))
+        if spec.module not in pattern_map and not _matching(model, patterns):
+            logger.warning(
+                "%s is no alias (known: %s), and as a pattern it matches no parameter on this rank",
+                spec.module,
+                ", ".join(sorted(pattern_map)),
+            )
+        count = freeze_params(model, patterns, frozen=spec.frozen)
         changed[spec.module] = changed.get(spec.module, 0) + count
         logger.info("module %s: frozen=%s, %d elements changed", spec.module, spec.frozen, count)
     return changed
@@ -107,18 +116,17 @@ def effective_freeze(
         step: Training step; a stage is in force from its ``start_step`` on.
         base: Specs in force from the beginning.
         schedule: Later stages, in any order.
-        valid_modules: Where given, the only module names allowed.
+        valid_modules: Where given, the only module names allowed in what is in force.
 
     Raises:
-        ValueError: A spec, also one of a stage that has not begun, names an unknown module.
+        ValueError: A spec of ``base``, or of a stage that has begun, names an unknown module.
     """
     stages = sorted(schedule, key=lambda stage: stage.start_step)
-    first = list(base)
+    begun = (spec for stage in stages if stage.start_step <= step for spec in stage.specs)
+    applying = (*base, *begun)
     if valid_modules is not None:
-        named = [*first, *(spec for stage in stages for spec in stage.specs)]
-        _require_known((spec.module for spec in named), tuple(valid_modules))
-    begun = [spec for stage in stages if stage.start_step <= step for spec in stage.specs]
-    state = {spec.module: spec.frozen for spec in (*first, *begun)}
+        _require_known((spec.module for spec in applying), tuple(valid_modules))
+    state = {spec.module: spec.frozen for spec in applying}
     return [FreezeSpec(module, frozen) for module, frozen in state.items()]
 
 

@@ -19,6 +19,7 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 from kempnerforge.checkpoint import CheckpointManager
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
 from kempnerforge.config.schema import CheckpointConfig
 
 _WORDS = 33
@@ -179,12 +180,14 @@ def save_and_load_in(rank: int, directory: Path, arrangement: str, others: list[
 
 
 def save_with_buffers(rank: int, directory: Path, same: bool) -> list[str]:
-    """Names of the files of single ranks, where buffers are the same on all ranks or not."""
+    """Names of the buffer in the shards, where it is the same on all ranks or not."""
     job = Job(directory, "fsdp")
     job.net.spread += 1 if same else rank
     job.manager.save(1)
     dist.barrier()
-    return sorted(file.name for file in (directory / "step_1" / "ranks").iterdir())
+    file = directory / "step_1" / ".metadata"
+    names = decode_metadata(file.read_bytes(), where=str(file)).state_dict_metadata
+    return sorted(name for name in names if name.endswith("model.spread"))
 
 
 def buffer_of_another_shape(rank: int, directory: Path) -> str:

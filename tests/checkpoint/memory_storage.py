@@ -11,11 +11,11 @@ damage at rest.
 import errno
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.storage import Stamp, Storage
 
 MOST_LINKS = 20
 
@@ -25,11 +25,15 @@ class Death(BaseException):
 
 
 class File:
+    version = 0
+
     def __init__(self, data: bytes) -> None:
         self.data = data
 
 
 class Link:
+    version = 0
+
     def __init__(self, target: str) -> None:
         self.target = target
 
@@ -38,10 +42,12 @@ class Directory:
     """Names, and every state of them since the last sync; the first is the durable one."""
 
     def __init__(self) -> None:
+        self.version = 0
         self.names: dict[str, Node] = {}
         self.history: list[dict[str, Node]] = [{}]
 
     def changed(self) -> None:
+        self.version += 1
         self.history.append(dict(self.names))
 
     def synced(self) -> None:
@@ -91,6 +97,12 @@ class MemoryStorage(Storage):
         except FileNotFoundError:
             return ()
 
+    def scan(self, directory: Path) -> Mapping[str, int]:
+        try:
+            return {name: id(node) for name, node in self._directory(directory).names.items()}
+        except FileNotFoundError:
+            return {}
+
     def read(self, path: Path) -> bytes:
         node = self._follow(path)[1]
         if isinstance(node, Directory):
@@ -101,6 +113,16 @@ class MemoryStorage(Storage):
     def size(self, path: Path) -> int:
         node = self._follow(path)[1]
         return len(node.data) if isinstance(node, File) else 0
+
+    def stamp(self, path: Path) -> Stamp | None:
+        try:
+            node = self._node(path)
+        except OSError:
+            return None
+        return 0, id(node), 0, node.version, node.version
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        return [self.stamp(directory / file) for file in files]
 
     def is_directory(self, path: Path) -> bool:
         try:

@@ -126,7 +126,7 @@ def test_what_another_job_publishes_while_it_prunes_the_rest_is_found(
     genuine = prune.may_need_recovery
 
     def publish_first(found: Any) -> bool:
-        if [entry.step for entry in found.entries] == [1]:
+        if found.steps == ("step_1",):
             writer.save(2)
         return genuine(found)
 

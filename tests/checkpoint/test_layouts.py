@@ -30,10 +30,9 @@ def test_two_replicas_go_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_only_buffers_that_differ_are_written_by_every_rank(tmp_path: Path) -> None:
     job = layout_jobs.save_with_buffers
-    ranks = ["rank_00000.pt", "rank_00001.pt"]
     same, different = tmp_path / "same", tmp_path / "different"
-    assert run_ranks(job, same, True, world=2) == [ranks] * 2
-    own = ["buffers_00000.pt", "buffers_00001.pt", *ranks]
+    assert run_ranks(job, same, True, world=2) == [["model.spread"]] * 2
+    own = ["model.spread", "ranks.0.model.spread", "ranks.1.model.spread"]
     assert run_ranks(job, different, False, world=2) == [own] * 2
 
 

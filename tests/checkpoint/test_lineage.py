@@ -4,20 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kempnerforge.checkpoint.lineage import standing_aside
-from kempnerforge.checkpoint.manifest import Manifest
+from kempnerforge.checkpoint.manifest import Head
 
 
-def made(number: int, parent: int | None) -> Manifest:
-    return Manifest(
+def made(number: int, parent: int | None) -> Head:
+    return Head(
+        format=1,
         save_id=f"{number:016x}",
         step=number,
-        tokens_seen=0,
         sequence=number,
         parent=None if parent is None else f"{parent:016x}",
-        world_size=1,
-        stages=None,
-        layout={},
-        files={},
     )
 
 

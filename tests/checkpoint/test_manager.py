@@ -372,7 +372,7 @@ def test_a_background_save_is_published_without_another_call(tmp_path: Path) -> 
 
 def test_state_that_cannot_be_loaded_back_fails_the_save(tmp_path: Path) -> None:
     job = new(tmp_path)
-    with pytest.raises(CheckpointError, match="the train state holds an object"):
+    with pytest.raises(CheckpointError, match="'config' in the train state holds an object"):
         job.save(1, config=replace)
     job.save(2)
     assert names(tmp_path) == ["latest", "step_2"]

@@ -62,11 +62,14 @@ KINDS = [
     (1, [torch.ones(1)], {}),
     "words",
     b"bytes",
+    {1: 2},
+    {"a": {}},
+    [{}],
 ]
 
 
 @pytest.mark.parametrize("mode", AsyncCheckpointMode)
-@pytest.mark.parametrize("kind", KINDS, ids=range(8))
+@pytest.mark.parametrize("kind", KINDS, ids=range(11))
 def test_extra_state_of_any_structure_comes_back(
     tmp_path: Path, kind: Any, mode: AsyncCheckpointMode, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,11 +82,13 @@ def test_extra_state_of_any_structure_comes_back(
     assert "not in the model" not in caplog.text
 
 
-@pytest.mark.parametrize("kind", [{1: 2}, {"a": {}}, [{}]], ids=repr)
+@pytest.mark.parametrize(
+    "kind", [object(), {"a": Path()}, [range(3)]], ids=["one", "path", "range"]
+)
 def test_extra_state_that_could_not_be_put_together_again_is_refused_when_saved(
     tmp_path: Path, kind: Any
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"model\._extra_state: extra state with a dict"):
+    with pytest.raises(CheckpointError, match=r"model\._extra_state holds an object"):
         manager(tmp_path, Remembering(kind)).save(1)
 
 

@@ -21,9 +21,9 @@ from kempnerforge.checkpoint.frames import ALIGNMENT, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.plans import PlanBook, assign
 from kempnerforge.checkpoint.reading import Answerable, read_shards
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.shards import (
     StagedShards,
-    decode_metadata,
     encode_metadata,
     merge_plans,
     stage_shards,
@@ -73,7 +73,7 @@ def _empty(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(directory: Path, staged: StagedShards) -> None:
-    plans, metadata = merge_plans([staged.plan])
+    plans, metadata = merge_plans([staged.planned.plan])
     written = write_shards(directory, plans[0], staged)
     (name,) = written.files
     assert checksum_file(directory / name) == written.files[name]
@@ -289,15 +289,15 @@ def test_plans_travel_once_and_again_after_an_answer_that_was_missed() -> None:
     root, other = PlanBook(), PlanBook()
     staged = stage_shards({"x": torch.zeros(2)}, stager=LiveTensors(), is_coordinator=True)
     proposed = other.propose(staged)
-    assert proposed.plan is not None
+    assert proposed.planned is not None
     missed = root.merge([proposed], {None: (0,)})
     again = other.propose(staged)
-    assert again.plan is not None
+    assert again.planned is not None
     assert root.merge([again], {None: (0,)}) is missed
     assigned = assign(missed, 0, again)
     part = other.accept(staged, assigned)
     third = other.propose(staged)
-    assert third.plan is None
+    assert third.planned is None
     assert assign(root.merge([third], {None: (0,)}), 0, third).plan is None
     assert other.accept(staged, assign(missed, 0, third)) is part
 

@@ -18,7 +18,7 @@ from kempnerforge.checkpoint import (
     set_rng_state,
 )
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.shards import decode_metadata
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.state import decode_plain, encode_plain
 
 
@@ -110,3 +110,59 @@ def test_damaged_files_are_errors_of_ours(data: bytes) -> None:
 def test_an_object_that_a_load_would_refuse_is_refused_when_saved(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="the train state holds an object"):
         encode_plain({"x": Hostile(tmp_path)}, what="the train state")
+
+
+def test_an_empty_train_state_restores_to_the_beginning() -> None:
+    assert restore_train_state({}) == (0, 0, {})
+
+
+def test_generators_are_read_by_each_packages_own_function_through_a_file() -> None:
+    draws()
+    data = encode_plain(get_rng_state(), what="rng")
+    expected = draws()
+    found = decode_plain(data, where="rng")
+    assert list(found) == ["python", "numpy", "torch_cpu", "torch", "torch_cuda", "cuda"]
+    random.setstate(found["python"])
+    np.random.set_state(found["numpy"])
+    torch.set_rng_state(found["torch_cpu"])
+    assert draws() == expected
+    assert found["torch"].data_ptr() == found["torch_cpu"].data_ptr()
+
+
+@pytest.mark.parametrize(("cpu", "cuda"), [("torch", "cuda"), ("torch_cpu", "torch_cuda")])
+def test_either_spelling_of_torchs_generators_is_restored(cpu: str, cuda: str) -> None:
+    state = torch.get_rng_state()
+    expected = torch.rand(3)
+    set_rng_state({cpu: state, cuda: []})
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_numpy_state_as_this_package_saved_it_at_first_is_restored() -> None:
+    np.random.rand(3)
+    state: Any = np.random.get_state(legacy=False)
+    key = state["state"]["key"]
+    words = {"dtype": str(key.dtype), "values": key.tolist()}
+    old = {
+        "bit_generator": "MT19937",
+        "state": {"key": words, "pos": state["state"]["pos"]},
+        "has_gauss": 0,
+        "gauss": 0.0,
+    }
+    expected = np.random.rand(4).tolist()
+    set_rng_state({"numpy": old})
+    assert np.random.rand(4).tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["PCG64", "Philox", "SFC64"])
+def test_another_bit_generator_of_numpy_continues_through_a_file(name: str) -> None:
+    global_generator: Any = np.random  # its types lack the two functions
+    before = global_generator.get_bit_generator()
+    global_generator.set_bit_generator(getattr(np.random, name)(5))
+    try:
+        np.random.randn()
+        data = encode_plain(get_rng_state(), what="rng")
+        expected = [np.random.randn(), *np.random.rand(5).tolist()]
+        set_rng_state(decode_plain(data, where="rng"))
+        assert [np.random.randn(), *np.random.rand(5).tolist()] == expected
+    finally:
+        global_generator.set_bit_generator(before)

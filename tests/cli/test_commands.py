@@ -21,7 +21,12 @@ def test_ls_lists_every_state(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "step_3.bak").mkdir()
     status, found = cli.json("ls", tmp_path)
     assert status == 1
-    assert found["latest"] == {"target": "step_2", "problem": None, "note": None}
+    assert found["latest"] == {
+        "target": "step_2",
+        "problem": None,
+        "note": None,
+        "unreadable": None,
+    }
     assert [(row["name"], row["state"], row["latest"]) for row in found["rows"]] == [
         ("step_1", "plain", False),
         ("step_2", "committed", True),

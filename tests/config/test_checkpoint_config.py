@@ -68,3 +68,8 @@ def test_stages_must_come_in_order() -> None:
 def test_unknown_modules_are_refused() -> None:
     with pytest.raises(ValueError, match="adapter, transformer, vision_encoder"):
         VLMConfig(freeze=[FreezeSpec("vision")])
+
+
+def test_a_pattern_of_parameter_names_is_no_unknown_module() -> None:
+    specs = [FreezeSpec("transformer.layers.0.*"), FreezeSpec("*bias")]
+    assert VLMConfig(freeze=specs).freeze == specs

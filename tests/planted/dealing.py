@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.distributed as dist
+from torch import nn
 
-from kempnerforge.checkpoint import model_state
+from kempnerforge.checkpoint import global_names
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler as ShutdownHandler
@@ -21,15 +22,15 @@ class NumbersBlocksByStage(CheckpointManager):
 
     def __init__(self, config: Any, model: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, model, *args, **kwargs)
-        plain, first = model_state._plain_name, kwargs.get("pp_rank") or 0
+        plain, first = global_names.plain_name, kwargs.get("pp_rank") or 0
         mine = sorted({int(one) for name, _ in model.named_parameters() for one in _found(name)})
 
-        def numbered(name: str) -> str:
+        def numbered(model: nn.Module, name: str) -> str:
             return _BLOCK.sub(
-                lambda one: str(first * len(mine) + mine.index(int(one[0]))), plain(name)
+                lambda one: str(first * len(mine) + mine.index(int(one[0]))), plain(model, name)
             )
 
-        model_state._plain_name = numbered  # type: ignore[assignment]
+        global_names.plain_name = numbered
 
 
 def _found(name: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from kempnerforge.checkpoint import model_state
+from kempnerforge.checkpoint import global_names
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler as ShutdownHandler
@@ -16,7 +16,7 @@ class KeepsTheModulePrefix(CheckpointManager):
     """What DDP holds is saved under `module.`, where no other arrangement looks for it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        model_state._unwrapped = lambda model: model
+        global_names.unwrapped = lambda model: model
         super().__init__(*args, **kwargs)
 
 

@@ -45,13 +45,27 @@ def test_names_of_a_compiled_model_match_too() -> None:
     assert freeze_params(compiled, ["adapter.*"]) == 9
 
 
-def test_specs_apply_in_order_and_unknown_modules_change_nothing() -> None:
+def test_specs_apply_in_order() -> None:
     net = model()
     specs = [FreezeSpec("adapter"), FreezeSpec("transformer"), FreezeSpec("adapter", False)]
     assert apply_freeze_specs(net, specs, PATTERNS) == {"adapter": 18, "transformer": 16}
-    with pytest.raises(ValueError, match=r"\['vision'\]; known: adapter, transformer"):
-        apply_freeze_specs(net, [FreezeSpec("adapter"), FreezeSpec("vision")], PATTERNS)
     assert net["adapter"].weight.requires_grad
+
+
+def test_a_module_that_is_no_alias_is_a_pattern_of_parameter_names() -> None:
+    net = model()
+    assert apply_freeze_specs(net, [FreezeSpec("*.bias")], PATTERNS) == {"*.bias": 7}
+    assert [name for name, param in net.named_parameters() if not param.requires_grad] == [
+        name for name, _ in net.named_parameters() if name.endswith(".bias")
+    ]
+    assert apply_freeze_specs(net, [FreezeSpec("adapter.weight")], {}) == {"adapter.weight": 6}
+
+
+def test_a_module_that_is_neither_alias_nor_parameter_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert apply_freeze_specs(model(), [FreezeSpec("vision")], PATTERNS) == {"vision": 0}
+    assert "vision is no alias (known: adapter, transformer)" in caplog.text
 
 
 def test_a_module_that_this_stage_lacks_counts_nothing() -> None:
@@ -76,10 +90,14 @@ def test_stages_take_effect_at_their_step(step: int, frozen: bool) -> None:
     assert effective_freeze(step, [FreezeSpec("a")], schedule) == [FreezeSpec("a", frozen)]
 
 
-def test_an_unknown_module_of_a_later_stage_is_found_at_once() -> None:
+def test_an_unknown_module_is_refused_in_the_base_and_in_stages_that_apply() -> None:
     schedule = [FreezeStage(5, [FreezeSpec("typo")])]
-    with pytest.raises(ValueError, match="typo"):
-        effective_freeze(0, [], schedule, valid_modules=["a"])
+    base = [FreezeSpec("a")]
+    assert effective_freeze(4, base, schedule, valid_modules=["a"]) == base
+    with pytest.raises(ValueError, match=r"unknown freeze modules \['typo'\]; known: a"):
+        effective_freeze(5, base, schedule, valid_modules=["a"])
+    with pytest.raises(ValueError, match=r"\['other'\]"):
+        effective_freeze(0, [FreezeSpec("other")], schedule, valid_modules=["a"])
 
 
 def test_a_module_unfrozen_in_the_middle_trains_and_keeps_its_moments(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""After a restore: whether the program's own ``state_dict()`` says what was saved.
+
+What is filled in place is what was read; nothing can come between. What goes back through code of
+the program (``load_state_dict`` of a module with hooks, of an optimizer around another one) may be
+cast, dropped or computed anew there, and then the run that goes on is not the one that was saved.
+Names, types, dtypes and shapes are compared of all such values, and the bits of a sample or of all.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from kempnerforge.checkpoint.errors import StateMismatchError
+from kempnerforge.checkpoint.tensor_kinds import is_dense, is_wrapper, local_of, take_apart
+
+__all__ = ["Comparison", "RestoreCheck"]
+
+_SAMPLE = 32
+_SHOWN = 5
+
+
+class RestoreCheck(StrEnum):
+    """How the state after a load is compared with what was saved."""
+
+    sample = "sample"
+    """Names, types and shapes of all values that went through the program's own code, and the bits
+    of some."""
+    all = "all"
+    """The bits of all of them."""
+    off = "off"
+    """Nothing."""
+
+
+class Comparison:
+    """Compares values that were saved with those that the program has now.
+
+    Args:
+        policy: How much is compared.
+    """
+
+    def __init__(self, policy: RestoreCheck) -> None:
+        self._policy = policy
+        self._left = _SAMPLE if policy is RestoreCheck.sample else None
+        self._differences: list[str] = []
+
+    def compare(self, name: str, saved: Any, now: Any) -> None:
+        """Note where ``now`` is not ``saved``."""
+        if self._policy is not RestoreCheck.off:
+            self._compare(name, saved, now)
+
+    def require_none(self, what: str) -> None:
+        """Raise if there was any difference.
+
+        Args:
+            what: Whose ``load_state_dict`` had the values.
+
+        Raises:
+            StateMismatchError: There was.
+        """
+        if self._differences:
+            raise StateMismatchError(
+                f"{what} does not take back what its state_dict() said: "
+                f"{'; '.join(self._differences[:_SHOWN])}"
+                f"{' ...' if len(self._differences) > _SHOWN else ''}; the run would not go on as "
+                "it was saved. Mend its load_state_dict, exclude these keys from loading, or set "
+                "check_restored='off'"
+            )
+
+    def _compare(self, name: str, saved: Any, now: Any) -> None:
+        if isinstance(saved, torch.Tensor) and isinstance(now, torch.Tensor):
+            self._compare_tensors(name, saved, now)
+        elif isinstance(saved, Mapping) and isinstance(now, Mapping):
+            self._compare_mappings(name, saved, now)
+        elif isinstance(saved, list | tuple) and isinstance(now, list | tuple):
+            if len(saved) != len(now):
+                self._note(name, f"{len(saved)} values", f"{len(now)}")
+            for index, (one, other) in enumerate(zip(saved, now, strict=False)):
+                self._compare(f"{name}.{index}", one, other)
+        elif isinstance(saved, torch.Tensor) or isinstance(now, torch.Tensor):
+            self._note(name, type(saved).__name__, type(now).__name__)
+
+    def _compare_mappings(
+        self, name: str, saved: Mapping[Any, Any], now: Mapping[Any, Any]
+    ) -> None:
+        for key in saved:
+            if key in now:
+                self._compare(f"{name}.{key}", saved[key], now[key])
+            elif any(True for _ in _values(saved[key])):
+                self._note(f"{name}.{key}", "a value", "none")
+
+    def _compare_tensors(self, name: str, saved: torch.Tensor, now: torch.Tensor) -> None:
+        if _traits(saved) != _traits(now):
+            self._note(name, _traits(saved), _traits(now))
+            return
+        one, other = local_of(saved), local_of(now)
+        if is_wrapper(one) and is_wrapper(other):
+            parts = take_apart(other).parts
+            for key, part in take_apart(one).parts.items():
+                self._compare(f"{name}.{key}", part, parts.get(key))
+        elif is_dense(one) and self._may_look() and not _same_bits(one, other):
+            self._note(name, "other values", "these")
+
+    def _may_look(self) -> bool:
+        if self._left is None:
+            return True
+        self._left -= 1
+        return self._left >= 0
+
+    def _note(self, name: str, saved: object, now: object) -> None:
+        self._differences.append(f"{name} was {saved}, is {now}")
+
+
+def _values(value: Any) -> list[Any]:
+    """What a value holds; an empty container holds nothing that could be lost."""
+    if isinstance(value, Mapping):
+        return [leaf for item in value.values() for leaf in _values(item)]
+    return [] if value is None else [value]
+
+
+def _traits(value: torch.Tensor) -> tuple[object, ...]:
+    """What of a tensor, besides its numbers, has to come back."""
+    local = local_of(value)
+    placed = tuple(value.placements) if isinstance(value, DTensor) else None
+    kind = type(local).__name__ if is_wrapper(local) else "tensor"
+    return kind, str(value.dtype), tuple(value.shape), tuple(local.shape), placed
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    mine, theirs = (_bits(value.detach()) for value in (one, other))
+    return torch.equal(mine, theirs.to(mine.device))
+
+
+def _bits(value: torch.Tensor) -> torch.Tensor:
+    plain = value.resolve_conj().resolve_neg().as_subclass(torch.Tensor)
+    return plain.contiguous().reshape(-1).view(torch.uint8)

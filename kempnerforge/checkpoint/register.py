@@ -1,0 +1,209 @@
+"""The register: what a save has to know of the checkpoints that are kept, without reading them all.
+
+A save needs the order of commits, the parents, and what retention may delete: the head of each
+manifest. They are read once by each manager, with what tells a changed directory from the one that
+was read, and every save compares that with what is there:
+
+- The names in the checkpoint directory and their inodes, by one scan (0.5 us a name): a checkpoint
+  that came, went or was exchanged for another is read, or forgotten.
+- The times of the directory itself. If anybody else has changed it since this manager last did, the
+  manifest of every known checkpoint has to have its inode, size and times; one that has not is read
+  again.
+- Before anything is deleted, the same of the newest that count (:meth:`Register.confirm`).
+
+What could not be read is never remembered, so it is tried again at the next save.
+
+Out of scope: a manifest that is changed in place, which no directory shows, is noticed before a
+deletion for which it counts, and not before; its place in the order is what it was. So is a change
+by somebody without the lock within the tick of the file system's clock in which this manager
+changed the directory itself, unless names or inodes tell.
+"""
+
+import heapq
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.catalog import ROOM, Entry, State, look_at
+from kempnerforge.checkpoint.lineage import standing_aside
+from kempnerforge.checkpoint.manifest import Head
+from kempnerforge.checkpoint.storage import Stamp, Storage
+from kempnerforge.checkpoint.worker import impatient
+
+__all__ = ["Register", "Survey"]
+
+logger = logging.getLogger(__name__)
+
+# What FUSE answers that does not know, and what some file systems give everything.
+_NO_INODES = frozenset({0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
+# So many that are certain to be there are worth a look; more would cost as much as they are many.
+_MOST_CONFIRMED = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A checkpoint as it was read, and what it was read from."""
+
+    entry: Entry
+    inode: int
+    """Of the name in the checkpoint directory."""
+    stamp: Stamp | None
+    """Of the manifest; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A checkpoint directory as a save sees it."""
+
+    names: Mapping[str, int] = field(default_factory=dict)
+    """All names with their inodes."""
+    known: Mapping[str, _Known] = field(default_factory=dict)
+    """What could be read, by name."""
+    unread: tuple[Entry, ...] = ()
+    """What could not."""
+    highest: int = 0
+    """Sequence of the last commit that was ever read here."""
+    stamp: Stamp | None = None
+    """Of the directory when this was true; None where that is not known."""
+
+    def entries(self) -> Iterator[Entry]:
+        """The checkpoints, in no order and without their manifests."""
+        yield from (known.entry for known in self.known.values())
+        yield from self.unread
+
+    def committed(self) -> dict[str, Head]:
+        """By name, what this version of the package can load."""
+        return {
+            name: known.entry.head
+            for name, known in self.known.items()
+            if known.entry.state is State.committed and known.entry.head is not None
+        }
+
+    def aside(self) -> frozenset[str]:
+        """Save ids of checkpoints that the last committed one does not descend from."""
+        return standing_aside(entry.head for entry in self.entries() if entry.head)
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Names of ours that no checkpoint has."""
+        return tuple(name for name in self.names if name[0] == "." and layout.is_leftover(name))
+
+    def next_sequence(self) -> int:
+        """More than any commit so far, and than what could not be read."""
+        return self.highest + (ROOM if self.unread else 1)
+
+
+class Register:
+    """What one manager knows of its checkpoint directory; for rank 0, from one thread at a time."""
+
+    def __init__(self) -> None:
+        self._survey = Survey()
+
+    def look(self, root: Path, storage: Storage) -> Survey:
+        """What is in ``root`` now; reads what is new or has changed.
+
+        Raises:
+            OSError: The directory cannot be listed.
+        """
+        stamp, last = storage.stamp(root), self._survey
+        names = storage.scan(root)
+        trusted = stamp == last.stamp and _NO_INODES.isdisjoint(names.values())
+        if not trusted:
+            last = replace(last, known=_unchanged(last.known, root, storage))
+        if not trusted or last.unread or names != last.names:
+            last = _read(root, storage, names, last)
+        self._survey = replace(last, stamp=stamp)
+        return self._survey
+
+    def recall(self, root: Path, storage: Storage) -> Survey:
+        """As :meth:`look`, without a scan where nobody has changed the directory since the last."""
+        stamp = storage.stamp(root)
+        unchanged = stamp is not None and stamp == self._survey.stamp
+        return self._survey if unchanged else self.look(root, storage)
+
+    def confirm(self, root: Path, storage: Storage) -> Survey:
+        """What is known, after the manifests of the newest checkpoints are compared with it."""
+        heads = self._survey.committed()
+        newest = heapq.nlargest(_MOST_CONFIRMED, heads, key=lambda name: heads[name].sequence)
+        newest_known = {name: self._survey.known[name] for name in newest}
+        if _unchanged(newest_known, root, storage) == newest_known:
+            return self._survey
+        self._survey = replace(self._survey, stamp=None)
+        return self.look(root, storage)
+
+    def committed(self, root: Path, storage: Storage, head: Head) -> Survey:
+        """What is in ``root`` now that this manager has made a checkpoint there."""
+        path, last = root / layout.format_step(head.step), self._survey
+        place = storage.stamp(path)
+        one = _Known(
+            entry=Entry(path=path, state=State.committed, step=head.step, head=head),
+            inode=0 if place is None else place[1],
+            stamp=storage.stamp(path / layout.MANIFEST),
+        )
+        self._survey = replace(
+            last,
+            names={**last.names, path.name: one.inode},
+            known={**last.known, path.name: one},
+            unread=tuple(entry for entry in last.unread if entry.path != path),
+            highest=max(last.highest, head.sequence),
+        )
+        self.note_own_change(root, storage)
+        return self._survey
+
+    def note_own_change(self, root: Path, storage: Storage) -> None:
+        """The times of ``root`` are new because this manager has changed it."""
+        self._survey = replace(self._survey, stamp=storage.stamp(root))
+
+
+def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dict[str, _Known]:
+    """Those whose manifest is as it was; none where they cannot be looked at."""
+    files = [f"{name}/{layout.MANIFEST}" for name in known]
+    try:
+        stamps = storage.stamps(root, files)
+    except (OSError, MemoryError):
+        return {}
+    return {
+        name: one
+        for (name, one), stamp in zip(known.items(), stamps, strict=True)
+        if stamp == one.stamp
+    }
+
+
+def _read(root: Path, storage: Storage, names: Mapping[str, int], last: Survey) -> Survey:
+    """Read what is not known, and forget what is gone."""
+    here = {
+        name: one
+        for name, one in last.known.items()
+        if names.get(name) == one.inode and one.inode not in _NO_INODES
+    }
+    new = [name for name in names.keys() - here.keys() if layout.parse_step(name) is not None]
+    found = dict(_read_each(new, root, storage, tried={entry.path.name for entry in last.unread}))
+    unread = [one.entry for one in found.values() if one.entry.is_unknown]
+    here |= {name: replace(one, inode=names[name]) for name, one in found.items()}
+    for entry in unread:
+        del here[entry.path.name]
+    return Survey(
+        names=names,
+        known=here,
+        unread=tuple(unread),
+        highest=max([last.highest, *(one.entry.sequence for one in found.values())]),
+    )
+
+
+def _read_each(
+    names: Iterable[str], root: Path, storage: Storage, *, tried: set[str]
+) -> Iterator[tuple[str, _Known]]:
+    """Those that are directories; what was tried in vain before gets one attempt."""
+    for name in names:
+        with impatient() if name in tried else nullcontext():
+            try:
+                stamp = storage.stamp(root / name / layout.MANIFEST)
+            except (OSError, MemoryError):  # of which look_at says more
+                stamp = None
+            entry = look_at(root / name, storage, heads=True)
+        if entry is not None:
+            if entry.is_questionable:
+                logger.warning("left alone: %s", entry.problem)
+            yield name, _Known(entry=entry, inode=0, stamp=stamp)

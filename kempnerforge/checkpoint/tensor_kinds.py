@@ -1,0 +1,183 @@
+"""What a tensor is made of, where it is more than numbers in dense memory.
+
+A *wrapper* is a tensor subclass that holds other tensors (``__tensor_flatten__``): a quantised
+weight, a low-bit moment. Its inner tensors are what is saved; the class is named, and found again
+among the modules that the program has imported, so nothing is imported or run because a checkpoint
+says so. Distributed tensors are wrappers for torch and not here: their placement is part of the
+protocol.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from kempnerforge.checkpoint.errors import StateMismatchError
+
+__all__ = [
+    "Wrapper",
+    "find_class",
+    "is_dense",
+    "is_wrapper",
+    "local_of",
+    "problem_of",
+    "rebuild_wrapper",
+    "take_apart",
+    "tensors_in",
+]
+
+_ORDINARY = (torch.Tensor, nn.Parameter, nn.Buffer)
+_DENSE_TYPES = frozenset(_ORDINARY)
+_PLAIN = (str, int, float, bool, bytes, type(None), torch.dtype, torch.Size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrapper:
+    """A wrapper taken apart."""
+
+    module: str
+    """Where its class is defined."""
+    qualname: str
+    context: Any
+    """What its class needs to build it again besides the tensors; None where that is no plain
+    value, and then it can only be filled in place."""
+    described: str
+    """``repr`` of the context."""
+    parts: Mapping[str, torch.Tensor]
+    """Its tensors by attribute; they may be wrappers as well."""
+
+    @property
+    def has_plain_context(self) -> bool:
+        """Whether :func:`rebuild_wrapper` can build it in another process."""
+        return self.described == repr(self.context)
+
+
+def local_of(value: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a distributed tensor, complete; any other tensor itself."""
+    local = value._local_tensor if isinstance(value, DTensor) else value
+    if isinstance(local, AsyncCollectiveTensor):
+        waited: torch.Tensor = local.wait()
+        return waited
+    return local
+
+
+def is_dense(value: torch.Tensor) -> bool:
+    """Whether a tensor, or the local part of a distributed one, is plain numbers in memory."""
+    local = value._local_tensor if isinstance(value, DTensor) else value
+    return (
+        (type(local) in _DENSE_TYPES or _is_only_named(local))
+        and local.layout is torch.strided
+        and not (local.is_meta or local.is_quantized or local.is_nested)
+    )
+
+
+def _is_only_named(value: torch.Tensor) -> bool:
+    """Whether a subclass leaves to torch what becomes of its numbers; lazy parameters have none."""
+    ordinary = type(value).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+    return ordinary and not nn.parameter.is_lazy(value)
+
+
+def is_wrapper(value: object) -> bool:
+    """Whether a value is a tensor subclass that holds other tensors, and no distributed tensor."""
+    return (
+        isinstance(value, torch.Tensor)
+        and type(value) not in _DENSE_TYPES
+        and not isinstance(value, DTensor | AsyncCollectiveTensor)
+        and not value.is_nested
+        and is_traceable_wrapper_subclass(value)
+    )
+
+
+def problem_of(value: torch.Tensor) -> str | None:
+    """Why no form of this tensor can be saved, in words that follow its name; None if one can."""
+    local = local_of(value)
+    if nn.parameter.is_lazy(local):
+        return "has no shape yet; run the model once before it is saved or loaded"
+    if local.is_meta:
+        return "is on the meta device and holds no data"
+    if local.is_nested:
+        return "is a nested tensor, which cannot be saved; save its components"
+    if local.layout is torch._mkldnn:  # type: ignore[attr-defined]
+        return "has the layout of oneDNN, which cannot be saved; call to_dense()"
+    if type(local) in _DENSE_TYPES or _is_only_named(local) or is_wrapper(local):
+        return None
+    cls = type(local)
+    return (
+        f"is a {cls.__module__}.{cls.__qualname__}, a tensor subclass that does not say what it "
+        "consists of; give it __tensor_flatten__ and __tensor_unflatten__"
+    )
+
+
+def take_apart(value: torch.Tensor) -> Wrapper:
+    """The tensors of a wrapper and what else it takes to build it again."""
+    flatten: Any = value
+    names, context = flatten.__tensor_flatten__()
+    cls = type(value)
+    return Wrapper(
+        module=cls.__module__,
+        qualname=cls.__qualname__,
+        context=context if _is_plain(context) else None,
+        described=repr(context),
+        parts={name: getattr(value, name) for name in names},
+    )
+
+
+def rebuild_wrapper(
+    taken: Wrapper, *, size: tuple[int, ...], stride: tuple[int, ...], name: str
+) -> torch.Tensor:
+    """The inverse of :func:`take_apart`.
+
+    Args:
+        taken: Class, context and tensors.
+        size: Shape that the wrapper shows.
+        stride: Strides that it shows.
+        name: For errors.
+
+    Raises:
+        StateMismatchError: The program has no such tensor subclass.
+    """
+    cls: Any = find_class(taken.module, taken.qualname, name=name)
+    rebuilt: torch.Tensor = cls.__tensor_unflatten__(
+        dict(taken.parts), taken.context, torch.Size(size), stride
+    )
+    return rebuilt
+
+
+def find_class(module: str, qualname: str, *, name: str) -> type[torch.Tensor]:
+    """A tensor subclass that the program has imported.
+
+    Raises:
+        StateMismatchError: There is none of that name.
+    """
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, type) and issubclass(found, torch.Tensor):
+        return found
+    raise StateMismatchError(
+        f"{name} was saved as a {module}.{qualname}, a tensor subclass that this program has not "
+        "imported; import it before the checkpoint is loaded"
+    )
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in nested containers."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple | set | frozenset):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(item)
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    return isinstance(value, _PLAIN)
