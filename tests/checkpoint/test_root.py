@@ -159,6 +159,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("NAME", "seven")
+    monkeypatch.setenv("EMPTY", "")
     monkeypatch.delenv("UNSET", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -188,8 +189,9 @@ def test_a_name_stands_for_what_a_shell_makes_of_it(
     ("name", "problem"),
     [
         ("", "is empty"),
-        ("$UNSET/ckpt", r"\$UNSET/ckpt names \$UNSET, and the environment has no UNSET"),
-        ("x/${UNSET}", r"the environment has no UNSET"),
+        ("$UNSET/ckpt", r"\$UNSET/ckpt names \$UNSET, and UNSET is not set or empty"),
+        ("x/${UNSET}", "UNSET is not set or empty"),
+        ("$EMPTY/ckpt", "EMPTY is not set or empty"),
         ("~no-such-user/ckpt", "home directory that is not known"),
         ("s3://bucket/ckpt", "is a URL"),
     ],
@@ -236,7 +238,7 @@ def test_the_command_takes_the_same_names(
     manager("$RUNS/ckpt").save(3)
     assert main(["ls", "${RUNS}/ckpt"]) == 0
     assert "step_3" in capsys.readouterr().out
-    for name, problem in (("", "is empty"), ("$UNSET", "the environment has no UNSET")):
+    for name, problem in (("", "is empty"), ("$UNSET", "UNSET is not set or empty")):
         with pytest.raises(SystemExit) as raised:
             main(["verify", name])
         assert raised.value.code == 2
