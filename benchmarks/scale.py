@@ -42,7 +42,8 @@ from kempnerforge.checkpoint.offer import Choice, Offer
 from kempnerforge.checkpoint.plans import Merged, PlanBook, Proposed, assign
 from kempnerforge.checkpoint.rank_state import Arrangement
 from kempnerforge.checkpoint.rank_values import Planned
-from kempnerforge.checkpoint.shards import WrittenShards, decode_metadata
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.shards import WrittenShards
 from kempnerforge.checkpoint.verification import VerifyPolicy
 
 T = TypeVar("T")

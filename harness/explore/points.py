@@ -28,6 +28,7 @@ from harness.run.storage_faults import meets
 from harness.run.strikes import Occasion, matches
 from harness.scenario.exploration import Explore, ExploredFault
 from harness.scenario.schema import Point
+from harness.scenario.words import READS
 
 Same = tuple[object, ...]
 
@@ -105,6 +106,7 @@ def _is_meant(explore: Explore, operation: Operation) -> bool:
         (not explore.ranks or operation.rank in explore.ranks)
         and (not explore.phases or operation.phase in explore.phases)
         and explore.operation in (None, operation.kind)
+        and operation.kind not in READS
     )
 
 

@@ -7,6 +7,7 @@ from random import Random
 from harness.generate.actions import draw_actions
 from harness.generate.chance import often, pick
 from harness.generate.faults import draw_calm, draw_faults
+from harness.generate.forms import is_plain
 from harness.generate.ground import Faults, Ground
 from harness.generate.job import Areas
 from harness.generate.menu import Menu
@@ -73,6 +74,8 @@ class _Drawer:
         random, job = self._random, self._job
         if "layouts" in self._without or not self._past.certain or not often(random, 12):
             return None
+        if not is_plain(job):
+            return None
         until = self._until()
         module = _frozen_throughout(job.freeze)
         if module is not None:
@@ -106,6 +109,8 @@ class _Drawer:
         world = self._job.world
         plain = World(pp=world.pp, dp_shard=world.dp_shard)
         if {"layouts", "pipeline"} & self._without or world.dp_shard > 2 or world != plain:
+            return None
+        if not is_plain(self._job):
             return None
         return World(pp=3 - world.pp, dp_shard=world.dp_shard) if often(self._random, 10) else None
 

@@ -12,8 +12,8 @@ from random import Random
 from harness.generate.chance import often, pick
 from harness.generate.ground import Faults, Ground, as_default, draw_point, either_side
 from harness.generate.outsiders import draw_by_hand, draw_second_job, has_hand, has_second_job
-from harness.generate.past import ends_run
-from harness.run.storage_faults import meets
+from harness.generate.past import ends_run, is_of_load
+from harness.scenario.answers import fitting, meets
 from harness.scenario.power import PowerCutting
 from harness.scenario.schema import (
     AnyFault,
@@ -35,7 +35,7 @@ from harness.scenario.schema import (
     Until,
 )
 from harness.scenario.targets import OneRank, Pausing, Raising, Stopping, Terminating
-from harness.scenario.words import ERRORS, EXCEPTIONS
+from harness.scenario.words import ERRORS, EXCEPTIONS, LOADING, READS
 
 ENDING = ("kill", "power_cut", "sigterm", "raise", "exit")
 """The faults after which a run is over."""
@@ -62,6 +62,8 @@ def draw_faults(random: Random, ground: Ground) -> Faults:
 def draw_calm(random: Random, ground: Ground) -> Faults:
     """A fault that the run comes through: of the storage or from outside, or a rank that stops."""
     kinds: list[Callable[[Random, Ground], Faults]] = []
+    if ground.number and "storage" not in ground.without:
+        kinds += [_draw_failing_load] * 2
     if ground.saves and "storage" not in ground.without:
         kinds += [_draw_storage] * 12
     if has_hand(ground):
@@ -69,6 +71,17 @@ def draw_calm(random: Random, ground: Ground) -> Faults:
     if has_second_job(ground):
         kinds += [draw_second_job] * 2
     return pick(random, kinds)(random, ground) if kinds else ()
+
+
+def _draw_failing_load(random: Random, ground: Ground) -> Faults:
+    """An error that a load meets once or twice, and that says nothing of the checkpoint."""
+    rank = random.randrange(ground.world.size)
+    operation = pick(random, LOADING)
+    kinds = READS[:1] if operation == "open" else READS[1:]
+    error = pick(random, fitting(kinds))
+    path = pick(random, ("step_*/*", "step_*/*.distcp" if rank else "step_*/*.json"))
+    at = Point(phase="load", operation=operation, path=path, nth=pick(random, (1, 1, 2)))
+    return (Fail(fail=Failing(rank=rank, error=error, times=pick(random, (1, 1, 2))), at=at),)
 
 
 def _draw_storage(random: Random, ground: Ground) -> Faults:
@@ -103,6 +116,8 @@ def _after(ground: Ground, earlier: Faults) -> tuple[int, int]:
     if not earlier:
         return 0, ground.first
     first, at = earlier[0], earlier[0].at
+    if at.phase == "load":
+        return 0, ground.first
     if at.step is not None:
         begun = sum(step <= at.step for step in ground.counted)
         return (len(ground.saves) if ground.number else begun), at.step
@@ -115,6 +130,10 @@ def _after(ground: Ground, earlier: Faults) -> tuple[int, int]:
 
 def _lasts(fault: AnyFault) -> bool:
     """Whether later saves may be without some of their operations."""
+    return not is_of_load(fault) and _fails_on(fault)
+
+
+def _fails_on(fault: AnyFault) -> bool:
     return isinstance(fault, Hang) or (isinstance(fault, Fail) and fault.fail.times != 1)
 
 

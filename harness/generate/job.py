@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from harness.generate.chance import often, pick
+from harness.generate.forms import draw_form
 from harness.scenario.possible import save_steps
 from harness.scenario.schema import (
     Checkpoint,
@@ -23,7 +24,7 @@ from harness.scenario.schema import (
 
 AREAS = (
     "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "by_hand",
-    "two_jobs",
+    "two_jobs", "forms",
 )  # fmt: skip
 """What can be left out, for implementations that do not promise it."""
 
@@ -59,7 +60,7 @@ def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
     if freeze.schedule and world.is_ddp:
         world = World(dp_shard=world.degree)
     preset_vlm = freeze != FreezePlan() or often(random, 8)
-    return Scenario(
+    job = Scenario(
         name="generated",
         seed=random.randrange(100),
         world=world,
@@ -70,6 +71,7 @@ def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
         freeze=freeze,
         runs=(Run(until_step=until),),
     )
+    return job if "forms" in without else draw_form(random, job)
 
 
 def _draw_checkpoint(random: Random, without: Areas) -> Checkpoint:

@@ -57,7 +57,7 @@ class Past:
         )
         if ends_run(run.faults, goes_on=self.checkpoint.on_error == "go_on"):
             return then
-        if not all(isinstance(one, _HARMLESS) for one in run.faults):
+        if not all(isinstance(one, _HARMLESS) or is_of_load(one) for one in run.faults):
             return then
         saved = save_steps(self.checkpoint, after=start, until=run.until_step)
         newest = saved[-1] if saved else then.latest_start
@@ -95,5 +95,12 @@ def ends_run(faults: Sequence[AnyFault], *, goes_on: bool) -> bool:
     """Whether a run with these faults may be over before its last step."""
     deadly = Kill | PowerCut | Sigterm | Raise | Exit
     return any(
-        isinstance(one, deadly) or (not goes_on and isinstance(one, Fail | Hang)) for one in faults
+        isinstance(one, deadly)
+        or (not goes_on and isinstance(one, Fail | Hang) and not is_of_load(one))
+        for one in faults
     )
+
+
+def is_of_load(fault: AnyFault) -> bool:
+    """Whether an error is one that a load meets: what is drawn of these passes."""
+    return isinstance(fault, Fail) and fault.at.phase == "load"

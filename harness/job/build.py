@@ -11,22 +11,24 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from harness.evidence.record import StateDigest
-from harness.job.digest import digest_state
+from harness.job.digest import digest_state, named_plainly
 from harness.job.freeze import FreezeRules
+from harness.job.kept_tensors import KeptTensors, WeightAverage
 from harness.job.models import build_model
+from harness.job.optimizers import build_optimizer
+from harness.job.optimizers.groups import Groups
 from harness.job.parallel import Place
 from harness.job.passes import Pass, PipelinePass, WholePass
 from harness.job.spread import spread
 from harness.job.story import Story
+from harness.job.variants.experts import rank_local
 from harness.plan.model import Workload
-from harness.scenario.schema import Model
+from harness.scenario.schema import Accumulation, Model
 
-_LEARNING_RATE = 3e-3
-_WEIGHT_DECAY = 0.01
 _RANK_SEED_STRIDE = 1000
 _LEAST_FACTOR = 0.1
 
@@ -46,6 +48,9 @@ class Rig:
     optimizer: Optimizer
     scheduler: LambdaLR
     forward_backward: Pass
+    accumulate: Accumulation
+    kept: KeptTensors
+    """What the loop itself keeps of tensors, and gives to saves."""
     digest: Callable[[], StateDigest]
     """What there is to say of the state now."""
 
@@ -67,13 +72,15 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story
         sum(parts[1:], start=parts[0]),
         seed=workload.seed,
         device=place.device,
+        rank=place.rank % place.world.stage_size,
     )
     rules.apply(built, 0)
     found = spread(built, place, workload)
-    # Frozen parameters are in it too: without a gradient they are left alone, and once unfrozen
-    # they train.
-    optimizer = AdamW(
-        found.model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True
+    optimizer = build_optimizer(workload.optimizer, _groups(found.model, workload))
+    kept = KeptTensors(
+        named=dict(named_plainly(found.net)),
+        average=WeightAverage.of(found.net) if workload.ema else None,
+        saves_gradients=workload.accumulate.save_between,
     )
     forward_backward: Pass = WholePass(found.model)
     if place.world.pp > 1:
@@ -88,8 +95,27 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, _cosine(workload)),
         forward_backward=forward_backward,
-        digest=partial(digest_state, found.net, optimizer),
+        accumulate=workload.accumulate,
+        kept=kept,
+        digest=partial(digest_state, found.net, optimizer, kept.told),
     )
+
+
+def _groups(model: nn.Module, workload: Workload) -> Groups:
+    """What the optimizer is given: all parameters, those of this rank alone in another group.
+
+    Frozen ones are in it too: without a gradient they are left alone, and once unfrozen they train.
+    Only where a base stands still for good is the optimizer given the rest.
+    """
+    alone = {id(param) for _, param in rank_local(model)}
+    given = [
+        param
+        for param in model.parameters()
+        if param.requires_grad or workload.model.variant != "lora"
+    ]
+    shared = tuple(param for param in given if id(param) not in alone)
+    own = tuple(param for param in given if id(param) in alone)
+    return (shared, own) if own else (shared,)
 
 
 def _cosine(workload: Workload) -> Callable[[int], float]:

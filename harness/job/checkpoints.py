@@ -150,6 +150,7 @@ class ManagedCheckpoints:
                 vlm_freeze_expected=self._rules.meta(saved_step or 0),
                 **given,
             )
+            self._rig.kept.take(extra)
         return Progress(
             step=step,
             tokens_seen=tokens_seen,
@@ -179,7 +180,7 @@ class ManagedCheckpoints:
         """One call of `save`, between two records."""
         self._saves += 1
         extra: dict[str, Any] = {"epoch": progress.epoch, "kept": keep_word(progress.step)}
-        extra |= progress.beside.extra()
+        extra |= progress.beside.extra() | self._rig.kept.extra()
         meta = self._rules.meta(progress.step)
         if meta is not None:
             extra["vlm_freeze"] = meta

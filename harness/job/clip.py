@@ -10,6 +10,13 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from harness.job.digest import local
+from harness.job.variants.experts import rank_local
+
+
+def count_gradients(model: nn.Module) -> int:
+    """How many parameters of this rank have a gradient that is not zero."""
+    grads = [local(param.grad) for param in model.parameters() if param.grad is not None]
+    return sum(bool(grad.count_nonzero()) for grad in grads)
 
 
 def clip_gradients(model: nn.Module, *, max_norm: float, stage_size: int) -> int:
@@ -17,13 +24,14 @@ def clip_gradients(model: nn.Module, *, max_norm: float, stage_size: int) -> int
 
     Returns how many parameters of this rank had a gradient that is not zero.
     """
+    alone = {id(param) for _, param in rank_local(model)}
     trained = [param for param in model.parameters() if param.grad is not None]
     grads = [local(param.grad) for param in trained if param.grad is not None]
     device = next(model.parameters()).device
     norms = [torch.linalg.vector_norm(grad) for grad in grads]
     known = torch.stack(norms) if norms else torch.zeros(1, device=device)
     # Squares add up over all ranks, those of an element that several hold in equal shares.
-    copies = [_copies(param, stage_size) for param in trained] or [1]
+    copies = [1 if id(one) in alone else _copies(one, stage_size) for one in trained] or [1]
     total = (known.square() / torch.tensor(copies, device=device)).sum()
     dist.all_reduce(total)
     factor = (max_norm / (total.sqrt() + 1e-6)).clamp(max=1.0)

@@ -3,7 +3,8 @@
 Text comes from the language reference in `pydoc_data.topics`; the images of the VLM are windows of
 the interpreter's own executable, read as grey levels. The order of an epoch is a permutation that
 depends on seed and epoch alone, dealt out to the data-parallel ranks; what does not fill a batch
-on every rank is left out of that epoch. Nothing here draws from the global random generators.
+on every rank is left out of that epoch. Nothing here draws from the global random generators, but
+for a loader that is asked to.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -158,25 +159,43 @@ class _DieWithRank:
         die_with_parent(self._rank_pid)
 
 
-class Batches:
-    """An endless stream over the epochs. `loader` is what a checkpoint manager is given."""
+def as_it_is(loader: Any) -> Any:
+    """The loader without a wrapper."""
+    return loader
 
-    def __init__(self, data: Data, *, seed: int, rank: int, ranks: int) -> None:
+
+class Batches:
+    """An endless stream over the epochs. `loader` is what a checkpoint manager is given.
+
+    Without a generator of its own the loader draws its seed from the global one at each epoch,
+    which a resumed run, entering an epoch in the middle, does once too often. Where the data asks
+    for that, `wrap` is what a program puts around such a loader to prevent it.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        seed: int,
+        rank: int,
+        ranks: int,
+        wrap: Callable[[Any], Any] = as_it_is,
+    ) -> None:
         self._order = EpochBatches(data, seed=seed, rank=rank, ranks=ranks)
-        # Without a generator of its own the loader draws its seed from the global one at each
-        # epoch, which a resumed run, entering an epoch in the middle, would do once too often.
+        own = torch.Generator().manual_seed(seed) if data.generator == "own" else None
         with warnings.catch_warnings():
             # torchdata 0.11 calls a function that torch 2.13 calls deprecated.
             warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
-            self.inner: Any = StatefulDataLoader(
+            loader: Any = StatefulDataLoader(
                 Windows(data),
                 batch_sampler=self._order,
                 num_workers=data.num_workers,
                 collate_fn=collate,
-                generator=torch.Generator().manual_seed(seed),
+                generator=own,
                 worker_init_fn=_DieWithRank(),
                 multiprocessing_context="fork" if data.num_workers else None,
             )
+        self.inner: Any = wrap(loader)
         self.taken = 0
         """Batches of this epoch, whoever has taken them."""
         self.loader: Any = self.inner

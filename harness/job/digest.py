@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from harness.evidence.record import StateDigest
+from harness.job.optimizers import moments_of
 
 _DIGEST_BYTES = 8
 """64 bits tell apart the few thousand digests of a run, and keep its records short."""
@@ -29,17 +30,42 @@ def plain_name(name: str) -> str:
     return name
 
 
-def digest_state(model: nn.Module, optimizer: Optimizer) -> StateDigest:
-    """The state of this rank: its shards by global parameter name, and its generators."""
-    params: dict[str, str] = {}
-    moments: dict[str, str] = {}
+def named_plainly(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters by their global names."""
     for full_name, param in model.named_parameters():
-        name = plain_name(full_name)
-        params[name] = _digest_value(param)
-        state: Mapping[str, Any] = optimizer.state.get(param, {})
-        for key, value in state.items():
-            moments[f"{name}.{key}"] = _digest_value(value)
-    return StateDigest(params=params, moments=moments, rng=_digest_generators())
+        yield plain_name(full_name), param
+
+
+Told = Callable[[], Iterator[tuple[str, Any]]]
+"""Values that belong to parameters, by names that begin with theirs and a dot."""
+
+
+def nothing() -> Iterator[tuple[str, Any]]:
+    """No values."""
+    yield from ()
+
+
+def moments(
+    model: nn.Module, optimizer: Optimizer, beside: Told = nothing
+) -> Iterator[tuple[str, Any]]:
+    """All that belongs to a parameter and has to come back with it, by distinct names.
+
+    That is what the optimizer holds for it, with the optimizers inside of that one, and what the
+    loop keeps `beside`.
+    """
+    for name, param in named_plainly(model):
+        for key, value in moments_of(optimizer, param):
+            yield f"{name}.{key}", value
+    yield from beside()
+
+
+def digest_state(model: nn.Module, optimizer: Optimizer, beside: Told = nothing) -> StateDigest:
+    """The state of this rank: its shards by global parameter name, and its generators."""
+    return StateDigest(
+        params={name: _digest_value(param) for name, param in named_plainly(model)},
+        moments={name: _digest_value(one) for name, one in moments(model, optimizer, beside)},
+        rng=_digest_generators(),
+    )
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -48,10 +74,20 @@ def local(tensor: Tensor) -> Tensor:
         return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach()
 
 
+def inner_tensors(tensor: Tensor) -> dict[str, Tensor] | None:
+    """The tensors that a tensor subclass holds, by name; None of a plain tensor."""
+    flatten: Any = getattr(tensor, "__tensor_flatten__", None)
+    return None if flatten is None else {name: getattr(tensor, name) for name in flatten()[0]}
+
+
 def _digest_value(value: Any) -> str:
     if not isinstance(value, Tensor):
         return _digest_bytes(repr(value).encode())
-    shard = local(value).cpu().contiguous().reshape(-1)
+    held = local(value)
+    if type(held) is not Tensor and (inner := inner_tensors(held)) is not None:
+        told = {name: _digest_value(tensor) for name, tensor in inner.items()}
+        return _digest_bytes(f"{type(held).__name__} {told}".encode())
+    shard = held.cpu().contiguous().reshape(-1)
     # The bytes themselves: numpy has no bfloat16, and -0.0 must differ from 0.0.
     return _digest_bytes(shard.view(torch.uint8).numpy())
 

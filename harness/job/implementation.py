@@ -17,6 +17,7 @@ from harness.plan.model import Implementation
 _HOMES = {
     "resolve_resume_path": "kempnerforge.resilience.elastic",
     "ShutdownHandler": "kempnerforge.resilience.signal_handler",
+    "ResumableDataLoader": "kempnerforge.checkpoint",
     "CheckpointConfig": "kempnerforge.config.schema",
     "AsyncCheckpointMode": "kempnerforge.config.schema",
     "DynamicCheckpointWindow": "kempnerforge.config.schema",

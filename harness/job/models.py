@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.job.variants import VARIANTS
+from harness.job.variants.variant import Origin
 from harness.scenario.schema import Data, Model
 
 VOCABULARY = 256
@@ -187,20 +189,26 @@ class VisionLanguageModel(nn.Module):
 
 
 def build_model(
-    model: Model, data: Data, part: Part, *, seed: int, device: torch.device
+    model: Model, data: Data, part: Part, *, seed: int, device: torch.device, rank: int = 0
 ) -> nn.Module:
-    """A part of the model with its first weights. Draws nothing from the global generators."""
+    """A part of the model with its first weights. Draws nothing from the global generators.
+
+    `rank` counts the ranks that hold this part; parameters that each has of its own depend on it.
+    """
     built = _outline(model, data, part)
     built.to_empty(device=device)
     for name, param in built.named_parameters():
         _set_first_value(name, param, seed)
+    VARIANTS[model.variant].begin(built, Origin(seed=seed, rank=rank))
     return built
 
 
 def _outline(model: Model, data: Data, part: Part) -> nn.Module:
     sees_images = model.preset == "tiny_vlm" and part.first
     with torch.device("meta"):
-        return (VisionLanguageModel if sees_images else LanguageModel)(model, data, part)
+        made = (VisionLanguageModel if sees_images else LanguageModel)(model, data, part)
+        VARIANTS[model.variant].change(made, model)
+    return made
 
 
 def cut_out(held: nn.Module, model: Model, data: Data, part: Part) -> nn.Module:

@@ -19,7 +19,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.optim import Optimizer
 
 from harness.evidence.record import StateDigest
-from harness.job.digest import digest_state, local, plain_name
+from harness.job.digest import Told, digest_state, local, moments, named_plainly, nothing
 
 Words = npt.NDArray[np.uint64]
 
@@ -30,15 +30,13 @@ _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 """Those of splitmix64, of which each output bit depends on each input bit."""
 
 
-def digest_with_pieces(model: nn.Module, optimizer: Optimizer) -> StateDigest:
+def digest_with_pieces(
+    model: nn.Module, optimizer: Optimizer, beside: Told = nothing
+) -> StateDigest:
     """As `digest_state`, and the pieces of all parameters and moments."""
-    pieces: dict[str, str] = {}
-    for full_name, param in model.named_parameters():
-        name = plain_name(full_name)
-        pieces[name] = digest_piece(param)
-        for key, value in optimizer.state.get(param, {}).items():
-            pieces[f"{name}.{key}"] = digest_piece(torch.as_tensor(value))
-    return replace(digest_state(model, optimizer), pieces=pieces)
+    held = (*named_plainly(model), *moments(model, optimizer, beside))
+    pieces = {name: digest_piece(torch.as_tensor(value)) for name, value in held}
+    return replace(digest_state(model, optimizer, beside), pieces=pieces)
 
 
 def digest_piece(tensor: Tensor) -> str:

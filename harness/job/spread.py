@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.job.models import cut_out
 from harness.job.parallel import Place
+from harness.job.variants.experts import rank_local
 from harness.plan.model import Workload
 from harness.scenario.training import Model
 
@@ -66,6 +67,7 @@ def spread(built: nn.Module, place: Place, workload: Workload) -> Spread:
         elif workload.model.precision == "bf16_mixed":
             _cast_forward(piece, place.device)
     if place.world.is_ddp:
+        _leave_alone(built)
         # DDP moves parameters to other buckets after the first step. A resumed run would then add
         # up in another order than the uninterrupted one; with this setting the buckets stay.
         whole = DistributedDataParallel(built, find_unused_parameters=True)
@@ -125,6 +127,8 @@ def _shard(piece: nn.Module, mesh: DeviceMesh, settings: Model) -> None:
     is mostly that of waiting in collectives.
     """
     options: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": False}
+    if alone := {param for _, param in rank_local(piece)}:
+        options["ignored_params"] = alone
     if settings.precision == "bf16_mixed":
         options["mp_policy"] = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32
@@ -133,6 +137,14 @@ def _shard(piece: nn.Module, mesh: DeviceMesh, settings: Model) -> None:
     if blocks:
         fully_shard(blocks, **options)
     fully_shard(piece, **options)
+
+
+def _leave_alone(model: nn.Module) -> None:
+    """Have DDP neither send nor average the parameters that each rank has of its own."""
+    names = [name for name, _ in rank_local(model)]
+    if names:
+        ddp: Any = DistributedDataParallel
+        ddp._set_params_and_buffers_to_ignore_for_model(model, names)
 
 
 def _cast_forward(piece: Any, device: torch.device) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +24,8 @@ from torch import Tensor
 from harness.evidence.record import Finished, Resumed, Stepped
 from harness.job.build import Rig, build_rig, seed_rank
 from harness.job.checkpoints import Checkpoints, ManagedCheckpoints, NoCheckpoints, Progress
-from harness.job.clip import clip_gradients
-from harness.job.data import Batch, Batches, Bytes
+from harness.job.clip import clip_gradients, count_gradients
+from harness.job.data import Batch, Batches, Bytes, as_it_is
 from harness.job.freeze import freeze_rules, standing_still
 from harness.job.implementation import Tools
 from harness.job.interrupt import Interruptions
@@ -48,7 +50,8 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
         seed_rank(workload.seed, place.stream)
         rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), story)
         if plan.rearranges:
-            rig = replace(rig, digest=partial(digest_with_pieces, rig.net, rig.optimizer))
+            digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.told)
+            rig = replace(rig, digest=digest)
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.checkpoint is not None:
         asked, root = patient(plan.checkpoint, read_reference(directory)), plan.folder_of(run)
@@ -56,7 +59,11 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
             asked, directory / root, tools=tools, rig=rig, run=settings
         )
     batches = Batches(
-        workload.data, seed=workload.seed, rank=place.data_rank, ranks=place.world.degree
+        workload.data,
+        seed=workload.seed,
+        rank=place.data_rank,
+        ranks=place.world.degree,
+        wrap=_wrapper(plan, tools),
     )
     # A loader that redistributes has to be there when a checkpoint is loaded.
     progress = checkpoints.resume(batches.loader if workload.data.redistributes else None)
@@ -69,6 +76,14 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
     interruptions = Interruptions(settings.strikes, rank=place.rank, story=story)
     loop = Loop(rig, checkpoints, batches, progress, interruptions)
     return loop.finish(loop.run(settings.until_step))
+
+
+def _wrapper(plan: Plan, tools: Tools) -> Callable[[Any], Any]:
+    """What a program puts around a loader that draws from the global generator, if it is saved."""
+    if plan.checkpoint is None or plan.workload.data.generator == "own":
+        return as_it_is
+    found: Callable[[Any], Any] = tools.find("ResumableDataLoader")
+    return found
 
 
 class Loop:
@@ -116,27 +131,19 @@ class Loop:
 
     def _take_step(self) -> None:
         rig, progress = self._rig, self._progress
-        batch = self._batches.take()
-        inputs, targets = prepare(batch, rig.settings, rig.place)
-        loss = rig.forward_backward.run(inputs, targets)
-        trained = clip_gradients(
-            rig.model, max_norm=_MAX_GRADIENT_NORM, stage_size=rig.place.world.stage_size
-        )
-        rates = [float(group["lr"]) for group in rig.optimizer.param_groups]
-        rig.optimizer.step()
-        rig.scheduler.step()
-        rig.optimizer.zero_grad(set_to_none=True)
+        rates = tuple(float(group["lr"]) for group in rig.optimizer.param_groups)
+        losses, samples = self._add_up_gradients()
+        trained = self._update()
         progress.step += 1
         progress.beside.step(rates[0])
         progress.epoch = self._batches.epoch
-        progress.tokens_seen += targets.numel() * rig.place.world.degree
         rig.story.tell(
             Stepped(
                 step=progress.step,
                 epoch=progress.epoch,
-                loss=None if loss is None else float(loss).hex(),
+                loss=float(torch.stack(losses).mean()).hex() if losses else None,
                 lr=tuple(rate.hex() for rate in rates),
-                samples=batch.ids,
+                samples=samples,
                 frozen=standing_still(rig.net),
                 trained=trained,
                 state=rig.digest(),
@@ -144,6 +151,34 @@ class Loop:
                 beside=progress.beside.told(),
             )
         )
+
+    def _add_up_gradients(self) -> tuple[list[Tensor], tuple[int, ...]]:
+        """The batches of a step, forward and backward: losses where there are any, and samples."""
+        rig = self._rig
+        losses: list[Tensor] = []
+        samples: tuple[int, ...] = ()
+        for _ in range(rig.accumulate.in_a_step):
+            batch = self._batches.take()
+            inputs, targets = prepare(batch, rig.settings, rig.place)
+            loss = rig.forward_backward.run(inputs, targets)
+            losses += [] if loss is None else [loss]
+            samples += batch.ids
+            self._progress.tokens_seen += targets.numel() * rig.place.world.degree
+        return losses, samples
+
+    def _update(self) -> int:
+        """Let the optimizer take the gradients, if they are complete; how many are not zero."""
+        rig = self._rig
+        if not rig.accumulate.closes(self._progress.step + 1):
+            return count_gradients(rig.model)
+        trained = clip_gradients(
+            rig.model, max_norm=_MAX_GRADIENT_NORM, stage_size=rig.place.world.stage_size
+        )
+        rig.optimizer.step()
+        rig.scheduler.step()
+        rig.optimizer.zero_grad(set_to_none=True)
+        rig.kept.updated()
+        return trained
 
 
 def prepare(batch: Batch, model: Model, place: Place) -> tuple[tuple[Tensor, ...], Tensor]:

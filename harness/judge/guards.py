@@ -20,6 +20,8 @@ from harness.judge.verdict import Verdict
 from harness.plan.model import Strike
 from harness.scenario.words import IN_THE_LOOP
 
+_SHOWN = 6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
@@ -103,7 +105,7 @@ def _missed(evidence: Evidence) -> Iterator[str]:
             if strike.id not in landed:
                 point = strike.point.model_dump(exclude_defaults=True)
                 told = ", ".join(f"{name}: {value}" for name, value in point.items())
-                before = _raised_first(run)
+                before = _raised_first(run) + _read_instead(strike, run)
                 yield f"run {number}: {strike.id} did not strike (at {told}){before}"
             elif not run.processes.hung and (missing := _half_struck(strike, run)):
                 yield f"run {number}: {strike.id} struck, but {missing}"
@@ -174,6 +176,21 @@ def _raised_first(run: RunEvidence) -> str:
             first_line = one.message.partition("\n")[0][:200]
             return f"; rank {rank} had raised during {one.during}: {one.type}: {first_line}"
     return ""
+
+
+def _read_instead(strike: Strike, run: RunEvidence) -> str:
+    """What the rank opened and read where a strike on its load was missed, to compare with."""
+    if strike.point.phase != "load":
+        return ""
+    kinds = {"open_read": "opened", "read": "read"}
+    seen = [
+        f"{kinds[one.kind]} {one.path}"
+        for one in run.operations
+        if one.kind in kinds and one.rank == strike.point.rank and one.phase == "load"
+    ]
+    told = list(dict.fromkeys(seen))
+    shown = ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" * (len(told) > _SHOWN))
+    return f"; while it loaded rank {strike.point.rank} {shown or 'opened nothing'}"
 
 
 def _idle(evidence: Evidence) -> Iterator[str]:

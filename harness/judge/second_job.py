@@ -13,8 +13,9 @@ from harness.evidence.record import Finished, Raised, SaveReturned
 from harness.judge.refusals import other_words
 from harness.judge.stories import records
 from harness.plan.model import Plan
+from harness.scenario.words import READS
 
-_HARMLESS = frozenset({"read", "fsync", "sync"})
+_HARMLESS = frozenset({*READS, "fsync", "sync"})
 
 
 def not_refused(evidence: Evidence) -> Iterator[str]:

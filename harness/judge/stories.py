@@ -64,18 +64,28 @@ def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
 
 def may_end_early(evidence: Evidence, run: int) -> bool:
     """Whether a fault struck that a job need not come through: a kill, a power cut, an end in the
-    loop, or a failing storage where the training loop ends with the save."""
+    loop, a failing storage where the training loop ends with the save, or reads that fail from then
+    on while a checkpoint is loaded. Reads that fail a few times are to be tried again."""
     checkpoint = evidence.plan.checkpoint
     goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
-    deadly = {*DEADLY, *IN_THE_LOOP, *(() if goes_on else ("fail",))}
     strikes = evidence.plan.runs[run].strikes
-    planned = {
-        one.id
-        for one in strikes
-        if one.fault in deadly or _parts_for_good(one) or (one.stalls and not goes_on)
-    }
+    planned = {one.id for one in strikes if _may_end(one, goes_on=goes_on)}
     landed = evidence.runs[run].landed
     return any(one.strike in planned or one.then == "killed" for one in landed)
+
+
+def fails_load(strike: Strike) -> bool:
+    """Whether a strike makes opens or reads fail while a checkpoint is loaded."""
+    return strike.fault == "fail" and strike.point.phase == "load"
+
+
+def _may_end(strike: Strike, *, goes_on: bool) -> bool:
+    """Whether a run in which this strike has landed may be over before its last step."""
+    if fails_load(strike):
+        return strike.times is None
+    if strike.fault in (*DEADLY, *IN_THE_LOOP) or _parts_for_good(strike):
+        return True
+    return not goes_on and (strike.fault == "fail" or strike.stalls)
 
 
 def _parts_for_good(strike: Strike) -> bool:

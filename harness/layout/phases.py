@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 
 from harness.layout.names import LATEST, checkpoint_step, named_step
+from harness.scenario.words import READS
 
 Place = tuple[int | None, str | None]
 
@@ -87,7 +88,7 @@ class PhaseTracker:
         return known
 
     def _find(self, rank: int, kind: str, path: str, target: str | None) -> Place:
-        if kind == "read":
+        if kind in READS:
             return None, "load" if self._newest is None else None
         if self._newest is None:
             return None, None

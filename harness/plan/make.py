@@ -33,6 +33,8 @@ def make_plan(
         world=scenario.world,
         model=scenario.model,
         optimizer=scenario.optimizer,
+        accumulate=scenario.accumulate,
+        ema=scenario.ema,
         scheduler=scenario.scheduler,
         data=scenario.data,
         freeze=scenario.freeze,

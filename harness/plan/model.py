@@ -12,6 +12,7 @@ from harness.scenario.devices import SHARING
 from harness.scenario.launcher import Launcher
 from harness.scenario.power import PowerCutting
 from harness.scenario.schema import (
+    Accumulation,
     Checkpoint,
     Data,
     Expect,
@@ -23,7 +24,7 @@ from harness.scenario.schema import (
     World,
     Wrapping,
 )
-from harness.scenario.words import FAULTS
+from harness.scenario.words import FAULTS, OPTIMIZERS
 
 CHECKPOINTS = "checkpoints"
 """The name of the checkpoint directory in a run directory, until it is relocated."""
@@ -60,11 +61,13 @@ class Workload(Decided):
     device: Literal["cpu", "cuda"]
     world: World
     model: Model
-    optimizer: Literal["adamw"]
+    optimizer: Literal[OPTIMIZERS]  # type: ignore[valid-type]
     scheduler: Scheduler
     data: Data
     freeze: FreezePlan
     total_steps: int
+    accumulate: Accumulation = Accumulation()
+    ema: bool = False
     gpus: Gpus | None = None
 
 

@@ -22,6 +22,8 @@ def unmake_plan(plan: Plan) -> Scenario:
         launcher=plan.launcher,
         model=workload.model,
         optimizer=workload.optimizer,
+        accumulate=workload.accumulate,
+        ema=workload.ema,
         scheduler=workload.scheduler,
         data=workload.data,
         checkpoint=plan.checkpoint or Checkpoint(),

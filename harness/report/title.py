@@ -144,6 +144,12 @@ def _ending(scenario: Scenario) -> str:
 def _topology(scenario: Scenario) -> str:
     worlds = [scenario.world.brief]
     worlds += [run.world.brief for run in scenario.runs if run.world is not None]
-    told = " to ".join(dict.fromkeys(worlds))
+    told = [" to ".join(dict.fromkeys(worlds)), *_form(scenario)]
     mode = scenario.checkpoint.async_mode
-    return told if mode == "disabled" else f"{told}, {mode}"
+    return ", ".join(told if mode == "disabled" else (*told, mode))
+
+
+def _form(scenario: Scenario) -> tuple[str, ...]:
+    """What is said of the model and the optimizer where they are others than usual."""
+    words = (scenario.model.variant, scenario.optimizer)
+    return tuple(word for word in words if word not in ("plain", "adamw"))

@@ -48,3 +48,8 @@ class LargeWrite:
         if self.position is None:
             return os.write(self.own, piece)
         return os.pwrite(self.own, piece, self.position + done)
+
+
+def can_be_read(own: int) -> bool:
+    """Whether the supervisor can open this file once more, to read from it."""
+    return os.access(f"/proc/self/fd/{own}", os.R_OK)

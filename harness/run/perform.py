@@ -3,7 +3,9 @@
 The supervisor opens files itself and gives the rank a duplicate, so that both share one open file
 description: a write that the supervisor makes moves the rank's offset too. Paths are resolved
 against the calling thread, and only calls below the watched directory are taken over; all others
-go on to the kernel untouched.
+go on to the kernel untouched. A read is left to the kernel as well, but a strike may need to hear
+of it first: then the supervisor opens files for reading too, because the filter knows its
+descriptors.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.run import direct_write
-from harness.run.large_write import LargeWrite
+from harness.run import direct_write, reading
+from harness.run.large_write import LargeWrite, can_be_read
 from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.run.request import Gift, Opened, Request
 from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
 from harness.run.syscalls import EXCHANGE, renameat2, syncfs
-from harness.run.written import LARGE_BYTES, Inode, inode_of
+from harness.run.written import LARGE_BYTES, inode_at, inode_of
 
 _AT_FDCWD = 0xFFFFFF9C
 _AT_REMOVEDIR = 0x200
@@ -42,10 +44,14 @@ def _refuse(number: int) -> Callable[[], int]:
 
 @dataclass(slots=True)
 class Performer:
-    """Turns notifications into requests. `records` maps absolute paths to ranks."""
+    """Turns notifications into requests. `records` maps absolute paths to ranks.
+
+    While `watches_reads` holds, each read of a file that is opened from now on is a request, too.
+    """
 
     root: str
     records: dict[str, int]
+    watches_reads: bool = False
     _table: dict[int, Opened] = field(default_factory=dict)
     _next: int = FIRST_DESCRIPTOR
     _serials: int = 0
@@ -113,7 +119,7 @@ class Performer:
         if relative is None and rank is None:
             return None
         if not flags & _WRITING:
-            return Request(kind="read", path=relative or path, perform=int, leave_to_kernel=True)
+            return self._open_to_read(path, relative, flags)
         if flags & _O_TMPFILE == _O_TMPFILE:
             return Request(kind="refused", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
         if relative is not None and os.path.islink(path):
@@ -145,10 +151,16 @@ class Performer:
             perform=perform,
             creates=bool(flags & os.O_CREAT) and not there,
             truncates=bool(flags & os.O_TRUNC),
-            changes=_inode_at(path) if there and flags & os.O_TRUNC else None,
+            changes=inode_at(path) if there and flags & os.O_TRUNC else None,
             record_of=rank,
             opened=serial,
         )
+
+    def _open_to_read(self, path: str, relative: str | None, flags: int) -> Request:
+        if not self.watches_reads or relative is None or not reading.gives_file(path, flags):
+            return reading.open_untouched(relative or path)
+        self._serials += 1
+        return reading.open_watched(path, relative, flags, serial=self._serials, give=self._give)
 
     def _openat(self, n: Notification) -> Request | None:
         directory, pointer, flags, mode, *_ = n.arguments
@@ -163,10 +175,14 @@ class Performer:
         flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
         return self._open_at(n, _AT_FDCWD, pointer, flags, mode & 0o7777)
 
-    # Writing through a descriptor.
+    # Reading and writing through a descriptor.
 
     def _opened(self, descriptor: int) -> Opened | None:
         return self._table.get(_signed(descriptor))
+
+    def _read(self, n: Notification) -> Request | None:
+        opened = self._opened(n.arguments[0])
+        return reading.read(opened) if opened is not None and opened.reads else None
 
     def _write_request(
         self, thread: int, opened: Opened, spans: Sequence[Span], position: int | None
@@ -179,7 +195,7 @@ class Performer:
             offset = os.lseek(own, 0, os.SEEK_CUR)
         large, data = None, b""
         skew = direct_write.skew(spans) if direct_write.is_direct(own) else None
-        if size >= LARGE_BYTES and opened.record_of is None and not skew and _can_be_read(own):
+        if size >= LARGE_BYTES and opened.record_of is None and not skew and can_be_read(own):
             large = LargeWrite(thread=thread, spans=spans, own=own, position=position)
         else:
             data = b"".join([read_bytes(thread, *span) for span in spans])
@@ -289,7 +305,8 @@ class Performer:
                 os.fsync(own)
                 return 0
 
-            return Request(kind="fsync", path=opened.path, perform=perform, opened=opened.serial)
+            serial = None if opened.reads else opened.serial
+            return Request(kind="fsync", path=opened.path, perform=perform, opened=serial)
         path = os.readlink(f"/proc/{n.thread}/fd/{descriptor}")
         relative = self._relative(path)
         if relative is None:
@@ -316,6 +333,8 @@ class Performer:
         number = _signed(n.arguments[1])
         if number >= FIRST_DESCRIPTOR:
             self._table[number] = opened
+            return None
+        if opened.reads:
             return None
         return Request(kind="unseen", path=opened.path, perform=int, leave_to_kernel=True)
 
@@ -362,7 +381,7 @@ class Performer:
         )
         if request is not None:
             request.size = size
-            request.changes = _inode_at(self._named(n, _AT_FDCWD, pointer))
+            request.changes = inode_at(self._named(n, _AT_FDCWD, pointer))
         return request
 
     def _two_names(
@@ -418,18 +437,6 @@ class Performer:
         return request
 
 
-def _inode_at(path: str) -> Inode | None:
-    try:
-        return inode_of(path)
-    except OSError:
-        return None
-
-
-def _can_be_read(own: int) -> bool:
-    """Whether the supervisor can open this file once more, to read from it."""
-    return os.access(f"/proc/self/fd/{own}", os.R_OK)
-
-
 def _at(n: Notification, count: int) -> tuple[int, ...]:
     """The directory, and `count` further arguments, of a call and of its `...at` form alike."""
     if n.call.endswith("at"):
@@ -451,6 +458,11 @@ _HANDLERS: dict[str, Callable[[Performer, Notification], Request | None]] = {
     "openat": Performer._openat,
     "open": Performer._plain_open,
     "creat": Performer._creat,
+    "read": Performer._read,
+    "pread64": Performer._read,
+    "readv": Performer._read,
+    "preadv": Performer._read,
+    "preadv2": Performer._read,
     "write": Performer._write,
     "pwrite64": Performer._pwrite,
     "writev": Performer._writev,

@@ -11,7 +11,7 @@ from harness.run.written import Inode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A descriptor that the supervisor put into a rank."""
+    """A descriptor that the supervisor put into a rank. One that only `reads` changes nothing."""
 
     own: int
     path: str
@@ -20,6 +20,7 @@ class Opened:
     appends: bool
     syncs: bool
     inode: Inode
+    reads: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

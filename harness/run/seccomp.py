@@ -4,6 +4,8 @@ The filter hands to the supervisor every call that can change the file system, a
 that write or create, changes of names, and writes to descriptors that the supervisor itself put
 in place (`FIRST_DESCRIPTOR` and above; a filter cannot see paths, but it can see numbers). fsync
 is always handed over, because a directory is fsynced through a descriptor opened for reading.
+Reads cost nothing unless a run has a strike in its load: only then are opens for reading handed
+over, and reads of descriptors that the supervisor put in place.
 What cannot be seen is refused, so that the caller takes another way: io_uring and openat2 answer
 ENOSYS, a writable shared mapping of a watched file answers ENODEV.
 
@@ -61,6 +63,7 @@ _X86_64 = Architecture(
     audit=0xC000003E,
     seccomp=317,
     numbers={
+        "read": 0, "pread64": 17, "readv": 19, "preadv": 295, "preadv2": 327,
         "write": 1, "open": 2, "mmap": 9, "pwrite64": 18, "writev": 20, "dup": 32, "dup2": 33,
         "sendfile": 40, "fcntl": 72, "fsync": 74, "fdatasync": 75, "truncate": 76,
         "ftruncate": 77, "rename": 82, "mkdir": 83, "rmdir": 84, "creat": 85, "link": 86,
@@ -74,6 +77,7 @@ _AARCH64 = Architecture(
     audit=0xC00000B7,
     seccomp=277,
     numbers={
+        "read": 63, "readv": 65, "pread64": 67, "preadv": 69, "preadv2": 286,
         "dup": 23, "dup3": 24, "fcntl": 25, "mkdirat": 34, "unlinkat": 35, "symlinkat": 36,
         "linkat": 37, "renameat": 38, "truncate": 45, "ftruncate": 46, "fallocate": 47,
         "openat": 56, "write": 64, "writev": 66, "pwrite64": 68, "pwritev": 70, "sendfile": 71,
@@ -95,6 +99,7 @@ _DESCRIPTOR_ARGUMENT = {
     "fallocate": 0, "dup": 0, "dup2": 0, "dup3": 0, "sendfile": 0, "splice": 2,
     "copy_file_range": 2,
 }  # fmt: skip
+_READING = ("read", "pread64", "readv", "preadv", "preadv2")
 _FLAGS_ARGUMENT = {"open": 1, "openat": 2}
 
 
@@ -180,7 +185,7 @@ def _duplicating_fcntl() -> list[_Instruction]:
 
 
 def build_filter(machine: Architecture, *, reads: bool) -> bytes:
-    """The filter's program. With `reads`, opens for reading are handed over too."""
+    """The filter's program. With `reads`, opens for reading are handed over too, and reads."""
     numbers = machine.numbers
     program = [
         _load(4),
@@ -199,6 +204,8 @@ def build_filter(machine: Architecture, *, reads: bool) -> bytes:
     for name, argument in _DESCRIPTOR_ARGUMENT.items():
         if name in numbers:
             program += _block(numbers[name], _when_watched(argument))
+    for name in _READING if reads else ():
+        program += _block(numbers[name], _when_watched(0))
     program += _block(numbers["mmap"], _shared_mapping())
     program += _block(numbers["fcntl"], _duplicating_fcntl())
     program.append(_answer(_RET_ALLOW))

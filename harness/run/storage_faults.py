@@ -5,10 +5,13 @@ from then on, or until it is healed as the rank begins a save or has finished a 
 half of its bytes; an operation takes long or never returns. A failing fsync is an error of that
 operation; its data stays in the page cache, where a later fsync finds it. An error that lasts meets
 only the kinds of operations that a real file system would answer it to: a full disk still deletes.
+While a checkpoint is loaded, opens for reading and reads are operations, too.
 
 What must survive: the checkpoints that were committed, and the job, whose later saves succeed once
-the error is over. Out of scope: data that is written wrongly, or dropped after a failed fsync,
-without a further error; errors of reads outside of `phase: load`; a storage that is slow for all.
+the error is over. An error that a read met says nothing of the bytes: the checkpoint is as sound as
+before, and is what a start resumes from. Out of scope: data that is written wrongly, or dropped
+after a failed fsync, without a further error; errors of reads outside of `phase: load`, and of
+listing a directory; a storage that is slow for all.
 """
 
 from __future__ import annotations
@@ -18,28 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.plan.model import Strike
-
-_NEEDS_ROOM = frozenset({"open", "write", "truncate", "mkdir", "symlink", "link"})
-_CHANGES_NAMES = frozenset(
-    {"open", "truncate", "mkdir", "rmdir", "unlink", "rename", "exchange", "symlink", "link"}
-)
-_TOUCHES_DISK = _NEEDS_ROOM | _CHANGES_NAMES | {"fsync", "read"}
-
-_MEETS = {
-    "ENOSPC": _NEEDS_ROOM,
-    "EDQUOT": _NEEDS_ROOM,
-    "EIO": _TOUCHES_DISK,
-    "EROFS": _CHANGES_NAMES,
-    "EACCES": _CHANGES_NAMES,
-    "ESTALE": _TOUCHES_DISK,
-    # How a file system says that it cannot swap two names.
-    "EINVAL": frozenset({"exchange"}),
-}
-
-
-def meets(error: str, kind: str) -> bool:
-    """Whether a file system could answer this error to an operation of this kind."""
-    return kind in _MEETS[error]
+from harness.scenario.answers import meets as meets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,12 +29,26 @@ def matches(point: Point, occasion: Occasion) -> bool:
         return False
     if point.phase not in (None, occasion.phase):
         return False
-    if point.operation not in (None, occasion.kind):
+    if point.operation not in (None, _word(point, occasion)):
         return False
     if point.path is None:
         return True
     names = (occasion.path, occasion.target or occasion.path)
     return any(fnmatchcase(name, point.path) for name in names)
+
+
+def _word(point: Point, occasion: Occasion) -> str:
+    """What a point calls the operation: in the phase `load` an `open` is for reading."""
+    opens = point.phase == "load" and occasion.kind == "open_read"
+    return "open" if opens else occasion.kind
+
+
+def meets_reads(strikes: Iterable[Strike]) -> bool:
+    """Whether each read has to be heard of: a strike falls on one, or an error lasts that may."""
+    return any(
+        one.point.phase == "load" and (one.point.operation == "read" or one.times != 1)
+        for one in strikes
+    )
 
 
 def _counts(strike: Strike, occasion: Occasion) -> bool:

@@ -34,7 +34,7 @@ from harness.run.seccomp import Notification
 from harness.run.second_job import SecondJob
 from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults, Treatment
-from harness.run.strikes import Due, Occasion
+from harness.run.strikes import Due, Occasion, meets_reads
 from harness.run.time_limit import TimeLimit
 from harness.run.trace import Trace
 from harness.scenario.words import DEADLY, IN_THE_LOOP
@@ -98,7 +98,9 @@ class Supervisor:
         self._trackers = [watch.layout.tracker() for _ in range(jobs)]
         # What a rank does to itself it tells when it does it.
         self._due = Due.of(one for one in watch.strikes if one.fault not in IN_THE_LOOP)
-        self._performer = Performer(str(watch.root), records)
+        self._performer = Performer(
+            str(watch.root), records, watches_reads=meets_reads(watch.strikes)
+        )
         self._signals = Signals()
         self._storage = StorageFaults()
         self._limit = TimeLimit()
@@ -353,6 +355,7 @@ class Supervisor:
         strikes: tuple[Strike, ...] = ()
         if record["kind"] == "save_began":
             second = self._second.has(rank)
+            self._performer.watches_reads = False
             self._trackers[second].save_began(rank, record["step"], record["ordinal"])
             self._last_save = self._last_save if second else record["step"]
             self._heal(rank, save=record["ordinal"])

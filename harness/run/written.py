@@ -124,3 +124,11 @@ def inode_of(file: int | str) -> Inode:
     """What tells one file from another, whatever it is called."""
     status = os.stat(file)
     return status.st_dev, status.st_ino
+
+
+def inode_at(path: str) -> Inode | None:
+    """The same of what lies at a path, None where nothing does."""
+    try:
+        return inode_of(path)
+    except OSError:
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from harness.scenario.answers import fitting
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.devices import RANKS_PER_GPU
@@ -31,6 +32,11 @@ from harness.scenario.schema import (
     World,
     kind_of,
 )
+from harness.scenario.variants import (
+    find_impossible_rearrangement,
+    find_impossible_variant,
+)
+from harness.scenario.words import READS
 
 Finding = tuple[Place, str]
 
@@ -53,6 +59,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
     yield from _world(scenario, gpus)
     yield from _model_and_data(scenario)
     yield from find_impossible_layout(scenario)
+    yield from find_impossible_variant(scenario)
     yield from _freeze(scenario)
     for number in range(len(scenario.runs)):
         yield from _run(scenario, number)
@@ -106,6 +113,9 @@ def _model_and_data(scenario: Scenario) -> Iterator[Finding]:
     if model.layers < parts:
         text = f"{parts} {'pipeline stages' if scenario.world.chunks == 1 else 'interleaved parts'}"
         yield ("model", "layers"), f"{text} need at least one layer each, found {model.layers}"
+    if data.generator == "global" and data.redistributes:
+        text = "the loader that redistributes has a generator of its own"
+        yield ("data", "generator"), f"{text}: leave `data.redistributes` out"
     share = data.samples // scenario.world.degree
     if data.batch_size > share:
         ranks = scenario.world.degree
@@ -164,6 +174,7 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
         if isinstance(fault, Fail):
             yield from _until(scenario.checkpoint, run, inside, fault)
+            yield from _while_loading(inside, fault)
 
 
 def _surroundings(scenario: Scenario, number: int) -> Iterator[Finding]:
@@ -202,9 +213,11 @@ def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Findin
             *_world(changed, gpus),
             *_model_and_data(changed),
             *find_impossible_layout(changed),
+            *find_impossible_variant(changed),
         ]
         yield from (((*place, "world"), text) for _, text in found)
         yield from find_impossible_change(scenario, run, (*place, "world"))
+        yield from find_impossible_rearrangement(scenario, run, (*place, "world"))
     if run.freeze is not None:
         yield from (((*place, *inside), text) for inside, text in _freeze(changed))
 
@@ -243,6 +256,20 @@ def _until(checkpoint: Checkpoint, run: Run, inside: Place, fault: Fail) -> Iter
     if checkpoint.on_error != "go_on":
         text = "the training loop ends with the first save that fails, so nothing is healed"
         yield place, f"{text}: set `checkpoint.on_error: go_on`"
+
+
+def _while_loading(inside: Place, fault: Fail) -> Iterator[Finding]:
+    """An error that nothing of a load could answer."""
+    if fault.at.phase != "load":
+        return
+    if fault.fail.until is not None:
+        yield (*inside, "fail", "until"), "nothing heals an error while a checkpoint is loaded"
+    kinds = {"open": READS[:1], "read": READS[1:]}.get(fault.at.operation or "", READS)
+    possible = fitting(kinds)
+    if fault.fail.error not in possible:
+        what = f"`operation: {fault.at.operation}`" if fault.at.operation else "an open or a read"
+        text = f"while a checkpoint is loaded {what} does not answer {fault.fail.error}"
+        yield (*inside, "fail", "error"), f"{text}; possible: {', '.join(possible)}"
 
 
 def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:

@@ -34,11 +34,12 @@ from harness.scenario.targets import (
 from harness.scenario.targets import Failing as Failing
 from harness.scenario.targets import Target as Target
 from harness.scenario.targets import Until as Until
+from harness.scenario.training import Accumulation as Accumulation
 from harness.scenario.training import Data as Data
 from harness.scenario.training import Model as Model
 from harness.scenario.training import Scheduler as Scheduler
 from harness.scenario.training import Wrapping as Wrapping
-from harness.scenario.words import FAULTS, OPERATIONS, PHASES
+from harness.scenario.words import FAULTS, LOADING, OPERATIONS, OPTIMIZERS, PHASES
 from harness.scenario.world import World as World
 
 PropertyName = Literal[
@@ -140,6 +141,11 @@ class Point(Part):
             raise ValueError("a point is either a `step` or an operation of a `save`, not both")
         if self.phase == "load" and self.save is not None:
             raise ValueError("`phase: load` belongs to no save: leave `save` out")
+        if self.phase == "load" and self.operation not in (None, *LOADING):
+            raise ValueError(
+                f"a load has no `{self.operation}` to strike: its operations are "
+                f"{' and '.join(LOADING)}"
+            )
         anywhere = self.phase is None and (self.operation or self.path)
         if self.step is None and self.save is None and self.phase != "load" and not anywhere:
             raise ValueError(
@@ -430,7 +436,11 @@ class Scenario(Part):
     world: World = World()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: Model = Model()
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Literal[OPTIMIZERS] = "adamw"  # type: ignore[valid-type]
+    accumulate: Accumulation = Accumulation()
+    ema: bool = Field(
+        default=False, description="the loop averages the weights, and saves that as extra values"
+    )
     scheduler: Scheduler = Scheduler()
     data: Data = Data()
     checkpoint: Checkpoint = Checkpoint()

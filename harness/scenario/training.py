@@ -7,12 +7,16 @@ from typing import Literal
 from pydantic import Field
 
 from harness.scenario.part import Part
+from harness.scenario.words import VARIANTS
 
 
 class Model(Part):
     """A small real network; `tiny_vlm` has a vision encoder, an adapter and a transformer."""
 
     preset: Literal["tiny_transformer", "tiny_vlm"] = "tiny_transformer"
+    variant: Literal[VARIANTS] = Field(  # type: ignore[valid-type]
+        "plain", description="what the model holds in another way: experts of each rank, and so on"
+    )
     layers: int = Field(2, ge=1, description="transformer blocks")
     dim: int = Field(32, ge=8, multiple_of=8, description="width")
     heads: int = Field(2, ge=1)
@@ -46,6 +50,26 @@ class Scheduler(Part):
     warmup_steps: int = Field(2, ge=0)
 
 
+class Accumulation(Part):
+    """How many batches the optimizer takes together.
+
+    A training step is all of them, so that a save never falls between. With `save_between` each
+    batch is a step of its own, and the loop gives a save the gradients so far as extra values.
+    """
+
+    batches: int = Field(1, ge=1, le=8)
+    save_between: bool = False
+
+    @property
+    def in_a_step(self) -> int:
+        """The batches of a training step."""
+        return 1 if self.save_between else self.batches
+
+    def closes(self, step: int) -> bool:
+        """Whether the optimizer takes the gradients after this step."""
+        return not self.save_between or step % self.batches == 0
+
+
 class Data(Part):
     """What is trained on: windows of real bytes, shuffled anew each epoch."""
 
@@ -54,6 +78,9 @@ class Data(Part):
     seq_len: int = Field(16, ge=4, description="bytes a sample")
     batch_size: int = Field(4, ge=1, description="samples a data-parallel rank takes in one step")
     num_workers: int = Field(0, ge=0, le=4, description="loader processes of each rank")
+    generator: Literal["own", "global"] = Field(
+        "own", description="where the loader's seed of an epoch comes from; global: torch's default"
+    )
     redistributes: bool = Field(
         default=False, description="the loader goes on from the positions of another degree"
     )

@@ -15,8 +15,15 @@ OPERATIONS = (
     "link",
     "sync",
 )
-"""Kinds of operations. `open` is for writing; `read` is an open for reading, and is in a trace
-only where a strike asks for the phase `load`."""
+"""Kinds of operations, as points name them. In the phase `load` an `open` is for reading, else for
+writing; a `read` belongs to that phase."""
+
+LOADING = ("open", "read")
+"""The kinds of operations of the phase `load`."""
+
+READS = ("open_read", "read")
+"""What traces call an open for reading, and a read. They are there only where a strike asks for
+the phase `load`, reads only where it can meet them."""
 
 SAVE_PHASES = ("stage", "flush", "seal", "publish", "prune")
 PHASES = (*SAVE_PHASES, "load")
@@ -24,6 +31,12 @@ PHASES = (*SAVE_PHASES, "load")
 
 IN_THE_LOOP = ("raise", "exit")
 """The faults that a rank carries out itself, in its training loop."""
+
+VARIANTS = ("plain", "experts", "hooks", "tied", "lora")
+"""What a model may hold in another way than the plain one."""
+
+OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")
+"""What a job may train with."""
 
 FAULTS = (
     "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut",
@@ -37,7 +50,9 @@ DEADLY = ("kill", "power_cut")
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 """The file systems whose power can be cut."""
 
-ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL")
+ERRORS = (
+    "ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL", "ENOMEM", "EMFILE",
+)  # fmt: skip
 """The errors that storage can be made to answer."""
 
 EXCEPTIONS = ("RuntimeError", "ValueError", "MemoryError", "KeyboardInterrupt")

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from harness.scenario.part import Part
-from harness.scenario.schema import Checkpoint, Data, Freeze, FreezePlan, Model, Scenario, Scheduler
+from harness.scenario.schema import (
+    Accumulation,
+    Checkpoint,
+    Data,
+    Freeze,
+    FreezePlan,
+    Model,
+    Scenario,
+    Scheduler,
+)
 from harness.shrink.change import inside
 
 
@@ -34,8 +44,10 @@ _USUAL: tuple[tuple[str, Part], ...] = (
     ("model", Model()),
     ("data", Data()),
     ("scheduler", Scheduler()),
+    ("accumulate", Accumulation()),
     ("checkpoint", Checkpoint()),
 )
+_USUAL_VALUES: dict[str, Any] = {"seed": 0, "optimizer": "adamw", "ema": False}
 
 
 def usual_job(scenario: Scenario) -> Iterator[Scenario]:
@@ -44,7 +56,7 @@ def usual_job(scenario: Scenario) -> Iterator[Scenario]:
     Most failures have nothing to do with most settings: one question here saves a dozen later.
     """
     interval = scenario.checkpoint.interval
-    usual = {key: part for key, part in _USUAL if key != "checkpoint"} | {"seed": 0}
+    usual = {key: part for key, part in _USUAL if key != "checkpoint"} | _USUAL_VALUES
     if scenario.freeze != FreezePlan():
         usual["model"] = Model(preset=scenario.model.preset)
     plain = scenario.model_copy(update=usual)
@@ -57,7 +69,8 @@ def usual_settings(scenario: Scenario) -> Iterator[Scenario]:
     for key, usual in _USUAL:
         if getattr(scenario, key) != usual:
             yield scenario.model_copy(update={key: usual})
-    yield scenario.model_copy(update={"seed": 0})
+    for value in _USUAL_VALUES.items():
+        yield scenario.model_copy(update=dict([value]))
     for key, usual in _USUAL:
         for name, value in usual:
             if name != "interval" and getattr(getattr(scenario, key), name) != value:

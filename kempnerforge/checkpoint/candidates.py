@@ -14,7 +14,7 @@ from kempnerforge.checkpoint.catalog import (
     verify_sizes,
 )
 from kempnerforge.checkpoint.errors import CheckpointNotFoundError, CorruptCheckpointError
-from kempnerforge.checkpoint.shards import check_metadata
+from kempnerforge.checkpoint.shard_metadata import check_metadata
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy

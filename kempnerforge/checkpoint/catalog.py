@@ -24,6 +24,7 @@ from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.storage import Storage
 
 __all__ = [
+    "ROOM",
     "Catalog",
     "Entry",
     "Outline",
@@ -59,8 +60,8 @@ class State(StrEnum):
 
 _QUESTIONABLE = frozenset({State.unreadable, State.newer})
 
-# More saves than ever lie between two checkpoints that are kept.
-_ROOM = 1 << 20
+ROOM = 1 << 20
+"""More saves than ever lie between two checkpoints that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,11 @@ class Entry:
     def is_questionable(self) -> bool:
         """Whether it may be whole, although this process cannot load it."""
         return self.state in _QUESTIONABLE
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it is questionable, and not even its place in the order is known."""
+        return self.is_questionable and self.head is None
 
     def refuse(self) -> NoReturn:
         """Raise what is wrong with a checkpoint that is questionable."""
@@ -140,9 +146,8 @@ class Catalog:
         aside = self.aside()
 
         def age(entry: Entry) -> tuple[bool, bool, int, int]:
-            unknown = entry.is_questionable and entry.head is None
             descended = entry.head is not None and entry.head.save_id not in aside
-            return unknown, descended, entry.sequence, entry.step or 0
+            return entry.is_unknown, descended, entry.sequence, entry.step or 0
 
         return tuple(sorted(usable, key=age, reverse=True))
 
@@ -164,8 +169,8 @@ def sequence_after(entries: Iterable[Entry]) -> int:
     highest, room = 0, 1
     for entry in entries:
         highest = max(highest, entry.sequence)
-        if entry.is_questionable and entry.head is None:
-            room = _ROOM
+        if entry.is_unknown:
+            room = ROOM
     return highest + room
 
 
@@ -202,12 +207,20 @@ def look_at(path: Path, storage: Storage, *, heads: bool = False) -> Entry | Non
         heads: Whether the head of a manifest is enough.
     """
     try:
+        data = storage.read(path / layout.MANIFEST)
+    except (OSError, MemoryError):  # of which `inspect` has more to say
+        return (
+            inspect(path, storage, heads=heads) if _may_lead_to_directory(path, storage) else None
+        )
+    return _parsed(path, data, heads=heads)
+
+
+def _may_lead_to_directory(path: Path, storage: Storage) -> bool:
+    try:
         real = storage.resolve(path)
-        if real is None or not storage.is_directory(real):
-            return None
-    except (OSError, MemoryError) as error:
-        return _failed(path, of_read(error, path, path=path))
-    return inspect(path, storage, heads=heads)
+        return real is not None and storage.is_directory(real)
+    except (OSError, MemoryError):
+        return True
 
 
 def inspect(path: Path, storage: Storage, *, heads: bool = False) -> Entry:
@@ -230,6 +243,11 @@ def inspect(path: Path, storage: Storage, *, heads: bool = False) -> Entry:
             return _failed(path, of_read(error, path, path=path))
     except (OSError, MemoryError) as error:
         return _failed(path, of_read(error, where, path=path))
+    return _parsed(path, data, heads=heads)
+
+
+def _parsed(path: Path, data: bytes, *, heads: bool) -> Entry:
+    where = path / layout.MANIFEST
     parse: Callable[..., Manifest | Head] = manifest.read_head if heads else manifest.decode
     try:
         return _committed(path, parse(data, where=str(where)))

@@ -191,6 +191,8 @@ def parse_leftover(name: str) -> Leftover | None:
 
 def is_leftover(name: str) -> bool:
     """Whether a name is one of ours that no checkpoint has."""
+    if not name.startswith("."):  # as almost all are not
+        return False
     return parse_leftover(name) is not None or parse_latest_link(name) is not None
 
 

@@ -47,9 +47,10 @@ from kempnerforge.checkpoint.rank_state import (
 )
 from kempnerforge.checkpoint.rank_values import Seen, seen_by
 from kempnerforge.checkpoint.reading import ReadShards, read_shards
-from kempnerforge.checkpoint.restoring import RestoreTargets, plan_restore
+from kempnerforge.checkpoint.restore_plan import plan_restore
+from kempnerforge.checkpoint.restoring import RestoreTargets
 from kempnerforge.checkpoint.rng import require_same_devices
-from kempnerforge.checkpoint.shards import check_metadata
+from kempnerforge.checkpoint.shard_metadata import check_metadata
 from kempnerforge.checkpoint.stale import again_if_passing
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.verification import Verifier, VerifyPolicy
@@ -65,6 +66,8 @@ _WAIT_SHARE = 0.5
 _WORK_SHARE = 0.8
 # The other ranks go on meanwhile, and may wait for rank 0 in a save already.
 _TIDY_SHARE = 0.1
+# Names of values that a rank has no place for, of which a stage may have thousands.
+_MOST_TOLD = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,8 @@ class Loaded:
     choice: Choice
     train_state: Mapping[str, Any]
     """As :func:`build_train_state` made it on the rank that this one continues."""
+    not_taken: tuple[str, ...] = ()
+    """Flat names of values that no rank's model or optimizer has a place for, the same on all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,15 @@ class _Restored:
     """The vote of a rank that has its state, or could not take it."""
 
     failure: RankFailure | None
+    not_taken: tuple[str, ...]
+    """Names that it has no place for, in order, as many as travel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Agreed:
+    """Rank 0's answer where all ranks have their state."""
+
+    not_taken: tuple[str, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,23 +167,33 @@ class LoadJob:
             self._finish_tidying(self._start_tidying(tidy))
             return None
         read = found.result
-        self._together(lambda: self._restore(read, apply), found.choice, tidy)
-        return Loaded(choice=found.choice, train_state=read.train_state)
+        agreed = self._together(read, found.choice, apply, tidy)
+        self._say_what_is_left(found.choice, agreed.not_taken)
+        return Loaded(choice=found.choice, train_state=read.train_state, not_taken=agreed.not_taken)
 
-    def _together(self, call: Callable[[], None], choice: Choice, tidy: Callable[[], None]) -> None:
-        """Run ``call`` on every rank; if it fails on one, all raise that error."""
+    def _together(
+        self,
+        read: _Read,
+        choice: Choice,
+        apply: Callable[[Mapping[str, Any]], None],
+        tidy: Callable[[], None],
+    ) -> _Agreed:
+        """Restore on every rank; if that fails on one, all raise that error."""
         wait_s = _WAIT_SHARE * self.timeout_s
         doing = f"restoring {choice.path}"
         cause: BaseException | None = None
         failure = None
         try:
-            self.worker.run(call, timeout_s=_WORK_SHARE * wait_s, doing=doing)
+            self.worker.run(
+                lambda: self._restore(read, apply), timeout_s=_WORK_SHARE * wait_s, doing=doing
+            )
         except BaseException as error:  # becomes the error of every rank
             if self.worker.stuck and not isinstance(error, Exception):
                 raise  # Ctrl-C, at which nobody wants to wait
             cause, failure = error, describe(error, self.collective.rank)
         tidying = None if failure else self._start_tidying(tidy)
-        votes = self.collective.collect(_Restored(failure=failure), timeout_s=wait_s)
+        vote = _Restored(failure=failure, not_taken=self._not_taken(read.targets))
+        votes = self.collective.collect(vote, timeout_s=wait_s)
         replies = None
         if votes is not None:
             replies = [_judge(votes, choice, doing)] * self.collective.world_size
@@ -179,6 +203,21 @@ class LoadJob:
             raise cause  # SystemExit, say, of which the others have been told
         if isinstance(agreed, Refusal):
             raise agreed.error() from cause
+        assert isinstance(agreed, _Agreed)
+        return agreed
+
+    def _not_taken(self, targets: RestoreTargets) -> tuple[str, ...]:
+        return targets.unexpected(self.request.exclude)[:_MOST_TOLD]
+
+    def _say_what_is_left(self, choice: Choice, names: Sequence[str]) -> None:
+        if names and self.collective.rank == 0:
+            logger.warning(
+                "%d values of the checkpoint %s are not in the model or the optimizer and are not "
+                "loaded: %s",
+                len(names),
+                choice.path,
+                ", ".join(names[:5]),
+            )
 
     def _start_tidying(self, tidy: Callable[[], None]) -> Started[None] | None:
         return self.worker.start(tidy) if self.collective.rank == 0 else None
@@ -228,7 +267,7 @@ class LoadJob:
         targets.own = own
         own_buffers = self._own_buffers(choice, files, now, model)
         if self.collective.rank == 0:
-            self._warn_of_unused(targets, seen, train_state)
+            self._warn_of_unused(seen, train_state)
         shards = tuple(
             self._read_shards(choice.path, stage, files, part.metadata, targets, position)
             for position, (stage, part) in enumerate(zip(stages, seen, strict=True))
@@ -264,9 +303,7 @@ class LoadJob:
             where = getattr(error, "filename", None) or directory
             raise of_read(error, where, path=path) from error
 
-    def _warn_of_unused(
-        self, targets: RestoreTargets, seen: Sequence[Seen], state: Mapping[str, Any]
-    ) -> None:
+    def _warn_of_unused(self, seen: Sequence[Seen], state: Mapping[str, Any]) -> None:
         common = sorted(key for part in seen for key in part.common)
         if common:
             logger.warning(
@@ -280,14 +317,6 @@ class LoadJob:
         unknown = exclude.without_effect({*saved, *RANK_KEYS, "scheduler", *state})
         if unknown:
             logger.warning("excluded from loading, but not in the checkpoint: %s", unknown)
-        # A stage holds a part of the model, so what it lacks is another stage's.
-        unexpected = () if self.stage is not None else targets.unexpected(exclude)
-        if unexpected:
-            logger.warning(
-                "%d values of the checkpoint are not in the model and are not loaded: %s",
-                len(unexpected),
-                ", ".join(unexpected[:5]),
-            )
 
     def _check_freeze(self, choice: Choice, files: Verifier) -> None:
         expected = self.request.freeze_expected
@@ -402,11 +431,13 @@ class LoadJob:
         read.targets.apply_groups()
 
 
-def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | None:
+def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | _Agreed:
     """What rank 0 answers to those that have restored their state."""
     failures = votes.failures(_Restored, doing)
     if not failures:
-        return None
+        # What one rank has no place for may be another one's: a stage's, an expert's.
+        left = [set(vote.not_taken) for vote in votes.values if isinstance(vote, _Restored)]
+        return _Agreed(not_taken=tuple(sorted(set.intersection(*left))))
     return Refusal(
         failures=failures,
         doing=doing,

@@ -29,7 +29,7 @@ from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
-from kempnerforge.checkpoint.own_state import OWN_KEY
+from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import (
@@ -382,6 +382,7 @@ class CheckpointManager:
                 ),
                 meshes=tuple(mesh_signature(live.parameters.values())),
                 digests=own_values.digests(common) if self._collective.world_size > 1 else {},
+                has_own_values=bool(encoded) or is_beyond_first_format(state.own),
             )
         except Exception as error:  # becomes the error of every rank
             logger.error("taking the state of step %d: %s", step, error, exc_info=error)
@@ -449,7 +450,7 @@ class CheckpointManager:
             passed_over=choice.passed_over,
             verified=self._search(None).verify,
             not_saved=unmatched.not_saved,
-            not_restored=unmatched.not_restored,
+            not_restored=(*unmatched.not_restored, *loaded.not_taken),
         )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)

@@ -36,18 +36,21 @@ __all__ = [
     "read_head",
 ]
 
-READABLE_FORMATS = (1,)
-"""All formats that were ever written, the newest last."""
+READABLE_FORMATS = (1, 2)
+"""All formats that were ever written, the newest last.
 
-_FIRST_FORMAT = 1
-# How encoded manifests of the first format begin and end, with what is between them left out.
+1: every value is common to all ranks, but for generators, dataloaders, buffers and some optimizers.
+2: other values may be each rank's own, which a reader of format 1 would take for common ones.
+"""
+
+# How encoded manifests begin and end, with what is between them left out.
 _BEGIN = re.compile(rb'\{"crc32":"([0-9a-f]{8})","manifest":', re.ASCII)
 _END = re.compile(
     rb'"parent":(?:null|"([0-9a-f]{16})"),"save_id":"([0-9a-f]{16})","sequence":([0-9]+),'
     rb'"stages":(?:null|\[[0-9,]*\]),"step":([0-9]+),"tokens_seen":[0-9]+,"world_size":[0-9]+\}\}\n',
     re.ASCII,
 )
-_BETWEEN = b'},"format":1,"layout":{'
+_BETWEEN = re.compile(rb'\},"format":([12]),"layout":\{', re.ASCII)
 _LONGEST_END = 1 << 12
 _SAVE_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 # Content that was never ours fails in any of these ways; nesting without end is a RecursionError.
@@ -97,6 +100,8 @@ class Manifest:
     """How ranks and devices were arranged; see :mod:`kempnerforge.checkpoint.rank_state`."""
     files: Mapping[str, FileRecord]
     """Every file but the manifest, by path relative to the checkpoint."""
+    has_rank_values: bool = False
+    """Whether ranks have values of their own that readers of format 1 would not look for."""
 
     @property
     def head(self) -> Head:
@@ -112,8 +117,7 @@ class Manifest:
 
 def _format_of(manifest: Manifest) -> int:
     """The smallest format that describes this manifest."""
-    del manifest
-    return _FIRST_FORMAT
+    return 2 if manifest.has_rank_values else 1
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -160,19 +164,20 @@ def decode(data: bytes, *, where: str) -> Manifest:
 def read_head(data: bytes, *, where: str) -> Head:
     """Read what a manifest of any format says of the order of checkpoints.
 
-    Its bytes are compared with its checksum. Of one of the first format nothing else is parsed,
-    which takes some microseconds where the list of files takes milliseconds.
+    Its bytes are compared with its checksum. Of one that can be read nothing else is parsed, which
+    takes some microseconds where the list of files takes milliseconds.
 
     Raises:
         CorruptCheckpointError: Not a manifest, or altered.
         NewerFormatError: Of a newer format, and without a head.
     """
     begin, end = _BEGIN.match(data), _END.search(data, max(0, len(data) - _LONGEST_END))
-    if begin and end and end.end() == len(data) and data.count(_BETWEEN) == 1:
+    between = _BETWEEN.findall(data)
+    if begin and end and end.end() == len(data) and len(between) == 1:
         body = memoryview(data)[begin.end() : -2]
         if int(begin[1], 16) == zlib_ng.crc32(body):
             return Head(
-                format=_FIRST_FORMAT,
+                format=int(between[0]),
                 save_id=end[2].decode(),
                 step=int(end[4]),
                 sequence=int(end[3]),
@@ -242,6 +247,7 @@ def _from_body(body: Mapping[str, Any]) -> Manifest:
             )
             for name, record in body["files"].items()
         },
+        has_rank_values=body["format"] == 2,
     )
 
 

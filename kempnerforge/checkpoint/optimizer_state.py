@@ -164,6 +164,11 @@ def give(
     if form.holder is not None:
         give_extra(optimizer, form, extra)
         _set(form.holder.state, state)
+        if form.said and not _tells_of(form.holder.state, optimizer):
+            # Both were empty, so nothing told that the state is kept elsewhere.
+            for key in state:
+                form.holder.state.pop(key, None)
+            _give_indexed(optimizer, form, state, extra, comparison)
     elif form.indexed:
         _give_indexed(optimizer, form, state, extra, comparison)
     elif any(state.values()):
@@ -282,6 +287,12 @@ def _is_same(held: Mapping[Any, Any], said: Mapping[Any, Any]) -> bool:
     mine = {key: value for key, value in held.items() if value}
     theirs = {key: value for key, value in said.items() if value}
     return mine.keys() == theirs.keys() and all(mine[key] is theirs[key] for key in mine)
+
+
+def _tells_of(state: Mapping[Any, Any], optimizer: Any) -> bool:
+    """Whether ``state_dict()`` says what is in ``state``."""
+    said = optimizer.state_dict()
+    return _has_torch_form(optimizer, said) and _is_same(state, _by_parameter(optimizer, said))
 
 
 def _other_keys(state: Mapping[Any, Any], names: Mapping[int, str]) -> dict[Any, Any]:

@@ -16,7 +16,7 @@ for.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ from kempnerforge.checkpoint.tensor_kinds import (
 __all__ = [
     "OWN_KEY",
     "encode",
+    "is_beyond_first_format",
     "keeps_its_keys",
     "needs_encoding",
     "require_known_meshes",
@@ -191,6 +192,23 @@ def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
             path=path,
         )
     return rest
+
+
+def is_beyond_first_format(own: Mapping[str, Any]) -> bool:
+    """Whether an optimizer's own state has a form that format 1 of the manifest did not know."""
+    known = {"tensor", "dtensor"}
+    return bool({"keys", "whole"} & own.keys()) or not known.issuperset(_kinds_in(own))
+
+
+def _kinds_in(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if _KIND in value:
+            yield "subclass" if "class" in value else value[_KIND]
+        for item in value.values():
+            yield from _kinds_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _kinds_in(item)
 
 
 def revive(value: Any, model: nn.Module, *, name: str, param: torch.Tensor | None = None) -> Any:

@@ -60,8 +60,7 @@ def retire(
     protected = {just_saved} if target is None else {just_saved, target}
     survey = register.recall(root, storage)
     victims = _victims(survey, policy, protected, damaged)
-    if victims:
-        survey = register.confirm(root, storage)
+    if victims and survey is not (survey := register.confirm(root, storage)):
         victims = _victims(survey, policy, protected, damaged)
     if survey.unread:
         names = ", ".join(sorted(entry.path.name for entry in survey.unread))
@@ -164,8 +163,9 @@ def _complete_replacement(root: Path, storage: Storage) -> None:
 
 
 def _give_names_back(root: Path, storage: Storage) -> None:
-    names = {name for name in storage.names(root) if not _is_in_use(name)}
-    aside = [inspect(root / name, storage) for name in names if _missing_original(name, names)]
+    names = frozenset(name for name in storage.names(root) if not _is_in_use(name))
+    hidden = filter(layout.is_leftover, names)
+    aside = [inspect(root / name, storage) for name in hidden if _missing_original(name, names)]
     for entry in aside:
         if entry.is_questionable:
             entry.refuse()
@@ -176,7 +176,7 @@ def _give_names_back(root: Path, storage: Storage) -> None:
         logger.warning("%s was set aside by a run that died; it is %s again", entry.path, step_name)
         storage.rename(entry.path, root / step_name)
         storage.sync_directory(root)
-        names.add(step_name)
+        names |= {step_name}
 
 
 def _missing_original(name: str, names: Collection[str]) -> str | None:
@@ -190,6 +190,8 @@ def _missing_original(name: str, names: Collection[str]) -> str | None:
 
 def _is_in_use(name: str) -> bool:
     """Whether a hidden name is that of a save which goes on in this process."""
+    if not layout.is_leftover(name):
+        return False
     leftover = layout.parse_leftover(name)
     save_id = layout.parse_latest_link(name) if leftover is None else leftover.save_id
     return save_id is not None and is_under_way(save_id)
@@ -214,12 +216,14 @@ def finish_off(root: Path, storage: Storage) -> None:
     abandoned = [
         name
         for name in names
-        if layout.parse_leftover(name) is not None and not _missing_original(name, names)
+        if layout.is_leftover(name)
+        and layout.parse_leftover(name) is not None
+        and not _missing_original(name, names)
     ]
     for name in abandoned:
         logger.info("removing %s, left by a run that ended before it was done", name)
     remove(tuple(root / name for name in abandoned), storage)
-    for name in filter(layout.parse_latest_link, names):
+    for name in filter(layout.parse_latest_link, filter(layout.is_leftover, names)):
         try:
             storage.unlink(root / name)
         except OSError as error:

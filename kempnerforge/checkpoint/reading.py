@@ -37,7 +37,7 @@ from kempnerforge.checkpoint.catalog import require_same
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.shards import is_ours
+from kempnerforge.checkpoint.shard_metadata import is_ours
 from kempnerforge.checkpoint.state import decode_plain
 
 __all__ = ["Answerable", "ReadShards", "read_shards"]

@@ -9,24 +9,25 @@ was read, and every save compares that with what is there:
 - The times of the directory itself. If anybody else has changed it since this manager last did, the
   manifest of every known checkpoint has to have its inode, size and times; one that has not is read
   again.
-- Before anything is deleted, the same of all that are known (:meth:`Register.confirm`).
+- Before anything is deleted, the same of the newest that count (:meth:`Register.confirm`).
 
 What could not be read is never remembered, so it is tried again at the next save.
 
 Out of scope: a manifest that is changed in place, which no directory shows, is noticed before a
-deletion and not before; until then its place in the order counts as it was. So is a change by
-somebody without the lock within the tick of the file system's clock in which this manager changed
-the directory itself, unless names or inodes tell.
+deletion for which it counts, and not before; its place in the order is what it was. So is a change
+by somebody without the lock within the tick of the file system's clock in which this manager
+changed the directory itself, unless names or inodes tell.
 """
 
+import heapq
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Entry, State, look_at, sequence_after
+from kempnerforge.checkpoint.catalog import ROOM, Entry, State, look_at
 from kempnerforge.checkpoint.lineage import standing_aside
 from kempnerforge.checkpoint.manifest import Head
 from kempnerforge.checkpoint.storage import Stamp, Storage
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # What FUSE answers that does not know, and what some file systems give everything.
 _NO_INODES = frozenset({0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
+# So many that are certain to be there are worth a look; more would cost as much as they are many.
+_MOST_CONFIRMED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,8 @@ class Survey:
     """What could be read, by name."""
     unread: tuple[Entry, ...] = ()
     """What could not."""
+    highest: int = 0
+    """Sequence of the last commit that was ever read here."""
     stamp: Stamp | None = None
     """Of the directory when this was true; None where that is not known."""
 
@@ -86,8 +91,8 @@ class Survey:
         return tuple(name for name in self.names if name[0] == "." and layout.is_leftover(name))
 
     def next_sequence(self) -> int:
-        """More than any commit so far."""
-        return sequence_after(self.entries())
+        """More than any commit so far, and than what could not be read."""
+        return self.highest + (ROOM if self.unread else 1)
 
 
 class Register:
@@ -105,10 +110,10 @@ class Register:
         stamp, last = storage.stamp(root), self._survey
         names = storage.scan(root)
         trusted = stamp == last.stamp and _NO_INODES.isdisjoint(names.values())
-        known = last.known if trusted else _unchanged(last.known, root, storage)
-        tried = {entry.path.name for entry in last.unread}
-        if names != last.names or known is not last.known or tried:
-            last = _read(root, storage, names, known, tried=tried)
+        if not trusted:
+            last = replace(last, known=_unchanged(last.known, root, storage))
+        if not trusted or last.unread or names != last.names:
+            last = _read(root, storage, names, last)
         self._survey = replace(last, stamp=stamp)
         return self._survey
 
@@ -119,7 +124,12 @@ class Register:
         return self._survey if unchanged else self.look(root, storage)
 
     def confirm(self, root: Path, storage: Storage) -> Survey:
-        """As :meth:`look`, with the manifest of every known checkpoint compared."""
+        """What is known, after the manifests of the newest checkpoints are compared with it."""
+        heads = self._survey.committed()
+        newest = heapq.nlargest(_MOST_CONFIRMED, heads, key=lambda name: heads[name].sequence)
+        newest_known = {name: self._survey.known[name] for name in newest}
+        if _unchanged(newest_known, root, storage) == newest_known:
+            return self._survey
         self._survey = replace(self._survey, stamp=None)
         return self.look(root, storage)
 
@@ -130,13 +140,14 @@ class Register:
         one = _Known(
             entry=Entry(path=path, state=State.committed, step=head.step, head=head),
             inode=0 if place is None else place[1],
-            stamp=_stamp_of(path, storage),
+            stamp=storage.stamp(path / layout.MANIFEST),
         )
         self._survey = replace(
             last,
             names={**last.names, path.name: one.inode},
             known={**last.known, path.name: one},
             unread=tuple(entry for entry in last.unread if entry.path != path),
+            highest=max(last.highest, head.sequence),
         )
         self.note_own_change(root, storage)
         return self._survey
@@ -146,43 +157,53 @@ class Register:
         self._survey = replace(self._survey, stamp=storage.stamp(root))
 
 
-def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> Mapping[str, _Known]:
-    return {n: one for n, one in known.items() if _stamp_of(root / n, storage) == one.stamp}
+def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dict[str, _Known]:
+    """Those whose manifest is as it was; none where they cannot be looked at."""
+    files = [f"{name}/{layout.MANIFEST}" for name in known]
+    try:
+        stamps = storage.stamps(root, files)
+    except (OSError, MemoryError):
+        return {}
+    return {
+        name: one
+        for (name, one), stamp in zip(known.items(), stamps, strict=True)
+        if stamp == one.stamp
+    }
 
 
-def _read(
-    root: Path,
-    storage: Storage,
-    names: Mapping[str, int],
-    known: Mapping[str, _Known],
-    *,
-    tried: frozenset[str] | set[str],
-) -> Survey:
-    """Read what is not known; what was tried in vain before gets one attempt."""
-    found: dict[str, _Known] = {}
-    unread = []
-    for name, inode in names.items():
-        one = known.get(name)
-        if one is not None and one.inode == inode:
-            found[name] = one
-        elif name.startswith("step_") and layout.parse_step(name) is not None:
-            with impatient() if name in tried else nullcontext():
-                stamp = _stamp_of(root / name, storage)
-                entry = look_at(root / name, storage, heads=True)
-            if entry is None:
-                continue
+def _read(root: Path, storage: Storage, names: Mapping[str, int], last: Survey) -> Survey:
+    """Read what is not known, and forget what is gone."""
+    here = {
+        name: one
+        for name, one in last.known.items()
+        if names.get(name) == one.inode and one.inode not in _NO_INODES
+    }
+    new = [name for name in names.keys() - here.keys() if layout.parse_step(name) is not None]
+    found = dict(_read_each(new, root, storage, tried={entry.path.name for entry in last.unread}))
+    unread = [one.entry for one in found.values() if one.entry.is_unknown]
+    here |= {name: replace(one, inode=names[name]) for name, one in found.items()}
+    for entry in unread:
+        del here[entry.path.name]
+    return Survey(
+        names=names,
+        known=here,
+        unread=tuple(unread),
+        highest=max([last.highest, *(one.entry.sequence for one in found.values())]),
+    )
+
+
+def _read_each(
+    names: Iterable[str], root: Path, storage: Storage, *, tried: set[str]
+) -> Iterator[tuple[str, _Known]]:
+    """Those that are directories; what was tried in vain before gets one attempt."""
+    for name in names:
+        with impatient() if name in tried else nullcontext():
+            try:
+                stamp = storage.stamp(root / name / layout.MANIFEST)
+            except (OSError, MemoryError):  # of which look_at says more
+                stamp = None
+            entry = look_at(root / name, storage, heads=True)
+        if entry is not None:
             if entry.is_questionable:
                 logger.warning("left alone: %s", entry.problem)
-            if entry.state is State.unreadable:
-                unread.append(entry)
-            else:
-                found[name] = _Known(entry=entry, inode=inode, stamp=stamp)
-    return Survey(names=names, known=found, unread=tuple(unread))
-
-
-def _stamp_of(path: Path, storage: Storage) -> Stamp | None:
-    """Of a manifest; None also where it may not be looked at, which is no stamp that was noted."""
-    try:
-        return storage.stamp(path / layout.MANIFEST)
-    except (OSError, MemoryError):
-        return None
+            yield name, _Known(entry=entry, inode=0, stamp=stamp)

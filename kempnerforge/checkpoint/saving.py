@@ -65,6 +65,8 @@ class StagedState:
     meshes: tuple[Mapping[str, Any], ...]
     digests: Mapping[str, int] = field(default_factory=dict)
     """Of the values in the train state that may differ by rank; empty where there is one."""
+    has_own_values: bool = False
+    """Whether ``rank_state`` has more than a reader of format 1 would look for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,8 @@ class _Proposal:
     meshes: tuple[Mapping[str, Any], ...] = ()
     digests: Mapping[str, int] = field(default_factory=dict)
     """As :attr:`StagedState.digests`."""
+    has_own_values: bool = False
+    """As :attr:`StagedState.has_own_values`."""
     failure: RankFailure | None = None
 
 
@@ -121,6 +125,7 @@ class _RootSave:
     commit: Commit
     merged: Merged
     arrangement: Arrangement
+    has_rank_values: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -214,6 +219,7 @@ class SaveJob:
             plan=self.plans.propose(staged.shards),
             meshes=staged.meshes,
             digests=staged.digests,
+            has_own_values=staged.has_own_values,
         )
 
     def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | Refusal:
@@ -268,7 +274,15 @@ class SaveJob:
             )
             for rank, plan in enumerate(plans)
         ]
-        return _RootSave(commit=commit, merged=merged, arrangement=arrangement), assignments
+        opened = _RootSave(
+            commit=commit,
+            merged=merged,
+            arrangement=arrangement,
+            has_rank_values=bool(differing)
+            or any(merged.differing.values())
+            or any(proposal.has_own_values for proposal in proposals),
+        )
+        return opened, assignments
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
         self.storage.make_durable_directory(self.root)
@@ -383,6 +397,7 @@ class SaveJob:
             stages=stages,
             layout=opened.arrangement.to_json(),
             files={},
+            has_rank_values=opened.has_rank_values,
         )
         commit.seal(
             shard_metadata=shard_metadata,

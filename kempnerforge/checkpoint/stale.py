@@ -18,7 +18,7 @@ the ranks learn, and not that storage was slow.
 import errno
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -97,6 +97,9 @@ class RetryingStorage:
 
     def stamp(self, path: Path) -> Stamp | None:
         return again_if_passing(lambda: self._storage.stamp(path), path)
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        return again_if_passing(lambda: self._storage.stamps(directory, files), directory)
 
     def is_directory(self, path: Path) -> bool:
         return again_if_passing(lambda: self._storage.is_directory(path), path)

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -55,6 +55,9 @@ class Storage(Protocol):
 
     def stamp(self, path: Path) -> Stamp | None:
         """Tells what is at ``path`` from what is there after a change; None where nothing is."""
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        """:meth:`stamp` of many, by their paths relative to ``directory``."""
 
     def is_directory(self, path: Path) -> bool:
         """Whether ``path`` itself, not a link to it, is a directory."""
@@ -119,10 +122,16 @@ class LocalStorage:
         return path.stat().st_size
 
     def stamp(self, path: Path) -> Stamp | None:
-        found = _status(path)
-        if found is None:
-            return None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return _stamp(path)
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        if not files:
+            return ()
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return [_stamp(file, below=fd) for file in files]
+        finally:
+            os.close(fd)
 
     def is_directory(self, path: Path) -> bool:
         found = _status(path)
@@ -206,10 +215,22 @@ def _leads_somewhere(path: Path) -> bool:
     return True
 
 
-def _status(path: Path) -> os.stat_result | None:
-    """Of ``path`` itself, or None where nothing is; pathlib says so too where it may not look."""
+def _stamp(path: Path | str, *, below: int | None = None) -> Stamp | None:
+    found = _status(path, below=below)
+    if found is None:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _status(path: Path | str, *, below: int | None = None) -> os.stat_result | None:
+    """Of ``path`` itself, or None where nothing is; pathlib says so too where it may not look.
+
+    Args:
+        path: Relative to a directory that is open as ``below``, if that is given.
+        below: A descriptor.
+    """
     try:
-        return path.lstat()
+        return os.stat(path, dir_fd=below, follow_symlinks=False)
     except OSError as error:
         if shows_damage(error):
             return None

@@ -16,7 +16,7 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
-from kempnerforge.checkpoint.shards import decode_metadata, rebuild_metadata
+from kempnerforge.checkpoint.shard_metadata import decode_metadata, rebuild_metadata
 from kempnerforge.checkpoint.state import decode_plain
 
 __all__ = ["ANY_OBJECT", "PLAIN_DATA", "Trust"]

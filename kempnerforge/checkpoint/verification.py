@@ -51,8 +51,10 @@ class LoadReport:
     """``scheduler`` and ``dataloader`` where one was given, to the load or to
     ``apply_dataloader_state``, and the checkpoint has no state of it."""
     not_restored: tuple[str, ...] = ()
-    """The same where the checkpoint has a state and nothing took it. The position of a dataloader
-    is one of them only from the first save on, because a loader may be made after the load."""
+    """The same where the checkpoint has a state and nothing took it, and flat names
+    (``model.head.weight``) of values that no rank's model or optimizer has a place for, a few
+    hundred at most. The position of a dataloader is one of them only from the first save on,
+    because a loader may be made after the load."""
 
     def with_missing(self, name: str) -> "LoadReport":
         """The same with one more that the checkpoint has no state of."""

@@ -1,19 +1,21 @@
 """`diff`: in what two checkpoints differ."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Entry, read_metadata
-from kempnerforge.checkpoint.errors import CheckpointError
+from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
 from kempnerforge.cli.checking import Findings
-from kempnerforge.cli.tensors import Contents, Tensor, read_contents
+from kempnerforge.cli.tensors import Tensor, read_contents
 
 __all__ = ["Difference", "compare"]
+
+T = TypeVar("T")
 
 _ABOUT_THE_SAVE = frozenset((layout.MANIFEST, layout.METADATA, layout.SHARD_METADATA))
 """Files that carry the save id, so that they differ between any two saves."""
@@ -65,10 +67,14 @@ def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
     for entry in (one, other):
         if entry.is_questionable:
             findings.unreadable.append(entry.problem or str(entry.path))
-    tensors = [_contents(entry, storage, findings).tensors for entry in (one, other)]
+    tensors = _both([_tensors(entry, storage, findings) for entry in (one, other)])
     by_checksums = one.manifest is not None and other.manifest is not None
-    files = [_files(entry, storage, findings, read=not by_checksums) for entry in (one, other)]
-    metadata = [_metadata(entry, storage, findings) for entry in (one, other)]
+    hidden: set[str] = set()
+    files = [
+        _files(entry, storage, findings, hidden, read=not by_checksums) for entry in (one, other)
+    ]
+    files = [_without(found, hidden) for found in files]
+    metadata = _both([_metadata(entry, storage, findings) for entry in (one, other)])
     freeze = [_freeze(found.pop("vlm_freeze", None)) for found in metadata]
     for found in metadata:
         found.pop("manifest", None)
@@ -87,26 +93,31 @@ def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
     )
 
 
-def _contents(entry: Entry, storage: Storage, findings: Findings) -> Contents:
+def _both(found: list[dict[str, T] | None]) -> list[dict[str, T]]:
+    """Nothing on either side where one could not be read, so that nothing seems to differ."""
+    return [{} if one is None or None in found else one for one in found]
+
+
+def _tensors(entry: Entry, storage: Storage, findings: Findings) -> dict[str, Tensor] | None:
     try:
-        return read_contents(entry.path, storage)
+        return read_contents(entry.path, storage).tensors
     except (CheckpointError, OSError) as error:
         findings.note(error, str(error))
-        return Contents()
+        return {} if shows_damage(error) else None
 
 
-def _metadata(entry: Entry, storage: Storage, findings: Findings) -> dict[str, Any]:
+def _metadata(entry: Entry, storage: Storage, findings: Findings) -> dict[str, Any] | None:
     try:
         return read_metadata(entry.path, storage)
     except CheckpointError as error:
         findings.note(error, str(error))
-        return {}
+        return None
 
 
 def _files(
-    entry: Entry, storage: Storage, findings: Findings, *, read: bool
+    entry: Entry, storage: Storage, findings: Findings, hidden: set[str], *, read: bool
 ) -> dict[str, FileRecord]:
-    """Size and checksum of the files that hold state."""
+    """Size and checksum of the files that hold state; what cannot be read is ``hidden``."""
     if entry.manifest is not None and not read:
         return {
             name: record
@@ -116,6 +127,7 @@ def _files(
     records = {}
     found = walk(entry.path)
     findings.unreadable.extend(f"{entry.path.name}/{one}" for one in found.unreadable)
+    hidden.update(one.partition(": ")[0] for one in found.unreadable)
     for name in found.files:
         if name.rpartition("/")[2] in _ABOUT_THE_SAVE:
             continue
@@ -123,7 +135,19 @@ def _files(
             records[name] = storage.checksum(entry.path / name)
         except OSError as error:
             findings.note(error, f"{entry.path / name}: {error.strerror or error}")
+            if not shows_damage(error):
+                hidden.add(name)
     return records
+
+
+def _without(files: Mapping[str, FileRecord], hidden: Collection[str]) -> dict[str, FileRecord]:
+    """All but the files, and all that is in the folders (``ranks/``), that are hidden."""
+    folders = tuple(name for name in hidden if name.endswith("/"))
+    return {
+        name: record
+        for name, record in files.items()
+        if name not in hidden and not name.startswith(folders) and "." not in hidden
+    }
 
 
 def _freeze(value: Any) -> dict[str, bool]:

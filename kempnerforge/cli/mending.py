@@ -153,7 +153,7 @@ def _newer(catalog: Catalog, current: Entry, whole: Callable[[Entry], bool]) -> 
     for entry in catalog.newest_first():
         if entry.head is not None and entry.sequence <= current.sequence:
             continue
-        if entry.head is None and not entry.is_questionable:
+        if entry.head is None and not entry.is_unknown:
             continue
         if whole(entry):
             return (

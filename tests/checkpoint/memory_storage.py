@@ -11,7 +11,7 @@ damage at rest.
 import errno
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kempnerforge.checkpoint.manifest import FileRecord
@@ -120,6 +120,9 @@ class MemoryStorage(Storage):
         except OSError:
             return None
         return 0, id(node), 0, node.version, node.version
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        return [self.stamp(directory / file) for file in files]
 
     def is_directory(self, path: Path) -> bool:
         try:

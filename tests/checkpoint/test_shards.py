@@ -21,9 +21,9 @@ from kempnerforge.checkpoint.frames import ALIGNMENT, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.plans import PlanBook, assign
 from kempnerforge.checkpoint.reading import Answerable, read_shards
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.shards import (
     StagedShards,
-    decode_metadata,
     encode_metadata,
     merge_plans,
     stage_shards,

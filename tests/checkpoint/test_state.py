@@ -18,7 +18,7 @@ from kempnerforge.checkpoint import (
     set_rng_state,
 )
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.shards import decode_metadata
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.state import decode_plain, encode_plain
 
 

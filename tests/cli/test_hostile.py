@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.checkpoint import layout, shards
+from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
+from kempnerforge.checkpoint.shard_metadata import _ALLOWED_GLOBALS
 from kempnerforge.cli import inert
 from kempnerforge.cli.__main__ import main
 from kempnerforge.cli.cautious import MOST_READ_BYTES
@@ -208,7 +209,7 @@ def test_damaged_metadata_is_refused_or_read_but_never_raises_otherwise(
 
 
 def test_what_is_read_as_metadata_is_what_the_loader_allows() -> None:
-    assert inert.ALLOWED_NAMES == shards._ALLOWED_GLOBALS
+    assert inert.ALLOWED_NAMES == _ALLOWED_GLOBALS
 
 
 def test_a_small_file_that_grows_without_end_is_read_to_its_size(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from harness.planted.catalogue import Catalogue, Honest
 from tests.planted.entry import COPIES, PACKAGE, SIMPLE
 from tests.planted.entry import Planted as Planted
 from tests.planted.entry import bug as _bug
+from tests.planted.sheets.forms import FORMS
 from tests.planted.sheets.layouts import LAYOUTS
 from tests.planted.sheets.names import NAMES
 from tests.planted.sheets.ranks import RANKS
@@ -49,6 +50,9 @@ DAMAGED = (
     "at_rest/hostile-pickle.yaml::step_4_.metadata",
 )
 """What a manager that notices damage by other means than ours must come through."""
+
+READS_FAIL = ("storage/read-fails-once.yaml::EIO", "storage/read-fails-once.yaml::ENOMEM")
+"""What a manager that tries a read again must come through."""
 
 PLANTED = (
     _bug("publishing:LatestBeforeData", "A01 A05",
@@ -167,6 +171,7 @@ PLANTED = (
     *STATE,
     *RANKS,
     *LAYOUTS,
+    *FORMS,
 )  # fmt: skip
 
 
@@ -272,6 +277,9 @@ _ONE_LAYOUT = "it loads what was saved by the same arrangement of ranks"
 _NO_DIRECTORY = "it cannot replace a directory"
 _NOT_OURS = "the scenario is about names that only the package has"
 
+_PLAIN_FORMS = "it knows plain models, Adam and extra values of rank 0"
+_ONE_TRY = "a read that failed ends its load"
+
 _ONE_WRITE = "it writes a shard at once, so nobody dies within"
 _BEYOND_COPIES = {
     "async/killed-in-flush-past-the-page-cache.yaml*": _ONE_WRITE,
@@ -294,11 +302,24 @@ _BEYOND_COPIES = {
     "storage/handle-goes-stale.yaml*": "it gives a save up whose handle is stale",
     "storage/names-cannot-be-swapped.yaml*": "where names cannot be swapped it raises",
     "storage/write-hangs.yaml*": "it waits without a deadline",
+    "resume/loader-draws-from-the-global-generator.yaml": _NOT_OURS,
+    "state/average-of-the-weights.yaml": _PLAIN_FORMS,
+    "state/experts-of-each-rank.yaml::dp_*": _PLAIN_FORMS,
+    "state/experts-of-two-ranks-on-one.yaml": _ONE_LAYOUT,
+    "state/fused-weights-saved-apart.yaml*": _PLAIN_FORMS,
+    "state/gradients-between-two-updates.yaml::dp_shard2": _PLAIN_FORMS,
+    "state/optimizer-of-each-stage.yaml": _PLAIN_FORMS,
+    "state/optimizers-on-plain-parameters.yaml*": _PLAIN_FORMS,
+    "state/optimizers.yaml::l*": _PLAIN_FORMS,
+    "state/optimizers.yaml::muon": _PLAIN_FORMS,
+    "storage/reads-fail-for-one-start.yaml": "not all ranks are told that a read failed",
     "two_jobs/*": "it has no lock",
 }
 _BEYOND_SIMPLE = {
     **_BEYOND_COPIES,
     "storage/disk-*": _STOCK_DCP,
+    "storage/open-fails-while-loading.yaml::*EMFILE*": _ONE_TRY,
+    "storage/read-fails-once.yaml*": _ONE_TRY,
     "storage/stage-of-a-pipeline-full.yaml": _STOCK_DCP,
     "storage/sync-fails.yaml*": _STOCK_DCP,
 }
@@ -320,8 +341,8 @@ _MISSING = {
     "L17": "the training loop here has no hook that is called when a checkpoint is saved",
     "L20, L30, L32, I08, J18": "defects of a training loop, and there is one loop for all managers",
     "L23, E16": "need a GPU or two; see `scenarios/gpu`",
-    "L28, G02": "other optimizers and gradients at load are not in the scenario language; the "
-    "tests of the package have them",
+    "L28, G02": "what an optimizer is before a load, and gradients at a load, are not in the "
+    "scenario language; the tests of the package have them",
     "L34, N03": "options and sizes that change between runs are not in the scenario language",
     "L41": "two modes that do the same are slow, not wrong",
     "A04": "one directory for all saves is another layout than `step_N`",

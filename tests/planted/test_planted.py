@@ -14,6 +14,7 @@ from tests.planted.catalogue import (
     HONEST,
     PLAIN_AT_REST,
     PLANTED,
+    READS_FAIL,
     REFUSALS,
     WEAKER,
     Planted,
@@ -52,9 +53,10 @@ _WITHOUT_STORAGE_FAULTS = sorted(
     {
         bug.scenario
         for bug in PLANTED
-        if not bug.scenario.startswith(("storage/", "at_rest/", "layouts/"))
+        if not bug.scenario.startswith(("storage/", "at_rest/", "layouts/", "state/"))
     }
 )
+OTHER_FORMS = tuple({bug.scenario: bug for bug in PLANTED if bug.scenario[:6] == "state/"}.values())
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,8 @@ _WITHOUT_STORAGE_FAULTS = sorted(
     [fenced(HONEST[0], scenario, scenario=scenario) for scenario in _WITHOUT_STORAGE_FAULTS]
     + [(HONEST[0], scenario) for scenario in PLAIN_AT_REST]
     + [("tests.planted.checksums:Checksums", scenario) for scenario in DAMAGED]
+    + [("tests.planted.own_form:OwnForm", bug.scenario) for bug in OTHER_FORMS]
+    + [("tests.planted.own_form:TriesAgain", scenario) for scenario in READS_FAIL]
     + [(manager, "sync/killed-in-prune-half-way.yaml") for manager in HONEST[1:]],
 )
 def test_an_honest_manager_of_another_make_is_not_accused(

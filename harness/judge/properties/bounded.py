@@ -10,8 +10,10 @@ another rank had died, since it waits for that deadline and five seconds more; a
 loop goes on after a failed save, what each rank was told of each save. Ranks must fail at the same
 saves with the same words, these must name the rank whose storage failed and the error that it
 answered, and once the fault is over a later save must succeed. A save that meets a fault and
-succeeds, because what failed was tried again, is no violation. Ranks that a cut parts from
-each other cannot agree on words: they must fail at the same saves with errors of the same type.
+succeeds, because what failed was tried again, is no violation. Where reads fail while a checkpoint
+is loaded and a rank raises, every rank has to raise the same error, which names both. Ranks that a
+cut parts from each other cannot agree on words: they must fail at the same saves with errors of the
+same type.
 
 Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
 scenario, which the launcher ends after five seconds; survivors that torchrun or SLURM ends as soon
@@ -31,7 +33,15 @@ from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, killed_ranks, may_end_early, ranks, records
+from harness.judge.stories import (
+    Story,
+    fails_load,
+    killed_ranks,
+    may_end_early,
+    raised_while_loading,
+    ranks,
+    records,
+)
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.plan.model import Strike
 
@@ -75,6 +85,9 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
                 Finding(detail=f"run {number}: {one}")
                 for one in _errors(run, plan.strikes, success=success)
             ]
+        if not killed_ranks(evidence, number) and not run.processes.hung:
+            found = _start_errors(run, plan.strikes)
+            findings += [Finding(detail=f"run {number}: {one}") for one in found]
     if waiting:
         return PROMISE.violated([*waiting, *findings])
     if findings:
@@ -115,9 +128,23 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Reco
             if mine != theirs:
                 problems.append(f"save {save}: rank 0 raised {mine}, rank {rank} raised {theirs}")
     if first:
-        problems += _unnamed(first, strikes)
+        problems += _unnamed(first, tuple(one for one in strikes if not fails_load(one)))
         problems += _no_later_save(run, strikes, success)
     return problems
+
+
+def _start_errors(run: RunEvidence, strikes: tuple[Strike, ...]) -> list[str]:
+    """What is wrong with the errors of a start whose reads failed."""
+    failing = tuple(one for one in strikes if fails_load(one))
+    raised = [raised_while_loading(story) for story in run.stories]
+    told = [one for one in raised if one is not None]
+    if not failing or not told:
+        return []
+    silent = [rank for rank, one in enumerate(raised) if one is None]
+    problems = [f"rank {rank} was not told that the start failed" for rank in silent]
+    if len({_words(one) for one in told}) > 1:
+        problems.append(f"the ranks raised {' and '.join(sorted({_words(one) for one in told}))}")
+    return problems + _unnamed({0: told[0]}, failing)
 
 
 def _failures(story: Story) -> Failures:

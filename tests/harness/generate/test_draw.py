@@ -21,10 +21,10 @@ from harness.scenario.possible import find_impossible, save_steps
 from harness.scenario.read import check_source
 from harness.scenario.schema import ByHand, Fail, PowerCut, Scenario, kind_of
 from harness.scenario.source import parse_source
-from harness.scenario.words import ACTIONS, ERRORS, EXCEPTIONS, FAULTS, PHASES
+from harness.scenario.words import ACTIONS, ERRORS, EXCEPTIONS, FAULTS, OPTIMIZERS, PHASES, VARIANTS
 
-NUMBER = 1500
-"""Enough that what is drawn in one of two hundred is there."""
+NUMBER = 2000
+"""Enough that what is drawn in one of four hundred is there."""
 
 
 @cache
@@ -42,6 +42,7 @@ def words(scenario: Scenario) -> Iterator[str]:
     """What a scenario has of what the language has words for."""
     yield scenario.checkpoint.async_mode
     yield f"{scenario.world.pp} {scenario.world.dp_shard}"
+    yield from forms(scenario)
     for number, run in enumerate(scenario.runs):
         yield from (action_of(action) for action in run.before)
         for setting in ("load_step", "refused", "world", "freeze"):
@@ -58,8 +59,32 @@ def words(scenario: Scenario) -> Iterator[str]:
                 yield f"journal {fault.power_cut.journal}"
             if isinstance(fault, Fail) and fault.fail.until is not None:
                 yield "until"
+            if isinstance(fault, Fail) and fault.at.phase == "load":
+                yield "error while loading"
             if fault.at.once_published:
                 yield "once_published"
+
+
+def forms(scenario: Scenario) -> Iterator[str]:
+    """In which form the job holds its state, as far as it is not the plain one."""
+    yield scenario.model.variant
+    yield scenario.optimizer
+    yield f"{scenario.data.generator} generator"
+    if scenario.ema:
+        yield "ema"
+    if scenario.accumulate.batches > 1:
+        between = scenario.accumulate.save_between
+        yield "save between updates" if between else "several batches"
+
+
+FORMS = {
+    *VARIANTS[1:],
+    *OPTIMIZERS[1:],
+    "global generator",
+    "ema",
+    "save between updates",
+    "several batches",
+}
 
 
 @given(scenarios())
@@ -109,7 +134,7 @@ def test_nothing_of_the_language_is_left_out() -> None:
     wanted |= {"load_step of a run", "refused of a run", "world of a run", "freeze of a run"}
     wanted |= {"run 0 is struck", "run 1 is struck", "run 2 is struck"}
     wanted |= {f"{action} by hand" for action in ACTIONS if action not in ("leftover", "relocate")}
-    wanted |= {"journal lost", "journal kept"}
+    wanted |= {"journal lost", "journal kept", "error while loading", *FORMS}
     assert wanted - found == set(NOT_DRAWN)
 
 
@@ -126,6 +151,7 @@ def test_nothing_of_the_language_is_left_out() -> None:
         ("power", {"power_cut"}),
         ("by_hand", {"by_hand"}),
         ("two_jobs", {"second_job"}),
+        ("forms", FORMS),
     ],
 )
 def test_an_area_that_is_left_out_is_not_drawn(area: str, gone: set[str]) -> None:
@@ -157,9 +183,10 @@ def test_four_scenarios_share_a_job() -> None:
 
 
 SECOND_OF_SEED_7 = """\
-name: 'by hand: somebody deletes half of step_6 while the job runs, after step 7, and the job resumes (fsdp2 to pp2 x fsdp2, async_with_pinned_mem)'
+name: 'by hand: somebody deletes half of step_6 while the job runs, after step 7, 1 more, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
 seed: 52
 world: {dp_shard: 2}
+optimizer: muon
 scheduler: {warmup_steps: 5}
 data: {samples: 56}
 checkpoint: {interval: 3, async_mode: async_with_pinned_mem}
@@ -167,6 +194,8 @@ runs:
   - until_step: 7
     faults:
       - {by_hand: {half_delete: {path: step_6}}, at: {rank: 1, step: 7, once_published: true}}
-  - {until_step: 10, world: {pp: 2, dp_shard: 2}}
+  - until_step: 10
+    faults:
+      - {delay: {rank: 0, seconds: 0.5}, at: {save: 1, phase: stage, operation: open}}
 """  # noqa: E501
 """Who changes what is drawn changes this; a seed means something within one version."""

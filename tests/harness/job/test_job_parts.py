@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -113,6 +114,32 @@ def test_a_loader_that_redistributes_goes_on_for_ranks_of_another_degree(
     assert last.epoch == (taken + 4) // 8
     for one in (*before, *after, *again, last):
         one.close()
+
+
+@pytest.mark.parametrize(("generator", "draws"), [("own", False), ("global", True)])
+def test_a_loader_draws_from_the_global_generator_where_it_is_asked_to(
+    generator: Literal["own", "global"], draws: bool
+) -> None:
+    batches = Batches(Data(samples=8, generator=generator), seed=7, rank=0, ranks=1)
+    before = torch.get_rng_state()
+    batches.take()
+    assert torch.equal(before, torch.get_rng_state()) is not draws
+    at_epoch = torch.get_rng_state()
+    batches.take()
+    assert torch.equal(at_epoch, torch.get_rng_state())
+    batches.take()
+    assert torch.equal(at_epoch, torch.get_rng_state()) is not draws
+
+
+def test_a_manager_is_given_the_loader_as_it_was_wrapped() -> None:
+    wrapped: list[object] = []
+
+    def wrap(loader: object) -> object:
+        wrapped.append(loader)
+        return loader
+
+    batches = Batches(DATA, seed=7, rank=0, ranks=1, wrap=wrap)
+    assert wrapped == [batches.loader]
 
 
 def _take(batches: Batches, number: int) -> list[tuple[int, ...]]:

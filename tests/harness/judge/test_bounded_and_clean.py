@@ -6,9 +6,11 @@ import errno
 
 import pytest
 
+from harness.evidence.operation import Landed
 from harness.evidence.record import Finished, SaveReturned
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
+from harness.judge.stories import may_end_early
 from harness.judge.verdict import Verdict
 from harness.plan.model import Strike
 from harness.scenario.schema import (
@@ -84,6 +86,50 @@ def test_a_save_after_the_storage_has_failed_has_to_succeed_if_there_is_one(
 ) -> None:
     case = _one_run(_fails_in_save(failed, of=saves), checkpoint=Checkpoint(on_error="go_on"))
     assert _judge("bounded", case).details == details
+
+
+def _fails_while_loading(*, times: int | None) -> Case:
+    """A job of two runs, of which the second meets EIO on rank 1 in its load."""
+    case = honest()
+    del case.runs[2:]
+    run = RunCase()
+    at = Point(rank=1, phase="load", operation="read")
+    one = Strike(id="run1.fail", fault="fail", ranks=(1,), point=at, error="EIO", times=times)
+    run.strikes.append(one)
+    run.do("read", "step_6/a", rank=1, error=errno.EIO, save=None, phase="load")
+    run.landed.append(Landed(strike=one.id, index=0, time_s=0.0, ranks=(1,)))
+    case.runs[1] = run
+    return case
+
+
+@pytest.mark.parametrize(
+    ("messages", "details"),
+    [
+        (("rank 1: EIO", "rank 1: EIO"), ()),
+        (("rank 1: EIO", None), ("run 1: rank 1 was not told that the start failed",)),
+        (("step_6 is damaged",) * 2, (
+            "run 1: no error names rank 1, whose storage failed",
+            "run 1: no error says EIO, which the storage answered",
+        )),
+        (("rank 1: EIO", "rank 1: EIO!"), (
+            "run 1: the ranks raised CheckpointError: rank 1: EIO and "
+            "CheckpointError: rank 1: EIO!",
+        )),
+    ],
+)  # fmt: skip
+def test_a_start_whose_reads_fail_is_everyones_error(
+    messages: tuple[str | None, ...], details: tuple[str, ...]
+) -> None:
+    case = _fails_while_loading(times=None)
+    for rank, message in enumerate(messages):
+        if message is not None:
+            case.runs[1].fail("load", ranks=[rank], message=message)
+    assert _judge("bounded", case).details == details
+
+
+@pytest.mark.parametrize(("times", "may"), [(1, False), (3, False), (None, True)])
+def test_a_start_comes_through_reads_that_fail_a_few_times(times: int | None, may: bool) -> None:
+    assert may_end_early(_fails_while_loading(times=times).evidence(), 1) is may
 
 
 def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:

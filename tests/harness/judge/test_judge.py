@@ -49,6 +49,35 @@ def test_a_strike_that_did_not_land_is_invalid_and_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        ((), "opened nothing"),
+        (
+            (("open_read", "step_2/a", 1), ("read", "step_2/a", 1), ("read", "step_2/a", 1)),
+            "opened step_2/a, read step_2/a",
+        ),
+        ((("open_read", "step_2/a", 0),), "opened nothing"),
+        (tuple(("open_read", f"step_2/{one}", 1) for one in "abcdefgh"),
+         "opened step_2/a, opened step_2/b, opened step_2/c, opened step_2/d, opened step_2/e, "
+         "opened step_2/f and 2 more"),
+    ],
+)  # fmt: skip
+def test_what_was_read_instead_is_told_of_a_strike_that_missed_a_load(
+    read: tuple[tuple[str, str, int], ...], told: str
+) -> None:
+    case = Case(runs=[RunCase()])
+    at = Point(rank=1, phase="load", path="nowhere")
+    one = Strike(id="run0.fail", fault="fail", ranks=(1,), point=at, error="EIO")
+    case.runs[0].strikes.append(one)
+    for kind, path, rank in read:
+        case.runs[0].do(kind, path, rank=rank, phase="load")
+    assert judge(case.evidence()).guards[0].details[0] == (
+        "run 0: run0.fail did not strike (at rank: 1, phase: load, path: nowhere); while it loaded "
+        f"rank 1 {told}"
+    )
+
+
 def test_a_trace_that_does_not_explain_the_disk_is_invalid() -> None:
     case = honest()
     case.runs[0].after = {"other": Entry(kind="file", detail="00")}

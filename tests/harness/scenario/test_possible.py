@@ -216,6 +216,27 @@ def test_an_error_is_healed_while_the_run_goes_on(
     assert bool(expected) == bool(found)
 
 
+@pytest.mark.parametrize(
+    ("fail", "at", "expected"),
+    [
+        ("error: EIO", "path: '*.distcp'", ""),
+        ("error: EMFILE", "operation: open", ""),
+        ("error: ENOMEM, times: always", "operation: read", ""),
+        ("error: ENOSPC", "path: '*'", "an open or a read does not answer ENOSPC; possible: EIO,"),
+        ("error: EMFILE", "operation: read", "`operation: read` does not answer EMFILE"),
+        ("error: EIO", "operation: write", "a load has no `write` to strike"),
+        ("error: EIO, until: {step: 5}", "path: '*'", "nothing heals an error while"),
+    ],
+)
+def test_a_load_has_opens_and_reads_and_their_errors(
+    tmp_path: Path, fail: str, at: str, expected: str
+) -> None:
+    fault = f"{{fail: {{rank: 1, {fail}}}, at: {{phase: load, {at}}}}}"
+    found = refused(tmp_path, fault, GOES_ON)
+    assert expected in found
+    assert bool(expected) == bool(found)
+
+
 _JOINING = "{second_job: {rank: 0, refused: in use}, at: {step: 3}}"
 
 

@@ -1,0 +1,36 @@
+"""What an optimizer of the job is built over, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Optimizer
+
+LEARNING_RATE = 3e-3
+WEIGHT_DECAY = 0.01
+
+Groups = tuple[tuple[nn.Parameter, ...], ...]
+"""Parameters that one call may take together; those of two groups may be of other kinds."""
+
+
+Build = Callable[[Groups], Optimizer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parted:
+    """Groups parted in two, each group in its order; groups that are empty are left out."""
+
+    matrices: Groups
+    rest: Groups
+
+
+def part_matrices(groups: Groups) -> Parted:
+    """Tell the parameters with two dimensions from the others."""
+    matrices = [tuple(one for one in group if one.dim() == 2) for group in groups]
+    rest = [tuple(one for one in group if one.dim() != 2) for group in groups]
+    return Parted(
+        matrices=tuple(group for group in matrices if group),
+        rest=tuple(group for group in rest if group),
+    )

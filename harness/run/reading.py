@@ -1,0 +1,58 @@
+"""Opens for reading, and reads: left to the kernel, unless a strike needs to hear of each read.
+
+A filter sees no paths, so a read is heard of only where the descriptor is one of the supervisor's.
+Then the supervisor opens the file; what is read stays between the kernel and the rank.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from harness.run.request import Gift, Opened, Request
+from harness.run.written import inode_of
+
+_NO_FILE = os.O_DIRECTORY | os.O_PATH | os.O_NOFOLLOW
+"""Flags of opens that give no file, or not the one that the path means."""
+
+
+class Give(Protocol):
+    """Makes of a descriptor of the supervisor one of the caller."""
+
+    def __call__(self, own: int, opened: Opened, *, close_on_exec: bool) -> Gift:
+        """What the caller is given."""
+
+
+def gives_file(path: str, flags: int) -> bool:
+    """Whether an open for reading gives a file, of which reads can be heard."""
+    return not flags & _NO_FILE and os.path.isfile(path)
+
+
+def open_untouched(name: str) -> Request:
+    """An open that the kernel carries out."""
+    return Request(kind="open_read", path=name, perform=int, leave_to_kernel=True)
+
+
+def open_watched(path: str, name: str, flags: int, *, serial: int, give: Give) -> Request:
+    """An open that the supervisor carries out, so that it hears of each read."""
+
+    def perform() -> Gift:
+        own = os.open(path, flags | os.O_CLOEXEC)
+        opened = Opened(
+            own=own,
+            path=name,
+            record_of=None,
+            serial=serial,
+            appends=False,
+            syncs=False,
+            inode=inode_of(own),
+            reads=True,
+        )
+        return give(own, opened, close_on_exec=bool(flags & os.O_CLOEXEC))
+
+    return Request(kind="open_read", path=name, perform=perform)
+
+
+def read(opened: Opened) -> Request:
+    """A read, which the kernel carries out."""
+    return Request(kind="read", path=opened.path, perform=int, leave_to_kernel=True)
