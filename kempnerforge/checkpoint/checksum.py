@@ -1,6 +1,6 @@
 """crc32 by zlib-ng, or by Python's own zlib where zlib-ng is not installed.
 
-zlib-ng is several times as fast and a dependency of this package. The checkpoint folder alone, laid
+zlib-ng is the faster one and a dependency of this package. The checkpoint folder alone, laid
 over another package, also works where that depends on torch only. The values are the same.
 """
 
