@@ -366,7 +366,7 @@ class CheckpointManager:
                 stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
                 world_size=self._collective.world_size,
-                buffers=state.buffers,
+                buffers=live.buffers,
             )
             self._stager.finish()
             common, encoded = own_values.divide(train_state, live.module)

@@ -91,6 +91,14 @@ class LiveModel:
         own = [*self.module.parameters(), *self.module.buffers()]
         return frozenset(place for tensor in own for place in _places(tensor))
 
+    def buffers(self) -> frozenset[str]:
+        """Flat names of entries that are plain tensors and no parameters."""
+        return frozenset(
+            f"{MODEL}{name}"
+            for name, value in self.entries.items()
+            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter | DTensor)
+        )
+
     def plain_name(self, name: str) -> str:
         """The global name for one of the module's own."""
         return global_names.plain_name(self.module, name)
@@ -109,8 +117,6 @@ class AssembledState:
     """What all ranks save together, by global names."""
     own: dict[str, Any]
     """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
-    buffers: frozenset[str]
-    """Flat names of entries that are no parameters, in ``shared``."""
 
 
 def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
@@ -122,18 +128,18 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
     """
     groups = [_named_group(group, live.names) for group in getattr(optimizer, "param_groups", ())]
     captured = optimizer_state.capture(optimizer, live.names)
-    model = {name: _stored(f"{MODEL}{name}", value) for name, value in live.entries.items()}
+    model = {
+        name: value
+        if isinstance(value, torch.Tensor) and is_dense(value)
+        else _stored(f"{MODEL}{name}", value)
+        for name, value in live.entries.items()
+    }
     return AssembledState(
         shared={
             "model": model,
             "optimizer": {"state": captured.shared, "param_groups": groups},
         },
         own=captured.own,
-        buffers=frozenset(
-            f"{MODEL}{name}"
-            for name, value in live.entries.items()
-            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter | DTensor)
-        ),
     )
 
 

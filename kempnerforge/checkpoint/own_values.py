@@ -50,7 +50,7 @@ def divide(
     """
     common, encoded = {}, {}
     for key, value in train_state.items():
-        if not needs_encoding(value):
+        if key == "rng" or not needs_encoding(value):  # generators are thousands of plain numbers
             common[key] = value
             continue
         where = f"{key!r} in the train state"
