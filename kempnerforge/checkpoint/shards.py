@@ -30,8 +30,8 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 from torch.distributed.tensor import DTensor
-from zlib_ng import zlib_ng
 
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.rank_values import Planned, common_name
@@ -311,7 +311,7 @@ def _form(item: WriteItem) -> object:
 
 
 def _crc32_of(described: object) -> int:
-    return int(zlib_ng.crc32(repr(described).encode()))
+    return int(checksum.crc32(repr(described).encode()))
 
 
 def _value(known: _Known, item: WriteItem, value: Any) -> torch.Tensor | bytes:

@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from zlib_ng import zlib_ng
-
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.errors import StorageTimeoutError, shows_damage
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.sink import FileSink
@@ -298,6 +297,6 @@ def checksum_file(path: Path) -> FileRecord:
     view = memoryview(buffer)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(view):
-            crc32 = zlib_ng.crc32(view[:count], crc32)
+            crc32 = checksum.crc32(view[:count], crc32)
             size += count
     return FileRecord(size=size, crc32=crc32)
