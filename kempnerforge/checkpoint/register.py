@@ -181,11 +181,9 @@ def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dic
 
 def _read(root: Path, storage: Storage, names: Mapping[str, int], last: Survey) -> Survey:
     """Read what is not known, and forget what is gone."""
-    here = {
-        name: one
-        for name, one in last.known.items()
-        if names.get(name) == one.inode and one.inode not in _NO_INODES
-    }
+    here = dict(last.known)
+    for name, _ in last.names.items() - names.items():  # gone, or now of another inode
+        here.pop(name, None)
     new = [name for name in names.keys() - here.keys() if layout.parse_step(name) is not None]
     tried = {entry.path.name for entry in last.unread}
     with held_back():  # for some long-lived objects a checkpoint
