@@ -12,7 +12,6 @@ from torch.distributed.tensor import DTensor
 
 from tests.world.thing import Program
 
-
 _COMPRESSED_ROWS = ("crow_indices", "col_indices", "values")
 _COMPRESSED_COLUMNS = ("ccol_indices", "row_indices", "values")
 _SPARSE_PARTS = {
