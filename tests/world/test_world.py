@@ -72,3 +72,8 @@ def test_what_a_program_loses_is_named_when_it_resumes(
     lost = FORGETFUL[name][1]
     assert f"rank 0, step 2: {lost}" in found
     assert [place for place in found if "step 2: " in place and lost not in place] == []
+
+
+def test_the_page_of_what_is_supported_names_each_thing() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "support.md").read_text(encoding="utf-8")
+    assert [name for name in THINGS if f"`{name}`" not in page] == []
