@@ -81,7 +81,11 @@ class StagedShards:
 
     def positions_of(self, plan: SavePlan) -> list[int]:
         """Position of each item of ``plan``, which the ranks agreed on."""
-        return [self.positions[common_name(item.index.fqn)] for item in plan.items]
+        names = (item.index.fqn for item in plan.items)
+        # A state dict of a program's own may have such names itself.
+        return [
+            self.positions[name if name in self.positions else common_name(name)] for name in names
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
