@@ -20,6 +20,7 @@ __all__ = ["Comparison", "RestoreCheck"]
 
 _SAMPLE = 32
 _SHOWN = 5
+_NUMBERS = (int, float, complex, str, bytes)
 
 
 class RestoreCheck(StrEnum):
@@ -81,6 +82,8 @@ class Comparison:
                 self._compare(f"{name}.{index}", one, other)
         elif isinstance(saved, torch.Tensor) or isinstance(now, torch.Tensor):
             self._note(name, type(saved).__name__, type(now).__name__)
+        elif isinstance(saved, _NUMBERS) and not _is_same_number(saved, now):
+            self._note(name, repr(saved), repr(now))
 
     def _compare_mappings(
         self, name: str, saved: Mapping[Any, Any], now: Mapping[Any, Any]
@@ -111,6 +114,11 @@ class Comparison:
 
     def _note(self, name: str, saved: object, now: object) -> None:
         self._differences.append(f"{name} was {saved}, is {now}")
+
+
+def _is_same_number(saved: Any, now: Any) -> bool:
+    both_nan = saved != saved and now != now
+    return both_nan or (isinstance(now, _NUMBERS) and saved == now)
 
 
 def _values(value: Any) -> list[Any]:

@@ -375,8 +375,7 @@ class LoadJob:
         )
         first = mine if same else self._decode(choice, files, layout.format_rank_file(0))
         if same:
-            own_values = values_of_rank(mine, model.module)
-            common.update({key: own_values[key] for key in own_values if not exclude.covers(key)})
+            common.update(values_of_rank(mine, model.module, exclude))
         else:
             require_common(first, exclude, path=str(choice.path))
         own = self._own_optimizer_state(choice, first, same=same)

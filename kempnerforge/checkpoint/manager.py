@@ -143,6 +143,9 @@ class CheckpointManager:
             extra: More values to keep; ``vlm_freeze`` among them also goes to ``metadata.json``.
 
         Raises:
+            UnreadableCheckpointError: There is a checkpoint of this step that cannot be read at
+                present, so it is not replaced.
+            NewerFormatError: There is one of a newer version of this package.
             CheckpointError: This save failed, on whichever rank, or the background save before it
                 did. In the latter case this save has been made all the same.
         """
@@ -237,6 +240,9 @@ class CheckpointManager:
 
         Raises:
             FreezeMismatchError: The freeze states differ (a ValueError).
+            UnreadableCheckpointError: What is to be loaded, or one that may be newer, cannot be
+                read at present; the same on every rank, whichever of them it was.
+            NewerFormatError: It was written by a newer version of this package.
             CheckpointError: Nothing usable, or the named checkpoint cannot be loaded; the same on
                 every rank. Or the background save before it failed on some rank, so that nothing
                 was loaded; raised once.
@@ -372,7 +378,7 @@ class CheckpointManager:
                 stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
                 world_size=self._collective.world_size,
-                buffers=state.buffers,
+                buffers=live.buffers,
             )
             self._stager.finish()
             common, encoded = own_values.divide(train_state, live.module)

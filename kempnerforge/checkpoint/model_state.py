@@ -13,7 +13,7 @@ A model says what it holds by its own ``state_dict()``, hooks included. An entry
 """
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,6 @@ from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import global_names, optimizer_state
-from kempnerforge.checkpoint.errors import StateMismatchError
 from kempnerforge.checkpoint.own_state import keeps_its_keys, needs_encoding
 from kempnerforge.checkpoint.shards import Whole
 from kempnerforge.checkpoint.tensor_kinds import (
@@ -46,6 +45,7 @@ __all__ = [
     "is_extra_state",
     "is_wrapped",
     "mesh_signature",
+    "takes_argument",
 ]
 
 MODEL = "model."
@@ -86,10 +86,23 @@ class LiveModel:
         return {self.plain_name(name): value for name, value in self.state.items()}
 
     @cached_property
+    def buffers(self) -> frozenset[str]:
+        """The module's own names of its buffers; one that is shared has all of its names."""
+        return frozenset(name for name, _ in self.module.named_buffers(remove_duplicate=False))
+
+    @cached_property
     def memory(self) -> frozenset[int]:
         """Where the memory of the module's own parameters and buffers begins."""
         own = [*self.module.parameters(), *self.module.buffers()]
         return frozenset(place for tensor in own for place in _places(tensor))
+
+    def buffers(self) -> frozenset[str]:
+        """Flat names of entries that are plain tensors and no parameters."""
+        return frozenset(
+            f"{MODEL}{name}"
+            for name, value in self.entries.items()
+            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter | DTensor)
+        )
 
     def plain_name(self, name: str) -> str:
         """The global name for one of the module's own."""
@@ -109,8 +122,11 @@ class AssembledState:
     """What all ranks save together, by global names."""
     own: dict[str, Any]
     """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
+<<<<<<< HEAD
+=======
     buffers: frozenset[str]
-    """Flat names of entries that are no parameters, in ``shared``."""
+    """Flat names of buffers and extra state, in ``shared``."""
+>>>>>>> h-tests
 
 
 def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
@@ -120,20 +136,29 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
         StateMismatchError: The optimizer holds a parameter that the model does not have.
         TypeError: The optimizer or a module holds what would not come back as it is.
     """
+    optimizer_state.require_parameters(optimizer, live.names)
     groups = [_named_group(group, live.names) for group in getattr(optimizer, "param_groups", ())]
     captured = optimizer_state.capture(optimizer, live.names)
-    model = {name: _stored(f"{MODEL}{name}", value) for name, value in live.entries.items()}
+    model = {
+        name: value
+        if isinstance(value, torch.Tensor) and is_dense(value)
+        else _stored(f"{MODEL}{name}", value)
+        for name, value in live.entries.items()
+    }
     return AssembledState(
         shared={
             "model": model,
             "optimizer": {"state": captured.shared, "param_groups": groups},
         },
         own=captured.own,
+<<<<<<< HEAD
+=======
         buffers=frozenset(
-            f"{MODEL}{name}"
-            for name, value in live.entries.items()
-            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter | DTensor)
+            f"{MODEL}{live.plain_name(name)}"
+            for name in live.state
+            if name in live.buffers or is_extra_state(name)
         ),
+>>>>>>> h-tests
     )
 
 
@@ -161,11 +186,15 @@ def _state_dict_of(module: nn.Module) -> dict[str, Any]:
     """From a ``state_dict`` that may have been overridden with fewer arguments."""
     if type(module).state_dict is nn.Module.state_dict:
         return module.state_dict(keep_vars=True)
-    known = inspect.signature(module.state_dict).parameters
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
-    if takes_any or "keep_vars" in known:
+    if takes_argument(module.state_dict, "keep_vars"):
         return module.state_dict(keep_vars=True)
     return module.state_dict()
+
+
+def takes_argument(function: Callable[..., Any], name: str) -> bool:
+    """Whether a method that a program may have overridden takes a keyword argument."""
+    known = inspect.signature(function).parameters
+    return name in known or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
 
 
 def _places(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -206,12 +235,6 @@ def _stored_value(name: str, value: Any) -> Any:
 
 
 def _named_group(group: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    unknown = [param for param in group["params"] if id(param) not in names]
-    if unknown:
-        raise StateMismatchError(
-            f"the optimizer holds {len(unknown)} parameters that are not the model's, the first of "
-            f"shape {tuple(unknown[0].shape)}; build it from the parameters of the (sharded) model"
-        )
     options = {key: _stored_option(key, group[key]) for key in group if key != "params"}
     return {**options, "params": [names[id(param)] for param in group["params"]]}
 

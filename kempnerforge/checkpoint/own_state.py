@@ -135,9 +135,15 @@ def _encode_tensor(value: torch.Tensor, where: str) -> dict[str, Any]:
     value = local_of(value)
     if is_wrapper(value):
         return _encode_wrapper(value, where)
-    found = {_KIND: "tensor", "tensor": _plain(value, where), "device": value.device.type}
+    found: dict[str, Any] = {
+        _KIND: "tensor",
+        "tensor": _plain(value, where),
+        "device": value.device.type,
+    }
     if type(value) is not torch.Tensor:
         found["class"] = [type(value).__module__, type(value).__qualname__]
+    if isinstance(value, nn.Parameter):
+        found["requires_grad"] = value.requires_grad
     return found
 
 
@@ -191,7 +197,7 @@ def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
             "or pass exclude_keys=['optimizer'] to start the optimizer afresh",
             path=path,
         )
-    return rest
+    return {**rest, "state": saved["state"]} if "state" in saved else rest
 
 
 def is_beyond_first_format(own: Mapping[str, Any]) -> bool:
@@ -255,7 +261,9 @@ def revive(value: Any, model: nn.Module, *, name: str, param: torch.Tensor | Non
         if "class" not in value:
             return placed
         cls = find_class(*value["class"], name=name)
-        return nn.Parameter(placed) if cls is nn.Parameter else placed.as_subclass(cls)
+        if cls is nn.Parameter:
+            return nn.Parameter(placed, requires_grad=bool(value.get("requires_grad")))
+        return placed.as_subclass(cls)
     return _revive_distributed(value, model, name)
 
 
@@ -303,7 +311,10 @@ def require_known_meshes(value: Any, model: nn.Module, where: str) -> None:
         TypeError: No parameter of the model is on a mesh with the names and sizes of theirs.
     """
     for tensor in tensors_in(value):
-        if isinstance(tensor, DTensor) and _on_mesh(_mesh_of(tensor), model) is None:
+        if not isinstance(tensor, DTensor):
+            continue
+        found = _on_mesh(_mesh_of(tensor), model)
+        if found is None or found.device_mesh != tensor.device_mesh:
             raise TypeError(
                 f"{where} holds a distributed tensor on a device mesh {_mesh_of(tensor)} that no "
                 "parameter of the model is on; give its to_local() or full_tensor()"

@@ -37,7 +37,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_COMMON, _ENCODED = "common", "encoded"
+_COMMON, _ENCODED, _DIFFERING = "common", "encoded", "differing"
 
 
 def divide(
@@ -50,7 +50,7 @@ def divide(
     """
     common, encoded = {}, {}
     for key, value in train_state.items():
-        if not needs_encoding(value):
+        if key == "rng" or not needs_encoding(value):  # generators are thousands of plain numbers
             common[key] = value
             continue
         where = f"{key!r} in the train state"
@@ -97,14 +97,23 @@ def with_differing(rank_state: bytes, train_state: bytes, keys: Collection[str])
     mine = decode_plain(rank_state, where="the state of this rank")
     common = decode_plain(train_state, where="the train state")
     mine[_COMMON] = {key: common[key] for key in keys if key in common}
+    mine[_DIFFERING] = sorted(keys)  # rank 0 may have none
     return encode_plain(mine, what="the state of this rank")
 
 
-def values_of_rank(rank_state: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The values that this rank had for itself, for the same layout of ranks."""
-    encoded = rank_state.get(_ENCODED, {})
-    revived = {key: revive(encoded[key], model, name=repr(key)) for key in encoded}
-    return {**rank_state.get(_COMMON, {}), **revived}
+def values_of_rank(
+    rank_state: Mapping[str, Any], model: nn.Module, exclude: Exclusion
+) -> dict[str, Any]:
+    """The values that this rank had for itself and that are wanted, for the same layout of ranks.
+
+    Raises:
+        StateMismatchError: The model or the program lacks what it takes to build one.
+    """
+    common, encoded = (
+        {key: values[key] for key in values if not exclude.covers(key)}
+        for values in (rank_state.get(_COMMON, {}), rank_state.get(_ENCODED, {}))
+    )
+    return common | {key: revive(encoded[key], model, name=repr(key)) for key in encoded}
 
 
 def require_common(rank_state: Mapping[str, Any], exclude: Exclusion, *, path: str) -> None:
@@ -126,7 +135,8 @@ def require_common(rank_state: Mapping[str, Any], exclude: Exclusion, *, path: s
             f"or pass exclude_keys=[{bound[0]!r}]",
             path=path,
         )
-    differed = sorted(key for key in rank_state.get(_COMMON, {}) if not exclude.covers(key))
+    differing = rank_state.get(_DIFFERING, ())
+    differed = sorted(key for key in differing if not exclude.covers(key))
     if differed:
         logger.warning(
             "ranks are arranged differently; all get rank 0's value of %s", ", ".join(differed)
@@ -139,6 +149,7 @@ def _digest(value: Any, crc32: int) -> int:
     if isinstance(value, torch.Tensor):
         return _digest_of_tensor(value, crc32)
     if isinstance(value, Mapping):
+        crc32 = zlib_ng.crc32(struct.pack("<q", len(value)), crc32)
         for key, item in value.items():
             crc32 = _digest(item, _digest(key, crc32))
         return crc32
@@ -148,7 +159,8 @@ def _digest(value: Any, crc32: int) -> int:
             crc32 = _digest(item, crc32)
         return crc32
     if isinstance(value, np.ndarray | np.generic):
-        return int(zlib_ng.crc32(value.tobytes(), zlib_ng.crc32(repr(value.shape).encode(), crc32)))
+        form = repr((value.dtype.str, value.shape)).encode()
+        return int(zlib_ng.crc32(value.tobytes(), zlib_ng.crc32(form, crc32)))
     return int(zlib_ng.crc32(repr(value).encode(errors="backslashreplace"), crc32))
 
 

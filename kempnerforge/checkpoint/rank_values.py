@@ -86,18 +86,22 @@ def unequal_names(
     told = {(one.fingerprint, bytes(checksums[rank])) for rank, one in planned.items()}
     if len(told) == 1:
         return frozenset()
-    first: dict[MetadataIndex, int] = {}
+    first: dict[tuple[str, tuple[int, ...]], int] = {}
     unequal = set()
     for rank, one in planned.items():
         for position, checksum in zip(one.compared, checksums[rank], strict=True):
             index = one.plan.items[position].index
-            if first.setdefault(index, checksum) != checksum:
+            # A tensor of another number of axes, or a value that is no tensor, begins elsewhere
+            # only by the form of its place.
+            begin = tuple(index.offset or ())
+            place = index.fqn, begin if any(begin) else ()
+            if first.setdefault(place, checksum) != checksum:
                 unequal.add(index.fqn)
     return frozenset(unequal)
 
 
 def missing_names(planned: Mapping[int, Planned]) -> frozenset[str]:
-    """Moments that not all ranks have that have the parameter."""
+    """Moments that not all ranks have that have the parameter, and options that not all have."""
     names = {
         rank: tuple(item.index.fqn for item in one.plan.items) for rank, one in planned.items()
     }
@@ -112,19 +116,26 @@ def missing_names(planned: Mapping[int, Planned]) -> frozenset[str]:
         for one in planned.values()
         for name, path in (one.plan.planner_data or {}).items()
     }
+    every = set(planned)
     return frozenset(
         name
         for name, path in paths.items()
-        if tuple(path[:2]) == _MOMENTS
-        and name in ranks_of
-        and ranks_of[name] != ranks_of.get(f"model.{path[2]}", set(planned))
+        if name in ranks_of
+        and (
+            (
+                tuple(path[:2]) == _MOMENTS
+                and ranks_of[name] != ranks_of.get(f"model.{path[2]}", every)
+            )
+            # Groups are numbered by each rank for itself.
+            or (tuple(path[:2]) == _OPTIONS and ranks_of[name] != every)
+        )
     )
 
 
 def with_own_names(planned: Mapping[int, Planned], names: frozenset[str]) -> dict[int, SavePlan]:
     """The plans of ranks that share a shard directory, with each rank's own value of ``names``."""
     found = {}
-    common: set[str] = set()
+    common = _of_single_ranks(planned, names)  # or taken already
     for rank, one in planned.items():
         items: list[WriteItem] = []
         paths = dict(one.plan.planner_data or {})
@@ -135,13 +146,24 @@ def with_own_names(planned: Mapping[int, Planned], names: frozenset[str]) -> dic
                 continue
             items.append(_own_item(item, rank))
             paths[own_name(name, rank)] = (_RANKS, str(rank), *paths[name])
-            if name not in common and _also_common(item, paths[name], one.buffers):
+            if name not in common:
                 common.add(name)
                 items.append(item)
             else:
                 del paths[name]
         found[rank] = dataclasses.replace(one.plan, items=items, planner_data=paths)
     return found
+
+
+def _of_single_ranks(planned: Mapping[int, Planned], names: frozenset[str]) -> set[str]:
+    """Those of the names of which no rank's value stands for other layouts."""
+    return {
+        item.index.fqn
+        for one in planned.values()
+        for item in one.plan.items
+        if item.index.fqn in names
+        and not _also_common(item, (one.plan.planner_data or {})[item.index.fqn], one.buffers)
+    }
 
 
 def _also_common(item: WriteItem, path: Sequence[Any], buffers: frozenset[str]) -> bool:

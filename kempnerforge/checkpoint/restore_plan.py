@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
+from kempnerforge.checkpoint import optimizer_state
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.fitting import require_fitting, require_same_shape
@@ -24,7 +25,7 @@ from kempnerforge.checkpoint.model_state import (
 from kempnerforge.checkpoint.rank_values import Seen
 from kempnerforge.checkpoint.restoring import PATH, PLACE, RestoreTargets
 from kempnerforge.checkpoint.shard_metadata import flat_paths
-from kempnerforge.checkpoint.tensor_kinds import is_dense, is_wrapper, local_of, take_apart
+from kempnerforge.checkpoint.tensor_kinds import is_dense, local_of, take_apart
 
 __all__ = ["plan_restore"]
 
@@ -109,13 +110,7 @@ class _Planner:
 
     def _plan_entry(self, name: str, key: str, value: Any) -> bool:
         """Plan to read one entry of the model; whether the checkpoint has it."""
-        described = self._entry(f"{key}.{CLASS_KEY}")
-        if described is not None:
-            if not is_wrapped(value):
-                raise StateMismatchError(
-                    f"{key} was saved as a tensor subclass, and the model's is none; build the "
-                    "model as it was, or exclude the key from loading"
-                )
+        if self._is_saved_as_wrapper(key, value):
             return self._plan_parts_of(key, local_of(value))
         found = self._entry(key)
         if found is None:
@@ -126,6 +121,17 @@ class _Planner:
         else:
             self._read_for_module(name, key, value, directory, entry)
         return True
+
+    def _is_saved_as_wrapper(self, key: str, value: Any) -> bool:
+        then = self._entry(f"{key}.{CLASS_KEY}") is not None
+        now = is_wrapped(value)
+        if then == now or not (then or self._entry(key)):
+            return then
+        raise StateMismatchError(
+            f"{key} {'was saved as' if then else 'is'} a tensor subclass, and "
+            f"{'the model has' if then else 'the checkpoint has'} a plain one; build the model as "
+            "it was, or exclude the key from loading"
+        )
 
     def _may_change_shape(self, name: str) -> bool:
         """Whether the module that an entry belongs to loads it in a way of its own."""
@@ -177,8 +183,9 @@ class _Planner:
         self.targets.reads[found[0]][class_key] = None
         self.targets.classes[found[0], class_key] = value
         for part, tensor in take_apart(value).parts.items():
-            if is_wrapper(tensor):
-                self._plan_parts_of(f"{key}.{part}", tensor)
+            if self._is_saved_as_wrapper(f"{key}.{part}", tensor):
+                if not self._plan_parts_of(f"{key}.{part}", tensor):
+                    return False
                 continue
             inner = self._entry(f"{key}.{part}")
             if inner is None:
@@ -210,6 +217,8 @@ class _Planner:
         targets, names = self.targets, self.targets.live_model.names
         targets.restores_moments = not self.exclude.covers("optimizer.state")
         targets.groups.restores = not self.exclude.covers("optimizer.param_groups")
+        if targets.restores_moments or targets.groups.restores:
+            optimizer_state.require_parameters(targets.optimizer, names)
         held = {
             names.get(id(param), ""): (param, group)
             for group in getattr(targets.optimizer, "param_groups", ())

@@ -26,7 +26,9 @@ from kempnerforge.checkpoint.model_state import (
     MODEL,
     LiveModel,
     is_extra_state,
+    takes_argument,
 )
+from kempnerforge.checkpoint.tensor_kinds import local_of
 
 __all__ = ["PATH", "PLACE", "RestoreTargets"]
 
@@ -65,17 +67,27 @@ class RestoreTargets:
     """Flat keys of moments of parameters that the optimizer does not hold."""
     restores_moments: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
-    """Optimizer state of this rank alone, as captured; see :class:`optimizer_state.Captured`."""
+    """Optimizer state of this rank alone; see :class:`optimizer_state.Captured`. As captured, and
+    live once all is decided."""
+    form: optimizer_state.Form | None = None
+    """Of the optimizer, where it gets anything but options."""
 
     def decide(self) -> None:
         """Settle what can be settled only once the values are read; changes nothing.
 
         Raises:
-            StateMismatchError: The parameter groups or the classes of tensors do not fit.
+            StateMismatchError: The parameter groups, the classes of tensors or the optimizer do not
+                fit.
         """
         for place, value in self.classes.items():
             require_same_class(place[1].removesuffix(f".{CLASS_KEY}"), self._value(place), value)
         self.groups.decide(self.optimizer, self.live_model.names, self.owners, self._value)
+        if self.restores_moments or "extra" in self.own:
+            self.form = optimizer_state.form_of(self.optimizer)
+            optimizer_state.require_same_form(
+                self.optimizer, self.form, self.own, has_moments=bool(self.moments)
+            )
+        self.own = self._revived_own()
 
     def apply(self, check: RestoreCheck) -> None:
         """Hand over what was read to the model and the optimizer, but for its groups.
@@ -86,11 +98,16 @@ class RestoreTargets:
         """
         values = {name: self._value(place) for name, place in self.module_values.items()}
         parts = {name: self._nested(entries) for name, entries in self.module_parts.items()}
+        versions = {name: _version(value) for name, value in values.items()}
         self._set_in_module({**values, **parts})
-        if values:
-            self._require_said_back(values, Comparison(check))
-        if self.restores_moments or "extra" in self.own:
-            self._apply_optimizer(Comparison(check))
+        # A hook may compute in the memory that it is given, and that is no longer what was saved.
+        as_read = {
+            name: value for name, value in values.items() if _version(value) == versions[name]
+        }
+        if as_read:
+            self._require_said_back(as_read, Comparison(check))
+        if self.form is not None:
+            self._apply_optimizer(self.form, Comparison(check))
 
     def apply_groups(self) -> None:
         """Set the options of the parameter groups; after a scheduler, which may write them too."""
@@ -132,7 +149,10 @@ class RestoreTargets:
         whole.update(values)
         whole._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
         with torch.no_grad():
-            module.load_state_dict(whole, strict=False)
+            if takes_argument(module.load_state_dict, "strict"):
+                module.load_state_dict(whole, strict=False)
+            else:
+                module.load_state_dict(whole)
 
     def _require_said_back(self, values: Mapping[str, Any], comparison: Comparison) -> None:
         now = LiveModel(self.live_model.module).state
@@ -152,38 +172,48 @@ class RestoreTargets:
     def _nested(self, entries: Mapping[PATH, PLACE]) -> Any:
         return nested({path: self._value(place) for path, place in entries.items()})
 
-    def _apply_optimizer(self, comparison: Comparison) -> None:
-        model, names = self.live_model.module, self.live_model.names
-        form = optimizer_state.form_of(self.optimizer)
+    def _apply_optimizer(self, form: optimizer_state.Form, comparison: Comparison) -> None:
         if "whole" in self.own:
-            optimizer_state.give_whole(
-                self.optimizer, self._revived("whole", self.own["whole"]), comparison
-            )
+            optimizer_state.give_whole(self.optimizer, self.own["whole"], comparison)
             return
-        extra = self._revived("extra", self.own.get("extra", {}))
+        extra = self.own.get("extra", {})
         if not self.restores_moments:
-            optimizer_state.give_extra(self.optimizer, form, extra)
+            optimizer_state.give_extra(self.optimizer, extra)
             return
         restored: dict[Any, Any] = {}
         known = self.groups.parameters | self.moments.keys()
         for param in optimizer_state.parameters_of(self.optimizer):
-            name = names[id(param)]
-            own = self.own.get("state", {}).get(name, {})
+            name = self.live_model.names[id(param)]
             values = self._nested(self.moments[name]) if name in self.moments else {}
-            values.update(own_state.revive(own, model, name=f"optimizer.state.{name}", param=param))
+            values.update(self.own.get("state", {}).get(name, {}))
             if values or name in known:
                 restored[param] = values
-        keys = self._revived("keys", self.own.get("keys", {}))
         optimizer_state.give(
             self.optimizer,
             form,
-            state={**restored, **keys},
+            state={**restored, **self.own.get("keys", {})},
             extra=extra,
             comparison=comparison,
         )
 
-    def _revived(self, what: str, value: Any) -> Any:
-        return own_state.revive(value, self.live_model.module, name=f"optimizer {what}")
+    def _revived_own(self) -> dict[str, Any]:
+        """What is this rank's own, on the devices and meshes of now."""
+        model, names = self.live_model.module, self.live_model.names
+        state = dict(self.own.get("state", {}))
+        for param in optimizer_state.parameters_of(self.optimizer):
+            if (name := names.get(id(param))) in state:
+                where = f"optimizer.state.{name}"
+                state[name] = own_state.revive(state[name], model, name=where, param=param)
+        rest = {key: value for key, value in self.own.items() if key != "state"}
+        return {"state": state} | {
+            key: own_state.revive(value, model, name=f"optimizer {key}")
+            for key, value in rest.items()
+        }
+
+
+def _version(value: Any) -> int:
+    """Changes whenever a tensor is written to."""
+    return local_of(value)._version if isinstance(value, torch.Tensor) else 0
 
 
 def _is_of_one_type(one: Any, other: Any) -> bool:

@@ -81,7 +81,11 @@ class StagedShards:
 
     def positions_of(self, plan: SavePlan) -> list[int]:
         """Position of each item of ``plan``, which the ranks agreed on."""
-        return [self.positions[common_name(item.index.fqn)] for item in plan.items]
+        names = (item.index.fqn for item in plan.items)
+        # A state dict of a program's own may have such names itself.
+        return [
+            self.positions[name if name in self.positions else common_name(name)] for name in names
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +141,7 @@ def stage_shards(
     stager: Stager,
     is_coordinator: bool,
     world_size: int = 1,
-    buffers: Collection[str] = (),
+    buffers: Callable[[], Collection[str]] = tuple,
 ) -> StagedShards:
     """Plan this rank's writes of ``state_dict`` and take its values.
 
@@ -149,7 +153,7 @@ def stage_shards(
         stager: Takes the tensors; of one rank and one kind of state dict.
         is_coordinator: Whether this is the first rank of those that share the shard directory.
         world_size: Ranks of the job.
-        buffers: Flat names of values that are buffers of the model.
+        buffers: Says the flat names of values that are buffers of the model.
     """
     known: _Known | None = stager.known
     leaves: list[Any] = []
@@ -159,7 +163,7 @@ def stage_shards(
         or not _has_structure(state_dict, known.structure, leaves)
     ):
         known, leaves = _plan(
-            state_dict, is_coordinator=is_coordinator, world_size=world_size, buffers=buffers
+            state_dict, is_coordinator=is_coordinator, world_size=world_size, buffers=buffers()
         )
         stager.known = known
     with torch.no_grad():

@@ -223,7 +223,7 @@ def _stamp(path: Path | str, *, below: int | None = None) -> Stamp | None:
 
 
 def _status(path: Path | str, *, below: int | None = None) -> os.stat_result | None:
-    """Of ``path`` itself, or None where nothing is; pathlib says so too where it may not look.
+    """Of ``path`` itself, or None where nothing is.
 
     Args:
         path: Relative to a directory that is open as ``below``, if that is given.

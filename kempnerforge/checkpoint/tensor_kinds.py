@@ -7,6 +7,7 @@ says so. Distributed tensors are wrappers for torch and not here: their placemen
 protocol.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ __all__ = [
 
 _ORDINARY = (torch.Tensor, nn.Parameter, nn.Buffer)
 _DENSE_TYPES = frozenset(_ORDINARY)
-_PLAIN = (str, int, float, bool, bytes, type(None), torch.dtype, torch.Size)
+# Exactly these: an enumeration may be a str as well, and its class would not come back.
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None), torch.dtype, torch.Size})
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class Wrapper:
     """What its class needs to build it again besides the tensors; None where that is no plain
     value, and then it can only be filled in place."""
     described: str
-    """``repr`` of the context."""
+    """``repr`` of the context; without addresses in memory, where it is no plain value."""
     parts: Mapping[str, torch.Tensor]
     """Its tensors by attribute; they may be wrappers as well."""
 
@@ -70,11 +73,10 @@ def local_of(value: torch.Tensor) -> torch.Tensor:
 def is_dense(value: torch.Tensor) -> bool:
     """Whether a tensor, or the local part of a distributed one, is plain numbers in memory."""
     local = value._local_tensor if isinstance(value, DTensor) else value
-    return (
-        (type(local) in _DENSE_TYPES or _is_only_named(local))
-        and local.layout is torch.strided
-        and not (local.is_meta or local.is_quantized or local.is_nested)
-    )
+    known = type(local) in _DENSE_TYPES or _is_only_named(local)
+    if not known or local.layout is not torch.strided:
+        return False
+    return not (local.is_meta or local.is_quantized or local.is_nested)
 
 
 def _is_only_named(value: torch.Tensor) -> bool:
@@ -119,11 +121,12 @@ def take_apart(value: torch.Tensor) -> Wrapper:
     flatten: Any = value
     names, context = flatten.__tensor_flatten__()
     cls = type(value)
+    is_plain = _is_plain(context)
     return Wrapper(
         module=cls.__module__,
         qualname=cls.__qualname__,
-        context=context if _is_plain(context) else None,
-        described=repr(context),
+        context=context if is_plain else None,
+        described=repr(context) if is_plain else _ADDRESS.sub("", repr(context)),
         parts={name: getattr(value, name) for name in names},
     )
 
@@ -180,4 +183,4 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if type(value) is dict:
         return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    return isinstance(value, _PLAIN)
+    return type(value) in _PLAIN

@@ -1,0 +1,46 @@
+"""Values that differ by rank under one name come back on the rank that they belong to."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kempnerforge.config.schema import AsyncCheckpointMode
+from tests.checkpoint import rank_value_jobs
+from tests.checkpoint.rank_value_jobs import CASES
+from tests.checkpoint.ranks import run_ranks
+
+BOUND = {
+    "parameters": "3 values .* the first: model.0.bias;",
+    "moments": "4 values .* the first: optimizer.state.bias.exp_avg;",
+    "moments_on_one_rank": "4 values .* the first: optimizer.state.bias.exp_avg;",
+    "sharded_moments_on_one_rank": "4 values .* the first: optimizer.state.bias.exp_avg;",
+    "none_on_one_rank": "2 values .* the first: optimizer.state.bias.momentum_buffer;",
+    "sub_meshes": "1 values .* the first: model.weight;",
+}
+WITHOUT_IT = {
+    "parameters": ["model.0", "model.1.bias"],
+    "moments": ["optimizer.state"],
+    "moments_on_one_rank": ["optimizer"],
+    "sharded_moments_on_one_rank": ["optimizer.state"],
+    "sub_meshes": ["model", "optimizer"],
+}
+
+
+@pytest.mark.parametrize("mode", AsyncCheckpointMode)
+def test_each_rank_gets_its_own_values_back_twice_and_no_other_layout_does(
+    tmp_path: Path, mode: AsyncCheckpointMode
+) -> None:
+    for found in run_ranks(rank_value_jobs.come_back, tmp_path, mode.value, world=2):
+        assert found == dict.fromkeys(CASES, "")
+    saved = tmp_path / mode.value
+    (elsewhere,) = run_ranks(rank_value_jobs.load_elsewhere, saved, world=1)
+    assert {name for name, (error, _) in elsewhere.items() if error} == set(BOUND)
+    for name, words in BOUND.items():
+        error, changed = elsewhere[name]
+        assert not changed
+        assert error.startswith("RedistributionError")
+        assert re.search(words, error), error
+    assert [name for name, (error, changed) in elsewhere.items() if not (error or changed)] == []
+    (steps,) = run_ranks(rank_value_jobs.exclude_elsewhere, saved, WITHOUT_IT, world=1)
+    assert steps == dict.fromkeys(WITHOUT_IT, 2)
