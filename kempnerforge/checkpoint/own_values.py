@@ -149,7 +149,7 @@ def _digest(value: Any, crc32: int) -> int:
     if isinstance(value, torch.Tensor):
         return _digest_of_tensor(value, crc32)
     if isinstance(value, Mapping):
-        crc32 = zlib_ng.crc32(struct.pack("<q", len(value)), crc32)
+        crc32 = checksum.crc32(struct.pack("<q", len(value)), crc32)
         for key, item in value.items():
             crc32 = _digest(item, _digest(key, crc32))
         return crc32
