@@ -25,7 +25,7 @@ from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 from torch.optim import Optimizer
 
 from kempnerforge.checkpoint import global_names, optimizer_state
-from kempnerforge.checkpoint.own_state import keeps_its_keys, needs_encoding
+from kempnerforge.checkpoint.own_state import keeps_its_keys, needs_encoding, require_revivable
 from kempnerforge.checkpoint.shards import Whole
 from kempnerforge.checkpoint.tensor_kinds import (
     is_dense,
@@ -134,6 +134,8 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
     optimizer_state.require_parameters(optimizer, live.names)
     groups = [_named_group(group, live.names) for group in getattr(optimizer, "param_groups", ())]
     captured = optimizer_state.capture(optimizer, live.names)
+    for part, values in captured.own.items():
+        _require_revivable(values, live.module, f"optimizer.{part}", depth=_DEPTHS.get(part, 0))
     model = {
         name: value
         if isinstance(value, torch.Tensor) and is_dense(value)
@@ -147,6 +149,18 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
         },
         own=captured.own,
     )
+
+
+_DEPTHS = {"state": 2, "keys": 1, "extra": 1}
+"""By part of an optimizer's own state: how deep its values are."""
+
+
+def _require_revivable(values: Any, model: nn.Module, where: str, *, depth: int) -> None:
+    if depth == 0:
+        require_revivable(values, model, where)
+        return
+    for key, value in values.items():
+        _require_revivable(value, model, f"{where}.{key}", depth=depth - 1)
 
 
 def is_extra_state(name: str) -> bool:

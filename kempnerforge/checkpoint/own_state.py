@@ -44,6 +44,7 @@ __all__ = [
     "keeps_its_keys",
     "needs_encoding",
     "require_known_meshes",
+    "require_revivable",
     "revive",
     "shared_remainder",
 ]
@@ -311,14 +312,39 @@ def require_known_meshes(value: Any, model: nn.Module, where: str) -> None:
         TypeError: No parameter of the model is on a mesh with the names and sizes of theirs.
     """
     for tensor in tensors_in(value):
-        if not isinstance(tensor, DTensor):
-            continue
-        found = _on_mesh(_mesh_of(tensor), model)
-        if found is None or found.device_mesh != tensor.device_mesh:
-            raise TypeError(
-                f"{where} holds a distributed tensor on a device mesh {_mesh_of(tensor)} that no "
-                "parameter of the model is on; give its to_local() or full_tensor()"
-            )
+        if isinstance(tensor, DTensor):
+            found = _require_mesh(_mesh_of(tensor), model, where)
+            if found.device_mesh != tensor.device_mesh:
+                raise TypeError(
+                    f"{where} holds a distributed tensor on a device mesh that has the names and "
+                    "sizes of another one, which parameters of the model are on; name its axes"
+                )
+
+
+def require_revivable(encoded: Any, model: nn.Module, where: str) -> None:
+    """The same for a value that :func:`encode` has made.
+
+    Raises:
+        TypeError: As above.
+    """
+    if isinstance(encoded, list | tuple):
+        for item in encoded:
+            require_revivable(item, model, where)
+    elif isinstance(encoded, Mapping) and encoded.get(_KIND) == "dtensor":
+        _require_mesh((encoded["axes"], encoded["sizes"]), model, where)
+    elif isinstance(encoded, Mapping):
+        for item in encoded.values():
+            require_revivable(item, model, where)
+
+
+def _require_mesh(mesh: tuple[list[str], list[int]], model: nn.Module, where: str) -> DTensor:
+    found = _on_mesh(mesh, model)
+    if found is None:
+        raise TypeError(
+            f"{where} holds a distributed tensor on a device mesh {mesh} that no parameter of the "
+            "model is on; give its to_local() or full_tensor()"
+        )
+    return found
 
 
 def _mesh_of(value: DTensor) -> tuple[list[str], list[int]]:

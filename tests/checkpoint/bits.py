@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -22,7 +23,9 @@ def difference(one: Any, other: Any) -> str:
         if len(one) != len(other):
             return f"{len(one)} values became {len(other)}"
         return _first(enumerate(map(difference, one, other)))
-    return "" if one == other else f"{one!r} became {other!r}"
+    if isinstance(one, np.ndarray):
+        return difference((one.dtype.str, one.tolist()), (other.dtype.str, other.tolist()))
+    return "" if repr(one) == repr(other) else f"{one!r} became {other!r}"
 
 
 def _first(found: Any) -> str:
