@@ -105,8 +105,10 @@ def _missed(evidence: Evidence) -> Iterator[str]:
             if strike.id not in landed:
                 point = strike.point.model_dump(exclude_defaults=True)
                 told = ", ".join(f"{name}: {value}" for name, value in point.items())
-                before = _raised_first(run) + _read_instead(strike, run)
+                before = _raised_first(run)
                 yield f"run {number}: {strike.id} did not strike (at {told}){before}"
+                if strike.point.phase == "load":
+                    yield f"run {number}: {_read_instead(strike, run)}"
             elif not run.processes.hung and (missing := _half_struck(strike, run)):
                 yield f"run {number}: {strike.id} struck, but {missing}"
     # A run that hung is the last one, and says so itself; so does a deed that was not done.
@@ -180,8 +182,6 @@ def _raised_first(run: RunEvidence) -> str:
 
 def _read_instead(strike: Strike, run: RunEvidence) -> str:
     """What the rank opened and read where a strike on its load was missed, to compare with."""
-    if strike.point.phase != "load":
-        return ""
     kinds = {"open_read": "opened", "read": "read"}
     seen = [
         f"{kinds[one.kind]} {one.path}"
@@ -190,7 +190,7 @@ def _read_instead(strike: Strike, run: RunEvidence) -> str:
     ]
     told = list(dict.fromkeys(seen))
     shown = ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" * (len(told) > _SHOWN))
-    return f"; while it loaded rank {strike.point.rank} {shown or 'opened nothing'}"
+    return f"while it loaded rank {strike.point.rank} {shown or 'opened nothing'}"
 
 
 def _idle(evidence: Evidence) -> Iterator[str]:

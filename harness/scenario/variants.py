@@ -32,6 +32,9 @@ def find_impossible_variant(scenario: Scenario) -> Iterator[Finding]:
         yield place, f"{variant} knows no `tp`: {_WITHOUT_TP[variant]}"
     if world.pp > 1 and variant == "tied":
         yield place, "the two ends of the model are on other stages, so they cannot be tied"
+    if scenario.accumulate.save_between and world.pp > 1:
+        text = "a pipeline of torch forgets the gradients that it finds before its first pass"
+        yield ("accumulate", "save_between"), f"{text}, so none come back: leave it out with `pp`"
     batches = scenario.data.samples // (scenario.data.batch_size * world.degree)
     together = scenario.accumulate.in_a_step
     if together > 1 and batches % together:

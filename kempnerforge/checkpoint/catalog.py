@@ -206,13 +206,14 @@ def look_at(path: Path, storage: Storage, *, heads: bool = False) -> Entry | Non
         storage: Where it lies.
         heads: Whether the head of a manifest is enough.
     """
+    where = path / layout.MANIFEST
     try:
-        data = storage.read(path / layout.MANIFEST)
+        data = storage.read(where)
     except (OSError, MemoryError):  # of which `inspect` has more to say
         return (
             inspect(path, storage, heads=heads) if _may_lead_to_directory(path, storage) else None
         )
-    return _parsed(path, data, heads=heads)
+    return _parsed(path, data, where, heads=heads)
 
 
 def _may_lead_to_directory(path: Path, storage: Storage) -> bool:
@@ -243,11 +244,10 @@ def inspect(path: Path, storage: Storage, *, heads: bool = False) -> Entry:
             return _failed(path, of_read(error, path, path=path))
     except (OSError, MemoryError) as error:
         return _failed(path, of_read(error, where, path=path))
-    return _parsed(path, data, heads=heads)
+    return _parsed(path, data, where, heads=heads)
 
 
-def _parsed(path: Path, data: bytes, *, heads: bool) -> Entry:
-    where = path / layout.MANIFEST
+def _parsed(path: Path, data: bytes, where: Path, *, heads: bool) -> Entry:
     parse: Callable[..., Manifest | Head] = manifest.read_head if heads else manifest.decode
     try:
         return _committed(path, parse(data, where=str(where)))

@@ -20,7 +20,8 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from zlib_ng import zlib_ng
+
+from kempnerforge.checkpoint import checksum
 
 __all__ = ["ALIGNMENT", "Frame", "frame_of", "memory_of"]
 
@@ -98,7 +99,7 @@ def frame_of(dtype: torch.dtype, shape: tuple[int, ...]) -> Frame | None:
     described = _pickled(dtype, shape, count)
     order = sys.byteorder.encode()
     for name, content in ((b"data.pkl", described), (b"byteorder", order), (b"version", b"3\n")):
-        _add(local, central, name, len(content), crc32=zlib_ng.crc32(content))
+        _add(local, central, name, len(content), crc32=checksum.crc32(content))
         local += content
     head_crc_at, tail_crc_at = len(local) + _LOCAL_CRC_AT, len(central) + _CENTRAL_CRC_AT
     _add(local, central, b"data/0", data_bytes, crc32=0)

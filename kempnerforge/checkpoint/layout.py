@@ -115,7 +115,7 @@ def local_directory(name: str | Path) -> Path:
 def _value_of_variable(match: re.Match[str]) -> str:
     variable = match[1] or match[2]
     if not os.environ.get(variable):
-        raise ValueError(f"{match.string} names {match[0]}, and the environment has no {variable}")
+        raise ValueError(f"{match.string} names {match[0]}, and {variable} is not set or empty")
     return os.environ[variable]
 
 

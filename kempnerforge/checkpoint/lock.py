@@ -47,6 +47,7 @@ _NOTE = "user.kempnerforge.lock"
 _CANNOT_LOCK = frozenset(
     {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EISDIR}
 )
+_MAY_ONLY_READ = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _POLL_S = 0.05
 # A load of another process holds the lock while it removes what a dead run left.
 _PATIENCE_S = 10.0
@@ -63,7 +64,11 @@ class WriteAccess(Protocol):
         """
 
     def briefly(self) -> AbstractContextManager[bool]:
-        """Have it within the context, if nobody else does: whether that is so."""
+        """Have it within the context, if nobody else does: whether that is so.
+
+        Raises:
+            OSError: That cannot be found out at present, for want of descriptors say.
+        """
 
 
 class Unlocked:
@@ -94,7 +99,11 @@ class DirectoryAccess:
             lock = acquire(self._root)
         except FileNotFoundError:
             pass  # nothing to change
-        except (CheckpointError, OSError) as error:
+        except CheckpointError as error:
+            logger.info("%s is only read: %s", self._root, error)
+        except OSError as error:
+            if error.errno not in _MAY_ONLY_READ:
+                raise
             logger.info("%s is only read: %s", self._root, error)
         try:
             yield lock is not None

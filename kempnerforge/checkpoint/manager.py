@@ -40,7 +40,7 @@ from kempnerforge.checkpoint.rank_state import (
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
-from kempnerforge.checkpoint.root import require_reachable
+from kempnerforge.checkpoint.root import require_reachable_by_all
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.stale import RetryingStorage
@@ -76,7 +76,7 @@ class CheckpointManager:
 
     Raises:
         ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set.
-        UnreachableDirectoryError: The directory is there by name and cannot be looked into.
+        UnreachableDirectoryError: The directory is there by name and a rank cannot look into it.
         PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
     """
 
@@ -100,9 +100,11 @@ class CheckpointManager:
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()
-        self._require_root()
         self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
+        require_reachable_by_all(
+            self._root, self._storage, self._collective, timeout_s=self._timeout_s
+        )
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
         self._said_stateless = False
@@ -143,6 +145,9 @@ class CheckpointManager:
             extra: More values to keep; ``vlm_freeze`` among them also goes to ``metadata.json``.
 
         Raises:
+            UnreadableCheckpointError: There is a checkpoint of this step that cannot be read at
+                present, so it is not replaced.
+            NewerFormatError: There is one of a newer version of this package.
             CheckpointError: This save failed, on whichever rank, or the background save before it
                 did. In the latter case this save has been made all the same.
         """
@@ -237,6 +242,9 @@ class CheckpointManager:
 
         Raises:
             FreezeMismatchError: The freeze states differ (a ValueError).
+            UnreadableCheckpointError: What is to be loaded, or one that may be newer, cannot be
+                read at present; the same on every rank, whichever of them it was.
+            NewerFormatError: It was written by a newer version of this package.
             CheckpointError: Nothing usable, or the named checkpoint cannot be loaded; the same on
                 every rank. Or the background save before it failed on some rank, so that nothing
                 was loaded; raised once.
@@ -288,14 +296,6 @@ class CheckpointManager:
         if self._handover.found_missing():
             warn_of_missing("dataloader", report.path)
             self._last_load = report.with_missing("dataloader")
-
-    def _require_root(self) -> None:
-        with Worker("looking at the checkpoint directory") as worker:
-            worker.run(
-                lambda: require_reachable(self._root, self._storage_for(worker)),
-                timeout_s=self._timeout_s,
-                doing=f"looking at {self._root}",
-            )
 
     def _say_what_is_lost(self, dataloader: Any) -> None:
         """Before a save: a position still pending has come too late; a loader may have none."""
@@ -372,7 +372,7 @@ class CheckpointManager:
                 stager=self._stager,
                 is_coordinator=self._collective.rank == 0,
                 world_size=self._collective.world_size,
-                buffers=state.buffers,
+                buffers=live.flat_buffers,
             )
             self._stager.finish()
             common, encoded = own_values.divide(train_state, live.module)

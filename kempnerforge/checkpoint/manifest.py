@@ -21,8 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zlib_ng import zlib_ng
-
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, NewerFormatError
 
 __all__ = [
@@ -67,7 +66,7 @@ class FileRecord:
     @staticmethod
     def of(data: bytes) -> "FileRecord":
         """The record of a file with this content."""
-        return FileRecord(size=len(data), crc32=zlib_ng.crc32(data))
+        return FileRecord(size=len(data), crc32=checksum.crc32(data))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +136,9 @@ def encode(manifest: Manifest) -> bytes:
             for name, record in manifest.files.items()
         },
     }
-    return _canonical({"manifest": body, "crc32": f"{zlib_ng.crc32(_canonical(body)):08x}"}) + b"\n"
+    return (
+        _canonical({"manifest": body, "crc32": f"{checksum.crc32(_canonical(body)):08x}"}) + b"\n"
+    )
 
 
 def decode(data: bytes, *, where: str) -> Manifest:
@@ -175,7 +176,7 @@ def read_head(data: bytes, *, where: str) -> Head:
     between = _BETWEEN.findall(data)
     if begin and end and end.end() == len(data) and len(between) == 1:
         body = memoryview(data)[begin.end() : -2]
-        if int(begin[1], 16) == zlib_ng.crc32(body):
+        if int(begin[1], 16) == checksum.crc32(body):
             return Head(
                 format=int(between[0]),
                 save_id=end[2].decode(),
@@ -202,7 +203,7 @@ def newer_format(number: int, *, where: object, step: int | None = None) -> Newe
 def _checked_body(data: bytes, *, where: str) -> Mapping[str, Any]:
     outer = json.loads(data)
     body: Mapping[str, Any] = outer["manifest"]
-    intact = outer["crc32"] == f"{zlib_ng.crc32(_canonical(body)):08x}"
+    intact = outer["crc32"] == f"{checksum.crc32(_canonical(body)):08x}"
     # Bytes beside the content do not count in a format that is only looked at.
     altered = data != _canonical(outer) + b"\n" and body["format"] in READABLE_FORMATS
     if not intact or altered:

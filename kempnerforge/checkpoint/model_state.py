@@ -96,6 +96,14 @@ class LiveModel:
         own = [*self.module.parameters(), *self.module.buffers()]
         return frozenset(place for tensor in own for place in _places(tensor))
 
+    def flat_buffers(self) -> frozenset[str]:
+        """Flat names of entries that are buffers or extra state."""
+        return frozenset(
+            f"{MODEL}{self.plain_name(name)}"
+            for name in self.state
+            if name in self.buffers or is_extra_state(name)
+        )
+
     def plain_name(self, name: str) -> str:
         """The global name for one of the module's own."""
         return global_names.plain_name(self.module, name)
@@ -114,8 +122,6 @@ class AssembledState:
     """What all ranks save together, by global names."""
     own: dict[str, Any]
     """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
-    buffers: frozenset[str]
-    """Flat names of buffers and extra state, in ``shared``."""
 
 
 def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
@@ -130,19 +136,18 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
     captured = optimizer_state.capture(optimizer, live.names)
     for part, values in captured.own.items():
         _require_revivable(values, live.module, f"optimizer.{part}", depth=_DEPTHS.get(part, 0))
-    model = {name: _stored(f"{MODEL}{name}", value) for name, value in live.entries.items()}
+    model = {
+        name: value
+        if isinstance(value, torch.Tensor) and is_dense(value)
+        else _stored(f"{MODEL}{name}", value)
+        for name, value in live.entries.items()
+    }
     return AssembledState(
         shared={
             "model": model,
             "optimizer": {"state": captured.shared, "param_groups": groups},
         },
         own=captured.own,
-        buffers=frozenset(
-            f"{MODEL}{live.plain_name(name)}"
-            for name, value in live.state.items()
-            if not isinstance(value, nn.Parameter)
-            and (is_extra_state(name) or name in live.buffers)
-        ),
     )
 
 

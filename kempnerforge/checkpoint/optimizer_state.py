@@ -353,8 +353,10 @@ def _other_keys(state: Mapping[Any, Any], params: Iterable[torch.Tensor]) -> dic
     found = {}
     known = frozenset(map(id, params))
     for key, value in state.items():
+        if id(key) in known:
+            continue
         if isinstance(key, torch.Tensor):
-            if id(key) not in known and value:
+            if value:
                 logger.warning(
                     "the optimizer holds state of a tensor of shape %s that is in none of its "
                     "parameter groups; it is not saved",
@@ -375,7 +377,7 @@ def _divided(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     shared, own = {}, {}
     for key, value in state.items():
-        if isinstance(key, str) and _is_shared(param, value):
+        if type(key) is str and _is_shared(param, value):
             shared[key] = value
         else:
             own[key] = encode(value, f"optimizer.state.{name}.{key}")
@@ -387,9 +389,10 @@ def _is_shared(param: torch.Tensor, value: Any) -> bool:
     if isinstance(value, DTensor):
         return isinstance(param, DTensor) and _placed_alike(param, value) and is_dense(value)
     if type(value) is torch.Tensor:
-        if isinstance(param, DTensor) and value.dim():
-            return False
-        return is_dense(value) and _keeps_its_strides(param, value)
+        if not value.dim():
+            return is_dense(value)
+        alone = not isinstance(param, DTensor)
+        return alone and is_dense(value) and _keeps_its_strides(param, value)
     if isinstance(value, torch.Tensor) or not keeps_its_keys(value):
         return False
     inner = list(_inner_tensors(value))

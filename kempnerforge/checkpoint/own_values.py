@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from zlib_ng import zlib_ng
 
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.errors import RedistributionError
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.own_state import encode, needs_encoding, require_known_meshes, revive
@@ -50,7 +50,7 @@ def divide(
     """
     common, encoded = {}, {}
     for key, value in train_state.items():
-        if not needs_encoding(value):
+        if key == "rng" or not needs_encoding(value):  # generators are thousands of plain numbers
             common[key] = value
             continue
         where = f"{key!r} in the train state"
@@ -145,27 +145,27 @@ def require_common(rank_state: Mapping[str, Any], exclude: Exclusion, *, path: s
 
 def _digest(value: Any, crc32: int) -> int:
     """The crc32 of a value and its structure; equal values of one type have equal ones."""
-    crc32 = zlib_ng.crc32(type(value).__qualname__.encode(), crc32)
+    crc32 = checksum.crc32(type(value).__qualname__.encode(), crc32)
     if isinstance(value, torch.Tensor):
         return _digest_of_tensor(value, crc32)
     if isinstance(value, Mapping):
-        crc32 = zlib_ng.crc32(struct.pack("<q", len(value)), crc32)
+        crc32 = checksum.crc32(struct.pack("<q", len(value)), crc32)
         for key, item in value.items():
             crc32 = _digest(item, _digest(key, crc32))
         return crc32
     if isinstance(value, list | tuple):
-        crc32 = zlib_ng.crc32(struct.pack("<q", len(value)), crc32)
+        crc32 = checksum.crc32(struct.pack("<q", len(value)), crc32)
         for item in value:
             crc32 = _digest(item, crc32)
         return crc32
     if isinstance(value, np.ndarray | np.generic):
         form = repr((value.dtype.str, value.shape)).encode()
-        return int(zlib_ng.crc32(value.tobytes(), zlib_ng.crc32(form, crc32)))
-    return int(zlib_ng.crc32(repr(value).encode(errors="backslashreplace"), crc32))
+        return int(checksum.crc32(value.tobytes(), checksum.crc32(form, crc32)))
+    return int(checksum.crc32(repr(value).encode(errors="backslashreplace"), crc32))
 
 
 def _digest_of_tensor(value: torch.Tensor, crc32: int) -> int:
-    crc32 = zlib_ng.crc32(repr((value.dtype, value.shape, value.layout)).encode(), crc32)
+    crc32 = checksum.crc32(repr((value.dtype, value.shape, value.layout)).encode(), crc32)
     dense = is_dense(value)
     data = bytes_of(value) if dense else encode_plain(value.detach(), what="a tensor")
-    return int(zlib_ng.crc32(data, crc32))
+    return int(checksum.crc32(data, crc32))

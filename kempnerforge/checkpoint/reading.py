@@ -31,8 +31,8 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadItem
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from zlib_ng import zlib_ng
 
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.catalog import require_same
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
@@ -174,7 +174,7 @@ class _Source:
             self._take(parts)
             return None
         self._read_fully(parts, offset)
-        return zlib_ng.crc32(parts[-1])
+        return checksum.crc32(parts[-1])
 
     def finish(self) -> FileRecord:
         """Read to the end; size and checksum of the whole file."""
@@ -191,7 +191,7 @@ class _Source:
     def _take(self, parts: list[memoryview]) -> None:
         self._read_fully(parts, self._at)
         for part in parts:
-            self._crc32 = zlib_ng.crc32(part, self._crc32)
+            self._crc32 = checksum.crc32(part, self._crc32)
             self._at += len(part)
 
     def _read_fully(self, parts: list[memoryview], offset: int) -> None:

@@ -6,7 +6,7 @@ was read, and every save compares that with what is there:
 
 - The names in the checkpoint directory and their inodes, by one scan (0.5 us a name): a checkpoint
   that came, went or was exchanged for another is read, or forgotten.
-- The times of the directory itself. If anybody else has changed it since this manager last did, the
+- The time of the directory itself. If anybody else has changed it since this manager last did, the
   manifest of every known checkpoint has to have its inode, size and times; one that has not is read
   again.
 - Before anything is deleted, the same of the newest that count (:meth:`Register.confirm`).
@@ -28,6 +28,7 @@ from pathlib import Path
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import ROOM, Entry, State, look_at
+from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.lineage import standing_aside
 from kempnerforge.checkpoint.manifest import Head
 from kempnerforge.checkpoint.storage import Stamp, Storage
@@ -66,8 +67,9 @@ class Survey:
     """What could not."""
     highest: int = 0
     """Sequence of the last commit that was ever read here."""
-    stamp: Stamp | None = None
-    """Of the directory when this was true; None where that is not known."""
+    changed: tuple[int, ...] | None = None
+    """Of the directory when this was true: device, inode and time of the last change to its names;
+    None where that is not known."""
 
     def entries(self) -> Iterator[Entry]:
         """The checkpoints, in no order and without their manifests."""
@@ -107,20 +109,20 @@ class Register:
         Raises:
             OSError: The directory cannot be listed.
         """
-        stamp, last = storage.stamp(root), self._survey
+        changed, last = _last_change(root, storage), self._survey
         names = storage.scan(root)
-        trusted = stamp == last.stamp and _NO_INODES.isdisjoint(names.values())
+        trusted = changed == last.changed and _NO_INODES.isdisjoint(names.values())
         if not trusted:
             last = replace(last, known=_unchanged(last.known, root, storage))
         if not trusted or last.unread or names != last.names:
             last = _read(root, storage, names, last)
-        self._survey = replace(last, stamp=stamp)
+        self._survey = replace(last, changed=changed)
         return self._survey
 
     def recall(self, root: Path, storage: Storage) -> Survey:
         """As :meth:`look`, without a scan where nobody has changed the directory since the last."""
-        stamp = storage.stamp(root)
-        unchanged = stamp is not None and stamp == self._survey.stamp
+        changed = _last_change(root, storage)
+        unchanged = changed is not None and changed == self._survey.changed
         return self._survey if unchanged else self.look(root, storage)
 
     def confirm(self, root: Path, storage: Storage) -> Survey:
@@ -130,7 +132,7 @@ class Register:
         newest_known = {name: self._survey.known[name] for name in newest}
         if _unchanged(newest_known, root, storage) == newest_known:
             return self._survey
-        self._survey = replace(self._survey, stamp=None)
+        self._survey = replace(self._survey, changed=None)
         return self.look(root, storage)
 
     def committed(self, root: Path, storage: Storage, head: Head) -> Survey:
@@ -153,13 +155,19 @@ class Register:
         return self._survey
 
     def note_own_change(self, root: Path, storage: Storage) -> None:
-        """The times of ``root`` are new because this manager has changed it."""
-        self._survey = replace(self._survey, stamp=storage.stamp(root))
+        """The time of ``root`` is new because this manager has changed it."""
+        self._survey = replace(self._survey, changed=_last_change(root, storage))
+
+
+def _last_change(root: Path, storage: Storage) -> tuple[int, ...] | None:
+    """Without the time of change of the inode, which the note of the lock's holder is, too."""
+    found = storage.stamp(root)
+    return None if found is None else (*found[:2], found[3])
 
 
 def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dict[str, _Known]:
     """Those whose manifest is as it was; none where they cannot be looked at."""
-    files = [f"{name}/{layout.MANIFEST}" for name in known]
+    files = tuple(f"{name}/{layout.MANIFEST}" for name in known)
     try:
         stamps = storage.stamps(root, files)
     except (OSError, MemoryError):
@@ -173,15 +181,15 @@ def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dic
 
 def _read(root: Path, storage: Storage, names: Mapping[str, int], last: Survey) -> Survey:
     """Read what is not known, and forget what is gone."""
-    here = {
-        name: one
-        for name, one in last.known.items()
-        if names.get(name) == one.inode and one.inode not in _NO_INODES
-    }
+    here = dict(last.known)
+    for name, _ in last.names.items() - names.items():  # gone, or now of another inode
+        here.pop(name, None)
     new = [name for name in names.keys() - here.keys() if layout.parse_step(name) is not None]
-    found = dict(_read_each(new, root, storage, tried={entry.path.name for entry in last.unread}))
+    tried = {entry.path.name for entry in last.unread}
+    with held_back():  # for some long-lived objects a checkpoint
+        found = {one.entry.path.name: one for one in _read_each(new, names, root, storage, tried)}
     unread = [one.entry for one in found.values() if one.entry.is_unknown]
-    here |= {name: replace(one, inode=names[name]) for name, one in found.items()}
+    here |= found
     for entry in unread:
         del here[entry.path.name]
     return Survey(
@@ -193,17 +201,18 @@ def _read(root: Path, storage: Storage, names: Mapping[str, int], last: Survey) 
 
 
 def _read_each(
-    names: Iterable[str], root: Path, storage: Storage, *, tried: set[str]
-) -> Iterator[tuple[str, _Known]]:
+    new: Iterable[str], names: Mapping[str, int], root: Path, storage: Storage, tried: set[str]
+) -> Iterator[_Known]:
     """Those that are directories; what was tried in vain before gets one attempt."""
-    for name in names:
+    for name in new:
         with impatient() if name in tried else nullcontext():
+            path = root / name
             try:
-                stamp = storage.stamp(root / name / layout.MANIFEST)
+                stamp = storage.stamp(path / layout.MANIFEST)
             except (OSError, MemoryError):  # of which look_at says more
                 stamp = None
-            entry = look_at(root / name, storage, heads=True)
+            entry = look_at(path, storage, heads=True)
         if entry is not None:
             if entry.is_questionable:
                 logger.warning("left alone: %s", entry.problem)
-            yield name, _Known(entry=entry, inode=0, stamp=stamp)
+            yield _Known(entry=entry, inode=names[name], stamp=stamp)

@@ -6,12 +6,27 @@ storage is not mounted would otherwise count as empty, and the run would begin a
 
 import errno
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from kempnerforge.checkpoint.errors import UnreachableDirectoryError
+from kempnerforge.checkpoint.collective import Collective
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    RankFailure,
+    Refusal,
+    UnreachableDirectoryError,
+    describe,
+    naming,
+)
 from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.worker import Worker
 
-__all__ = ["require_reachable"]
+__all__ = ["require_reachable", "require_reachable_by_all"]
+
+# Shares of the deadline: a rank has looked before rank 0 stops waiting for it, and the others wait
+# for rank 0 longer than that.
+_LOOK_SHARE = 0.3
+_VOTE_SHARE = 0.5
 
 # What another look does not change; every other error is that of the storage.
 _FINAL = frozenset(
@@ -34,6 +49,48 @@ def require_reachable(root: Path, storage: Storage) -> None:
         if error.errno not in _FINAL:
             raise
         raise _unreachable(root, os.strerror(error.errno)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """The vote of a rank that has looked, or could not."""
+
+    failure: RankFailure | None
+
+
+def require_reachable_by_all(
+    root: Path, storage: Storage, collective: Collective, *, timeout_s: float
+) -> None:
+    """:func:`require_reachable` on every rank; the same error on all. Collective.
+
+    Raises:
+        UnreachableDirectoryError: A rank cannot look into it, as one whose machine lacks the mount.
+        StorageTimeoutError: The storage did not answer a rank.
+        PeerLostError: A rank did not vote.
+    """
+    doing = f"looking into the checkpoint directory {root}"
+    failure = None
+    try:
+        with Worker("looking into the checkpoint directory") as worker:
+            worker.run(
+                lambda: require_reachable(root, storage),
+                timeout_s=_LOOK_SHARE * timeout_s,
+                doing=doing,
+            )
+    except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+        failure = describe(error, collective.rank)
+    with naming(doing, path=str(root)):
+        votes = collective.collect(_Seen(failure=failure), timeout_s=_VOTE_SHARE * timeout_s)
+        replies = None
+        if votes is not None:
+            failures = votes.failures(_Seen, doing)
+            refusal = Refusal(
+                failures=failures, doing=doing, default=CheckpointError, path=str(root)
+            )
+            replies = [refusal if failures else None] * collective.world_size
+        answer = collective.answer(replies, timeout_s=timeout_s)
+    if isinstance(answer, Refusal):
+        raise answer.error()
 
 
 def _require_nothing_in_the_way(root: Path, storage: Storage) -> None:

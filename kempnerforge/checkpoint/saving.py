@@ -421,7 +421,7 @@ class SaveJob:
                 just_saved=self.request.step,
                 damaged=self.damaged,
             )
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()
 

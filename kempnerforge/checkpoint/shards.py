@@ -30,8 +30,8 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 from torch.distributed.tensor import DTensor
-from zlib_ng import zlib_ng
 
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.rank_values import Planned, common_name
@@ -141,7 +141,7 @@ def stage_shards(
     stager: Stager,
     is_coordinator: bool,
     world_size: int = 1,
-    buffers: Collection[str] = (),
+    buffers: Callable[[], Collection[str]] = tuple,
 ) -> StagedShards:
     """Plan this rank's writes of ``state_dict`` and take its values.
 
@@ -153,7 +153,7 @@ def stage_shards(
         stager: Takes the tensors; of one rank and one kind of state dict.
         is_coordinator: Whether this is the first rank of those that share the shard directory.
         world_size: Ranks of the job.
-        buffers: Flat names of values that are buffers of the model.
+        buffers: Says the flat names of values that are buffers of the model.
     """
     known: _Known | None = stager.known
     leaves: list[Any] = []
@@ -163,7 +163,7 @@ def stage_shards(
         or not _has_structure(state_dict, known.structure, leaves)
     ):
         known, leaves = _plan(
-            state_dict, is_coordinator=is_coordinator, world_size=world_size, buffers=buffers
+            state_dict, is_coordinator=is_coordinator, world_size=world_size, buffers=buffers()
         )
         stager.known = known
     with torch.no_grad():
@@ -311,7 +311,7 @@ def _form(item: WriteItem) -> object:
 
 
 def _crc32_of(described: object) -> int:
-    return int(zlib_ng.crc32(repr(described).encode()))
+    return int(checksum.crc32(repr(described).encode()))
 
 
 def _value(known: _Known, item: WriteItem, value: Any) -> torch.Tensor | bytes:

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from zlib_ng import zlib_ng
-
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.manifest import FileRecord
 
 __all__ = ["FileSink"]
@@ -79,9 +78,9 @@ class FileSink:
         """
         view = memoryview(data).cast("B")
         if crc32 is None:
-            self._crc32 = zlib_ng.crc32(view, self._crc32)
+            self._crc32 = checksum.crc32(view, self._crc32)
         else:
-            self._crc32 = zlib_ng.crc32_combine(self._crc32, crc32, view.nbytes)
+            self._crc32 = checksum.combine(self._crc32, crc32, view.nbytes)
         self._size += view.nbytes
         try:
             self._way.put(view)

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import torch
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
-from zlib_ng import zlib_ng
 
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.frames import ALIGNMENT, Frame, frame_of, memory_of
 from kempnerforge.checkpoint.sink import FileSink
 
@@ -114,7 +114,7 @@ class Image:
     def checksum(self, position: int) -> int:
         """The crc32 of the data of one item."""
         if position not in self.checksums:
-            self.checksums[position] = zlib_ng.crc32(self._bytes(position))
+            self.checksums[position] = checksum.crc32(self._bytes(position))
         return self.checksums[position]
 
     def _bytes(self, position: int) -> memoryview | bytes:
@@ -158,7 +158,7 @@ class Image:
             data = self._data(raw, slot, position)
             crc32 = self.checksums.get(position)
             if crc32 is None:
-                crc32 = zlib_ng.crc32(data)
+                crc32 = checksum.crc32(data)
             slot.frame.put_crc(raw, slot.at, slot.tail_at, crc32)
             if not slot.copied or len(data) >= _LARGE_BYTES:
                 sink.write(raw[begin : slot.data_at])

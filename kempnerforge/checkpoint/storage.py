@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from zlib_ng import zlib_ng
-
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.errors import StorageTimeoutError, shows_damage
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.sink import FileSink
@@ -223,7 +222,7 @@ def _stamp(path: Path | str, *, below: int | None = None) -> Stamp | None:
 
 
 def _status(path: Path | str, *, below: int | None = None) -> os.stat_result | None:
-    """Of ``path`` itself, or None where nothing is; pathlib says so too where it may not look.
+    """Of ``path`` itself, or None where nothing is.
 
     Args:
         path: Relative to a directory that is open as ``below``, if that is given.
@@ -298,6 +297,6 @@ def checksum_file(path: Path) -> FileRecord:
     view = memoryview(buffer)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(view):
-            crc32 = zlib_ng.crc32(view[:count], crc32)
+            crc32 = checksum.crc32(view[:count], crc32)
             size += count
     return FileRecord(size=size, crc32=crc32)

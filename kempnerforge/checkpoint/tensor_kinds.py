@@ -73,11 +73,10 @@ def local_of(value: torch.Tensor) -> torch.Tensor:
 def is_dense(value: torch.Tensor) -> bool:
     """Whether a tensor, or the local part of a distributed one, is plain numbers in memory."""
     local = value._local_tensor if isinstance(value, DTensor) else value
-    return (
-        (type(local) in _DENSE_TYPES or _is_only_named(local))
-        and local.layout is torch.strided
-        and not (local.is_meta or local.is_quantized or local.is_nested)
-    )
+    known = type(local) in _DENSE_TYPES or _is_only_named(local)
+    if not known or local.layout is not torch.strided:
+        return False
+    return not (local.is_meta or local.is_quantized or local.is_nested)
 
 
 def _is_only_named(value: torch.Tensor) -> bool:

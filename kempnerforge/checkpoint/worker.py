@@ -102,8 +102,7 @@ class Worker:
         Raises:
             StorageTimeoutError: It did not return within ``timeout_s`` seconds.
         """
-        started = self.start(within(timeout_s, call))
-        return started.result(timeout_s=timeout_s, doing=doing)
+        return self.start(within(timeout_s, call)).result(timeout_s=timeout_s, doing=doing)
 
     def start(self, call: Callable[[], T]) -> Started[T]:
         """Have ``call`` made while the caller does something else; its result must be asked for."""

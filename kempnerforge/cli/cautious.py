@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zlib_ng import zlib_ng
-
+from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.errors import OddFileError
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import LocalStorage
@@ -50,7 +49,7 @@ class CautiousStorage(LocalStorage):
         with _regular(path) as (fd, size):
             crc32 = done = 0
             while done < size and (data := os.read(fd, min(_CHUNK_BYTES, size - done))):
-                crc32 = zlib_ng.crc32(data, crc32)
+                crc32 = checksum.crc32(data, crc32)
                 done += len(data)
         return FileRecord(size=done, crc32=crc32)
 

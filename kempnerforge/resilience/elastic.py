@@ -30,6 +30,9 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
     Raises:
         NoUsableCheckpointError: There are checkpoints and none can be used; starting over in
             silence would lose the run.
+        UnreadableCheckpointError: One that may be the newest cannot be read at present, or the
+            directory itself; it may be whole, so nothing older is taken.
+        NewerFormatError: It was written by a newer version of this package.
         PeerLostError: A rank is dead, or hung beyond the deadline (600 s a round).
         UnreachableDirectoryError: The directory is there by name and cannot be looked into.
         ValueError: ``dir`` is empty, a URL, or names a variable that is not set.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import kempnerforge.checkpoint
+from kempnerforge.cli.__main__ import main
 
 FOLDER = Path(kempnerforge.checkpoint.__file__).parent
 
@@ -108,11 +109,15 @@ def package(tmp_path: Path) -> Path:
     return root
 
 
+WITHOUT_ZLIB_NG = "import sys; sys.modules['zlib_ng'] = None\n"
+
+
+@pytest.mark.parametrize("before", ["", WITHOUT_ZLIB_NG], ids=["as it is", "without zlib-ng"])
 def test_the_folder_saves_and_loads_with_a_config_that_has_the_documented_fields_alone(
-    package: Path, tmp_path: Path
+    package: Path, tmp_path: Path, before: str
 ) -> None:
     script = tmp_path / "loop.py"
-    script.write_text(LOOP)
+    script.write_text(before + LOOP)
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "checkpoints")],
         env={**os.environ, "PYTHONPATH": str(package.parent)},
@@ -122,6 +127,9 @@ def test_the_folder_saves_and_loads_with_a_config_that_has_the_documented_fields
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "checkpoints" / "latest").readlink() == Path("step_6")
+    for step in (4, 5, 6):  # those that are kept
+        check = ["verify", "--deep", str(tmp_path / "checkpoints" / f"step_{step}")]
+        assert main(check) == 0
 
 
 def test_the_folder_imports_nothing_else_of_the_package_than_the_documented_schema() -> None:

@@ -43,12 +43,19 @@ manifests = st.builds(
     files=st.dictionaries(
         file_names, st.builds(FileRecord, size=counts, crc32=st.integers(0, (1 << 32) - 1))
     ),
+    has_rank_values=st.booleans(),
 )
 
 
 @given(manifests)
 def test_any_manifest_reads_back_equal(made: Manifest) -> None:
     assert manifest.decode(manifest.encode(made), where="m") == made
+
+
+@given(manifests)
+def test_the_head_of_any_manifest_is_read_without_the_rest(made: Manifest) -> None:
+    assert manifest.read_head(manifest.encode(made), where="m") == made.head
+    assert made.head.format == (2 if made.has_rank_values else 1)
 
 
 @given(made=manifests, data=st.data())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +376,42 @@ def test_the_head_is_what_the_whole_manifest_says(root: Path) -> None:
         altered = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         with pytest.raises(CorruptCheckpointError):
             manifest.read_head(altered, where="m")
+
+
+# The directory itself.
+
+
+@pytest.mark.parametrize("below", ["", "run/7"])
+def test_a_link_whose_storage_is_not_mounted_is_no_clean_start(tmp_path: Path, below: str) -> None:
+    link = tmp_path / "checkpoints"
+    link.symlink_to(tmp_path / "not mounted")
+    with pytest.raises(UnreadableCheckpointError, match=r"a link to .* which is not there"):
+        resolve_resume_path(link / below)
+    with pytest.raises(UnreadableCheckpointError, match=r"a link to .* which is not there"):
+        job_in(tmp_path).load()
+    (tmp_path / "not mounted").mkdir()
+    assert resolve_resume_path(link / below) is None
+    assert job_in(tmp_path).load() == (0, 0, {})
+
+
+def test_a_directory_that_is_not_there_is_a_clean_start(tmp_path: Path) -> None:
+    assert resolve_resume_path(tmp_path / "a" / "b") is None
+
+
+def test_no_pause_outlasts_the_deadline_so_that_all_learn_the_cause(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(stale, "_PAUSES_S", (0.05, 0.2, 1.0, 3.0))
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    job = job_in(saved, commit_timeout_s=4.0)  # of which reading has 1.6 s
+    failing = failing_at("contents", saved / "checkpoints", errno.EIO)
+    with failing, pytest.raises(UnreadableCheckpointError, match=r"\(EIO\)"):
+        job.load()
+    assert pauses == [0.05, 0.2]
+    pauses.clear()
+    job = job_in(saved, commit_timeout_s=40.0)
+    failing = failing_at("contents", saved / "checkpoints", errno.EIO)
+    with failing, pytest.raises(UnreadableCheckpointError, match=r"\(EIO\)"):
+        job.load()
+    assert pauses == [0.05, 0.2, 1.0, 3.0]

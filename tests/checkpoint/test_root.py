@@ -13,8 +13,10 @@ from torch.optim import SGD
 
 from kempnerforge.checkpoint import CheckpointError, CheckpointManager, UnreachableDirectoryError
 from kempnerforge.checkpoint.layout import local_directory
+from kempnerforge.cli.__main__ import main
 from kempnerforge.config.schema import CheckpointConfig
 from kempnerforge.resilience.elastic import resolve_resume_path
+from tests.checkpoint.ranks import run_ranks
 
 NOBODY = 65534
 
@@ -157,6 +159,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("NAME", "seven")
+    monkeypatch.setenv("EMPTY", "")
     monkeypatch.delenv("UNSET", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -186,8 +189,9 @@ def test_a_name_stands_for_what_a_shell_makes_of_it(
     ("name", "problem"),
     [
         ("", "is empty"),
-        ("$UNSET/ckpt", r"\$UNSET/ckpt names \$UNSET, and the environment has no UNSET"),
-        ("x/${UNSET}", r"the environment has no UNSET"),
+        ("$UNSET/ckpt", r"\$UNSET/ckpt names \$UNSET, and UNSET is not set or empty"),
+        ("x/${UNSET}", "UNSET is not set or empty"),
+        ("$EMPTY/ckpt", "EMPTY is not set or empty"),
         ("~no-such-user/ckpt", "home directory that is not known"),
         ("s3://bucket/ckpt", "is a URL"),
     ],
@@ -226,3 +230,42 @@ def test_every_way_to_name_a_directory_means_the_same(environment: Path) -> None
     assert manager("elsewhere", load_path="$RUNS/ckpt/step_3").load()[0] == 3
     assert manager("elsewhere").load(path="$RUNS/ckpt")[0] == 3
     assert manager("elsewhere").peek_saved_step("$RUNS/ckpt/step_3") == 3
+
+
+def test_the_command_takes_the_same_names(
+    environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manager("$RUNS/ckpt").save(3)
+    assert main(["ls", "${RUNS}/ckpt"]) == 0
+    assert "step_3" in capsys.readouterr().out
+    for name, problem in (("", "is empty"), ("$UNSET", "UNSET is not set or empty")):
+        with pytest.raises(SystemExit) as raised:
+            main(["verify", name])
+        assert raised.value.code == 2
+        assert problem in capsys.readouterr().err
+
+
+def load_from(rank: int, directory: Path, roots: tuple[str, ...]) -> tuple[str, str]:
+    root = directory / roots[rank]
+    try:
+        path = resolve_resume_path(directory / roots[0])
+        manager(str(root), commit_timeout_s=30.0).load()
+    except CheckpointError as error:
+        return type(error).__name__, str(error)
+    return "loaded", str(path)
+
+
+def test_all_ranks_are_told_alike_that_the_directory_leads_nowhere(tmp_path: Path) -> None:
+    dangling(tmp_path)
+    one, other = run_ranks(load_from, tmp_path, ("link", "link"), world=2)
+    assert one == other
+    assert one[0] == "UnreachableDirectoryError"
+    assert "leads nowhere; is its storage mounted?" in one[1]
+
+
+def test_a_directory_that_one_rank_alone_cannot_reach_is_an_error_of_all(tmp_path: Path) -> None:
+    dangling(tmp_path)
+    one, other = run_ranks(load_from, tmp_path, ("there", "link"), world=2)
+    for kind, message in (one, other):
+        assert kind == "UnreachableDirectoryError"
+        assert "rank 1: UnreachableDirectoryError: the checkpoint directory" in message

@@ -190,7 +190,7 @@ def _per_tensor(value: float) -> torch.Tensor:
 
 
 RARE: dict[str, Callable[[float], torch.Tensor]] = {
-    "of coordinates": lambda value: (value * torch.eye(3)).to_sparse(),
+    "coordinates": lambda value: (value * torch.eye(3)).to_sparse(),
     "uncoalesced": _uncoalesced,
     "csr": lambda value: (value * torch.eye(3)).to_sparse_csr(),
     "per tensor": _per_tensor,

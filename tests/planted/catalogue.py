@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from harness.planted.catalogue import Catalogue, Honest
 from tests.planted.entry import COPIES, PACKAGE, SIMPLE
@@ -226,6 +227,51 @@ UNSYNCED = (
     Unsynced(manager="ordering:PrunesBeforeTheData", scenario="power/in-a-prune.yaml::disabled",
              violates="nothing_lost", outcome="HARD_FAIL", killed=4, cut=None),
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misread:
+    """A read that fails, or a newer format, taken for what it is not.
+
+    `check` is a function of `misreading_jobs`; `right` is what it finds with the package, `wrong`
+    with the bug.
+    """
+
+    manager: str
+    check: str
+    right: Any
+    wrong: Any
+
+    @property
+    def implementation(self) -> str:
+        """As `--implementation` takes it."""
+        return f"tests.planted.misreading:{self.manager}"
+
+    def __str__(self) -> str:
+        return f"{self.manager}-{self.check}"
+
+
+_UNREADABLE, _NEWER = "UnreadableCheckpointError", "NewerFormatError"
+
+MISREAD = (
+    Misread(manager="TakesAReadErrorForDamage", check="shard_fails_once", right="3", wrong="2"),
+    Misread(manager="TakesAReadErrorForDamage", check="shard_keeps_failing",
+            right=_UNREADABLE, wrong="NoUsableCheckpointError"),
+    Misread(manager="NeverTriesAgain", check="shard_fails_once", right="3", wrong=_UNREADABLE),
+    Misread(manager="TakesANewerFormatForTorn", check="newer_format",
+            right=[_NEWER, _NEWER, True], wrong=["2", "None", True]),
+    Misread(manager="DeletesPastTheUnread", check="old_manifest_keeps_failing",
+            right=["step_1", "step_2", "step_3", "step_4"], wrong=["step_3", "step_4"]),
+    Misread(manager="NumbersPastTheUnread", check="number_beside_the_unread",
+            right=["step_4", 4], wrong=["step_3", 3]),
+    Misread(manager="ReplacesTheUnread", check="replaced_version_keeps_failing",
+            right=[_UNREADABLE, True], wrong=["None", False]),
+    Misread(manager="SeesNoLinkWhereItMayNotLook", check="latest_cannot_be_looked_at",
+            right=_UNREADABLE, wrong="3"),
+    Misread(manager="TakesBackBlindly", check="move_that_cannot_be_seen",
+            right=[True, 3], wrong=[False, 3]),
+)  # fmt: skip
+"""What no scenario shows, because none can have a read fail; `test_misreading.py` does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,16 @@ from torch.distributed.tensor import DTensor
 
 from tests.world.thing import Program
 
+_COMPRESSED_ROWS = ("crow_indices", "col_indices", "values")
+_COMPRESSED_COLUMNS = ("ccol_indices", "row_indices", "values")
+_SPARSE_PARTS = {
+    torch.sparse_coo: ("_indices", "_values"),  # the public ones ask for coalesced tensors
+    torch.sparse_csr: _COMPRESSED_ROWS,
+    torch.sparse_bsr: _COMPRESSED_ROWS,
+    torch.sparse_csc: _COMPRESSED_COLUMNS,
+    torch.sparse_bsc: _COMPRESSED_COLUMNS,
+}
+
 
 def state_of(program: Program) -> dict[str, str]:
     """All that has to come back on this rank, bit for bit: name to digest."""
@@ -73,16 +83,20 @@ def _tensor_leaves(value: torch.Tensor, path: str) -> Iterator[tuple[str, str]]:
         yield path, f"{type(value).__name__} {value.dtype}{tuple(value.shape)} {context!r}"
         for name in inner:
             yield from _tensor_leaves(getattr(value, name), f"{path}.{name}")
-    elif value.layout is torch.sparse_coo:
-        yield path, f"sparse {tuple(value.shape)} coalesced {value.is_coalesced()}"
-        yield from _tensor_leaves(value._indices(), f"{path}.indices")
-        yield from _tensor_leaves(value._values(), f"{path}.values")
+    elif value.layout is not torch.strided:
+        yield path, f"{value.layout}{tuple(value.shape)} {value.dtype}"
+        for name in _SPARSE_PARTS[value.layout]:
+            yield from _tensor_leaves(getattr(value, name)(), f"{path}.{name}")
     else:
         form = f"{type(value).__name__} {value.dtype}{tuple(value.shape)} by {value.stride()}"
         yield path, f"{form} {_digest(_bytes(value))}"
 
 
 def _bytes(value: torch.Tensor) -> bytes:
+    if value.is_meta:
+        return b""
+    if value.is_quantized:
+        value = value.int_repr()
     # A new tensor has the strides that a view as bytes asks for, even where it has one element.
     plain = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach()).reshape(-1)
     found: bytes = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""

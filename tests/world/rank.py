@@ -62,7 +62,7 @@ def _run(thing: Thing, phase: Phase, directory: Path, report: Report) -> None:
     if phase.resumes_at is not None:
         program.on_resume(phase.resumes_at)
     config = CheckpointConfig(
-        dir=str(directory), async_mode=phase.mode, keep_last_n=0, commit_timeout_s=60.0
+        dir=str(directory), async_mode=phase.mode, keep_last_n=0, commit_timeout_s=240.0
     )
     manager = CheckpointManager(config, program.model, program.optimizer)
     begin, found = 0, {}

@@ -8,8 +8,10 @@ import pytest
 
 from tests.world.catalogue import THINGS
 from tests.world.client import Server
+from tests.world.forgetful import FORGETFUL
 
 SIGKILL = 9
+pytestmark = pytest.mark.timeout(900)  # the fence of tests that start jobs
 
 
 def _states(answer: dict[str, Any]) -> list[dict[str, dict[str, str]]]:
@@ -58,3 +60,20 @@ def test_what_is_killed_and_resumed_goes_on_bit_for_bit(
     answer = world_server.run(name, "resumed again", tmp_path)
     assert _differences(expected, _states(answer)) == {}
     assert [sorted(steps) for steps in _states(answer)] == [["4", "5", "6"]] * THINGS[name].ranks
+
+
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_what_a_program_loses_is_named_when_it_resumes(
+    name: str, world_server: Server, tmp_path: Path
+) -> None:
+    expected = _states(world_server.run(name, "uninterrupted", tmp_path))
+    assert _differences(expected, _states(world_server.run(name, "killed", tmp_path))) == {}
+    found = _differences(expected, _states(world_server.run(name, "resumed", tmp_path)))
+    lost = FORGETFUL[name][1]
+    assert f"rank 0, step 2: {lost}" in found
+    assert [place for place in found if "step 2: " in place and lost not in place] == []
+
+
+def test_the_page_of_what_is_supported_names_each_thing() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "support.md").read_text(encoding="utf-8")
+    assert [name for name in THINGS if f"`{name}`" not in page] == []

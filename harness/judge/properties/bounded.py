@@ -135,7 +135,8 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Reco
 
 def _start_errors(run: RunEvidence, strikes: tuple[Strike, ...]) -> list[str]:
     """What is wrong with the errors of a start whose reads failed."""
-    failing = tuple(one for one in strikes if fails_load(one))
+    landed = {one.strike for one in run.landed}
+    failing = tuple(one for one in strikes if fails_load(one) and one.id in landed)
     raised = [raised_while_loading(story) for story in run.stories]
     told = [one for one in raised if one is not None]
     if not failing or not told:

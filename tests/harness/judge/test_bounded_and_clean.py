@@ -127,6 +127,13 @@ def test_a_start_whose_reads_fail_is_everyones_error(
     assert _judge("bounded", case).details == details
 
 
+def test_a_start_that_fails_before_its_reads_do_is_not_theirs() -> None:
+    case = _fails_while_loading(times=None)
+    case.runs[1].landed.clear()
+    case.runs[1].fail("build", ranks=[0], message="no room")
+    assert _judge("bounded", case).details == ()
+
+
 @pytest.mark.parametrize(("times", "may"), [(1, False), (3, False), (None, True)])
 def test_a_start_comes_through_reads_that_fail_a_few_times(times: int | None, may: bool) -> None:
     assert may_end_early(_fails_while_loading(times=times).evidence(), 1) is may

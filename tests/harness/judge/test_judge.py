@@ -72,9 +72,9 @@ def test_what_was_read_instead_is_told_of_a_strike_that_missed_a_load(
     case.runs[0].strikes.append(one)
     for kind, path, rank in read:
         case.runs[0].do(kind, path, rank=rank, phase="load")
-    assert judge(case.evidence()).guards[0].details[0] == (
-        "run 0: run0.fail did not strike (at rank: 1, phase: load, path: nowhere); while it loaded "
-        f"rank 1 {told}"
+    assert judge(case.evidence()).guards[0].details == (
+        "run 0: run0.fail did not strike (at rank: 1, phase: load, path: nowhere)",
+        f"run 0: while it loaded rank 1 {told}",
     )
 
 

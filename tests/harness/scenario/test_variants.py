@@ -55,6 +55,15 @@ LOADER = "data: {redistributes: true}"
             "runs[1].world: the two ends of the model are on other stages, so they cannot be tied",
         ),
         (
+            ("world: {pp: 2}", "accumulate: {batches: 2, save_between: true}", ONE),
+            "accumulate.save_between: a pipeline of torch forgets the gradients that it finds"
+            " before its first pass, so none come back: leave it out with `pp`",
+        ),
+        (
+            ("accumulate: {batches: 5}", ONE),
+            "accumulate.batches: an epoch of 12 batches a rank does not end with a step of 5",
+        ),
+        (
             ("data: {redistributes: true, generator: global}", ONE),
             "data.generator: the loader that redistributes has a generator of its own: leave"
             " `data.redistributes` out",

@@ -1,0 +1,66 @@
+"""crc32 by zlib-ng, or by Python's own zlib where zlib-ng is not installed.
+
+zlib-ng is the faster one and a dependency of this package. The checkpoint folder alone, laid
+over another package, also works where that depends on torch only. The values are the same.
+"""
+
+import zlib
+from functools import lru_cache
+from typing import Any
+
+_fast: Any = None
+try:
+    from zlib_ng import zlib_ng
+except ImportError:
+    pass
+else:
+    _fast = zlib_ng
+
+__all__ = ["combine", "combine_by_hand", "crc32"]
+
+_POLYNOMIAL = 0xEDB88320
+_ONE = 1 << 31
+"""The polynomial 1: bits are reflected, so the highest bit is the constant."""
+
+crc32 = zlib.crc32 if _fast is None else _fast.crc32
+
+
+def combine(first: int, second: int, length: int) -> int:
+    """crc32 of two pieces of data in sequence, from that of each.
+
+    Args:
+        first: Of the first piece.
+        second: Of the second.
+        length: Bytes of the second.
+    """
+    if _fast is None:
+        return combine_by_hand(first, second, length)
+    found: int = _fast.crc32_combine(first, second, length)
+    return found
+
+
+def combine_by_hand(first: int, second: int, length: int) -> int:
+    """:func:`combine` where there is no zlib-ng: Python's zlib does not offer it."""
+    return _times(_shift(length), first) ^ second
+
+
+@lru_cache(maxsize=4096)
+def _shift(length: int) -> int:
+    """x to the power of the bits in ``length`` bytes, modulo the polynomial of crc32."""
+    power, square, bits = _ONE, _ONE >> 1, 8 * length
+    while bits:
+        if bits & 1:
+            power = _times(square, power)
+        square = _times(square, square)
+        bits >>= 1
+    return power
+
+
+def _times(one: int, other: int) -> int:
+    product, mask = 0, _ONE
+    while mask:
+        if one & mask:
+            product ^= other
+        other = (other >> 1) ^ (_POLYNOMIAL if other & 1 else 0)
+        mask >>= 1
+    return product
