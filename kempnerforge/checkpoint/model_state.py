@@ -249,7 +249,8 @@ def _stored_option(key: str, value: Any) -> Any:
         )
     if isinstance(value, tuple) and tensors:
         return Whole(value)  # DCP makes a list of it
-    if value != {} and not keeps_its_keys(value):
+    is_empty = isinstance(value, Mapping) and not value  # an option's default, as a rule
+    if not (is_empty or keeps_its_keys(value)):
         raise TypeError(
             f"entry {key!r} of a parameter group holds a dict that is empty or has keys other "
             "than strings, which would not come back as it is; use names as keys"
