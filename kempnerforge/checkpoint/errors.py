@@ -91,13 +91,6 @@ class DirectoryInUseError(CheckpointSaveError):
     """Another job writes to this checkpoint directory."""
 
 
-class UnreachableDirectoryError(CheckpointLoadError, CheckpointSaveError):
-    """The checkpoint directory is there by name and cannot be looked into.
-
-    Whether something was saved in it is not known, so it does not count as empty.
-    """
-
-
 class PeerLostError(CheckpointError):
     """A rank died, hung or lost its connection before the ranks could agree."""
 
@@ -123,6 +116,13 @@ class UnreadableCheckpointError(CheckpointLoadError):
 
     For want of permission, memory or descriptors, or because storage fails. Also raised by a save
     that would replace such a checkpoint. Deliberately no OSError: callers tolerate some of those.
+    """
+
+
+class UnreachableDirectoryError(UnreadableCheckpointError, CheckpointSaveError):
+    """The checkpoint directory is there by name and cannot be looked into.
+
+    Whether something was saved in it is not known, so it does not count as empty.
     """
 
 

@@ -179,9 +179,11 @@ def test_what_an_optimizer_keeps_for_itself_goes_to_the_device_of_its_parameters
             "state": {"0": {"counts": {0: kept["cuda"], 1: kept["cpu"]}}},
             "extra": {"extra": kept["cuda"]},
         }
-        RestoreTargets(
+        targets = RestoreTargets(
             live_model=LiveModel(model), optimizer=optimizer, own=own, restores_moments=True
-        ).apply(RestoreCheck.off)
+        )
+        targets.decide()
+        targets.apply(RestoreCheck.off)
     found = optimizer.state[model[0]]["counts"]
     assert [found[key].device for key in (0, 1)] == [GPU, torch.device("cpu")]
     assert optimizer.extra.device == GPU
