@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
@@ -142,7 +141,9 @@ class _Planner:
             owner = self.targets.live_model.module.get_submodule(path)
         except AttributeError:
             return False
-        return type(owner)._load_from_state_dict is not nn.Module._load_from_state_dict
+        # Those of torch.nn, as BatchNorm has one, only add what an old checkpoint lacks.
+        where = str(type(owner)._load_from_state_dict.__module__)
+        return not where.startswith("torch.nn.")
 
     def _is_resized(self, name: str, value: torch.Tensor, entry: Any) -> bool:
         saved = isinstance(entry, TensorStorageMetadata) and entry.size != value.shape
@@ -163,6 +164,11 @@ class _Planner:
         self.targets.live.add(key)
 
     def _read_for_module(self, name: str, key: str, value: Any, directory: int, entry: Any) -> None:
+        if len(getattr(entry, "chunks", ())) > 1 and not isinstance(value, DTensor):
+            raise StateMismatchError(
+                f"{key} was saved as a distributed tensor, and the model's is none; build the "
+                "model as it was, or exclude the key from loading"
+            )
         fresh = _fresh_like(value, entry, own=key in self.seen[directory].own)
         fixed = not (is_extra_state(name) or self._may_change_shape(name))
         if fresh is not None and isinstance(value, torch.Tensor) and fixed:
