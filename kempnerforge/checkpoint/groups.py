@@ -178,4 +178,5 @@ def _same(one: Any, other: Any) -> bool:
         return both and one.shape == other.shape and bool((one.cpu() == other.cpu()).all())
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
+    equal: Any = one == other
+    return bool(equal.all()) if hasattr(equal, "all") else bool(equal)
