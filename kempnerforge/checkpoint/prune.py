@@ -66,7 +66,10 @@ def retire(
         names = ", ".join(sorted(entry.path.name for entry in survey.unread))
         logger.warning("retention in %s waits until %s can be read", root, names)
         return ()
-    return _rename_away(root, victims, storage)
+    if not victims:
+        return ()
+    with register.own_change(root, storage):
+        return _rename_away(root, victims, storage)
 
 
 def _victims(

@@ -21,8 +21,8 @@ changed the directory itself, unless names or inodes tell.
 
 import heapq
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -150,13 +150,20 @@ class Register:
             known={**last.known, path.name: one},
             unread=tuple(entry for entry in last.unread if entry.path != path),
             highest=max(last.highest, head.sequence),
+            changed=_last_change(root, storage),
         )
-        self.note_own_change(root, storage)
         return self._survey
 
-    def note_own_change(self, root: Path, storage: Storage) -> None:
-        """The time of ``root`` is new because this manager has changed it."""
-        self._survey = replace(self._survey, changed=_last_change(root, storage))
+    @contextmanager
+    def own_change(self, root: Path, storage: Storage) -> Generator[None, None, None]:
+        """This manager changes ``root`` within, so that it has a new time afterwards.
+
+        What somebody else has changed by then is looked at all the same.
+        """
+        is_known = _last_change(root, storage) == self._survey.changed
+        yield
+        changed = _last_change(root, storage) if is_known else None
+        self._survey = replace(self._survey, changed=changed)
 
 
 def _last_change(root: Path, storage: Storage) -> tuple[int, ...] | None:

@@ -143,8 +143,8 @@ def replace(root: Path, moves: Collection[Move], storage: Storage, *, save_id: s
             completes the replacement.
     """
     back: list[Move] = []
+    latest = storage.read_link(root / layout.LATEST)  # once: a read half way may fail
     for move in moves:
-        before = storage.read_link(root / layout.LATEST)
         try:
             perform(root, move, storage, save_id=save_id)
         except OSError as error:
@@ -153,10 +153,11 @@ def replace(root: Path, moves: Collection[Move], storage: Storage, *, save_id: s
                 logger.warning(_LEFT, root, error)
                 raise
             if made:
-                back.append(_inverse(move, latest=before))
+                back.append(_inverse(move, latest=latest))
             _take_back(root, back, storage, save_id=save_id)
             raise
-        back.append(_inverse(move, latest=before))
+        back.append(_inverse(move, latest=latest))
+        latest = move.target if move.name == layout.LATEST else latest
 
 
 def _took_effect(root: Path, move: Move, storage: Storage) -> bool | None:

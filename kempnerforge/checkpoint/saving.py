@@ -290,8 +290,8 @@ class SaveJob:
         commit = self._commit(self.save_id, stages)
         _replaced(commit, self.storage)
         prune.make_ready(self.root, self.storage, self.register)
-        commit.open()
-        self.register.note_own_change(self.root, self.storage)
+        with self.register.own_change(self.root, self.storage):
+            commit.open()
         return commit
 
     def _commit(self, save_id: str, stages: tuple[int, ...] | None) -> Commit:
@@ -426,8 +426,8 @@ class SaveJob:
             return ()
 
     def _remove_and_note(self, paths: tuple[Path, ...]) -> None:
-        prune.remove(paths, self.storage)
-        self.register.note_own_change(self.root, self.storage)
+        with self.register.own_change(self.root, self.storage):
+            prune.remove(paths, self.storage)
 
     def _remove(self, paths: tuple[Path, ...]) -> None:
         """Clean up; what does not work is left to the next save, which does it again."""

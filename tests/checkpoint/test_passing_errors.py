@@ -415,3 +415,25 @@ def test_no_pause_outlasts_the_deadline_so_that_all_learn_the_cause(
     with failing, pytest.raises(UnreadableCheckpointError, match=r"\(EIO\)"):
         job.load()
     assert pauses == [0.05, 0.2, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("moves", range(1, 5))
+def test_a_link_that_cannot_be_read_half_way_through_a_replacement_leaves_a_whole_version(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    monkeypatch.setattr(LocalStorage, "exchange", lambda *_: False)
+    genuine, made = LocalStorage.rename, []
+
+    def rename(self: LocalStorage, source: Path, target: Path) -> None:
+        genuine(self, source, target)
+        made.append(source.name)
+
+    monkeypatch.setattr(LocalStorage, "rename", rename)
+    hit = Failing(
+        errno.EIO, float("inf"), lambda path: path == f"{root}/latest" and len(made) >= moves
+    )
+    with failing_paths(hit), pytest.raises(CheckpointError):
+        job_in(tmp_path).save(3, version=2)
+    assert (root / "latest" / "manifest.json").exists()
+    assert job_in(tmp_path).load()[0] == 3
+    assert names_in(root) == ["latest", "step_1", "step_2", "step_3"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import layout, manifest
+from kempnerforge.checkpoint import layout, manifest, prune
 from kempnerforge.checkpoint.catalog import State, read_catalog
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.storage import LocalStorage
@@ -191,6 +191,24 @@ def test_two_managers_of_a_process_see_each_others_saves(tmp_path: Path, storage
     for step in range(1, 7):
         (one if step % 2 else other).save(step)
     assert sequences(root) == {f"step_{step}": step for step in range(1, 7)}
+
+
+def test_what_another_manager_published_just_before_this_one_began_to_write_is_counted(
+    tmp_path: Path, storage: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "checkpoints"
+    one, other = job_in(tmp_path, storage), job_in(tmp_path, storage)
+    one.save(1)
+    genuine, waiting = prune.make_ready, [True]
+
+    def make_ready(*args: Any) -> None:
+        genuine(*args)
+        if waiting and waiting.pop():
+            other.save(2)
+
+    monkeypatch.setattr(prune, "make_ready", make_ready)
+    one.save(3)
+    assert sequences(root) == {"step_1": 1, "step_2": 2, "step_3": 3}
 
 
 def test_where_inodes_say_nothing_every_manifest_is_compared(
