@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from kempnerforge.checkpoint.errors import StateMismatchError
@@ -178,5 +179,6 @@ def _same(one: Any, other: Any) -> bool:
         return both and one.shape == other.shape and bool((one.cpu() == other.cpu()).all())
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
-    equal: Any = one == other
-    return bool(equal.all()) if hasattr(equal, "all") else bool(equal)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return type(one) is type(other) and np.array_equal(one, other)
+    return bool(one == other) or bool(one != one and other != other)  # NaN is not itself

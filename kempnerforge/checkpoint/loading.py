@@ -6,7 +6,7 @@ generators are restored last, after the last agreement.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.model_state import LiveModel, mesh_signature
 from kempnerforge.checkpoint.offer import Candidate, Choice
 from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
-from kempnerforge.checkpoint.own_values import require_common, values_of_rank
+from kempnerforge.checkpoint.own_values import require_common, saved_keys, values_of_rank
 from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,
     Arrangement,
@@ -258,7 +258,7 @@ class LoadJob:
             found = self.request.search.trust.metadata(files.read(name), where=where)
             check_metadata(choice.path / _within(stage, ""), found)
             seen.append(seen_by(found, self.collective.rank if same else None))
-        train_state, own = self._train_state(choice, files, now, model)
+        train_state, own, keys = self._train_state(choice, files, now, model)
         _require_step(choice, train_state)
         require_same_devices(train_state.get("rng", {}))
         targets = plan_restore(
@@ -271,7 +271,7 @@ class LoadJob:
         targets.own = own
         own_buffers = self._own_buffers(choice, files, now, model)
         if self.collective.rank == 0:
-            self._warn_of_unused(seen, train_state)
+            self._warn_of_unused(seen, keys)
             _warn_of_conversions(targets.converted)
         shards = tuple(
             self._read_shards(choice.path, stage, files, part.metadata, targets, position)
@@ -308,7 +308,7 @@ class LoadJob:
             where = getattr(error, "filename", None) or directory
             raise of_read(error, where, path=path) from error
 
-    def _warn_of_unused(self, seen: Sequence[Seen], state: Mapping[str, Any]) -> None:
+    def _warn_of_unused(self, seen: Sequence[Seen], keys: Collection[str]) -> None:
         common = sorted(key for part in seen for key in part.common)
         if common:
             logger.warning(
@@ -319,7 +319,7 @@ class LoadJob:
             )
         saved = {key for part in seen for key in part.metadata.state_dict_metadata}
         exclude = self.request.exclude
-        unknown = exclude.without_effect({*saved, *RANK_KEYS, "scheduler", *state})
+        unknown = exclude.without_effect({*saved, *RANK_KEYS, "scheduler", *keys})
         if unknown:
             logger.warning("excluded from loading, but not in the checkpoint: %s", unknown)
 
@@ -354,8 +354,11 @@ class LoadJob:
 
     def _train_state(
         self, choice: Choice, files: Verifier, now: Arrangement, model: LiveModel
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """The train state for this rank, and the optimizer state that is its own."""
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any], frozenset[str]]:
+        """The train state for this rank, the optimizer state that is its own, and what was saved.
+
+        The last are the keys of the train state, those that are not wanted among them.
+        """
         state = self._decode(choice, files, layout.TRAIN_STATE)
         exclude = self.request.exclude
         wanted = [key for key in RANK_KEYS if not exclude.covers(key)]
@@ -365,7 +368,8 @@ class LoadJob:
             if key not in RANK_KEYS and not exclude.covers(key)
         }
         if choice.manifest is None:
-            return {**common, **{key: state[key] for key in wanted if key in state}}, {}
+            mine = {key: state[key] for key in wanted if key in state}
+            return {**common, **mine}, {}, frozenset(state)
         then = Arrangement.from_json(choice.manifest.layout)
         source = predecessor(self.collective.rank, now, then)
         same = now == then
@@ -384,7 +388,8 @@ class LoadJob:
         else:
             require_common(first, exclude, path=str(choice.path))
         own = self._own_optimizer_state(choice, first, same=same)
-        return {**common, **{key: mine[key] for key in wanted if key in mine}}, own
+        keys = frozenset(state) | saved_keys(first)
+        return {**common, **{key: mine[key] for key in wanted if key in mine}}, own, keys
 
     def _positions(self, choice: Choice, files: Verifier, then: Arrangement) -> dict[str, Any]:
         """Where the dataloaders of all saved ranks were; one small file a rank is read."""

@@ -296,7 +296,7 @@ def _is_partitioned(optimizer: Any) -> bool:
 def _says_no_more(optimizer: Any) -> bool:
     """Whether ``state_dict()`` is torch's own of ``.state``, which takes long to build."""
     return (
-        type(optimizer).state_dict is Optimizer.state_dict
+        getattr(type(optimizer), "state_dict", None) is Optimizer.state_dict
         and "state" in vars(optimizer)
         and not isinstance(getattr(type(optimizer), "state", None), property)
         and "state_dict" not in vars(optimizer)
@@ -307,9 +307,9 @@ def _says_no_more(optimizer: Any) -> bool:
 
 def _listens(optimizer: Any) -> bool:
     """Whether the program has a say in ``load_state_dict``."""
-    where = str(type(optimizer).load_state_dict.__module__)
+    where = getattr(getattr(type(optimizer), "load_state_dict", None), "__module__", None)
     return (
-        not where.startswith("torch.")
+        not str(where).startswith("torch.")
         or "load_state_dict" in vars(optimizer)
         or bool(getattr(optimizer, "_optimizer_load_state_dict_pre_hooks", None))
         or bool(getattr(optimizer, "_optimizer_load_state_dict_post_hooks", None))

@@ -19,12 +19,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement
 
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
+from kempnerforge.checkpoint.state import encode_plain
 from kempnerforge.checkpoint.tensor_kinds import (
     Wrapper,
     find_class,
@@ -53,6 +55,7 @@ OWN_KEY = "optimizer"
 """Key of the optimizer's part in the rank's file."""
 _KIND = "kempnerforge.kind"
 _PLAIN_KEYS = (str, int, float, bool, type(None))
+_LEAVES = frozenset({*_PLAIN_KEYS, complex, bytes, np.ndarray, torch.dtype, torch.Size})
 _CONTAINERS = (list, tuple, dict, OrderedDict)
 
 
@@ -101,6 +104,8 @@ def encode(value: Any, where: str) -> Any:
                     "look up; use the names or the indices of parameters as keys"
                 )
     elif not isinstance(value, list | tuple):
+        if type(value) not in _LEAVES:
+            encode_plain(value, what=where)  # all else is one piece, and this error names it
         return value
     if type(value) not in _CONTAINERS:
         cls = type(value)
@@ -154,7 +159,8 @@ def _plain(value: torch.Tensor, where: str) -> torch.Tensor:
             f"{where} is a {type(value).__qualname__} with attributes ({', '.join(vars(value))}), "
             "which would not come back"
         )
-    return value.detach().as_subclass(torch.Tensor)
+    value = value.detach()
+    return value if type(value) is torch.Tensor else value.as_subclass(torch.Tensor)
 
 
 def _encode_wrapper(value: torch.Tensor, where: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ __all__ = [
     "divide",
     "encode_common",
     "require_common",
+    "saved_keys",
     "values_of_rank",
     "with_differing",
 ]
@@ -114,6 +115,11 @@ def values_of_rank(
         for values in (rank_state.get(_COMMON, {}), rank_state.get(_ENCODED, {}))
     )
     return common | {key: revive(encoded[key], model, name=repr(key)) for key in encoded}
+
+
+def saved_keys(rank_state: Mapping[str, Any]) -> frozenset[str]:
+    """Keys of the values that a rank had for itself."""
+    return frozenset(rank_state.get(_COMMON, {})) | frozenset(rank_state.get(_ENCODED, {}))
 
 
 def require_common(rank_state: Mapping[str, Any], exclude: Exclusion, *, path: str) -> None:

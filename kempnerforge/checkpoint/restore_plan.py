@@ -132,6 +132,8 @@ class _Planner:
     def _plan_entry(self, name: str, key: str, value: Any) -> bool:
         """Plan to read one entry of the model; whether the checkpoint has it."""
         if self._is_saved_as_wrapper(key, value):
+            if is_extra_state(name) or not self.targets.live_model.holds(value):
+                self.targets.refilled.add(name)
             return self._plan_parts_of(key, local_of(value))
         found = self._entry(key)
         if found is None:

@@ -60,6 +60,8 @@ class RestoreTargets:
     """Entries of the model that are of another dtype than the saved ones, in words."""
     module_parts: dict[str, dict[PATH, PLACE]] = field(default_factory=dict)
     """The same for a dict or list that an older version took apart: path within to place."""
+    refilled: set[str] = field(default_factory=set)
+    """State dict keys of wrappers that are made for whoever asks: filled, and handed back."""
     moments: dict[str, dict[PATH, PLACE]] = field(default_factory=dict)
     """Parameter name to the optimizer state it gets."""
     wholes: dict[PLACE, torch.Tensor] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class RestoreTargets:
         """
         places = {**self.module_values, **self.offered}
         values = {name: self._value(place) for name, place in places.items()}
+        values.update({name: self.live_model.state[name] for name in self.refilled})
         parts = {name: self._nested(entries) for name, entries in self.module_parts.items()}
         versions = {name: _version(value) for name, value in values.items()}
         self._set_in_module({**values, **parts})

@@ -102,3 +102,10 @@ def test_an_averaged_model_is_no_wrapper_and_comes_back_with_its_count(tmp_path:
 def test_ranks_that_wrap_their_model_in_any_order_hand_it_on(tmp_path: Path) -> None:
     for found in run_ranks(name_jobs.hand_on, tmp_path, world=2):
         assert found == dict.fromkeys(name_jobs.WRAPPINGS, "")
+
+
+def test_a_part_that_a_wrapper_has_of_its_own_is_told_from_what_it_wraps() -> None:
+    wrapped: Any = nn.DataParallel(Holding())
+    wrapped.head = nn.DataParallel(nn.Linear(2, 2))
+    names = [plain_name(wrapped, name) for name, _ in wrapped.named_parameters()]
+    assert names == [*NAMES, "head.weight", "head.bias"]

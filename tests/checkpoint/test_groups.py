@@ -1,10 +1,12 @@
 """Options of parameter groups: decided before anything changes, and matched by parameters."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -161,3 +163,11 @@ def test_options_that_a_scheduler_writes_when_it_is_loaded_are_those_of_the_chec
     manager(tmp_path, found).load(scheduler=again)
     assert options(found[1], "lr", "initial_lr") == [(0.25, 0.5), (0.25, 0.5)]
     assert again.last_epoch == 1
+
+
+@pytest.mark.parametrize("value", [np.ones(2), float("nan"), [1, (2.0, "x")]], ids=repr)
+def test_groups_of_the_same_odd_option_may_be_joined(tmp_path: Path, value: Any) -> None:
+    save(tmp_path, [(WEIGHTS, {"odd": value}), (BIASES, {"odd": copy.deepcopy(value)})])
+    found = build([(WEIGHTS + BIASES, {})], 2)
+    manager(tmp_path, found).load()
+    assert difference(value, found[1].param_groups[0]["odd"]) == ""

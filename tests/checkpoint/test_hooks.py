@@ -11,6 +11,7 @@ from torch import nn
 from kempnerforge.checkpoint import CheckpointManager, StateMismatchError
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 from tests.checkpoint.bits import difference, picture
+from tests.checkpoint.packed import Packed
 
 
 class Fused(nn.Module):
@@ -149,12 +150,38 @@ class Passing(Overriding):
         return nn.Module.load_state_dict(self, given, **options)
 
 
+class Handing(nn.Module):
+    """Its extra state holds other tensors, and is made for whoever asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3))
+        self.codes = Packed.of(torch.randn(3))
+
+    def get_extra_state(self) -> Any:
+        return self.codes.clone()
+
+    def set_extra_state(self, state: Any) -> None:
+        self.codes = state
+
+
+class CopyingPacked(Copying):
+    """The same of a weight that holds other tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(Packed.of(torch.randn(3)), requires_grad=False)
+        self.other = nn.Parameter(torch.randn(3))
+
+
 KINDS: dict[str, Callable[[], Any]] = {
     "fused": lambda: nn.Sequential(Fused(), nn.Linear(2, 2)),
     "copying": lambda: nn.Sequential(Copying(), nn.Linear(2, 2)),
     "doubling": lambda: nn.Sequential(Doubling(), nn.Linear(2, 2)),
     "leaving": lambda: nn.Sequential(Leaving(), nn.Linear(2, 2)),
     "owning": lambda: nn.Sequential(Owning(), nn.Linear(2, 2)),
+    "handing": lambda: nn.Sequential(Handing(), nn.Linear(2, 2)),
+    "copying packed": lambda: nn.Sequential(CopyingPacked(), nn.Linear(2, 2)),
     "overriding": Overriding,
     "passing": Passing,
 }
@@ -179,7 +206,7 @@ def step(optimizer: Any) -> None:
 
 
 def all_of(model: Any, optimizer: Any) -> dict[str, Any]:
-    own = [part.codes.clone() for part in model.modules() if isinstance(part, Owning)]
+    own = [part.codes.clone() for part in model.modules() if isinstance(part, Owning | Handing)]
     return {**picture(model, optimizer), "own": own}
 
 

@@ -85,6 +85,29 @@ class MasterWeights:
         self.inner.load_state_dict({**said, "state": state})
 
 
+class FloatMoments(torch.optim.Optimizer):
+    """Has moments in float32, whatever the type of the parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model.parameters(), {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for param in self.param_groups[0]["params"]:
+            moment = self.state[param].setdefault("m", torch.zeros_like(param, dtype=torch.float32))
+            param.sub_(moment.mul_(0.9).add_(param.grad), alpha=0.1)
+
+
+class Outside:
+    """Shows what an optimizer holds that it does not show itself."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.zero_grad, self.step = inner.zero_grad, inner.step
+        self.state_dict, self.load_state_dict = inner.state_dict, inner.load_state_dict
+        self.param_groups = inner.param_groups
+
+
 class Counting(SGD):
     """Keeps a sum of what it holds beside it, made anew by ``load_state_dict``."""
 
@@ -155,9 +178,14 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "master_weights": MasterWeights,
     "lbfgs": Closed,
     "named_state": named_state,
+    "float_moments": FloatMoments,
+    "outside": lambda model: Outside(FloatMoments(model)),
     "pair": lambda model: Pair(model.parameters(), lr=0.1, momentum=0.9),
     "counting": lambda model: Counting(model.parameters(), lr=0.1, momentum=0.9),
 }
+
+
+IN_BFLOAT16 = ("master_weights", "float_moments", "outside")
 
 
 def manager(directory: Path, model: Any, optimizer: Any, **options: Any) -> CheckpointManager:
@@ -181,7 +209,7 @@ def all_of(model: Any, optimizer: Any) -> dict[str, Any]:
 def test_a_resumed_optimizer_goes_on_as_the_one_that_was_saved_twice(
     tmp_path: Path, kind: str, mode: AsyncCheckpointMode
 ) -> None:
-    dtype = torch.bfloat16 if kind == "master_weights" else torch.float32
+    dtype = torch.bfloat16 if kind in IN_BFLOAT16 else torch.float32
     model = net(1, dtype)
     optimizer = KINDS[kind](model)
     for step in (1, 2):
@@ -299,3 +327,29 @@ def test_an_optimizer_of_another_model_is_refused_at_load_in_words(tmp_path: Pat
     with pytest.raises(StateMismatchError, match="holds 4 parameters that are not the model's"):
         held.load()
     assert held.load(exclude_keys=["optimizer"])[0] == 1
+
+
+def test_an_object_that_would_not_come_back_is_refused_by_its_name(tmp_path: Path) -> None:
+    model = net(1)
+    optimizer = sgd(model)
+    held = manager(tmp_path, model, optimizer)
+    optimizer.state["mine"] = {"x": [object()]}
+    with pytest.raises(CheckpointError, match=r"optimizer\.state\['mine'\] holds an object"):
+        held.save(1)
+    del optimizer.state["mine"]
+    optimizer.state[model[0].weight]["x"] = {1: object()}
+    with pytest.raises(CheckpointError, match=r"optimizer\.state\.0\.weight\.x holds an object"):
+        held.save(1)
+
+
+def test_a_key_that_is_excluded_and_was_saved_is_not_said_to_be_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = net(1)
+    held = manager(tmp_path, model, sgd(model))
+    held.save(1, extra={"note": "n"})
+    with caplog.at_level(logging.WARNING):
+        assert held.load(exclude_keys=["note"])[2] == {}
+        assert "not in the checkpoint" not in caplog.text
+        held.load(exclude_keys=["other"])
+    assert "excluded from loading, but not in the checkpoint: ('other',)" in caplog.text
