@@ -8,9 +8,9 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from kempnerforge.checkpoint.errors import StateMismatchError
-from kempnerforge.checkpoint.tensor_kinds import take_apart
+from kempnerforge.checkpoint.tensor_kinds import is_dense, take_apart
 
-__all__ = ["require_fitting", "require_same_class", "require_same_shape"]
+__all__ = ["require_fitting", "require_same_class", "require_same_layout", "require_same_shape"]
 
 
 def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
@@ -49,6 +49,20 @@ def require_same_shape(key: str, saved: Sequence[int], target: torch.Tensor) -> 
         raise StateMismatchError(
             f"{key}: the checkpoint has shape {tuple(saved)}, the model has shape "
             f"{tuple(target.shape)}"
+        )
+
+
+def require_same_layout(key: str, entry: Any, target: torch.Tensor) -> None:
+    """Refuse a tensor whose memory is arranged otherwise than that of the saved one.
+
+    Raises:
+        StateMismatchError: One of the two is dense and the other sparse or quantised.
+    """
+    dense = isinstance(entry, TensorStorageMetadata)
+    if dense != is_dense(target):
+        kinds = "sparse or quantised", "dense"
+        raise StateMismatchError(
+            f"{key}: the checkpoint has a {kinds[dense]} tensor, the model a {kinds[not dense]} one"
         )
 
 

@@ -41,6 +41,7 @@ from kempnerforge.checkpoint.rank_state import (
     RANK_KEYS,
     Arrangement,
     Positions,
+    all_meshes,
     predecessor,
     rank_part,
     require_redistributable,
@@ -162,7 +163,8 @@ class LoadJob:
             timeout_s=_WAIT_SHARE * self.timeout_s,
             access=self.access,
         )
-        found = chooser.prepare(self._read, told=self.stage, earlier=earlier)
+        meshes = mesh_signature(LiveModel(self.model).parameters.values())
+        found = chooser.prepare(self._read, told=(self.stage, meshes), earlier=earlier)
         if found is None:
             self._finish_tidying(self._start_tidying(tidy))
             return None
@@ -236,8 +238,10 @@ class LoadJob:
         """Read and check everything; fills buffers of ours only."""
         choice = candidate.choice
         model = LiveModel(self.model)
-        meshes = mesh_signature(model.parameters.values())
-        now = Arrangement(stage_of_rank=candidate.told, meshes=tuple(meshes))
+        now = Arrangement(
+            stage_of_rank=tuple(stage for stage, _ in candidate.told),
+            meshes=all_meshes(meshes for _, meshes in candidate.told),
+        )
         files = Verifier(
             choice.path,
             choice.manifest,
@@ -268,6 +272,7 @@ class LoadJob:
         own_buffers = self._own_buffers(choice, files, now, model)
         if self.collective.rank == 0:
             self._warn_of_unused(seen, keys)
+            _warn_of_conversions(targets.converted)
         shards = tuple(
             self._read_shards(choice.path, stage, files, part.metadata, targets, position)
             for position, (stage, part) in enumerate(zip(stages, seen, strict=True))
@@ -433,6 +438,15 @@ class LoadJob:
         read.targets.apply_own(read.buffers)
         apply(read.train_state)
         read.targets.apply_groups()
+
+
+def _warn_of_conversions(converted: Sequence[str]) -> None:
+    if converted:
+        logger.warning(
+            "%d values of the checkpoint are converted to the dtype of the model: %s",
+            len(converted),
+            ", ".join(converted[:5]),
+        )
 
 
 def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | _Agreed:

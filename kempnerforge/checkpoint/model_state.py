@@ -247,12 +247,17 @@ def _stored_option(key: str, value: Any) -> Any:
             f"entry {key!r} of a parameter group holds a tensor that is distributed, sparse or of "
             "a subclass, which would not come back as it is; use a plain tensor"
         )
-    if isinstance(value, tuple) and tensors:
-        return Whole(value)  # DCP makes a list of it
-    is_empty = isinstance(value, Mapping) and not value  # an option's default, as a rule
-    if not (is_empty or keeps_its_keys(value)):
+    # DCP makes a list of a tuple of tensors, and leaves out an empty dict.
+    if (type(value) is tuple and tensors) or (type(value) is dict and not value):
+        return Whole(value)
+    if isinstance(value, Mapping) and not keeps_its_keys(value):
         raise TypeError(
             f"entry {key!r} of a parameter group holds a dict that is empty or has keys other "
             "than strings, which would not come back as it is; use names as keys"
+        )
+    if not keeps_its_keys(value):
+        raise TypeError(
+            f"entry {key!r} of a parameter group holds a {type(value).__qualname__}, which would "
+            "not come back as it is; use numbers, strings, lists, tuples and dicts"
         )
     return value

@@ -159,7 +159,8 @@ def _plain(value: torch.Tensor, where: str) -> torch.Tensor:
             f"{where} is a {type(value).__qualname__} with attributes ({', '.join(vars(value))}), "
             "which would not come back"
         )
-    return value.detach().as_subclass(torch.Tensor)
+    value = value.detach()
+    return value if type(value) is torch.Tensor else value.as_subclass(torch.Tensor)
 
 
 def _encode_wrapper(value: torch.Tensor, where: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ On load a rank looks for the rank that it continues:
   position is an error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +26,7 @@ __all__ = [
     "Arrangement",
     "Positions",
     "RedistributableDataLoader",
+    "all_meshes",
     "hand_over",
     "predecessor",
     "rank_part",
@@ -79,7 +80,7 @@ class Arrangement:
     stage_of_rank: tuple[int | None, ...]
     """Pipeline stage by rank, None without pipeline stages."""
     meshes: tuple[Mapping[str, Any], ...]
-    """Device meshes of the parameters, from :func:`model_state.mesh_signature`."""
+    """Device meshes of the parameters of all ranks, from :func:`model_state.mesh_signature`."""
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in the manifest."""
@@ -97,6 +98,12 @@ class Arrangement:
         return tuple(
             rank for rank, other in enumerate(self.stage_of_rank) if (other or 0) == (stage or 0)
         )
+
+
+def all_meshes(of_ranks: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[Mapping[str, Any], ...]:
+    """The device meshes that any rank has, in order and without duplicates."""
+    found = {repr(mesh): mesh for meshes in of_ranks for mesh in meshes}
+    return tuple(found[key] for key in sorted(found))
 
 
 def rank_part(state: Mapping[str, Any]) -> dict[str, Any]:

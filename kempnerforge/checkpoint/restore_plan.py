@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from kempnerforge.checkpoint import optimizer_state
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
 from kempnerforge.checkpoint.exclusion import Exclusion
-from kempnerforge.checkpoint.fitting import require_fitting, require_same_shape
+from kempnerforge.checkpoint.fitting import require_fitting, require_same_layout, require_same_shape
 from kempnerforge.checkpoint.model_state import (
     CLASS_KEY,
     MODEL,
@@ -87,7 +87,28 @@ class _Planner:
             if not self.exclude.covers(key) and not self._plan_entry(name, key, value):
                 missing.append(key)
         self._require_present(missing)
+        self._offer_the_rest()
         self._plan_optimizer()
+
+    def _offer_the_rest(self) -> None:
+        """What the model has no entry for, and a module that loads in a way of its own may make."""
+        known = self.targets.live_model.entries.keys()
+        for name, directory in self.targets.owners.items():
+            key = f"{MODEL}{name}"
+            entry = self.seen[directory].metadata.state_dict_metadata[key]
+            rest = name not in known and key not in self.targets.reads[directory]
+            if rest and isinstance(entry, TensorStorageMetadata) and self._may_make(name):
+                self.targets.reads[directory][key] = _fresh_plain(entry)
+                self.targets.offered[name] = (directory, key)
+
+    def _may_make(self, name: str) -> bool:
+        owner = self._owner(name)
+        return (
+            owner is not None
+            and not self.exclude.covers(f"{MODEL}{name}")
+            and name.rpartition(".")[2] in owner._buffers
+            and self._may_change_shape(name)
+        )
 
     def _require_present(self, missing: Sequence[str]) -> None:
         if not missing:
@@ -136,14 +157,16 @@ class _Planner:
 
     def _may_change_shape(self, name: str) -> bool:
         """Whether the module that an entry belongs to loads it in a way of its own."""
-        path = name.rpartition(".")[0]
-        try:
-            owner = self.targets.live_model.module.get_submodule(path)
-        except AttributeError:
-            return False
+        owner = self._owner(name)
         # Those of torch.nn, as BatchNorm has one, only add what an old checkpoint lacks.
-        where = str(type(owner)._load_from_state_dict.__module__)
-        return not where.startswith("torch.nn.")
+        where = str(type(owner)._load_from_state_dict.__module__) if owner is not None else ""
+        return owner is not None and not where.startswith("torch.nn.")
+
+    def _owner(self, name: str) -> nn.Module | None:
+        try:
+            return self.targets.live_model.module.get_submodule(name.rpartition(".")[0])
+        except AttributeError:
+            return None
 
     def _is_resized(self, name: str, value: torch.Tensor, entry: Any) -> bool:
         saved = isinstance(entry, TensorStorageMetadata) and entry.size != value.shape
@@ -160,21 +183,29 @@ class _Planner:
         if key in self.seen[directory].own:
             value = local_of(value)
         require_fitting(key, entry, value)
+        self._note_conversion(key, entry, value)
         self.targets.reads[directory][key] = value
         self.targets.live.add(key)
 
     def _read_for_module(self, name: str, key: str, value: Any, directory: int, entry: Any) -> None:
-        if len(getattr(entry, "chunks", ())) > 1 and not isinstance(value, DTensor):
+        if len(getattr(entry, "chunks", ())) > 1 and not isinstance(value, torch.Tensor):
             raise StateMismatchError(
-                f"{key} was saved as a distributed tensor, and the model's is none; build the "
-                "model as it was, or exclude the key from loading"
+                f"{key} was saved as a distributed tensor, and the model has nothing that says how "
+                "to place it; build the model with one, or exclude the key from loading"
             )
         fresh = _fresh_like(value, entry, own=key in self.seen[directory].own)
         fixed = not (is_extra_state(name) or self._may_change_shape(name))
+        if isinstance(value, torch.Tensor) and fixed:
+            require_same_layout(key, entry, value)
         if fresh is not None and isinstance(value, torch.Tensor) and fixed:
             require_same_shape(key, fresh.shape, value)
         self._read_fresh((directory, key), fresh)
         self.targets.module_values[name] = (directory, key)
+
+    def _note_conversion(self, key: str, entry: TensorStorageMetadata, value: torch.Tensor) -> None:
+        saved = entry.properties.dtype
+        if saved != value.dtype:
+            self.targets.converted.append(f"{key} ({saved} to {value.dtype})")
 
     def _read_fresh(self, place: PLACE, fresh: Any) -> None:
         directory, key = place

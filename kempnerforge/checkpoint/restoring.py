@@ -54,6 +54,10 @@ class RestoreTargets:
     """Flat keys of the model's own tensors, which stay as they are until all is read."""
     module_values: dict[str, PLACE] = field(default_factory=dict)
     """Model entries that only the module itself can set: state dict key to place."""
+    offered: dict[str, PLACE] = field(default_factory=dict)
+    """Model entries that the module may make, of which it has none yet."""
+    converted: list[str] = field(default_factory=list)
+    """Entries of the model that are of another dtype than the saved ones, in words."""
     module_parts: dict[str, dict[PATH, PLACE]] = field(default_factory=dict)
     """The same for a dict or list that an older version took apart: path within to place."""
     refilled: set[str] = field(default_factory=set)
@@ -98,7 +102,8 @@ class RestoreTargets:
             StateMismatchError: A ``load_state_dict`` of the program's does not take back what was
                 saved.
         """
-        values = {name: self._value(place) for name, place in self.module_values.items()}
+        places = {**self.module_values, **self.offered}
+        values = {name: self._value(place) for name, place in places.items()}
         values.update({name: self.live_model.state[name] for name in self.refilled})
         parts = {name: self._nested(entries) for name, entries in self.module_parts.items()}
         versions = {name: _version(value) for name, value in values.items()}
@@ -162,7 +167,7 @@ class RestoreTargets:
         before = self.live_model.state
         for name, value in values.items():
             # Of another type than the model's it was converted, as the program wants it.
-            if not is_extra_state(name) and _is_of_one_type(value, before[name]):
+            if not is_extra_state(name) and _is_of_one_type(value, before.get(name, now.get(name))):
                 comparison.compare(f"{MODEL}{name}", value, now.get(name))
         comparison.require_none(f"load_state_dict of {type(self.live_model.module).__name__}")
 

@@ -33,7 +33,7 @@ from kempnerforge.checkpoint.errors import (
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
-from kempnerforge.checkpoint.rank_state import Arrangement
+from kempnerforge.checkpoint.rank_state import Arrangement, all_meshes
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
@@ -249,7 +249,7 @@ class SaveJob:
     def _open_for(self, proposals: Sequence[_Proposal]) -> tuple[_RootSave, list[_Assignment]]:
         arrangement = Arrangement(
             stage_of_rank=tuple(proposal.stage for proposal in proposals),
-            meshes=proposals[0].meshes,
+            meshes=all_meshes(proposal.meshes for proposal in proposals),
         )
         named = {stage for stage in arrangement.stage_of_rank if stage is not None}
         if named and None in arrangement.stage_of_rank:

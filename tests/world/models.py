@@ -157,6 +157,11 @@ def _batch_norm() -> Program:
     )
 
 
+def _channels_last() -> Program:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
+    return _of_vectors(model.to(memory_format=torch.channels_last), 2, 3, 5, 5)  # type: ignore[call-overload]
+
+
 def _weight_norm() -> Program:
     model = nn.Sequential(
         parametrizations.weight_norm(nn.Linear(6, 6)),
@@ -375,6 +380,7 @@ MODELS = {
     "mixtral": Thing(build=_mixtral, needs=("transformers",)),
     "vit": Thing(build=_vit, needs=("transformers",)),
     "batch norm": Thing(build=_batch_norm),
+    "convolutions, channels last": Thing(build=_channels_last),
     "parametrizations": Thing(build=_weight_norm),
     "spectral norm by hooks, pruning": Thing(build=_old_norms),
     "lazy modules": Thing(build=_lazy),

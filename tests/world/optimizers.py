@@ -131,6 +131,30 @@ class Chain(torch.optim.Optimizer):
             part.load_state_dict(state_dict[f"part {n}"])
 
 
+class Rotated(torch.optim.Optimizer):
+    """Momentum in the basis of the gradient's covariance, as SOAP and Shampoo keep one.
+
+    LAPACK gives eigenvectors column by column, so the basis is not contiguous.
+    """
+
+    def __init__(self, params: Parameters, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for param in group["params"]:
+                state, grad = self.state[param], param.grad
+                if not state:
+                    state["covariance"] = torch.eye(len(param))
+                    state["momentum"] = torch.zeros_like(param)
+                state["covariance"].lerp_(grad @ grad.T, 0.1)
+                state["basis"] = torch.linalg.eigh(state["covariance"]).eigenvectors
+                assert not state["basis"].is_contiguous()
+                state["momentum"].mul_(0.9).add_(state["basis"].T @ grad)
+                param.sub_(state["basis"] @ state["momentum"], alpha=group["lr"])
+
+
 def _muon_and_adam(params: Parameters) -> Any:
     return Chain(
         torch.optim.Muon([p for p in params if p.dim() == 2], lr=0.02),
@@ -265,6 +289,9 @@ OPTIMIZERS = {
     ),
     "muon": Thing(
         build=trained_by(lambda params: torch.optim.Muon(params, lr=0.02), model=matrices)
+    ),
+    "basis of eigenvectors": Thing(
+        build=trained_by(lambda params: Rotated(params, lr=0.02), model=matrices)
     ),
     "muon and adamw in a chain": Thing(build=trained_by(_muon_and_adam)),
     **{
