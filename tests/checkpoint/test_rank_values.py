@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from kempnerforge.checkpoint import AsyncCheckpointer
+from kempnerforge.checkpoint.shard_metadata import decode_metadata
 from kempnerforge.config.schema import AsyncCheckpointMode
 from tests.checkpoint import rank_value_jobs
 from tests.checkpoint.rank_value_jobs import CASES
@@ -68,3 +71,13 @@ def test_what_does_not_fit_on_one_rank_is_refused_on_all_before_anything_changes
         assert "rank 1: StateMismatchError: model.running_mean: the checkpoint has shape" in norm
         assert "rank 0: StateMismatchError: model._extra_state was saved as a dist" in spread
         assert (norm_changed, spread_changed) == ("", "")
+
+
+def test_a_state_dict_of_a_program_may_have_names_like_those_of_a_ranks_own_values(
+    tmp_path: Path,
+) -> None:
+    state = {"ranks": {"0": {"x": torch.ones(2)}}, "y": torch.zeros(2)}
+    AsyncCheckpointer().save(state, str(tmp_path / "plain"))
+    file = tmp_path / "plain" / ".metadata"
+    names = decode_metadata(file.read_bytes(), where=str(file)).state_dict_metadata
+    assert sorted(names) == ["ranks.0.x", "y"]
