@@ -159,8 +159,10 @@ class _Planner:
     def _may_change_shape(self, name: str) -> bool:
         """Whether the module that an entry belongs to loads it in a way of its own."""
         owner = self._owner(name)
-        own = nn.Module._load_from_state_dict
-        return owner is not None and type(owner)._load_from_state_dict is not own
+        if owner is None:
+            return False
+        # Those of torch.nn, as BatchNorm has one, only add what an old checkpoint lacks.
+        return not str(type(owner)._load_from_state_dict.__module__).startswith("torch.nn.")
 
     def _owner(self, name: str) -> nn.Module | None:
         try:
@@ -188,6 +190,12 @@ class _Planner:
         self.targets.live.add(key)
 
     def _read_for_module(self, name: str, key: str, value: Any, directory: int, entry: Any) -> None:
+        spread = len(getattr(entry, "chunks", ())) > 1
+        if is_extra_state(name) and spread and not isinstance(value, DTensor):
+            raise StateMismatchError(
+                f"{key} was saved as a distributed tensor, and the model's is none; build the "
+                "model as it was, or exclude the key from loading"
+            )
         fresh = _fresh_like(value, entry, own=key in self.seen[directory].own)
         fixed = not (is_extra_state(name) or self._may_change_shape(name))
         if isinstance(value, torch.Tensor) and fixed:

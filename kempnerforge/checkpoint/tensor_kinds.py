@@ -102,8 +102,8 @@ def problem_of(value: torch.Tensor) -> str | None:
     local = local_of(value)
     if isinstance(local, ShardedTensor):
         return (
-            "is a ShardedTensor of the first FSDP; leave its state_dict_type at FULL_STATE_DICT, or "
-            "use fully_shard"
+            "is a ShardedTensor of the first FSDP; leave its state_dict_type at FULL_STATE_DICT, "
+            "or use fully_shard"
         )
     if nn.parameter.is_lazy(local):
         return "has no shape yet; run the model once before it is saved or loaded"
