@@ -85,13 +85,13 @@ def form_of(optimizer: Any) -> Form:
     """Where the state of an optimizer is; changes nothing.
 
     Raises:
-        Exception: What its ``state_dict()`` raises.
+        TypeError: Its ``state_dict()`` raises.
     """
     if _is_partitioned(optimizer):
         return Form(holder=optimizer.optim)
     if _says_no_more(optimizer):
         return Form(holder=optimizer)
-    said = optimizer.state_dict()
+    said = _said_by(optimizer)
     if not _has_torch_form(optimizer, said):
         return Form(holder=None, said=said)
     state = getattr(optimizer, "state", None)
@@ -102,6 +102,17 @@ def form_of(optimizer: Any) -> Form:
     ):
         return Form(holder=optimizer, said=said)
     return Form(holder=None, said=said, indexed=True)
+
+
+def _said_by(optimizer: Any) -> Any:
+    try:
+        return optimizer.state_dict()
+    except Exception as error:  # of the program's own code, which may raise anything
+        raise TypeError(
+            f"state_dict() of the optimizer, a {type(optimizer).__qualname__}, raises "
+            f"{type(error).__name__}: {error}; give the manager an optimizer that can say what it "
+            "holds, such as the one within"
+        ) from error
 
 
 def require_same_form(

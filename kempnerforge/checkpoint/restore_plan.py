@@ -159,9 +159,10 @@ class _Planner:
     def _may_change_shape(self, name: str) -> bool:
         """Whether the module that an entry belongs to loads it in a way of its own."""
         owner = self._owner(name)
+        if owner is None:
+            return False
         # Those of torch.nn, as BatchNorm has one, only add what an old checkpoint lacks.
-        where = str(type(owner)._load_from_state_dict.__module__) if owner is not None else ""
-        return owner is not None and not where.startswith("torch.nn.")
+        return not str(type(owner)._load_from_state_dict.__module__).startswith("torch.nn.")
 
     def _owner(self, name: str) -> nn.Module | None:
         try:
@@ -189,7 +190,8 @@ class _Planner:
         self.targets.live.add(key)
 
     def _read_for_module(self, name: str, key: str, value: Any, directory: int, entry: Any) -> None:
-        if len(getattr(entry, "chunks", ())) > 1 and not isinstance(value, torch.Tensor):
+        spread = len(getattr(entry, "chunks", ())) > 1
+        if is_extra_state(name) and spread and not isinstance(value, torch.Tensor):
             raise StateMismatchError(
                 f"{key} was saved as a distributed tensor, and the model has nothing that says how "
                 "to place it; build the model with one, or exclude the key from loading"

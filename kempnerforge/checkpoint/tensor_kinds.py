@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -82,7 +83,7 @@ def is_dense(value: torch.Tensor) -> bool:
 def _is_only_named(value: torch.Tensor) -> bool:
     """Whether a subclass leaves to torch what becomes of its numbers; lazy parameters have none."""
     ordinary = type(value).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
-    return ordinary and not nn.parameter.is_lazy(value)
+    return ordinary and not (isinstance(value, ShardedTensor) or nn.parameter.is_lazy(value))
 
 
 def is_wrapper(value: object) -> bool:
@@ -99,6 +100,11 @@ def is_wrapper(value: object) -> bool:
 def problem_of(value: torch.Tensor) -> str | None:
     """Why no form of this tensor can be saved, in words that follow its name; None if one can."""
     local = local_of(value)
+    if isinstance(local, ShardedTensor):
+        return (
+            "is a ShardedTensor of the first FSDP; leave its state_dict_type at FULL_STATE_DICT, "
+            "or use fully_shard"
+        )
     if nn.parameter.is_lazy(local):
         return "has no shape yet; run the model once before it is saved or loaded"
     if local.is_meta:

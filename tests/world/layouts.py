@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
@@ -272,6 +272,29 @@ def _experts_over_two_axes() -> Program:
     )
 
 
+def _experts_on_half() -> Program:
+    """Experts that two of four ranks have, on a mesh of those two."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+    params = list(model.parameters())
+    mesh = DeviceMesh("cpu", [0, 1], mesh_dim_names=("ep",))
+    if dist.get_rank() < 2:
+        model.register_parameter(
+            "expert", nn.Parameter(distribute_tensor(torch.randn(4), mesh, [Shard(0)]))
+        )
+
+    def loss() -> torch.Tensor:
+        found: torch.Tensor = model(torch.randn(4, 8)).pow(2).mean()
+        own: Any = getattr(model, "expert", None)
+        return found if own is None else found + own.to_local().pow(2).sum()
+
+    groups: list[dict[str, Any]] = [
+        {"params": params},
+        {"params": list({*model.parameters()} - {*params}), "lr": 0.02},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.05, foreach=False)
+    return Program(model=model, optimizer=optimizer, loss=loss)
+
+
 def _wrapped_twice() -> Program:
     """Activation checkpointing within torch.compile within DDP."""
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
@@ -340,6 +363,7 @@ LAYOUTS = {
     "zero redundancy optimizer": Thing(build=_zero, ranks=2),
     "lora under fsdp2": Thing(build=_sharded_lora, ranks=2, needs=("transformers", "peft")),
     "experts over two axes": Thing(build=_experts_over_two_axes, ranks=4),
+    "experts on half of the ranks": Thing(build=_experts_on_half, ranks=4),
     "checkpoints, compile and ddp": Thing(build=_wrapped_twice, ranks=2),
     "an optimizer a parameter": Thing(build=_in_backward, ranks=2),
     "muon under fsdp2": Thing(
