@@ -47,7 +47,7 @@ class Buffered(nn.Module):
         self.register_buffer("spread", torch.zeros(2, 3, dtype=torch.bfloat16).t())
 
 
-def _sgd(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
+def sgd(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.1, **options)
 
 
@@ -65,7 +65,7 @@ def _rank_local_parameters(value: float) -> Built:
         for param in model.parameters():
             param.fill_(value)
         model[1].weight.fill_(7.0)
-    return model, _sgd(model)
+    return model, sgd(model)
 
 
 def _moments(value: float) -> Built:
@@ -110,7 +110,7 @@ def _local_norms(value: float) -> Built:
 def _none_on_one_rank(value: float) -> Built:
     """One name that is a tensor on one rank and None on the other."""
     model = nn.Linear(2, 2)
-    optimizer = _sgd(model)
+    optimizer = sgd(model)
     nn.init.ones_(model.weight)
     nn.init.ones_(model.bias)
     for param in model.parameters():
@@ -121,25 +121,25 @@ def _none_on_one_rank(value: float) -> Built:
 
 def _extra_tensor(value: float) -> Built:
     model = Remembering(torch.full((1 + dist.get_rank(),), value))
-    return model, _sgd(model)
+    return model, sgd(model)
 
 
 def _extra_dict(value: float) -> Built:
     model = Remembering({"amax": torch.tensor([value]), "on": (int(value), {}), 3: [value]})
-    return model, _sgd(model)
+    return model, sgd(model)
 
 
 def _extra_of_two_kinds(value: float) -> Built:
     """Extra state that is a tensor on one rank and a dict on the other."""
     model = Remembering(torch.tensor([value]) if dist.get_rank() else {"now": value})
-    return model, _sgd(model)
+    return model, sgd(model)
 
 
 def _buffers(value: float) -> Built:
     model: Any = Buffered()
     model.seen.fill_(int(value))
     model.spread.fill_(value)
-    return model, _sgd(model)
+    return model, sgd(model)
 
 
 def _options(value: float) -> Built:
@@ -278,74 +278,3 @@ def exclude_elsewhere(rank: int, directory: Path, keys: dict[str, list[str]]) ->
         name: manager(directory / name, CASES[name](9.0)).load(exclude_keys=excluded)[0]
         for name, excluded in keys.items()
     }
-
-
-def equal_and_differing_in_turn(rank: int, directory: Path, mode: str) -> list[float]:
-    """What a rank gets of four saves of one manager, before and while the ranks differ."""
-    model = nn.Linear(1, 1)
-    held = manager(directory, (model, _sgd(model)), mode)
-    found = []
-    for step, number in enumerate((1.0, 2.0 + rank, 3.0, 4.0 + rank), start=1):
-        nn.init.constant_(model.weight, number)
-        held.save(step)
-        held.wait()
-        again = nn.Linear(1, 1)
-        manager(directory, (again, _sgd(again))).load()
-        found.append(again.weight.item())
-    return found
-
-
-def shards_of_two_meshes(rank: int, directory: Path) -> str:
-    """Where sharded experts of one name differ, two ranks each, after a load."""
-
-    def build(number: float) -> Built:
-        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("experts", "shards"))["shards"]
-        model = nn.Module()
-        local = torch.full((2, 3), number)
-        weight = DTensor.from_local(local, mesh, [Shard(0)], run_check=False)
-        model.weight = nn.Parameter(weight)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        moment = DTensor.from_local(local + 10, mesh, [Shard(0)], run_check=False)
-        optimizer.state[model.weight]["momentum_buffer"] = moment
-        return model, optimizer
-
-    saved, found = build(rank + 1.0), build(0.0)
-    manager(directory, saved).save(1)
-    manager(directory, found).load()
-    return difference(_locals_of(saved), _locals_of(found))
-
-
-def _locals_of(built: Built) -> list[Any]:
-    return [value._local_tensor for value in _tensors_in(built)]
-
-
-def _tensors_in(built: Built) -> list[Any]:
-    held = held_by(*built)
-    return [held["parameters"]["weight"], held["state"]["weight"]["momentum_buffer"]]
-
-
-def what_does_not_fit_on_one_rank(rank: int, directory: Path) -> list[tuple[str, str]]:
-    """Errors of loads that one rank alone cannot make, and what had changed by then."""
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("dp",))
-    spread = DTensor.from_local(torch.ones(2), mesh, [Shard(0)])
-    norm, grown, spread_state, none = (
-        nn.BatchNorm1d(2),
-        nn.BatchNorm1d(2),
-        Remembering(spread),
-        Remembering(spread if rank else None),
-    )
-    nn.init.constant_(grown.weight, 7.0)
-    if rank:
-        grown.running_mean = torch.zeros(3)
-    found = []
-    for name, then, now in (("norm", norm, grown), ("spread", spread_state, none)):
-        manager(directory / name, (then, _sgd(then))).save(1)
-        built = now, _sgd(now)
-        before = picture(*built)
-        try:
-            manager(directory / name, built).load()
-            error = ""
-        except CheckpointError as caught:
-            error = f"{type(caught).__name__}: {caught}"
-        found.append((error, difference(before, picture(*built))))
-    return found

@@ -9,7 +9,7 @@ import torch
 from kempnerforge.checkpoint import AsyncCheckpointer
 from kempnerforge.checkpoint.shard_metadata import decode_metadata
 from kempnerforge.config.schema import AsyncCheckpointMode
-from tests.checkpoint import rank_value_jobs
+from tests.checkpoint import rank_turn_jobs, rank_value_jobs
 from tests.checkpoint.rank_value_jobs import CASES
 from tests.checkpoint.ranks import run_ranks
 
@@ -53,19 +53,19 @@ def test_each_rank_gets_its_own_values_back_twice_and_no_other_layout_does(
 def test_values_that_differ_in_some_saves_only_come_back_from_each(
     tmp_path: Path, mode: AsyncCheckpointMode
 ) -> None:
-    job = rank_value_jobs.equal_and_differing_in_turn
+    job = rank_turn_jobs.equal_and_differing_in_turn
     found = run_ranks(job, tmp_path, mode.value, world=2)
     assert found == [[1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 3.0, 5.0]]
 
 
 def test_shards_of_one_name_on_two_meshes_come_back_each_on_its_own(tmp_path: Path) -> None:
-    assert run_ranks(rank_value_jobs.shards_of_two_meshes, tmp_path, world=4) == [""] * 4
+    assert run_ranks(rank_turn_jobs.shards_of_two_meshes, tmp_path, world=4) == [""] * 4
 
 
 def test_what_does_not_fit_on_one_rank_is_refused_on_all_before_anything_changes(
     tmp_path: Path,
 ) -> None:
-    job = rank_value_jobs.what_does_not_fit_on_one_rank
+    job = rank_turn_jobs.what_does_not_fit_on_one_rank
     for (norm, norm_changed), (spread, spread_changed) in run_ranks(job, tmp_path, world=2):
         assert norm.startswith("StateMismatchError")
         assert "rank 1: StateMismatchError: model.running_mean: the checkpoint has shape" in norm
