@@ -16,13 +16,14 @@ except ImportError:
 else:
     _fast = zlib_ng
 
-__all__ = ["combine", "combine_by_hand", "crc32"]
+__all__ = ["adler32", "combine", "combine_by_hand", "crc32"]
 
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31
 """The polynomial 1: bits are reflected, so the highest bit is the constant."""
 
 crc32 = zlib.crc32 if _fast is None else _fast.crc32
+adler32 = zlib.adler32 if _fast is None else _fast.adler32
 
 
 def combine(first: int, second: int, length: int) -> int:

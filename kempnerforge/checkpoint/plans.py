@@ -37,7 +37,7 @@ class Proposed:
     holds: str | None
     """Id of the merger whose part this rank holds."""
     checksums: bytes = b""
-    """Of the values that other ranks may hold as well, four bytes each."""
+    """Of the values that other ranks may hold as well, eight bytes each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class PlanBook:
             if before is None
             else before.missing
         )
-        checksums = {rank: array("I", one.checksums) for rank, one in enumerate(proposed)}
+        checksums = {rank: array("Q", one.checksums) for rank, one in enumerate(proposed)}
         differing = {
             stage: missing[stage] | unequal_names(by_rank, checksums)
             for stage, by_rank in planned.items()

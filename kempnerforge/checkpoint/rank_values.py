@@ -10,10 +10,10 @@ written under a name of its own::
     model.experts.weight             one value, equal on all ranks that have it
     ranks.3.model.experts.weight     rank 3's own
 
-Buffers, numbers, values that are no tensors, and options of parameter groups are kept under the
-common name too, with the value of the first rank, for other layouts. Any other tensor is not:
-another layout has to be told that it is missing. The same layout of ranks reads its own values as
-if they had the common names (:func:`seen_by`).
+Buffers and extra state, numbers and other plain values in the optimizer's state, and options of
+parameter groups are kept under the common name too, with the value of the first rank, for other
+layouts. Parameters and moments are not: another layout has to be told that they are missing. The
+same layout of ranks reads its own values as if they had the common names (:func:`seen_by`).
 """
 
 import dataclasses
@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _RANKS = "ranks"
+_MODEL = "model"
 _MOMENTS = ("optimizer", "state")
 _OPTIONS = ("optimizer", "param_groups")
 
@@ -167,9 +168,11 @@ def _of_single_ranks(planned: Mapping[int, Planned], names: frozenset[str]) -> s
 
 
 def _also_common(item: WriteItem, path: Sequence[Any], buffers: frozenset[str]) -> bool:
-    if item.tensor_data is None or tuple(path[:2]) == _OPTIONS or item.index.fqn in buffers:
+    if tuple(path[:2]) == _OPTIONS or item.index.fqn in buffers:
         return True
-    return item.type is WriteItemType.TENSOR and not item.tensor_data.size
+    if path[0] == _MODEL:
+        return False
+    return item.tensor_data is None or not item.tensor_data.size  # a number
 
 
 def _own_item(item: WriteItem, rank: int) -> WriteItem:

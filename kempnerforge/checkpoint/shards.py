@@ -68,16 +68,15 @@ class StagedShards:
     image: Image
 
     def checksums(self) -> bytes:
-        """Of the values that other ranks may hold as well, four bytes each.
+        """Of the values that other ranks may hold as well, eight bytes each.
 
         Takes a pass over those values.
         """
         items = self.planned.plan.items
-        crcs = (
-            self.image.checksum(self.positions[items[at].index.fqn]) for at in self.planned.compared
-        )
-        sums = (crc ^ seed for crc, seed in zip(crcs, self.seeds, strict=True))
-        return array("I", sums).tobytes()
+        names = (items[at].index.fqn for at in self.planned.compared)
+        found = (self.image.fingerprint(self.positions[name]) for name in names)
+        sums = (one ^ seed for one, seed in zip(found, self.seeds, strict=True))
+        return array("Q", sums).tobytes()
 
     def positions_of(self, plan: SavePlan) -> list[int]:
         """Position of each item of ``plan``, which the ranks agreed on."""

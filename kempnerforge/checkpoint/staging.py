@@ -111,11 +111,16 @@ class Image:
     checksums: dict[int, int] = field(default_factory=dict)
     """By slot: crc32 of its data, once it was needed."""
 
-    def checksum(self, position: int) -> int:
-        """The crc32 of the data of one item."""
+    def fingerprint(self, position: int) -> int:
+        """Two checksums of the data of one item, in 64 bits.
+
+        By them ranks see whether they have the same, and a value that were taken for another
+        rank's would be lost; 32 bits are too few for thousands of values in thousands of saves.
+        """
+        data = self._bytes(position)
         if position not in self.checksums:
-            self.checksums[position] = checksum.crc32(self._bytes(position))
-        return self.checksums[position]
+            self.checksums[position] = checksum.crc32(data)
+        return checksum.adler32(data) << 32 | self.checksums[position]
 
     def _bytes(self, position: int) -> memoryview | bytes:
         slot, other = self.layout.slots[position], self.others[position]
