@@ -3,6 +3,7 @@
 import atexit
 import logging
 import threading
+from array import array
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import Enum
@@ -24,6 +25,7 @@ from kempnerforge.checkpoint.errors import (
     agreed_error,
     describe,
 )
+from kempnerforge.checkpoint.rank_values import Planned, unequal_names
 from kempnerforge.checkpoint.shards import (
     StagedShards,
     encode_metadata,
@@ -145,7 +147,9 @@ class AsyncCheckpointer:
         group of its own, made at the first save with these ranks.
 
         Args:
-            state_dict: Nested dicts of tensors, DTensors and plain values.
+            state_dict: Nested dicts of tensors, DTensors and plain values. As in DCP, a plain
+                value is one that all ranks share; one that differs by rank is warned of, and one
+                rank's is kept.
             checkpoint_id: Directory; created.
             process_group: Ranks that save together, such as those of one pipeline stage; all ranks
                 where None. It only says who takes part.
@@ -163,7 +167,10 @@ class AsyncCheckpointer:
         staged: StagedShards | RankFailure
         try:
             staged = stage_shards(
-                state_dict, stager=self._stager, is_coordinator=collective.rank == 0
+                state_dict,
+                stager=self._stager,
+                is_coordinator=collective.rank == 0,
+                world_size=collective.world_size,
             )
             self._stager.finish()
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
@@ -221,7 +228,9 @@ class _DirectorySave:
 
     def run(self, staged: StagedShards | RankFailure) -> None:
         """Plan, write and complete; the same error on every rank."""
-        proposal = staged if isinstance(staged, RankFailure) else staged.planned.plan
+        proposal: Any = staged
+        if isinstance(staged, StagedShards):
+            proposal = staged.planned, staged.checksums()
         plans, metadata = self._round(proposal, self._merge)
         plan = plans[self._collective.rank]
         try:
@@ -256,10 +265,21 @@ class _DirectorySave:
             path=str(self._directory),
         )
 
-    def _merge(self, plans: list[Any]) -> tuple[Any, Any]:
+    def _merge(self, proposals: list[tuple[Planned, bytes]]) -> tuple[Any, Any]:
         self._storage.make_directory(self._directory)
         self._storage.unlink(self._directory / layout.SHARD_METADATA)
-        return merge_plans(plans)
+        planned = dict(enumerate(one for one, _ in proposals))
+        sums = {rank: array("Q", data) for rank, (_, data) in enumerate(proposals)}
+        differing = unequal_names(planned, sums)
+        if differing:
+            logger.warning(
+                "%s: of %d values that differ by rank under one name one rank's is kept, as by "
+                "DCP, the first: %s; give each rank's a name of its own, or use CheckpointManager",
+                self._directory,
+                len(differing),
+                min(differing),
+            )
+        return merge_plans([one.plan for one in planned.values()])
 
     def _complete(self, metadata: Any, plans: list[SavePlan], written: list[Any]) -> None:
         self._storage.sync_directory(self._directory)

@@ -2,8 +2,9 @@
 
 Groups are matched by the parameters they hold, not by position: a module that was frozen when one
 of the two optimizers was built is missing from it, and stages have groups of their own. A group may
-be split or joined, as long as one saved set of options stands for all its parameters. Labels and
-names belong to the optimizer of now.
+be split or joined, as long as one saved set of options stands for all its parameters. One that
+holds none, as on a rank without experts, is matched by position. Labels and names belong to the
+optimizer of now.
 """
 
 import logging
@@ -68,10 +69,16 @@ class SavedGroups:
         self.parameters = frozenset(name for group in saved for name in group["params"])
         if not self.restores:
             return
-        for group in getattr(optimizer, "param_groups", ()):
+        groups = getattr(optimizer, "param_groups", ())
+        alike = len(groups) == len(saved)
+        for position, group in enumerate(groups):
             mine = {names[id(param)] for param in group["params"]}
-            options = _matching(mine, saved)
-            _tell_of_changes(group, options, mine, saved)
+            if mine:
+                options = _matching(mine, saved)
+                _tell_of_changes(group, options, mine, saved)
+            else:
+                empty = alike and not saved[position]["params"]
+                options = _options_of(saved[position]) if empty else {}
             self.options.append(options)
 
     def apply(self, optimizer: Any) -> None:
@@ -124,14 +131,9 @@ def _placed(current: Any, value: Any) -> Any:
 
 def _matching(mine: set[str], saved: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Options of the saved group that held these parameters; empty where none did."""
-    options = [
-        {key: value for key, value in group.items() if key != "params"}
-        for group in saved
-        if mine & set(group["params"])
-    ]
+    options = [_options_of(group) for group in saved if mine & set(group["params"])]
     if not options:
-        if mine:
-            logger.warning("no saved options for %d optimizer parameters; kept as built", len(mine))
+        logger.warning("no saved options for %d optimizer parameters; kept as built", len(mine))
         return {}
     for other in options[1:]:
         differing = _differing(other, options[0])
@@ -142,6 +144,10 @@ def _matching(mine: set[str], saved: Iterable[Mapping[str, Any]]) -> dict[str, A
                 "that the checkpoint has, or exclude 'optimizer.param_groups' from loading"
             )
     return options[0]
+
+
+def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _tell_of_changes(

@@ -101,8 +101,10 @@ class Arrangement:
 
 
 def all_meshes(of_ranks: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[Mapping[str, Any], ...]:
-    """The device meshes that any rank has, in order and without duplicates."""
-    found = {repr(mesh): mesh for meshes in of_ranks for mesh in meshes}
+    """The device meshes that any rank has, by their axes and without duplicates."""
+    found = {
+        (tuple(mesh["axes"]), tuple(mesh["sizes"])): mesh for meshes in of_ranks for mesh in meshes
+    }
     return tuple(found[key] for key in sorted(found))
 
 

@@ -4,6 +4,7 @@ Each case is a small model and optimizer. All cases of a job are saved and loade
 the ranks, since starting them takes longer than all of that.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from kempnerforge.checkpoint import CheckpointError, CheckpointManager
+from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError, CheckpointManager
 from kempnerforge.config.schema import CheckpointConfig
 from tests.checkpoint.bits import difference, held_by, picture
 
@@ -278,3 +279,14 @@ def exclude_elsewhere(rank: int, directory: Path, keys: dict[str, list[str]]) ->
         name: manager(directory / name, CASES[name](9.0)).load(exclude_keys=excluded)[0]
         for name, excluded in keys.items()
     }
+
+
+def checkpointer_alone(rank: int, directory: Path) -> list[str]:
+    """What an AsyncCheckpointer warns of where one value differs by rank and one does not."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("kempnerforge").addHandler(handler)
+    state = {"mine": torch.full((2,), float(rank)), "common": torch.ones(2)}
+    AsyncCheckpointer().save(state, str(directory / "plain"))
+    return said

@@ -19,11 +19,11 @@ Alter = Callable[[Any], Any]
 class Altering(nn.Module):
     """Has a state of its own, which is not taken back as it was."""
 
-    def __init__(self, alter: Alter, count: int = 1) -> None:
+    def __init__(self, alter: Alter, size: int = 2) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(2))
         self.alter = alter
-        self.values = [torch.full((2,), float(number)) for number in range(count)]
+        self.values = [torch.zeros(size)]
         self.number: Any = 3
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -77,13 +77,16 @@ def test_a_module_that_alters_what_it_loads_is_an_error_unless_nothing_is_compar
 def test_the_bits_of_what_a_sample_leaves_out_are_found_by_a_comparison_of_all(
     tmp_path: Path,
 ) -> None:
-    def alter(given: Any) -> Any:
-        return [*given[0][:-1], given[0][-1] + 1], given[1]
+    def alter_at(index: int) -> Alter:
+        return _with_first(lambda value: value.index_fill(0, torch.tensor([index]), 1.0))
 
-    manager(tmp_path, Altering(unaltered, 40)).save(1)
-    assert manager(tmp_path, Altering(alter, 40)).load()[0] == 1
-    with pytest.raises(StateMismatchError, match=r"model\.39 was other values"):
-        manager(tmp_path, Altering(alter, 40), check_restored="all").load()
+    manager(tmp_path, Altering(unaltered, 5000)).save(1)
+    assert manager(tmp_path, Altering(alter_at(2500), 5000)).load()[0] == 1
+    with pytest.raises(StateMismatchError, match=r"model\.0 was other values"):
+        manager(tmp_path, Altering(alter_at(2500), 5000), check_restored="all").load()
+    for index in (0, 1023, 5000 - 1024, 4999):
+        with pytest.raises(StateMismatchError, match=r"model\.0 was other values"):
+            manager(tmp_path, Altering(alter_at(index), 5000)).load()
 
 
 class Around:

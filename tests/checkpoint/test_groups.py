@@ -171,3 +171,19 @@ def test_groups_of_the_same_odd_option_may_be_joined(tmp_path: Path, value: Any)
     found = build([(WEIGHTS + BIASES, {})], 2)
     manager(tmp_path, found).load()
     assert difference(value, found[1].param_groups[0]["odd"]) == ""
+
+
+def test_a_group_without_parameters_gets_the_options_of_the_one_at_its_place(
+    tmp_path: Path,
+) -> None:
+    def two_groups(rate: float) -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = nn.Linear(2, 2)
+        optimizer = torch.optim.SGD([{"params": model.parameters(), "lr": rate}], lr=rate)
+        optimizer.param_groups.append({**optimizer.param_groups[0], "params": [], "lr": 2 * rate})
+        return model, optimizer
+
+    config = CheckpointConfig(dir=str(tmp_path))
+    CheckpointManager(config, *two_groups(0.1)).save(1)
+    model, optimizer = two_groups(0.5)
+    CheckpointManager(config, model, optimizer).load()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]

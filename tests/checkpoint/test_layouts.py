@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kempnerforge.checkpoint.rank_state import all_meshes
 from tests.checkpoint import layout_jobs
 from tests.checkpoint.layout_jobs import ARRANGEMENTS
 from tests.checkpoint.ranks import run_ranks
@@ -45,3 +46,9 @@ def test_a_buffer_of_another_shape_is_refused_on_all_ranks(tmp_path: Path) -> No
 def test_each_rank_gets_its_own_extra_state_back(tmp_path: Path) -> None:
     found = run_ranks(layout_jobs.extra_state_of_each_rank, tmp_path, world=2)
     assert found == [[1.0], [2.0, 2.0]]
+
+
+def test_meshes_of_all_ranks_stand_in_the_order_in_which_those_of_one_rank_stand() -> None:
+    one = [{"axes": ["dp"], "sizes": [2]}, {"axes": ["dp", "tp"], "sizes": [2, 2]}]
+    assert list(all_meshes([one, [], one[1:]])) == one
+    assert list(all_meshes([one[1:], one[:1]])) == one

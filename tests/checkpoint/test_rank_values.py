@@ -81,3 +81,13 @@ def test_a_state_dict_of_a_program_may_have_names_like_those_of_a_ranks_own_valu
     file = tmp_path / "plain" / ".metadata"
     names = decode_metadata(file.read_bytes(), where=str(file)).state_dict_metadata
     assert sorted(names) == ["ranks.0.x", "y"]
+
+
+def test_a_checkpointer_without_a_manager_says_what_it_keeps_of_one_rank_only(
+    tmp_path: Path,
+) -> None:
+    first, other = run_ranks(rank_value_jobs.checkpointer_alone, tmp_path, world=2)
+    assert other == []
+    assert [line.partition(" of ")[2].partition(";")[0] for line in first] == [
+        "1 values that differ by rank under one name one rank's is kept, as by DCP, the first: mine"
+    ]
