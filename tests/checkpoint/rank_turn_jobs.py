@@ -9,7 +9,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
-from kempnerforge.checkpoint import CheckpointError
+from kempnerforge.checkpoint import CheckpointError, CheckpointManager
+from kempnerforge.config.schema import CheckpointConfig
 from tests.checkpoint.bits import difference, held_by, picture
 from tests.checkpoint.rank_value_jobs import Built, Remembering, manager, sgd
 
@@ -83,3 +84,28 @@ def what_does_not_fit_on_one_rank(rank: int, directory: Path) -> list[tuple[str,
             error = f"{type(caught).__name__}: {caught}"
         found.append((error, difference(before, picture(*built))))
     return found
+
+
+def own_values_in_stages(rank: int, directory: Path) -> str:
+    """Where a rank of two stages with two ranks each differs after a load, all having their own."""
+
+    def build(number: float) -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = nn.Module()
+        model.add_module(f"block{rank // 2}", nn.Linear(2, 2))
+        model.tied = nn.Linear(1, 1)
+        model.register_buffer("buffer", torch.full((2,), number))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * number, momentum=0.9)
+        for param in model.parameters():
+            nn.init.constant_(param, number)
+            param.grad = torch.full_like(param, number)
+        optimizer.step()
+        return model, optimizer
+
+    def held(built: tuple[nn.Module, torch.optim.Optimizer]) -> CheckpointManager:
+        config = CheckpointConfig(dir=str(directory / "stages"), commit_timeout_s=60.0)
+        return CheckpointManager(config, *built, pp_rank=rank // 2)
+
+    saved, found = build(1.0 + rank), build(9.0)
+    held(saved).save(1)
+    held(found).load()
+    return difference(*({**m.state_dict(), **o.state_dict()} for m, o in (saved, found)))

@@ -91,3 +91,7 @@ def test_a_checkpointer_without_a_manager_says_what_it_keeps_of_one_rank_only(
     assert [line.partition(" of ")[2].partition(";")[0] for line in first] == [
         "1 values that differ by rank under one name one rank's is kept, as by DCP, the first: mine"
     ]
+
+
+def test_each_rank_of_each_stage_gets_its_own_back(tmp_path: Path) -> None:
+    assert run_ranks(rank_turn_jobs.own_values_in_stages, tmp_path, world=4) == [""] * 4
