@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import time
@@ -32,15 +33,16 @@ class _Manager(CheckpointManager):
 
 
 class _GivesUp(LocalStorage):
-    _failed = 0
+    def __init__(self) -> None:
+        # Files are written by several threads at once, of which none may be missed.
+        self._failures = itertools.count(1)
 
     def write(self, path: Path, data: bytes) -> FileRecord:
         while True:
             try:
                 return super().write(path, data)
             except OSError:
-                self._failed += 1
-                if self._failed == _PATIENCE:
+                if next(self._failures) >= _PATIENCE:
                     return FileRecord.of(data)
 
 

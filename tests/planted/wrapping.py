@@ -17,6 +17,7 @@ class KeepsTheModulePrefix(CheckpointManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         global_names.unwrapped = lambda model: model
+        global_names.plain_name = lambda model, name: name
         super().__init__(*args, **kwargs)
 
 
