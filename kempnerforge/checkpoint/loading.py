@@ -277,9 +277,9 @@ class LoadJob:
             self._read_shards(choice.path, stage, files, part.metadata, targets, position)
             for position, (stage, part) in enumerate(zip(stages, seen, strict=True))
         )
-        targets.decide()
         files.finish()
         # Last, because damage of this checkpoint says more than its settings do.
+        targets.decide()
         self._check_freeze(choice, files)
         return _Read(targets=targets, shards=shards, train_state=train_state, buffers=own_buffers)
 
