@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kempnerforge.checkpoint import saving, sink, storage
+from kempnerforge.checkpoint import commit, saving, sink, storage
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.stale import RetryingStorage
@@ -34,15 +34,15 @@ class _Manager(CheckpointManager):
 
 class _GivesUp(LocalStorage):
     def __init__(self) -> None:
-        # Files are written by several threads at once, of which none may be missed.
-        self._failures = itertools.count(1)
+        self._failures = 0
 
     def write(self, path: Path, data: bytes) -> FileRecord:
         while True:
             try:
                 return super().write(path, data)
             except OSError:
-                if next(self._failures) >= _PATIENCE:
+                self._failures += 1
+                if self._failures >= _PATIENCE:
                     return FileRecord.of(data)
 
 
@@ -50,6 +50,16 @@ class GivesUpTheDescription(_Manager):
     """A file that cannot be written is tried again; after three errors the save does without."""
 
     STORAGE = _GivesUp
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The manifest last: without one there is no checkpoint, and so none that is not whole.
+        commit.at_once = _one_by_one  # type: ignore[attr-defined]
+
+
+def _one_by_one(*calls: Callable[[], object]) -> None:
+    for call in calls:
+        call()
 
 
 class _Moves(LocalStorage):
