@@ -38,6 +38,7 @@ __all__ = [
     "UnsafeCheckpointError",
     "agreed_error",
     "describe",
+    "named",
     "naming",
     "of_read",
     "shows_damage",
@@ -212,6 +213,20 @@ def of_read(
         step=step,
         path=str(path),
     )
+
+
+@contextmanager
+def named(path: object) -> Generator[None, None, None]:
+    """Errors of the system that arise within name ``path``, unless they name a file already.
+
+    What is called with a descriptor does not: ``[Errno 5] Input/output error`` of which file?
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
