@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointSaveError",
     "CorruptCheckpointError",
+    "DirectoryChangedError",
     "DirectoryInUseError",
     "FreezeMismatchError",
     "NewerFormatError",
@@ -127,6 +128,13 @@ class UnreachableDirectoryError(UnreadableCheckpointError, CheckpointSaveError):
     """
 
 
+class DirectoryChangedError(UnreachableDirectoryError):
+    """The name of the checkpoint directory leads to another directory than before, or nowhere.
+
+    The one that this run began with may be whole: it was moved, or its storage is not mounted.
+    """
+
+
 class NewerFormatError(CheckpointLoadError):
     """A checkpoint was written by a newer version of this package, in a format unknown here.
 
@@ -153,6 +161,7 @@ class RedistributionError(CheckpointLoadError):
 _FAMILY: dict[str, type[CheckpointError]] = {
     cls.__name__: cls
     for cls in (
+        DirectoryChangedError,
         DirectoryInUseError,
         PeerLostError,
         StorageTimeoutError,

@@ -30,6 +30,7 @@ from kempnerforge.checkpoint.errors import (
     describe,
     naming,
 )
+from kempnerforge.checkpoint.identity import AnyDirectory, Identity, failure_to_confirm
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
@@ -145,6 +146,7 @@ class SaveJob:
     retention: RetentionPolicy
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
+    identity: Identity = field(default_factory=AnyDirectory)
     damaged: Collection[str] = ()
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
@@ -211,8 +213,9 @@ class SaveJob:
 
     def _proposal(self) -> _Proposal:
         staged, step = self.staged, self.request.step
-        if isinstance(staged, RankFailure):
-            return _Proposal(step=step, stage=self.stage, failure=staged)
+        failure = staged if isinstance(staged, RankFailure) else self._confirm()
+        if isinstance(staged, RankFailure) or failure is not None:
+            return _Proposal(step=step, stage=self.stage, failure=failure)
         return _Proposal(
             step=step,
             stage=self.stage,
@@ -220,6 +223,13 @@ class SaveJob:
             meshes=staged.meshes,
             digests=staged.digests,
             has_own_values=staged.has_own_values,
+        )
+
+    def _confirm(self) -> RankFailure | None:
+        """Each rank sees whether the directory is the one that it knows."""
+        rank, timeout_s = self.collective.rank, self.timeout_s
+        return failure_to_confirm(
+            self.identity, self.storage, self.worker, rank=rank, timeout_s=timeout_s
         )
 
     def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | Refusal:
@@ -285,13 +295,19 @@ class SaveJob:
         return opened, assignments
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
-        self.storage.make_durable_directory(self.root)
+        if not self.identity.confirm(self.storage):
+            self.storage.make_durable_directory(self.root)
         self.access.require()
+        self.identity.require_same()
         commit = self._commit(self.save_id, stages)
         _replaced(commit, self.storage)
         prune.make_ready(self.root, self.storage, self.register)
         with self.register.own_change(self.root, self.storage):
-            commit.open()
+            try:
+                commit.open()
+            except BaseException:
+                prune.remove((commit.staging,), self.storage)
+                raise
         return commit
 
     def _commit(self, save_id: str, stages: tuple[int, ...] | None) -> Commit:
@@ -323,6 +339,7 @@ class SaveJob:
         self, assignment: _Assignment
     ) -> tuple[WrittenShards, Mapping[str, FileRecord]]:
         assert isinstance(self.staged, StagedState)
+        self.identity.require_same()
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
         plan = self.plans.accept(self.staged.shards, assignment.plan)
@@ -405,7 +422,9 @@ class SaveJob:
             written={name: record for report in reports for name, record in report.files.items()},
             sealed=sealed,
         )
+        self.identity.require_same()
         replaced = commit.publish()
+        self.identity.require_same()
         retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
