@@ -267,8 +267,8 @@ class DirectoryIdentity:
             name = layout.format_step(self._newest[0])
             reason = f"; it has not the {name} that this run saved or loaded last"
         return DirectoryChangedError(
-            f"the checkpoint directory {self._root} is {what}; this run began with {began}{reason}. "
-            f"Mount it or move it back{option}, or start the run again",
+            f"the checkpoint directory {self._root} is {what}; this run began with {began}{reason}"
+            f". Mount it or move it back{option}, or start the run again",
             path=str(self._root),
         )
 

@@ -9,6 +9,7 @@ for its sake; it goes when all that count are newer, or are descended from where
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -44,10 +45,8 @@ class RetentionPolicy:
     @classmethod
     def of(cls, config: Any) -> "RetentionPolicy":
         """What a configuration asks for now; later changes of it do not reach the policy."""
-        try:
+        with suppress(Exception):  # of somebody's own class, then: it is asked later
             config = deepcopy(config)
-        except Exception:  # noqa: BLE001, S110  # of somebody's own class, then: it is asked later
-            pass
         return cls(keep_last_n=config.keep_last_n, is_milestone=config.is_dynamic_milestone)
 
     def victims(
