@@ -99,7 +99,7 @@ def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> tuple[
             storage.rename(path, root / name)
             renamed.append(root / name)
         except OSError as error:
-            logger.warning("checkpoint %s cannot be retired: %s", path, error)
+            _say_once(f"checkpoint {path} cannot be retired: {error.strerror or error}")
     if renamed:
         storage.sync_directory(root)
     return tuple(renamed)
@@ -120,7 +120,16 @@ def remove(paths: tuple[Path, ...], storage: Storage) -> None:
             else:
                 storage.remove_tree(path)
         except (OSError, RecursionError) as error:  # the latter of folders that are very deep
-            logger.warning("left to the next save: %s cannot be removed: %s", path, error)
+            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+
+
+_said: set[str] = set()
+"""What resists, for as long as this process lives, is tried again by each save and told of once."""
+
+
+def _say_once(message: str) -> None:
+    logger.log(logging.DEBUG if message in _said else logging.WARNING, "%s", message)
+    _said.add(message)
 
 
 def _is_needed(path: Path, storage: Storage) -> bool:
@@ -230,7 +239,7 @@ def finish_off(root: Path, storage: Storage) -> None:
         try:
             storage.unlink(root / name)
         except OSError as error:
-            logger.warning("left to the next save: %s cannot be removed: %s", root / name, error)
+            _say_once(f"left to the next save: {root / name} cannot be removed: {error}")
 
 
 def make_ready(root: Path, storage: Storage, register: Register) -> None:

@@ -36,10 +36,10 @@ acquire(Path(sys.argv[1]))
 """
 
 
-def manager(directory: Path, **options: Any) -> CheckpointManager:
+def manager(directory: Path, *, stage: int | None = None, **options: Any) -> CheckpointManager:
     model = nn.Linear(2, 2)
     config = CheckpointConfig(dir=str(directory), **options)
-    return CheckpointManager(config, model, SGD(model.parameters(), lr=0.1))
+    return CheckpointManager(config, model, SGD(model.parameters(), lr=0.1), pp_rank=stage)
 
 
 def steps(directory: Path) -> list[str]:

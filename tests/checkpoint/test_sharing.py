@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="another user is one t
 def root() -> Iterator[Path]:
     """The directory of a team, which other users may enter, unlike those of pytest."""
     place = Path(tempfile.mkdtemp())
+    manager(place / "imports").save(1)  # what is imported late, while we may read it
     place.chmod(0o755)
     made = place / "team"
     made.mkdir()
@@ -44,10 +45,12 @@ def colleague() -> Iterator[None]:
     os.setgroups([GROUP])
     os.setegid(NOBODY)
     os.seteuid(NOBODY)
-    yield
-    os.seteuid(0)
-    os.setegid(0)
-    os.setgroups(groups)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def manager(root: Path) -> CheckpointManager:
