@@ -277,9 +277,7 @@ class CheckpointManager:
                 loaded = job.run(
                     lambda state: self._apply(state, scheduler, dataloader, exclude),
                     tidy=lambda: self._finish_off(job.storage),
-                    earlier=describe(earlier, self._collective.rank)
-                    if earlier
-                    else self._why_not(worker, request.search),
+                    earlier=self._why_not(earlier, worker, request.search),
                 )
             except CheckpointError as error:
                 if earlier is None:
@@ -439,8 +437,12 @@ class CheckpointManager:
             access=self._access,
         )
 
-    def _why_not(self, worker: Worker, search: Search) -> RankFailure | None:
+    def _why_not(
+        self, earlier: BaseException | None, worker: Worker, search: Search
+    ) -> RankFailure | None:
         """What keeps this rank, and so all of them, from loading before it begins."""
+        if earlier is not None:
+            return describe(earlier, self._collective.rank)
         if not search.concerns_root:
             return None
         known, rank, timeout_s = self._identity, self._collective.rank, self._timeout_s
