@@ -23,7 +23,7 @@ from kempnerforge.checkpoint.replacing import (
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
 
-__all__ = ["finish_off", "make_ready", "may_need_recovery", "recover", "remove", "retire"]
+__all__ = ["delete", "finish_off", "make_ready", "may_need_recovery", "recover", "remove", "retire"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,15 +106,28 @@ def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> tuple[
 
 
 def remove(paths: tuple[Path, ...], storage: Storage) -> None:
-    """Delete directories that carry no checkpoint's name.
+    """:func:`delete` directories that carry no checkpoint's name, in memory at least.
 
     First that they carry none is made durable: after a failed sync or a death, a directory may have
-    lost its name in memory only, and a power cut would give the name to what is left of it. The
-    versions of a replacement that is half way stay: ``latest`` names one of them.
+    lost its name in memory only, and a power cut would give the name to what is left of it.
     """
+    durable = []
     for path in paths:
         try:
             storage.sync_directory(path.parent)
+            durable.append(path)
+        except OSError as error:
+            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+    delete(tuple(durable), storage)
+
+
+def delete(paths: tuple[Path, ...], storage: Storage) -> None:
+    """Delete directories that carry no checkpoint's name, durably.
+
+    The versions of a replacement that is half way stay: ``latest`` names one of them.
+    """
+    for path in paths:
+        try:
             if _is_needed(path, storage):
                 logger.warning("%s stays: the replacement that it belongs to is half way", path)
             else:

@@ -12,7 +12,7 @@ touch storage run in a :class:`Worker`, so a rank whose storage hangs still repo
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,9 @@ _WRITE_SHARE = 0.3
 _VOTE_SHARE = 0.35
 _PUBLISH_SHARE = 0.2
 _ANSWER_SHARE = 0.65
+
+_Delete = Callable[[tuple[Path, ...], Storage], None]
+"""How directories go: :func:`prune.remove` or :func:`prune.delete`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +187,8 @@ class SaveJob:
         replies = None if published is None else self._same_for_all(published[0])
         reply = self.collective.answer(replies, timeout_s=answer_s)
         if published is not None:
-            self._remove(published[1])
+            delete = prune.delete if isinstance(published[0], Published) else prune.remove
+            self._remove(published[1], delete)
         outcome: Published = self._accepted(reply)
         return outcome
 
@@ -361,7 +365,8 @@ class SaveJob:
     ) -> dict[str, FileRecord]:
         """What is no shard: the state of this rank, and on rank 0 what is common.
 
-        Makes all names of this rank's files durable, that of its shard in ``shards`` too.
+        Makes all names of this rank's files durable, that of its shard in ``shards`` too. Those of
+        rank 0 wait for :meth:`Commit.seal`, which syncs the same folders from the same machine.
         """
         assert isinstance(self.staged, StagedState)
         mine = own_values.with_differing(self.staged.rank_state, self.staged.train_state, differing)
@@ -370,7 +375,8 @@ class SaveJob:
             contents[layout.TRAIN_STATE] = self.staged.train_state
         at_once(*(partial(self.storage.write, staging / name, contents[name]) for name in contents))
         folders = dict.fromkeys((shards, staging / layout.RANKS_DIR))
-        at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
+        if self.collective.rank != 0:
+            at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
         return {name: FileRecord.of(data) for name, data in contents.items()}
 
     # Round two: report, and on rank 0 publish.
@@ -444,17 +450,17 @@ class SaveJob:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()
 
-    def _remove_and_note(self, paths: tuple[Path, ...]) -> None:
+    def _remove_and_note(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         with self.register.own_change(self.root, self.storage):
-            prune.remove(paths, self.storage)
+            delete(paths, self.storage)
 
-    def _remove(self, paths: tuple[Path, ...]) -> None:
+    def _remove(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         """Clean up; what does not work is left to the next save, which does it again."""
         if not paths or self.worker.stuck:
             return
         try:
             self.worker.run(
-                lambda: self._remove_and_note(paths),
+                lambda: self._remove_and_note(paths, delete),
                 timeout_s=_PUBLISH_SHARE * self.timeout_s,
                 doing=f"removing {', '.join(path.name for path in paths)}",
             )
