@@ -34,7 +34,7 @@ from kempnerforge.checkpoint.shards import (
     write_shards,
 )
 from kempnerforge.checkpoint.staging import KeptBuffers, LiveTensors, Stager
-from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
+from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale, await_directory
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.config.schema import AsyncCheckpointMode
 
@@ -237,6 +237,7 @@ class _DirectorySave:
             assert isinstance(staged, StagedShards)
             self._storage.make_directory(self._directory)
             write = partial(write_shards, self._directory, plan, staged)
+            await_directory(self._directory, self._storage)
             report: Any = again_if_stale(write, self._directory)
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             report = describe(error, self._collective.rank)

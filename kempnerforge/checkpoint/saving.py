@@ -37,7 +37,7 @@ from kempnerforge.checkpoint.rank_state import Arrangement, all_meshes
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
-from kempnerforge.checkpoint.stale import again_if_stale
+from kempnerforge.checkpoint.stale import again_if_stale, await_directory
 from kempnerforge.checkpoint.storage import Storage, at_once
 from kempnerforge.checkpoint.worker import Worker
 
@@ -325,6 +325,7 @@ class SaveJob:
         assert isinstance(self.staged, StagedState)
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
+        await_directory(staging / prefix, self.storage)
         plan = self.plans.accept(self.staged.shards, assignment.plan)
         own: dict[str, FileRecord] = {}
         write = partial(

@@ -58,6 +58,9 @@ class Storage(Protocol):
     def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
         """:meth:`stamp` of many, by their paths relative to ``directory``."""
 
+    def refresh(self, directory: Path) -> None:
+        """Have the names in ``directory``, and in those above it, looked up anew."""
+
     def is_directory(self, path: Path) -> bool:
         """Whether ``path`` itself, not a link to it, is a directory."""
 
@@ -131,6 +134,17 @@ class LocalStorage:
             return [_stamp(file, below=fd) for file in files]
         finally:
             os.close(fd)
+
+    def refresh(self, directory: Path) -> None:
+        # NFS asks the server about a directory when it is opened (close-to-open consistency), and
+        # forgets the names that it did not find there if it has changed since.
+        for folder in (*reversed(directory.parents), directory):
+            try:
+                os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            except OSError as error:
+                # One that may be passed through, but not read, has no names to be learnt.
+                if not (shows_damage(error) or error.errno == errno.EACCES):
+                    raise
 
     def is_directory(self, path: Path) -> bool:
         found = _status(path)

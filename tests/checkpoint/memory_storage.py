@@ -124,6 +124,9 @@ class MemoryStorage(Storage):
     def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
         return [self.stamp(directory / file) for file in files]
 
+    def refresh(self, directory: Path) -> None:
+        """There is no cache."""
+
     def is_directory(self, path: Path) -> bool:
         try:
             return isinstance(self._node(path), Directory)
