@@ -235,7 +235,7 @@ class _DirectorySave:
         plan = plans[self._collective.rank]
         try:
             assert isinstance(staged, StagedShards)
-            self._storage.make_directory(self._directory)
+            self._storage.make_durable_directory(self._directory)
             write = partial(write_shards, self._directory, plan, staged)
             await_directory(self._directory, self._storage)
             report: Any = again_if_stale(write, self._directory)
@@ -267,7 +267,7 @@ class _DirectorySave:
         )
 
     def _merge(self, proposals: list[tuple[Planned, bytes]]) -> tuple[Any, Any]:
-        self._storage.make_directory(self._directory)
+        self._storage.make_durable_directory(self._directory)
         self._storage.unlink(self._directory / layout.SHARD_METADATA)
         planned = dict(enumerate(one for one, _ in proposals))
         sums = {rank: array("Q", data) for rank, (_, data) in enumerate(proposals)}

@@ -75,6 +75,11 @@ class Search:
     verify: VerifyPolicy = VerifyPolicy.full
     trust: Trust = PLAIN_DATA
 
+    @property
+    def concerns_root(self) -> bool:
+        """Whether what is looked for is in the checkpoint directory of this run."""
+        return self.explicit is None or self.root in (self.explicit, *self.explicit.parents)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chosen:

@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointSaveError",
     "CorruptCheckpointError",
+    "DirectoryChangedError",
     "DirectoryInUseError",
     "FreezeMismatchError",
     "NewerFormatError",
@@ -38,6 +39,7 @@ __all__ = [
     "UnsafeCheckpointError",
     "agreed_error",
     "describe",
+    "named",
     "naming",
     "of_read",
     "shows_damage",
@@ -126,6 +128,13 @@ class UnreachableDirectoryError(UnreadableCheckpointError, CheckpointSaveError):
     """
 
 
+class DirectoryChangedError(UnreachableDirectoryError):
+    """The name of the checkpoint directory leads to another directory than before, or nowhere.
+
+    The one that this run began with may be whole: it was moved, or its storage is not mounted.
+    """
+
+
 class NewerFormatError(CheckpointLoadError):
     """A checkpoint was written by a newer version of this package, in a format unknown here.
 
@@ -152,6 +161,7 @@ class RedistributionError(CheckpointLoadError):
 _FAMILY: dict[str, type[CheckpointError]] = {
     cls.__name__: cls
     for cls in (
+        DirectoryChangedError,
         DirectoryInUseError,
         PeerLostError,
         StorageTimeoutError,
@@ -212,6 +222,20 @@ def of_read(
         step=step,
         path=str(path),
     )
+
+
+@contextmanager
+def named(path: object) -> Generator[None, None, None]:
+    """Errors of the system that arise within name ``path``, unless they name a file already.
+
+    What is called with a descriptor does not: ``[Errno 5] Input/output error`` of which file?
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

@@ -70,6 +70,9 @@ class WriteAccess(Protocol):
             OSError: That cannot be found out at present, for want of descriptors say.
         """
 
+    def let_go(self) -> None:
+        """The directory has another one's place now: :meth:`require` is asked anew."""
+
 
 class Unlocked:
     """Access to a directory that nobody else can reach."""
@@ -79,6 +82,9 @@ class Unlocked:
 
     def briefly(self) -> AbstractContextManager[bool]:
         return nullcontext(enter_result=True)
+
+    def let_go(self) -> None:
+        """There is nothing to let go of."""
 
 
 class DirectoryAccess:
@@ -91,6 +97,9 @@ class DirectoryAccess:
     def require(self) -> None:
         if self._lock is None:
             self._lock = acquire(self._root, patience_s=_PATIENCE_S)
+
+    def let_go(self) -> None:
+        self._lock = None
 
     @contextmanager
     def briefly(self) -> Generator[bool, None, None]:

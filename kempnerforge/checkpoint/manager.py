@@ -25,6 +25,7 @@ from kempnerforge.checkpoint.errors import (
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
 from kempnerforge.checkpoint.handover import Handover, Unmatched, warn_of_missing, warn_of_stateless
+from kempnerforge.checkpoint.identity import DirectoryIdentity, failure_to_confirm
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
@@ -40,7 +41,7 @@ from kempnerforge.checkpoint.rank_state import (
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
-from kempnerforge.checkpoint.root import require_reachable_by_all
+from kempnerforge.checkpoint.root import require_reachable, require_reachable_by_all
 from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
 from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.stale import RetryingStorage
@@ -99,11 +100,14 @@ class CheckpointManager:
         self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
         self._storage: Storage = RetryingStorage(LocalStorage())
         self._access = DirectoryAccess(self._root)
+        self._identity = DirectoryIdentity(
+            self._root, self._access, follow=bool(getattr(config, "follow_moved_dir", False))
+        )
         self._plans = PlanBook()
         self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
         require_reachable_by_all(
-            self._root, self._storage, self._collective, timeout_s=self._timeout_s
+            self._root, self._look, self._collective, timeout_s=self._timeout_s
         )
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
@@ -148,6 +152,7 @@ class CheckpointManager:
             UnreadableCheckpointError: There is a checkpoint of this step that cannot be read at
                 present, so it is not replaced.
             NewerFormatError: There is one of a newer version of this package.
+            DirectoryChangedError: The checkpoint directory is gone, or another one on some rank.
             CheckpointError: This save failed, on whichever rank, or the background save before it
                 did. In the latter case this save has been made all the same.
         """
@@ -160,7 +165,7 @@ class CheckpointManager:
             raise earlier or error from None
         job = self._job(step, tokens_seen, scheduler, dataloader, extra)
         if self._mode is AsyncCheckpointMode.disabled:
-            self._parent = job.run().save_id
+            self._note(job.run())
         else:
             self._pending = BackgroundCall(
                 job.run, name=f"saving step {step}", timeout_s=4 * self._timeout_s
@@ -203,8 +208,11 @@ class CheckpointManager:
             UnreadableCheckpointError: A checkpoint that may be the one cannot be read at present.
             NewerFormatError: It was written by a newer version of this package.
         """
+        search = self._search(path)
+        if search.concerns_root:
+            self._identity.confirm(self._storage)
         try:
-            found = cheap_choice(self._search(path), self._storage)
+            found = cheap_choice(search, self._storage)
         except CheckpointNotFoundError:
             return None
         step = None if found is None else read_metadata(found, self._storage).get("step")
@@ -245,6 +253,7 @@ class CheckpointManager:
             UnreadableCheckpointError: What is to be loaded, or one that may be newer, cannot be
                 read at present; the same on every rank, whichever of them it was.
             NewerFormatError: It was written by a newer version of this package.
+            DirectoryChangedError: As for :meth:`save`.
             CheckpointError: Nothing usable, or the named checkpoint cannot be loaded; the same on
                 every rank. Or the background save before it failed on some rank, so that nothing
                 was loaded; raised once.
@@ -268,7 +277,7 @@ class CheckpointManager:
                 loaded = job.run(
                     lambda state: self._apply(state, scheduler, dataloader, exclude),
                     tidy=lambda: self._finish_off(job.storage),
-                    earlier=describe(earlier, self._collective.rank) if earlier else None,
+                    earlier=self._why_not(earlier, worker, request.search),
                 )
             except CheckpointError as error:
                 if earlier is None:
@@ -312,11 +321,20 @@ class CheckpointManager:
         if pending is None:
             return None
         try:
-            self._parent = pending.result().save_id
+            self._note(pending.result())
         except Exception as error:  # noqa: BLE001  # raised by the caller once it has done its own part
             self._stager.drop()
             return error
         return None
+
+    def _note(self, saved: Published) -> None:
+        self._parent = saved.save_id
+        self._identity.note(saved.step, saved.save_id)
+
+    def _look(self) -> None:
+        """See whether the directory can be looked into, and remember which one it is."""
+        require_reachable(self._root, self._storage)
+        self._identity.confirm(self._storage)
 
     def _job(
         self,
@@ -343,12 +361,10 @@ class CheckpointManager:
                 step=step, tokens_seen=tokens_seen, metadata=metadata, parent=self._parent
             ),
             staged=staged,
-            retention=RetentionPolicy(
-                keep_last_n=self._config.keep_last_n,
-                is_milestone=_as_it_is(self._config).is_dynamic_milestone,
-            ),
+            retention=RetentionPolicy.of(self._config),
             timeout_s=self._timeout_s,
             access=self._access,
+            identity=self._identity,
             damaged=self._damaged,
             plans=self._plans,
             register=self._register,
@@ -421,8 +437,20 @@ class CheckpointManager:
             access=self._access,
         )
 
+    def _why_not(
+        self, earlier: BaseException | None, worker: Worker, search: Search
+    ) -> RankFailure | None:
+        """What keeps this rank, and so all of them, from loading before it begins."""
+        if earlier is not None:
+            return describe(earlier, self._collective.rank)
+        if not search.concerns_root:
+            return None
+        known, rank, timeout_s = self._identity, self._collective.rank, self._timeout_s
+        return failure_to_confirm(known, self._storage, worker, rank=rank, timeout_s=timeout_s)
+
     def _finish_off(self, storage: Storage) -> None:
         """Finish what a dead run left half done, unless another job may be at it."""
+        self._identity.confirm(storage)
         with self._access.briefly() as mine:
             if mine:
                 finish_off(self._root, storage)
@@ -444,6 +472,8 @@ class CheckpointManager:
         state, choice = loaded.train_state, loaded.choice
         self._damaged |= choice.damaged
         self._parent = choice.manifest.save_id if choice.manifest else None
+        if choice.manifest is not None and choice.path.parent == self._root:
+            self._identity.note(choice.manifest.step, choice.manifest.save_id)
         if "rng" in state:
             set_rng_state(state["rng"])
             if given["dataloader"] is None or self._handover.pending:
@@ -460,11 +490,3 @@ class CheckpointManager:
         )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)
-
-
-def _as_it_is(config: Any) -> Any:
-    """A copy, which later changes do not reach."""
-    try:
-        return deepcopy(config)
-    except Exception:  # noqa: BLE001  # of a class of somebody's own, then; retention asks it later
-        return config

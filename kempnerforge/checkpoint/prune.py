@@ -23,7 +23,7 @@ from kempnerforge.checkpoint.replacing import (
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
 
-__all__ = ["finish_off", "make_ready", "may_need_recovery", "recover", "remove", "retire"]
+__all__ = ["delete", "finish_off", "make_ready", "may_need_recovery", "recover", "remove", "retire"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,28 +99,50 @@ def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> tuple[
             storage.rename(path, root / name)
             renamed.append(root / name)
         except OSError as error:
-            logger.warning("checkpoint %s cannot be retired: %s", path, error)
+            _say_once(f"checkpoint {path} cannot be retired: {error.strerror or error}")
     if renamed:
         storage.sync_directory(root)
     return tuple(renamed)
 
 
 def remove(paths: tuple[Path, ...], storage: Storage) -> None:
-    """Delete directories that carry no checkpoint's name.
+    """:func:`delete` directories that carry no checkpoint's name, in memory at least.
 
     First that they carry none is made durable: after a failed sync or a death, a directory may have
-    lost its name in memory only, and a power cut would give the name to what is left of it. The
-    versions of a replacement that is half way stay: ``latest`` names one of them.
+    lost its name in memory only, and a power cut would give the name to what is left of it.
     """
+    durable = []
     for path in paths:
         try:
             storage.sync_directory(path.parent)
+            durable.append(path)
+        except OSError as error:
+            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+    delete(tuple(durable), storage)
+
+
+def delete(paths: tuple[Path, ...], storage: Storage) -> None:
+    """Delete directories that carry no checkpoint's name, durably.
+
+    The versions of a replacement that is half way stay: ``latest`` names one of them.
+    """
+    for path in paths:
+        try:
             if _is_needed(path, storage):
                 logger.warning("%s stays: the replacement that it belongs to is half way", path)
             else:
                 storage.remove_tree(path)
         except (OSError, RecursionError) as error:  # the latter of folders that are very deep
-            logger.warning("left to the next save: %s cannot be removed: %s", path, error)
+            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+
+
+_said: set[str] = set()
+"""What resists, for as long as this process lives, is tried again by each save and told of once."""
+
+
+def _say_once(message: str) -> None:
+    logger.log(logging.DEBUG if message in _said else logging.WARNING, "%s", message)
+    _said.add(message)
 
 
 def _is_needed(path: Path, storage: Storage) -> bool:
@@ -230,7 +252,7 @@ def finish_off(root: Path, storage: Storage) -> None:
         try:
             storage.unlink(root / name)
         except OSError as error:
-            logger.warning("left to the next save: %s cannot be removed: %s", root / name, error)
+            _say_once(f"left to the next save: {root / name} cannot be removed: {error}")
 
 
 def make_ready(root: Path, storage: Storage, register: Register) -> None:

@@ -12,7 +12,7 @@ touch storage run in a :class:`Worker`, so a rank whose storage hangs still repo
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from kempnerforge.checkpoint.errors import (
     describe,
     naming,
 )
+from kempnerforge.checkpoint.identity import AnyDirectory, Identity, failure_to_confirm
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
@@ -52,6 +53,9 @@ _WRITE_SHARE = 0.3
 _VOTE_SHARE = 0.35
 _PUBLISH_SHARE = 0.2
 _ANSWER_SHARE = 0.65
+
+_Delete = Callable[[tuple[Path, ...], Storage], None]
+"""How directories go: :func:`prune.remove` or :func:`prune.delete`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +149,7 @@ class SaveJob:
     retention: RetentionPolicy
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
+    identity: Identity = field(default_factory=AnyDirectory)
     damaged: Collection[str] = ()
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
@@ -182,7 +187,8 @@ class SaveJob:
         replies = None if published is None else self._same_for_all(published[0])
         reply = self.collective.answer(replies, timeout_s=answer_s)
         if published is not None:
-            self._remove(published[1])
+            delete = prune.delete if isinstance(published[0], Published) else prune.remove
+            self._remove(published[1], delete)
         outcome: Published = self._accepted(reply)
         return outcome
 
@@ -211,8 +217,9 @@ class SaveJob:
 
     def _proposal(self) -> _Proposal:
         staged, step = self.staged, self.request.step
-        if isinstance(staged, RankFailure):
-            return _Proposal(step=step, stage=self.stage, failure=staged)
+        failure = staged if isinstance(staged, RankFailure) else self._confirm()
+        if isinstance(staged, RankFailure) or failure is not None:
+            return _Proposal(step=step, stage=self.stage, failure=failure)
         return _Proposal(
             step=step,
             stage=self.stage,
@@ -220,6 +227,13 @@ class SaveJob:
             meshes=staged.meshes,
             digests=staged.digests,
             has_own_values=staged.has_own_values,
+        )
+
+    def _confirm(self) -> RankFailure | None:
+        """Each rank sees whether the directory is the one that it knows."""
+        rank, timeout_s = self.collective.rank, self.timeout_s
+        return failure_to_confirm(
+            self.identity, self.storage, self.worker, rank=rank, timeout_s=timeout_s
         )
 
     def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | Refusal:
@@ -285,13 +299,19 @@ class SaveJob:
         return opened, assignments
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
-        self.storage.make_durable_directory(self.root)
+        if not self.identity.confirm(self.storage):
+            self.storage.make_durable_directory(self.root)
         self.access.require()
+        self.identity.require_same()
         commit = self._commit(self.save_id, stages)
         _replaced(commit, self.storage)
         prune.make_ready(self.root, self.storage, self.register)
         with self.register.own_change(self.root, self.storage):
-            commit.open()
+            try:
+                commit.open()
+            except BaseException:
+                prune.remove((commit.staging,), self.storage)
+                raise
         return commit
 
     def _commit(self, save_id: str, stages: tuple[int, ...] | None) -> Commit:
@@ -323,6 +343,7 @@ class SaveJob:
         self, assignment: _Assignment
     ) -> tuple[WrittenShards, Mapping[str, FileRecord]]:
         assert isinstance(self.staged, StagedState)
+        self.identity.require_same()
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
         await_directory(staging / prefix, self.storage)
@@ -345,7 +366,8 @@ class SaveJob:
     ) -> dict[str, FileRecord]:
         """What is no shard: the state of this rank, and on rank 0 what is common.
 
-        Makes all names of this rank's files durable, that of its shard in ``shards`` too.
+        Makes all names of this rank's files durable, that of its shard in ``shards`` too. Those of
+        rank 0 wait for :meth:`Commit.seal`, which syncs the same folders from the same machine.
         """
         assert isinstance(self.staged, StagedState)
         mine = own_values.with_differing(self.staged.rank_state, self.staged.train_state, differing)
@@ -354,7 +376,8 @@ class SaveJob:
             contents[layout.TRAIN_STATE] = self.staged.train_state
         at_once(*(partial(self.storage.write, staging / name, contents[name]) for name in contents))
         folders = dict.fromkeys((shards, staging / layout.RANKS_DIR))
-        at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
+        if self.collective.rank != 0:
+            at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
         return {name: FileRecord.of(data) for name, data in contents.items()}
 
     # Round two: report, and on rank 0 publish.
@@ -406,7 +429,9 @@ class SaveJob:
             written={name: record for report in reports for name, record in report.files.items()},
             sealed=sealed,
         )
+        self.identity.require_same()
         replaced = commit.publish()
+        self.identity.require_same()
         retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
@@ -426,17 +451,17 @@ class SaveJob:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()
 
-    def _remove_and_note(self, paths: tuple[Path, ...]) -> None:
+    def _remove_and_note(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         with self.register.own_change(self.root, self.storage):
-            prune.remove(paths, self.storage)
+            delete(paths, self.storage)
 
-    def _remove(self, paths: tuple[Path, ...]) -> None:
+    def _remove(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         """Clean up; what does not work is left to the next save, which does it again."""
         if not paths or self.worker.stuck:
             return
         try:
             self.worker.run(
-                lambda: self._remove_and_note(paths),
+                lambda: self._remove_and_note(paths, delete),
                 timeout_s=_PUBLISH_SHARE * self.timeout_s,
                 doing=f"removing {', '.join(path.name for path in paths)}",
             )

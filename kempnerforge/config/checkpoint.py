@@ -101,6 +101,11 @@ class CheckpointConfig:
     """Write large shards of background saves past the page cache (``O_DIRECT``) where the file
     system can: the flush takes less from training, and pushes out nothing that it reads."""
 
+    follow_moved_dir: bool = False
+    """Go on where ``dir`` leads to another directory than when the run began, if the checkpoint
+    that the run saved or loaded last is there: it was moved, or the link to it was. Otherwise, and
+    where that checkpoint is missing, saves and loads are refused."""
+
     def __post_init__(self) -> None:
         if self.verify_on_load not in ("full", "sizes", "off"):
             raise ValueError(

@@ -151,14 +151,18 @@ class MemoryStorage(Storage):
         return FileRecord(size=len(data), crc32=zlib.crc32(data))
 
     def make_directory(self, path: Path) -> None:
+        there = self._directory(path.parent).names.get(path.name)
+        if isinstance(there, File):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        self._live()
+        if there is None:
+            self._add(path, Directory())
+
+    def make_durable_directory(self, path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if self.resolve(folder) is None]
         self._live()
         for folder in reversed(missing):
             self._add(folder, Directory())
-
-    def make_durable_directory(self, path: Path) -> None:
-        missing = [folder for folder in (path, *path.parents) if self.resolve(folder) is None]
-        self.make_directory(path)
         for folder in missing:
             self.sync_directory(folder.parent)
 
