@@ -15,6 +15,7 @@ from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
+from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
@@ -31,6 +32,7 @@ from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
 from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.plans import PlanBook
+from kempnerforge.checkpoint.pointer import PointerKind, require_possible_if_empty
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.rank_state import (
     RedistributableDataLoader,
@@ -75,8 +77,11 @@ class CheckpointManager:
         pp_rank: This rank's pipeline stage, None without pipeline parallelism.
 
     Raises:
-        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set.
+        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set; or
+            ``config.latest`` is not known.
         UnreachableDirectoryError: The directory is there by name and a rank cannot look into it.
+        UnsupportedStorageError: The directory is empty and cannot have the ``latest`` that is
+            configured; where that does not show yet, the first save raises it.
         PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
     """
 
@@ -98,12 +103,17 @@ class CheckpointManager:
         self._mode = mode_of(config.async_mode)
         self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
         self._storage: Storage = RetryingStorage(LocalStorage())
+        self._latest = PointerKind(getattr(config, "latest", PointerKind.link))
         self._access = DirectoryAccess(self._root)
         self._plans = PlanBook()
         self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
         require_reachable_by_all(
-            self._root, self._storage, self._collective, timeout_s=self._timeout_s
+            self._root,
+            self._storage,
+            self._collective,
+            timeout_s=self._timeout_s,
+            besides=self._require_pointer,
         )
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
@@ -148,6 +158,10 @@ class CheckpointManager:
             UnreadableCheckpointError: There is a checkpoint of this step that cannot be read at
                 present, so it is not replaced.
             NewerFormatError: There is one of a newer version of this package.
+            StillPublishedError: This save failed at its last step, and its checkpoint is there all
+                the same; the message says what the next start takes.
+            UnsupportedStorageError: The file system has no symbolic links, and ``config.latest`` is
+                ``link``.
             CheckpointError: This save failed, on whichever rank, or the background save before it
                 did. In the latter case this save has been made all the same.
         """
@@ -349,6 +363,7 @@ class CheckpointManager:
             ),
             timeout_s=self._timeout_s,
             access=self._access,
+            latest=self._latest,
             damaged=self._damaged,
             plans=self._plans,
             register=self._register,
@@ -404,6 +419,10 @@ class CheckpointManager:
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
 
+    def _require_pointer(self) -> None:
+        """Find out whether ``latest`` can be made, in a directory that nobody has used yet."""
+        require_possible_if_empty(self._root, self._storage, self._latest, save_id=new_save_id())
+
     def _storage_for(self, worker: Worker) -> Storage:
         """What calls of that worker use, as long as it is not given up on."""
         return revocable(self._storage, revoked=lambda: worker.stuck)
@@ -422,9 +441,12 @@ class CheckpointManager:
         )
 
     def _finish_off(self, storage: Storage) -> None:
-        """Finish what a dead run left half done, unless another job may be at it."""
+        """Finish what a dead run left half done, unless another job may be at it.
+
+        Nothing is tried, or said, where this process or the medium may only be read.
+        """
         with self._access.briefly() as mine:
-            if mine:
+            if mine and storage.may_change(self._root):
                 finish_off(self._root, storage)
                 self._register.look(self._root, storage)  # which the first save needs not do
 

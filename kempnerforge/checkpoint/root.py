@@ -6,6 +6,7 @@ storage is not mounted would otherwise count as empty, and the run would begin a
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +60,16 @@ class _Seen:
 
 
 def require_reachable_by_all(
-    root: Path, storage: Storage, collective: Collective, *, timeout_s: float
+    root: Path,
+    storage: Storage,
+    collective: Collective,
+    *,
+    timeout_s: float,
+    besides: Callable[[], None] = lambda: None,
 ) -> None:
-    """:func:`require_reachable` on every rank; the same error on all. Collective.
+    """:func:`require_reachable` on every rank, ``besides`` on rank 0; the same error on all.
+
+    Collective.
 
     Raises:
         UnreachableDirectoryError: A rank cannot look into it, as one whose machine lacks the mount.
@@ -70,10 +78,16 @@ def require_reachable_by_all(
     """
     doing = f"looking into the checkpoint directory {root}"
     failure = None
+
+    def look() -> None:
+        require_reachable(root, storage)
+        if collective.rank == 0:
+            besides()
+
     try:
         with Worker("looking into the checkpoint directory") as worker:
             worker.run(
-                lambda: require_reachable(root, storage),
+                look,
                 timeout_s=_LOOK_SHARE * timeout_s,
                 doing=doing,
             )

@@ -27,12 +27,14 @@ from kempnerforge.checkpoint.errors import (
     CheckpointSaveError,
     RankFailure,
     Refusal,
+    StillPublishedError,
     describe,
     naming,
 )
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
+from kempnerforge.checkpoint.pointer import PointerKind
 from kempnerforge.checkpoint.rank_state import Arrangement, all_meshes
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
@@ -126,6 +128,8 @@ class _RootSave:
     merged: Merged
     arrangement: Arrangement
     has_rank_values: bool
+    retired: tuple[Path, ...] = ()
+    """What is to be removed although the save failed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,6 +149,8 @@ class SaveJob:
     retention: RetentionPolicy
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
+    latest: PointerKind = PointerKind.link
+    """What ``latest`` is to be."""
     damaged: Collection[str] = ()
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
@@ -291,6 +297,7 @@ class SaveJob:
         _replaced(commit, self.storage)
         prune.make_ready(self.root, self.storage, self.register)
         with self.register.own_change(self.root, self.storage):
+            commit.require_pointer()
             commit.open()
         return commit
 
@@ -301,6 +308,7 @@ class SaveJob:
             step=self.request.step,
             save_id=save_id,
             stages=stages,
+            latest=self.latest,
         )
 
     def _replies(self, opened: tuple[_RootSave, list[_Assignment]] | Refusal) -> Sequence[object]:
@@ -375,7 +383,7 @@ class SaveJob:
             else:
                 result = Published(step=self.request.step, save_id=opened.commit.save_id)
                 return result, published
-        return self._refuse(failures), (opened.commit.staging,)
+        return self._refuse(failures), (opened.commit.staging, *opened.retired)
 
     def _seal_and_publish(self, opened: _RootSave, reports: Sequence[_Report]) -> tuple[Path, ...]:
         commit, stages = opened.commit, opened.commit.stages
@@ -405,7 +413,11 @@ class SaveJob:
             written={name: record for report in reports for name, record in report.files.items()},
             sealed=sealed,
         )
-        replaced = commit.publish()
+        try:
+            replaced = commit.publish()
+        except StillPublishedError:
+            opened.retired = self._retire(sealed.head)  # or the disk would fill
+            raise
         retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
