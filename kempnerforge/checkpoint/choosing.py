@@ -381,7 +381,7 @@ class _Root:
         """What there is, after what a dead run left half done is completed."""
         root = self.search.root
         require_reachable(root, self._storage)
-        found = look_afresh(root, self._storage, self._access)
+        found = look_afresh(root, self._storage)
         if not found.names:
             _require_no_dangling_link(root, self._storage)
         if not prune.may_need_recovery(found):

@@ -235,7 +235,7 @@ class LocalStorage:
             shutil.rmtree(path)
 
     def may_change(self, directory: Path) -> bool:
-        return os.access(directory, os.W_OK | os.X_OK)
+        return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
 
     def may_lag(self, path: Path) -> bool:
         return may_lag(path)

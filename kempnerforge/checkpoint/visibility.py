@@ -26,7 +26,6 @@ from kempnerforge.checkpoint.catalog import Outline, read_outline
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.errors import UnreadableCheckpointError, shows_damage
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
-from kempnerforge.checkpoint.lock import WriteAccess
 from kempnerforge.checkpoint.pointer import read_pointer_at
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import seconds_left
@@ -42,8 +41,10 @@ T = TypeVar("T")
 _PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
-def look_afresh(root: Path, storage: Storage, access: WriteAccess) -> Outline:
+def look_afresh(root: Path, storage: Storage) -> Outline:
     """What there is in ``root``, and what another machine has just saved there too.
+
+    The lock of the directory is not needed: the name that is made is nobody else's.
 
     Raises:
         UnreadableCheckpointError: A checkpoint is listed and cannot be found.
@@ -52,11 +53,9 @@ def look_afresh(root: Path, storage: Storage, access: WriteAccess) -> Outline:
     _await_directory(root, storage)
     if not storage.may_lag(root):
         return read_outline(root, storage)
-    latest = None
-    with access.briefly() as mine:
-        _open_again(root, storage)
-        if mine and storage.may_change(root):
-            latest = _make_other_name(root, storage, new_save_id())
+    _open_again(root, storage)
+    changes = storage.may_change(root)
+    latest = _make_other_name(root, storage, new_save_id()) if changes else None
     found = _await_listed(read_outline(root, storage), storage)
     return found if latest is None else replace(found, latest=latest)
 
