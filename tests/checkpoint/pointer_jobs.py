@@ -1,10 +1,12 @@
 """Jobs of several ranks whose `latest` cannot be written, or is seen late."""
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint import CheckpointError
+from kempnerforge.checkpoint import CheckpointError, visibility
+from kempnerforge.checkpoint.storage import LocalStorage
 from tests.checkpoint.storages import Refusing
 from tests.checkpoint.training import Job
 
@@ -24,3 +26,30 @@ def save_with_a_latest_that_cannot_be_placed(rank: int, directory: Path) -> Any:
         raised = type(error).__name__, str(error)
     job.manager._storage = storage
     return (*raised, job.load()[0])
+
+
+def load_where_other_ranks_see_late(rank: int, directory: Path, looks: int) -> Any:
+    """What is loaded, and passed over, where rank 1 does not find step 2 for so many reads."""
+    job = Job(directory, rank, seed=1, sharded=True, keep_last_n=0)
+    for step in (1, 2):
+        job.save(step)
+    visibility._PAUSES_S = (0.0,) * 9
+    job = Job(directory, rank, seed=2, sharded=True)
+    job.manager._storage = _Late(looks if rank == 1 else 0)
+    step = job.load()[0]
+    assert job.manager.last_load is not None
+    return step, job.manager.last_load.passed_over
+
+
+class _Late(LocalStorage):
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def may_lag(self, path: Path) -> bool:
+        return True
+
+    def read(self, path: Path) -> bytes:
+        if "step_2" in path.parts and self.looks > 0:
+            self.looks -= 1
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return super().read(path)
