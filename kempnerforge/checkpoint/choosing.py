@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from kempnerforge.checkpoint import prune
 from kempnerforge.checkpoint.candidates import candidates, find_explicit, verify_entry
-from kempnerforge.checkpoint.catalog import Entry, Outline, inspect, read_outline
+from kempnerforge.checkpoint.catalog import Entry, Outline, inspect
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.errors import (
@@ -45,7 +45,12 @@ from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
-from kempnerforge.checkpoint.visibility import lacks_something, look_afresh, once_visible
+from kempnerforge.checkpoint.visibility import (
+    await_directory,
+    lacks_something,
+    look_afresh,
+    once_visible,
+)
 from kempnerforge.checkpoint.worker import Started, Worker, within
 
 __all__ = [
@@ -364,6 +369,7 @@ class _Root:
         if explicit is not None:
             if self.search.root in (explicit.absolute(), explicit.absolute().parent):
                 self._settled()
+            await_directory(explicit, self._storage)
             yield find_explicit(explicit, self._storage)
             return
         seen: set[object] = set()
@@ -480,7 +486,7 @@ def _first_usable(search: Search, storage: Storage) -> Path | None:
         entries: Iterator[Entry] = iter((find_explicit(search.explicit, storage),))
     else:
         require_reachable(search.root, storage)
-        entries = candidates(read_outline(search.root, storage), storage)
+        entries = candidates(look_afresh(search.root, storage), storage)
     for entry in entries:
         try:
             verify_entry(entry, storage, trust=search.trust)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import layout, own_values, prune
+from kempnerforge.checkpoint.announced import announce
 from kempnerforge.checkpoint.catalog import look_at
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.commit import Commit, new_save_id, under_way
@@ -416,15 +417,22 @@ class SaveJob:
         try:
             replaced = commit.publish()
         except StillPublishedError:
-            opened.retired = self._retire(sealed.head)  # or the disk would fill
+            opened.retired = self._retire(None)  # or the disk would fill
             raise
+        announce(self.root, sealed.head)
         retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
-    def _retire(self, published: Head) -> tuple[Path, ...]:
-        """Retention; the save is durable by now, so a failure here is no failure of the save."""
+    def _retire(self, published: Head | None) -> tuple[Path, ...]:
+        """Retention; the save is durable by now, so a failure here is no failure of the save.
+
+        Where it is not certain that it was published, what there is is looked at.
+        """
         try:
-            self.register.committed(self.root, self.storage, published)
+            if published is None:
+                self.register.look(self.root, self.storage)
+            else:
+                self.register.committed(self.root, self.storage, published)
             return prune.retire(
                 self.root,
                 self.register,

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Outline, read_outline
+from kempnerforge.checkpoint.announced import Announced, last_announced
+from kempnerforge.checkpoint.catalog import Outline, look_at, read_outline
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.errors import UnreadableCheckpointError, shows_damage
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
@@ -30,7 +31,12 @@ from kempnerforge.checkpoint.pointer import read_pointer_at
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import seconds_left
 
-__all__ = ["lacks_something", "look_afresh", "once_visible"]
+__all__ = [
+    "await_directory",
+    "lacks_something",
+    "look_afresh",
+    "once_visible",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +50,21 @@ _PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 def look_afresh(root: Path, storage: Storage) -> Outline:
     """What there is in ``root``, and what another machine has just saved there too.
 
-    The lock of the directory is not needed: the name that is made is nobody else's.
-
     Raises:
-        UnreadableCheckpointError: A checkpoint is listed and cannot be found.
+        UnreadableCheckpointError: A checkpoint is listed and cannot be found, or the job's store
+            tells of one that is not seen.
         OSError: The directory cannot be listed.
     """
-    _await_directory(root, storage)
+    found, told = _look(root, storage), last_announced(root)
+    return found if told is None else _await_announced(found, told, storage)
+
+
+def _look(root: Path, storage: Storage) -> Outline:
+    """As :func:`look_afresh`, whatever the store tells.
+
+    The lock of the directory is not needed: the name that is made is nobody else's.
+    """
+    await_directory(root, storage)
     if not storage.may_lag(root):
         return read_outline(root, storage)
     _open_again(root, storage)
@@ -95,7 +109,7 @@ def _make_and_remove(root: Path, storage: Storage, save_id: str) -> None:
         logger.debug("%s: what a cache remembers of it stays: %s", root, error)
 
 
-def _await_directory(root: Path, storage: Storage) -> None:
+def await_directory(root: Path, storage: Storage) -> None:
     """Wait for a directory that another one lists and that is not found."""
     for pause_s in _PAUSES_S:
         if storage.stamp(root) is not None or not storage.may_lag(root.parent):
@@ -135,6 +149,44 @@ def _await_listed(found: Outline, storage: Storage) -> Outline:
 
 def _not_found(found: Outline, storage: Storage) -> str | None:
     return next((name for name in found.steps if storage.stamp(found.root / name) is None), None)
+
+
+def _await_announced(found: Outline, told: Announced, storage: Storage) -> Outline:
+    """``found``, or a later look at the same directory, with what was published or a later commit.
+
+    Where nothing is seen late, a checkpoint that is not there was deleted.
+
+    Raises:
+        UnreadableCheckpointError: It is not seen, so what is there may not be the newest.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        if not storage.may_lag(found.root) or _is_there(found, told, storage):
+            return found
+        if pause_s is None or 2 * pause_s > seconds_left():
+            break
+        logger.warning(
+            "%s does not show step %d, which was published; looking again in %s s",
+            found.root,
+            told.step,
+            pause_s,
+        )
+        time.sleep(pause_s)
+        found = _look(found.root, storage)
+    raise UnreadableCheckpointError(
+        f"{found.root} does not show step {told.step}, of which the job's store says that it was "
+        f"published (commit {told.sequence}), nor anything newer; nothing older is taken: try "
+        "again, or name a checkpoint",
+        path=str(found.root),
+    )
+
+
+def _is_there(found: Outline, told: Announced, storage: Storage) -> bool:
+    own = layout.format_step(told.step)
+    for name in sorted(found.steps, key=lambda name: name != own):  # the likeliest first
+        entry = look_at(found.root / name, storage, heads=True)
+        if entry is not None and entry.sequence >= told.sequence:
+            return True
+    return False
 
 
 def once_visible(

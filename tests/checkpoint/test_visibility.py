@@ -19,7 +19,10 @@ from kempnerforge.checkpoint import CheckpointManager, UnreadableCheckpointError
 from kempnerforge.checkpoint.lagging import may_lag
 from kempnerforge.checkpoint.storage import LocalStorage, Stamp
 from kempnerforge.resilience.elastic import resolve_resume_path
-from tests.checkpoint.pointer_jobs import load_where_other_ranks_see_late
+from tests.checkpoint.pointer_jobs import (
+    load_after_a_start_that_told_the_store,
+    load_where_other_ranks_see_late,
+)
 from tests.checkpoint.ranks import run_ranks
 from tests.checkpoint.training import Job
 
@@ -180,6 +183,22 @@ def test_a_rank_that_never_sees_it_has_it_passed_over_for_all(tmp_path: Path) ->
     found = run_ranks(load_where_other_ranks_see_late, tmp_path, 10_000, world=2)
     assert [step for step, _ in found] == [1, 1]
     assert "rank 1" in found[0][1][0]
+
+
+def test_a_start_waits_for_what_the_one_before_told_the_store_and_takes_nothing_older(
+    tmp_path: Path,
+) -> None:
+    (found,) = run_ranks(load_after_a_start_that_told_the_store, tmp_path, world=1)
+    refusal = found.pop("next, 10000, True")
+    assert refusal.startswith("UnreadableCheckpointError: ")
+    assert "does not show step 2, of which the job's store says that it was published" in refusal
+    assert found == {
+        "same, 4, True": 1,  # as it would be without a store
+        "same, 10000, True": 1,
+        "same, 10000, False": 1,
+        "next, 4, True": 2,
+        "next, 10000, False": 1,  # on a disk of this machine it was deleted
+    }
 
 
 # Real ones.
