@@ -128,23 +128,22 @@ def _await_listed(found: Outline, storage: Storage) -> Outline:
         UnreadableCheckpointError: One is listed all the while and not found, so nobody knows
             whether it is the newest.
     """
-    for pause_s in _PAUSES_S:
+    for pause_s in (*_PAUSES_S, None):
         missing = _not_found(found, storage)
-        if not missing or 2 * pause_s > seconds_left():
-            break
+        if missing is None:
+            return found
         path = found.root / missing
+        if pause_s is None or 2 * pause_s > seconds_left():
+            break
         logger.warning("%s is listed and not found, looking again in %s s", path, pause_s)
         time.sleep(pause_s)
         found = read_outline(found.root, storage)
-    missing = _not_found(found, storage)
-    if missing:
-        raise UnreadableCheckpointError(
-            f"{found.root / missing} is listed and cannot be found, as when a client of a network "
-            "file system remembers that it was not there; it may be the newest, so nothing older "
-            "is taken: try again, or name a checkpoint",
-            path=str(found.root / missing),
-        )
-    return found
+    raise UnreadableCheckpointError(
+        f"{path} is listed and cannot be found, as when a client of a network file system "
+        "remembers that it was not there; it may be the newest, so nothing older is taken: try "
+        "again, or name a checkpoint",
+        path=str(path),
+    )
 
 
 def _not_found(found: Outline, storage: Storage) -> str | None:
