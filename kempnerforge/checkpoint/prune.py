@@ -13,6 +13,7 @@ from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Outline, inspect
 from kempnerforge.checkpoint.commit import is_under_way, new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.pointer import Pointer, read_pointer
 from kempnerforge.checkpoint.register import Register, Survey
 from kempnerforge.checkpoint.replacing import (
     find_unfinished,
@@ -55,7 +56,7 @@ def retire(
     """
     if policy.keep_last_n <= 0:
         return ()
-    latest = storage.read_link(root / layout.LATEST)
+    latest = read_pointer(root, storage)
     target = None if latest is None else layout.step_of(Path(latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
     survey = register.recall(root, storage)
@@ -146,7 +147,7 @@ def _say_once(message: str) -> None:
 
 
 def _is_needed(path: Path, storage: Storage) -> bool:
-    unfinished = find_unfinished(storage.read_link(path.parent / layout.LATEST))
+    unfinished = find_unfinished(read_pointer(path.parent, storage))
     return unfinished is not None and path.name in (unfinished.new, unfinished.old)
 
 
@@ -174,7 +175,7 @@ def recover(root: Path, storage: Storage) -> None:
 
 
 def _complete_replacement(root: Path, storage: Storage) -> None:
-    latest = storage.read_link(root / layout.LATEST)
+    latest = read_pointer(root, storage)
     found = find_unfinished(latest)
     if found is None or is_under_way(found.save_id):
         return
@@ -182,9 +183,10 @@ def _complete_replacement(root: Path, storage: Storage) -> None:
     def whole(name: str) -> bool:
         return is_whole(inspect(root / name, storage), storage, step=found.step)
 
+    pointer = Pointer.as_it_is(root, storage, save_id=found.save_id)
     for move in plan_completion(found, storage.names(root), latest, whole=whole):
         logger.warning("completing what a run that died began: %s -> %s", move.name, move.target)
-        perform(root, move, storage, save_id=found.save_id)
+        perform(move, pointer)
 
 
 def _give_names_back(root: Path, storage: Storage) -> None:
@@ -264,7 +266,7 @@ def make_ready(root: Path, storage: Storage, register: Register) -> None:
     """
     survey = register.look(root, storage)
     abandoned = [name for name in survey.leftovers() if not _is_in_use(name)]
-    if abandoned or find_unfinished(storage.read_link(root / layout.LATEST)) is not None:
+    if abandoned or find_unfinished(read_pointer(root, storage)) is not None:
         finish_off(root, storage)
         register.look(root, storage)
     elif survey.names:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import layout, own_values, prune
+from kempnerforge.checkpoint.announced import announce
 from kempnerforge.checkpoint.catalog import look_at
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.commit import Commit, new_save_id, under_way
@@ -27,6 +28,7 @@ from kempnerforge.checkpoint.errors import (
     CheckpointSaveError,
     RankFailure,
     Refusal,
+    StillPublishedError,
     describe,
     naming,
 )
@@ -34,12 +36,14 @@ from kempnerforge.checkpoint.identity import AnyDirectory, Identity, failure_to_
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
+from kempnerforge.checkpoint.pointer import PointerKind
 from kempnerforge.checkpoint.rank_state import Arrangement, all_meshes
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
-from kempnerforge.checkpoint.stale import again_if_stale, await_directory
+from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage, at_once
+from kempnerforge.checkpoint.visibility import await_made
 from kempnerforge.checkpoint.worker import Worker
 
 __all__ = ["Published", "SaveJob", "SaveRequest", "StagedState"]
@@ -130,6 +134,8 @@ class _RootSave:
     merged: Merged
     arrangement: Arrangement
     has_rank_values: bool
+    retired: tuple[Path, ...] = ()
+    """What is to be removed although the save failed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,6 +156,8 @@ class SaveJob:
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
     identity: Identity = field(default_factory=AnyDirectory)
+    latest: PointerKind = PointerKind.link
+    """What ``latest`` is to be."""
     damaged: Collection[str] = ()
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
@@ -307,6 +315,7 @@ class SaveJob:
         _replaced(commit, self.storage)
         prune.make_ready(self.root, self.storage, self.register)
         with self.register.own_change(self.root, self.storage):
+            commit.require_pointer()
             try:
                 commit.open()
             except BaseException:
@@ -321,6 +330,7 @@ class SaveJob:
             step=self.request.step,
             save_id=save_id,
             stages=stages,
+            latest=self.latest,
         )
 
     def _replies(self, opened: tuple[_RootSave, list[_Assignment]] | Refusal) -> Sequence[object]:
@@ -346,7 +356,7 @@ class SaveJob:
         self.identity.require_same()
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
-        await_directory(staging / prefix, self.storage)
+        await_made(staging / prefix, self.storage)
         plan = self.plans.accept(self.staged.shards, assignment.plan)
         own: dict[str, FileRecord] = {}
         write = partial(
@@ -399,7 +409,7 @@ class SaveJob:
             else:
                 result = Published(step=self.request.step, save_id=opened.commit.save_id)
                 return result, published
-        return self._refuse(failures), (opened.commit.staging,)
+        return self._refuse(failures), (opened.commit.staging, *opened.retired)
 
     def _seal_and_publish(self, opened: _RootSave, reports: Sequence[_Report]) -> tuple[Path, ...]:
         commit, stages = opened.commit, opened.commit.stages
@@ -430,15 +440,26 @@ class SaveJob:
             sealed=sealed,
         )
         self.identity.require_same()
-        replaced = commit.publish()
+        try:
+            replaced = commit.publish()
+        except StillPublishedError:
+            opened.retired = self._retire(None)  # or the disk would fill
+            raise
         self.identity.require_same()
+        announce(self.root, sealed.head)
         retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
-    def _retire(self, published: Head) -> tuple[Path, ...]:
-        """Retention; the save is durable by now, so a failure here is no failure of the save."""
+    def _retire(self, published: Head | None) -> tuple[Path, ...]:
+        """Retention; the save is durable by now, so a failure here is no failure of the save.
+
+        Where it is not certain that it was published, what there is is looked at.
+        """
         try:
-            self.register.committed(self.root, self.storage, published)
+            if published is None:
+                self.register.look(self.root, self.storage)
+            else:
+                self.register.committed(self.root, self.storage, published)
             return prune.retire(
                 self.root,
                 self.register,

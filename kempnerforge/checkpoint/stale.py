@@ -11,10 +11,6 @@ operation of :class:`Storage` begins with one, and writing a file begins with tr
 of them may be repeated. Any other error of theirs is raised at once: a sync that failed once has
 lost what it was to write.
 
-A directory that another machine has made may not be there yet for this one: what a network file
-system did not find a moment ago it goes on not finding, from its cache, for up to a minute. A fresh
-look (:meth:`Storage.refresh`) asks the server; where there is no such way, waiting helps.
-
 No pause outlasts the deadline of the worker that makes the call, so that the error itself is what
 the ranks learn, and not that storage was slow.
 """
@@ -31,7 +27,7 @@ from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import Stamp, Storage
 from kempnerforge.checkpoint.worker import seconds_left
 
-__all__ = ["RetryingStorage", "again_if_passing", "again_if_stale", "await_directory"]
+__all__ = ["RetryingStorage", "again_if_passing", "again_if_stale"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,21 +55,6 @@ def again_if_passing(call: Callable[[], T], what: Path) -> T:
         MemoryError: There was too little after the last attempt too.
     """
     return _again(call, what, when=lambda error: not shows_damage(error))
-
-
-def await_directory(path: Path, storage: Storage) -> None:
-    """Wait until this machine sees a directory that another one has made, at most 4.3 s.
-
-    Returns also where it does not come, since whatever needs it says so better.
-    """
-    for pause_s in _PAUSES_S:
-        if storage.is_directory(path):
-            return
-        storage.refresh(path.parent)
-        if storage.is_directory(path) or 2 * pause_s > seconds_left():
-            return
-        logger.warning("%s: not there yet; looking again in %s s", path, pause_s)
-        time.sleep(pause_s)
 
 
 def _is_stale(error: OSError | MemoryError) -> bool:
@@ -120,9 +101,6 @@ class RetryingStorage:
     def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
         return again_if_passing(lambda: self._storage.stamps(directory, files), directory)
 
-    def refresh(self, directory: Path) -> None:
-        again_if_passing(lambda: self._storage.refresh(directory), directory)
-
     def is_directory(self, path: Path) -> bool:
         return again_if_passing(lambda: self._storage.is_directory(path), path)
 
@@ -131,6 +109,9 @@ class RetryingStorage:
 
     def resolve(self, path: Path) -> Path | None:
         return again_if_passing(lambda: self._storage.resolve(path), path)
+
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        return again_if_passing(lambda: self._storage.read_small(path, most_bytes), path)
 
     def checksum(self, path: Path) -> FileRecord:
         return again_if_passing(lambda: self._storage.checksum(path), path)
@@ -156,8 +137,17 @@ class RetryingStorage:
     def make_link(self, path: Path, target: str) -> None:
         again_if_stale(lambda: self._storage.make_link(path, target), path)
 
+    def make_name(self, path: Path, existing: Path) -> None:
+        again_if_stale(lambda: self._storage.make_name(path, existing), path)
+
     def unlink(self, path: Path) -> None:
         again_if_stale(lambda: self._storage.unlink(path), path)
 
     def remove_tree(self, path: Path) -> None:
         again_if_stale(lambda: self._storage.remove_tree(path), path)
+
+    def may_change(self, directory: Path) -> bool:
+        return again_if_passing(lambda: self._storage.may_change(directory), directory)
+
+    def may_lag(self, path: Path) -> bool:
+        return again_if_passing(lambda: self._storage.may_lag(path), path)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
-from kempnerforge.checkpoint import AsyncCheckpointer, async_save, saving, shards, stale
-from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale, await_directory
+from kempnerforge.checkpoint import AsyncCheckpointer, async_save, shards, stale
+from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.storage import LocalStorage, Storage
 from kempnerforge.config.schema import AsyncCheckpointMode
 from tests.checkpoint.training import Job
@@ -48,80 +48,6 @@ def test_another_error_is_raised_at_once(tmp_path: Path) -> None:
     assert call() == 2
 
 
-class SeenLate(LocalStorage):
-    """A machine that finds a name only once it has asked the server again, for the nth time."""
-
-    def __init__(self, hidden: Path, refreshes: int) -> None:
-        self.hidden, self.refreshes, self.asked = hidden, refreshes, 0
-
-    def refresh(self, directory: Path) -> None:
-        assert directory == self.hidden.parent
-        self.asked += 1
-
-    def is_directory(self, path: Path) -> bool:
-        return self.asked >= self.refreshes and super().is_directory(path)
-
-
-def test_a_directory_that_another_machine_made_is_looked_for_until_it_is_seen(
-    tmp_path: Path,
-) -> None:
-    made = tmp_path / "made"
-    made.mkdir()
-    for refreshes, asked in ((0, 0), (1, 1), (4, 4), (9, 4)):
-        storage = SeenLate(made, refreshes)
-        await_directory(made, storage)
-        assert storage.asked == asked
-
-
-def test_a_fresh_look_opens_the_directory_and_all_above_it_that_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
-    real = os.open
-
-    def noted(path: Path, flags: int) -> int:
-        opened.append(str(path))
-        return real(path, flags)
-
-    (tmp_path / "a").mkdir()
-    monkeypatch.setattr(os, "open", noted)
-    LocalStorage().refresh(tmp_path / "a" / "b")
-    assert opened[0] == "/"
-    assert opened[-3:] == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
-
-
-class HiddenAtFirst(LocalStorage):
-    """No file can be written to a directory that was not looked for again."""
-
-    def __init__(self) -> None:
-        self.seen: set[Path] = set()
-
-    def refresh(self, directory: Path) -> None:
-        self.seen.add(directory)
-
-    def is_directory(self, path: Path) -> bool:
-        return path.parent in self.seen and super().is_directory(path)
-
-
-def test_a_save_looks_for_the_staging_directory_before_it_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage = HiddenAtFirst()
-    job = Job(tmp_path, 0, seed=1)
-    job.manager._storage = storage
-    missed: list[Path] = []
-
-    def write_shards(directory: Path, *args: Any, **options: Any) -> Any:
-        if directory.parent not in storage.seen:
-            missed.append(directory)
-        return shards.write_shards(directory, *args, **options)
-
-    monkeypatch.setattr(saving, "write_shards", write_shards)
-    job.save(1)
-    assert missed == []
-    assert tmp_path / "checkpoints" in storage.seen
-
-
 class StaleOnce(LocalStorage):
     """Each operation on each path fails once."""
 
@@ -154,7 +80,7 @@ def test_saves_and_loads_survive_handles_that_go_stale_everywhere_once(tmp_path:
         "step_2",
     ]
     operations = {name for name in vars(Storage) if not name.startswith("_")}
-    assert {name for name, *_ in storage.failed} >= operations - {"unlink", "refresh"}
+    assert {name for name, *_ in storage.failed} >= operations - {"unlink", "make_name"}
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
