@@ -24,6 +24,7 @@ from kempnerforge.checkpoint.errors import (
     naming,
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.guarded import guarded
 from kempnerforge.checkpoint.handover import Handover, Unmatched, warn_of_missing, warn_of_stateless
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
@@ -31,7 +32,7 @@ from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
 from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.plans import PlanBook
-from kempnerforge.checkpoint.prune import finish_off
+from kempnerforge.checkpoint.prune import tidy
 from kempnerforge.checkpoint.rank_state import (
     RedistributableDataLoader,
     rank_part,
@@ -406,7 +407,8 @@ class CheckpointManager:
 
     def _storage_for(self, worker: Worker) -> Storage:
         """What calls of that worker use, as long as it is not given up on."""
-        return revocable(self._storage, revoked=lambda: worker.stuck)
+        mine = guarded(self._storage, self._access.confirm)
+        return revocable(mine, revoked=lambda: worker.stuck)
 
     def _load_job(self, worker: Worker, request: LoadRequest) -> LoadJob:
         return LoadJob(
@@ -425,8 +427,10 @@ class CheckpointManager:
         """Finish what a dead run left half done, unless another job may be at it."""
         with self._access.briefly() as mine:
             if mine:
-                finish_off(self._root, storage)
-                self._register.look(self._root, storage)  # which the first save needs not do
+                tidy(self._root, storage, self._register)
+            else:
+                self._register.look(self._root, storage)
+        self._register.accept()
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
@@ -444,6 +448,7 @@ class CheckpointManager:
         state, choice = loaded.train_state, loaded.choice
         self._damaged |= choice.damaged
         self._parent = choice.manifest.save_id if choice.manifest else None
+        self._access.forget_loss()
         if "rng" in state:
             set_rng_state(state["rng"])
             if given["dataloader"] is None or self._handover.pending:
