@@ -10,9 +10,10 @@ CIFS do so by mount option. No call tells the two kinds apart, so the type of th
   (``local_lock``, ``nolock``).
 - Of everything else nothing is assumed, whatever it may be able to do.
 
-Out of scope: a directory that one job uses on its file system while another reaches it through a
-network or FUSE file system above. The second one leaves a lease, which the first one respects if it
-comes later; where it was there before, it is not seen.
+Out of scope: a directory that one job uses on its file system, as on the server, while another
+reaches it through a network or FUSE file system above. The latter leaves a lease, which the former
+respects if it comes later. Where the former was there before, its lock is seen on its own host
+only.
 """
 
 from dataclasses import dataclass

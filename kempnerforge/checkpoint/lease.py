@@ -85,6 +85,8 @@ class Found:
     path: Path
     content: bytes
     """Empty where its holder died, or is, between creating and writing it."""
+    modified_ns: int
+    """Shows a renewal where a mount keeps to what it once read."""
 
     @property
     def id(self) -> str:
@@ -171,8 +173,10 @@ def take(root: Path, *, instead_of: Found | None) -> "Lease":
             raise LeaseTakenError(_look_at(root, generation)) from None
         raise LeaseTakenError(None) from None
     try:
-        if max(_generations(root), default=0) > generation or not _is_unchanged(instead_of):
+        if _is_passed(root, generation) or not _is_unchanged(instead_of):
             raise LeaseTakenError(find(root))
+        if instead_of is not None:
+            _remove(instead_of.path)
         _clear_below(root, generation)
     except BaseException:
         kept.remove()
@@ -261,7 +265,7 @@ class _Kept:
     def is_there(self) -> bool:
         """Whether the file is the one that was made."""
         try:
-            return _read(self.path)[:_ID_BYTES] == self.id.encode()
+            return _read(self.path)[0][:_ID_BYTES] == self.id.encode()
         except FileNotFoundError:
             return False
 
@@ -341,7 +345,8 @@ def _path(root: Path, generation: int) -> Path:
 
 def _look_at(root: Path, generation: int) -> Found:
     path = _path(root, generation)
-    return Found(generation=generation, path=path, content=_read(path))
+    content, modified_ns = _read(path)
+    return Found(generation=generation, path=path, content=content, modified_ns=modified_ns)
 
 
 def _generations(root: Path) -> list[int]:
@@ -350,12 +355,20 @@ def _generations(root: Path) -> list[int]:
         return [int(match[1]) for match in matches if match]
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> tuple[bytes, int]:
+    """Content and time of the last change, of now and not of when this host last read it."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return os.read(fd, _RECORD_BYTES)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.read(fd, _RECORD_BYTES), os.fstat(fd).st_mtime_ns
     finally:
         os.close(fd)
+
+
+def _is_passed(root: Path, generation: int) -> bool:
+    """Whether there is a later one; its name is asked for too, should the listing be an old one."""
+    following = (_path(root, generation + number) for number in (1, 2, 3))
+    return max(_generations(root), default=0) > generation or any(map(os.path.lexists, following))
 
 
 def _is_unchanged(found: Found | None) -> bool:
@@ -363,7 +376,7 @@ def _is_unchanged(found: Found | None) -> bool:
     if found is None:
         return True
     try:
-        return _read(found.path) == found.content
+        return _read(found.path) == (found.content, found.modified_ns)
     except FileNotFoundError:
         return True
 
@@ -374,7 +387,11 @@ def _clear_below(root: Path, generation: int) -> None:
     with os.scandir(root) as entries:
         probes = [Path(entry.path) for entry in entries if _PROBE.fullmatch(entry.name)]
     for path in (*older, *probes):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:  # of another user, in a directory where only owners remove
-            logger.warning("%s stays: %s", path, error)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # of another user, in a directory where only owners remove
+        logger.warning("%s stays: %s", path, error)

@@ -284,7 +284,7 @@ def acquire(
     """
     key = _identity(root)
     watch = watch or LeaseWatch(root)
-    began = time.monotonic()
+    began, has_said = time.monotonic(), False
     while True:
         held = _held.get(key)
         if held is not None:
@@ -294,6 +294,9 @@ def acquire(
         except _HeldError as error:
             doubtful = _is_doubtful(error.found, watch)
             most_s = max(patience_s, watch_s) if doubtful else patience_s
+            if doubtful and most_s and not has_said:
+                has_said = True
+                logger.warning("%s: waiting to see whether %s lives", root, error.found)
             if time.monotonic() - began >= most_s:
                 raise _refusal(root, error.found, watch if doubtful else None) from None
             time.sleep(_POLL_S if error.found is None else LOOK_S / 4)
@@ -342,6 +345,9 @@ def _take(root: Path, held: ExitStack, watch: LeaseWatch | None) -> Lease | None
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     held.callback(_close, fd)
     mount = mount_of(fd)
+    # Asked before this process has a lock itself.
+    if mount.reach is not Reach.everybody and _is_locked_below(root):
+        raise _HeldError(None)
     by_directory = _flock(fd)
     by_file = False
     if not by_directory or mount.reach is not Reach.everybody:
@@ -422,6 +428,7 @@ def _close(fd: int) -> None:
 def _leave_note(root: Path) -> None:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     note = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+    note |= {"boot": Process.this().boot, "inode": root.stat().st_ino}
     data = json.dumps(note).encode()
     try:
         os.setxattr(root, _NOTE, data)
@@ -429,6 +436,22 @@ def _leave_note(root: Path) -> None:
         with suppress(OSError):
             if (root / LOCK_FILE).exists():
                 (root / LOCK_FILE).write_bytes(data)
+
+
+def _is_locked_below(root: Path) -> bool:
+    """Whether a process of this host has locked the directory by another mount of it.
+
+    The note comes through a FUSE mount, the lock does not; but the kernel lists its locks.
+    """
+    try:
+        note = json.loads(_read_note(root))
+        same_host = note["boot"] and note["boot"] == Process.this().boot
+        locks = Path("/proc/locks").read_text() if same_host else ""
+        wanted = str(note["pid"]), str(note["inode"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    listed = (line.split() for line in locks.splitlines() if " FLOCK " in line)
+    return any((fields[4], fields[5].rpartition(":")[2]) == wanted for fields in listed)
 
 
 def _read_note(root: Path) -> bytes:

@@ -107,6 +107,16 @@ def test_a_second_mount_on_the_same_host_is_refused_at_once(hosts: tuple[Path, P
     assert acquire(hosts[1]).root == hosts[1]
 
 
+def test_a_mount_and_the_directory_below_it_exclude_each_other(hosts: tuple[Path, Path]) -> None:
+    real = hosts[0].parent / "real"
+    for one, other in ((real, hosts[0]), (hosts[0], real)):
+        held = acquire(one)
+        with pytest.raises(DirectoryInUseError, match=f"process {os.getpid()} on "):
+            acquire(other)
+        del held
+        assert acquire(other).root == other
+
+
 def test_a_job_on_a_second_host_is_refused_until_the_first_one_ends(
     hosts: tuple[Path, Path],
 ) -> None:
