@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,7 +129,10 @@ def test_the_lease_of_a_process_of_this_host_that_is_gone_is_taken_over_at_once(
 
 
 def test_a_process_that_nobody_has_waited_for_is_gone_and_one_that_is_stopped_is_not() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with ExitStack() as stack:
+        command = [sys.executable, "-c", "input()"]
+        process = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+        stack.callback(process.kill)
         started = int(lease_stat(process.pid)[19])
         child = replace(HERE, pid=process.pid, started=started)
         assert child.life(seen_by=HERE) is Life.alive
@@ -219,7 +222,7 @@ def test_on_slow_storage_nobody_counts_as_dead(tmp_path: Path, time: Time, probe
 
 def test_while_storage_fails_nobody_counts_as_dead(tmp_path: Path, time: Time) -> None:
     left_by(ELSEWHERE, tmp_path)
-    fails = True
+    fails = False
 
     def probe(root: Path) -> None:
         if fails:
@@ -227,11 +230,14 @@ def test_while_storage_fails_nobody_counts_as_dead(tmp_path: Path, time: Time) -
         time.probe(root)
 
     watch = LeaseWatch(tmp_path, clock=time.monotonic, probe=probe)
-    for _ in range(200):
-        assert watch.look() is Verdict.watching
-        time.sleep(1.0)
-    fails = False
     watch.look()
+    fails = True
+    for _ in range(200):
+        time.sleep(1.0)
+        assert watch.look() is Verdict.watching
+    fails = False
+    time.sleep(1.0)
+    assert watch.look() is Verdict.watching
     assert watch.still_s < 2.0
 
 
@@ -320,6 +326,15 @@ def test_a_lease_that_a_person_removed_is_lost(tmp_path: Path, shared: Time) -> 
     (tmp_path / ".lease-1").unlink()
     with pytest.raises(DirectoryInUseError, match="its file was removed"):
         access.confirm()
+
+
+def test_a_lease_is_lost_as_soon_as_the_next_one_is_made(tmp_path: Path, shared: Time) -> None:
+    access = DirectoryAccess(tmp_path)
+    access.require()
+    left_by(ELSEWHERE, tmp_path, generation=2)  # by who died before it removed the first one
+    with pytest.raises(DirectoryInUseError, match=r"process 4711 on node17 .* has taken it over"):
+        access.confirm()
+    assert names_in(tmp_path) == [".lease-2", ".lock"]
 
 
 def test_a_taker_that_judged_a_lease_of_long_ago_withdraws(tmp_path: Path) -> None:
