@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome = _look(command, parsed)
             applied = None if outcome.steps is None else bool(parsed.apply)
             if outcome.steps and applied:
-                apply(parsed.directory, outcome.steps, guarded(CautiousStorage(), confirm))
+                _apply(parsed.directory, outcome.steps, confirm)
     except DirectoryInUseError as error:
         sys.stderr.write(f"kempnerforge-ckpt: nothing was changed: {clean(error)}\n")
         return IN_USE
@@ -103,6 +103,14 @@ def _access(parsed: argparse.Namespace) -> Iterator[Callable[[], None]]:
         yield lock.confirm
     finally:
         del lock
+
+
+def _apply(directory: Path, steps: Sequence[Step], confirm: Callable[[], None]) -> None:
+    """Make the changes, as long as the directory is not taken over by a job."""
+    try:
+        apply(directory, steps, guarded(CautiousStorage(), confirm))
+    except DirectoryInUseError as error:
+        raise _CannotError(f"stopped before the end: {error}") from error
 
 
 def _print(parsed: argparse.Namespace, outcome: _Outcome, *, applied: bool | None) -> int:
