@@ -15,6 +15,7 @@ nothing is read twice.
 """
 
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -323,7 +324,8 @@ class _Root:
     def advance(self) -> None:
         """Go on to the next candidate that looks whole."""
         if self._candidates is None:
-            self._candidates = self._walk()
+            # A cycle would keep the access, and with it the lock, until a garbage collection.
+            self._candidates = _Root._walk(weakref.proxy(self))
         self._current = self._offer = None
         for entry in self._candidates:
             try:

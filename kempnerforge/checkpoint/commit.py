@@ -60,7 +60,7 @@ from kempnerforge.checkpoint.replacing import (
 )
 from kempnerforge.checkpoint.storage import Storage, at_once
 
-__all__ = ["Commit", "is_under_way", "new_save_id", "under_way"]
+__all__ = ["Commit", "is_of_this_process", "is_under_way", "new_save_id", "under_way"]
 
 # Network file systems may show another client's new file late; the sum is what NFS caches
 # attributes for at least by default (3 s).
@@ -69,11 +69,20 @@ _VISIBILITY_RETRIES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
 
 def new_save_id() -> str:
     """16 hexadecimal digits from the operating system; draws from no generator of training."""
-    return secrets.token_hex(8)
+    save_id = secrets.token_hex(8)
+    _of_this_process.add(save_id)
+    return save_id
 
 
 _under_way: set[str] = set()
 """Ids of saves of this process; those of another process are protected by the lock."""
+_of_this_process: set[str] = set()
+"""Ids of all saves that this process ever made or tried: its managers belong to one job."""
+
+
+def is_of_this_process(save_id: str) -> bool:
+    """Whether a checkpoint or a hidden name with that id was made here."""
+    return save_id in _of_this_process
 
 
 def is_under_way(save_id: str) -> bool:
@@ -85,6 +94,7 @@ def is_under_way(save_id: str) -> bool:
 def under_way(save_id: str) -> Generator[None, None, None]:
     """A save under that id goes on within, and nobody else of this process cleans up after it."""
     _under_way.add(save_id)
+    _of_this_process.add(save_id)
     try:
         yield
     finally:

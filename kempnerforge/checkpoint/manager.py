@@ -25,6 +25,7 @@ from kempnerforge.checkpoint.errors import (
     naming,
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.guarded import guarded
 from kempnerforge.checkpoint.handover import Handover, Unmatched, warn_of_missing, warn_of_stateless
 from kempnerforge.checkpoint.identity import DirectoryIdentity, failure_to_confirm
 from kempnerforge.checkpoint.layout import local_directory
@@ -34,7 +35,7 @@ from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signat
 from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.pointer import PointerKind, require_possible_if_empty
-from kempnerforge.checkpoint.prune import finish_off
+from kempnerforge.checkpoint.prune import tidy
 from kempnerforge.checkpoint.rank_state import (
     RedistributableDataLoader,
     rank_part,
@@ -439,7 +440,8 @@ class CheckpointManager:
 
     def _storage_for(self, worker: Worker) -> Storage:
         """What calls of that worker use, as long as it is not given up on."""
-        return revocable(self._storage, revoked=lambda: worker.stuck)
+        mine = guarded(self._storage, self._access.confirm)
+        return revocable(mine, revoked=lambda: worker.stuck)
 
     def _load_job(self, worker: Worker, request: LoadRequest) -> LoadJob:
         return LoadJob(
@@ -473,8 +475,10 @@ class CheckpointManager:
         self._identity.confirm(storage)
         with self._access.briefly() as mine:
             if mine and storage.may_change(self._root):
-                finish_off(self._root, storage)
-                self._register.look(self._root, storage)  # which the first save needs not do
+                tidy(self._root, storage, self._register)
+            else:
+                self._register.look(self._root, storage)
+        self._register.accept()
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
@@ -494,6 +498,7 @@ class CheckpointManager:
         self._parent = choice.manifest.save_id if choice.manifest else None
         if choice.manifest is not None and choice.path.parent == self._root:
             self._identity.note(choice.manifest.step, choice.manifest.save_id)
+        self._access.forget_loss()
         if "rng" in state:
             set_rng_state(state["rng"])
             if given["dataloader"] is None or self._handover.pending:

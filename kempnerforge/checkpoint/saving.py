@@ -26,6 +26,7 @@ from kempnerforge.checkpoint.commit import Commit, new_save_id, under_way
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointSaveError,
+    DirectoryInUseError,
     RankFailure,
     Refusal,
     StillPublishedError,
@@ -309,11 +310,13 @@ class SaveJob:
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
         if not self.identity.confirm(self.storage):
             self.storage.make_durable_directory(self.root)
-        self.access.require()
+        if self.access.require():
+            self.register.begin_anew()
         self.identity.require_same()
         commit = self._commit(self.save_id, stages)
-        _replaced(commit, self.storage)
+        replaced = _replaced(commit, self.storage)
         prune.make_ready(self.root, self.storage, self.register)
+        self._require_own(replaced)
         with self.register.own_change(self.root, self.storage):
             commit.require_pointer()
             try:
@@ -421,6 +424,7 @@ class SaveJob:
                 stage, written, save_id=commit.save_id
             )
         replaced_head = _replaced(commit, self.storage)
+        self._require_own(replaced_head)
         sealed = Manifest(
             save_id=commit.save_id,
             step=self.request.step,
@@ -450,10 +454,24 @@ class SaveJob:
         retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
+    def _require_own(self, replaced: Head | None) -> None:
+        """Another job's checkpoint is not replaced: it may be all that that one has."""
+        if replaced is None or not self.register.is_foreign(replaced):
+            return
+        raise DirectoryInUseError(
+            f"{self.root} is in use by another job: it has committed step {replaced.step} as save "
+            f"{replaced.save_id} since this job loaded or first saved, and save {self.save_id} "
+            "does not replace it; two jobs must not write to one checkpoint directory: end the "
+            "other one, or choose another directory",
+            path=str(self.root),
+            step=replaced.step,
+        )
+
     def _retire(self, published: Head | None) -> tuple[Path, ...]:
         """Retention; the save is durable by now, so a failure here is no failure of the save.
 
-        Where it is not certain that it was published, what there is is looked at.
+        Nor is the loss of the directory to another job, which the next save is refused for. Where
+        it is not certain that the checkpoint was published, what there is is looked at.
         """
         try:
             if published is None:
@@ -468,7 +486,7 @@ class SaveJob:
                 just_saved=self.request.step,
                 damaged=self.damaged,
             )
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, DirectoryInUseError) as error:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()
 

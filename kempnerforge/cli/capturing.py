@@ -18,6 +18,7 @@ from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Catalog, Entry, read_catalog, read_metadata
 from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.layout import LeftoverKind
+from kempnerforge.checkpoint.lease import is_lease_name
 from kempnerforge.checkpoint.lock import LOCK_FILE
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.arrangement import Arranged, arrange
@@ -155,7 +156,7 @@ def _foreign(catalog: Catalog, storage: Storage, told: list[str]) -> Iterator[Ac
     ours |= {entry.path.name for entry in catalog.entries}
     for name in storage.names(catalog.root):
         path = catalog.root / name
-        if name in ours:
+        if name in ours or is_lease_name(name):
             continue
         if _FOREIGN.fullmatch(name) is None or layout.parse_step(name) is not None:
             told.append(f"a foreign name: {name}")
