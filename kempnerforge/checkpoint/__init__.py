@@ -24,10 +24,12 @@ if TYPE_CHECKING:
         PeerLostError,
         RedistributionError,
         StateMismatchError,
+        StillPublishedError,
         StorageTimeoutError,
         UnreachableDirectoryError,
         UnreadableCheckpointError,
         UnsafeCheckpointError,
+        UnsupportedStorageError,
     )
     from kempnerforge.checkpoint.manager import CheckpointManager
     from kempnerforge.checkpoint.rank_state import RedistributableDataLoader
@@ -58,10 +60,12 @@ __all__ = [
     "RedistributionError",
     "ResumableDataLoader",
     "StateMismatchError",
+    "StillPublishedError",
     "StorageTimeoutError",
     "UnreachableDirectoryError",
     "UnreadableCheckpointError",
     "UnsafeCheckpointError",
+    "UnsupportedStorageError",
     "VerifyPolicy",
     "build_train_state",
     "get_rng_state",

@@ -33,10 +33,12 @@ __all__ = [
     "RedistributionError",
     "Refusal",
     "StateMismatchError",
+    "StillPublishedError",
     "StorageTimeoutError",
     "UnreachableDirectoryError",
     "UnreadableCheckpointError",
     "UnsafeCheckpointError",
+    "UnsupportedStorageError",
     "agreed_error",
     "describe",
     "named",
@@ -87,6 +89,18 @@ class CheckpointSaveError(CheckpointError):
 
 class CheckpointLoadError(CheckpointError):
     """A checkpoint could not be loaded."""
+
+
+class StillPublishedError(CheckpointSaveError):
+    """A save failed at its last step, and its checkpoint could not be taken back.
+
+    It is whole, or nobody can see at present whether it is there; the message says which, and what
+    the next start takes. Retention counts it.
+    """
+
+
+class UnsupportedStorageError(CheckpointSaveError):
+    """The file system lacks what a save needs; the message says what to configure instead."""
 
 
 class DirectoryInUseError(CheckpointSaveError):
@@ -175,6 +189,8 @@ _FAMILY: dict[str, type[CheckpointError]] = {
         FreezeMismatchError,
         RedistributionError,
         UnreachableDirectoryError,
+        StillPublishedError,
+        UnsupportedStorageError,
     )
 }
 

@@ -15,6 +15,7 @@ from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
+from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
@@ -24,6 +25,7 @@ from kempnerforge.checkpoint.errors import (
     naming,
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.guarded import guarded
 from kempnerforge.checkpoint.handover import Handover, Unmatched, warn_of_missing, warn_of_stateless
 from kempnerforge.checkpoint.identity import DirectoryIdentity, failure_to_confirm
 from kempnerforge.checkpoint.layout import local_directory
@@ -32,7 +34,8 @@ from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
 from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.plans import PlanBook
-from kempnerforge.checkpoint.prune import finish_off
+from kempnerforge.checkpoint.pointer import PointerKind, require_possible_if_empty
+from kempnerforge.checkpoint.prune import tidy
 from kempnerforge.checkpoint.rank_state import (
     RedistributableDataLoader,
     rank_part,
@@ -76,8 +79,11 @@ class CheckpointManager:
         pp_rank: This rank's pipeline stage, None without pipeline parallelism.
 
     Raises:
-        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set.
+        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set; or
+            ``config.latest`` is not known.
         UnreachableDirectoryError: The directory is there by name and a rank cannot look into it.
+        UnsupportedStorageError: The directory is empty and cannot have the ``latest`` that is
+            configured; where that does not show yet, the first save raises it.
         PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
     """
 
@@ -99,6 +105,7 @@ class CheckpointManager:
         self._mode = mode_of(config.async_mode)
         self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
         self._storage: Storage = RetryingStorage(LocalStorage())
+        self._latest = PointerKind(getattr(config, "latest", PointerKind.link))
         self._access = DirectoryAccess(self._root)
         self._identity = DirectoryIdentity(
             self._root, self._access, follow=bool(getattr(config, "follow_moved_dir", False))
@@ -153,6 +160,10 @@ class CheckpointManager:
                 present, so it is not replaced.
             NewerFormatError: There is one of a newer version of this package.
             DirectoryChangedError: The checkpoint directory is gone, or another one on some rank.
+            StillPublishedError: This save failed at its last step, and its checkpoint is there all
+                the same; the message says what the next start takes.
+            UnsupportedStorageError: The file system has no symbolic links, and ``config.latest`` is
+                ``link``.
             CheckpointError: This save failed, on whichever rank, or the background save before it
                 did. In the latter case this save has been made all the same.
         """
@@ -335,6 +346,8 @@ class CheckpointManager:
         """See whether the directory can be looked into, and remember which one it is."""
         require_reachable(self._root, self._storage)
         self._identity.confirm(self._storage)
+        if self._collective.rank == 0:
+            self._require_pointer()
 
     def _job(
         self,
@@ -365,6 +378,7 @@ class CheckpointManager:
             timeout_s=self._timeout_s,
             access=self._access,
             identity=self._identity,
+            latest=self._latest,
             damaged=self._damaged,
             plans=self._plans,
             register=self._register,
@@ -420,9 +434,14 @@ class CheckpointManager:
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
 
+    def _require_pointer(self) -> None:
+        """Find out whether ``latest`` can be made, in a directory that nobody has used yet."""
+        require_possible_if_empty(self._root, self._storage, self._latest, save_id=new_save_id())
+
     def _storage_for(self, worker: Worker) -> Storage:
         """What calls of that worker use, as long as it is not given up on."""
-        return revocable(self._storage, revoked=lambda: worker.stuck)
+        mine = guarded(self._storage, self._access.confirm)
+        return revocable(mine, revoked=lambda: worker.stuck)
 
     def _load_job(self, worker: Worker, request: LoadRequest) -> LoadJob:
         return LoadJob(
@@ -449,12 +468,17 @@ class CheckpointManager:
         return failure_to_confirm(known, self._storage, worker, rank=rank, timeout_s=timeout_s)
 
     def _finish_off(self, storage: Storage) -> None:
-        """Finish what a dead run left half done, unless another job may be at it."""
+        """Finish what a dead run left half done, unless another job may be at it.
+
+        Nothing is tried, or said, where this process or the medium may only be read.
+        """
         self._identity.confirm(storage)
         with self._access.briefly() as mine:
-            if mine:
-                finish_off(self._root, storage)
-                self._register.look(self._root, storage)  # which the first save needs not do
+            if mine and storage.may_change(self._root):
+                tidy(self._root, storage, self._register)
+            else:
+                self._register.look(self._root, storage)
+        self._register.accept()
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
@@ -474,6 +498,7 @@ class CheckpointManager:
         self._parent = choice.manifest.save_id if choice.manifest else None
         if choice.manifest is not None and choice.path.parent == self._root:
             self._identity.note(choice.manifest.step, choice.manifest.save_id)
+        self._access.forget_loss()
         if "rng" in state:
             set_rng_state(state["rng"])
             if given["dataloader"] is None or self._handover.pending:

@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import layout, own_values, prune
+from kempnerforge.checkpoint.announced import announce
 from kempnerforge.checkpoint.catalog import look_at
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.commit import Commit, new_save_id, under_way
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointSaveError,
+    DirectoryInUseError,
     RankFailure,
     Refusal,
+    StillPublishedError,
     describe,
     naming,
 )
@@ -34,12 +37,14 @@ from kempnerforge.checkpoint.identity import AnyDirectory, Identity, failure_to_
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
+from kempnerforge.checkpoint.pointer import PointerKind
 from kempnerforge.checkpoint.rank_state import Arrangement, all_meshes
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage, at_once
+from kempnerforge.checkpoint.visibility import await_made
 from kempnerforge.checkpoint.worker import Worker
 
 __all__ = ["Published", "SaveJob", "SaveRequest", "StagedState"]
@@ -130,6 +135,8 @@ class _RootSave:
     merged: Merged
     arrangement: Arrangement
     has_rank_values: bool
+    retired: tuple[Path, ...] = ()
+    """What is to be removed although the save failed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,6 +157,8 @@ class SaveJob:
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
     identity: Identity = field(default_factory=AnyDirectory)
+    latest: PointerKind = PointerKind.link
+    """What ``latest`` is to be."""
     damaged: Collection[str] = ()
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
@@ -301,12 +310,15 @@ class SaveJob:
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
         if not self.identity.confirm(self.storage):
             self.storage.make_durable_directory(self.root)
-        self.access.require()
+        if self.access.require():
+            self.register.begin_anew()
         self.identity.require_same()
         commit = self._commit(self.save_id, stages)
-        _replaced(commit, self.storage)
+        replaced = _replaced(commit, self.storage)
         prune.make_ready(self.root, self.storage, self.register)
+        self._require_own(replaced)
         with self.register.own_change(self.root, self.storage):
+            commit.require_pointer()
             try:
                 commit.open()
             except BaseException:
@@ -321,6 +333,7 @@ class SaveJob:
             step=self.request.step,
             save_id=save_id,
             stages=stages,
+            latest=self.latest,
         )
 
     def _replies(self, opened: tuple[_RootSave, list[_Assignment]] | Refusal) -> Sequence[object]:
@@ -346,6 +359,7 @@ class SaveJob:
         self.identity.require_same()
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
+        await_made(staging / prefix, self.storage)
         plan = self.plans.accept(self.staged.shards, assignment.plan)
         own: dict[str, FileRecord] = {}
         write = partial(
@@ -398,7 +412,7 @@ class SaveJob:
             else:
                 result = Published(step=self.request.step, save_id=opened.commit.save_id)
                 return result, published
-        return self._refuse(failures), (opened.commit.staging,)
+        return self._refuse(failures), (opened.commit.staging, *opened.retired)
 
     def _seal_and_publish(self, opened: _RootSave, reports: Sequence[_Report]) -> tuple[Path, ...]:
         commit, stages = opened.commit, opened.commit.stages
@@ -410,6 +424,7 @@ class SaveJob:
                 stage, written, save_id=commit.save_id
             )
         replaced_head = _replaced(commit, self.storage)
+        self._require_own(replaced_head)
         sealed = Manifest(
             save_id=commit.save_id,
             step=self.request.step,
@@ -429,15 +444,40 @@ class SaveJob:
             sealed=sealed,
         )
         self.identity.require_same()
-        replaced = commit.publish()
+        try:
+            replaced = commit.publish()
+        except StillPublishedError:
+            opened.retired = self._retire(None)  # or the disk would fill
+            raise
         self.identity.require_same()
+        announce(self.root, sealed.head)
         retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
-    def _retire(self, published: Head) -> tuple[Path, ...]:
-        """Retention; the save is durable by now, so a failure here is no failure of the save."""
+    def _require_own(self, replaced: Head | None) -> None:
+        """Another job's checkpoint is not replaced: it may be all that that one has."""
+        if replaced is None or not self.register.is_foreign(replaced):
+            return
+        raise DirectoryInUseError(
+            f"{self.root} is in use by another job: it has committed step {replaced.step} as save "
+            f"{replaced.save_id} since this job loaded or first saved, and save {self.save_id} "
+            "does not replace it; two jobs must not write to one checkpoint directory: end the "
+            "other one, or choose another directory",
+            path=str(self.root),
+            step=replaced.step,
+        )
+
+    def _retire(self, published: Head | None) -> tuple[Path, ...]:
+        """Retention; the save is durable by now, so a failure here is no failure of the save.
+
+        Nor is the loss of the directory to another job, which the next save is refused for. Where
+        it is not certain that the checkpoint was published, what there is is looked at.
+        """
         try:
-            self.register.committed(self.root, self.storage, published)
+            if published is None:
+                self.register.look(self.root, self.storage)
+            else:
+                self.register.committed(self.root, self.storage, published)
             return prune.retire(
                 self.root,
                 self.register,
@@ -446,7 +486,7 @@ class SaveJob:
                 just_saved=self.request.step,
                 damaged=self.damaged,
             )
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, DirectoryInUseError) as error:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()
 

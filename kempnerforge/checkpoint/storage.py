@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 
 from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.errors import StorageTimeoutError, named, shows_damage
+from kempnerforge.checkpoint.lagging import may_lag
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.sharing import share
 from kempnerforge.checkpoint.sink import FileSink
@@ -76,6 +77,9 @@ class Storage(Protocol):
     def resolve(self, path: Path) -> Path | None:
         """Where ``path`` leads with every link followed, or None where it leads nowhere."""
 
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        """Content of a file, not of what a link leads to; None where it is larger, or no file."""
+
     def checksum(self, path: Path) -> FileRecord:
         """Size and checksum of a file, which is read front to back."""
 
@@ -100,11 +104,20 @@ class Storage(Protocol):
     def make_link(self, path: Path, target: str) -> None:
         """Create a symlink."""
 
+    def make_name(self, path: Path, existing: Path) -> None:
+        """Give a file or a symlink, not what it leads to, another name."""
+
     def unlink(self, path: Path) -> None:
         """Remove a file or a link."""
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory with all it holds, never following links."""
+
+    def may_change(self, directory: Path) -> bool:
+        """Whether names in ``directory`` may be changed, as far as that shows without trying."""
+
+    def may_lag(self, path: Path) -> bool:
+        """Whether what other machines have changed there may be seen late."""
 
 
 class LocalStorage:
@@ -162,6 +175,21 @@ class LocalStorage:
                 return None
             raise
 
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        found = _status(path)
+        if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > most_bytes:
+            return None
+        try:  # without waiting, in case it was swapped for a pipe in between
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if shows_damage(error):
+                return None
+            raise
+        try:
+            return os.read(fd, most_bytes)
+        finally:
+            os.close(fd)
+
     def checksum(self, path: Path) -> FileRecord:
         return checksum_file(path)
 
@@ -216,6 +244,9 @@ class LocalStorage:
     def make_link(self, path: Path, target: str) -> None:
         path.symlink_to(target)
 
+    def make_name(self, path: Path, existing: Path) -> None:
+        os.link(existing, path, follow_symlinks=False)
+
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 
@@ -225,6 +256,12 @@ class LocalStorage:
             path.unlink()
         elif found is not None:
             shutil.rmtree(path)
+
+    def may_change(self, directory: Path) -> bool:
+        return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+
+    def may_lag(self, path: Path) -> bool:
+        return may_lag(path)
 
 
 def _leads_somewhere(path: Path) -> bool:

@@ -16,6 +16,7 @@ from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Catalog, Entry, State, inspect, read_catalog
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.pointer import Pointer, resolve_pointer
 from kempnerforge.checkpoint.prune import remove
 from kempnerforge.checkpoint.replacing import Move, find_unfinished, perform, plan_completion
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
@@ -191,7 +192,7 @@ def _set_aside(catalog: Catalog, storage: Storage) -> tuple[tuple[Entry, str], .
 def _named_by_latest(catalog: Catalog, storage: Storage) -> Entry | None:
     if catalog.latest is None:
         return None
-    real = storage.resolve(catalog.root / layout.LATEST)
+    real = resolve_pointer(catalog.root, storage)
     return None if real is None else inspect(real, storage)
 
 
@@ -285,7 +286,7 @@ def apply(root: Path, steps: Collection[Step], storage: Storage) -> None:
             _delete(root, step.name, storage)
         else:
             move = Move(name=step.name, target=step.target or "")
-            perform(root, move, storage, save_id=new_save_id())
+            perform(move, Pointer.as_it_is(root, storage, save_id=new_save_id()))
 
 
 def _delete(root: Path, name: str, storage: Storage) -> None:

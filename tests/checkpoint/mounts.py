@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,3 +87,14 @@ def _run(*command: object) -> None:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
+
+
+@contextmanager
+def two_hosts(directory: Path) -> Iterator[tuple[Path, Path]]:
+    """One directory as two hosts see it, which share no lock."""
+    with ExitStack() as stack:
+        one, other = (
+            stack.enter_context(passed_through("bindfs", directory / "real", directory / name))
+            for name in ("host1", "host2")
+        )
+        yield one, other

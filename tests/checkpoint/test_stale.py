@@ -80,7 +80,7 @@ def test_saves_and_loads_survive_handles_that_go_stale_everywhere_once(tmp_path:
         "step_2",
     ]
     operations = {name for name in vars(Storage) if not name.startswith("_")}
-    assert {name for name, *_ in storage.failed} >= operations - {"unlink"}
+    assert {name for name, *_ in storage.failed} >= operations - {"unlink", "make_name"}
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")

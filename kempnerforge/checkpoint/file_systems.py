@@ -1,0 +1,82 @@
+"""How far a lock on a directory reaches: what the kernel says of the mount that it lies on.
+
+``flock`` succeeds on almost every file system, and excludes only what goes through the same kernel,
+or even the same mount, on most of those that several hosts share: NFS keeps locks on directories to
+itself, every FUSE file system that has no locks of its own leaves them to the kernel, Lustre and
+CIFS do so by mount option. No call tells the two kinds apart, so the type of the file system does:
+
+- Where all access passes through this kernel, ``flock`` on the directory excludes everybody.
+- NFS turns ``flock`` on a file into a lock on the server, unless the mount says otherwise
+  (``local_lock``, ``nolock``).
+- Of everything else nothing is assumed, whatever it may be able to do.
+
+Out of scope: a directory that one job uses on its file system, as on the server, while another
+reaches it through a network or FUSE file system above. The latter leaves a lease, which the former
+respects if it comes later. Where the former was there before, its lock is seen on its own host
+only.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+__all__ = ["Mount", "Reach", "mount_of"]
+
+# A block device or memory of this kernel, mounted by it. Also overlay: its upper directory is in
+# use by one mount, and what another host writes to the lower ones is undefined. And fuseblk: FUSE
+# on a block device, which the kernel opens for one mount alone.
+_OF_THIS_KERNEL = frozenset(
+    {
+        *("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "reiserfs", "xfs"),
+        *("exfat", "fuseblk", "hfsplus", "msdos", "ntfs", "ntfs3", "ubifs", "udf", "ufs", "vfat"),
+        *("aufs", "overlay", "ramfs", "rootfs", "tmpfs", "zfs"),
+    }
+)
+_NFS = frozenset({"nfs", "nfs4"})
+
+
+class Reach(StrEnum):
+    """Who is excluded by ``flock``."""
+
+    everybody = "everybody"
+    """By a lock on the directory."""
+    by_file = "by file"
+    """Everybody by a lock on a file, and only this host by one on a directory."""
+    unknown = "unknown"
+    """Perhaps only this host, or this mount."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """The mount that a directory lies on."""
+
+    type: str
+    """As in ``/proc/self/mountinfo``; empty where that does not show it."""
+    options: frozenset[str] = frozenset()
+    """Of the file system; as the kernel shows them."""
+
+    @property
+    def reach(self) -> Reach:
+        """How far locks reach there."""
+        if self.type in _OF_THIS_KERNEL:
+            return Reach.everybody
+        shared = "local_lock=none" in self.options and "nolock" not in self.options
+        return Reach.by_file if self.type in _NFS and shared else Reach.unknown
+
+
+def mount_of(fd: int) -> Mount:
+    """The mount that an open file or directory lies on."""
+    try:
+        lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+        wanted = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except (OSError, StopIteration, IndexError):
+        return Mount(type="")
+    return next((_parse(line) for line in mounts if line.split()[0] == wanted), Mount(type=""))
+
+
+def _parse(line: str) -> Mount:
+    """A line of mountinfo: optional fields end with a hyphen, then type, source, options."""
+    fields = line.split()
+    kind, _, options = fields[fields.index("-", 6) + 1 :][:3]
+    return Mount(type=kind, options=frozenset(options.split(",")))
