@@ -54,6 +54,12 @@ class Mount:
     """As in ``/proc/self/mountinfo``; empty where that does not show it."""
     options: frozenset[str] = frozenset()
     """Of the file system; as the kernel shows them."""
+    source: str = ""
+    """What is mounted: a device, ``server:/path``, or a word of the program's."""
+    root: str = ""
+    """The directory of the file system that is mounted."""
+    point: str = ""
+    """Where."""
 
     @property
     def reach(self) -> Reach:
@@ -62,6 +68,19 @@ class Mount:
             return Reach.everybody
         shared = "local_lock=none" in self.options and "nolock" not in self.options
         return Reach.by_file if self.type in _NFS and shared else Reach.unknown
+
+    @property
+    def keeps_inodes(self) -> bool:
+        """Whether a directory has the same inode after a remount."""
+        return not self.type.startswith("fuse.")
+
+    def is_of_same(self, other: "Mount") -> bool:
+        """Whether the same storage is mounted, wherever, as far as the names of it tell."""
+        mine, others = ((one.type, one.source, one.root) for one in (self, other))
+        return bool(self.type) and mine == others
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.source} at {self.point}"
 
 
 def mount_of(fd: int) -> Mount:
@@ -78,5 +97,11 @@ def mount_of(fd: int) -> Mount:
 def _parse(line: str) -> Mount:
     """A line of mountinfo: optional fields end with a hyphen, then type, source, options."""
     fields = line.split()
-    kind, _, options = fields[fields.index("-", 6) + 1 :][:3]
-    return Mount(type=kind, options=frozenset(options.split(",")))
+    kind, source, options = fields[fields.index("-", 6) + 1 :][:3]
+    return Mount(
+        type=kind,
+        options=frozenset(options.split(",")),
+        source=source,
+        root=fields[3],
+        point=fields[4],
+    )

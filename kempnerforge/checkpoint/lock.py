@@ -45,11 +45,12 @@ from pathlib import Path
 from typing import Protocol
 
 from kempnerforge.checkpoint import lease
-from kempnerforge.checkpoint.errors import CheckpointError, DirectoryInUseError
+from kempnerforge.checkpoint.errors import CheckpointError, DirectoryInUseError, named
 from kempnerforge.checkpoint.file_systems import Mount, Reach, mount_of
 from kempnerforge.checkpoint.lease import BEAT_S, LEASE_S, Found, Lease, LeaseTakenError
 from kempnerforge.checkpoint.lease_watch import LOOK_S, MAY_ONLY_READ, LeaseWatch, Verdict
 from kempnerforge.checkpoint.processes import Life, Process
+from kempnerforge.checkpoint.sharing import share
 from kempnerforge.checkpoint.worker import seconds_left
 
 __all__ = ["LOCK_FILE", "DirectoryAccess", "DirectoryLock", "Unlocked", "WriteAccess", "acquire"]
@@ -299,7 +300,8 @@ def acquire(
         if held is not None:
             return held
         try:
-            _held[key] = lock = DirectoryLock(root, watch=watch)
+            with named(root):
+                _held[key] = lock = DirectoryLock(root, watch=watch)
         except _HeldError as error:
             doubtful = _is_doubtful(error.found, watch)
             most_s = max(patience_s, watch_s) if doubtful else patience_s
@@ -426,6 +428,7 @@ def _flock_file(root: Path, held: ExitStack) -> bool:
     except PermissionError:  # of another user of the group, whose file it is
         return False
     held.callback(_close, fd)
+    share(fd, like=root)
     return _flock(fd)
 
 
