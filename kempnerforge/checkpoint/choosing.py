@@ -34,7 +34,6 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     Refusal,
     StorageTimeoutError,
-    UnreadableCheckpointError,
     describe,
     of_read,
     shows_damage,
@@ -395,8 +394,6 @@ class _Root:
         root = self.search.root
         require_reachable(root, self._storage)
         found = look_afresh(root, self._storage)
-        if not found.names:
-            _require_no_dangling_link(root, self._storage)
         if not prune.may_need_recovery(found):
             return found
         with self._access.briefly() as mine:
@@ -443,25 +440,6 @@ def _identity(entry: Entry) -> object:
     """Tells a version of a checkpoint from what had its name before."""
     save_id = None if entry.manifest is None else entry.manifest.save_id
     return entry.path, entry.state, save_id
-
-
-def _require_no_dangling_link(root: Path, storage: Storage) -> None:
-    """A directory that does not exist is a clean start, unless it is to be found behind a link.
-
-    Raises:
-        UnreadableCheckpointError: The link leads nowhere, as to storage that is not mounted.
-    """
-    for folder in (root, *root.parents):
-        if storage.stamp(folder) is None:
-            continue
-        target = storage.read_link(folder)
-        if target is not None and storage.resolve(folder) is None:
-            raise UnreadableCheckpointError(
-                f"{root} cannot be read at present: {folder} is a link to {target}, which is not "
-                "there: mount it, or remove the link if nothing was ever saved",
-                path=str(root),
-            )
-        return
 
 
 def _describe(error: BaseException, rank: int, path: Path) -> RankFailure:

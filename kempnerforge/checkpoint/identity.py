@@ -29,7 +29,6 @@ comparison finds. A client that caches names (NFS: 30 to 60 s) sees the change t
 import os
 import stat
 import weakref
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
@@ -44,6 +43,7 @@ from kempnerforge.checkpoint.errors import (
     describe,
     shows_damage,
 )
+from kempnerforge.checkpoint.file_systems import Mount, mount_of
 from kempnerforge.checkpoint.lock import WriteAccess
 from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.stale import again_if_passing
@@ -110,40 +110,16 @@ def failure_to_confirm(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Mount:
-    """What a directory is on."""
-
-    point: str
-    root: str
-    """The directory of the file system that is mounted there."""
-    kind: str
-    source: str
-
-    @property
-    def keeps_inodes(self) -> bool:
-        """Whether a directory has the same inode after a remount."""
-        return not self.kind.startswith("fuse")
-
-    def is_same(self, other: "_Mount") -> bool:
-        """Whether the same was mounted, wherever."""
-        return (self.kind, self.source, self.root) == (other.kind, other.source, other.root)
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.source} at {self.point}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
     """A directory as it was found under the name."""
 
     device: int
     inode: int
-    mount: _Mount | None
-    """None where it is not known."""
+    mount: Mount
 
     def __str__(self) -> str:
         numbers = f"device {os.major(self.device)}:{os.minor(self.device)}, inode {self.inode}"
-        return f"{numbers} on {self.mount}" if self.mount else numbers
+        return f"{numbers} on {self.mount}" if self.mount.type else numbers
 
 
 class DirectoryIdentity:
@@ -286,36 +262,15 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 def _is_remounted(began: _Seen, now: _Seen) -> bool:
     """Whether both are one directory of one storage, as far as numbers and names can tell."""
-    if began.mount is None or now.mount is None or not began.mount.is_same(now.mount):
+    if not began.mount.is_same(now.mount):
         return False
     return began.inode == now.inode or not began.mount.keeps_inodes
 
 
 def _seen(status: os.stat_result, fd: int | None) -> _Seen:
     assert stat.S_ISDIR(status.st_mode)
-    mount = None if fd is None else _mount_of(fd)
+    mount = Mount(type="") if fd is None else mount_of(fd)
     return _Seen(device=status.st_dev, inode=status.st_ino, mount=mount)
-
-
-def _mount_of(fd: int) -> _Mount | None:
-    """By number, since ``st_dev`` is not always what the list of mounts has (btrfs)."""
-    try:
-        info = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    number = dict(line.split(":", 1) for line in info.splitlines()).get("mnt_id", "").strip()
-    return _mounts(mounts).get(number)
-
-
-def _mounts(listed: str) -> Mapping[str, _Mount]:
-    """By number; proc(5) describes the lines."""
-    found = {}
-    for line in listed.splitlines():
-        number, _, _, root, point, *rest = line.split(" ")
-        kind, source = rest[rest.index("-") + 1 :][:2]
-        found[number] = _Mount(point=point, root=root, kind=kind, source=source)
-    return found
 
 
 def _close(fd: int) -> None:

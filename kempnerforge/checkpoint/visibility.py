@@ -11,7 +11,7 @@ What is remembered, by whom, and what helps:
 
 Nothing is made in a directory that may not be changed; then the client is asked as far as reading
 goes. Nothing is done, and nothing waited for, on a file system that shows every change at once
-(:mod:`lagging`).
+(:mod:`file_systems`).
 """
 
 import logging

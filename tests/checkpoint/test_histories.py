@@ -41,7 +41,8 @@ from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.pointer import PointerKind
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.retention import RetentionPolicy
-from kempnerforge.checkpoint.saving import SaveJob, SaveRequest, StagedState
+from kempnerforge.checkpoint.save_messages import SaveRequest, StagedState
+from kempnerforge.checkpoint.saving import SaveJob
 from kempnerforge.checkpoint.shards import WrittenShards, stage_shards
 from kempnerforge.checkpoint.staging import LiveTensors
 from kempnerforge.checkpoint.worker import Started, Worker

@@ -22,7 +22,7 @@ from kempnerforge.checkpoint import (
     shards,
     visibility,
 )
-from kempnerforge.checkpoint.lagging import may_lag
+from kempnerforge.checkpoint.file_systems import may_lag
 from kempnerforge.checkpoint.storage import LocalStorage, Stamp
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint.pointer_jobs import (
