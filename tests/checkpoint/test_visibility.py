@@ -125,7 +125,6 @@ def test_a_first_save_that_was_not_there_a_moment_ago_is_loaded(tmp_path: Path) 
     root.mkdir()
     storage = Remembering(root)
     saved(tmp_path, 1)
-    storage.latest = "step_1"
     assert reader(tmp_path, storage).load()[0] == 1
 
 
@@ -149,8 +148,13 @@ def test_a_rollback_by_hand_stays_one(tmp_path: Path) -> None:
     assert reader(tmp_path, storage).load()[0] == 2
 
 
-def test_a_name_that_is_listed_and_not_found_is_waited_for(tmp_path: Path) -> None:
-    saved(tmp_path, 1, 2)
+@pytest.mark.parametrize("has_latest", [True, False])
+def test_a_name_that_is_listed_and_not_found_is_waited_for(
+    tmp_path: Path, has_latest: bool
+) -> None:
+    root = saved(tmp_path, 1, 2)
+    if not has_latest:
+        (root / "latest").unlink()
     manager = reader(tmp_path, Forgetful("step_2", 5))
     assert manager.load()[0] == 2
     assert manager.last_load is not None
