@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from kempnerforge.checkpoint import prune
+from kempnerforge.checkpoint.announced import look_for_newest
 from kempnerforge.checkpoint.candidates import candidates, find_explicit, verify_entry
 from kempnerforge.checkpoint.catalog import Entry, Outline, inspect
 from kempnerforge.checkpoint.collection import held_back
@@ -48,7 +49,6 @@ from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
 from kempnerforge.checkpoint.visibility import (
     await_directory,
     lacks_something,
-    look_afresh,
     once_visible,
 )
 from kempnerforge.checkpoint.worker import Started, Worker, within
@@ -387,7 +387,7 @@ class _Root:
         """What there is, after what a dead run left half done is completed."""
         root = self.search.root
         require_reachable(root, self._storage)
-        found = look_afresh(root, self._storage)
+        found = look_for_newest(root, self._storage)
         if not found.names:
             _require_no_dangling_link(root, self._storage)
         if not prune.may_need_recovery(found):
@@ -486,7 +486,7 @@ def _first_usable(search: Search, storage: Storage) -> Path | None:
         entries: Iterator[Entry] = iter((find_explicit(search.explicit, storage),))
     else:
         require_reachable(search.root, storage)
-        entries = candidates(look_afresh(search.root, storage), storage)
+        entries = candidates(look_for_newest(search.root, storage), storage)
     for entry in entries:
         try:
             verify_entry(entry, storage, trust=search.trust)

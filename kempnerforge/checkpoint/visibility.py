@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.announced import Announced, last_announced
-from kempnerforge.checkpoint.catalog import Outline, look_at, read_outline
+from kempnerforge.checkpoint.catalog import Outline, read_outline
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.errors import UnreadableCheckpointError, shows_damage
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
@@ -32,6 +31,7 @@ from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import seconds_left
 
 __all__ = [
+    "PAUSES_S",
     "await_directory",
     "lacks_something",
     "look_afresh",
@@ -44,25 +44,17 @@ T = TypeVar("T")
 
 # Together 31 s: sshfs remembers for 20 s by default, and attributes of directories on NFS, which
 # say whether its names are to be looked up again, are remembered for 30 s at least (acdirmin).
-_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
 def look_afresh(root: Path, storage: Storage) -> Outline:
     """What there is in ``root``, and what another machine has just saved there too.
 
-    Raises:
-        UnreadableCheckpointError: A checkpoint is listed and cannot be found, or the job's store
-            tells of one that is not seen.
-        OSError: The directory cannot be listed.
-    """
-    found, told = _look(root, storage), last_announced(root)
-    return found if told is None else _await_announced(found, told, storage)
-
-
-def _look(root: Path, storage: Storage) -> Outline:
-    """As :func:`look_afresh`, whatever the store tells.
-
     The lock of the directory is not needed: the name that is made is nobody else's.
+
+    Raises:
+        UnreadableCheckpointError: A checkpoint is listed and cannot be found.
+        OSError: The directory cannot be listed.
     """
     await_directory(root, storage)
     if not storage.may_lag(root):
@@ -111,7 +103,7 @@ def _make_and_remove(root: Path, storage: Storage, save_id: str) -> None:
 
 def await_directory(root: Path, storage: Storage) -> None:
     """Wait for a directory that another one lists and that is not found."""
-    for pause_s in _PAUSES_S:
+    for pause_s in PAUSES_S:
         if storage.stamp(root) is not None or not storage.may_lag(root.parent):
             return
         _open_again(root.parent, storage)
@@ -128,7 +120,7 @@ def _await_listed(found: Outline, storage: Storage) -> Outline:
         UnreadableCheckpointError: One is listed all the while and not found, so nobody knows
             whether it is the newest.
     """
-    for pause_s in (*_PAUSES_S, None):
+    for pause_s in (*PAUSES_S, None):
         missing = _not_found(found, storage)
         if missing is None:
             return found
@@ -150,44 +142,6 @@ def _not_found(found: Outline, storage: Storage) -> str | None:
     return next((name for name in found.steps if storage.stamp(found.root / name) is None), None)
 
 
-def _await_announced(found: Outline, told: Announced, storage: Storage) -> Outline:
-    """``found``, or a later look at the same directory, with what was published or a later commit.
-
-    Where nothing is seen late, a checkpoint that is not there was deleted.
-
-    Raises:
-        UnreadableCheckpointError: It is not seen, so what is there may not be the newest.
-    """
-    for pause_s in (*_PAUSES_S, None):
-        if not storage.may_lag(found.root) or _is_there(found, told, storage):
-            return found
-        if pause_s is None or 2 * pause_s > seconds_left():
-            break
-        logger.warning(
-            "%s does not show step %d, which was published; looking again in %s s",
-            found.root,
-            told.step,
-            pause_s,
-        )
-        time.sleep(pause_s)
-        found = _look(found.root, storage)
-    raise UnreadableCheckpointError(
-        f"{found.root} does not show step {told.step}, of which the job's store says that it was "
-        f"published (commit {told.sequence}), nor anything newer; nothing older is taken: try "
-        "again, or name a checkpoint",
-        path=str(found.root),
-    )
-
-
-def _is_there(found: Outline, told: Announced, storage: Storage) -> bool:
-    own = layout.format_step(told.step)
-    for name in sorted(found.steps, key=lambda name: name != own):  # the likeliest first
-        entry = look_at(found.root / name, storage, heads=True)
-        if entry is not None and entry.sequence >= told.sequence:
-            return True
-    return False
-
-
 def once_visible(
     call: Callable[[], T],
     path: Path,
@@ -206,7 +160,7 @@ def once_visible(
     Raises:
         Exception: What the last attempt raised, or the first for which waiting is no help.
     """
-    for pause_s in _PAUSES_S:
+    for pause_s in PAUSES_S:
         try:
             return call()
         except Exception as error:

@@ -33,7 +33,7 @@ def load_where_other_ranks_see_late(rank: int, directory: Path, looks: int) -> A
     job = Job(directory, rank, seed=1, sharded=True, keep_last_n=0)
     for step in (1, 2):
         job.save(step)
-    visibility._PAUSES_S = (0.0,) * 9
+    visibility.PAUSES_S = (0.0,) * 9
     job = Job(directory, rank, seed=2, sharded=True)
     job.manager._storage = _Late(looks if rank == 1 else 0)
     step = job.load()[0]
@@ -83,7 +83,7 @@ def load_after_a_start_that_told_the_store(rank: int, directory: Path) -> Any:
     job = Job(directory, rank, seed=1, keep_last_n=0)
     for step in (1, 2):
         job.save(step)
-    visibility._PAUSES_S = (0.0,) * 9
+    visibility.PAUSES_S = (0.0,) * 9
     found: dict[str, Any] = {}
     for start in ("same", "next"):
         announced._ME += start if start == "next" else ""

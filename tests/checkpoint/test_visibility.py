@@ -18,6 +18,8 @@ import pytest
 from kempnerforge.checkpoint import CheckpointManager, UnreadableCheckpointError, visibility
 from kempnerforge.checkpoint.lagging import may_lag
 from kempnerforge.checkpoint.storage import LocalStorage, Stamp
+from kempnerforge.cli.cautious import CautiousStorage
+from kempnerforge.cli.mending import plan_repair
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint.pointer_jobs import (
     load_after_a_start_that_told_the_store,
@@ -32,7 +34,7 @@ SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "mounted" not in request.fixturenames:
-        monkeypatch.setattr(visibility, "_PAUSES_S", (0.0,) * 9)
+        monkeypatch.setattr(visibility, "PAUSES_S", (0.0,) * 9)
 
 
 class Remembering(LocalStorage):
@@ -285,6 +287,18 @@ def test_another_mount_that_looked_a_moment_ago_resumes_from_the_newest(
     assert [name for name in names if name != ".lock"] == ["latest", "step_1", "step_2", "step_3"]
 
 
+def test_repair_through_a_mount_that_looked_a_moment_ago_points_latest_at_nothing_older(
+    mounted: tuple[Path, Path],
+) -> None:
+    directory, view = mounted
+    root = view / "checkpoints"
+    saved(directory, 1)
+    look(root)
+    saved(directory, 2, 3)
+    plan = plan_repair(root, CautiousStorage(), deep=False)
+    assert (plan.steps, plan.mended, plan.problems) == ((), True, ())
+
+
 @pytest.mark.parametrize("latest", ["link", "file"])
 def test_saves_through_another_mount_are_whole_there_and_here(
     mounted: tuple[Path, Path], latest: str
@@ -313,6 +327,6 @@ def test_a_name_that_is_not_waited_for_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, 1, 2)
-    monkeypatch.setattr(visibility, "_PAUSES_S", ())
+    monkeypatch.setattr(visibility, "PAUSES_S", ())
     monkeypatch.setattr(visibility, "_not_found", lambda *_: None)
     assert reader(tmp_path, Forgetful("step_2", 12)).load()[0] == 1
