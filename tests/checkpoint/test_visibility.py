@@ -310,6 +310,25 @@ def test_saves_through_another_mount_are_whole_there_and_here(
     assert Job(view, 0, seed=2).load()[0] == 3
 
 
+def read_only_bindfs(source: Path, target: Path) -> None:
+    subprocess.run(["bindfs", "-r", source, target], check=True)
+
+
+@pytest.mark.skipif(missing(bindfs) is not None, reason=str(missing(bindfs)))
+def test_a_read_only_mount_is_loaded_from_without_a_word_and_left_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "run"
+    root = saved(directory, 1, 2)
+    (root / ".trash-step_0-00c0ffee00c0ffee").mkdir()
+    (root / ".latest-00c0ffee00c0ffee").symlink_to("step_1")
+    before = sorted(path.name for path in root.iterdir())
+    with second_view(read_only_bindfs, directory) as view:
+        assert Job(view, 0, seed=2).load()[0] == 2
+    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
+    assert sorted(path.name for path in root.iterdir()) == before
+
+
 # The bugs that the tests above exist for.
 
 
