@@ -46,11 +46,7 @@ from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
-from kempnerforge.checkpoint.visibility import (
-    await_directory,
-    lacks_something,
-    once_visible,
-)
+from kempnerforge.checkpoint.visibility import await_directory, once_visible, when_visible
 from kempnerforge.checkpoint.worker import Started, Worker, within
 
 __all__ = [
@@ -231,9 +227,7 @@ class Chooser:
             candidate = offer.open(rank=rank, world_size=world_size)
             with held_back():
                 result = self.worker.run(
-                    lambda: once_visible(
-                        lambda: prepare(candidate), offer.path, self.storage, late=lacks_something
-                    ),
+                    lambda: when_visible(prepare, candidate, self.storage),
                     timeout_s=_WORK_SHARE * self.timeout_s,
                     doing=f"reading {offer.path}",
                 )

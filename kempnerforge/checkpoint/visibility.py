@@ -18,14 +18,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Outline, read_outline
+from kempnerforge.checkpoint.catalog import Outline, read_outline, verify_sizes
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.errors import UnreadableCheckpointError, shows_damage
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.offer import Candidate
 from kempnerforge.checkpoint.pointer import read_pointer_at
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import seconds_left
@@ -33,9 +35,9 @@ from kempnerforge.checkpoint.worker import seconds_left
 __all__ = [
     "PAUSES_S",
     "await_directory",
-    "lacks_something",
     "look_afresh",
     "once_visible",
+    "when_visible",
 ]
 
 logger = logging.getLogger(__name__)
@@ -173,7 +175,22 @@ def once_visible(
     return call()
 
 
-def lacks_something(error: BaseException) -> bool:
+def when_visible(prepare: Callable[[Candidate], T], candidate: Candidate, storage: Storage) -> T:
+    """Result of ``prepare(candidate)``, once this rank sees what rank 0 has chosen.
+
+    Raises:
+        Exception: What the last attempt raised, or the first for which waiting is no help.
+    """
+    choice = candidate.choice
+    if choice.manifest is not None and storage.may_lag(choice.path.parent):
+        share = replace(choice.manifest, files=candidate.share)
+        sizes = partial(verify_sizes, choice.path, share, storage)
+        once_visible(sizes, choice.path, storage, late=shows_damage)
+    reading = partial(prepare, candidate)
+    return once_visible(reading, choice.path, storage, late=_lacks_something)
+
+
+def _lacks_something(error: BaseException) -> bool:
     """Whether something that was to be read is missing, whatever that was made into."""
     found: BaseException | None = error
     while found is not None:

@@ -181,12 +181,15 @@ def test_what_is_really_gone_is_passed_over_after_the_wait(tmp_path: Path) -> No
     assert reader(tmp_path, Forgetful("nothing", 0)).load()[0] == 1
 
 
-def test_the_other_ranks_wait_for_what_rank_0_has_chosen(tmp_path: Path) -> None:
-    assert run_ranks(load_where_other_ranks_see_late, tmp_path, 3, world=2) == [(2, ()), (2, ())]
+@pytest.mark.parametrize("kind", ["missing", "short"])
+def test_the_other_ranks_wait_for_what_rank_0_has_chosen(tmp_path: Path, kind: str) -> None:
+    found = run_ranks(load_where_other_ranks_see_late, tmp_path, kind, 3, world=2)
+    assert found == [(2, ()), (2, ())]
 
 
-def test_a_rank_that_never_sees_it_has_it_passed_over_for_all(tmp_path: Path) -> None:
-    found = run_ranks(load_where_other_ranks_see_late, tmp_path, 10_000, world=2)
+@pytest.mark.parametrize("kind", ["missing", "short"])
+def test_a_rank_that_never_sees_it_has_it_passed_over_for_all(tmp_path: Path, kind: str) -> None:
+    found = run_ranks(load_where_other_ranks_see_late, tmp_path, kind, 10_000, world=2)
     assert [step for step, _ in found] == [1, 1]
     assert "rank 1" in found[0][1][0]
 
