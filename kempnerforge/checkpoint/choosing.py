@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from kempnerforge.checkpoint import prune
+from kempnerforge.checkpoint.announced import look_for_newest
 from kempnerforge.checkpoint.candidates import candidates, find_explicit, verify_entry
 from kempnerforge.checkpoint.catalog import Entry, Outline, inspect
 from kempnerforge.checkpoint.collection import held_back
@@ -45,12 +46,7 @@ from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
-from kempnerforge.checkpoint.visibility import (
-    await_listed,
-    lacks_something,
-    look_afresh,
-    once_visible,
-)
+from kempnerforge.checkpoint.visibility import await_listed, once_visible, when_visible
 from kempnerforge.checkpoint.worker import Started, Worker, within
 
 __all__ = [
@@ -236,9 +232,7 @@ class Chooser:
             candidate = offer.open(rank=rank, world_size=world_size)
             with held_back():
                 result = self.worker.run(
-                    lambda: once_visible(
-                        lambda: prepare(candidate), offer.path, self.storage, late=lacks_something
-                    ),
+                    lambda: when_visible(prepare, candidate, self.storage),
                     timeout_s=_WORK_SHARE * self.timeout_s,
                     doing=f"reading {offer.path}",
                 )
@@ -393,7 +387,7 @@ class _Root:
         """What there is, after what a dead run left half done is completed."""
         root = self.search.root
         require_reachable(root, self._storage)
-        found = look_afresh(root, self._storage)
+        found = look_for_newest(root, self._storage)
         if not prune.may_need_recovery(found):
             return found
         with self._access.briefly() as mine:
@@ -471,7 +465,7 @@ def _first_usable(search: Search, storage: Storage) -> Path | None:
         entries: Iterator[Entry] = iter((find_explicit(search.explicit, storage),))
     else:
         require_reachable(search.root, storage)
-        entries = candidates(look_afresh(search.root, storage), storage)
+        entries = candidates(look_for_newest(search.root, storage), storage)
     for entry in entries:
         try:
             verify_entry(entry, storage, trust=search.trust)

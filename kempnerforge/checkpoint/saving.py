@@ -30,6 +30,7 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     Refusal,
     StillPublishedError,
+    StorageTimeoutError,
     describe,
     naming,
 )
@@ -352,7 +353,7 @@ class SaveJob:
                     doing=f"publishing step {self.request.step} in {self.root}",
                 )
             except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-                failures = (self._failure(error),)
+                failures = (self._failure(_in_doubt(error)),)
             else:
                 result = Published(step=self.request.step, save_id=opened.commit.save_id)
                 return result, published
@@ -450,6 +451,14 @@ class SaveJob:
             )
         except (CheckpointError, OSError) as error:
             logger.warning("left to the next save: %s", error)
+
+
+def _in_doubt(error: Exception) -> Exception:
+    """The error of a publication; of one that was given up on, nobody knows what it has done."""
+    if not isinstance(error, StorageTimeoutError):
+        return error
+    doubt = "whether the checkpoint is there is not known; the next start takes what `latest` names"
+    return StorageTimeoutError(f"{error}; {doubt}")
 
 
 def _replaced(commit: Commit, storage: Storage) -> Head | None:
