@@ -10,12 +10,16 @@ or of ``--mib`` MiB, that write into the same mount; each save is synchronous an
 checkpoint.
 The mounts take turns within a round, and a cell is the median over the rounds, because the machine
 may be shared. ``fsyncs`` are those of rank 0 and those of each other rank, in a save that retires.
+``syncfs`` is one sync of the whole file system, in the time of the fsyncs of eight new files of
+4 KiB and of their directory that wait together, as those of a save do. On FUSE it is quick because
+it reaches nothing (docs/storage.md).
 The printed tables are those of docs/storage.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -27,6 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,7 @@ from torch import nn
 from torch.optim import SGD
 
 from kempnerforge.checkpoint import CheckpointManager
+from kempnerforge.checkpoint.storage import at_once
 from kempnerforge.config.schema import CheckpointConfig
 
 _IMAGE_BYTES = 1 << 30
@@ -256,15 +262,50 @@ def _all_ranks(
     ]
 
 
+_FILES = 8
+
+
+def _syncing(mounts: dict[str, Path], *, rounds: int) -> dict[str, float]:
+    """By mount: one syncfs in the time of the fsyncs of a few files and their directory."""
+    times: dict[tuple[str, str], list[float]] = {}
+    for turn in range(rounds + 1):
+        for name, mount in mounts.items():
+            for way in ("fsync", "syncfs"):
+                directory = mount / f"{way}-{turn}"
+                directory.mkdir()
+                for number in range(_FILES):
+                    (directory / str(number)).write_bytes(bytes(4096))
+                began = time.perf_counter()
+                _sync(way, directory)
+                if turn:
+                    times.setdefault((name, way), []).append(time.perf_counter() - began)
+                shutil.rmtree(directory)
+    medians = {key: statistics.median(values) for key, values in times.items()}
+    return {name: medians[name, "syncfs"] / medians[name, "fsync"] for name in mounts}
+
+
+def _sync(way: str, directory: Path) -> None:
+    with ExitStack() as opened:
+        found = []
+        for path in (directory, *directory.iterdir()):
+            fd = os.open(path, os.O_RDONLY)
+            opened.callback(os.close, fd)
+            found.append(fd)
+        if way == "fsync":
+            at_once(*(partial(os.fsync, fd) for fd in found))
+        elif ctypes.CDLL(None, use_errno=True).syncfs(found[0]):
+            raise OSError(ctypes.get_errno(), "syncfs", str(directory))
+
+
 Found = dict[tuple[int, int], list[dict[str, Any]]]
 """What each rank found, by world and MiB."""
 
 
-def _seconds(names: Sequence[str], found: Found) -> Iterator[str]:
+def _seconds(names: Sequence[str], found: Found, syncfs: dict[str, float]) -> Iterator[str]:
     columns = sorted(found, key=lambda key: (key[1], key[0]))
     heads = [f"{f'{mib} MiB' if mib else 'few bytes'}, {_ranks(world)}" for world, mib in columns]
-    yield f"| | {' | '.join(heads)} | fsyncs, {_ranks(max(_WORLDS))} |"
-    yield "|---|" + "--:|" * (len(heads) + 1)
+    yield f"| | {' | '.join(heads)} | fsyncs, {_ranks(max(_WORLDS))} | syncfs |"
+    yield "|---|" + "--:|" * (len(heads) + 2)
     for name in names:
         cells = []
         for key in columns:
@@ -273,7 +314,7 @@ def _seconds(names: Sequence[str], found: Found) -> Iterator[str]:
             cells.append(f"{took / unit:.2f} ({1000 * took:.0f} ms)")
         ranks = found[max(_WORLDS), 0]
         counts = " + ".join(str(sum(rank["fsyncs"][name].values())) for rank in ranks)
-        yield f"| {name} | {' | '.join(cells)} | {counts} |"
+        yield f"| {name} | {' | '.join(cells)} | {counts} | {syncfs[name]:.2f} |"
 
 
 def _syncs(name: str, ranks: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -315,7 +356,8 @@ def main() -> None:
             for world in _WORLDS
         }
         names = list(mounts)
-        print("\n".join([*_seconds(names, found), "", *_syncs(names[0], found[max(_WORLDS), 0])]))
+        seconds = _seconds(names, found, _syncing(mounts, rounds=arguments.rounds))
+        print("\n".join([*seconds, "", *_syncs(names[0], found[max(_WORLDS), 0])]))
 
 
 if __name__ == "__main__":

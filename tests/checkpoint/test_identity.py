@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from kempnerforge.checkpoint import (
     CheckpointError,
     CheckpointManager,
     DirectoryChangedError,
+    StorageTimeoutError,
     UnreachableDirectoryError,
     UnreadableCheckpointError,
     saving,
@@ -423,6 +426,31 @@ def test_a_directory_of_a_lower_layer_keeps_its_identity_when_it_is_copied_up(
         for step in (1, 2, 3):
             given.save(step)
         assert given.load()[0] == 3
+
+
+def test_a_directory_that_does_not_answer_costs_a_save_and_a_load_their_deadline_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = manager(tmp_path / "c", commit_timeout_s=2.0)
+    given.save(1)
+    answers = threading.Event()
+    genuine = os.stat
+
+    def stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if path == f"{tmp_path / 'c'}/.":
+            answers.wait()
+        return genuine(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stat)
+        for call in (lambda: given.save(2), given.load):
+            began = time.monotonic()
+            with pytest.raises(StorageTimeoutError, match="looking at the checkpoint directory"):
+                call()
+            assert time.monotonic() - began < 60.0
+        answers.set()
+    given.save(3)
+    assert steps(tmp_path / "c") == ["step_1", "step_3"]
 
 
 def save_where_one_rank_sees_another(rank: int, directory: Path) -> list[tuple[str, str]]:

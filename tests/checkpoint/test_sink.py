@@ -217,9 +217,12 @@ def test_a_file_system_that_keeps_the_flag_gets_a_file_that_is_no_whole_number_o
     assert (tmp_path / "file").read_bytes() == WHOLE[:size]
 
 
+@pytest.mark.parametrize("program", ["mergerfs", "bindfs"])
 @pytest.mark.parametrize("size", [0, 100, BLOCK, BLOCK + 100, len(WHOLE)])
-def test_mergerfs_which_hands_the_flag_on_gets_every_file_whole(tmp_path: Path, size: int) -> None:
-    with passed_through("mergerfs", tmp_path / "real", tmp_path / "at") as at:
+def test_a_fuse_file_system_which_hands_the_flag_on_or_not_gets_every_file_whole(
+    tmp_path: Path, size: int, program: str
+) -> None:
+    with passed_through(program, tmp_path / "real", tmp_path / "at") as at:
         assert _write_directly(at / "file", WHOLE[:size]).size == size
         assert (tmp_path / "real/file").read_bytes() == WHOLE[:size]
 
