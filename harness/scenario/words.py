@@ -50,6 +50,9 @@ DEADLY = ("kill", "power_cut")
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 """The file systems whose power can be cut."""
 
+HOSTS = ("first", "other")
+"""Where a job may run. The two share the checkpoint directory, and neither lock nor cache."""
+
 ERRORS = (
     "ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL", "ENOMEM", "EMFILE",
 )  # fmt: skip
