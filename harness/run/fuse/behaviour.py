@@ -32,8 +32,9 @@ class Behaviour:
     to change places (NFS, Lustre). `directory_renames` False: EXDEV for directories (overlayfs with
     lower layers). `direct`: an open with O_DIRECT is `refused` with EINVAL, or the flag is `kept`
     after F_SETFL took it away, so that unaligned writes answer EINVAL (mergerfs). `flock`: `local`
-    to this mount, or `refused` with ENOSYS (Lustre without `flock`). `follows_links` False: a
-    symlink that is replaced by a rename keeps its old text for this mount (s3fs).
+    to this mount, or `refused` with ENOSYS where a file is to be locked (Lustre without `flock`);
+    the lock of a directory the kernel always gives, and asks no FUSE server. `follows_links` False:
+    a symlink that is replaced by a rename keeps its old text for this mount (s3fs).
     """
 
     stale_s: float = 0.0

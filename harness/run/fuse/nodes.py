@@ -183,16 +183,15 @@ class Nodes:
 
     def changed(self, directory: Node, *given: str) -> None:
         """Names of a directory were changed through this mount, and these were given."""
-        shown = directory.look
-        if shown is not None and self.behaviour.late_s:
-            # What others gave stays late, and what it replaced is still to be seen.
-            shown.until_s = 0.0
-        else:
-            self.drop_look(directory)
         directory.attributes = None
-        for name in given if self.behaviour.late_s else ():
+        if not self.behaviour.late_s:
+            self.drop_look(directory)
+            return
+        for name in given:
             status = os.stat(name, dir_fd=directory.own, follow_symlinks=False)
             self._own_names.add((directory.inode, name, (status.st_dev, status.st_ino)))
+        # At once, so that what others replace from now on is still to be seen.
+        self._look(directory)
 
     # Attributes and texts of links.
 
