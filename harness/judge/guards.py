@@ -15,7 +15,15 @@ from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
 from harness.judge import refusals, second_job
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, killed_ranks, may_end_early, ranks, records, steps
+from harness.judge.stories import (
+    Story,
+    goes_on_after_errors,
+    killed_ranks,
+    may_end_early,
+    ranks,
+    records,
+    steps,
+)
 from harness.judge.verdict import Verdict
 from harness.plan.model import Strike
 from harness.scenario.words import IN_THE_LOOP
@@ -230,7 +238,8 @@ def _failed(evidence: Evidence) -> Iterator[str]:
     for number, run in enumerate(evidence.runs):
         if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
-        goes_on = any(
+        refuses = evidence.plan.refuses and goes_on_after_errors(evidence)
+        goes_on = refuses or any(
             one.stalls or one.fault in ("fail", "cut_link")
             for one in evidence.plan.runs[number].strikes
         )

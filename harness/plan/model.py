@@ -186,6 +186,11 @@ class Plan(Decided):
         return next((one.power.filesystem for one in strikes if one.power is not None), None)
 
     @property
+    def refuses(self) -> bool:
+        """Whether saves may fail for good, for want of something that the file system lacks."""
+        return self.mount is not None and self.mount.refuses
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """The hosts that mount the checkpoint directory; none where ranks see it directly."""
         joining = [strike.host for run in self.runs for strike in run.strikes]

@@ -38,3 +38,8 @@ class Filesystem(Part):
     follows_links: bool = Field(
         default=True, description="false: a link that was replaced says what it said before"
     )
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it may make every save fail, because it lacks what saves need."""
+        return not (self.symlinks and self.directory_renames and self.follows_links)

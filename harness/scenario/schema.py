@@ -73,6 +73,9 @@ class Checkpoint(Part):
     keep_last_n: int = Field(2, description="committed checkpoints to keep; 0 or less keeps all")
     async_mode: Literal["disabled", "async", "async_with_pinned_mem"] = "disabled"
     dyn_ckpt_window: DynamicWindow | None = None
+    latest: Literal["link", "file"] = Field(
+        "link", description="what `latest` is; a file where the file system has no symlinks"
+    )
     timeout_s: float | None = Field(
         None, gt=0, description="the manager's own deadline; default: what the manager has"
     )
