@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.run import direct_write, reading
+from harness.run.descriptors import Descriptors, process_of
 from harness.run.large_write import LargeWrite, can_be_read
 from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.run.request import Gift, Opened, Request
@@ -39,6 +40,17 @@ def _refuse(number: int) -> Callable[[], int]:
     return perform
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opening:
+    """An open for writing: of which file, under which name it is told, and whose record it is."""
+
+    path: str
+    name: str
+    rank: int | None
+    flags: int
+    mode: int
+
+
 @dataclass(slots=True)
 class Performer:
     """Turns notifications into requests. `records` maps absolute paths to ranks.
@@ -53,8 +65,7 @@ class Performer:
     watches_reads: bool = False
     called: str | None = None
     serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    _table: dict[int, Opened] = field(default_factory=dict)
-    _next: int = FIRST_DESCRIPTOR
+    _table: Descriptors = field(default_factory=Descriptors)
     _tree: Tree = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,18 +81,14 @@ class Performer:
 
     def close(self) -> None:
         """Close every descriptor of the supervisor's own."""
-        for own in {opened.own for opened in self._table.values()}:
-            os.close(own)
-        self._table.clear()
+        self._table.close()
 
     def _named(self, notification: Notification, directory: int, pointer: int) -> str:
         text = read_path(notification.thread, pointer)
         return self._tree.absolute(notification.thread, directory, text)
 
     def _give(self, own: int, opened: Opened, *, close_on_exec: bool) -> Gift:
-        number = self._next
-        self._next += 1
-        self._table[number] = opened
+        number = self._table.add(opened)
         return Gift(own=own, number=number, close_on_exec=close_on_exec)
 
     # Opening.
@@ -95,47 +102,52 @@ class Performer:
         if relative is None and rank is None:
             return None
         if not flags & _WRITING:
-            return self._open_to_read(path, relative, flags)
+            return self._open_to_read(notification.thread, path, relative, flags)
         if flags & _O_TMPFILE == _O_TMPFILE:
             return Request(kind="refused", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
         if relative is not None and os.path.islink(path):
             path = os.path.realpath(path)
             relative = self._tree.relative(path) or path
-        return self._open(path, relative or path, rank, flags, mode)
+        opening = _Opening(path=path, name=relative or path, rank=rank, flags=flags, mode=mode)
+        return self._open(opening, process_of(notification.thread))
 
-    def _open(self, path: str, name: str, rank: int | None, flags: int, mode: int) -> Request:
+    def _open(self, wanted: _Opening, process: int) -> Request:
+        path, name, flags = wanted.path, wanted.name, wanted.flags
         serial = next(self.serials)
         there = os.path.lexists(path)
 
         def perform() -> Gift:
-            own = os.open(path, flags | os.O_CLOEXEC, mode)
+            self._table.let_go(inode_at(path) if there else None)
+            own = os.open(path, flags | os.O_CLOEXEC, wanted.mode)
             opened = Opened(
                 own=own,
                 path=name,
-                record_of=rank,
+                record_of=wanted.rank,
                 serial=serial,
                 appends=bool(flags & os.O_APPEND),
                 syncs=bool(flags & os.O_DSYNC),
                 inode=inode_of(own),
+                process=process,
             )
             return self._give(own, opened, close_on_exec=bool(flags & os.O_CLOEXEC))
 
         return Request(
-            kind="open" if rank is None else "open_record",
+            kind="open" if wanted.rank is None else "open_record",
             path=name,
             perform=perform,
             creates=bool(flags & os.O_CREAT) and not there,
             truncates=bool(flags & os.O_TRUNC),
             changes=inode_at(path) if there and flags & os.O_TRUNC else None,
-            record_of=rank,
+            record_of=wanted.rank,
             opened=serial,
         )
 
-    def _open_to_read(self, path: str, relative: str | None, flags: int) -> Request:
+    def _open_to_read(self, thread: int, path: str, relative: str | None, flags: int) -> Request:
         if not self.watches_reads or relative is None or not reading.gives_file(path, flags):
             return reading.open_untouched(relative or path)
         serial = next(self.serials)
-        return reading.open_watched(path, relative, flags, serial=serial, give=self._give)
+        opening = reading.Opening(path=path, name=relative, flags=flags, process=process_of(thread))
+        return reading.open_watched(opening, serial=serial, give=self._give)
 
     def _openat(self, n: Notification) -> Request | None:
         directory, pointer, flags, mode, *_ = n.arguments
@@ -307,7 +319,7 @@ class Performer:
             return None
         number = signed(n.arguments[1])
         if number >= FIRST_DESCRIPTOR:
-            self._table[number] = opened
+            self._table.put(number, opened)
             return None
         if opened.reads:
             return None
