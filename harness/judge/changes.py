@@ -17,7 +17,7 @@ def lasting(operations: Iterable[Operation]) -> list[Operation]:
 
     So does who looks whether storage answers, or has a client forget what it remembers.
     """
-    made = [one for one in operations if not one.error and one.kind not in _HARMLESS]
+    made = [one for one in operations if not one.error and not _is_harmless(one)]
     passing = _passing(made)
     return [one for one in made if _changed_name(one) not in passing]
 
@@ -36,6 +36,12 @@ def _passing(operations: list[Operation]) -> frozenset[str]:
             # What was taken away or replaced may have been anybody's.
             touched |= {one.path, one.target or one.path}
     return frozenset(name for name, left in there.items() if not left and name not in touched)
+
+
+def _is_harmless(operation: Operation) -> bool:
+    """Whether it changes no name and no byte, as the open of a file that is there already."""
+    opens = operation.kind == "open" and not (operation.creates or operation.truncates)
+    return opens or operation.kind in _HARMLESS
 
 
 def _changed_name(operation: Operation) -> str:
