@@ -61,6 +61,9 @@ ERRORS = (
 EXCEPTIONS = ("RuntimeError", "ValueError", "MemoryError", "KeyboardInterrupt")
 """What can be raised in a training loop."""
 
+DISPLACING = ("displace", "put_back")
+"""What happens to the directory as a whole while the job lives; each is an operation, too."""
+
 ACTIONS = (
     "flip_bit",
     "truncate",
@@ -73,6 +76,7 @@ ACTIONS = (
     "leftover",
     "latest",
     "relocate",
+    *DISPLACING,
 )
-"""What can happen to a checkpoint directory between runs; one of these is the key of every entry of
-`before`."""
+"""What can happen to a checkpoint directory between runs or while the job runs; one of these is the
+key of every entry of `before` and of `by_hand`."""

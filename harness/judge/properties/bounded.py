@@ -195,7 +195,7 @@ def _says(text: str, name: str) -> bool:
 
 def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...]) -> int:
     """The last save in which the storage failed, by its ordinal; 0 where it failed in none."""
-    errors = {(one.ranks[0], getattr(errno, one.error or "", 0)) for one in strikes}
+    errors = {(one.ranks[0], getattr(errno, one.error or "", 0)) for one in strikes if one.ranks}
     failed = [one.save for one in run.operations if one.error and (one.rank, one.error) in errors]
     hung = [one.point.save for one in strikes if one.stalls]
     return max((save for save in failed + hung if save is not None), default=0)
