@@ -9,6 +9,9 @@ A name without a step belongs to the save in which the rank made it. What is ren
 When a step is saved again while its first save is still in flight, each new directory that names
 the step belongs to the oldest of these saves that has none yet.
 
+A hidden file in the directory itself whose name tells no step and no pointer belongs to no save: it
+is what keeps another job out, or tries what the storage can do.
+
 Out of scope: two saves of one step in flight at once that write in place, into one directory; the
 newer one gets both.
 """
@@ -55,6 +58,7 @@ class PhaseTracker:
         self._holder: dict[int, int | None] = {}
         self._away: set[str] = set()
         self._directories: set[str] = set()
+        self._beside: set[str] = set()
         self._root: dict[int, Place] = {}
         self._memo: dict[tuple[int, str, str], Place] = {}
 
@@ -91,7 +95,7 @@ class PhaseTracker:
     def _find(self, rank: int, kind: str, path: str, target: str | None) -> Place:
         if kind in READS:
             return None, "load" if self._newest is None else None
-        if self._newest is None:
+        if self._newest is None or self._is_beside(kind, path):
             return None, None
         if kind in ("unlink", "rmdir"):
             place = self._removal(rank, path)
@@ -106,6 +110,18 @@ class PhaseTracker:
         if "/" not in path or (target is not None and "/" not in target and kind != "symlink"):
             self._root[rank] = place
         return place
+
+    def _is_beside(self, kind: str, path: str) -> bool:
+        """Whether it is a hidden file beside the checkpoints, of no save."""
+        if kind not in _STEADY:
+            return kind == "unlink" and path in self._beside
+        if not path.startswith(".") or "/" in path or path == ".":
+            return False
+        known = path in self._directories or path in self._owner
+        if known or named_step(path) is not None or _is_pointer(path):
+            return False
+        self._beside.add(path)
+        return True
 
     def _steady(self, rank: int, path: str) -> Place:
         if path == ".":

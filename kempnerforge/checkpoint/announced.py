@@ -14,15 +14,21 @@ import json
 import logging
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from kempnerforge.checkpoint import layout, visibility
+from kempnerforge.checkpoint.catalog import Outline, look_at
+from kempnerforge.checkpoint.errors import UnreadableCheckpointError
 from kempnerforge.checkpoint.manifest import Head
+from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.worker import seconds_left
 
-__all__ = ["Announced", "announce", "last_announced"]
+__all__ = ["Announced", "announce", "last_announced", "look_for_newest"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +73,55 @@ def last_announced(root: Path) -> Announced | None:
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         logger.debug("the store of the job says nothing of %s: %s", root, error)
         return None
+
+
+def look_for_newest(root: Path, storage: Storage) -> Outline:
+    """As :func:`visibility.look_afresh`, with what another start has published.
+
+    Raises:
+        UnreadableCheckpointError: Also where that is not seen.
+        OSError: The directory cannot be listed.
+    """
+    found, told = visibility.look_afresh(root, storage), last_announced(root)
+    return found if told is None else _await_announced(found, told, storage)
+
+
+def _await_announced(found: Outline, told: Announced, storage: Storage) -> Outline:
+    """``found``, or a later look at the same directory, with what was published or a later commit.
+
+    Where nothing is seen late, a checkpoint that is not there was deleted.
+
+    Raises:
+        UnreadableCheckpointError: It is not seen, so what is there may not be the newest.
+    """
+    for pause_s in (*visibility.PAUSES_S, None):
+        if not storage.may_lag(found.root) or _is_there(found, told, storage):
+            return found
+        if pause_s is None or 2 * pause_s > seconds_left():
+            break
+        logger.warning(
+            "%s does not show step %d, which was published; looking again in %s s",
+            found.root,
+            told.step,
+            pause_s,
+        )
+        time.sleep(pause_s)
+        found = visibility.look_afresh(found.root, storage)
+    raise UnreadableCheckpointError(
+        f"{found.root} does not show step {told.step}, of which the job's store says that it was "
+        f"published (commit {told.sequence}), nor anything newer; nothing older is taken: try "
+        "again, or name a checkpoint",
+        path=str(found.root),
+    )
+
+
+def _is_there(found: Outline, told: Announced, storage: Storage) -> bool:
+    own = layout.format_step(told.step)
+    for name in sorted(found.steps, key=lambda name: name != own):  # the likeliest first
+        entry = look_at(found.root / name, storage, heads=True)
+        if entry is not None and entry.sequence >= told.sequence:
+            return True
+    return False
 
 
 def _me() -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from kempnerforge.checkpoint import prune
+from kempnerforge.checkpoint.announced import look_for_newest
 from kempnerforge.checkpoint.candidates import candidates, find_explicit, verify_entry
 from kempnerforge.checkpoint.catalog import Entry, Outline, inspect
 from kempnerforge.checkpoint.collection import held_back
@@ -34,7 +35,6 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     Refusal,
     StorageTimeoutError,
-    UnreadableCheckpointError,
     describe,
     of_read,
     shows_damage,
@@ -46,12 +46,7 @@ from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
-from kempnerforge.checkpoint.visibility import (
-    await_listed,
-    lacks_something,
-    look_afresh,
-    once_visible,
-)
+from kempnerforge.checkpoint.visibility import await_listed, once_visible, when_visible
 from kempnerforge.checkpoint.worker import Started, Worker, within
 
 __all__ = [
@@ -237,9 +232,7 @@ class Chooser:
             candidate = offer.open(rank=rank, world_size=world_size)
             with held_back():
                 result = self.worker.run(
-                    lambda: once_visible(
-                        lambda: prepare(candidate), offer.path, self.storage, late=lacks_something
-                    ),
+                    lambda: when_visible(prepare, candidate, self.storage),
                     timeout_s=_WORK_SHARE * self.timeout_s,
                     doing=f"reading {offer.path}",
                 )
@@ -394,9 +387,7 @@ class _Root:
         """What there is, after what a dead run left half done is completed."""
         root = self.search.root
         require_reachable(root, self._storage)
-        found = look_afresh(root, self._storage)
-        if not found.names:
-            _require_no_dangling_link(root, self._storage)
+        found = look_for_newest(root, self._storage)
         if not prune.may_need_recovery(found):
             return found
         with self._access.briefly() as mine:
@@ -445,25 +436,6 @@ def _identity(entry: Entry) -> object:
     return entry.path, entry.state, save_id
 
 
-def _require_no_dangling_link(root: Path, storage: Storage) -> None:
-    """A directory that does not exist is a clean start, unless it is to be found behind a link.
-
-    Raises:
-        UnreadableCheckpointError: The link leads nowhere, as to storage that is not mounted.
-    """
-    for folder in (root, *root.parents):
-        if storage.stamp(folder) is None:
-            continue
-        target = storage.read_link(folder)
-        if target is not None and storage.resolve(folder) is None:
-            raise UnreadableCheckpointError(
-                f"{root} cannot be read at present: {folder} is a link to {target}, which is not "
-                "there: mount it, or remove the link if nothing was ever saved",
-                path=str(root),
-            )
-        return
-
-
 def _describe(error: BaseException, rank: int, path: Path) -> RankFailure:
     """As :func:`describe`, with the name that a failed read has among all ranks."""
     if isinstance(error, OSError | MemoryError) and not isinstance(error, CheckpointError):
@@ -493,7 +465,7 @@ def _first_usable(search: Search, storage: Storage) -> Path | None:
         entries: Iterator[Entry] = iter((find_explicit(search.explicit, storage),))
     else:
         require_reachable(search.root, storage)
-        entries = candidates(look_afresh(search.root, storage), storage)
+        entries = candidates(look_for_newest(search.root, storage), storage)
     for entry in entries:
         try:
             verify_entry(entry, storage, trust=search.trust)

@@ -27,6 +27,7 @@ comparison finds. A client that caches names (NFS: 30 to 60 s) sees the change t
 """
 
 import os
+import stat
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -264,11 +265,13 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 def _is_remounted(began: _Seen, now: _Seen) -> bool:
     """Whether both are one directory of one storage, as far as numbers and names can tell."""
-    same_inode = began.inode == now.inode or not began.mount.keeps_inodes
-    return began.mount.is_of_same(now.mount) and same_inode
+    if not began.mount.is_same(now.mount):
+        return False
+    return began.inode == now.inode or not began.mount.keeps_inodes
 
 
 def _seen(status: os.stat_result, fd: int | None) -> _Seen:
+    assert stat.S_ISDIR(status.st_mode)
     mount = Mount(type="") if fd is None else mount_of(fd)
     return _Seen(device=status.st_dev, inode=status.st_ino, mount=mount)
 

@@ -9,7 +9,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint import own_values
 from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.checked import RestoreCheck
@@ -31,25 +30,20 @@ from kempnerforge.checkpoint.identity import DirectoryIdentity, failure_to_confi
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
-from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
-from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.plans import PlanBook
 from kempnerforge.checkpoint.pointer import PointerKind, require_possible_if_empty
 from kempnerforge.checkpoint.prune import tidy
-from kempnerforge.checkpoint.rank_state import (
-    RedistributableDataLoader,
-    rank_part,
-    without_rank_part,
-)
+from kempnerforge.checkpoint.rank_state import RedistributableDataLoader
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.root import require_reachable, require_reachable_by_all
-from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
-from kempnerforge.checkpoint.shards import stage_shards
+from kempnerforge.checkpoint.save_messages import Published, SaveRequest, StagedState
+from kempnerforge.checkpoint.saving import SaveJob
 from kempnerforge.checkpoint.stale import RetryingStorage
-from kempnerforge.checkpoint.state import build_train_state, encode_plain, split_extra
+from kempnerforge.checkpoint.state import build_train_state, split_extra
 from kempnerforge.checkpoint.storage import LocalStorage, Storage, revocable
+from kempnerforge.checkpoint.taking import take_state
 from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
 from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
@@ -358,7 +352,13 @@ class CheckpointManager:
         extra: Mapping[str, Any] | None,
     ) -> SaveJob:
         step, tokens_seen = int(step), int(tokens_seen)
-        staged = self._stage_state(step, tokens_seen, scheduler, dataloader, extra)
+        staged = take_state(
+            self._model,
+            self._optimizer,
+            self._stager,
+            self._collective,
+            build=lambda: build_train_state(step, tokens_seen, scheduler, dataloader, extra),
+        )
         worker = Worker(f"writing step {step}")
         metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
         if extra is not None and "vlm_freeze" in extra and isinstance(staged, StagedState):
@@ -383,46 +383,6 @@ class CheckpointManager:
             plans=self._plans,
             register=self._register,
         )
-
-    def _stage_state(
-        self,
-        step: int,
-        tokens_seen: int,
-        scheduler: Any,
-        dataloader: Any,
-        extra: Mapping[str, Any] | None,
-    ) -> StagedState | RankFailure:
-        """Take this rank's state; what goes wrong here becomes the error of every rank."""
-        try:
-            train_state = build_train_state(step, tokens_seen, scheduler, dataloader, extra)
-            live = LiveModel(self._model)
-            state = assemble(live, self._optimizer)
-            shards = stage_shards(
-                state.shared,
-                stager=self._stager,
-                is_coordinator=self._collective.rank == 0,
-                world_size=self._collective.world_size,
-                buffers=live.flat_buffers,
-            )
-            self._stager.finish()
-            common, encoded = own_values.divide(train_state, live.module)
-            own = {OWN_KEY: state.own} if state.own else {}
-            return StagedState(
-                shards=shards,
-                rank_state=encode_plain(
-                    {**rank_part(train_state), **encoded, **own},
-                    what="the state of this rank",
-                ),
-                train_state=own_values.encode_common(
-                    common if self._collective.rank == 0 else without_rank_part(common)
-                ),
-                meshes=tuple(mesh_signature(live.parameters.values())),
-                digests=own_values.digests(common) if self._collective.world_size > 1 else {},
-                has_own_values=bool(encoded) or is_beyond_first_format(state.own),
-            )
-        except Exception as error:  # becomes the error of every rank
-            logger.error("taking the state of step %d: %s", step, error, exc_info=error)
-            return describe(error, self._collective.rank)
 
     def _search(self, path: str | None) -> Search:
         explicit = getattr(self._config, "load_path", None) if path is None else path

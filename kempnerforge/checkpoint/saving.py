@@ -30,24 +30,33 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     Refusal,
     StillPublishedError,
+    StorageTimeoutError,
     describe,
     naming,
 )
 from kempnerforge.checkpoint.identity import AnyDirectory, Identity, failure_to_confirm
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
-from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
+from kempnerforge.checkpoint.plans import Merged, PlanBook, assign
 from kempnerforge.checkpoint.pointer import PointerKind
 from kempnerforge.checkpoint.rank_state import Arrangement, all_meshes
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
-from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
+from kempnerforge.checkpoint.save_messages import (
+    Assignment,
+    Proposal,
+    Published,
+    Report,
+    SaveRequest,
+    StagedState,
+)
+from kempnerforge.checkpoint.shards import WrittenShards, write_shards
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage, at_once
 from kempnerforge.checkpoint.visibility import await_made
 from kempnerforge.checkpoint.worker import Worker
 
-__all__ = ["Published", "SaveJob", "SaveRequest", "StagedState"]
+__all__ = ["SaveJob"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,70 +70,6 @@ _ANSWER_SHARE = 0.65
 
 _Delete = Callable[[tuple[Path, ...], Storage], None]
 """How directories go: :func:`prune.remove` or :func:`prune.delete`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagedState:
-    """Everything that one rank contributes, detached from training."""
-
-    shards: StagedShards
-    rank_state: bytes
-    train_state: bytes
-    """Common state; rank 0 writes it, and the others what differs."""
-    meshes: tuple[Mapping[str, Any], ...]
-    digests: Mapping[str, int] = field(default_factory=dict)
-    """Of the values in the train state that may differ by rank; empty where there is one."""
-    has_own_values: bool = False
-    """Whether ``rank_state`` has more than a reader of format 1 would look for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaveRequest:
-    """What is saved; equal on all ranks."""
-
-    step: int
-    tokens_seen: int
-    metadata: Mapping[str, Any]
-    """Content of ``metadata.json``."""
-    parent: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """The result of a save."""
-
-    step: int
-    save_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Proposal:
-    step: int
-    stage: int | None
-    plan: Proposed | None = None
-    meshes: tuple[Mapping[str, Any], ...] = ()
-    digests: Mapping[str, int] = field(default_factory=dict)
-    """As :attr:`StagedState.digests`."""
-    has_own_values: bool = False
-    """As :attr:`StagedState.has_own_values`."""
-    failure: RankFailure | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Assignment:
-    save_id: str
-    plan: Assigned
-    stages: tuple[int, ...] | None
-    differing: frozenset[str]
-    """Values in the train state that each rank writes for itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Report:
-    shards: WrittenShards | None
-    files: Mapping[str, FileRecord]
-    """By path relative to the checkpoint, shards included."""
-    failure: RankFailure | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -224,12 +169,12 @@ class SaveJob:
 
     # Round one: propose.
 
-    def _proposal(self) -> _Proposal:
+    def _proposal(self) -> Proposal:
         staged, step = self.staged, self.request.step
         failure = staged if isinstance(staged, RankFailure) else self._confirm()
         if isinstance(staged, RankFailure) or failure is not None:
-            return _Proposal(step=step, stage=self.stage, failure=failure)
-        return _Proposal(
+            return Proposal(step=step, stage=self.stage, failure=failure)
+        return Proposal(
             step=step,
             stage=self.stage,
             plan=self.plans.propose(staged.shards),
@@ -245,8 +190,8 @@ class SaveJob:
             self.identity, self.storage, self.worker, rank=rank, timeout_s=timeout_s
         )
 
-    def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | Refusal:
-        failures = votes.failures(_Proposal, self._doing) + self._disagreements(votes)
+    def _open(self, votes: Votes) -> tuple[_RootSave, list[Assignment]] | Refusal:
+        failures = votes.failures(Proposal, self._doing) + self._disagreements(votes)
         if failures:
             return self._refuse(failures)
         try:
@@ -266,10 +211,10 @@ class SaveJob:
                 message=f"it saves step {proposal.step}, rank 0 saves step {self.request.step}",
             )
             for rank, proposal in enumerate(votes.values)
-            if isinstance(proposal, _Proposal) and proposal.step != self.request.step
+            if isinstance(proposal, Proposal) and proposal.step != self.request.step
         )
 
-    def _open_for(self, proposals: Sequence[_Proposal]) -> tuple[_RootSave, list[_Assignment]]:
+    def _open_for(self, proposals: Sequence[Proposal]) -> tuple[_RootSave, list[Assignment]]:
         arrangement = Arrangement(
             stage_of_rank=tuple(proposal.stage for proposal in proposals),
             meshes=all_meshes(proposal.meshes for proposal in proposals),
@@ -289,7 +234,7 @@ class SaveJob:
         commit = self._begin_commit(stages)
         differing = own_values.differing(proposal.digests for proposal in proposals)
         assignments = [
-            _Assignment(
+            Assignment(
                 save_id=commit.save_id,
                 plan=assign(merged, rank, plan),
                 stages=stages,
@@ -336,12 +281,12 @@ class SaveJob:
             latest=self.latest,
         )
 
-    def _replies(self, opened: tuple[_RootSave, list[_Assignment]] | Refusal) -> Sequence[object]:
+    def _replies(self, opened: tuple[_RootSave, list[Assignment]] | Refusal) -> Sequence[object]:
         return self._same_for_all(opened) if isinstance(opened, Refusal) else opened[1]
 
     # Between the rounds: write.
 
-    def _write(self, assignment: _Assignment) -> _Report:
+    def _write(self, assignment: Assignment) -> Report:
         try:
             shards, files = self.worker.run(
                 lambda: self._write_files(assignment),
@@ -349,11 +294,11 @@ class SaveJob:
                 doing=f"writing step {self.request.step} to {self.root}",
             )
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-            return _Report(shards=None, files={}, failure=self._failure(error))
-        return _Report(shards=shards, files=files, failure=None)
+            return Report(shards=None, files={}, failure=self._failure(error))
+        return Report(shards=shards, files=files, failure=None)
 
     def _write_files(
-        self, assignment: _Assignment
+        self, assignment: Assignment
     ) -> tuple[WrittenShards, Mapping[str, FileRecord]]:
         assert isinstance(self.staged, StagedState)
         self.identity.require_same()
@@ -399,7 +344,7 @@ class SaveJob:
         self, opened: _RootSave, votes: Votes
     ) -> tuple[Published | Refusal, tuple[Path, ...]]:
         """The answer to all ranks, and directories to remove once it is given."""
-        failures = votes.failures(_Report, self._doing)
+        failures = votes.failures(Report, self._doing)
         if not failures:
             try:
                 published = self.worker.run(
@@ -408,13 +353,13 @@ class SaveJob:
                     doing=f"publishing step {self.request.step} in {self.root}",
                 )
             except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-                failures = (self._failure(error),)
+                failures = (self._failure(_in_doubt(error)),)
             else:
                 result = Published(step=self.request.step, save_id=opened.commit.save_id)
                 return result, published
         return self._refuse(failures), (opened.commit.staging, *opened.retired)
 
-    def _seal_and_publish(self, opened: _RootSave, reports: Sequence[_Report]) -> tuple[Path, ...]:
+    def _seal_and_publish(self, opened: _RootSave, reports: Sequence[Report]) -> tuple[Path, ...]:
         commit, stages = opened.commit, opened.commit.stages
         shard_metadata = {}
         for stage, ranks in opened.merged.ranks_of.items():
@@ -506,6 +451,14 @@ class SaveJob:
             )
         except (CheckpointError, OSError) as error:
             logger.warning("left to the next save: %s", error)
+
+
+def _in_doubt(error: Exception) -> Exception:
+    """The error of a publication; of one that was given up on, nobody knows what it has done."""
+    if not isinstance(error, StorageTimeoutError):
+        return error
+    doubt = "whether the checkpoint is there is not known; the next start takes what `latest` names"
+    return StorageTimeoutError(f"{error}; {doubt}")
 
 
 def _replaced(commit: Commit, storage: Storage) -> Head | None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 
 from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.errors import StorageTimeoutError, named, shows_damage
-from kempnerforge.checkpoint.lagging import may_lag
+from kempnerforge.checkpoint.file_systems import may_lag
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.sharing import share
 from kempnerforge.checkpoint.sink import FileSink

@@ -11,32 +11,34 @@ What is remembered, by whom, and what helps:
 
 Nothing is made in a directory that may not be changed; then the client is asked as far as reading
 goes. Nothing is done, and nothing waited for, on a file system that shows every change at once
-(:mod:`lagging`).
+(:mod:`file_systems`).
 """
 
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.announced import Announced, last_announced
-from kempnerforge.checkpoint.catalog import Outline, look_at, read_outline
+from kempnerforge.checkpoint.catalog import Outline, read_outline, verify_sizes
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.errors import UnreadableCheckpointError, shows_damage
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.offer import Candidate
 from kempnerforge.checkpoint.pointer import read_pointer_at
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.worker import seconds_left
 
 __all__ = [
+    "PAUSES_S",
     "await_listed",
     "await_made",
-    "lacks_something",
     "look_afresh",
     "once_visible",
+    "when_visible",
 ]
 
 logger = logging.getLogger(__name__)
@@ -45,25 +47,17 @@ T = TypeVar("T")
 
 # Together 31 s: sshfs remembers for 20 s by default, and attributes of directories on NFS, which
 # say whether its names are to be looked up again, are remembered for 30 s at least (acdirmin).
-_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
 def look_afresh(root: Path, storage: Storage) -> Outline:
     """What there is in ``root``, and what another machine has just saved there too.
 
-    Raises:
-        UnreadableCheckpointError: A checkpoint is listed and cannot be found, or the job's store
-            tells of one that is not seen.
-        OSError: The directory cannot be listed.
-    """
-    found, told = _look(root, storage), last_announced(root)
-    return found if told is None else _await_announced(found, told, storage)
-
-
-def _look(root: Path, storage: Storage) -> Outline:
-    """As :func:`look_afresh`, whatever the store tells.
-
     The lock of the directory is not needed: the name that is made is nobody else's.
+
+    Raises:
+        UnreadableCheckpointError: A checkpoint is listed and cannot be found.
+        OSError: The directory cannot be listed.
     """
     await_listed(root, storage)
     if not storage.may_lag(root):
@@ -112,7 +106,7 @@ def _make_and_remove(root: Path, storage: Storage, save_id: str) -> None:
 
 def await_listed(root: Path, storage: Storage) -> None:
     """Wait for a directory that another one lists and that is not found."""
-    for pause_s in _PAUSES_S:
+    for pause_s in PAUSES_S:
         if storage.stamp(root) is not None or not storage.may_lag(root.parent):
             return
         _open_again(root.parent, storage)
@@ -127,7 +121,7 @@ def await_made(path: Path, storage: Storage) -> None:
 
     Returns also where it does not come, since what is done in it says so better.
     """
-    for pause_s in _PAUSES_S:
+    for pause_s in PAUSES_S:
         if storage.is_directory(path):
             return
         # Each that was looked for before it was made: the checkpoint directory was, at the start.
@@ -148,7 +142,7 @@ def _await_all_listed(found: Outline, storage: Storage) -> Outline:
         UnreadableCheckpointError: One is listed all the while and not found, so nobody knows
             whether it is the newest.
     """
-    for pause_s in (*_PAUSES_S, None):
+    for pause_s in (*PAUSES_S, None):
         missing = _not_found(found, storage)
         if missing is None:
             return found
@@ -170,44 +164,6 @@ def _not_found(found: Outline, storage: Storage) -> str | None:
     return next((name for name in found.steps if storage.stamp(found.root / name) is None), None)
 
 
-def _await_announced(found: Outline, told: Announced, storage: Storage) -> Outline:
-    """``found``, or a later look at the same directory, with what was published or a later commit.
-
-    Where nothing is seen late, a checkpoint that is not there was deleted.
-
-    Raises:
-        UnreadableCheckpointError: It is not seen, so what is there may not be the newest.
-    """
-    for pause_s in (*_PAUSES_S, None):
-        if not storage.may_lag(found.root) or _is_there(found, told, storage):
-            return found
-        if pause_s is None or 2 * pause_s > seconds_left():
-            break
-        logger.warning(
-            "%s does not show step %d, which was published; looking again in %s s",
-            found.root,
-            told.step,
-            pause_s,
-        )
-        time.sleep(pause_s)
-        found = _look(found.root, storage)
-    raise UnreadableCheckpointError(
-        f"{found.root} does not show step {told.step}, of which the job's store says that it was "
-        f"published (commit {told.sequence}), nor anything newer; nothing older is taken: try "
-        "again, or name a checkpoint",
-        path=str(found.root),
-    )
-
-
-def _is_there(found: Outline, told: Announced, storage: Storage) -> bool:
-    own = layout.format_step(told.step)
-    for name in sorted(found.steps, key=lambda name: name != own):  # the likeliest first
-        entry = look_at(found.root / name, storage, heads=True)
-        if entry is not None and entry.sequence >= told.sequence:
-            return True
-    return False
-
-
 def once_visible(
     call: Callable[[], T],
     path: Path,
@@ -226,7 +182,7 @@ def once_visible(
     Raises:
         Exception: What the last attempt raised, or the first for which waiting is no help.
     """
-    for pause_s in _PAUSES_S:
+    for pause_s in PAUSES_S:
         try:
             return call()
         except Exception as error:
@@ -239,7 +195,22 @@ def once_visible(
     return call()
 
 
-def lacks_something(error: BaseException) -> bool:
+def when_visible(prepare: Callable[[Candidate], T], candidate: Candidate, storage: Storage) -> T:
+    """Result of ``prepare(candidate)``, once this rank sees what rank 0 has chosen.
+
+    Raises:
+        Exception: What the last attempt raised, or the first for which waiting is no help.
+    """
+    choice = candidate.choice
+    if choice.manifest is not None and storage.may_lag(choice.path.parent):
+        share = replace(choice.manifest, files=candidate.share)
+        sizes = partial(verify_sizes, choice.path, share, storage)
+        once_visible(sizes, choice.path, storage, late=shows_damage)
+    reading = partial(prepare, candidate)
+    return once_visible(reading, choice.path, storage, late=_lacks_something)
+
+
+def _lacks_something(error: BaseException) -> bool:
     """Whether something that was to be read is missing, whatever that was made into."""
     found: BaseException | None = error
     while found is not None:

@@ -21,6 +21,7 @@ from kempnerforge.checkpoint.prune import remove
 from kempnerforge.checkpoint.replacing import Move, find_unfinished, perform, plan_completion
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.visibility import look_afresh
 from kempnerforge.cli.checking import check
 
 __all__ = ["Repair", "Retention", "Step", "apply", "plan_repair", "plan_retention"]
@@ -73,7 +74,7 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
     Args:
         deep: Whether a checkpoint verifies only if every byte of it does.
     """
-    catalog = read_catalog(root, storage)
+    catalog = read_catalog(root, storage, outline=look_afresh(root, storage))
     problems: list[str] = []
     unreadable: list[str] = []
     notes: tuple[str, ...] = ()
@@ -236,7 +237,7 @@ def plan_retention(
     Only checkpoints that verify count, by sizes or by every byte, so that a damaged one never
     takes the place of a good one.
     """
-    catalog = read_catalog(root, storage)
+    catalog = read_catalog(root, storage, outline=look_afresh(root, storage))
     checks = [
         (entry, check(entry, storage, deep=deep))
         for entry in catalog.entries

@@ -28,14 +28,15 @@ def save_with_a_latest_that_cannot_be_placed(rank: int, directory: Path) -> Any:
     return (*raised, job.load()[0])
 
 
-def load_where_other_ranks_see_late(rank: int, directory: Path, looks: int) -> Any:
-    """What is loaded, and passed over, where rank 1 does not find step 2 for so many reads."""
+def load_where_other_ranks_see_late(rank: int, directory: Path, kind: str, looks: int) -> Any:
+    """What is loaded, and passed over, where rank 1 sees step 2 wrong for so many looks."""
     job = Job(directory, rank, seed=1, sharded=True, keep_last_n=0)
     for step in (1, 2):
         job.save(step)
-    visibility._PAUSES_S = (0.0,) * 9
+    visibility.PAUSES_S = (0.0,) * 9
     job = Job(directory, rank, seed=2, sharded=True)
-    job.manager._storage = _Late(looks if rank == 1 else 0)
+    classes = {"missing": _Missing, "short": _Short}
+    job.manager._storage = classes[kind](looks if rank == 1 else 0)
     step = job.load()[0]
     assert job.manager.last_load is not None
     return step, job.manager.last_load.passed_over
@@ -48,11 +49,28 @@ class _Late(LocalStorage):
     def may_lag(self, path: Path) -> bool:
         return True
 
+
+class _Missing(_Late):
+    """Files of step 2 are not found yet."""
+
     def read(self, path: Path) -> bytes:
         if "step_2" in path.parts and self.looks > 0:
             self.looks -= 1
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return super().read(path)
+
+
+class _Short(_Late):
+    """Files of step 2 have the sizes of an older version, and no more of them is read."""
+
+    def size(self, path: Path) -> int:
+        if "step_2" in path.parts and self.looks > 0:
+            self.looks -= 1
+            return 10
+        return super().size(path)
+
+    def read(self, path: Path) -> bytes:
+        return super().read(path)[: 10 if self.looks > 0 and "step_2" in path.parts else None]
 
 
 class _OldListing(LocalStorage):
@@ -83,7 +101,7 @@ def load_after_a_start_that_told_the_store(rank: int, directory: Path) -> Any:
     job = Job(directory, rank, seed=1, keep_last_n=0)
     for step in (1, 2):
         job.save(step)
-    visibility._PAUSES_S = (0.0,) * 9
+    visibility.PAUSES_S = (0.0,) * 9
     found: dict[str, Any] = {}
     for start in ("same", "next"):
         announced._ME += start if start == "next" else ""

@@ -33,7 +33,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from kempnerforge.checkpoint import commit, layout, manifest, replacing, saving
+from kempnerforge.checkpoint import commit, layout, manifest, replacing, saving, visibility
 from kempnerforge.checkpoint.choosing import Search, choose
 from kempnerforge.checkpoint.collective import LocalCollective
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
@@ -41,7 +41,8 @@ from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.pointer import PointerKind
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.retention import RetentionPolicy
-from kempnerforge.checkpoint.saving import SaveJob, SaveRequest, StagedState
+from kempnerforge.checkpoint.save_messages import SaveRequest, StagedState
+from kempnerforge.checkpoint.saving import SaveJob
 from kempnerforge.checkpoint.shards import WrittenShards, stage_shards
 from kempnerforge.checkpoint.staging import LiveTensors
 from kempnerforge.checkpoint.worker import Started, Worker
@@ -311,7 +312,10 @@ class Histories(RuleBasedStateMachine):
         return loaded
 
     def choose(self, explicit: Path | None = None, *, access: WriteAccess) -> Whole | None:
-        with patch.object(replacing, "_PAUSES_S", ()):
+        with (
+            patch.object(replacing, "_PAUSES_S", ()),
+            patch.object(visibility, "PAUSES_S", ()),
+        ):
             found = choose(
                 Search(root=ROOT, explicit=explicit),
                 LocalCollective(),

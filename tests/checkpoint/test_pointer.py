@@ -79,6 +79,7 @@ def test_retention_keeps_what_a_file_names(tmp_path: Path) -> None:
     ("content", "named"),
     [
         (b"step_1\n", "step_1"),
+        (b"step_12", None),
         (b"step_1", None),  # of a client that sees fewer bytes than there are
         (b"step_01\n", None),
         (b"../elsewhere/step_1\n", None),

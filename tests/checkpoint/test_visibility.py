@@ -22,8 +22,10 @@ from kempnerforge.checkpoint import (
     shards,
     visibility,
 )
-from kempnerforge.checkpoint.lagging import may_lag
+from kempnerforge.checkpoint.file_systems import may_lag
 from kempnerforge.checkpoint.storage import LocalStorage, Stamp
+from kempnerforge.cli.cautious import CautiousStorage
+from kempnerforge.cli.mending import plan_repair
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint.pointer_jobs import (
     load_after_a_start_that_told_the_store,
@@ -38,7 +40,7 @@ SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "mounted" not in request.fixturenames:
-        monkeypatch.setattr(visibility, "_PAUSES_S", (0.0,) * 9)
+        monkeypatch.setattr(visibility, "PAUSES_S", (0.0,) * 9)
 
 
 class Remembering(LocalStorage):
@@ -181,7 +183,6 @@ def test_a_first_save_that_was_not_there_a_moment_ago_is_loaded(tmp_path: Path) 
     root.mkdir()
     storage = Remembering(root)
     saved(tmp_path, 1)
-    storage.latest = "step_1"
     assert reader(tmp_path, storage).load()[0] == 1
 
 
@@ -205,8 +206,13 @@ def test_a_rollback_by_hand_stays_one(tmp_path: Path) -> None:
     assert reader(tmp_path, storage).load()[0] == 2
 
 
-def test_a_name_that_is_listed_and_not_found_is_waited_for(tmp_path: Path) -> None:
-    saved(tmp_path, 1, 2)
+@pytest.mark.parametrize("has_latest", [True, False])
+def test_a_name_that_is_listed_and_not_found_is_waited_for(
+    tmp_path: Path, has_latest: bool
+) -> None:
+    root = saved(tmp_path, 1, 2)
+    if not has_latest:
+        (root / "latest").unlink()
     manager = reader(tmp_path, Forgetful("step_2", 5))
     assert manager.load()[0] == 2
     assert manager.last_load is not None
@@ -231,12 +237,15 @@ def test_what_is_really_gone_is_passed_over_after_the_wait(tmp_path: Path) -> No
     assert reader(tmp_path, Forgetful("nothing", 0)).load()[0] == 1
 
 
-def test_the_other_ranks_wait_for_what_rank_0_has_chosen(tmp_path: Path) -> None:
-    assert run_ranks(load_where_other_ranks_see_late, tmp_path, 3, world=2) == [(2, ()), (2, ())]
+@pytest.mark.parametrize("kind", ["missing", "short"])
+def test_the_other_ranks_wait_for_what_rank_0_has_chosen(tmp_path: Path, kind: str) -> None:
+    found = run_ranks(load_where_other_ranks_see_late, tmp_path, kind, 3, world=2)
+    assert found == [(2, ()), (2, ())]
 
 
-def test_a_rank_that_never_sees_it_has_it_passed_over_for_all(tmp_path: Path) -> None:
-    found = run_ranks(load_where_other_ranks_see_late, tmp_path, 10_000, world=2)
+@pytest.mark.parametrize("kind", ["missing", "short"])
+def test_a_rank_that_never_sees_it_has_it_passed_over_for_all(tmp_path: Path, kind: str) -> None:
+    found = run_ranks(load_where_other_ranks_see_late, tmp_path, kind, 10_000, world=2)
     assert [step for step, _ in found] == [1, 1]
     assert "rank 1" in found[0][1][0]
 
@@ -337,6 +346,18 @@ def test_another_mount_that_looked_a_moment_ago_resumes_from_the_newest(
     assert [name for name in names if name != ".lock"] == ["latest", "step_1", "step_2", "step_3"]
 
 
+def test_repair_through_a_mount_that_looked_a_moment_ago_points_latest_at_nothing_older(
+    mounted: tuple[Path, Path],
+) -> None:
+    directory, view = mounted
+    root = view / "checkpoints"
+    saved(directory, 1)
+    look(root)
+    saved(directory, 2, 3)
+    plan = plan_repair(root, CautiousStorage(), deep=False)
+    assert (plan.steps, plan.mended, plan.problems) == ((), True, ())
+
+
 @pytest.mark.parametrize("latest", ["link", "file"])
 def test_saves_through_another_mount_are_whole_there_and_here(
     mounted: tuple[Path, Path], latest: str
@@ -346,6 +367,25 @@ def test_saves_through_another_mount_are_whole_there_and_here(
         saved(view, step, latest=latest)
     assert Job(directory, 0, seed=2).load()[0] == 3
     assert Job(view, 0, seed=2).load()[0] == 3
+
+
+def read_only_bindfs(source: Path, target: Path) -> None:
+    subprocess.run(["bindfs", "-r", source, target], check=True)
+
+
+@pytest.mark.skipif(missing(bindfs) is not None, reason=str(missing(bindfs)))
+def test_a_read_only_mount_is_loaded_from_without_a_word_and_left_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "run"
+    root = saved(directory, 1, 2)
+    (root / ".trash-step_0-00c0ffee00c0ffee").mkdir()
+    (root / ".latest-00c0ffee00c0ffee").symlink_to("step_1")
+    before = sorted(path.name for path in root.iterdir())
+    with second_view(read_only_bindfs, directory) as view:
+        assert Job(view, 0, seed=2).load()[0] == 2
+    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
+    assert sorted(path.name for path in root.iterdir()) == before
 
 
 # The bugs that the tests above exist for.
@@ -365,6 +405,6 @@ def test_a_name_that_is_not_waited_for_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, 1, 2)
-    monkeypatch.setattr(visibility, "_PAUSES_S", ())
+    monkeypatch.setattr(visibility, "PAUSES_S", ())
     monkeypatch.setattr(visibility, "_not_found", lambda *_: None)
     assert reader(tmp_path, Forgetful("step_2", 12)).load()[0] == 1

@@ -15,8 +15,8 @@ from tests.planted.sheets.names import NAMES
 from tests.planted.sheets.ranks import RANKS
 from tests.planted.sheets.state import STATE
 
-REFUSALS = frozenset({"refused", "refused_alike", "second_job_refused"})
-"""The guards that judge a start which has to be refused."""
+REFUSALS = frozenset({"refused", "refused_alike", "second_job_refused", "displaced_untouched"})
+"""The guards that judge a start, or a save, which has to be refused."""
 
 HONEST = (
     "tests.harness.simple_manager:SimpleManager",
