@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.evidence.evidence import Evidence
 from harness.plan.model import Strike
 from harness.scenario.schema import World
-from harness.scenario.words import ACTIONS, IN_THE_LOOP, SAVE_PHASES
+from harness.scenario.words import ACTIONS, DISPLACING, IN_THE_LOOP, SAVE_PHASES
 
 FILE = "coverage.jsonl"
 STEP, OUTSIDE, BETWEEN = "step", "outside", "between runs"
@@ -109,7 +109,8 @@ def possible_rows() -> tuple[tuple[str, str], ...]:
     rows = [(STEP, fault) for fault in (*_ANYWHERE, *IN_THE_LOOP)]
     rows += [(phase, fault) for phase in SAVE_PHASES for fault in _OF_OPERATIONS]
     rows += [("load", "kill"), (OUTSIDE, "kill")]
-    return (*rows, *((BETWEEN, action) for action in ACTIONS))
+    between = [action for action in ACTIONS if action not in DISPLACING]
+    return (*rows, *((BETWEEN, action) for action in between))
 
 
 def tell(found: Counter[Cell]) -> str:

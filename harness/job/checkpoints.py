@@ -239,6 +239,8 @@ def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
     )
     if settings.timeout_s is not None:
         config.commit_timeout_s = settings.timeout_s
+    if settings.latest != "link":
+        config.latest = settings.latest
     return config
 
 

@@ -29,6 +29,7 @@ from typing import Any
 
 from harness.job.network import enter, make_network
 from harness.run.clock import FairClock
+from harness.run.host import enter_host
 from harness.run.mounts import enter_mounts
 from harness.run.parent import die_with_parent
 from harness.run.seccomp import install_filter
@@ -124,6 +125,8 @@ def _fork_rank(
     if request["namespaces"]:
         ranks = request["ranks"]
         enter(request["namespaces"][rank % ranks * request["nodes"] // ranks])
+    if request.get("hosts"):
+        enter_host(request["hosts"][rank // request["ranks"]])
     link.close()
     os.close(opener)
     os.read(gate, 1)

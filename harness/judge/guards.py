@@ -12,12 +12,21 @@ from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
-from harness.judge import refusals, second_job
+from harness.judge import displaced, refusals, second_job
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, killed_ranks, may_end_early, ranks, records, steps
+from harness.judge.stories import (
+    Story,
+    goes_on_after_errors,
+    killed_ranks,
+    may_end_early,
+    ranks,
+    records,
+    steps,
+)
 from harness.judge.verdict import Verdict
 from harness.plan.model import Strike
+from harness.scenario.at_rest import Displace
 from harness.scenario.words import IN_THE_LOOP
 
 _SHOWN = 6
@@ -65,6 +74,12 @@ def check(
             "A second job on the directory is refused alike on every rank, and changes nothing.",
             second_job.not_refused(evidence),
             Outcome.HARD_FAIL,
+        ),
+        _guard(
+            "displaced_untouched",
+            "While the directory is moved away, nothing is changed in what has its name.",
+            displaced.touched(evidence),
+            Outcome.LOST_WORK,
         ),
         *(_refusals(evidence, history) if history is not None else ()),
     )
@@ -230,8 +245,9 @@ def _failed(evidence: Evidence) -> Iterator[str]:
     for number, run in enumerate(evidence.runs):
         if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
-        goes_on = any(
-            one.stalls or one.fault in ("fail", "cut_link")
+        refuses = evidence.plan.refuses and goes_on_after_errors(evidence)
+        goes_on = refuses or any(
+            one.stalls or one.fault in ("fail", "cut_link") or _displaces(one)
             for one in evidence.plan.runs[number].strikes
         )
         for rank, story in enumerate(run.stories):
@@ -247,6 +263,10 @@ def _failed(evidence: Evidence) -> Iterator[str]:
             elif _ignored_sigterm(evidence, number, story):
                 word = _signal(evidence, number)
                 yield f"run {number}, rank {rank} trained on to the end in spite of {word}"
+
+
+def _displaces(strike: Strike) -> bool:
+    return strike.deed is not None and isinstance(strike.deed.action, Displace)
 
 
 def _ignored_sigterm(evidence: Evidence, number: int, story: Story) -> bool:

@@ -59,10 +59,15 @@ def mark_late(
     for operation in deed:
         files.apply(operation, written)
     foreign = dict(known.foreign)
-    for name, (number, version) in top_names(files).items():
+    # What is put back with the whole directory was there before, and is whosever it was.
+    for name, (number, version) in top_names(files).items() if not _puts_back(deed) else ():
         if number in foreign or (number not in earlier and not _is_new_latest(files, name, layout)):
             foreign[number] = (name, version)
     return Marks(damaged={**known.damaged, **_damage(before, tops, files)}, foreign=foreign)
+
+
+def _puts_back(deed: Sequence[Operation]) -> bool:
+    return any(one.kind == "put_back" for one in deed)
 
 
 def top_names(files: FileSystem) -> dict[str, Top]:

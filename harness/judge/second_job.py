@@ -1,7 +1,8 @@
 """A second job on the same directory: refused on every rank, in the words of the scenario.
 
-What it may change is nothing at all. Judged from its own records and from its operations, which
-have rank numbers beyond those of the first job. What becomes of the first job is judged as ever.
+What it may change is nothing at all, but for names that it makes and removes again. Judged from its
+own records and from its operations, which have rank numbers beyond those of the first job. What
+becomes of the first job is judged as ever.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, SaveReturned
+from harness.judge.changes import lasting
 from harness.judge.refusals import other_words
 from harness.judge.stories import records
 from harness.plan.model import Plan
-from harness.scenario.words import READS
-
-_HARMLESS = frozenset({*READS, "fsync", "sync"})
 
 
 def not_refused(evidence: Evidence) -> Iterator[str]:
@@ -41,10 +40,6 @@ def _went_on(run: RunEvidence, plan: Plan) -> Iterator[str]:
 
 def _changed(run: RunEvidence) -> Iterator[str]:
     first = len(run.stories)
-    made = [
-        one
-        for one in run.operations
-        if one.rank >= first and not one.error and one.kind not in _HARMLESS
-    ]
+    made = lasting(one for one in run.operations if one.rank >= first)
     if made:
         yield f"made {len(made)} operations, the first {made[0].kind} {made[0].path}"

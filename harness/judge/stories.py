@@ -66,12 +66,17 @@ def may_end_early(evidence: Evidence, run: int) -> bool:
     """Whether a fault struck that a job need not come through: a kill, a power cut, an end in the
     loop, a failing storage where the training loop ends with the save, or reads that fail from then
     on while a checkpoint is loaded. Reads that fail a few times are to be tried again."""
-    checkpoint = evidence.plan.checkpoint
-    goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
+    goes_on = goes_on_after_errors(evidence)
     strikes = evidence.plan.runs[run].strikes
     planned = {one.id for one in strikes if _may_end(one, goes_on=goes_on)}
     landed = evidence.runs[run].landed
     return any(one.strike in planned or one.then == "killed" for one in landed)
+
+
+def goes_on_after_errors(evidence: Evidence) -> bool:
+    """Whether the training loop goes on after a save that failed."""
+    checkpoint = evidence.plan.checkpoint
+    return checkpoint is not None and checkpoint.on_error == "go_on"
 
 
 def fails_load(strike: Strike) -> bool:

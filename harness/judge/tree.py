@@ -91,6 +91,7 @@ class FileSystem:
         self.touched: set[Node] = set()
         """The nodes at or below which something changed since the set was last cleared."""
         self._bound: dict[tuple[int, str] | int, Node] = {}
+        self._away: tuple[dict[str, Node], dict[str, Node]] = ({}, {})
         self.moves: list[_Move] = []
         """Renames from one directory to another that no sync has made lasting yet."""
         self._do: dict[str, Callable[[Operation, bytes], None]] = {
@@ -107,6 +108,8 @@ class FileSystem:
             "link": self._link,
             "sync": self._sync_all,
             "cut": self._cut,
+            "displace": self._displace,
+            "put_back": self._put_back,
         }
 
     def apply(self, operation: Operation, written: bytes) -> None:
@@ -307,6 +310,20 @@ class FileSystem:
                 self._put(self.root, name, before[name])
         self._sync_below(self.root)
         self._changed(self.root)
+
+    def _displace(self, _operation: Operation, _written: bytes) -> None:
+        """The directory loses its name with all that is in it; nothing is to be found by name."""
+        self._away = (self.root.entries, self.root.synced)
+        self._replace_root({}, {})
+
+    def _put_back(self, _operation: Operation, _written: bytes) -> None:
+        self._replace_root(*self._away)
+
+    def _replace_root(self, entries: dict[str, Node], synced: dict[str, Node]) -> None:
+        self.root.entries, self.root.synced = entries, synced
+        self.moves.clear()
+        self._changed(self.root)
+        self._lasting(self.root)
 
     def _found(self, kind: str, detail: Any, written: bytes) -> Node:
         number = self._next_number()

@@ -9,6 +9,9 @@ A name without a step belongs to the save in which the rank made it. What is ren
 When a step is saved again while its first save is still in flight, each new directory that names
 the step belongs to the oldest of these saves that has none yet.
 
+A hidden file in the directory itself whose name tells no step and no pointer belongs to no save: it
+is what keeps another job out, or tries what the storage can do.
+
 Out of scope: two saves of one step in flight at once that write in place, into one directory; the
 newer one gets both.
 """
@@ -48,12 +51,14 @@ class PhaseTracker:
         self._worked: dict[int, int] = {}
         self._published: dict[int, int] = {}
         self._done: set[int] = set()
+        self._pointed: set[int] = set()
         self._owner: dict[str, int | None] = {}
         self._without_directory: dict[int, list[int]] = {}
         self._claimed: dict[str, int] = {}
         self._holder: dict[int, int | None] = {}
         self._away: set[str] = set()
         self._directories: set[str] = set()
+        self._beside: set[str] = set()
         self._root: dict[int, Place] = {}
         self._memo: dict[tuple[int, str, str], Place] = {}
 
@@ -90,7 +95,7 @@ class PhaseTracker:
     def _find(self, rank: int, kind: str, path: str, target: str | None) -> Place:
         if kind in READS:
             return None, "load" if self._newest is None else None
-        if self._newest is None:
+        if self._newest is None or self._is_beside(kind, path):
             return None, None
         if kind in ("unlink", "rmdir"):
             place = self._removal(rank, path)
@@ -105,6 +110,18 @@ class PhaseTracker:
         if "/" not in path or (target is not None and "/" not in target and kind != "symlink"):
             self._root[rank] = place
         return place
+
+    def _is_beside(self, kind: str, path: str) -> bool:
+        """Whether it is a hidden file beside the checkpoints, of no save."""
+        if kind not in _STEADY:
+            return kind == "unlink" and path in self._beside
+        if not path.startswith(".") or "/" in path or path == ".":
+            return False
+        known = path in self._directories or path in self._owner
+        if known or named_step(path) is not None or _is_pointer(path):
+            return False
+        self._beside.add(path)
+        return True
 
     def _steady(self, rank: int, path: str) -> Place:
         if path == ".":
@@ -128,13 +145,23 @@ class PhaseTracker:
         if step is None and not _is_pointer(path):
             return self._save_of(rank, path), self._phase_of(path)
         save = self._holder.get(step) if step is not None else None
+        if save is None or save in self._pointed:
+            # A pointer may be made before the directory that it names has its name.
+            save = self._claimant(step) or save
         if save is None:
             save = self._save_of_step(rank, step)
         if save is None:
             save = self._current(rank)
+        if save is not None:
+            self._pointed.add(save)
         self._owner[path] = save
         self._publish(rank, save if path == LATEST else None)
         return save, "publish"
+
+    def _claimant(self, step: int | None) -> int | None:
+        """The oldest save of a step that has a directory and has not given it its name yet."""
+        saves = (save for top, save in self._claimed.items() if named_step(top) == step)
+        return None if step is None else min(saves, default=None)
 
     def _move(self, rank: int, kind: str, path: str, target: str) -> Place:
         here, there = checkpoint_step(path), checkpoint_step(target)

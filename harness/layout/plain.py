@@ -1,5 +1,8 @@
 """The documented layout: `step_N` directories of DCP files, and a relative symlink `latest`.
 
+Where there are no symlinks, `latest` may be a file of one line with the name that a link would
+have.
+
 What a file beside the documented ones means is its implementation's affair: it is only checked for
 being complete in itself (JSON parses, an archive has its end).
 """
@@ -50,9 +53,9 @@ class PlainLayout:
         kind = tree.kind(LATEST)
         if kind is None:
             return Resolved(state="absent")
-        if kind != "symlink":
+        text = _pointer(tree)
+        if text is None:
             return Resolved(state="astray", detail=f"`{LATEST}` is a {kind}, not a symlink")
-        text = tree.text(LATEST)
         if posixpath.isabs(text):
             detail = f"`{LATEST}` is absolute ({text}): it breaks when the directory is moved"
             return Resolved(state="astray", detail=detail)
@@ -94,9 +97,11 @@ class PlainLayout:
     def published(self, root: Path) -> int | None:
         """The step of the checkpoint that `latest` names on disk now."""
         try:
-            name = posixpath.normpath((root / LATEST).readlink())
-        except OSError:
+            latest = root / LATEST
+            text = str(latest.readlink()) if latest.is_symlink() else latest.read_text().strip()
+        except (OSError, UnicodeDecodeError):
             return None
+        name = posixpath.normpath(text)
         return checkpoint_step(name) if (root / name).is_dir() else None
 
     def _stage_defects(self, tree: Tree, name: str, world: World) -> tuple[str, ...]:
@@ -145,6 +150,16 @@ class PlainLayout:
                 elif path not in (f"{name}/{METADATA}", f"{name}/{TRAIN_STATE}"):
                     defects += _own_defects(tree, path)
         return tuple(defects)
+
+
+def _pointer(tree: Tree) -> str | None:
+    """What `latest` says, as a symlink or as a file of one line; None where it says nothing."""
+    if tree.kind(LATEST) == "symlink":
+        return tree.text(LATEST)
+    if tree.kind(LATEST) != "file":
+        return None
+    line = bytes(tree.content(LATEST).data).decode("ascii", errors="replace")
+    return line[:-1] if line.endswith("\n") and checkpoint_step(line[:-1]) is not None else None
 
 
 def _inside(path: str) -> str:

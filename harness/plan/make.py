@@ -49,6 +49,7 @@ def make_plan(
         runs=tuple(_plan_run(scenario, number) for number in range(len(scenario.runs))),
         expect=scenario.expect,
         launcher=scenario.launcher,
+        mount=scenario.filesystem,
     )
 
 
@@ -90,6 +91,7 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
             for place, action in enumerate(run.before, 1)
         ),
         refused=run.refused,
+        host=run.host,
         strikes=_with_deadline(
             _plan_strikes(run, number, world, scenario.seed), scenario.checkpoint.timeout_s
         ),
@@ -149,6 +151,7 @@ def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
         seconds=getattr(target, "seconds", None),
         grace_s=getattr(target, "grace_s", None),
         refused=getattr(target, "refused", None),
+        host=getattr(target, "host", "first"),
         power=target if isinstance(target, PowerCutting) else None,
     )
 

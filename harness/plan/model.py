@@ -16,6 +16,7 @@ from harness.scenario.schema import (
     Checkpoint,
     Data,
     Expect,
+    Filesystem,
     FreezePlan,
     Model,
     Point,
@@ -24,7 +25,7 @@ from harness.scenario.schema import (
     World,
     Wrapping,
 )
-from harness.scenario.words import FAULTS, OPTIMIZERS
+from harness.scenario.words import FAULTS, HOSTS, OPTIMIZERS
 
 CHECKPOINTS = "checkpoints"
 """The name of the checkpoint directory in a run directory, until it is relocated."""
@@ -84,8 +85,9 @@ class Strike(Decided):
 
     `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
     moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
-    `delay`, `grace_s` to `sigterm`, `power` to `power_cut`, `refused` to `second_job`, `deed` to
-    `by_hand`, `node` and `kbit_s` to the faults of the network, `seconds` to `cut_link`, too.
+    `delay`, `grace_s` to `sigterm`, `power` to `power_cut`, `refused` and `host` to `second_job`,
+    `deed` to `by_hand`, `node` and `kbit_s` to the faults of the network, `seconds` to `cut_link`,
+    too.
     `outlasts` is a delay that is as long as the manager's own deadline.
     """
 
@@ -104,6 +106,7 @@ class Strike(Decided):
     node: int | None = None
     kbit_s: int | None = None
     outlasts: bool = False
+    host: Literal[HOSTS] = "first"  # type: ignore[valid-type]
 
     @property
     def stalls(self) -> bool:
@@ -126,6 +129,7 @@ class RunPlan(Decided):
     before: tuple[Deed, ...] = ()
     refused: str | None = None
     strikes: tuple[Strike, ...] = ()
+    host: Literal[HOSTS] = "first"  # type: ignore[valid-type]
     deadline_s: float | None = None
 
 
@@ -147,6 +151,7 @@ class Plan(Decided):
     runs: tuple[RunPlan, ...]
     expect: Expect
     launcher: Launcher = Launcher()
+    mount: Filesystem | None = None
 
     def workload_of(self, run: int) -> Workload:
         """What a run trains: the workload, with what that run has of its own."""
@@ -179,6 +184,25 @@ class Plan(Decided):
         """What the checkpoint directory lies on where its power is cut, else None."""
         strikes = (strike for run in self.runs for strike in run.strikes)
         return next((one.power.filesystem for one in strikes if one.power is not None), None)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether saves may fail for good, for want of something that the file system lacks."""
+        return self.mount is not None and self.mount.refuses
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that mount the checkpoint directory; none where ranks see it directly."""
+        joining = [strike.host for run in self.runs for strike in run.strikes]
+        if "other" in (*(run.host for run in self.runs), *joining):
+            return HOSTS
+        return HOSTS[:1] if self.mount is not None else ()
+
+    def hosts_of(self, run: int) -> tuple[str, str]:
+        """Where the ranks of a run live, and those of a second job."""
+        joining = [one.host for one in self.runs[run].strikes if one.fault == "second_job"]
+        own = self.runs[run].host
+        return own, joining[0] if joining else own
 
     def folder_of(self, run: int) -> str:
         """The name of the checkpoint directory in a run: where the last relocation put it."""

@@ -20,6 +20,7 @@ def unmake_plan(plan: Plan) -> Scenario:
         seed=workload.seed,
         world=workload.world,
         launcher=plan.launcher,
+        filesystem=plan.mount,
         model=workload.model,
         optimizer=workload.optimizer,
         accumulate=workload.accumulate,
@@ -46,6 +47,7 @@ def _unmake_run(run: RunPlan, size: int) -> Run:
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
         before=tuple(deed.action for deed in run.before),
         refused=run.refused,
+        host=run.host,
         faults=tuple(_unmake_strike(strike, size) for strike in run.strikes),
     )
 
@@ -83,4 +85,6 @@ def _unmake_target(strike: Strike, size: int) -> Any:
         target["grace_s"] = strike.grace_s
     if strike.refused is not None:
         target["refused"] = strike.refused
+    if strike.host != "first":
+        target["host"] = strike.host
     return target

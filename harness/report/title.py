@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.scenario.at_rest import action_of
 from harness.scenario.part import Part
 from harness.scenario.schema import AnyFault, Point, Scenario, kind_of
+from harness.scenario.words import DISPLACING
 
 _DOES = {
     "kill": ("is killed", "are killed"),
@@ -122,6 +123,8 @@ def _hand(action: Part) -> str:
         )
     if word == "relocate":
         return "the directory is copied" if settings.how == "copy" else "the directory is moved"
+    if word in DISPLACING:
+        return "the directory is moved away" if word == "displace" else "it is put back"
     return f"a dead run left a {settings.kind}"
 
 

@@ -27,6 +27,9 @@ MOST_PATIENT = 10.0
 """Times a manager's own deadline at most: nobody waits longer for a scenario that shows it."""
 SURVIVORS_S = 5.0
 """How long ranks may go on after another has died, as an elastic agent would let them."""
+TAKEOVER_S = 60.0
+"""Until a job on another host may know that the one before is dead: half of it for a lease that is
+not renewed, which is what etcd, ZooKeeper and Kubernetes leave one by default at most."""
 COLD_S = 60.0
 """For a rank that imports torch first: 5 s on idle cores, more where the disk is cold."""
 AGENT_S = 35.0
@@ -90,6 +93,7 @@ def _planned_s(plan: Plan, run: RunPlan, reference: Processes | None) -> float:
     strikes_s = sum((one.seconds or 0.0) + (one.grace_s or 0.0) for one in run.strikes)
     parted = any(one.fault == "cut_link" for one in run.strikes)
     parted_s = training_limit_s(manager_s or 0.0) if parted else 0.0
+    strikes_s += TAKEOVER_S if plan.hosts else 0.0
     strikes_s += EXPIRES_S * any(one.fault == "time_limit" for one in run.strikes)
     return (manager_s or 0.0) + strikes_s + PUBLISHED_S + parted_s
 

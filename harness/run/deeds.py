@@ -15,12 +15,14 @@ from harness.run.hand import Hand
 from harness.run.pickles import make_hostile
 from harness.scenario.at_rest import (
     Cutting,
+    Displacing,
     Flipping,
     Leaving,
     Naming,
     OnFiles,
     Placing,
     Pointing,
+    PuttingBack,
     Swapping,
     Writing,
 )
@@ -204,6 +206,22 @@ def relocate(task: Task, settings: Placing) -> Paths:
     return old.name, new.name
 
 
+def displace(task: Task, settings: Displacing) -> Paths:
+    """The whole directory loses its name."""
+    if task.hand.is_displaced():
+        raise MissedError("it is displaced already")
+    task.hand.displace(leaves=settings.leaves)
+    return (".",)
+
+
+def put_back(task: Task, _: PuttingBack) -> Paths:
+    """It has its name again."""
+    if not task.hand.is_displaced():
+        raise MissedError("it was not displaced")
+    task.hand.put_back()
+    return (".",)
+
+
 _DO: dict[str, Callable[[Task, Any], Paths]] = {
     "flip_bit": flip_bit,
     "truncate": truncate,
@@ -216,6 +234,8 @@ _DO: dict[str, Callable[[Task, Any], Paths]] = {
     "leftover": leftover,
     "latest": latest,
     "relocate": relocate,
+    "displace": displace,
+    "put_back": put_back,
 }
 
 

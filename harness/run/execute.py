@@ -57,7 +57,7 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
 
 def _run_all(plan: Plan, directory: Path, services: Services, ground: Ground) -> None:
     earlier: list[Operation] = []
-    with launches(plan, directory, services, mounts=ground.mounts) as starts:
+    with launches(plan, directory, services, mounts=ground.mounts, hosts=ground.hosts) as starts:
         for number, run in enumerate(plan.runs):
             if not starts.goes_on_to(number) or not _at_rest(plan, number, directory, earlier):
                 break
@@ -133,6 +133,7 @@ def run_start(
         deadline_s=silence_s(plan, number, reference),
         survivors_s=survivors_s(plan, reference),
         cut_power=under.cut,
+        places=tuple(under.hosts[name].place for name in plan.hosts_of(number) if under.hosts),
     )
     supervisor = Supervisor(launch, watch)
     trace = supervisor.trace

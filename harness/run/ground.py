@@ -1,15 +1,19 @@
 """What the checkpoint directory of a scenario lies on: a folder, or a disk whose power can be cut.
 
-With a power cut in its plan, `checkpoints/` of the run directory is where an image is mounted, in
-mounts that only this scenario sees. Records, logs and traces lie outside of it: they are evidence,
-and survive. When the scenario is over, the directory holds what was left on the disk.
+With a mount in its plan, ranks see `checkpoints/` through a file system of the harness's own, one
+for each host (`fuse`, `host.py`), and the supervisor acts for them through the same one; the
+judges look at the directory itself. With a power cut in its plan, `checkpoints/` of the run
+directory is where an image is mounted, in mounts that only this scenario sees. Records, logs and
+traces lie outside of it: they are evidence, and survive. When the scenario is over, the directory
+holds what was left on the disk.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +24,9 @@ from harness.evidence.write import list_entries, write_cut
 from harness.plan.model import CHECKPOINTS, Plan, Strike
 from harness.run.disk import Disk
 from harness.run.errors import HarnessError
+from harness.run.fuse.behaviour import Behaviour
+from harness.run.fuse.mount import mounted
+from harness.run.host import Host
 from harness.run.mounts import MountError, own_mounts
 from harness.run.trace import Trace
 
@@ -31,6 +38,10 @@ class Ground(Protocol):
     def mounts(self) -> str | None:
         """Where the ranks find the mounts that they need to see it."""
 
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """The hosts that mount it, by name; none where ranks see it directly."""
+
     def cut(self, strike: Strike) -> None:
         """Cut the power at this instant."""
 
@@ -38,10 +49,12 @@ class Ground(Protocol):
         """All processes are gone: bring power back if it was cut, and tell what was left."""
 
 
+@dataclass(slots=True, kw_only=True)
 class Folder:
-    """A plain directory."""
+    """A plain directory, or one that hosts mount."""
 
     mounts: str | None = None
+    hosts: Mapping[str, Host] = field(default_factory=dict)
 
     def cut(self, strike: Strike) -> None:
         """There is no power to be cut."""
@@ -56,6 +69,7 @@ class Image:
 
     def __init__(self, disk: Disk, mounts: str) -> None:
         self.mounts: str | None = mounts
+        self.hosts: Mapping[str, Host] = {}
         self._disk = disk
         self._cut: Cut | None = None
 
@@ -99,6 +113,10 @@ until it ends."""
 @contextmanager
 def stand(plan: Plan, directory: Path) -> Iterator[Ground]:
     """Put ground under the checkpoint directory of a prepared run directory. Raises MountError."""
+    if plan.hosts:
+        with _mounted(plan, directory) as ground:
+            yield ground
+        return
     if plan.filesystem is None:
         yield Folder()
         return
@@ -117,3 +135,20 @@ def stand(plan: Plan, directory: Path) -> Iterator[Ground]:
             disk.remove()
     root.rmdir()
     left.rename(root)
+
+
+@contextmanager
+def _mounted(plan: Plan, directory: Path) -> Iterator[Ground]:
+    """The directory, mounted once for each host. Raises MountError."""
+    root, folder = directory / CHECKPOINTS, directory / "hosts"
+    settings = {} if plan.mount is None else plan.mount.model_dump()
+    hosts = {
+        name: Host(name=name, place=folder / name, shown=root, boot_id=folder / f"{name}.boot_id")
+        for name in plan.hosts
+    }
+    with own_mounts() as mounts, ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        for host in hosts.values():
+            host.prepare()
+            stack.enter_context(mounted(root, host.place, Behaviour(**settings)))
+        yield Folder(mounts=mounts, hosts=hosts)

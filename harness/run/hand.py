@@ -113,6 +113,28 @@ class Hand:
             else:
                 self.put(there, self.read(here))
 
+    def displace(self, *, leaves: str) -> None:
+        """Take the directory's name away; with `leaves` `empty` another one has it."""
+        self.root.rename(self._away)
+        if leaves == "empty":
+            self.root.mkdir()
+        self._tell("displace", ".")
+
+    def put_back(self) -> None:
+        """Give the directory its name again; what has had it keeps what is in it, elsewhere."""
+        if self.root.exists():
+            self.root.rename(self.root.with_name(f"{self.root.name}.instead"))
+        self._away.rename(self.root)
+        self._tell("put_back", ".")
+
+    def is_displaced(self) -> bool:
+        """Whether it has lost its name."""
+        return self._away.exists()
+
+    @property
+    def _away(self) -> Path:
+        return self.root.with_name(f"{self.root.name}.displaced")
+
     def sync(self) -> None:
         """Make everything lasting that was changed since the last time."""
         for path in (*self._files, *self._directories):

@@ -15,7 +15,11 @@ from contextlib import contextmanager
 from harness.run.errors import HarnessError
 
 _CLONE_NEWNS = 0x00020000
+_CLONE_NEWUTS = 0x04000000
 _MS_REC = 0x4000
+_MS_BIND = 0x1000
+_MS_NOSUID_NODEV = 2 | 4
+_MNT_DETACH = 2
 _MS_PRIVATE = 1 << 18
 
 
@@ -49,6 +53,11 @@ def take_own_mounts() -> None:
     _call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
 
 
+def take_own_name() -> None:
+    """Give this process a host name of its own, which it may change. Raises MountError."""
+    _call("unshare", _CLONE_NEWUTS)
+
+
 def enter_mounts(place: str) -> None:
     """Enter the mounts of another thread; for a process that has one thread only."""
     here = os.getcwd()
@@ -58,6 +67,23 @@ def enter_mounts(place: str) -> None:
     finally:
         os.close(descriptor)
     os.chdir(here)
+
+
+def mount(source: str, place: str, kind: str, options: str) -> None:
+    """Mount a file system in this thread's mounts. Raises MountError."""
+    texts = [text.encode() for text in (source, place, kind, options)]
+    _call("mount", *texts[:3], ctypes.c_ulong(_MS_NOSUID_NODEV), texts[3])
+
+
+def bind(source: str, place: str) -> None:
+    """Show a directory or a file at another place. Raises MountError."""
+    texts = [text.encode() for text in (source, place)]
+    _call("mount", *texts, None, ctypes.c_ulong(_MS_BIND), None)
+
+
+def unmount(place: str) -> None:
+    """Take a mount away, at once by name and in fact with its last user. Raises MountError."""
+    _call("umount2", place.encode(), _MNT_DETACH)
 
 
 def _go_back(mounts: int, root: int, directory: int) -> None:

@@ -11,28 +11,26 @@ descriptors.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.run import direct_write, reading
+from harness.run.descriptors import Descriptors, process_of
 from harness.run.large_write import LargeWrite, can_be_read
 from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.run.request import Gift, Opened, Request
 from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
 from harness.run.syscalls import EXCHANGE, renameat2, syncfs
+from harness.run.tree import Tree, signed
 from harness.run.written import LARGE_BYTES, inode_at, inode_of
 
 _AT_FDCWD = 0xFFFFFF9C
 _AT_REMOVEDIR = 0x200
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0o20200000)
-
-
-def _signed(value: int) -> int:
-    value &= 0xFFFFFFFF
-    return value - (1 << 32) if value >= 1 << 31 else value
 
 
 def _refuse(number: int) -> Callable[[], int]:
@@ -42,23 +40,36 @@ def _refuse(number: int) -> Callable[[], int]:
     return perform
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opening:
+    """An open for writing: of which file, under which name it is told, and whose record it is."""
+
+    path: str
+    name: str
+    rank: int | None
+    flags: int
+    mode: int
+
+
 @dataclass(slots=True)
 class Performer:
     """Turns notifications into requests. `records` maps absolute paths to ranks.
 
     While `watches_reads` holds, each read of a file that is opened from now on is a request, too.
+    `called` is what the ranks call the root where they live in mounts of their own. Where several
+    performers serve one run, they share their `serials`, which number the files that are opened.
     """
 
     root: str
     records: dict[str, int]
     watches_reads: bool = False
-    _table: dict[int, Opened] = field(default_factory=dict)
-    _next: int = FIRST_DESCRIPTOR
-    _serials: int = 0
-    _below: str = ""
+    called: str | None = None
+    serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _table: Descriptors = field(default_factory=Descriptors)
+    _tree: Tree = field(init=False)
 
     def __post_init__(self) -> None:
-        self._below = self.root + "/"
+        self._tree = Tree(self.root, self.called or self.root)
 
     def request(self, notification: Notification) -> Request | None:
         """What the call asks for, or None when it does not concern the watched directory.
@@ -70,42 +81,14 @@ class Performer:
 
     def close(self) -> None:
         """Close every descriptor of the supervisor's own."""
-        for own in {opened.own for opened in self._table.values()}:
-            os.close(own)
-        self._table.clear()
-
-    def _absolute(self, thread: int, directory: int, path: str) -> str:
-        """The real path that `path` means to the thread; its last part is not followed."""
-        if not path.startswith("/"):
-            where = "cwd" if directory & 0xFFFFFFFF == _AT_FDCWD else f"fd/{_signed(directory)}"
-            path = os.path.join(os.readlink(f"/proc/{thread}/{where}"), path)
-        head, name = os.path.split(os.path.normpath(path))
-        return os.path.join(head if self._is_real(head) else os.path.realpath(head), name)
-
-    def _is_real(self, head: str) -> bool:
-        """Whether a directory that is named from the root on is reached through no link.
-
-        The root is real; asking the kernel about each part of its own path costs 20 us.
-        """
-        while head.startswith(self._below):
-            if os.path.islink(head):
-                return False
-            head = os.path.dirname(head)
-        return head == self.root
-
-    def _relative(self, path: str) -> str | None:
-        if path == self.root:
-            return "."
-        return path[len(self._below) :] if path.startswith(self._below) else None
+        self._table.close()
 
     def _named(self, notification: Notification, directory: int, pointer: int) -> str:
         text = read_path(notification.thread, pointer)
-        return self._absolute(notification.thread, directory, text)
+        return self._tree.absolute(notification.thread, directory, text)
 
     def _give(self, own: int, opened: Opened, *, close_on_exec: bool) -> Gift:
-        number = self._next
-        self._next += 1
-        self._table[number] = opened
+        number = self._table.add(opened)
         return Gift(own=own, number=number, close_on_exec=close_on_exec)
 
     # Opening.
@@ -114,53 +97,57 @@ class Performer:
         self, notification: Notification, directory: int, pointer: int, flags: int, mode: int
     ) -> Request | None:
         path = self._named(notification, directory, pointer)
-        relative = self._relative(path)
+        relative = self._tree.relative(path)
         rank = self.records.get(path)
         if relative is None and rank is None:
             return None
         if not flags & _WRITING:
-            return self._open_to_read(path, relative, flags)
+            return self._open_to_read(notification.thread, path, relative, flags)
         if flags & _O_TMPFILE == _O_TMPFILE:
             return Request(kind="refused", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
         if relative is not None and os.path.islink(path):
             path = os.path.realpath(path)
-            relative = self._relative(path) or path
-        return self._open(path, relative or path, rank, flags, mode)
+            relative = self._tree.relative(path) or path
+        opening = _Opening(path=path, name=relative or path, rank=rank, flags=flags, mode=mode)
+        return self._open(opening, process_of(notification.thread))
 
-    def _open(self, path: str, name: str, rank: int | None, flags: int, mode: int) -> Request:
-        self._serials += 1
-        serial = self._serials
+    def _open(self, wanted: _Opening, process: int) -> Request:
+        path, name, flags = wanted.path, wanted.name, wanted.flags
+        serial = next(self.serials)
         there = os.path.lexists(path)
 
         def perform() -> Gift:
-            own = os.open(path, flags | os.O_CLOEXEC, mode)
+            self._table.let_go(inode_at(path) if there else None)
+            own = os.open(path, flags | os.O_CLOEXEC, wanted.mode)
             opened = Opened(
                 own=own,
                 path=name,
-                record_of=rank,
+                record_of=wanted.rank,
                 serial=serial,
                 appends=bool(flags & os.O_APPEND),
                 syncs=bool(flags & os.O_DSYNC),
                 inode=inode_of(own),
+                process=process,
             )
             return self._give(own, opened, close_on_exec=bool(flags & os.O_CLOEXEC))
 
         return Request(
-            kind="open" if rank is None else "open_record",
+            kind="open" if wanted.rank is None else "open_record",
             path=name,
             perform=perform,
             creates=bool(flags & os.O_CREAT) and not there,
             truncates=bool(flags & os.O_TRUNC),
             changes=inode_at(path) if there and flags & os.O_TRUNC else None,
-            record_of=rank,
+            record_of=wanted.rank,
             opened=serial,
         )
 
-    def _open_to_read(self, path: str, relative: str | None, flags: int) -> Request:
+    def _open_to_read(self, thread: int, path: str, relative: str | None, flags: int) -> Request:
         if not self.watches_reads or relative is None or not reading.gives_file(path, flags):
             return reading.open_untouched(relative or path)
-        self._serials += 1
-        return reading.open_watched(path, relative, flags, serial=self._serials, give=self._give)
+        serial = next(self.serials)
+        opening = reading.Opening(path=path, name=relative, flags=flags, process=process_of(thread))
+        return reading.open_watched(opening, serial=serial, give=self._give)
 
     def _openat(self, n: Notification) -> Request | None:
         directory, pointer, flags, mode, *_ = n.arguments
@@ -178,7 +165,7 @@ class Performer:
     # Reading and writing through a descriptor.
 
     def _opened(self, descriptor: int) -> Opened | None:
-        return self._table.get(_signed(descriptor))
+        return self._table.get(signed(descriptor))
 
     def _read(self, n: Notification) -> Request | None:
         opened = self._opened(n.arguments[0])
@@ -296,7 +283,7 @@ class Performer:
         )
 
     def _fsync(self, n: Notification) -> Request | None:
-        descriptor = _signed(n.arguments[0])
+        descriptor = signed(n.arguments[0])
         opened = self._table.get(descriptor)
         if opened is not None:
             own = opened.own
@@ -307,8 +294,8 @@ class Performer:
 
             serial = None if opened.reads else opened.serial
             return Request(kind="fsync", path=opened.path, perform=perform, opened=serial)
-        path = os.readlink(f"/proc/{n.thread}/fd/{descriptor}")
-        relative = self._relative(path)
+        path = self._tree.opened(n.thread, descriptor)
+        relative = self._tree.relative(path)
         if relative is None:
             return None
         return Request(kind="fsync", path=relative, perform=lambda: _fsync_path(path))
@@ -330,9 +317,9 @@ class Performer:
         opened = self._opened(n.arguments[0])
         if opened is None:
             return None
-        number = _signed(n.arguments[1])
+        number = signed(n.arguments[1])
         if number >= FIRST_DESCRIPTOR:
-            self._table[number] = opened
+            self._table.put(number, opened)
             return None
         if opened.reads:
             return None
@@ -340,8 +327,8 @@ class Performer:
 
     def _sync(self, n: Notification) -> Request | None:
         if n.call == "syncfs":
-            path = os.readlink(f"/proc/{n.thread}/fd/{_signed(n.arguments[0])}")
-            if self._relative(path) is None:
+            path = self._tree.opened(n.thread, n.arguments[0])
+            if self._tree.relative(path) is None:
                 return None
         return Request(kind="sync", path=".", perform=lambda: syncfs(self.root))
 
@@ -351,7 +338,7 @@ class Performer:
         self, n: Notification, directory: int, pointer: int, kind: str, call: Callable[[str], None]
     ) -> Request | None:
         path = self._named(n, directory, pointer)
-        relative = self._relative(path)
+        relative = self._tree.relative(path)
         if relative is None:
             return None
 
@@ -387,7 +374,7 @@ class Performer:
     def _two_names(
         self, kind: str, source: str, target: str, call: Callable[[], object]
     ) -> Request | None:
-        inside, into = self._relative(source), self._relative(target)
+        inside, into = self._tree.relative(source), self._tree.relative(target)
         if inside is None and into is None:
             return None
 

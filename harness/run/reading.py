@@ -7,6 +7,7 @@ Then the supervisor opens the file; what is read stays between the kernel and th
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Protocol
 
 from harness.run.request import Gift, Opened, Request
@@ -33,11 +34,22 @@ def open_untouched(name: str) -> Request:
     return Request(kind="open_read", path=name, perform=int, leave_to_kernel=True)
 
 
-def open_watched(path: str, name: str, flags: int, *, serial: int, give: Give) -> Request:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """An open for reading: of which file, under which name it is told, and by which process."""
+
+    path: str
+    name: str
+    flags: int
+    process: int
+
+
+def open_watched(wanted: Opening, *, serial: int, give: Give) -> Request:
     """An open that the supervisor carries out, so that it hears of each read."""
+    name, flags = wanted.name, wanted.flags
 
     def perform() -> Gift:
-        own = os.open(path, flags | os.O_CLOEXEC)
+        own = os.open(wanted.path, flags | os.O_CLOEXEC)
         opened = Opened(
             own=own,
             path=name,
@@ -46,6 +58,7 @@ def open_watched(path: str, name: str, flags: int, *, serial: int, give: Give) -
             appends=False,
             syncs=False,
             inode=inode_of(own),
+            process=wanted.process,
             reads=True,
         )
         return give(own, opened, close_on_exec=bool(flags & os.O_CLOEXEC))

@@ -20,6 +20,8 @@ class Opened:
     appends: bool
     syncs: bool
     inode: Inode
+    process: int
+    """Which opened it; its descriptor may be in others that it has started."""
     reads: bool = False
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.plan.model import Implementation
 from harness.run.errors import HarnessError
+from harness.run.host import Host
 from harness.scenario.launcher import Launcher
 from harness.scenario.schema import World
 
@@ -30,6 +31,7 @@ class Start:
 
     `mounts` is where the leader finds the mounts in which the ranks are to live. Where `launcher`
     is another than the local one, the leader forks that, for this run and those that it covers;
+    `hosts` are those of the job and of a second one, none where all ranks live on the machine.
     `slurm` has the configuration of a cluster and the name of the job.
     """
 
@@ -39,6 +41,7 @@ class Start:
     reads: bool
     implementation: Implementation = field(default_factory=Implementation)
     mounts: str | None = None
+    hosts: tuple[Host, ...] = ()
     slurm: Mapping[str, str] | None = None
     launcher: Launcher = field(default_factory=Launcher)
 
@@ -52,6 +55,7 @@ class Start:
             "ranks": self.world.size,
             "nodes": self.world.nodes,
             "reads": self.reads,
+            "hosts": [host.as_request() for host in self.hosts],
             "launcher": self.launcher.model_dump(),
             "wanted": self.implementation.model_dump(),
             **given,

@@ -12,6 +12,7 @@ thing at a time.
 
 from __future__ import annotations
 
+import itertools
 import json
 import select
 import signal
@@ -51,7 +52,9 @@ class Watch:
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
     directory. When no rank has told anything for `deadline_s` by the clock of the run, those that
     are left are ended and reported as hung. `survivors_s` is how long ranks may go on after another
-    has died. `cut_power` lets nothing more reach the disk under the directory.
+    has died. `places` is where the supervisor reaches the directory as the ranks of the job see it,
+    and those of a second one; none where they see it as it is. `cut_power` lets nothing more reach
+    the disk under the directory.
     """
 
     folder: Path
@@ -62,6 +65,21 @@ class Watch:
     deadline_s: float
     cut_power: Callable[[Strike], None]
     survivors_s: float = SURVIVORS_S
+    places: tuple[Path, ...] = ()
+
+    def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
+        """What carries out the calls of the job, and of a second one that is on another mount."""
+        called, serials = str(self.root), itertools.count(1)
+        return tuple(
+            Performer(
+                str(place),
+                records,
+                watches_reads=meets_reads(self.strikes),
+                called=called,
+                serials=serials,
+            )
+            for place in dict.fromkeys(self.places or (self.root,))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +116,7 @@ class Supervisor:
         self._trackers = [watch.layout.tracker() for _ in range(jobs)]
         # What a rank does to itself it tells when it does it.
         self._due = Due.of(one for one in watch.strikes if one.fault not in IN_THE_LOOP)
-        self._performer = Performer(
-            str(watch.root), records, watches_reads=meets_reads(watch.strikes)
-        )
+        self._performers = watch.performers(records)
         self._signals = Signals()
         self._storage = StorageFaults()
         self._limit = TimeLimit()
@@ -134,7 +150,8 @@ class Supervisor:
             self._launch.close()
             if listener is not None:
                 listener.close()
-            self._performer.close()
+            for performer in self._performers:
+                performer.close()
         ranks = range(max(self._watch.ranks, len(self._signals.pids)))
         exits = tuple(self._signals.exits.get(rank, -signal.SIGKILL) for rank in ranks)
         return Processes(
@@ -223,7 +240,7 @@ class Supervisor:
         if notification is None:
             return
         try:
-            request = self._performer.request(notification)
+            request = self._performer(notification.thread).request(notification)
             rank = self._rank(notification.thread) if request is not None else None
         except OSError:
             # The thread died between asking and being heard, or its arguments are unreadable:
@@ -251,6 +268,13 @@ class Supervisor:
             listener.proceed(notification)
         else:
             self._serve_operation(listener, notification, request, rank)
+
+    def _performer(self, thread: int) -> Performer:
+        """What reaches the directory as this thread does."""
+        if len(self._performers) == 1:
+            return self._performers[0]
+        rank = self._rank(thread)
+        return self._performers[rank is not None and self._second.has(rank)]
 
     def _rank(self, thread: int) -> int | None:
         """The rank whose process, thread or sub-process this is."""
@@ -355,7 +379,8 @@ class Supervisor:
         strikes: tuple[Strike, ...] = ()
         if record["kind"] == "save_began":
             second = self._second.has(rank)
-            self._performer.watches_reads = False
+            for performer in self._performers:
+                performer.watches_reads = False
             self._trackers[second].save_began(rank, record["step"], record["ordinal"])
             self._last_save = self._last_save if second else record["step"]
             self._heal(rank, save=record["ordinal"])

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from harness.plan.model import Plan
+from harness.run.fuse.mount import missing_fuse
 from harness.run.machine import this_machine
 
 
@@ -38,7 +39,12 @@ def missing_for(plan: Plan) -> str | None:
     spread = any(plan.workload_of(number).world.nodes > 1 for number in range(len(plan.runs)))
     if plan.launcher.kind == "slurm" and (reason := cluster.missing()) is not None:
         return reason
-    return missing() or (links.missing() if spread else None) or this_machine().lacks(plan)
+    return (
+        missing()
+        or (links.missing() if spread else None)
+        or (missing_fuse() if plan.hosts else None)
+        or this_machine().lacks(plan)
+    )
 
 
 @functools.cache

@@ -86,6 +86,20 @@ class Placing(Part):
     to: Name
 
 
+class Displacing(Part):
+    """What has the name of the directory from then on: nothing, or an empty directory.
+
+    An empty one is what a lost mount leaves, or somebody who has moved the directory and made it
+    anew.
+    """
+
+    leaves: Literal["nothing", "empty"]
+
+
+class PuttingBack(Part):
+    """It is put back as it was; there is nothing to say of it."""
+
+
 class FlipBit(Part):
     """One bit of a file changes."""
 
@@ -152,6 +166,18 @@ class Relocate(Part):
     relocate: Placing
 
 
+class Displace(Part):
+    """The whole directory loses its name while the job lives, and keeps all that is in it."""
+
+    displace: Displacing
+
+
+class PutBack(Part):
+    """The directory has its name again; what has had it meanwhile loses it."""
+
+    put_back: PuttingBack
+
+
 def action_of(action: Part) -> str:
     """The word of an action, as files spell it."""
     return next(word for word in ACTIONS if word in type(action).model_fields)
@@ -183,7 +209,9 @@ Action = Annotated[
         | Annotated[Foreign, Tag("<foreign>")]
         | Annotated[Leftover, Tag("<leftover>")]
         | Annotated[Latest, Tag("<latest>")]
-        | Annotated[Relocate, Tag("<relocate>")],
+        | Annotated[Relocate, Tag("<relocate>")]
+        | Annotated[Displace, Tag("<displace>")]
+        | Annotated[PutBack, Tag("<put_back>")],
         Discriminator(
             _tag,
             custom_error_type="unknown_action",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.scenario.at_rest import Foreign, Latest, Relocate
+from harness.scenario.at_rest import Displace, Foreign, Latest, PutBack, Relocate, action_of
 from harness.scenario.errors import Place
-from harness.scenario.schema import Scenario
+from harness.scenario.schema import ByHand, Scenario
 
 _TAKEN = re.compile(r"checkpoints|reference|executed|plan\.json|run\d+")
 """Names that a run directory has already."""
@@ -16,6 +16,7 @@ _CHECKPOINTERS = re.compile(r"latest|step_\d+")
 
 def find_impossible_between(scenario: Scenario) -> Iterator[tuple[Place, str]]:
     """Every action that cannot be done."""
+    yield from _displaced(scenario)
     relocated = 0
     last = max(run.until_step for run in scenario.runs)
     for number, run in enumerate(scenario.runs):
@@ -23,7 +24,9 @@ def find_impossible_between(scenario: Scenario) -> Iterator[tuple[Place, str]]:
         if run.before and not number:
             yield place, "the first run finds an empty directory: nothing can happen to it"
         for n, action in enumerate(run.before):
-            if isinstance(action, Relocate):
+            if isinstance(action, Displace | PutBack):
+                yield (*place, n), f"`{action_of(action)}` is for a job that lives: `by_hand`"
+            elif isinstance(action, Relocate):
                 relocated += 1
                 if relocated > 1:
                     yield (*place, n), "the directory is relocated once in a scenario"
@@ -35,3 +38,28 @@ def find_impossible_between(scenario: Scenario) -> Iterator[tuple[Place, str]]:
             elif isinstance(action, Latest) and (action.latest.step or 0) > last:
                 text = f"step {action.latest.step} is never saved: the runs end at step {last}"
                 yield (*place, n, "latest", "step"), text
+
+
+def _displaced(scenario: Scenario) -> Iterator[tuple[Place, str]]:
+    """A directory that is displaced twice, or that is not there when the next run begins."""
+    for number, run in enumerate(scenario.runs):
+        away = False
+        for n, fault in enumerate(run.faults):
+            place: Place = ("runs", number, "faults", n)
+            if not isinstance(fault, ByHand):
+                continue
+            if isinstance(fault.by_hand, Displace | PutBack):
+                if away is isinstance(fault.by_hand, Displace):
+                    text = "is displaced already" if away else "was not displaced before"
+                    yield place, f"the directory {text}"
+                away = isinstance(fault.by_hand, Displace)
+            elif away:
+                yield place, "the directory is displaced: there is nothing to be done to it"
+        if away and number + 1 < len(scenario.runs):
+            yield ("runs", number), "the directory is displaced, and a run follows: `put_back`"
+        if scenario.filesystem is not None and any(_displaces(fault) for fault in run.faults):
+            yield ("filesystem",), "the directory is mounted: it cannot be displaced"
+
+
+def _displaces(fault: object) -> bool:
+    return isinstance(fault, ByHand) and isinstance(fault.by_hand, Displace)

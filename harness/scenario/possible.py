@@ -10,6 +10,7 @@ from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.devices import RANKS_PER_GPU
 from harness.scenario.errors import Place, choices
+from harness.scenario.hosts import find_impossible_hosts
 from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
 from harness.scenario.schema import (
@@ -67,6 +68,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
     yield from find_impossible_between(scenario)
     yield from find_impossible_cuts(scenario)
     yield from find_impossible_launch(scenario)
+    yield from find_impossible_hosts(scenario)
     yield from _expect(scenario)
     yield from _explore(scenario)
 

@@ -15,6 +15,7 @@ from pydantic import (
 
 from harness.scenario.at_rest import Action, action_of
 from harness.scenario.exploration import Explore
+from harness.scenario.filesystem import Filesystem as Filesystem
 from harness.scenario.launcher import AnyLauncher, Launcher
 from harness.scenario.part import Part
 from harness.scenario.power import PowerCutting
@@ -39,7 +40,7 @@ from harness.scenario.training import Data as Data
 from harness.scenario.training import Model as Model
 from harness.scenario.training import Scheduler as Scheduler
 from harness.scenario.training import Wrapping as Wrapping
-from harness.scenario.words import FAULTS, LOADING, OPERATIONS, OPTIMIZERS, PHASES
+from harness.scenario.words import FAULTS, HOSTS, LOADING, OPERATIONS, OPTIMIZERS, PHASES
 from harness.scenario.world import World as World
 
 PropertyName = Literal[
@@ -72,6 +73,9 @@ class Checkpoint(Part):
     keep_last_n: int = Field(2, description="committed checkpoints to keep; 0 or less keeps all")
     async_mode: Literal["disabled", "async", "async_with_pinned_mem"] = "disabled"
     dyn_ckpt_window: DynamicWindow | None = None
+    latest: Literal["link", "file"] = Field(
+        "link", description="what `latest` is; a file where the file system has no symlinks"
+    )
     timeout_s: float | None = Field(
         None, gt=0, description="the manager's own deadline; default: what the manager has"
     )
@@ -394,6 +398,9 @@ class Run(Part):
         None, ge=0, description="start from this checkpoint by name instead of the newest"
     )
     world: World | None = Field(None, description="another arrangement of the ranks than before")
+    host: Literal[HOSTS] = Field(  # type: ignore[valid-type]
+        "first", description="where the ranks live; `other` shares no lock and no cache"
+    )
     model: Wrapping | None = Field(None, description="other wrappers of the blocks than before")
     freeze: FreezePlan | None = Field(None, description="other freeze settings than before")
     ignore_freeze_mismatch: bool = False
@@ -446,6 +453,9 @@ class Scenario(Part):
     checkpoint: Checkpoint = Checkpoint()
     freeze: FreezePlan = FreezePlan()
     launcher: AnyLauncher = Launcher()
+    filesystem: Filesystem | None = Field(
+        None, description="what the checkpoint directory is mounted from; default: no mount"
+    )
     runs: tuple[Run, ...] = Field(min_length=1)
     expect: Expect = Expect()
     explore: Explore | None = None

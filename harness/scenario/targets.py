@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from harness.scenario.part import Part
-from harness.scenario.words import ERRORS, EXCEPTIONS
+from harness.scenario.words import ERRORS, EXCEPTIONS, HOSTS
 
 AnyRank = int | Literal["all"]
 
@@ -98,6 +98,9 @@ class Joining(OneRank):
 
     refused: str = Field(
         min_length=1, description="a regular expression that the error of the second job has to fit"
+    )
+    host: Literal[HOSTS] = Field(  # type: ignore[valid-type]
+        "first", description="where it is started; `other` shares no lock and no cache"
     )
 
     @field_validator("refused")

@@ -50,6 +50,9 @@ DEADLY = ("kill", "power_cut")
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 """The file systems whose power can be cut."""
 
+HOSTS = ("first", "other")
+"""Where a job may run. The two share the checkpoint directory, and neither lock nor cache."""
+
 ERRORS = (
     "ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL", "ENOMEM", "EMFILE",
 )  # fmt: skip
@@ -57,6 +60,9 @@ ERRORS = (
 
 EXCEPTIONS = ("RuntimeError", "ValueError", "MemoryError", "KeyboardInterrupt")
 """What can be raised in a training loop."""
+
+DISPLACING = ("displace", "put_back")
+"""What happens to the directory as a whole while the job lives; each is an operation, too."""
 
 ACTIONS = (
     "flip_bit",
@@ -70,6 +76,7 @@ ACTIONS = (
     "leftover",
     "latest",
     "relocate",
+    *DISPLACING,
 )
-"""What can happen to a checkpoint directory between runs; one of these is the key of every entry of
-`before`."""
+"""What can happen to a checkpoint directory between runs or while the job runs; one of these is the
+key of every entry of `before` and of `by_hand`."""

@@ -1,4 +1,6 @@
-"""How far a lock on a directory reaches: what the kernel says of the mount that it lies on.
+"""What the kernel says of the mount that a directory lies on, and what follows from its type.
+
+How far a lock reaches:
 
 ``flock`` succeeds on almost every file system, and excludes only what goes through the same kernel,
 or even the same mount, on most of those that several hosts share: NFS keeps locks on directories to
@@ -10,17 +12,22 @@ CIFS do so by mount option. No call tells the two kinds apart, so the type of th
   (``local_lock``, ``nolock``).
 - Of everything else nothing is assumed, whatever it may be able to do.
 
+Whether a change by another machine may be seen late: a client of NFS, SMB or FUSE answers from what
+it remembers, for seconds. One that keeps its files on this machine has nothing to remember, and
+neither has one whose machines tell each other of each change.
+
 Out of scope: a directory that one job uses on its file system, as on the server, while another
 reaches it through a network or FUSE file system above. The latter leaves a lease, which the former
 respects if it comes later. Where the former was there before, its lock is seen on its own host
 only.
 """
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["Mount", "Reach", "mount_of"]
+__all__ = ["Mount", "Reach", "may_lag", "mount_of"]
 
 # A block device or memory of this kernel, mounted by it. Also overlay: its upper directory is in
 # use by one mount, and what another host writes to the lower ones is undefined. And fuseblk: FUSE
@@ -33,6 +40,8 @@ _OF_THIS_KERNEL = frozenset(
     }
 )
 _NFS = frozenset({"nfs", "nfs4"})
+_COHERENT = frozenset({"ceph", "gfs2", "gpfs", "lustre", "ocfs2"})
+_LOOKING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC
 
 
 class Reach(StrEnum):
@@ -52,6 +61,10 @@ class Mount:
 
     type: str
     """As in ``/proc/self/mountinfo``; empty where that does not show it."""
+    source: str = ""
+    root: str = ""
+    """The directory of the file system that is mounted there."""
+    point: str = ""
     options: frozenset[str] = frozenset()
     """Of the file system; as the kernel shows them."""
 
@@ -62,6 +75,31 @@ class Mount:
             return Reach.everybody
         shared = "local_lock=none" in self.options and "nolock" not in self.options
         return Reach.by_file if self.type in _NFS and shared else Reach.unknown
+
+    @property
+    def keeps_inodes(self) -> bool:
+        """Whether a directory has the same inode after a remount."""
+        return not self.type.startswith("fuse")
+
+    def is_same(self, other: "Mount") -> bool:
+        """Whether the same was mounted, wherever; not known counts as another."""
+        mine, its = ((one.type, one.source, one.root) for one in (self, other))
+        return mine == its and self.type != ""
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.source} at {self.point}"
+
+
+def may_lag(path: Path) -> bool:
+    """Whether what is at ``path`` may be seen late; so for every file system that is not known."""
+    try:
+        fd = os.open(path, _LOOKING)
+    except OSError:  # there is nothing, or nobody may look
+        return False
+    try:
+        return mount_of(fd).type not in _OF_THIS_KERNEL | _COHERENT
+    finally:
+        os.close(fd)
 
 
 def mount_of(fd: int) -> Mount:
@@ -76,7 +114,13 @@ def mount_of(fd: int) -> Mount:
 
 
 def _parse(line: str) -> Mount:
-    """A line of mountinfo: optional fields end with a hyphen, then type, source, options."""
-    fields = line.split()
-    kind, _, options = fields[fields.index("-", 6) + 1 :][:3]
-    return Mount(type=kind, options=frozenset(options.split(",")))
+    """A line of mountinfo, as proc(5) has them: optional fields end with a hyphen."""
+    fields = line.split(" ")
+    kind, source, options = fields[fields.index("-", 6) + 1 :][:3]
+    return Mount(
+        type=kind,
+        source=source,
+        root=fields[3],
+        point=fields[4],
+        options=frozenset(options.split(",")),
+    )

@@ -101,6 +101,9 @@ class WriteAccess(Protocol):
             OSError: That cannot be found out at present, for want of descriptors say.
         """
 
+    def let_go(self) -> None:
+        """The directory has another one's place now: :meth:`require` is asked anew."""
+
 
 class Unlocked:
     """Access to a directory that nobody else can reach."""
@@ -120,6 +123,9 @@ class Unlocked:
 
     def briefly(self) -> AbstractContextManager[bool]:
         return nullcontext(enter_result=True)
+
+    def let_go(self) -> None:
+        """There is nothing to let go of."""
 
 
 class DirectoryAccess:
@@ -158,6 +164,9 @@ class DirectoryAccess:
     def forget_loss(self) -> None:
         if self._lock is not None and self._lock.is_lost:
             self._lock = None
+
+    def let_go(self) -> None:
+        self._lock = None
 
     @contextmanager
     def briefly(self) -> Generator[bool, None, None]:

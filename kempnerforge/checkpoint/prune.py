@@ -13,6 +13,7 @@ from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Outline, inspect
 from kempnerforge.checkpoint.commit import is_under_way, new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.pointer import Pointer, read_pointer
 from kempnerforge.checkpoint.register import Register, Survey
 from kempnerforge.checkpoint.replacing import (
     find_unfinished,
@@ -23,7 +24,16 @@ from kempnerforge.checkpoint.replacing import (
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
 
-__all__ = ["finish_off", "make_ready", "may_need_recovery", "recover", "remove", "retire", "tidy"]
+__all__ = [
+    "delete",
+    "finish_off",
+    "make_ready",
+    "may_need_recovery",
+    "recover",
+    "remove",
+    "retire",
+    "tidy",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +66,7 @@ def retire(
     """
     if policy.keep_last_n <= 0:
         return ()
-    latest = storage.read_link(root / layout.LATEST)
+    latest = read_pointer(root, storage)
     target = None if latest is None else layout.step_of(Path(latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
     survey = register.recall(root, storage)
@@ -106,32 +116,54 @@ def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> tuple[
             storage.rename(path, root / name)
             renamed.append(root / name)
         except OSError as error:
-            logger.warning("checkpoint %s cannot be retired: %s", path, error)
+            _say_once(f"checkpoint {path} cannot be retired: {error.strerror or error}")
     if renamed:
         storage.sync_directory(root)
     return tuple(renamed)
 
 
 def remove(paths: tuple[Path, ...], storage: Storage) -> None:
-    """Delete directories that carry no checkpoint's name.
+    """:func:`delete` directories that carry no checkpoint's name, in memory at least.
 
     First that they carry none is made durable: after a failed sync or a death, a directory may have
-    lost its name in memory only, and a power cut would give the name to what is left of it. The
-    versions of a replacement that is half way stay: ``latest`` names one of them.
+    lost its name in memory only, and a power cut would give the name to what is left of it.
     """
+    durable = []
     for path in paths:
         try:
             storage.sync_directory(path.parent)
+            durable.append(path)
+        except OSError as error:
+            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+    delete(tuple(durable), storage)
+
+
+def delete(paths: tuple[Path, ...], storage: Storage) -> None:
+    """Delete directories that carry no checkpoint's name, durably.
+
+    The versions of a replacement that is half way stay: ``latest`` names one of them.
+    """
+    for path in paths:
+        try:
             if _is_needed(path, storage):
                 logger.warning("%s stays: the replacement that it belongs to is half way", path)
             else:
                 storage.remove_tree(path)
         except (OSError, RecursionError) as error:  # the latter of folders that are very deep
-            logger.warning("left to the next save: %s cannot be removed: %s", path, error)
+            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+
+
+_said: set[str] = set()
+"""What resists, for as long as this process lives, is tried again by each save and told of once."""
+
+
+def _say_once(message: str) -> None:
+    logger.log(logging.DEBUG if message in _said else logging.WARNING, "%s", message)
+    _said.add(message)
 
 
 def _is_needed(path: Path, storage: Storage) -> bool:
-    unfinished = find_unfinished(storage.read_link(path.parent / layout.LATEST))
+    unfinished = find_unfinished(read_pointer(path.parent, storage))
     return unfinished is not None and path.name in (unfinished.new, unfinished.old)
 
 
@@ -173,7 +205,7 @@ def recover(root: Path, storage: Storage, *, spares: Callable[[str], bool] = _is
 
 
 def _complete_replacement(root: Path, storage: Storage, spares: Callable[[str], bool]) -> None:
-    latest = storage.read_link(root / layout.LATEST)
+    latest = read_pointer(root, storage)
     found = find_unfinished(latest)
     if found is None or spares(found.new):
         return
@@ -181,9 +213,10 @@ def _complete_replacement(root: Path, storage: Storage, spares: Callable[[str], 
     def whole(name: str) -> bool:
         return is_whole(inspect(root / name, storage), storage, step=found.step)
 
+    pointer = Pointer.as_it_is(root, storage, save_id=found.save_id)
     for move in plan_completion(found, storage.names(root), latest, whole=whole):
         logger.warning("completing what a run that died began: %s -> %s", move.name, move.target)
-        perform(root, move, storage, save_id=found.save_id)
+        perform(move, pointer)
 
 
 def _give_names_back(root: Path, storage: Storage, spares: Callable[[str], bool]) -> None:
@@ -247,7 +280,7 @@ def finish_off(root: Path, storage: Storage, *, spares: Callable[[str], bool] = 
         try:
             storage.unlink(root / name)
         except OSError as error:
-            logger.warning("left to the next save: %s cannot be removed: %s", root / name, error)
+            _say_once(f"left to the next save: {root / name} cannot be removed: {error}")
 
 
 def make_ready(root: Path, storage: Storage, register: Register) -> None:
@@ -260,7 +293,7 @@ def make_ready(root: Path, storage: Storage, register: Register) -> None:
     survey = register.look(root, storage)
     spares = _spared(register)
     abandoned = [name for name in survey.leftovers() if not spares(name)]
-    if abandoned or find_unfinished(storage.read_link(root / layout.LATEST)) is not None:
+    if abandoned or find_unfinished(read_pointer(root, storage)) is not None:
         finish_off(root, storage, spares=spares)
         register.look(root, storage)
     elif survey.names:

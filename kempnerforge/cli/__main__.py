@@ -23,6 +23,7 @@ from kempnerforge.checkpoint.errors import (
 from kempnerforge.checkpoint.guarded import guarded
 from kempnerforge.checkpoint.lease import LEASE_S
 from kempnerforge.checkpoint.lock import acquire
+from kempnerforge.checkpoint.pointer import follow_file
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.cli.capturing import capture
 from kempnerforge.cli.cautious import CautiousStorage
@@ -237,7 +238,7 @@ def _show(parsed: argparse.Namespace) -> _Outcome:
 
 def _verify(parsed: argparse.Namespace) -> _Outcome:
     storage = CautiousStorage()
-    if _is_checkpoint(_directory(parsed.path)):
+    if _is_checkpoint(_directory(follow_file(parsed.path, storage))):
         checked = check(_checkpoint(parsed.path), storage, deep=parsed.deep)
         return _Outcome(result=checked, status=_status(checked.problems, checked.unreadable))
     found = check_directory(parsed.path, storage, deep=parsed.deep)
@@ -306,7 +307,8 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _checkpoint(path: Path) -> Entry:
-    """The checkpoint at a path, which may be a link to it such as ``latest``."""
+    """The checkpoint at a path, which may be a link to it such as ``latest``, or that as a file."""
+    path = follow_file(path, CautiousStorage())
     if not _is_checkpoint(_directory(path)):
         raise _CannotError(f"{path}: is not a checkpoint; `ls` lists those of a directory")
     storage = CautiousStorage()

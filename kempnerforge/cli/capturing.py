@@ -119,6 +119,8 @@ def _latest(
     catalog: Catalog, arranged: Arranged, storage: Storage, told: list[str]
 ) -> Iterator[Action]:
     target = catalog.latest
+    if target is not None and storage.read_link(catalog.root / layout.LATEST) is None:
+        told.append("`latest` is a file, and is a link in the scenario")
     newest = max(catalog.entries, key=lambda entry: entry.step or 0).path.name
     if target is None:
         is_there = layout.LATEST in storage.names(catalog.root)

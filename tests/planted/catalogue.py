@@ -15,8 +15,8 @@ from tests.planted.sheets.names import NAMES
 from tests.planted.sheets.ranks import RANKS
 from tests.planted.sheets.state import STATE
 
-REFUSALS = frozenset({"refused", "refused_alike", "second_job_refused"})
-"""The guards that judge a start which has to be refused."""
+REFUSALS = frozenset({"refused", "refused_alike", "second_job_refused", "displaced_untouched"})
+"""The guards that judge a start, or a save, which has to be refused."""
 
 HONEST = (
     "tests.harness.simple_manager:SimpleManager",
@@ -271,7 +271,7 @@ MISREAD = (
     Misread(manager="TakesBackBlindly", check="move_that_cannot_be_seen",
             right=[True, 3], wrong=[False, 3]),
 )  # fmt: skip
-"""What no scenario shows, because none can have a read fail; `test_misreading.py` does."""
+"""Shown in one process by `test_misreading.py`: faults for one file that no scenario can name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.scenario.at_rest import action_of
+from harness.scenario.at_rest import Action, action_of
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, read_file
+from harness.scenario.schema import ByHand, Run
 from harness.scenario.words import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,9 +44,13 @@ def test_every_action_between_runs_has_a_scenario() -> None:
         for one in read_file(path, gpus=0).values()
         if isinstance(one, ScenarioFile)
         for run in one.scenario.runs
-        for action in run.before
+        for action in (*run.before, *_by_hand(run))
     }
     assert found == set(ACTIONS)
+
+
+def _by_hand(run: Run) -> list[Action]:
+    return [one.by_hand for one in run.faults if isinstance(one, ByHand)]
 
 
 def test_no_two_scenarios_have_the_same_name() -> None:

@@ -28,6 +28,7 @@ ENTRANCES = {
     "harness.pytest_generate",
     "harness.pytest_plugin",
     "harness.pytest_repeat",
+    "harness.run.fuse.__main__",
 }
 """Modules that are started, or that tests of others import."""
 

@@ -36,6 +36,7 @@ from harness.judge.outcome import Outcome
 from harness.judge.stories import (
     Story,
     fails_load,
+    goes_on_after_errors,
     killed_ranks,
     may_end_early,
     raised_while_loading,
@@ -63,7 +64,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     findings: list[Finding] = []
     waiting: list[Finding] = []
     checkpoint = evidence.plan.checkpoint
-    goes_on = checkpoint is not None and checkpoint.on_error == "go_on"
+    goes_on = goes_on_after_errors(evidence)
     background = checkpoint is not None and checkpoint.async_mode != "disabled"
     success = Drained if background else SaveReturned
     for number, (run, plan) in enumerate(zip(evidence.runs, evidence.plan.runs, strict=False)):
@@ -81,10 +82,11 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         only_parted = _are_parted(plan.strikes) and not killed_ranks(evidence, number)
         ends_early = may_end_early(evidence, number) and not only_parted
         if goes_on and not run.processes.hung and not ends_early:
-            findings += [
-                Finding(detail=f"run {number}: {one}")
-                for one in _errors(run, plan.strikes, success=success)
-            ]
+            problems = _errors(run, plan.strikes)
+            # Where the file system lacks what a save needs, none can succeed.
+            if not evidence.plan.refuses:
+                problems += _no_later_save(run, plan.strikes, success)
+            findings += [Finding(detail=f"run {number}: {one}") for one in problems]
         if not killed_ranks(evidence, number) and not run.processes.hung:
             found = _start_errors(run, plan.strikes)
             findings += [Finding(detail=f"run {number}: {one}") for one in found]
@@ -111,7 +113,7 @@ def _left_waiting(run: RunEvidence) -> Iterator[str]:
             )
 
 
-def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Record]) -> list[str]:
+def _errors(run: RunEvidence, strikes: tuple[Strike, ...]) -> list[str]:
     """What is wrong with the errors of one run whose ranks all came to an end."""
     failures = [_failures(story) for story in run.stories]
     first = failures[0] if failures else {}
@@ -129,7 +131,6 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], *, success: type[Reco
                 problems.append(f"save {save}: rank 0 raised {mine}, rank {rank} raised {theirs}")
     if first:
         problems += _unnamed(first, tuple(one for one in strikes if not fails_load(one)))
-        problems += _no_later_save(run, strikes, success)
     return problems
 
 
@@ -194,7 +195,7 @@ def _says(text: str, name: str) -> bool:
 
 def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...]) -> int:
     """The last save in which the storage failed, by its ordinal; 0 where it failed in none."""
-    errors = {(one.ranks[0], getattr(errno, one.error or "", 0)) for one in strikes}
+    errors = {(one.ranks[0], getattr(errno, one.error or "", 0)) for one in strikes if one.ranks}
     failed = [one.save for one in run.operations if one.error and (one.rank, one.error) in errors]
     hung = [one.point.save for one in strikes if one.stalls]
     return max((save for save in failed + hung if save is not None), default=0)

@@ -4,13 +4,15 @@ The promise: no process, thread, port, temporary file or lock outlives a run.
 
 Evidence: the processes that outlived their rank in any run, the threads that a rank still had when
 its loop had ended, and, when the last run ended in order, the names in the checkpoint directory:
-only the layout's own may be there, and what a hand from outside put there for itself. The
-directory is empty before the first run. A directory that was left behind when the job was moved
-elsewhere stays as it was. A process that was killed and that the kernel is still taking down is
-not left, nor is a thread of a name that the reference, which saves nothing, ends with as well:
-libraries of the training leave such. Names that Python gives (`Thread-3`) say nothing and excuse
-nobody. Threads that a library keeps one of for the life of the process, such as tqdm's monitor, are
-whosever made it first, and come and go with its timing: they are nobody's leak.
+only the layout's own may be there, and what a hand from outside put there for itself. Where the
+directory is mounted, an empty `.lock` may stay: it is what is locked where a directory cannot be,
+and removing it is a race. The directory is empty before the first run. A directory that was left
+behind when the job was moved elsewhere stays as it was. A process that was killed and that the
+kernel is still taking down is not left, nor is a thread of a name that the reference, which saves
+nothing, ends with as well: libraries of the training leave such. Names that Python gives
+(`Thread-3`) say nothing and excuse nobody. Threads that a library keeps one of for the life of the
+process, such as tqdm's monitor, are whosever made it first, and come and go with its timing: they
+are nobody's leak.
 
 Never unknown: what is not seen is not left. Not covered: ports, files outside of the checkpoint
 directory, names in it after a run that did not end in order (the next run has to clear them), and
@@ -18,6 +20,8 @@ threads of a rank whose operation was made to hang or to outlast the manager's d
 """
 
 from __future__ import annotations
+
+import hashlib
 
 from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.record import Finished
@@ -33,6 +37,8 @@ PROMISE = Promise(
 )
 
 
+_LOCK = ".lock"
+_EMPTY = Entry(kind="file", detail=hashlib.blake2b(b"", digest_size=16).hexdigest())
 _NAMED_BY_PYTHON = ("Thread-", "ThreadPoolExecutor-")
 # One a process: tqdm's, which torch.compile starts where tqdm is installed, and jemalloc's.
 _OF_THE_PROCESS = frozenset({"tqdm_monitor", "jemalloc_bg_thd"})
@@ -64,7 +70,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         told += [
             f"{name} is left in the checkpoint directory"
             for name in strange
-            if not _is_foreign(name, history)
+            if not _is_foreign(name, history) and not _is_lock(name, evidence)
         ]
     told += _touched_behind(evidence)
     return PROMISE.verdict([Finding(detail=one) for one in told])
@@ -73,6 +79,12 @@ def judge(evidence: Evidence, history: History) -> Verdict:
 def _threads(story: Story) -> list[str]:
     """The names of the threads that a rank ended with."""
     return [name for record in records(story, Finished) for name in record.threads]
+
+
+def _is_lock(name: str, evidence: Evidence) -> bool:
+    """Whether it is the empty file of a lock, where directories cannot be locked."""
+    entry = evidence.runs[-1].after[name]
+    return bool(evidence.plan.hosts) and (name, entry) == (_LOCK, _EMPTY)
 
 
 def _is_foreign(name: str, history: History) -> bool:

@@ -97,11 +97,15 @@ def _still_told(told: set[int], evidence: Evidence, history: History, number: in
 
 
 def _taken_late(history: History, number: int) -> set[int]:
-    """The steps whose checkpoints a hand damaged or took away while a run went on."""
-    taken: set[int] = set()
+    """The steps whose checkpoints a hand damaged or took away while a run went on, for good."""
+    taken: dict[int, set[int]] = {}
     for before, after in _late_hands(history, number):
-        taken |= _taken(before.live, after)
-    return taken
+        for one in before.live.whole().values():
+            if one.step in _taken(before.live, after):
+                taken.setdefault(one.step, set()).add(one.identity)
+    there = {one.identity for one in history.ends[number].whole().values()} if taken else set()
+    damaged = set(history.left.damaged)
+    return {step for step, identities in taken.items() if not identities & (there - damaged)}
 
 
 def _was_taken_durable(history: History, number: int, step: int, *, until: int) -> bool:

@@ -10,9 +10,10 @@ of `dyn_ckpt_window` do not vanish. When the last run ended in order, the checkp
 lineage, milestones left out, are at most `keep_last_n`. A run with `load_step`, or before which a
 hand from outside was at work, starts a lineage: newer checkpoints from before it do not count.
 `keep_last_n` of zero or less keeps all. What a hand damaged or took away is its own doing, and a
-checkpointer that still counts it is not accused; names that it gave to things of its own are still
-there after every run, with what is below them. What a power cut took is the affair of
-`nothing_lost`: retention counts anew from what it left.
+checkpointer that still counts it is not accused; nor is one for what a save takes back that it has
+just committed, and of which nobody was ever told that it is durable; names that it gave to things
+of its own are still there after every run, with what is below them. What a power cut took is the
+affair of `nothing_lost`: retention counts anew from what it left.
 
 Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
 covered: leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run
@@ -21,9 +22,12 @@ has ended in order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.evidence.evidence import Evidence
 from harness.judge.history import History, Moment
 from harness.judge.outcome import Outcome
+from harness.judge.properties.nothing_lost import told_steps
 from harness.judge.stories import is_orderly, resumed_steps
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.scenario.schema import Checkpoint
@@ -43,7 +47,9 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         return PROMISE.does_not_apply("the scenario saves nothing")
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
-    lost = [*_lost(checkpoint, history), *_taken(history)]
+    background = checkpoint.async_mode != "disabled"
+    told = [told_steps(run, background=background) for run in evidence.runs]
+    lost = [*_lost(checkpoint, history, told), *_taken(history)]
     if lost:
         return PROMISE.violated(lost, Outcome.LOST_WORK)
     return PROMISE.verdict(_left(checkpoint, evidence, history))
@@ -58,11 +64,14 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
     return distance & (distance - 1) == 0
 
 
-def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
-    """Checkpoints that are gone too early."""
+def _lost(
+    checkpoint: Checkpoint, history: History, acknowledged: Sequence[set[int]]
+) -> list[Finding]:
+    """Checkpoints that are gone too early; `acknowledged` has the steps of each run."""
     findings: list[Finding] = []
     committed: dict[str, int] = {}
     before: Moment | None = None
+    newest: tuple[int, str] | None = None
     for moment in history.moments:
         whole = moment.live.whole()
         if moment.by_hand or moment.by_cut:
@@ -71,10 +80,17 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
             continue
         told: list[str] = []
         for name in [] if before is None else before.live.whole():
+            if name not in whole and newest == (moment.run, name):
+                newest = None
+                if committed[name] not in acknowledged[moment.run]:
+                    del committed[name]  # its own save takes it back
+                    continue
             if name not in whole:
                 reason = _needed(checkpoint, name, committed[name], before)
                 told += [f"{name} is gone, {reason}"] if reason else []
         for name, found in whole.items():
+            if name not in committed:
+                newest = (moment.run, name)
             committed[name] = found.step
         least = _least(checkpoint, committed)
         damaged = moment.marks.damaged

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.plan.model import Plan
+from harness.run.host import Host
 from harness.run.launch.launch import Launch
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.local import LocalLaunch
@@ -20,9 +21,16 @@ class Launches:
     """One scenario's. What a launcher started goes when the next one starts, or at the end."""
 
     def __init__(
-        self, plan: Plan, directory: Path, services: Services, *, mounts: str | None = None
+        self,
+        plan: Plan,
+        directory: Path,
+        services: Services,
+        *,
+        mounts: str | None = None,
+        hosts: Mapping[str, Host] | None = None,
     ) -> None:
         self._plan, self._directory, self._mounts = plan, directory, mounts
+        self._hosts = hosts or {}
         self._server = services.server()
         self._cluster = services.cluster() if plan.launcher.kind == "slurm" else None
         self._launcher: Launcher | None = None
@@ -59,6 +67,7 @@ class Launches:
             reads=reads,
             implementation=self._plan.implementation,
             mounts=self._mounts,
+            hosts=tuple(self._hosts[name] for name in self._plan.hosts_of(run) if self._hosts),
             slurm=None if self._launcher is None else self._launcher.slurm,
             launcher=self._plan.launcher,
         )
@@ -73,10 +82,18 @@ class Launches:
 
 @contextmanager
 def launches(
-    plan: Plan, directory: Path, services: Services, *, mounts: str | None = None
+    plan: Plan,
+    directory: Path,
+    services: Services,
+    *,
+    mounts: str | None = None,
+    hosts: Mapping[str, Host] | None = None,
 ) -> Iterator[Launches]:
-    """The starts of one scenario; nothing of them is left when it is over."""
-    found = Launches(plan, directory, services, mounts=mounts)
+    """The starts of one scenario; nothing of them is left when it is over.
+
+    `mounts` is where the ranks find the mounts of their hosts, and of a disk whose power is cut.
+    """
+    found = Launches(plan, directory, services, mounts=mounts, hosts=hosts)
     try:
         yield found
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Finished, Raised, Record, SaveReturned
+from harness.judge.changes import lasting
 from harness.judge.judge import judge
 from harness.plan.model import Strike
 from harness.scenario.schema import Point
@@ -97,3 +99,49 @@ def test_an_operation_of_the_second_job_that_changes_something_is_told() -> None
     assert _told(_joined(*stories, kind="mkdir", path=".staging-x")) == told
     assert _told(_joined(*stories, kind="mkdir", path=".", error=17)) == ()
     assert _told(_joined(*stories, kind="fsync", path=".")) == ()
+
+
+def _operation(number: int, kind: str, path: str, **more: Any) -> Operation:
+    return Operation(index=number, time_s=0.0, rank=2, thread=1, kind=kind, path=path, **more)
+
+
+def _lasting(*calls: tuple[str, str] | tuple[str, str, str]) -> list[str]:
+    operations = [
+        _operation(
+            number,
+            kind,
+            path,
+            target=target[0] if target else None,
+            creates=kind == "open",
+        )
+        for number, (kind, path, *target) in enumerate(calls)
+    ]
+    return [f"{one.kind} {one.path}" for one in lasting(operations)]
+
+
+def test_a_name_that_was_made_and_removed_again_is_no_change() -> None:
+    assert _lasting(("open", ".probe"), ("write", ".probe"), ("unlink", ".probe")) == []
+    assert _lasting(("mkdir", ".x"), ("rmdir", ".x")) == []
+    assert _lasting(("link", "latest", ".y"), ("unlink", ".y")) == []
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        ([("open", ".probe"), ("write", ".probe")], ["open .probe", "write .probe"]),
+        ([("unlink", "latest")], ["unlink latest"]),
+        (
+            [("unlink", "latest"), ("symlink", "latest"), ("unlink", "latest")],
+            ["unlink latest", "symlink latest", "unlink latest"],
+        ),
+        (
+            [("open", "a"), ("rename", "a", "step_2"), ("unlink", "step_2")],
+            ["open a", "rename a", "unlink step_2"],
+        ),
+        ([("open", "a"), ("unlink", "a"), ("open", "a")], ["open a", "unlink a", "open a"]),
+    ],
+)
+def test_what_was_there_before_or_is_there_now_is_a_change(
+    calls: list[tuple[str, str]], told: list[str]
+) -> None:
+    assert _lasting(*calls) == told

@@ -35,13 +35,14 @@ def supervise(
     ranks: int = 1,
     strikes: Sequence[Strike] = (),
     deadline_s: float = 20.0,
-    request: Mapping[str, int] | None = None,
+    request: Mapping[str, Any] | None = None,
 ) -> tuple[Trace, Processes]:
     """Fork a leader whose ranks run `body(directory, rank)`; return the trace and the ends.
 
-    `request` is what the leader is told beside the usual.
+    `request` is what the leader is told beside the usual. Where that has hosts, the supervisor
+    reaches the directory through their mounts, as the ranks do.
     """
-    (directory / "checkpoints").mkdir(parents=True)
+    (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
     (directory / "run0").mkdir()
     link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -66,6 +67,7 @@ def supervise(
         strikes=tuple(strikes),
         deadline_s=deadline_s,
         cut_power=Folder().cut,
+        places=tuple(Path(host["place"]) for host in (request or {}).get("hosts", ())),
     )
     supervisor = Supervisor(LocalLaunch(link), watch)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -260,3 +261,26 @@ def test_a_rank_that_is_alive_when_its_grace_is_over_is_killed(
     trace, processes = supervise(body, tmp_path, strikes=[asked])
 
     assert (processes.exits[0], trace.landed[-1].then) == ends
+
+
+def _lock_twice(directory: Path, rank: int) -> None:
+    """A lock of a file goes with the last descriptor of it, whoever opened the file."""
+    os.close(_begin_save(directory, rank))
+    path = directory / "checkpoints/.lock"
+    for number in range(3):
+        file = os.open(path, os.O_RDWR | os.O_CREAT)
+        again = os.dup(file)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(file)
+        other = os.open(path, os.O_RDWR | os.O_CREAT)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(again, f"{number}".encode())
+        os.close(other)
+        os.close(again)
+
+
+def test_a_file_that_a_rank_has_closed_is_not_locked_any_more(tmp_path: Path) -> None:
+    trace, processes = supervise(_lock_twice, tmp_path)
+    assert (processes.exits, trace.unseen) == ((0,), [])
+    assert [one.offset for one in trace.operations if one.kind == "write"] == [0, 0, 0]

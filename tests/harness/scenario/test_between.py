@@ -38,8 +38,8 @@ def plan(folder: Path, second: str, top: str = "seed: 1") -> Plan:
         (
             "before: [{flipbit: {path: a}}]",
             "before[0]: 'flipbit' is not an action; known: flip_bit, truncate, delete, swap,"
-            " half_delete, hostile, write, foreign, leftover, latest, relocate (did you mean"
-            " 'flip_bit'?)",
+            " half_delete, hostile, write, foreign, leftover, latest, relocate, displace, put_back"
+            " (did you mean 'flip_bit'?)",
         ),
         (
             "before: [{delete: {path: a}, truncate: {path: a}}]",

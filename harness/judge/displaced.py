@@ -1,0 +1,36 @@
+"""A checkpoint directory that is moved away while the job lives: nothing is saved beside it.
+
+What has its name then is nothing, or another directory. A save that succeeds there is told to be
+durable and is lost with the mount that comes back, so every operation that changes something is
+held against the checkpointer; names that it makes and removes again are not. Judged from the
+operations between the two deeds of the hand, or until the end of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.operation import Operation
+from harness.judge.changes import lasting
+
+
+def touched(evidence: Evidence) -> Iterator[str]:
+    """Runs in which something was changed while the directory was away."""
+    for number, run in enumerate(evidence.runs):
+        made = lasting(_while_away(run.operations))
+        if made:
+            first = made[0]
+            yield (
+                f"run {number}: {len(made)} operations were made in the place of the directory, "
+                f"the first {first.kind} {first.path}"
+            )
+
+
+def _while_away(operations: Sequence[Operation]) -> Iterator[Operation]:
+    away = False
+    for one in operations:
+        if one.kind in ("displace", "put_back"):
+            away = one.kind == "displace"
+        elif away:
+            yield one

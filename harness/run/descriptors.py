@@ -1,0 +1,72 @@
+"""The descriptors that the supervisor has put into ranks, by the number that they have there.
+
+The supervisor keeps one of its own for each, because a write is made through it. A filter does not
+hear of `close`, so an open file would outlive the rank's last descriptor of it, and with it the
+lock that a rank may have had on the file. Before a file is opened once more, what no process of the
+rank has any more is closed here too.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from harness.run.clock import descendants
+from harness.run.request import Opened
+from harness.run.seccomp import FIRST_DESCRIPTOR
+from harness.run.written import Inode
+
+
+@dataclass(slots=True)
+class Descriptors:
+    """Open files by their number in the ranks, which no two of them share."""
+
+    _table: dict[int, Opened] = field(default_factory=dict)
+    _numbers: dict[Inode, list[int]] = field(default_factory=dict)
+    _next: int = FIRST_DESCRIPTOR
+
+    def add(self, opened: Opened) -> int:
+        """Keep an open file; the number for it."""
+        number = self._next
+        self._next += 1
+        self.put(number, opened)
+        return number
+
+    def put(self, number: int, opened: Opened) -> None:
+        """A number that a rank has chosen stands for an open file from now on."""
+        self._table[number] = opened
+        self._numbers.setdefault(opened.inode, []).append(number)
+
+    def get(self, number: int) -> Opened | None:
+        """What a number stands for."""
+        return self._table.get(number)
+
+    def let_go(self, inode: Inode | None) -> None:
+        """Close what is open of a file, where those who opened it have closed it."""
+        for number in self._numbers.pop(inode, ()) if inode is not None else ():
+            opened = self._table[number]
+            if _has(opened.process, number):
+                self._numbers.setdefault(opened.inode, []).append(number)
+                continue
+            del self._table[number]
+            if all(other.own != opened.own for other in self._table.values()):
+                os.close(opened.own)
+
+    def close(self) -> None:
+        """Close all of them."""
+        for own in {opened.own for opened in self._table.values()}:
+            os.close(own)
+        self._table.clear()
+        self._numbers.clear()
+
+
+def _has(process: int, number: int) -> bool:
+    """Whether a process, or one that it has started, has a descriptor of this number."""
+    family = (process, *descendants(process))
+    return any(os.path.lexists(f"/proc/{one}/fd/{number}") for one in family)
+
+
+def process_of(thread: int) -> int:
+    """The process that a thread belongs to. Raises OSError when it is gone."""
+    with open(f"/proc/{thread}/status", encoding="ascii", errors="replace") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Tgid:"))

@@ -1,0 +1,52 @@
+"""A host of its own for a rank: a mount, a host name and a boot id that no other host has.
+
+Ranks of all hosts see the checkpoint directory at the same path, as they would on a cluster; each
+host reaches it through another mount, which shares neither locks nor caches. The network, the clock
+and the process ids are those of one machine.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.run.mounts import bind, take_own_mounts, take_own_name
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_NAMESPACE = uuid.UUID("7d3f8d1c-52a4-4c0e-9d55-0b6f4e3c2a10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Where a host's mount lies, and the directory that its ranks are to see it at."""
+
+    name: str
+    place: Path
+    shown: Path
+    boot_id: Path
+
+    def prepare(self) -> None:
+        """Make the place, and the file of the boot id."""
+        self.place.mkdir(parents=True)
+        self.boot_id.write_text(f"{uuid.uuid5(_NAMESPACE, self.name)}\n", encoding="ascii")
+
+    def as_request(self) -> dict[str, str]:
+        """What a leader needs to have a rank enter it."""
+        return {
+            "name": self.name,
+            "place": str(self.place),
+            "shown": str(self.shown),
+            "boot_id": str(self.boot_id),
+        }
+
+
+def enter_host(host: Mapping[str, str]) -> None:
+    """Live on a host from now on; for a process that has one thread only. Raises MountError."""
+    take_own_mounts()
+    take_own_name()
+    socket.sethostname(f"{host['name']}-host")
+    bind(host["place"], host["shown"])
+    bind(host["boot_id"], _BOOT_ID)

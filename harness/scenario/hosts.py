@@ -1,0 +1,38 @@
+"""What a well-formed scenario can ask of mounts and of a second host in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.scenario.at_rest import Relocate
+from harness.scenario.errors import Place
+from harness.scenario.schema import PowerCut, Run, Scenario, SecondJob
+
+
+def has_other_host(run: Run) -> bool:
+    """Whether ranks of this run live on the other host."""
+    joining = (fault.second_job for fault in run.faults if isinstance(fault, SecondJob))
+    return run.host == "other" or any(one.host == "other" for one in joining)
+
+
+def find_impossible_hosts(scenario: Scenario) -> Iterator[tuple[Place, str]]:
+    """Everything that does not go together with a mount of the harness's own."""
+    spread = [number for number, run in enumerate(scenario.runs) if has_other_host(run)]
+    if scenario.filesystem is None and not spread:
+        return
+    place: Place = ("filesystem",) if scenario.filesystem is not None else ("runs", spread[0])
+    if not scenario.launcher.is_local:
+        yield place, "mounts are for ranks that the harness starts: launcher: local"
+    if scenario.explore is not None:
+        yield place, "an exploration tries its jobs on a plain directory"
+    for number, run in enumerate(scenario.runs):
+        if (run.world or scenario.world).nodes > 1:
+            yield ("runs", number), "`world.nodes: 2` are of one host: leave one of the two out"
+        for n, fault in enumerate(run.faults):
+            if isinstance(fault, PowerCut):
+                text = "the power is cut of a disk that the ranks see directly"
+                yield ("runs", number, "faults", n), f"{text}: leave mounts out"
+        for n, action in enumerate(run.before):
+            if isinstance(action, Relocate):
+                text = "the directory is mounted: it cannot be relocated"
+                yield ("runs", number, "before", n), text
