@@ -92,6 +92,12 @@ class WriteAccess(Protocol):
             OSError: That cannot be seen.
         """
 
+    def confirm_brief(self) -> None:
+        """As :meth:`confirm`, of what :meth:`briefly` has given; for a load.
+
+        A load does not need the directory, and what it changes outside of that is its own names.
+        """
+
     def forget_loss(self) -> None:
         """After it was taken over, :meth:`require` is to try again from now on."""
 
@@ -118,6 +124,9 @@ class Unlocked:
 
     def confirm(self) -> None:
         """There is nobody to take it over."""
+
+    def confirm_brief(self) -> None:
+        """The same."""
 
     def forget_loss(self) -> None:
         """It was not lost."""
@@ -158,9 +167,12 @@ class DirectoryAccess:
         return True
 
     def confirm(self) -> None:
-        for lock in (self._lock, self._brief):
-            if lock is not None:
-                lock.confirm()
+        if self._lock is not None:
+            self._lock.confirm()
+
+    def confirm_brief(self) -> None:
+        if self._brief is not None:
+            self._brief.confirm()
 
     def forget_loss(self) -> None:
         if self._lock is not None and self._lock.is_lost:
