@@ -11,7 +11,9 @@ lineage, milestones left out, are at most `keep_last_n`. A run with `load_step`,
 hand from outside was at work, starts a lineage: newer checkpoints from before it do not count.
 `keep_last_n` of zero or less keeps all. What a hand damaged or took away is its own doing, and a
 checkpointer that still counts it is not accused; names that it gave to things of its own are still
-there after every run, with what is below them. What a power cut took is the affair of
+there after every run, with what is below them. A save that fails after the rename may take it back:
+a checkpoint that the same save gives the name back which it had before, and that `latest` does not
+name, was never committed. What a power cut took is the affair of
 `nothing_lost`: retention counts anew from what it left.
 
 Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
@@ -22,6 +24,7 @@ has ended in order.
 from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
+from harness.evidence.operation import Operation
 from harness.judge.history import History, Moment
 from harness.judge.outcome import Outcome
 from harness.judge.stories import is_orderly, resumed_steps
@@ -43,7 +46,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         return PROMISE.does_not_apply("the scenario saves nothing")
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
-    lost = [*_lost(checkpoint, history), *_taken(history)]
+    lost = [*_lost(checkpoint, evidence, history), *_taken(history)]
     if lost:
         return PROMISE.violated(lost, Outcome.LOST_WORK)
     return PROMISE.verdict(_left(checkpoint, evidence, history))
@@ -58,9 +61,25 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
     return distance & (distance - 1) == 0
 
 
-def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
+def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
+    """By run and operation: the checkpoint whose save gives it the name back which it had."""
+    found = {}
+    for number, run in enumerate(evidence.runs):
+        named: dict[str, Operation] = {}
+        for one in run.operations:
+            if one.error or one.kind != "rename" or one.target is None:
+                continue
+            first = named.pop(one.path, None)
+            if first is not None and (first.path, first.save) == (one.target, one.save):
+                found[number, one.index] = one.path
+            named[one.target] = one
+    return found
+
+
+def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[Finding]:
     """Checkpoints that are gone too early."""
     findings: list[Finding] = []
+    withdrawals = _withdrawals(evidence)
     committed: dict[str, int] = {}
     before: Moment | None = None
     for moment in history.moments:
@@ -70,8 +89,11 @@ def _lost(checkpoint: Checkpoint, history: History) -> list[Finding]:
             before = moment
             continue
         told: list[str] = []
+        withdrawn = withdrawals.get((moment.run, moment.index))
         for name in [] if before is None else before.live.whole():
-            if name not in whole:
+            if name == withdrawn and before is not None and before.live.latest.name != name:
+                committed.pop(name, None)
+            elif name not in whole:
                 reason = _needed(checkpoint, name, committed[name], before)
                 told += [f"{name} is gone, {reason}"] if reason else []
         for name, found in whole.items():
