@@ -12,9 +12,9 @@ hand from outside was at work, starts a lineage: newer checkpoints from before i
 `keep_last_n` of zero or less keeps all. What a hand damaged or took away is its own doing, and a
 checkpointer that still counts it is not accused; names that it gave to things of its own are still
 there after every run, with what is below them. A save that fails after the rename may take it back:
-a checkpoint that the same save gives the name back which it had before, and that `latest` does not
-name, was never committed. What a power cut took is the affair of
-`nothing_lost`: retention counts anew from what it left.
+a checkpoint that is given the name back which it had before, while `latest` does not name it, was
+never committed. What a power cut took is the affair of `nothing_lost`: retention counts anew from
+what it left.
 
 Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
 covered: leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run
@@ -62,7 +62,7 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
 
 
 def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
-    """By run and operation: the checkpoint whose save gives it the name back which it had."""
+    """By run and operation: the checkpoint that is given the name back which it had before."""
     found = {}
     for number, run in enumerate(evidence.runs):
         named: dict[str, Operation] = {}
@@ -70,7 +70,7 @@ def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
             if one.error or one.kind != "rename" or one.target is None:
                 continue
             first = named.pop(one.path, None)
-            if first is not None and (first.path, first.save) == (one.target, one.save):
+            if first is not None and first.path == one.target:
                 found[number, one.index] = one.path
             named[one.target] = one
     return found
