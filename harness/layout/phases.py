@@ -51,6 +51,7 @@ class PhaseTracker:
         self._worked: dict[int, int] = {}
         self._published: dict[int, int] = {}
         self._done: set[int] = set()
+        self._pointed: set[int] = set()
         self._owner: dict[str, int | None] = {}
         self._without_directory: dict[int, list[int]] = {}
         self._claimed: dict[str, int] = {}
@@ -144,13 +145,23 @@ class PhaseTracker:
         if step is None and not _is_pointer(path):
             return self._save_of(rank, path), self._phase_of(path)
         save = self._holder.get(step) if step is not None else None
+        if save is None or save in self._pointed:
+            # A pointer may be made before the directory that it names has its name.
+            save = self._claimant(step) or save
         if save is None:
             save = self._save_of_step(rank, step)
         if save is None:
             save = self._current(rank)
+        if save is not None:
+            self._pointed.add(save)
         self._owner[path] = save
         self._publish(rank, save if path == LATEST else None)
         return save, "publish"
+
+    def _claimant(self, step: int | None) -> int | None:
+        """The oldest save of a step that has a directory and has not given it its name yet."""
+        saves = (save for top, save in self._claimed.items() if named_step(top) == step)
+        return None if step is None else min(saves, default=None)
 
     def _move(self, rank: int, kind: str, path: str, target: str) -> Place:
         here, there = checkpoint_step(path), checkpoint_step(target)

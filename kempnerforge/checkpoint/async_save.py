@@ -36,6 +36,7 @@ from kempnerforge.checkpoint.shards import (
 from kempnerforge.checkpoint.staging import KeptBuffers, LiveTensors, Stager
 from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.visibility import await_made
 from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["AsyncCheckpointer", "BackgroundCall", "make_stager", "mode_of"]
@@ -235,8 +236,9 @@ class _DirectorySave:
         plan = plans[self._collective.rank]
         try:
             assert isinstance(staged, StagedShards)
-            self._storage.make_directory(self._directory)
+            self._storage.make_durable_directory(self._directory)
             write = partial(write_shards, self._directory, plan, staged)
+            await_made(self._directory, self._storage)
             report: Any = again_if_stale(write, self._directory)
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             report = describe(error, self._collective.rank)
@@ -266,7 +268,7 @@ class _DirectorySave:
         )
 
     def _merge(self, proposals: list[tuple[Planned, bytes]]) -> tuple[Any, Any]:
-        self._storage.make_directory(self._directory)
+        self._storage.make_durable_directory(self._directory)
         self._storage.unlink(self._directory / layout.SHARD_METADATA)
         planned = dict(enumerate(one for one, _ in proposals))
         sums = {rank: array("Q", data) for rank, (_, data) in enumerate(proposals)}

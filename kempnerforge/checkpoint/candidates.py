@@ -14,6 +14,7 @@ from kempnerforge.checkpoint.catalog import (
     verify_sizes,
 )
 from kempnerforge.checkpoint.errors import CheckpointNotFoundError, CorruptCheckpointError
+from kempnerforge.checkpoint.pointer import follow_file, resolve_pointer
 from kempnerforge.checkpoint.shard_metadata import check_metadata
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
@@ -44,7 +45,7 @@ def _resolve(link: Path, target: str, storage: Storage) -> Path:
     """Where the link leads; a link within the directory keeps the directory's spelling."""
     if layout.parse_step(target) is not None:
         return link.parent / target
-    return storage.resolve(link) or link.parent / target
+    return storage.resolve(follow_file(link, storage)) or link.parent / target
 
 
 def find_explicit(path: Path, storage: Storage) -> Entry:
@@ -55,12 +56,13 @@ def find_explicit(path: Path, storage: Storage) -> Entry:
         CheckpointNotFoundError: There is nothing.
         OSError: One may not look there, or cannot at present.
     """
+    path = follow_file(path, storage)
     real = storage.resolve(path)
     if real is None:
         raise CheckpointNotFoundError(f"{path} does not exist", path=str(path))
     entry = inspect(path if storage.read_link(path) is None else real, storage)
     if entry.state is State.torn:
-        latest = storage.resolve(path / layout.LATEST)
+        latest = resolve_pointer(path, storage)
         return entry if latest is None else inspect(latest, storage)
     return entry
 

@@ -21,6 +21,7 @@ from kempnerforge.checkpoint.errors import (
 )
 from kempnerforge.checkpoint.lineage import standing_aside
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
+from kempnerforge.checkpoint.pointer import read_pointer
 from kempnerforge.checkpoint.storage import Storage
 
 __all__ = [
@@ -108,7 +109,7 @@ class Outline:
 
     root: Path
     latest: str | None
-    """Target of the ``latest`` link as written in it."""
+    """What ``latest`` names, as written in it."""
     names: tuple[str, ...]
     """All of them, sorted."""
 
@@ -130,7 +131,7 @@ class Catalog:
 
     root: Path
     latest: str | None
-    """Target of the ``latest`` link as written in it."""
+    """What ``latest`` names, as written in it."""
     entries: tuple[Entry, ...]
     """The ``step_N`` directories, by step."""
     leftovers: tuple[str, ...]
@@ -177,7 +178,7 @@ def sequence_after(entries: Iterable[Entry]) -> int:
 def read_outline(root: Path, storage: Storage) -> Outline:
     """Look at the names in ``root``; there are none where it does not exist."""
     names = storage.names(root)
-    return Outline(root=root, latest=storage.read_link(root / layout.LATEST), names=names)
+    return Outline(root=root, latest=read_pointer(root, storage), names=names)
 
 
 def read_catalog(root: Path, storage: Storage, *, outline: Outline | None = None) -> Catalog:

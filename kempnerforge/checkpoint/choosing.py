@@ -15,14 +15,16 @@ nothing is read twice.
 """
 
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from kempnerforge.checkpoint import prune
+from kempnerforge.checkpoint.announced import look_for_newest
 from kempnerforge.checkpoint.candidates import candidates, find_explicit, verify_entry
-from kempnerforge.checkpoint.catalog import Entry, Outline, read_outline
+from kempnerforge.checkpoint.catalog import Entry, Outline, inspect
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.errors import (
@@ -33,7 +35,6 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     Refusal,
     StorageTimeoutError,
-    UnreadableCheckpointError,
     describe,
     of_read,
     shows_damage,
@@ -45,6 +46,7 @@ from kempnerforge.checkpoint.root import require_reachable
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.checkpoint.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.verification import VerifyPolicy, verify_files
+from kempnerforge.checkpoint.visibility import await_listed, once_visible, when_visible
 from kempnerforge.checkpoint.worker import Started, Worker, within
 
 __all__ = [
@@ -74,6 +76,11 @@ class Search:
     explicit: Path | None = None
     verify: VerifyPolicy = VerifyPolicy.full
     trust: Trust = PLAIN_DATA
+
+    @property
+    def concerns_root(self) -> bool:
+        """Whether what is looked for is in the checkpoint directory of this run."""
+        return self.explicit is None or self.root in (self.explicit, *self.explicit.parents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +232,7 @@ class Chooser:
             candidate = offer.open(rank=rank, world_size=world_size)
             with held_back():
                 result = self.worker.run(
-                    lambda: prepare(candidate),
+                    lambda: when_visible(prepare, candidate, self.storage),
                     timeout_s=_WORK_SHARE * self.timeout_s,
                     doing=f"reading {offer.path}",
                 )
@@ -310,7 +317,8 @@ class _Root:
     def advance(self) -> None:
         """Go on to the next candidate that looks whole."""
         if self._candidates is None:
-            self._candidates = self._walk()
+            # A cycle would keep the access, and with it the lock, until a garbage collection.
+            self._candidates = _Root._walk(weakref.proxy(self))
         self._current = self._offer = None
         for entry in self._candidates:
             try:
@@ -361,6 +369,7 @@ class _Root:
         if explicit is not None:
             if self.search.root in (explicit.absolute(), explicit.absolute().parent):
                 self._settled()
+            await_listed(explicit, self._storage)
             yield find_explicit(explicit, self._storage)
             return
         seen: set[object] = set()
@@ -378,13 +387,11 @@ class _Root:
         """What there is, after what a dead run left half done is completed."""
         root = self.search.root
         require_reachable(root, self._storage)
-        found = read_outline(root, self._storage)
-        if not found.names:
-            _require_no_dangling_link(root, self._storage)
+        found = look_for_newest(root, self._storage)
         if not prune.may_need_recovery(found):
             return found
         with self._access.briefly() as mine:
-            if mine:
+            if mine and self._storage.may_change(root):
                 self._recover(root)
         return read_settled(root, self._storage)
 
@@ -398,10 +405,18 @@ class _Root:
             logger.warning("%s: what a dead run left half done stays: %s", root, error)
 
     def _examine(self, entry: Entry) -> Choice:
-        verify_entry(entry, self._storage, verify=self.search.verify, trust=self.search.trust)
+        looks = iter((entry,))
+
+        def verified() -> Entry:
+            found = next(looks, None) or inspect(entry.path, self._storage)
+            verify_entry(found, self._storage, verify=self.search.verify, trust=self.search.trust)
+            return found
+
+        # No content was compared, so whatever is wrong may be for want of what is not seen yet.
+        found = once_visible(verified, entry.path, self._storage, late=shows_damage)
         return Choice(
-            path=entry.path,
-            manifest=entry.manifest,
+            path=found.path,
+            manifest=found.manifest,
             passed_over=tuple(self._passed_over),
             damaged=frozenset(self._damaged),
         )
@@ -419,25 +434,6 @@ def _identity(entry: Entry) -> object:
     """Tells a version of a checkpoint from what had its name before."""
     save_id = None if entry.manifest is None else entry.manifest.save_id
     return entry.path, entry.state, save_id
-
-
-def _require_no_dangling_link(root: Path, storage: Storage) -> None:
-    """A directory that does not exist is a clean start, unless it is to be found behind a link.
-
-    Raises:
-        UnreadableCheckpointError: The link leads nowhere, as to storage that is not mounted.
-    """
-    for folder in (root, *root.parents):
-        if storage.stamp(folder) is None:
-            continue
-        target = storage.read_link(folder)
-        if target is not None and storage.resolve(folder) is None:
-            raise UnreadableCheckpointError(
-                f"{root} cannot be read at present: {folder} is a link to {target}, which is not "
-                "there: mount it, or remove the link if nothing was ever saved",
-                path=str(root),
-            )
-        return
 
 
 def _describe(error: BaseException, rank: int, path: Path) -> RankFailure:
@@ -469,7 +465,7 @@ def _first_usable(search: Search, storage: Storage) -> Path | None:
         entries: Iterator[Entry] = iter((find_explicit(search.explicit, storage),))
     else:
         require_reachable(search.root, storage)
-        entries = candidates(read_outline(search.root, storage), storage)
+        entries = candidates(look_for_newest(search.root, storage), storage)
     for entry in entries:
         try:
             verify_entry(entry, storage, trust=search.trust)

@@ -5,11 +5,16 @@ The order is the protocol::
     open      create {dir}/.staging-step_N-<id> and its folders           (then all ranks write)
     seal      see that every reported file is there; write .metadata, metadata.json and the
               manifest, fsynced; fsync every folder
-    publish   rename to step_N, fsync {dir}; swap latest, fsync {dir}
+    publish   make the new latest, hidden; rename to step_N, fsync {dir}; swap latest, fsync {dir};
+              read latest back
 
 Fault model: a process is killed, or the machine loses power, between any two operations. Until the
 rename a save is a directory without a checkpoint's name; from the rename on it is whole. ``latest``
 is replaced by a rename, so it names the old or the new checkpoint and both are whole.
+
+An operation of the last line that fails: those before it are taken back, so the save has published
+nothing and ``latest`` is what it was. If that fails as well, the checkpoint stays, and the error
+says so (:class:`StillPublishedError`).
 
 Saving a step that exists: the two directories swap names in one operation (``RENAME_EXCHANGE``),
 so ``step_N`` is the old or the new version at every instant. Where the file system cannot, the
@@ -31,13 +36,31 @@ from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import layout, manifest
-from kempnerforge.checkpoint.errors import CheckpointSaveError, shows_damage
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    CheckpointSaveError,
+    StillPublishedError,
+    shows_damage,
+)
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.manifest import FileRecord, Manifest
-from kempnerforge.checkpoint.replacing import Replacement, point_latest, replace
+from kempnerforge.checkpoint.pointer import (
+    Pointer,
+    PointerKind,
+    require_possible,
+    resolve_pointer,
+)
+from kempnerforge.checkpoint.replacing import (
+    CannotExchangeError,
+    Move,
+    Replacement,
+    find_unfinished,
+    has_name,
+    replace,
+)
 from kempnerforge.checkpoint.storage import Storage, at_once
 
-__all__ = ["Commit", "is_under_way", "new_save_id", "under_way"]
+__all__ = ["Commit", "is_of_this_process", "is_under_way", "new_save_id", "under_way"]
 
 # Network file systems may show another client's new file late; the sum is what NFS caches
 # attributes for at least by default (3 s).
@@ -46,11 +69,20 @@ _VISIBILITY_RETRIES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
 
 def new_save_id() -> str:
     """16 hexadecimal digits from the operating system; draws from no generator of training."""
-    return secrets.token_hex(8)
+    save_id = secrets.token_hex(8)
+    _of_this_process.add(save_id)
+    return save_id
 
 
 _under_way: set[str] = set()
 """Ids of saves of this process; those of another process are protected by the lock."""
+_of_this_process: set[str] = set()
+"""Ids of all saves that this process ever made or tried: its managers belong to one job."""
+
+
+def is_of_this_process(save_id: str) -> bool:
+    """Whether a checkpoint or a hidden name with that id was made here."""
+    return save_id in _of_this_process
 
 
 def is_under_way(save_id: str) -> bool:
@@ -62,6 +94,7 @@ def is_under_way(save_id: str) -> bool:
 def under_way(save_id: str) -> Generator[None, None, None]:
     """A save under that id goes on within, and nobody else of this process cleans up after it."""
     _under_way.add(save_id)
+    _of_this_process.add(save_id)
     try:
         yield
     finally:
@@ -77,6 +110,8 @@ class Commit:
     step: int
     save_id: str
     stages: tuple[int, ...] | None
+    latest: PointerKind = PointerKind.link
+    """What ``latest`` is to be."""
 
     @property
     def staging(self) -> Path:
@@ -88,6 +123,14 @@ class Commit:
     def target(self) -> Path:
         """What the checkpoint will be called."""
         return self.root / layout.format_step(self.step)
+
+    def require_pointer(self) -> None:
+        """Find out before anything is written whether ``latest`` can be made here.
+
+        Raises:
+            UnsupportedStorageError: It is to be a link, and there are none.
+        """
+        require_possible(self.root, self.storage, self.latest, save_id=self.save_id)
 
     def open(self) -> None:
         """Create the staging directory and its folders, :func:`under_way`."""
@@ -130,26 +173,58 @@ class Commit:
 
         Returns:
             An older version of the step, set aside under a hidden name, or None.
-        """
-        replaced = None
-        if self.storage.stamp(self.target) is None:
-            self.storage.rename(self.staging, self.target)
-        elif self.storage.exchange(self.staging, self.target):
-            replaced = self.staging
-        else:
-            return self._replace()
-        self.storage.sync_directory(self.root)
-        point_latest(self.root, self.target.name, self.storage, save_id=self.save_id)
-        return replaced
 
-    def _replace(self) -> Path:
-        """As :meth:`publish`, by one rename after the other."""
-        replacement = Replacement(step=self.step, save_id=self.save_id)
-        latest = self.storage.resolve(self.root / layout.LATEST)
+        Raises:
+            CheckpointSaveError: That failed, and nothing of it is left.
+            StillPublishedError: It failed, and the checkpoint is there all the same.
+        """
+        pointer = Pointer(
+            root=self.root, storage=self.storage, save_id=self.save_id, kind=self.latest
+        )
+        try:
+            return self._publish(Replacement(step=self.step, save_id=self.save_id), pointer)
+        except OSError as error:
+            raise self._unpublished(error, pointer) from error
+
+    def _publish(self, replacement: Replacement, pointer: Pointer) -> Path | None:
+        if self.storage.stamp(self.target) is None:
+            replace(replacement.moves_to_free_name(), pointer)
+            return None
+        try:
+            replace(replacement.moves_by_exchange(), pointer)
+        except CannotExchangeError:
+            replace(self._moves_without_exchange(replacement), pointer)
+            return self.root / replacement.old
+        return self.staging
+
+    def _moves_without_exchange(self, replacement: Replacement) -> tuple[Move, ...]:
+        latest = resolve_pointer(self.root, self.storage)
         named = latest is not None and latest == self.storage.resolve(self.target)
-        moves = replacement.moves() if named else replacement.moves_beside_latest()
-        replace(self.root, moves, self.storage, save_id=self.save_id)
-        return self.root / replacement.old
+        return replacement.moves() if named else replacement.moves_beside_latest()
+
+    def _unpublished(self, error: OSError, pointer: Pointer) -> CheckpointSaveError:
+        """What a publication that failed has left."""
+        doing = f"{self.target} cannot be published: {error}"
+        try:
+            named = pointer.read()
+            half_way = find_unfinished(named)
+            left = has_name(pointer, self.target.name) or (
+                half_way is not None and half_way.save_id == self.save_id
+            )
+        except (OSError, CheckpointError) as unseen:
+            return StillPublishedError(
+                f"{doing}; whether it is there all the same cannot be seen at present: {unseen}"
+            )
+        latest = (
+            f"`latest` names {named}, so the next start takes that"
+            if named
+            else "there is no `latest`, so the next start takes the newest checkpoint that verifies"
+        )
+        if not left:
+            return CheckpointSaveError(f"{doing}; nothing of it is left, and {latest}")
+        return StillPublishedError(
+            f"{doing}; this cannot be taken back, so the checkpoint is there and whole; {latest}"
+        )
 
     def _folders(self) -> tuple[Path, ...]:
         stages = tuple(self.staging / layout.format_stage(stage) for stage in self.stages or ())

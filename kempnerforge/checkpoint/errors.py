@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointSaveError",
     "CorruptCheckpointError",
+    "DirectoryChangedError",
     "DirectoryInUseError",
     "FreezeMismatchError",
     "NewerFormatError",
@@ -32,12 +33,15 @@ __all__ = [
     "RedistributionError",
     "Refusal",
     "StateMismatchError",
+    "StillPublishedError",
     "StorageTimeoutError",
     "UnreachableDirectoryError",
     "UnreadableCheckpointError",
     "UnsafeCheckpointError",
+    "UnsupportedStorageError",
     "agreed_error",
     "describe",
+    "named",
     "naming",
     "of_read",
     "shows_damage",
@@ -87,6 +91,18 @@ class CheckpointLoadError(CheckpointError):
     """A checkpoint could not be loaded."""
 
 
+class StillPublishedError(CheckpointSaveError):
+    """A save failed at its last step, and its checkpoint could not be taken back.
+
+    It is whole, or nobody can see at present whether it is there; the message says which, and what
+    the next start takes. Retention counts it.
+    """
+
+
+class UnsupportedStorageError(CheckpointSaveError):
+    """The file system lacks what a save needs; the message says what to configure instead."""
+
+
 class DirectoryInUseError(CheckpointSaveError):
     """Another job writes to this checkpoint directory."""
 
@@ -126,6 +142,13 @@ class UnreachableDirectoryError(UnreadableCheckpointError, CheckpointSaveError):
     """
 
 
+class DirectoryChangedError(UnreachableDirectoryError):
+    """The name of the checkpoint directory leads to another directory than before, or nowhere.
+
+    The one that this run began with may be whole: it was moved, or its storage is not mounted.
+    """
+
+
 class NewerFormatError(CheckpointLoadError):
     """A checkpoint was written by a newer version of this package, in a format unknown here.
 
@@ -152,6 +175,7 @@ class RedistributionError(CheckpointLoadError):
 _FAMILY: dict[str, type[CheckpointError]] = {
     cls.__name__: cls
     for cls in (
+        DirectoryChangedError,
         DirectoryInUseError,
         PeerLostError,
         StorageTimeoutError,
@@ -165,6 +189,8 @@ _FAMILY: dict[str, type[CheckpointError]] = {
         FreezeMismatchError,
         RedistributionError,
         UnreachableDirectoryError,
+        StillPublishedError,
+        UnsupportedStorageError,
     )
 }
 
@@ -212,6 +238,20 @@ def of_read(
         step=step,
         path=str(path),
     )
+
+
+@contextmanager
+def named(path: object) -> Generator[None, None, None]:
+    """Errors of the system that arise within name ``path``, unless they name a file already.
+
+    What is called with a descriptor does not: ``[Errno 5] Input/output error`` of which file?
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

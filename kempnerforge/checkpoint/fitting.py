@@ -10,7 +10,15 @@ from torch.distributed.tensor import DTensor
 from kempnerforge.checkpoint.errors import StateMismatchError
 from kempnerforge.checkpoint.tensor_kinds import is_dense, take_apart
 
-__all__ = ["require_fitting", "require_same_class", "require_same_layout", "require_same_shape"]
+__all__ = [
+    "require_fitting",
+    "require_same_class",
+    "require_same_layout",
+    "require_same_pattern",
+    "require_same_shape",
+]
+
+_COMPRESSED = frozenset({torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc})
 
 
 def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
@@ -64,6 +72,36 @@ def require_same_layout(key: str, entry: Any, target: torch.Tensor) -> None:
         raise StateMismatchError(
             f"{key}: the checkpoint has a {kinds[dense]} tensor, the model a {kinds[not dense]} one"
         )
+
+
+def require_same_pattern(key: str, saved: torch.Tensor, target: torch.Tensor) -> None:
+    """Refuse a sparse tensor that cannot take what was read, though its shape is the same.
+
+    Args:
+        key: Of both, for errors.
+        saved: As it was read.
+        target: Of the model.
+
+    Raises:
+        StateMismatchError: They are of different sparse layouts, or compressed and of another
+            number of elements, or of blocks of another size.
+    """
+    then, now = _pattern(saved), _pattern(target)
+    if then != now:
+        raise StateMismatchError(
+            f"{key}: the checkpoint has a tensor of {then}, the model one of {now}, into which it "
+            "cannot be copied; build the model with one like it, or exclude the key from loading"
+        )
+
+
+def _pattern(tensor: torch.Tensor) -> str:
+    """What ``copy_`` between two sparse tensors needs to be equal, in words."""
+    layout = str(tensor.layout).removeprefix("torch.")
+    if tensor.layout not in _COMPRESSED:
+        return f"layout {layout}"
+    values = tensor.values()
+    blocks = f" in blocks of {tuple(values.shape[1:])}" if values.ndim > 1 else ""
+    return f"layout {layout} with {values.shape[0]} elements{blocks}"
 
 
 def require_same_class(key: str, saved: Sequence[Any], target: torch.Tensor) -> None:

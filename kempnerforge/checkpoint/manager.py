@@ -9,12 +9,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint import own_values
 from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
 from kempnerforge.checkpoint.catalog import read_metadata
 from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
+from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
@@ -24,28 +24,26 @@ from kempnerforge.checkpoint.errors import (
     naming,
 )
 from kempnerforge.checkpoint.exclusion import Exclusion
+from kempnerforge.checkpoint.guarded import guarded
 from kempnerforge.checkpoint.handover import Handover, Unmatched, warn_of_missing, warn_of_stateless
+from kempnerforge.checkpoint.identity import DirectoryIdentity, failure_to_confirm
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
 from kempnerforge.checkpoint.lock import DirectoryAccess
-from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
-from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.plans import PlanBook
-from kempnerforge.checkpoint.prune import finish_off
-from kempnerforge.checkpoint.rank_state import (
-    RedistributableDataLoader,
-    rank_part,
-    without_rank_part,
-)
+from kempnerforge.checkpoint.pointer import PointerKind, require_possible_if_empty
+from kempnerforge.checkpoint.prune import tidy
+from kempnerforge.checkpoint.rank_state import RedistributableDataLoader
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.checkpoint.rng import set_rng_state
-from kempnerforge.checkpoint.root import require_reachable_by_all
-from kempnerforge.checkpoint.saving import Published, SaveJob, SaveRequest, StagedState
-from kempnerforge.checkpoint.shards import stage_shards
+from kempnerforge.checkpoint.root import require_reachable, require_reachable_by_all
+from kempnerforge.checkpoint.save_messages import Published, SaveRequest, StagedState
+from kempnerforge.checkpoint.saving import SaveJob
 from kempnerforge.checkpoint.stale import RetryingStorage
-from kempnerforge.checkpoint.state import build_train_state, encode_plain, split_extra
+from kempnerforge.checkpoint.state import build_train_state, split_extra
 from kempnerforge.checkpoint.storage import LocalStorage, Storage, revocable
+from kempnerforge.checkpoint.taking import take_state
 from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
 from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.worker import Worker
@@ -75,8 +73,11 @@ class CheckpointManager:
         pp_rank: This rank's pipeline stage, None without pipeline parallelism.
 
     Raises:
-        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set.
+        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set; or
+            ``config.latest`` is not known.
         UnreachableDirectoryError: The directory is there by name and a rank cannot look into it.
+        UnsupportedStorageError: The directory is empty and cannot have the ``latest`` that is
+            configured; where that does not show yet, the first save raises it.
         PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
     """
 
@@ -98,12 +99,16 @@ class CheckpointManager:
         self._mode = mode_of(config.async_mode)
         self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
         self._storage: Storage = RetryingStorage(LocalStorage())
+        self._latest = PointerKind(getattr(config, "latest", PointerKind.link))
         self._access = DirectoryAccess(self._root)
+        self._identity = DirectoryIdentity(
+            self._root, self._access, follow=bool(getattr(config, "follow_moved_dir", False))
+        )
         self._plans = PlanBook()
         self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
         require_reachable_by_all(
-            self._root, self._storage, self._collective, timeout_s=self._timeout_s
+            self._root, self._look, self._collective, timeout_s=self._timeout_s
         )
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
@@ -148,6 +153,11 @@ class CheckpointManager:
             UnreadableCheckpointError: There is a checkpoint of this step that cannot be read at
                 present, so it is not replaced.
             NewerFormatError: There is one of a newer version of this package.
+            DirectoryChangedError: The checkpoint directory is gone, or another one on some rank.
+            StillPublishedError: This save failed at its last step, and its checkpoint is there all
+                the same; the message says what the next start takes.
+            UnsupportedStorageError: The file system has no symbolic links, and ``config.latest`` is
+                ``link``.
             CheckpointError: This save failed, on whichever rank, or the background save before it
                 did. In the latter case this save has been made all the same.
         """
@@ -160,7 +170,7 @@ class CheckpointManager:
             raise earlier or error from None
         job = self._job(step, tokens_seen, scheduler, dataloader, extra)
         if self._mode is AsyncCheckpointMode.disabled:
-            self._parent = job.run().save_id
+            self._note(job.run())
         else:
             self._pending = BackgroundCall(
                 job.run, name=f"saving step {step}", timeout_s=4 * self._timeout_s
@@ -203,8 +213,11 @@ class CheckpointManager:
             UnreadableCheckpointError: A checkpoint that may be the one cannot be read at present.
             NewerFormatError: It was written by a newer version of this package.
         """
+        search = self._search(path)
+        if search.concerns_root:
+            self._identity.confirm(self._storage)
         try:
-            found = cheap_choice(self._search(path), self._storage)
+            found = cheap_choice(search, self._storage)
         except CheckpointNotFoundError:
             return None
         step = None if found is None else read_metadata(found, self._storage).get("step")
@@ -245,6 +258,7 @@ class CheckpointManager:
             UnreadableCheckpointError: What is to be loaded, or one that may be newer, cannot be
                 read at present; the same on every rank, whichever of them it was.
             NewerFormatError: It was written by a newer version of this package.
+            DirectoryChangedError: As for :meth:`save`.
             CheckpointError: Nothing usable, or the named checkpoint cannot be loaded; the same on
                 every rank. Or the background save before it failed on some rank, so that nothing
                 was loaded; raised once.
@@ -268,7 +282,7 @@ class CheckpointManager:
                 loaded = job.run(
                     lambda state: self._apply(state, scheduler, dataloader, exclude),
                     tidy=lambda: self._finish_off(job.storage),
-                    earlier=describe(earlier, self._collective.rank) if earlier else None,
+                    earlier=self._why_not(earlier, worker, request.search),
                 )
             except CheckpointError as error:
                 if earlier is None:
@@ -312,11 +326,22 @@ class CheckpointManager:
         if pending is None:
             return None
         try:
-            self._parent = pending.result().save_id
+            self._note(pending.result())
         except Exception as error:  # noqa: BLE001  # raised by the caller once it has done its own part
             self._stager.drop()
             return error
         return None
+
+    def _note(self, saved: Published) -> None:
+        self._parent = saved.save_id
+        self._identity.note(saved.step, saved.save_id)
+
+    def _look(self) -> None:
+        """See whether the directory can be looked into, and remember which one it is."""
+        require_reachable(self._root, self._storage)
+        self._identity.confirm(self._storage)
+        if self._collective.rank == 0:
+            self._require_pointer()
 
     def _job(
         self,
@@ -327,7 +352,13 @@ class CheckpointManager:
         extra: Mapping[str, Any] | None,
     ) -> SaveJob:
         step, tokens_seen = int(step), int(tokens_seen)
-        staged = self._stage_state(step, tokens_seen, scheduler, dataloader, extra)
+        staged = take_state(
+            self._model,
+            self._optimizer,
+            self._stager,
+            self._collective,
+            build=lambda: build_train_state(step, tokens_seen, scheduler, dataloader, extra),
+        )
         worker = Worker(f"writing step {step}")
         metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
         if extra is not None and "vlm_freeze" in extra and isinstance(staged, StagedState):
@@ -343,56 +374,15 @@ class CheckpointManager:
                 step=step, tokens_seen=tokens_seen, metadata=metadata, parent=self._parent
             ),
             staged=staged,
-            retention=RetentionPolicy(
-                keep_last_n=self._config.keep_last_n,
-                is_milestone=_as_it_is(self._config).is_dynamic_milestone,
-            ),
+            retention=RetentionPolicy.of(self._config),
             timeout_s=self._timeout_s,
             access=self._access,
+            identity=self._identity,
+            latest=self._latest,
             damaged=self._damaged,
             plans=self._plans,
             register=self._register,
         )
-
-    def _stage_state(
-        self,
-        step: int,
-        tokens_seen: int,
-        scheduler: Any,
-        dataloader: Any,
-        extra: Mapping[str, Any] | None,
-    ) -> StagedState | RankFailure:
-        """Take this rank's state; what goes wrong here becomes the error of every rank."""
-        try:
-            train_state = build_train_state(step, tokens_seen, scheduler, dataloader, extra)
-            live = LiveModel(self._model)
-            state = assemble(live, self._optimizer)
-            shards = stage_shards(
-                state.shared,
-                stager=self._stager,
-                is_coordinator=self._collective.rank == 0,
-                world_size=self._collective.world_size,
-                buffers=live.flat_buffers,
-            )
-            self._stager.finish()
-            common, encoded = own_values.divide(train_state, live.module)
-            own = {OWN_KEY: state.own} if state.own else {}
-            return StagedState(
-                shards=shards,
-                rank_state=encode_plain(
-                    {**rank_part(train_state), **encoded, **own},
-                    what="the state of this rank",
-                ),
-                train_state=own_values.encode_common(
-                    common if self._collective.rank == 0 else without_rank_part(common)
-                ),
-                meshes=tuple(mesh_signature(live.parameters.values())),
-                digests=own_values.digests(common) if self._collective.world_size > 1 else {},
-                has_own_values=bool(encoded) or is_beyond_first_format(state.own),
-            )
-        except Exception as error:  # becomes the error of every rank
-            logger.error("taking the state of step %d: %s", step, error, exc_info=error)
-            return describe(error, self._collective.rank)
 
     def _search(self, path: str | None) -> Search:
         explicit = getattr(self._config, "load_path", None) if path is None else path
@@ -404,9 +394,14 @@ class CheckpointManager:
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
 
+    def _require_pointer(self) -> None:
+        """Find out whether ``latest`` can be made, in a directory that nobody has used yet."""
+        require_possible_if_empty(self._root, self._storage, self._latest, save_id=new_save_id())
+
     def _storage_for(self, worker: Worker) -> Storage:
         """What calls of that worker use, as long as it is not given up on."""
-        return revocable(self._storage, revoked=lambda: worker.stuck)
+        mine = guarded(self._storage, self._access.confirm)
+        return revocable(mine, revoked=lambda: worker.stuck)
 
     def _load_job(self, worker: Worker, request: LoadRequest) -> LoadJob:
         return LoadJob(
@@ -421,12 +416,29 @@ class CheckpointManager:
             access=self._access,
         )
 
+    def _why_not(
+        self, earlier: BaseException | None, worker: Worker, search: Search
+    ) -> RankFailure | None:
+        """What keeps this rank, and so all of them, from loading before it begins."""
+        if earlier is not None:
+            return describe(earlier, self._collective.rank)
+        if not search.concerns_root:
+            return None
+        known, rank, timeout_s = self._identity, self._collective.rank, self._timeout_s
+        return failure_to_confirm(known, self._storage, worker, rank=rank, timeout_s=timeout_s)
+
     def _finish_off(self, storage: Storage) -> None:
-        """Finish what a dead run left half done, unless another job may be at it."""
+        """Finish what a dead run left half done, unless another job may be at it.
+
+        Nothing is tried, or said, where this process or the medium may only be read.
+        """
+        self._identity.confirm(storage)
         with self._access.briefly() as mine:
-            if mine:
-                finish_off(self._root, storage)
-                self._register.look(self._root, storage)  # which the first save needs not do
+            if mine and storage.may_change(self._root):
+                tidy(self._root, storage, self._register)
+            else:
+                self._register.look(self._root, storage)
+        self._register.accept()
 
     def _apply(
         self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
@@ -444,6 +456,9 @@ class CheckpointManager:
         state, choice = loaded.train_state, loaded.choice
         self._damaged |= choice.damaged
         self._parent = choice.manifest.save_id if choice.manifest else None
+        if choice.manifest is not None and choice.path.parent == self._root:
+            self._identity.note(choice.manifest.step, choice.manifest.save_id)
+        self._access.forget_loss()
         if "rng" in state:
             set_rng_state(state["rng"])
             if given["dataloader"] is None or self._handover.pending:
@@ -460,11 +475,3 @@ class CheckpointManager:
         )
         logger.info("loaded step %d from %s", state["step"], choice.path)
         return int(state["step"]), int(state.get("tokens_seen", 0)), split_extra(state)
-
-
-def _as_it_is(config: Any) -> Any:
-    """A copy, which later changes do not reach."""
-    try:
-        return deepcopy(config)
-    except Exception:  # noqa: BLE001  # of a class of somebody's own, then; retention asks it later
-        return config

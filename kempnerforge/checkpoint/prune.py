@@ -6,13 +6,14 @@ save that is durable is not undone because something old resists.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Outline, inspect
 from kempnerforge.checkpoint.commit import is_under_way, new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.pointer import Pointer, read_pointer
 from kempnerforge.checkpoint.register import Register, Survey
 from kempnerforge.checkpoint.replacing import (
     find_unfinished,
@@ -23,7 +24,16 @@ from kempnerforge.checkpoint.replacing import (
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
 
-__all__ = ["finish_off", "make_ready", "may_need_recovery", "recover", "remove", "retire"]
+__all__ = [
+    "delete",
+    "finish_off",
+    "make_ready",
+    "may_need_recovery",
+    "recover",
+    "remove",
+    "retire",
+    "tidy",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +50,8 @@ def retire(
     """Rename away what the policy no longer keeps.
 
     Nothing goes while a checkpoint cannot be read: it may be one that counts, or the one that tells
-    which others training descends from.
+    which others training descends from. Nor does anything while there is one of another job: what
+    is old for this job may be what that one resumes from.
 
     Args:
         root: The checkpoint directory.
@@ -55,7 +66,7 @@ def retire(
     """
     if policy.keep_last_n <= 0:
         return ()
-    latest = storage.read_link(root / layout.LATEST)
+    latest = read_pointer(root, storage)
     target = None if latest is None else layout.step_of(Path(latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
     survey = register.recall(root, storage)
@@ -67,6 +78,12 @@ def retire(
         logger.warning("retention in %s waits until %s can be read", root, names)
         return ()
     if not victims:
+        return ()
+    if others := register.foreign():
+        names = ", ".join(f"{layout.format_step(head.step)} ({head.save_id})" for head in others)
+        logger.warning(
+            "retention in %s deletes nothing beside saves of another job: %s", root, names
+        )
         return ()
     with register.own_change(root, storage):
         return _rename_away(root, victims, storage)
@@ -99,32 +116,54 @@ def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> tuple[
             storage.rename(path, root / name)
             renamed.append(root / name)
         except OSError as error:
-            logger.warning("checkpoint %s cannot be retired: %s", path, error)
+            _say_once(f"checkpoint {path} cannot be retired: {error.strerror or error}")
     if renamed:
         storage.sync_directory(root)
     return tuple(renamed)
 
 
 def remove(paths: tuple[Path, ...], storage: Storage) -> None:
-    """Delete directories that carry no checkpoint's name.
+    """:func:`delete` directories that carry no checkpoint's name, in memory at least.
 
     First that they carry none is made durable: after a failed sync or a death, a directory may have
-    lost its name in memory only, and a power cut would give the name to what is left of it. The
-    versions of a replacement that is half way stay: ``latest`` names one of them.
+    lost its name in memory only, and a power cut would give the name to what is left of it.
     """
+    durable = []
     for path in paths:
         try:
             storage.sync_directory(path.parent)
+            durable.append(path)
+        except OSError as error:
+            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+    delete(tuple(durable), storage)
+
+
+def delete(paths: tuple[Path, ...], storage: Storage) -> None:
+    """Delete directories that carry no checkpoint's name, durably.
+
+    The versions of a replacement that is half way stay: ``latest`` names one of them.
+    """
+    for path in paths:
+        try:
             if _is_needed(path, storage):
                 logger.warning("%s stays: the replacement that it belongs to is half way", path)
             else:
                 storage.remove_tree(path)
         except (OSError, RecursionError) as error:  # the latter of folders that are very deep
-            logger.warning("left to the next save: %s cannot be removed: %s", path, error)
+            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+
+
+_said: set[str] = set()
+"""What resists, for as long as this process lives, is tried again by each save and told of once."""
+
+
+def _say_once(message: str) -> None:
+    logger.log(logging.DEBUG if message in _said else logging.WARNING, "%s", message)
+    _said.add(message)
 
 
 def _is_needed(path: Path, storage: Storage) -> bool:
-    unfinished = find_unfinished(storage.read_link(path.parent / layout.LATEST))
+    unfinished = find_unfinished(read_pointer(path.parent, storage))
     return unfinished is not None and path.name in (unfinished.new, unfinished.old)
 
 
@@ -135,8 +174,22 @@ def may_need_recovery(found: Outline) -> bool:
     return aside or find_unfinished(found.latest) is not None
 
 
-def recover(root: Path, storage: Storage) -> None:
+def _is_in_use(name: str) -> bool:
+    """Whether a hidden name is that of a save which goes on in this process."""
+    if not layout.is_leftover(name):
+        return False
+    leftover = layout.parse_leftover(name)
+    save_id = layout.parse_latest_link(name) if leftover is None else leftover.save_id
+    return save_id is not None and is_under_way(save_id)
+
+
+def recover(root: Path, storage: Storage, *, spares: Callable[[str], bool] = _is_in_use) -> None:
     """Give back their names to checkpoints that were under hidden ones when a run died.
+
+    Args:
+        root: The checkpoint directory.
+        storage: Where it lies.
+        spares: Tells a hidden name that is in use from one that a dead run left.
 
     A ``latest`` that names a hidden version shows a replacement that was half way, which is
     completed. A ``.replaced-step_N-<id>`` without a ``step_N`` is the only whole version of that
@@ -147,26 +200,27 @@ def recover(root: Path, storage: Storage) -> None:
         UnreadableCheckpointError: It stays, because one version cannot be read at present.
         NewerFormatError: It stays, because one was written by a newer version of this package.
     """
-    _complete_replacement(root, storage)
-    _give_names_back(root, storage)
+    _complete_replacement(root, storage, spares)
+    _give_names_back(root, storage, spares)
 
 
-def _complete_replacement(root: Path, storage: Storage) -> None:
-    latest = storage.read_link(root / layout.LATEST)
+def _complete_replacement(root: Path, storage: Storage, spares: Callable[[str], bool]) -> None:
+    latest = read_pointer(root, storage)
     found = find_unfinished(latest)
-    if found is None or is_under_way(found.save_id):
+    if found is None or spares(found.new):
         return
 
     def whole(name: str) -> bool:
         return is_whole(inspect(root / name, storage), storage, step=found.step)
 
+    pointer = Pointer.as_it_is(root, storage, save_id=found.save_id)
     for move in plan_completion(found, storage.names(root), latest, whole=whole):
         logger.warning("completing what a run that died began: %s -> %s", move.name, move.target)
-        perform(root, move, storage, save_id=found.save_id)
+        perform(move, pointer)
 
 
-def _give_names_back(root: Path, storage: Storage) -> None:
-    names = frozenset(name for name in storage.names(root) if not _is_in_use(name))
+def _give_names_back(root: Path, storage: Storage, spares: Callable[[str], bool]) -> None:
+    names = frozenset(name for name in storage.names(root) if not spares(name))
     hidden = filter(layout.is_leftover, names)
     aside = [inspect(root / name, storage) for name in hidden if _missing_original(name, names)]
     for entry in aside:
@@ -191,28 +245,24 @@ def _missing_original(name: str, names: Collection[str]) -> str | None:
     return None if step_name in names else step_name
 
 
-def _is_in_use(name: str) -> bool:
-    """Whether a hidden name is that of a save which goes on in this process."""
-    if not layout.is_leftover(name):
-        return False
-    leftover = layout.parse_leftover(name)
-    save_id = layout.parse_latest_link(name) if leftover is None else leftover.save_id
-    return save_id is not None and is_under_way(save_id)
-
-
-def finish_off(root: Path, storage: Storage) -> None:
+def finish_off(root: Path, storage: Storage, *, spares: Callable[[str], bool] = _is_in_use) -> None:
     """Complete what dead runs left half done; only for who has the lock of the directory.
 
     Set-aside checkpoints get their names back, and all names become durable; staging, replaced and
     trash directories and unplaced links go. Foreign names are left alone, and so are those of a
     save that goes on in this process: another manager's, or a later one than who asks for this.
 
+    Args:
+        root: The checkpoint directory.
+        storage: Where it lies.
+        spares: As for :func:`recover`.
+
     Raises:
         CheckpointError: As :func:`recover`; then nothing goes.
         OSError: The same.
     """
-    recover(root, storage)
-    names = [name for name in storage.names(root) if not _is_in_use(name)]
+    recover(root, storage, spares=spares)
+    names = [name for name in storage.names(root) if not spares(name)]
     if names:
         # A run that died between a rename and its sync left a name that a power cut would take.
         storage.sync_directory(root)
@@ -230,7 +280,7 @@ def finish_off(root: Path, storage: Storage) -> None:
         try:
             storage.unlink(root / name)
         except OSError as error:
-            logger.warning("left to the next save: %s cannot be removed: %s", root / name, error)
+            _say_once(f"left to the next save: {root / name} cannot be removed: {error}")
 
 
 def make_ready(root: Path, storage: Storage, register: Register) -> None:
@@ -241,9 +291,37 @@ def make_ready(root: Path, storage: Storage, register: Register) -> None:
         OSError: The same, or the directory cannot be listed.
     """
     survey = register.look(root, storage)
-    abandoned = [name for name in survey.leftovers() if not _is_in_use(name)]
-    if abandoned or find_unfinished(storage.read_link(root / layout.LATEST)) is not None:
-        finish_off(root, storage)
+    spares = _spared(register)
+    abandoned = [name for name in survey.leftovers() if not spares(name)]
+    if abandoned or find_unfinished(read_pointer(root, storage)) is not None:
+        finish_off(root, storage, spares=spares)
         register.look(root, storage)
     elif survey.names:
         storage.sync_directory(root)  # for the reason that finish_off has
+    register.take_stock()
+    for head in register.foreign():
+        logger.warning(
+            "%s was committed by another job since this one loaded or first saved (save %s, after "
+            "%s): this job goes on, deletes nothing in %s and does not replace it until it is gone "
+            "or this job loads or starts again; see that only one job writes there",
+            layout.format_step(head.step),
+            head.save_id,
+            head.parent or "nothing",
+            root,
+        )
+
+
+def _spared(register: Register) -> Callable[[str], bool]:
+    """What may be a save under way: of this process, or of a job that came after this one."""
+    return lambda name: _is_in_use(name) or register.is_anothers_work(name)
+
+
+def tidy(root: Path, storage: Storage, register: Register) -> None:
+    """:func:`finish_off`, and learn what there is then; for a load, and who has the lock.
+
+    Raises:
+        CheckpointError: As :func:`finish_off`.
+        OSError: The same, or the directory cannot be listed.
+    """
+    finish_off(root, storage, spares=_spared(register))
+    register.look(root, storage)

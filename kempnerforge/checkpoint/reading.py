@@ -34,7 +34,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.catalog import require_same
-from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
+from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError, named
 from kempnerforge.checkpoint.frames import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.shard_metadata import is_ours
@@ -178,7 +178,9 @@ class _Source:
 
     def finish(self) -> FileRecord:
         """Read to the end; size and checksum of the whole file."""
-        self._skip_to(max(self._at, os.fstat(self._fd).st_size))
+        with named(self.path):
+            size = os.fstat(self._fd).st_size
+        self._skip_to(max(self._at, size))
         return FileRecord(size=self._at, crc32=self._crc32)
 
     def _skip_to(self, offset: int) -> None:
@@ -197,7 +199,8 @@ class _Source:
     def _read_fully(self, parts: list[memoryview], offset: int) -> None:
         missing = sum(map(len, parts))
         while missing:
-            count = os.preadv(self._fd, parts, offset)
+            with named(self.path):
+                count = os.preadv(self._fd, parts, offset)
             if count == 0:
                 raise CorruptCheckpointError(f"{self.path}: ends at {offset}", path=str(self.path))
             offset, missing = offset + count, missing - count

@@ -13,6 +13,17 @@ was read, and every save compares that with what is there:
 
 What could not be read is never remembered, so it is tried again at the next save.
 
+The register also knows a *foreign* save: a checkpoint that neither was there when this job loaded,
+or first saved if it did not load, nor was made by this process, and was committed since. Its place
+in the order of commits says so: it is beyond the last one that was there, or it is one that another
+checkpoint has, with a parent that is known here, as where a job went on from an old view of the
+directory. Another job has written there then, before this one took the directory or whatever locks
+and leases say, and this one does not go on from what it made. So long as such a checkpoint is
+there, nothing is deleted and it is not replaced. One that a person puts there, from another run or
+an archive, has another place for the most part; where it has not, it is kept like a foreign save
+until the job loads or starts again. Hidden names that appear in that time are another job's saves
+under way.
+
 Out of scope: a manifest that is changed in place, which no directory shows, is noticed before a
 deletion for which it counts, and not before; its place in the order is what it was. So is a change
 by somebody without the lock within the tick of the file system's clock in which this manager
@@ -29,6 +40,7 @@ from pathlib import Path
 from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import ROOM, Entry, State, look_at
 from kempnerforge.checkpoint.collection import held_back
+from kempnerforge.checkpoint.commit import is_of_this_process
 from kempnerforge.checkpoint.lineage import standing_aside
 from kempnerforge.checkpoint.manifest import Head
 from kempnerforge.checkpoint.storage import Stamp, Storage
@@ -97,11 +109,68 @@ class Survey:
         return self.highest + (ROOM if self.unread else 1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stock:
+    """The checkpoints that this job knows to be there, since it loaded or first saved."""
+
+    unread: frozenset[str]
+    save_ids: frozenset[str]
+    sequences: frozenset[int]
+    highest: int
+
+
 class Register:
     """What one manager knows of its checkpoint directory; for rank 0, from one thread at a time."""
 
     def __init__(self) -> None:
         self._survey = Survey()
+        self._stock: _Stock | None = None
+        self._abandoned: frozenset[str] | None = None
+
+    def begin_anew(self) -> None:
+        """The directory has just been taken: of the hidden names there, none is in use."""
+        self._abandoned = None
+
+    def take_stock(self) -> None:
+        """Note what there is, as of the last look, if that is not known."""
+        if self._abandoned is None:
+            self._abandoned = frozenset(self._survey.leftovers())
+        if self._stock is None:
+            self.accept()
+
+    def accept(self) -> None:
+        """What there is, as of the last look, is what training goes on from: none is foreign."""
+        survey = self._survey
+        heads = [entry.head for entry in survey.entries() if entry.head is not None]
+        self._stock = _Stock(
+            unread=frozenset(entry.path.name for entry in survey.unread),
+            save_ids=frozenset(head.save_id for head in heads),
+            sequences=frozenset(head.sequence for head in heads),
+            highest=survey.highest,
+        )
+
+    def is_foreign(self, head: Head) -> bool:
+        """Whether another job made that checkpoint since this one loaded or first saved."""
+        stock = self._stock
+        if stock is None or is_of_this_process(head.save_id) or head.save_id in stock.save_ids:
+            return False
+        if layout.format_step(head.step) in stock.unread:
+            return False
+        forks = head.sequence in stock.sequences and head.parent in stock.save_ids
+        return head.sequence > stock.highest or forks
+
+    def foreign(self) -> tuple[Head, ...]:
+        """The foreign checkpoints that there are, as of the last look, in the order of commits."""
+        found = filter(self.is_foreign, self._survey.committed().values())
+        return tuple(sorted(found, key=lambda head: head.sequence))
+
+    def is_anothers_work(self, leftover: str) -> bool:
+        """Whether a hidden name appeared since this job took the directory, and is not its own."""
+        if self._abandoned is None or leftover in self._abandoned:
+            return False
+        parsed = layout.parse_leftover(leftover)
+        save_id = parsed.save_id if parsed else layout.parse_latest_link(leftover)
+        return save_id is not None and not is_of_this_process(save_id)
 
     def look(self, root: Path, storage: Storage) -> Survey:
         """What is in ``root`` now; reads what is new or has changed.

@@ -17,26 +17,36 @@ has named the new version by then, so it counts as committed. If the new version
 damaged, the old one gets its name back instead.
 """
 
+import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Entry, Outline, State, read_outline, verify_sizes
-from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.catalog import (
+    Entry,
+    Outline,
+    State,
+    inspect,
+    read_outline,
+    verify_sizes,
+)
+from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.pointer import Pointer, UnmovedPointerError
 from kempnerforge.checkpoint.storage import Storage
 
 __all__ = [
+    "CannotExchangeError",
     "Move",
     "Replacement",
     "find_unfinished",
+    "has_name",
     "is_whole",
     "perform",
     "plan_completion",
-    "point_latest",
     "read_settled",
     "replace",
 ]
@@ -46,9 +56,13 @@ logger = logging.getLogger(__name__)
 # What a reader waits for a writer between two moves, each of which is a rename and a sync.
 _PAUSES_S = (0.02, 0.1, 0.4, 1.0)
 _LEFT = (
-    "%s: a replacement that failed cannot be taken back (%s); the next start of the job, or "
-    "`kempnerforge-ckpt repair`, completes it"
+    "%s: what a save that failed has changed cannot be taken back (%s); the next start of the job, "
+    "or `kempnerforge-ckpt repair`, completes what is half way"
 )
+
+
+class CannotExchangeError(Exception):
+    """This file system cannot swap two names; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +73,8 @@ class Move:
     """What is renamed, or ``latest``."""
     target: str
     """Its new name, or what ``latest`` is to name; nothing takes ``latest`` away."""
+    swaps: bool = False
+    """Whether what has the new name gets the old one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +99,22 @@ class Replacement:
         """Where the old version is set aside."""
         return self._hidden(LeftoverKind.replaced)
 
+    def moves_to_free_name(self) -> tuple[Move, ...]:
+        """All moves of a save whose step has no version yet."""
+        return (
+            Move(name=self.new, target=self.name),
+            Move(name=layout.LATEST, target=self.name),
+        )
+
+    def moves_by_exchange(self) -> tuple[Move, ...]:
+        """All moves where names can be swapped; the old version is then where the new one was."""
+        return (
+            Move(name=self.new, target=self.name, swaps=True),
+            Move(name=layout.LATEST, target=self.name),
+        )
+
     def moves(self) -> tuple[Move, ...]:
-        """All moves, for a ``latest`` that names this step."""
+        """All moves, one name after the other, for a ``latest`` that names this step."""
         return (
             Move(name=layout.LATEST, target=self.new),
             Move(name=self.name, target=self.old),
@@ -127,92 +157,131 @@ class Replacement:
         return layout.format_leftover(Leftover(kind=kind, step=self.step, save_id=self.save_id))
 
 
-def _inverse(move: Move, *, latest: str | None) -> Move:
-    """The move back; ``latest`` is what the link named before."""
-    if move.name == layout.LATEST:
-        return Move(name=layout.LATEST, target=latest or "")
-    return Move(name=move.target, target=move.name)
-
-
-def replace(root: Path, moves: Collection[Move], storage: Storage, *, save_id: str) -> None:
+def replace(moves: Sequence[Move], pointer: Pointer) -> None:
     """Make the moves, each durable before the next, or none of them.
 
+    Each new pointer is made before the move that comes before it, so that what can fail for want of
+    links or of an inode does so early.
+
     Raises:
+        CannotExchangeError: The first move is to swap two names, and that cannot be done here.
         OSError: One failed. Those made were taken back, or, if that failed as well or it cannot be
             seen whether this one was made, ``latest`` leads to a whole version and the next start
-            completes the replacement.
+            completes a replacement that is half way.
     """
-    back: list[Move] = []
-    latest = storage.read_link(root / layout.LATEST)  # once: a read half way may fail
-    for move in moves:
-        try:
-            perform(root, move, storage, save_id=save_id)
-        except OSError as error:
-            made = _took_effect(root, move, storage)
-            if made is None:
-                logger.warning(_LEFT, root, error)
-                raise
-            if made:
-                back.append(_inverse(move, latest=latest))
-            _take_back(root, back, storage, save_id=save_id)
-            raise
-        back.append(_inverse(move, latest=latest))
-        latest = move.target if move.name == layout.LATEST else latest
+    attempt = _Attempt(pointer)
+    try:
+        for number in range(len(moves)):
+            attempt.make(moves[number:])
+    except CannotExchangeError:
+        raise
+    except OSError as error:
+        attempt.take_back(error)
+        pointer.discard()
+        raise
 
 
-def _took_effect(root: Path, move: Move, storage: Storage) -> bool | None:
+class _Attempt:
+    """Moves that are made one after the other, and what takes them back."""
+
+    def __init__(self, pointer: Pointer) -> None:
+        self._pointer = pointer
+        # Once, because a read half way may fail.
+        self._latest = pointer.read()
+        self._kind = pointer.kind_of_present()
+        self._prepared: str | None = None
+        self._back: list[Move] = []
+        self._trying: Move | None = None
+
+    def make(self, moves: Sequence[Move]) -> None:
+        """The first of ``moves``, after the pointer that comes next among them is prepared."""
+        move = self._trying = moves[0]
+        following = next((one.target for one in moves if one.name == layout.LATEST), None)
+        if following is not None and following != self._prepared:
+            self._pointer.prepare(following)
+            self._prepared = following
+        if move.name == layout.LATEST:
+            self._pointer.place(move.target, before=self._latest)
+        else:
+            _rename(move, self._pointer)
+        self._made(move)
+
+    def _made(self, move: Move) -> None:
+        self._back.append(_inverse(move, latest=self._latest))
+        if move.name == layout.LATEST:
+            self._latest, self._prepared = move.target, None
+
+    def take_back(self, error: OSError) -> None:
+        """All that was made; what it fails at stays as it is, with what was made before it."""
+        if self._trying is None:
+            return
+        made = _took_effect(self._trying, self._pointer, self._latest, error)
+        if made is None:
+            logger.warning(_LEFT, self._pointer.root, error)
+            return
+        if made:
+            self._back.append(_inverse(self._trying, latest=self._latest))
+        pointer = dataclasses.replace(self._pointer, kind=self._kind)
+        for move in reversed(self._back):
+            try:
+                perform(move, pointer)
+            except OSError as failure:
+                logger.warning(_LEFT, pointer.root, failure)
+                return
+
+
+def _took_effect(move: Move, pointer: Pointer, latest: str | None, error: OSError) -> bool | None:
     """Whether a move that failed was made all the same, and only not made durable.
 
     None where that cannot be seen: to take back the moves before it would lose one version if it
     was made.
     """
+    if isinstance(error, UnmovedPointerError):
+        return True  # for everybody but this machine it may have moved
     try:
         if move.name == layout.LATEST:
-            return storage.read_link(root / layout.LATEST) == move.target
-        return move.name not in storage.names(root)
-    except OSError:
+            return pointer.read() == move.target != latest
+        if move.swaps:
+            return has_name(pointer, move.target)
+        return move.name not in pointer.storage.names(pointer.root)
+    except (OSError, CheckpointError):
         return None
 
 
-def _take_back(root: Path, moves: list[Move], storage: Storage, *, save_id: str) -> None:
-    for move in reversed(moves):
-        try:
-            perform(root, move, storage, save_id=save_id)
-        except OSError as error:
-            logger.warning(_LEFT, root, error)
-            return
+def has_name(pointer: Pointer, name: str) -> bool:
+    """Whether the version that is being saved has that name.
+
+    Raises:
+        CheckpointError: That cannot be seen at present.
+    """
+    entry = inspect(pointer.root / name, pointer.storage, heads=True)
+    if entry.is_questionable:
+        entry.refuse()
+    return entry.head is not None and entry.head.save_id == pointer.save_id
 
 
-def perform(root: Path, move: Move, storage: Storage, *, save_id: str) -> None:
+def _inverse(move: Move, *, latest: str | None) -> Move:
+    """The move back; ``latest`` is what the link named before."""
+    if move.name == layout.LATEST:
+        return Move(name=layout.LATEST, target=latest or "")
+    return Move(name=move.target, target=move.name, swaps=move.swaps)
+
+
+def _rename(move: Move, pointer: Pointer) -> None:
+    source, target = pointer.root / move.name, pointer.root / move.target
+    if not move.swaps:
+        pointer.storage.rename(source, target)
+    elif not pointer.storage.exchange(source, target):
+        raise CannotExchangeError
+    pointer.storage.sync_directory(pointer.root)
+
+
+def perform(move: Move, pointer: Pointer) -> None:
     """Make one move and make it durable."""
     if move.name == layout.LATEST:
-        point_latest(root, move.target, storage, save_id=save_id)
-        return
-    storage.rename(root / move.name, root / move.target)
-    storage.sync_directory(root)
-
-
-def point_latest(root: Path, target: str, storage: Storage, *, save_id: str) -> None:
-    """Make ``latest`` name ``target``, durably; a directory of that name is moved aside.
-
-    Without a target ``latest`` is taken away.
-    """
-    latest, link = root / layout.LATEST, root / layout.format_latest_link(save_id)
-    if not target:
-        storage.unlink(latest)
-        storage.sync_directory(root)
-        return
-    if storage.is_directory(latest):
-        aside = root / f"{layout.LATEST}.aside-{save_id}"
-        logger.warning("%s is a directory; renamed to %s", latest, aside.name)
-        storage.rename(latest, aside)
-    try:
-        storage.make_link(link, target)
-    except FileExistsError:  # of an attempt that ended before it was placed
-        storage.unlink(link)
-        storage.make_link(link, target)
-    storage.rename(link, latest)
-    storage.sync_directory(root)
+        pointer.point(move.target)
+    else:
+        _rename(move, pointer)
 
 
 def find_unfinished(latest: str | None) -> Replacement | None:

@@ -200,6 +200,7 @@ class _Planner:
         fixed = not (is_extra_state(name) or self._may_change_shape(name))
         if isinstance(value, torch.Tensor) and fixed:
             require_same_layout(key, entry, value)
+            self.targets.copied.add(name)
         if fresh is not None and isinstance(value, torch.Tensor) and fixed:
             require_same_shape(key, fresh.shape, value)
         self._read_fresh((directory, key), fresh)

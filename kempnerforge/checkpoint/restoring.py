@@ -19,7 +19,7 @@ from torch import nn
 from kempnerforge.checkpoint import optimizer_state, own_state
 from kempnerforge.checkpoint.checked import Comparison, RestoreCheck
 from kempnerforge.checkpoint.exclusion import Exclusion
-from kempnerforge.checkpoint.fitting import require_same_class
+from kempnerforge.checkpoint.fitting import require_same_class, require_same_pattern
 from kempnerforge.checkpoint.groups import SavedGroups, nested
 from kempnerforge.checkpoint.model_state import (
     CLASS_KEY,
@@ -60,6 +60,8 @@ class RestoreTargets:
     """Entries of the model that are of another dtype than the saved ones, in words."""
     module_parts: dict[str, dict[PATH, PLACE]] = field(default_factory=dict)
     """The same for a dict or list that an older version took apart: path within to place."""
+    copied: set[str] = field(default_factory=set)
+    """State dict keys of those that torch copies into the tensor of now, as it is."""
     refilled: set[str] = field(default_factory=set)
     """State dict keys of wrappers that are made for whoever asks: filled, and handed back."""
     moments: dict[str, dict[PATH, PLACE]] = field(default_factory=dict)
@@ -82,9 +84,14 @@ class RestoreTargets:
         """Settle what can be settled only once the values are read; changes nothing.
 
         Raises:
-            StateMismatchError: The parameter groups, the classes of tensors or the optimizer do not
-                fit.
+            StateMismatchError: The parameter groups, the classes of tensors, sparse tensors or the
+                optimizer do not fit.
         """
+        for name in self.copied:
+            value, now = self._value(self.module_values[name]), self.live_model.state[name]
+            if _is_sparse(value) or _is_sparse(now):
+                key = f"{MODEL}{self.live_model.plain_name(name)}"
+                require_same_pattern(key, local_of(value), local_of(now))
         for place, value in self.classes.items():
             require_same_class(place[1].removesuffix(f".{CLASS_KEY}"), self._value(place), value)
         self.groups.decide(self.optimizer, self.live_model.names, self.owners, self._value)
@@ -217,6 +224,10 @@ class RestoreTargets:
             key: own_state.revive(value, model, name=f"optimizer {key}")
             for key, value in rest.items()
         }
+
+
+def _is_sparse(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and local_of(value).layout is not torch.strided
 
 
 def _version(value: Any) -> int:

@@ -9,7 +9,10 @@ for its sake; it goes when all that count are newer, or are descended from where
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Kept", "RetentionPolicy"]
 
@@ -38,6 +41,13 @@ class RetentionPolicy:
     """0 or less keeps everything."""
     is_milestone: Callable[[int], bool] = _no_milestone
     """Steps that are never deleted and do not count."""
+
+    @classmethod
+    def of(cls, config: Any) -> "RetentionPolicy":
+        """What a configuration asks for now; later changes of it do not reach the policy."""
+        with suppress(Exception):  # of somebody's own class, then: it is asked later
+            config = deepcopy(config)
+        return cls(keep_last_n=config.keep_last_n, is_milestone=config.is_dynamic_milestone)
 
     def victims(
         self, committed: Iterable[Kept], *, protected: Iterable[int] = ()

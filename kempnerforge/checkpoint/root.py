@@ -6,6 +6,7 @@ storage is not mounted would otherwise count as empty, and the run would begin a
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +60,15 @@ class _Seen:
 
 
 def require_reachable_by_all(
-    root: Path, storage: Storage, collective: Collective, *, timeout_s: float
+    root: Path, look: Callable[[], object], collective: Collective, *, timeout_s: float
 ) -> None:
-    """:func:`require_reachable` on every rank; the same error on all. Collective.
+    """Have every rank look into the checkpoint directory; the same error on all. Collective.
+
+    Args:
+        root: The directory.
+        look: As :func:`require_reachable`; may never return.
+        collective: All ranks.
+        timeout_s: For the looks and the agreement together.
 
     Raises:
         UnreachableDirectoryError: A rank cannot look into it, as one whose machine lacks the mount.
@@ -72,11 +79,7 @@ def require_reachable_by_all(
     failure = None
     try:
         with Worker("looking into the checkpoint directory") as worker:
-            worker.run(
-                lambda: require_reachable(root, storage),
-                timeout_s=_LOOK_SHARE * timeout_s,
-                doing=doing,
-            )
+            worker.run(look, timeout_s=_LOOK_SHARE * timeout_s, doing=doing)
     except Exception as error:  # noqa: BLE001  # becomes the error of every rank
         failure = describe(error, collective.rank)
     with naming(doing, path=str(root)):

@@ -12,36 +12,51 @@ touch storage run in a :class:`Worker`, so a rank whose storage hangs still repo
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import layout, own_values, prune
+from kempnerforge.checkpoint.announced import announce
 from kempnerforge.checkpoint.catalog import look_at
 from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.commit import Commit, new_save_id, under_way
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointSaveError,
+    DirectoryInUseError,
     RankFailure,
     Refusal,
+    StillPublishedError,
+    StorageTimeoutError,
     describe,
     naming,
 )
+from kempnerforge.checkpoint.identity import AnyDirectory, Identity, failure_to_confirm
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.manifest import FileRecord, Head, Manifest
-from kempnerforge.checkpoint.plans import Assigned, Merged, PlanBook, Proposed, assign
+from kempnerforge.checkpoint.plans import Merged, PlanBook, assign
+from kempnerforge.checkpoint.pointer import PointerKind
 from kempnerforge.checkpoint.rank_state import Arrangement, all_meshes
 from kempnerforge.checkpoint.register import Register
 from kempnerforge.checkpoint.retention import RetentionPolicy
-from kempnerforge.checkpoint.shards import StagedShards, WrittenShards, write_shards
+from kempnerforge.checkpoint.save_messages import (
+    Assignment,
+    Proposal,
+    Published,
+    Report,
+    SaveRequest,
+    StagedState,
+)
+from kempnerforge.checkpoint.shards import WrittenShards, write_shards
 from kempnerforge.checkpoint.stale import again_if_stale
 from kempnerforge.checkpoint.storage import Storage, at_once
+from kempnerforge.checkpoint.visibility import await_made
 from kempnerforge.checkpoint.worker import Worker
 
-__all__ = ["Published", "SaveJob", "SaveRequest", "StagedState"]
+__all__ = ["SaveJob"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,69 +68,8 @@ _VOTE_SHARE = 0.35
 _PUBLISH_SHARE = 0.2
 _ANSWER_SHARE = 0.65
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagedState:
-    """Everything that one rank contributes, detached from training."""
-
-    shards: StagedShards
-    rank_state: bytes
-    train_state: bytes
-    """Common state; rank 0 writes it, and the others what differs."""
-    meshes: tuple[Mapping[str, Any], ...]
-    digests: Mapping[str, int] = field(default_factory=dict)
-    """Of the values in the train state that may differ by rank; empty where there is one."""
-    has_own_values: bool = False
-    """Whether ``rank_state`` has more than a reader of format 1 would look for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaveRequest:
-    """What is saved; equal on all ranks."""
-
-    step: int
-    tokens_seen: int
-    metadata: Mapping[str, Any]
-    """Content of ``metadata.json``."""
-    parent: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """The result of a save."""
-
-    step: int
-    save_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Proposal:
-    step: int
-    stage: int | None
-    plan: Proposed | None = None
-    meshes: tuple[Mapping[str, Any], ...] = ()
-    digests: Mapping[str, int] = field(default_factory=dict)
-    """As :attr:`StagedState.digests`."""
-    has_own_values: bool = False
-    """As :attr:`StagedState.has_own_values`."""
-    failure: RankFailure | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Assignment:
-    save_id: str
-    plan: Assigned
-    stages: tuple[int, ...] | None
-    differing: frozenset[str]
-    """Values in the train state that each rank writes for itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Report:
-    shards: WrittenShards | None
-    files: Mapping[str, FileRecord]
-    """By path relative to the checkpoint, shards included."""
-    failure: RankFailure | None
+_Delete = Callable[[tuple[Path, ...], Storage], None]
+"""How directories go: :func:`prune.remove` or :func:`prune.delete`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,6 +80,8 @@ class _RootSave:
     merged: Merged
     arrangement: Arrangement
     has_rank_values: bool
+    retired: tuple[Path, ...] = ()
+    """What is to be removed although the save failed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,6 +101,9 @@ class SaveJob:
     retention: RetentionPolicy
     timeout_s: float
     access: WriteAccess = field(default_factory=Unlocked)
+    identity: Identity = field(default_factory=AnyDirectory)
+    latest: PointerKind = PointerKind.link
+    """What ``latest`` is to be."""
     damaged: Collection[str] = ()
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
@@ -182,7 +141,8 @@ class SaveJob:
         replies = None if published is None else self._same_for_all(published[0])
         reply = self.collective.answer(replies, timeout_s=answer_s)
         if published is not None:
-            self._remove(published[1])
+            delete = prune.delete if isinstance(published[0], Published) else prune.remove
+            self._remove(published[1], delete)
         outcome: Published = self._accepted(reply)
         return outcome
 
@@ -209,11 +169,12 @@ class SaveJob:
 
     # Round one: propose.
 
-    def _proposal(self) -> _Proposal:
+    def _proposal(self) -> Proposal:
         staged, step = self.staged, self.request.step
-        if isinstance(staged, RankFailure):
-            return _Proposal(step=step, stage=self.stage, failure=staged)
-        return _Proposal(
+        failure = staged if isinstance(staged, RankFailure) else self._confirm()
+        if isinstance(staged, RankFailure) or failure is not None:
+            return Proposal(step=step, stage=self.stage, failure=failure)
+        return Proposal(
             step=step,
             stage=self.stage,
             plan=self.plans.propose(staged.shards),
@@ -222,8 +183,15 @@ class SaveJob:
             has_own_values=staged.has_own_values,
         )
 
-    def _open(self, votes: Votes) -> tuple[_RootSave, list[_Assignment]] | Refusal:
-        failures = votes.failures(_Proposal, self._doing) + self._disagreements(votes)
+    def _confirm(self) -> RankFailure | None:
+        """Each rank sees whether the directory is the one that it knows."""
+        rank, timeout_s = self.collective.rank, self.timeout_s
+        return failure_to_confirm(
+            self.identity, self.storage, self.worker, rank=rank, timeout_s=timeout_s
+        )
+
+    def _open(self, votes: Votes) -> tuple[_RootSave, list[Assignment]] | Refusal:
+        failures = votes.failures(Proposal, self._doing) + self._disagreements(votes)
         if failures:
             return self._refuse(failures)
         try:
@@ -243,10 +211,10 @@ class SaveJob:
                 message=f"it saves step {proposal.step}, rank 0 saves step {self.request.step}",
             )
             for rank, proposal in enumerate(votes.values)
-            if isinstance(proposal, _Proposal) and proposal.step != self.request.step
+            if isinstance(proposal, Proposal) and proposal.step != self.request.step
         )
 
-    def _open_for(self, proposals: Sequence[_Proposal]) -> tuple[_RootSave, list[_Assignment]]:
+    def _open_for(self, proposals: Sequence[Proposal]) -> tuple[_RootSave, list[Assignment]]:
         arrangement = Arrangement(
             stage_of_rank=tuple(proposal.stage for proposal in proposals),
             meshes=all_meshes(proposal.meshes for proposal in proposals),
@@ -266,7 +234,7 @@ class SaveJob:
         commit = self._begin_commit(stages)
         differing = own_values.differing(proposal.digests for proposal in proposals)
         assignments = [
-            _Assignment(
+            Assignment(
                 save_id=commit.save_id,
                 plan=assign(merged, rank, plan),
                 stages=stages,
@@ -285,13 +253,22 @@ class SaveJob:
         return opened, assignments
 
     def _begin_commit(self, stages: tuple[int, ...] | None) -> Commit:
-        self.storage.make_durable_directory(self.root)
-        self.access.require()
+        if not self.identity.confirm(self.storage):
+            self.storage.make_durable_directory(self.root)
+        if self.access.require():
+            self.register.begin_anew()
+        self.identity.require_same()
         commit = self._commit(self.save_id, stages)
-        _replaced(commit, self.storage)
+        replaced = _replaced(commit, self.storage)
         prune.make_ready(self.root, self.storage, self.register)
+        self._require_own(replaced)
         with self.register.own_change(self.root, self.storage):
-            commit.open()
+            commit.require_pointer()
+            try:
+                commit.open()
+            except BaseException:
+                prune.remove((commit.staging,), self.storage)
+                raise
         return commit
 
     def _commit(self, save_id: str, stages: tuple[int, ...] | None) -> Commit:
@@ -301,14 +278,15 @@ class SaveJob:
             step=self.request.step,
             save_id=save_id,
             stages=stages,
+            latest=self.latest,
         )
 
-    def _replies(self, opened: tuple[_RootSave, list[_Assignment]] | Refusal) -> Sequence[object]:
+    def _replies(self, opened: tuple[_RootSave, list[Assignment]] | Refusal) -> Sequence[object]:
         return self._same_for_all(opened) if isinstance(opened, Refusal) else opened[1]
 
     # Between the rounds: write.
 
-    def _write(self, assignment: _Assignment) -> _Report:
+    def _write(self, assignment: Assignment) -> Report:
         try:
             shards, files = self.worker.run(
                 lambda: self._write_files(assignment),
@@ -316,15 +294,17 @@ class SaveJob:
                 doing=f"writing step {self.request.step} to {self.root}",
             )
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-            return _Report(shards=None, files={}, failure=self._failure(error))
-        return _Report(shards=shards, files=files, failure=None)
+            return Report(shards=None, files={}, failure=self._failure(error))
+        return Report(shards=shards, files=files, failure=None)
 
     def _write_files(
-        self, assignment: _Assignment
+        self, assignment: Assignment
     ) -> tuple[WrittenShards, Mapping[str, FileRecord]]:
         assert isinstance(self.staged, StagedState)
+        self.identity.require_same()
         staging = self._commit(assignment.save_id, assignment.stages).staging
         prefix = "" if self.stage is None else f"{layout.format_stage(self.stage)}/"
+        await_made(staging / prefix, self.storage)
         plan = self.plans.accept(self.staged.shards, assignment.plan)
         own: dict[str, FileRecord] = {}
         write = partial(
@@ -344,7 +324,8 @@ class SaveJob:
     ) -> dict[str, FileRecord]:
         """What is no shard: the state of this rank, and on rank 0 what is common.
 
-        Makes all names of this rank's files durable, that of its shard in ``shards`` too.
+        Makes all names of this rank's files durable, that of its shard in ``shards`` too. Those of
+        rank 0 wait for :meth:`Commit.seal`, which syncs the same folders from the same machine.
         """
         assert isinstance(self.staged, StagedState)
         mine = own_values.with_differing(self.staged.rank_state, self.staged.train_state, differing)
@@ -353,7 +334,8 @@ class SaveJob:
             contents[layout.TRAIN_STATE] = self.staged.train_state
         at_once(*(partial(self.storage.write, staging / name, contents[name]) for name in contents))
         folders = dict.fromkeys((shards, staging / layout.RANKS_DIR))
-        at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
+        if self.collective.rank != 0:
+            at_once(*(partial(self.storage.sync_directory, folder) for folder in folders))
         return {name: FileRecord.of(data) for name, data in contents.items()}
 
     # Round two: report, and on rank 0 publish.
@@ -362,7 +344,7 @@ class SaveJob:
         self, opened: _RootSave, votes: Votes
     ) -> tuple[Published | Refusal, tuple[Path, ...]]:
         """The answer to all ranks, and directories to remove once it is given."""
-        failures = votes.failures(_Report, self._doing)
+        failures = votes.failures(Report, self._doing)
         if not failures:
             try:
                 published = self.worker.run(
@@ -371,13 +353,13 @@ class SaveJob:
                     doing=f"publishing step {self.request.step} in {self.root}",
                 )
             except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-                failures = (self._failure(error),)
+                failures = (self._failure(_in_doubt(error)),)
             else:
                 result = Published(step=self.request.step, save_id=opened.commit.save_id)
                 return result, published
-        return self._refuse(failures), (opened.commit.staging,)
+        return self._refuse(failures), (opened.commit.staging, *opened.retired)
 
-    def _seal_and_publish(self, opened: _RootSave, reports: Sequence[_Report]) -> tuple[Path, ...]:
+    def _seal_and_publish(self, opened: _RootSave, reports: Sequence[Report]) -> tuple[Path, ...]:
         commit, stages = opened.commit, opened.commit.stages
         shard_metadata = {}
         for stage, ranks in opened.merged.ranks_of.items():
@@ -387,6 +369,7 @@ class SaveJob:
                 stage, written, save_id=commit.save_id
             )
         replaced_head = _replaced(commit, self.storage)
+        self._require_own(replaced_head)
         sealed = Manifest(
             save_id=commit.save_id,
             step=self.request.step,
@@ -405,14 +388,41 @@ class SaveJob:
             written={name: record for report in reports for name, record in report.files.items()},
             sealed=sealed,
         )
-        replaced = commit.publish()
+        self.identity.require_same()
+        try:
+            replaced = commit.publish()
+        except StillPublishedError:
+            opened.retired = self._retire(None)  # or the disk would fill
+            raise
+        self.identity.require_same()
+        announce(self.root, sealed.head)
         retired = self._retire(sealed.head)
         return retired if replaced is None else (replaced, *retired)
 
-    def _retire(self, published: Head) -> tuple[Path, ...]:
-        """Retention; the save is durable by now, so a failure here is no failure of the save."""
+    def _require_own(self, replaced: Head | None) -> None:
+        """Another job's checkpoint is not replaced: it may be all that that one has."""
+        if replaced is None or not self.register.is_foreign(replaced):
+            return
+        raise DirectoryInUseError(
+            f"{self.root} is in use by another job: it has committed step {replaced.step} as save "
+            f"{replaced.save_id} since this job loaded or first saved, and save {self.save_id} "
+            "does not replace it; two jobs must not write to one checkpoint directory: end the "
+            "other one, or choose another directory",
+            path=str(self.root),
+            step=replaced.step,
+        )
+
+    def _retire(self, published: Head | None) -> tuple[Path, ...]:
+        """Retention; the save is durable by now, so a failure here is no failure of the save.
+
+        Nor is the loss of the directory to another job, which the next save is refused for. Where
+        it is not certain that the checkpoint was published, what there is is looked at.
+        """
         try:
-            self.register.committed(self.root, self.storage, published)
+            if published is None:
+                self.register.look(self.root, self.storage)
+            else:
+                self.register.committed(self.root, self.storage, published)
             return prune.retire(
                 self.root,
                 self.register,
@@ -421,26 +431,34 @@ class SaveJob:
                 just_saved=self.request.step,
                 damaged=self.damaged,
             )
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, DirectoryInUseError) as error:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()
 
-    def _remove_and_note(self, paths: tuple[Path, ...]) -> None:
+    def _remove_and_note(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         with self.register.own_change(self.root, self.storage):
-            prune.remove(paths, self.storage)
+            delete(paths, self.storage)
 
-    def _remove(self, paths: tuple[Path, ...]) -> None:
+    def _remove(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         """Clean up; what does not work is left to the next save, which does it again."""
         if not paths or self.worker.stuck:
             return
         try:
             self.worker.run(
-                lambda: self._remove_and_note(paths),
+                lambda: self._remove_and_note(paths, delete),
                 timeout_s=_PUBLISH_SHARE * self.timeout_s,
                 doing=f"removing {', '.join(path.name for path in paths)}",
             )
         except (CheckpointError, OSError) as error:
             logger.warning("left to the next save: %s", error)
+
+
+def _in_doubt(error: Exception) -> Exception:
+    """The error of a publication; of one that was given up on, nobody knows what it has done."""
+    if not isinstance(error, StorageTimeoutError):
+        return error
+    doubt = "whether the checkpoint is there is not known; the next start takes what `latest` names"
+    return StorageTimeoutError(f"{error}; {doubt}")
 
 
 def _replaced(commit: Commit, storage: Storage) -> Head | None:

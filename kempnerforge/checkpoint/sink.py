@@ -8,14 +8,14 @@ has to be new (docs/performance.md), and may push out what training reads.
 
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from kempnerforge.checkpoint import checksum
+from kempnerforge.checkpoint import checksum, sharing
+from kempnerforge.checkpoint.errors import named
 from kempnerforge.checkpoint.manifest import FileRecord
 
 __all__ = ["FileSink"]
@@ -27,11 +27,75 @@ _BLOCK_BYTES = 1 << 22
 _SYNC_FILE_RANGE_WRITE = 2
 # Looked up once: that takes 8 us, and every MiB asks for it.
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+_AGAIN = os.O_WRONLY | os.O_CLOEXEC
 _MODE = 0o666
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 _CANNOT = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 """What a file system answers that always uses its cache, or that asks for more than pages."""
+
+_refusing: set[int] = set()
+"""Devices that have answered so in this process, which are not asked for each file again."""
+
+
+class _File:
+    """A new file that is open for writing; every error of it names its path.
+
+    Args:
+        path: Of the file; one that is there is overwritten.
+        flags: More than writing takes, such as ``O_DIRECT``.
+    """
+
+    def __init__(self, path: Path, flags: int = 0) -> None:
+        self.path = path
+        self._fd = os.open(path, _NEW | flags, _MODE)
+        try:
+            with named(path):
+                sharing.share(self._fd, like=path.parent)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def write(self, view: memoryview) -> int:
+        """How many bytes were taken, which may be fewer than were given."""
+        with named(self.path):
+            return os.write(self._fd, view)
+
+    def begin_writeback(self, offset: int, length: int) -> None:
+        """Let the disk begin with these bytes; a hint, the outcome of which ``sync`` tells."""
+        if _sync_file_range is not None:
+            place = ctypes.c_int64(offset), ctypes.c_int64(length)
+            _sync_file_range(self._fd, *place, _SYNC_FILE_RANGE_WRITE)
+
+    def reopen(self) -> int:
+        """Go on at the same place through the page cache; returns that place, in bytes.
+
+        Clearing ``O_DIRECT`` with ``F_SETFL`` would not do: a FUSE file system may have opened a
+        file of its own with it, which keeps it. An error of a write that nobody has been told yet
+        is told to the next descriptor, so a sync of that one speaks for what went before.
+        """
+        with named(self.path):
+            at = os.lseek(self._fd, 0, os.SEEK_CUR)
+            old, self._fd = self._fd, os.open(self.path, _AGAIN)
+            os.close(old)
+            return os.lseek(self._fd, at, os.SEEK_SET)
+
+    def device(self) -> int:
+        """Of the file system."""
+        with named(self.path):
+            return os.fstat(self._fd).st_dev
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+        with named(self.path):
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close; a second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with named(self.path):
+                os.close(fd)
 
 
 class _Way(Protocol):
@@ -64,7 +128,7 @@ class FileSink:
     """
 
     def __init__(self, path: Path, *, direct: bool = False) -> None:
-        self._fd, self._way = _open(path, direct=direct and _O_DIRECT != 0)
+        self._file, self._way = _open(path, direct=direct and _O_DIRECT != 0)
         self._size = 0
         self._crc32 = 0
         self._error: OSError | None = None
@@ -98,21 +162,20 @@ class FileSink:
 
     def close(self) -> None:
         """Make the file durable and close it; a second call does nothing."""
-        if self._fd < 0:
+        if isinstance(self._way, _Closed):
             return
         try:
             if self._error is not None:
                 raise self._taken_error()  # that somebody passed over: bytes are missing
             self._way.finish()
-            os.fsync(self._fd)
+            self._file.sync()
         finally:
             self.abandon()
 
     def abandon(self) -> None:
         """Close without making anything durable; the file is of no use."""
-        fd, self._fd, self._way = self._fd, -1, _Closed()
-        if fd >= 0:
-            os.close(fd)
+        self._way = _Closed()
+        self._file.close()
 
     @property
     def record(self) -> FileRecord:
@@ -144,27 +207,33 @@ class FileSink:
         return error
 
 
-def _open(path: Path, *, direct: bool) -> tuple[int, _Way]:
-    if direct:
+def _open(path: Path, *, direct: bool) -> tuple[_File, _Way]:
+    if direct and path.parent.stat().st_dev not in _refusing:
         block = mmap.mmap(-1, _BLOCK_BYTES)
         try:
-            fd = os.open(path, _FLAGS | _O_DIRECT, _MODE)
+            file = _File(path, _O_DIRECT)
         except OSError as error:
             if error.errno not in _CANNOT:
                 raise
+            _refusing.add(path.parent.stat().st_dev)
         else:
-            return fd, _Direct(fd, block)
-    fd = os.open(path, _FLAGS, _MODE)
-    return fd, _Cached(fd)
+            return file, _Direct(file, block)
+    file = _File(path)
+    return file, _Cached(file)
 
 
 class _Cached:
-    """Through the page cache; small pieces are collected first."""
+    """Through the page cache; small pieces are collected first.
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    Args:
+        file: To write to.
+        begin: Where in the file that begins, in bytes.
+    """
+
+    def __init__(self, file: _File, *, begin: int = 0) -> None:
+        self._file = file
         self._pending = bytearray()
-        self._written = self._on_its_way = 0
+        self._written = self._on_its_way = begin
 
     def put(self, view: memoryview) -> None:
         if len(self._pending) + view.nbytes > _BUFFER_BYTES:
@@ -182,11 +251,11 @@ class _Cached:
         for begin in range(0, view.nbytes, _WRITEBACK_BYTES):
             piece = view[begin : begin + _WRITEBACK_BYTES]
             while piece.nbytes:
-                taken = os.write(self._fd, piece)
+                taken = self._file.write(piece)
                 piece = piece[taken:]
                 self._written += taken
             if self._written - self._on_its_way >= _WRITEBACK_BYTES:
-                _begin_writeback(self._fd, self._on_its_way, self._written - self._on_its_way)
+                self._file.begin_writeback(self._on_its_way, self._written - self._on_its_way)
                 self._on_its_way = self._written
 
 
@@ -197,13 +266,13 @@ class _Direct:
     than it was given, goes through the page cache: an ``O_DIRECT`` write may begin at a page only.
 
     Args:
-        fd: Opened with ``O_DIRECT``.
+        file: Opened with ``O_DIRECT``.
         block: Shared memory, as mmap gives it: after a fork, a page of private memory that is being
             written could become the child's.
     """
 
-    def __init__(self, fd: int, block: mmap.mmap) -> None:
-        self._fd = fd
+    def __init__(self, file: _File, block: mmap.mmap) -> None:
+        self._file = file
         self._block = memoryview(block)
         self._filled = 0
         self._cached: _Cached | None = None
@@ -222,28 +291,28 @@ class _Direct:
     def finish(self) -> None:
         if self._cached is None:
             self._write(self._filled - self._filled % mmap.PAGESIZE)
-        self._take_cache().finish()
+        if self._cached is not None:
+            self._cached.finish()
 
     def _write(self, size: int) -> None:
         """Write the begin of the block; what follows it begins the next one."""
         done = 0
         try:
             if size:
-                done = os.write(self._fd, self._block[:size])
+                done = self._file.write(self._block[:size])
         except OSError as error:
             if error.errno not in _CANNOT:
                 raise
+            _refusing.add(self._file.device())
         rest = self._block[done : self._filled]
         self._filled = 0
-        if done < size or rest.nbytes:
+        if rest.nbytes:
             self._take_cache().put(rest)
 
     def _take_cache(self) -> "_Cached":
         """From here on through the page cache."""
         if self._cached is None:
-            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~_O_DIRECT)
-            self._cached = _Cached(self._fd)
+            self._cached = _Cached(self._file, begin=self._file.reopen())
         return self._cached
 
 
@@ -254,10 +323,3 @@ def _copy(target: memoryview, source: memoryview) -> None:
         return
     there, here = (ctypes.addressof(ctypes.c_char.from_buffer(one)) for one in (target, source))
     ctypes.memmove(there, here, source.nbytes)
-
-
-def _begin_writeback(fd: int, offset: int, length: int) -> None:
-    """Let the disk begin with these bytes; a hint, the outcome of which ``fsync`` tells."""
-    if _sync_file_range is not None:
-        place = ctypes.c_int64(offset), ctypes.c_int64(length)
-        _sync_file_range(fd, *place, _SYNC_FILE_RANGE_WRITE)

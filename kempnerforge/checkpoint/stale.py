@@ -110,6 +110,9 @@ class RetryingStorage:
     def resolve(self, path: Path) -> Path | None:
         return again_if_passing(lambda: self._storage.resolve(path), path)
 
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        return again_if_passing(lambda: self._storage.read_small(path, most_bytes), path)
+
     def checksum(self, path: Path) -> FileRecord:
         return again_if_passing(lambda: self._storage.checksum(path), path)
 
@@ -134,8 +137,17 @@ class RetryingStorage:
     def make_link(self, path: Path, target: str) -> None:
         again_if_stale(lambda: self._storage.make_link(path, target), path)
 
+    def make_name(self, path: Path, existing: Path) -> None:
+        again_if_stale(lambda: self._storage.make_name(path, existing), path)
+
     def unlink(self, path: Path) -> None:
         again_if_stale(lambda: self._storage.unlink(path), path)
 
     def remove_tree(self, path: Path) -> None:
         again_if_stale(lambda: self._storage.remove_tree(path), path)
+
+    def may_change(self, directory: Path) -> bool:
+        return again_if_passing(lambda: self._storage.may_change(directory), directory)
+
+    def may_lag(self, path: Path) -> bool:
+        return again_if_passing(lambda: self._storage.may_lag(path), path)

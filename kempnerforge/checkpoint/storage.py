@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from kempnerforge.checkpoint import checksum
-from kempnerforge.checkpoint.errors import StorageTimeoutError, shows_damage
+from kempnerforge.checkpoint.errors import StorageTimeoutError, named, shows_damage
+from kempnerforge.checkpoint.file_systems import may_lag
 from kempnerforge.checkpoint.manifest import FileRecord
+from kempnerforge.checkpoint.sharing import share
 from kempnerforge.checkpoint.sink import FileSink
 
 __all__ = ["LocalStorage", "Stamp", "Storage", "at_once", "checksum_file", "revocable"]
@@ -31,6 +33,14 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CANNOT_EXCHANGE = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM}
+)
+
+# Between two names in one directory this is never about two file systems.
+_CANNOT_BE_RENAMED = (
+    "it cannot be renamed even within its directory. On an overlay file system that is so of what "
+    "comes from a lower layer: mount with redirect_dir=on, or keep checkpoints on a volume. On "
+    "ext4 and xfs it is so of what has another project quota than the directory. A copy of it in "
+    "its place can be renamed"
 )
 
 
@@ -67,14 +77,17 @@ class Storage(Protocol):
     def resolve(self, path: Path) -> Path | None:
         """Where ``path`` leads with every link followed, or None where it leads nowhere."""
 
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        """Content of a file, not of what a link leads to; None where it is larger, or no file."""
+
     def checksum(self, path: Path) -> FileRecord:
         """Size and checksum of a file, which is read front to back."""
 
     def make_directory(self, path: Path) -> None:
-        """Create a directory and its parents."""
+        """Create a directory in one that is there, with as much for its group; fine if it is."""
 
     def make_durable_directory(self, path: Path) -> None:
-        """As :meth:`make_directory`, and make the names of all that was created durable."""
+        """Create a directory and its parents, and make all their names durable."""
 
     def write(self, path: Path, data: bytes) -> FileRecord:
         """Create a durable file."""
@@ -91,11 +104,20 @@ class Storage(Protocol):
     def make_link(self, path: Path, target: str) -> None:
         """Create a symlink."""
 
+    def make_name(self, path: Path, existing: Path) -> None:
+        """Give a file or a symlink, not what it leads to, another name."""
+
     def unlink(self, path: Path) -> None:
         """Remove a file or a link."""
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory with all it holds, never following links."""
+
+    def may_change(self, directory: Path) -> bool:
+        """Whether names in ``directory`` may be changed, as far as that shows without trying."""
+
+    def may_lag(self, path: Path) -> bool:
+        """Whether what other machines have changed there may be seen late."""
 
 
 class LocalStorage:
@@ -103,19 +125,21 @@ class LocalStorage:
 
     def names(self, directory: Path) -> tuple[str, ...]:
         try:
-            return tuple(sorted(entry.name for entry in directory.iterdir()))
+            with named(directory):
+                return tuple(sorted(entry.name for entry in directory.iterdir()))
         except FileNotFoundError:
             return ()
 
     def scan(self, directory: Path) -> Mapping[str, int]:
         try:
-            with os.scandir(directory) as entries:
+            with named(directory), os.scandir(directory) as entries:
                 return {entry.name: entry.inode() for entry in entries}
         except FileNotFoundError:
             return {}
 
     def read(self, path: Path) -> bytes:
-        return path.read_bytes()
+        with named(path):
+            return path.read_bytes()
 
     def size(self, path: Path) -> int:
         return path.stat().st_size
@@ -128,7 +152,7 @@ class LocalStorage:
             return ()
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return [_stamp(file, below=fd) for file in files]
+            return [_stamp(directory / file, file, below=fd) for file in files]
         finally:
             os.close(fd)
 
@@ -151,15 +175,36 @@ class LocalStorage:
                 return None
             raise
 
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        found = _status(path)
+        if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > most_bytes:
+            return None
+        try:  # without waiting, in case it was swapped for a pipe in between
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if shows_damage(error):
+                return None
+            raise
+        try:
+            return os.read(fd, most_bytes)
+        finally:
+            os.close(fd)
+
     def checksum(self, path: Path) -> FileRecord:
         return checksum_file(path)
 
     def make_directory(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+        else:
+            share(path, like=path.parent)
 
     def make_durable_directory(self, path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not _leads_somewhere(folder)]
-        self.make_directory(path)
+        path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
             self.sync_directory(folder.parent)
 
@@ -171,12 +216,18 @@ class LocalStorage:
     def sync_directory(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            with named(path):
+                os.fsync(fd)
         finally:
             os.close(fd)
 
     def rename(self, source: Path, target: Path) -> None:
-        source.rename(target)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno == errno.EXDEV and source.parent == target.parent:
+                error.strerror = f"{error.strerror}: {_CANNOT_BE_RENAMED}"
+            raise
 
     def exchange(self, one: Path, other: Path) -> bool:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -193,6 +244,9 @@ class LocalStorage:
     def make_link(self, path: Path, target: str) -> None:
         path.symlink_to(target)
 
+    def make_name(self, path: Path, existing: Path) -> None:
+        os.link(existing, path, follow_symlinks=False)
+
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 
@@ -202,6 +256,12 @@ class LocalStorage:
             path.unlink()
         elif found is not None:
             shutil.rmtree(path)
+
+    def may_change(self, directory: Path) -> bool:
+        return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+
+    def may_lag(self, path: Path) -> bool:
+        return may_lag(path)
 
 
 def _leads_somewhere(path: Path) -> bool:
@@ -214,25 +274,29 @@ def _leads_somewhere(path: Path) -> bool:
     return True
 
 
-def _stamp(path: Path | str, *, below: int | None = None) -> Stamp | None:
-    found = _status(path, below=below)
+def _stamp(path: Path, name: str | None = None, *, below: int | None = None) -> Stamp | None:
+    found = _status(path, name, below=below)
     if found is None:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _status(path: Path | str, *, below: int | None = None) -> os.stat_result | None:
+def _status(
+    path: Path, name: str | None = None, *, below: int | None = None
+) -> os.stat_result | None:
     """Of ``path`` itself, or None where nothing is.
 
     Args:
-        path: Relative to a directory that is open as ``below``, if that is given.
+        path: For errors, and to look at where no ``name`` is given.
+        name: The same file, seen from the directory that is open as ``below``.
         below: A descriptor.
     """
     try:
-        return os.stat(path, dir_fd=below, follow_symlinks=False)
+        return os.stat(path if name is None else name, dir_fd=below, follow_symlinks=False)
     except OSError as error:
         if shows_damage(error):
             return None
+        error.filename = str(path)
         raise
 
 
@@ -295,7 +359,7 @@ def checksum_file(path: Path) -> FileRecord:
     size = crc32 = 0
     buffer = bytearray(_READ_BYTES)
     view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
+    with named(path), path.open("rb", buffering=0) as file:
         while count := file.readinto(view):
             crc32 = checksum.crc32(view[:count], crc32)
             size += count

@@ -20,7 +20,10 @@ from kempnerforge.checkpoint.errors import (
     DirectoryInUseError,
     shows_damage,
 )
+from kempnerforge.checkpoint.guarded import guarded
+from kempnerforge.checkpoint.lease import LEASE_S
 from kempnerforge.checkpoint.lock import acquire
+from kempnerforge.checkpoint.pointer import follow_file
 from kempnerforge.checkpoint.retention import RetentionPolicy
 from kempnerforge.cli.capturing import capture
 from kempnerforge.cli.cautious import CautiousStorage
@@ -60,11 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], _Outcome] = parsed.run
     try:
-        with _access(parsed):
+        with _access(parsed) as confirm:
             outcome = _look(command, parsed)
             applied = None if outcome.steps is None else bool(parsed.apply)
             if outcome.steps and applied:
-                apply(parsed.directory, outcome.steps, CautiousStorage())
+                _apply(parsed.directory, outcome.steps, confirm)
     except DirectoryInUseError as error:
         sys.stderr.write(f"kempnerforge-ckpt: nothing was changed: {clean(error)}\n")
         return IN_USE
@@ -86,15 +89,29 @@ def _look(
 
 
 @contextmanager
-def _access(parsed: argparse.Namespace) -> Iterator[None]:
-    """For a command that changes something, the lock that jobs take, from the plan to the end."""
-    lock = None
-    if getattr(parsed, "apply", False):
-        lock = acquire(_directory(parsed.directory), patience_s=_PATIENCE_S)
+def _access(parsed: argparse.Namespace) -> Iterator[Callable[[], None]]:
+    """For a command that changes something, the lock that jobs take, from the plan to the end.
+
+    Yields what tells, before each change, whether it was taken over.
+    """
+    if not getattr(parsed, "apply", False):
+        yield lambda: None
+        return
+    lock = acquire(
+        _directory(parsed.directory), patience_s=_PATIENCE_S, watch_s=LEASE_S + _PATIENCE_S
+    )
     try:
-        yield
+        yield lock.confirm
     finally:
         del lock
+
+
+def _apply(directory: Path, steps: Sequence[Step], confirm: Callable[[], None]) -> None:
+    """Make the changes, as long as the directory is not taken over by a job."""
+    try:
+        apply(directory, steps, guarded(CautiousStorage(), confirm))
+    except DirectoryInUseError as error:
+        raise _CannotError(f"stopped before the end: {error}") from error
 
 
 def _print(parsed: argparse.Namespace, outcome: _Outcome, *, applied: bool | None) -> int:
@@ -221,7 +238,7 @@ def _show(parsed: argparse.Namespace) -> _Outcome:
 
 def _verify(parsed: argparse.Namespace) -> _Outcome:
     storage = CautiousStorage()
-    if _is_checkpoint(_directory(parsed.path)):
+    if _is_checkpoint(_directory(follow_file(parsed.path, storage))):
         checked = check(_checkpoint(parsed.path), storage, deep=parsed.deep)
         return _Outcome(result=checked, status=_status(checked.problems, checked.unreadable))
     found = check_directory(parsed.path, storage, deep=parsed.deep)
@@ -290,7 +307,8 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _checkpoint(path: Path) -> Entry:
-    """The checkpoint at a path, which may be a link to it such as ``latest``."""
+    """The checkpoint at a path, which may be a link to it such as ``latest``, or that as a file."""
+    path = follow_file(path, CautiousStorage())
     if not _is_checkpoint(_directory(path)):
         raise _CannotError(f"{path}: is not a checkpoint; `ls` lists those of a directory")
     storage = CautiousStorage()

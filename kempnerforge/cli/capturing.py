@@ -18,6 +18,7 @@ from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Catalog, Entry, read_catalog, read_metadata
 from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.layout import LeftoverKind
+from kempnerforge.checkpoint.lease import is_lease_name
 from kempnerforge.checkpoint.lock import LOCK_FILE
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.arrangement import Arranged, arrange
@@ -118,6 +119,8 @@ def _latest(
     catalog: Catalog, arranged: Arranged, storage: Storage, told: list[str]
 ) -> Iterator[Action]:
     target = catalog.latest
+    if target is not None and storage.read_link(catalog.root / layout.LATEST) is None:
+        told.append("`latest` is a file, and is a link in the scenario")
     newest = max(catalog.entries, key=lambda entry: entry.step or 0).path.name
     if target is None:
         is_there = layout.LATEST in storage.names(catalog.root)
@@ -153,7 +156,7 @@ def _foreign(catalog: Catalog, storage: Storage, told: list[str]) -> Iterator[Ac
     ours |= {entry.path.name for entry in catalog.entries}
     for name in storage.names(catalog.root):
         path = catalog.root / name
-        if name in ours:
+        if name in ours or is_lease_name(name):
             continue
         if _FOREIGN.fullmatch(name) is None or layout.parse_step(name) is not None:
             told.append(f"a foreign name: {name}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kempnerforge.checkpoint import checksum
-from kempnerforge.checkpoint.errors import OddFileError
+from kempnerforge.checkpoint.errors import OddFileError, named
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.storage import LocalStorage
 
@@ -64,9 +64,10 @@ def _regular(path: Path) -> Iterator[tuple[int, int]]:
     _require_regular(os.stat(path), path)  # noqa: PTH116  # the same call as on the descriptor
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        found = os.fstat(fd)
-        _require_regular(found, path)
-        yield fd, found.st_size
+        with named(path):  # what is done with it as well
+            found = os.fstat(fd)
+            _require_regular(found, path)
+            yield fd, found.st_size
     finally:
         os.close(fd)
 

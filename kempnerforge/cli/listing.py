@@ -17,6 +17,7 @@ from kempnerforge.checkpoint.catalog import (
     read_metadata,
 )
 from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
+from kempnerforge.checkpoint.pointer import read_pointer, resolve_pointer
 from kempnerforge.checkpoint.replacing import find_unfinished
 from kempnerforge.checkpoint.storage import Storage
 from kempnerforge.cli.cautious import walk
@@ -58,7 +59,7 @@ class Latest:
     """What ``latest`` is."""
 
     target: str | None
-    """As written in the link; None where there is no link."""
+    """As written in the link or in the file; None where there is neither."""
     problem: str | None
     note: str | None = None
     unreadable: str | None = None
@@ -105,11 +106,10 @@ def describe_latest(catalog: Catalog, storage: Storage) -> Latest:
 
 
 def _describe_latest(catalog: Catalog, storage: Storage) -> Latest:
-    link = catalog.root / layout.LATEST
     if catalog.latest is None:
         there = layout.LATEST in storage.names(catalog.root)
-        return Latest(target=None, problem="is no link" if there else None)
-    real = storage.resolve(link)
+        return Latest(target=None, problem="is no link, and no file of one" if there else None)
+    real = resolve_pointer(catalog.root, storage)
     if real is None:
         return Latest(target=catalog.latest, problem="leads nowhere")
     unfinished = find_unfinished(catalog.latest)
@@ -132,7 +132,7 @@ def show(entry: Entry, storage: Storage) -> Sheet:
     """One checkpoint with its files."""
     catalog = Catalog(
         root=entry.path.parent,
-        latest=storage.read_link(entry.path.parent / layout.LATEST),
+        latest=read_pointer(entry.path.parent, storage),
         entries=(entry,),
         leftovers=(),
     )
@@ -217,7 +217,7 @@ def _row(entry: Entry, catalog: Catalog, storage: Storage) -> Row:
 def _is_latest(entry: Entry, catalog: Catalog, storage: Storage) -> bool:
     try:
         real = storage.resolve(entry.path)
-        return real is not None and real == storage.resolve(catalog.root / layout.LATEST)
+        return real is not None and real == resolve_pointer(catalog.root, storage)
     except OSError:  # which is said of `latest` itself
         return entry.path.name == catalog.latest
 

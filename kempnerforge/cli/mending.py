@@ -16,10 +16,12 @@ from kempnerforge.checkpoint import layout
 from kempnerforge.checkpoint.catalog import Catalog, Entry, State, inspect, read_catalog
 from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.pointer import Pointer, resolve_pointer
 from kempnerforge.checkpoint.prune import remove
 from kempnerforge.checkpoint.replacing import Move, find_unfinished, perform, plan_completion
 from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
 from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.visibility import look_afresh
 from kempnerforge.cli.checking import check
 
 __all__ = ["Repair", "Retention", "Step", "apply", "plan_repair", "plan_retention"]
@@ -72,7 +74,7 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
     Args:
         deep: Whether a checkpoint verifies only if every byte of it does.
     """
-    catalog = read_catalog(root, storage)
+    catalog = read_catalog(root, storage, outline=look_afresh(root, storage))
     problems: list[str] = []
     unreadable: list[str] = []
     notes: tuple[str, ...] = ()
@@ -191,7 +193,7 @@ def _set_aside(catalog: Catalog, storage: Storage) -> tuple[tuple[Entry, str], .
 def _named_by_latest(catalog: Catalog, storage: Storage) -> Entry | None:
     if catalog.latest is None:
         return None
-    real = storage.resolve(catalog.root / layout.LATEST)
+    real = resolve_pointer(catalog.root, storage)
     return None if real is None else inspect(real, storage)
 
 
@@ -235,7 +237,7 @@ def plan_retention(
     Only checkpoints that verify count, by sizes or by every byte, so that a damaged one never
     takes the place of a good one.
     """
-    catalog = read_catalog(root, storage)
+    catalog = read_catalog(root, storage, outline=look_afresh(root, storage))
     checks = [
         (entry, check(entry, storage, deep=deep))
         for entry in catalog.entries
@@ -285,7 +287,7 @@ def apply(root: Path, steps: Collection[Step], storage: Storage) -> None:
             _delete(root, step.name, storage)
         else:
             move = Move(name=step.name, target=step.target or "")
-            perform(root, move, storage, save_id=new_save_id())
+            perform(move, Pointer.as_it_is(root, storage, save_id=new_save_id()))
 
 
 def _delete(root: Path, name: str, storage: Storage) -> None:

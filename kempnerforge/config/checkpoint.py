@@ -101,6 +101,15 @@ class CheckpointConfig:
     """Write large shards of background saves past the page cache (``O_DIRECT``) where the file
     system can: the flush takes less from training, and pushes out nothing that it reads."""
 
+    follow_moved_dir: bool = False
+    """Go on where ``dir`` leads to another directory than when the run began, if the checkpoint
+    that the run saved or loaded last is there: it was moved, or the link to it was. Otherwise, and
+    where that checkpoint is missing, saves and loads are refused."""
+
+    latest: str = "link"
+    """What ``latest`` is: ``link``, a symbolic link, or ``file``, a file of one line with the name
+    of the checkpoint, for file systems without links. Both are read, whichever is configured."""
+
     def __post_init__(self) -> None:
         if self.verify_on_load not in ("full", "sizes", "off"):
             raise ValueError(
@@ -110,6 +119,8 @@ class CheckpointConfig:
             raise ValueError(
                 f"check_restored is 'sample', 'all' or 'off', found {self.check_restored!r}"
             )
+        if self.latest not in ("link", "file"):
+            raise ValueError(f"latest is 'link' or 'file', found {self.latest!r}")
         if self.interval < 1:
             raise ValueError(f"interval counts training steps from 1, found {self.interval}")
         if self.commit_timeout_s <= 0:

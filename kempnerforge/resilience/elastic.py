@@ -5,6 +5,7 @@ from pathlib import Path
 from kempnerforge.checkpoint.choosing import Search, choose
 from kempnerforge.checkpoint.collective import GlooCollective, make_collective
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
+from kempnerforge.checkpoint.guarded import guarded
 from kempnerforge.checkpoint.layout import local_directory
 from kempnerforge.checkpoint.lock import DirectoryAccess
 from kempnerforge.checkpoint.stale import RetryingStorage
@@ -39,15 +40,16 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
     """
     root = local_directory(dir)
     collective = make_collective(timeout_s=DEFAULT_COMMIT_TIMEOUT_S)
+    access = DirectoryAccess(root)
     try:
         with Worker("resolving a checkpoint") as worker:
             choice = choose(
                 Search(root=root),
                 collective,
-                RetryingStorage(LocalStorage()),
+                guarded(RetryingStorage(LocalStorage()), access.confirm),
                 worker=worker,
                 timeout_s=DEFAULT_COMMIT_TIMEOUT_S,
-                access=DirectoryAccess(root),
+                access=access,
             )
     finally:
         if isinstance(collective, GlooCollective):

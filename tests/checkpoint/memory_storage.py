@@ -65,6 +65,7 @@ class MemoryStorage(Storage):
         lives: Operations until :class:`Death`; negative for ever.
         until_error: Operations until one fails for want of space; negative for ever.
         watcher: Called after every change.
+        lags: Whether the package is to mind that another machine's changes may be seen late.
     """
 
     def __init__(self, *, exchanges: bool = True) -> None:
@@ -73,6 +74,7 @@ class MemoryStorage(Storage):
         self.lives = -1
         self.until_error = -1
         self.watcher: Callable[[], None] | None = None
+        self.lags = False
 
     def cut_power(self, choose: Callable[[int], int]) -> None:
         """Forget. ``choose(n)`` says which of n states of a directory is left, 0 the oldest."""
@@ -143,19 +145,30 @@ class MemoryStorage(Storage):
         except OSError:
             return None
 
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        try:
+            node = self._node(path)
+        except OSError:
+            return None
+        return node.data if isinstance(node, File) and len(node.data) <= most_bytes else None
+
     def checksum(self, path: Path) -> FileRecord:
         data = self.read(path)
         return FileRecord(size=len(data), crc32=zlib.crc32(data))
 
     def make_directory(self, path: Path) -> None:
+        there = self._directory(path.parent).names.get(path.name)
+        if isinstance(there, File):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        self._live()
+        if there is None:
+            self._add(path, Directory())
+
+    def make_durable_directory(self, path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if self.resolve(folder) is None]
         self._live()
         for folder in reversed(missing):
             self._add(folder, Directory())
-
-    def make_durable_directory(self, path: Path) -> None:
-        missing = [folder for folder in (path, *path.parents) if self.resolve(folder) is None]
-        self.make_directory(path)
         for folder in missing:
             self.sync_directory(folder.parent)
 
@@ -203,6 +216,13 @@ class MemoryStorage(Storage):
         self._live()
         self._add(path, Link(target))
 
+    def make_name(self, path: Path, existing: Path) -> None:
+        if path.name in self._directory(path.parent).names:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        node = self._node(existing)
+        self._live()
+        self._add(path, node)
+
     def unlink(self, path: Path) -> None:
         names = self._directory(path.parent).names
         if isinstance(names.get(path.name), Directory):
@@ -228,6 +248,12 @@ class MemoryStorage(Storage):
         self._live()
         del parent.names[path.name]
         self._changed(parent)
+
+    def may_change(self, directory: Path) -> bool:
+        return True
+
+    def may_lag(self, path: Path) -> bool:
+        return self.lags
 
     def _live(self) -> None:
         if self.lives == 0:

@@ -1,9 +1,11 @@
-"""Storage that does something first."""
+"""Storage that does something first, or refuses."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint.storage import LocalStorage
@@ -27,3 +29,28 @@ class Gates(LocalStorage):
             return found(*args)
 
         return gated
+
+
+class Refusing(LocalStorage):
+    """Raises an error in place of each operation that :attr:`refuses` says so of.
+
+    It gets the name of the operation and the names of files, without their directories.
+    """
+
+    def __init__(self, code: int, refuses: Callable[..., bool]) -> None:
+        self.code = code
+        self.refuses = refuses
+        self.refused: list[str] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_") or name not in vars(LocalStorage):
+            return found
+
+        def operation(*args: Any) -> Any:
+            if self.refuses(name, *(arg.name for arg in args if isinstance(arg, Path))):
+                self.refused.append(name)
+                raise OSError(self.code, os.strerror(self.code), *map(str, args[:1]))
+            return found(*args)
+
+        return operation

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kempnerforge.checkpoint import layout, prune
+from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.errors import StorageTimeoutError
 from kempnerforge.checkpoint.storage import LocalStorage, revocable
 from tests.checkpoint.storages import Gates
@@ -40,7 +41,7 @@ def test_cleaning_up_that_wakes_up_during_the_next_save_leaves_it_alone(tmp_path
     job.save(1)
     root = tmp_path / "checkpoints"
     whole = names_in(root / "step_1")
-    (root / ".trash-step_0-00c0ffee00c0ffee").mkdir()  # the load has something to remove
+    (root / f".trash-step_0-{new_save_id()}").mkdir()  # the load has something to remove
     wake, woken = threading.Event(), threading.Event()
 
     def hang(path: Path) -> None:
@@ -76,7 +77,7 @@ def test_a_leftover_too_deep_to_be_removed_is_no_error_of_the_save(tmp_path: Pat
     job = job_in(tmp_path)
     job.save(1)
     root = tmp_path / "checkpoints"
-    leftover = root / ".trash-step_0-00c0ffee00c0ffee"
+    leftover = root / f".trash-step_0-{new_save_id()}"
     leftover.mkdir()
     try:
         subprocess.run([sys.executable, "-c", DEEP], cwd=leftover, check=True)

@@ -33,14 +33,16 @@ from hypothesis.stateful import (
     rule,
 )
 
-from kempnerforge.checkpoint import commit, layout, manifest, replacing, saving
+from kempnerforge.checkpoint import commit, layout, manifest, replacing, saving, visibility
 from kempnerforge.checkpoint.choosing import Search, choose
 from kempnerforge.checkpoint.collective import LocalCollective
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
+from kempnerforge.checkpoint.pointer import PointerKind
 from kempnerforge.checkpoint.prune import finish_off
 from kempnerforge.checkpoint.retention import RetentionPolicy
-from kempnerforge.checkpoint.saving import SaveJob, SaveRequest, StagedState
+from kempnerforge.checkpoint.save_messages import SaveRequest, StagedState
+from kempnerforge.checkpoint.saving import SaveJob
 from kempnerforge.checkpoint.shards import WrittenShards, stage_shards
 from kempnerforge.checkpoint.staging import LiveTensors
 from kempnerforge.checkpoint.worker import Started, Worker
@@ -130,11 +132,21 @@ def whole(directory: object) -> Whole | None:
     return Whole(step=found.step, version=int(files[layout.TRAIN_STATE]))
 
 
+def target_of(latest: object) -> str:
+    """What a `latest` names: a link, or a file of one line."""
+    if isinstance(latest, Link):
+        return latest.target
+    assert isinstance(latest, File)
+    assert latest.data.endswith(b"\n")
+    return latest.data[:-1].decode()
+
+
 class Histories(RuleBasedStateMachine):
     """See the head of this module."""
 
-    @initialize(exchanges=st.booleans(), keep=st.integers(0, 3))
-    def start(self, exchanges: bool, keep: int) -> None:
+    @initialize(exchanges=st.booleans(), keep=st.integers(0, 3), kind=st.sampled_from(PointerKind))
+    def start(self, exchanges: bool, keep: int, kind: PointerKind = PointerKind.link) -> None:
+        self.kind = kind
         self.storage = MemoryStorage(exchanges=exchanges)
         self.storage.make_durable_directory(ROOT)
         self.keep = keep
@@ -276,6 +288,7 @@ class Histories(RuleBasedStateMachine):
                 keep_last_n=self.keep, is_milestone=lambda step: step == MILESTONE
             ),
             timeout_s=60.0,
+            latest=self.kind,
         )
 
         def write_shards(
@@ -299,7 +312,10 @@ class Histories(RuleBasedStateMachine):
         return loaded
 
     def choose(self, explicit: Path | None = None, *, access: WriteAccess) -> Whole | None:
-        with patch.object(replacing, "_PAUSES_S", ()):
+        with (
+            patch.object(replacing, "_PAUSES_S", ()),
+            patch.object(visibility, "PAUSES_S", ()),
+        ):
             found = choose(
                 Search(root=ROOT, explicit=explicit),
                 LocalCollective(),
@@ -335,9 +351,9 @@ class Histories(RuleBasedStateMachine):
         found = self.on_disk(self.root())
         assert {step: checkpoint.version for step, checkpoint in found.items()} == self.told
         assert self.leftovers() == []
-        link = self.root().names[layout.LATEST]
-        assert isinstance(link, Link)
-        assert found[layout.parse_step(link.target) or 0].version == self.version
+        latest = self.root().names[layout.LATEST]
+        assert isinstance(latest, Link if self.kind is PointerKind.link else File)
+        assert found[layout.parse_step(target_of(latest)) or 0].version == self.version
 
     def newest_told(self) -> set[int]:
         """Versions of which retention can have taken none, whatever is under way."""
@@ -402,11 +418,8 @@ class Histories(RuleBasedStateMachine):
         }
 
     def latest_is_sound(self, root: Directory) -> bool:
-        link = root.names.get(layout.LATEST)
-        if link is None:
-            return True
-        assert isinstance(link, Link)
-        return whole(root.names.get(link.target)) is not None
+        latest = root.names.get(layout.LATEST)
+        return latest is None or whole(root.names.get(target_of(latest))) is not None
 
     @invariant()
     def holds(self) -> None:

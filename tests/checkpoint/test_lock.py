@@ -146,14 +146,42 @@ def test_a_hidden_file_is_locked_where_directories_cannot_be(
     del held
 
 
-def test_a_file_system_without_locks_is_warned_of_and_used(
+def test_a_lease_does_it_where_nothing_can_be_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger=lock.__name__)
     flock_refuses(monkeypatch, errno.ENOSYS, directories_only=False)
+    root = tmp_path / "checkpoints"
     job = Job(tmp_path, 0, seed=1)
     job.save(1)
-    assert "would not be noticed" in caplog.text
+    assert sorted(path.name for path in root.iterdir()) == [
+        *(".lease-1", ".lock", "latest", "step_1")
+    ]
+    assert caplog.text.count("a lease does, .lease-1, renewed every 5 s") == 1
+    other = hold_through_a_lease(root)
+    assert "DirectoryInUseError" in other
+    assert f"process {os.getpid()} on {socket.gethostname()} since 20" in other
     assert job.load()[0] == 1
+    job.save(2)
+    del job
+    assert not (root / ".lease-1").exists()
+
+
+def hold_through_a_lease(root: Path) -> str:
+    """What another process is told that asks for the directory where nothing can be locked."""
+    code = f"""
+import fcntl
+from pathlib import Path
+from kempnerforge.checkpoint.lock import acquire
+def flock(fd, operation):
+    raise OSError({errno.ENOSYS}, "Function not implemented")
+fcntl.flock = flock
+acquire(Path({str(root)!r}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stderr
 
 
 def test_the_refusal_is_a_save_error() -> None:

@@ -17,8 +17,8 @@ from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.lock import Unlocked
 from kempnerforge.checkpoint.replacing import Replacement, find_unfinished
 from kempnerforge.cli.mending import apply, plan_repair
-from tests.checkpoint.memory_storage import Directory, File, Link, MemoryStorage
-from tests.checkpoint.test_histories import ROOT, Histories, TakenByAnother, whole
+from tests.checkpoint.memory_storage import Directory, File, MemoryStorage
+from tests.checkpoint.test_histories import ROOT, Histories, TakenByAnother, target_of, whole
 
 STEP = 1
 OLD, NEW = 2, 3
@@ -46,9 +46,7 @@ def deaths() -> Iterator[Histories]:
 
 
 def latest_of(history: Histories) -> str:
-    link = history.root().names[layout.LATEST]
-    assert isinstance(link, Link)
-    return link.target
+    return target_of(history.root().names[layout.LATEST])
 
 
 def version_of(history: Histories, name: str) -> int:

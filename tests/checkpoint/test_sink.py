@@ -20,19 +20,25 @@ from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
-from kempnerforge.checkpoint import CheckpointManager, staging
+from kempnerforge.checkpoint import CheckpointManager, sink, staging
 from kempnerforge.checkpoint.manifest import FileRecord
 from kempnerforge.checkpoint.shards import stage_shards
 from kempnerforge.checkpoint.sink import FileSink
 from kempnerforge.checkpoint.storage import LocalStorage, checksum_file
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 from tests.checkpoint.descriptors import below
+from tests.checkpoint.mounts import passed_through
 
 MIB = 1 << 20
 PAGE = mmap.PAGESIZE
 BLOCK = 4 * MIB
 WHOLE = bytes(range(250)) * 40_000
 """Two blocks and a part of a third that ends within a page."""
+
+
+@pytest.fixture(autouse=True)
+def _no_device_has_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink, "_refusing", set())
 
 
 @given(parts=st.lists(st.tuples(st.binary(max_size=400_000), st.booleans()), max_size=6))
@@ -154,6 +160,97 @@ def test_a_file_system_that_cannot_pass_its_cache_is_written_through_it(
     _write_directly(tmp_path / "file")
     assert {direct for direct, _ in writes} == {False}
     assert (tmp_path / "file").read_bytes() == WHOLE
+
+
+def test_a_device_that_has_refused_is_not_asked_for_each_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: Writes
+) -> None:
+    _spoil(monkeypatch, _refuse(errno.EINVAL))
+    _write_directly(tmp_path / "one")
+    assert any(direct for direct, _ in writes)
+    writes.clear()
+    _write_directly(tmp_path / "other")
+    assert not any(direct for direct, _ in writes)
+    assert (tmp_path / "other").read_bytes() == WHOLE
+
+
+def test_what_follows_a_direct_write_is_sent_to_the_disk_from_its_own_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        sink,
+        "_sync_file_range",
+        lambda fd, offset, length, flags: begun.append((offset.value, length.value)),
+    )
+    _spoil(monkeypatch, _refuse(errno.EINVAL))
+    _write_directly(tmp_path / "file")
+    assert begun[:2] == [(BLOCK, MIB), (BLOCK + MIB, MIB)]
+
+
+@pytest.fixture
+def _keeps_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that writes directly to what was opened so, whatever fcntl says later."""
+    opened: set[int] = set()
+    genuine_open, genuine_write = os.open, os.write
+
+    def open_(path: Any, flags: int, *mode: int, **more: int) -> int:
+        fd = genuine_open(path, flags, *mode, **more)
+        (opened.add if flags & os.O_DIRECT else opened.discard)(fd)
+        return fd
+
+    def write(fd: int, data: memoryview) -> int:
+        if fd in opened and len(data) % PAGE:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return genuine_write(fd, data)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "write", write)
+
+
+@pytest.mark.usefixtures("_keeps_direct")
+@pytest.mark.parametrize("size", [1, PAGE + 1, BLOCK + 100, len(WHOLE)])
+def test_a_file_system_that_keeps_the_flag_gets_a_file_that_is_no_whole_number_of_pages(
+    tmp_path: Path, size: int
+) -> None:
+    assert _write_directly(tmp_path / "file", WHOLE[:size]).size == size
+    assert (tmp_path / "file").read_bytes() == WHOLE[:size]
+
+
+@pytest.mark.parametrize("program", ["mergerfs", "bindfs"])
+@pytest.mark.parametrize("size", [0, 100, BLOCK, BLOCK + 100, len(WHOLE)])
+def test_a_fuse_file_system_which_hands_the_flag_on_or_not_gets_every_file_whole(
+    tmp_path: Path, size: int, program: str
+) -> None:
+    with passed_through(program, tmp_path / "real", tmp_path / "at") as at:
+        assert _write_directly(at / "file", WHOLE[:size]).size == size
+        assert (tmp_path / "real/file").read_bytes() == WHOLE[:size]
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "close", "lseek"])
+@pytest.mark.parametrize("direct", [True, False])
+def test_an_error_names_the_file_that_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, *, direct: bool
+) -> None:
+    if call == "lseek" and not direct:
+        return
+    path, genuine = tmp_path / "file", getattr(os, call)
+
+    def fail(fd: int, *more: Any) -> Any:
+        if os.readlink(f"/proc/self/fd/{fd}") != str(path):
+            return genuine(fd, *more)
+        if call == "close":
+            genuine(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, call, fail)
+    with (
+        pytest.raises(OSError, match="Input/output error") as raised,
+        FileSink(path, direct=direct) as made,
+    ):
+        made.write(b"12345")
+    assert raised.value.filename == str(path)
+    assert str(raised.value) == f"[Errno 5] Input/output error: '{path}'"
 
 
 def _spoil(monkeypatch: pytest.MonkeyPatch, spoiled: Callable[[int, memoryview], int]) -> None:

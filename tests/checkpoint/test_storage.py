@@ -1,12 +1,15 @@
 """File operations."""
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.cli.cautious import CautiousStorage
 from tests.checkpoint.descriptors import below
 
 
@@ -59,3 +62,55 @@ def test_removing_a_tree_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("kept")
     LocalStorage().remove_tree(tmp_path / "link")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def _file(path: Path) -> Path:
+    (path / "file").write_bytes(b"x")
+    return path / "file"
+
+
+NAMING: dict[str, tuple[Callable[[Path], Path], Callable[[Any, Path], object]]] = {
+    "fsync": (lambda path: path, lambda storage, path: storage.sync_directory(path)),
+    "scandir": (lambda path: path, lambda storage, path: storage.scan(path)),
+    "listdir": (lambda path: path, lambda storage, path: storage.names(path)),
+    "stat": (_file, lambda storage, path: storage.stamps(path.parent, [path.name])),
+}
+
+
+@pytest.mark.parametrize("call", NAMING)
+def test_an_error_names_the_directory_or_file_that_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    make, use = NAMING[call]
+    path = make(tmp_path)
+
+    def fail(*arguments: Any, **more: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail)
+        with pytest.raises(OSError, match="Input/output error") as raised:
+            use(LocalStorage(), path)
+    assert raised.value.filename == str(path)
+
+
+@pytest.mark.parametrize("use", ["read", "checksum"])
+def test_a_read_that_fails_in_the_middle_names_its_file(use: str) -> None:
+    # The kernel answers EIO to a read of the memory of a process where nothing is mapped.
+    path = Path("/proc/self/mem")
+    with pytest.raises(OSError, match="/proc/self/mem") as raised:
+        getattr(LocalStorage(), use)(path)
+    assert raised.value.errno == errno.EIO
+
+
+def test_a_cautious_read_that_fails_in_the_middle_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int, size: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = _file(tmp_path)
+    monkeypatch.setattr(os, "read", fail)
+    with pytest.raises(OSError, match="Input/output error") as raised:
+        CautiousStorage().checksum(path)
+    assert raised.value.filename == str(path)

@@ -76,6 +76,20 @@ def test_links_that_lead_nowhere_or_in_a_circle_resolve_to_nothing(
     assert not storage.is_directory(root / "one")
 
 
+def test_a_directory_is_made_in_one_that_is_there_and_nowhere_else(
+    storage: Storage, root: Path
+) -> None:
+    storage.make_directory(root / "step_1")
+    storage.make_directory(root / "step_1")
+    assert storage.names(root) == ("step_1",)
+    with pytest.raises(FileNotFoundError):
+        storage.make_directory(root / "missing" / "below")
+    assert storage.names(root) == ("step_1",)
+    storage.write(root / "file", b"x")
+    with pytest.raises(FileExistsError):
+        storage.make_directory(root / "file")
+
+
 def test_a_rename_replaces_a_link_and_refuses_a_directory_with_content(
     storage: Storage, root: Path
 ) -> None:
@@ -107,6 +121,7 @@ def test_an_exchange_swaps_both_names(storage: Storage, root: Path) -> None:
 
 
 def test_removing_takes_what_is_there_and_follows_no_link(storage: Storage, root: Path) -> None:
+    storage.make_directory(root / "tree")
     storage.make_directory(root / "tree" / "below")
     storage.write(root / "tree" / "below" / "file", b"")
     storage.make_directory(root / "kept")

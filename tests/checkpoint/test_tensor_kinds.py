@@ -217,6 +217,48 @@ def test_a_buffer_of_a_rare_layout_comes_back_as_it_was(
     assert difference(expected, extra["table"]) == ""
 
 
+def _blocks(side: int) -> torch.Tensor:
+    return torch.eye(4).to_sparse_bsr((side, side))
+
+
+UNLIKE: dict[str, tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor], str]] = {
+    "fewer elements": (
+        lambda: torch.eye(4).to_sparse_csr(),
+        lambda: torch.ones(4, 4).to_sparse_csr(),
+        "sparse_csr with 4 elements, the model one of layout sparse_csr with 16 elements",
+    ),
+    "by columns": (
+        lambda: torch.eye(4).to_sparse_csr(),
+        lambda: torch.eye(4).to_sparse_csc(),
+        "sparse_csr with 4 elements, the model one of layout sparse_csc with 4 elements",
+    ),
+    "other blocks": (
+        lambda: _blocks(2),
+        lambda: _blocks(4),
+        r"blocks of \(2, 2\), the model one of layout sparse_bsr with 1 elements",
+    ),
+    "by coordinates": (
+        lambda: torch.eye(4).to_sparse(),
+        lambda: torch.eye(4).to_sparse_csr(),
+        "sparse_coo, the model one of layout sparse_csr with 4 elements",
+    ),
+}
+
+
+@pytest.mark.filterwarnings(MESSY)
+@pytest.mark.parametrize("kind", UNLIKE)
+def test_a_sparse_buffer_that_cannot_take_the_saved_one_is_refused_before_anything_changes(
+    tmp_path: Path, kind: str
+) -> None:
+    saved, now, words = UNLIKE[kind]
+    manager(tmp_path, with_buffer(saved())).save(1)
+    built = with_buffer(now())
+    before = copied(built[0].linear.weight)
+    with pytest.raises(StateMismatchError, match=f"model.table: .*{words}"):
+        manager(tmp_path, built).load()
+    assert difference(before, built[0].linear.weight) == ""
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "meta": (lambda: torch.empty(3, device="meta"), "is on the meta device"),
     "jagged": (

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint import layout, lock
+from kempnerforge.checkpoint.file_systems import Mount
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.cli import __main__
 from kempnerforge.cli.mending import plan_repair
+from tests.checkpoint.test_lease import ELSEWHERE, Time, left_by
 from tests.checkpoint.test_lock import end, hold
 from tests.cli.checkpoints import SHARD, flip, save
 from tests.cli.conftest import Cli
@@ -39,6 +41,57 @@ def test_nothing_is_changed_while_a_job_has_the_directory(
     status, text = cli.text(*command, "--apply", tmp_path)
     assert status == 0
     assert "done: " in text
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Time:
+    """As on a file system whose locks reach nobody knows how far."""
+    time = Time()
+    monkeypatch.setattr(lock, "mount_of", lambda _: Mount(type="fuse.sshfs"))
+    monkeypatch.setattr(lock, "time", time)
+    monkeypatch.setattr(lock, "LeaseWatch", time.watch)
+    return time
+
+
+def test_a_lease_of_a_job_elsewhere_is_respected_until_the_job_is_dead(
+    cli: Cli, tmp_path: Path, shared: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "latest").unlink()
+    left_by(ELSEWHERE, tmp_path)
+    with monkeypatch.context() as slow:
+        slow.setattr(shared, "probe_s", 6.0)  # so that nobody can tell
+        status, text = cli.text("repair", "--apply", tmp_path)
+    assert status == 3
+    assert "in use by another job: process 4711 on node17 since 2026-01-02T03:04:05" in text
+    assert not (tmp_path / "latest").exists()
+    status, text = cli.text("repair", "--apply", tmp_path)
+    assert (status, sorted(path.name for path in tmp_path.iterdir())) == (
+        *(0, [".lock", "latest", "step_1"]),
+    )
+
+
+def test_changes_end_where_a_job_takes_the_directory_over(
+    cli: Cli, tmp_path: Path, shared: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    genuine = LocalStorage.sync_directory
+
+    def taken_over(storage: LocalStorage, path: Path) -> None:
+        genuine(storage, path)
+        if not (tmp_path / ".lease-2").exists():
+            left_by(ELSEWHERE, tmp_path, generation=2)
+
+    monkeypatch.setattr(LocalStorage, "sync_directory", taken_over)
+    status, text = cli.text("retain", "--keep-last-n", 1, "--apply", tmp_path)
+    assert status == 2
+    assert "stopped before the end: " in text
+    assert "process 4711 on node17 since 2026-01-02T03:04:05+00:00 has taken it over" in text
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[0] == ".lease-2"
+    assert names[2].startswith(".trash-step_1-")  # which lost its name before
+    assert names[3:] == ["latest", "step_2", "step_3"]
 
 
 def test_the_lock_is_taken_before_the_plan_is_made_and_let_go_of_at_the_end(

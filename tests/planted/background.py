@@ -9,7 +9,8 @@ import torch.distributed as dist
 
 from kempnerforge.checkpoint import sink
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.saving import Published, SaveJob
+from kempnerforge.checkpoint.save_messages import Published
+from kempnerforge.checkpoint.saving import SaveJob
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler as ShutdownHandler
 

@@ -271,7 +271,7 @@ MISREAD = (
     Misread(manager="TakesBackBlindly", check="move_that_cannot_be_seen",
             right=[True, 3], wrong=[False, 3]),
 )  # fmt: skip
-"""What no scenario shows, because none can have a read fail; `test_misreading.py` does."""
+"""Shown in one process by `test_misreading.py`: faults for one file that no scenario can name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

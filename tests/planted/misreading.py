@@ -86,6 +86,12 @@ class _SeesNothing(LocalStorage):
         except OSError:
             return None
 
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        try:
+            return super().read_small(path, most_bytes)
+        except OSError:
+            return None
+
     def is_directory(self, path: Path) -> bool:
         try:
             return super().is_directory(path)

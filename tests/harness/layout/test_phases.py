@@ -58,6 +58,35 @@ save 1 4 2
 0 unlink .staging-step_4-bb/x - 2 prune
 """
 
+POINTER_FIRST = """
+save 0 4 1
+0 symlink .latest-aa latest 1 publish
+0 unlink .latest-aa - 1 publish
+save 0 4 2
+0 mkdir .staging-step_4-aa - 1 stage
+0 symlink .latest-aa step_4 1 publish
+0 rename .staging-step_4-aa step_4 1 publish
+0 fsync . - 1 publish
+0 rename .latest-aa latest 1 publish
+0 mkdir .staging-step_4-bb - 2 stage
+0 write .staging-step_4-bb/x - 2 flush
+0 symlink .latest-bb step_4 2 publish
+0 exchange .staging-step_4-bb step_4 2 publish
+0 rename .latest-bb latest 2 publish
+0 fsync . - 2 publish
+0 unlink .staging-step_4-bb/x - 2 prune
+save 0 4 3
+0 mkdir .staging-step_4-cc - 3 stage
+0 symlink .latest-cc .staging-step_4-cc 3 publish
+0 rename .latest-cc latest 3 publish
+0 symlink .latest-cc .replaced-step_4-cc 3 publish
+0 rename step_4 .replaced-step_4-cc 3 prune
+0 rename .latest-cc latest 3 publish
+0 symlink .latest-cc step_4 3 publish
+0 rename .staging-step_4-cc step_4 3 publish
+0 rename .latest-cc latest 3 publish
+"""
+
 MADE_EACH_TIME = """
 save 0 2 1
 0 mkdir . - 1 stage
@@ -165,10 +194,21 @@ def _place(
 
 @pytest.mark.parametrize(
     "story",
-    [STAGED, SAVED_TWICE, MADE_EACH_TIME, MADE_IN_TURN, IN_PLACE, BACKGROUND, NAMELESS, REPLACED],
+    [
+        STAGED,
+        SAVED_TWICE,
+        POINTER_FIRST,
+        MADE_EACH_TIME,
+        MADE_IN_TURN,
+        IN_PLACE,
+        BACKGROUND,
+        NAMELESS,
+        REPLACED,
+    ],
     ids=[
         "staged",
         "saved-twice",
+        "pointer-first",
         "made-each-time",
         "made-in-turn",
         "in-place",

@@ -1,0 +1,27 @@
+"""What the ranks do in a test in which another job saves in their directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.distributed as dist
+
+from kempnerforge.checkpoint import CheckpointError, commit
+from tests.checkpoint.training import Job
+
+
+def replaces_a_foreign_step(rank: int, directory: Path) -> str:
+    job = Job(directory, rank, seed=1, sharded=True)
+    job.save(1)
+    job.save(2)
+    if rank == 0:  # from now on the second one is not known to be of this process
+        commit._of_this_process.clear()
+        stock = job.manager._register._stock
+        assert stock is not None
+        assert stock.highest == 0
+    dist.barrier()
+    try:
+        job.save(2)
+    except CheckpointError as error:
+        return f"{type(error).__name__}: {error}"
+    return "saved"
