@@ -41,6 +41,7 @@ from kempnerforge.checkpoint.errors import (
     DirectoryChangedError,
     RankFailure,
     describe,
+    named,
     shows_damage,
 )
 from kempnerforge.checkpoint.file_systems import Mount, mount_of
@@ -193,7 +194,8 @@ class DirectoryIdentity:
             return self._describe()
         self._held = weakref.finalize(self, _close, fd)
         self._held.atexit = False  # the kernel does it
-        return _seen(os.fstat(fd), fd)
+        with named(self._root):
+            return _seen(os.fstat(fd), fd)
 
     def _describe(self) -> _Seen:
         try:
@@ -201,7 +203,8 @@ class DirectoryIdentity:
         except OSError:
             return _seen(os.stat(self._path), None)  # noqa: PTH116  # a Path has no trailing dot
         try:
-            return _seen(os.fstat(fd), fd)
+            with named(self._root):
+                return _seen(os.fstat(fd), fd)
         finally:
             os.close(fd)
 

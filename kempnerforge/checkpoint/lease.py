@@ -43,6 +43,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from kempnerforge.checkpoint.errors import named
 from kempnerforge.checkpoint.processes import Life, Process
 
 __all__ = [
@@ -313,10 +314,11 @@ class _Kept:
     def _write(self, fd: int) -> None:
         self._beats += 1
         data = _encode(self.id, self._process, since=self._since, beats=self._beats)
-        done = os.pwrite(fd, data, 0)
-        if done != len(data):
-            raise OSError(f"{done} of {len(data)} bytes were written")
-        os.fsync(fd)
+        with named(self.path):
+            done = os.pwrite(fd, data, 0)
+            if done != len(data):
+                raise OSError(f"{done} of {len(data)} bytes were written")
+            os.fsync(fd)
 
 
 def _encode(lease_id: str, process: Process, *, since: str, beats: int) -> bytes:
@@ -359,8 +361,9 @@ def _read(path: Path) -> tuple[bytes, int]:
     """Content and time of the last change, of now and not of when this host last read it."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return os.read(fd, _RECORD_BYTES), os.fstat(fd).st_mtime_ns
+        with named(path):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            return os.read(fd, _RECORD_BYTES), os.fstat(fd).st_mtime_ns
     finally:
         os.close(fd)
 

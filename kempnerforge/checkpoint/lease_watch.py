@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from queue import SimpleQueue
 
+from kempnerforge.checkpoint.errors import named
 from kempnerforge.checkpoint.lease import (
     BEAT_S,
     LEASE_S,
@@ -147,8 +148,9 @@ def write_beside(root: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o666)
     try:
-        os.write(fd, b"does storage answer?\n")
-        os.fsync(fd)
+        with named(path):
+            os.write(fd, b"does storage answer?\n")
+            os.fsync(fd)
     finally:
         os.close(fd)
         path.unlink(missing_ok=True)

@@ -45,11 +45,12 @@ from pathlib import Path
 from typing import Protocol
 
 from kempnerforge.checkpoint import lease
-from kempnerforge.checkpoint.errors import CheckpointError, DirectoryInUseError
+from kempnerforge.checkpoint.errors import CheckpointError, DirectoryInUseError, named
 from kempnerforge.checkpoint.file_systems import Mount, Reach, mount_of
 from kempnerforge.checkpoint.lease import BEAT_S, LEASE_S, Found, Lease, LeaseTakenError
 from kempnerforge.checkpoint.lease_watch import LOOK_S, MAY_ONLY_READ, LeaseWatch, Verdict
 from kempnerforge.checkpoint.processes import Life, Process
+from kempnerforge.checkpoint.sharing import share
 from kempnerforge.checkpoint.worker import seconds_left
 
 __all__ = ["LOCK_FILE", "DirectoryAccess", "DirectoryLock", "Unlocked", "WriteAccess", "acquire"]
@@ -91,6 +92,12 @@ class WriteAccess(Protocol):
             OSError: That cannot be seen.
         """
 
+    def confirm_brief(self) -> None:
+        """As :meth:`confirm`, of what :meth:`briefly` has given; for a load.
+
+        A load does not need the directory, and what it changes outside of that is its own names.
+        """
+
     def forget_loss(self) -> None:
         """After it was taken over, :meth:`require` is to try again from now on."""
 
@@ -117,6 +124,9 @@ class Unlocked:
 
     def confirm(self) -> None:
         """There is nobody to take it over."""
+
+    def confirm_brief(self) -> None:
+        """The same."""
 
     def forget_loss(self) -> None:
         """It was not lost."""
@@ -157,9 +167,12 @@ class DirectoryAccess:
         return True
 
     def confirm(self) -> None:
-        for lock in (self._lock, self._brief):
-            if lock is not None:
-                lock.confirm()
+        if self._lock is not None:
+            self._lock.confirm()
+
+    def confirm_brief(self) -> None:
+        if self._brief is not None:
+            self._brief.confirm()
 
     def forget_loss(self) -> None:
         if self._lock is not None and self._lock.is_lost:
@@ -299,7 +312,8 @@ def acquire(
         if held is not None:
             return held
         try:
-            _held[key] = lock = DirectoryLock(root, watch=watch)
+            with named(root):
+                _held[key] = lock = DirectoryLock(root, watch=watch)
         except _HeldError as error:
             doubtful = _is_doubtful(error.found, watch)
             most_s = max(patience_s, watch_s) if doubtful else patience_s
@@ -426,6 +440,7 @@ def _flock_file(root: Path, held: ExitStack) -> bool:
     except PermissionError:  # of another user of the group, whose file it is
         return False
     held.callback(_close, fd)
+    share(fd, like=root)
     return _flock(fd)
 
 

@@ -1,7 +1,7 @@
 """The checkpoint manager: what a training loop talks to."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -366,7 +366,7 @@ class CheckpointManager:
             metadata["vlm_freeze"] = deepcopy(extra["vlm_freeze"])
         return SaveJob(
             collective=self._collective,
-            storage=self._storage_for(worker),
+            storage=self._storage_for(worker, self._access.confirm),
             worker=worker,
             root=self._root,
             stage=self._stage,
@@ -398,15 +398,15 @@ class CheckpointManager:
         """Find out whether ``latest`` can be made, in a directory that nobody has used yet."""
         require_possible_if_empty(self._root, self._storage, self._latest, save_id=new_save_id())
 
-    def _storage_for(self, worker: Worker) -> Storage:
+    def _storage_for(self, worker: Worker, confirm: Callable[[], None]) -> Storage:
         """What calls of that worker use, as long as it is not given up on."""
-        mine = guarded(self._storage, self._access.confirm)
+        mine = guarded(self._storage, confirm)
         return revocable(mine, revoked=lambda: worker.stuck)
 
     def _load_job(self, worker: Worker, request: LoadRequest) -> LoadJob:
         return LoadJob(
             collective=self._collective,
-            storage=self._storage_for(worker),
+            storage=self._storage_for(worker, self._access.confirm_brief),
             worker=worker,
             model=self._model,
             optimizer=self._optimizer,

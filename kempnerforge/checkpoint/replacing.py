@@ -173,8 +173,6 @@ def replace(moves: Sequence[Move], pointer: Pointer) -> None:
     try:
         for number in range(len(moves)):
             attempt.make(moves[number:])
-    except CannotExchangeError:
-        raise
     except OSError as error:
         attempt.take_back(error)
         pointer.discard()

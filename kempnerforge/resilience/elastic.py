@@ -46,7 +46,7 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
             choice = choose(
                 Search(root=root),
                 collective,
-                guarded(RetryingStorage(LocalStorage()), access.confirm),
+                guarded(RetryingStorage(LocalStorage()), access.confirm_brief),
                 worker=worker,
                 timeout_s=DEFAULT_COMMIT_TIMEOUT_S,
                 access=access,

@@ -320,6 +320,20 @@ def test_who_was_taken_for_dead_changes_nothing_and_saves_no_more(
     assert access.require()
 
 
+def test_what_a_load_has_for_a_moment_can_be_taken_over_too(tmp_path: Path, shared: Time) -> None:
+    access = DirectoryAccess(tmp_path)
+    with access.briefly() as mine:
+        assert mine
+        assert access._brief is not None
+        access.confirm_brief()
+        other = taken_over_from(access._brief, tmp_path)
+        with pytest.raises(DirectoryInUseError, match="has taken it over"):
+            access.confirm_brief()
+    access.confirm_brief()  # there is nothing left to confirm
+    other.end()
+    assert access.require()
+
+
 def test_a_lease_that_a_person_removed_is_lost(tmp_path: Path, shared: Time) -> None:
     access = DirectoryAccess(tmp_path)
     access.require()

@@ -16,6 +16,7 @@ from torch.optim import SGD
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.checkpoint.storage import LocalStorage
 from kempnerforge.config.schema import CheckpointConfig
+from tests.checkpoint.mounts import passed_through
 
 GROUP = 4711
 NOBODY = 65534
@@ -87,6 +88,17 @@ def test_a_colleague_goes_on_and_deletes_what_retention_retires(root: Path) -> N
         given.save(2)
         given.save(3)
     assert sorted(path.name for path in root.iterdir()) == ["latest", "step_3"]
+
+
+def test_a_colleague_goes_on_where_a_lock_file_and_a_lease_are_needed(root: Path) -> None:
+    at = root.with_name("at")
+    with passed_through("bindfs", root, at):
+        manager(at).save(1)
+        assert stat.filemode((root / ".lock").stat().st_mode) == "-rw-rw-r--"
+        with colleague():
+            manager(at).save(2)
+        manager(at).save(3)
+        assert (at / "latest").readlink() == Path("step_3")
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o2755, 0o700])

@@ -8,14 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from kempnerforge.checkpoint import DirectoryInUseError
+from kempnerforge.checkpoint.lease import Found, Lease, LeaseTakenError, find, take
 from kempnerforge.checkpoint.lock import acquire
 from tests.checkpoint.mounts import two_hosts
+from tests.checkpoint.test_lease import ELSEWHERE, left_by
 
 ROOT = Path(__file__).parents[2]
 # Leases as ever, and a hundredth of the time.
@@ -54,7 +58,7 @@ class Host:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._line() == "ready"
+        self._is_ready = False
 
     @property
     def job(self) -> int:
@@ -63,6 +67,9 @@ class Host:
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
 
     def tell(self, command: str) -> None:
+        if not self._is_ready:
+            assert self._line() == "ready"
+            self._is_ready = True
         assert self._process.stdin is not None
         self._process.stdin.write(command + "\n")
         self._process.stdin.flush()
@@ -105,6 +112,52 @@ def test_a_second_mount_on_the_same_host_is_refused_at_once(hosts: tuple[Path, P
         acquire(hosts[1])
     del held
     assert acquire(hosts[1]).root == hosts[1]
+
+
+def test_of_takers_on_two_mounts_one_has_it(hosts: tuple[Path, Path]) -> None:
+    for number in range(100):
+        had = race_for(hosts, f"free{number}")
+        assert len(had) == 1
+        had.pop().end()
+        assert had_by_both(hosts, f"free{number}") == []
+        dead = left_by(ELSEWHERE, made(hosts, f"dead{number}"))
+        had = race_for(hosts, f"dead{number}", instead_of=dead)
+        assert len(had) == 1
+        assert had[0].loss() is None
+        assert had_by_both(hosts, f"dead{number}") == [".lease-2"]
+
+
+def made(hosts: tuple[Path, Path], name: str) -> Path:
+    (hosts[0] / name).mkdir()
+    return hosts[0] / name
+
+
+def had_by_both(hosts: tuple[Path, Path], name: str) -> list[str]:
+    one, other = (sorted(path.name for path in (host / name).iterdir()) for host in hosts)
+    assert one == other
+    return one
+
+
+def race_for(
+    hosts: tuple[Path, Path], name: str, *, instead_of: Found | None = None
+) -> list[Lease]:
+    if instead_of is None:
+        made(hosts, name)
+    barrier = threading.Barrier(4)
+    had: list[Lease] = []
+
+    def race(root: Path) -> None:
+        found = None if instead_of is None else find(root)
+        barrier.wait()
+        with suppress(LeaseTakenError):
+            had.append(take(root, instead_of=found))
+
+    threads = [threading.Thread(target=race, args=(host / name,)) for host in hosts * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return had
 
 
 def test_a_mount_and_the_directory_below_it_exclude_each_other(hosts: tuple[Path, Path]) -> None:

@@ -10,10 +10,11 @@ of `dyn_ckpt_window` do not vanish. When the last run ended in order, the checkp
 lineage, milestones left out, are at most `keep_last_n`. A run with `load_step`, or before which a
 hand from outside was at work, starts a lineage: newer checkpoints from before it do not count.
 `keep_last_n` of zero or less keeps all. What a hand damaged or took away is its own doing, and a
-checkpointer that still counts it is not accused; nor is one for what a save takes back that it has
-just committed, and of which nobody was ever told that it is durable; names that it gave to things
-of its own are still there after every run, with what is below them. What a power cut took is the
-affair of `nothing_lost`: retention counts anew from what it left.
+checkpointer that still counts it is not accused; names that it gave to things of its own are still
+there after every run, with what is below them. A save that fails after the rename may take it back:
+a checkpoint that the same save gives the name back which it had before, and that `latest` does not
+name, was never committed. What a power cut took is the affair of
+`nothing_lost`: retention counts anew from what it left.
 
 Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
 covered: leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run
@@ -22,12 +23,10 @@ has ended in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.evidence.evidence import Evidence
+from harness.evidence.operation import Operation
 from harness.judge.history import History, Moment
 from harness.judge.outcome import Outcome
-from harness.judge.properties.nothing_lost import told_steps
 from harness.judge.stories import is_orderly, resumed_steps
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.scenario.schema import Checkpoint
@@ -47,9 +46,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         return PROMISE.does_not_apply("the scenario saves nothing")
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
-    background = checkpoint.async_mode != "disabled"
-    told = [told_steps(run, background=background) for run in evidence.runs]
-    lost = [*_lost(checkpoint, history, told), *_taken(history)]
+    lost = [*_lost(checkpoint, evidence, history), *_taken(history)]
     if lost:
         return PROMISE.violated(lost, Outcome.LOST_WORK)
     return PROMISE.verdict(_left(checkpoint, evidence, history))
@@ -64,14 +61,27 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
     return distance & (distance - 1) == 0
 
 
-def _lost(
-    checkpoint: Checkpoint, history: History, acknowledged: Sequence[set[int]]
-) -> list[Finding]:
-    """Checkpoints that are gone too early; `acknowledged` has the steps of each run."""
+def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
+    """By run and operation: the checkpoint whose save gives it the name back which it had."""
+    found = {}
+    for number, run in enumerate(evidence.runs):
+        named: dict[str, Operation] = {}
+        for one in run.operations:
+            if one.error or one.kind != "rename" or one.target is None:
+                continue
+            first = named.pop(one.path, None)
+            if first is not None and (first.path, first.save) == (one.target, one.save):
+                found[number, one.index] = one.path
+            named[one.target] = one
+    return found
+
+
+def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[Finding]:
+    """Checkpoints that are gone too early."""
     findings: list[Finding] = []
+    withdrawals = _withdrawals(evidence)
     committed: dict[str, int] = {}
     before: Moment | None = None
-    newest: tuple[int, str] | None = None
     for moment in history.moments:
         whole = moment.live.whole()
         if moment.by_hand or moment.by_cut:
@@ -79,18 +89,14 @@ def _lost(
             before = moment
             continue
         told: list[str] = []
+        withdrawn = withdrawals.get((moment.run, moment.index))
         for name in [] if before is None else before.live.whole():
-            if name not in whole and newest == (moment.run, name):
-                newest = None
-                if committed[name] not in acknowledged[moment.run]:
-                    del committed[name]  # its own save takes it back
-                    continue
-            if name not in whole:
+            if name == withdrawn and before is not None and before.live.latest.name != name:
+                committed.pop(name, None)
+            elif name not in whole:
                 reason = _needed(checkpoint, name, committed[name], before)
                 told += [f"{name} is gone, {reason}"] if reason else []
         for name, found in whole.items():
-            if name not in committed:
-                newest = (moment.run, name)
             committed[name] = found.step
         least = _least(checkpoint, committed)
         damaged = moment.marks.damaged

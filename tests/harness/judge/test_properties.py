@@ -398,6 +398,33 @@ def test_removing_what_latest_names_is_lost_work() -> None:
     assert "step_4 is gone, which `latest` named" in verdict.details[0]
 
 
+def test_a_save_that_takes_its_rename_back_has_committed_nothing() -> None:
+    for settings in (Checkpoint(keep_last_n=2), Checkpoint(keep_last_n=0)):
+        run = RunCase()
+        run.save(2)
+        run.begin(4)
+        run.stage(4)
+        run.commit(4)
+        rename = next(one for one in reversed(run.operations) if one.kind == "rename")
+        assert (rename.target, rename.save) == ("step_4", 2)
+        run.do("rename", "step_4", rename.path)
+        assert _judge("retention", _one_run(run, checkpoint=settings)).state == "holds"
+        run.do("rename", rename.path, "step_4")
+        run.do("rename", "step_4", ".trash-step_4")
+        details = _judge("retention", _one_run(run, checkpoint=settings)).details
+        assert "1 whole checkpoints are left, 2 have to be kept" in details[0]
+
+
+def test_a_checkpoint_that_latest_names_is_not_taken_back() -> None:
+    run = RunCase()
+    run.save(2)
+    run.save(4)
+    rename = next(one for one in run.operations if one.target == "step_4")
+    run.do("rename", "step_4", rename.path)
+    verdict = _judge("retention", _one_run(run, checkpoint=Checkpoint(keep_last_n=1)))
+    assert "step_4 is gone, which `latest` named" in verdict.details[0]
+
+
 def test_milestones_do_not_count_and_do_not_vanish() -> None:
     window = DynamicWindow(start=0, stop=2)
     kept = Checkpoint(keep_last_n=1, dyn_ckpt_window=window)
