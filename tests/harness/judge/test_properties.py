@@ -450,35 +450,3 @@ def test_newer_checkpoints_from_before_a_rollback_do_not_count() -> None:
     second.finish(3)
     kept = Checkpoint(keep_last_n=1)
     assert _judge("retention", Case(runs=[first, second], checkpoint=kept)).state == "holds"
-
-
-def _takes_back(*, told: bool, also: bool = False) -> Case:
-    """The second save is committed and taken away again by the save itself."""
-    run = RunCase()
-    run.start()
-    run.save(2)
-    run.begin(4)
-    run.stage(4)
-    run.commit(4)
-    if told:
-        run.tell(SaveReturned(step=4, ordinal=2, index=len(run.operations)))
-    run.prune(4)
-    if also:
-        run.prune(2)
-    run.train(1, 6)
-    run.finish(6)
-    return Case(runs=[run])
-
-
-def test_a_save_may_take_back_what_nobody_was_told_of() -> None:
-    assert _judge("retention", _takes_back(told=False)).state == "holds"
-
-
-def test_what_was_told_to_be_durable_is_not_taken_back() -> None:
-    details = _judge("retention", _takes_back(told=True)).details
-    assert any("1 whole checkpoints are left, 2 have to be kept" in one for one in details)
-
-
-def test_with_what_it_takes_back_a_save_takes_no_other() -> None:
-    details = _judge("retention", _takes_back(told=False, also=True)).details
-    assert any("step_2 is gone, which `latest` named" in one for one in details)
