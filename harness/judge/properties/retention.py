@@ -12,9 +12,9 @@ hand from outside was at work, starts a lineage: newer checkpoints from before i
 `keep_last_n` of zero or less keeps all. What a hand damaged or took away is its own doing, and a
 checkpointer that still counts it is not accused; names that it gave to things of its own are still
 there after every run, with what is below them. A save that fails after the rename may take it back:
-a checkpoint that is given the name back which it had before, while `latest` does not name it, was
-never committed. What a power cut took is the affair of `nothing_lost`: retention counts anew from
-what it left.
+a checkpoint that the same save, or one of which nobody was told that it is durable, gives the name
+back which it had before, and that `latest` does not name, was never committed. What a power cut
+took is the affair of `nothing_lost`: retention counts anew from what it left.
 
 Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
 covered: leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run
@@ -27,8 +27,10 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.judge.history import History, Moment
 from harness.judge.outcome import Outcome
+from harness.judge.properties.nothing_lost import told_steps
 from harness.judge.stories import is_orderly, resumed_steps
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.layout.names import checkpoint_step
 from harness.scenario.schema import Checkpoint
 
 PROMISE = Promise(
@@ -62,18 +64,27 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
 
 
 def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
-    """By run and operation: the checkpoint that is given the name back which it had before."""
+    """By run and operation: the checkpoint whose save gives it the name back which it had."""
     found = {}
+    checkpoint = evidence.plan.checkpoint
+    background = checkpoint is not None and checkpoint.async_mode != "disabled"
     for number, run in enumerate(evidence.runs):
+        told = told_steps(run, background=background)
         named: dict[str, Operation] = {}
         for one in run.operations:
             if one.error or one.kind != "rename" or one.target is None:
                 continue
             first = named.pop(one.path, None)
-            if first is not None and first.path == one.target:
+            back = first is not None and first.path == one.target
+            if first is not None and back and (first.save == one.save or _is_unknown(one, told)):
                 found[number, one.index] = one.path
             named[one.target] = one
     return found
+
+
+def _is_unknown(rename: Operation, told: set[int]) -> bool:
+    """Whether nobody was told of the step: a save that points `latest` back counts as an older."""
+    return checkpoint_step(rename.path) not in told
 
 
 def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[Finding]:

@@ -34,7 +34,8 @@ class Behaviour:
     after F_SETFL took it away, so that unaligned writes answer EINVAL (mergerfs). `flock`: `local`
     to this mount, or `refused` with ENOSYS where a file is to be locked (Lustre without `flock`);
     the lock of a directory the kernel always gives, and asks no FUSE server. `follows_links` False:
-    a symlink that is replaced by a rename keeps its old text for this mount (s3fs).
+    a symlink that is replaced by a rename keeps its old text for this mount, which has no hard
+    links by which another name could tell (s3fs).
     """
 
     stale_s: float = 0.0

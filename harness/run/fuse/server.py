@@ -193,6 +193,8 @@ class Server:
     def _link(self, message: Message) -> bytes:
         (number,) = message.numbers("Q")
         (name,) = message.names(8)
+        if not self._behaviour.follows_links:
+            raise _refuse(errno.EPERM)  # another name would tell what the link says
         old = self._nodes.by_number[number]
         os.link(old.path, name, dst_dir_fd=self._node(message).own)
         return self._given(message, name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
 from harness.evidence.operation import Landed
 from harness.evidence.record import Finished, SaveReturned
+from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.stories import may_end_early
@@ -15,6 +17,7 @@ from harness.judge.verdict import Verdict
 from harness.plan.model import Strike
 from harness.scenario.schema import (
     Checkpoint,
+    Filesystem,
     Point,
 )
 from tests.harness.judge.cases import (
@@ -176,3 +179,23 @@ def test_what_a_killed_last_run_leaves_in_the_directory_is_no_leak() -> None:
     case = honest()
     del case.runs[1]
     assert _judge("clean", case).state == "holds"
+
+
+@pytest.mark.parametrize(
+    ("mounted", "data", "details"),
+    [
+        (True, b"", ()),
+        (False, b"", (".lock is left in the checkpoint directory",)),
+        (True, b"pid 7", (".lock is left in the checkpoint directory",)),
+    ],
+)
+def test_the_empty_file_of_a_lock_may_stay_where_directories_are_locked_for_one_host_alone(
+    mounted: bool, data: bytes, details: tuple[str, ...]
+) -> None:
+    case = honest()
+    case.runs[1].put(".lock", data)
+    evidence = case.evidence()
+    mount = Filesystem() if mounted else None
+    evidence = replace(evidence, plan=evidence.plan.model_copy(update={"mount": mount}))
+    found = next(one for one in judge(evidence).verdicts if one.property == "clean")
+    assert found.details == details

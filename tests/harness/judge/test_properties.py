@@ -415,6 +415,19 @@ def test_a_save_that_takes_its_rename_back_has_committed_nothing() -> None:
         assert "1 whole checkpoints are left, 2 have to be kept" in details[0]
 
 
+@pytest.mark.parametrize(("told", "state"), [(False, "holds"), (True, "violated")])
+def test_one_that_points_latest_back_first_takes_back_only_what_nobody_was_told_of(
+    told: bool, state: str
+) -> None:
+    run = RunCase()
+    run.save(2)
+    run.save(4, told=told)
+    rename = next(one for one in run.operations if one.target == "step_4")
+    run.point(2)
+    run.do("rename", "step_4", rename.path, save=1)
+    assert _judge("retention", _one_run(run)).state == state
+
+
 def test_a_checkpoint_that_latest_names_is_not_taken_back() -> None:
     run = RunCase()
     run.save(2)

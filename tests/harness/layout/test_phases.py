@@ -34,6 +34,11 @@ save 1 2 1
 0 symlink .latest-ab12 step_2 1 publish
 0 rename .latest-ab12 latest 1 publish
 0 fsync . - 1 publish
+0 open .lock - - -
+0 open .lease-1 - - -
+0 write .lease-1 - - -
+0 fsync .lease-1 - - -
+0 unlink .lease-1 - - -
 0 rename step_1 .trash-step_1-ab12 1 prune
 0 fsync . - 1 prune
 0 unlink .trash-step_1-ab12/metadata.json - 1 prune

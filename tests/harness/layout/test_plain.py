@@ -200,3 +200,14 @@ class _Bomb:
 
 def test_a_pickle_runs_nothing() -> None:
     assert isinstance(read_pickle(pickle.dumps(_Bomb())), Inert)
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [("step_4\n", "checkpoint"), ("step_6\n", "dangling"), ("step_4", "astray"), ("", "astray")],
+)
+def test_latest_may_be_a_file_of_one_line(tmp_path: Path, text: str, state: str) -> None:
+    (tmp_path / "step_4").mkdir()
+    (tmp_path / "latest").write_text(text)
+    assert LAYOUT.latest(_tree(tmp_path)).state == state
+    assert LAYOUT.published(tmp_path) == (4 if text.startswith("step_4") else None)

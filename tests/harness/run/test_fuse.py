@@ -304,6 +304,7 @@ def test_a_link_that_was_replaced_can_say_what_it_said_before(mount: Mount, belo
         (here / "new").rename(here / "latest")
         os.readlink(here / "latest")
     assert (os.readlink(here / "latest"), os.readlink(below / "latest")) == ("step_1", "step_2")
+    assert _error_of(lambda: os.link(here / "latest", here / "x", follow_symlinks=False)) == "EPERM"
     (here / "latest").unlink()
     (here / "latest").symlink_to("step_2")
     assert os.readlink(here / "latest") == "step_2"

@@ -10,7 +10,16 @@ import pytest
 from harness.evidence.operation import HAND
 from harness.plan.model import Deed, Strike
 from harness.run.support import missing
-from harness.scenario.at_rest import Cutting, Delete, OnFiles, Truncate
+from harness.scenario.at_rest import (
+    Cutting,
+    Delete,
+    Displace,
+    Displacing,
+    OnFiles,
+    PutBack,
+    PuttingBack,
+    Truncate,
+)
 from harness.scenario.schema import Point
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
@@ -56,3 +65,44 @@ def test_a_hand_that_finds_nothing_to_do_does_not_land(tmp_path: Path) -> None:
 
     assert trace.landed == []
     assert {one.rank for one in trace.operations} == {0}
+
+
+def _write_while_away(directory: Path, rank: int) -> None:
+    os.close(_begin_save(directory, rank))
+    root = directory / "checkpoints"
+    (root / "a").write_bytes(b"1")
+    root.mkdir(exist_ok=True)
+    (root / "b").write_bytes(b"2")
+    (root / "c").write_bytes(b"3")
+
+
+def test_a_directory_is_moved_away_and_comes_back_with_what_was_in_it(tmp_path: Path) -> None:
+    moments: list[tuple[str, Displace | PutBack]] = [
+        ("b", Displace(displace=Displacing(leaves="empty"))),
+        ("c", PutBack(put_back=PuttingBack())),
+    ]
+    strikes = [
+        Strike(
+            id=path,
+            fault="by_hand",
+            ranks=(),
+            point=Point(rank=0, save=1, operation="open", path=path),
+            deed=Deed(id=path, action=action, choice=0),
+        )
+        for path, action in moments
+    ]
+
+    trace, processes = supervise(_write_while_away, tmp_path, strikes=strikes)
+
+    told = [(one.rank, one.kind, one.path) for one in trace.operations if one.kind != "write"]
+    assert told == [
+        (0, "open", "a"),
+        (0, "mkdir", "."),
+        (HAND, "displace", "."),
+        (0, "open", "b"),
+        (HAND, "put_back", "."),
+        (0, "open", "c"),
+    ]
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["a", "c"]
+    assert os.listdir(tmp_path / "checkpoints.instead") == ["b"]
+    assert (processes.exits, [one.strike for one in trace.landed]) == ((0,), ["b", "c"])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.run.fuse.mount import missing_fuse
 from harness.run.launch import cluster
 from harness.run.support import missing, missing_disk
 from tests.harness.proving import ROOT
@@ -29,6 +30,7 @@ _MARK = "KEMPNERFORGE_TEST_MARK"
 _PATIENCE_S = 240.0
 """All of it takes seconds on idle cores, also where ranks boot cold and SLURM starts first."""
 _SCENARIO = "scenarios/resume/epoch-boundary-with-workers.yaml"
+_ON_HOSTS = "scenarios/two_hosts/taken-over-by-another-host.yaml"
 _ON_A_DISK = "scenarios/power/twice.yaml"
 
 
@@ -130,6 +132,30 @@ def test_nothing_stays_mounted_after_a_session_that_is_ended_in_the_middle(
 
     assert _wait_until(lambda: not _images_in_use(runs)), _images_in_use(runs)
     assert str(runs) not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=str)
+def test_no_mount_of_a_host_outlives_a_session_that_is_ended_in_the_middle(
+    end: signal.Signals, tmp_path: Path
+) -> None:
+    if (reason := missing_fuse()) is not None:
+        pytest.skip(reason)
+    runs = tmp_path / "runs"
+
+    def is_in_full_swing(mark: str) -> bool:
+        found = _marked(mark)
+        return sum(_serves_a_mount(pid) for pid in found) == 2 and len(found) >= 7
+
+    _end_in_the_middle(_session(_ON_HOSTS, runs), end, is_in_full_swing)
+
+    assert str(runs) not in Path("/proc/self/mounts").read_text()
+
+
+def _serves_a_mount(process: int) -> bool:
+    try:
+        return b"harness.run.fuse" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("name", ["torchrun", "slurm"])
