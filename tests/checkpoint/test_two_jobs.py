@@ -150,6 +150,17 @@ def test_a_save_that_another_job_has_under_way_stays_and_what_dead_runs_left_goe
     assert names_in(tmp_path) == ["latest", "step_2", "step_3", "step_4"]
 
 
+def test_what_another_left_goes_once_the_directory_is_taken_anew(tmp_path: Path) -> None:
+    one = Process(tmp_path, 1)
+    one.save(1)
+    (tmp_path / "checkpoints" / ".staging-step_8-00c0ffee00c0ffee").mkdir()
+    one.save(2)
+    assert ".staging-step_8-00c0ffee00c0ffee" in names_in(tmp_path)
+    one.job.manager._access = Unlocked()  # type: ignore[assignment]  # as after a loss and a load
+    one.save(3)
+    assert names_in(tmp_path) == ["latest", "step_1", "step_2", "step_3"]
+
+
 def test_ones_own_save_that_failed_is_cleaned_up_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
