@@ -40,9 +40,10 @@ from harness.scenario.words import ERRORS, EXCEPTIONS, LOADING, READS
 ENDING = ("kill", "power_cut", "sigterm", "raise", "exit")
 """The faults after which a run is over."""
 
-NOT_DRAWN = ("cut_link", "slow_link", "time_limit")
-"""Faults of jobs on two nodes, and of a launcher. What a cut link comes to hangs on the instant at
-which the sides part; SLURM starts daemons of its own for half a minute of a run."""
+NOT_DRAWN = ("cut_link", "slow_link", "time_limit", "displace", "put_back")
+"""Faults of jobs on two nodes, and of a launcher; and a directory that is moved away from a job,
+which few checkpointers notice. What a cut link comes to hangs on the instant at which the sides
+part; SLURM starts daemons of its own for half a minute of a run."""
 
 _FILE_SYSTEM = "ext4"
 """One that every machine which can cut a power at all is likely to have."""

@@ -139,8 +139,12 @@ def stopped_at(
 
 @pytest.mark.parametrize(
     ("step", "exchanges", "before"),
-    [(4, True, True), (3, True, True), (3, True, False), (3, False, False)],
-    ids=["new, before", "replaced, before", "replaced, after", "name by name, after"],
+    [
+        pytest.param(4, True, True, id="new, before", marks=pytest.mark.long),
+        pytest.param(3, True, True, id="replaced, before"),
+        pytest.param(3, True, False, id="replaced, after", marks=pytest.mark.long),
+        pytest.param(3, False, False, id="name by name, after", marks=pytest.mark.long),
+    ],
 )
 def test_who_was_taken_over_from_at_any_operation_changes_nothing_more(
     tmp_path: Path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kempnerforge.checkpoint.lock import DirectoryAccess, Unlocked
+from kempnerforge.checkpoint.lock import Unlocked
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 
@@ -24,4 +24,4 @@ class LocksWhileItSaves(CheckpointManager):
         try:
             super().save(*args, **kwargs)
         finally:
-            self._access = DirectoryAccess(self._root)
+            self._access.let_go()
