@@ -79,7 +79,7 @@ def _make_other_name(root: Path, storage: Storage, save_id: str) -> str | None:
     """
     other = root / layout.format_latest_link(save_id)
     try:
-        storage.make_name(other, root / layout.LATEST)
+        _name_again(root / layout.LATEST, other, storage)
     except OSError as error:  # there is no `latest`, or hard links are not for everybody
         logger.debug("%s has no second name: %s", root / layout.LATEST, error)
         _make_and_remove(root, storage, save_id)
@@ -91,6 +91,19 @@ def _make_other_name(root: Path, storage: Storage, save_id: str) -> str | None:
             storage.unlink(other)
         except OSError as error:
             logger.debug("left to the next save: %s: %s", other, error)
+
+
+def _name_again(latest: Path, other: Path, storage: Storage) -> None:
+    """Make a hard link; one that is seen and not found was replaced, so what is seen is old."""
+    for pause_s in PAUSES_S:
+        try:
+            return storage.make_name(other, latest)
+        except FileNotFoundError:
+            if storage.stamp(latest) is None or 2 * pause_s > seconds_left():
+                raise
+            logger.warning("%s is not what is seen of it, looking again in %s s", latest, pause_s)
+        time.sleep(pause_s)
+    return storage.make_name(other, latest)
 
 
 def _make_and_remove(root: Path, storage: Storage, save_id: str) -> None:

@@ -121,6 +121,31 @@ def test_a_save_looks_for_its_staging_directory_before_it_writes(
     assert seen == [2]
 
 
+class Replaced(Remembering):
+    """`latest` is remembered, and has been replaced: it can be seen, and not be named again."""
+
+    def __init__(self, root: Path, looks: int) -> None:
+        super().__init__(root)
+        self.looks = looks
+
+    def make_name(self, path: Path, existing: Path) -> None:
+        self.looks -= 1
+        if self.looks >= 0:
+            raise FileNotFoundError(2, "No such file or directory", str(existing))
+        super().make_name(path, existing)
+
+
+def test_a_latest_that_was_replaced_is_waited_for(tmp_path: Path) -> None:
+    root = tmp_path / "checkpoints"
+    job = Job(tmp_path, 0, seed=1)
+    job.save(1)
+    storage = Replaced(root, looks=9)
+    job.save(2)
+    assert visibility.look_afresh(root, storage).latest == "step_2"
+    (root / "latest").unlink()
+    assert visibility.look_afresh(root, Replaced(root, looks=1)).latest is None
+
+
 class Forgetful(LocalStorage):
     """A client that does not find a name that it has looked for in vain, for so many looks."""
 
