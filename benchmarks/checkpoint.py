@@ -62,6 +62,7 @@ from benchmarks.tables import (
     Times,
     tell,
 )
+from harness.run.syscalls import syncfs
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 
@@ -197,7 +198,7 @@ class Bench:
         """Nobody pays for what the one before left to the disk."""
         dist.barrier()
         if dist.get_rank() == 0:
-            os.sync()
+            syncfs(str(self.home))
         dist.barrier()
 
     def _sync(self, competitor: Competitor) -> None:

@@ -19,7 +19,6 @@ The printed tables are those of docs/storage.md.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import shutil
@@ -40,6 +39,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import SGD
 
+from harness.run.syscalls import syncfs
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.checkpoint.storage import at_once
 from kempnerforge.config.schema import CheckpointConfig
@@ -285,16 +285,16 @@ def _syncing(mounts: dict[str, Path], *, rounds: int) -> dict[str, float]:
 
 
 def _sync(way: str, directory: Path) -> None:
+    if way == "syncfs":
+        syncfs(str(directory))
+        return
     with ExitStack() as opened:
         found = []
         for path in (directory, *directory.iterdir()):
             fd = os.open(path, os.O_RDONLY)
             opened.callback(os.close, fd)
             found.append(fd)
-        if way == "fsync":
-            at_once(*(partial(os.fsync, fd) for fd in found))
-        elif ctypes.CDLL(None, use_errno=True).syncfs(found[0]):
-            raise OSError(ctypes.get_errno(), "syncfs", str(directory))
+        at_once(*(partial(os.fsync, fd) for fd in found))
 
 
 Found = dict[tuple[int, int], list[dict[str, Any]]]

@@ -115,7 +115,7 @@ def test_a_job_that_syncs_everything_leaves_the_disks_of_others_alone(tmp_path: 
     with mounted("ext4", tmp_path) as disk:
         (disk.root / "not synced").write_bytes(b"gone")
 
-        trace, processes = supervise(lambda directory, rank: os.sync(), tmp_path / "job")
+        trace, processes = supervise(lambda directory, rank: os.sync(), tmp_path / "job")  # noqa: TID251
 
         assert processes.exits == (0,)
         assert [(one.kind, one.error) for one in trace.operations] == [("sync", 0)]
