@@ -87,6 +87,11 @@ class Entry:
         return self.head.sequence if self.head else 0
 
     @property
+    def loadable_head(self) -> Head | None:
+        """Of its manifest, where this version of the package can load it."""
+        return self.head if self.state is State.committed else None
+
+    @property
     def is_questionable(self) -> bool:
         """Whether it may be whole, although this process cannot load it."""
         return self.state in _QUESTIONABLE

@@ -353,7 +353,8 @@ def _look_at(root: Path, generation: int) -> Found:
 
 def _generations(root: Path) -> list[int]:
     with os.scandir(root) as entries:
-        matches = (_NAME.fullmatch(entry.name) for entry in entries)
+        hidden = (entry.name for entry in entries if entry.name[0] == ".")
+        matches = map(_NAME.fullmatch, hidden)
         return [int(match[1]) for match in matches if match]
 
 

@@ -436,6 +436,7 @@ class CheckpointManager:
         with self._access.briefly() as mine:
             if mine and storage.may_change(self._root):
                 tidy(self._root, storage, self._register)
+                self._register.leave_note(self._root, storage)
             else:
                 self._register.look(self._root, storage)
         self._register.accept()

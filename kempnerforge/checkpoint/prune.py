@@ -69,7 +69,7 @@ def retire(
     latest = read_pointer(root, storage)
     target = None if latest is None else layout.step_of(Path(latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
-    survey = register.recall(root, storage)
+    survey = register.recall_heads(root, storage)
     victims = _victims(survey, policy, protected, damaged)
     if victims and survey is not (survey := register.confirm(root, storage)):
         victims = _victims(survey, policy, protected, damaged)
@@ -283,7 +283,7 @@ def finish_off(root: Path, storage: Storage, *, spares: Callable[[str], bool] = 
             _say_once(f"left to the next save: {root / name} cannot be removed: {error}")
 
 
-def make_ready(root: Path, storage: Storage, register: Register) -> None:
+def tidy(root: Path, storage: Storage, register: Register) -> None:
     """Learn what there is, and :func:`finish_off` if that shows a need; for who has the lock.
 
     Raises:
@@ -298,6 +298,16 @@ def make_ready(root: Path, storage: Storage, register: Register) -> None:
         register.look(root, storage)
     elif survey.names:
         storage.sync_directory(root)  # for the reason that finish_off has
+
+
+def make_ready(root: Path, storage: Storage, register: Register) -> None:
+    """:func:`tidy` for a save, which says what another job has saved there meanwhile.
+
+    Raises:
+        CheckpointError: As :func:`tidy`.
+        OSError: The same.
+    """
+    tidy(root, storage, register)
     register.take_stock()
     for head in register.foreign():
         logger.warning(
@@ -314,14 +324,3 @@ def make_ready(root: Path, storage: Storage, register: Register) -> None:
 def _spared(register: Register) -> Callable[[str], bool]:
     """What may be a save under way: of this process, or of a job that came after this one."""
     return lambda name: _is_in_use(name) or register.is_anothers_work(name)
-
-
-def tidy(root: Path, storage: Storage, register: Register) -> None:
-    """:func:`finish_off`, and learn what there is then; for a load, and who has the lock.
-
-    Raises:
-        CheckpointError: As :func:`finish_off`.
-        OSError: The same, or the directory cannot be listed.
-    """
-    finish_off(root, storage, spares=_spared(register))
-    register.look(root, storage)

@@ -13,6 +13,13 @@ was read, and every save compares that with what is there:
 
 What could not be read is never remembered, so it is tried again at the next save.
 
+A start need not read them either: each save leaves a note at the directory, in an extended
+attribute (``user.kempnerforge.register``), which no listing shows. It says when the names in the
+directory last changed, how many there were with which sum of inodes, and the place of the last
+commit. Where all that is still so, the heads are read when something asks for more than the order:
+retention, or a checkpoint that this job did not make. Without such a note, or where other machines'
+changes may be seen late, all are.
+
 The register also knows a *foreign* save: a checkpoint that neither was there when this job loaded,
 or first saved if it did not load, nor was made by this process, and was committed since. Its place
 in the order of commits says so: it is beyond the last one that was there, or it is one that another
@@ -31,8 +38,9 @@ changed the directory itself, unless names or inodes tell.
 """
 
 import heapq
+import json
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,10 +54,11 @@ from kempnerforge.checkpoint.manifest import Head
 from kempnerforge.checkpoint.storage import Stamp, Storage
 from kempnerforge.checkpoint.worker import impatient
 
-__all__ = ["Register", "Survey"]
+__all__ = ["NOTE", "Register", "Survey"]
 
 logger = logging.getLogger(__name__)
 
+NOTE = "user.kempnerforge.register"
 # What FUSE answers that does not know, and what some file systems give everything.
 _NO_INODES = frozenset({0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
 # So many that are certain to be there are worth a look; more would cost as much as they are many.
@@ -72,16 +81,20 @@ class Survey:
     """A checkpoint directory as a save sees it."""
 
     names: Mapping[str, int] = field(default_factory=dict)
-    """All names with their inodes."""
+    """All names but ``latest``, with their inodes."""
     known: Mapping[str, _Known] = field(default_factory=dict)
     """What could be read, by name."""
     unread: tuple[Entry, ...] = ()
     """What could not."""
+    is_questionable: bool = False
+    """Whether there is one that this version of the package cannot load, and has to leave."""
     highest: int = 0
     """Sequence of the last commit that was ever read here."""
     changed: tuple[int, ...] | None = None
     """Of the directory when this was true: device, inode and time of the last change to its names;
     None where that is not known."""
+    is_partial: bool = False
+    """Whether heads were left unread, because a note says that none is beyond `highest`."""
 
     def entries(self) -> Iterator[Entry]:
         """The checkpoints, in no order and without their manifests."""
@@ -90,11 +103,8 @@ class Survey:
 
     def committed(self) -> dict[str, Head]:
         """By name, what this version of the package can load."""
-        return {
-            name: known.entry.head
-            for name, known in self.known.items()
-            if known.entry.state is State.committed and known.entry.head is not None
-        }
+        heads = ((name, known.entry.loadable_head) for name, known in self.known.items())
+        return {name: head for name, head in heads if head is not None}
 
     def aside(self) -> frozenset[str]:
         """Save ids of checkpoints that the last committed one does not descend from."""
@@ -103,6 +113,12 @@ class Survey:
     def leftovers(self) -> tuple[str, ...]:
         """Names of ours that no checkpoint has."""
         return tuple(name for name in self.names if name[0] == "." and layout.is_leftover(name))
+
+    def marks(self) -> list[int] | None:
+        """What shows that names and inodes are the same; None where that is not known."""
+        if self.changed is None:
+            return None
+        return [self.changed[-1], len(self.names), sum(self.names.values())]
 
     def next_sequence(self) -> int:
         """More than any commit so far, and than what could not be read."""
@@ -119,12 +135,17 @@ class _Stock:
     highest: int
 
 
+_NOTHING = Survey()
+
+
 class Register:
     """What one manager knows of its checkpoint directory; for rank 0, from one thread at a time."""
 
     def __init__(self) -> None:
-        self._survey = Survey()
+        self._survey = _NOTHING
+        self._takes_notes: bool | None = None
         self._stock: _Stock | None = None
+        self._foreign: dict[str, Head] = {}
         self._abandoned: frozenset[str] | None = None
 
     def begin_anew(self) -> None:
@@ -140,14 +161,7 @@ class Register:
 
     def accept(self) -> None:
         """What there is, as of the last look, is what training goes on from: none is foreign."""
-        survey = self._survey
-        heads = [entry.head for entry in survey.entries() if entry.head is not None]
-        self._stock = _Stock(
-            unread=frozenset(entry.path.name for entry in survey.unread),
-            save_ids=frozenset(head.save_id for head in heads),
-            sequences=frozenset(head.sequence for head in heads),
-            highest=survey.highest,
-        )
+        self._stock, self._foreign = _stock_of(self._survey), {}
 
     def is_foreign(self, head: Head) -> bool:
         """Whether another job made that checkpoint since this one loaded or first saved."""
@@ -161,8 +175,7 @@ class Register:
 
     def foreign(self) -> tuple[Head, ...]:
         """The foreign checkpoints that there are, as of the last look, in the order of commits."""
-        found = filter(self.is_foreign, self._survey.committed().values())
-        return tuple(sorted(found, key=lambda head: head.sequence))
+        return tuple(sorted(self._foreign.values(), key=lambda head: head.sequence))
 
     def is_anothers_work(self, leftover: str) -> bool:
         """Whether a hidden name appeared since this job took the directory, and is not its own."""
@@ -179,20 +192,91 @@ class Register:
             OSError: The directory cannot be listed.
         """
         changed, last = _last_change(root, storage), self._survey
-        names = storage.scan(root)
+        names = dict(storage.scan(root))
+        names.pop(layout.LATEST, None)  # another one after each save
+        if last is _NOTHING:
+            last = self._from_note(root, storage, names, changed)
         trusted = changed == last.changed and _NO_INODES.isdisjoint(names.values())
         if not trusted:
             last = replace(last, known=_unchanged(last.known, root, storage))
         if not trusted or last.unread or names != last.names:
-            last = _read(root, storage, names, last)
+            survey, read = _read(root, storage, names, last)
+            if last.is_partial:
+                self._complete_stock(survey, last)
+            self._judge(survey, read)
+            last = survey
         self._survey = replace(last, changed=changed)
         return self._survey
+
+    def _complete_stock(self, survey: Survey, partial: Survey) -> None:
+        """Count what was there all the time, and is read only now, among the stock."""
+        if self._stock is None:
+            return
+        there = {name for name, _ in survey.names.items() & partial.names.items()}
+        known = {name: one for name, one in survey.known.items() if name in there}
+        unread = tuple(entry for entry in survey.unread if entry.path.name in there)
+        found = _stock_of(replace(survey, known=known, unread=unread))
+        self._stock = replace(
+            found,
+            save_ids=found.save_ids | self._stock.save_ids,
+            sequences=found.sequences | self._stock.sequences,
+            highest=self._stock.highest,
+        )
+
+    def _judge(self, survey: Survey, read: Iterable[str]) -> None:
+        """Forget the foreign that are gone, and find those among what was just read."""
+        stay = {name: head for name, head in self._foreign.items() if name in survey.known}
+        heads = {name: survey.known[name].entry.loadable_head for name in read}
+        new = {name: head for name, head in heads.items() if head and self.is_foreign(head)}
+        self._foreign = {name: stay[name] for name in stay.keys() - heads.keys()} | new
 
     def recall(self, root: Path, storage: Storage) -> Survey:
         """As :meth:`look`, without a scan where nobody has changed the directory since the last."""
         changed = _last_change(root, storage)
         unchanged = changed is not None and changed == self._survey.changed
         return self._survey if unchanged else self.look(root, storage)
+
+    def recall_heads(self, root: Path, storage: Storage) -> Survey:
+        """As :meth:`recall`, and no head is left unread."""
+        if self._survey.is_partial:
+            self._survey = replace(self._survey, changed=None)
+        return self.recall(root, storage)
+
+    def leave_note(self, root: Path, storage: Storage) -> None:
+        """Spare the next start the reading of what this manager knows.
+
+        Nothing is noted that a start has to say, or to try, again.
+        """
+        survey = self._survey
+        marks = survey.marks()
+        if marks is None or survey.unread or survey.is_questionable:
+            return
+        if self._takes_notes is None:
+            self._takes_notes = not storage.may_lag(root)
+        if self._takes_notes:
+            note = {"marks": marks, "highest": survey.highest}
+            storage.leave_note(root, NOTE, json.dumps(note).encode())
+
+    def _from_note(
+        self,
+        root: Path,
+        storage: Storage,
+        names: Mapping[str, int],
+        changed: tuple[int, ...] | None,
+    ) -> Survey:
+        """What a save before this process knew, where nobody has changed the directory since."""
+        note = storage.note(root, NOTE)
+        survey = Survey(names=names, changed=changed, is_partial=True)
+        marks = survey.marks()
+        if marks is None or note is None or storage.may_lag(root):
+            return _NOTHING
+        try:
+            found = json.loads(note)
+            if found["marks"] == marks:
+                return replace(survey, highest=int(found["highest"]))
+        except (ValueError, KeyError, TypeError):
+            pass
+        return _NOTHING
 
     def confirm(self, root: Path, storage: Storage) -> Survey:
         """What is known, after the manifests of the newest checkpoints are compared with it."""
@@ -235,6 +319,16 @@ class Register:
         self._survey = replace(self._survey, changed=changed)
 
 
+def _stock_of(survey: Survey) -> _Stock:
+    heads = [entry.head for entry in survey.entries() if entry.head is not None]
+    return _Stock(
+        unread=frozenset(entry.path.name for entry in survey.unread),
+        save_ids=frozenset(head.save_id for head in heads),
+        sequences=frozenset(head.sequence for head in heads),
+        highest=survey.highest,
+    )
+
+
 def _last_change(root: Path, storage: Storage) -> tuple[int, ...] | None:
     """Without the time of change of the inode, which the note of the lock's holder is, too."""
     found = storage.stamp(root)
@@ -255,8 +349,10 @@ def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dic
     }
 
 
-def _read(root: Path, storage: Storage, names: Mapping[str, int], last: Survey) -> Survey:
-    """Read what is not known, and forget what is gone."""
+def _read(
+    root: Path, storage: Storage, names: Mapping[str, int], last: Survey
+) -> tuple[Survey, Collection[str]]:
+    """Read what is not known, and forget what is gone; also the names of what could be read."""
     here = dict(last.known)
     for name, _ in last.names.items() - names.items():  # gone, or now of another inode
         here.pop(name, None)
@@ -268,12 +364,14 @@ def _read(root: Path, storage: Storage, names: Mapping[str, int], last: Survey) 
     here |= found
     for entry in unread:
         del here[entry.path.name]
-    return Survey(
+    survey = Survey(
         names=names,
         known=here,
         unread=tuple(unread),
+        is_questionable=any(one.entry.is_questionable for one in here.values()),
         highest=max([last.highest, *(one.entry.sequence for one in found.values())]),
     )
+    return survey, found.keys() & here.keys()
 
 
 def _read_each(

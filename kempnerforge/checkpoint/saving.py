@@ -423,7 +423,7 @@ class SaveJob:
                 self.register.look(self.root, self.storage)
             else:
                 self.register.committed(self.root, self.storage, published)
-            return prune.retire(
+            retired = prune.retire(
                 self.root,
                 self.register,
                 self.retention,
@@ -431,13 +431,17 @@ class SaveJob:
                 just_saved=self.request.step,
                 damaged=self.damaged,
             )
+            self.register.leave_note(self.root, self.storage)
         except (OSError, MemoryError, DirectoryInUseError) as error:
             logger.warning("retention in %s is left to the next save: %s", self.root, error)
             return ()
+        return retired
 
     def _remove_and_note(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         with self.register.own_change(self.root, self.storage):
             delete(paths, self.storage)
+        self.register.look(self.root, self.storage)
+        self.register.leave_note(self.root, self.storage)
 
     def _remove(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         """Clean up; what does not work is left to the next save, which does it again."""

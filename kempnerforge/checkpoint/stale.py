@@ -151,3 +151,9 @@ class RetryingStorage:
 
     def may_lag(self, path: Path) -> bool:
         return again_if_passing(lambda: self._storage.may_lag(path), path)
+
+    def note(self, directory: Path, name: str) -> bytes | None:
+        return again_if_passing(lambda: self._storage.note(directory, name), directory)
+
+    def leave_note(self, directory: Path, name: str, note: bytes) -> None:
+        again_if_stale(lambda: self._storage.leave_note(directory, name, note), directory)

@@ -13,6 +13,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -118,6 +119,15 @@ class Storage(Protocol):
 
     def may_lag(self, path: Path) -> bool:
         """Whether what other machines have changed there may be seen late."""
+
+    def note(self, directory: Path, name: str) -> bytes | None:
+        """What :meth:`leave_note` left last; None where there is nothing."""
+
+    def leave_note(self, directory: Path, name: str, note: bytes) -> None:
+        """Leave a few bytes at a directory, if it takes any, where no listing shows them.
+
+        The times of its names stay as they are. Whether a note is there after a crash is unknown.
+        """
 
 
 class LocalStorage:
@@ -262,6 +272,16 @@ class LocalStorage:
 
     def may_lag(self, path: Path) -> bool:
         return may_lag(path)
+
+    def note(self, directory: Path, name: str) -> bytes | None:
+        try:
+            return os.getxattr(directory, name)
+        except OSError:
+            return None
+
+    def leave_note(self, directory: Path, name: str, note: bytes) -> None:
+        with suppress(OSError):
+            os.setxattr(directory, name, note)
 
 
 def _leads_somewhere(path: Path) -> bool:

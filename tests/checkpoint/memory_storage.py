@@ -255,6 +255,12 @@ class MemoryStorage(Storage):
     def may_lag(self, path: Path) -> bool:
         return self.lags
 
+    def note(self, directory: Path, name: str) -> bytes | None:
+        return None
+
+    def leave_note(self, directory: Path, name: str, note: bytes) -> None:
+        """This one takes none."""
+
     def _live(self) -> None:
         if self.lives == 0:
             raise Death

@@ -272,7 +272,7 @@ def test_a_read_only_medium_loads_without_a_word_of_leftovers(
             return False
 
     reading = {"names", "scan", "read", "size", "stamp", "stamps", "is_directory", "read_link"}
-    reading |= {"resolve", "read_small", "checksum", "may_lag", "may_change"}
+    reading |= {"resolve", "read_small", "checksum", "may_lag", "may_change", "note"}
     storage = ReadOnly(code, lambda name, *_: name not in reading)
     job = new(shared)
     job.manager._storage = RetryingStorage(storage)

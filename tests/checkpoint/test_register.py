@@ -12,8 +12,9 @@ import pytest
 
 from kempnerforge.checkpoint import layout, manifest, prune
 from kempnerforge.checkpoint.catalog import State, read_catalog
-from kempnerforge.checkpoint.register import Register
+from kempnerforge.checkpoint.register import NOTE, Register
 from kempnerforge.checkpoint.storage import LocalStorage
+from tests.checkpoint.newer import make_newer
 from tests.checkpoint.training import Job
 
 
@@ -75,18 +76,168 @@ def test_a_save_reads_no_manifest_and_lists_the_directory_once(
     assert sequences(tmp_path / "checkpoints")["step_12"] == 12
 
 
-def test_the_first_save_after_a_load_reads_none_either(tmp_path: Path, storage: Counting) -> None:
-    job = job_in(tmp_path, storage)
-    for step in range(1, 6):
+def saved(directory: Path, storage: Counting, *steps: int, **options: Any) -> Path:
+    """The checkpoint directory of a job that has ended."""
+    job = job_in(directory, storage, **options)
+    for step in steps:
         job.save(step)
-    resumed = job_in(tmp_path, storage)
     storage.manifests.clear()
+    return directory / "checkpoints"
+
+
+def changed_by_hand(root: Path) -> None:
+    (root / "touched").mkdir()
+
+
+def test_a_start_reads_no_head_where_nobody_has_changed_the_directory(
+    tmp_path: Path, storage: Counting
+) -> None:
+    root = saved(tmp_path, storage, 1, 2, 3, 4, 5)
+    resumed = job_in(tmp_path, storage)
+    assert resumed.load()[0] == 5
+    assert set(storage.manifests) == {"step_5"}
+    storage.manifests.clear()
+    resumed.save(6)
+    assert storage.manifests == ["step_6", "step_6"]
+    assert sequences(root)["step_6"] == 6
+
+
+def test_a_first_save_without_a_load_reads_none_either(tmp_path: Path, storage: Counting) -> None:
+    root = saved(tmp_path, storage, 1, 2, 3)
+    job_in(tmp_path, storage).save(4)
+    assert storage.manifests == ["step_4", "step_4"]
+    assert sequences(root)["step_4"] == 4
+
+
+def test_a_load_reads_each_head_once_where_somebody_has(tmp_path: Path, storage: Counting) -> None:
+    root = saved(tmp_path, storage, 1, 2, 3, 4, 5)
+    changed_by_hand(root)
+    resumed = job_in(tmp_path, storage)
     assert resumed.load()[0] == 5
     read_by_load = Counter(storage.manifests)
     assert all(read_by_load[f"step_{step}"] == 1 for step in range(1, 5)), read_by_load
     storage.manifests.clear()
     resumed.save(6)
     assert storage.manifests == ["step_6", "step_6"]
+    job_in(tmp_path, storage).load()
+    assert set(storage.manifests) == {"step_6"}
+
+
+@pytest.mark.parametrize("begins", ["load", "save"])
+def test_what_came_between_two_runs_has_its_place(
+    tmp_path: Path, storage: Counting, begins: str
+) -> None:
+    root = saved(tmp_path, storage, 1, 2)
+    shutil.copytree(root / "step_1", root / "step_3")
+    _set_head(root / "step_3", sequence=40, step=3)
+    job = job_in(tmp_path, storage)
+    if begins == "load":
+        job.load()
+    job.save(4)
+    assert sequences(root)["step_4"] == 41
+
+
+@pytest.mark.parametrize("how", ["added", "exchanged"])
+def test_what_came_in_the_very_moment_of_the_last_change_has_its_place(
+    tmp_path: Path, storage: Counting, how: str
+) -> None:
+    root = saved(tmp_path, storage, 1, 2)
+    before = root.stat()
+    shutil.copytree(root / "step_1", tmp_path / "other")
+    _set_head(tmp_path / "other", sequence=40, step=3 if how == "added" else 1)
+    if how == "exchanged":
+        (root / "step_1").rename(tmp_path / "away")
+    (tmp_path / "other").rename(root / ("step_3" if how == "added" else "step_1"))
+    os.utime(root, ns=(before.st_atime_ns, before.st_mtime_ns))
+    job_in(tmp_path, storage).save(4)
+    assert sequences(root)["step_4"] == 41
+
+
+def test_what_was_made_anew_under_the_same_inode_between_two_runs_has_its_place(
+    tmp_path: Path, storage: Counting
+) -> None:
+    root = saved(tmp_path, storage, 1, 2)
+    _set_head(root / "step_1", sequence=70)  # in place: names and inodes are what they were
+    changed_by_hand(root)
+    (root / "touched").rmdir()
+    job_in(tmp_path, storage).save(3)
+    assert sequences(root)["step_3"] == 71
+
+
+@pytest.mark.parametrize("keep_last_n", [0, 2])
+def test_each_start_of_many_has_a_note_that_holds(
+    tmp_path: Path, storage: Counting, keep_last_n: int
+) -> None:
+    for step in (1, 2, 3, 4, 5):
+        saved(tmp_path, storage, step, step, keep_last_n=keep_last_n)  # the second replaces it
+        job_in(tmp_path, storage).load()
+        assert set(storage.manifests) == {f"step_{step}"}
+
+
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"marks": 1, "highest": 9}'])
+def test_a_note_that_says_nothing_is_none(tmp_path: Path, storage: Counting, note: bytes) -> None:
+    root = saved(tmp_path, storage, 1, 2, 3)
+    storage.leave_note(root, NOTE, note)
+    job_in(tmp_path, storage).save(4)
+    assert {"step_1", "step_2", "step_3"} < set(storage.manifests)
+    assert sequences(root)["step_4"] == 4
+
+
+def test_a_note_is_of_one_directory_and_not_of_its_copy(tmp_path: Path, storage: Counting) -> None:
+    root = saved(tmp_path / "one", storage, 1, 2, 3)
+    note = storage.note(root, NOTE)
+    assert note is not None
+    other = tmp_path / "other" / "checkpoints"
+    shutil.copytree(root, other, symlinks=True)
+    storage.leave_note(other, NOTE, note)
+    os.utime(other, ns=(root.stat().st_atime_ns, root.stat().st_mtime_ns))
+    job_in(tmp_path / "other", storage).save(4)
+    assert {"step_1", "step_2", "step_3"} < set(storage.manifests)
+    assert sequences(other)["step_4"] == 4
+
+
+def test_a_start_with_retention_reads_the_heads_that_decide(
+    tmp_path: Path, storage: Counting
+) -> None:
+    root = saved(tmp_path, storage, 1, 2, 3, 4)
+    resumed = job_in(tmp_path, storage, keep_last_n=2)
+    resumed.load(str(root / "step_3"))
+    storage.manifests.clear()
+    resumed.save(5)
+    assert {"step_1", "step_2", "step_3", "step_4"} <= set(storage.manifests)
+    assert steps_in(root) == ["step_3", "step_5"]  # which does not descend from step_4
+
+
+def test_where_other_machines_are_seen_late_no_note_is_left_and_none_believed(
+    tmp_path: Path, storage: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, storage, 1, 2, 3)
+    monkeypatch.setattr(Counting, "may_lag", lambda *_: True)
+    monkeypatch.setattr(Counting, "leave_note", lambda *_: pytest.fail("left"))
+    job_in(tmp_path, storage).save(4)
+    assert {"step_1", "step_2", "step_3"} < set(storage.manifests)
+
+
+def test_what_a_start_has_to_say_is_said_by_each(
+    tmp_path: Path, storage: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = saved(tmp_path, storage, 1, 2, keep_last_n=0)
+    make_newer(root / "step_1")
+    changed_by_hand(root)
+    for step in (3, 4):
+        caplog.clear()
+        job_in(tmp_path, storage).save(step)
+        assert "left alone" in caplog.text
+
+
+def test_a_job_that_died_in_a_save_leaves_no_note_that_holds(
+    tmp_path: Path, storage: Counting
+) -> None:
+    root = saved(tmp_path, storage, 1, 2, 3)
+    (root / ".staging-step_4-00c0ffee00c0ffee").mkdir()
+    job_in(tmp_path, storage).load()
+    assert {"step_1", "step_2", "step_3"} <= set(storage.manifests)
+    assert steps_in(root) == ["step_1", "step_2", "step_3"]
 
 
 def test_a_load_reads_only_what_latest_names_until_it_has_it(
@@ -110,7 +261,7 @@ def test_retention_looks_again_at_those_that_count_and_reads_none(
     storage.calls.clear()
     job.save(6)
     assert storage.manifests == ["step_6", "step_6"]
-    assert storage.calls == {"scan": 1, "stamps": 4}
+    assert storage.calls == {"scan": 2, "stamps": 4}
     assert steps_in(tmp_path / "checkpoints") == ["step_4", "step_5", "step_6"]
 
 
@@ -249,8 +400,8 @@ def test_the_register_holds_what_the_catalog_says(tmp_path: Path, storage: Count
     ]
 
 
-def _set_head(checkpoint: Path, *, sequence: int) -> None:
+def _set_head(checkpoint: Path, **values: Any) -> None:
     path = checkpoint / layout.MANIFEST
     sealed = manifest.decode(path.read_bytes(), where="m")
     changed = {name: getattr(sealed, name) for name in sealed.__slots__}
-    path.write_bytes(manifest.encode(manifest.Manifest(**{**changed, "sequence": sequence})))
+    path.write_bytes(manifest.encode(manifest.Manifest(**{**changed, **values})))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +82,55 @@ def test_jobs_that_both_start_in_an_empty_directory_keep_each_others_saves(tmp_p
         one.save(step)
         other.save(10 + step)
     assert names_in(tmp_path) == ["latest", "step_1", "step_11", "step_12", "step_2"]
+
+
+@pytest.mark.parametrize("begins", ["load", "save"])
+def test_a_start_that_has_read_no_heads_knows_a_foreign_save_by_them(
+    tmp_path: Path, begins: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Process(tmp_path, 1, keep_last_n=0)
+    for step in (1, 2, 3):
+        before.save(step)
+    one, other = (Process(tmp_path, seed, keep_last_n=2) for seed in (1, 2))
+    if begins == "load":
+        assert one.load() == 3
+    else:
+        one.save(4)
+    other.load(str(tmp_path / "checkpoints" / "step_3"))
+    other.save(10)
+    caplog.clear()
+    one.save(5)
+    said = [line for line in caplog.messages if "was committed by another job since" in line]
+    assert [line.partition(" ")[0] for line in said] == ["step_10"]
+    assert "step_10" in names_in(tmp_path)
+
+
+class Hiding(LocalStorage):
+    """Refuses to read one checkpoint."""
+
+    hidden = ""
+
+    def read(self, path: Path) -> bytes:
+        if path.parent.name == self.hidden:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return super().read(path)
+
+
+def test_a_foreign_save_that_cannot_be_read_at_first_is_one_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Process(tmp_path, 1)
+    before.save(1)
+    one, other = (Process(tmp_path, seed, keep_last_n=1) for seed in (1, 2))
+    one.job.manager._storage = storage = Hiding()
+    assert [one.load(), other.load()] == [1, 1]
+    other.save(10)
+    storage.hidden = "step_10"
+    one.save(2)
+    storage.hidden = ""
+    one.save(3)
+    assert "step_10 was committed by another job since" in caplog.text
+    assert "step_10" in names_in(tmp_path)
 
 
 def test_a_step_that_the_other_saved_is_not_replaced(tmp_path: Path) -> None:
