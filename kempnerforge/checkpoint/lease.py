@@ -175,6 +175,7 @@ def take(root: Path, *, instead_of: Found | None) -> "Lease":
         raise LeaseTakenError(None) from None
     try:
         if _is_passed(root, generation) or not _is_unchanged(instead_of):
+            kept.remove()  # or that is what would be found
             raise LeaseTakenError(find(root))
         if instead_of is not None:
             _remove(instead_of.path)
@@ -205,7 +206,7 @@ class Lease:
             self._kept.lost = "its file was removed"
         if self._kept.lost is None:
             self._kept.renew_without_thread()
-        if self._kept.lost is None and os.path.lexists(self._next):
+        if self._kept.lost is None and _is_there(self._next):
             self._kept.lost = f"{self._next.name} has been made"
         if self._kept.lost is None:
             return None
@@ -370,9 +371,21 @@ def _read(path: Path) -> tuple[bytes, int]:
 
 
 def _is_passed(root: Path, generation: int) -> bool:
-    """Whether there is a later one; its name is asked for too, should the listing be an old one."""
-    following = (_path(root, generation + number) for number in (1, 2, 3))
-    return max(_generations(root), default=0) > generation or any(map(os.path.lexists, following))
+    """Whether there is a later one: by the listing, which may be old, or by the next names."""
+    following = {generation + number for number in (1, 2, 3)}
+    later = {other for other in _generations(root) if other > generation}
+    return any(_is_there(_path(root, other)) for other in later | following)
+
+
+def _is_there(path: Path) -> bool:
+    """Opened, because a name that was looked up is remembered for a while after it is gone."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # of another user, who may keep it to himself
+        return True
+    return True
 
 
 def _is_unchanged(found: Found | None) -> bool:

@@ -31,7 +31,6 @@ lock; it only cleans up what dead runs left if it gets one at once, and does not
 
 import errno
 import fcntl
-import gc
 import json
 import logging
 import math
@@ -307,7 +306,7 @@ def acquire(
     """
     key = _identity(root)
     watch = watch or LeaseWatch(root)
-    began, has_said, has_collected = time.monotonic(), False, False
+    began, has_said = time.monotonic(), False
     while True:
         held = _held.get(key)
         if held is not None:
@@ -316,9 +315,6 @@ def acquire(
             with named(root):
                 _held[key] = lock = DirectoryLock(root, watch=watch)
         except _HeldError as error:
-            if not has_collected:  # it may be one of this process that nothing refers to any more
-                gc.collect()
-                has_collected = True
             doubtful = _is_doubtful(error.found, watch)
             most_s = max(patience_s, watch_s) if doubtful else patience_s
             if doubtful and most_s and not has_said:

@@ -127,6 +127,20 @@ def test_of_takers_on_two_mounts_one_has_it(hosts: tuple[Path, Path]) -> None:
         assert had_by_both(hosts, f"dead{number}") == [".lease-2"]
 
 
+def test_a_lease_that_was_just_given_back_on_another_host_is_in_nobodys_way(
+    hosts: tuple[Path, Path],
+) -> None:
+    later = hosts[0] / ".lease-2"
+    for _ in range(20):
+        (hosts[1] / ".lease-2").write_bytes(b"")
+        assert os.path.lexists(later)
+        (hosts[1] / ".lease-2").unlink()
+        assert os.path.lexists(later)  # for a second, as this host sees it
+        lease = take(hosts[0], instead_of=None)
+        assert lease.loss() is None
+        lease.end()
+
+
 def made(hosts: tuple[Path, Path], name: str) -> Path:
     (hosts[0] / name).mkdir()
     return hosts[0] / name
