@@ -1,7 +1,8 @@
-"""What tests of several folders share: one warm server for each pytest worker."""
+"""What tests of several folders share: a warm server for each worker, and references for all."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -34,5 +35,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     reason = missing()
     if reason is not None:
         pytest.skip(reason)
-    with Services(tmp_path_factory.mktemp("services")) as found:
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with Services(shared / "services") as found:
         yield found

@@ -80,6 +80,7 @@ def old_manifest_keeps_failing(directory: Path) -> Any:
 
 def number_beside_the_unread(directory: Path) -> Any:
     root = _three(directory)
+    (root / "beside").mkdir()  # so that no note says which number was the last
     job = _job(directory, commit_timeout_s=10.0)
     with failing_at("manifest", root, errno.EIO):
         job.save(4)
