@@ -18,13 +18,16 @@ import tempfile
 import time
 from pathlib import Path
 
+from harness.faults.base import Target
+from harness.faults.kill import Kill
+from harness.faults.point import Point
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.execute import execute
 from harness.run.services import Services
-from harness.scenario.schema import Checkpoint, Kill, Point, Run, Scenario, Target, World
+from harness.scenario.schema import Checkpoint, Run, Scenario, World
 
 _CORES = 2
 _PARTS = ("first run s", "second run s", "worker, runs s", "worker, judging s", "all s", "wall s")

@@ -25,7 +25,7 @@ from harness.run.services import Services
 from harness.run.support import missing_disk
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
-from harness.scenario.words import FILE_SYSTEMS
+from harness.words import FILE_SYSTEMS
 from harness.workspace import open_workspace
 
 _FILE = Path(__file__).parents[1] / "scenarios/power/after-a-save.yaml"

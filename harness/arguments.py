@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.generate.job import AREAS
 from harness.plan.model import Implementation
-from harness.scenario.words import FILE_SYSTEMS
+from harness.words import FILE_SYSTEMS
 
 WORKERS = 2
 """Two jobs of two ranks each use two cores well; see `benchmarks/explore.py`."""

@@ -20,10 +20,11 @@ from harness.evidence.evidence import Evidence, Processes, RunEvidence
 from harness.evidence.operation import Landed
 from harness.evidence.record import Record
 from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
+from harness.faults.point import Point
 from harness.layout.names import checkpoint_step
 from harness.plan.model import Plan, RunPlan, Strike
 from harness.scenario.launcher import Launcher
-from harness.scenario.schema import Expect, Point, PropertyName
+from harness.scenario.schema import Expect, PropertyName
 
 _SIGKILL = 9
 _UNKNOWN = -1

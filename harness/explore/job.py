@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.faults.power_cut import PowerCut
 from harness.plan.model import Implementation
 from harness.scenario.exploration import Explore
-from harness.scenario.schema import PowerCut, Scenario
+from harness.scenario.schema import Scenario
 
 PART_POINTS = 12
 """Strikes in one part: some 15 s on an idle core, so that two workers end together."""

@@ -13,6 +13,12 @@ from typing import Literal
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.explore.job import Explored
 from harness.explore.points import Candidate, address
+from harness.faults.base import Target
+from harness.faults.fail import Fail, Failing
+from harness.faults.kill import Kill
+from harness.faults.point import Point
+from harness.faults.power_cut import PowerCut
+from harness.faults.registry import AnyFault
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
@@ -23,7 +29,6 @@ from harness.run.execute import execute
 from harness.run.services import Services
 from harness.scenario.exploration import Explore
 from harness.scenario.read import check_source
-from harness.scenario.schema import AnyFault, Fail, Failing, Kill, Point, PowerCut, Target
 from harness.scenario.source import Source, parse_source
 from harness.workspace import Workspace, slug
 

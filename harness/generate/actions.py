@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from harness.generate.chance import often, pick
-from harness.generate.job import Areas
-from harness.generate.menu import Menu
-from harness.generate.past import Past
-from harness.layout.names import DCP_METADATA, METADATA, TRAIN_STATE
-from harness.scenario.at_rest import (
+from harness.faults.actions import (
     Action,
     Cutting,
     Delete,
@@ -32,6 +27,11 @@ from harness.scenario.at_rest import (
     Write,
     Writing,
 )
+from harness.generate.chance import often, pick
+from harness.generate.job import Areas
+from harness.generate.menu import Menu
+from harness.generate.past import Past
+from harness.layout.names import DCP_METADATA, METADATA, TRAIN_STATE
 
 _FOREIGN = (
     ("notes.txt", "file"),

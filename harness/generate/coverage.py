@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.evidence.evidence import Evidence
 from harness.plan.model import Strike
 from harness.scenario.schema import World
-from harness.scenario.words import ACTIONS, DISPLACING, IN_THE_LOOP, SAVE_PHASES
+from harness.words import ACTIONS, DISPLACING, IN_THE_LOOP, SAVE_PHASES
 
 FILE = "coverage.jsonl"
 STEP, OUTSIDE, BETWEEN = "step", "outside", "between runs"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+from harness.faults.actions import Action, Relocate
+from harness.faults.power_cut import PowerCut
 from harness.generate.actions import draw_actions
 from harness.generate.chance import often, pick
 from harness.generate.faults import draw_calm, draw_faults
@@ -13,9 +15,8 @@ from harness.generate.job import Areas
 from harness.generate.menu import Menu
 from harness.generate.past import Past, foreign_names
 from harness.report.title import titled
-from harness.scenario.at_rest import Action, Relocate
 from harness.scenario.possible import save_steps
-from harness.scenario.schema import Freeze, FreezePlan, PowerCut, Run, Scenario, World
+from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario, World
 
 _MOST_STEPS = 20
 """More steps show nothing new and cost time."""

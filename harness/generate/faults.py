@@ -9,33 +9,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from harness.faults.answers import fitting, meets
+from harness.faults.base import AnyRank, OneRank, Target
+from harness.faults.delay import Delay, Pausing
+from harness.faults.exit_ import Exit
+from harness.faults.fail import Fail, Failing, Until
+from harness.faults.hang import Hang
+from harness.faults.kill import Kill
+from harness.faults.point import Point
+from harness.faults.power_cut import PowerCut, PowerCutting
+from harness.faults.raise_ import Raise, Raising
+from harness.faults.registry import AnyFault
+from harness.faults.second_job import SecondJob
+from harness.faults.short_write import ShortWrite
+from harness.faults.sigterm import Sigterm, Terminating
+from harness.faults.stop import Stop, Stopping
 from harness.generate.chance import often, pick
 from harness.generate.ground import Faults, Ground, as_default, draw_point, either_side
 from harness.generate.outsiders import draw_by_hand, draw_second_job, has_hand, has_second_job
 from harness.generate.past import ends_run, is_of_load
-from harness.scenario.answers import fitting, meets
-from harness.scenario.power import PowerCutting
-from harness.scenario.schema import (
-    AnyFault,
-    AnyRank,
-    Delay,
-    Exit,
-    Fail,
-    Failing,
-    Hang,
-    Kill,
-    Point,
-    PowerCut,
-    Raise,
-    SecondJob,
-    ShortWrite,
-    Sigterm,
-    Stop,
-    Target,
-    Until,
-)
-from harness.scenario.targets import OneRank, Pausing, Raising, Stopping, Terminating
-from harness.scenario.words import ERRORS, EXCEPTIONS, LOADING, READS
+from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
 
 ENDING = ("kill", "power_cut", "sigterm", "raise", "exit")
 """The faults after which a run is over."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.generate.chance import often, pick
 from harness.scenario.schema import Accumulation, FreezePlan, Scenario, World
-from harness.scenario.words import OPTIMIZERS, VARIANTS
+from harness.words import OPTIMIZERS, VARIANTS
 
 _PLAIN_OPTIMIZERS = ("adamw", "sgd")
 

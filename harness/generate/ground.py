@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from harness.faults.base import AnyRank
+from harness.faults.point import Point
+from harness.faults.registry import AnyFault
 from harness.generate.chance import often, pick
 from harness.generate.job import Areas
 from harness.generate.menu import Menu, Offer
-from harness.scenario.schema import AnyFault, AnyRank, Checkpoint, Point, World
+from harness.scenario.schema import Checkpoint, World
 
 Faults = tuple[AnyFault, ...]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.explore.points import address
+from harness.faults.point import Point
 from harness.layout.names import LATEST, checkpoint_step
-from harness.scenario.schema import Point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from harness.faults.actions import Action, Latest, Pointing
+from harness.faults.by_hand import ByHand
+from harness.faults.point import Point
+from harness.faults.second_job import Joining, SecondJob
 from harness.generate.actions import draw_damage, draw_foreign, free_names
 from harness.generate.chance import often, pick
 from harness.generate.ground import Faults, Ground, as_default, draw_point
-from harness.scenario.at_rest import Action, Latest, Pointing
-from harness.scenario.schema import ByHand, Point, SecondJob
-from harness.scenario.targets import Joining
 
 _IN_USE = "(?i)in use"
 _PUBLISHED = ("publish", "prune")

@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.scenario.at_rest import Foreign
+from harness.faults.actions import Foreign
+from harness.faults.by_hand import ByHand
+from harness.faults.delay import Delay
+from harness.faults.exit_ import Exit
+from harness.faults.fail import Fail
+from harness.faults.hang import Hang
+from harness.faults.kill import Kill
+from harness.faults.power_cut import PowerCut
+from harness.faults.raise_ import Raise
+from harness.faults.registry import AnyFault
+from harness.faults.second_job import SecondJob
+from harness.faults.short_write import ShortWrite
+from harness.faults.sigterm import Sigterm
+from harness.faults.stop import Stop
 from harness.scenario.possible import save_steps
-from harness.scenario.schema import (
-    AnyFault,
-    ByHand,
-    Checkpoint,
-    Delay,
-    Exit,
-    Fail,
-    Hang,
-    Kill,
-    PowerCut,
-    Raise,
-    Run,
-    SecondJob,
-    ShortWrite,
-    Sigterm,
-    Stop,
-)
+from harness.scenario.schema import Checkpoint, Run
 
 _HARMLESS = Delay | Stop | ShortWrite | SecondJob | ByHand
 

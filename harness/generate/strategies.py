@@ -16,11 +16,12 @@ from random import Random
 
 from hypothesis import strategies as st
 
+from harness.faults.point import Point
 from harness.generate.draw import draw_scenario
 from harness.generate.job import Areas, draw_job
 from harness.generate.menu import Menu, Offer
-from harness.scenario.schema import Point, Scenario
-from harness.scenario.words import OPERATIONS, SAVE_PHASES
+from harness.scenario.schema import Scenario
+from harness.words import OPERATIONS, SAVE_PHASES
 
 _KINDS = tuple(kind for kind in OPERATIONS if kind not in ("read", "sync"))
 _FILES = ("*.distcp", ".metadata", "metadata.json", "train_state.pt")

@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from harness.evidence.record import Struck
 from harness.job.story import Story
 from harness.plan.model import Strike
-from harness.scenario.words import IN_THE_LOOP
+from harness.words import IN_THE_LOOP
 
 
 class Interruptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.evidence.operation import Operation
-from harness.scenario.words import READS
+from harness.words import READS
 
 _HARMLESS = frozenset({*READS, "fsync", "sync"})
 _MAKING = frozenset({"mkdir", "symlink", "link"})

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
+from harness.faults.actions import Displace
 from harness.judge import displaced, refusals, second_job
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
@@ -26,8 +27,7 @@ from harness.judge.stories import (
 )
 from harness.judge.verdict import Verdict
 from harness.plan.model import Strike
-from harness.scenario.at_rest import Displace
-from harness.scenario.words import IN_THE_LOOP
+from harness.words import IN_THE_LOOP
 
 _SHOWN = 6
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Record, Resumed, Stepped
 from harness.plan.model import Strike
-from harness.scenario.words import DEADLY, IN_THE_LOOP
+from harness.words import DEADLY, IN_THE_LOOP
 
 Story = tuple[Record, ...]
 Kind = TypeVar("Kind", bound=Record)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 
 from harness.layout.names import LATEST, checkpoint_step, named_step
-from harness.scenario.words import READS
+from harness.words import READS
 
 Place = tuple[int | None, str | None]
 

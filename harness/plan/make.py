@@ -6,21 +6,15 @@ import hashlib
 import re
 from typing import Literal
 
+from harness.faults.actions import Action, action_of
+from harness.faults.by_hand import ByHand
+from harness.faults.cut_link import CutLink
+from harness.faults.point import Point
+from harness.faults.power_cut import PowerCutting
+from harness.faults.registry import AnyFault
+from harness.faults.slow_link import SlowLink
 from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
-from harness.scenario.at_rest import Action, action_of
-from harness.scenario.power import PowerCutting
-from harness.scenario.schema import (
-    ByHand,
-    CutLink,
-    Expect,
-    Fault,
-    Point,
-    Run,
-    Scenario,
-    SlowLink,
-    World,
-    kind_of,
-)
+from harness.scenario.schema import Expect, Run, Scenario, World
 
 
 def make_plan(
@@ -128,8 +122,8 @@ def _with_deadline(strikes: tuple[Strike, ...], timeout_s: float | None) -> tupl
     )
 
 
-def _plan_strike(fault: Fault, number: int, size: int) -> Strike:
-    kind = kind_of(fault)
+def _plan_strike(fault: AnyFault, number: int, size: int) -> Strike:
+    kind = fault.word
     target = getattr(fault, kind)
     ranks = tuple(range(size)) if target.rank == "all" else (target.rank,)
     at_rank = fault.at.rank if fault.at.rank is not None else ranks[0]
@@ -163,7 +157,7 @@ def _plan_by_hand(fault: ByHand, number: int, seed: int) -> Strike:
 
 
 def _plan_on_link(fault: CutLink | SlowLink, number: int, world: World) -> Strike:
-    kind = kind_of(fault)
+    kind = fault.word
     settings = getattr(fault, kind)
     ranks = tuple(rank for rank in range(world.size) if world.node_of(rank) == settings.node)
     point = fault.at.model_copy(

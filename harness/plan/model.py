@@ -7,10 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.scenario.at_rest import Action, Relocate
+from harness.faults.actions import Action, Relocate
+from harness.faults.fail import Until
+from harness.faults.point import Point
+from harness.faults.power_cut import PowerCutting
+from harness.faults.registry import FAULTS
 from harness.scenario.devices import SHARING
 from harness.scenario.launcher import Launcher
-from harness.scenario.power import PowerCutting
 from harness.scenario.schema import (
     Accumulation,
     Checkpoint,
@@ -19,13 +22,11 @@ from harness.scenario.schema import (
     Filesystem,
     FreezePlan,
     Model,
-    Point,
     Scheduler,
-    Until,
     World,
     Wrapping,
 )
-from harness.scenario.words import FAULTS, HOSTS, OPTIMIZERS
+from harness.words import HOSTS, OPTIMIZERS
 
 CHECKPOINTS = "checkpoints"
 """The name of the checkpoint directory in a run directory, until it is relocated."""

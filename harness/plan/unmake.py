@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from harness.faults.registry import AnyFault
 from harness.plan.model import Plan, RunPlan, Strike
-from harness.scenario.schema import AnyFault, Checkpoint, Fault, Run, Scenario
+from harness.scenario.schema import Checkpoint, Run, Scenario
 
-_FAULT: TypeAdapter[AnyFault] = TypeAdapter(Fault)
+_FAULT: TypeAdapter[AnyFault] = TypeAdapter(AnyFault)
 
 
 def unmake_plan(plan: Plan) -> Scenario:

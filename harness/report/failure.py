@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
+from harness.faults.registry import AnyFault
 from harness.judge.judge import Judgement
 from harness.plan.model import Implementation
 from harness.report.head import head_lines
-from harness.scenario.schema import AnyFault, Scenario, kind_of
+from harness.scenario.schema import Scenario
 from harness.scenario.source import Source
 
 _WIDTH = 100
@@ -47,7 +48,7 @@ def scenario_text(scenario: Scenario) -> str:
 
 def _fault(values: dict[str, Any], parsed: AnyFault) -> dict[str, Any]:
     """What strikes stands before the point at which it does."""
-    kind = kind_of(parsed)
+    kind = parsed.word
     # `kill: {}` would say the same as the first field, but not to a reader.
     whole = getattr(parsed, kind).model_dump(mode="json")
     return {kind: values[kind] or dict([next(iter(whole.items()))]), "at": values["at"]}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from harness.scenario.at_rest import action_of
-from harness.scenario.part import Part
-from harness.scenario.schema import AnyFault, Point, Scenario, kind_of
-from harness.scenario.words import DISPLACING
+from harness.faults.actions import action_of
+from harness.faults.point import Point
+from harness.faults.registry import AnyFault
+from harness.part import Part
+from harness.scenario.schema import Scenario
+from harness.words import DISPLACING
 
 _DOES = {
     "kill": ("is killed", "are killed"),
@@ -72,7 +74,7 @@ def _story(happening: AnyFault | Part, scenario: Scenario) -> tuple[str, str, st
     if not hasattr(happening, "at"):
         return "at rest", "", _hand(happening)
     fault: AnyFault = happening  # type: ignore[assignment]
-    kind = kind_of(fault)
+    kind = fault.word
     usual = "sync" if scenario.checkpoint.async_mode == "disabled" else "async"
     subject = "resume" if fault.at.phase == "load" else fault.at.phase or ""
     return _AREA.get(kind, usual), subject, f"{_victim(fault, kind)}{_where(fault.at)}"

@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.evidence.evidence import AtRest, Done, Entry
 from harness.evidence.operation import Operation
 from harness.evidence.write import list_entries
+from harness.faults.actions import Relocate, action_of
 from harness.plan.model import EXECUTED, Deed
 from harness.run.deeds import MissedError, Task, do
 from harness.run.hand import Hand
-from harness.scenario.at_rest import Relocate, action_of
 
 
 def do_at_rest(deeds: Sequence[Deed], root: Path, earlier: Sequence[Operation]) -> AtRest:

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.evidence.operation import Operation
-from harness.layout.names import LATEST, checkpoint_step
-from harness.run.hand import Hand
-from harness.run.pickles import make_hostile
-from harness.scenario.at_rest import (
+from harness.faults.actions import (
     Cutting,
     Displacing,
     Flipping,
@@ -26,6 +23,9 @@ from harness.scenario.at_rest import (
     Swapping,
     Writing,
 )
+from harness.layout.names import LATEST, checkpoint_step
+from harness.run.hand import Hand
+from harness.run.pickles import make_hostile
 
 _BITS = 8
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from harness.plan.model import Strike
 from harness.run.clock import descendants
-from harness.scenario.words import DEADLY
+from harness.words import DEADLY
 
 _SIGNALS = {"sigterm": signal.SIGTERM, "stop": signal.SIGSTOP}
 

@@ -20,8 +20,8 @@ import errno
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.faults.answers import meets as meets
 from harness.plan.model import Strike
-from harness.scenario.answers import meets as meets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

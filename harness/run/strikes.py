@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from harness.faults.point import Point
 from harness.plan.model import Strike
 from harness.run.storage_faults import meets
-from harness.scenario.schema import Point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ from harness.run.storage_faults import StorageFaults, Treatment
 from harness.run.strikes import Due, Occasion, meets_reads
 from harness.run.time_limit import TimeLimit
 from harness.run.trace import Trace
-from harness.scenario.words import DEADLY, IN_THE_LOOP
+from harness.words import DEADLY, IN_THE_LOOP
 
 _POLL_S = 0.02
 _TICK_S = 0.005

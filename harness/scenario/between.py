@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.scenario.at_rest import Displace, Foreign, Latest, PutBack, Relocate, action_of
+from harness.faults.actions import Displace, Foreign, Latest, PutBack, Relocate, action_of
+from harness.faults.by_hand import ByHand
 from harness.scenario.errors import Place
-from harness.scenario.schema import ByHand, Scenario
+from harness.scenario.schema import Scenario
 
 _TAKEN = re.compile(r"checkpoints|reference|executed|plan\.json|run\d+")
 """Names that a run directory has already."""

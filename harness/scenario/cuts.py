@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.scenario.at_rest import Relocate
+from harness.faults.actions import Relocate
+from harness.faults.power_cut import PowerCut
 from harness.scenario.errors import Place
-from harness.scenario.schema import PowerCut, Scenario
+from harness.scenario.schema import Scenario
 
 
 def find_impossible_cuts(scenario: Scenario) -> Iterator[tuple[Place, str]]:

@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from harness.scenario.part import Part
-from harness.scenario.power import PowerCutting
-from harness.scenario.words import ERRORS, OPERATIONS, SAVE_PHASES
+from harness.faults.power_cut import PowerCutting
+from harness.part import Part
+from harness.words import ERRORS, OPERATIONS, SAVE_PHASES
 
 ExploredFault = Literal["kill", "kill_all", "power_cut", "fail_once", "fail_lasting"]
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.scenario.part import Part
+from harness.part import Part
 
 
 class Filesystem(Part):

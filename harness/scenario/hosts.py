@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.scenario.at_rest import Relocate
+from harness.faults.actions import Relocate
+from harness.faults.power_cut import PowerCut
+from harness.faults.second_job import SecondJob
 from harness.scenario.errors import Place
-from harness.scenario.schema import PowerCut, Run, Scenario, SecondJob
+from harness.scenario.schema import Run, Scenario
 
 
 def has_other_host(run: Run) -> bool:

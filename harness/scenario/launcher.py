@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from harness.part import Part
 from harness.scenario.errors import choices
-from harness.scenario.part import Part
 
 Kind = Literal["local", "torchrun", "slurm"]
 """Who can start the ranks."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.faults.power_cut import PowerCut
+from harness.faults.second_job import SecondJob
+from harness.faults.time_limit import TimeLimit
 from harness.scenario.errors import Place
-from harness.scenario.schema import PowerCut, Scenario, SecondJob, TimeLimit, kind_of
+from harness.scenario.schema import Scenario
 
 _OWN_SETTINGS = ("until_step", "load_step", "world", "freeze", "ignore_freeze_mismatch")
 """What a job is started with, and therefore has again when it is started again in place."""
@@ -29,7 +32,7 @@ def find_impossible_launch(scenario: Scenario) -> Iterator[tuple[Place, str]]:
     for number, run in enumerate(scenario.runs):
         for n, fault in enumerate(run.faults):
             if isinstance(fault, SecondJob | PowerCut):
-                text = f"`{kind_of(fault)}` is for ranks that the harness starts: launcher: local"
+                text = f"`{fault.word}` is for ranks that the harness starts: launcher: local"
                 yield ("runs", number, "faults", n), text
         yield from _restarted(scenario, number)
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from harness.scenario.answers import fitting
+from harness.faults.answers import fitting
+from harness.faults.base import LoopFault
+from harness.faults.by_hand import ByHand
+from harness.faults.cut_link import CutLink
+from harness.faults.fail import Fail
+from harness.faults.kill import Kill
+from harness.faults.point import Point
+from harness.faults.power_cut import PowerCut
+from harness.faults.registry import AnyFault
+from harness.faults.second_job import SecondJob
+from harness.faults.sigterm import Sigterm
+from harness.faults.slow_link import SlowLink
+from harness.faults.time_limit import TimeLimit
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.devices import RANKS_PER_GPU
@@ -13,31 +25,12 @@ from harness.scenario.errors import Place, choices
 from harness.scenario.hosts import find_impossible_hosts
 from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
-from harness.scenario.schema import (
-    AnyFault,
-    ByHand,
-    Checkpoint,
-    CutLink,
-    Fail,
-    Freeze,
-    Kill,
-    LoopFault,
-    Point,
-    PowerCut,
-    Run,
-    Scenario,
-    SecondJob,
-    Sigterm,
-    SlowLink,
-    TimeLimit,
-    World,
-    kind_of,
-)
+from harness.scenario.schema import Checkpoint, Freeze, Run, Scenario, World
 from harness.scenario.variants import (
     find_impossible_rearrangement,
     find_impossible_variant,
 )
-from harness.scenario.words import READS
+from harness.words import READS
 
 Finding = tuple[Place, str]
 
@@ -98,7 +91,7 @@ def _fitting(world: World, most: int) -> str:
 def find_node_problem(world: World, faults: tuple[AnyFault, ...], *, on_cpu: bool) -> str | None:
     """Why ranks cannot be spread over nodes, or why there is no link to strike."""
     if world.nodes == 1:
-        struck = [kind_of(one) for one in faults if isinstance(one, CutLink | SlowLink)]
+        struck = [one.word for one in faults if isinstance(one, CutLink | SlowLink)]
         return f"`{struck[0]}` needs `world.nodes: 2`" if struck else None
     if not on_cpu:
         return "nodes are for ranks on the CPU: set `device: cpu`"
@@ -167,7 +160,7 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
     yield from _load_step(scenario, number)
     yield from _surroundings(scenario, number)
     for n, fault in enumerate(run.faults):
-        name = kind_of(fault)
+        name = fault.word
         target = getattr(fault, name)
         inside: Place = (*place, "faults", n)
         world = run.world or scenario.world

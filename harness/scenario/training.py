@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.scenario.part import Part
-from harness.scenario.words import VARIANTS
+from harness.part import Part
+from harness.words import VARIANTS
 
 
 class Model(Part):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from harness.scenario.part import Part
+from harness.part import Part
 
 ScheduleName = Literal["gpipe", "1f1b", "interleaved"]
 CHUNKS = {"gpipe": 1, "1f1b": 1, "interleaved": 2}

@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from harness.scenario.at_rest import Action, action_of
-from harness.scenario.part import Part
-from harness.scenario.schema import AnyFault, ByHand, FreezePlan, Run, Scenario, kind_of
+from harness.faults.actions import Action, action_of
+from harness.faults.by_hand import ByHand
+from harness.faults.registry import AnyFault
+from harness.part import Part
+from harness.scenario.schema import FreezePlan, Run, Scenario
 
 _STEP = re.compile(r"step_(\d+)")
 
@@ -88,7 +90,7 @@ def _map_fault(fault: AnyFault, steps: Steps) -> AnyFault:
     moved = fault.model_copy(update={"at": at.model_copy(update=values)})
     if isinstance(moved, ByHand):
         return moved.model_copy(update={"by_hand": _map_action(moved.by_hand, steps)})
-    kind = kind_of(fault)
+    kind = fault.word
     until = getattr(getattr(fault, kind), "until", None)
     if until is None or until.step is None:
         return moved

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.scenario.part import Part
-from harness.scenario.schema import AnyFault, Scenario, kind_of
+from harness.faults.registry import AnyFault
+from harness.part import Part
+from harness.scenario.schema import Scenario
 from harness.shrink.change import faults_of, inside, with_fault
 
 _POINT = {
@@ -36,7 +37,7 @@ def simpler_faults(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _simpler(fault: AnyFault) -> Iterator[AnyFault]:
-    kind = kind_of(fault)
+    kind = fault.word
     settings: Part = getattr(fault, kind)
     for name, value in _FAULT.items():
         is_error = name == "error" and kind != "fail"

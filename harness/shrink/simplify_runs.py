@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.scenario.schema import AnyFault, AnyRank, Run, Scenario, World, kind_of
+from harness.faults.base import AnyRank
+from harness.faults.registry import AnyFault
+from harness.scenario.schema import Run, Scenario, World
 from harness.shrink.change import faults_of, inside, map_steps, with_fault, with_run
 
 _OWN = {
@@ -83,7 +85,7 @@ def _simple(world: World) -> tuple[int, ...]:
 
 
 def _within(fault: AnyFault, most: int) -> AnyFault:
-    kind = kind_of(fault)
+    kind = fault.word
     target: AnyRank | None = getattr(getattr(fault, kind), "rank", None)
     named = fault.at.rank
     changed = fault

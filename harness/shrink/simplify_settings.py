@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.scenario.part import Part
+from harness.part import Part
 from harness.scenario.schema import (
     Accumulation,
     Checkpoint,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.scenario.words import FAULTS
+from harness.faults.registry import FAULTS
 from tests.planted.by_fault import BY_FAULT
 from tests.planted.by_fault import WEAKER as WEAKER_BY_FAULT
 from tests.planted.catalogue import PLANTED, UNSYNCED, WEAKER

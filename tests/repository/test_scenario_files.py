@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.scenario.at_rest import Action, action_of
+from harness.faults.actions import Action, action_of
+from harness.faults.by_hand import ByHand
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, read_file
-from harness.scenario.schema import ByHand, Run
-from harness.scenario.words import ACTIONS
+from harness.scenario.schema import Run
+from harness.words import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted((ROOT / "scenarios").rglob("*.y*ml"))

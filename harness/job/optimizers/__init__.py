@@ -1,4 +1,4 @@
-"""The optimizers of the job, by the words of the language (`harness.scenario.words.OPTIMIZERS`).
+"""The optimizers of the job, by the words of the language (`harness.words.OPTIMIZERS`).
 
 Each is a module of this package with a function `build`. An optimizer that holds others tells them
 as `inner`, a mapping of labels, so that digests see what is theirs.

@@ -1,6 +1,6 @@
 """Variants of the models: what people train that holds its state in another way.
 
-Each is a module of this package and a word of the language (`harness.scenario.words.VARIANTS`).
+Each is a module of this package and a word of the language (`harness.words.VARIANTS`).
 """
 
 from __future__ import annotations

@@ -31,11 +31,11 @@ from itertools import pairwise
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
 from harness.evidence.record import Drained, Raised, SaveBegan, SaveReturned
+from harness.faults.actions import Latest
 from harness.judge.history import History, Moment, State
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, raised_while_loading, records, resumed_steps, tell_step
 from harness.judge.verdict import Finding, Promise, Verdict
-from harness.scenario.at_rest import Latest
 
 PROMISE = Promise(
     name="nothing_lost",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.faults.actions import Foreign, Naming
 from harness.generate.coverage import Cell, cells_of, note, read_coverage, tell
-from harness.scenario.at_rest import Foreign, Naming
 from tests.harness.judge.cases import Case, RunCase, honest, killed_run, resumed_run
 
 FLUSH = Cell(phase="flush", fault="kill", layout="fsdp", mode="disabled")

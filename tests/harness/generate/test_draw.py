@@ -9,6 +9,11 @@ from random import Random
 import pytest
 from hypothesis import given
 
+from harness.faults.actions import action_of
+from harness.faults.by_hand import ByHand
+from harness.faults.fail import Fail
+from harness.faults.power_cut import PowerCut
+from harness.faults.registry import FAULTS
 from harness.generate.draw import draw_scenario
 from harness.generate.faults import ENDING, NOT_DRAWN
 from harness.generate.job import AREAS, draw_job
@@ -16,12 +21,11 @@ from harness.generate.menu import Menu
 from harness.generate.strategies import jobs, scenarios, typical_menu
 from harness.generate.stream import is_first_of_job, job_of, scenario_of
 from harness.report.failure import scenario_text
-from harness.scenario.at_rest import action_of
 from harness.scenario.possible import find_impossible, save_steps
 from harness.scenario.read import check_source
-from harness.scenario.schema import ByHand, Fail, PowerCut, Scenario, kind_of
+from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
-from harness.scenario.words import ACTIONS, ERRORS, EXCEPTIONS, FAULTS, OPTIMIZERS, PHASES, VARIANTS
+from harness.words import ACTIONS, ERRORS, EXCEPTIONS, OPTIMIZERS, PHASES, VARIANTS
 
 NUMBER = 2000
 """Enough that what is drawn in one of four hundred is there."""
@@ -49,10 +53,10 @@ def words(scenario: Scenario) -> Iterator[str]:
             if getattr(run, setting) is not None:
                 yield f"{setting} of a run"
         for fault in run.faults:
-            yield kind_of(fault)
+            yield fault.word
             yield fault.at.phase or "no phase"
             yield f"run {number} is struck"
-            yield getattr(getattr(fault, kind_of(fault)), "error", "no error")
+            yield getattr(getattr(fault, fault.word), "error", "no error")
             if isinstance(fault, ByHand):
                 yield f"{action_of(fault.by_hand)} by hand"
             if isinstance(fault, PowerCut):
@@ -105,13 +109,13 @@ def test_a_job_is_one_run_that_nothing_strikes(job: Scenario) -> None:
 @given(scenarios())
 def test_the_last_run_goes_to_its_end(scenario: Scenario) -> None:
     *_, last = scenario.runs
-    assert not [fault for fault in last.faults if kind_of(fault) in ENDING]
+    assert not [fault for fault in last.faults if fault.word in ENDING]
 
 
 @given(scenarios())
 def test_at_most_one_fault_ends_a_run_and_nothing_comes_after_it(scenario: Scenario) -> None:
     for run in scenario.runs:
-        assert all(kind_of(fault) not in ENDING for fault in run.faults[:-1])
+        assert all(fault.word not in ENDING for fault in run.faults[:-1])
 
 
 def test_nothing_strikes_before_what_the_run_has_to_come_through() -> None:
@@ -162,7 +166,7 @@ def test_an_area_that_is_left_out_is_not_drawn(area: str, gone: set[str]) -> Non
 
 def test_every_area_can_be_left_out_at_once() -> None:
     plain = drawn(frozenset(AREAS))
-    assert {kind_of(f) for one in plain for run in one.runs for f in run.faults} == {"kill"}
+    assert {f.word for one in plain for run in one.runs for f in run.faults} == {"kill"}
 
 
 def test_the_same_number_of_a_seed_is_the_same_scenario() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from harness.faults.point import Point
 from harness.generate.menu import Menu, read_menu
-from harness.scenario.schema import Point
 from tests.harness.judge.cases import Case, RunCase
 
 

@@ -8,13 +8,16 @@ from random import Random
 
 import pytest
 
+from harness.faults.actions import Action, Foreign, Latest, action_of
+from harness.faults.by_hand import ByHand
+from harness.faults.point import Point
+from harness.faults.second_job import SecondJob
 from harness.generate.actions import free_names
 from harness.generate.ground import Ground
 from harness.generate.outsiders import draw_by_hand, draw_second_job, has_second_job, standing
 from harness.generate.past import Past
 from harness.generate.strategies import typical_menu
-from harness.scenario.at_rest import Action, Foreign, Latest, action_of
-from harness.scenario.schema import ByHand, Checkpoint, Point, Run, SecondJob, World
+from harness.scenario.schema import Checkpoint, Run, World
 
 AT_STEP_7 = Point(step=7)
 IN_SAVE_3 = Point(save=3, phase="flush")

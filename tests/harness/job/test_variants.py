@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness import words
 from harness.job.digest import digest_state
 from harness.job.kept_tensors import KeptTensors, WeightAverage
 from harness.job.models import build_model, split
@@ -20,7 +21,6 @@ from harness.job.optimizers.packed import Packed
 from harness.job.variants import VARIANTS
 from harness.job.variants.experts import rank_local
 from harness.plan.model import Plan
-from harness.scenario import words
 from harness.scenario.schema import Accumulation, Data, Model, World
 from tests.harness.job.drive import Warm, make_plan, steps, stories
 

@@ -25,22 +25,14 @@ from harness.evidence.record import (
     keep_word,
 )
 from harness.evidence.write import write_bytes, write_processes, write_trace
+from harness.faults.actions import Action, action_of
+from harness.faults.point import Point
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
 from harness.judge.tree import FileSystem
 from harness.layout.plain import PlainLayout
 from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
-from harness.scenario.at_rest import Action, action_of
-from harness.scenario.schema import (
-    Checkpoint,
-    Data,
-    Expect,
-    FreezePlan,
-    Model,
-    Point,
-    Scheduler,
-    World,
-)
+from harness.scenario.schema import Checkpoint, Data, Expect, FreezePlan, Model, Scheduler, World
 
 RANKS = (0, 1)
 MODULES = ("adapter", "transformer", "vision_encoder")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from harness.evidence.cut import read_listing, tell_cut
 from harness.evidence.evidence import Cut, Evidence
+from harness.faults.power_cut import PowerCutting
 from harness.judge.tree import FileSystem
-from harness.scenario.power import PowerCutting
 from tests.harness.judge.cases import Case, RunCase
 
 

@@ -9,17 +9,14 @@ import pytest
 
 from harness.evidence.operation import Landed
 from harness.evidence.record import Finished, SaveReturned
+from harness.faults.point import Point
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.stories import may_end_early
 from harness.judge.verdict import Verdict
 from harness.plan.model import Strike
-from harness.scenario.schema import (
-    Checkpoint,
-    Filesystem,
-    Point,
-)
+from harness.scenario.schema import Checkpoint, Filesystem
 from tests.harness.judge.cases import (
     Case,
     RunCase,

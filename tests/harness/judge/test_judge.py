@@ -9,13 +9,14 @@ import pytest
 from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.operation import Landed
 from harness.evidence.record import Stepped, Struck
+from harness.faults.point import Point
 from harness.judge.history import History
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
 from harness.plan.model import Strike
-from harness.scenario.schema import Expect, Point
+from harness.scenario.schema import Expect
 from tests.harness.judge.cases import RANKS, Case, RunCase, honest, resumed
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from harness.evidence.operation import HAND
 from harness.evidence.record import SaveReturned
+from harness.faults.actions import Latest, Pointing
+from harness.faults.point import Point
 from harness.judge.properties import JUDGES
 from harness.plan.model import Deed, Strike
-from harness.scenario.at_rest import Latest, Pointing
-from harness.scenario.schema import Point
 from tests.harness.judge.cases import Case, RunCase
 
 

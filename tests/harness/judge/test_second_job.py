@@ -10,10 +10,10 @@ import pytest
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Finished, Raised, Record, SaveReturned
+from harness.faults.point import Point
 from harness.judge.changes import lasting
 from harness.judge.judge import judge
 from harness.plan.model import Strike
-from harness.scenario.schema import Point
 from tests.harness.judge.cases import honest
 
 _REFUSED = Raised(during="save", type="InUseError", message="in use by job 1", trace="")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.evidence.evidence import Processes
+from harness.faults.point import Point
 from harness.job import leader
 from harness.layout.plain import PlainLayout
 from harness.plan.model import Strike
@@ -17,7 +18,6 @@ from harness.run.ground import Folder
 from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
-from harness.scenario.schema import Point
 
 
 def strike(

@@ -12,7 +12,7 @@ import pytest
 from harness.run.disk import Disk
 from harness.run.mounts import MountError, own_mounts
 from harness.run.support import missing, missing_disk
-from harness.scenario.words import FILE_SYSTEMS
+from harness.words import FILE_SYSTEMS
 from tests.harness.run.jobs import supervise
 
 

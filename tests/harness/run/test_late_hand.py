@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.operation import HAND
-from harness.plan.model import Deed, Strike
-from harness.run.support import missing
-from harness.scenario.at_rest import (
+from harness.faults.actions import (
     Cutting,
     Delete,
     Displace,
@@ -20,7 +18,9 @@ from harness.scenario.at_rest import (
     PuttingBack,
     Truncate,
 )
-from harness.scenario.schema import Point
+from harness.faults.point import Point
+from harness.plan.model import Deed, Strike
+from harness.run.support import missing
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.faults.point import Point
 from harness.job.network import PORT, address
 from harness.plan.model import Strike
 from harness.run import links, support
-from harness.scenario.schema import Point
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.record import SaveBegan
+from harness.faults.fail import Until
 from harness.run.support import missing
-from harness.scenario.schema import Until
 from tests.harness.run.jobs import strike, supervise
 from tests.harness.run.test_supervise import _begin_save
 

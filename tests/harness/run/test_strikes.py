@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from harness.faults.point import Point
 from harness.plan.model import Strike
 from harness.run.strikes import Due, Occasion
-from harness.scenario.schema import Point
 
 KINDS = ("open", "fsync", "exchange", "write", "unlink")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.faults.power_cut import PowerCut
 from harness.scenario.read import ScenarioFile, read_file
-from harness.scenario.schema import PowerCut
 from tests.harness.scenario.test_possible import read
 
 AT = "at: {save: 1, phase: publish}"

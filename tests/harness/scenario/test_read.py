@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.faults.kill import Kill
+from harness.faults.sigterm import Sigterm
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, json_schema, read_file, read_scenario
-from harness.scenario.schema import Kill, Sigterm
 
 WHOLE = """\
 seed: 1

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import Phase, given, settings
 
+from harness.faults.actions import action_of
+from harness.faults.power_cut import PowerCut
 from harness.generate.strategies import scenarios
 from harness.report.failure import scenario_text
-from harness.scenario.at_rest import action_of
 from harness.scenario.read import check_source
-from harness.scenario.schema import PowerCut, Scenario, kind_of
+from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
 from harness.shrink.shrink import Shows, Shrunk, is_readable, shrink
 from harness.shrink.size import size_of
@@ -75,7 +76,7 @@ runs:
 
 
 def faults(scenario: Scenario, kind: str) -> list[object]:
-    return [f for run in scenario.runs for f in run.faults if kind_of(f) == kind]
+    return [f for run in scenario.runs for f in run.faults if f.word == kind]
 
 
 def has_fault(kind: str) -> Predicate:
@@ -93,7 +94,7 @@ def resumes_after_a_kill_in_a_late_save(scenario: Scenario) -> bool:
         number
         for number, run in enumerate(scenario.runs)
         for fault in run.faults
-        if kind_of(fault) == "kill" and (fault.at.save or 0) >= 2 and fault.at.phase == "seal"
+        if fault.word == "kill" and (fault.at.save or 0) >= 2 and fault.at.phase == "seal"
     ]
     return bool(struck) and struck[0] < len(scenario.runs) - 1
 
@@ -247,7 +248,7 @@ def test_a_hand_a_second_job_and_a_power_cut_go_where_they_are_not_needed(
 @few
 @given(scenarios())
 def test_whatever_has_a_fault_shrinks_to_one_run_with_one(scenario: Scenario) -> None:
-    kinds = [kind_of(fault) for run in scenario.runs for fault in run.faults]
+    kinds = [fault.word for run in scenario.runs for fault in run.faults]
     if not kinds:
         return
     found = shrink(scenario, answer(has_fault(kinds[-1])), at_once=2, is_over=never).smallest

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from harness.scenario.part import Part
-from harness.scenario.words import ACTIONS
+from harness.part import Part
+from harness.words import ACTIONS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$", max_length=60)]
 

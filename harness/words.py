@@ -38,12 +38,6 @@ VARIANTS = ("plain", "experts", "hooks", "tied", "lora")
 OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")
 """What a job may train with."""
 
-FAULTS = (
-    "kill", "sigterm", "stop", "fail", "short_write", "delay", "hang", *IN_THE_LOOP, "power_cut",
-    "second_job", "by_hand", "cut_link", "slow_link", "time_limit",
-)  # fmt: skip
-"""What can be injected; one of these is a key of every entry of `faults`."""
-
 DEADLY = ("kill", "power_cut")
 """The faults that leave a rank no time to say a word."""
 

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from harness.scenario.part import Part
-from harness.scenario.words import FILE_SYSTEMS
+from harness.faults.base import Fault
+from harness.part import Part
+from harness.words import FILE_SYSTEMS
 
 
 class PowerCutting(Part):
@@ -36,3 +37,10 @@ class PowerCutting(Part):
         if self.filesystem == "btrfs" and self.journal == "kept":
             raise ValueError("btrfs has no journal that could be kept: `journal: lost` alone")
         return self
+
+
+class PowerCut(Fault):
+    """The power goes: what was not synced is lost, and no rank does anything more."""
+
+    word: ClassVar[str] = "power_cut"
+    power_cut: PowerCutting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.scenario.words import READS
+from harness.words import READS
 
 _NEEDS_ROOM = frozenset({"open", "write", "truncate", "mkdir", "symlink", "link"})
 _CHANGES_NAMES = frozenset(

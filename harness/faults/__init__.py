@@ -1,0 +1,1 @@
+"""What can be injected, one module a fault."""
