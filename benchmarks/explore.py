@@ -21,8 +21,9 @@ from harness.explore.strike import Struck
 from harness.explore.summary import headline
 from harness.plan.model import Implementation
 from harness.scenario.exploration import Explore
-from harness.scenario.schema import Checkpoint, Run, Scenario, World
+from harness.scenario.schema import Checkpoint, Run, Scenario
 from harness.workspace import open_workspace
+from harness.world import World
 
 
 def measure(workers: int, *, points: int, merge: bool) -> None:

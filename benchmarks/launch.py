@@ -28,7 +28,8 @@ from harness.run.ground import Folder
 from harness.run.launch.local import LocalLaunch
 from harness.run.server import Start, WarmServer
 from harness.run.supervise import Supervisor, Watch
-from harness.scenario.schema import Run, Scenario, World
+from harness.scenario.schema import Run, Scenario
+from harness.world import World
 
 _POLL_S = 0.001
 

@@ -26,7 +26,8 @@ from harness.run.launch import cluster
 from harness.run.launch.launches import launches
 from harness.run.services import Services
 from harness.scenario.launcher import Kind, Launcher
-from harness.scenario.schema import Run, Scenario, World
+from harness.scenario.schema import Run, Scenario
+from harness.world import World
 
 _POLL_S = 0.005
 

@@ -27,7 +27,8 @@ from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.execute import execute
 from harness.run.services import Services
-from harness.scenario.schema import Checkpoint, Run, Scenario, World
+from harness.scenario.schema import Checkpoint, Run, Scenario
+from harness.world import World
 
 _CORES = 2
 _PARTS = ("first run s", "second run s", "worker, runs s", "worker, judging s", "all s", "wall s")

@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.faults.base import Target
+from harness.faults.kill import Kill
 from harness.judge.judge import judge
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
@@ -42,7 +44,9 @@ def _plan(filesystem: str) -> Plan:
 def _killed(plan: Plan) -> Plan:
     """The same with a kill of all ranks in the place of the cut."""
     first = plan.runs[0]
-    strikes = [one.model_copy(update={"fault": "kill", "power": None}) for one in first.strikes]
+    strikes = [
+        one.model_copy(update={"fault": Kill(kill=Target(), at=one.point)}) for one in first.strikes
+    ]
     runs = (first.model_copy(update={"strikes": tuple(strikes)}), *plan.runs[1:])
     return plan.model_copy(update={"runs": runs})
 

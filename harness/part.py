@@ -1,4 +1,4 @@
-"""What all parts of a scenario have in common."""
+"""The bases of what is read from a scenario, and of what a plan decides."""
 
 from __future__ import annotations
 
@@ -9,3 +9,9 @@ class Part(BaseModel):
     """Base of every part of a scenario: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Decided(BaseModel):
+    """Base of every part of a plan: immutable, and written to disk as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -29,17 +29,11 @@ SAVE_PHASES = ("stage", "flush", "seal", "publish", "prune")
 PHASES = (*SAVE_PHASES, "load")
 """The phases of a save in their order, and `load`, which belongs to no save."""
 
-IN_THE_LOOP = ("raise", "exit")
-"""The faults that a rank carries out itself, in its training loop."""
-
 VARIANTS = ("plain", "experts", "hooks", "tied", "lora")
 """What a model may hold in another way than the plain one."""
 
 OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")
 """What a job may train with."""
-
-DEADLY = ("kill", "power_cut")
-"""The faults that leave a rank no time to say a word."""
 
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 """The file systems whose power can be cut."""
@@ -54,23 +48,3 @@ ERRORS = (
 
 EXCEPTIONS = ("RuntimeError", "ValueError", "MemoryError", "KeyboardInterrupt")
 """What can be raised in a training loop."""
-
-DISPLACING = ("displace", "put_back")
-"""What happens to the directory as a whole while the job lives; each is an operation, too."""
-
-ACTIONS = (
-    "flip_bit",
-    "truncate",
-    "delete",
-    "swap",
-    "half_delete",
-    "hostile",
-    "write",
-    "foreign",
-    "leftover",
-    "latest",
-    "relocate",
-    *DISPLACING,
-)
-"""What can happen to a checkpoint directory between runs or while the job runs; one of these is the
-key of every entry of `before` and of `by_hand`."""

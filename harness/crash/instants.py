@@ -40,7 +40,7 @@ def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
     What a power cut may take is asked of one job that alone works in its directory.
     """
     for number, plan in enumerate(evidence.plan.runs[: len(evidence.runs)]):
-        others = {"second_job", "by_hand"} & {one.fault for one in plan.strikes}
+        others = any(one.fault.is_from_outside for one in plan.strikes)
         changed = plan.world or plan.model or plan.freeze or plan.refused
         if number in evidence.at_rest or plan.before or changed:
             return evidence.runs[:number]

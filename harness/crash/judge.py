@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from harness.crash.state import Parts, PartTree
 from harness.layout.protocol import Layout
-from harness.scenario.schema import World
+from harness.world import World
 
 
 class Fault(NamedTuple):

@@ -20,9 +20,12 @@ from harness.evidence.evidence import Evidence, Processes, RunEvidence
 from harness.evidence.operation import Landed
 from harness.evidence.record import Record
 from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
+from harness.faults.base import Target
+from harness.faults.kill import Kill
 from harness.faults.point import Point
+from harness.faults.strike import Strike
 from harness.layout.names import checkpoint_step
-from harness.plan.model import Plan, RunPlan, Strike
+from harness.plan.model import Plan, RunPlan
 from harness.scenario.launcher import Launcher
 from harness.scenario.schema import Expect, PropertyName
 
@@ -83,16 +86,17 @@ def _list(parts: Parts, number: int, prefix: str, written: bytearray) -> Iterato
 def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
     """The plan up to the power cut, and a start of the job after it."""
     plan = evidence.plan
+    at = Point(rank=0, step=max(plan.runs[state.run].until_step, 1))
     cut = Strike(
         id=f"run{state.run}.kill-all-power-cut-{state.place}",
-        fault="kill",
+        fault=Kill(kill=Target(), at=at),
         ranks=tuple(range(plan.workload.world.size)),
-        point=Point(rank=0, step=max(plan.runs[state.run].until_step, 1)),
+        point=at,
     )
     landed = {one.strike for one in _before(state, evidence.runs[state.run].landed)}
     struck = plan.runs[state.run]
     # A power cut that really ended the run leaves its place to this one.
-    others = (one for one in struck.strikes if one.id in landed and one.fault != "power_cut")
+    others = (one for one in struck.strikes if one.id in landed and one.fault.disk is None)
     strikes = (*others, cut)
     again = RunPlan(until_step=plan.workload.total_steps)
     runs = (*plan.runs[: state.run], struck.model_copy(update={"strikes": strikes}), again)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.faults.power_cut import PowerCut
 from harness.plan.model import Implementation
 from harness.scenario.exploration import Explore
 from harness.scenario.schema import Scenario
@@ -39,7 +38,7 @@ class Explored:
     def filesystem(self) -> str | None:
         """Whose power is cut, by the exploration or by the scenario itself, if any is."""
         faults = [fault for run in self.scenario.runs for fault in run.faults]
-        cuts = [one.power_cut.filesystem for one in faults if isinstance(one, PowerCut)]
+        cuts = [fault.disk for fault in faults if fault.disk is not None]
         if "power_cut" in self.explore.chosen_faults:
             cuts.append(self.explore.power_cut.filesystem)
         return cuts[0] if cuts else None

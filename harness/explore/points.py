@@ -24,8 +24,8 @@ from typing import Literal
 from harness.evidence.evidence import RunEvidence
 from harness.evidence.operation import Operation
 from harness.explore.instants import Instants
+from harness.faults.answers import meets
 from harness.faults.point import Point
-from harness.run.storage_faults import meets
 from harness.run.strikes import Occasion, matches
 from harness.scenario.exploration import Explore, ExploredFault
 from harness.words import READS

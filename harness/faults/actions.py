@@ -10,12 +10,11 @@ permissions, and damage to the file system itself.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from harness.part import Part
-from harness.words import ACTIONS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$", max_length=60)]
 
@@ -100,87 +99,160 @@ class PuttingBack(Part):
     """It is put back as it was; there is nothing to say of it."""
 
 
-class FlipBit(Part):
+class Acting(Part):
+    """Base of the actions. The field that `word` names says what is hit."""
+
+    word: ClassVar[str]
+    """How files spell it."""
+    does: ClassVar[str] = ""
+    """What happens to a path: `a bit flips in`."""
+
+    @property
+    def settings(self) -> Any:
+        """What stands beside the word."""
+        return getattr(self, self.word)
+
+    def told(self) -> str:
+        """What happens, in the words of a title."""
+        return f"{self.does} {self.settings.path}"
+
+
+class FlipBit(Acting):
     """One bit of a file changes."""
 
+    word: ClassVar[str] = "flip_bit"
+    does: ClassVar[str] = "a bit flips in"
     flip_bit: Flipping
 
 
-class Truncate(Part):
+class Truncate(Acting):
     """A file loses its end."""
 
+    word: ClassVar[str] = "truncate"
+    does: ClassVar[str] = "the end is gone of"
     truncate: Cutting
 
 
-class Delete(Part):
+class Delete(Acting):
     """A file, a symlink or a directory with all that is in it goes."""
 
+    word: ClassVar[str] = "delete"
+    does: ClassVar[str] = "somebody deletes"
     delete: OnFiles
 
 
-class Swap(Part):
+class Swap(Acting):
     """Two files of the same name in two checkpoints change places."""
 
+    word: ClassVar[str] = "swap"
+    does: ClassVar[str] = "a file of another save takes the place of"
     swap: Swapping
 
 
-class HalfDelete(Part):
+class HalfDelete(Acting):
     """A deletion that was interrupted: half of the files below a directory are gone."""
 
+    word: ClassVar[str] = "half_delete"
+    does: ClassVar[str] = "somebody deletes half of"
     half_delete: OnFiles
 
 
-class Hostile(Part):
+class Hostile(Acting):
     """A pickled file means the same as before, and runs code where it is unpickled carelessly."""
 
+    word: ClassVar[str] = "hostile"
+    does: ClassVar[str] = "a pickle that runs code takes the place of"
     hostile: OnFiles
 
 
-class Write(Part):
+class Write(Acting):
     """A file is written by hand."""
 
+    word: ClassVar[str] = "write"
+    does: ClassVar[str] = "somebody edits"
     write: Writing
 
 
-class Foreign(Part):
+class Foreign(Acting):
     """A name of somebody else's appears beside the checkpoints."""
 
+    word: ClassVar[str] = "foreign"
+    does: ClassVar[str] = "somebody leaves"
     foreign: Naming
 
 
-class Leftover(Part):
+class Leftover(Acting):
     """What a dead run left behind appears."""
 
+    word: ClassVar[str] = "leftover"
     leftover: Leaving
 
+    def told(self) -> str:
+        return f"a dead run left a {self.leftover.kind}"
 
-class Latest(Part):
+
+class Latest(Acting):
     """The symlink `latest` is changed."""
 
+    word: ClassVar[str] = "latest"
     latest: Pointing
 
+    def told(self) -> str:
+        to = self.latest
+        return f"latest is {to.becomes}" if to.becomes else f"latest is set to step {to.step}"
 
-class Relocate(Part):
+
+class Relocate(Acting):
     """The whole directory is moved or copied elsewhere, and the job goes on there."""
 
+    word: ClassVar[str] = "relocate"
     relocate: Placing
 
+    def told(self) -> str:
+        return f"the directory is {'copied' if self.relocate.how == 'copy' else 'moved'}"
 
-class Displace(Part):
+
+class Displace(Acting):
     """The whole directory loses its name while the job lives, and keeps all that is in it."""
 
+    word: ClassVar[str] = "displace"
     displace: Displacing
 
+    def told(self) -> str:
+        return "the directory is moved away"
 
-class PutBack(Part):
+
+class PutBack(Acting):
     """The directory has its name again; what has had it meanwhile loses it."""
 
+    word: ClassVar[str] = "put_back"
     put_back: PuttingBack
 
+    def told(self) -> str:
+        return "it is put back"
 
-def action_of(action: Part) -> str:
-    """The word of an action, as files spell it."""
-    return next(word for word in ACTIONS if word in type(action).model_fields)
+
+KINDS: tuple[type[Acting], ...] = (
+    FlipBit,
+    Truncate,
+    Delete,
+    Swap,
+    HalfDelete,
+    Hostile,
+    Write,
+    Foreign,
+    Leftover,
+    Latest,
+    Relocate,
+    Displace,
+    PutBack,
+)
+
+ACTIONS = tuple(kind.word for kind in KINDS)
+"""Their words; one of these is the key of every entry of `before` and of `by_hand`."""
+
+DISPLACING = (Displace.word, PutBack.word)
+"""What happens to the directory as a whole while the job lives; each is an operation, too."""
 
 
 def _one_action(value: Any) -> Any:
@@ -191,32 +263,24 @@ def _one_action(value: Any) -> Any:
 
 def _tag(value: Any) -> str | None:
     """The tag of the union below; no key of a file looks like one, so no error is misplaced."""
-    if isinstance(value, Part):
-        return f"<{action_of(value)}>"
+    if isinstance(value, Acting):
+        return f"<{value.word}>"
     named = [word for word in ACTIONS if isinstance(value, dict) and word in value]
     return f"<{named[0]}>" if named else None
 
 
-Action = Annotated[
-    Annotated[
-        Annotated[FlipBit, Tag("<flip_bit>")]
-        | Annotated[Truncate, Tag("<truncate>")]
-        | Annotated[Delete, Tag("<delete>")]
-        | Annotated[Swap, Tag("<swap>")]
-        | Annotated[HalfDelete, Tag("<half_delete>")]
-        | Annotated[Hostile, Tag("<hostile>")]
-        | Annotated[Write, Tag("<write>")]
-        | Annotated[Foreign, Tag("<foreign>")]
-        | Annotated[Leftover, Tag("<leftover>")]
-        | Annotated[Latest, Tag("<latest>")]
-        | Annotated[Relocate, Tag("<relocate>")]
-        | Annotated[Displace, Tag("<displace>")]
-        | Annotated[PutBack, Tag("<put_back>")],
-        Discriminator(
-            _tag,
-            custom_error_type="unknown_action",
-            custom_error_message="an entry of `before` names an action",
-        ),
-    ],
-    BeforeValidator(_one_action),
-]
+if TYPE_CHECKING:
+    Action = Acting
+else:
+    Action = Annotated[
+        Annotated[
+            Union[tuple(Annotated[kind, Tag(f"<{kind.word}>")] for kind in KINDS)],  # noqa: UP007
+            Discriminator(
+                _tag,
+                custom_error_type="unknown_action",
+                custom_error_message="an entry of `before` names an action",
+            ),
+        ],
+        BeforeValidator(_one_action),
+    ]
+"""One of them, as a field of a model: told apart by its word."""

@@ -1,4 +1,13 @@
-"""A hand that changes the directory while the job runs."""
+"""A hand from outside changes the checkpoint directory at an instant of a run.
+
+Fault model: what can happen between two runs happens at a point while the job lives, all of it
+before anything else that the ranks do, and is durable at once. A deed that finds nothing to hit, or
+changes nothing, is not done: its strike does not land.
+
+What must survive: what the hand did not damage, and the job, which goes on saving. Out of scope: a
+hand that changes what a save in flight has written so far, and one that changes two things between
+which the job does something.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +15,43 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from harness.faults.actions import Action, action_of
+from harness.faults.actions import Acting, Action, Displace
 from harness.faults.base import Fault
+from harness.faults.hands import Hands, Planned
+from harness.world import World
 
 
 class ByHand(Fault):
     """A hand from outside changes the directory at a point, before the job does anything else."""
 
     word: ClassVar[str] = "by_hand"
+    is_from_outside: ClassVar[bool] = True
+    is_beside_others: ClassVar[bool] = False
+    area: ClassVar[str | None] = "by hand"
     by_hand: Action
 
     @model_validator(mode="after")
     def _can_happen_to_a_live_job(self) -> ByHand:
-        action = action_of(self.by_hand)
+        action = self.by_hand.word
         if action in ("leftover", "relocate"):
             raise ValueError(f"`{action}` is for the time between two runs")
         return self
+
+    def ranks_hit(self, world: World) -> tuple[int, ...]:
+        return ()
+
+    def label(self) -> str:
+        return f"{self.word}-{self.by_hand.word}"
+
+    def may_fail_saves(self, timeout_s: float | None) -> bool:
+        return isinstance(self.by_hand, Displace)
+
+    def told(self) -> str:
+        return f"{self.by_hand.told()} while the job runs,"
+
+    def carry_out(self, strike: Planned, hands: Hands) -> None:
+        hands.act(strike, self.by_hand)
+
+    @property
+    def action(self) -> Acting | None:
+        return self.by_hand

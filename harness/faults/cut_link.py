@@ -1,4 +1,14 @@
-"""A node that does not reach the others any more."""
+"""The cable of one node is pulled, and put back after some seconds or never.
+
+Fault model: packets on their way are lost, connections stay open on both sides, and nobody is told.
+The ranks of one node still reach each other. The checkpoint directory is shared over a storage
+network of its own, which is never cut.
+
+What must survive: no rank waits beyond the manager's deadline; every rank is told that the save
+failed, each side naming the other; no half of a save is committed; the job goes on once the cable
+is back, and otherwise starts again. Out of scope: packets that are reordered, doubled or garbled,
+one direction alone, and a cut after a save was decided on, whose last answer nobody can deliver.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +16,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness.faults.base import Fault
+from harness.faults.base import Fault, Owed
+from harness.faults.hands import Hands, Planned
 from harness.part import Part
+from harness.world import World
+
+_PUT_BACK = Owed(word="healed", otherwise="its cable was never put back")
 
 
 class Cutting(Part):
@@ -21,4 +35,41 @@ class CutLink(Fault):
     """One node does not reach the others any more; the checkpoint directory it does."""
 
     word: ClassVar[str] = "cut_link"
+    parts_ranks: ClassVar[bool] = True
+    needs_nodes: ClassVar[bool] = True
+    is_beside_others: ClassVar[bool] = False
+    area: ClassVar[str | None] = "network"
+    drawn_at: ClassVar[tuple[str, ...]] = ()
     cut_link: Cutting
+
+    def ranks_hit(self, world: World) -> tuple[int, ...]:
+        return tuple(
+            rank for rank in range(world.size) if world.node_of(rank) == self.cut_link.node
+        )
+
+    def label(self) -> str:
+        return f"cut_link-node{self.cut_link.node}"
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the cable is never put back."""
+        return self.cut_link.seconds is None
+
+    def may_be_silent_s(self) -> float:
+        return self.cut_link.seconds or 0.0
+
+    def may_end_run(self, *, goes_on: bool, timeout_s: float | None) -> bool:
+        return self.lasts
+
+    def may_fail_saves(self, timeout_s: float | None) -> bool:
+        return True
+
+    def owes(self) -> Owed | None:
+        return None if self.lasts else _PUT_BACK
+
+    def told(self) -> str:
+        return "a node is cut off"
+
+    def carry_out(self, strike: Planned, hands: Hands) -> None:
+        hands.land(strike)
+        hands.cut_link(strike, self.cut_link.node, self.cut_link.seconds)

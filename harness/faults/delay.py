@@ -1,4 +1,8 @@
-"""An operation that takes long."""
+"""One operation takes long; other ranks and threads go on.
+
+What must survive: the job; the save may be given up where the operation lasts as long as the
+manager's own deadline. Out of scope: a storage that is slow for all.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness.faults.base import OneRank, OperationFault
+from harness.faults.hands import Hands, Planned, Treatment
 
 
 class Pausing(OneRank):
@@ -19,4 +24,19 @@ class Delay(OperationFault):
     """One operation takes long; other ranks and threads go on."""
 
     word: ClassVar[str] = "delay"
+    area: ClassVar[str | None] = "storage"
+    does: ClassVar[tuple[str, str]] = ("waits for its storage", "")
     delay: Pausing
+
+    def may_be_silent_s(self) -> float:
+        return self.delay.seconds
+
+    def stalls(self, timeout_s: float | None) -> bool:
+        return timeout_s is not None and self.delay.seconds >= timeout_s
+
+    def may_end_run(self, *, goes_on: bool, timeout_s: float | None) -> bool:
+        return not goes_on and self.stalls(timeout_s)
+
+    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
+        hands.land(strike)
+        return Treatment(kind="wait", seconds=self.delay.seconds)

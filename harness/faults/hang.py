@@ -1,14 +1,30 @@
-"""An operation that never returns."""
+"""One operation never returns; only SIGKILL ends the thread that waits for it.
+
+What must survive: the checkpoints that were committed, and the other ranks, which are told in time.
+"""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from harness.faults.base import OneRank, OperationFault
+from harness.faults.hands import Hands, Planned, Treatment
 
 
 class Hang(OperationFault):
     """One operation never returns; only SIGKILL ends the thread that waits for it."""
 
     word: ClassVar[str] = "hang"
+    area: ClassVar[str | None] = "storage"
+    does: ClassVar[tuple[str, str]] = ("waits for ever for its storage", "")
     hang: OneRank
+
+    def stalls(self, timeout_s: float | None) -> bool:
+        return True
+
+    def may_end_run(self, *, goes_on: bool, timeout_s: float | None) -> bool:
+        return not goes_on
+
+    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
+        hands.land(strike)
+        return Treatment(kind="wait")

@@ -1,14 +1,28 @@
-"""SIGKILL of ranks."""
+"""SIGKILL of ranks: no buffer is flushed, no `finally` runs.
+
+Fault model: a rank dies together with its sub-processes, as at the end of a container, exactly
+before or after an operation, or after a training step. What it had written stays in the page cache.
+
+What must survive: everything that the job was told is durable. Out of scope: SIGKILL of a single
+thread or sub-process.
+"""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from harness.faults.base import Fault, Target
+from harness.faults.hands import Hands, Planned
 
 
 class Kill(Fault):
     """SIGKILL: no buffer is flushed, no `finally` runs."""
 
     word: ClassVar[str] = "kill"
+    does: ClassVar[tuple[str, str]] = ("is killed", "are killed")
+    is_deadly: ClassVar[bool] = True
+    ends_run: ClassVar[bool] = True
     kill: Target
+
+    def carry_out(self, strike: Planned, hands: Hands) -> None:
+        hands.kill(strike)

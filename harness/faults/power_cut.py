@@ -1,6 +1,13 @@
-"""What a power cut in a scenario says: on which file system it falls, and what the journal keeps.
+"""The power of the disk goes: what was not synced is lost, and no rank does anything more.
 
 {power_cut: {filesystem: ext4, journal: kept}, at: {save: 2, phase: publish, operation: rename}}
+
+Fault model: at one instant nothing more reaches the disk. What the file system had not made durable
+by then is gone, names and bytes, over all files and directories (`harness.run.disk`).
+
+What must survive: whatever was synced, and whole checkpoints. Out of scope: torn blocks, which none
+of these file systems leave (`harness.crash` explores them), and disks that lose what they said was
+durable.
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from harness.faults.base import Fault
+from harness.faults.hands import Hands, Planned
 from harness.part import Part
 from harness.words import FILE_SYSTEMS
 
@@ -43,4 +51,20 @@ class PowerCut(Fault):
     """The power goes: what was not synced is lost, and no rank does anything more."""
 
     word: ClassVar[str] = "power_cut"
+    needs_own_ranks: ClassVar[bool] = True
+    needs_plain_directory: ClassVar[bool] = True
+    area: ClassVar[str | None] = "power"
+    is_deadly: ClassVar[bool] = True
+    ends_run: ClassVar[bool] = True
     power_cut: PowerCutting
+
+    def told(self) -> str:
+        return "the power goes"
+
+    def carry_out(self, strike: Planned, hands: Hands) -> None:
+        hands.cut_power(self.power_cut.journal)
+        hands.kill(strike)
+
+    @property
+    def disk(self) -> str | None:
+        return str(self.power_cut.filesystem)

@@ -13,6 +13,7 @@ from harness.faults.delay import Delay
 from harness.faults.exit_ import Exit
 from harness.faults.fail import Fail
 from harness.faults.hang import Hang
+from harness.faults.interrupt import Interrupt
 from harness.faults.kill import Kill
 from harness.faults.power_cut import PowerCut
 from harness.faults.raise_ import Raise
@@ -39,6 +40,7 @@ KINDS: tuple[type[Fault], ...] = (
     CutLink,
     SlowLink,
     TimeLimit,
+    Interrupt,
 )
 
 FAULTS = tuple(kind.word for kind in KINDS)

@@ -1,13 +1,28 @@
-"""The job started once more on the same directory."""
+"""The job is started once more on the same directory, while the first one is alive.
+
+Fault model: an operator or a scheduler starts the job again, with as many ranks, which meet in a
+store of their own. At the point one rank of the first job stands still, in its operation or right
+after its training step, until every rank of the second job has ended; the other ranks go on until
+they need it. So the second job does all that it will do at one instant of the first, and nothing
+depends on which of them is faster. It resumes, trains and saves as any job; nothing strikes it.
+
+What must survive: the second job is refused before it changes anything, with an error on every
+rank, and the first one goes on unharmed. Out of scope: one that only reads, and two jobs that write
+at the very same time because no rank stands still.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.faults.base import Fault, OneRank, expression
+from harness.faults.base import Fault, OneRank, Owed, Place, Surroundings, expression
+from harness.faults.hands import Hands, Planned, Treatment
 from harness.words import HOSTS
+
+_ENDED = Owed(word="ended", otherwise="the second job never ended")
 
 
 class Joining(OneRank):
@@ -30,6 +45,10 @@ class SecondJob(Fault):
     """The job is started once more on the same directory, while the first one is alive."""
 
     word: ClassVar[str] = "second_job"
+    is_from_outside: ClassVar[bool] = True
+    needs_own_ranks: ClassVar[bool] = True
+    is_beside_others: ClassVar[bool] = False
+    area: ClassVar[str | None] = "second job"
     second_job: Joining
 
     @model_validator(mode="after")
@@ -39,3 +58,23 @@ class SecondJob(Fault):
         if self.at.when == "after":
             raise ValueError("`second_job` holds an operation up: `when: after` is too late")
         return self
+
+    def owes(self) -> Owed | None:
+        return _ENDED
+
+    def told(self) -> str:
+        return "a second job starts"
+
+    def impossible(self, around: Surroundings) -> Iterator[tuple[Place, str]]:
+        if 2 * around.ranks > around.most_ranks:
+            text = f"two jobs of {around.ranks} ranks are more than {around.most_ranks}"
+            yield (), f"{text}; possible: a world of at most {around.most_ranks // 2}"
+
+    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
+        hands.land(strike)
+        hands.start_second_job(strike)
+        return Treatment(kind="second_job")
+
+    @property
+    def second_host(self) -> str | None:
+        return str(self.second_job.host)

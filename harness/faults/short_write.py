@@ -1,4 +1,7 @@
-"""A write that takes half of its bytes."""
+"""A write takes only the first half of its bytes and says so; the rest is up to who writes.
+
+What must survive: the bytes, which are written in a second call.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from harness.faults.base import OneRank, OperationFault
+from harness.faults.hands import Hands, Planned, Treatment
 
 
 class ShortWrite(OperationFault):
     """A write takes only the first half of its bytes and says so."""
 
     word: ClassVar[str] = "short_write"
+    area: ClassVar[str | None] = "storage"
+    does: ClassVar[tuple[str, str]] = ("gets half of a write done", "")
     short_write: OneRank
 
     @model_validator(mode="after")
@@ -20,3 +26,7 @@ class ShortWrite(OperationFault):
         if self.at.operation != "write":
             raise ValueError("`short_write` needs `operation: write` in its point")
         return self
+
+    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
+        hands.land(strike)
+        return Treatment(kind="short_write")

@@ -1,12 +1,20 @@
-"""SIGTERM, and after a grace SIGKILL."""
+"""SIGTERM, as a cluster scheduler sends it before it takes the machine; after a grace SIGKILL.
+
+A rank that waits in an intercepted call is hit when that call returns. What must survive: the job,
+which saves once more and ends in order; after the grace, everything that it was told is durable.
+Out of scope: SIGTERM to the sub-processes of a rank, and the exact operation at which a grace ends:
+it is a time, so a scenario that needs the place makes an operation there `hang` or `delay`.
+"""
 
 from __future__ import annotations
 
+import signal
 from typing import ClassVar
 
 from pydantic import Field
 
 from harness.faults.base import Fault, Target
+from harness.faults.hands import Hands, Planned
 
 
 class Terminating(Target):
@@ -21,4 +29,14 @@ class Sigterm(Fault):
     """SIGTERM, as a cluster scheduler sends it before it takes the machine."""
 
     word: ClassVar[str] = "sigterm"
+    asks_to_end: ClassVar[str | None] = "SIGTERM"
+    ends_run: ClassVar[bool] = True
+    area: ClassVar[str | None] = "signals"
+    does: ClassVar[tuple[str, str]] = ("is told to end", "are told to end")
     sigterm: Terminating
+
+    def may_be_silent_s(self) -> float:
+        return self.sigterm.grace_s or 0.0
+
+    def carry_out(self, strike: Planned, hands: Hands) -> None:
+        hands.send(strike, signal.SIGTERM, kill_after_s=self.sigterm.grace_s)

@@ -1,4 +1,7 @@
-"""A node whose link carries less."""
+"""The link of one node carries so many kilobits a second from then on.
+
+What must survive: the job; a slow peer is not a dead one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness.faults.base import Fault
+from harness.faults.hands import Hands, Planned
 from harness.part import Part
+from harness.world import World
 
 
 class Slowing(Part):
@@ -21,4 +26,23 @@ class SlowLink(Fault):
     """The way to one node carries less from then on."""
 
     word: ClassVar[str] = "slow_link"
+    needs_nodes: ClassVar[bool] = True
+    is_beside_others: ClassVar[bool] = False
+    area: ClassVar[str | None] = "network"
+    drawn_at: ClassVar[tuple[str, ...]] = ()
     slow_link: Slowing
+
+    def ranks_hit(self, world: World) -> tuple[int, ...]:
+        return tuple(
+            rank for rank in range(world.size) if world.node_of(rank) == self.slow_link.node
+        )
+
+    def label(self) -> str:
+        return f"slow_link-node{self.slow_link.node}"
+
+    def told(self) -> str:
+        return "the way to a node is slow"
+
+    def carry_out(self, strike: Planned, hands: Hands) -> None:
+        hands.land(strike)
+        hands.slow_link(self.slow_link.node, self.slow_link.kbit_s)

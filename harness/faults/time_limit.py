@@ -1,13 +1,29 @@
-"""SLURM's time limit."""
+"""The end of a job's time, as SLURM tells a job of it.
+
+Fault model: the limit of a batch job comes near; SLURM's controller finds that out by itself, as
+always, and sends the signal that was asked for (`--signal=B:USR1@60`) to the batch script, which
+passes it on to its ranks, and requeues the job when they have ended. At the point the limit is set
+to two minutes from there, and the rank of the point stands still, right after its training step,
+until its signal has come. So the step at which the job learns of it does not depend on SLURM, which
+looks at time limits every 30 seconds.
+
+What must survive: the job, which saves once more, ends in order, and goes on when it is started
+again. Out of scope: ranks that do not end before the limit, whom SLURM kills; a signal that comes
+before the loop listens; preemption and the failure of a node, which requeue without a signal.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from harness.faults.base import Fault
+from harness.faults.base import Fault, Owed, Place, Surroundings
+from harness.faults.hands import Hands, Planned, Treatment
 from harness.part import Part
+
+_SIGNALLED = Owed(word="signalled", otherwise="the launcher sent no signal")
 
 
 class Expiring(Part):
@@ -20,6 +36,11 @@ class TimeLimit(Fault):
     """SLURM's time limit comes near: its signal reaches every rank, and it starts the job again."""
 
     word: ClassVar[str] = "time_limit"
+    asks_to_end: ClassVar[str | None] = "SIGUSR1"
+    ends_run: ClassVar[bool] = True
+    is_beside_others: ClassVar[bool] = False
+    area: ClassVar[str | None] = "launchers"
+    drawn_at: ClassVar[tuple[str, ...]] = ()
     time_limit: Expiring
 
     @model_validator(mode="after")
@@ -27,3 +48,23 @@ class TimeLimit(Fault):
         if self.at.step is None or self.at.once_published:
             raise ValueError("`time_limit` comes after a training step: its point has `step` alone")
         return self
+
+    def owes(self) -> Owed | None:
+        return _SIGNALLED
+
+    def told(self) -> str:
+        return "the time limit comes"
+
+    def impossible(self, around: Surroundings) -> Iterator[tuple[Place, str]]:
+        if not around.is_requeued:
+            needs = "`launcher: {kind: slurm, restarts: 1}` and a run after this"
+            yield (), f"`time_limit` needs {needs}"
+
+    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
+        hands.land(strike)
+        hands.expire(strike)
+        return Treatment(kind="time_limit")
+
+    def may_be_silent_s(self) -> float:
+        # SLURM looks at time limits every 30 s.
+        return 60.0

@@ -13,16 +13,16 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from harness.evidence.evidence import Evidence
-from harness.plan.model import Strike
-from harness.scenario.schema import World
-from harness.words import ACTIONS, DISPLACING, IN_THE_LOOP, SAVE_PHASES
+from harness.faults.actions import ACTIONS, DISPLACING
+from harness.faults.registry import KINDS
+from harness.faults.strike import Strike
+from harness.words import SAVE_PHASES
+from harness.world import World
 
 FILE = "coverage.jsonl"
 STEP, OUTSIDE, BETWEEN = "step", "outside", "between runs"
 LAYOUTS = ("1 rank", "fsdp", "pp", "pp x fsdp", "ddp or hsdp", "with tp")
 MODES = ("disabled", "async", "async_with_pinned_mem")
-_ANYWHERE = ("kill", "power_cut", "sigterm", "by_hand", "second_job")
-_OF_OPERATIONS = (*_ANYWHERE, "stop", "fail", "short_write", "delay", "hang")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -61,7 +61,7 @@ def _strikes(evidence: Evidence) -> Iterator[tuple[str, str, World]]:
         landed = {one.strike for one in run.landed}
         for strike in evidence.plan.runs[number].strikes:
             if strike.id in landed:
-                yield _phase(strike), strike.fault, evidence.plan.workload_of(number).world
+                yield _phase(strike), strike.fault.word, evidence.plan.workload_of(number).world
 
 
 def _phase(strike: Strike) -> str:
@@ -106,8 +106,9 @@ def read_coverage(folder: Path) -> Counter[Cell]:
 
 def possible_rows() -> tuple[tuple[str, str], ...]:
     """Every phase with every fault that can fall into it."""
-    rows = [(STEP, fault) for fault in (*_ANYWHERE, *IN_THE_LOOP)]
-    rows += [(phase, fault) for phase in SAVE_PHASES for fault in _OF_OPERATIONS]
+    rows = [(STEP, kind.word) for kind in KINDS if "step" in kind.drawn_at]
+    in_saves = [kind.word for kind in KINDS if "operation" in kind.drawn_at]
+    rows += [(phase, fault) for phase in SAVE_PHASES for fault in in_saves]
     rows += [("load", "kill"), (OUTSIDE, "kill")]
     between = [action for action in ACTIONS if action not in DISPLACING]
     return (*rows, *((BETWEEN, action) for action in between))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from random import Random
 
 from harness.faults.actions import Action, Relocate
-from harness.faults.power_cut import PowerCut
 from harness.generate.actions import draw_actions
 from harness.generate.chance import often, pick
 from harness.generate.faults import draw_calm, draw_faults
@@ -16,7 +15,8 @@ from harness.generate.menu import Menu
 from harness.generate.past import Past, foreign_names
 from harness.report.title import titled
 from harness.scenario.possible import save_steps
-from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario, World
+from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario
+from harness.world import World
 
 _MOST_STEPS = 20
 """More steps show nothing new and cost time."""
@@ -99,7 +99,7 @@ class _Drawer:
     def _before(self) -> tuple[Action, ...]:
         # Where a power is cut the directory stays: it lies on a file system of its own.
         stays = _is_relocated(self._runs) or any(
-            isinstance(one, PowerCut) for run in self._runs for one in run.faults
+            one.disk is not None for run in self._runs for one in run.faults
         )
         return draw_actions(
             self._random, self._past, self._menu, relocated=stays, without=self._without

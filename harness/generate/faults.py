@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from harness.faults.actions import DISPLACING
 from harness.faults.answers import fitting, meets
 from harness.faults.base import AnyRank, OneRank, Target
 from harness.faults.delay import Delay, Pausing
@@ -19,7 +20,7 @@ from harness.faults.kill import Kill
 from harness.faults.point import Point
 from harness.faults.power_cut import PowerCut, PowerCutting
 from harness.faults.raise_ import Raise, Raising
-from harness.faults.registry import AnyFault
+from harness.faults.registry import KINDS, AnyFault
 from harness.faults.second_job import SecondJob
 from harness.faults.short_write import ShortWrite
 from harness.faults.sigterm import Sigterm, Terminating
@@ -30,10 +31,7 @@ from harness.generate.outsiders import draw_by_hand, draw_second_job, has_hand, 
 from harness.generate.past import ends_run, is_of_load
 from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
 
-ENDING = ("kill", "power_cut", "sigterm", "raise", "exit")
-"""The faults after which a run is over."""
-
-NOT_DRAWN = ("cut_link", "slow_link", "time_limit", "displace", "put_back")
+NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
 """Faults of jobs on two nodes, and of a launcher; and a directory that is moved away from a job,
 which few checkpointers notice. What a cut link comes to hangs on the instant at which the sides
 part; SLURM starts daemons of its own for half a minute of a run."""

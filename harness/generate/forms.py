@@ -10,8 +10,9 @@ from random import Random
 from typing import Any
 
 from harness.generate.chance import often, pick
-from harness.scenario.schema import Accumulation, FreezePlan, Scenario, World
+from harness.scenario.schema import Accumulation, FreezePlan, Scenario
 from harness.words import OPTIMIZERS, VARIANTS
+from harness.world import World
 
 _PLAIN_OPTIMIZERS = ("adamw", "sgd")
 

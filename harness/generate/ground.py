@@ -11,7 +11,8 @@ from harness.faults.registry import AnyFault
 from harness.generate.chance import often, pick
 from harness.generate.job import Areas
 from harness.generate.menu import Menu, Offer
-from harness.scenario.schema import Checkpoint, World
+from harness.scenario.schema import Checkpoint
+from harness.world import World
 
 Faults = tuple[AnyFault, ...]
 

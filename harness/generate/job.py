@@ -19,8 +19,8 @@ from harness.scenario.schema import (
     Run,
     Scenario,
     Scheduler,
-    World,
 )
+from harness.world import World
 
 AREAS = (
     "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "by_hand",

@@ -8,16 +8,11 @@ from dataclasses import dataclass, replace
 from harness.faults.actions import Foreign
 from harness.faults.by_hand import ByHand
 from harness.faults.delay import Delay
-from harness.faults.exit_ import Exit
 from harness.faults.fail import Fail
 from harness.faults.hang import Hang
-from harness.faults.kill import Kill
-from harness.faults.power_cut import PowerCut
-from harness.faults.raise_ import Raise
 from harness.faults.registry import AnyFault
 from harness.faults.second_job import SecondJob
 from harness.faults.short_write import ShortWrite
-from harness.faults.sigterm import Sigterm
 from harness.faults.stop import Stop
 from harness.scenario.possible import save_steps
 from harness.scenario.schema import Checkpoint, Run
@@ -62,10 +57,6 @@ class Past:
         kept = tuple(step for step in self._kept(saved) if step >= touched)
         return replace(then, latest_start=newest, certain=kept)
 
-    def next_saves(self, until: int) -> tuple[int, ...]:
-        """The steps that a run until then saves, wherever it resumes."""
-        return save_steps(self.checkpoint, after=self.latest_start, until=until)
-
     def _kept(self, saved: tuple[int, ...]) -> tuple[int, ...]:
         """Milestones are kept besides, so this many of the last ones are there at least."""
         keep = self.checkpoint.keep_last_n
@@ -74,7 +65,7 @@ class Past:
 
 def foreign_names(run: Run) -> frozenset[str]:
     """What hands put beside the checkpoints before a run and while it goes on."""
-    late = [one.by_hand for one in run.faults if isinstance(one, ByHand)]
+    late = [one.action for one in run.faults]
     return frozenset(one.foreign.path for one in (*run.before, *late) if isinstance(one, Foreign))
 
 
@@ -83,17 +74,15 @@ def _touched(run: Run, saved: tuple[int, ...]) -> int:
     steps = [
         saved[(one.at.save or 1) - 1] if one.at.step is None else one.at.step
         for one in run.faults
-        if isinstance(one, ByHand) and not isinstance(one.by_hand, Foreign)
+        if one.action is not None and not isinstance(one.action, Foreign)
     ]
     return max(steps, default=0)
 
 
 def ends_run(faults: Sequence[AnyFault], *, goes_on: bool) -> bool:
     """Whether a run with these faults may be over before its last step."""
-    deadly = Kill | PowerCut | Sigterm | Raise | Exit
     return any(
-        isinstance(one, deadly)
-        or (not goes_on and isinstance(one, Fail | Hang) and not is_of_load(one))
+        one.ends_run or (not goes_on and isinstance(one, Fail | Hang) and not is_of_load(one))
         for one in faults
     )
 

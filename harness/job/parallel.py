@@ -16,7 +16,8 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from harness.job.models import Part, split
 from harness.run.budget import training_limit_s
-from harness.scenario.schema import Checkpoint, World
+from harness.scenario.schema import Checkpoint
+from harness.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,14 +24,15 @@ import torch.distributed as dist
 from harness.evidence.record import Started
 from harness.job import keep
 from harness.job.devices import take_device
-from harness.job.interrupt import end_like_an_interpreter, end_uncaught, own_strikes
+from harness.job.interrupt import end_like_an_interpreter, end_uncaught
 from harness.job.network import LINK, PORT, address
 from harness.job.parallel import find_place, limit_waits, training_timeout
 from harness.job.story import Story
 from harness.job.train import train
 from harness.plan.model import Plan
 from harness.run.budget import patient, read_reference
-from harness.scenario.schema import Checkpoint, World
+from harness.scenario.schema import Checkpoint
+from harness.world import World
 
 
 def enter(directory: str, run: int, rank: int) -> int:
@@ -52,7 +53,7 @@ def enter(directory: str, run: int, rank: int) -> int:
 
 def _ends_like_a_script(directory: Path, run: int) -> bool:
     """Whether what the interpreter does at its end is a part of the run, also after an error."""
-    return bool(own_strikes(_read_plan(directory).runs[run].strikes))
+    return any(one.fault.ends_interpreter for one in _read_plan(directory).runs[run].strikes)
 
 
 def _read_plan(directory: Path) -> Plan:

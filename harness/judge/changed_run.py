@@ -21,7 +21,7 @@ from harness.judge.differences import (
 from harness.judge.lineage import counterpart, parent_of, same_shard
 from harness.judge.pieces import piece_differences
 from harness.judge.stories import Story, resumed, steps
-from harness.scenario.schema import World
+from harness.world import World
 
 _LOSS_TOLERANCE = 0.1
 """Of the reference's loss; other random draws moved it by up to 4 % in `scenarios/layouts`."""

@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
-from harness.faults.actions import Displace
+from harness.faults.base import LoopFault
+from harness.faults.strike import Strike
 from harness.judge import displaced, refusals, second_job
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
@@ -26,8 +27,6 @@ from harness.judge.stories import (
     steps,
 )
 from harness.judge.verdict import Verdict
-from harness.plan.model import Strike
-from harness.words import IN_THE_LOOP
 
 _SHOWN = 6
 
@@ -136,20 +135,17 @@ def _half_struck(strike: Strike, run: RunEvidence) -> str:
     """What a strike that landed is still without: the end of an error, the power cut
     itself, an exception of a rank."""
     then = {one.then for one in run.landed if one.strike == strike.id}
-    if strike.until is not None and "healed" not in then:
-        return "its error was never healed"
-    if strike.fault == "cut_link" and strike.seconds is not None and "healed" not in then:
-        return "its cable was never put back"
-    if strike.fault == "time_limit" and "signalled" not in then:
-        return "the launcher sent no signal"
-    if strike.fault == "second_job" and "ended" not in then:
-        return "the second job never ended"
-    if strike.fault == "power_cut" and not _ends_with_the_cut(strike, run):
+    owed = strike.fault.owes()
+    if owed is not None and owed.word not in then:
+        return owed.otherwise
+    if strike.fault.disk is not None and not _ends_with_the_cut(strike, run):
         return "its trace does not end with what the power cut left"
+    fault = strike.fault
     unharmed = [
         rank
         for rank in strike.ranks
-        if strike.fault in IN_THE_LOOP and not _ended_by(strike, run.stories[rank])
+        if isinstance(fault, LoopFault)
+        and not _ended_by(strike.id, fault.leaves().__name__, run.stories[rank])
     ]
     return f"nothing left the loop of {ranks(unharmed)}" if unharmed else ""
 
@@ -161,12 +157,11 @@ def _ends_with_the_cut(strike: Strike, run: RunEvidence) -> bool:
     return run.cut is not None and last is not None and (last.kind, [last.index]) == ("cut", places)
 
 
-def _ended_by(strike: Strike, story: Story) -> bool:
+def _ended_by(strike: str, wanted: str, story: Story) -> bool:
     """Whether the exception of a strike is the last that the rank tells of."""
-    wanted = "SystemExit" if strike.fault == "exit" else strike.error
     return any(
         isinstance(before, Struck)
-        and before.strike == strike.id
+        and before.strike == strike
         and isinstance(one, Raised)
         and one.type == wanted
         for before, one in pairwise(story)
@@ -247,7 +242,7 @@ def _failed(evidence: Evidence) -> Iterator[str]:
             continue
         refuses = evidence.plan.refuses and goes_on_after_errors(evidence)
         goes_on = refuses or any(
-            one.stalls or one.fault in ("fail", "cut_link") or _displaces(one)
+            one.fault.may_fail_saves(evidence.plan.timeout_s)
             for one in evidence.plan.runs[number].strikes
         )
         for rank, story in enumerate(run.stories):
@@ -265,26 +260,21 @@ def _failed(evidence: Evidence) -> Iterator[str]:
                 yield f"run {number}, rank {rank} trained on to the end in spite of {word}"
 
 
-def _displaces(strike: Strike) -> bool:
-    return strike.deed is not None and isinstance(strike.deed.action, Displace)
-
-
 def _ignored_sigterm(evidence: Evidence, number: int, story: Story) -> bool:
     """Whether the run was asked to end before its last step, and did not."""
     run = evidence.plan.runs[number]
     early = [
         strike.id
         for strike in run.strikes
-        if strike.fault in ("sigterm", "time_limit")
-        and (strike.point.step or run.until_step) < run.until_step
+        if strike.fault.asks_to_end and (strike.point.step or run.until_step) < run.until_step
     ]
     landed = any(one.strike in early for one in evidence.runs[number].landed)
     return landed and any(one.reason != "shutdown" for one in records(story, Finished))
 
 
 def _signal(evidence: Evidence, number: int) -> str:
-    limited = any(one.fault == "time_limit" for one in evidence.plan.runs[number].strikes)
-    return "SIGUSR1" if limited else "SIGTERM"
+    asked = (one.fault.asks_to_end for one in evidence.plan.runs[number].strikes)
+    return " and ".join(sorted({signal for signal in asked if signal is not None}))
 
 
 def _status(run: RunEvidence, rank: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
 from harness.judge.stories import resumed_steps, steps
-from harness.scenario.schema import World
+from harness.world import World
 
 
 def parent_of(evidence: Evidence, run: int) -> int | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, SaveReturned
+from harness.faults.second_job import SecondJob
 from harness.judge.changes import lasting
 from harness.judge.refusals import other_words
 from harness.judge.stories import records
@@ -21,9 +22,10 @@ def not_refused(evidence: Evidence) -> Iterator[str]:
     """Second jobs that saved, changed something, or were refused in other words."""
     for number, (plan, run) in enumerate(zip(evidence.plan.runs, evidence.runs, strict=False)):
         for strike in plan.strikes:
-            if strike.fault == "second_job" and not run.processes.hung:
+            if isinstance(strike.fault, SecondJob) and not run.processes.hung:
                 last = [records(story, Raised)[-1:] for story in run.second]
-                words = other_words([one[0] if one else None for one in last], strike.refused or "")
+                refused = strike.fault.second_job.refused
+                words = other_words([one[0] if one else None for one in last], refused)
                 for one in (*_went_on(run, evidence.plan), *_changed(run), *words):
                     yield f"run {number}, second job: {one}"
 

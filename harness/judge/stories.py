@@ -7,8 +7,7 @@ from typing import TypeVar
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, Record, Resumed, Stepped
-from harness.plan.model import Strike
-from harness.words import DEADLY, IN_THE_LOOP
+from harness.faults.strike import Strike
 
 Story = tuple[Record, ...]
 Kind = TypeVar("Kind", bound=Record)
@@ -56,7 +55,7 @@ def was_struck(evidence: Evidence, run: int) -> bool:
 
 def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
     """The ranks that were killed in the run; nobody expects a word from them."""
-    kills = {one.id for one in evidence.plan.runs[run].strikes if one.fault in DEADLY}
+    kills = {one.id for one in evidence.plan.runs[run].strikes if one.fault.is_deadly}
     found = evidence.runs[run].landed
     landed = [one for one in found if one.strike in kills or one.then == "killed"]
     return frozenset(rank for one in landed for rank in one.ranks)
@@ -66,9 +65,11 @@ def may_end_early(evidence: Evidence, run: int) -> bool:
     """Whether a fault struck that a job need not come through: a kill, a power cut, an end in the
     loop, a failing storage where the training loop ends with the save, or reads that fail from then
     on while a checkpoint is loaded. Reads that fail a few times are to be tried again."""
-    goes_on = goes_on_after_errors(evidence)
+    goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
     strikes = evidence.plan.runs[run].strikes
-    planned = {one.id for one in strikes if _may_end(one, goes_on=goes_on)}
+    planned = {
+        one.id for one in strikes if one.fault.may_end_run(goes_on=goes_on, timeout_s=timeout_s)
+    }
     landed = evidence.runs[run].landed
     return any(one.strike in planned or one.then == "killed" for one in landed)
 
@@ -81,21 +82,7 @@ def goes_on_after_errors(evidence: Evidence) -> bool:
 
 def fails_load(strike: Strike) -> bool:
     """Whether a strike makes opens or reads fail while a checkpoint is loaded."""
-    return strike.fault == "fail" and strike.point.phase == "load"
-
-
-def _may_end(strike: Strike, *, goes_on: bool) -> bool:
-    """Whether a run in which this strike has landed may be over before its last step."""
-    if fails_load(strike):
-        return strike.times is None
-    if strike.fault in (*DEADLY, *IN_THE_LOOP) or _parts_for_good(strike):
-        return True
-    return not goes_on and (strike.fault == "fail" or strike.stalls)
-
-
-def _parts_for_good(strike: Strike) -> bool:
-    """Whether a node stays cut off, so that training can never go on."""
-    return strike.fault == "cut_link" and strike.seconds is None
+    return strike.fault.answers is not None and strike.point.phase == "load"
 
 
 def ranks(numbers: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.evidence.record import Stepped
 from harness.judge.stories import Story, steps
-from harness.scenario.schema import World
+from harness.world import World
 
 
 def read_together(stories: Sequence[Story], world: World) -> tuple[dict[int, Stepped], list[str]]:

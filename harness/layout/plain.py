@@ -25,7 +25,7 @@ from harness.layout.names import (
 )
 from harness.layout.phases import PhaseTracker
 from harness.layout.protocol import Resolved, Tracker, Tree
-from harness.scenario.schema import World
+from harness.world import World
 
 
 class PlainLayout:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-from harness.scenario.schema import World
+from harness.world import World
 
 Fact = TypeVar("Fact")
 

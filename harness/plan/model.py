@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from harness.faults.actions import Action, Relocate
-from harness.faults.fail import Until
-from harness.faults.point import Point
-from harness.faults.power_cut import PowerCutting
-from harness.faults.registry import FAULTS
+from harness.faults.strike import Strike
+from harness.part import Decided
 from harness.scenario.devices import SHARING
 from harness.scenario.launcher import Launcher
 from harness.scenario.schema import (
@@ -23,10 +19,10 @@ from harness.scenario.schema import (
     FreezePlan,
     Model,
     Scheduler,
-    World,
     Wrapping,
 )
 from harness.words import HOSTS, OPTIMIZERS
+from harness.world import World
 
 CHECKPOINTS = "checkpoints"
 """The name of the checkpoint directory in a run directory, until it is relocated."""
@@ -34,12 +30,6 @@ EXECUTED = "executed"
 """The folder of a run directory in which hostile pickles leave their marks."""
 LEASED = "gpus.json"
 """The file of a run directory that names the GPUs which the job may use, where it uses any."""
-
-
-class Decided(BaseModel):
-    """Base of every part of a plan: immutable, and written to disk as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Gpus(Decided):
@@ -80,39 +70,11 @@ class Deed(Decided):
     action: Action
     choice: int
 
-
-class Strike(Decided):
-    """A fault at a point. `ranks` are the ranks that it hits; `point.rank` is always set.
-
-    `error`, `times` and `until` belong to `fail`; None times means from then on, and until that
-    moment where there is one. `error` also belongs to `raise`. `seconds` belongs to `stop` and
-    `delay`, `grace_s` to `sigterm`, `power` to `power_cut`, `refused` and `host` to `second_job`,
-    `deed` to `by_hand`, `node` and `kbit_s` to the faults of the network, `seconds` to `cut_link`,
-    too.
-    `outlasts` is a delay that is as long as the manager's own deadline.
-    """
-
-    id: str
-    fault: Literal[FAULTS]  # type: ignore[valid-type]
-    ranks: tuple[int, ...]
-    point: Point
-    error: str | None = None
-    times: int | None = 1
-    until: Until | None = None
-    seconds: float | None = None
-    grace_s: float | None = None
-    power: PowerCutting | None = None
-    refused: str | None = None
-    deed: Deed | None = None
-    node: int | None = None
-    kbit_s: int | None = None
-    outlasts: bool = False
-    host: Literal[HOSTS] = "first"  # type: ignore[valid-type]
-
-    @property
-    def stalls(self) -> bool:
-        """Whether the operation may come back too late for the manager, or never does."""
-        return self.fault == "hang" or self.outlasts
+    @classmethod
+    def of(cls, action: Action, name: str, seed: int) -> Deed:
+        """The action under this id; the seed of the scenario decides what is open."""
+        digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=6).digest()
+        return cls(id=name, action=action, choice=int.from_bytes(digest, "big"))
 
 
 class RunPlan(Decided):
@@ -183,8 +145,8 @@ class Plan(Decided):
     @property
     def filesystem(self) -> str | None:
         """What the checkpoint directory lies on where its power is cut, else None."""
-        strikes = (strike for run in self.runs for strike in run.strikes)
-        return next((one.power.filesystem for one in strikes if one.power is not None), None)
+        faults = (strike.fault for run in self.runs for strike in run.strikes)
+        return next((fault.disk for fault in faults if fault.disk is not None), None)
 
     @property
     def refuses(self) -> bool:
@@ -194,16 +156,21 @@ class Plan(Decided):
     @property
     def hosts(self) -> tuple[str, ...]:
         """The hosts that mount the checkpoint directory; none where ranks see it directly."""
-        joining = [strike.host for run in self.runs for strike in run.strikes]
-        if "other" in (*(run.host for run in self.runs), *joining):
+        hosts = [host for run in range(len(self.runs)) for host in self.hosts_of(run)]
+        if "other" in hosts:
             return HOSTS
         return HOSTS[:1] if self.mount is not None else ()
 
     def hosts_of(self, run: int) -> tuple[str, str]:
         """Where the ranks of a run live, and those of a second job."""
-        joining = [one.host for one in self.runs[run].strikes if one.fault == "second_job"]
         own = self.runs[run].host
-        return own, joining[0] if joining else own
+        joining = (strike.fault.second_host for strike in self.runs[run].strikes)
+        return own, next((host for host in joining if host is not None), own)
+
+    @property
+    def timeout_s(self) -> float | None:
+        """When the manager gives up on an operation, where the scenario says so."""
+        return None if self.checkpoint is None else self.checkpoint.timeout_s
 
     def folder_of(self, run: int) -> str:
         """The name of the checkpoint directory in a run: where the last relocation put it."""

@@ -11,7 +11,7 @@ from math import ceil, floor
 
 from harness.plan.model import Gpus, Plan
 from harness.scenario.devices import AUTO
-from harness.scenario.schema import World
+from harness.world import World
 
 CPU_RANK_MIB = 256
 """Of the host. Warm ranks were measured at 53 to 133 MB; the rest is for what they write."""
@@ -42,7 +42,7 @@ def most_ranks(plan: Plan) -> int:
     """How many ranks live at once, those of a second job included."""
     return max(
         plan.workload_of(number).world.size
-        * (2 if any(strike.fault == "second_job" for strike in run.strikes) else 1)
+        * (2 if any(strike.fault.second_host for strike in run.strikes) else 1)
         for number, run in enumerate(plan.runs)
     )
 

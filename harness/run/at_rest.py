@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.evidence.evidence import AtRest, Done, Entry
 from harness.evidence.operation import Operation
 from harness.evidence.write import list_entries
-from harness.faults.actions import Relocate, action_of
+from harness.faults.actions import Relocate
 from harness.plan.model import EXECUTED, Deed
 from harness.run.deeds import MissedError, Task, do
 from harness.run.hand import Hand
@@ -39,7 +39,7 @@ def do_at_rest(deeds: Sequence[Deed], root: Path, earlier: Sequence[Operation]) 
 
 
 def _do(deed: Deed, hand: Hand, earlier: Sequence[Operation]) -> Done:
-    action, first = action_of(deed.action), len(hand.operations)
+    action, first = deed.action.word, len(hand.operations)
     before, old = list_entries(hand.root), hand.root
     task = Task(
         hand=hand,

@@ -34,8 +34,6 @@ COLD_S = 60.0
 """For a rank that imports torch first: 5 s on idle cores, more where the disk is cold."""
 AGENT_S = 35.0
 """Torchrun sends SIGTERM to the survivors of a rank, and SIGKILL after 30 s."""
-EXPIRES_S = 60.0
-"""Until SLURM, which looks at time limits every 30 s, has sent its signal."""
 _LEAST_TRAINING_S = 10.0
 PUBLISHED_S = 5.0
 """How long a strike waits for `latest`; a checkpointer that publishes later is struck anyway."""
@@ -90,11 +88,11 @@ def _planned_s(plan: Plan, run: RunPlan, reference: Processes | None) -> float:
     manager_s = None
     if plan.checkpoint is not None:
         manager_s = patient(plan.checkpoint, reference).timeout_s
-    strikes_s = sum((one.seconds or 0.0) + (one.grace_s or 0.0) for one in run.strikes)
-    parted = any(one.fault == "cut_link" for one in run.strikes)
+    faults = [strike.fault for strike in run.strikes]
+    strikes_s = sum(fault.may_be_silent_s() for fault in faults)
+    parted = any(fault.parts_ranks for fault in faults)
     parted_s = training_limit_s(manager_s or 0.0) if parted else 0.0
     strikes_s += TAKEOVER_S if plan.hosts else 0.0
-    strikes_s += EXPIRES_S * any(one.fault == "time_limit" for one in run.strikes)
     return (manager_s or 0.0) + strikes_s + PUBLISHED_S + parted_s
 
 

@@ -133,6 +133,7 @@ def run_start(
         deadline_s=silence_s(plan, number, reference),
         survivors_s=survivors_s(plan, reference),
         cut_power=under.cut,
+        seed=plan.workload.seed,
         places=tuple(under.hosts[name].place for name in plan.hosts_of(number) if under.hosts),
     )
     supervisor = Supervisor(launch, watch)

@@ -21,7 +21,7 @@ from harness.evidence.cut import read_listing, tell_cut
 from harness.evidence.evidence import Cut
 from harness.evidence.operation import HAND
 from harness.evidence.write import list_entries, write_cut
-from harness.plan.model import CHECKPOINTS, Plan, Strike
+from harness.plan.model import CHECKPOINTS, Plan
 from harness.run.disk import Disk
 from harness.run.errors import HarnessError
 from harness.run.fuse.behaviour import Behaviour
@@ -42,7 +42,7 @@ class Ground(Protocol):
     def hosts(self) -> Mapping[str, Host]:
         """The hosts that mount it, by name; none where ranks see it directly."""
 
-    def cut(self, strike: Strike) -> None:
+    def cut(self, journal: str) -> None:
         """Cut the power at this instant."""
 
     def end_run(self, trace: Trace, folder: Path) -> None:
@@ -56,9 +56,9 @@ class Folder:
     mounts: str | None = None
     hosts: Mapping[str, Host] = field(default_factory=dict)
 
-    def cut(self, strike: Strike) -> None:
+    def cut(self, journal: str) -> None:
         """There is no power to be cut."""
-        raise HarnessError(f"{strike.id}: the checkpoint directory lies on no disk of its own")
+        raise HarnessError(f"no power to cut ({journal}): the directory lies on no disk of its own")
 
     def end_run(self, trace: Trace, folder: Path) -> None:
         """Nothing to tell."""
@@ -73,13 +73,11 @@ class Image:
         self._disk = disk
         self._cut: Cut | None = None
 
-    def cut(self, strike: Strike) -> None:
+    def cut(self, journal: str) -> None:
         """Note what is there, and let nothing more reach the disk."""
         if self._cut is not None:
             return  # there is no power left
-        assert strike.power is not None, "a power cut says how"
         before = list_entries(self._disk.root)
-        journal = strike.power.journal
         self._cut = Cut(
             filesystem=self._disk.filesystem,
             journal=journal,

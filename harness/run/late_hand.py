@@ -1,21 +1,13 @@
-"""A hand from outside that changes the checkpoint directory at an instant of a run.
-
-Fault model: what can happen between two runs happens at a point while the job lives, all of it
-before anything else that the ranks do, and is durable at once. Each change is told as an operation
-of rank -1 in the trace of the run. A deed that finds nothing to hit, or changes nothing, is not
-done: its strike does not land.
-
-What must survive: what the hand did not damage, and the job, which goes on saving. Out of scope: a
-hand that changes what a save in flight has written so far, and one that changes two things between
-which the job does something.
-"""
+"""A hand from outside that changes the directory in mid-run, told in the trace as rank -1."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.plan.model import Strike
+from harness.faults.actions import Action
+from harness.faults.hands import Planned
+from harness.plan.model import Deed
 from harness.run.at_rest import do_at_rest
 from harness.run.trace import Trace
 
@@ -26,12 +18,13 @@ class LateHand:
 
     root: Path
     trace: Trace
+    seed: int
 
-    def act(self, strike: Strike) -> None:
-        """Do the deed of this strike; it lands if that changed something."""
-        assert strike.deed is not None, "only such strikes are carried out by hand"
+    def act(self, strike: Planned, action: Action) -> None:
+        """Do what this strike says; it lands if that changed something."""
+        deed = Deed.of(action, strike.id, self.seed)
         self.trace.written.settle()
-        found = do_at_rest((strike.deed,), self.root, self.trace.operations)
+        found = do_at_rest((deed,), self.root, self.trace.operations)
         if found.done[0].problem is not None:
             return
         self.trace.strike(strike.id, ())

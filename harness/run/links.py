@@ -1,15 +1,6 @@
-"""What becomes of a node's link to the others: the strikes that hit the network.
+"""The links of a run's nodes: a cable is pulled and put back, or carries less.
 
-Fault model: the cable of one node is pulled at an operation or after a training step, and put back
-after some seconds or never; or the link carries so many kilobits a second from then on. Packets on
-their way are lost, connections stay open on both sides, and nobody is told. The ranks of one node
-still reach each other. The checkpoint directory is shared over a storage network of its own, which
-is never cut.
-
-What must survive: no rank waits beyond the manager's deadline; every rank is told that the save
-failed, each side naming the other; no half of a save is committed; the job goes on once the cable
-is back, and otherwise starts again. Out of scope: packets that are reordered, doubled or garbled,
-one direction alone, and a cut after a save was decided on, whose last answer nobody can deliver.
+Packets on their way are lost, connections stay open on both sides, and nobody is told.
 """
 
 from __future__ import annotations
@@ -25,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from harness.plan.model import Strike
+from harness.faults.hands import Planned
 from harness.run.errors import HarnessError
 
 _GET_FLAGS, _SET_FLAGS = 0x8913, 0x8914
@@ -54,39 +45,38 @@ class Links:
 
     switch: int
     control: socket.socket
-    _heal_at: list[tuple[float, Strike]] = field(default_factory=list)
+    _heal_at: list[tuple[float, int, Planned]] = field(default_factory=list)
 
-    def hit(self, strike: Strike) -> None:
-        """Pull the cable of the strike's node, or let it carry less."""
-        if strike.fault == "cut_link":
-            self._set(strike, up=False)
-            if strike.seconds is not None:
-                self._heal_at.append((time.monotonic() + strike.seconds, strike))
-        else:
-            self._slow(strike)
+    def cut(self, strike: Planned, node: int, seconds: float | None) -> None:
+        """Pull the cable of a node; after some seconds it is put back."""
+        self._set(node, up=False)
+        if seconds is not None:
+            self._heal_at.append((time.monotonic() + seconds, node, strike))
 
-    def heal(self) -> Iterator[Strike]:
+    def heal(self) -> Iterator[Planned]:
         """Put back the cables whose time has come."""
         now = time.monotonic()
         for due in [one for one in self._heal_at if now >= one[0]]:
             self._heal_at.remove(due)
-            self._set(due[1], up=True)
-            yield due[1]
+            _, node, strike = due
+            self._set(node, up=True)
+            yield strike
 
     def close(self) -> None:
         """Let go of the namespace; it is gone when the ranks are."""
         self.control.close()
         os.close(self.switch)
 
-    def _set(self, strike: Strike, *, up: bool) -> None:
-        name = f"node{strike.node}".encode()
+    def _set(self, node: int, *, up: bool) -> None:
+        name = f"node{node}".encode()
         found = fcntl.ioctl(self.control, _GET_FLAGS, struct.pack("16sh22x", name, 0))
         flags = struct.unpack("16sh22x", found)[1]
         wanted = flags | _UP if up else flags & ~_UP
         fcntl.ioctl(self.control, _SET_FLAGS, struct.pack("16sh22x", name, wanted))
 
-    def _slow(self, strike: Strike) -> None:
-        place, rate = f"node{strike.node}", f"{strike.kbit_s}kbit"
+    def slow(self, node: int, kbit_s: int) -> None:
+        """Let the link of a node carry less."""
+        place, rate = f"node{node}", f"{kbit_s}kbit"
         shaping = ("qdisc", "replace", "dev", place, "root", "tbf", "rate", rate, *_SHAPE)
         done = subprocess.run(
             ["nsenter", f"--net=/proc/self/fd/{self.switch}", "tc", *shaping],

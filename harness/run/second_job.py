@@ -1,15 +1,6 @@
-"""A second job on the same directory, started while the first one is alive.
+"""The ranks of a second job on the same directory, and what waits for their end.
 
-Fault model: an operator or a scheduler starts the job once more, with as many ranks, which meet in
-a store of their own. At the point one rank of the first job stands still, in its operation or right
-after its training step, until every rank of the second job has ended; the other ranks go on until
-they need it. So the second job does all that it will do at one instant of the first, and nothing
-depends on which of them is faster. It resumes, trains and saves as any job; nothing strikes it.
-
-What must survive: the second job is refused before it changes anything, with an error on every
-rank, and the first one goes on unharmed. Its operations are in the trace, with rank numbers that
-follow on those of the first job. Out of scope: a second job on another machine, one that only
-reads, and two jobs that write at the very same time because no rank stands still.
+Its operations are in the trace, with rank numbers that follow on those of the first job.
 """
 
 from __future__ import annotations
@@ -17,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.plan.model import Strike
+from harness.faults.hands import Planned
 
 GoOn = Callable[[], None]
 """Lets the rank that was held up go on."""
 
 
 @dataclass(slots=True, kw_only=True)
-class SecondJob:
+class SecondRanks:
     """The ranks of a second job, and what waits for their end. `first` is its lowest rank."""
 
     first: int
-    strike: Strike | None = None
+    strike: Planned | None = None
     _left: set[int] = field(default_factory=set)
     _waiting: list[GoOn] = field(default_factory=list)
 
-    def begin(self, strike: Strike) -> None:
+    def begin(self, strike: Planned) -> None:
         """It is being started because of this strike."""
         self.strike = strike
         self._left = set(range(self.first, 2 * self.first))

@@ -18,7 +18,7 @@ from harness.plan.model import Implementation
 from harness.run.errors import HarnessError
 from harness.run.host import Host
 from harness.scenario.launcher import Launcher
-from harness.scenario.schema import World
+from harness.world import World
 
 _BOOT_TIMEOUT_S = 300.0
 """Importing torch takes 4 s on an idle machine (FINDINGS of this project: 4 s), far more on a

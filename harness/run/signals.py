@@ -1,18 +1,4 @@
-"""Sending signals to ranks: the strikes that hit processes rather than operations.
-
-Fault model: SIGKILL of a rank together with its sub-processes, as the end of a container, and of
-all ranks when the power goes; SIGTERM,
-as a cluster scheduler sends it, and after a grace period, where there is one, SIGKILL for the ranks
-that are still alive; SIGSTOP and, some seconds later, SIGCONT. A rank that waits in an intercepted
-call is stopped when that call returns.
-
-What must survive: a SIGKILL, also the one after the grace, everything that the job was told is
-durable; a SIGTERM, the job, which saves once more and ends in order; a SIGSTOP, the job as if
-nothing had been. Out of scope: SIGTERM to the sub-processes of a rank, SIGKILL of a single thread
-or sub-process, signals that end a process with a core (a manager that gets one is judged by its
-exit status), and the exact operation at which a grace ends: it is a time, so a scenario that needs
-the place makes an operation there `hang` or `delay`.
-"""
+"""Sending signals to ranks; who waits in an intercepted call gets them when that returns."""
 
 from __future__ import annotations
 
@@ -22,11 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from harness.plan.model import Strike
+from harness.faults.hands import Planned
 from harness.run.clock import descendants
-from harness.words import DEADLY
-
-_SIGNALS = {"sigterm": signal.SIGTERM, "stop": signal.SIGSTOP}
 
 
 @dataclass(slots=True)
@@ -37,40 +20,43 @@ class Signals:
     exits: dict[int, int] = field(default_factory=dict)
     killed: set[int] = field(default_factory=set)
     _wake_at: dict[int, float] = field(default_factory=dict)
-    _graces: list[tuple[float, Strike]] = field(default_factory=list)
+    _graces: list[tuple[float, Planned]] = field(default_factory=list)
 
-    def hit(self, strike: Strike, now_s: float) -> tuple[int, ...]:
-        """Send the strike's signal; the ranks that were there to get it.
+    def send(
+        self,
+        strike: Planned,
+        number: signal.Signals,
+        *,
+        kill_at_s: float | None = None,
+        wake_after_s: float | None = None,
+    ) -> tuple[int, ...]:
+        """Send a signal to the ranks of a strike; those that were there to get it.
 
-        `now_s` is what the clock of the run says, by which a grace is counted: a job that has to
-        wait for a processor is given longer.
+        `kill_at_s` is when their grace is over by the clock of the run: a job that has to wait for
+        a processor is given longer.
         """
-        if strike.fault in DEADLY:
-            return self._kill(strike)
-        number = _SIGNALS[strike.fault]
         hit = tuple(rank for rank in self._alive(strike) if _send(self.pids[rank], number))
-        if strike.fault == "stop":
-            wake_at = time.monotonic() + (strike.seconds or 0.0)
-            self._wake_at |= dict.fromkeys(hit, wake_at)
-        if strike.grace_s is not None and hit:
-            self._graces.append((now_s + strike.grace_s, strike))
+        if wake_after_s is not None:
+            self._wake_at |= dict.fromkeys(hit, time.monotonic() + wake_after_s)
+        if kill_at_s is not None and hit:
+            self._graces.append((kill_at_s, strike))
         return hit
 
-    def _alive(self, strike: Strike) -> list[int]:
+    def _alive(self, strike: Planned) -> list[int]:
         left = self.left()
         return [rank for rank in strike.ranks if rank in left and rank not in self.killed]
 
-    def _kill(self, strike: Strike) -> tuple[int, ...]:
+    def kill(self, strike: Planned) -> tuple[int, ...]:
         """Kill the ranks of a strike; those that were there."""
         found = tuple(rank for rank in self._alive(strike) if kill_tree(self.pids[rank]))
         self.killed.update(found)
         return found
 
-    def end_graces(self, now_s: float) -> Iterator[tuple[Strike, tuple[int, ...]]]:
+    def end_graces(self, now_s: float) -> Iterator[tuple[Planned, tuple[int, ...]]]:
         """Kill the ranks whose grace is over; the strike that gave it, and whom it still found."""
         for grace in [grace for grace in self._graces if now_s >= grace[0]]:
             self._graces.remove(grace)
-            if found := self._kill(grace[1]):
+            if found := self.kill(grace[1]):
                 yield grace[1], found
 
     def wake(self) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from harness.faults.answers import meets
 from harness.faults.point import Point
-from harness.plan.model import Strike
-from harness.run.storage_faults import meets
+from harness.faults.strike import Strike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +46,16 @@ def _word(point: Point, occasion: Occasion) -> str:
 def meets_reads(strikes: Iterable[Strike]) -> bool:
     """Whether each read has to be heard of: a strike falls on one, or an error lasts that may."""
     return any(
-        one.point.phase == "load" and (one.point.operation == "read" or one.times != 1)
+        one.point.phase == "load" and (one.point.operation == "read" or one.fault.repeats)
         for one in strikes
     )
 
 
 def _counts(strike: Strike, occasion: Occasion) -> bool:
     """As `matches`; an error falls only where a file system could answer it, unless told."""
-    if strike.error is not None and strike.point.operation is None:
-        return meets(strike.error, occasion.kind) and matches(strike.point, occasion)
+    error = strike.fault.answers
+    if error is not None and strike.point.operation is None:
+        return meets(error, occasion.kind) and matches(strike.point, occasion)
     return matches(strike.point, occasion)
 
 

@@ -4,10 +4,8 @@ The kernel hands over each file-changing call of every rank, thread and sub-proc
 performs them one at a time, so the order in the trace is the order in which they happened. A strike
 falls exactly before or after one operation of one rank, instead of it, or right after a training
 step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
-injected stands at the heads of `signals.py`, `storage_faults.py`, `second_job.py`, `late_hand.py`,
-`links.py`, `time_limit.py` and, for what a rank does to itself, `harness/job/interrupt.py`; the
-power cut stands in `disk.py`, and falls while nothing else happens, because the supervisor does one
-thing at a time.
+injected stands in `harness/faults`; `hands.py` carries it out. A power cut falls while nothing else
+happens, because the supervisor does one thing at a time.
 """
 
 from __future__ import annotations
@@ -22,27 +20,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.evidence.evidence import Processes
+from harness.faults.hands import Treatment
+from harness.faults.strike import Strike
 from harness.layout.protocol import Layout
-from harness.plan.model import Strike
 from harness.run.budget import PUBLISHED_S, SURVIVORS_S
 from harness.run.clock import FairClock
+from harness.run.hands import RunHands
 from harness.run.late_hand import LateHand
 from harness.run.launch.launch import Calls, Launch, News
-from harness.run.links import Links
 from harness.run.perform import Performer
 from harness.run.request import Gift, Request
 from harness.run.seccomp import Notification
-from harness.run.second_job import SecondJob
-from harness.run.signals import Signals
-from harness.run.storage_faults import StorageFaults, Treatment
+from harness.run.second_job import SecondRanks
 from harness.run.strikes import Due, Occasion, meets_reads
-from harness.run.time_limit import TimeLimit
 from harness.run.trace import Trace
-from harness.words import DEADLY, IN_THE_LOOP
 
 _POLL_S = 0.02
 _TICK_S = 0.005
-_SIGNAL_FAULTS = (*DEADLY, "sigterm", "stop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +57,10 @@ class Watch:
     layout: Layout
     strikes: tuple[Strike, ...]
     deadline_s: float
-    cut_power: Callable[[Strike], None]
+    cut_power: Callable[[str], None]
     survivors_s: float = SURVIVORS_S
     places: tuple[Path, ...] = ()
+    seed: int = 0
 
     def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
         """What carries out the calls of the job, and of a second one that is on another mount."""
@@ -107,7 +102,7 @@ class Supervisor:
     """Serves one run from the first news of its processes to the last."""
 
     def __init__(self, launch: Launch, watch: Watch) -> None:
-        jobs = 2 if any(one.fault == "second_job" for one in watch.strikes) else 1
+        jobs = 2 if any(one.fault.second_host for one in watch.strikes) else 1
         numbers = range(jobs * watch.ranks)
         records = {str(watch.folder / f"rank{rank}.jsonl"): rank for rank in numbers}
         self.trace = Trace(places=[[] for _ in numbers])
@@ -115,14 +110,20 @@ class Supervisor:
         self._watch = watch
         self._trackers = [watch.layout.tracker() for _ in range(jobs)]
         # What a rank does to itself it tells when it does it.
-        self._due = Due.of(one for one in watch.strikes if one.fault not in IN_THE_LOOP)
+        self._due = Due.of(one for one in watch.strikes if not one.fault.is_in_the_loop)
         self._performers = watch.performers(records)
-        self._signals = Signals()
-        self._storage = StorageFaults()
-        self._limit = TimeLimit()
-        self._second = SecondJob(first=watch.ranks)
-        self._links: Links | None = None
-        self._hand = LateHand(root=watch.root, trace=self.trace)
+        self._second = SecondRanks(first=watch.ranks)
+        self._hands = RunHands(
+            trace=self.trace,
+            launch=launch,
+            late=LateHand(root=watch.root, trace=self.trace, seed=watch.seed),
+            second=self._second,
+            now_s=self._now_s,
+            cut=watch.cut_power,
+        )
+        self._signals = self._hands.signals
+        self._storage = self._hands.storage
+        self._limit = self._hands.limit
         self._rank_of_thread: dict[int, int] = {}
         self._tick_at = 0.0
         self._clock = FairClock(self._signals.family)
@@ -140,7 +141,7 @@ class Supervisor:
         """Serve until every process of the run is gone; whatever happens, none is left."""
         listener: Calls | None = None
         try:
-            listener, self._links = self._launch.listen()
+            listener, self._hands.links = self._launch.listen()
             poll = select.poll()
             for descriptor in (self._launch.fileno(), listener.descriptor):
                 poll.register(descriptor, select.POLLIN)
@@ -190,7 +191,7 @@ class Supervisor:
         self._signals.wake()
         for strike, ranks in self._signals.end_graces(self._now_s()):
             self.trace.strike(strike.id, ranks, then="killed")
-        for strike in self._links.heal() if self._links is not None else ():
+        for strike in self._hands.links.heal() if self._hands.links is not None else ():
             self.trace.strike(strike.id, strike.ranks, then="healed")
         self._note(self._launch.overdue())
         self._watch_the_clock()
@@ -421,30 +422,7 @@ class Supervisor:
 
     def _strike(self, strike: Strike) -> Treatment | None:
         """Carry out a strike. What it does to the operation at its point is returned."""
-        if strike.fault == "power_cut":
-            self.trace.written.settle()
-            self._watch.cut_power(strike)
-        if strike.fault in _SIGNAL_FAULTS:
-            ranks = self._signals.hit(strike, self._now_s())
-            if ranks:
-                self.trace.strike(strike.id, ranks)
-            return None
-        if strike.fault == "by_hand":
-            self._hand.act(strike)
-            return None
-        self.trace.strike(strike.id, strike.ranks)
-        if strike.fault == "second_job":
-            self._second.begin(strike)
-            self._launch.start_second()
-            return Treatment(kind="second_job")
-        if strike.fault == "time_limit":
-            self._launch.expire()
-            self._limit.begin(strike)
-            return Treatment(kind="time_limit")
-        if self._links is not None and strike.node is not None:
-            self._links.hit(strike)
-            return None
-        return self._storage.strike(strike)
+        return strike.fault.carry_out(strike, self._hands)
 
     def _heal(self, rank: int, **moment: int) -> None:
         healed = self._storage.heal(rank, **moment)

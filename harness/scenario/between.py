@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.faults.actions import Displace, Foreign, Latest, PutBack, Relocate, action_of
-from harness.faults.by_hand import ByHand
+from harness.faults.actions import Displace, Foreign, Latest, PutBack, Relocate
 from harness.scenario.errors import Place
 from harness.scenario.schema import Scenario
 
@@ -26,7 +25,7 @@ def find_impossible_between(scenario: Scenario) -> Iterator[tuple[Place, str]]:
             yield place, "the first run finds an empty directory: nothing can happen to it"
         for n, action in enumerate(run.before):
             if isinstance(action, Displace | PutBack):
-                yield (*place, n), f"`{action_of(action)}` is for a job that lives: `by_hand`"
+                yield (*place, n), f"`{action.word}` is for a job that lives: `by_hand`"
             elif isinstance(action, Relocate):
                 relocated += 1
                 if relocated > 1:
@@ -47,20 +46,19 @@ def _displaced(scenario: Scenario) -> Iterator[tuple[Place, str]]:
         away = False
         for n, fault in enumerate(run.faults):
             place: Place = ("runs", number, "faults", n)
-            if not isinstance(fault, ByHand):
+            action = fault.action
+            if action is None:
                 continue
-            if isinstance(fault.by_hand, Displace | PutBack):
-                if away is isinstance(fault.by_hand, Displace):
+            if isinstance(action, Displace | PutBack):
+                if away is isinstance(action, Displace):
                     text = "is displaced already" if away else "was not displaced before"
                     yield place, f"the directory {text}"
-                away = isinstance(fault.by_hand, Displace)
+                away = isinstance(action, Displace)
             elif away:
                 yield place, "the directory is displaced: there is nothing to be done to it"
         if away and number + 1 < len(scenario.runs):
             yield ("runs", number), "the directory is displaced, and a run follows: `put_back`"
-        if scenario.filesystem is not None and any(_displaces(fault) for fault in run.faults):
+        if scenario.filesystem is not None and any(
+            isinstance(fault.action, Displace) for fault in run.faults
+        ):
             yield ("filesystem",), "the directory is mounted: it cannot be displaced"
-
-
-def _displaces(fault: object) -> bool:
-    return isinstance(fault, ByHand) and isinstance(fault.by_hand, Displace)

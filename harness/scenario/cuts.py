@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.faults.actions import Relocate
-from harness.faults.power_cut import PowerCut
 from harness.scenario.errors import Place
 from harness.scenario.schema import Scenario
 
@@ -13,10 +12,10 @@ from harness.scenario.schema import Scenario
 def find_impossible_cuts(scenario: Scenario) -> Iterator[tuple[Place, str]]:
     """Every power cut that cannot happen, and what cannot happen beside one."""
     cuts: list[tuple[Place, str]] = [
-        (("runs", number, "faults", n, "power_cut"), fault.power_cut.filesystem)
+        (("runs", number, "faults", n, fault.word), fault.disk)
         for number, run in enumerate(scenario.runs)
         for n, fault in enumerate(run.faults)
-        if isinstance(fault, PowerCut)
+        if fault.disk is not None
     ]
     explore = scenario.explore
     if explore is not None and "power_cut" in explore.chosen_faults:

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from harness.faults.actions import ACTIONS
 from harness.faults.registry import FAULTS
 from harness.scenario.errors import Place, Problem, choices
 from harness.scenario.expand import MATRIX
 from harness.scenario.schema import Scenario
 from harness.scenario.source import Source
-from harness.words import ACTIONS
 
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.faults.actions import Relocate
-from harness.faults.power_cut import PowerCut
-from harness.faults.second_job import SecondJob
 from harness.scenario.errors import Place
 from harness.scenario.schema import Run, Scenario
 
 
 def has_other_host(run: Run) -> bool:
     """Whether ranks of this run live on the other host."""
-    joining = (fault.second_job for fault in run.faults if isinstance(fault, SecondJob))
-    return run.host == "other" or any(one.host == "other" for one in joining)
+    return run.host == "other" or any(fault.second_host == "other" for fault in run.faults)
 
 
 def find_impossible_hosts(scenario: Scenario) -> Iterator[tuple[Place, str]]:
@@ -31,7 +28,7 @@ def find_impossible_hosts(scenario: Scenario) -> Iterator[tuple[Place, str]]:
         if (run.world or scenario.world).nodes > 1:
             yield ("runs", number), "`world.nodes: 2` are of one host: leave one of the two out"
         for n, fault in enumerate(run.faults):
-            if isinstance(fault, PowerCut):
+            if fault.needs_plain_directory:
                 text = "the power is cut of a disk that the ranks see directly"
                 yield ("runs", number, "faults", n), f"{text}: leave mounts out"
         for n, action in enumerate(run.before):

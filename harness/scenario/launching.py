@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.faults.power_cut import PowerCut
-from harness.faults.second_job import SecondJob
-from harness.faults.time_limit import TimeLimit
 from harness.scenario.errors import Place
 from harness.scenario.schema import Scenario
 
@@ -31,7 +28,7 @@ def find_impossible_launch(scenario: Scenario) -> Iterator[tuple[Place, str]]:
         yield place, "slurm has one node here: use torchrun, or leave `world.nodes` out"
     for number, run in enumerate(scenario.runs):
         for n, fault in enumerate(run.faults):
-            if isinstance(fault, SecondJob | PowerCut):
+            if fault.needs_own_ranks:
                 text = f"`{fault.word}` is for ranks that the harness starts: launcher: local"
                 yield ("runs", number, "faults", n), text
         yield from _restarted(scenario, number)
@@ -41,13 +38,9 @@ def _time_limits(scenario: Scenario) -> Iterator[tuple[Place, str]]:
     """SLURM starts a job again for its time limit, and for nothing else."""
     slurm = scenario.launcher.kind == "slurm"
     for number, run in enumerate(scenario.runs):
-        found = [n for n, fault in enumerate(run.faults) if isinstance(fault, TimeLimit)]
-        place: Place = ("runs", number, "faults")
+        found = any(fault.asks_to_end == "SIGUSR1" for fault in run.faults)
         again = scenario.launcher.first_run(number + 1) != number + 1
-        if found and not (slurm and again):
-            text = "`time_limit` needs `launcher: {kind: slurm, restarts: 1}` and a run after this"
-            yield (*place, found[0]), text
-        elif slurm and again and not found and number + 1 < len(scenario.runs):
+        if slurm and again and not found and number + 1 < len(scenario.runs):
             yield ("runs", number), "slurm starts a run again that met its `time_limit`, no other"
 
 

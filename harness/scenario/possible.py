@@ -5,19 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from harness.faults.answers import fitting
-from harness.faults.base import LoopFault
-from harness.faults.by_hand import ByHand
-from harness.faults.cut_link import CutLink
-from harness.faults.fail import Fail
-from harness.faults.kill import Kill
+from harness.faults.base import Surroundings
 from harness.faults.point import Point
-from harness.faults.power_cut import PowerCut
 from harness.faults.registry import AnyFault
-from harness.faults.second_job import SecondJob
-from harness.faults.sigterm import Sigterm
-from harness.faults.slow_link import SlowLink
-from harness.faults.time_limit import TimeLimit
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.devices import RANKS_PER_GPU
@@ -25,27 +15,22 @@ from harness.scenario.errors import Place, choices
 from harness.scenario.hosts import find_impossible_hosts
 from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
-from harness.scenario.schema import Checkpoint, Freeze, Run, Scenario, World
+from harness.scenario.schema import Checkpoint, Freeze, Run, Scenario
 from harness.scenario.variants import (
     find_impossible_rearrangement,
     find_impossible_variant,
 )
-from harness.words import READS
+from harness.world import World
 
 Finding = tuple[Place, str]
 
 MOST_CPU_RANKS = 8
 """Eight warm ranks need 1 GB of memory and start in 0.8 s on two cores; more was not tried."""
 
-_ENDING = (Kill, PowerCut, LoopFault)
-
 _MODULES = {
     "tiny_transformer": ("transformer",),
     "tiny_vlm": ("transformer", "vision_encoder", "adapter"),
 }
-
-
-_NOT_EXPLORED = SecondJob | ByHand | CutLink | SlowLink | TimeLimit
 
 
 def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
@@ -91,7 +76,7 @@ def _fitting(world: World, most: int) -> str:
 def find_node_problem(world: World, faults: tuple[AnyFault, ...], *, on_cpu: bool) -> str | None:
     """Why ranks cannot be spread over nodes, or why there is no link to strike."""
     if world.nodes == 1:
-        struck = [one.word for one in faults if isinstance(one, CutLink | SlowLink)]
+        struck = [one.word for one in faults if one.needs_nodes]
         return f"`{struck[0]}` needs `world.nodes: 2`" if struck else None
     if not on_cpu:
         return "nodes are for ranks on the CPU: set `device: cpu`"
@@ -158,35 +143,42 @@ def _all_frozen(scenario: Scenario, known: tuple[str, ...]) -> Iterator[Finding]
 def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
     run, place = scenario.runs[number], ("runs", number)
     yield from _load_step(scenario, number)
-    yield from _surroundings(scenario, number)
+    yield from _beside(scenario, number)
+    world, around = run.world or scenario.world, _surroundings(scenario, number)
     for n, fault in enumerate(run.faults):
-        name = fault.word
-        target = getattr(fault, name)
         inside: Place = (*place, "faults", n)
-        world = run.world or scenario.world
-        yield from _rank(world, (*inside, name, "rank"), getattr(target, "rank", None))
+        rank = getattr(fault.settings, "rank", None)
+        yield from _rank(world, (*inside, fault.word, "rank"), rank)
         yield from _rank(world, (*inside, "at", "rank"), fault.at.rank)
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
-        if isinstance(fault, Fail):
-            yield from _until(scenario.checkpoint, run, inside, fault)
-            yield from _while_loading(inside, fault)
+        for below, text in fault.impossible(around):
+            yield (*inside, *below), text
 
 
-def _surroundings(scenario: Scenario, number: int) -> Iterator[Finding]:
-    """A second job that is too large, links that are not there, an exploration beside either."""
+def _surroundings(scenario: Scenario, number: int) -> Surroundings:
+    run, launcher = scenario.runs[number], scenario.launcher
+    again = launcher.first_run(number + 1) != number + 1
+    return Surroundings(
+        until_step=run.until_step,
+        saves=_most_saves(scenario.checkpoint, run),
+        goes_on=scenario.checkpoint.on_error == "go_on",
+        ranks=(run.world or scenario.world).size,
+        most_ranks=MOST_CPU_RANKS,
+        is_requeued=launcher.kind == "slurm" and again,
+    )
+
+
+def _beside(scenario: Scenario, number: int) -> Iterator[Finding]:
+    """Two second jobs, links that are not there, an exploration beside either."""
     run, place = scenario.runs[number], ("runs", number, "faults")
-    found = [n for n, fault in enumerate(run.faults) if isinstance(fault, SecondJob)]
-    size = (run.world or scenario.world).size
+    found = [n for n, fault in enumerate(run.faults) if fault.second_host]
     if len(found) > 1:
         yield (*place, found[1]), "one second job is started in a run, not more"
-    if found and 2 * size > MOST_CPU_RANKS:
-        text = f"two jobs of {size} ranks are more than {MOST_CPU_RANKS}"
-        yield (*place, found[0]), f"{text}; possible: a world of at most {MOST_CPU_RANKS // 2}"
     on_cpu = scenario.device == "cpu"
     problem = find_node_problem(run.world or scenario.world, run.faults, on_cpu=on_cpu)
     if problem is not None:
         yield ("runs", number), problem
-    strange = [n for n, one in enumerate(run.faults) if isinstance(one, _NOT_EXPLORED)]
+    strange = [n for n, one in enumerate(run.faults) if not one.is_beside_others]
     if strange and scenario.explore is not None:
         yield (*place, strange[0]), "an exploration strikes the operations of one job alone"
 
@@ -236,37 +228,6 @@ def _point(checkpoint: Checkpoint, run: Run, place: Place, point: Point) -> Iter
         yield (*place, "save"), f"{text}: {why}"
 
 
-def _until(checkpoint: Checkpoint, run: Run, inside: Place, fault: Fail) -> Iterator[Finding]:
-    """An error that is over before it begins, or that the run does not live to see healed."""
-    until, place = fault.fail.until, (*inside, "fail", "until")
-    if until is None:
-        return
-    most, first = _most_saves(checkpoint, run), (fault.at.save or 0) + 1
-    if until.save is not None and not first <= until.save <= most:
-        text = f"save {until.save} does not end an error that begins at save {first - 1}"
-        why = f"possible: {first} to {most}" if first <= most else "no save comes after it"
-        yield (*place, "save"), f"{text}; {why}"
-    if until.step is not None and until.step > run.until_step:
-        yield (*place, "step"), f"step {until.step} never comes: the run ends at {run.until_step}"
-    if checkpoint.on_error != "go_on":
-        text = "the training loop ends with the first save that fails, so nothing is healed"
-        yield place, f"{text}: set `checkpoint.on_error: go_on`"
-
-
-def _while_loading(inside: Place, fault: Fail) -> Iterator[Finding]:
-    """An error that nothing of a load could answer."""
-    if fault.at.phase != "load":
-        return
-    if fault.fail.until is not None:
-        yield (*inside, "fail", "until"), "nothing heals an error while a checkpoint is loaded"
-    kinds = {"open": READS[:1], "read": READS[1:]}.get(fault.at.operation or "", READS)
-    possible = fitting(kinds)
-    if fault.fail.error not in possible:
-        what = f"`operation: {fault.at.operation}`" if fault.at.operation else "an open or a read"
-        text = f"while a checkpoint is loaded {what} does not answer {fault.fail.error}"
-        yield (*inside, "fail", "error"), f"{text}; possible: {', '.join(possible)}"
-
-
 def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:
     step, place = scenario.runs[number].load_step, ("runs", number, "load_step")
     if step is None:
@@ -277,9 +238,7 @@ def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:
         return
     until = max(run.until_step for run in earlier)
     saved = save_steps(scenario.checkpoint, after=0, until=until)
-    shut_down = any(
-        isinstance(fault, Sigterm | TimeLimit) for run in earlier for fault in run.faults
-    )
+    shut_down = any(fault.asks_to_end for run in earlier for fault in run.faults)
     if step > until or (step not in saved and not shut_down):
         steps = ", ".join(str(known) for known in saved) or "none"
         yield place, f"no earlier run saves at step {step}; possible: {steps}"
@@ -308,7 +267,7 @@ def _explore(scenario: Scenario) -> Iterator[Finding]:
     if explore.run >= runs - 1:
         text = f"run {explore.run} is struck, and no run resumes after it"
         yield (*place, "run"), f"{text}: `runs` has {runs}"
-    elif any(isinstance(fault, _ENDING) for fault in scenario.runs[explore.run].faults):
+    elif any(one.ends_run and not one.asks_to_end for one in scenario.runs[explore.run].faults):
         yield (*place, "run"), f"run {explore.run} is ended already, so it cannot be explored"
     for number, rank in enumerate(explore.ranks):
         world = scenario.runs[min(explore.run, runs - 1)].world or scenario.world
@@ -334,7 +293,7 @@ def save_steps(checkpoint: Checkpoint, *, after: int, until: int) -> tuple[int, 
 def _most_saves(checkpoint: Checkpoint, run: Run) -> int:
     """An upper bound: where a later run resumes is not known. A SIGTERM brings one save more."""
     regular = save_steps(checkpoint, after=run.load_step or 0, until=run.until_step)
-    return len(regular) + any(isinstance(fault, Sigterm | TimeLimit) for fault in run.faults)
+    return len(regular) + any(fault.asks_to_end for fault in run.faults)
 
 
 def _times(number: int) -> str:

@@ -22,8 +22,8 @@ from harness.scenario.training import Data as Data
 from harness.scenario.training import Model as Model
 from harness.scenario.training import Scheduler as Scheduler
 from harness.scenario.training import Wrapping as Wrapping
-from harness.scenario.world import World as World
 from harness.words import HOSTS, OPTIMIZERS
+from harness.world import World
 
 PropertyName = Literal[
     "latest_durable",

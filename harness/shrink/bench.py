@@ -65,7 +65,7 @@ def plan_of(scenario: Scenario, bench: Bench, *, silence_s: float | None = None)
 
 def _waits_s(scenario: Scenario, run: RunPlan) -> float:
     """Twice the manager's deadline, because it is told in one save and met in the next."""
-    strikes_s = sum((one.seconds or 0.0) + (one.grace_s or 0.0) for one in run.strikes)
+    strikes_s = sum(strike.fault.may_be_silent_s() for strike in run.strikes)
     return 2 * (scenario.checkpoint.timeout_s or 0.0) + strikes_s
 
 

@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from harness.faults.actions import Action, action_of
-from harness.faults.by_hand import ByHand
+from harness.faults.actions import Action
 from harness.faults.registry import AnyFault
 from harness.part import Part
 from harness.scenario.schema import FreezePlan, Run, Scenario
@@ -88,8 +87,8 @@ def _map_fault(fault: AnyFault, steps: Steps) -> AnyFault:
     if at.path is not None:
         values["path"] = _map_name(at.path, steps)
     moved = fault.model_copy(update={"at": at.model_copy(update=values)})
-    if isinstance(moved, ByHand):
-        return moved.model_copy(update={"by_hand": _map_action(moved.by_hand, steps)})
+    if fault.action is not None:
+        return moved.model_copy(update={fault.word: _map_action(fault.action, steps)})
     kind = fault.word
     until = getattr(getattr(fault, kind), "until", None)
     if until is None or until.step is None:
@@ -99,7 +98,7 @@ def _map_fault(fault: AnyFault, steps: Steps) -> AnyFault:
 
 
 def _map_action(action: Action, steps: Steps) -> Action:
-    word = action_of(action)
+    word = action.word
     settings = getattr(action, word)
     values: dict[str, Any] = {}
     for name in ("path", "against"):

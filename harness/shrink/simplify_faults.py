@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.faults.registry import AnyFault
-from harness.part import Part
 from harness.scenario.schema import Scenario
 from harness.shrink.change import faults_of, inside, with_fault
 
@@ -19,14 +18,6 @@ _POINT = {
     "nth": 1,
     "save": 1,
 }
-_FAULT = {
-    "journal": "lost",
-    "grace_s": None,
-    "until": None,
-    "times": 1,
-    "error": "EIO",
-}
-_HITS_ALL = ("kill", "sigterm", "stop", "exit")
 
 
 def simpler_faults(scenario: Scenario) -> Iterator[Scenario]:
@@ -37,19 +28,11 @@ def simpler_faults(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _simpler(fault: AnyFault) -> Iterator[AnyFault]:
-    kind = fault.word
-    settings: Part = getattr(fault, kind)
-    for name, value in _FAULT.items():
-        is_error = name == "error" and kind != "fail"
-        if not is_error and getattr(settings, name, value) != value:
-            yield inside(fault, kind, **{name: value})
-    rank = getattr(settings, "rank", None)
-    if kind in _HITS_ALL and rank != "all":
-        yield inside(fault, kind, rank="all")
-        yield inside(inside(fault, kind, rank="all"), "at", rank=None)
-    if isinstance(rank, int) and rank > 0:
-        yield inside(fault, kind, rank=0)
-        yield inside(inside(fault, kind, rank=0), "at", rank=None)
+    for values in fault.simpler_settings():
+        simpler = inside(fault, fault.word, **values)
+        yield simpler
+        if "rank" in values:
+            yield inside(simpler, "at", rank=None)
     yield from _simpler_point(fault)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from harness.faults.base import AnyRank
 from harness.faults.registry import AnyFault
-from harness.scenario.schema import Run, Scenario, World
+from harness.scenario.schema import Run, Scenario
 from harness.shrink.change import faults_of, inside, map_steps, with_fault, with_run
+from harness.world import World
 
 _OWN = {
     "before": (), "world": None, "model": None, "freeze": None, "load_step": None, "refused": None

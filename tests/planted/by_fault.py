@@ -45,6 +45,8 @@ BY_FAULT = (
     _bug("erring:TakesSlowForBroken", "storage/slow-write.yaml::disabled",
          "nothing_lost", "HARD_FAIL"),
     _bug("erring:WaitsForEver", "storage/write-hangs.yaml::disabled", "bounded", "HANG"),
+    _bug("ending:SavesWhatThereIs", "signals/ctrl-c-in-mid-save.yaml::disabled",
+         "whole_or_absent", "HARD_FAIL"),
     _bug("parting:VotesByFile", "network/node-cut-off-in-flush.yaml::disabled",
          "bounded", "HARD_FAIL"),
     _bug("parting:TakesFarForDead", "network/slow-link.yaml", "nothing_lost", "HARD_FAIL"),
@@ -83,7 +85,10 @@ BY_FAULT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weaker:
-    """A bug with a fault that does not show it. `less` changes every strike of the scenario."""
+    """A bug with a fault that does not show it.
+
+    `less` changes every strike of the scenario: its `fault`, its `ranks`, or settings of the fault.
+    """
 
     manager: str
     scenario: str
@@ -98,7 +103,7 @@ def _less(manager: str, scenario: str, **less: object) -> Weaker:
     return Weaker(manager=manager, scenario=scenario, less=less)
 
 
-_ONLY_SLOW = {"fault": "delay", "seconds": 0.1, "error": None}
+_ONLY_SLOW = {"fault": "delay", "seconds": 0.1}
 
 WEAKER = (
     _less("restarting:LocksForTheLaunch", "sync/killed-in-flush-one-rank.yaml"),
@@ -109,6 +114,7 @@ WEAKER = (
     _less("dying:PublishesWithoutThePeer", "pipeline/sync-second-stage-killed-in-flush.yaml",
           fault="sigterm"),
     _less("dying:ClearsUpAfterAPeer", "sync/another-rank-killed-before-rename.yaml", ranks=(0,)),
+    _less("ending:SavesWhatThereIs", "signals/ctrl-c-in-mid-save.yaml::disabled", fault="kill"),
     _less("dying:TakesAStopForAnEnd", "storage/rank-stands-still.yaml::disabled", fault="delay"),
     _less("lonely_shutdown:EachRankStopsAlone", "storage/rank-stands-still.yaml::disabled"),
     _less("storage:NeverRecovers", "storage/disk-full-once.yaml::disabled", **_ONLY_SLOW),

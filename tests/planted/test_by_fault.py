@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.faults.registry import KINDS
+from harness.faults.strike import Strike
 from harness.plan.model import Plan
 from harness.run.services import Services
 from harness.run.support import missing_for
 from tests.harness.proving import plan_of, prove
+from tests.harness.strikes import strike
 from tests.planted.by_fault import BY_FAULT, WEAKER, Weaker
 from tests.planted.catalogue import REFUSALS, Planted
 from tests.planted.entry import fenced
@@ -60,15 +65,24 @@ def _lessened(plan: Plan, weaker: Weaker) -> Plan:
     if not weaker.less:
         return plan
     runs = tuple(
-        run.model_copy(
-            update={
-                "strikes": tuple(one.model_copy(update=dict(weaker.less)) for one in run.strikes)
-            }
-        )
+        run.model_copy(update={"strikes": tuple(_weaker(one, weaker.less) for one in run.strikes)})
         for run in plan.runs
     )
     expect = plan.expect.model_copy(update={"resumed_from_step": None})
     return plan.model_copy(update={"runs": runs, "expect": expect})
+
+
+def _weaker(one: Strike, less: Mapping[str, Any]) -> Strike:
+    """Settings that both faults have stay as they were."""
+    word, ranks = less.get("fault", one.fault.word), less.get("ranks", one.ranks)
+    known = next(kind for kind in KINDS if kind.word == word).model_fields[word].annotation
+    assert known is not None
+    fields = known.model_fields
+    kept = {key: value for key, value in one.fault.settings.model_dump().items() if key in fields}
+    kept.pop("rank", None)
+    says = kept | {key: value for key, value in less.items() if key not in ("fault", "ranks")}
+    point = one.point.model_dump(exclude_defaults=True)
+    return strike(word, says, ranks=ranks, name=one.id, **point)
 
 
 def test_every_bug_was_tried_with_a_weaker_fault() -> None:

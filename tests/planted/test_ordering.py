@@ -16,7 +16,8 @@ from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.run.execute import execute
 from harness.run.services import Services
-from harness.scenario.schema import Checkpoint, Run, Scenario, World
+from harness.scenario.schema import Checkpoint, Run, Scenario
+from harness.world import World
 from tests.harness.proving import ROOT
 from tests.planted.catalogue import HONEST, MISORDERED, Misordered
 

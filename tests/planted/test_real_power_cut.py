@@ -18,7 +18,8 @@ from harness.evidence.evidence import Evidence
 from harness.run.repeat import leave
 from harness.run.services import Services
 from harness.run.support import missing_disk
-from harness.scenario.schema import Checkpoint, World
+from harness.scenario.schema import Checkpoint
+from harness.world import World
 from tests.planted.test_ordering import run_job
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.faults.actions import Action, action_of
+from harness.faults.actions import ACTIONS, Action
 from harness.faults.by_hand import ByHand
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, read_file
 from harness.scenario.schema import Run
-from harness.words import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted((ROOT / "scenarios").rglob("*.y*ml"))
@@ -40,7 +39,7 @@ def test_a_scenario_file_reads_without_any_gpu(path: Path) -> None:
 
 def test_every_action_between_runs_has_a_scenario() -> None:
     found = {
-        action_of(action)
+        action.word
         for path in SCENARIOS
         for one in read_file(path, gpus=0).values()
         if isinstance(one, ScenarioFile)

@@ -31,6 +31,7 @@ from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
+from harness.faults.strike import Strike
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.stories import (
@@ -44,7 +45,6 @@ from harness.judge.stories import (
     records,
 )
 from harness.judge.verdict import Finding, Promise, Verdict
-from harness.plan.model import Strike
 
 PROMISE = Promise(
     name="bounded",
@@ -64,7 +64,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     findings: list[Finding] = []
     waiting: list[Finding] = []
     checkpoint = evidence.plan.checkpoint
-    goes_on = goes_on_after_errors(evidence)
+    goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
     background = checkpoint is not None and checkpoint.async_mode != "disabled"
     success = Drained if background else SaveReturned
     for number, (run, plan) in enumerate(zip(evidence.runs, evidence.plan.runs, strict=False)):
@@ -82,13 +82,13 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         only_parted = _are_parted(plan.strikes) and not killed_ranks(evidence, number)
         ends_early = may_end_early(evidence, number) and not only_parted
         if goes_on and not run.processes.hung and not ends_early:
-            problems = _errors(run, plan.strikes)
+            problems = _errors(run, plan.strikes, timeout_s)
             # Where the file system lacks what a save needs, none can succeed.
             if not evidence.plan.refuses:
-                problems += _no_later_save(run, plan.strikes, success)
+                problems += _no_later_save(run, plan.strikes, success, timeout_s)
             findings += [Finding(detail=f"run {number}: {one}") for one in problems]
         if not killed_ranks(evidence, number) and not run.processes.hung:
-            found = _start_errors(run, plan.strikes)
+            found = _start_errors(run, plan.strikes, timeout_s)
             findings += [Finding(detail=f"run {number}: {one}") for one in found]
     if waiting:
         return PROMISE.violated([*waiting, *findings])
@@ -113,7 +113,7 @@ def _left_waiting(run: RunEvidence) -> Iterator[str]:
             )
 
 
-def _errors(run: RunEvidence, strikes: tuple[Strike, ...]) -> list[str]:
+def _errors(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None) -> list[str]:
     """What is wrong with the errors of one run whose ranks all came to an end."""
     failures = [_failures(story) for story in run.stories]
     first = failures[0] if failures else {}
@@ -130,11 +130,13 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...]) -> list[str]:
             if mine != theirs:
                 problems.append(f"save {save}: rank 0 raised {mine}, rank {rank} raised {theirs}")
     if first:
-        problems += _unnamed(first, tuple(one for one in strikes if not fails_load(one)))
+        problems += _unnamed(first, tuple(one for one in strikes if not fails_load(one)), timeout_s)
     return problems
 
 
-def _start_errors(run: RunEvidence, strikes: tuple[Strike, ...]) -> list[str]:
+def _start_errors(
+    run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None
+) -> list[str]:
     """What is wrong with the errors of a start whose reads failed."""
     landed = {one.strike for one in run.landed}
     failing = tuple(one for one in strikes if fails_load(one) and one.id in landed)
@@ -146,7 +148,7 @@ def _start_errors(run: RunEvidence, strikes: tuple[Strike, ...]) -> list[str]:
     problems = [f"rank {rank} was not told that the start failed" for rank in silent]
     if len({_words(one) for one in told}) > 1:
         problems.append(f"the ranks raised {' and '.join(sorted({_words(one) for one in told}))}")
-    return problems + _unnamed({0: told[0]}, failing)
+    return problems + _unnamed({0: told[0]}, failing, timeout_s)
 
 
 def _failures(story: Story) -> Failures:
@@ -165,7 +167,7 @@ def _words(error: Raised) -> str:
 
 
 def _are_parted(strikes: tuple[Strike, ...]) -> bool:
-    return any(one.fault == "cut_link" for one in strikes)
+    return any(one.fault.parts_ranks for one in strikes)
 
 
 def _kind(error: Raised) -> str:
@@ -173,18 +175,19 @@ def _kind(error: Raised) -> str:
     return error.type
 
 
-def _unnamed(failures: Failures, strikes: tuple[Strike, ...]) -> list[str]:
+def _unnamed(failures: Failures, strikes: tuple[Strike, ...], timeout_s: float | None) -> list[str]:
     """Errors that do not say whose storage failed and why."""
     text = "\n".join(error.message for error in failures.values())
     problems: list[str] = []
     for strike in strikes:
-        if strike.fault != "fail" and not strike.stalls:
+        error = strike.fault.answers
+        if error is None and not strike.fault.stalls(timeout_s):
             continue
         rank = strike.ranks[0]
         if not re.search(rf"\brank {rank}\b", text):
             problems.append(f"no error names rank {rank}, whose storage failed")
-        if strike.error is not None and not _says(text, strike.error):
-            problems.append(f"no error says {strike.error}, which the storage answered")
+        if error is not None and not _says(text, error):
+            problems.append(f"no error says {error}, which the storage answered")
     return problems
 
 
@@ -193,16 +196,23 @@ def _says(text: str, name: str) -> bool:
     return any(word in text for word in (name, os.strerror(number), f"Errno {number}"))
 
 
-def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...]) -> int:
+def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None) -> int:
     """The last save in which the storage failed, by its ordinal; 0 where it failed in none."""
-    errors = {(one.ranks[0], getattr(errno, one.error or "", 0)) for one in strikes if one.ranks}
+    errors = {
+        (one.ranks[0], getattr(errno, one.fault.answers))
+        for one in strikes
+        if one.fault.answers is not None
+    }
     failed = [one.save for one in run.operations if one.error and (one.rank, one.error) in errors]
-    hung = [one.point.save for one in strikes if one.stalls]
+    hung = [one.point.save for one in strikes if one.fault.stalls(timeout_s)]
     return max((save for save in failed + hung if save is not None), default=0)
 
 
 def _no_later_save(
-    run: RunEvidence, strikes: tuple[Strike, ...], success: type[Record]
+    run: RunEvidence,
+    strikes: tuple[Strike, ...],
+    success: type[Record],
+    timeout_s: float | None,
 ) -> list[str]:
     """Ranks of which no save succeeded after the last failure, although the fault was over.
 
@@ -210,11 +220,9 @@ def _no_later_save(
     In the background modes a failure is told by the next save, which may itself succeed: the wait
     for it that comes back says so.
     """
-    if any(one.fault == "fail" and one.times is None and one.until is None for one in strikes):
+    if any(one.fault.lasts for one in strikes):
         return []
-    if any(one.fault == "cut_link" and one.seconds is None for one in strikes):
-        return []
-    hit = _last_save_hit(run, strikes)
+    hit = _last_save_hit(run, strikes, timeout_s)
     for rank, story in enumerate(run.stories):
         if not any(one.ordinal > hit for one in records(story, SaveBegan)):
             continue

@@ -112,6 +112,6 @@ def _stuck_ranks(evidence: Evidence, number: int) -> set[int]:
     return {
         rank
         for strike in evidence.plan.runs[number].strikes
-        if strike.stalls
+        if strike.fault.stalls(evidence.plan.timeout_s)
         for rank in strike.ranks
     }

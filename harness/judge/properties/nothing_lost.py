@@ -138,8 +138,8 @@ def _pointed_late(evidence: Evidence, history: History, number: int) -> int | No
     changes = [now for old, now in pairwise(states) if old.live.latest.name != now.live.latest.name]
     if not changes or not changes[-1].by_hand:
         return None
-    deeds = [one.deed for one in evidence.plan.runs[number].strikes if one.deed is not None]
-    steps = [one.action.latest.step for one in deeds if isinstance(one.action, Latest)]
+    actions = [one.fault.action for one in evidence.plan.runs[number].strikes]
+    steps = [one.latest.step for one in actions if isinstance(one, Latest)]
     return steps[-1] if steps else None
 
 

@@ -29,7 +29,7 @@ from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, resumed, steps
 from harness.judge.together import read_together
 from harness.judge.verdict import Finding, Promise, Verdict
-from harness.scenario.schema import World
+from harness.world import World
 
 PROMISE = Promise(
     name="samples_exactly_once",

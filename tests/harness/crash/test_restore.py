@@ -92,5 +92,5 @@ def test_a_state_at_the_end_of_a_run_whose_power_was_cut_has_one_cut(tmp_path: P
 
     plan = restore(last, found.parts, evidence, tmp_path / "state")
 
-    assert [one.fault for one in plan.runs[0].strikes] == ["kill"]
+    assert [one.fault.word for one in plan.runs[0].strikes] == ["kill"]
     assert [one.kind for one in read_evidence(tmp_path / "state").runs[0].operations] == ["cut"]

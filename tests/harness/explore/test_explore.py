@@ -21,8 +21,9 @@ from harness.run.services import Services
 from harness.scenario.errors import ScenarioError
 from harness.scenario.exploration import Explore
 from harness.scenario.read import read_file
-from harness.scenario.schema import Checkpoint, Run, Scenario, World
+from harness.scenario.schema import Checkpoint, Run, Scenario
 from harness.workspace import Workspace
+from harness.world import World
 from tests.harness.proving import ROOT
 
 

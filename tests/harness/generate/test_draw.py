@@ -9,13 +9,13 @@ from random import Random
 import pytest
 from hypothesis import given
 
-from harness.faults.actions import action_of
+from harness.faults.actions import ACTIONS
 from harness.faults.by_hand import ByHand
 from harness.faults.fail import Fail
 from harness.faults.power_cut import PowerCut
 from harness.faults.registry import FAULTS
 from harness.generate.draw import draw_scenario
-from harness.generate.faults import ENDING, NOT_DRAWN
+from harness.generate.faults import NOT_DRAWN
 from harness.generate.job import AREAS, draw_job
 from harness.generate.menu import Menu
 from harness.generate.strategies import jobs, scenarios, typical_menu
@@ -25,7 +25,7 @@ from harness.scenario.possible import find_impossible, save_steps
 from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
-from harness.words import ACTIONS, ERRORS, EXCEPTIONS, OPTIMIZERS, PHASES, VARIANTS
+from harness.words import ERRORS, EXCEPTIONS, OPTIMIZERS, PHASES, VARIANTS
 
 NUMBER = 2000
 """Enough that what is drawn in one of four hundred is there."""
@@ -48,7 +48,7 @@ def words(scenario: Scenario) -> Iterator[str]:
     yield f"{scenario.world.pp} {scenario.world.dp_shard}"
     yield from forms(scenario)
     for number, run in enumerate(scenario.runs):
-        yield from (action_of(action) for action in run.before)
+        yield from (action.word for action in run.before)
         for setting in ("load_step", "refused", "world", "freeze"):
             if getattr(run, setting) is not None:
                 yield f"{setting} of a run"
@@ -58,7 +58,7 @@ def words(scenario: Scenario) -> Iterator[str]:
             yield f"run {number} is struck"
             yield getattr(getattr(fault, fault.word), "error", "no error")
             if isinstance(fault, ByHand):
-                yield f"{action_of(fault.by_hand)} by hand"
+                yield f"{fault.by_hand.word} by hand"
             if isinstance(fault, PowerCut):
                 yield f"journal {fault.power_cut.journal}"
             if isinstance(fault, Fail) and fault.fail.until is not None:
@@ -109,13 +109,13 @@ def test_a_job_is_one_run_that_nothing_strikes(job: Scenario) -> None:
 @given(scenarios())
 def test_the_last_run_goes_to_its_end(scenario: Scenario) -> None:
     *_, last = scenario.runs
-    assert not [fault for fault in last.faults if fault.word in ENDING]
+    assert not [fault for fault in last.faults if fault.ends_run]
 
 
 @given(scenarios())
 def test_at_most_one_fault_ends_a_run_and_nothing_comes_after_it(scenario: Scenario) -> None:
     for run in scenario.runs:
-        assert all(fault.word not in ENDING for fault in run.faults[:-1])
+        assert not any(fault.ends_run for fault in run.faults[:-1])
 
 
 def test_nothing_strikes_before_what_the_run_has_to_come_through() -> None:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from harness.faults.actions import Action, Foreign, Latest, action_of
+from harness.faults.actions import Action, Foreign, Latest
 from harness.faults.by_hand import ByHand
 from harness.faults.point import Point
 from harness.faults.second_job import SecondJob
@@ -17,7 +17,8 @@ from harness.generate.ground import Ground
 from harness.generate.outsiders import draw_by_hand, draw_second_job, has_second_job, standing
 from harness.generate.past import Past
 from harness.generate.strategies import typical_menu
-from harness.scenario.schema import Checkpoint, Run, World
+from harness.scenario.schema import Checkpoint, Run
+from harness.world import World
 
 AT_STEP_7 = Point(step=7)
 IN_SAVE_3 = Point(save=3, phase="flush")
@@ -90,7 +91,7 @@ def test_a_hand_damages_nothing_but_the_newest_of_two_that_stand(number: int, mo
     for one in found:
         *_, newest = there = standing(where, one.at)
         assert len(there) > 1
-        path = getattr(one.by_hand, action_of(one.by_hand)).path
+        path = getattr(one.by_hand, one.by_hand.word).path
         assert path.split("/")[0] == f"step_{newest}"
 
 

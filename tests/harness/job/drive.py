@@ -22,8 +22,8 @@ from harness.scenario.schema import (
     FreezeStage,
     Model,
     Scheduler,
-    World,
 )
+from harness.world import World
 
 ROOT = Path(__file__).parents[3]
 SIMPLE = Implementation(name="simple_manager:SimpleManager", path=str(ROOT / "tests" / "harness"))

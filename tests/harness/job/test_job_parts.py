@@ -20,7 +20,8 @@ from harness.job.models import build_model, split
 from harness.job.parallel import Place
 from harness.job.train import prepare
 from harness.plan.model import Implementation
-from harness.scenario.schema import Data, Model, World
+from harness.scenario.schema import Data, Model
+from harness.world import World
 from tests.harness.job.drive import ROOT
 
 DATA = Data(samples=32)

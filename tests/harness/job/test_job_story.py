@@ -12,7 +12,8 @@ import pytest
 from harness.evidence.record import Drained, Finished, Raised, Record, SaveBegan, Started
 from harness.job.story import Story
 from harness.plan.model import Implementation
-from harness.scenario.schema import Data, Model, World
+from harness.scenario.schema import Data, Model
+from harness.world import World
 from tests.harness.job.drive import (
     EVERY_SECOND_STEP,
     ROOT,

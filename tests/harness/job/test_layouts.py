@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.scenario.schema import Model, World
+from harness.scenario.schema import Model
+from harness.world import World
 from tests.harness.job.drive import Warm, make_plan, steps, stories
 
 STEPS = 4

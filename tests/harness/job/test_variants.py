@@ -21,7 +21,8 @@ from harness.job.optimizers.packed import Packed
 from harness.job.variants import VARIANTS
 from harness.job.variants.experts import rank_local
 from harness.plan.model import Plan
-from harness.scenario.schema import Accumulation, Data, Model, World
+from harness.scenario.schema import Accumulation, Data, Model
+from harness.world import World
 from tests.harness.job.drive import Warm, make_plan, steps, stories
 
 CPU = torch.device("cpu")

@@ -25,14 +25,16 @@ from harness.evidence.record import (
     keep_word,
 )
 from harness.evidence.write import write_bytes, write_processes, write_trace
-from harness.faults.actions import Action, action_of
-from harness.faults.point import Point
+from harness.faults.actions import Action
+from harness.faults.strike import Strike
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
 from harness.judge.tree import FileSystem
 from harness.layout.plain import PlainLayout
-from harness.plan.model import Deed, Implementation, Plan, RunPlan, Strike, Workload
-from harness.scenario.schema import Checkpoint, Data, Expect, FreezePlan, Model, Scheduler, World
+from harness.plan.model import Deed, Implementation, Plan, RunPlan, Workload
+from harness.scenario.schema import Checkpoint, Data, Expect, FreezePlan, Model, Scheduler
+from harness.world import World
+from tests.harness.strikes import strike
 
 RANKS = (0, 1)
 MODULES = ("adapter", "transformer", "vision_encoder")
@@ -248,11 +250,12 @@ class RunCase:
         during: str,
         ranks: Iterable[int] = RANKS,
         message: str = "step_2 is torn\nsee the log",
+        kind: str = "CheckpointError",
     ) -> None:
         """Ranks raise."""
         said = Raised(
             during=during,
-            type="CheckpointError",
+            type=kind,
             message=message,
             trace='Traceback (most recent call last):\n  File "job.py", line 3\n    load()\n'
             "CheckpointError: step_2 is torn\nsee the log\n",
@@ -262,9 +265,10 @@ class RunCase:
 
     def kill(self, ranks: tuple[int, ...] = RANKS, *, lands: bool = True) -> None:
         """SIGKILL after all that was told so far."""
-        point = Point(rank=ranks[0], save=max(self.saves, 1), phase="flush")
         name = f"run0.kill-{len(self.strikes)}"
-        self.strikes.append(Strike(id=name, fault="kill", ranks=ranks, point=point))
+        self.strikes.append(
+            strike("kill", ranks=ranks, name=name, save=max(self.saves, 1), phase="flush")
+        )
         if lands:
             index = len(self.operations)
             self.landed.append(Landed(strike=name, index=index, time_s=self.now_s, ranks=ranks))
@@ -346,7 +350,7 @@ class Case:
 
 
 def _deed_name(action: Action, place: int) -> str:
-    return f"{place}-{action_of(action)}"
+    return f"{place}-{action.word}"
 
 
 def _at_rest(case: RunCase, files: FileSystem) -> AtRest:
@@ -362,7 +366,7 @@ def _at_rest(case: RunCase, files: FileSystem) -> AtRest:
         for operation in operations:
             files.apply(operation, bytes(written))
         name = _deed_name(action, place)
-        done.append(Done(deed=name, action=action_of(action), paths=(), operations=operations))
+        done.append(Done(deed=name, action=action.word, paths=(), operations=operations))
     files.end_run()
     return AtRest(done=tuple(done), written=bytes(written), after=files.snapshot())
 

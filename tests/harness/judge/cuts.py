@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.evidence.cut import read_listing, tell_cut
 from harness.evidence.evidence import Cut, Evidence
-from harness.faults.power_cut import PowerCutting
+from harness.faults.power_cut import PowerCut, PowerCutting
 from harness.judge.tree import FileSystem
 from tests.harness.judge.cases import Case, RunCase
 
@@ -24,7 +24,7 @@ def end_with_cut(run: RunCase, left: Path) -> None:
     place = len(run.operations)
     run.landed = [dataclasses.replace(one, index=place) for one in run.landed]
     run.strikes = [
-        one.model_copy(update={"fault": "power_cut", "power": PowerCutting()})
+        one.model_copy(update={"fault": PowerCut(power_cut=PowerCutting(), at=one.point)})
         for one in run.strikes
     ]
     start = len(run.written)

@@ -9,19 +9,18 @@ import pytest
 
 from harness.evidence.operation import Landed
 from harness.evidence.record import Finished, SaveReturned
-from harness.faults.point import Point
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.stories import may_end_early
 from harness.judge.verdict import Verdict
-from harness.plan.model import Strike
 from harness.scenario.schema import Checkpoint, Filesystem
 from tests.harness.judge.cases import (
     Case,
     RunCase,
     honest,
 )
+from tests.harness.strikes import strike
 
 
 def _judge(name: str, case: Case) -> Verdict:
@@ -59,8 +58,7 @@ def _fails_in_save(number: int, *, of: int) -> RunCase:
     """Rank 0 meets EIO in the first save; saves raise from then on up to the n-th."""
     run = RunCase()
     run.start()
-    at = Point(rank=0, save=1, operation="write")
-    run.strikes.append(Strike(id="run0.fail", fault="fail", ranks=(0,), point=at, error="EIO"))
+    run.strikes.append(strike("fail", name="run0.fail", save=1, operation="write"))
     for save in range(1, of + 1):
         run.begin(2 * save)
         if save == 1:
@@ -88,13 +86,13 @@ def test_a_save_after_the_storage_has_failed_has_to_succeed_if_there_is_one(
     assert _judge("bounded", case).details == details
 
 
-def _fails_while_loading(*, times: int | None) -> Case:
+def _fails_while_loading(*, times: int | str) -> Case:
     """A job of two runs, of which the second meets EIO on rank 1 in its load."""
     case = honest()
     del case.runs[2:]
     run = RunCase()
-    at = Point(rank=1, phase="load", operation="read")
-    one = Strike(id="run1.fail", fault="fail", ranks=(1,), point=at, error="EIO", times=times)
+    says = {"error": "EIO", "times": times}
+    one = strike("fail", says, ranks=(1,), name="run1.fail", phase="load", operation="read")
     run.strikes.append(one)
     run.do("read", "step_6/a", rank=1, error=errno.EIO, save=None, phase="load")
     run.landed.append(Landed(strike=one.id, index=0, time_s=0.0, ranks=(1,)))
@@ -120,7 +118,7 @@ def _fails_while_loading(*, times: int | None) -> Case:
 def test_a_start_whose_reads_fail_is_everyones_error(
     messages: tuple[str | None, ...], details: tuple[str, ...]
 ) -> None:
-    case = _fails_while_loading(times=None)
+    case = _fails_while_loading(times="always")
     for rank, message in enumerate(messages):
         if message is not None:
             case.runs[1].fail("load", ranks=[rank], message=message)
@@ -128,14 +126,14 @@ def test_a_start_whose_reads_fail_is_everyones_error(
 
 
 def test_a_start_that_fails_before_its_reads_do_is_not_theirs() -> None:
-    case = _fails_while_loading(times=None)
+    case = _fails_while_loading(times="always")
     case.runs[1].landed.clear()
     case.runs[1].fail("build", ranks=[0], message="no room")
     assert _judge("bounded", case).details == ()
 
 
-@pytest.mark.parametrize(("times", "may"), [(1, False), (3, False), (None, True)])
-def test_a_start_comes_through_reads_that_fail_a_few_times(times: int | None, may: bool) -> None:
+@pytest.mark.parametrize(("times", "may"), [(1, False), (3, False), ("always", True)])
+def test_a_start_comes_through_reads_that_fail_a_few_times(times: int | str, may: bool) -> None:
     assert may_end_early(_fails_while_loading(times=times).evidence(), 1) is may
 
 

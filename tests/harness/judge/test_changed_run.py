@@ -12,7 +12,8 @@ from harness.judge.changed_run import changed_run
 from harness.judge.lineage import counterpart, follows_reference, parent_of, same_shard
 from harness.judge.properties import JUDGES
 from harness.plan.model import Plan, RunPlan
-from harness.scenario.schema import FreezePlan, World
+from harness.scenario.schema import FreezePlan
+from harness.world import World
 from tests.harness.judge.cases import honest
 
 TWO = World(pp=2)

@@ -9,15 +9,14 @@ import pytest
 from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.operation import Landed
 from harness.evidence.record import Stepped, Struck
-from harness.faults.point import Point
 from harness.judge.history import History
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
-from harness.plan.model import Strike
 from harness.scenario.schema import Expect
 from tests.harness.judge.cases import RANKS, Case, RunCase, honest, resumed
+from tests.harness.strikes import strike
 
 
 def _failed(case: Case) -> tuple[str, ...]:
@@ -68,8 +67,7 @@ def test_what_was_read_instead_is_told_of_a_strike_that_missed_a_load(
     read: tuple[tuple[str, str, int], ...], told: str
 ) -> None:
     case = Case(runs=[RunCase()])
-    at = Point(rank=1, phase="load", path="nowhere")
-    one = Strike(id="run0.fail", fault="fail", ranks=(1,), point=at, error="EIO")
+    one = strike("fail", ranks=(1,), name="run0.fail", phase="load", path="nowhere")
     case.runs[0].strikes.append(one)
     for kind, path, rank in read:
         case.runs[0].do(kind, path, rank=rank, phase="load")
@@ -180,14 +178,11 @@ def _struck_in_the_loop(*, leaves: bool) -> Case:
     first.train(1, 2)
     first.save(2)
     first.train(3, 3)
-    point = Point(rank=1, step=3)
-    first.strikes.append(
-        Strike(id="s", fault="raise", ranks=(1,), point=point, error="CheckpointError")
-    )
+    first.strikes.append(strike("raise", {"error": "RuntimeError"}, ranks=(1,), step=3))
     first.landed.append(Landed(strike="s", index=len(first.operations), time_s=0.0, ranks=(1,)))
     first.tell(Struck(strike="s"), [1])
     if leaves:
-        first.fail("step")
+        first.fail("step", kind="RuntimeError")
     second.start(2)
     second.train(3, 8)
     second.finish(8)

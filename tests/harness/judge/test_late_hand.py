@@ -9,10 +9,9 @@ import pytest
 from harness.evidence.operation import HAND
 from harness.evidence.record import SaveReturned
 from harness.faults.actions import Latest, Pointing
-from harness.faults.point import Point
 from harness.judge.properties import JUDGES
-from harness.plan.model import Deed, Strike
 from tests.harness.judge.cases import Case, RunCase
+from tests.harness.strikes import by_hand
 
 
 def _first_run() -> RunCase:
@@ -37,9 +36,7 @@ def _repoint(run: RunCase, step: int) -> None:
     run.do("unlink", "latest", rank=HAND)
     run.do("symlink", "latest", f"step_{step}", rank=HAND)
     run.do("fsync", ".", rank=HAND)
-    deed = Deed(id="s", action=Latest(latest=Pointing(step=step)), choice=0)
-    point = Point(rank=0, step=5)
-    run.strikes.append(Strike(id="s", fault="by_hand", ranks=(), point=point, deed=deed))
+    run.strikes.append(by_hand(Latest(latest=Pointing(step=step)), step=5))
 
 
 def _states(*runs: RunCase) -> dict[str, str]:

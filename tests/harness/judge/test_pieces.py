@@ -12,7 +12,7 @@ from harness.judge.changed_run import changed_run
 from harness.judge.pieces import join, piece_differences
 from harness.judge.properties import JUDGES
 from harness.plan.model import Plan, RunPlan
-from harness.scenario.schema import World
+from harness.world import World
 from tests.harness.judge.cases import honest
 
 SHARDS, REPLICAS, ONE = World(dp_shard=2), World(dp_replicate=2), World()

@@ -10,11 +10,10 @@ import pytest
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Finished, Raised, Record, SaveReturned
-from harness.faults.point import Point
 from harness.judge.changes import lasting
 from harness.judge.judge import judge
-from harness.plan.model import Strike
 from tests.harness.judge.cases import honest
+from tests.harness.strikes import strike
 
 _REFUSED = Raised(during="save", type="InUseError", message="in use by job 1", trace="")
 _OTHER = dataclasses.replace(_REFUSED, message="no room is left")
@@ -23,13 +22,7 @@ _OTHER = dataclasses.replace(_REFUSED, message="no room is left")
 def _joined(*stories: tuple[Record, ...], **operation: object) -> Evidence:
     """An honest first run during which a second job of two ranks wrote these records."""
     evidence = honest().evidence()
-    joining = Strike(
-        id="s",
-        fault="second_job",
-        ranks=(0,),
-        point=Point(rank=0, save=1, phase="flush"),
-        refused="InUseError.*in use",
-    )
+    joining = strike("second_job", {"refused": "InUseError.*in use"}, save=1, phase="flush")
     run, plan = evidence.runs[0], evidence.plan.runs[0]
     landed = [
         Landed(strike="s", index=3, time_s=0.0, ranks=(0,), then=then) for then in (None, "ended")

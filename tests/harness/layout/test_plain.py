@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from harness.layout.archive import Inert, read_pickle
 from harness.layout.plain import PlainLayout
 from harness.layout.protocol import Content, Tree
-from harness.scenario.schema import World
+from harness.world import World
 
 LAYOUT = PlainLayout()
 

@@ -96,7 +96,7 @@ def test_a_delay_as_long_as_the_deadline_may_cost_the_save(
     plan = plan_of(
         {"checkpoint": {"timeout_s": timeout_s}, "runs": ({"until_step": 6, "faults": (delay,)},)}
     )
-    assert [one.stalls for one in plan.runs[0].strikes] == [stalls]
+    assert [one.fault.stalls(timeout_s) for one in plan.runs[0].strikes] == [stalls]
 
 
 def test_a_plan_comes_back_from_its_json() -> None:

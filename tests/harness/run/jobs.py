@@ -10,22 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.evidence.evidence import Processes
-from harness.faults.point import Point
+from harness.faults.strike import Strike
 from harness.job import leader
 from harness.layout.plain import PlainLayout
-from harness.plan.model import Strike
 from harness.run.ground import Folder
 from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
-
-
-def strike(
-    fault: str = "kill", *, ranks: tuple[int, ...] = (0,), name: str = "s", **point: Any
-) -> Strike:
-    """A strike whose point is on the first rank that it hits, unless `rank` says otherwise."""
-    point.setdefault("rank", ranks[0])
-    return Strike(id=name, fault=fault, ranks=ranks, point=Point(**point))
 
 
 def supervise(

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan.model import Strike
+from harness.faults.strike import Strike
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.mount import missing_fuse, mounted
 from harness.run.host import Host
 from harness.run.mounts import own_mounts
 from harness.run.support import missing
-from tests.harness.run.jobs import strike, supervise
+from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
+from tests.harness.strikes import strike
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

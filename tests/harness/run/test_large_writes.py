@@ -12,7 +12,8 @@ import pytest
 from harness.run.support import missing
 from harness.run.trace import Trace
 from harness.run.written import LARGE_BYTES, Written, inode_of
-from tests.harness.run.jobs import strike, supervise
+from tests.harness.run.jobs import supervise
+from tests.harness.strikes import strike
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

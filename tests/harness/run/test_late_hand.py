@@ -18,19 +18,17 @@ from harness.faults.actions import (
     PuttingBack,
     Truncate,
 )
-from harness.faults.point import Point
-from harness.plan.model import Deed, Strike
+from harness.faults.strike import Strike
 from harness.run.support import missing
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
+from tests.harness.strikes import by_hand
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 def _by_hand(action: Delete | Truncate) -> Strike:
-    point = Point(rank=0, save=1, operation="open", path="b")
-    deed = Deed(id="s", action=action, choice=0)
-    return Strike(id="s", fault="by_hand", ranks=(), point=point, deed=deed)
+    return by_hand(action, save=1, operation="open", path="b")
 
 
 def _two_files(directory: Path, rank: int) -> None:
@@ -82,14 +80,7 @@ def test_a_directory_is_moved_away_and_comes_back_with_what_was_in_it(tmp_path: 
         ("c", PutBack(put_back=PuttingBack())),
     ]
     strikes = [
-        Strike(
-            id=path,
-            fault="by_hand",
-            ranks=(),
-            point=Point(rank=0, save=1, operation="open", path=path),
-            deed=Deed(id=path, action=action, choice=0),
-        )
-        for path, action in moments
+        by_hand(action, name=path, save=1, operation="open", path=path) for path, action in moments
     ]
 
     trace, processes = supervise(_write_while_away, tmp_path, strikes=strikes)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.faults.point import Point
+from harness.faults.strike import Strike
 from harness.job.network import PORT, address
-from harness.plan.model import Strike
 from harness.run import links, support
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
+from tests.harness.strikes import strike
 
 REASON = support.missing() or links.missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -56,8 +56,8 @@ def _connect() -> socket.socket:
 
 
 def _cut(seconds: float | None) -> Strike:
-    point = Point(rank=1, save=1, operation="write", path="f")
-    return Strike(id="s", fault="cut_link", ranks=(1,), point=point, node=1, seconds=seconds)
+    says = {"node": 1, "seconds": seconds}
+    return strike("cut_link", says, ranks=(1,), save=1, operation="write", path="f")
 
 
 def test_nothing_comes_through_until_the_cable_is_back(tmp_path: Path) -> None:

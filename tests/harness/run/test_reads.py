@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness.plan.model import Strike
+from harness.faults.strike import Strike
 from harness.run.support import missing
-from tests.harness.run.jobs import strike, supervise
+from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
+from tests.harness.strikes import strike
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -53,9 +54,9 @@ def _read_each_way(directory: Path, rank: int) -> None:
     (directory / "answers").write_text(" ".join(answers))
 
 
-def _failing(error: str, *, times: int | None = 1, **point: Any) -> Strike:
+def _failing(error: str, *, times: int | str = 1, **point: Any) -> Strike:
     at: dict[str, Any] = {"phase": "load", "path": "step_2/*", **point}
-    return strike("fail", **at).model_copy(update={"error": error, "times": times})
+    return strike("fail", {"error": error, "times": times}, **at)
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
@@ -109,7 +110,7 @@ def test_an_error_that_lasts_meets_every_later_open_and_read(tmp_path: Path) -> 
         answers.append(_told((inside / "b").read_bytes))
         (directory / "answers").write_text(" ".join(answers))
 
-    planned = _failing("EIO", times=None, operation="read", nth=2)
+    planned = _failing("EIO", times="always", operation="read", nth=2)
 
     supervise(body, tmp_path, strikes=[planned], request=HEARD)
 

@@ -13,8 +13,9 @@ import pytest
 
 from harness.job import leader
 from harness.run.support import missing
-from tests.harness.run.jobs import strike, supervise
+from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
+from tests.harness.strikes import strike
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

@@ -12,7 +12,7 @@ import pytest
 from harness.run import signals
 from harness.run.parent import die_with_parent
 from harness.run.signals import Signals, kill_tree
-from tests.harness.run.jobs import strike
+from tests.harness.strikes import strike
 
 
 def _start() -> int:
@@ -31,14 +31,15 @@ def _reap(process: int) -> None:
     os.waitpid(process, 0)
 
 
-@pytest.mark.parametrize("fault", ["kill", "sigterm", "stop"])
-def test_a_rank_that_was_reaped_before_its_end_is_told_is_not_hit(fault: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+def test_a_rank_that_was_reaped_before_its_end_is_told_is_not_hit(number: signal.Signals) -> None:
     found = Signals(pids={0: _start(), 1: _start()})
     _reap(found.pids[0])
-    asked = strike(fault, ranks=(0, 1), step=1).model_copy(update={"grace_s": 1.0})
+    both = strike(ranks=(0, 1), step=1)
 
     try:
-        assert found.hit(asked, 0.0) == (1,)
+        is_kill = number is signal.SIGKILL
+        assert (found.kill(both) if is_kill else found.send(both, number)) == (1,)
         assert 0 not in found.killed
     finally:
         _reap(found.pids[1])
@@ -46,7 +47,7 @@ def test_a_rank_that_was_reaped_before_its_end_is_told_is_not_hit(fault: str) ->
 
 def test_a_rank_that_was_reaped_in_its_grace_is_not_killed() -> None:
     found = Signals(pids={0: _start()})
-    found.hit(strike("sigterm", step=1).model_copy(update={"grace_s": 1.0}), 0.0)
+    found.send(strike(step=1), signal.SIGTERM, kill_at_s=1.0)
     _reap(found.pids[0])
 
     assert list(found.end_graces(1.0)) == []
@@ -54,7 +55,7 @@ def test_a_rank_that_was_reaped_in_its_grace_is_not_killed() -> None:
 
 def test_a_rank_that_was_reaped_while_it_stood_still_is_not_woken() -> None:
     found = Signals(pids={0: _start()})
-    found.hit(strike("stop", step=1).model_copy(update={"seconds": 0.0}), 0.0)
+    found.send(strike(step=1), signal.SIGSTOP, wake_after_s=0.0)
     _reap(found.pids[0])
 
     found.wake()

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.record import SaveBegan
-from harness.faults.fail import Until
 from harness.run.support import missing
-from tests.harness.run.jobs import strike, supervise
+from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
+from tests.harness.strikes import strike
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -43,15 +43,13 @@ def _write_five(directory: Path, rank: int) -> None:
     [
         (1, ["ok", "ENOSPC", "ok", "ok", "ok"]),
         (2, ["ok", "ENOSPC", "ENOSPC", "ok", "ok"]),
-        (None, ["ok", "ENOSPC", "ENOSPC", "ENOSPC", "ENOSPC"]),
+        ("always", ["ok", "ENOSPC", "ENOSPC", "ENOSPC", "ENOSPC"]),
     ],
 )
 def test_an_error_is_answered_once_several_times_or_from_then_on(
-    tmp_path: Path, times: int | None, answers: list[str]
+    tmp_path: Path, times: int | str, answers: list[str]
 ) -> None:
-    full = strike("fail", save=1, operation="open", nth=2).model_copy(
-        update={"error": "ENOSPC", "times": times}
-    )
+    full = strike("fail", {"error": "ENOSPC", "times": times}, save=1, operation="open", nth=2)
 
     trace, processes = supervise(_write_five, tmp_path, strikes=[full])
 
@@ -77,9 +75,7 @@ def test_an_error_lasts_until_the_rank_begins_the_save_that_heals_it(tmp_path: P
             os.write(records, line.encode() + b"\n")
         (directory / "answers").write_text(" ".join(answers))
 
-    full = strike("fail", save=1, operation="open").model_copy(
-        update={"error": "EDQUOT", "times": None, "until": Until(save=2)}
-    )
+    full = strike("fail", {"error": "EDQUOT", "until": {"save": 2}}, save=1, operation="open")
 
     trace, _ = supervise(body, tmp_path, strikes=[full])
 
@@ -97,7 +93,7 @@ def test_a_full_disk_still_deletes(tmp_path: Path) -> None:
         (inside / "old").rename(inside / "older")
         (inside / "older").unlink()
 
-    full = strike("fail", save=1, path="new").model_copy(update={"error": "ENOSPC", "times": None})
+    full = strike("fail", {"error": "ENOSPC", "times": "always"}, save=1, path="new")
 
     _, processes = supervise(body, tmp_path, strikes=[full])
 
@@ -143,7 +139,7 @@ def test_a_slow_operation_takes_its_time(tmp_path: Path) -> None:
         (directory / "checkpoints" / "f").write_bytes(b"x")
         (directory / "took").write_text(str(time.monotonic() - began))
 
-    slow = strike("delay", save=1, operation="write").model_copy(update={"seconds": 0.5})
+    slow = strike("delay", {"seconds": 0.5}, save=1, operation="write")
 
     supervise(body, tmp_path, strikes=[slow])
 
@@ -162,9 +158,7 @@ def test_a_slow_operation_holds_no_other_rank(tmp_path: Path) -> None:
             time.sleep(0.01)  # so that the trace stays short
         os.write(own, b"x")
 
-    slow = strike("delay", ranks=(1,), save=1, operation="write").model_copy(
-        update={"seconds": 30.0}
-    )
+    slow = strike("delay", {"seconds": 30.0}, ranks=(1,), save=1, operation="write")
 
     trace, _ = supervise(body, tmp_path, ranks=2, strikes=[slow], deadline_s=1.0)
 
@@ -192,7 +186,7 @@ def test_a_stopped_rank_goes_on_when_its_time_is_over(tmp_path: Path) -> None:
         _write_five(directory, rank)
         (directory / "took").write_text(str(time.monotonic() - began))
 
-    pause = strike("stop", save=1, path="f1").model_copy(update={"seconds": 0.5})
+    pause = strike("stop", {"seconds": 0.5}, save=1, path="f1")
 
     _, processes = supervise(body, tmp_path, strikes=[pause])
 

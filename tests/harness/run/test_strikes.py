@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.faults.point import Point
-from harness.plan.model import Strike
 from harness.run.strikes import Due, Occasion
+from tests.harness.strikes import strike
 
 KINDS = ("open", "fsync", "exchange", "write", "unlink")
 
@@ -25,8 +24,7 @@ def test_an_error_falls_where_a_file_system_could_answer_it_unless_told(
 ) -> None:
     found = []
     for kind in KINDS:
-        at = Point(rank=0, operation=operation, path="*")
-        due = Due.of([Strike(id="s", fault="fail", ranks=(0,), point=at, error=error)])
+        due = Due.of([strike("fail", {"error": error}, operation=operation, path="*")])
         occasion = Occasion(rank=0, kind=kind, path="d/a", target=None, save=None, phase=None)
         if due.at_operation(occasion):
             found.append(kind)

@@ -17,7 +17,8 @@ import pytest
 from harness.evidence.record import SaveBegan, Stepped
 from harness.job import leader
 from harness.run.support import missing
-from tests.harness.run.jobs import strike, supervise
+from tests.harness.run.jobs import supervise
+from tests.harness.strikes import strike
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -256,7 +257,7 @@ def test_a_rank_that_is_alive_when_its_grace_is_over_is_killed(
         if not obeys:
             signal.pause()
 
-    asked = strike("sigterm", save=1, path="f1").model_copy(update={"grace_s": grace_s})
+    asked = strike("sigterm", {"grace_s": grace_s}, save=1, path="f1")
 
     trace, processes = supervise(body, tmp_path, strikes=[asked])
 

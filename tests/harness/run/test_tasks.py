@@ -16,8 +16,8 @@ from harness.job import leader
 from harness.job.task import own_rank
 from harness.run.launch import tasks as tasks_module
 from harness.run.support import missing
-from tests.harness.run.jobs import strike
 from tests.harness.run.tasks import lead_by, wait_for
+from tests.harness.strikes import strike
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

@@ -10,7 +10,8 @@ from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_scenario
-from harness.scenario.schema import FreezePlan, World
+from harness.scenario.schema import FreezePlan
+from harness.world import World
 
 
 def read(folder: Path, second: str, first: str = "until_step: 4", top: str = "seed: 1") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from harness.scenario.world import World
+from harness.world import World
 
 
 def test_the_pipeline_is_outermost_and_tensor_parallel_peers_are_innermost() -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import Phase, given, settings
 
-from harness.faults.actions import action_of
 from harness.faults.power_cut import PowerCut
 from harness.generate.strategies import scenarios
 from harness.report.failure import scenario_text
@@ -85,7 +84,7 @@ def has_fault(kind: str) -> Predicate:
 
 def has_action(word: str) -> Predicate:
     return lambda scenario: any(
-        action_of(action) == word for run in scenario.runs for action in run.before
+        action.word == word for run in scenario.runs for action in run.before
     )
 
 

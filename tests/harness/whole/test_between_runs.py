@@ -46,7 +46,7 @@ def test_an_action_that_hits_nothing_is_invalid_and_the_run_after_it_does_not_ta
 ) -> None:
     plan = plan_of(FLIPPED)
     deed = plan.runs[1].before[0]
-    body = deed.action.flip_bit.model_copy(update={"path": "step_7/*"})  # type: ignore[union-attr]
+    body = deed.action.settings.model_copy(update={"path": "step_7/*"})
     missed = deed.model_copy(update={"action": deed.action.model_copy(update={"flip_bit": body})})
     runs = (plan.runs[0], plan.runs[1].model_copy(update={"before": (missed,)}))
     evidence = execute(plan.model_copy(update={"runs": runs}), tmp_path / "run", services)

@@ -1,0 +1,32 @@
+"""SIGINT, as Ctrl-C sends it to every process of a terminal.
+
+Fault model: at the point each rank gets the signal; who waits in an intercepted call gets it when
+that call returns. The main thread then raises `KeyboardInterrupt` wherever it is, which may be in
+the middle of a save, and the interpreter ends as it always does.
+
+What must survive: what the job was told is durable. No rank may hang. Out of scope: a second Ctrl-C
+by somebody impatient, and the SIGTERM and SIGKILL with which launchers follow it up.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import ClassVar
+
+from harness.faults.base import Fault, Target
+from harness.faults.hands import Hands, Planned
+
+
+class Interrupt(Fault):
+    """Ctrl-C: the main thread of a rank raises `KeyboardInterrupt` where it is."""
+
+    word: ClassVar[str] = "interrupt"
+    area: ClassVar[str | None] = "signals"
+    does: ClassVar[tuple[str, str]] = ("gets Ctrl-C", "get Ctrl-C")
+    drawn_at: ClassVar[tuple[str, ...]] = ()
+    ends_run: ClassVar[bool] = True
+    ends_interpreter: ClassVar[bool] = True
+    interrupt: Target
+
+    def carry_out(self, strike: Planned, hands: Hands) -> None:
+        hands.send(strike, signal.SIGINT)

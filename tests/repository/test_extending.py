@@ -1,0 +1,53 @@
+"""What is particular to a fault stands in its module: nothing else of the harness names it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.faults.registry import KINDS
+
+ROOT = Path(__file__).resolve().parents[2]
+_FREE = {"base", "actions", "answers", "hands", "point", "registry", "strike"}
+"""Modules of `harness.faults` that are no faults."""
+_WITH_REASON = {
+    # What draws, explores and restores builds faults.
+    "harness/explore/strike.py": {"fail", "kill", "power_cut"},
+    "harness/crash/restore.py": {"kill"},
+    # An exploration says on which file system the power is cut.
+    "harness/scenario/exploration.py": {"power_cut"},
+    # The words in which a second job is refused.
+    "harness/judge/second_job.py": {"second_job"},
+}
+
+
+def _named(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name.removeprefix("harness.faults.") for name in modules if "harness.faults." in name}
+
+
+def test_no_other_module_of_the_harness_names_a_fault() -> None:
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "harness").rglob("*.py")):
+        place = str(path.relative_to(ROOT))
+        if not place.startswith(("harness/faults/", "harness/generate/")):
+            named = _named(path) - _FREE - _WITH_REASON.get(place, set())
+            found |= {place: named} if named else {}
+    assert found == {}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.word))
+def test_a_fault_says_what_it_is(kind: type) -> None:
+    module = (ROOT / "harness" / "faults" / f"{kind.__module__.rpartition('.')[2]}.py").read_text()
+    assert "must survive" in module
+    assert kind.__doc__
+
+
+def test_the_example_of_a_fault_is_the_one_that_is_there() -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert example in (ROOT / "harness" / "faults" / "interrupt.py").read_text(encoding="utf-8")
