@@ -1,4 +1,4 @@
-"""What `python -m harness` can be asked: its commands and their options."""
+"""The commands of `python -m harness` and their options."""
 
 from __future__ import annotations
 

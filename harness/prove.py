@@ -24,7 +24,7 @@ from harness.workspace import Workspace, slug
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What came out. `replay` and `text` are empty where the outcome is PASS.
+    """The outcome. `replay` and `text` are empty where it is PASS.
 
     `broken` names the violated properties and failed guards. `answer` is there where the scenario
     was a failure file, and `told` says it in one line.
@@ -100,7 +100,7 @@ def _other_code(head: Head, implementation: Implementation) -> str:
 
 
 def replay_command(failure: Path, implementation: Implementation) -> str:
-    """What to type in the current directory to see the failure again."""
+    """The command that reproduces the failure from the current directory."""
     words = [interpreter(), "-m", "pytest", from_here(failure)]
     if implementation.name != Implementation().name:
         words += ["--implementation", implementation.name]

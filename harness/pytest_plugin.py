@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 FOLDERS = ("scenarios", "failures")
 SUFFIXES = (".yaml", ".yml")
 ITEM = "scenario"
-"""The item of a file without a matrix. It does not hang on the scenario's name, so `--lf` finds it
-when that has changed."""
+"""The item of a file without a matrix. It does not depend on the scenario's name, so `--lf`
+finds it when that has changed."""
 
 _FENCE_S = 3600.0
 """The last fence, for a harness that hangs itself: no scenario takes a hundredth of it on idle
@@ -51,7 +51,7 @@ class Red(Exception):
 
 @dataclasses.dataclass(slots=True)
 class Session:
-    """What the scenarios of one pytest process share."""
+    """State that the scenarios of one pytest process share."""
 
     workspace: Workspace
     implementation: Implementation
@@ -74,7 +74,7 @@ pytest_plugins = ["harness.pytest_generate", "harness.pytest_repeat"]
 
 
 def session_of(config: pytest.Config) -> Session:
-    """What the scenarios of this process share."""
+    """State that the scenarios of this process share."""
     return config.stash[_SESSION]
 
 
@@ -262,7 +262,7 @@ class UnreadableItem(pytest.Item):
 
 
 class JobItem(pytest.Item):
-    """What runs jobs: a scenario, or a part of an exploration."""
+    """An item that runs jobs: a scenario, or a part of an exploration."""
 
     def __init__(self, *, plan: Plan, **rest: Any) -> None:
         super().__init__(**rest)

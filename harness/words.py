@@ -22,18 +22,18 @@ LOADING = ("open", "read")
 """The kinds of operations of the phase `load`."""
 
 READS = ("open_read", "read")
-"""What traces call an open for reading, and a read. They are there only where a strike asks for
-the phase `load`, reads only where it can meet them."""
+"""The names of an open for reading and of a read in traces. They are there only if a strike asks
+for the phase `load`, reads only where it can meet them."""
 
 SAVE_PHASES = ("stage", "flush", "seal", "publish", "prune")
 PHASES = (*SAVE_PHASES, "load")
 """The phases of a save in their order, and `load`, which belongs to no save."""
 
 VARIANTS = ("plain", "experts", "hooks", "tied", "lora")
-"""What a model may hold in another way than the plain one."""
+"""Variants of the model."""
 
 OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")
-"""What a job may train with."""
+"""Optimizers of the job."""
 
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 """The file systems whose power can be cut."""
@@ -47,4 +47,4 @@ ERRORS = (
 """The errors that storage can be made to answer."""
 
 EXCEPTIONS = ("RuntimeError", "ValueError", "MemoryError", "KeyboardInterrupt")
-"""What can be raised in a training loop."""
+"""Exceptions that can be raised in a training loop."""

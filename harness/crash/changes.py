@@ -1,4 +1,4 @@
-"""What operations change on a disk, in the pieces that a power cut keeps or loses.
+"""Splits the changes of operations into the pieces that a power cut keeps or loses.
 
 A change of names is atomic, also where it has two sides: a rename, an exchange. A change of data is
 one write or one change of size.
@@ -68,7 +68,7 @@ class DataChange:
 
 
 class Version(NamedTuple):
-    """What one file holds: its first `upto` changes, less what the damage takes.
+    """The contents of a file: its first `upto` changes, minus the damage.
 
     Without damage that is all. `torn`: from offset `at` on it holds what it held after its first
     `base` changes. `zeroed`: it has its new size, but no byte of the changes after `base`. `late`:

@@ -17,7 +17,7 @@ Versions = Mapping[int, Version]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What may be there at one instant. `complete` says whether the model has no other."""
+    """The possible states at one instant. `complete` says whether the model has no other."""
 
     found: tuple[Choice, ...]
     complete: bool

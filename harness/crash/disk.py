@@ -25,7 +25,7 @@ class Settling(Protocol):
         """Whether emptying a file is in the order of the names."""
 
     def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
-        """What becomes durable with a sync of `node`, its own data left out."""
+        """The changes that become durable with a sync of `node`, its own data left out."""
 
 
 class Disk:

@@ -45,14 +45,14 @@ class Cause:
 
 
 class Loss(NamedTuple):
-    """What a choice takes: serials of changes of names, and numbers of files that are not whole."""
+    """The losses of a choice: serials of changes of names, and numbers of incomplete files."""
 
     names: frozenset[int]
     files: frozenset[int]
 
 
 def loss_of(disk: Disk, choice: Choice) -> Loss:
-    """What a choice takes of the disk."""
+    """The losses of a choice on the disk."""
     return Loss(
         names=frozenset(one.serial for one in disk.journal) - choice.kept,
         files=frozenset(one for one in choice.versions if _is_damaged(disk, choice, one)),

@@ -57,7 +57,7 @@ class Hit:
 
     cause: Cause
     needs: Needs
-    """What must have been there where it showed first."""
+    """The checkpoints that must have been there where it showed first."""
     first: OperationKey
     last: OperationKey
     states: int = 1
@@ -65,7 +65,7 @@ class Hit:
 
 @dataclass(slots=True, kw_only=True)
 class Exploration:
-    """What came of it. `resumable` has one state of each kind that a resume could tell apart."""
+    """The outcome. `resumable` has one state of each kind that a resume could tell apart."""
 
     profile: ProfileName
     seed: int

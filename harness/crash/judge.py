@@ -22,7 +22,7 @@ from harness.world import World
 
 
 class Fault(NamedTuple):
-    """What is wrong with a state: the property that it breaks, and how."""
+    """A defect of a state: the property that it breaks, and how."""
 
     property: str
     name: str
@@ -31,7 +31,7 @@ class Fault(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What must be there at an instant, because the job was told so."""
+    """The checkpoints that must be there at an instant, because the job was told so."""
 
     steps: frozenset[int]
     """Every step that the job was told is durable."""
@@ -71,7 +71,7 @@ class DirectoryJudge:
         self._checked.update(self._parts.names(live))
 
     def needs(self, live: int, steps: frozenset[int]) -> Needs:
-        """What a power cut may not take at this instant."""
+        """The checkpoints that a power cut may not take at this instant."""
         checkpoints = self._layout.checkpoints(PartTree(self._parts, live))
         present = {
             name
@@ -97,7 +97,7 @@ class DirectoryJudge:
         return tuple(one for one in self._parts.names(root) if self._layout.owned(one[0]))
 
     def seen_by_resume(self, root: int) -> tuple[tuple[str, object], ...]:
-        """What tells states apart for a resume: of other names only whether they are whole."""
+        """The part of a state that matters to a resume: of other names whether they are whole."""
         found: list[tuple[str, object]] = []
         for name, number in self._parts.names(root):
             if self._layout.owned(name):
@@ -107,7 +107,7 @@ class DirectoryJudge:
         return tuple(found)
 
     def faults(self, root: int, needs: Needs) -> tuple[Fault, ...]:
-        """What is wrong with a state; empty where a resume finds what it has to."""
+        """The defects of a state; empty if a resume finds what it has to."""
         key = (self.owned(root), needs)
         known = self._faults.get(key)
         if known is None:
@@ -146,7 +146,7 @@ class DirectoryJudge:
 
 
 def _lost(whole: dict[str, int], current: int | None, needs: Needs) -> list[Fault]:
-    """What the job was told, and is not so. `current` is the step that `latest` leads to."""
+    """Saves that the job was told of and that are missing. `current` is the step of `latest`."""
     if not needs.steps:
         return []
     newest = max(needs.steps)

@@ -1,4 +1,4 @@
-"""What file systems promise about changes that were not synced.
+"""The promises of file systems about changes that were not synced.
 
 Both profiles: a change of names is atomic; a file keeps what it held when it was last synced, and
 of its later changes anything from none to all, torn at 4 KiB.
@@ -42,7 +42,7 @@ _ALL_SUBSETS = 5
 
 
 class Profile(Protocol):
-    """What of the changes that were not synced can be on the disk after a power cut."""
+    """The unsynced changes that can be on the disk after a power cut."""
 
     name: ProfileName
 
@@ -51,7 +51,7 @@ class Profile(Protocol):
         """Whether emptying a file is in the order of the names."""
 
     def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
-        """What becomes durable with a sync of `node`, its own data left out."""
+        """The changes that become durable with a sync of `node`, its own data left out."""
 
     def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:
         """Whether a power cut can keep these and lose the rest."""
@@ -64,7 +64,7 @@ class Profile(Protocol):
     def versions(
         self, log: FileLog, kept: Kept, journal: Sequence[JournalEntry]
     ) -> tuple[Version, ...]:
-        """What a file can hold, the most complete first."""
+        """The possible contents of a file, the most complete first."""
 
 
 class Posix:
@@ -162,7 +162,7 @@ class Ordered:
     def versions(
         self, log: FileLog, kept: Kept, journal: Sequence[JournalEntry]
     ) -> tuple[Version, ...]:
-        """What was appended is there up to some block, behind the last emptying that was kept."""
+        """Appended data is there up to some block, behind the last truncation that was kept."""
         waiting = {change.serial for change in journal}
         base, top = log.lasting, len(log.changes)
         for number, change in enumerate(log.changes[log.lasting :], log.lasting):

@@ -17,7 +17,7 @@ from harness.workspace import Workspace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is to be done: `limit` starts of the job at most, hits tried on these file systems."""
+    """The task: at most `limit` starts of the job, hits tried on these file systems."""
 
     profile: ProfileName
     seed: int
@@ -27,7 +27,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrashProof:
-    """What came out."""
+    """The outcome."""
 
     outcome: Outcome
     exploration: Exploration

@@ -19,7 +19,7 @@ from harness.run.repeat import Told, leave
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What came of one hit on one file system. `journal` is None where no cut showed it."""
+    """The outcome of one hit on one file system. `journal` is None if no cut showed it."""
 
     filesystem: str
     cuts: int

@@ -107,7 +107,7 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
 
 
 def _properties(plan: Plan, run: int, newest: int) -> tuple[PropertyName, ...]:
-    """What can be judged of a story that ends in the middle.
+    """The properties that can be judged of a story that ends in the middle.
 
     With one operation a run, nobody knows which checkpoints are of which lineage; a start that has
     no save left to make deletes nothing; and after a save that failed, the cut may come before the

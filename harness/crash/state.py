@@ -26,7 +26,7 @@ Part = tuple[Literal["directory"], Names] | tuple[Literal["file"], Version] | tu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What a power cut keeps of all that was not durable. A file not in `versions` is complete."""
+    """The changes that a power cut keeps. A file not in `versions` is complete."""
 
     kept: Kept
     versions: Mapping[int, Version]
@@ -76,7 +76,7 @@ class Parts:
         return value if kind == "directory" else ()  # type: ignore[return-value]
 
     def part(self, number: int) -> Part:
-        """What has that number."""
+        """The node with that number."""
         return self._parts[number]
 
     def content(self, version: Version) -> Content:
@@ -150,7 +150,7 @@ class PartTree:
         self._root = root
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
-        """What lies at `path`; a symlink is not followed."""
+        """The node at `path`; a symlink is not followed."""
         number = self._find(path)
         return None if number is None else self._parts.part(number)[0]
 

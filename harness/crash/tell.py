@@ -20,7 +20,7 @@ _PLACES = re.compile(r"step_\d+|step \d+|operations? \d+( to \d+)?|torn at \d+|-
 
 
 Attempts = Mapping[int, Sequence[Attempt]]
-"""What came of the hits on real file systems, by the identity of the hit."""
+"""The outcomes of the hits on real file systems, by the identity of the hit."""
 
 
 def tell(

@@ -1,4 +1,4 @@
-"""What the job had been told of its saves at each instant of its runs."""
+"""The saves that the job had been told of, at each instant of its runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Told:
 
 
 def told_in(evidence: Evidence, run: int) -> Iterator[Told]:
-    """What the job knew when a run began, and each time that it was told of one more step.
+    """The saves that the job knew of when a run began, and after each further one.
 
     A run with `load_step` goes on from that step, and what was told of later ones is void.
     """

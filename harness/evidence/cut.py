@@ -1,4 +1,4 @@
-"""What a power cut left, told as the one operation `cut`: it replaces the whole tree by a listing.
+"""The state after a power cut, as the one operation `cut`, which replaces the tree by a listing.
 
 A listing names a directory before what it holds. In the trace it stands, as JSON, among the bytes
 of the run's writes, behind those of the files that it names.
@@ -20,14 +20,14 @@ Listed = tuple[str, str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a tree holds. The places of bytes are those in `written`."""
+    """The contents of a tree. The places of bytes are those in `written`."""
 
     entries: tuple[Listed, ...]
     written: bytes
 
 
 def read_listing(root: Path) -> Listing:
-    """What lies below a directory on the disk."""
+    """The contents of a directory on the disk."""
     written = bytearray()
     entries = tuple(_read(root, "", written))
     return Listing(entries=entries, written=bytes(written))

@@ -76,7 +76,7 @@ class Cut:
     how: str
     """How the power was cut, and what the file system answered afterwards."""
     before: dict[str, Entry]
-    """What lay in the checkpoint directory at that instant, synced or not."""
+    """The contents of the checkpoint directory at that instant, synced or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class RunEvidence:
     operations: tuple[Operation, ...]
     landed: tuple[Landed, ...]
     unseen: tuple[str, ...]
-    """What the supervisor noticed that may have changed files without being in the trace."""
+    """Events that may have changed files without being in the trace."""
     written: bytes
     stories: tuple[tuple[Record, ...], ...]
     processes: Processes
@@ -94,7 +94,7 @@ class RunEvidence:
     second: tuple[tuple[Record, ...], ...] = ()
     """The stories of a second job, which was started while this one was alive."""
     behind: dict[str, Entry] = field(default_factory=dict)
-    """What lay in the directory that was left behind, when the run was over."""
+    """The contents of the directory that was left behind, when the run was over."""
     cut: Cut | None = None
 
 
@@ -114,14 +114,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtRest:
-    """What was done to the checkpoint directory between two runs, all of it synced."""
+    """The actions on the checkpoint directory between two runs, all of them synced."""
 
     done: tuple[Done, ...]
     written: bytes
     after: dict[str, Entry]
-    """What lay in the checkpoint directory afterwards."""
+    """The contents of the checkpoint directory afterwards."""
     behind: dict[str, Entry] = field(default_factory=dict)
-    """What lay in the directory that was left behind, at that time."""
+    """The contents of the directory that was left behind, at that time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

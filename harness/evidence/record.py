@@ -1,4 +1,4 @@
-"""What a rank writes down about itself, one JSON object a line.
+"""A rank's own records, one JSON object a line.
 
 The training job writes these, the judges read them. Every record carries its place `index` in the
 total order of the run (the number of operations performed before it); the supervisor fills it in

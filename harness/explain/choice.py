@@ -1,4 +1,4 @@
-"""What a start found in the checkpoint directory, what it took, and why that is right or wrong.
+"""Explains the choice of a start: the checkpoints found, the one taken, and the right one.
 
 Pure, over evidence and the replayed directory.
 """
@@ -64,7 +64,7 @@ def _steps(steps: set[int]) -> str:
 
 
 def _decisions(evidence: Evidence, history: History, number: int) -> Iterator[str]:
-    """What the ranks took, those together that took the same, and how it compares."""
+    """The ranks' choices, equal ones together, and how they compare."""
     taken: dict[tuple[int | None, str | None], list[int]] = {}
     errors: dict[str, list[int]] = {}
     silent: list[int] = []

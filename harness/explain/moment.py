@@ -41,7 +41,7 @@ def tell_operation(operation: Operation) -> str:
 
 
 def tell_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[str]:
-    """What was changed and not synced: names first, then the bytes of files."""
+    """Unsynced changes: names first, then the bytes of files."""
     disk = disk_at(evidence, number, index)
     lines = [
         f"{change.describe()} (rank {change.operation.rank}, #{change.operation.index})"

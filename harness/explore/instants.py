@@ -44,7 +44,7 @@ def number_instants(evidence: Evidence, run: int) -> Instants:
 
 
 def _before(evidence: Evidence, run: int) -> FileSystem:
-    """What earlier runs, and what a hand did between them, have left for a run."""
+    """The directory that earlier runs, and hands between them, have left for a run."""
     files = FileSystem()
     for number in range(run + 1):
         at_rest = evidence.at_rest.get(number)

@@ -1,4 +1,4 @@
-"""What is explored, and in how many parts; known before anything has run."""
+"""The scope of an exploration and its parts; known before anything has run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Explored:
 
     @property
     def explore(self) -> Explore:
-        """What is to be struck."""
+        """The settings of the exploration."""
         assert self.scenario.explore is not None, "only such scenarios are explored"
         return self.scenario.explore
 

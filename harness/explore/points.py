@@ -47,7 +47,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is struck, and of how many."""
+    """The chosen points, and their total."""
 
     operations: int
     points: int

@@ -49,7 +49,7 @@ def explore_all(
 
 
 def open_services(workspace: Workspace) -> Services:
-    """What a worker of a pool needs, for as long as it lives; it dies with the command."""
+    """The resources of a worker of a pool; it dies with the command."""
     command = multiprocessing.parent_process()
     if command is not None and command.pid is not None:
         die_with_parent(command.pid)

@@ -39,7 +39,7 @@ several; a point that is missed this often in a row is reported."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Struck:
-    """What came of one candidate. `landed` is False where its operation never came."""
+    """The outcome of one candidate. `landed` is False if its operation never came."""
 
     name: str
     landed: bool

@@ -1,4 +1,4 @@
-"""What an exploration came to: how many points, how many equal, how many struck, which are red."""
+"""The summary of an exploration: points, equal ones, struck ones, failures."""
 
 from __future__ import annotations
 

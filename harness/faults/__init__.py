@@ -1,1 +1,1 @@
-"""What can be injected, one module a fault."""
+"""The faults that can be injected, one module each."""

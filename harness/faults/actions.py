@@ -1,4 +1,4 @@
-"""What may happen to a checkpoint directory between two runs, while no process of the job lives.
+"""Actions on a checkpoint directory between two runs, while no process of the job lives.
 
 Damage hits files: a pattern is matched against all paths below the checkpoint directory, and of
 several matches one is taken, which the seed decides, or all of them with `every`. The rest is what
@@ -60,13 +60,13 @@ class Naming(Part):
 
 
 class Leaving(Part):
-    """What a run that died in mid-save would have left, under the name that earlier saves used."""
+    """Remains of a run that died in mid-save, under the name that earlier saves used."""
 
     kind: Literal["staging", "link"]
 
 
 class Pointing(Part):
-    """What becomes of `latest`: it names another step, or is no link to a checkpoint any more."""
+    """The new state of `latest`: it names another step, or no checkpoint any more."""
 
     step: int | None = Field(None, ge=0)
     becomes: Literal["absent", "dangling", "directory"] | None = None
@@ -86,7 +86,7 @@ class Placing(Part):
 
 
 class Displacing(Part):
-    """What has the name of the directory from then on: nothing, or an empty directory.
+    """The new owner of the directory's name: nothing, or an empty directory.
 
     An empty one is what a lost mount leaves, or somebody who has moved the directory and made it
     anew.
@@ -105,15 +105,15 @@ class Acting(Part):
     word: ClassVar[str]
     """How files spell it."""
     does: ClassVar[str] = ""
-    """What happens to a path: `a bit flips in`."""
+    """The verb of titles, before a path: `a bit flips in`."""
 
     @property
     def settings(self) -> Any:
-        """What stands beside the word."""
+        """The settings beside the word."""
         return getattr(self, self.word)
 
     def told(self) -> str:
-        """What happens, in the words of a title."""
+        """The event in the words of a title."""
         return f"{self.does} {self.settings.path}"
 
 
@@ -182,7 +182,7 @@ class Foreign(Acting):
 
 
 class Leftover(Acting):
-    """What a dead run left behind appears."""
+    """Remains of a dead run appear."""
 
     word: ClassVar[str] = "leftover"
     leftover: Leaving
@@ -252,7 +252,7 @@ ACTIONS = tuple(kind.word for kind in KINDS)
 """Their words; one of these is the key of every entry of `before` and of `by_hand`."""
 
 DISPLACING = (Displace.word, PutBack.word)
-"""What happens to the directory as a whole while the job lives; each is an operation, too."""
+"""Actions on the directory as a whole while the job lives; each is an operation, too."""
 
 
 def _one_action(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What all faults have in common: the word, the point, and whom they hit."""
+"""The base of all faults: the word, the point, and the ranks that they hit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OneRank(Part):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owed:
-    """What has to follow a strike: its word in the trace, and what is said where it is missing."""
+    """An event that has to follow a strike: its word in the trace, the text if it is missing."""
 
     word: str
     otherwise: str
@@ -51,7 +51,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a fault has to know of the run that it falls in.
+    """The run that a fault falls in, as far as the fault has to know it.
 
     `saves` is how many there are at most. `goes_on` says whether the training loop goes on after a
     save that failed, `is_requeued` whether SLURM starts the job again afterwards.
@@ -71,9 +71,9 @@ class Fault(Part):
     word: ClassVar[str]
     """How files spell it."""
     area: ClassVar[str | None] = None
-    """What titles begin with; None for the mode of the saves."""
+    """The first word of titles; None for the mode of the saves."""
     does: ClassVar[tuple[str, str]] = ("", "")
-    """What becomes of one rank, and of several: `is killed`, `are killed`."""
+    """The verb of titles, for one rank and for several: `is killed`, `are killed`."""
     drawn_at: ClassVar[tuple[str, ...]] = ("step", "operation")
     """Where `fuzz` lets it fall; nowhere if it draws none."""
     is_deadly: ClassVar[bool] = False
@@ -131,12 +131,12 @@ class Fault(Part):
 
     @property
     def action(self) -> Acting | None:
-        """What a hand does, if one does something."""
+        """The action of a hand, if there is one."""
         return None
 
     @property
     def settings(self) -> Any:
-        """What stands beside the word."""
+        """The settings beside the word."""
         return getattr(self, self.word)
 
     def ranks_hit(self, world: World) -> tuple[int, ...]:
@@ -145,14 +145,14 @@ class Fault(Part):
         return tuple(range(world.size)) if rank == "all" else (rank,)
 
     def label(self) -> str:
-        """What it does to whom, for the id of a strike: `fail-EIO-rank0`."""
+        """The fault and its target, for the id of a strike: `fail-EIO-rank0`."""
         rank: AnyRank = self.settings.rank
         whom = "all" if rank == "all" else f"rank{rank}"
         error = getattr(self.settings, "error", None)
         return "-".join(word for word in (self.word, error, whom) if word)
 
     def told(self) -> str:
-        """What happens, in the words of a title: `rank 1 is killed`."""
+        """The event in the words of a title: `rank 1 is killed`."""
         rank: AnyRank = self.settings.rank
         return f"all ranks {self.does[1]}" if rank == "all" else f"rank {rank} {self.does[0]}"
 
@@ -178,7 +178,7 @@ class Fault(Part):
         raise NotImplementedError(f"{self.word} is not carried out from outside")
 
     def impossible(self, around: Surroundings) -> Iterator[tuple[Place, str]]:
-        """What cannot happen of it, and why; places are those below it.
+        """Yields the settings that cannot happen, and why; places are relative to the fault.
 
         That ranks, saves and steps exist is looked at for all faults alike.
         """
@@ -207,7 +207,7 @@ class Fault(Part):
         return self.stalls(timeout_s)
 
     def owes(self) -> Owed | None:
-        """What has to follow it in the trace before it has struck wholly."""
+        """The event that has to follow it in the trace, if any."""
         return None
 
 
@@ -236,7 +236,7 @@ class LoopFault(Fault):
     ends_interpreter: ClassVar[bool] = True
 
     def leaves(self) -> type[BaseException]:
-        """What leaves the loop of the rank."""
+        """The exception that leaves the loop of the rank."""
         raise NotImplementedError(self.word)
 
     @model_validator(mode="after")

@@ -49,7 +49,7 @@ class Until(Part):
 
 
 class Failing(OneRank):
-    """What the operation answers instead of being carried out, how often or how long."""
+    """The error that the operation answers, and how often or how long."""
 
     error: Literal[ERRORS]  # type: ignore[valid-type]
     times: Annotated[int, Field(ge=1)] | Literal["always"] = 1
@@ -57,7 +57,7 @@ class Failing(OneRank):
 
     @model_serializer(mode="wrap")
     def _says_one_end(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What a plan holds of it has to be read again."""
+        """Leaves out `times` beside `until`, so that a plan can be read again."""
         told: dict[str, Any] = write(self)
         if self.until is not None:
             told.pop("times", None)

@@ -1,4 +1,4 @@
-"""What a fault can do to a run that goes on: the border between what is injected and how."""
+"""The interface through which faults act on a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.faults.point import Point
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Treatment:
-    """What happens to one operation. `seconds` is None for an operation that never returns."""
+    """The effect on one operation. `seconds` is None for an operation that never returns."""
 
     kind: Literal["fail", "short_write", "wait", "second_job", "time_limit"]
     error: int = 0
@@ -36,7 +36,7 @@ class Planned(Protocol):
 
 
 class Hands(Protocol):
-    """What the supervisor of a run offers. What hits nobody that is there does not land."""
+    """The supervisor's side. A strike that finds none of its ranks does not land."""
 
     def land(self, strike: Planned) -> None:
         """The trace says that it has struck its ranks."""

@@ -66,7 +66,7 @@ def draw_actions(
 
 
 def free_names(taken: frozenset[str], *, links: bool) -> tuple[tuple[str, str], ...]:
-    """What a hand can still put beside the checkpoints; a link needs one that it leads to."""
+    """Names that are free beside the checkpoints; a link needs a checkpoint as its target."""
     return tuple(one for one in _FOREIGN if one[0] not in taken and (links or one[1] != "link"))
 
 

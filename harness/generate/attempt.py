@@ -38,7 +38,7 @@ from harness.shrink.symptom import Symptom, symptom_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What came of one. `missed` is a scenario that proves nothing, for the `reason`: a strike
+    """The outcome of one. `missed` is a scenario that proves nothing, for the `reason`: a strike
     never landed, or its job failed without one. `skipped` was not run, because this machine lacks
     what it needs. `broken` is one on which the harness itself failed. `symptom` and `proof` belong
     to one that failed."""

@@ -33,8 +33,8 @@ from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
 
 NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
 """Faults of jobs on two nodes, and of a launcher; and a directory that is moved away from a job,
-which few checkpointers notice. What a cut link comes to hangs on the instant at which the sides
-part; SLURM starts daemons of its own for half a minute of a run."""
+which few checkpointers notice. The outcome of a cut link depends on its
+timing; SLURM starts daemons of its own for half a minute of a run."""
 
 _FILE_SYSTEM = "ext4"
 """One that every machine which can cut a power at all is likely to have."""
@@ -183,7 +183,7 @@ def _draw_kill(random: Random, ground: Ground, at: Point, rank: int) -> AnyFault
 
 
 def _draw_storage_fault(random: Random, ground: Ground, at: Point, rank: int) -> AnyFault:
-    """What one operation of a save can meet. The error fits it, as a file system would answer."""
+    """Draws a storage fault for an operation of a save, with an error that fits it."""
     kind, point = at.operation or "", at.model_copy(update={"rank": None, "when": "before"})
     kinds: list[Callable[[], AnyFault]] = [
         lambda: Delay(delay=Pausing(rank=rank, seconds=pick(random, (0.2, 0.5))), at=point),

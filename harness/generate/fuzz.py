@@ -37,7 +37,7 @@ _SKIPPED = "skipped"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fuzz:
-    """What is asked for."""
+    """The request."""
 
     minutes: float
     seed: int
@@ -48,7 +48,7 @@ class Fuzz:
 
 @dataclass(slots=True)
 class Tally:
-    """What has come of it so far."""
+    """The results so far."""
 
     came: Counter[str] = field(default_factory=Counter)
     shrunk: Counter[Symptom] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What one run has that can be struck, and the points of it."""
+"""The strikable points of one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Faults = tuple[AnyFault, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What one run has that can be struck.
+    """The strikable part of one run.
 
     `saves` are the steps of the saves that it makes wherever it resumes, `first` is the latest step
     from which it can. `number` is the run's, from 0. After the last run nobody clears away what a

@@ -26,7 +26,7 @@ AREAS = (
     "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "by_hand",
     "two_jobs", "forms",
 )  # fmt: skip
-"""What can be left out, for implementations that do not promise it."""
+"""Areas that can be left out, for implementations that do not promise them."""
 
 _WORLDS = (
     *(

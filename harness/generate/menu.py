@@ -1,4 +1,4 @@
-"""What a clean run of a workload has to offer: operations that can be struck, files to damage."""
+"""Points of a clean run of a workload: operations to strike, files to damage."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Menu:
         return max((one.counted.save or 0 for one in self.offers if one.counted), default=0)
 
     def of_save(self, save: int) -> tuple[Offer, ...]:
-        """What belongs to one save."""
+        """The points of one save."""
         return tuple(one for one in self.offers if one.counted and one.counted.save == save)
 
     def outside_of_saves(self) -> tuple[Offer, ...]:
-        """What belongs to none, such as what a manager does when it is made."""
+        """The points outside of saves, such as in the constructor of a manager."""
         return tuple(one for one in self.offers if one.counted is None)
 
 

@@ -1,4 +1,4 @@
-"""What earlier runs of a scenario have left, as far as that is certain whatever struck them."""
+"""The state that earlier runs of a scenario are certain to have left, whatever struck them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Past:
 
 
 def foreign_names(run: Run) -> frozenset[str]:
-    """What hands put beside the checkpoints before a run and while it goes on."""
+    """Names that hands put beside the checkpoints before a run and during it."""
     late = [one.action for one in run.faults]
     return frozenset(one.foreign.path for one in (*run.before, *late) if isinstance(one, Foreign))
 

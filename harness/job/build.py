@@ -42,7 +42,7 @@ class Rig:
     rules: FreezeRules
     settings: Model
     model: nn.Module
-    """What the checkpoint manager is given."""
+    """The model that the checkpoint manager gets."""
     net: nn.Module
     """The same parameters, without the wrapper that DDP puts around the whole."""
     optimizer: Optimizer
@@ -50,9 +50,9 @@ class Rig:
     forward_backward: Pass
     accumulate: Accumulation
     kept: KeptTensors
-    """What the loop itself keeps of tensors, and gives to saves."""
+    """Tensors that the loop itself keeps and gives to saves."""
     digest: Callable[[], StateDigest]
-    """What there is to say of the state now."""
+    """Describes the current state."""
 
 
 def seed_rank(seed: int, stream: int) -> None:
@@ -102,7 +102,7 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story
 
 
 def _groups(model: nn.Module, workload: Workload) -> Groups:
-    """What the optimizer is given: all parameters, those of this rank alone in another group.
+    """The optimizer's parameters: all of them, those of this rank alone in another group.
 
     Frozen ones are in it too: without a gradient they are left alone, and once unfrozen they train.
     Only where a base stands still for good is the optimizer given the rest.

@@ -37,7 +37,7 @@ class Progress:
 
 
 class Checkpoints(Protocol):
-    """What the loop does with checkpoints."""
+    """The loop's use of checkpoints."""
 
     def resume(self, loader: Any) -> Progress:
         """Decide where to start, and load it, with the data loader if one is given."""

@@ -1,4 +1,4 @@
-"""What a training loop keeps beside the model, and saves as extra values.
+"""State that a training loop keeps beside the model, and saves as extra values.
 
 A loss scale that grows after some steps, as that of mixed precision does, and a moving average with
 a warm-up, as that of the weights has. Nothing in training reads them, so each has only what a
@@ -66,7 +66,7 @@ class Companions:
         self.average.follow(lr)
 
     def extra(self) -> dict[str, dict[str, float | int]]:
-        """What a save is given."""
+        """The extra values for a save."""
         return {
             "scaler": {
                 "scale": self.scaler.scale,

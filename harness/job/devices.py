@@ -55,7 +55,7 @@ def choose_gpu(gpus: Gpus, rank: int, size: int) -> tuple[str, str]:
 
 
 def _environment(gpus: Gpus, rank: int, size: int, directory: Path) -> dict[str, str]:
-    """What CUDA, cuBLAS and NCCL read when they start."""
+    """Variables that CUDA, cuBLAS and NCCL read when they start."""
     names = json.loads((directory / LEASED).read_bytes())
     # Bitwise equal runs are the point; cuBLAS asks for the variable before its first kernel.
     found = {"CUDA_VISIBLE_DEVICES": ",".join(names), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}

@@ -15,7 +15,7 @@ from harness.scenario.schema import Freeze, FreezePlan
 
 
 class FreezeRules(Protocol):
-    """What the loop asks about frozen modules."""
+    """Answers the training loop's questions about frozen modules."""
 
     def changes_at(self, step: int) -> bool:
         """Whether a stage begins with this training step."""
@@ -24,7 +24,7 @@ class FreezeRules(Protocol):
         """Set `requires_grad` as it is in force at `step`."""
 
     def meta(self, step: int) -> list[dict[str, Any]] | None:
-        """What a checkpoint of `step` records, or None where nothing is ever frozen."""
+        """The freeze settings in a checkpoint of `step`; None if nothing is ever frozen."""
 
 
 class NeverFrozen:

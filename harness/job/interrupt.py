@@ -1,4 +1,4 @@
-"""What a rank does to itself in its training loop, and how its interpreter then ends."""
+"""Faults that a rank carries out itself in its training loop, and the end of its interpreter."""
 
 from __future__ import annotations
 

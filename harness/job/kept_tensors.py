@@ -39,7 +39,7 @@ class WeightAverage:
 
 @dataclass(slots=True, kw_only=True)
 class KeptTensors:
-    """What the loop keeps, of the parameters of this rank by their global names."""
+    """Tensors that the loop keeps, for this rank's parameters by global name."""
 
     named: dict[str, nn.Parameter]
     average: WeightAverage | None
@@ -51,7 +51,7 @@ class KeptTensors:
             self.average.follow(self.named)
 
     def extra(self) -> dict[str, Any]:
-        """What a save is given: the tensors themselves, which change after it."""
+        """The extra values for a save: the tensors themselves, which change after it."""
         found: dict[str, Any] = {}
         if self.average is not None:
             found[AVERAGE] = dict(self.average.values)
@@ -62,7 +62,7 @@ class KeptTensors:
         return found
 
     def take(self, extra: Mapping[str, Any]) -> None:
-        """What a load brought back; what it did not bring begins anew."""
+        """Takes the loaded values; those that are missing begin anew."""
         if self.average is not None and AVERAGE in extra:
             self.average.values = dict(extra[AVERAGE])
         for name, gradient in extra.get(GRADIENTS, {}).items():

@@ -36,7 +36,7 @@ class Part:
     last: bool
 
     def __add__(self, other: Part) -> Part:
-        """What a rank holds that holds this part and a later one."""
+        """The part of a rank that holds this part and a later one."""
         return Part(
             blocks=self.blocks + other.blocks,
             first=self.first or other.first,

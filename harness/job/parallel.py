@@ -65,7 +65,7 @@ class Place:
         return self.stage == self.world.pp - 1
 
     def parts(self, layers: int) -> tuple[Part, ...]:
-        """What this rank holds of a model with `layers` blocks; two parts where they interleave."""
+        """This rank's parts of a model with `layers` blocks; two where they interleave."""
         count = self.world.pp * self.world.chunks
         return tuple(split(layers, count, one) for one in range(self.stage, count, self.world.pp))
 

@@ -108,7 +108,7 @@ def _set_environment(rank: int, world: World) -> None:
 
 
 def _asked(plan: Plan, directory: Path) -> Checkpoint | None:
-    """What is asked of the manager on this machine."""
+    """The manager's settings on this machine."""
     return plan.checkpoint and patient(plan.checkpoint, read_reference(directory))
 
 

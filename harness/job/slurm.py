@@ -59,7 +59,7 @@ def launch(request: dict[str, Any]) -> int:
 
 
 def _own_processes() -> list[str]:
-    """What to put in front of srun, so that a process that it starts beside itself ends with it.
+    """The command in front of srun that ends srun's helper process together with it.
 
     That one tells the controller that srun is dead, for a minute where there is no controller any
     more. Nothing in a container that does not let us.
@@ -119,5 +119,5 @@ def _state(number: str) -> tuple[str, int]:
 
 
 def _ask(*command: str, check: bool = True) -> str:
-    """What a command of SLURM answers; what it complains of goes to the log."""
+    """The output of a SLURM command; its errors go to the log."""
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout

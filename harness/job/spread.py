@@ -45,11 +45,11 @@ class Spread:
     """A model as this rank holds it."""
 
     model: nn.Module
-    """What the checkpoint manager is given."""
+    """The model that the checkpoint manager gets."""
     net: nn.Module
     """The same without the wrapper around the whole."""
     pieces: tuple[nn.Module, ...]
-    """What runs: the model, or each of the parts that this rank has of a pipeline."""
+    """The modules that run: the model, or this rank's parts of a pipeline."""
 
 
 def spread(built: nn.Module, place: Place, workload: Workload) -> Spread:

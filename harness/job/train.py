@@ -79,7 +79,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
 
 
 def _wrapper(plan: Plan, tools: Tools) -> Callable[[Any], Any]:
-    """What a program puts around a loader that draws from the global generator, if it is saved."""
+    """The wrapper of a loader that draws from the global generator, if it is saved."""
     if plan.checkpoint is None or plan.workload.data.generator == "own":
         return as_it_is
     found: Callable[[Any], Any] = tools.find("ResumableDataLoader")

@@ -74,7 +74,7 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
 
 
 def _whole(states: Iterable[StateDigest]) -> StateDigest:
-    """What several stages hold together."""
+    """The state that several stages hold together."""
     params: dict[str, str] = {}
     moments: dict[str, str] = {}
     for state in states:
@@ -84,7 +84,7 @@ def _whole(states: Iterable[StateDigest]) -> StateDigest:
 
 
 def _part_differs(found: StateDigest, whole: StateDigest) -> list[str]:
-    """What a stage holds otherwise than the whole had it."""
+    """Differences of a stage from the whole."""
     moments = {
         name: digest
         for name, digest in whole.moments.items()
@@ -98,7 +98,7 @@ def _part_differs(found: StateDigest, whole: StateDigest) -> list[str]:
 
 
 def _cut_otherwise(evidence: Evidence, run: int) -> Iterator[str]:
-    """What all ranks together loaded otherwise than the earlier run had it, other shards or not."""
+    """Differences between the loaded state of all ranks and that of the earlier run."""
     parent = parent_of(evidence, run)
     plan = evidence.plan
     if parent is None or plan.workload_of(run).world.same_inside(plan.workload_of(parent).world):

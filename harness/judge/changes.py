@@ -1,4 +1,4 @@
-"""What some ranks have changed in the directory, when all that they did is over."""
+"""The lasting changes of some ranks to the directory."""
 
 from __future__ import annotations
 

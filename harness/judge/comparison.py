@@ -10,7 +10,7 @@ from harness.judge.outcome import Outcome
 
 
 class Answer(StrEnum):
-    """What a replay answers."""
+    """The answer of a replay."""
 
     FIXED = "FIXED"
     """It was red, and every property holds now."""
@@ -24,7 +24,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What a failure came to, in the words that are compared and told.
+    """The result of a failure, in the words that are compared and printed.
 
     `broken` names the properties that were violated and the guards that failed. `resumed` has one
     text for each run after the first. It is told and not compared, because a background save may
@@ -40,12 +40,12 @@ class Known:
 
 
 def know(judgement: Judgement) -> Known:
-    """What is compared of a judgement."""
+    """The part of a judgement that is compared."""
     return Known(outcome=judgement.outcome, broken=judgement.broken, resumed=judgement.resumed)
 
 
 def compare(before: Known, now: Known) -> Answer:
-    """What the replay says about the failure."""
+    """The replay's answer about the failure."""
     if now.outcome is Outcome.INVALID:
         return Answer.INVALID
     if now.outcome is Outcome.PASS and before.outcome is not Outcome.PASS:

@@ -1,4 +1,4 @@
-"""What differs between two states of a rank, in words."""
+"""Differences between two states of a rank, in words."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def values_differ(decision: Resumed, wanted: Resumed | Stepped) -> list[str]:
 
 
 def beside_differs(found: Resumed | Stepped, wanted: Resumed | Stepped) -> list[str]:
-    """What the loop keeps beside the model."""
+    """The values that the loop keeps beside the model."""
     return [
         f"{name} is {number(found.beside.get(name))}, not {number(wanted.beside.get(name))}"
         for name in sorted(found.beside.keys() | wanted.beside.keys())

@@ -132,8 +132,7 @@ def _missed(evidence: Evidence) -> Iterator[str]:
 
 
 def _half_struck(strike: Strike, run: RunEvidence) -> str:
-    """What a strike that landed is still without: the end of an error, the power cut
-    itself, an exception of a rank."""
+    """The event that a strike that landed still lacks, in words; empty if it lacks nothing."""
     then = {one.then for one in run.landed if one.strike == strike.id}
     owed = strike.fault.owes()
     if owed is not None and owed.word not in then:
@@ -182,7 +181,7 @@ def _undone(evidence: Evidence) -> Iterator[str]:
 
 
 def _raised_first(run: RunEvidence) -> str:
-    """What a rank raised in a run in which a strike was missed, as the likely reason."""
+    """The exception of a rank in a run in which a strike was missed, as the likely reason."""
     for rank, story in enumerate(run.stories):
         for one in records(story, Raised):
             first_line = one.message.partition("\n")[0][:200]
@@ -191,7 +190,7 @@ def _raised_first(run: RunEvidence) -> str:
 
 
 def _read_instead(strike: Strike, run: RunEvidence) -> str:
-    """What the rank opened and read where a strike on its load was missed, to compare with."""
+    """The files that a rank opened and read where a strike on its load was missed."""
     kinds = {"open_read": "opened", "read": "read"}
     seen = [
         f"{kinds[one.kind]} {one.path}"
@@ -204,7 +203,7 @@ def _read_instead(strike: Strike, run: RunEvidence) -> str:
 
 
 def _idle(evidence: Evidence) -> Iterator[str]:
-    """What shows that the reference proves nothing."""
+    """Signs that the reference proves nothing."""
     stories = [steps(story) for story in evidence.reference]
     if not stories or not all(stories):
         yield "a rank of it finished no step"

@@ -1,4 +1,4 @@
-"""What could be seen in the checkpoint directory, instant by instant, over all runs."""
+"""The checkpoint directory as it could be seen, instant by instant, over all runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What one look at the checkpoint directory finds."""
+    """The result of one look at the checkpoint directory."""
 
     latest: Resolved
     found: dict[str, Found]
@@ -81,7 +81,7 @@ class History:
     gaps: tuple[str, ...]
     """Where the replayed tree differs from what lay on the disk: the trace missed something."""
     marks: tuple[Marks, ...]
-    """What the hand had left in the directory when each run began."""
+    """Changes of the hand that were in the directory when each run began."""
     left: Marks
     """The same when the last run was over."""
     tops: tuple[Mapping[str, Top], ...]
@@ -103,7 +103,7 @@ class History:
         return {name: one for name, one in whole.items() if one.identity not in damaged}
 
     def durable_at(self, run: int, operations: int) -> State:
-        """What a power cut would have left after that many operations of the run."""
+        """The state that a power cut would have left after that many operations of the run."""
         state = _NOTHING
         for moment in self.moments:
             if (moment.run, moment.index) < (run, operations):
@@ -163,7 +163,7 @@ def replay(evidence: Evidence, layout: Layout) -> History:
 
 
 def _whose(operation: Operation) -> Literal["rank", "hand", "cut"]:
-    """Who made it; a power cut is nobody's."""
+    """The rank that made it; a power cut is nobody's."""
     if operation.kind == "cut":
         return "cut"
     return "hand" if operation.rank == HAND else "rank"
@@ -172,7 +172,7 @@ def _whose(operation: Operation) -> Literal["rank", "hand", "cut"]:
 def _after_each(
     watch: _Watch, run: int, operations: Iterable[Operation], written: bytes, marks: Marks
 ) -> Iterator[Moment]:
-    """What is found after each of the operations that changed it."""
+    """The states after each of the operations that changed the directory."""
     for operation in operations:
         watch.files.apply(operation, written)
         states = watch.look()

@@ -1,4 +1,4 @@
-"""What a hand from outside has left in a checkpoint directory: damage, and names of its own.
+"""Marks of a hand from outside in a checkpoint directory: damage, and names of its own.
 
 A checkpoint is damaged when a file that it had holds other bytes or is gone. It is known by the
 directory itself and not by its name, so a new save of the same step is not damaged.
@@ -23,7 +23,7 @@ _LIKE_A_DEAD_RUN = "leftover"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """What hands have left by the beginning of a run, those of earlier runs included."""
+    """Marks of hands at the beginning of a run, those of earlier runs included."""
 
     damaged: Mapping[int, str] = field(default_factory=dict)
     """By directory, the first path below it that was changed or removed."""

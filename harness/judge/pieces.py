@@ -40,7 +40,7 @@ def _add_up(places: dict[str, str]) -> tuple[int, int]:
 
 
 def piece_differences(found: Iterable[StateDigest], wanted: Iterable[StateDigest]) -> list[str]:
-    """What the ranks hold otherwise than the ranks of the earlier run did."""
+    """Differences between the ranks' state and that of the earlier run."""
     here, problems = join(found)
     there, _ = join(wanted)
     if not here or not there:

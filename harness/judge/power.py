@@ -1,4 +1,4 @@
-"""What a power cut took: names that are gone or back again, and bytes that files have no more."""
+"""The losses of a power cut: names that are gone or back again, and lost bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Taken:
 
 
 def taken(evidence: Evidence, run: int) -> Taken | None:
-    """What the power cut that ended a run took; None where there was none."""
+    """The losses of the power cut that ended a run; None if there was none."""
     operations = evidence.runs[run].operations
     if not operations or operations[-1].kind != "cut":
         return None

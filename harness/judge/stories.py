@@ -19,7 +19,7 @@ def records(story: Story, kind: type[Kind]) -> tuple[Kind, ...]:
 
 
 def resumed(story: Story) -> Resumed | None:
-    """What the rank decided at its start; None when it did not get that far."""
+    """The rank's decision at its start; None if it did not get that far."""
     found = records(story, Resumed)
     return found[0] if found else None
 

@@ -1,4 +1,4 @@
-"""What the ranks of a run have read together in each step, whatever their number."""
+"""The samples that the ranks of a run have read together in each step."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class FileSystem:
         return (directory, name) if isinstance(directory, Directory) else None
 
     def opened(self, operation: Operation) -> Node | None:
-        """What an operation through a descriptor changes.
+        """The node that an operation through a descriptor changes.
 
         A descriptor stays with the file that was opened, whatever its name has become.
         """
@@ -436,7 +436,7 @@ class View:
                 yield from self._unsynced(inner, f"{path}/{name}".lstrip("/"))
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
-        """What lies at `path`; a symlink is not followed."""
+        """The node at `path`; a symlink is not followed."""
         node = self._find(path)
         if isinstance(node, Directory):
             return "directory"

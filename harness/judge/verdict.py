@@ -1,4 +1,4 @@
-"""What a judge answers: holds, violated or unknown, with the reasons."""
+"""The verdict of a judge: holds, violated or unknown, with the reasons."""
 
 from __future__ import annotations
 

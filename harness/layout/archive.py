@@ -64,7 +64,7 @@ def read_pickle(data: bytes) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a file turned out to hold, or why it could not be read."""
+    """The contents of a file, or why it could not be read."""
 
     value: Any = None
     error: str | None = None

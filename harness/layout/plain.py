@@ -153,7 +153,7 @@ class PlainLayout:
 
 
 def _pointer(tree: Tree) -> str | None:
-    """What `latest` says, as a symlink or as a file of one line; None where it says nothing."""
+    """The target of `latest`, a symlink or a file of one line; None if it has none."""
     if tree.kind(LATEST) == "symlink":
         return tree.text(LATEST)
     if tree.kind(LATEST) != "file":

@@ -1,4 +1,4 @@
-"""What the judges and the supervisor ask of a checkpoint layout, and the tree that it looks at."""
+"""The interface of a checkpoint layout for judges and supervisor, and of the tree it reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Content:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def fact(self, name: str, find: Callable[[bytes], Fact]) -> Fact:
-        """What `find` says about the bytes; it is asked once as long as they stay the same."""
+        """The result of `find` for these bytes, cached as long as they stay the same."""
         if name not in self.facts:
             self.facts[name] = find(bytes(self.data))
         return cast(Fact, self.facts[name])
@@ -30,7 +30,7 @@ class Tree(Protocol):
     """A checkpoint directory at one instant. Paths are relative; "." is the directory itself."""
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
-        """What lies at `path`; a symlink is not followed."""
+        """The node at `path`; a symlink is not followed."""
 
     def names(self, path: str) -> tuple[str, ...]:
         """The names in a directory, sorted; none where `path` is no directory."""
@@ -64,7 +64,7 @@ class Tracker(Protocol):
 
 
 class Layout(Protocol):
-    """What a checkpoint directory looks like from outside."""
+    """A checkpoint directory as seen from outside."""
 
     def tracker(self) -> Tracker:
         """A fresh tracker for one run."""

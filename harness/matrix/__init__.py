@@ -1,1 +1,1 @@
-"""What has been run on which layout, mode, device and launcher, as a page."""
+"""A page of the layouts, modes, devices and launchers that were run."""

@@ -1,4 +1,4 @@
-"""What came of tests, read from the JUnit files of runs."""
+"""Test results, read from the JUnit files of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Name = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of one test on one device: `passed`, `skipped` or `failing`, and why.
+    """The result of one test on one device: `passed`, `skipped` or `failing`, and why.
 
     `day` is that of the run.
     """

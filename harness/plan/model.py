@@ -44,7 +44,7 @@ class Gpus(Decided):
 
 
 class Workload(Decided):
-    """What is trained, without a word about checkpoints: it decides the trajectory.
+    """The training alone, without checkpoints: it decides the trajectory.
 
     `gpus` is None on the CPU, and until a machine has been found to run on.
     """
@@ -117,7 +117,7 @@ class Plan(Decided):
     mount: Filesystem | None = None
 
     def workload_of(self, run: int) -> Workload:
-        """What a run trains: the workload, with what that run has of its own."""
+        """The workload of a run, with the settings that the run changes."""
         own, usual = self.runs[run], self.workload
         found: dict[str, object] = {}
         if own.world is not None:
@@ -136,7 +136,7 @@ class Plan(Decided):
         return any(not worlds[0].same_inside(world) for world in worlds)
 
     def as_second_job(self, run: int) -> Plan:
-        """What a second job does in a run: the same, but nothing strikes it, and it gives up."""
+        """The plan of a second job: the same without strikes, and it ends with the first error."""
         runs = list(self.runs)
         runs[run] = runs[run].model_copy(update={"strikes": ()})
         ends = self.checkpoint and self.checkpoint.model_copy(update={"on_error": "end"})
@@ -144,7 +144,7 @@ class Plan(Decided):
 
     @property
     def filesystem(self) -> str | None:
-        """What the checkpoint directory lies on where its power is cut, else None."""
+        """The file system of the checkpoint directory where its power is cut, else None."""
         faults = (strike.fault for run in self.runs for strike in run.strikes)
         return next((fault.disk for fault in faults if fault.disk is not None), None)
 

@@ -23,7 +23,7 @@ FILLED = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What a job takes while it runs. `memory_mib` is that of the host."""
+    """The resources of a running job. `memory_mib` is that of the host."""
 
     ranks: int
     memory_mib: int
@@ -31,7 +31,7 @@ class Need:
 
 
 def need_of(plan: Plan) -> Need:
-    """What the largest of the runs takes."""
+    """The resources of the largest of the runs."""
     ranks = most_ranks(plan)
     each = CPU_RANK_MIB if plan.workload.device == "cpu" else CUDA_RANK_MIB
     gpus = 0 if plan.workload.gpus is None else plan.workload.gpus.count

@@ -1,4 +1,4 @@
-"""What a collection of planted bugs says of them, and how it is found.
+"""The interface of a collection of planted bugs, and how one is found.
 
 The harness knows no collection by itself: a command names one as `module:NAME`, and what it finds
 there is a `Catalogue`. Implementations are named as `--implementation` takes them, scenarios as
@@ -33,7 +33,7 @@ class Bug(Protocol):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """What kinds of bugs it stands for."""
+        """The kinds of bugs that it stands for."""
 
     @property
     def scenario(self) -> str:

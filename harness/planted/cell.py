@@ -23,7 +23,7 @@ class Cell:
 
     @property
     def key(self) -> Key:
-        """What it is the cell of."""
+        """The bug or control and the scenario of the cell."""
         return self.manager, self.scenario
 
     @property

@@ -49,7 +49,7 @@ def sample_keys(
 
 
 def candidates(catalogue: Catalogue, scenario: Given, *, seed: int) -> tuple[str, ...]:
-    """What a scenario may catch: first bugs of the same file, then of the same area."""
+    """The bugs that a scenario may catch: those of the same file, then of the same area."""
 
     def distance(bug: Bug) -> int:
         if bug.scenario.partition("::")[0] == scenario.file:

@@ -33,7 +33,7 @@ _MOST_TRIES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the command line asks for. `sample` is None for the whole table."""
+    """The request of the command line. `sample` is None for the whole table."""
 
     catalogue: str
     folder: Path
@@ -63,7 +63,7 @@ def planted(wish: Wish) -> bool:
 
 
 def _lacks(given: Given) -> str | None:
-    """What this machine lacks for a scenario, as pytest would skip it."""
+    """The reason for which pytest would skip a scenario on this machine."""
     plan = make_plan(given.scenario, source=given.name, implementation=Implementation())
     filesystem = plan.filesystem
     if given.scenario.explore is not None:
@@ -84,7 +84,7 @@ class _Run:
         self.cells: dict[Key, Cell] = {} if wish.results is None else read_cells(wish.results)
 
     def everything(self) -> None:
-        """What has to be run, the sample, and what may catch something where nothing did yet."""
+        """The cells to run: required ones, the sample, and those that may catch a missed bug."""
         wish, catalogue, given = self._wish, self._catalogue, tuple(self._given.values())
         keys = list(named_keys(catalogue))
         if not wish.only:

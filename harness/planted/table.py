@@ -1,4 +1,4 @@
-"""What the cells say together: who was caught by what, and what caught nothing. Pure."""
+"""Summarizes the cells: which bug was caught by which scenario, and the rest. Pure."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _row(bug: Bug, cells: Mapping[Key, Cell], there: set[str]) -> Row:
 
 
 def problems(table: Table) -> Iterator[str]:
-    """What is not as it has to be, one sentence each."""
+    """The violations, one sentence each."""
     for row in table.rows:
         if not row.is_named:
             name = name_of(row.bug.implementation)

@@ -47,7 +47,7 @@ def scenario_text(scenario: Scenario) -> str:
 
 
 def _fault(values: dict[str, Any], parsed: AnyFault) -> dict[str, Any]:
-    """What strikes stands before the point at which it does."""
+    """Orders the keys so that a fault stands before its point."""
     kind = parsed.word
     # `kill: {}` would say the same as the first field, but not to a reader.
     whole = getattr(parsed, kind).model_dump(mode="json")

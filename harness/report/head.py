@@ -29,7 +29,7 @@ _NOTHING = "nothing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What the head of a failure file says. `implementation` is its name."""
+    """The head of a failure file. `implementation` is its name."""
 
     known: Known
     implementation: str
@@ -48,7 +48,7 @@ def head_lines(judgement: Judgement, implementation: Implementation | None) -> I
 
 
 def read_head(text: str) -> Head | None:
-    """What the head of a file says; None where it is no failure file."""
+    """Reads the head of a file; None if it is no failure file."""
     lines = list(takewhile(lambda line: line.startswith("#"), text.splitlines()))
     outcome = lines[0].removeprefix("# ") if lines else ""
     broken, resumed = _list(lines, _BROKEN, ", "), _list(lines, _RESUMED, "; ")

@@ -1,4 +1,4 @@
-"""What an item that ran several times came to each time: the same, or not. Pure."""
+"""Compares the outcomes of an item that ran several times. Pure."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _where(evidence: Evidence) -> Iterator[str]:
 
 
 def _power(evidence: Evidence, run: int) -> Iterator[str]:
-    """What a power cut took at the end of a run."""
+    """The losses of a power cut at the end of a run."""
     cut, lost = evidence.runs[run].cut, taken(evidence, run)
     if cut is not None and lost is not None:
         yield f"run {run}: the power of {cut.filesystem} was cut, journal {cut.journal}: {lost}"
@@ -71,7 +71,7 @@ def _power(evidence: Evidence, run: int) -> Iterator[str]:
 
 
 def _by_hand(evidence: Evidence, run: int) -> Iterator[str]:
-    """What somebody else did to the directory before a run."""
+    """The actions on the directory before a run."""
     at_rest = evidence.at_rest.get(run)
     for done in at_rest.done if at_rest is not None else ():
         what = ", ".join(done.paths) or done.problem

@@ -47,7 +47,7 @@ def _where(at: Point) -> str:
 
 
 def _quiet(scenario: Scenario) -> str:
-    """What can be said where nothing happens."""
+    """The title of a scenario without faults."""
     if any(run.refused is not None for run in scenario.runs):
         return "a start is refused"
     return "nothing strikes"
@@ -71,6 +71,6 @@ def _topology(scenario: Scenario) -> str:
 
 
 def _form(scenario: Scenario) -> tuple[str, ...]:
-    """What is said of the model and the optimizer where they are others than usual."""
+    """The model and the optimizer, if they are not the usual ones."""
     words = (scenario.model.variant, scenario.optimizer)
     return tuple(word for word in words if word not in ("plain", "adamw"))

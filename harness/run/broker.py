@@ -45,7 +45,7 @@ _WHOLE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """What a job has been given. `gpus` are names for `CUDA_VISIBLE_DEVICES`.
+    """The resources leased to a job. `gpus` are names for `CUDA_VISIBLE_DEVICES`.
 
     `gpu_percent` is the part of each of them.
     """

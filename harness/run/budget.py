@@ -84,7 +84,7 @@ def read_reference(directory: Path) -> Processes | None:
 
 
 def _planned_s(plan: Plan, run: RunPlan, reference: Processes | None) -> float:
-    """What the scenario lets a rank wait for without a word."""
+    """Seconds for which the scenario itself may keep a rank silent."""
     manager_s = None
     if plan.checkpoint is not None:
         manager_s = patient(plan.checkpoint, reference).timeout_s

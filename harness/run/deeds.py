@@ -1,4 +1,4 @@
-"""What each action between two runs does with the hand. What finds nothing to hit says so."""
+"""Carries out each action. An action that finds nothing to hit says so."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Task:
     marker: Path
     """Where a hostile pickle leaves its mark."""
     earlier: Sequence[Operation]
-    """What the ranks of all earlier runs did."""
+    """The operations of the ranks of all earlier runs."""
 
 
 Paths = tuple[str, ...]

@@ -38,7 +38,7 @@ class Descriptors:
         self._numbers.setdefault(opened.inode, []).append(number)
 
     def get(self, number: int) -> Opened | None:
-        """What a number stands for."""
+        """The file behind a descriptor number."""
         return self._table.get(number)
 
     def let_go(self, inode: Inode | None) -> None:

@@ -37,7 +37,7 @@ def placed(data: bytes, skew: int) -> memoryview:
 
 
 def half(size: int) -> int:
-    """What a short write takes: whole pages or sectors, where there are several."""
+    """The size of a short write: whole pages or sectors, where there are several."""
     some = (size + 1) // 2
     if some < _SECTOR:
         return some

@@ -113,7 +113,7 @@ class Disk:
         self._copy.unlink(missing_ok=True)
 
     def _answer(self) -> str:
-        """What a disk without power says to a new name. Raises MountError if it takes it."""
+        """The answer of a disk without power to a new name. Raises MountError if it takes it."""
         try:
             (self.root / "power").touch()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What can go wrong with the harness itself, as opposed to the job that it runs."""
+"""Errors of the harness itself, as opposed to the job that it runs."""
 
 from __future__ import annotations
 

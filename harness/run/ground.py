@@ -1,4 +1,4 @@
-"""What the checkpoint directory of a scenario lies on: a folder, or a disk whose power can be cut.
+"""The storage under a scenario's checkpoint directory: a folder, or a disk that can be cut off.
 
 With a mount in its plan, ranks see `checkpoints/` through a file system of the harness's own, one
 for each host (`fuse`, `host.py`), and the supervisor acts for them through the same one; the

@@ -1,4 +1,4 @@
-"""What a supervisor lets faults do to its run."""
+"""The supervisor's implementation of `harness.faults.hands`."""
 
 from __future__ import annotations
 

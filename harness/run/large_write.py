@@ -17,7 +17,7 @@ from harness.run.memory import Span, read_pieces
 
 @dataclass(slots=True, kw_only=True)
 class LargeWrite:
-    """What `thread` wants written through the supervisor's descriptor `own`.
+    """A write of `thread` that goes through the supervisor's descriptor `own`.
 
     `position` is None where the offset of the open file counts. `digest` is that of the bytes that
     were written.

@@ -23,7 +23,7 @@ _GET_FLAGS, _SET_FLAGS = 0x8913, 0x8914
 _UP = 1
 _TOOLS = ("ip", "tc", "nsenter", "unshare")
 _SHAPE = ("burst", "32kbit", "latency", "400ms")
-"""What may go at once, and how long packets wait for their turn before they are dropped."""
+"""The burst size, and how long packets wait before they are dropped."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What this machine has for jobs, in the units that the broker counts.
+"""The machine's resources for jobs, in the units that the broker counts.
 
 Stated, and not measured while jobs run: four ranks for each processor, at least eight, and four
 fifths of the memory. Ranks wait for each other most of the time, so two jobs of two ranks a
@@ -29,7 +29,7 @@ _MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What there is. `gpus` are names for `CUDA_VISIBLE_DEVICES`; `memory_mib` is the host's."""
+    """The resources. `gpus` are names for `CUDA_VISIBLE_DEVICES`; `memory_mib` is the host's."""
 
     ranks: int
     memory_mib: int

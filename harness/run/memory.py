@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _PATH_MAX = 4096
 _MOST_SPANS = 1024
-"""What the kernel takes in one call (UIO_MAXIOV)."""
+"""The most buffers that the kernel takes in one call (UIO_MAXIOV)."""
 
 Span = tuple[int, int]
 """Address and number of bytes."""

@@ -72,7 +72,7 @@ class Performer:
         self._tree = Tree(self.root, self.called or self.root)
 
     def request(self, notification: Notification) -> Request | None:
-        """What the call asks for, or None when it does not concern the watched directory.
+        """The request of a call; None if it does not concern the watched directory.
 
         Raises OSError when the calling thread is gone.
         """

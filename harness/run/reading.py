@@ -21,7 +21,7 @@ class Give(Protocol):
     """Makes of a descriptor of the supervisor one of the caller."""
 
     def __call__(self, own: int, opened: Opened, *, close_on_exec: bool) -> Gift:
-        """What the caller is given."""
+        """The caller's buffers."""
 
 
 def gives_file(path: str, flags: int) -> bool:

@@ -19,7 +19,7 @@ Told = tuple[Sequence[Operation], bytes]
 
 
 def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) -> Listing:
-    """What is on the disk when the power goes right after the last operation. Raises MountError.
+    """The contents of the disk if power goes right after the last operation. Raises MountError.
 
     `base` is where the image lies for that time.
     """

@@ -1,4 +1,4 @@
-"""What a rank asks for, as the supervisor will carry it out."""
+"""A rank's request, as the supervisor will carry it out."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _F_DUPFD_CLOEXEC = 1030
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What differs between processors: the audit number and the system-call numbers."""
+    """Constants of a processor: the audit number and the system-call numbers."""
 
     audit: int
     seccomp: int

@@ -46,7 +46,7 @@ class Start:
     launcher: Launcher = field(default_factory=Launcher)
 
     def as_request(self) -> dict[str, Any]:
-        """What the server passes on to the leader."""
+        """The request that the server passes on to the leader."""
         some = {"mounts": self.mounts, "slurm": self.slurm}
         given = {key: value for key, value in some.items() if value is not None}
         return {

@@ -1,4 +1,4 @@
-"""What the scenarios of one test session share: a warm server and the reference runs."""
+"""Services that the scenarios of one test session share: warm server, reference runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What storage does to the later operations of a rank once a fault has struck it."""
+"""The effect of storage faults on the later operations of a rank."""
 
 from __future__ import annotations
 

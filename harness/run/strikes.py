@@ -13,7 +13,7 @@ from harness.faults.strike import Strike
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occasion:
-    """What is about to happen in a rank, in the words of a point."""
+    """An operation of a rank that is about to happen, in the words of a point."""
 
     rank: int
     kind: str
@@ -38,7 +38,7 @@ def matches(point: Point, occasion: Occasion) -> bool:
 
 
 def _word(point: Point, occasion: Occasion) -> str:
-    """What a point calls the operation: in the phase `load` an `open` is for reading."""
+    """The operation's name in points: in the phase `load` an `open` is for reading."""
     opens = point.phase == "load" and occasion.kind == "open_read"
     return "open" if opens else occasion.kind
 

@@ -41,7 +41,7 @@ _TICK_S = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """What a supervisor is to watch: the job's directories and its planned strikes.
+    """The task of a supervisor: the job's directories and its planned strikes.
 
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
     directory. When no rank has told anything for `deadline_s` by the clock of the run, those that
@@ -63,7 +63,7 @@ class Watch:
     seed: int = 0
 
     def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
-        """What carries out the calls of the job, and of a second one that is on another mount."""
+        """The performers for the job, and for a second one that is on another mount."""
         called, serials = str(self.root), itertools.count(1)
         return tuple(
             Performer(
@@ -187,7 +187,7 @@ class Supervisor:
             self._tick()
 
     def _tick(self) -> None:
-        """What depends on the time alone, and need not be looked at after each operation."""
+        """Does the work that depends on the time alone, not after each operation."""
         self._signals.wake()
         for strike, ranks in self._signals.end_graces(self._now_s()):
             self.trace.strike(strike.id, ranks, then="killed")
@@ -271,7 +271,7 @@ class Supervisor:
             self._serve_operation(listener, notification, request, rank)
 
     def _performer(self, thread: int) -> Performer:
-        """What reaches the directory as this thread does."""
+        """The performer that reaches the directory as this thread does."""
         if len(self._performers) == 1:
             return self._performers[0]
         rank = self._rank(thread)

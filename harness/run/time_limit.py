@@ -1,4 +1,4 @@
-"""What waits for the signal of a time limit, in a batch job of SLURM."""
+"""Holds ranks until the signal of a SLURM time limit has come."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GoOn = Callable[[], None]
 
 @dataclass(slots=True)
 class LimitSignal:
-    """What waits for the signal of a time limit."""
+    """Holds ranks until the signal of a time limit has come."""
 
     _strike: Planned | None = None
     _missing: set[int] = field(default_factory=set)
@@ -35,7 +35,7 @@ class LimitSignal:
         return None if self._missing else self._strike
 
     def release(self) -> None:
-        """What waited for the signal goes on."""
+        """Lets the held ranks go on."""
         waiting, self._waiting = self._waiting, []
         for go_on in waiting:
             go_on()

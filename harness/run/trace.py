@@ -1,4 +1,4 @@
-"""What is kept of one run while it goes on, in memory until it is over."""
+"""The trace of one run, kept in memory until the run is over."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Trace:
         )
 
     def before(self, request: Request) -> None:
-        """What the request is about to overwrite or to cut off is taken out of the file."""
+        """Takes the bytes out of the file that the request is about to overwrite or cut off."""
         if request.changes is None:
             return
         begin = request.offset if request.kind == "write" else request.size

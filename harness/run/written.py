@@ -121,7 +121,7 @@ class Written:
 
 
 def inode_of(file: int | str) -> Inode:
-    """What tells one file from another, whatever it is called."""
+    """The identity of a file, whatever it is called."""
     status = os.stat(file)
     return status.st_dev, status.st_ino
 

@@ -1,4 +1,4 @@
-"""What a well-formed scenario can ask in vain to happen between two runs."""
+"""Refuses impossible events between two runs of a well-formed scenario."""
 
 from __future__ import annotations
 

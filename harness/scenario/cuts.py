@@ -1,4 +1,4 @@
-"""What a well-formed scenario can ask of a power cut in vain."""
+"""Refuses impossible power cuts in a well-formed scenario."""
 
 from __future__ import annotations
 

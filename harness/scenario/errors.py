@@ -1,4 +1,4 @@
-"""What is wrong with a scenario file: the user's mistakes, each with its place and a way out."""
+"""Errors of scenario files: the user's mistakes, each with its place and a way out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def show_place(place: Place) -> str:
 
 
 def choices(found: object, known: Iterable[str]) -> str:
-    """What is possible, and the word that was probably meant, for the end of a sentence."""
+    """The possible words, and the one that was probably meant, for the end of a sentence."""
     words = tuple(known)
     near = difflib.get_close_matches(str(found), words, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

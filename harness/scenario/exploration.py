@@ -21,7 +21,7 @@ _FAILURES: tuple[ExploredFault, ...] = ("fail_once", "fail_lasting")
 
 
 class Explore(Part):
-    """What is struck. Every strike stands in a job of its own, which then resumes and is judged.
+    """The strikes of an exploration. Each one has a job of its own, which resumes and is judged.
 
     `every_operation` lists the operations of one run that nothing strikes, and strikes before and
     after each. `nth_failure` lets the n-th operation of a rank fail, for n from 1 on, until a run

@@ -1,4 +1,4 @@
-"""What a scenario says of the file system that its checkpoint directory is mounted from.
+"""Settings of the file system that a scenario's checkpoint directory is mounted from.
 
 filesystem: {stale_s: 2.0, symlinks: false}
 """

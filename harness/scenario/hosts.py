@@ -1,4 +1,4 @@
-"""What a well-formed scenario can ask of mounts and of a second host in vain."""
+"""Refuses impossible uses of mounts and of a second host in a well-formed scenario."""
 
 from __future__ import annotations
 

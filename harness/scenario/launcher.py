@@ -1,4 +1,4 @@
-"""Who starts the ranks of a job."""
+"""The program that starts the ranks of a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.part import Part
 from harness.scenario.errors import choices
 
 Kind = Literal["local", "torchrun", "slurm"]
-"""Who can start the ranks."""
+"""The programs that can start the ranks."""
 
 
 class Launcher(Part):

@@ -1,4 +1,4 @@
-"""What a well-formed scenario can ask of a launcher in vain."""
+"""Refuses impossible uses of a launcher in a well-formed scenario."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.scenario.errors import Place
 from harness.scenario.schema import Scenario
 
 _OWN_SETTINGS = ("until_step", "load_step", "world", "freeze", "ignore_freeze_mismatch")
-"""What a job is started with, and therefore has again when it is started again in place."""
+"""Settings that a job is started with, and has again when it is restarted in place."""
 
 
 def find_impossible_launch(scenario: Scenario) -> Iterator[tuple[Place, str]]:
@@ -45,7 +45,7 @@ def _time_limits(scenario: Scenario) -> Iterator[tuple[Place, str]]:
 
 
 def _restarted(scenario: Scenario, number: int) -> Iterator[tuple[Place, str]]:
-    """What a run cannot have that is the same job, started again in place."""
+    """Settings that a run restarted in place cannot change."""
     first = scenario.launcher.first_run(number)
     run, before = scenario.runs[number], scenario.runs[first]
     if first == number:

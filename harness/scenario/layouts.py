@@ -1,4 +1,4 @@
-"""What is impossible about arrangements of ranks, and about a change from one to another."""
+"""Refuses impossible arrangements of ranks, and impossible changes between two."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def as_in_run(scenario: Scenario, run: Run) -> Scenario:
 
 
 def find_impossible_layout(scenario: Scenario) -> Iterator[Finding]:
-    """What the model or the batch cannot be split into, and what DDP cannot freeze."""
+    """Splits that the model or the batch does not allow, and freezing that DDP does not."""
     world, model, batch = scenario.world, scenario.model, scenario.data.batch_size
     if model.heads % world.tp:
         text = f"{model.heads} heads cannot be split among {world.tp} tensor-parallel ranks"

@@ -1,4 +1,4 @@
-"""What a well-formed scenario can still ask in vain: ranks, saves and steps that never come."""
+"""Refuses impossible well-formed scenarios: ranks, saves and steps that never come."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _beside(scenario: Scenario, number: int) -> Iterator[Finding]:
 
 
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:
-    """What is impossible about the settings that a run has of its own."""
+    """Refuses impossible settings of a single run."""
     run, place = scenario.runs[number], ("runs", number)
     keys = ("world", "model", "freeze")
     own = {key: value for key in keys if (value := getattr(run, key)) is not None}

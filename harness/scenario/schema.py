@@ -49,7 +49,7 @@ class DynamicWindow(Part):
 
 
 class Checkpoint(Part):
-    """What the training loop asks of the checkpoint manager."""
+    """Settings of the checkpoint manager."""
 
     interval: int = Field(2, ge=1, description="training steps between saves")
     keep_last_n: int = Field(2, description="committed checkpoints to keep; 0 or less keeps all")
@@ -84,7 +84,7 @@ class FreezeStage(Part):
 
 
 class FreezePlan(Part):
-    """What is frozen from the start, and what changes when."""
+    """The frozen modules, and their changes by step."""
 
     base: tuple[Freeze, ...] = ()
     schedule: tuple[FreezeStage, ...] = ()
@@ -134,7 +134,7 @@ class Run(Part):
 
 
 class Expect(Part):
-    """What must be true beyond the properties, and which properties are judged."""
+    """Expectations beyond the properties, and the properties that are judged."""
 
     resumed_from_step: int | tuple[int | None, ...] | None = Field(
         None, description="the step the last run resumed from, or one for each run after the first"

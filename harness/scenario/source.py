@@ -19,7 +19,7 @@ _MOST_VALUES = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What a scenario file says. Lists are tuples, so that values cannot change."""
+    """The contents of a scenario file. Lists are tuples, so that values cannot change."""
 
     path: str
     """As messages name it."""

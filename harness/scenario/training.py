@@ -1,4 +1,4 @@
-"""What is trained and on what: the network, its schedule, its data."""
+"""The training: the network, its schedule, its data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Model(Part):
 
 
 class Wrapping(Part):
-    """What a run changes of the wrappers around the blocks; what it leaves out stays."""
+    """A run's changes of the wrappers around the blocks; the others stay."""
 
     recompute: bool | None = None
     compile: bool | None = None
@@ -71,7 +71,7 @@ class Accumulation(Part):
 
 
 class Data(Part):
-    """What is trained on: windows of real bytes, shuffled anew each epoch."""
+    """The training data: windows of real bytes, shuffled anew each epoch."""
 
     corpus: Literal["builtin"] = "builtin"
     samples: int = Field(48, ge=1, description="samples in one epoch, over all ranks")

@@ -1,4 +1,4 @@
-"""What is impossible about variants of the model and optimizers: layouts that they do not know.
+"""Refuses layouts that variants of the model, or optimizers, do not support.
 
 Only what the job itself cannot build, or what no run could be compared in, is refused here. What a
 checkpointer makes of the rest is for the judges.

@@ -24,7 +24,7 @@ from harness.workspace import Workspace, slug
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What it takes to run scenarios in this process."""
+    """The resources to run scenarios in this process."""
 
     services: Services
     workspace: Workspace

@@ -12,7 +12,7 @@ from harness.shrink.shrink import Shrunk, shrink
 from harness.shrink.symptom import Symptom
 
 _ATTEMPTS = 3
-"""A failure that hangs on who comes first shows in one run of several."""
+"""A failure that depends on which rank comes first shows in one run of several."""
 
 SHRINK_S = 110.0
 """A minute or two is what a person waits; the last runs, which write it down, come on top."""
@@ -20,7 +20,7 @@ SHRINK_S = 110.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduced:
-    """What stands for the failure now. `proof` is None where it did not show again."""
+    """The current form of the failure. `proof` is None if it did not show again."""
 
     scenario: Scenario
     proof: Proof | None

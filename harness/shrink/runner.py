@@ -1,4 +1,4 @@
-"""Who answers whether scenarios fail alike: this process alone, or several with a server each."""
+"""Runners that tell whether scenarios fail alike: in this process, or in several."""
 
 from __future__ import annotations
 

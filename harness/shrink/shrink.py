@@ -34,7 +34,7 @@ PASSES = (
     usual_settings,
     simpler_faults,
 )
-"""What saves most time in later runs comes first."""
+"""Simplifications, the one that saves most time in later runs first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

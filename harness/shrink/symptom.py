@@ -32,7 +32,7 @@ def shows(judgement: Judgement, symptom: Symptom) -> bool:
 
 
 def _broken(judgement: Judgement) -> list[str]:
-    """What leads to the outcome, in the order of the report."""
+    """The causes of the outcome, in the order of the report."""
     guards = [one.name for one in judgement.guards if one.outcome is judgement.outcome]
     verdicts = [
         one.property

@@ -59,7 +59,7 @@ def announce(root: Path, head: Head) -> None:
 
 
 def last_announced(root: Path) -> Announced | None:
-    """What another process left word of last; None where there is none, or no store."""
+    """The last announcement of another process; None without one, or without a store."""
     store = _lasting_store()
     try:
         if store is None or not store.check([_key(root)]):

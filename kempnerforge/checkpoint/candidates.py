@@ -1,4 +1,4 @@
-"""What could be loaded, best first, and what can be said of each without reading its shards."""
+"""Candidates for a load, best first, judged without reading their shards."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ __all__ = ["candidates", "find_explicit", "verify_entry"]
 
 
 def candidates(found: Outline, storage: Storage) -> Iterator[Entry]:
-    """What could be loaded, best first: ``latest``, then newest commit first, then the torn.
+    """Candidates for a load: ``latest``, then the others by commit, newest first, then the torn.
 
     Those that cannot be read come before all that could be older than they are. Torn ones are
     listed so that they are reported when nothing better is found. Nothing is read for an entry

@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds, and in which state each of it is.
+"""The checkpoints in a directory, and the state of each.
 
 Reads names, manifests and small files; writes nothing. Safe on foreign content: whatever is not
 exactly ours is ignored. A checkpoint that cannot be read is an entry all the same, and so is one of
@@ -79,7 +79,7 @@ class Entry:
     head: Head | None = None
     """Of its manifest, where that could be read."""
     error: CheckpointError | None = None
-    """What loading it raises, where it is unreadable or of a newer format."""
+    """The error that a load raises, where it is unreadable or of a newer format."""
 
     @property
     def sequence(self) -> int:
@@ -110,11 +110,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """What the names in a checkpoint directory say; nothing else was read."""
+    """A checkpoint directory by its names alone; nothing else was read."""
 
     root: Path
     latest: str | None
-    """What ``latest`` names, as written in it."""
+    """The target of ``latest``, as written."""
     names: tuple[str, ...]
     """All of them, sorted."""
 
@@ -136,7 +136,7 @@ class Catalog:
 
     root: Path
     latest: str | None
-    """What ``latest`` names, as written in it."""
+    """The target of ``latest``, as written."""
     entries: tuple[Entry, ...]
     """The ``step_N`` directories, by step."""
     leftovers: tuple[str, ...]
@@ -289,7 +289,7 @@ def _newer(path: Path, data: bytes, error: NewerFormatError) -> Entry:
 
 
 def _failed(path: Path, error: CheckpointError) -> Entry:
-    """What became of reading one: damage makes it torn, anything else leaves it unknown."""
+    """The entry for a failed read: damage makes it torn, anything else leaves it unknown."""
     if isinstance(error, CorruptCheckpointError):
         return _torn(path, str(error))
     return _refused(path, State.unreadable, error)
@@ -354,7 +354,7 @@ def read_metadata(path: Path, storage: Storage) -> dict[str, Any]:
 
 
 def parse_metadata(data: bytes) -> dict[str, Any]:
-    """What a ``metadata.json`` says; empty where it is none."""
+    """The contents of a ``metadata.json``; empty if there is none."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):

@@ -124,14 +124,14 @@ def _is_same_number(saved: Any, now: Any) -> bool:
 
 
 def _values(value: Any) -> list[Any]:
-    """What a value holds; an empty container holds nothing that could be lost."""
+    """The contents of a value; an empty container has nothing to lose."""
     if isinstance(value, Mapping):
         return [leaf for item in value.values() for leaf in _values(item)]
     return [] if value is None else [value]
 
 
 def _traits(value: torch.Tensor) -> tuple[object, ...]:
-    """What of a tensor, besides its numbers, has to come back."""
+    """The properties of a tensor, besides its numbers, that have to come back."""
     local = local_of(value)
     placed = tuple(value.placements) if isinstance(value, DTensor) else None
     kind = type(local).__name__ if is_wrapper(local) else "tensor"

@@ -85,7 +85,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chosen:
-    """What was offered last is what all ranks load."""
+    """All ranks load the last offer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class _Vote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
-    """What became of one candidate on this rank."""
+    """The outcome of one candidate on this rank."""
 
     vote: _Vote
     choice: Choice | None = None
@@ -157,7 +157,7 @@ def choose(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chooser:
-    """What finding a checkpoint takes."""
+    """Agrees with all ranks on the checkpoint to load, newest usable first."""
 
     search: Search
     collective: Collective
@@ -364,7 +364,7 @@ class _Root:
             self._damaged.add(manifest.save_id)
 
     def _walk(self) -> Iterator[Entry]:
-        """What could be loaded, with what another job publishes while it prunes what was there."""
+        """The candidates, including checkpoints that another job publishes meanwhile."""
         explicit = self.search.explicit
         if explicit is not None:
             if self.search.root in (explicit.absolute(), explicit.absolute().parent):
@@ -384,7 +384,7 @@ class _Root:
                 return
 
     def _settled(self) -> Outline:
-        """What there is, after what a dead run left half done is completed."""
+        """The candidates, after what a dead run left half done is completed."""
         root = self.search.root
         require_reachable(root, self._storage)
         found = look_for_newest(root, self._storage)
@@ -444,7 +444,7 @@ def _describe(error: BaseException, rank: int, path: Path) -> RankFailure:
 
 
 def cheap_choice(search: Search, storage: Storage) -> Path | None:
-    """What :func:`choose` would find if no file's content is damaged. Not collective.
+    """The choice of :func:`choose` if no file's content is damaged. Not collective.
 
     Raises:
         CheckpointNotFoundError: The explicit path does not exist.

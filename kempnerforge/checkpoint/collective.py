@@ -2,11 +2,11 @@
 
 One round is ``collect`` followed by ``answer``. Rank 0 learns of every rank either its vote or that
 it is lost, and which rank that is; every rank that lives gets rank 0's answer, or learns that rank
-0 is lost. Votes and answers travel on two gloo groups of their own: waiting in vain for a vote
-makes gloo close all connections of that group, and the answers must still get through. The groups
-are made beside torch.distributed's registry: training's groups are never used, a failure to make
-one does not put later groups of training out of step, and destroying training's groups does not
-take them from a save under way. Replies are pickled, which is safe between ranks of one job.
+0 is lost. Votes and answers travel on two gloo groups of their own: waiting for a vote that never
+comes makes gloo close all connections of that group, and the answers must still get through. The
+groups are made beside torch.distributed's registry: training's groups are never used, a failure to
+make one does not put later groups of training out of step, and destroying training's groups does
+not take them from a save under way. Replies are pickled, which is safe between ranks of one job.
 
 Every wait ends. A rank that died has closed its connections, so whatever waits for it fails at
 once, now and at every later round. A wait that ran out of time makes the groups useless; all ranks
@@ -77,7 +77,7 @@ _made: Counter[str] = Counter()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Votes:
-    """What rank 0 collected in one round."""
+    """The votes that rank 0 collected in one round."""
 
     values: tuple[Any, ...]
     """By rank; None for a lost rank."""

@@ -111,7 +111,7 @@ class Commit:
     save_id: str
     stages: tuple[int, ...] | None
     latest: PointerKind = PointerKind.link
-    """What ``latest`` is to be."""
+    """The kind of ``latest``: a link or a file."""
 
     @property
     def staging(self) -> Path:
@@ -121,7 +121,7 @@ class Commit:
 
     @property
     def target(self) -> Path:
-        """What the checkpoint will be called."""
+        """The final name of the checkpoint."""
         return self.root / layout.format_step(self.step)
 
     def require_pointer(self) -> None:
@@ -203,7 +203,7 @@ class Commit:
         return replacement.moves() if named else replacement.moves_beside_latest()
 
     def _unpublished(self, error: OSError, pointer: Pointer) -> CheckpointSaveError:
-        """What a publication that failed has left."""
+        """The state that a failed publication has left."""
         doing = f"{self.target} cannot be published: {error}"
         try:
             named = pointer.read()

@@ -55,7 +55,7 @@ _OF_WHAT_IS_THERE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankFailure:
-    """What went wrong on one rank, in a form that travels between ranks."""
+    """One rank's failure, in a form that travels between ranks."""
 
     rank: int
     kind: str
@@ -201,7 +201,7 @@ def describe(error: BaseException, rank: int) -> RankFailure:
 
 
 class OddFileError(OSError):
-    """What is there is no file that a checkpoint has: a pipe, a device, or larger than any."""
+    """The file cannot be part of a checkpoint: a pipe, a device, or larger than any."""
 
 
 def shows_damage(error: BaseException) -> bool:
@@ -300,7 +300,7 @@ class Refusal:
     step: int | None = None
 
     def error(self) -> CheckpointError:
-        """What to raise."""
+        """The exception to raise."""
         return agreed_error(
             self.failures, doing=self.doing, default=self.default, step=self.step, path=self.path
         )

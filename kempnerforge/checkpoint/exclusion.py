@@ -1,4 +1,4 @@
-"""What a load leaves alone."""
+"""Parts of the state that a load leaves alone."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

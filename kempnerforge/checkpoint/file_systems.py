@@ -1,4 +1,4 @@
-"""What the kernel says of the mount that a directory lies on, and what follows from its type.
+"""The mount that a directory lies on, and what follows from its type.
 
 How far a lock reaches:
 
@@ -45,7 +45,7 @@ _LOOKING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC
 
 
 class Reach(StrEnum):
-    """Who is excluded by ``flock``."""
+    """The processes that ``flock`` excludes."""
 
     everybody = "everybody"
     """By a lock on the directory."""

@@ -95,7 +95,7 @@ def require_same_pattern(key: str, saved: torch.Tensor, target: torch.Tensor) ->
 
 
 def _pattern(tensor: torch.Tensor) -> str:
-    """What ``copy_`` between two sparse tensors needs to be equal, in words."""
+    """The layout that ``copy_`` between sparse tensors requires to be equal, in words."""
     layout = str(tensor.layout).removeprefix("torch.")
     if tensor.layout not in _COMPRESSED:
         return f"layout {layout}"

@@ -26,7 +26,7 @@ from kempnerforge.checkpoint import checksum
 __all__ = ["ALIGNMENT", "Frame", "frame_of", "memory_of"]
 
 ALIGNMENT = 64
-"""What torch aligns data to within an archive."""
+"""Alignment of data within an archive of torch, in bytes."""
 
 _STORAGES: dict[torch.dtype, Any] = {
     torch.float64: torch.DoubleStorage,

@@ -1,5 +1,5 @@
-"""What a load keeps for a dataloader that does not exist yet, and what is said of state that
-only one side has."""
+"""Keeps the state of a dataloader that does not exist yet, and reports state that only one side
+has."""
 
 import logging
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _LEFT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmatched:
-    """What only one of the two sides has, of scheduler and dataloader."""
+    """State of scheduler and dataloader that only one of the two sides has."""
 
     not_saved: tuple[str, ...]
     """Given to the load, not in the checkpoint."""

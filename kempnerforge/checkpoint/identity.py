@@ -90,7 +90,7 @@ class AnyDirectory:
 def failure_to_confirm(
     identity: Identity, storage: Storage, worker: Worker, *, rank: int, timeout_s: float
 ) -> RankFailure | None:
-    """What :meth:`Identity.confirm` raises on this rank, for all ranks to hear.
+    """The failure of :meth:`Identity.confirm` on this rank, for all ranks to raise.
 
     Args:
         identity: Of the checkpoint directory.
@@ -185,7 +185,7 @@ class DirectoryIdentity:
         return again_if_passing(look, self._root)
 
     def _hold(self) -> _Seen:
-        """What has the name now, which keeps its numbers from here on."""
+        """Opens the directory that has the name now, which keeps its numbers from here on."""
         self.let_go()
         try:
             fd = os.open(self._path, _HOLDING)

@@ -69,7 +69,7 @@ _LATEST_LINK = re.compile(rf"\.latest-{_SAVE_ID}", re.ASCII)
 
 
 class LeftoverKind(StrEnum):
-    """What a directory that is not a checkpoint was for."""
+    """The purpose of a hidden directory."""
 
     staging = "staging"
     replaced = "replaced"
@@ -182,7 +182,7 @@ def format_leftover(leftover: Leftover) -> str:
 
 
 def parse_leftover(name: str) -> Leftover | None:
-    """What a hidden directory of ours was for, or None for a foreign name."""
+    """Parses the name of a hidden directory of ours; None for a foreign name."""
     match = _LEFTOVER.fullmatch(name)
     if match is None:
         return None

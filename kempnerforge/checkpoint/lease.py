@@ -120,7 +120,7 @@ class LeaseTakenError(Exception):
     def __init__(self, found: Found | None) -> None:
         super().__init__(str(found))
         self.found = found
-        """What the other one has, as far as it can be seen."""
+        """The other holder's lease, as far as it can be seen."""
 
 
 def is_lease_name(name: str) -> bool:
@@ -197,7 +197,7 @@ class Lease:
         kept.start()
 
     def loss(self) -> str | None:
-        """Who has the directory instead, in words; None while this lease stands.
+        """The job that has the directory instead, in words; None while this lease holds.
 
         Raises:
             OSError: That cannot be seen.
@@ -260,7 +260,7 @@ class _Kept:
             logger.warning("%s is renewed by saves only: %s", self.path, error)
 
     def renew_without_thread(self) -> None:
-        """What the thread would do, where there is none."""
+        """Renews the lease where no thread does."""
         if not self._thread.ident:
             self._beat()
 
@@ -330,7 +330,7 @@ def _encode(lease_id: str, process: Process, *, since: str, beats: int) -> bytes
 
 
 def _decode(content: bytes) -> tuple[Process | None, str]:
-    """Who has a lease, and since when; None where it does not say, or was half written."""
+    """The holder of a lease, and since when; None if it does not say, or was half written."""
     try:
         rest = content[_ID_BYTES + 10 : -1]
         if int(content[_ID_BYTES + 1 : _ID_BYTES + 9], 16) != zlib.crc32(rest):

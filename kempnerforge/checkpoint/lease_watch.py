@@ -46,7 +46,7 @@ MAY_ONLY_READ = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class Verdict(StrEnum):
-    """What a watch has come to."""
+    """The verdict of a watch."""
 
     watching = "watching"
     moves = "moves"

@@ -73,7 +73,7 @@ _MOST_TOLD = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """What to load; equal on all ranks."""
+    """The arguments of a load; equal on all ranks."""
 
     search: Search
     exclude: Exclusion
@@ -86,7 +86,7 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What was loaded; model and optimizer have their state already."""
+    """The outcome of a load; model and optimizer have their state already."""
 
     choice: Choice
     train_state: Mapping[str, Any]
@@ -450,7 +450,7 @@ def _warn_of_conversions(converted: Sequence[str]) -> None:
 
 
 def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | _Agreed:
-    """What rank 0 answers to those that have restored their state."""
+    """Rank 0's answer once all ranks have restored their state."""
     failures = votes.failures(_Restored, doing)
     if not failures:
         # What one rank has no place for may be another one's: a stage's, an expert's.

@@ -350,7 +350,7 @@ def _refusal(root: Path, found: Found | None, watch: LeaseWatch | None) -> Direc
 
 
 def _holder(root: Path) -> str:
-    """Who last took the lock of ``root``, in words."""
+    """The last holder of the lock of ``root``, in words."""
     note = _read_note(root)
     try:
         found = json.loads(note)

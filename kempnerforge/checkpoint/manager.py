@@ -119,7 +119,7 @@ class CheckpointManager:
 
     @property
     def last_load(self) -> LoadReport | None:
-        """What the last :meth:`load` that found a checkpoint loaded, and what it passed over.
+        """The outcome of the last :meth:`load` that found a checkpoint: loaded, and passed over.
 
         None before; not collective. The same on every rank, except for what it says of this rank's
         dataloader.
@@ -399,7 +399,7 @@ class CheckpointManager:
         require_possible_if_empty(self._root, self._storage, self._latest, save_id=new_save_id())
 
     def _storage_for(self, worker: Worker, confirm: Callable[[], None]) -> Storage:
-        """What calls of that worker use, as long as it is not given up on."""
+        """Storage for the calls of a worker, revoked once the worker is given up on."""
         mine = guarded(self._storage, confirm)
         return revocable(mine, revoked=lambda: worker.stuck)
 
@@ -419,7 +419,7 @@ class CheckpointManager:
     def _why_not(
         self, earlier: BaseException | None, worker: Worker, search: Search
     ) -> RankFailure | None:
-        """What keeps this rank, and so all of them, from loading before it begins."""
+        """The failure that keeps this rank, and so all of them, from loading."""
         if earlier is not None:
             return describe(earlier, self._collective.rank)
         if not search.concerns_root:

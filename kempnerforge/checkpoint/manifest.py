@@ -71,7 +71,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What a manifest says in every format: enough to order checkpoints and to leave them alone."""
+    """The part of a manifest that every format has: enough to order checkpoints."""
 
     format: int
     save_id: str
@@ -104,7 +104,7 @@ class Manifest:
 
     @property
     def head(self) -> Head:
-        """What every format says of it."""
+        """The part that every format has."""
         return Head(
             format=_format_of(self),
             save_id=self.save_id,

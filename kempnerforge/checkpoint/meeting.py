@@ -11,7 +11,7 @@ was started with. Groups come in generations::
     dead                a rank is dead, in words; there will never be another generation
 
 A rank looks at ``abandoned`` before every round of saves and loads, so one that did not notice the
-trouble follows the others. A rank that waits for a generation in vain abandons it, which sends
+trouble follows the others. A rank whose wait for a generation times out abandons it, which sends
 those who come later to the next one; ranks therefore always meet if they wait at the same time.
 Ranks count their attempts (saves and loads) alike, so a rank that comes to an attempt that the
 others gave up on is told so at once instead of waiting for ranks that wait for it elsewhere. A rank

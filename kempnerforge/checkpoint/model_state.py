@@ -76,13 +76,13 @@ class LiveModel:
 
     @cached_property
     def state(self) -> dict[str, Any]:
-        """What ``state_dict`` holds, by the module's own name; no detached twins of parameters."""
+        """The contents of ``state_dict`` by the module's own names; parameters are not detached."""
         with torch.no_grad():
             return _state_dict_of(self.module)
 
     @cached_property
     def entries(self) -> dict[str, Any]:
-        """What ``state_dict`` holds, by global name."""
+        """The contents of ``state_dict``, by global name."""
         return {self.plain_name(name): value for name, value in self.state.items()}
 
     @cached_property
@@ -119,7 +119,7 @@ class AssembledState:
     """The state to save; tensors are the live ones."""
 
     shared: dict[str, Any]
-    """What all ranks save together, by global names."""
+    """The values that all ranks save together, by global names."""
     own: dict[str, Any]
     """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
 

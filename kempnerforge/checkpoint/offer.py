@@ -37,7 +37,7 @@ class Candidate:
 
     choice: Choice
     share: Mapping[str, FileRecord]
-    """What this rank is to compare with its checksum; all shares together are all files."""
+    """The files that this rank verifies; the shares of all ranks cover every file."""
     told: tuple[Any, ...]
     """By rank: what it told the others when it began."""
 
@@ -56,7 +56,7 @@ class Offer:
 
     @staticmethod
     def of(choice: Choice, *, verify: VerifyPolicy) -> "Offer":
-        """What offers ``choice``; who asks adds what the ranks told."""
+        """The offer of ``choice``; the caller adds the ranks' opening messages."""
         found = choice.manifest
         return Offer(
             path=choice.path,

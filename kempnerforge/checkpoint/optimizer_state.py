@@ -1,4 +1,4 @@
-"""What an optimizer holds, taken and given back.
+"""Takes and restores the state of an optimizer.
 
 An optimizer says what it holds by ``state_dict()``. Most say no more than ``state`` (by parameter)
 and ``param_groups``, and theirs are read directly: by name, sharded where the parameter is, exact
@@ -70,7 +70,7 @@ class Form:
     holder: Any
     """Whose ``.state`` is read and set; None where only ``state_dict()`` tells."""
     said: Mapping[str, Any] = field(default_factory=dict)
-    """What ``state_dict()`` said; empty where it says no more than the holder."""
+    """The result of ``state_dict()``; empty if it says no more than the holder."""
     indexed: bool = False
     """Whether ``said`` has torch's form, without a holder."""
 
@@ -161,7 +161,7 @@ def parameters_of(optimizer: Any) -> list[torch.Tensor]:
 
 
 def capture(optimizer: Any, names: Mapping[int, str]) -> Captured:
-    """What the optimizer holds; changes nothing.
+    """The state of the optimizer; changes nothing.
 
     Args:
         optimizer: Has ``state_dict`` and ``param_groups``.

@@ -42,7 +42,7 @@ class _Unusual(Exception):
 
 
 def read_plain_values(data: bytes) -> tuple[Any] | None:
-    """What ``torch.save`` wrote, in a tuple; None where it is not of the common form.
+    """Reads the output of ``torch.save``, in a tuple; None if it is not of the common form.
 
     Never raises for what the data holds, and runs nothing that it contains.
     """

@@ -1,4 +1,4 @@
-"""What the ranks know of each other's plans from the save before, so that plans travel once.
+"""Caches the plans of the previous save on all ranks, so that plans travel once.
 
 Plans depend on names, shapes and placements, which hardly ever change between two saves. Each has
 an id that its rank gave it. A rank says which plan it has now and which assignment it holds; plans
@@ -42,7 +42,7 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assigned:
-    """What a rank has to write, on its way from rank 0."""
+    """A rank's part of the plan, on its way from rank 0."""
 
     merger: str
     plan: SavePlan | None
@@ -58,7 +58,7 @@ class Merged:
     ranks_of: Mapping[int | None, tuple[int, ...]]
     """Ranks by the stage whose shard directory they share."""
     plans: Mapping[int, SavePlan]
-    """What each rank writes."""
+    """The plan of each rank."""
     metadata: Mapping[int | None, Metadata]
     missing: Mapping[int | None, frozenset[str]]
     """By stage: moments that not all ranks have that have the parameter."""
@@ -102,7 +102,7 @@ class PlanBook:
     # On every rank.
 
     def propose(self, staged: StagedShards) -> Proposed:
-        """What to tell rank 0."""
+        """The message to rank 0."""
         planned = None if staged.plan_id == self._shown else staged.planned
         return Proposed(
             plan_id=staged.plan_id,
@@ -112,7 +112,7 @@ class PlanBook:
         )
 
     def accept(self, staged: StagedShards, assigned: Assigned) -> SavePlan:
-        """What this rank has to write."""
+        """This rank's part of the plan."""
         self._shown = staged.plan_id
         if assigned.plan is not None:
             self._holds, self._part = assigned.merger, assigned.plan
@@ -125,7 +125,7 @@ class PlanBook:
     def merge(
         self, proposed: Sequence[Proposed], ranks_of: Mapping[int | None, tuple[int, ...]]
     ) -> Merged:
-        """Who writes what.
+        """Distributes the values over the ranks.
 
         Args:
             proposed: By rank.

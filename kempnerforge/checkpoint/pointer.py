@@ -48,7 +48,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL
 
 
 class PointerKind(StrEnum):
-    """What ``latest`` is on disk."""
+    """The form of ``latest`` on disk."""
 
     link = "link"
     """A relative symlink."""
@@ -61,7 +61,7 @@ class UnmovedPointerError(OSError):
 
 
 def read_pointer(root: Path, storage: Storage) -> str | None:
-    """What ``latest`` names, as it is written; None where there is none, or something else."""
+    """The target of ``latest`` as written; None if there is none, or something else."""
     return read_pointer_at(root / layout.LATEST, storage)
 
 
@@ -78,7 +78,7 @@ def resolve_pointer(root: Path, storage: Storage) -> Path | None:
 
 
 def follow_file(path: Path, storage: Storage) -> Path:
-    """What the file ``latest`` names, where ``path`` is one; else ``path``, be it a link or not."""
+    """The target if ``path`` is a file ``latest``; else ``path`` itself."""
     name = _in_file(path, storage) if path.name == layout.LATEST else None
     return path if name is None else path.parent / name
 
@@ -165,11 +165,11 @@ class Pointer:
         return replace(found, kind=kind)
 
     def read(self) -> str | None:
-        """What it names now."""
+        """The current target."""
         return read_pointer(self.root, self.storage)
 
     def kind_of_present(self) -> PointerKind:
-        """What is there now; a link where nothing is."""
+        """The kind that is there now; a link if there is none."""
         name = _in_file(self.root / layout.LATEST, self.storage)
         return PointerKind.link if name is None else PointerKind.file
 

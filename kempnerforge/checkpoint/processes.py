@@ -15,7 +15,7 @@ _STATE, _THREADS, _STARTED = 0, 17, 19
 
 
 class Life(StrEnum):
-    """What is known of a process."""
+    """Whether a process lives."""
 
     alive = "alive"
     gone = "gone"

@@ -154,7 +154,7 @@ def delete(paths: tuple[Path, ...], storage: Storage) -> None:
 
 
 _said: set[str] = set()
-"""What resists, for as long as this process lives, is tried again by each save and told of once."""
+"""Failed removals that were logged; each save tries again, and logs once a process."""
 
 
 def _say_once(message: str) -> None:
@@ -322,5 +322,5 @@ def make_ready(root: Path, storage: Storage, register: Register) -> None:
 
 
 def _spared(register: Register) -> Callable[[str], bool]:
-    """What may be a save under way: of this process, or of a job that came after this one."""
+    """Tells names of saves under way, of this process or of a job that came after this one."""
     return lambda name: _is_in_use(name) or register.is_anothers_work(name)

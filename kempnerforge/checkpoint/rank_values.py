@@ -53,7 +53,7 @@ _OPTIONS = ("optimizer", "param_groups")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """What one rank would write."""
+    """The values that one rank would write."""
 
     plan: SavePlan
     compared: tuple[int, ...] = ()
@@ -207,7 +207,7 @@ class Seen:
 
 
 def seen_by(metadata: Metadata, rank: int | None) -> Seen:
-    """What a rank sees of a shard directory.
+    """One rank's view of a shard directory.
 
     Args:
         metadata: As it was saved.

@@ -209,7 +209,7 @@ class _Source:
 
 
 def _beyond(parts: list[memoryview], count: int) -> list[memoryview]:
-    """What is left of ``parts`` without their first bytes."""
+    """``parts`` without their first bytes."""
     left = []
     for part in parts:
         left.append(part[count:])
@@ -238,7 +238,7 @@ class _Into(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """What is read at one place of a file."""
+    """One contiguous read of a file."""
 
     key: str
     file: str
@@ -278,7 +278,7 @@ class _Job:
         self._passage = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def pieces(self) -> Iterator[_Piece]:
-        """What is to be read. DCP plans only what is arranged otherwise than it was saved."""
+        """Plans the reads. DCP plans only values that were saved in another arrangement."""
         others = {}
         for key, value in self.targets.items():
             piece = self._as_saved(key, value)
@@ -305,7 +305,7 @@ class _Job:
         self._values.clear()
 
     def read_foreign(self, directory: Path) -> None:
-        """What stock DCP wrote, by DCP's own reader.
+        """Reads shards of stock DCP with DCP's own reader.
 
         Raises:
             CorruptCheckpointError: DCP cannot make sense of it.
@@ -416,7 +416,7 @@ class _Job:
         return self._passage[:size].view(into.dtype).view(into.sizes)
 
     def _planned(self, piece: _Piece) -> list[ReadItem]:
-        """What DCP reads for a piece; nothing for an empty tensor."""
+        """DCP's read items for a piece; none for an empty tensor."""
         if piece.item is not None:
             return [piece.item]
         target = {piece.key: self.targets[piece.key]}

@@ -83,9 +83,9 @@ class Survey:
     names: Mapping[str, int] = field(default_factory=dict)
     """All names but ``latest``, with their inodes."""
     known: Mapping[str, _Known] = field(default_factory=dict)
-    """What could be read, by name."""
+    """The checkpoints that could be read, by name."""
     unread: tuple[Entry, ...] = ()
-    """What could not."""
+    """Those that could not."""
     is_questionable: bool = False
     """Whether there is one that this version of the package cannot load, and has to leave."""
     highest: int = 0
@@ -115,7 +115,7 @@ class Survey:
         return tuple(name for name in self.names if name[0] == "." and layout.is_leftover(name))
 
     def marks(self) -> list[int] | None:
-        """What shows that names and inodes are the same; None where that is not known."""
+        """A fingerprint of the names and inodes; None if it is not known."""
         if self.changed is None:
             return None
         return [self.changed[-1], len(self.names), sum(self.names.values())]
@@ -139,7 +139,7 @@ _NOTHING = Survey()
 
 
 class Register:
-    """What one manager knows of its checkpoint directory; for rank 0, from one thread at a time."""
+    """One manager's view of its checkpoint directory; for rank 0, from one thread at a time."""
 
     def __init__(self) -> None:
         self._survey = _NOTHING
@@ -160,7 +160,7 @@ class Register:
             self.accept()
 
     def accept(self) -> None:
-        """What there is, as of the last look, is what training goes on from: none is foreign."""
+        """Declares all checkpoints of the last look part of this job: none is foreign."""
         self._stock, self._foreign = _stock_of(self._survey), {}
 
     def is_foreign(self, head: Head) -> bool:
@@ -186,7 +186,7 @@ class Register:
         return save_id is not None and not is_of_this_process(save_id)
 
     def look(self, root: Path, storage: Storage) -> Survey:
-        """What is in ``root`` now; reads what is new or has changed.
+        """Surveys ``root``, reading what is new or has changed.
 
         Raises:
             OSError: The directory cannot be listed.
@@ -264,7 +264,7 @@ class Register:
         names: Mapping[str, int],
         changed: tuple[int, ...] | None,
     ) -> Survey:
-        """What a save before this process knew, where nobody has changed the directory since."""
+        """The survey of an earlier process, if nobody has changed the directory since."""
         note = storage.note(root, NOTE)
         survey = Survey(names=names, changed=changed, is_partial=True)
         marks = survey.marks()
@@ -279,7 +279,7 @@ class Register:
         return _NOTHING
 
     def confirm(self, root: Path, storage: Storage) -> Survey:
-        """What is known, after the manifests of the newest checkpoints are compared with it."""
+        """The survey, once the manifests of the newest checkpoints are confirmed."""
         heads = self._survey.committed()
         newest = heapq.nlargest(_MOST_CONFIRMED, heads, key=lambda name: heads[name].sequence)
         newest_known = {name: self._survey.known[name] for name in newest}
@@ -289,7 +289,7 @@ class Register:
         return self.look(root, storage)
 
     def committed(self, root: Path, storage: Storage, head: Head) -> Survey:
-        """What is in ``root`` now that this manager has made a checkpoint there."""
+        """The survey with a checkpoint that this manager has just committed."""
         path, last = root / layout.format_step(head.step), self._survey
         place = storage.stamp(path)
         one = _Known(
@@ -377,7 +377,7 @@ def _read(
 def _read_each(
     new: Iterable[str], names: Mapping[str, int], root: Path, storage: Storage, tried: set[str]
 ) -> Iterator[_Known]:
-    """Those that are directories; what was tried in vain before gets one attempt."""
+    """Reads those that are directories; a name that failed before gets one attempt."""
     for name in new:
         with impatient() if name in tried else nullcontext():
             path = root / name

@@ -70,7 +70,7 @@ class Move:
     """One change of a checkpoint directory: a rename, or a new target of ``latest``."""
 
     name: str
-    """What is renamed, or ``latest``."""
+    """The name that moves, or ``latest``."""
     target: str
     """Its new name, or what ``latest`` is to name; nothing takes ``latest`` away."""
     swaps: bool = False
@@ -86,7 +86,7 @@ class Replacement:
 
     @property
     def name(self) -> str:
-        """What the version that counts is called."""
+        """The name of the version that counts."""
         return layout.format_step(self.step)
 
     @property

@@ -92,7 +92,7 @@ class _Planner:
         self._plan_optimizer()
 
     def _offer_the_rest(self) -> None:
-        """What the model has no entry for, and a module that loads in a way of its own may make."""
+        """Values without an entry in the model, which a module with a hook may create."""
         known = self.targets.live_model.entries.keys()
         for name, directory in self.targets.owners.items():
             key = f"{MODEL}{name}"

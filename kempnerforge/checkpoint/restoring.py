@@ -212,7 +212,7 @@ class RestoreTargets:
         )
 
     def _revived_own(self) -> dict[str, Any]:
-        """What is this rank's own, on the devices and meshes of now."""
+        """This rank's own state, on the current devices and meshes."""
         model, names = self.live_model.module, self.live_model.names
         state = dict(self.own.get("state", {}))
         for param in optimizer_state.parameters_of(self.optimizer):

@@ -44,7 +44,7 @@ class RetentionPolicy:
 
     @classmethod
     def of(cls, config: Any) -> "RetentionPolicy":
-        """What a configuration asks for now; later changes of it do not reach the policy."""
+        """The policy of a configuration as it is now; later changes do not reach the policy."""
         with suppress(Exception):  # of somebody's own class, then: it is asked later
             config = deepcopy(config)
         return cls(keep_last_n=config.keep_last_n, is_milestone=config.is_dynamic_milestone)

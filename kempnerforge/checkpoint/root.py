@@ -40,7 +40,7 @@ def require_reachable(root: Path, storage: Storage) -> None:
 
     Raises:
         UnreachableDirectoryError: ``root``, or the nearest directory above it that has a name, is a
-            link that leads nowhere or in a circle, is no directory, or may not be entered.
+            link that leads nowhere or back to itself, is no directory, or may not be entered.
         OSError: The storage does not say.
     """
     try:

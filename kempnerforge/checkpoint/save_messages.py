@@ -1,4 +1,4 @@
-"""What the ranks of one save know and tell each other; see :mod:`saving`."""
+"""The messages that the ranks of one save exchange; see :mod:`saving`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class StagedState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveRequest:
-    """What is saved; equal on all ranks."""
+    """The arguments of a save; equal on all ranks."""
 
     step: int
     tokens_seen: int
@@ -48,7 +48,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What a rank would write."""
+    """A rank's proposal: the data that it would write."""
 
     step: int
     stage: int | None
@@ -63,7 +63,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What a rank is to write."""
+    """A rank's assignment: the data that it has to write."""
 
     save_id: str
     plan: Assigned
@@ -74,7 +74,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a rank has written."""
+    """A rank's report: the files that it has written."""
 
     shards: WrittenShards | None
     files: Mapping[str, FileRecord]

@@ -74,14 +74,14 @@ _Delete = Callable[[tuple[Path, ...], Storage], None]
 
 @dataclass(slots=True, kw_only=True)
 class _RootSave:
-    """What rank 0 remembers between the rounds."""
+    """Rank 0's state between the rounds."""
 
     commit: Commit
     merged: Merged
     arrangement: Arrangement
     has_rank_values: bool
     retired: tuple[Path, ...] = ()
-    """What is to be removed although the save failed."""
+    """Directories to remove even if the save failed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class SaveJob:
     access: WriteAccess = field(default_factory=Unlocked)
     identity: Identity = field(default_factory=AnyDirectory)
     latest: PointerKind = PointerKind.link
-    """What ``latest`` is to be."""
+    """The kind of ``latest``: a link or a file."""
     damaged: Collection[str] = ()
     """Save ids that retention does not count."""
     plans: PlanBook = field(default_factory=PlanBook)
@@ -322,7 +322,7 @@ class SaveJob:
     def _write_own_files(
         self, staging: Path, shards: Path, differing: Collection[str]
     ) -> dict[str, FileRecord]:
-        """What is no shard: the state of this rank, and on rank 0 what is common.
+        """Writes the files that are no shards: this rank's state, and on rank 0 the common state.
 
         Makes all names of this rank's files durable, that of its shard in ``shards`` too. Those of
         rank 0 wait for :meth:`Commit.seal`, which syncs the same folders from the same machine.
@@ -466,7 +466,7 @@ def _in_doubt(error: Exception) -> Exception:
 
 
 def _replaced(commit: Commit, storage: Storage) -> Head | None:
-    """What the manifest says that a save is going to replace; None where there is none.
+    """The head of the manifest that a save is going to replace; None if there is none.
 
     Raises:
         UnreadableCheckpointError: It cannot be read at present, so it is not replaced.

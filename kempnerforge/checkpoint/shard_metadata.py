@@ -91,7 +91,7 @@ def decode_metadata(data: bytes, *, where: str) -> Metadata:
 
 
 def rebuild_metadata(data: bytes) -> Any:
-    """What ``.metadata`` describes, whatever it asks for; runs code of whoever wrote it."""
+    """Unpickles ``.metadata`` without restrictions; runs any code that it contains."""
     return _AnyPythonsUnpickler(io.BytesIO(data)).load()
 
 

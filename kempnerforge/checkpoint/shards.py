@@ -56,7 +56,7 @@ _SUFFIX = "0.distcp"  # one file a rank, numbered as DCP does
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedShards:
-    """What one rank would write, detached from training where it was copied."""
+    """The values that one rank would write, detached from training where they were copied."""
 
     planned: Planned
     plan_id: str
@@ -89,7 +89,7 @@ class StagedShards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenShards:
-    """What one rank wrote."""
+    """The files that one rank wrote."""
 
     files: Mapping[str, FileRecord]
     """By name within the shard directory."""
@@ -212,7 +212,7 @@ def _has_structure(node: Mapping[Any, Any], known: _Structure, leaves: list[Any]
 
 
 def _below(value: Any) -> Mapping[Any, Any] | None:
-    """What DCP takes a value apart to, by key or by path; None for what it leaves whole."""
+    """The parts into which DCP flattens a value, by key or by path; None if it leaves it whole."""
     if isinstance(value, _LEAVES):
         return None
     if isinstance(value, dict):
@@ -240,7 +240,7 @@ def _leaves(path: _Path, node: Mapping[Any, Any]) -> Iterator[tuple[_Path, Any]]
 
 
 def _traits(value: Any) -> Any:
-    """What a plan depends on."""
+    """The properties that a plan depends on."""
     if isinstance(value, DTensor):
         return value._spec  # shape, dtype, placements and mesh; one object for life, as a rule
     if isinstance(value, torch.Tensor):
@@ -328,7 +328,7 @@ def _value(known: _Known, item: WriteItem, value: Any) -> torch.Tensor | bytes:
 
 
 def merge_plans(plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-    """Who writes what, without duplicates, and the metadata that describes the whole.
+    """Deduplicated plans for all ranks, and the metadata of the whole.
 
     Args:
         plans: Local plans of all ranks that share a shard directory, in rank order.

@@ -32,7 +32,7 @@ _AGAIN = os.O_WRONLY | os.O_CLOEXEC
 _MODE = 0o666
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 _CANNOT = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
-"""What a file system answers that always uses its cache, or that asks for more than pages."""
+"""Errors of file systems that do not support O_DIRECT, or only with a larger alignment."""
 
 _refusing: set[int] = set()
 """Devices that have answered so in this process, which are not asked for each file again."""

@@ -195,7 +195,7 @@ class Stager(Protocol):
     """Takes tensors at the moment of a save. All calls come from the thread that trains."""
 
     known: Any
-    """What :func:`shards.stage_shards` remembers of the last save."""
+    """State that :func:`shards.stage_shards` keeps from the last save."""
 
     def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
         """The image of these items; the same sequence of items means the same layout."""
@@ -299,7 +299,7 @@ def _aligned(size: int) -> int:
 def _sorted_out(
     layout: Layout, values: Sequence[torch.Tensor | bytes]
 ) -> tuple[list[Any], list[torch.Tensor | bytes | None]]:
-    """What goes into the buffer, and what does not by position."""
+    """The values that go into the buffer, and the others by position."""
     others: list[torch.Tensor | bytes | None] = list(values)
     sources = []
     for position in layout.copied:

@@ -121,7 +121,7 @@ class Storage(Protocol):
         """Whether what other machines have changed there may be seen late."""
 
     def note(self, directory: Path, name: str) -> bytes | None:
-        """What :meth:`leave_note` left last; None where there is nothing."""
+        """The last note of :meth:`leave_note`; None if there is none."""
 
     def leave_note(self, directory: Path, name: str, note: bytes) -> None:
         """Leave a few bytes at a directory, if it takes any, where no listing shows them.
@@ -178,7 +178,7 @@ class LocalStorage:
     def resolve(self, path: Path) -> Path | None:
         try:
             return path.resolve(strict=True)
-        except RuntimeError:  # in a circle, before Python 3.13
+        except RuntimeError:  # a cycle of links, before Python 3.13
             return None
         except OSError as error:
             if shows_damage(error):

@@ -1,4 +1,4 @@
-"""What a tensor is made of, where it is more than numbers in dense memory.
+"""Decomposes tensors that are more than numbers in dense memory, and rebuilds them.
 
 A *wrapper* is a tensor subclass that holds other tensors (``__tensor_flatten__``): a quantised
 weight, a low-bit moment. Its inner tensors are what is saved; the class is named, and found again
@@ -49,8 +49,8 @@ class Wrapper:
     """Where its class is defined."""
     qualname: str
     context: Any
-    """What its class needs to build it again besides the tensors; None where that is no plain
-    value, and then it can only be filled in place."""
+    """The context from which its class rebuilds it, besides the tensors; None if that is no plain
+    value, in which case it can only be filled in place."""
     described: str
     """``repr`` of the context; without addresses in memory, where it is no plain value."""
     parts: Mapping[str, torch.Tensor]

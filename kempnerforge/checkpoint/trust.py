@@ -1,4 +1,4 @@
-"""What a checkpoint's files may ask for when they are read.
+"""Restricts what a checkpoint's files may import when they are read.
 
 By default plain data only (:data:`PLAIN_DATA`): numbers, strings, containers, tensors, arrays, and
 the few classes that DCP's ``.metadata`` consists of. Old files of other programs sometimes hold
@@ -34,7 +34,7 @@ class Trust:
     """How the two kinds of pickled files of a checkpoint are read."""
 
     unpickle: Callable[[UnsafeCheckpointError, Callable[[], Any]], Any]
-    """What to do about a file that asks for objects: the refusal, and what would rebuild them."""
+    """The advice for a file that asks for objects: the refusal, and how to rebuild them."""
 
     def values(self, data: bytes, *, where: str) -> Any:
         """Content of ``train_state.pt``, of a rank's file, or of a value in a shard.

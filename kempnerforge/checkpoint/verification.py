@@ -24,7 +24,7 @@ _SETTLED_S = 3.0
 
 
 class VerifyPolicy(StrEnum):
-    """What is compared with the manifest before anything is loaded."""
+    """How much is compared with the manifest before anything is loaded."""
 
     full = "full"
     """Size and checksum of every file; each rank reads a share of them."""
@@ -36,8 +36,8 @@ class VerifyPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """What the last ``load`` of a manager did; the same on every rank, except for ``dataloader``
-    in the last two."""
+    """The outcome of a manager's last ``load``; the same on every rank, except for ``dataloader``
+    in the last two fields."""
 
     path: Path
     """The checkpoint that was loaded."""
@@ -133,7 +133,7 @@ class Verifier:
         return data
 
     def expected(self, name: str) -> FileRecord | None:
-        """What a file of the share has to be; None where that is known or not asked of this rank.
+        """The expected record of a file; None if it is known, or another rank's to compare.
 
         A caller that reads the file in full and finds it so says :meth:`found_intact`.
         """
@@ -165,7 +165,7 @@ class Verifier:
 
 @dataclass(frozen=True, slots=True)
 class FolderVerifier:
-    """What :class:`Verifier` says of the files of one folder, by their names in it."""
+    """:class:`Verifier` for the files of one folder, by their names in it."""
 
     files: Verifier
     folder: str

@@ -51,7 +51,7 @@ PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
 def look_afresh(root: Path, storage: Storage) -> Outline:
-    """What there is in ``root``, and what another machine has just saved there too.
+    """Lists ``root``, including checkpoints that another machine has just saved.
 
     The lock of the directory is not needed: the name that is made is nobody else's.
 

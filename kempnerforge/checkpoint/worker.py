@@ -60,14 +60,14 @@ class Started(Generic[T]):
         self._future = future
 
     def result(self, *, timeout_s: float, doing: str) -> T:
-        """What the call returned; as :meth:`Worker.run`."""
+        """The result of the call; as :meth:`Worker.run`."""
         try:
             if not self._worker.await_done(self._future, timeout_s):
                 raise StorageTimeoutError(f"{doing} did not finish within {timeout_s:.1f} s")
             return self._future.result()
         finally:
-            # An error's traceback holds this frame, which would hold the error: a circle, and with
-            # it all that the call had read would wait for the garbage collector.
+            # Break the reference cycle frame, error, traceback; otherwise everything that the call
+            # read lives until a garbage collection.
             del self
 
 

@@ -43,11 +43,11 @@ _PATIENCE_S = 1.0
 
 
 class _CannotError(Exception):
-    """What was asked for cannot be done; its text says why."""
+    """The request cannot be carried out; its text says why."""
 
 
 class _UnknownError(Exception):
-    """What was asked for cannot be read; its text says why."""
+    """The requested files cannot be read; its text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,12 +51,11 @@ class Captured:
     freeze: tuple[tuple[str, bool], ...]
     actions: tuple[Action, ...]
     found: tuple[str, ...]
-    """What was there, a line each."""
+    """The findings, a line each."""
     unexpressed: tuple[str, ...]
-    """What the scenario does not say."""
+    """Findings that the scenario cannot express."""
     unreadable: tuple[str, ...] = ()
-    """What could not be read, or only by a newer version, so that the scenario may say too little.
-    """
+    """Read errors and newer formats: the scenario may be incomplete."""
 
 
 def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
@@ -200,7 +199,7 @@ def _undoes(action: Action, done: list[Action]) -> bool:
 
 
 def _action(entry: str, defect: Defect, arranged: Arranged) -> Action | None:
-    """What a hand has to do for a defect; None where no action does it."""
+    """The action that reproduces a defect; None where there is none."""
     path = arranged.path(entry, defect.name)
     if _SAFE_PATH.fullmatch(path) is None:
         return None

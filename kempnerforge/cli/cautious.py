@@ -79,7 +79,7 @@ def _require_regular(found: os.stat_result, path: Path) -> None:
 
 
 class Found:
-    """What a walk through a checkpoint found, without following any link below it."""
+    """The entries of a checkpoint, found without following any link below it."""
 
     def __init__(self) -> None:
         self.files: dict[str, int] = {}

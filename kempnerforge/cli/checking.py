@@ -28,12 +28,12 @@ class Checked:
     state: str
     save_id: str | None
     level: str
-    """What was compared: ``checksums``, ``sizes``, or ``structure`` without a manifest."""
+    """How it was compared: ``checksums``, ``sizes``, or ``structure`` without a manifest."""
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     """Worth knowing and no reason to distrust it."""
     unreadable: tuple[str, ...] = ()
-    """What could not be read, or only by a newer version, so that it may or may not be whole."""
+    """Read errors and newer formats: the checkpoint may or may not be whole."""
 
     @property
     def whole(self) -> bool:
@@ -43,7 +43,7 @@ class Checked:
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """What comes up while one checkpoint is looked at."""
+    """Collects problems while one checkpoint is checked."""
 
     problems: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)

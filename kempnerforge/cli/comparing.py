@@ -23,7 +23,7 @@ _ABOUT_THE_SAVE = frozenset((layout.MANIFEST, layout.METADATA, layout.SHARD_META
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What differs between two checkpoints; empty where nothing does."""
+    """The differences between two checkpoints; empty if there are none."""
 
     tensors_added: tuple[str, ...]
     tensors_removed: tuple[str, ...]
@@ -39,9 +39,9 @@ class Difference:
     compared_by: str
     """``checksums`` of the manifests, or ``bytes`` that were read."""
     problems: tuple[str, ...]
-    """What is damaged, so that it could not be compared."""
+    """Damage that prevented a comparison."""
     unreadable: tuple[str, ...] = ()
-    """What could not be read, so that it could not be compared."""
+    """Read errors that prevented a comparison."""
 
     @property
     def same_content(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is wrong inside one checkpoint, file by file: missing, short, long, or with other bytes.
+"""Defects inside one checkpoint, file by file: missing, short, long, or with other bytes.
 
 A checkpoint with a manifest is compared with that. One without is compared with the files of a
 whole neighbour, by name and for being empty: of a torn save nothing else is known.
@@ -56,7 +56,7 @@ def neighbour_of(entries: Sequence[Entry]) -> Neighbour | None:
 def find_defects(
     entry: Entry, others: Sequence[Entry], storage: Storage, *, deep: bool
 ) -> Iterator[Defect]:
-    """What differs from the manifest, or from a neighbour; `deep` reads every byte."""
+    """Differences from the manifest, or from a neighbour; `deep` reads every byte."""
     found = walk(entry.path)
     there = found.files
     for one in found.unreadable:

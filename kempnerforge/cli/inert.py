@@ -60,7 +60,7 @@ class Name:
 
 @dataclass(slots=True, eq=False)
 class Stub:
-    """What would have become an object. Compared and hashed by identity."""
+    """A stand-in for an object that was not built. Compared and hashed by identity."""
 
     of: Name
     args: tuple[Any, ...]

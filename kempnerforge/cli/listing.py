@@ -51,12 +51,12 @@ class Row:
     problem: str | None
     """Why it is torn."""
     unreadable: tuple[str, ...] = ()
-    """What of it could not be read, or only by a newer version."""
+    """Parts that could not be read, or only by a newer version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latest:
-    """What ``latest`` is."""
+    """The state of ``latest``."""
 
     target: str | None
     """As written in the link or in the file; None where there is neither."""
@@ -97,7 +97,7 @@ def list_directory(root: Path, storage: Storage) -> Listing:
 
 
 def describe_latest(catalog: Catalog, storage: Storage) -> Latest:
-    """What ``latest`` names, and what is wrong with that."""
+    """The target of ``latest``, and what is wrong with it."""
     try:
         return _describe_latest(catalog, storage)
     except OSError as error:

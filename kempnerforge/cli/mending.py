@@ -46,18 +46,18 @@ class Repair:
     directory: str
     steps: tuple[Step, ...]
     problems: tuple[str, ...]
-    """What is wrong, whether or not a step mends it."""
+    """The problems found, whether or not a step mends them."""
     mended: bool
     """Whether ``latest`` names a whole checkpoint, or nothing was ever saved, after the steps."""
     notes: tuple[str, ...] = ()
     """Worth knowing and left alone."""
     unreadable: tuple[str, ...] = ()
-    """What could not be read, or only by a newer version; then there are no steps."""
+    """Read errors and newer formats; then there are no steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """What a retention policy would delete."""
+    """The deletions that a retention policy asks for."""
 
     directory: str
     steps: tuple[Step, ...]
@@ -65,7 +65,7 @@ class Retention:
     ignored: tuple[str, ...]
     """Torn, incomplete, plain or of a newer version: neither counted nor deleted."""
     unreadable: tuple[str, ...] = ()
-    """What could not be read; then there are no steps."""
+    """Read errors; then there are no steps."""
 
 
 def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
@@ -151,7 +151,7 @@ def _is_whole(path: Path, storage: Storage, whole: Callable[[Entry], bool], *, s
 
 
 def _newer(catalog: Catalog, current: Entry, whole: Callable[[Entry], bool]) -> tuple[str, ...]:
-    """What to say where ``latest`` names a whole checkpoint that is not the last one."""
+    """A remark where ``latest`` names a whole checkpoint that is not the last one."""
     for entry in catalog.newest_first():
         if entry.head is not None and entry.sequence <= current.sequence:
             continue

@@ -1,4 +1,4 @@
-"""What the shards of a checkpoint hold, as ``.metadata`` describes it."""
+"""The contents of a checkpoint's shards, as ``.metadata`` describes them."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Tensor:
 
 @dataclass(slots=True, kw_only=True)
 class Contents:
-    """What is in the shards of all stages."""
+    """The contents of the shards of all stages."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     values: set[str] = field(default_factory=set)

@@ -84,14 +84,14 @@ class CheckpointConfig:
     """Seconds that a save or a load may take from its first agreement to its last."""
 
     verify_on_load: str = "full"
-    """What of a checkpoint is compared with its manifest before it is loaded: ``full`` (every
+    """How much of a checkpoint is compared with its manifest before it is loaded: ``full`` (every
     byte), ``sizes`` (every file's size) or ``off``. A damaged file that is found makes ``load``
     fall back; one that is not found is loaded."""
 
     check_restored: str = "sample"
-    """What of the state is compared with the checkpoint once the program's own ``load_state_dict``
-    have had it: ``sample`` (names, types, shapes, and the bits of some), ``all`` or ``off``. A
-    difference is an error: the run would not go on as it was saved."""
+    """How much of the state is compared with the checkpoint after the program's own
+    ``load_state_dict`` calls: ``sample`` (names, types, shapes, and the bits of some), ``all`` or
+    ``off``. A difference is an error: the run would not go on as it was saved."""
 
     allow_unsafe_pickle: bool = False
     """Rebuild any Python object that a checkpoint's files ask for, which lets their author run
@@ -107,8 +107,9 @@ class CheckpointConfig:
     where that checkpoint is missing, saves and loads are refused."""
 
     latest: str = "link"
-    """What ``latest`` is: ``link``, a symbolic link, or ``file``, a file of one line with the name
-    of the checkpoint, for file systems without links. Both are read, whichever is configured."""
+    """The kind of ``latest``: ``link``, a symbolic link, or ``file``, a file of one line with the
+    name of the checkpoint, for file systems without links. Both are read, whichever is
+    configured."""
 
     def __post_init__(self) -> None:
         if self.verify_on_load not in ("full", "sizes", "off"):

@@ -44,7 +44,7 @@ class FreezeStage:
 
 @dataclass
 class VLMConfig:
-    """What is frozen at the start, what changes later, and what the aliases stand for."""
+    """Initial freeze settings, their schedule, and the patterns that aliases stand for."""
 
     freeze: list[FreezeSpec] = field(default_factory=list)
     """Specs in effect from step 0 on."""

@@ -1,1 +1,1 @@
-"""What a training loop needs to end and to begin again: shutdown by signal, choice on resume."""
+"""Shutdown by signal, and the choice on resume, for training loops."""

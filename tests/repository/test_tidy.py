@@ -72,6 +72,19 @@ def test_each_module_says_what_it_is() -> None:
     assert silent == []
 
 
+def test_a_description_names_the_thing_it_describes() -> None:
+    """No "What is left of ..." or "Who has ...": they make the reader guess."""
+    begins = re.compile(r'^\s*"""(?:What|Who)\b', re.MULTILINE)
+    products = (path for path in files(".py") if name_of(path).startswith(("harness/", "kempner")))
+    found = {
+        f"{name_of(path)}:{text.count(chr(10), 0, match.start()) + 1}"
+        for path in products
+        for text in [path.read_text(encoding="utf-8")]
+        for match in begins.finditer(text)
+    }
+    assert found == set()
+
+
 def test_no_module_is_too_long() -> None:
     lengths = {
         name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files(".py")

@@ -1,4 +1,4 @@
-"""What an optimizer of the job is built over, and with which settings."""
+"""The parameter groups of an optimizer of the job, with their settings."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _aten: Any = torch.ops.aten
 _LEAST = 1e-12
 _MOST_CODE = 127
 _KEEPING = (_aten.detach.default, _aten.alias.default, _aten.clone.default, _aten.view.default)
-"""What gives a packed tensor again."""
+"""Operations whose result is a packed tensor again."""
 
 
 class Packed(torch.Tensor):
@@ -42,7 +42,7 @@ class Packed(torch.Tensor):
         return cls((values / scale).round().to(torch.int8), scale)
 
     def unpacked(self) -> Tensor:
-        """What it stands for."""
+        """The unpacked values."""
         return self.codes.float() * self.scale
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
@@ -78,5 +78,5 @@ class Packed(torch.Tensor):
 
 
 def unpacked(value: Any) -> Any:
-    """What a packed tensor stands for; anything else as it is."""
+    """Unpacks a packed tensor; returns anything else as it is."""
     return value.unpacked() if isinstance(value, Packed) else value

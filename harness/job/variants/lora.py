@@ -26,7 +26,7 @@ class Adapted(nn.Module):
         self.lora_b = nn.Parameter(torch.empty(base.out_features, _RANK))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """What both say, added up."""
+        """The sum of both."""
         answer: Tensor = self.base(hidden)
         return answer + hidden @ self.lora_a.T @ self.lora_b.T
 

@@ -1,4 +1,4 @@
-"""What a variant changes of a model, and when."""
+"""The changes that a variant makes to a model, and when."""
 
 from __future__ import annotations
 

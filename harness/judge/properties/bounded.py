@@ -56,7 +56,7 @@ PROMISE = Promise(
 
 _CALLS = ("save", "wait", "flush_pending_save")
 Failures = dict[int, Raised]
-"""What a rank was told of its failed saves, by the last save that it had begun."""
+"""The errors of a rank's failed saves, by the last save that it had begun."""
 
 
 def judge(evidence: Evidence, _history: History) -> Verdict:
@@ -114,7 +114,7 @@ def _left_waiting(run: RunEvidence) -> Iterator[str]:
 
 
 def _errors(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None) -> list[str]:
-    """What is wrong with the errors of one run whose ranks all came to an end."""
+    """Problems with the errors of one run whose ranks all came to an end."""
     failures = [_failures(story) for story in run.stories]
     first = failures[0] if failures else {}
     parted = _are_parted(strikes)
@@ -137,7 +137,7 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | No
 def _start_errors(
     run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None
 ) -> list[str]:
-    """What is wrong with the errors of a start whose reads failed."""
+    """Problems with the errors of a start whose reads failed."""
     landed = {one.strike for one in run.landed}
     failing = tuple(one for one in strikes if fails_load(one) and one.id in landed)
     raised = [raised_while_loading(story) for story in run.stories]
@@ -171,7 +171,7 @@ def _are_parted(strikes: tuple[Strike, ...]) -> bool:
 
 
 def _kind(error: Raised) -> str:
-    """What ranks that cannot reach each other have in common: each names the other side."""
+    """The common part of the errors of parted ranks: each names the other side."""
     return error.type
 
 

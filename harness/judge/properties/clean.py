@@ -94,7 +94,7 @@ def _is_foreign(name: str, history: History) -> bool:
 
 
 def _touched_behind(evidence: Evidence) -> list[str]:
-    """What changed in the directory that the job had left for another."""
+    """Changes in the directory that the job had left for another."""
     told: list[str] = []
     behind: dict[str, Entry] | None = None
     for number, run in enumerate(evidence.runs):

@@ -66,7 +66,7 @@ def effective(plan: FreezePlan, step: int) -> dict[str, bool]:
 
 
 def canonical(plan: FreezePlan, step: int) -> list[dict[str, object]]:
-    """What `vlm_freeze` of a checkpoint of `step` has to say."""
+    """The expected `vlm_freeze` of a checkpoint of `step`."""
     return [{"module": name, "frozen": frozen} for name, frozen in effective(plan, step).items()]
 
 

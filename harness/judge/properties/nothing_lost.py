@@ -77,7 +77,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
 
 
 def _still_told(told: set[int], evidence: Evidence, history: History, number: int) -> set[int]:
-    """What the job may count on when a run begins: an operator can choose an older step."""
+    """The steps that the job may count on at a start: an operator can choose an older one."""
     plan = evidence.plan.runs[number]
     chosen = plan.load_step
     told = told - _taken_late(history, number - 1)
@@ -146,7 +146,7 @@ def _pointed_late(evidence: Evidence, history: History, number: int) -> int | No
 def _resume(
     evidence: Evidence, history: History, number: int, told: set[int]
 ) -> tuple[list[str], list[str]]:
-    """What speaks against the resume of one run, and what cannot be told."""
+    """Problems of the resume of one run, and questions that cannot be answered."""
     run = evidence.runs[number]
     decisions = set(resumed_steps(run))
     if not decisions and run.landed:

@@ -126,7 +126,7 @@ def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
 
 
 def _taken(history: History) -> list[Finding]:
-    """What is not the checkpointer's and is gone or changed after a run."""
+    """Foreign names that are gone or changed after a run."""
     findings: list[Finding] = []
     for number, (marks, tops) in enumerate(zip(history.marks, history.tops, strict=True)):
         left = dict(tops.values())

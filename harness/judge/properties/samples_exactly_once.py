@@ -54,7 +54,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
 
 
 def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
-    """What each rank of the arrangement with the most ranks has read, or the one in its place."""
+    """The samples of each rank of the widest arrangement, or of the one in its place."""
     first = evidence.plan.workload.world
     widest = max((first, *worlds.values()), key=lambda world: world.size)
     chains: list[Chain] = []
@@ -81,7 +81,7 @@ def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
 
 
 def _judge_together(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
-    """What all ranks read in each step, where a rank does not go on where another one was."""
+    """The samples of all ranks in each step, where ranks do not go on from one another."""
     reference, _ = read_together(evidence.reference, evidence.plan.workload.world)
     findings: list[Finding] = []
     stories: list[Story] = []
@@ -121,7 +121,7 @@ def _chain(stories: Sequence[Story]) -> Chain:
 
 
 def _up_to(step: int, earlier: list[Chain]) -> Chain:
-    """What led to a checkpoint: the steps of the newest earlier run that got so far."""
+    """The steps that led to a checkpoint: those of the newest earlier run that got so far."""
     for chain in reversed(earlier):
         if step in chain:
             return {number: record for number, record in chain.items() if number <= step}

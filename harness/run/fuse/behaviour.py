@@ -20,7 +20,7 @@ Flock = Literal["local", "refused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """What one mount does otherwise than the directory below it. Times are in seconds.
+    """Deviations of one mount from the directory below it. Times are in seconds.
 
     `stale_s`: names and attributes are those of a look at the directory that may be so old; what is
     changed in a directory through this mount ends the look at once (as sshfs does). `late_s`: a

@@ -44,7 +44,7 @@ class Node:
         return f"/proc/self/fd/{self.own}"
 
     def status(self) -> os.stat_result:
-        """What the file system below says of it."""
+        """The attributes from the file system below."""
         return os.stat(self.own)
 
     def is_directory(self) -> bool:
@@ -54,7 +54,7 @@ class Node:
 
 @dataclass(slots=True, kw_only=True)
 class Look:
-    """What was seen in a directory, and until when it is believed."""
+    """A cached listing of a directory, and when it expires."""
 
     names: dict[str, Node]
     until_s: float
@@ -103,7 +103,7 @@ class Nodes:
     # Names.
 
     def find(self, directory: Node, name: str) -> Node:
-        """What a name leads to for this mount. Raises FileNotFoundError."""
+        """Looks up a name for this mount. Raises FileNotFoundError."""
         if self._remembers:
             found = self.seen(directory).get(name)
             if found is None:
@@ -209,7 +209,7 @@ class Nodes:
         return node.attributes or node.status()
 
     def text(self, node: Node) -> str:
-        """What a symlink says for this mount."""
+        """The target of a symlink for this mount."""
         found = os.readlink("", dir_fd=node.own)
         if self.behaviour.follows_links or node.called is None:
             return found

@@ -21,7 +21,7 @@ from harness.run.syscalls import EXCHANGE, renameat2
 _GONE = (errno.ENODEV,)
 _RETRY = (errno.ENOENT, errno.EINTR, errno.EAGAIN)
 _BLOCK = 512
-"""What the size and the place of a direct write have to be a multiple of."""
+"""The alignment of size and offset of a direct write."""
 _DROPPED = os.O_DIRECT | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND
 
 

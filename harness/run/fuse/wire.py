@@ -119,7 +119,7 @@ def parse(buffer: memoryview, size: int) -> Message:
 
 
 def attributes(status: os.stat_result) -> bytes:
-    """What a stat says, as an answer has it."""
+    """The attributes of a stat, in the form of an answer."""
     times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
     return _ATTRIBUTES.pack(
         status.st_ino,

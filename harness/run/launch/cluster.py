@@ -170,7 +170,7 @@ class Cluster:
         )
 
     def _answer(self, *command: str) -> str:
-        """What a command says, which is tried again while it fails. Raises HarnessError."""
+        """The output of a command, retried while it fails. Raises HarnessError."""
         until = time.monotonic() + _ANSWER_S
         while (done := self._ask(*command)).returncode:
             if time.monotonic() > until:

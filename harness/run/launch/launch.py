@@ -39,7 +39,7 @@ class Calls(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """What became of the processes of a run: processes and ends by rank.
+    """News of the processes of a run: processes and ends by rank.
 
     `stopped` are ranks that their launcher ended because another had failed, `signalled` those to
     which it sent a signal.
@@ -59,16 +59,16 @@ class Launch(Protocol):
     """The processes of one run."""
 
     def listen(self) -> tuple[Calls, Links | None]:
-        """What asks for operations, and the links between the nodes, where there are nodes."""
+        """The listeners for operations, and the links between the nodes, where there are nodes."""
 
     def fileno(self) -> int:
-        """What is readable when there is news."""
+        """The descriptors that are readable when there is news."""
 
     def hear(self) -> Iterable[News]:
         """The news, in their order. Raises HarnessError when whoever tells them died."""
 
     def overdue(self) -> Iterable[News]:
-        """What nobody tells: asked from time to time."""
+        """Polls for changes that nothing announces."""
 
     def stop(self) -> None:
         """Kill the ranks that are left."""

@@ -60,7 +60,7 @@ class Launcher:
         self.links = links_of(list(descriptors))
 
     def descriptors(self) -> list[int]:
-        """What to listen to beside the tasks of a run."""
+        """The descriptors to listen to beside the tasks of a run."""
         return [self.door.fileno(), *([self.leader.fileno()] if self.over is None else [])]
 
     def accept(self) -> None:
@@ -100,7 +100,7 @@ class Launcher:
 
     @property
     def slurm(self) -> dict[str, str] | None:
-        """What the leader has to know of a cluster, where there is one."""
+        """The cluster's data for the leader, where there is a cluster."""
         if self._cluster is None:
             return None
         return {"configuration": str(self._cluster.configuration), "job": self._job}

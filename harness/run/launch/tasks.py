@@ -66,7 +66,7 @@ class Tasks:
         return self._ready.fileno()
 
     def hear(self) -> Iterator[News]:
-        """What has been said."""
+        """The messages so far."""
         for descriptor, _ in self._ready.poll(0):
             if descriptor == self._launcher.door.fileno():
                 self._launcher.accept()
