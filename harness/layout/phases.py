@@ -78,7 +78,6 @@ class PhaseTracker:
         kind: str,
         path: str,
         target: str | None,
-        creates: bool,  # noqa: ARG002 - other layouts may need it
     ) -> tuple[int | None, str | None]:
         """The save (its ordinal) and the phase that the operation belongs to."""
         known = self._memo.get((rank, kind, path))

@@ -58,7 +58,7 @@ class Tracker(Protocol):
         """`rank` is about to call `save`, for the `ordinal`-th time in this run."""
 
     def place(
-        self, rank: int, kind: str, path: str, target: str | None, creates: bool
+        self, rank: int, kind: str, path: str, target: str | None
     ) -> tuple[int | None, str | None]:
         """The save (its ordinal) and the phase that the operation belongs to."""
 

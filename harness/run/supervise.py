@@ -298,7 +298,7 @@ class Supervisor:
         self, listener: Calls, notification: Notification, request: Request, rank: int
     ) -> None:
         save, phase = self._trackers[self._second.has(rank)].place(
-            rank, request.kind, request.path, request.target, request.creates
+            rank, request.kind, request.path, request.target
         )
         occasion = Occasion(
             rank=rank,

@@ -144,7 +144,7 @@ class Commit:
         metadata: Mapping[str, Any],
         written: Mapping[str, FileRecord],
         sealed: Manifest,
-    ) -> Manifest:
+    ) -> None:
         """Complete the staging directory and make it durable.
 
         Args:
@@ -152,9 +152,6 @@ class Commit:
             metadata: Content of ``metadata.json``.
             written: What the ranks report to have written, by relative path.
             sealed: The manifest, without its files.
-
-        Returns:
-            The manifest as written.
         """
         for name, record in written.items():
             self._require_visible(name, record)
@@ -166,7 +163,6 @@ class Commit:
         # In any order: nothing refers to this directory before it is renamed.
         at_once(*(partial(self.storage.write, self.staging / name, added[name]) for name in added))
         at_once(*(partial(self.storage.sync_directory, folder) for folder in self._folders()))
-        return complete
 
     def publish(self) -> Path | None:
         """Make the sealed directory the checkpoint of its step and point ``latest`` at it.

@@ -194,7 +194,7 @@ save 0 2 3
 def _place(
     tracker: PhaseTracker, rank: int, kind: str, path: str, target: str | None = None
 ) -> tuple[int | None, str | None]:
-    return tracker.place(rank, kind, path, target, creates=False)
+    return tracker.place(rank, kind, path, target)
 
 
 @pytest.mark.parametrize(
