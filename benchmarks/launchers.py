@@ -23,7 +23,7 @@ from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.execute import run_start
 from harness.run.launch import cluster
-from harness.run.launch.launches import launches
+from harness.run.launches import launches
 from harness.run.services import Services
 from harness.scenario.launcher import Kind, Launcher
 from harness.scenario.schema import Run, Scenario

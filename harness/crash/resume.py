@@ -15,7 +15,7 @@ from harness.evidence.read import read_evidence
 from harness.judge.judge import Judgement, judge
 from harness.plan.place import need_of
 from harness.run.execute import run_start, tell_gpus
-from harness.run.launch.launches import launches
+from harness.run.launches import launches
 from harness.run.services import Services
 from harness.workspace import Workspace, slug
 

@@ -28,7 +28,7 @@ from harness.run.budget import read_reference, silence_s, survivors_s
 from harness.run.errors import HarnessError
 from harness.run.ground import Folder, Ground, stand
 from harness.run.launch.launch import Launch
-from harness.run.launch.launches import launches
+from harness.run.launches import launches
 from harness.run.services import Services
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
