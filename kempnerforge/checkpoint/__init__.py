@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         NewerFormatError,
         NoUsableCheckpointError,
         PeerLostError,
+        RankFailure,
         RedistributionError,
         StateMismatchError,
         StillPublishedError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
     from kempnerforge.checkpoint.manager import CheckpointManager
     from kempnerforge.checkpoint.rank_state import RedistributableDataLoader
+    from kempnerforge.checkpoint.settings import CheckpointSettings
     from kempnerforge.checkpoint.state import (
         build_train_state,
         get_rng_state,
@@ -48,6 +50,7 @@ __all__ = [
     "CheckpointManager",
     "CheckpointNotFoundError",
     "CheckpointSaveError",
+    "CheckpointSettings",
     "CorruptCheckpointError",
     "DirectoryChangedError",
     "DirectoryInUseError",
@@ -56,6 +59,7 @@ __all__ = [
     "NewerFormatError",
     "NoUsableCheckpointError",
     "PeerLostError",
+    "RankFailure",
     "RedistributableDataLoader",
     "RedistributionError",
     "ResumableDataLoader",
@@ -79,7 +83,9 @@ _MODULES = ("async_save", "errors", "manager", "state")
 _HOME = {
     "AsyncCheckpointer": "async_save",
     "CheckpointManager": "manager",
+    "CheckpointSettings": "settings",
     "LoadReport": "verification",
+    "RankFailure": "errors",
     "RedistributableDataLoader": "rank_state",
     "ResumableDataLoader": "dataloader",
     "VerifyPolicy": "verification",

@@ -15,7 +15,6 @@ from kempnerforge.checkpoint.checked import RestoreCheck
 from kempnerforge.checkpoint.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.collective import make_collective
 from kempnerforge.checkpoint.commit import new_save_id
-from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -40,6 +39,7 @@ from kempnerforge.checkpoint.rng import set_rng_state
 from kempnerforge.checkpoint.root import require_reachable, require_reachable_by_all
 from kempnerforge.checkpoint.save_messages import Published, SaveRequest, StagedState
 from kempnerforge.checkpoint.saving import SaveJob
+from kempnerforge.checkpoint.settings import CheckpointSettings, Settings
 from kempnerforge.checkpoint.stale import RetryingStorage
 from kempnerforge.checkpoint.state import build_train_state, split_extra
 from kempnerforge.checkpoint.storage import LocalStorage, Storage, revocable
@@ -83,26 +83,26 @@ class CheckpointManager:
 
     def __init__(
         self,
-        config: Any,
+        config: CheckpointSettings,
         model: nn.Module,
         optimizer: Optimizer,
         process_group: dist.ProcessGroup | None = None,
         pp_rank: int | None = None,
     ) -> None:
         del process_group
-        self._config = config
+        self._config = settings = Settings(config)
         self._model = model
         self._optimizer = optimizer
         self._stage = pp_rank
         self._root = local_directory(config.dir)
-        self._timeout_s = float(getattr(config, "commit_timeout_s", DEFAULT_COMMIT_TIMEOUT_S))
+        self._timeout_s = settings.timeout_s
         self._mode = mode_of(config.async_mode)
-        self._stager = make_stager(self._mode, direct=bool(getattr(config, "direct_io", True)))
+        self._stager = make_stager(self._mode, direct=settings.direct_io)
         self._storage: Storage = RetryingStorage(LocalStorage())
-        self._latest = PointerKind(getattr(config, "latest", PointerKind.link))
+        self._latest = PointerKind(settings.latest)
         self._access = DirectoryAccess(self._root)
         self._identity = DirectoryIdentity(
-            self._root, self._access, follow=bool(getattr(config, "follow_moved_dir", False))
+            self._root, self._access, follow=settings.follow_moved_dir
         )
         self._plans = PlanBook()
         self._register = Register()
@@ -264,17 +264,16 @@ class CheckpointManager:
                 was loaded; raised once.
         """
         earlier = self._settle()
-        excluded = (*getattr(self._config, "exclude_from_loading", ()), *(exclude_keys or ()))
-        exclude = Exclusion(tuple(excluded))
+        exclude = Exclusion((*self._config.exclude_from_loading, *(exclude_keys or ())))
         place = str(path or self._root)
         with naming(f"loading {place}", path=place), Worker("checkpoint load") as worker:
             request = LoadRequest(
                 search=self._search(path),
                 exclude=exclude,
                 freeze_expected=vlm_freeze_expected,
-                ignore_freeze_mismatch=bool(getattr(self._config, "ignore_freeze_mismatch", False)),
+                ignore_freeze_mismatch=self._config.ignore_freeze_mismatch,
                 redistributes=isinstance(dataloader, RedistributableDataLoader),
-                check=RestoreCheck(getattr(self._config, "check_restored", RestoreCheck.sample)),
+                check=RestoreCheck(self._config.check_restored),
             )
             job = self._load_job(worker, request)
             try:
@@ -374,7 +373,7 @@ class CheckpointManager:
                 step=step, tokens_seen=tokens_seen, metadata=metadata, parent=self._parent
             ),
             staged=staged,
-            retention=RetentionPolicy.of(self._config),
+            retention=RetentionPolicy.of(self._config.given),
             timeout_s=self._timeout_s,
             access=self._access,
             identity=self._identity,
@@ -385,12 +384,12 @@ class CheckpointManager:
         )
 
     def _search(self, path: str | None) -> Search:
-        explicit = getattr(self._config, "load_path", None) if path is None else path
-        trusting = bool(getattr(self._config, "allow_unsafe_pickle", False))
+        explicit = self._config.load_path if path is None else path
+        trusting = self._config.allow_unsafe_pickle
         return Search(
             root=self._root,
             explicit=None if explicit is None else local_directory(explicit),
-            verify=VerifyPolicy(getattr(self._config, "verify_on_load", VerifyPolicy.full)),
+            verify=VerifyPolicy(self._config.verify_on_load),
             trust=ANY_OBJECT if trusting else PLAIN_DATA,
         )
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+
+from kempnerforge.checkpoint.settings import CheckpointSettings
 
 __all__ = ["Kept", "RetentionPolicy"]
 
@@ -43,7 +44,7 @@ class RetentionPolicy:
     """Steps that are never deleted and do not count."""
 
     @classmethod
-    def of(cls, config: Any) -> "RetentionPolicy":
+    def of(cls, config: CheckpointSettings) -> "RetentionPolicy":
         """The policy of a configuration as it is now; later changes do not reach the policy."""
         with suppress(Exception):  # of somebody's own class, then: it is asked later
             config = deepcopy(config)

@@ -391,7 +391,7 @@ def test_a_compiled_model_and_an_eager_one_read_each_other(tmp_path: Path) -> No
     job.save(1)
     other = new(tmp_path, seed=2)
     compiled: Any = torch.compile(other.model, backend="eager")
-    manager = CheckpointManager(other.manager._config, compiled, other.optimizer)
+    manager = CheckpointManager(other.manager._config.given, compiled, other.optimizer)
     manager.load()
     assert torch.equal(other.model.layers["1"].weight, job.model.layers["1"].weight)
     manager.save(2)

@@ -58,7 +58,7 @@ class SavesWhatThereIs(CheckpointManager):
 
     def _save_alone(self) -> None:
         step = self._last + 1
-        alone = Path(self._config.dir) / f"step_{step}"
+        alone = Path(self._config.given.dir) / f"step_{step}"
         alone.mkdir(exist_ok=True)
         (alone / "metadata.json").write_text(json.dumps({"step": step, "tokens_seen": 0}))
 
