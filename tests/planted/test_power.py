@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.faults.base import Target
+from harness.faults.kill import Kill
 from harness.judge.judge import Judgement, judge
 from harness.judge.stories import resumed_steps
 from harness.plan.model import Plan
@@ -34,7 +36,10 @@ def killed_instead(plan: Plan) -> Plan:
     """The same, with a kill of all ranks in the place of each power cut."""
     runs = []
     for run in plan.runs:
-        strikes = [one.model_copy(update={"fault": "kill", "power": None}) for one in run.strikes]
+        strikes = [
+            one.model_copy(update={"fault": Kill(kill=Target(), at=one.point)})
+            for one in run.strikes
+        ]
         runs.append(run.model_copy(update={"strikes": tuple(strikes)}))
     return plan.model_copy(update={"runs": tuple(runs)})
 
