@@ -32,9 +32,9 @@ from harness.generate.past import ends_run, is_of_load
 from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
 
 NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
-"""Faults of jobs on two nodes, and of a launcher; and a directory that is moved away from a job,
-which few checkpointers notice. The outcome of a cut link depends on its
-timing; SLURM starts daemons of its own for half a minute of a run."""
+"""Faults of jobs on two nodes, and of a launcher; Ctrl-C, for which there is no rule yet; and a
+directory that is moved away from a job, which few checkpointers notice. The outcome of a cut link
+depends on its timing; SLURM starts daemons of its own for half a minute of a run."""
 
 _FILE_SYSTEM = "ext4"
 """One that every machine which can cut a power at all is likely to have."""
