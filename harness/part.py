@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+Place = tuple[str | int, ...]
+"""Keys and list positions that lead from the top of a file to a value; () is the file."""
+
 
 class Part(BaseModel):
     """Base of every part of a scenario: immutable, and unknown keys are refused."""

@@ -10,10 +10,11 @@ permissions, and damage to the file system itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
+from harness.faults.worded import Worded, one_of
 from harness.part import Part
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$", max_length=60)]
@@ -99,18 +100,11 @@ class PuttingBack(Part):
     """It is put back as it was; there is nothing to say of it."""
 
 
-class Acting(Part):
-    """Base of the actions. The field that `word` names says what is hit."""
+class Acting(Worded):
+    """Base of the actions. The settings say what is hit."""
 
-    word: ClassVar[str]
-    """How files spell it."""
     does: ClassVar[str] = ""
     """The verb of titles, before a path: `a bit flips in`."""
-
-    @property
-    def settings(self) -> Any:
-        """The settings beside the word."""
-        return getattr(self, self.word)
 
     def told(self) -> str:
         """The event in the words of a title."""
@@ -255,32 +249,8 @@ DISPLACING = (Displace.word, PutBack.word)
 """Actions on the directory as a whole while the job lives; each is an operation, too."""
 
 
-def _one_action(value: Any) -> Any:
-    if isinstance(value, dict) and len(value) > 1:
-        raise ValueError(f"one entry of `before` holds one action: {' or '.join(ACTIONS)}")
-    return value
-
-
-def _tag(value: Any) -> str | None:
-    """The tag of the union below; no key of a file looks like one, so no error is misplaced."""
-    if isinstance(value, Acting):
-        return f"<{value.word}>"
-    named = [word for word in ACTIONS if isinstance(value, dict) and word in value]
-    return f"<{named[0]}>" if named else None
-
-
 if TYPE_CHECKING:
     Action = Acting
 else:
-    Action = Annotated[
-        Annotated[
-            Union[tuple(Annotated[kind, Tag(f"<{kind.word}>")] for kind in KINDS)],  # noqa: UP007
-            Discriminator(
-                _tag,
-                custom_error_type="unknown_action",
-                custom_error_message="an entry of `before` names an action",
-            ),
-        ],
-        BeforeValidator(_one_action),
-    ]
-"""One of them, as a field of a model: told apart by its word."""
+    Action = one_of(KINDS, "action", entry="before")
+"""One of them, as a field of a model."""

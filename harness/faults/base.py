@@ -12,12 +12,11 @@ from pydantic import model_validator
 from harness.faults.actions import Acting
 from harness.faults.hands import Hands, Planned, Treatment
 from harness.faults.point import Point
-from harness.part import Part
+from harness.faults.worded import Worded
+from harness.part import Part, Place
 from harness.world import World
 
 AnyRank = int | Literal["all"]
-Place = tuple[str | int, ...]
-"""Where in a file something stands: keys and indices from the top."""
 
 
 def expression(text: str) -> str:
@@ -65,11 +64,9 @@ class Surroundings:
     is_requeued: bool
 
 
-class Fault(Part):
-    """Something that is injected, and where. The field that `word` names says whom it hits."""
+class Fault(Worded):
+    """Something that is injected, and where. The settings say which ranks it hits."""
 
-    word: ClassVar[str]
-    """How files spell it."""
     area: ClassVar[str | None] = None
     """The first word of titles; None for the mode of the saves."""
     does: ClassVar[tuple[str, str]] = ("", "")
@@ -80,7 +77,6 @@ class Fault(Part):
     """Whether it leaves a rank no time to say a word."""
     is_in_the_loop: ClassVar[bool] = False
     """Whether the rank carries it out itself, in its training loop."""
-
     ends_run: ClassVar[bool] = False
     """Whether the run is over with it, in one way or another."""
     ends_interpreter: ClassVar[bool] = False
@@ -133,11 +129,6 @@ class Fault(Part):
     def action(self) -> Acting | None:
         """The action of a hand, if there is one."""
         return None
-
-    @property
-    def settings(self) -> Any:
-        """The settings beside the word."""
-        return getattr(self, self.word)
 
     def ranks_hit(self, world: World) -> tuple[int, ...]:
         """The ranks that it hits."""

@@ -71,5 +71,5 @@ class CutLink(Fault):
         return "a node is cut off"
 
     def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.land(strike)
         hands.cut_link(strike, self.cut_link.node, self.cut_link.seconds)
+        hands.land(strike)

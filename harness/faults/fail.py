@@ -26,9 +26,9 @@ from pydantic import (
 )
 
 from harness.faults.answers import fitting
-from harness.faults.base import OneRank, OperationFault, Owed, Place, Surroundings
+from harness.faults.base import OneRank, OperationFault, Owed, Surroundings
 from harness.faults.hands import Hands, Planned, Treatment
-from harness.part import Part
+from harness.part import Part, Place
 from harness.words import ERRORS, READS
 
 _UNTIL: Place = ("fail", "until")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Union
-
-from pydantic import BeforeValidator, Discriminator, Tag
+from typing import TYPE_CHECKING
 
 from harness.faults.base import Fault
 from harness.faults.by_hand import ByHand
@@ -23,6 +21,7 @@ from harness.faults.sigterm import Sigterm
 from harness.faults.slow_link import SlowLink
 from harness.faults.stop import Stop
 from harness.faults.time_limit import TimeLimit
+from harness.faults.worded import one_of
 
 KINDS: tuple[type[Fault], ...] = (
     Kill,
@@ -47,32 +46,8 @@ FAULTS = tuple(kind.word for kind in KINDS)
 """Their words; one of these is a key of every entry of `faults`."""
 
 
-def _one_fault(value: Any) -> Any:
-    if isinstance(value, dict) and len(value.keys() & set(FAULTS)) > 1:
-        raise ValueError(f"one entry of `faults` holds one fault: {' or '.join(FAULTS)}")
-    return value
-
-
-def _tag(value: Any) -> str | None:
-    """The tag of the union below; no key of a file looks like one, so no error is misplaced."""
-    if isinstance(value, Fault):
-        return f"<{value.word}>"
-    named = [word for word in FAULTS if isinstance(value, dict) and word in value]
-    return f"<{named[0]}>" if named else None
-
-
 if TYPE_CHECKING:
     AnyFault = Fault
 else:
-    AnyFault = Annotated[
-        Annotated[
-            Union[tuple(Annotated[kind, Tag(f"<{kind.word}>")] for kind in KINDS)],  # noqa: UP007
-            Discriminator(
-                _tag,
-                custom_error_type="unknown_fault",
-                custom_error_message="an entry of `faults` names a fault",
-            ),
-        ],
-        BeforeValidator(_one_fault),
-    ]
-"""One of them, as a field of a model: told apart by its word."""
+    AnyFault = one_of(KINDS, "fault", entry="faults")
+"""One of them, as a field of a model."""

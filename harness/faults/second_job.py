@@ -18,8 +18,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.faults.base import Fault, OneRank, Owed, Place, Surroundings, expression
+from harness.faults.base import Fault, OneRank, Owed, Surroundings, expression
 from harness.faults.hands import Hands, Planned, Treatment
+from harness.part import Place
 from harness.words import HOSTS
 
 _ENDED = Owed(word="ended", otherwise="the second job never ended")

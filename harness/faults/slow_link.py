@@ -44,5 +44,5 @@ class SlowLink(Fault):
         return "the way to a node is slow"
 
     def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.land(strike)
         hands.slow_link(self.slow_link.node, self.slow_link.kbit_s)
+        hands.land(strike)

@@ -19,9 +19,9 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from harness.faults.base import Fault, Owed, Place, Surroundings
+from harness.faults.base import Fault, Owed, Surroundings
 from harness.faults.hands import Hands, Planned, Treatment
-from harness.part import Part
+from harness.part import Part, Place
 
 _SIGNALLED = Owed(word="signalled", otherwise="the launcher sent no signal")
 

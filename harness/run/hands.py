@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from harness.faults.actions import Action
 from harness.faults.hands import Healing, Planned
+from harness.run.errors import HarnessError
 from harness.run.late_hand import LateHand
 from harness.run.launch.launch import Launch
 from harness.run.links import Links
@@ -71,15 +72,18 @@ class RunHands:
         self.limit.begin(strike)
 
     def cut_link(self, strike: Planned, node: int, seconds: float | None) -> None:
-        if self.links is not None:
-            self.links.cut(strike, node, seconds)
+        self._links().cut(strike, node, seconds)
 
     def slow_link(self, node: int, kbit_s: int) -> None:
-        if self.links is not None:
-            self.links.slow(node, kbit_s)
+        self._links().slow(node, kbit_s)
 
     def fail(self, strike: Planned, error: str, left: int | None, until: Healing | None) -> None:
         self.storage.fail(strike, error, left, until)
+
+    def _links(self) -> Links:
+        if self.links is None:
+            raise HarnessError("the ranks of this run stand on one node, which has no link")
+        return self.links
 
     def _hit(self, strike: Planned, ranks: tuple[int, ...]) -> None:
         if ranks:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from harness.faults.actions import Displace, Foreign, Latest, PutBack, Relocate
-from harness.scenario.errors import Place
+from harness.part import Place
 from harness.scenario.schema import Scenario
 
 _TAKEN = re.compile(r"checkpoints|reference|executed|plan\.json|run\d+")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.faults.actions import Relocate
-from harness.scenario.errors import Place
+from harness.part import Place
 from harness.scenario.schema import Scenario
 
 

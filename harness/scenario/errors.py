@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-Place = tuple[str | int, ...]
-"""Keys and list positions that lead from the top of a file to a value; () is the file."""
+from harness.part import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-from harness.scenario.errors import Place, Problem, ScenarioError
+from harness.part import Place
+from harness.scenario.errors import Problem, ScenarioError
 from harness.scenario.source import Source
 
 MATRIX = "matrix"

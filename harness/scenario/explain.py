@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 
 from harness.faults.actions import ACTIONS
 from harness.faults.registry import FAULTS
-from harness.scenario.errors import Place, Problem, choices
+from harness.part import Place
+from harness.scenario.errors import Problem, choices
 from harness.scenario.expand import MATRIX
 from harness.scenario.schema import Scenario
 from harness.scenario.source import Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.scenario.errors import Place
+from harness.part import Place
 from harness.scenario.schema import Scenario
 
 _OWN_SETTINGS = ("until_step", "load_step", "world", "freeze", "ignore_freeze_mismatch")

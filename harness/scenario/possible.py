@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from harness.faults.base import Surroundings
 from harness.faults.point import Point
 from harness.faults.registry import AnyFault
+from harness.part import Place
 from harness.scenario.between import find_impossible_between
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.devices import RANKS_PER_GPU
-from harness.scenario.errors import Place, choices
+from harness.scenario.errors import choices
 from harness.scenario.hosts import find_impossible_hosts
 from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout

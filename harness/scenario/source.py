@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from harness.scenario.errors import Place, Problem, ScenarioError
+from harness.part import Place
+from harness.scenario.errors import Problem, ScenarioError
 
 # An alias repeats all that it names, so a few nested ones can stand for more values than memory
 # holds. The largest scenario that was useful so far has some two hundred.

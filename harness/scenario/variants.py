@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.scenario.errors import Place
+from harness.part import Place
 from harness.scenario.schema import Run, Scenario
 
 Finding = tuple[Place, str]

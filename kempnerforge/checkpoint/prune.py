@@ -86,7 +86,9 @@ def retire(
         )
         return ()
     with register.own_change(root, storage):
-        return _rename_away(root, victims, storage)
+        renamed = _rename_away(root, victims, storage)
+    register.retired(renamed)
+    return tuple(renamed.values())
 
 
 def _victims(
@@ -105,8 +107,9 @@ def _victims(
     return policy.victims(kept, protected=protected)
 
 
-def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> tuple[Path, ...]:
-    renamed = []
+def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> dict[str, Path]:
+    """Where the checkpoints are now, by the names that they had."""
+    renamed: dict[str, Path] = {}
     for step in steps:
         path = root / layout.format_step(step)
         name = layout.format_leftover(
@@ -114,12 +117,12 @@ def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> tuple[
         )
         try:
             storage.rename(path, root / name)
-            renamed.append(root / name)
+            renamed[path.name] = root / name
         except OSError as error:
             _say_once(f"checkpoint {path} cannot be retired: {error.strerror or error}")
     if renamed:
         storage.sync_directory(root)
-    return tuple(renamed)
+    return renamed
 
 
 def remove(paths: tuple[Path, ...], storage: Storage) -> None:

@@ -143,7 +143,7 @@ class Register:
 
     def __init__(self) -> None:
         self._survey = _NOTHING
-        self._takes_notes: bool | None = None
+        self._noting: bool | None = None
         self._stock: _Stock | None = None
         self._foreign: dict[str, Head] = {}
         self._abandoned: frozenset[str] | None = None
@@ -251,11 +251,15 @@ class Register:
         marks = survey.marks()
         if marks is None or survey.unread or survey.is_questionable:
             return
-        if self._takes_notes is None:
-            self._takes_notes = not storage.may_lag(root)
-        if self._takes_notes:
+        if self._takes_notes(root, storage):
             note = {"marks": marks, "highest": survey.highest}
             storage.leave_note(root, NOTE, json.dumps(note).encode())
+
+    def _takes_notes(self, root: Path, storage: Storage) -> bool:
+        """Whether the time of the directory tells of every change. The directory is there."""
+        if self._noting is None:
+            self._noting = not storage.may_lag(root)
+        return self._noting
 
     def _from_note(
         self,
@@ -268,7 +272,7 @@ class Register:
         note = storage.note(root, NOTE)
         survey = Survey(names=names, changed=changed, is_partial=True)
         marks = survey.marks()
-        if marks is None or note is None or storage.may_lag(root):
+        if marks is None or note is None or not self._takes_notes(root, storage):
             return _NOTHING
         try:
             found = json.loads(note)
@@ -306,6 +310,15 @@ class Register:
             changed=_last_change(root, storage),
         )
         return self._survey
+
+    def retired(self, names: Iterable[str]) -> None:
+        """Forgets checkpoints that this manager has just renamed away."""
+        gone, last = frozenset(names), self._survey
+        self._survey = replace(
+            last,
+            names={name: inode for name, inode in last.names.items() if name not in gone},
+            known={name: one for name, one in last.known.items() if name not in gone},
+        )
 
     @contextmanager
     def own_change(self, root: Path, storage: Storage) -> Generator[None, None, None]:

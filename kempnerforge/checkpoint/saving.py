@@ -440,7 +440,6 @@ class SaveJob:
     def _remove_and_note(self, paths: tuple[Path, ...], delete: _Delete) -> None:
         with self.register.own_change(self.root, self.storage):
             delete(paths, self.storage)
-        self.register.look(self.root, self.storage)
         self.register.leave_note(self.root, self.storage)
 
     def _remove(self, paths: tuple[Path, ...], delete: _Delete) -> None:

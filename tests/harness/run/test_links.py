@@ -6,12 +6,17 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.faults.strike import Strike
 from harness.job.network import PORT, address
 from harness.run import links, support
+from harness.run.errors import HarnessError
+from harness.run.hands import RunHands
+from harness.run.second_job import SecondRanks
+from harness.run.trace import Trace
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
 from tests.harness.strikes import strike
@@ -80,3 +85,19 @@ def test_a_rank_that_is_cut_off_for_good_is_never_heard_again(tmp_path: Path) ->
     assert not (tmp_path / "heard").exists()
     assert processes.hung == (0, 1)
     assert [operation.path for operation in trace.operations] == ["f", "f"]
+
+
+def test_a_link_that_is_not_there_is_an_error_of_the_harness_and_does_not_land() -> None:
+    nowhere: Any = None
+    hands = RunHands(
+        trace=Trace(places=[[]]),
+        launch=nowhere,
+        late=nowhere,
+        second=SecondRanks(first=1),
+        now_s=lambda: 0.0,
+        cut=lambda _: None,
+    )
+    one = _cut(None)
+    with pytest.raises(HarnessError, match="one node, which has no link"):
+        one.fault.carry_out(one, hands)
+    assert hands.trace.landed == []
