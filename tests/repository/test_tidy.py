@@ -21,7 +21,7 @@ MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm
 
 ENTRANCES = {
     "harness.__main__",
-    "harness.generate.strategies",
+    "harness.search.generate.strategies",
     "harness.job.server",
     "harness.job.task",
     "harness.job.warden",
