@@ -31,7 +31,7 @@ from harness.generate.chance import often, pick
 from harness.generate.job import Areas
 from harness.generate.menu import Menu
 from harness.generate.past import Past
-from harness.layout.names import DCP_METADATA, METADATA, TRAIN_STATE
+from harness.layouts.names import DCP_METADATA, METADATA, TRAIN_STATE
 
 _FOREIGN = (
     ("notes.txt", "file"),

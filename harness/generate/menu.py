@@ -10,7 +10,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.explore.points import address
 from harness.faults.point import Point
-from harness.layout.names import LATEST, checkpoint_step
+from harness.layouts.names import LATEST, checkpoint_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
