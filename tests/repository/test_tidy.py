@@ -21,7 +21,7 @@ MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm
 
 ENTRANCES = {
     "harness.__main__",
-    "harness.generate.strategies",
+    "harness.search.generate.strategies",
     "harness.boot.server",
     "harness.boot.task",
     "harness.boot.warden",
