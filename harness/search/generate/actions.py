@@ -27,7 +27,7 @@ from harness.faults.actions import (
     Write,
     Writing,
 )
-from harness.layout.names import DCP_METADATA, METADATA, TRAIN_STATE
+from harness.layouts.names import DCP_METADATA, METADATA, TRAIN_STATE
 from harness.search.generate.chance import often, pick
 from harness.search.generate.job import Areas
 from harness.search.generate.menu import Menu

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.faults.point import Point
-from harness.layout.names import LATEST, checkpoint_step
+from harness.layouts.names import LATEST, checkpoint_step
 from harness.search.explore.points import address
 
 
