@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.evidence import AtRest, Cut, Done, Entry, Evidence, Processes, RunEvidence
+from harness.evidence.evidence import (
+    AtRest,
+    Cut,
+    Done,
+    Entry,
+    Evidence,
+    Given,
+    Processes,
+    RunEvidence,
+)
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record, read_record
 from harness.plan.model import EXECUTED, Plan
@@ -30,6 +39,7 @@ def read_evidence(directory: Path) -> Evidence:
             for number in range(len(plan.runs))
             if (directory / f"run{number}" / "before.json").exists()
         },
+        given=_read_given(directory) if plan.past else None,
         executed=tuple(sorted(path.name for path in (directory / EXECUTED).glob("*"))),
     )
 
@@ -42,6 +52,12 @@ def _read_at_rest(folder: Path) -> AtRest:
         after=_entries(value["after"]),
         behind=_entries(value["behind"]),
     )
+
+
+def _read_given(directory: Path) -> Given:
+    value = json.loads((directory / "given.json").read_text(encoding="utf-8"))
+    written = (directory / "given.bin").read_bytes()
+    return Given(operation=Operation(**value), written=written)
 
 
 def _read_done(value: dict[str, Any]) -> Done:

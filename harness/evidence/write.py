@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.evidence.evidence import AtRest, Cut, Entry, Processes
+from harness.evidence.evidence import AtRest, Cut, Entry, Given, Processes, RunEvidence
 from harness.evidence.operation import Landed, Operation
 
 
@@ -51,6 +51,23 @@ def write_listing(folder: Path, checkpoints: Path, *, name: str = "after") -> No
 def write_cut(folder: Path, cut: Cut) -> None:
     """Write what a power cut fell on."""
     (folder / "cut.json").write_text(json.dumps(asdict(cut)), encoding="utf-8")
+
+
+def write_given(directory: Path, given: Given) -> None:
+    """Write what a plan begins with."""
+    (directory / "given.bin").write_bytes(given.written)
+    (directory / "given.json").write_text(json.dumps(asdict(given.operation)), encoding="utf-8")
+
+
+def write_past(folder: Path, run: RunEvidence) -> None:
+    """Write a run that took place elsewhere: what its ranks told, and how it ended."""
+    write_trace(folder, (), run.landed, [[one.index for one in story] for story in run.stories], ())
+    for rank, story in enumerate(run.stories):
+        text = "".join(record.to_line() + "\n" for record in story)
+        (folder / f"rank{rank}.jsonl").write_text(text, encoding="utf-8")
+    write_bytes(folder, ())
+    write_processes(folder, run.processes)
+    (folder / "after.json").write_text("{}", encoding="utf-8")
 
 
 def write_at_rest(folder: Path, at_rest: AtRest) -> None:

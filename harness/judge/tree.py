@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
+from harness.disk.replay import Stretch
 from harness.evidence.evidence import Entry
 from harness.evidence.operation import Operation
 from harness.layouts.protocol import Content
@@ -119,6 +120,13 @@ class FileSystem:
             # Whatever else is in the trace, such as a read, changes nothing.
             if change is not None:
                 change(operation, written)
+
+    def follow(self, stretches: Iterable[Stretch]) -> None:
+        """Replay all of these."""
+        for one in stretches:
+            self.end_run()
+            for operation in one.operations:
+                self.apply(operation, one.written)
 
     def end_run(self) -> None:
         """The processes are gone, and their open files with them."""

@@ -34,7 +34,14 @@ from harness.evidence.record import Drained, Raised, SaveBegan, SaveReturned
 from harness.faults.actions import Latest
 from harness.judge.history import History, Moment, State
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, raised_while_loading, records, resumed_steps, tell_step
+from harness.judge.stories import (
+    Story,
+    is_cut_short,
+    raised_while_loading,
+    records,
+    resumed_steps,
+    tell_step,
+)
 from harness.judge.verdict import Finding, Promise, Verdict
 
 PROMISE = Promise(
@@ -149,7 +156,7 @@ def _resume(
     """Problems of the resume of one run, and questions that cannot be answered."""
     run = evidence.runs[number]
     decisions = set(resumed_steps(run))
-    if not decisions and run.landed:
+    if not decisions and (run.landed or is_cut_short(evidence, number)):
         return [], []  # a fault struck before the decision; what the survivors raise is its due
     if not decisions:
         raised = [one for one in map(raised_while_loading, run.stories) if one is not None]

@@ -1,0 +1,100 @@
+"""A plan that begins with what earlier runs left, instead of an empty directory.
+
+Nobody watched these runs here, so of their operations nothing is known. The directory that they left
+is listed from the disk, and belongs to the evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.evidence.cut import read_listing, tell_cut
+from harness.evidence.evidence import Evidence, Given, Processes, RunEvidence
+from harness.evidence.operation import HAND
+from harness.evidence.record import Record
+from harness.evidence.write import write_given, write_listing, write_past
+from harness.plan.model import CHECKPOINTS
+from harness.run.syscalls import syncfs
+
+_UNKNOWN = -1
+"""The place of a record at which nobody watched."""
+
+_NOBODY_WAITED = Processes(
+    exits=(), hung=(), leaked=(), stopped=(), seconds=0.0, fair_s=0.0, deadline_s=0.0
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """`fill` puts what the `past` runs left into the checkpoint directory, which is empty."""
+
+    past: tuple[RunEvidence, ...]
+    fill: Callable[[Path], None]
+
+
+def earlier(run: RunEvidence) -> RunEvidence:
+    """A run before the last one: how it ended, and the records of its ranks."""
+    stories = tuple(_placed(story, _UNKNOWN) for story in run.stories)
+    return replace(run, operations=(), written=b"", after={}, stories=stories)
+
+
+def cut_short(run: RunEvidence, place: int) -> RunEvidence:
+    """The same of the last run, as far as it had come after `place` operations: nobody saw its end.
+
+    All that its ranks had told by then was told before the directory was found as it is.
+    """
+    stories = tuple(
+        _placed([one for one in story if one.index <= place], 0) for story in run.stories
+    )
+    return replace(
+        earlier(run),
+        stories=stories,
+        landed=tuple(one for one in run.landed if one.index <= place),
+        processes=_NOBODY_WAITED,
+        cut=None,
+    )
+
+
+def _placed(story: Iterable[Record], place: int) -> tuple[Record, ...]:
+    return tuple(replace(record, index=place) for record in story)
+
+
+def begin(beginning: Beginning, directory: Path, *, disk: str | None) -> None:
+    """Fill the checkpoint directory of a prepared run directory, and tell what is there.
+
+    `disk` is the file system whose power will be cut, if any: nothing of this may be lost then.
+    """
+    root = directory / CHECKPOINTS
+    beginning.fill(root)
+    if disk is not None:
+        syncfs(str(root))
+    operation, written = tell_cut(read_listing(root), index=-1, rank=HAND, time_s=0.0, start=0)
+    write_given(directory, Given(operation=operation, written=written))
+    for number, run in enumerate(beginning.past):
+        folder = directory / f"run{number}"
+        folder.mkdir()
+        write_past(folder, run)
+    write_listing(folder, root)
+
+
+def beginning_of(evidence: Evidence) -> Beginning | None:
+    """The beginning of what was run, to run it again; None where it began with nothing."""
+    given = evidence.given
+    if given is None:
+        return None
+    past = evidence.runs[: evidence.plan.past]
+    return Beginning(past=past, fill=lambda root: _put_back(given, root))
+
+
+def _put_back(given: Given, root: Path) -> None:
+    start = given.operation.data or 0
+    for path, kind, detail in json.loads(given.written[start : start + given.operation.size]):
+        if kind == "directory":
+            (root / path).mkdir()
+        elif kind == "symlink":
+            (root / path).symlink_to(detail)
+        else:
+            (root / path).write_bytes(given.written[detail[0] : sum(detail)])
