@@ -1,6 +1,6 @@
 """Makes a crash state the beginning of a plan that starts the job from it.
 
-The story of the job until then is that of the run which was watched. The ordinary judges judge the
+An account of the job until then is that of the run which was watched. The ordinary judges judge the
 whole.
 """
 
@@ -16,7 +16,7 @@ from harness.evidence.evidence import Evidence
 from harness.layouts.names import checkpoint_step
 from harness.plan.model import Plan, RunPlan
 from harness.run.beginning import Beginning, cut_short, earlier
-from harness.scenario.launcher import Launcher
+from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import Expect, PropertyName
 
 
@@ -27,8 +27,8 @@ def restore(state: CrashState, parts: Parts, evidence: Evidence) -> tuple[Plan, 
     beginning = Beginning(
         past=(*before, last), fill=lambda root: write_tree(parts, state.tree, root)
     )
-    landed = {one.strike for one in last.landed}
-    return _plan(state, parts, evidence, landed), beginning
+    fired = {one.strike for one in last.fired}
+    return _plan(state, parts, evidence, fired), beginning
 
 
 def write_tree(parts: Parts, number: int, target: Path) -> None:
@@ -46,12 +46,12 @@ def write_tree(parts: Parts, number: int, target: Path) -> None:
             write_tree(parts, inner, place)
 
 
-def _plan(state: CrashState, parts: Parts, evidence: Evidence, landed: set[str]) -> Plan:
+def _plan(state: CrashState, parts: Parts, evidence: Evidence, fired: set[str]) -> Plan:
     """The plan up to the power cut, and a start of the job after it."""
     plan = evidence.plan
     struck = plan.runs[state.run]
     # A power cut that really ended the run leaves its place to this one.
-    strikes = (one for one in struck.strikes if one.id in landed and one.fault.disk is None)
+    strikes = (one for one in struck.strikes if one.id in fired and one.fault.disk is None)
     again = RunPlan(until_step=plan.workload.total_steps)
     ended = struck.model_copy(update={"strikes": tuple(strikes)})
     runs = (*plan.runs[: state.run], ended, again)
@@ -63,13 +63,13 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence, landed: set[str])
             "runs": runs,
             "past": len(runs) - 1,
             "expect": expect,
-            "launcher": Launcher(),
+            "launcher": LauncherSettings(),
         }
     )
 
 
 def _properties(plan: Plan, run: int, newest: int) -> tuple[PropertyName, ...]:
-    """The properties that can be judged of a story that ends in the middle.
+    """The properties that can be judged of an event log that ends in the middle.
 
     Without operations, nobody knows which checkpoints are of which lineage; a start that has no
     save left to make deletes nothing; and after a save that failed, the cut may come before the one

@@ -1,7 +1,7 @@
 """A plan that begins with what earlier runs left, instead of an empty directory.
 
-Nobody watched these runs here, so of their operations nothing is known. The directory that they left
-is listed from the disk, and belongs to the evidence.
+Nobody watched these runs here, so of their operations nothing is known. The directory that they
+left is listed from the disk, and belongs to the evidence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.evidence.cut import read_listing, tell_cut
 from harness.evidence.evidence import Evidence, Given, Processes, RunEvidence
-from harness.evidence.operation import HAND
+from harness.evidence.operation import OPERATOR
 from harness.evidence.record import Record
 from harness.evidence.write import write_given, write_listing, write_past
 from harness.plan.model import CHECKPOINTS
@@ -23,7 +23,7 @@ _UNKNOWN = -1
 """The place of a record at which nobody watched."""
 
 _NOBODY_WAITED = Processes(
-    exits=(), hung=(), leaked=(), stopped=(), seconds=0.0, fair_s=0.0, deadline_s=0.0
+    exits=(), hung=(), leaked=(), stopped=(), seconds=0.0, undelayed_s=0.0, deadline_s=0.0
 )
 
 
@@ -37,8 +37,8 @@ class Beginning:
 
 def earlier(run: RunEvidence) -> RunEvidence:
     """A run before the last one: how it ended, and the records of its ranks."""
-    stories = tuple(_placed(story, _UNKNOWN) for story in run.stories)
-    return replace(run, operations=(), written=b"", after={}, stories=stories)
+    event_logs = tuple(_placed(event_log, _UNKNOWN) for event_log in run.event_logs)
+    return replace(run, operations=(), written=b"", after={}, event_logs=event_logs)
 
 
 def cut_short(run: RunEvidence, place: int) -> RunEvidence:
@@ -46,20 +46,20 @@ def cut_short(run: RunEvidence, place: int) -> RunEvidence:
 
     All that its ranks had told by then was told before the directory was found as it is.
     """
-    stories = tuple(
-        _placed([one for one in story if one.index <= place], 0) for story in run.stories
+    event_logs = tuple(
+        _placed([one for one in event_log if one.index <= place], 0) for event_log in run.event_logs
     )
     return replace(
         earlier(run),
-        stories=stories,
-        landed=tuple(one for one in run.landed if one.index <= place),
+        event_logs=event_logs,
+        fired=tuple(one for one in run.fired if one.index <= place),
         processes=_NOBODY_WAITED,
         cut=None,
     )
 
 
-def _placed(story: Iterable[Record], place: int) -> tuple[Record, ...]:
-    return tuple(replace(record, index=place) for record in story)
+def _placed(event_log: Iterable[Record], place: int) -> tuple[Record, ...]:
+    return tuple(replace(record, index=place) for record in event_log)
 
 
 def begin(beginning: Beginning, directory: Path, *, disk: str | None) -> None:
@@ -71,7 +71,7 @@ def begin(beginning: Beginning, directory: Path, *, disk: str | None) -> None:
     beginning.fill(root)
     if disk is not None:
         syncfs(str(root))
-    operation, written = tell_cut(read_listing(root), index=-1, rank=HAND, time_s=0.0, start=0)
+    operation, written = tell_cut(read_listing(root), index=-1, rank=OPERATOR, time_s=0.0, start=0)
     write_given(directory, Given(operation=operation, written=written))
     for number, run in enumerate(beginning.past):
         folder = directory / f"run{number}"

@@ -21,13 +21,13 @@ from harness.judge.tree import FileSystem
 from harness.layouts.plain import PlainLayout
 from harness.plan.model import Plan
 from harness.run.beginning import begin, beginning_of
-from tests.harness.judge.cases import Case, honest, killed_run, write_run
+from tests.harness.judge.cases import Case, correct, killed_run, write_run
 from tests.harness.judge.cuts import end_with_cut, materialize
 
 
 @pytest.fixture
 def evidence(tmp_path: Path) -> Evidence:
-    return read_evidence(write_run(tmp_path / "ran", honest()))
+    return read_evidence(write_run(tmp_path / "ran", correct()))
 
 
 @pytest.fixture
@@ -67,22 +67,22 @@ def test_every_state_is_put_on_the_disk_as_its_evidence_tells_it(
 def test_the_story_ends_with_the_power(
     found: Exploration, evidence: Evidence, tmp_path: Path
 ) -> None:
-    state = next(one for one in found.resumable if one.run == 1 and one.told == {2, 4})
+    state = next(one for one in found.resumable if one.run == 1 and one.acknowledged == {2, 4})
     put(state, found, evidence, tmp_path / "state")
     back = read_evidence(tmp_path / "state")
 
     assert [run.operations for run in back.runs] == [(), ()]
     assert back.runs[0].processes == evidence.runs[0].processes
     assert back.runs[1].processes.exits == ()
-    whole = [len(story) for story in evidence.runs[1].stories]
-    kept = [len(story) for story in back.runs[1].stories]
+    whole = [len(event_log) for event_log in evidence.runs[1].event_logs]
+    kept = [len(event_log) for event_log in back.runs[1].event_logs]
     assert all(0 < mine < theirs for mine, theirs in zip(kept, whole, strict=True))
 
 
 def test_what_the_disk_has_and_the_evidence_does_not_is_noticed(
     found: Exploration, evidence: Evidence, tmp_path: Path
 ) -> None:
-    state = next(one for one in found.resumable if one.told == {2} and one.run == 0)
+    state = next(one for one in found.resumable if one.acknowledged == {2} and one.run == 0)
     put(state, found, evidence, tmp_path / "state")
     shard = tmp_path / "state" / "checkpoints" / "step_2" / "__0_0.distcp"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -100,7 +100,7 @@ def test_a_start_that_has_not_happened_proves_nothing(
     judgement = judge(read_evidence(tmp_path / "state"))
 
     assert judgement.outcome == "INVALID"
-    assert {one.name for one in judgement.guards if not one.passed} == {"strikes_landed"}
+    assert {one.name for one in judgement.guards if not one.passed} == {"strikes_fired"}
 
 
 def test_a_run_that_was_cut_before_it_decided_where_to_resume_owes_no_decision(
@@ -144,7 +144,7 @@ def test_what_was_given_can_be_given_again(
 def test_a_run_that_goes_on_from_there_is_told_with_what_it_found(
     found: Exploration, evidence: Evidence, tmp_path: Path
 ) -> None:
-    state = next(one for one in found.resumable if one.run == 1 and one.told == {2, 4})
+    state = next(one for one in found.resumable if one.run == 1 and one.acknowledged == {2, 4})
     put(state, found, evidence, tmp_path / "state")
     back = read_evidence(tmp_path / "state")
     files = FileSystem()

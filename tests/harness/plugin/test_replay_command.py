@@ -17,7 +17,7 @@ from harness.prove import Proof
 from harness.run import support
 from harness.run.beginning import Beginning
 from harness.run.services import Services
-from tests.harness.judge.cases import Case, honest, write_run
+from tests.harness.judge.cases import Case, correct, write_run
 
 
 def proof_of(outcome: Outcome, answer: Answer | None) -> Proof:
@@ -49,7 +49,7 @@ def test_each_answer_has_its_exit_status(
 
 
 def leaking() -> Case:
-    case = honest()
+    case = correct()
     case.runs[0].leaked = ("a process",)
     return case
 
@@ -57,7 +57,7 @@ def leaking() -> Case:
 @pytest.mark.parametrize(
     ("now", "status", "told"),
     [
-        (honest(), 0, "FIXED: it was LEAK (clean), now it is PASS (nothing broken)\n"),
+        (correct(), 0, "FIXED: it was LEAK (clean), now it is PASS (nothing broken)\n"),
         (leaking(), 1, "SAME: it was LEAK (clean)\nLEAK sync: flush: a rank dies (fsdp2)\n"),
     ],
 )
@@ -67,7 +67,7 @@ def test_a_run_directory_is_run_again_and_compared(
     capsys: pytest.CaptureFixture[str],
     now: Case,
     status: int,
-    told: str,
+    described: str,
 ) -> None:
     ran: list[Plan] = []
 
@@ -83,7 +83,7 @@ def test_a_run_directory_is_run_again_and_compared(
 
     assert command.main(["replay", str(directory)]) == status
 
-    assert capsys.readouterr().out.startswith(told)
+    assert capsys.readouterr().out.startswith(described)
     assert ran == [leaking().evidence().plan]
 
 
@@ -94,7 +94,7 @@ def test_the_implementation_of_the_command_line_wins_over_that_of_the_run(
 
     def execute(plan: Plan, directory: Path, services: Services, _: Beginning | None) -> Evidence:
         ran.append(plan)
-        return honest().evidence()
+        return correct().evidence()
 
     monkeypatch.setattr(trial, "execute", execute)
     monkeypatch.setattr(support, "missing", lambda: None)
