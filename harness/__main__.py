@@ -161,7 +161,8 @@ def _replay_all(
                 yield _complain(f"{path} cannot run here: {reason}")
                 continue
             proof = prove(plan, one.source, services=services, workspace=workspace)
-            text = proof.text or proof.told or f"{proof.outcome} {plan.name}"
+            green = "\n".join([f"{proof.outcome} {plan.name}", *proof.left_out])
+            text = proof.text or proof.told or green
             yield _say(text, replay_status(proof))
 
 

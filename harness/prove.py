@@ -26,14 +26,16 @@ from harness.workspace import Workspace, slug
 class Proof:
     """The outcome. `replay` and `text` are empty where it is PASS.
 
-    `broken` names the violated properties and failed guards. `answer` is there where the scenario
-    was a failure file, and `told` says it in one line.
+    `broken` names the violated properties and failed guards, `left_out` says what was
+    not judged. `answer` is there where the scenario was a failure file, and `told` says it in one
+    line.
     """
 
     outcome: Outcome
     text: str = ""
     replay: str = ""
     broken: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     answer: Answer | None = None
     told: str = ""
 
@@ -53,7 +55,8 @@ def prove(plan: Plan, source: Source, *, services: Services, workspace: Workspac
         raise
     if judgement.outcome is Outcome.PASS:
         workspace.drop(directory)
-        return _answer(Proof(outcome=judgement.outcome), plan, source, judgement)
+        proof = Proof(outcome=judgement.outcome, left_out=judgement.left_out)
+        return _answer(proof, plan, source, judgement)
     return report_failure(evidence, judgement, source, workspace=workspace)
 
 
@@ -65,7 +68,7 @@ def report_failure(
     Where `source` is the file of another failure, that one stays as it is.
     """
     plan, directory = evidence.plan, Path(evidence.directory)
-    proof = Proof(outcome=judgement.outcome, broken=judgement.broken)
+    proof = Proof(outcome=judgement.outcome, broken=judgement.broken, left_out=judgement.left_out)
     proof = _answer(proof, plan, source, judgement)
     differs = proof.answer in (Answer.OTHER, Answer.INVALID)
     suffix = f"-{str(proof.answer).lower()}" if differs else ""

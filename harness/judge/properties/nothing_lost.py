@@ -36,6 +36,7 @@ from harness.judge.history import History, Moment, State
 from harness.judge.outcome import Outcome
 from harness.judge.stories import Story, raised_while_loading, records, resumed_steps, tell_step
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="nothing_lost",
@@ -43,6 +44,7 @@ PROMISE = Promise(
     "is durable, or a newer one. A durable checkpoint becomes visible at once, not at the next "
     "save.",
     outcome=Outcome.LOST_WORK,
+    needs=(EvidenceKind.TREE, EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS),
 )
 
 # The largest delay between the end of a flush and its publication that a slow disk explains.
