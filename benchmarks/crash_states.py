@@ -26,8 +26,8 @@ from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.resume import resume_all
 from harness.crash.state import Parts, PartTree
 from harness.evidence.evidence import Evidence
-from harness.layout.plain import PlainLayout
-from harness.layout.protocol import Content
+from harness.layouts.plain import PlainLayout
+from harness.layouts.protocol import Content
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.execute import execute

@@ -104,7 +104,10 @@ class Implementation(Decided):
 
 
 class Plan(Decided):
-    """A scenario made concrete. `checkpoint` is None for a reference run, which never saves."""
+    """A scenario made concrete. `checkpoint` is None for a reference run, which never saves.
+
+    `job` names what runs in the ranks (`harness.jobs.registry`).
+    """
 
     name: str
     source: str
@@ -113,6 +116,7 @@ class Plan(Decided):
     implementation: Implementation
     runs: tuple[RunPlan, ...]
     expect: Expect
+    job: str = "training"
     launcher: Launcher = Launcher()
     mount: Filesystem | None = None
 

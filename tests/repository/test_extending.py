@@ -15,7 +15,7 @@ _FREE = {"base", "actions", "answers", "hands", "point", "registry", "strike", "
 """Modules of `harness.faults` that are no faults."""
 _WITH_REASON = {
     # What draws, explores and restores builds faults.
-    "harness/explore/strike.py": {"fail", "kill", "power_cut"},
+    "harness/search/explore/strike.py": {"fail", "kill", "power_cut"},
     "harness/crash/restore.py": {"kill"},
     # An exploration says on which file system the power is cut.
     "harness/scenario/exploration.py": {"power_cut"},
@@ -34,7 +34,7 @@ def test_no_other_module_of_the_harness_names_a_fault() -> None:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "harness").rglob("*.py")):
         place = str(path.relative_to(ROOT))
-        if not place.startswith(("harness/faults/", "harness/generate/")):
+        if not place.startswith(("harness/faults/", "harness/search/generate/")):
             named = _named(path) - _FREE - _WITH_REASON.get(place, set())
             found |= {place: named} if named else {}
     assert found == {}
@@ -51,3 +51,14 @@ def test_the_example_of_a_fault_is_the_one_that_is_there() -> None:
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert example in (ROOT / "harness" / "faults" / "interrupt.py").read_text(encoding="utf-8")
+
+
+def test_only_the_registry_and_the_server_name_the_built_in_job() -> None:
+    named = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "harness").rglob("*.py")
+        if "harness.jobs.training" in path.read_text(encoding="utf-8")
+    }
+    outside = {one for one in named if not one.startswith("harness/jobs/training/")}
+    # The server imports once what every rank would.
+    assert outside == {"harness/jobs/registry.py", "harness/boot/server.py"}

@@ -12,6 +12,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from harness.jobs.registry import JOBS
+
 ROOT = Path(__file__).resolve().parents[2]
 MOST_MODULE_LINES = 500
 MOST_FUNCTION_LINES = 70
@@ -21,14 +23,15 @@ MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm
 
 ENTRANCES = {
     "harness.__main__",
-    "harness.generate.strategies",
-    "harness.job.server",
-    "harness.job.task",
-    "harness.job.warden",
+    "harness.search.generate.strategies",
+    "harness.boot.server",
+    "harness.boot.task",
+    "harness.boot.warden",
     "harness.pytest_generate",
     "harness.pytest_plugin",
     "harness.pytest_repeat",
     "harness.run.fuse.__main__",
+    *(job.main.partition(":")[0] for job in JOBS.values()),
 }
 """Modules that are started, or that tests of others import."""
 
