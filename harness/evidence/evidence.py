@@ -19,13 +19,12 @@ lies beside it. `executed/` holds one name for each hostile pickle that came to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record
 from harness.plan.model import Plan
-from harness.words import EvidenceKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +136,3 @@ class Evidence:
     """By the number of the run that came next."""
     executed: tuple[str, ...] = ()
     """The deeds whose hostile pickle ran its code."""
-    gives: frozenset[EvidenceKind] = frozenset(EvidenceKind)
-    """The kinds that a job of this make can give, whether it came to give them or not."""
-
-    def lacks(self, kinds: Iterable[EvidenceKind]) -> tuple[EvidenceKind, ...]:
-        """Those of the kinds that the job cannot give."""
-        return tuple(kind for kind in kinds if kind not in self.gives)

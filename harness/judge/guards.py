@@ -16,6 +16,7 @@ from harness.faults.base import LoopFault
 from harness.faults.strike import Strike
 from harness.judge import displaced, refusals, second_job
 from harness.judge.history import History
+from harness.judge.lacking import lacks
 from harness.judge.outcome import Outcome
 from harness.judge.stories import (
     Story,
@@ -75,7 +76,7 @@ class Check:
 
     def guard(self, evidence: Evidence, history: History | None) -> Guard:
         """The guard for one scenario."""
-        missing = evidence.lacks(self.needs)
+        missing = lacks(evidence, self.needs)
         if missing:
             asked = self.is_asked is not None and self.is_asked(evidence)
             told = f"no evidence of: {', '.join(missing)}"
@@ -87,7 +88,7 @@ class Check:
             sentence=self.sentence,
             details=tuple(said),
             outcome=outcome if said else Outcome.PASS,
-            lacks=() if self.is_asked else evidence.lacks((*self.needs, *self.uses)),
+            lacks=() if self.is_asked else lacks(evidence, (*self.needs, *self.uses)),
         )
 
 
@@ -238,7 +239,7 @@ def _failed(evidence: Evidence) -> Iterator[str]:
         if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
         refuses = evidence.plan.refuses and goes_on_after_errors(evidence)
-        tells_ends = EvidenceKind.ENDS in evidence.gives
+        tells_ends = not lacks(evidence, (EvidenceKind.ENDS,))
         goes_on = refuses or any(
             one.fault.may_fail_saves(evidence.plan.timeout_s)
             for one in evidence.plan.runs[number].strikes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.judge.guards import Guard, check
 from harness.judge.history import History, replay
+from harness.judge.lacking import lacks
 from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES, PROMISES
 from harness.judge.stories import resumed_steps, tell_step
@@ -77,7 +78,7 @@ def _ask(
     name: str, evidence: Evidence, history: History | None, problem: tuple[str, ...]
 ) -> Verdict:
     promise = PROMISES[name]
-    if missing := evidence.lacks(promise.needs):
+    if missing := lacks(evidence, promise.needs):
         return promise.does_not_apply(f"no evidence of: {', '.join(missing)}")
     if history is None:
         return promise.unknown(*problem)
@@ -86,7 +87,7 @@ def _ask(
     # A judge that throws cannot tell; the traceback says why.
     except Exception:  # noqa: BLE001 - a judge that throws cannot tell
         return promise.unknown(*_lines("the judge threw"))
-    return replace(verdict, lacks=evidence.lacks(promise.uses)) if verdict.applies() else verdict
+    return replace(verdict, lacks=lacks(evidence, promise.uses)) if verdict.applies() else verdict
 
 
 def _lines(head: str) -> tuple[str, ...]:

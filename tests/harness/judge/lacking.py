@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from harness.evidence.evidence import AtRest, Evidence, RunEvidence
 from harness.evidence.record import (
@@ -17,6 +19,8 @@ from harness.evidence.record import (
     StateDigest,
     Stepped,
 )
+from harness.jobs.job import Job
+from harness.jobs.registry import JOBS
 from harness.words import EvidenceKind
 
 _NO_STATE = StateDigest(params={}, moments={}, rng={})
@@ -37,6 +41,21 @@ _RAISED_DURING = {
 }
 
 
+def job_without(kind: EvidenceKind) -> Job:
+    """A job, which is in no registry, that gives all but one kind of evidence."""
+    return Job(name=f"without {kind}", gives=frozenset(EvidenceKind) - {kind}, main="")
+
+
+@contextmanager
+def known_jobs() -> Iterator[None]:
+    """Those jobs are in the registry for a time."""
+    names = {job_without(kind).name: job_without(kind) for kind in EvidenceKind}
+    JOBS.update(names)
+    yield
+    for name in names:
+        del JOBS[name]
+
+
 def without(evidence: Evidence, kind: EvidenceKind) -> Evidence:
     """The evidence without all that is of one kind."""
     return dataclasses.replace(
@@ -44,7 +63,7 @@ def without(evidence: Evidence, kind: EvidenceKind) -> Evidence:
         reference=() if kind is EvidenceKind.REFERENCE else _stories(evidence.reference, kind),
         runs=tuple(_run(run, kind) for run in evidence.runs),
         at_rest={number: _at_rest(one, kind) for number, one in evidence.at_rest.items()},
-        gives=evidence.gives - {kind},
+        plan=evidence.plan.model_copy(update={"job": job_without(kind).name}),
     )
 
 

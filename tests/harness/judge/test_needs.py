@@ -7,7 +7,7 @@ once for each kind of evidence that is taken away.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,11 +19,11 @@ from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES, PROMISES
 from harness.judge.verdict import Verdict
-from harness.layout.plain import PlainLayout
+from harness.layouts.plain import PlainLayout
 from harness.scenario.schema import Checkpoint, Expect, Freeze, FreezePlan
 from harness.words import EvidenceKind
 from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest, resumed, stepped
-from tests.harness.judge.lacking import without
+from tests.harness.judge.lacking import known_jobs, without
 from tests.harness.judge.test_at_rest import before, damaged, first_run, flip, second_run
 from tests.harness.strikes import strike
 
@@ -230,6 +230,12 @@ def _asked(name: str, evidence: Evidence) -> Verdict:
 
 def _judged(name: str, evidence: Evidence) -> Verdict:
     return next(one for one in judge(evidence).verdicts if one.property == name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _jobs() -> Iterator[None]:
+    with known_jobs():
+        yield
 
 
 @pytest.fixture(scope="module")

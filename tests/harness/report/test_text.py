@@ -10,7 +10,7 @@ from harness.scenario.source import Source, read_source
 from harness.words import EvidenceKind
 from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest, killed_run
 from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize
-from tests.harness.judge.lacking import without
+from tests.harness.judge.lacking import known_jobs, without
 
 YAML = """\
 name: "sync: flush: a rank dies (fsdp2)"
@@ -92,16 +92,20 @@ def test_a_pass_is_short() -> None:
     ]
 
 
+def _report_without(kind: EvidenceKind) -> list[str]:
+    evidence = without(honest().evidence(), kind)
+    with known_jobs():
+        return describe(evidence, judge(evidence), source=None, replay="").splitlines()
+
+
 def test_a_property_without_its_evidence_is_listed_with_the_reason_and_so_is_one_in_part() -> None:
-    evidence = without(honest().evidence(), EvidenceKind.ACKNOWLEDGEMENTS)
-    lines = describe(evidence, judge(evidence), source=None, replay="").splitlines()
+    lines = _report_without(EvidenceKind.ACKNOWLEDGEMENTS)
     assert "does not apply: nothing_lost (no evidence of: acknowledgements)" in lines
     assert "judged in part: bounded (no evidence of: acknowledgements)" in lines
 
 
 def test_a_guard_that_could_not_be_checked_is_listed() -> None:
-    evidence = without(honest().evidence(), EvidenceKind.ENDS)
-    lines = describe(evidence, judge(evidence), source=None, replay="").splitlines()
+    lines = _report_without(EvidenceKind.ENDS)
     assert "checked in part: ranks_accounted (no evidence of: ends)" in lines
 
 
