@@ -120,6 +120,11 @@ class Plan(Decided):
     launcher: Launcher = Launcher()
     mount: Filesystem | None = None
 
+    def within(self, deadline_s: float) -> Plan:
+        """The plan whose runs may be silent for so long, whatever the machine would decide."""
+        runs = (run.model_copy(update={"deadline_s": deadline_s}) for run in self.runs)
+        return self.model_copy(update={"runs": tuple(runs)})
+
     def workload_of(self, run: int) -> Workload:
         """The workload of a run, with the settings that the run changes."""
         own, usual = self.runs[run], self.workload
