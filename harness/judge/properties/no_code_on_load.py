@@ -15,9 +15,9 @@ that no scenario makes hostile.
 from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
+from harness.judge.event_logs import raised_while_loading, resumed
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import raised_while_loading, resumed
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.words import EvidenceKind
 
@@ -32,7 +32,7 @@ PROMISE = Promise(
 def judge(evidence: Evidence, _history: History) -> Verdict:
     """Look for the marks of code that ran."""
     planted = {
-        done.deed: (number, done.paths)
+        done.action_id: (number, done.paths)
         for number, at_rest in evidence.at_rest.items()
         for done in at_rest.done
         if done.action == "hostile" and done.problem is None
@@ -41,11 +41,11 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         return PROMISE.does_not_apply("no hostile file was planted")
     findings = [
         Finding(detail=f"{', '.join(paths)}, planted before run {number}, ran its code")
-        for deed, (number, paths) in planted.items()
-        if deed in evidence.executed
+        for action, (number, paths) in planted.items()
+        if action in evidence.executed
     ]
     last = max(number for number, _ in planted.values())
-    stories = evidence.runs[last].stories if last < len(evidence.runs) else ()
-    if not findings and not any(resumed(one) or raised_while_loading(one) for one in stories):
+    event_logs = evidence.runs[last].event_logs if last < len(evidence.runs) else ()
+    if not findings and not any(resumed(one) or raised_while_loading(one) for one in event_logs):
         return PROMISE.unknown(f"no rank of run {last} resumed or said why it did not")
     return PROMISE.verdict(findings, f"{len(planted)} hostile files were planted")

@@ -68,13 +68,13 @@ def without(evidence: Evidence, kind: EvidenceKind) -> Evidence:
 
 
 def _run(run: RunEvidence, kind: EvidenceKind) -> RunEvidence:
-    told = dataclasses.replace(
-        run, stories=_stories(run.stories, kind), second=_stories(run.second, kind)
+    described = dataclasses.replace(
+        run, event_logs=_stories(run.event_logs, kind), second=_stories(run.second, kind)
     )
     if kind is not EvidenceKind.TREE:
-        return told
+        return described
     return dataclasses.replace(
-        told, operations=(), written=b"", after={}, behind={}, unseen=(), cut=None
+        described, operations=(), written=b"", after={}, behind={}, unseen=(), cut=None
     )
 
 
@@ -86,10 +86,11 @@ def _at_rest(at_rest: AtRest, kind: EvidenceKind) -> AtRest:
 
 
 def _stories(
-    stories: tuple[tuple[Record, ...], ...], kind: EvidenceKind
+    event_logs: tuple[tuple[Record, ...], ...], kind: EvidenceKind
 ) -> tuple[tuple[Record, ...], ...]:
     return tuple(
-        tuple(_bared(one, kind) for one in story if _kind_of(one) is not kind) for story in stories
+        tuple(_bared(one, kind) for one in event_log if _kind_of(one) is not kind)
+        for event_log in event_logs
     )
 
 

@@ -1,6 +1,6 @@
 """Properties say what they need: without it they do not apply, and without the rest they do.
 
-Each property is judged on honest evidence and on evidence against each of them, once as it is and
+Each property is judged on correct evidence and on evidence against each of them, once as it is and
 once for each kind of evidence that is taken away.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness.evidence.evidence import Evidence
-from harness.evidence.operation import Landed
+from harness.evidence.operation import Fired
 from harness.evidence.record import Finished, Record, SaveBegan, SaveReturned, Stepped
 from harness.judge.history import replay
 from harness.judge.judge import judge
@@ -22,7 +22,7 @@ from harness.judge.verdict import Verdict
 from harness.layouts.plain import PlainLayout
 from harness.scenario.schema import Checkpoint, Expect, Freeze, FreezePlan
 from harness.words import EvidenceKind
-from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest, resumed, stepped
+from tests.harness.judge.cases import Case, RunCase, checkpoint_files, correct, resumed, stepped
 from tests.harness.judge.lacking import known_jobs, without
 from tests.harness.judge.test_at_rest import before, damaged, first_run, flip, second_run
 from tests.harness.strikes import strike
@@ -39,37 +39,40 @@ def _torn() -> Case:
 
 
 def _lost() -> Case:
-    case = honest()
-    case.runs[1].stories = [[], []]
+    case = correct()
+    case.runs[1].event_logs = [[], []]
     case.runs[1].start()
     return case
 
 
 def _parted() -> Case:
-    case = honest()
-    case.runs[1].stories[1][0] = resumed(1, None)
+    case = correct()
+    case.runs[1].event_logs[1][0] = resumed(1, None)
     return case
 
 
 def _other_saves() -> Case:
-    case = honest()
+    case = correct()
     for rank, step in enumerate((8, 7)):
         case.runs[1].tell(SaveBegan(step=step, ordinal=3), ranks=(rank,))
     return case
 
 
 def _replaced(case: Case, step: int, **changes: object) -> Case:
-    story = case.runs[1].stories[0]
-    for place, record in enumerate(story):
+    event_log = case.runs[1].event_logs[0]
+    for place, record in enumerate(event_log):
         if isinstance(record, Stepped) and record.step == step:
-            story[place] = dataclasses.replace(record, **changes)  # type: ignore[arg-type]
+            event_log[place] = dataclasses.replace(record, **changes)  # type: ignore[arg-type]
     return case
 
 
 def _other_tokens() -> Case:
-    case = honest()
-    for story in (*case.reference, *(story for run in case.runs for story in run.stories)):
-        story[:] = [_with_more_tokens(record) for record in story]
+    case = correct()
+    for event_log in (
+        *case.reference,
+        *(event_log for run in case.runs for event_log in run.event_logs),
+    ):
+        event_log[:] = [_with_more_tokens(record) for record in event_log]
     return case
 
 
@@ -78,14 +81,14 @@ def _with_more_tokens(record: Record) -> Record:
 
 
 def _frozen_at_the_start() -> Case:
-    case = honest(freeze=FREEZE)
-    for rank, story in enumerate(case.runs[1].stories):
-        story[0] = dataclasses.replace(resumed(rank, 2, FREEZE), frozen=())
+    case = correct(freeze=FREEZE)
+    for rank, event_log in enumerate(case.runs[1].event_logs):
+        event_log[0] = dataclasses.replace(resumed(rank, 2, FREEZE), frozen=())
     return case
 
 
 def _hung() -> Case:
-    case = honest()
+    case = correct()
     case.runs[1].hung = (1,)
     return case
 
@@ -113,42 +116,42 @@ def _never_again(*, hit: int) -> Case:
 
 
 def _start_failed_apart() -> Case:
-    case = honest()
+    case = correct()
     run = case.runs[1]
-    run.stories = [[], []]
+    run.event_logs = [[], []]
     run.strikes.append(strike("fail", name="run1.fail", phase="load", path="step_2/*"))
-    run.landed.append(Landed(strike="run1.fail", index=0, time_s=0.0, ranks=(0,)))
+    run.fired.append(Fired(strike="run1.fail", index=0, time_s=0.0, ranks=(0,)))
     run.fail("load", ranks=(0,), message="rank 0: ENOSPC")
     return case
 
 
 def _process_left() -> Case:
-    case = honest()
+    case = correct()
     case.runs[1].leaked = ("a process",)
     return case
 
 
 def _thread_left() -> Case:
-    case = honest()
-    for story in case.runs[1].stories:
-        story[-1] = Finished(step=6, reason="until_step", threads=("writer",))
+    case = correct()
+    for event_log in case.runs[1].event_logs:
+        event_log[-1] = Finished(step=6, reason="until_step", threads=("writer",))
     return case
 
 
 def _name_left() -> Case:
-    case = honest()
+    case = correct()
     case.runs[1].do("mkdir", "scratch")
     return case
 
 
 def _threads_of_the_training() -> Case:
     case = _thread_left()
-    for story in case.reference:
-        story.append(Finished(step=8, reason="until_step", threads=("writer",)))
+    for event_log in case.reference:
+        event_log.append(Finished(step=8, reason="until_step", threads=("writer",)))
     return case
 
 
-def _withdrawn(*, told: bool) -> Case:
+def _withdrawn(*, described: bool) -> Case:
     """A later save gives a checkpoint the name back that it had; told durable, or not."""
     run = RunCase()
     run.start()
@@ -156,7 +159,7 @@ def _withdrawn(*, told: bool) -> Case:
     run.begin(4)
     run.stage(4)
     run.commit(4)
-    if told:
+    if described:
         run.tell(SaveReturned(step=4, ordinal=2, index=len(run.operations)))
     run.begin(6)
     run.do("rename", "step_4", ".staging-step_4")
@@ -167,7 +170,7 @@ def _hostile(*, ran: bool, resumes: bool = True) -> Case:
     second = second_run(4)
     before(second, flip(), hostile={"path": "step_4/.metadata"})
     if not resumes:
-        second.stories = [[], []]
+        second.event_logs = [[], []]
     return Case(runs=[first_run(), second], executed=("0-hostile",) if ran else ())
 
 
@@ -182,21 +185,21 @@ def _rolled_back() -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {
-    "honest": honest,
-    "honest with freezing": lambda: honest(freeze=FREEZE),
+    "correct": correct,
+    "correct with freezing": lambda: correct(freeze=FREEZE),
     "nothing at all": lambda: Case(runs=[RunCase()]),
     "torn": _torn,
     "lost": _lost,
     "parted": _parted,
     "other saves": _other_saves,
-    "other samples": lambda: _replaced(honest(), 3, samples=stepped(0, 2).samples),
-    "other loss": lambda: _replaced(honest(), 5, loss=(1.5).hex()),
+    "other samples": lambda: _replaced(correct(), 3, samples=stepped(0, 2).samples),
+    "other loss": lambda: _replaced(correct(), 5, loss=(1.5).hex()),
     "other tokens": _other_tokens,
-    "other freezing": lambda: _replaced(honest(freeze=FREEZE), 5, frozen=()),
+    "other freezing": lambda: _replaced(correct(freeze=FREEZE), 5, frozen=()),
     "other freezing at the start": _frozen_at_the_start,
-    "too many kept": lambda: honest(checkpoint=Checkpoint(keep_last_n=1)),
-    "withdrawn": lambda: _withdrawn(told=False),
-    "withdrawn although told": lambda: _withdrawn(told=True),
+    "too many kept": lambda: correct(checkpoint=Checkpoint(keep_last_n=1)),
+    "withdrawn": lambda: _withdrawn(described=False),
+    "withdrawn although told": lambda: _withdrawn(described=True),
     "rolled back": _rolled_back,
     "hung": _hung,
     "failed apart": _failed_apart,
@@ -305,8 +308,8 @@ def test_every_property_is_broken_by_some_case_and_applies_to_another_that_keeps
 
 
 @pytest.mark.parametrize("kind", EvidenceKind)
-def test_an_honest_job_that_gives_less_passes_and_the_rest_is_listed(kind: EvidenceKind) -> None:
-    judgement = judge(without(honest(freeze=FREEZE).evidence(), kind))
+def test_a_correct_job_that_gives_less_passes_and_the_rest_is_listed(kind: EvidenceKind) -> None:
+    judgement = judge(without(correct(freeze=FREEZE).evidence(), kind))
     assert judgement.outcome is Outcome.PASS, judgement.broken
     listed = {one.partition(": ")[2].partition(" ")[0] for one in judgement.left_out}
     declare = {name for name, one in PROMISES.items() if kind in (*one.needs, *one.uses)}
@@ -316,14 +319,14 @@ def test_an_honest_job_that_gives_less_passes_and_the_rest_is_listed(kind: Evide
 
 
 def test_a_job_that_gives_none_of_what_the_scenario_asks_for_proves_nothing() -> None:
-    case = honest()
+    case = correct()
     case.expect = Expect(properties=("samples_exactly_once", "resume_exact"))
     judgement = judge(without(case.evidence(), EvidenceKind.TRAINING))
     assert (judgement.outcome, judgement.broken) == (Outcome.INVALID, ("something_judged",))
 
 
 def test_a_refusal_that_cannot_be_seen_proves_nothing() -> None:
-    case = honest()
+    case = correct()
     case.runs[1].refused = "torn"
     judgement = judge(without(case.evidence(), EvidenceKind.RESUMES))
     assert judgement.outcome is Outcome.INVALID
