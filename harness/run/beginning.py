@@ -17,7 +17,7 @@ from harness.evidence.operation import OPERATOR
 from harness.evidence.record import Record
 from harness.evidence.write import write_given, write_listing, write_past
 from harness.plan.model import CHECKPOINTS
-from harness.run.syscalls import syncfs
+from harness.system.syscalls import syncfs
 
 _UNKNOWN = -1
 """The place of a record at which nobody watched."""
