@@ -128,7 +128,7 @@ class AtRest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class StartingDirectory:
     """The checkpoint directory that a plan began with, told as what a power cut left."""
 
     operation: Operation
@@ -145,6 +145,6 @@ class Evidence:
     runs: tuple[RunEvidence, ...]
     at_rest: Mapping[int, AtRest] = field(default_factory=dict)
     """By the number of the run that came next."""
-    given: Given | None = None
+    given: StartingDirectory | None = None
     executed: tuple[str, ...] = ()
     """The actions whose hostile pickle ran its code."""

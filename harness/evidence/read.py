@@ -13,7 +13,7 @@ from harness.evidence.evidence import (
     DirectoryEntry,
     Done,
     Evidence,
-    Given,
+    StartingDirectory,
     Processes,
     RunEvidence,
 )
@@ -54,10 +54,10 @@ def _read_at_rest(folder: Path) -> AtRest:
     )
 
 
-def _read_given(directory: Path) -> Given:
+def _read_given(directory: Path) -> StartingDirectory:
     value = json.loads((directory / "given.json").read_text(encoding="utf-8"))
     written = (directory / "given.bin").read_bytes()
-    return Given(operation=Operation(**value), written=written)
+    return StartingDirectory(operation=Operation(**value), written=written)
 
 
 def _read_done(value: dict[str, Any]) -> Done:

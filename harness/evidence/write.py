@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.evidence.evidence import AtRest, Cut, DirectoryEntry, Given, Processes, RunEvidence
+from harness.evidence.evidence import AtRest, Cut, DirectoryEntry, StartingDirectory, Processes, RunEvidence
 from harness.evidence.operation import Fired, Operation
 
 
@@ -53,7 +53,7 @@ def write_cut(folder: Path, cut: Cut) -> None:
     (folder / "cut.json").write_text(json.dumps(asdict(cut)), encoding="utf-8")
 
 
-def write_given(directory: Path, given: Given) -> None:
+def write_given(directory: Path, given: StartingDirectory) -> None:
     """Write what a plan begins with."""
     (directory / "given.bin").write_bytes(given.written)
     (directory / "given.json").write_text(json.dumps(asdict(given.operation)), encoding="utf-8")

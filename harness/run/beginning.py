@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.evidence.cut import read_listing, tell_cut
-from harness.evidence.evidence import Evidence, Given, Processes, RunEvidence
+from harness.evidence.evidence import Evidence, StartingDirectory, Processes, RunEvidence
 from harness.evidence.operation import OPERATOR
 from harness.evidence.record import Record
 from harness.evidence.write import write_given, write_listing, write_past
@@ -72,7 +72,7 @@ def begin(beginning: Beginning, directory: Path, *, disk: str | None) -> None:
     if disk is not None:
         syncfs(str(root))
     operation, written = tell_cut(read_listing(root), index=-1, rank=OPERATOR, time_s=0.0, start=0)
-    write_given(directory, Given(operation=operation, written=written))
+    write_given(directory, StartingDirectory(operation=operation, written=written))
     for number, run in enumerate(beginning.past):
         folder = directory / f"run{number}"
         folder.mkdir()
@@ -89,7 +89,7 @@ def beginning_of(evidence: Evidence) -> Beginning | None:
     return Beginning(past=past, fill=lambda root: _put_back(given, root))
 
 
-def _put_back(given: Given, root: Path) -> None:
+def _put_back(given: StartingDirectory, root: Path) -> None:
     start = given.operation.data or 0
     for path, kind, detail in json.loads(given.written[start : start + given.operation.size]):
         if kind == "directory":
