@@ -25,9 +25,9 @@ from harness.crash.instants import Instant, instants
 from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.resume import resume_all
 from harness.crash.state import Parts, PartTree
+from harness.evidence.content import Content
 from harness.evidence.evidence import Evidence
 from harness.layout.plain import PlainLayout
-from harness.layout.protocol import Content
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.execute import execute
@@ -70,7 +70,8 @@ class _PlainTree:
     def content(self, path: str) -> Content:
         """The bytes of a file, read as if for the first time."""
         value = self._tree[path]
-        return Content(bytearray(value if isinstance(value, bytes) else b""))
+        data = value if isinstance(value, bytes) else b""
+        return Content.of(data, 0, len(data))
 
 
 def flatten(parts: Parts, tree: int) -> Tree:
@@ -84,9 +85,7 @@ def flatten(parts: Parts, tree: int) -> Tree:
             found[path] = None
             waiting += [f"{path}/{name}" for name in looked.names(path)]
         else:
-            found[path] = (
-                looked.text(path) if kind == "symlink" else bytes(looked.content(path).data)
-            )
+            found[path] = looked.text(path) if kind == "symlink" else looked.content(path).read()
     return found
 
 

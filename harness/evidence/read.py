@@ -7,9 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.evidence import AtRest, Cut, Done, Entry, Evidence, Processes, RunEvidence
+from harness.evidence.evidence import (
+    BEFORE,
+    WRITTEN,
+    AtRest,
+    Cut,
+    Done,
+    Entry,
+    Evidence,
+    Processes,
+    RunEvidence,
+)
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record, read_record
+from harness.evidence.store import StoredBytes
 from harness.plan.model import EXECUTED, Plan
 
 
@@ -38,7 +49,7 @@ def _read_at_rest(folder: Path) -> AtRest:
     value = json.loads((folder / "before.json").read_text(encoding="utf-8"))
     return AtRest(
         done=tuple(_read_done(one) for one in value["done"]),
-        written=(folder / "before.bin").read_bytes(),
+        written=StoredBytes(folder / BEFORE),
         after=_entries(value["after"]),
         behind=_entries(value["behind"]),
     )
@@ -91,7 +102,7 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         operations=tuple(operations),
         landed=tuple(landed),
         unseen=unseen,
-        written=(folder / "written.bin").read_bytes(),
+        written=StoredBytes(folder / WRITTEN),
         stories=stories[:ranks],
         second=stories[ranks:],
         processes=read_processes(folder),

@@ -33,13 +33,9 @@ def _describe(node: Node) -> object:
     if isinstance(node, Directory):
         return (_numbers(node.entries), _numbers(node.synced))
     if isinstance(node, File):
-        return (node.content.fact("same", _digest), node.synced.fact("same", _digest))
+        return (node.content.digest(), node.synced.digest())
     return node.text if isinstance(node, Symlink) else None
 
 
 def _numbers(entries: dict[str, Node]) -> list[tuple[str, int]]:
     return sorted((name, node.number) for name, node in entries.items())
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

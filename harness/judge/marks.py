@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.evidence.content import Source
 from harness.evidence.evidence import AtRest, Entry
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, FileSystem, Symlink
@@ -51,7 +52,7 @@ def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Ma
 
 
 def mark_late(
-    files: FileSystem, deed: Sequence[Operation], written: bytes, known: Marks, layout: Layout
+    files: FileSystem, deed: Sequence[Operation], written: Source, known: Marks, layout: Layout
 ) -> Marks:
     """As `mark`, for one deed of a hand while the job goes on, whose files stay open."""
     before, tops = files.snapshot(), top_names(files)

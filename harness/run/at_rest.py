@@ -15,12 +15,15 @@ from harness.evidence.write import list_entries
 from harness.faults.actions import Relocate
 from harness.plan.model import EXECUTED, Deed
 from harness.run.deeds import MissedError, Task, do
-from harness.run.hand import Hand
+from harness.run.hand import Hand, Written
 
 
-def do_at_rest(deeds: Sequence[Deed], root: Path, earlier: Sequence[Operation]) -> AtRest:
-    """Do the deeds one after the other. `earlier` is what the ranks of earlier runs did."""
-    hand = Hand(root)
+def do_at_rest(
+    deeds: Sequence[Deed], root: Path, earlier: Sequence[Operation], written: Written
+) -> AtRest:
+    """Do the deeds one after the other. `earlier` is what the ranks of earlier runs did; the bytes
+    that the deeds bring are added to `written`."""
+    hand = Hand(root, written)
     done: list[Done] = []
     behind: dict[str, Entry] = {}
     (root.parent / EXECUTED).mkdir(exist_ok=True)
@@ -32,7 +35,7 @@ def do_at_rest(deeds: Sequence[Deed], root: Path, earlier: Sequence[Operation]) 
             break
     return AtRest(
         done=tuple(done),
-        written=bytes(hand.written),
+        written=written,
         after=list_entries(hand.root),
         behind=behind,
     )

@@ -24,7 +24,7 @@ from harness.faults.actions import (
     Writing,
 )
 from harness.layout.names import LATEST, checkpoint_step
-from harness.run.hand import Hand
+from harness.run.hand import Hand, Kept
 from harness.run.pickles import make_hostile
 
 _BITS = 8
@@ -53,11 +53,11 @@ def flip_bit(task: Task, settings: Flipping) -> Paths:
     """One bit of one byte."""
     paths = _choose(task, task.hand.files(settings.path), settings)
     for path in paths:
-        data = task.hand.read(path)
-        place = task.choice % max(1, len(data)) if settings.byte is None else settings.byte
-        if place >= len(data):
-            raise MissedError(f"{path} has {len(data)} bytes, none at {place}")
-        flipped = data[place] ^ (1 << task.choice % _BITS)
+        size = task.hand.size(path)
+        place = task.choice % max(1, size) if settings.byte is None else settings.byte
+        if place >= size:
+            raise MissedError(f"{path} has {size} bytes, none at {place}")
+        flipped = task.hand.read(path, place, 1)[0] ^ (1 << task.choice % _BITS)
         task.hand.patch(path, place, bytes([flipped]))
     return paths
 
@@ -66,7 +66,7 @@ def truncate(task: Task, settings: Cutting) -> Paths:
     """The end of a file."""
     paths = _choose(task, task.hand.files(settings.path), settings)
     for path in paths:
-        size = len(task.hand.read(path))
+        size = task.hand.size(path)
         left = size // 2 if settings.to is None else settings.to
         if left >= size:
             raise MissedError(f"{path} has {size} bytes, no more than {left}")
@@ -99,9 +99,9 @@ def swap(task: Task, settings: Swapping) -> Paths:
     other = f"{settings.against}/{path.partition('/')[2]}"
     if not task.hand.is_file(other) or other == path:
         raise MissedError(f"{settings.against} has no other file {path.partition('/')[2]}")
-    mine, theirs = task.hand.read(path), task.hand.read(other)
-    task.hand.put(path, theirs)
-    task.hand.put(other, mine)
+    mine, theirs = task.hand.keep(path), task.hand.keep(other)
+    task.hand.put_kept(path, theirs)
+    task.hand.put_kept(other, mine)
     return path, other
 
 
@@ -163,8 +163,8 @@ def leftover(task: Task, settings: Leaving) -> Paths:
         return (name,)
     task.hand.make(name)
     file = next(one for one in task.hand.files(f"{newest}/*") if one.count("/") == 1)
-    data = task.hand.read(file)
-    task.hand.put(f"{name}/{file.partition('/')[2]}", data[: len(data) // 2])
+    place, size = task.hand.keep(file)
+    task.hand.put_kept(f"{name}/{file.partition('/')[2]}", Kept(place, size // 2))
     return (name,)
 
 

@@ -10,6 +10,7 @@ from benchmarks.crash_states import sample_states
 from benchmarks.naive_states import rebuild
 from harness.crash.changes import FileLog, Version
 from harness.crash.profiles import ProfileName
+from harness.evidence.content import Content
 from harness.evidence.evidence import Evidence
 from tests.harness.crash.histories import random_run
 from tests.harness.judge.cases import Case, honest
@@ -42,7 +43,7 @@ def test_over_any_operations(profile: ProfileName, seed: int) -> None:
 def test_a_difference_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     content = FileLog.content
 
-    def off_by_one(log: FileLog, version: Version) -> bytes:
+    def off_by_one(log: FileLog, version: Version) -> Content:
         torn = version.damage == "torn"
         return content(log, version._replace(at=version.at + 1) if torn else version)
 
