@@ -27,7 +27,7 @@ from harness.crash.resume import resume_all
 from harness.crash.state import Parts, PartTree
 from harness.evidence.content import Content
 from harness.evidence.evidence import Evidence
-from harness.layout.plain import PlainLayout
+from harness.layouts.plain import PlainLayout
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.execute import execute

@@ -15,13 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.explore.job import Explored
-from harness.explore.pool import explore_all
-from harness.explore.strike import Struck
-from harness.explore.summary import headline
 from harness.plan.model import Implementation
 from harness.scenario.exploration import Explore
 from harness.scenario.schema import Checkpoint, Run, Scenario
+from harness.search.explore.job import Explored
+from harness.search.explore.pool import explore_all
+from harness.search.explore.strike import Struck
+from harness.search.explore.summary import headline
 from harness.workspace import open_workspace
 from harness.world import World
 

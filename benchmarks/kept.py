@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 
-from kempnerforge.checkpoint import CheckpointManager, layout, manifest
+from kempnerforge.checkpoint import CheckpointManager
+from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.config.schema import CheckpointConfig
 
 _FIRST_STEP = 1_000_000

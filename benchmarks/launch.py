@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.layout.plain import PlainLayout
+from harness.layouts.plain import PlainLayout
 from harness.plan.make import make_plan, reference_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.ground import Folder
@@ -59,7 +59,7 @@ def _stepped(folder: Path, ranks: int) -> bool:
 
 
 def _cold(folder: Path, ranks: int) -> Callable[[], None]:
-    command = [sys.executable, "-m", "harness.job.rank", str(folder), "0"]
+    command = [sys.executable, "-m", "harness.jobs.training.rank", str(folder), "0"]
     processes = [
         subprocess.Popen([*command, str(rank)], stderr=subprocess.DEVNULL) for rank in range(ranks)
     ]

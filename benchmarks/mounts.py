@@ -41,7 +41,7 @@ from torch.optim import SGD
 
 from harness.run.syscalls import syncfs
 from kempnerforge.checkpoint import CheckpointManager
-from kempnerforge.checkpoint.storage import at_once
+from kempnerforge.checkpoint.runtime.storage import at_once
 from kempnerforge.config.schema import CheckpointConfig
 
 _IMAGE_BYTES = 1 << 30

@@ -35,16 +35,16 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 
-from kempnerforge.checkpoint import layout, manifest
-from kempnerforge.checkpoint.collective import pack_replies
-from kempnerforge.checkpoint.manifest import FileRecord, Manifest
-from kempnerforge.checkpoint.offer import Choice, Offer
-from kempnerforge.checkpoint.plans import Merged, PlanBook, Proposed, assign
-from kempnerforge.checkpoint.rank_state import Arrangement
-from kempnerforge.checkpoint.rank_values import Planned
-from kempnerforge.checkpoint.shard_metadata import decode_metadata
-from kempnerforge.checkpoint.shards import WrittenShards
-from kempnerforge.checkpoint.verification import VerifyPolicy
+from kempnerforge.checkpoint.bulk.plans import Merged, PlanBook, Proposed, assign
+from kempnerforge.checkpoint.bulk.shards import WrittenShards
+from kempnerforge.checkpoint.format import layout, manifest
+from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.protocol.offer import Choice, Offer
+from kempnerforge.checkpoint.protocol.verification import VerifyPolicy
+from kempnerforge.checkpoint.runtime.collective import pack_replies
+from kempnerforge.checkpoint.state.rank_state import Arrangement
+from kempnerforge.checkpoint.state.rank_values import Planned
 
 T = TypeVar("T")
 

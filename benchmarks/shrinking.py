@@ -18,8 +18,8 @@ from pathlib import Path
 
 from harness.plan.model import Implementation
 from harness.report.failure import scenario_text
-from harness.shrink.reduce import SHRINK_S, reduce_failure
-from harness.shrink.runner import Pool
+from harness.search.shrink.reduce import SHRINK_S, reduce_failure
+from harness.search.shrink.runner import Pool
 from harness.workspace import open_workspace
 from tests.planted.large import LARGE, Large, measure
 

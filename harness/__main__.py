@@ -192,9 +192,9 @@ def _explore_all(
     parsed: argparse.Namespace,
     implementation: Implementation,
 ) -> Iterator[int]:
-    from harness.explore.command import explore_job
-    from harness.explore.job import Explored
     from harness.run.support import missing_disk
+    from harness.search.explore.command import explore_job
+    from harness.search.explore.job import Explored
 
     for one in files:
         if isinstance(one, ScenarioError):
@@ -222,15 +222,15 @@ def _explore_all(
 
 
 def _coverage() -> int:
-    from harness.generate.coverage import read_coverage, tell
+    from harness.search.generate.coverage import read_coverage, tell
 
     return _say(tell(read_coverage(Path("failures"))), PASSED)
 
 
 def _generate(parsed: argparse.Namespace, implementation: Implementation) -> int:
-    from harness.generate.fuzz import Fuzz, fuzz
     from harness.run.support import missing
-    from harness.shrink.command import shrink_place
+    from harness.search.generate.fuzz import Fuzz, fuzz
+    from harness.search.shrink.command import shrink_place
 
     if (reason := missing()) is not None:
         return _complain(f"nothing can run here: {reason}")

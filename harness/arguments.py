@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.generate.job import AREAS
 from harness.plan.model import Implementation
+from harness.search.generate.job import AREAS
 from harness.words import FILE_SYSTEMS
 
 WORKERS = 2

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from harness.generate.stream import job_of
 from harness.plan.make import make_plan
 from harness.pytest_plugin import JobItem, Red, session_of
 from harness.report.title import titled
 from harness.scenario.devices import count_gpus
+from harness.search.generate.stream import job_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -93,8 +93,8 @@ class GeneratedItem(JobItem):
 
     def runtest(self) -> None:
         """Draw, run and judge it; shrink it if it fails."""
-        from harness.generate.attempt import attempt, tell_failure
-        from harness.shrink.bench import Bench
+        from harness.search.generate.attempt import attempt, tell_failure
+        from harness.search.shrink.bench import Bench
 
         session = session_of(self.config)
         bench = Bench(

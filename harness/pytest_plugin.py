@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.explore.job import Explored, count_parts
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
 from harness.scenario.source import Source
+from harness.search.explore.job import Explored, count_parts
 from harness.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -344,9 +344,9 @@ class ExploreItem(JobItem):
 
     def runtest(self) -> None:
         """Strike, judge, and fail unless every outcome is PASS."""
-        from harness.explore.explore import RedRecording
-        from harness.explore.part import explore_part
-        from harness.explore.summary import headline, tell
+        from harness.search.explore.explore import RedRecording
+        from harness.search.explore.part import explore_part
+        from harness.search.explore.summary import headline, tell
 
         session = self.config.stash[_SESSION]
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from harness.job.devices import take_device
+from harness.jobs.training.devices import take_device
 from harness.plan.make import make_plan
 from harness.plan.model import LEASED, Implementation, Workload
 from harness.plan.place import place_plan

@@ -27,8 +27,8 @@ from harness.evidence.evidence import Evidence
 from harness.judge.history import replay
 from harness.judge.outcome import Outcome
 from harness.judge.properties import PROMISES
-from harness.layout.plain import PlainLayout
-from harness.layout.protocol import Layout
+from harness.layouts.plain import PlainLayout
+from harness.layouts.protocol import Layout
 
 MOST_AN_INSTANT = 256
 """Enough for every combination of what four files may hold; a save leaves seldom more unsynced."""

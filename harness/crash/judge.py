@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.crash.state import Parts, PartTree
-from harness.layout.protocol import Layout
+from harness.layouts.protocol import Layout
 from harness.world import World
 
 

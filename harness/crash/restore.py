@@ -26,7 +26,7 @@ from harness.faults.base import Target
 from harness.faults.kill import Kill
 from harness.faults.point import Point
 from harness.faults.strike import Strike
-from harness.layout.names import checkpoint_step
+from harness.layouts.names import checkpoint_step
 from harness.plan.model import Plan, RunPlan
 from harness.scenario.launcher import Launcher
 from harness.scenario.schema import Expect, PropertyName

@@ -16,8 +16,8 @@ from harness.explain.differences import tell_differences
 from harness.explain.moment import tell_not_durable, tell_operation, tell_ranks
 from harness.judge.history import replay
 from harness.judge.judge import Judgement, judge
-from harness.layout.plain import PlainLayout
-from harness.layout.protocol import Layout
+from harness.layouts.plain import PlainLayout
+from harness.layouts.protocol import Layout
 
 _WIDTH = 118
 _MOST_DETAILS = 3

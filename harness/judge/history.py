@@ -12,7 +12,7 @@ from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.operation import HAND, Operation
 from harness.judge.marks import Marks, Top, mark, mark_late, top_names
 from harness.judge.tree import FileSystem, Node, View
-from harness.layout.protocol import Layout, Resolved
+from harness.layouts.protocol import Layout, Resolved
 from harness.world import World
 
 

@@ -12,8 +12,8 @@ from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES, PROMISES
 from harness.judge.stories import resumed_steps, tell_step
 from harness.judge.verdict import Verdict
-from harness.layout.plain import PlainLayout
-from harness.layout.protocol import Layout
+from harness.layouts.plain import PlainLayout
+from harness.layouts.protocol import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

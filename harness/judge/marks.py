@@ -13,7 +13,7 @@ from harness.evidence.content import Source
 from harness.evidence.evidence import AtRest, Entry
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, FileSystem, Symlink
-from harness.layout.protocol import Layout
+from harness.layouts.protocol import Layout
 
 Top = tuple[int, int]
 """Which node has a name in the directory itself, and its version."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.explore.job import count_parts
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
 from harness.scenario.schema import Scenario
+from harness.search.explore.job import count_parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.explore.job import Explored
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.planted.catalogue import Bug, Catalogue, load_catalogue, name_of
@@ -25,6 +24,7 @@ from harness.planted.pool import HANG_DEADLINE_S, Task, open_pool, run_tasks
 from harness.planted.table import Table, make_table, problems
 from harness.run.support import missing_disk, missing_for
 from harness.scenario.devices import count_gpus
+from harness.search.explore.job import Explored
 from harness.workspace import open_workspace
 
 _MOST_TRIES = 8

@@ -8,10 +8,6 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from harness.explore.explore import RedRecording
-from harness.explore.job import Explored
-from harness.explore.part import explore_part
-from harness.explore.pool import open_services
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome, worst
 from harness.plan.make import make_plan
@@ -20,6 +16,10 @@ from harness.planted.cell import Cell
 from harness.planted.given import Given
 from harness.run.execute import execute
 from harness.run.services import Services
+from harness.search.explore.explore import RedRecording
+from harness.search.explore.job import Explored
+from harness.search.explore.part import explore_part
+from harness.search.explore.pool import open_services
 from harness.workspace import Workspace, slug
 
 HANG_DEADLINE_S = 15.0

@@ -23,7 +23,7 @@ from harness.faults.actions import (
     Swapping,
     Writing,
 )
-from harness.layout.names import LATEST, checkpoint_step
+from harness.layouts.names import LATEST, checkpoint_step
 from harness.run.hand import Hand, Kept
 from harness.run.pickles import make_hostile
 

@@ -18,7 +18,7 @@ from harness.evidence.write import (
     write_processes,
     write_trace,
 )
-from harness.layout.plain import PlainLayout
+from harness.layouts.plain import PlainLayout
 from harness.plan.make import reference_plan
 from harness.plan.model import CHECKPOINTS, LEASED, Plan
 from harness.plan.place import need_of

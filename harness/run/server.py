@@ -74,7 +74,7 @@ class WarmServer:
         with log.open("ab") as output:
             arguments = (str(other.fileno()), str(os.getpid()), str(log.parent / "bytecode"))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.job.server", *arguments],
+                [sys.executable, "-m", "harness.boot.server", *arguments],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -22,7 +22,7 @@ from pathlib import Path
 from harness.evidence.evidence import WRITTEN, Processes
 from harness.faults.hands import Treatment
 from harness.faults.strike import Strike
-from harness.layout.protocol import Layout
+from harness.layouts.protocol import Layout
 from harness.run.budget import PUBLISHED_S, SURVIVORS_S
 from harness.run.clock import FairClock
 from harness.run.hands import RunHands

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kempnerforge.checkpoint.async_save import AsyncCheckpointer
-    from kempnerforge.checkpoint.dataloader import ResumableDataLoader
     from kempnerforge.checkpoint.errors import (
         CheckpointError,
         CheckpointLoadError,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
         UnsupportedStorageError,
     )
     from kempnerforge.checkpoint.manager import CheckpointManager
-    from kempnerforge.checkpoint.rank_state import RedistributableDataLoader
+    from kempnerforge.checkpoint.protocol.verification import LoadReport, VerifyPolicy
     from kempnerforge.checkpoint.settings import CheckpointSettings
     from kempnerforge.checkpoint.state import (
         build_train_state,
@@ -41,7 +40,8 @@ if TYPE_CHECKING:
         restore_train_state,
         set_rng_state,
     )
-    from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
+    from kempnerforge.checkpoint.state.dataloader import ResumableDataLoader
+    from kempnerforge.checkpoint.state.rank_state import RedistributableDataLoader
 
 __all__ = [
     "AsyncCheckpointer",
@@ -84,11 +84,11 @@ _HOME = {
     "AsyncCheckpointer": "async_save",
     "CheckpointManager": "manager",
     "CheckpointSettings": "settings",
-    "LoadReport": "verification",
+    "LoadReport": "protocol.verification",
     "RankFailure": "errors",
-    "RedistributableDataLoader": "rank_state",
-    "ResumableDataLoader": "dataloader",
-    "VerifyPolicy": "verification",
+    "RedistributableDataLoader": "state.rank_state",
+    "ResumableDataLoader": "state.dataloader",
+    "VerifyPolicy": "protocol.verification",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     **dict.fromkeys((name for name in __all__ if name.endswith("_state")), "state"),
 }

@@ -14,9 +14,14 @@ from typing import Any, Generic, TypeVar
 import torch.distributed as dist
 from torch.distributed.checkpoint.planner import SavePlan
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.collective import Collective, GlooCollective, LocalCollective
-from kempnerforge.checkpoint.commit import new_save_id
+from kempnerforge.checkpoint.bulk.shards import (
+    StagedShards,
+    encode_metadata,
+    merge_plans,
+    stage_shards,
+    write_shards,
+)
+from kempnerforge.checkpoint.bulk.staging import KeptBuffers, LiveTensors, Stager
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     CheckpointSaveError,
@@ -25,18 +30,13 @@ from kempnerforge.checkpoint.errors import (
     agreed_error,
     describe,
 )
-from kempnerforge.checkpoint.rank_values import Planned, unequal_names
-from kempnerforge.checkpoint.shards import (
-    StagedShards,
-    encode_metadata,
-    merge_plans,
-    stage_shards,
-    write_shards,
-)
-from kempnerforge.checkpoint.staging import KeptBuffers, LiveTensors, Stager
-from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
-from kempnerforge.checkpoint.storage import LocalStorage
-from kempnerforge.checkpoint.visibility import await_made
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.commit import new_save_id
+from kempnerforge.checkpoint.protocol.visibility import await_made
+from kempnerforge.checkpoint.runtime.collective import Collective, GlooCollective, LocalCollective
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from kempnerforge.checkpoint.state.rank_values import Planned, unequal_names
 from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["AsyncCheckpointer", "BackgroundCall", "make_stager", "mode_of"]

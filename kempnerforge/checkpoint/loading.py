@@ -17,11 +17,7 @@ from torch import nn
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint import buffers, layout
-from kempnerforge.checkpoint.catalog import parse_metadata, plain_stages, read_metadata
-from kempnerforge.checkpoint.checked import RestoreCheck
-from kempnerforge.checkpoint.choosing import Chooser, Search
-from kempnerforge.checkpoint.collective import Collective, Votes
+from kempnerforge.checkpoint.bulk.reading import ReadShards, read_shards
 from kempnerforge.checkpoint.errors import (
     CheckpointLoadError,
     CorruptCheckpointError,
@@ -31,13 +27,24 @@ from kempnerforge.checkpoint.errors import (
     describe,
     of_read,
 )
-from kempnerforge.checkpoint.exclusion import Exclusion
-from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
-from kempnerforge.checkpoint.model_state import LiveModel, mesh_signature
-from kempnerforge.checkpoint.offer import Candidate, Choice
-from kempnerforge.checkpoint.own_state import OWN_KEY, shared_remainder
-from kempnerforge.checkpoint.own_values import require_common, saved_keys, values_of_rank
-from kempnerforge.checkpoint.rank_state import (
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.shard_metadata import check_metadata
+from kempnerforge.checkpoint.protocol.catalog import parse_metadata, plain_stages, read_metadata
+from kempnerforge.checkpoint.protocol.choosing import Chooser, Search
+from kempnerforge.checkpoint.protocol.offer import Candidate, Choice
+from kempnerforge.checkpoint.protocol.verification import Verifier, VerifyPolicy
+from kempnerforge.checkpoint.runtime.collective import Collective, Votes
+from kempnerforge.checkpoint.runtime.lock import Unlocked, WriteAccess
+from kempnerforge.checkpoint.runtime.stale import again_if_passing
+from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.runtime.worker import Started, Worker
+from kempnerforge.checkpoint.state import buffers
+from kempnerforge.checkpoint.state.checked import RestoreCheck
+from kempnerforge.checkpoint.state.exclusion import Exclusion
+from kempnerforge.checkpoint.state.model_state import LiveModel, mesh_signature
+from kempnerforge.checkpoint.state.own_state import OWN_KEY, shared_remainder
+from kempnerforge.checkpoint.state.own_values import require_common, saved_keys, values_of_rank
+from kempnerforge.checkpoint.state.rank_state import (
     RANK_KEYS,
     Arrangement,
     Positions,
@@ -46,16 +53,10 @@ from kempnerforge.checkpoint.rank_state import (
     rank_part,
     require_redistributable,
 )
-from kempnerforge.checkpoint.rank_values import Seen, seen_by
-from kempnerforge.checkpoint.reading import ReadShards, read_shards
-from kempnerforge.checkpoint.restore_plan import plan_restore
-from kempnerforge.checkpoint.restoring import RestoreTargets
-from kempnerforge.checkpoint.rng import require_same_devices
-from kempnerforge.checkpoint.shard_metadata import check_metadata
-from kempnerforge.checkpoint.stale import again_if_passing
-from kempnerforge.checkpoint.storage import Storage
-from kempnerforge.checkpoint.verification import Verifier, VerifyPolicy
-from kempnerforge.checkpoint.worker import Started, Worker
+from kempnerforge.checkpoint.state.rank_values import Seen, seen_by
+from kempnerforge.checkpoint.state.restore_plan import plan_restore
+from kempnerforge.checkpoint.state.restoring import RestoreTargets
+from kempnerforge.checkpoint.state.rng import require_same_devices
 
 __all__ = ["LoadJob", "LoadRequest", "Loaded"]
 
@@ -256,7 +257,7 @@ class LoadJob:
             name = _within(stage, layout.SHARD_METADATA)
             where = str(choice.path / name)
             found = self.request.search.trust.metadata(files.read(name), where=where)
-            check_metadata(choice.path / _within(stage, ""), found)
+            check_metadata(choice.path / _within(stage, ""), found, size_of=self.storage.size)
             seen.append(seen_by(found, self.collective.rank if same else None))
         train_state, own, keys = self._train_state(choice, files, now, model)
         _require_step(choice, train_state)

@@ -10,11 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
-from kempnerforge.checkpoint.catalog import read_metadata
-from kempnerforge.checkpoint.checked import RestoreCheck
-from kempnerforge.checkpoint.choosing import Search, cheap_choice
-from kempnerforge.checkpoint.collective import make_collective
-from kempnerforge.checkpoint.commit import new_save_id
+from kempnerforge.checkpoint.bulk.plans import PlanBook
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -22,31 +18,40 @@ from kempnerforge.checkpoint.errors import (
     describe,
     naming,
 )
-from kempnerforge.checkpoint.exclusion import Exclusion
-from kempnerforge.checkpoint.guarded import guarded
-from kempnerforge.checkpoint.handover import Handover, Unmatched, warn_of_missing, warn_of_stateless
-from kempnerforge.checkpoint.identity import DirectoryIdentity, failure_to_confirm
-from kempnerforge.checkpoint.layout import local_directory
+from kempnerforge.checkpoint.format.layout import local_directory
+from kempnerforge.checkpoint.format.trust import ANY_OBJECT, PLAIN_DATA
 from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
-from kempnerforge.checkpoint.lock import DirectoryAccess
-from kempnerforge.checkpoint.plans import PlanBook
-from kempnerforge.checkpoint.pointer import PointerKind, require_possible_if_empty
-from kempnerforge.checkpoint.prune import tidy
-from kempnerforge.checkpoint.rank_state import RedistributableDataLoader
-from kempnerforge.checkpoint.register import Register
-from kempnerforge.checkpoint.retention import RetentionPolicy
-from kempnerforge.checkpoint.rng import set_rng_state
-from kempnerforge.checkpoint.root import require_reachable, require_reachable_by_all
-from kempnerforge.checkpoint.save_messages import Published, SaveRequest, StagedState
-from kempnerforge.checkpoint.saving import SaveJob
+from kempnerforge.checkpoint.protocol.catalog import read_metadata
+from kempnerforge.checkpoint.protocol.choosing import Search, cheap_choice
+from kempnerforge.checkpoint.protocol.commit import new_save_id
+from kempnerforge.checkpoint.protocol.identity import DirectoryIdentity, failure_to_confirm
+from kempnerforge.checkpoint.protocol.pointer import PointerKind, require_possible_if_empty
+from kempnerforge.checkpoint.protocol.prune import tidy
+from kempnerforge.checkpoint.protocol.register import Register
+from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
+from kempnerforge.checkpoint.protocol.save_messages import Published, SaveRequest, StagedState
+from kempnerforge.checkpoint.protocol.saving import SaveJob
+from kempnerforge.checkpoint.protocol.verification import LoadReport, VerifyPolicy
+from kempnerforge.checkpoint.runtime.collective import make_collective
+from kempnerforge.checkpoint.runtime.guarded import guarded
+from kempnerforge.checkpoint.runtime.lock import DirectoryAccess
+from kempnerforge.checkpoint.runtime.root import require_reachable, require_reachable_by_all
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, Storage, revocable
+from kempnerforge.checkpoint.runtime.worker import Worker
 from kempnerforge.checkpoint.settings import CheckpointSettings, Settings
-from kempnerforge.checkpoint.stale import RetryingStorage
-from kempnerforge.checkpoint.state import build_train_state, split_extra
-from kempnerforge.checkpoint.storage import LocalStorage, Storage, revocable
+from kempnerforge.checkpoint.state.checked import RestoreCheck
+from kempnerforge.checkpoint.state.exclusion import Exclusion
+from kempnerforge.checkpoint.state.handover import (
+    Handover,
+    Unmatched,
+    warn_of_missing,
+    warn_of_stateless,
+)
+from kempnerforge.checkpoint.state.rank_state import RedistributableDataLoader
+from kempnerforge.checkpoint.state.rng import set_rng_state
+from kempnerforge.checkpoint.state.train_state import build_train_state, split_extra
 from kempnerforge.checkpoint.taking import take_state
-from kempnerforge.checkpoint.trust import ANY_OBJECT, PLAIN_DATA
-from kempnerforge.checkpoint.verification import LoadReport, VerifyPolicy
-from kempnerforge.checkpoint.worker import Worker
 from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["CheckpointManager"]
@@ -244,7 +249,7 @@ class CheckpointManager:
             dataloader: Restored if given; otherwise its state is kept for
                 :meth:`apply_dataloader_state`. Where the data-parallel degree has changed, one
                 with ``load_state_dicts`` gets the positions of all saved ranks
-                (:class:`~kempnerforge.checkpoint.rank_state.RedistributableDataLoader`).
+                (:class:`~kempnerforge.checkpoint.state.rank_state.RedistributableDataLoader`).
             exclude_keys: State to leave alone, such as ``optimizer``, ``scheduler``,
                 ``dataloader``, ``rng`` or ``model.head``; added to ``config.exclude_from_loading``.
             vlm_freeze_expected: Freeze state of this run at the saved step, compared on the modules

@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from kempnerforge.checkpoint import own_values
-from kempnerforge.checkpoint.collective import Collective
+from kempnerforge.checkpoint.bulk.shards import stage_shards
+from kempnerforge.checkpoint.bulk.staging import Stager
 from kempnerforge.checkpoint.errors import RankFailure, describe
-from kempnerforge.checkpoint.model_state import LiveModel, assemble, mesh_signature
-from kempnerforge.checkpoint.own_state import OWN_KEY, is_beyond_first_format
-from kempnerforge.checkpoint.rank_state import rank_part, without_rank_part
-from kempnerforge.checkpoint.save_messages import StagedState
-from kempnerforge.checkpoint.shards import stage_shards
-from kempnerforge.checkpoint.staging import Stager
-from kempnerforge.checkpoint.state import encode_plain
+from kempnerforge.checkpoint.format.plain_values import encode_plain
+from kempnerforge.checkpoint.protocol.save_messages import StagedState
+from kempnerforge.checkpoint.runtime.collective import Collective
+from kempnerforge.checkpoint.state import own_values
+from kempnerforge.checkpoint.state.model_state import LiveModel, assemble, mesh_signature
+from kempnerforge.checkpoint.state.own_state import OWN_KEY, is_beyond_first_format
+from kempnerforge.checkpoint.state.rank_state import rank_part, without_rank_part
 
 __all__ = ["take_state"]
 

@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Entry, inspect
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     DirectoryInUseError,
     shows_damage,
 )
-from kempnerforge.checkpoint.guarded import guarded
-from kempnerforge.checkpoint.lease import LEASE_S
-from kempnerforge.checkpoint.lock import acquire
-from kempnerforge.checkpoint.pointer import follow_file
-from kempnerforge.checkpoint.retention import RetentionPolicy
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.catalog import Entry, inspect
+from kempnerforge.checkpoint.protocol.pointer import follow_file
+from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
+from kempnerforge.checkpoint.runtime.guarded import guarded
+from kempnerforge.checkpoint.runtime.lease import LEASE_S
+from kempnerforge.checkpoint.runtime.lock import acquire
 from kempnerforge.cli.capturing import capture
 from kempnerforge.cli.cautious import CautiousStorage
 from kempnerforge.cli.checking import CheckedDirectory, check, check_directory

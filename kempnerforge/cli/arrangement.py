@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Entry, plain_stages
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.catalog import Entry, plain_stages
+from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.cli.cautious import walk
 
 __all__ = ["Arranged", "arrange"]

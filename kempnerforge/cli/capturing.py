@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Catalog, Entry, read_catalog, read_metadata
 from kempnerforge.checkpoint.errors import CheckpointError
-from kempnerforge.checkpoint.layout import LeftoverKind
-from kempnerforge.checkpoint.lease import is_lease_name
-from kempnerforge.checkpoint.lock import LOCK_FILE
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.layout import LeftoverKind
+from kempnerforge.checkpoint.protocol.catalog import Catalog, Entry, read_catalog, read_metadata
+from kempnerforge.checkpoint.runtime.lease import is_lease_name
+from kempnerforge.checkpoint.runtime.lock import LOCK_FILE
+from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.cli.arrangement import Arranged, arrange
 from kempnerforge.cli.cautious import walk
 from kempnerforge.cli.defects import Defect, find_defects

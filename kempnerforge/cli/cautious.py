@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kempnerforge.checkpoint import checksum
 from kempnerforge.checkpoint.errors import OddFileError, named
-from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.format import checksum
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
 __all__ = ["MOST_READ_BYTES", "CautiousStorage", "Found", "walk"]
 

@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Entry, State, inspect, read_catalog, read_metadata
 from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
-from kempnerforge.checkpoint.replacing import find_unfinished
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.catalog import (
+    Entry,
+    State,
+    inspect,
+    read_catalog,
+    read_metadata,
+)
+from kempnerforge.checkpoint.protocol.replacing import find_unfinished
+from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.cli.cautious import walk
 from kempnerforge.cli.listing import Latest, describe_latest
 from kempnerforge.cli.tensors import read_contents

@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Entry, read_metadata
 from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
-from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.protocol.catalog import Entry, read_metadata
+from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.cli.cautious import walk
 from kempnerforge.cli.checking import Findings
 from kempnerforge.cli.tensors import Tensor, read_contents

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Entry, State
 from kempnerforge.checkpoint.errors import shows_damage
-from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.protocol.catalog import Entry, State
+from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.cli.cautious import walk
 
 __all__ = ["Defect", "Neighbour", "find_defects", "neighbour_of"]

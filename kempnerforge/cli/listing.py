@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import (
+from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.catalog import (
     Catalog,
     Entry,
     State,
@@ -16,10 +17,9 @@ from kempnerforge.checkpoint.catalog import (
     read_catalog,
     read_metadata,
 )
-from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
-from kempnerforge.checkpoint.pointer import read_pointer, resolve_pointer
-from kempnerforge.checkpoint.replacing import find_unfinished
-from kempnerforge.checkpoint.storage import Storage
+from kempnerforge.checkpoint.protocol.pointer import read_pointer, resolve_pointer
+from kempnerforge.checkpoint.protocol.replacing import find_unfinished
+from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.cli.cautious import walk
 
 __all__ = ["Latest", "Listing", "Row", "Sheet", "describe_latest", "list_directory", "show"]

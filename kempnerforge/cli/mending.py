@@ -12,16 +12,21 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import Catalog, Entry, State, inspect, read_catalog
-from kempnerforge.checkpoint.commit import new_save_id
-from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
-from kempnerforge.checkpoint.pointer import Pointer, resolve_pointer
-from kempnerforge.checkpoint.prune import remove
-from kempnerforge.checkpoint.replacing import Move, find_unfinished, perform, plan_completion
-from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
-from kempnerforge.checkpoint.storage import Storage
-from kempnerforge.checkpoint.visibility import look_afresh
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.protocol.catalog import Catalog, Entry, State, inspect, read_catalog
+from kempnerforge.checkpoint.protocol.commit import new_save_id
+from kempnerforge.checkpoint.protocol.pointer import Pointer, resolve_pointer
+from kempnerforge.checkpoint.protocol.prune import remove
+from kempnerforge.checkpoint.protocol.replacing import (
+    Move,
+    find_unfinished,
+    perform,
+    plan_completion,
+)
+from kempnerforge.checkpoint.protocol.retention import Kept, RetentionPolicy
+from kempnerforge.checkpoint.protocol.visibility import look_afresh
+from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.cli.checking import check
 
 __all__ = ["Repair", "Retention", "Step", "apply", "plan_repair", "plan_retention"]

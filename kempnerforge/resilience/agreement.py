@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from kempnerforge.checkpoint.collective import first_line, open_group
 from kempnerforge.checkpoint.errors import PeerLostError
+from kempnerforge.checkpoint.runtime.collective import first_line, open_group
 
 __all__ = ["Agreement"]
 

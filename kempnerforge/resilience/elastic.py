@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from kempnerforge.checkpoint.choosing import Search, choose
-from kempnerforge.checkpoint.collective import GlooCollective, make_collective
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
-from kempnerforge.checkpoint.guarded import guarded
-from kempnerforge.checkpoint.layout import local_directory
-from kempnerforge.checkpoint.lock import DirectoryAccess
-from kempnerforge.checkpoint.stale import RetryingStorage
-from kempnerforge.checkpoint.storage import LocalStorage
-from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.checkpoint.format.layout import local_directory
+from kempnerforge.checkpoint.protocol.choosing import Search, choose
+from kempnerforge.checkpoint.runtime.collective import GlooCollective, make_collective
+from kempnerforge.checkpoint.runtime.guarded import guarded
+from kempnerforge.checkpoint.runtime.lock import DirectoryAccess
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.worker import Worker
 
 __all__ = ["resolve_resume_path"]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from kempnerforge.checkpoint.departure import announce
+from kempnerforge.checkpoint.runtime.departure import announce
 from kempnerforge.resilience.agreement import Agreement
 
 __all__ = ["ShutdownHandler"]

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.storage import Stamp, Storage
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.runtime.storage import Stamp, Storage
 
 MOST_LINKS = 20
 

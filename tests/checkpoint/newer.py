@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zlib_ng import zlib_ng
 
-from kempnerforge.checkpoint import layout, manifest
+from kempnerforge.checkpoint.format import layout, manifest
 
 
 def make_newer(checkpoint: Path, *, number: object = ..., only: tuple[str, ...] = ()) -> None:

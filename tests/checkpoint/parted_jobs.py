@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint import choosing, loading
-from kempnerforge.checkpoint.collective import GlooCollective
+from kempnerforge.checkpoint import loading
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.loading import LoadJob
+from kempnerforge.checkpoint.protocol import choosing
+from kempnerforge.checkpoint.runtime.collective import GlooCollective
 from tests.checkpoint.telling import await_told, tell
 from tests.checkpoint.training import Job
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from kempnerforge.checkpoint import stale
+from kempnerforge.checkpoint.runtime import stale
 from tests.checkpoint.failing_reads import NO_MEMORY, Failing, failing_at
 from tests.checkpoint.training import Job
 

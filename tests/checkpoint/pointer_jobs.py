@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint import CheckpointError, announced, visibility
-from kempnerforge.checkpoint.storage import LocalStorage, Stamp
+from kempnerforge.checkpoint import CheckpointError
+from kempnerforge.checkpoint.protocol import announced, visibility
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, Stamp
 from tests.checkpoint.storages import Refusing
 from tests.checkpoint.training import Job
 

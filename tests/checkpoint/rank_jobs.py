@@ -13,9 +13,10 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError, saving
-from kempnerforge.checkpoint.sink import FileSink
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError
+from kempnerforge.checkpoint.protocol import saving
+from kempnerforge.checkpoint.runtime.sink import FileSink
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.config.schema import AsyncCheckpointMode
 from kempnerforge.resilience.elastic import resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler

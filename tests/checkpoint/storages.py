@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
 
 class Gates(LocalStorage):

@@ -13,7 +13,7 @@ import pytest
 import torch.distributed as dist
 
 from kempnerforge.checkpoint import CheckpointError
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint.ranks import run_ranks
 from tests.checkpoint.training import Job

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import State, read_catalog
-from kempnerforge.checkpoint.choosing import Search, cheap_choice, choose
-from kempnerforge.checkpoint.collective import LocalCollective
 from kempnerforge.checkpoint.errors import NoUsableCheckpointError
-from kempnerforge.checkpoint.lock import Unlocked
-from kempnerforge.checkpoint.offer import Choice
-from kempnerforge.checkpoint.prune import finish_off
-from kempnerforge.checkpoint.storage import LocalStorage
-from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
+from kempnerforge.checkpoint.protocol.choosing import Search, cheap_choice, choose
+from kempnerforge.checkpoint.protocol.offer import Choice
+from kempnerforge.checkpoint.protocol.prune import finish_off
+from kempnerforge.checkpoint.runtime.collective import LocalCollective
+from kempnerforge.checkpoint.runtime.lock import Unlocked
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.worker import Worker
 from kempnerforge.cli.cautious import CautiousStorage, walk
 from kempnerforge.cli.checking import check_directory
 from kempnerforge.cli.listing import list_directory

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.checkpoint import choosing, loading, saving
+from kempnerforge.checkpoint import loading
+from kempnerforge.checkpoint.protocol import choosing, saving
 from tests.checkpoint import parted_jobs, rank_jobs
 from tests.checkpoint.ranks import run_ranks
 

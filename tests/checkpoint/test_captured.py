@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from kempnerforge.checkpoint import CheckpointManager
-from kempnerforge.checkpoint.save_messages import Published
-from kempnerforge.checkpoint.saving import SaveJob
+from kempnerforge.checkpoint.protocol.save_messages import Published
+from kempnerforge.checkpoint.protocol.saving import SaveJob
 from kempnerforge.config.schema import (
     AsyncCheckpointMode,
     CheckpointConfig,

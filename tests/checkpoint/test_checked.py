@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 from kempnerforge.checkpoint import CheckpointManager, StateMismatchError
-from kempnerforge.checkpoint.checked import Comparison, RestoreCheck
+from kempnerforge.checkpoint.state.checked import Comparison, RestoreCheck
 from kempnerforge.config.schema import CheckpointConfig
 
 Alter = Callable[[Any], Any]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zlib_ng import zlib_ng
 
-from kempnerforge.checkpoint import checksum
+from kempnerforge.checkpoint.format import checksum
 
 crc32s = st.integers(min_value=0, max_value=(1 << 32) - 1)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import State, read_catalog
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint.training import Job
 

@@ -15,11 +15,12 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
-from kempnerforge.checkpoint import StateMismatchError, get_rng_state, set_rng_state, staging
-from kempnerforge.checkpoint.checked import RestoreCheck
-from kempnerforge.checkpoint.model_state import LiveModel
-from kempnerforge.checkpoint.restoring import RestoreTargets
-from kempnerforge.checkpoint.staging import KeptBuffers, Layout, LiveTensors
+from kempnerforge.checkpoint import StateMismatchError, get_rng_state, set_rng_state
+from kempnerforge.checkpoint.bulk import staging
+from kempnerforge.checkpoint.bulk.staging import KeptBuffers, Layout, LiveTensors
+from kempnerforge.checkpoint.state.checked import RestoreCheck
+from kempnerforge.checkpoint.state.model_state import LiveModel
+from kempnerforge.checkpoint.state.restoring import RestoreTargets
 from tests.checkpoint.training import Job
 
 GPU = torch.device("cuda", 1)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 START = """
 import sys, atexit, time, logging
 from pathlib import Path
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.training import Job
 logging.basicConfig()
 job = Job(Path({directory!r}), 0, seed=1, async_mode="async")

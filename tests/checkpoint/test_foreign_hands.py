@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kempnerforge.checkpoint import CheckpointError
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint import mounts
 from tests.checkpoint.test_identity import manager, steps
 from tests.checkpoint.test_sharing import colleague, root

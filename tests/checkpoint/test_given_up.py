@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import layout, prune
-from kempnerforge.checkpoint.commit import new_save_id
 from kempnerforge.checkpoint.errors import StorageTimeoutError
-from kempnerforge.checkpoint.storage import LocalStorage, revocable
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol import prune
+from kempnerforge.checkpoint.protocol.commit import new_save_id
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, revocable
 from tests.checkpoint.storages import Gates
 from tests.checkpoint.training import Job
 

@@ -12,7 +12,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.optim.swa_utils import AveragedModel
 
 from kempnerforge.checkpoint import CheckpointManager
-from kempnerforge.checkpoint.global_names import plain_name, unwrapped
+from kempnerforge.checkpoint.state.global_names import plain_name, unwrapped
 from kempnerforge.config.schema import CheckpointConfig
 from tests.checkpoint import name_jobs
 from tests.checkpoint.bits import difference

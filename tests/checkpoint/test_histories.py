@@ -33,19 +33,20 @@ from hypothesis.stateful import (
     rule,
 )
 
-from kempnerforge.checkpoint import commit, layout, manifest, replacing, saving, visibility
-from kempnerforge.checkpoint.choosing import Search, choose
-from kempnerforge.checkpoint.collective import LocalCollective
+from kempnerforge.checkpoint.bulk.shards import WrittenShards, stage_shards
+from kempnerforge.checkpoint.bulk.staging import LiveTensors
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
-from kempnerforge.checkpoint.lock import Unlocked, WriteAccess
-from kempnerforge.checkpoint.pointer import PointerKind
-from kempnerforge.checkpoint.prune import finish_off
-from kempnerforge.checkpoint.retention import RetentionPolicy
-from kempnerforge.checkpoint.save_messages import SaveRequest, StagedState
-from kempnerforge.checkpoint.saving import SaveJob
-from kempnerforge.checkpoint.shards import WrittenShards, stage_shards
-from kempnerforge.checkpoint.staging import LiveTensors
-from kempnerforge.checkpoint.worker import Started, Worker
+from kempnerforge.checkpoint.format import layout, manifest
+from kempnerforge.checkpoint.protocol import commit, replacing, saving, visibility
+from kempnerforge.checkpoint.protocol.choosing import Search, choose
+from kempnerforge.checkpoint.protocol.pointer import PointerKind
+from kempnerforge.checkpoint.protocol.prune import finish_off
+from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
+from kempnerforge.checkpoint.protocol.save_messages import SaveRequest, StagedState
+from kempnerforge.checkpoint.protocol.saving import SaveJob
+from kempnerforge.checkpoint.runtime.collective import LocalCollective
+from kempnerforge.checkpoint.runtime.lock import Unlocked, WriteAccess
+from kempnerforge.checkpoint.runtime.worker import Started, Worker
 from kempnerforge.cli.mending import apply, plan_repair
 from tests.checkpoint.memory_storage import Death, Directory, File, Link, MemoryStorage
 

@@ -23,9 +23,9 @@ from kempnerforge.checkpoint import (
     StorageTimeoutError,
     UnreachableDirectoryError,
     UnreadableCheckpointError,
-    saving,
 )
-from kempnerforge.checkpoint.commit import Commit
+from kempnerforge.checkpoint.protocol import saving
+from kempnerforge.checkpoint.protocol.commit import Commit
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 from tests.checkpoint import mounts
 from tests.checkpoint.descriptors import links
@@ -34,7 +34,7 @@ from tests.checkpoint.ranks import run_ranks
 LOCKING = """
 import sys
 from pathlib import Path
-from kempnerforge.checkpoint.lock import acquire
+from kempnerforge.checkpoint.runtime.lock import acquire
 acquire(Path(sys.argv[1]))
 """
 

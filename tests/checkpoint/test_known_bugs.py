@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
-from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError, CheckpointManager, commit
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError, CheckpointManager
+from kempnerforge.checkpoint.protocol import commit
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.config.schema import CheckpointConfig
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint.training import Job

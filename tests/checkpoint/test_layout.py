@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
 
 numbers = st.integers(min_value=0, max_value=10**12)
 leftovers = st.builds(

@@ -13,14 +13,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from kempnerforge.checkpoint import DirectoryInUseError, lease, lock
-from kempnerforge.checkpoint.file_systems import Mount
-from kempnerforge.checkpoint.guarded import guarded
-from kempnerforge.checkpoint.lease import Found, Lease, LeaseTakenError, find, take
-from kempnerforge.checkpoint.lease_watch import LeaseWatch, Verdict
-from kempnerforge.checkpoint.lock import DirectoryAccess, acquire
-from kempnerforge.checkpoint.processes import Life, Process
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint import DirectoryInUseError
+from kempnerforge.checkpoint.runtime import lease, lock
+from kempnerforge.checkpoint.runtime.file_systems import Mount
+from kempnerforge.checkpoint.runtime.guarded import guarded
+from kempnerforge.checkpoint.runtime.lease import Found, Lease, LeaseTakenError, find, take
+from kempnerforge.checkpoint.runtime.lease_watch import LeaseWatch, Verdict
+from kempnerforge.checkpoint.runtime.lock import DirectoryAccess, acquire
+from kempnerforge.checkpoint.runtime.processes import Life, Process
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
 ROOT = Path(__file__).parents[2]
 HERE = Process.this()
@@ -397,8 +398,8 @@ def test_the_thread_that_renews_ends_with_the_lease(tmp_path: Path) -> None:
 USE = """
 import os, sys, threading
 from pathlib import Path
-from kempnerforge.checkpoint import lock
-from kempnerforge.checkpoint.file_systems import Mount
+from kempnerforge.checkpoint.runtime import lock
+from kempnerforge.checkpoint.runtime.file_systems import Mount
 lock.mount_of = lambda _: Mount(type="fuse.sshfs")
 held = lock.acquire(Path(sys.argv[1]))
 held.confirm()

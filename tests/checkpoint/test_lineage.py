@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.checkpoint.lineage import standing_aside
-from kempnerforge.checkpoint.manifest import Head
+from kempnerforge.checkpoint.format.manifest import Head
+from kempnerforge.checkpoint.protocol.lineage import standing_aside
 
 
 def made(number: int, parent: int | None) -> Head:

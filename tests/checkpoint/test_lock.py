@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import CheckpointError, DirectoryInUseError, lock
-from kempnerforge.checkpoint.lock import acquire
+from kempnerforge.checkpoint import CheckpointError, DirectoryInUseError
+from kempnerforge.checkpoint.runtime import lock
+from kempnerforge.checkpoint.runtime.lock import acquire
 from tests.checkpoint.training import Job
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from kempnerforge.checkpoint.lock import acquire
+from kempnerforge.checkpoint.runtime.lock import acquire
 held = acquire(Path(sys.argv[1]))
 if sys.argv[2] == "fork" and os.fork() == 0:
     time.sleep(60)
@@ -172,7 +173,7 @@ def hold_through_a_lease(root: Path) -> str:
     code = f"""
 import fcntl
 from pathlib import Path
-from kempnerforge.checkpoint.lock import acquire
+from kempnerforge.checkpoint.runtime.lock import acquire
 def flock(fd, operation):
     raise OSError({errno.ENOSYS}, "Function not implemented")
 fcntl.flock = flock

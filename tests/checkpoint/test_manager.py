@@ -113,7 +113,7 @@ def test_saving_an_existing_step_replaces_it(
 ) -> None:
     if not exchange:
         monkeypatch.setattr(
-            "kempnerforge.checkpoint.storage.LocalStorage.exchange", lambda *_: False
+            "kempnerforge.checkpoint.runtime.storage.LocalStorage.exchange", lambda *_: False
         )
     job = new(tmp_path)
     job.save(1, version=1)
@@ -313,7 +313,7 @@ def test_a_checkpoint_without_manifest_with_numpy_state_loads(tmp_path: Path) ->
     job = new(tmp_path)
     job.train(2)
     plain = tmp_path / "plain" / "checkpoints" / "step_2"
-    from kempnerforge.checkpoint.model_state import LiveModel, assemble
+    from kempnerforge.checkpoint.state.model_state import LiveModel, assemble
 
     with pytest.warns(UserWarning, match="single process"):
         dcp_save(assemble(LiveModel(job.model), job.optimizer).shared, checkpoint_id=str(plain))

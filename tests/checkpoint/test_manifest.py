@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.checkpoint import manifest
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.format import manifest
+from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
 
 EXAMPLE = Manifest(
     save_id="00c0ffee00c0ffee",

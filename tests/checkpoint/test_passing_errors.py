@@ -18,13 +18,13 @@ from kempnerforge.checkpoint import (
     NewerFormatError,
     UnreachableDirectoryError,
     UnreadableCheckpointError,
-    manifest,
-    replacing,
-    stale,
 )
-from kempnerforge.checkpoint.catalog import read_catalog
 from kempnerforge.checkpoint.errors import OddFileError, shows_damage
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.format import manifest
+from kempnerforge.checkpoint.protocol import replacing
+from kempnerforge.checkpoint.protocol.catalog import read_catalog
+from kempnerforge.checkpoint.runtime import stale
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint import passing_jobs
 from tests.checkpoint.failing_reads import (

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import CheckpointError, UnsupportedStorageError, pointer
-from kempnerforge.checkpoint.pointer import read_pointer, resolve_pointer
-from kempnerforge.checkpoint.stale import RetryingStorage
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint import CheckpointError, UnsupportedStorageError
+from kempnerforge.checkpoint.protocol import pointer
+from kempnerforge.checkpoint.protocol.pointer import read_pointer, resolve_pointer
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.cli.__main__ import main
 from kempnerforge.config.schema import CheckpointConfig
 from kempnerforge.resilience.elastic import resolve_resume_path
@@ -290,7 +291,9 @@ def test_a_probe_that_is_left_out_is_noticed(
     without_links(monkeypatch)
     monkeypatch.setattr(pointer, "require_possible", lambda *_, **__: None)
     new(tmp_path)
-    monkeypatch.setattr("kempnerforge.checkpoint.commit.require_possible", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "kempnerforge.checkpoint.protocol.commit.require_possible", lambda *_, **__: None
+    )
     job = new(tmp_path)
     with pytest.raises(CheckpointError) as caught:
         job.save(1)

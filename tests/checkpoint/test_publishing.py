@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import CheckpointError, StillPublishedError, layout
-from kempnerforge.checkpoint import pointer as pointer_module
-from kempnerforge.checkpoint.lock import Unlocked
-from kempnerforge.checkpoint.pointer import Pointer, PointerKind
-from kempnerforge.checkpoint.stale import RetryingStorage
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint import CheckpointError, StillPublishedError
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol import pointer as pointer_module
+from kempnerforge.checkpoint.protocol.pointer import Pointer, PointerKind
+from kempnerforge.checkpoint.runtime.lock import Unlocked
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.memory_storage import MemoryStorage
 from tests.checkpoint.pointer_jobs import save_with_a_latest_that_cannot_be_placed
 from tests.checkpoint.ranks import run_ranks

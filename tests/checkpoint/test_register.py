@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import layout, manifest, prune
-from kempnerforge.checkpoint.catalog import State, read_catalog
-from kempnerforge.checkpoint.register import NOTE, Register
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.format import layout, manifest
+from kempnerforge.checkpoint.protocol import prune
+from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
+from kempnerforge.checkpoint.protocol.register import NOTE, Register
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.newer import make_newer
 from tests.checkpoint.training import Job
 

@@ -11,11 +11,12 @@ from copy import deepcopy
 from pathlib import Path
 from unittest.mock import patch
 
-from kempnerforge.checkpoint import layout, prune
 from kempnerforge.checkpoint.errors import CheckpointError
-from kempnerforge.checkpoint.layout import Leftover, LeftoverKind
-from kempnerforge.checkpoint.lock import Unlocked
-from kempnerforge.checkpoint.replacing import Replacement, find_unfinished
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.protocol import prune
+from kempnerforge.checkpoint.protocol.replacing import Replacement, find_unfinished
+from kempnerforge.checkpoint.runtime.lock import Unlocked
 from kempnerforge.cli.mending import apply, plan_repair
 from tests.checkpoint.memory_storage import Directory, File, MemoryStorage
 from tests.checkpoint.test_histories import ROOT, Histories, TakenByAnother, target_of, whole

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kempnerforge.checkpoint.retention import Kept, RetentionPolicy
+from kempnerforge.checkpoint.protocol.retention import Kept, RetentionPolicy
 from kempnerforge.config.schema import DynamicCheckpointWindow
 
 histories = st.lists(st.integers(0, 50), unique=True, max_size=12).map(

@@ -16,21 +16,21 @@ from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.frames import ALIGNMENT, frame_of, memory_of
-from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.plans import PlanBook, assign
-from kempnerforge.checkpoint.reading import Answerable, read_shards
-from kempnerforge.checkpoint.shard_metadata import decode_metadata
-from kempnerforge.checkpoint.shards import (
+from kempnerforge.checkpoint.bulk.plans import PlanBook, assign
+from kempnerforge.checkpoint.bulk.reading import Answerable, read_shards
+from kempnerforge.checkpoint.bulk.shards import (
     StagedShards,
     encode_metadata,
     merge_plans,
     stage_shards,
     write_shards,
 )
-from kempnerforge.checkpoint.staging import KeptBuffers, LiveTensors
-from kempnerforge.checkpoint.storage import checksum_file
+from kempnerforge.checkpoint.bulk.staging import KeptBuffers, LiveTensors
+from kempnerforge.checkpoint.errors import CorruptCheckpointError
+from kempnerforge.checkpoint.format.frames import ALIGNMENT, frame_of, memory_of
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.runtime.storage import checksum_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import SGD
 
 from kempnerforge.checkpoint import CheckpointManager
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.config.schema import CheckpointConfig
 from tests.checkpoint.mounts import passed_through
 

@@ -20,11 +20,13 @@ from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
-from kempnerforge.checkpoint import CheckpointManager, sink, staging
-from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.shards import stage_shards
-from kempnerforge.checkpoint.sink import FileSink
-from kempnerforge.checkpoint.storage import LocalStorage, checksum_file
+from kempnerforge.checkpoint import CheckpointManager
+from kempnerforge.checkpoint.bulk import staging
+from kempnerforge.checkpoint.bulk.shards import stage_shards
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.runtime import sink
+from kempnerforge.checkpoint.runtime.sink import FileSink
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, checksum_file
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 from tests.checkpoint.descriptors import below
 from tests.checkpoint.mounts import passed_through

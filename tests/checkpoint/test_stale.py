@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
-from kempnerforge.checkpoint import AsyncCheckpointer, async_save, shards, stale
-from kempnerforge.checkpoint.stale import RetryingStorage, again_if_stale
-from kempnerforge.checkpoint.storage import LocalStorage, Storage
+from kempnerforge.checkpoint import AsyncCheckpointer, async_save
+from kempnerforge.checkpoint.bulk import shards
+from kempnerforge.checkpoint.runtime import stale
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, Storage
 from kempnerforge.config.schema import AsyncCheckpointMode
 from tests.checkpoint.training import Job
 

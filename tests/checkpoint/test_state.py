@@ -18,8 +18,8 @@ from kempnerforge.checkpoint import (
     set_rng_state,
 )
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.shard_metadata import decode_metadata
-from kempnerforge.checkpoint.state import decode_plain, encode_plain
+from kempnerforge.checkpoint.format.plain_values import decode_plain, encode_plain
+from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
 
 
 def draws() -> list[Any]:

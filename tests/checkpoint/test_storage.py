@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.cli.cautious import CautiousStorage
 from tests.checkpoint.descriptors import below
 

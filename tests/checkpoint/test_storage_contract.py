@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.storage import LocalStorage, Storage
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, Storage
 from kempnerforge.cli.cautious import CautiousStorage
 from tests.checkpoint.memory_storage import MemoryStorage
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import CheckpointError, commit, lease, lock
-from kempnerforge.checkpoint.catalog import read_catalog
-from kempnerforge.checkpoint.file_systems import Mount
-from kempnerforge.checkpoint.lease import Found
-from kempnerforge.checkpoint.lease_watch import LeaseWatch
-from kempnerforge.checkpoint.processes import Process
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint import CheckpointError
+from kempnerforge.checkpoint.protocol import commit
+from kempnerforge.checkpoint.protocol.catalog import read_catalog
+from kempnerforge.checkpoint.runtime import lease, lock
+from kempnerforge.checkpoint.runtime.file_systems import Mount
+from kempnerforge.checkpoint.runtime.lease import Found
+from kempnerforge.checkpoint.runtime.lease_watch import LeaseWatch
+from kempnerforge.checkpoint.runtime.processes import Process
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.training import Job
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from kempnerforge.checkpoint import DirectoryInUseError
-from kempnerforge.checkpoint.lease import Found, Lease, LeaseTakenError, find, take
-from kempnerforge.checkpoint.lock import acquire
+from kempnerforge.checkpoint.runtime.lease import Found, Lease, LeaseTakenError, find, take
+from kempnerforge.checkpoint.runtime.lock import acquire
 from tests.checkpoint.mounts import two_hosts
 from tests.checkpoint.test_lease import ELSEWHERE, left_by
 
@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 JOB = """
 import logging, sys
 from pathlib import Path
-from kempnerforge.checkpoint import DirectoryInUseError, lease, lease_watch, lock
+from kempnerforge.checkpoint import DirectoryInUseError
+from kempnerforge.checkpoint.runtime import lease, lease_watch, lock
 lease.BEAT_S, lease_watch.LEASE_S, lease_watch.LOOK_S = 0.05, 1.0, 0.02
 lock.LOOK_S, lock._PATIENCE_S = 0.02, 0.1
 from tests.checkpoint.training import Job

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import DirectoryInUseError, commit, manifest
-from kempnerforge.checkpoint.catalog import read_catalog
-from kempnerforge.checkpoint.lock import Unlocked
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint import DirectoryInUseError
+from kempnerforge.checkpoint.format import manifest
+from kempnerforge.checkpoint.protocol import commit
+from kempnerforge.checkpoint.protocol.catalog import read_catalog
+from kempnerforge.checkpoint.runtime.lock import Unlocked
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.ranks import run_ranks
 from tests.checkpoint.training import Job
 from tests.checkpoint.two_job_ranks import replaces_a_foreign_step

@@ -15,10 +15,10 @@ import torch
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from kempnerforge.checkpoint.bulk.reading import read_shards
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnreadableCheckpointError
-from kempnerforge.checkpoint.model_state import LiveModel, assemble
-from kempnerforge.checkpoint.reading import read_shards
-from kempnerforge.checkpoint.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.state.model_state import LiveModel, assemble
 from tests.checkpoint.storages import Gates
 from tests.checkpoint.training import Job
 
@@ -31,8 +31,8 @@ import resource, sys
 from pathlib import Path
 import torch
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.reading import read_shards
-from kempnerforge.checkpoint.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.bulk.reading import read_shards
+from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
 
 directory = Path(sys.argv[1])
 metadata = decode_metadata((directory / ".metadata").read_bytes(), where=".metadata")

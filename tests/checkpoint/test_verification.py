@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import CorruptCheckpointError, LoadReport, VerifyPolicy, verification
-from kempnerforge.checkpoint.storage import checksum_file
+from kempnerforge.checkpoint import CorruptCheckpointError, LoadReport, VerifyPolicy
+from kempnerforge.checkpoint.protocol import verification
+from kempnerforge.checkpoint.runtime.storage import checksum_file
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint.training import Job
 
@@ -40,7 +41,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(name)
         found_intact(self, name)
 
-    monkeypatch.setattr("kempnerforge.checkpoint.storage.checksum_file", checksum)
+    monkeypatch.setattr("kempnerforge.checkpoint.runtime.storage.checksum_file", checksum)
     monkeypatch.setattr(verification.Verifier, "found_intact", read_whole)
     monkeypatch.setattr(verification, "_SETTLED_S", -1e9)
     return found

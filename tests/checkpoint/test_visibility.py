@@ -15,15 +15,11 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import (
-    CheckpointManager,
-    UnreadableCheckpointError,
-    saving,
-    shards,
-    visibility,
-)
-from kempnerforge.checkpoint.file_systems import may_lag
-from kempnerforge.checkpoint.storage import LocalStorage, Stamp
+from kempnerforge.checkpoint import CheckpointManager, UnreadableCheckpointError
+from kempnerforge.checkpoint.bulk import shards
+from kempnerforge.checkpoint.protocol import saving, visibility
+from kempnerforge.checkpoint.runtime.file_systems import may_lag
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, Stamp
 from kempnerforge.cli.cautious import CautiousStorage
 from kempnerforge.cli.mending import plan_repair
 from kempnerforge.resilience.elastic import resolve_resume_path

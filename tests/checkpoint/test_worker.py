@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from kempnerforge.checkpoint.errors import StorageTimeoutError
-from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.checkpoint.runtime.worker import Worker
 from tests.checkpoint.descriptors import sockets
 
 LONG_S = 60.0
@@ -144,7 +144,7 @@ def test_an_interrupt_ends_the_waiting_and_gives_the_call_up(
 def test_a_thread_that_wakes_up_late_ends_no_program_that_leaves_sigpipe_to_the_kernel() -> None:
     late = """
 import signal, threading
-from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.checkpoint.runtime.worker import Worker
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 may_end, one = threading.Event(), Worker("late")
 one.start(lambda: may_end.wait(60))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from kempnerforge.checkpoint import CheckpointError, commit
+from kempnerforge.checkpoint import CheckpointError
+from kempnerforge.checkpoint.protocol import commit
 from tests.checkpoint.training import Job
 
 

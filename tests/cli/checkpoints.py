@@ -16,11 +16,11 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from kempnerforge.checkpoint import layout
-from kempnerforge.checkpoint.catalog import read_catalog
-from kempnerforge.checkpoint.commit import Commit, new_save_id
-from kempnerforge.checkpoint.manifest import Manifest
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.manifest import Manifest
+from kempnerforge.checkpoint.protocol.catalog import read_catalog
+from kempnerforge.checkpoint.protocol.commit import Commit, new_save_id
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
 SHARD = "__0_0.distcp"
 

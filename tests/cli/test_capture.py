@@ -10,7 +10,7 @@ import pytest
 from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
-from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.format import layout
 from tests.cli.checkpoints import SHARD, flip, save, save_plain
 from tests.cli.conftest import Cli
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.checkpoint import layout, lock
-from kempnerforge.checkpoint.file_systems import Mount
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.runtime import lock
+from kempnerforge.checkpoint.runtime.file_systems import Mount
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.cli import __main__
 from kempnerforge.cli.mending import plan_repair
 from tests.checkpoint.test_lease import ELSEWHERE, Time, left_by

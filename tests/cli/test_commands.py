@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kempnerforge.checkpoint import layout
+from kempnerforge.checkpoint.format import layout
 from kempnerforge.cli.__main__ import main
 from tests.cli.checkpoints import SHARD, flip, save, save_plain
 from tests.cli.conftest import Cli

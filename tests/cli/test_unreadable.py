@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.checkpoint import manifest
+from kempnerforge.checkpoint.format import manifest
 from tests.checkpoint.failing_reads import Failing, contents, failing_paths
 from tests.checkpoint.newer import make_newer
 from tests.cli.checkpoints import SHARD, flip, save

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from kempnerforge.checkpoint import sink
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.save_messages import Published
-from kempnerforge.checkpoint.saving import SaveJob
+from kempnerforge.checkpoint.protocol.save_messages import Published
+from kempnerforge.checkpoint.protocol.saving import SaveJob
+from kempnerforge.checkpoint.runtime import sink
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler as ShutdownHandler
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kempnerforge.checkpoint import async_save, sink
+from kempnerforge.checkpoint import async_save
 from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.manager import CheckpointManager
+from kempnerforge.checkpoint.runtime import sink
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 
 _HANG_S = 60.0

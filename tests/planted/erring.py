@@ -11,11 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kempnerforge.checkpoint import commit, saving, sink, storage
+from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.manifest import FileRecord
-from kempnerforge.checkpoint.stale import RetryingStorage
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.protocol import commit, saving
+from kempnerforge.checkpoint.runtime import sink, storage
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 
 _PATIENCE = 3

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from harness.job.optimizers.packed import unpacked
+from harness.jobs.training.optimizers.packed import unpacked
 from tests.harness import simple_manager
 from tests.harness.simple_manager import ShutdownHandler as ShutdownHandler
 from tests.harness.simple_manager import SimpleManager

@@ -12,7 +12,7 @@ from harness.judge.outcome import Outcome
 from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
-from harness.shrink.symptom import Symptom
+from harness.search.shrink.symptom import Symptom
 from tests.planted.by_fault import BY_FAULT
 from tests.planted.catalogue import PLANTED, Planted
 

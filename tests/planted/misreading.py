@@ -10,9 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint import errors, manifest, register, replacing, saving, stale
+from kempnerforge.checkpoint import errors
+from kempnerforge.checkpoint.format import manifest
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.storage import LocalStorage, Storage
+from kempnerforge.checkpoint.protocol import register, replacing, saving
+from kempnerforge.checkpoint.runtime import stale
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, Storage
 
 
 class _Everything:

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint.catalog import read_catalog
-from kempnerforge.checkpoint.storage import LocalStorage
+from kempnerforge.checkpoint.protocol.catalog import read_catalog
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint import training
 from tests.checkpoint.failing_reads import Failing, failing_at, failing_paths
 from tests.checkpoint.newer import make_newer

@@ -32,7 +32,7 @@ class TrustsFlock(CheckpointManager):
     """A lock that was had keeps everybody out, whatever the directory is mounted from."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _undo("lock", "_is_enough", lambda *_, **__: True)
+        _undo("runtime.lock", "_is_enough", lambda *_, **__: True)
         super().__init__(*args, **kwargs)
 
 
@@ -40,7 +40,7 @@ class TakesTheSwapForDone(CheckpointManager):
     """`latest` was replaced without an error, so it names the new checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _undo("pointer", "Pointer._require", lambda *_: None)
+        _undo("protocol.pointer", "Pointer._require", lambda *_: None)
         super().__init__(*args, **kwargs)
 
 
@@ -75,5 +75,5 @@ class KeepsTheDirectFile(CheckpointManager):
     """The end of a file is written through the descriptor that was opened with O_DIRECT."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _undo("sink", "_File.reopen", _clear_the_flag)
+        _undo("runtime.sink", "_File.reopen", _clear_the_flag)
         super().__init__(*args, **kwargs)

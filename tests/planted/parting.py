@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from kempnerforge.checkpoint.collective import Collective, Votes
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.worker import Worker
+from kempnerforge.checkpoint.runtime.collective import Collective, Votes
+from kempnerforge.checkpoint.runtime.worker import Worker
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from tests.harness.simple_manager import SimpleManager
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kempnerforge.checkpoint.lock import Unlocked
 from kempnerforge.checkpoint.manager import CheckpointManager
+from kempnerforge.checkpoint.runtime.lock import Unlocked
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from kempnerforge.checkpoint import global_names
 from kempnerforge.checkpoint.manager import CheckpointManager
+from kempnerforge.checkpoint.state import global_names
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler as ShutdownHandler
 

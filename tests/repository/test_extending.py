@@ -15,7 +15,7 @@ _FREE = {"base", "actions", "answers", "hands", "point", "registry", "strike", "
 """Modules of `harness.faults` that are no faults."""
 _WITH_REASON = {
     # What draws, explores and restores builds faults.
-    "harness/explore/strike.py": {"fail", "kill", "power_cut"},
+    "harness/search/explore/strike.py": {"fail", "kill", "power_cut"},
     "harness/crash/restore.py": {"kill"},
     # An exploration says on which file system the power is cut.
     "harness/scenario/exploration.py": {"power_cut"},
@@ -34,7 +34,7 @@ def test_no_other_module_of_the_harness_names_a_fault() -> None:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "harness").rglob("*.py")):
         place = str(path.relative_to(ROOT))
-        if not place.startswith(("harness/faults/", "harness/generate/")):
+        if not place.startswith(("harness/faults/", "harness/search/generate/")):
             named = _named(path) - _FREE - _WITH_REASON.get(place, set())
             found |= {place: named} if named else {}
     assert found == {}

@@ -21,10 +21,10 @@ MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm
 
 ENTRANCES = {
     "harness.__main__",
-    "harness.generate.strategies",
-    "harness.job.server",
-    "harness.job.task",
-    "harness.job.warden",
+    "harness.search.generate.strategies",
+    "harness.boot.server",
+    "harness.boot.task",
+    "harness.boot.warden",
     "harness.pytest_generate",
     "harness.pytest_plugin",
     "harness.pytest_repeat",

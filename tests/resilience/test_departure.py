@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from kempnerforge.checkpoint import PeerLostError, departure
-from kempnerforge.checkpoint.meeting import Meeting
+from kempnerforge.checkpoint import PeerLostError
+from kempnerforge.checkpoint.runtime import departure
+from kempnerforge.checkpoint.runtime.meeting import Meeting
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from harness.judge.outcome import Outcome
 from harness.judge.properties.nothing_lost import told_steps
 from harness.judge.stories import is_orderly, resumed_steps
 from harness.judge.verdict import Finding, Promise, Verdict
-from harness.layout.names import checkpoint_step
+from harness.layouts.names import checkpoint_step
 from harness.scenario.schema import Checkpoint
 
 PROMISE = Promise(

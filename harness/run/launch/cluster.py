@@ -137,7 +137,7 @@ class Cluster:
         """
         command = ["setpriv", "--pdeathsig=KILL", "--", str(_find(name)), *arguments]
         if leaves_steps:
-            warden = [sys.executable, "-m", "harness.job.warden"]
+            warden = [sys.executable, "-m", "harness.boot.warden"]
             command = ["setpriv", "--pdeathsig=TERM", "--", *warden, *command]
         with (self._folder / f"{name}.out").open("ab") as output:
             daemon = subprocess.Popen(

@@ -14,7 +14,7 @@ from harness.run.talk import hear, say
 
 
 class LocalLaunch:
-    """One run of a leader, over the socket that `harness/job/leader.py` describes."""
+    """One run of a leader, over the socket that `harness/boot/leader.py` describes."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link

@@ -1,4 +1,4 @@
-"""One run of ranks that another launcher starts, each by a task (`harness/job/task.py`).
+"""One run of ranks that another launcher starts, each by a task (`harness/boot/task.py`).
 
 A task that connects says its rank and is told which run it belongs to: to the one that goes on, as
 long as none of its ranks has failed and the rank is not there yet; else to the next one, for which

@@ -14,7 +14,7 @@ from harness.evidence.read import read_evidence
 from harness.evidence.write import write_listing
 from harness.judge.history import replay
 from harness.judge.judge import judge
-from harness.layout.plain import PlainLayout
+from harness.layouts.plain import PlainLayout
 from tests.harness.judge.cases import Case, honest, killed_run, write_run
 from tests.harness.judge.cuts import end_with_cut, materialize
 

@@ -30,7 +30,7 @@ from harness.faults.strike import Strike
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
 from harness.judge.tree import FileSystem
-from harness.layout.plain import PlainLayout
+from harness.layouts.plain import PlainLayout
 from harness.plan.model import Deed, Implementation, Plan, RunPlan, Workload
 from harness.scenario.schema import Checkpoint, Data, Expect, FreezePlan, Model, Scheduler
 from harness.world import World

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from harness.generate.strategies import scenarios
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.plan.unmake import unmake_plan
 from harness.scenario.launcher import Launcher
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
+from harness.search.generate.strategies import scenarios
 
 
 @given(scenarios())

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from harness.generate import attempt as module
-from harness.generate.attempt import Attempt
 from harness.judge.outcome import Outcome
 from harness.prove import Proof
 from harness.run import support
 from harness.scenario.schema import Run, Scenario
-from harness.shrink.symptom import Symptom
+from harness.search.generate import attempt as module
+from harness.search.generate.attempt import Attempt
+from harness.search.shrink.symptom import Symptom
 
 pytest_plugins = ["pytester"]
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.boot import leader
 from harness.evidence.evidence import Processes
 from harness.faults.strike import Strike
-from harness.job import leader
-from harness.layout.plain import PlainLayout
+from harness.layouts.plain import PlainLayout
 from harness.run.ground import Folder
 from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.boot import leader, task
 from harness.evidence.evidence import Processes
 from harness.faults.strike import Strike
-from harness.job import leader, task
-from harness.layout.plain import PlainLayout
+from harness.layouts.plain import PlainLayout
 from harness.run.ground import Folder
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.tasks import Tasks

@@ -16,7 +16,7 @@ from harness.evidence.operation import Operation
 from harness.evidence.store import ByteStore
 from harness.evidence.write import list_entries
 from harness.judge.tree import FileSystem
-from harness.layout.archive import read_pickle, read_torch_file
+from harness.layouts.archive import read_pickle, read_torch_file
 from harness.plan.model import Deed
 from harness.run.at_rest import do_at_rest
 from harness.run.hand import Hand

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from harness.faults.strike import Strike
-from harness.job.network import PORT, address
 from harness.run import links, support
 from harness.run.errors import HarnessError
 from harness.run.hands import RunHands
+from harness.run.network import PORT, address
 from harness.run.second_job import SecondRanks
 from harness.run.trace import Trace
 from harness.run.written import Written

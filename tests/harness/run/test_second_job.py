@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from harness.job import leader
+from harness.boot import leader
 from harness.run.support import missing
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.boot import leader
 from harness.evidence.record import SaveBegan, Stepped
-from harness.job import leader
 from harness.run.support import missing
 from tests.harness.run.jobs import supervise
 from tests.harness.strikes import strike

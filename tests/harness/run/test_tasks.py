@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from harness.boot import leader
+from harness.boot.task import own_rank
 from harness.evidence.record import SaveBegan
-from harness.job import leader
-from harness.job.task import own_rank
 from harness.run.launch import tasks as tasks_module
 from harness.run.support import missing
 from tests.harness.run.tasks import lead_by, wait_for

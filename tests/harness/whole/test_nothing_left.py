@@ -182,7 +182,7 @@ def _is_a_task_or_its_rank(process: int) -> bool:
         command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"harness.job.task" in command and b"srun" not in command[:1]
+    return b"harness.boot.task" in command and b"srun" not in command[:1]
 
 
 def test_a_launcher_leaves_nothing_among_temporary_files(

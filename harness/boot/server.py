@@ -1,0 +1,85 @@
+"""The warm server: it has imported torch once, and forks a leader for each run.
+
+Started by `harness.run.server` as `python -m harness.boot.server DESCRIPTOR PARENT FOLDER`, where
+FOLDER keeps bytecode. Each message on the control socket is one run and carries one descriptor, the
+leader's end of that run's own socket. When the control socket closes, or the parent dies, the
+server ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.boot.leader import lead
+from harness.jobs.keep import Keepers
+from harness.jobs.training.preload import preload
+from harness.run.parent import die_with_parent
+
+
+def _raise_descriptor_limit() -> None:
+    """Watched files get descriptors from 512 up, one number for each open of the run."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _cache_bytecode(folder: Path) -> None:
+    """Let the first rank compile what all later ones import, also where bytecode is not kept.
+
+    Ranks import the code under test themselves; compiling it costs each of them 30 ms.
+    """
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(folder)
+
+
+def serve(control: socket.socket, keepers: Keepers | None = None) -> None:
+    """Fork a leader for each request, or have a keeper do it, until the other end closes."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+        if not message:
+            return
+        request = json.loads(message)
+        if keepers is None or not keepers.pass_on(message, descriptors[0], request["wanted"]):
+            _fork_leader(control, descriptors[0], request)
+        os.close(descriptors[0])
+
+
+def _fork_leader(control: socket.socket, link: int, request: dict[str, Any]) -> None:
+    if os.fork() == 0:
+        control.close()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os._exit(lead(socket.socket(fileno=link), request))
+
+
+def main() -> None:
+    """Preload, say so, serve."""
+    parent = int(sys.argv[2])
+    die_with_parent(parent)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    _raise_descriptor_limit()
+    preload()
+    _cache_bytecode(Path(sys.argv[3]))
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1:
+        raise RuntimeError(f"the warm server must have one thread when it forks, it has {threads}")
+    # Imports torch, which must not come before `preload`.
+    from harness.jobs.training.devices import refuse_touched
+
+    refuse_touched()
+    # Collected objects are not touched again, so the forked ranks share their pages.
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    control.send(b"ready")
+    serve(control, Keepers(serve, die_with_parent))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Jobs: what runs in the ranks. One package each."""

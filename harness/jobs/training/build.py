@@ -1,0 +1,134 @@
+"""The things that train: model, optimizer, schedule and the pass through them, on one rank."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from harness.evidence.record import StateDigest
+from harness.jobs.training.digest import digest_state, named_plainly
+from harness.jobs.training.freeze import FreezeRules
+from harness.jobs.training.kept_tensors import KeptTensors, WeightAverage
+from harness.jobs.training.models import build_model
+from harness.jobs.training.optimizers import build_optimizer
+from harness.jobs.training.optimizers.groups import Groups
+from harness.jobs.training.parallel import Place
+from harness.jobs.training.passes import Pass, PipelinePass, WholePass
+from harness.jobs.training.spread import spread
+from harness.jobs.training.story import Story
+from harness.jobs.training.variants.experts import rank_local
+from harness.plan.model import Workload
+from harness.scenario.schema import Accumulation, Model
+
+_RANK_SEED_STRIDE = 1000
+_LEAST_FACTOR = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rig:
+    """All parts of the job on this rank that outlive a step."""
+
+    place: Place
+    story: Story
+    rules: FreezeRules
+    settings: Model
+    model: nn.Module
+    """The model that the checkpoint manager gets."""
+    net: nn.Module
+    """The same parameters, without the wrapper that DDP puts around the whole."""
+    optimizer: Optimizer
+    scheduler: LambdaLR
+    forward_backward: Pass
+    accumulate: Accumulation
+    kept: KeptTensors
+    """Tensors that the loop itself keeps and gives to saves."""
+    digest: Callable[[], StateDigest]
+    """Describes the current state."""
+
+
+def seed_rank(seed: int, stream: int) -> None:
+    """Every stream has its own numbers, so that none can pass for another."""
+    mine = seed + _RANK_SEED_STRIDE * stream
+    random.seed(mine)
+    np.random.seed(mine % 2**32)
+    torch.manual_seed(mine)
+
+
+def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story) -> Rig:
+    """Build everything. Collective over all ranks."""
+    parts = place.parts(workload.model.layers)
+    built = build_model(
+        workload.model,
+        workload.data,
+        sum(parts[1:], start=parts[0]),
+        seed=workload.seed,
+        device=place.device,
+        rank=place.rank % place.world.stage_size,
+    )
+    rules.apply(built, 0)
+    found = spread(built, place, workload)
+    optimizer = build_optimizer(workload.optimizer, _groups(found.model, workload))
+    kept = KeptTensors(
+        named=dict(named_plainly(found.net)),
+        average=WeightAverage.of(found.net) if workload.ema else None,
+        saves_gradients=workload.accumulate.save_between,
+    )
+    forward_backward: Pass = WholePass(found.model)
+    if place.world.pp > 1:
+        forward_backward = PipelinePass(found.pieces, place, workload)
+    return Rig(
+        place=place,
+        story=story,
+        rules=rules,
+        settings=workload.model,
+        model=found.model,
+        net=found.net,
+        optimizer=optimizer,
+        scheduler=LambdaLR(optimizer, _cosine(workload)),
+        forward_backward=forward_backward,
+        accumulate=workload.accumulate,
+        kept=kept,
+        digest=partial(digest_state, found.net, optimizer, kept.told),
+    )
+
+
+def _groups(model: nn.Module, workload: Workload) -> Groups:
+    """The optimizer's parameters: all of them, those of this rank alone in another group.
+
+    Frozen ones are in it too: without a gradient they are left alone, and once unfrozen they train.
+    Only where a base stands still for good is the optimizer given the rest.
+    """
+    alone = {id(param) for _, param in rank_local(model)}
+    given = [
+        param
+        for param in model.parameters()
+        if param.requires_grad or workload.model.variant != "lora"
+    ]
+    shared = tuple(param for param in given if id(param) not in alone)
+    own = tuple(param for param in given if id(param) in alone)
+    return (shared, own) if own else (shared,)
+
+
+def _cosine(workload: Workload) -> Callable[[int], float]:
+    """Linear warm-up, then half a cosine down to a tenth.
+
+    A function, because `LambdaLR` would save the attributes of an object as state.
+    """
+    warmup, total = workload.scheduler.warmup_steps, workload.total_steps
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min(1.0, (step - warmup) / max(1, total - warmup))
+        return _LEAST_FACTOR + (1 - _LEAST_FACTOR) * (1 + math.cos(math.pi * done)) / 2
+
+    return factor

@@ -1,0 +1,262 @@
+"""Between the training loop and the checkpoint manager: every call that the loop makes of it.
+
+A reference run has `NoCheckpoints`, which builds nothing and calls nothing, so that a save which
+changes training shows as a difference between the two.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.evidence.record import Refused, SaveBegan, SaveReturned, keep_word
+from harness.jobs.training.build import Rig
+from harness.jobs.training.companions import Companions
+from harness.jobs.training.implementation import Tools
+from harness.jobs.training.parallel import training_timeout
+from harness.plan.model import RunPlan
+from harness.scenario.schema import Checkpoint
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far training has come. It changes with every step."""
+
+    step: int = 0
+    tokens_seen: int = 0
+    epoch: int = 0
+    kept: str | None = None
+    beside: Companions = field(default_factory=Companions)
+    source: str | None = None
+    """Name of the checkpoint that this run came from, None after a fresh start."""
+
+
+class Checkpoints(Protocol):
+    """The loop's use of checkpoints."""
+
+    def resume(self, loader: Any) -> Progress:
+        """Decide where to start, and load it, with the data loader if one is given."""
+
+    def attach(self, loader: Any) -> None:
+        """Give a new data loader the position that was loaded."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is asked for after `step`."""
+
+    def save(self, progress: Progress) -> None:
+        """Save."""
+
+    def before_change(self) -> None:
+        """The model is about to be frozen or unfrozen in part."""
+
+    def should_stop(self) -> bool:
+        """Whether the job was asked to end. Collective."""
+
+    def drain(self) -> None:
+        """Wait until every save is durable."""
+
+    def stop(self) -> None:
+        """The emergency save is durable."""
+
+
+class NoCheckpoints:
+    """A reference run."""
+
+    def resume(self, loader: Any) -> Progress:  # noqa: ARG002
+        """From the beginning."""
+        return Progress()
+
+    def attach(self, loader: Any) -> None:
+        """Nothing was loaded."""
+
+    def is_due(self, step: int) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
+
+    def save(self, progress: Progress) -> None:
+        """Nothing is saved."""
+
+    def before_change(self) -> None:
+        """No save can be under way."""
+
+    def should_stop(self) -> bool:
+        """It is never interrupted."""
+        return False
+
+    def drain(self) -> None:
+        """No save can be under way."""
+
+    def stop(self) -> None:
+        """It is never interrupted."""
+
+
+class ManagedCheckpoints:
+    """The manager under test, called as a training loop calls it."""
+
+    def __init__(
+        self, settings: Checkpoint, directory: Path, *, tools: Tools, rig: Rig, run: RunPlan
+    ) -> None:
+        self._tools, self._rig, self._run = tools, rig, run
+        self._story, self._rules = rig.story, rig.rules
+        self._loader: Any = None
+        self._saves = 0
+        self._goes_on = settings.on_error == "go_on"
+        with self._story.during("build"):
+            self._config = _build_config(settings, directory, tools)
+            if run.ignore_freeze_mismatch:
+                self._config.ignore_freeze_mismatch = True
+            self._manager = _build_manager(self._config, tools, rig)
+            limit = training_timeout(rig.place.world, settings)
+            self._shutdown = _build_shutdown(tools.find("ShutdownHandler"), limit)
+            self._shutdown.register()
+
+    def resume(self, loader: Any) -> Progress:
+        """Load what the run names, or else what the resume rule finds, or nothing."""
+        if self._run.refused is None:
+            return self._resume(loader)
+        before = self._state()
+        try:
+            return self._resume(loader)
+        except Exception:
+            after = self._state()
+            names = sorted(before.keys() | after.keys())
+            changed = tuple(name for name in names if before.get(name) != after.get(name))
+            self._story.tell(Refused(changed=changed))
+            raise
+
+    def _state(self) -> dict[str, str]:
+        """Everything that a load may change, by name."""
+        state = self._rig.digest()
+        schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
+        return {**state.params, **state.moments, **state.rng, **schedule}
+
+    def _resume(self, loader: Any) -> Progress:
+        with self._story.during("resume"):
+            path = self._choose()
+            if path is None:
+                return Progress()
+            saved_step = self._manager.peek_saved_step(str(path))
+            self._rules.apply(self._rig.net, saved_step or 0)
+        given = {} if loader is None else {"dataloader": loader}
+        with self._story.during("load"):
+            step, tokens_seen, extra = self._manager.load(
+                path=str(path),
+                scheduler=self._rig.scheduler,
+                vlm_freeze_expected=self._rules.meta(saved_step or 0),
+                **given,
+            )
+            self._rig.kept.take(extra)
+        return Progress(
+            step=step,
+            tokens_seen=tokens_seen,
+            epoch=extra.get("epoch", 0),
+            kept=extra.get("kept"),
+            beside=Companions.from_extra(extra),
+            source=path.resolve().name,
+        )
+
+    def _choose(self) -> Path | None:
+        if self._run.load_step is not None:
+            return Path(self._config.dir) / f"step_{self._run.load_step}"
+        found = self._tools.find("resolve_resume_path")(self._config.dir)
+        return None if found is None else Path(found)
+
+    def attach(self, loader: Any) -> None:
+        """Give the loader the position that was loaded, and keep it for the saves."""
+        self._loader = loader
+        with self._story.during("apply_dataloader_state"):
+            self._manager.apply_dataloader_state(loader)
+
+    def is_due(self, step: int) -> bool:
+        """As the configuration says."""
+        return bool(self._config.should_save(step))
+
+    def save(self, progress: Progress) -> None:
+        """One call of `save`, between two records."""
+        self._saves += 1
+        extra: dict[str, Any] = {"epoch": progress.epoch, "kept": keep_word(progress.step)}
+        extra |= progress.beside.extra() | self._rig.kept.extra()
+        meta = self._rules.meta(progress.step)
+        if meta is not None:
+            extra["vlm_freeze"] = meta
+        self._story.tell(SaveBegan(step=progress.step, ordinal=self._saves))
+        with self._going_on("save"), self._story.during("save"):
+            self._manager.save(
+                progress.step,
+                tokens_seen=progress.tokens_seen,
+                scheduler=self._rig.scheduler,
+                dataloader=self._loader,
+                extra=extra,
+            )
+            self._story.tell(SaveReturned(step=progress.step, ordinal=self._saves))
+
+    @contextmanager
+    def _going_on(self, call: str) -> Iterator[None]:
+        """Go on training after a save that failed, if the scenario's loop does."""
+        try:
+            yield
+        except Exception as error:
+            if not self._goes_on:
+                raise
+            self._story.told_during(call, error)
+
+    def before_change(self) -> None:
+        """A save under way must describe the model as it was."""
+        with self._going_on("flush_pending_save"), self._story.draining("flush_pending_save"):
+            self._manager.flush_pending_save()
+
+    def should_stop(self) -> bool:
+        """Whether a signal asked the job to end."""
+        with self._story.during("should_shutdown"):
+            return bool(self._shutdown.should_shutdown())
+
+    def drain(self) -> None:
+        """Wait until every save is durable."""
+        with self._going_on("wait"), self._story.draining("wait"):
+            self._manager.wait()
+
+    def stop(self) -> None:
+        """Tell the shutdown handler that the emergency save is durable."""
+        with self._story.during("finish"):
+            self._shutdown.finish()
+
+
+def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
+    window = settings.dyn_ckpt_window
+    if window is not None:
+        window = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)
+    config = tools.find("CheckpointConfig")(
+        dir=str(directory),
+        interval=settings.interval,
+        keep_last_n=settings.keep_last_n,
+        async_mode=tools.find("AsyncCheckpointMode")(settings.async_mode),
+        dyn_ckpt_window=window,
+    )
+    if settings.timeout_s is not None:
+        config.commit_timeout_s = settings.timeout_s
+    if settings.latest != "link":
+        config.latest = settings.latest
+    return config
+
+
+def _build_shutdown(handler: Any, limit: timedelta | None) -> Any:
+    """The handler, with the limit of training's own waits where there is one and it takes one."""
+    if limit is None or "timeout_sec" not in inspect.signature(handler).parameters:
+        return handler()
+    return handler(timeout_sec=limit.total_seconds())
+
+
+def _build_manager(config: Any, tools: Tools, rig: Rig) -> Any:
+    place = rig.place
+    return tools.manager(
+        config,
+        rig.model,
+        rig.optimizer,
+        process_group=place.stage_group,
+        pp_rank=None if place.stages is None else place.stage,
+    )

@@ -1,0 +1,234 @@
+"""Training data: windows of real bytes that every Python interpreter brings along.
+
+Text comes from the language reference in `pydoc_data.topics`; the images of the VLM are windows of
+the interpreter's own executable, read as grey levels. The order of an epoch is a permutation that
+depends on seed and epoch alone, dealt out to the data-parallel ranks; what does not fill a batch
+on every rank is left out of that epoch. Nothing here draws from the global random generators, but
+for a loader that is asked to.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset, Sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from harness.jobs.training.models import IMAGE_SIDE
+from harness.run.parent import die_with_parent
+from harness.scenario.schema import Data
+
+_STRIDE = 7919
+"""A prime, so that the windows of neighbouring samples lie apart and do not repeat early."""
+_EXECUTABLE_BYTES = 1 << 20
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Samples as they come from a loader: numpy, which crosses a process border as plain bytes."""
+
+    ids: tuple[int, ...]
+    text: Bytes
+    images: Bytes
+
+
+@cache
+def text_corpus() -> Bytes:
+    """The language reference as bytes."""
+    from pydoc_data.topics import topics
+
+    return np.frombuffer("".join(topics.values()).encode(), dtype=np.uint8)
+
+
+@cache
+def image_corpus() -> Bytes:
+    """The beginning of the interpreter's executable."""
+    with Path(sys.executable).resolve().open("rb") as file:
+        return np.frombuffer(file.read(_EXECUTABLE_BYTES), dtype=np.uint8)
+
+
+class Windows(Dataset[tuple[int, Bytes, Bytes]]):
+    """A map-style dataset; a sample is its number, a text window and an image."""
+
+    def __init__(self, data: Data) -> None:
+        self._samples = data.samples
+        self._length = data.seq_len + 1
+        self._text, self._pixels = text_corpus(), image_corpus()
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __getitem__(self, index: int) -> tuple[int, Bytes, Bytes]:
+        text = _window(self._text, index, self._length)
+        image = _window(self._pixels, index, IMAGE_SIDE * IMAGE_SIDE)
+        return index, text, image.reshape(IMAGE_SIDE, IMAGE_SIDE)
+
+
+def _window(corpus: Bytes, index: int, length: int) -> Bytes:
+    begin = index * _STRIDE % (len(corpus) - length)
+    return corpus[begin : begin + length]
+
+
+def collate(samples: Sequence[tuple[int, Bytes, Bytes]]) -> Batch:
+    """One batch of samples."""
+    ids, texts, images = zip(*samples, strict=True)
+    return Batch(ids=ids, text=np.stack(texts), images=np.stack(images))
+
+
+class EpochBatches(Sampler[list[int]]):
+    """The batches of one data-parallel rank in one epoch."""
+
+    def __init__(self, data: Data, *, seed: int, rank: int, ranks: int) -> None:
+        self.epoch = 0
+        self.first = 0
+        """Where the epoch begins here: ranks of another degree have taken the batches before."""
+        self._data, self._seed, self._rank, self._ranks = data, seed, rank, ranks
+        if len(self) == 0:
+            raise ValueError(
+                f"{data.samples} samples do not fill one batch of {data.batch_size} "
+                f"on each of {ranks} data-parallel ranks"
+            )
+
+    def __len__(self) -> int:
+        return self._data.samples // (self._data.batch_size * self._ranks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(self._data.samples))
+        random.Random(self._seed + self.epoch).shuffle(order)
+        mine = order[self._rank :: self._ranks]
+        for number in range(self.first, len(self)):
+            begin = number * self._data.batch_size
+            yield mine[begin : begin + self._data.batch_size]
+
+
+class Redistributing:
+    """A loader that can also go on from the positions of another data-parallel degree.
+
+    All ranks together take as many samples a step as before, so the number of batches says where
+    each rank goes on. The epoch stands in the position, too.
+    """
+
+    def __init__(self, batches: Batches, order: EpochBatches) -> None:
+        self._batches, self._order = batches, order
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the inner loader is, and the same in batches of any degree."""
+        inner = self._batches.inner.state_dict()
+        return {
+            "inner": inner,
+            "epoch": self._order.epoch,
+            "first": self._order.first,
+            "taken": self._batches.taken,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the same rank."""
+        self._order.epoch, self._order.first = state["epoch"], state["first"]
+        self._batches.taken = state["taken"]
+        self._batches.inner.load_state_dict(state["inner"])
+
+    def load_state_dicts(self, states: Sequence[Any]) -> None:
+        """Go on as a rank of another degree. Raises ValueError where the positions differ."""
+        places = sorted({(state["epoch"], state["taken"]) for state in states})
+        if len(places) != 1:
+            raise ValueError(f"the ranks stopped at different places of their epochs: {places}")
+        ((self._order.epoch, taken),) = places
+        self._order.first = self._batches.taken = taken
+
+
+class _DieWithRank:
+    """Tells a loader process to die when its rank does, however that ends."""
+
+    def __init__(self) -> None:
+        self._rank_pid = os.getpid()
+
+    def __call__(self, worker: int) -> None:  # noqa: ARG002
+        die_with_parent(self._rank_pid)
+
+
+def as_it_is(loader: Any) -> Any:
+    """The loader without a wrapper."""
+    return loader
+
+
+class Batches:
+    """An endless stream over the epochs. `loader` is what a checkpoint manager is given.
+
+    Without a generator of its own the loader draws its seed from the global one at each epoch,
+    which a resumed run, entering an epoch in the middle, does once too often. Where the data asks
+    for that, `wrap` is what a program puts around such a loader to prevent it.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        seed: int,
+        rank: int,
+        ranks: int,
+        wrap: Callable[[Any], Any] = as_it_is,
+    ) -> None:
+        self._order = EpochBatches(data, seed=seed, rank=rank, ranks=ranks)
+        own = torch.Generator().manual_seed(seed) if data.generator == "own" else None
+        with warnings.catch_warnings():
+            # torchdata 0.11 calls a function that torch 2.13 calls deprecated.
+            warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
+            loader: Any = StatefulDataLoader(
+                Windows(data),
+                batch_sampler=self._order,
+                num_workers=data.num_workers,
+                collate_fn=collate,
+                generator=own,
+                worker_init_fn=_DieWithRank(),
+                multiprocessing_context="fork" if data.num_workers else None,
+            )
+        self.inner: Any = wrap(loader)
+        self.taken = 0
+        """Batches of this epoch, whoever has taken them."""
+        self.loader: Any = self.inner
+        if data.redistributes:
+            self.loader = Redistributing(self, self._order)
+        self._iterator: Any = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the newest batch."""
+        return self._order.epoch
+
+    def begin(self, epoch: int) -> None:
+        """The epoch that a load has brought back, before the first batch."""
+        self._order.epoch = epoch
+
+    def take(self) -> Batch:
+        """The next batch, of the next epoch when this one is used up."""
+        if self._iterator is None:
+            self._iterator = iter(self.inner)
+        try:
+            batch: Batch = next(self._iterator)
+        except StopIteration:
+            self._order.epoch += 1
+            self._order.first = self.taken = 0
+            self._iterator = iter(self.inner)
+            batch = next(self._iterator)
+        self.taken += 1
+        return batch
+
+    def close(self) -> None:
+        """End the loader processes now rather than when the last reference is dropped."""
+        end = getattr(self._iterator, "_shutdown_workers", None)
+        if end is not None:
+            end()
+        self._iterator = None

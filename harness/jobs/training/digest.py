@@ -1,0 +1,115 @@
+"""Digests of everything that training depends on, as this rank holds it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from harness.evidence.record import StateDigest
+from harness.jobs.training.optimizers import moments_of
+
+_DIGEST_BYTES = 8
+"""64 bits tell apart the few thousand digests of a run, and keep its records short."""
+
+
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+
+
+def plain_name(name: str) -> str:
+    """The global name of a parameter, whatever is wrapped around its block."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def named_plainly(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters by their global names."""
+    for full_name, param in model.named_parameters():
+        yield plain_name(full_name), param
+
+
+Told = Callable[[], Iterator[tuple[str, Any]]]
+"""Values that belong to parameters, by names that begin with theirs and a dot."""
+
+
+def nothing() -> Iterator[tuple[str, Any]]:
+    """No values."""
+    yield from ()
+
+
+def moments(
+    model: nn.Module, optimizer: Optimizer, beside: Told = nothing
+) -> Iterator[tuple[str, Any]]:
+    """All that belongs to a parameter and has to come back with it, by distinct names.
+
+    That is what the optimizer holds for it, with the optimizers inside of that one, and what the
+    loop keeps `beside`.
+    """
+    for name, param in named_plainly(model):
+        for key, value in moments_of(optimizer, param):
+            yield f"{name}.{key}", value
+    yield from beside()
+
+
+def digest_state(model: nn.Module, optimizer: Optimizer, beside: Told = nothing) -> StateDigest:
+    """The state of this rank: its shards by global parameter name, and its generators."""
+    return StateDigest(
+        params={name: _digest_value(param) for name, param in named_plainly(model)},
+        moments={name: _digest_value(one) for name, one in moments(model, optimizer, beside)},
+        rng=_digest_generators(),
+    )
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this rank holds, outside of autograd."""
+    with torch.no_grad():
+        return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def inner_tensors(tensor: Tensor) -> dict[str, Tensor] | None:
+    """The tensors that a tensor subclass holds, by name; None of a plain tensor."""
+    flatten: Any = getattr(tensor, "__tensor_flatten__", None)
+    return None if flatten is None else {name: getattr(tensor, name) for name in flatten()[0]}
+
+
+def _digest_value(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return _digest_bytes(repr(value).encode())
+    held = local(value)
+    if type(held) is not Tensor and (inner := inner_tensors(held)) is not None:
+        told = {name: _digest_value(tensor) for name, tensor in inner.items()}
+        return _digest_bytes(f"{type(held).__name__} {told}".encode())
+    shard = held.cpu().contiguous().reshape(-1)
+    # The bytes themselves: numpy has no bfloat16, and -0.0 must differ from 0.0.
+    return _digest_bytes(shard.view(torch.uint8).numpy())
+
+
+def _digest_generators() -> dict[str, str]:
+    numpy_state = np.random.get_state(legacy=False)
+    generators = {
+        "python": _digest_bytes(repr(random.getstate()).encode()),
+        "numpy": _digest_bytes(_numpy_bytes(numpy_state)),
+        "torch": _digest_bytes(torch.get_rng_state().numpy()),
+    }
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        for index, state in enumerate(torch.cuda.get_rng_state_all()):
+            generators[f"cuda:{index}"] = _digest_bytes(state.numpy())
+    return generators
+
+
+def _numpy_bytes(state: Any) -> bytes:
+    inner = state["state"]
+    gauss = f"{state['bit_generator']} {inner['pos']} {state['has_gauss']} {state['gauss']!r}"
+    return bytes(inner["key"].tobytes()) + gauss.encode()
+
+
+def _digest_bytes(data: Any) -> str:
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()

@@ -1,0 +1,50 @@
+"""Faults that a rank carries out itself in its training loop, and the end of its interpreter."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+from collections.abc import Iterable
+
+from harness.evidence.record import Struck
+from harness.faults.base import LoopFault
+from harness.faults.strike import Strike
+from harness.jobs.training.story import Story
+
+
+class Interruptions:
+    """The strikes that one rank carries out on itself."""
+
+    def __init__(self, strikes: Iterable[Strike], *, rank: int, story: Story) -> None:
+        self._strikes = [one for one in strikes if one.fault.is_in_the_loop and rank in one.ranks]
+        self._story = story
+
+    def after_step(self, step: int) -> None:
+        """Raise what is due now; the record before it is what makes the strike land."""
+        for strike in self._strikes:
+            if strike.point.step == step:
+                self._story.tell(Struck(strike=strike.id))
+                assert isinstance(strike.fault, LoopFault), "the others are carried out elsewhere"
+                error = strike.fault.leaves()
+                raise error() if error is SystemExit else error(f"struck at step {step}")
+
+
+def end_uncaught(error: BaseException) -> int:
+    """End as an interpreter does whose program let this error out; the exit status."""
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+    end_like_an_interpreter()
+    return 0 if isinstance(error, SystemExit) and not error.code else 1
+
+
+def end_like_an_interpreter() -> None:
+    """Do what an interpreter does at its end, which a forked process never reaches.
+
+    First all threads that are no daemons end, then the exit handlers run: code under test may
+    finish a save in either.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()

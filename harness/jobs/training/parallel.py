@@ -1,0 +1,126 @@
+"""Where a rank stands among the others: its device, its place on each axis, its groups.
+
+The order of the axes is that of `World`: the pipeline outermost, tensor-parallel peers innermost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from harness.jobs.training.models import Part, split
+from harness.run.budget import training_limit_s
+from harness.scenario.schema import Checkpoint
+from harness.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where this rank stands."""
+
+    rank: int
+    world: World
+    device: torch.device
+    shards: DeviceMesh | None
+    """Over which FSDP2 shards, replicas before shards; None where it does not."""
+    peers: DeviceMesh | None
+    """The tensor-parallel peers, where there are any."""
+    stages: DeviceMesh | None
+    """The ranks at this place of each stage, where there are stages."""
+    stage_group: dist.ProcessGroup | None
+    """The ranks of this stage, where there are stages."""
+
+    @property
+    def stage(self) -> int:
+        """The pipeline stage of this rank."""
+        return self.world.stage_of(self.rank)
+
+    @property
+    def data_rank(self) -> int:
+        """Which share of a batch this rank reads."""
+        return self.world.data_rank_of(self.rank)
+
+    @property
+    def stream(self) -> int:
+        """Which random numbers this rank draws: its own, but tensor-parallel peers draw the same.
+
+        They hold the same activations between their shards, and the same input.
+        """
+        return self.rank // self.world.tp
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank holds the beginning of the model."""
+        return self.stage == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this rank holds the end of the model."""
+        return self.stage == self.world.pp - 1
+
+    def parts(self, layers: int) -> tuple[Part, ...]:
+        """This rank's parts of a model with `layers` blocks; two where they interleave."""
+        count = self.world.pp * self.world.chunks
+        return tuple(split(layers, count, one) for one in range(self.stage, count, self.world.pp))
+
+
+def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta | None:
+    """How long the collectives of training wait for a rank.
+
+    As long as torch sets, half an hour, but where a cable may be pulled.
+    """
+    if world.nodes == 1 or checkpoint is None or checkpoint.timeout_s is None:
+        return None
+    return timedelta(seconds=training_limit_s(checkpoint.timeout_s))
+
+
+def limit_waits(place: Place, timeout: timedelta | None) -> None:
+    """Give the groups of a mesh the timeout of training; they do not take it from the world's."""
+    if timeout is None:
+        return
+    meshes = [mesh for mesh in (place.shards, place.peers, place.stages) if mesh is not None]
+    groups = [group for mesh in meshes for group in mesh.get_all_groups()]
+    for group in (*groups, *([] if place.stage_group is None else [place.stage_group])):
+        _set_pg_timeout(timeout, group)
+
+
+def find_place(world: World, rank: int, device: torch.device) -> Place:
+    """Build the mesh. Collective over all ranks."""
+    sharded = ("dp_replicate", "dp_shard") if world.dp_replicate > 1 else ("dp_shard",)
+    used = {
+        "pp": world.pp > 1,
+        "dp_replicate": world.dp_replicate > 1,
+        "dp_shard": world.is_sharded,
+        "tp": world.tp > 1,
+    }
+    axes = tuple(axis for axis, there in used.items() if there)
+    shape = tuple(getattr(world, axis) for axis in axes)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=axes)
+    return Place(
+        rank=rank,
+        world=world,
+        device=device,
+        shards=mesh[sharded] if world.is_sharded else None,
+        peers=mesh["tp"] if world.tp > 1 else None,
+        stages=mesh["pp"] if world.pp > 1 else None,
+        stage_group=_stage_group(world, mesh),
+    )
+
+
+def _stage_group(world: World, mesh: DeviceMesh) -> dist.ProcessGroup | None:
+    if world.pp == 1:
+        return None
+    inside = [axis for axis in mesh.mesh_dim_names or () if axis != "pp"]
+    if len(inside) == 1:
+        return mesh.get_group(inside[0])
+    size = world.stage_size
+    stages = [list(range(first, first + size)) for first in range(0, world.size, size)]
+    found: Any = dist.new_subgroups_by_enumeration(stages)  # type: ignore[no-untyped-call]
+    group: dist.ProcessGroup = found[0]
+    return group

@@ -1,0 +1,239 @@
+"""The training loop, as a real framework writes it, and what a rank records along the way.
+
+In this order: build, also the data loader, resume, then step by step: freeze stages, batch,
+forward, backward, clip, optimizer, schedule; after each step the save that may be due, then the
+question whether to shut down; at the end wait for what is still being saved. Under pipeline
+parallelism all stages of a data-parallel rank read the same samples: the first needs the inputs,
+the last the targets.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.evidence.record import Finished, Resumed, Stepped
+from harness.jobs.training.build import Rig, build_rig, seed_rank
+from harness.jobs.training.checkpoints import (
+    Checkpoints,
+    ManagedCheckpoints,
+    NoCheckpoints,
+    Progress,
+)
+from harness.jobs.training.clip import clip_gradients, count_gradients
+from harness.jobs.training.data import Batch, Batches, Bytes, as_it_is
+from harness.jobs.training.freeze import freeze_rules, standing_still
+from harness.jobs.training.implementation import Tools
+from harness.jobs.training.interrupt import Interruptions
+from harness.jobs.training.models import VOCABULARY
+from harness.jobs.training.parallel import Place
+from harness.jobs.training.pieces import digest_with_pieces
+from harness.jobs.training.story import Story
+from harness.plan.model import Plan
+from harness.run.budget import patient, read_reference
+from harness.scenario.schema import Model
+
+_MAX_GRADIENT_NORM = 1.0
+_LOADER_THREAD = "QueueFeederThread"
+_LOADER_GRACE_S = 30.0
+
+
+def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> Finished:
+    """Run one start of the job to its end; what to say about it once the rank is done."""
+    workload, settings = plan.workload_of(run), plan.runs[run]
+    with story.during("build"):
+        tools = Tools(plan.implementation)
+        seed_rank(workload.seed, place.stream)
+        rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), story)
+        if plan.rearranges:
+            digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.told)
+            rig = replace(rig, digest=digest)
+    checkpoints: Checkpoints = NoCheckpoints()
+    if plan.checkpoint is not None:
+        asked, root = patient(plan.checkpoint, read_reference(directory)), plan.folder_of(run)
+        checkpoints = ManagedCheckpoints(
+            asked, directory / root, tools=tools, rig=rig, run=settings
+        )
+    batches = Batches(
+        workload.data,
+        seed=workload.seed,
+        rank=place.data_rank,
+        ranks=place.world.degree,
+        wrap=_wrapper(plan, tools),
+    )
+    # A loader that redistributes has to be there when a checkpoint is loaded.
+    progress = checkpoints.resume(batches.loader if workload.data.redistributes else None)
+    batches.begin(progress.epoch)
+    checkpoints.attach(batches.loader)
+    _tell_resumed(rig, progress)
+    first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
+    if first_save and progress.source is None and checkpoints.is_due(0):
+        checkpoints.save(progress)
+    interruptions = Interruptions(settings.strikes, rank=place.rank, story=story)
+    loop = Loop(rig, checkpoints, batches, progress, interruptions)
+    return loop.finish(loop.run(settings.until_step))
+
+
+def _wrapper(plan: Plan, tools: Tools) -> Callable[[Any], Any]:
+    """The wrapper of a loader that draws from the global generator, if it is saved."""
+    if plan.checkpoint is None or plan.workload.data.generator == "own":
+        return as_it_is
+    found: Callable[[Any], Any] = tools.find("ResumableDataLoader")
+    return found
+
+
+class Loop:
+    """The steps of one run."""
+
+    def __init__(
+        self,
+        rig: Rig,
+        checkpoints: Checkpoints,
+        batches: Batches,
+        progress: Progress,
+        interruptions: Interruptions,
+    ) -> None:
+        self._rig, self._checkpoints, self._interruptions = rig, checkpoints, interruptions
+        self._batches, self._progress = batches, progress
+
+    def run(self, until_step: int) -> str:
+        """Train until `until_step` or until a signal; returns which."""
+        while self._progress.step < until_step:
+            with self._rig.story.during("step"):
+                self._change_freeze(self._progress.step + 1)
+                self._take_step()
+                self._interruptions.after_step(self._progress.step)
+            if self._checkpoints.is_due(self._progress.step):
+                self._checkpoints.save(self._progress)
+            if self._checkpoints.should_stop():
+                # Also right after a regular save of this step: a loop asks once, at one place.
+                self._checkpoints.save(self._progress)
+                return "shutdown"
+        return "until_step"
+
+    def finish(self, reason: str) -> Finished:
+        """Wait for what is being saved."""
+        self._checkpoints.drain()
+        if reason == "shutdown":
+            self._checkpoints.stop()
+        self._batches.close()
+        _end_loader_threads()
+        return Finished(step=self._progress.step, reason=reason)
+
+    def _change_freeze(self, step: int) -> None:
+        if self._rig.rules.changes_at(step):
+            self._checkpoints.before_change()
+            self._rig.rules.apply(self._rig.net, step)
+
+    def _take_step(self) -> None:
+        rig, progress = self._rig, self._progress
+        rates = tuple(float(group["lr"]) for group in rig.optimizer.param_groups)
+        losses, samples = self._add_up_gradients()
+        trained = self._update()
+        progress.step += 1
+        progress.beside.step(rates[0])
+        progress.epoch = self._batches.epoch
+        rig.story.tell(
+            Stepped(
+                step=progress.step,
+                epoch=progress.epoch,
+                loss=float(torch.stack(losses).mean()).hex() if losses else None,
+                lr=tuple(rate.hex() for rate in rates),
+                samples=samples,
+                frozen=standing_still(rig.net),
+                trained=trained,
+                state=rig.digest(),
+                tokens_seen=progress.tokens_seen,
+                beside=progress.beside.told(),
+            )
+        )
+
+    def _add_up_gradients(self) -> tuple[list[Tensor], tuple[int, ...]]:
+        """The batches of a step, forward and backward: losses where there are any, and samples."""
+        rig = self._rig
+        losses: list[Tensor] = []
+        samples: tuple[int, ...] = ()
+        for _ in range(rig.accumulate.in_a_step):
+            batch = self._batches.take()
+            inputs, targets = prepare(batch, rig.settings, rig.place)
+            loss = rig.forward_backward.run(inputs, targets)
+            losses += [] if loss is None else [loss]
+            samples += batch.ids
+            self._progress.tokens_seen += targets.numel() * rig.place.world.degree
+        return losses, samples
+
+    def _update(self) -> int:
+        """Let the optimizer take the gradients, if they are complete; how many are not zero."""
+        rig = self._rig
+        if not rig.accumulate.closes(self._progress.step + 1):
+            return count_gradients(rig.model)
+        trained = clip_gradients(
+            rig.model, max_norm=_MAX_GRADIENT_NORM, stage_size=rig.place.world.stage_size
+        )
+        rig.optimizer.step()
+        rig.scheduler.step()
+        rig.optimizer.zero_grad(set_to_none=True)
+        rig.kept.updated()
+        return trained
+
+
+def prepare(batch: Batch, model: Model, place: Place) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Inputs and targets of one step, on the device.
+
+    Some bytes are replaced by random ones, half of them drawn from `random` and half from numpy, so
+    that a generator that was not restored changes the loss: on the first stage bytes that are read,
+    on the last stage bytes that are to be predicted.
+    """
+    text = batch.text.copy()
+    if place.is_first:
+        _corrupt(text[:, :-1])
+    if place.is_last:
+        _corrupt(text[:, 1:])
+    tokens = torch.from_numpy(text).to(place.device, torch.int64)
+    # Stages of torch 2.11 compare strides with those of the example that they were given.
+    inputs: tuple[Tensor, ...] = (tokens[:, :-1].contiguous(),)
+    if model.preset == "tiny_vlm" and place.is_first:
+        pixels = torch.from_numpy(batch.images).to(place.device, torch.float32)
+        inputs = (*inputs, pixels / 255 - 0.5)
+    return inputs, tokens[:, 1:]
+
+
+def _corrupt(text: Bytes) -> None:
+    rows, length = text.shape
+    for row in range(rows):
+        text[row, random.randrange(length)] = random.randrange(VOCABULARY)
+    # Normal draws come in pairs, of which a generator keeps the second: that is state, too.
+    text[0, 0] = int(abs(random.gauss(0.0, 40.0)) + abs(np.random.normal(0.0, 40.0))) % VOCABULARY
+    columns = np.random.randint(length, size=rows)
+    text[np.arange(rows), columns] = np.random.randint(VOCABULARY, size=rows)
+
+
+def _tell_resumed(rig: Rig, progress: Progress) -> None:
+    rig.story.tell(
+        Resumed(
+            source=progress.source,
+            step=None if progress.source is None else progress.step,
+            tokens_seen=progress.tokens_seen,
+            epoch=progress.epoch,
+            state=rig.digest(),
+            frozen=standing_still(rig.net),
+            kept=progress.kept,
+            beside=progress.beside.told(),
+        )
+    )
+
+
+def _end_loader_threads() -> None:
+    """The closed loader's threads may still be ending; they are no leftovers of a checkpointer."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(_LOADER_THREAD):
+            thread.join(_LOADER_GRACE_S)

@@ -1,0 +1,17 @@
+"""Variants of the models: what people train that holds its state in another way.
+
+Each is a module of this package and a word of the language (`harness.words.VARIANTS`).
+"""
+
+from __future__ import annotations
+
+from harness.jobs.training.variants import experts, hooks, lora, tied
+from harness.jobs.training.variants.variant import PLAIN, Variant
+
+VARIANTS: dict[str, Variant] = {
+    "plain": PLAIN,
+    "experts": experts.VARIANT,
+    "hooks": hooks.VARIANT,
+    "tied": tied.VARIANT,
+    "lora": lora.VARIANT,
+}

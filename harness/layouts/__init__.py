@@ -1,0 +1,1 @@
+"""Layouts: what a checkpoint directory looks like."""

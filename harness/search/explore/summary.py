@@ -1,0 +1,66 @@
+"""The summary of an exploration: points, equal ones, struck ones, failures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.search.explore.job import Explored
+from harness.search.explore.points import Choice
+from harness.search.explore.strike import Struck
+
+_MOST_REPORTS = 3
+"""Reports in full; of the others the replay command says enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Some or all strikes of an exploration. `part` is such as `part 2 of 3`, empty for all."""
+
+    job: Explored
+    choice: Choice
+    struck: tuple[Struck, ...]
+    part: str = ""
+
+    @property
+    def red(self) -> tuple[Struck, ...]:
+        """The strikes that are not green, or of which nothing is known."""
+        return tuple(one for one in self.struck if one.proof.outcome != "PASS")
+
+    @property
+    def is_green(self) -> bool:
+        """Whether something was struck, and all of it passed."""
+        return any(one.landed for one in self.struck) and not self.red
+
+
+def headline(summary: Summary) -> str:
+    """One line of counts."""
+    choice, explore = summary.choice, summary.job.explore
+    equal = choice.points - choice.distinct
+    how = "exhaustive" if choice.is_exhaustive else f"sampled by seed {explore.seed}"
+    landed = sum(one.landed for one in summary.struck)
+    outcomes = Counter(str(one.proof.outcome) for one in summary.struck)
+    told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
+    words = [
+        f"{choice.points} points at {choice.operations} operations",
+        f"{equal} judged as equal to another",
+        f"{len(choice.chosen)} of {choice.distinct} chosen ({how})",
+        f"{landed} struck" + (f" in {summary.part}" if summary.part else ""),
+    ]
+    if clean := len(summary.struck) - landed:
+        words.append(f"{clean} runs ended before their strike")
+    return f"{', '.join(words)}: {told or 'nothing'}"
+
+
+def tell(summary: Summary) -> str:
+    """The headline, and what is red."""
+    return "\n".join([f"{summary.job.scenario.name}", headline(summary), *_reds(summary)])
+
+
+def _reds(summary: Summary) -> Iterator[str]:
+    for number, one in enumerate(summary.red):
+        if number < _MOST_REPORTS:
+            yield f"\n--- {one.name}\n{one.proof.text}"
+        else:
+            yield f"\n--- {one.name}\n{one.proof.outcome}, replay: {one.proof.replay}"

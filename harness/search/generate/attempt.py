@@ -1,0 +1,133 @@
+"""One generated scenario: record its job, draw it, run it, judge it, note what it struck."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.evidence.evidence import Evidence
+from harness.evidence.read import read_evidence
+from harness.judge.judge import Judgement, judge
+from harness.judge.outcome import Outcome
+from harness.prove import Proof
+from harness.report.failure import scenario_text
+from harness.report.title import titled
+from harness.run.execute import execute
+from harness.scenario.schema import Scenario
+from harness.search.generate.coverage import cells_of, note
+from harness.search.generate.job import Areas
+from harness.search.generate.menu import read_menu
+from harness.search.generate.stream import is_first_of_job, job_of, scenario_of
+from harness.search.shrink.bench import (
+    Bench,
+    Trial,
+    forget,
+    lacking,
+    plan_of,
+    report,
+    run_scenario,
+    withdraw,
+)
+from harness.search.shrink.change import with_run
+from harness.search.shrink.reduce import reduce_failure
+from harness.search.shrink.runner import Alone
+from harness.search.shrink.symptom import Symptom, symptom_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """The outcome of one. `missed` is a scenario that proves nothing, for the `reason`: a strike
+    never landed, or its job failed without one. `skipped` was not run, because this machine lacks
+    what it needs. `broken` is one on which the harness itself failed. `symptom` and `proof` belong
+    to one that failed."""
+
+    number: int
+    scenario: Scenario
+    came: Literal["passed", "missed", "skipped", "failed", "broken"]
+    symptom: Symptom | None = None
+    proof: Proof | None = None
+    reason: str = ""
+
+
+def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) -> Attempt:
+    """Make the n-th scenario of a seed, and see."""
+    job = titled(job_of(seed, number, without=without))
+    recording = record(job, bench)
+    if judge(recording).outcome is not Outcome.PASS:
+        # The job fails although nothing strikes it: that is the scenario to report, once.
+        if not is_first_of_job(number):
+            reason = "its job fails although nothing strikes it"
+            return Attempt(number=number, scenario=job, came="missed", reason=reason)
+        return _judged(number, job, run_scenario(job, bench), bench)
+    scenario = scenario_of(seed, number, read_menu(recording), without=without)
+    if lacks := lacking(scenario, bench):
+        return Attempt(number=number, scenario=scenario, came="skipped", reason=lacks)
+    trial = run_scenario(scenario, bench)
+    note(bench.workspace.failures, cells_of(trial.evidence))
+    if not _misses(trial.judgement):
+        return _judged(number, scenario, trial, bench)
+    rest = without_missed(scenario, trial.evidence)
+    breaks = any(one.state == "violated" for one in trial.judgement.verdicts)
+    forget(trial, bench)
+    if breaks:
+        again = run_scenario(rest, bench)
+        if not _misses(again.judgement) and symptom_of(again.judgement) is not None:
+            return _judged(number, rest, again, bench)
+        forget(again, bench)
+    return Attempt(number=number, scenario=scenario, came="missed", reason="a strike never landed")
+
+
+def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
+    """Shrink what failed, if there is time for it; the report of the smallest."""
+    assert found.symptom is not None, "what failed has a symptom"
+    assert found.proof is not None, "what failed was written down"
+    if seconds <= 0:
+        return found.proof.text
+    reduced = reduce_failure(found.scenario, found.symptom, Alone(bench), seconds=seconds)
+    if reduced.proof is None:
+        return f"{found.proof.text}\n\n{reduced}"
+    if scenario_text(reduced.scenario) != scenario_text(found.scenario):
+        withdraw(found.scenario, bench.workspace)
+    return f"generated-{found.number}: {found.scenario.name}\n{reduced}\n\n{reduced.proof.text}"
+
+
+def record(job: Scenario, bench: Bench) -> Evidence:
+    """The evidence of the job without a strike, made by whoever needs it first."""
+    plan = plan_of(job, bench)
+    digest = hashlib.blake2b(plan.model_dump_json().encode(), digest_size=12).hexdigest()
+
+    def produce(folder: Path) -> None:
+        execute(plan, folder / "run", bench.services)
+
+    return read_evidence(bench.services.reference(f"recording-{digest}", produce) / "run")
+
+
+def without_missed(scenario: Scenario, evidence: Evidence) -> Scenario:
+    """The scenario with those strikes only that landed."""
+    for number, run in enumerate(evidence.runs):
+        landed = {one.strike for one in run.landed}
+        planned = evidence.plan.runs[number].strikes
+        left = tuple(
+            fault
+            for fault, strike in zip(scenario.runs[number].faults, planned, strict=True)
+            if strike.id in landed
+        )
+        scenario = with_run(scenario, number, faults=left)
+    return titled(scenario)
+
+
+def _misses(judgement: Judgement) -> bool:
+    """Whether nothing is wrong but that a strike did not land, or an error had no time to heal."""
+    broken = {one.name for one in judgement.guards if one.outcome is Outcome.INVALID}
+    return broken == {"strikes_landed"}
+
+
+def _judged(number: int, scenario: Scenario, trial: Trial, bench: Bench) -> Attempt:
+    symptom = symptom_of(trial.judgement)
+    if symptom is None:
+        forget(trial, bench)
+        return Attempt(number=number, scenario=scenario, came="passed")
+    proof = report(trial, bench)
+    return Attempt(number=number, scenario=scenario, came="failed", symptom=symptom, proof=proof)

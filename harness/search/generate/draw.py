@@ -1,0 +1,146 @@
+"""Draws a whole scenario on the ground of a job and of what its recording has to offer."""
+
+from __future__ import annotations
+
+from random import Random
+
+from harness.faults.actions import Action, Relocate
+from harness.report.title import titled
+from harness.scenario.possible import save_steps
+from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario
+from harness.search.generate.actions import draw_actions
+from harness.search.generate.chance import often, pick
+from harness.search.generate.faults import draw_calm, draw_faults
+from harness.search.generate.forms import is_plain
+from harness.search.generate.ground import Faults, Ground
+from harness.search.generate.job import Areas
+from harness.search.generate.menu import Menu
+from harness.search.generate.past import Past, foreign_names
+from harness.world import World
+
+_MOST_STEPS = 20
+"""More steps show nothing new and cost time."""
+_REFUSED_DEGREE = "(?i)redistribut"
+_REFUSED_FREEZE = "(?i)freeze"
+
+
+def draw_scenario(
+    random: Random, job: Scenario, menu: Menu, *, without: Areas = frozenset()
+) -> Scenario:
+    """Two to four runs of a job: struck, meddled with in between, resumed, and run to the end."""
+    number = pick(random, (2, 2, 2, 3, 3, 4))
+    runs: list[Run] = []
+    past = Past(checkpoint=job.checkpoint)
+    while len(runs) < number:
+        drawer = _Drawer(random, job, menu, without, tuple(runs), past)
+        run = drawer.refused() if 0 < len(runs) < number - 1 else None
+        run = run or drawer.struck(is_last=len(runs) == number - 1)
+        runs.append(run)
+        past = past.after(run)
+    return titled(job.model_copy(update={"runs": tuple(runs)}))
+
+
+class _Drawer:
+    """Draws one run, with the earlier ones in view."""
+
+    def __init__(
+        self,
+        random: Random,
+        job: Scenario,
+        menu: Menu,
+        without: Areas,
+        runs: tuple[Run, ...],
+        past: Past,
+    ) -> None:
+        self._random, self._job, self._menu, self._without = random, job, menu, without
+        self._runs, self._past = runs, past
+
+    def struck(self, *, is_last: bool) -> Run:
+        """A run that is struck, and meddled with before, as far as something fits."""
+        random, past, number = self._random, self._past, len(self._runs)
+        until = self._until()
+        before = self._before() if number and often(random, 60) else ()
+        load_step = None
+        if number and past.certain and not before and often(random, 10):
+            load_step = pick(random, past.certain[::-1])
+        world = self._world() if number and not before else None
+        settled = Run(until_step=until, before=before, load_step=load_step, world=world)
+        # What a hand can do is certain only after a run that came to its end.
+        if not often(random, 15 if is_last else 65):
+            return settled
+        return settled.model_copy(update={"faults": self._faults(settled, is_last=is_last)})
+
+    def refused(self) -> Run | None:
+        """Rarely: a start with settings that the checkpoints do not fit."""
+        random, job = self._random, self._job
+        if "layouts" in self._without or not self._past.certain or not often(random, 12):
+            return None
+        if not is_plain(job):
+            return None
+        until = self._until()
+        module = _frozen_throughout(job.freeze)
+        if module is not None:
+            other = FreezePlan(base=(module.model_copy(update={"frozen": False}),))
+            return Run(until_step=until, freeze=other, refused=_REFUSED_FREEZE)
+        degree = 1 if job.world.dp_shard > 1 else 2
+        # Several shards of one stage are enough to share out the same samples otherwise.
+        world = World(pp=1, dp_shard=degree)
+        if job.data.samples // degree < job.data.batch_size:
+            return None
+        return Run(until_step=until, world=world, refused=_REFUSED_DEGREE)
+
+    def _until(self) -> int:
+        if not self._runs:
+            return self._job.runs[0].until_step
+        interval = self._job.checkpoint.interval
+        more = self._random.randrange(interval * 3 + 1)
+        return max(self._past.reached, min(_MOST_STEPS, self._past.reached + more))
+
+    def _before(self) -> tuple[Action, ...]:
+        # Where a power is cut the directory stays: it lies on a file system of its own.
+        stays = _is_relocated(self._runs) or any(
+            one.disk is not None for run in self._runs for one in run.faults
+        )
+        return draw_actions(
+            self._random, self._past, self._menu, relocated=stays, without=self._without
+        )
+
+    def _world(self) -> World | None:
+        """Another number of stages, with the same data-parallel degree."""
+        world = self._job.world
+        plain = World(pp=world.pp, dp_shard=world.dp_shard)
+        if {"layouts", "pipeline"} & self._without or world.dp_shard > 2 or world != plain:
+            return None
+        if not is_plain(self._job):
+            return None
+        return World(pp=3 - world.pp, dp_shard=world.dp_shard) if often(self._random, 10) else None
+
+    def _faults(self, run: Run, *, is_last: bool) -> Faults:
+        number, past = len(self._runs), self._past
+        first = past.latest_start if run.load_step is None else run.load_step
+        same_world = run.world is None
+        saves = save_steps(past.checkpoint, after=first, until=run.until_step) if same_world else ()
+        ground = Ground(
+            number=number,
+            is_last=is_last,
+            world=run.world or self._job.world,
+            checkpoint=past.checkpoint,
+            menu=self._menu,
+            without=self._without,
+            first=first,
+            until=run.until_step,
+            saves=saves,
+            relocated=_is_relocated((*self._runs, run)),
+            foreign=past.foreign | foreign_names(run),
+            comes_through=is_last,
+        )
+        return draw_calm(self._random, ground) if is_last else draw_faults(self._random, ground)
+
+
+def _is_relocated(runs: tuple[Run, ...]) -> bool:
+    return any(isinstance(one, Relocate) for run in runs for one in run.before)
+
+
+def _frozen_throughout(freeze: FreezePlan) -> Freeze | None:
+    """A module that stands still from the first step to the last."""
+    return freeze.base[0] if freeze.base and not freeze.schedule else None

@@ -1,0 +1,217 @@
+"""Draws what strikes a run: faults at points that a clean run of the same job has.
+
+At most one fault ends the run, and it comes last, so that the others have landed by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from harness.faults.actions import DISPLACING
+from harness.faults.answers import fitting, meets
+from harness.faults.base import AnyRank, OneRank, Target
+from harness.faults.delay import Delay, Pausing
+from harness.faults.exit_ import Exit
+from harness.faults.fail import Fail, Failing, Until
+from harness.faults.hang import Hang
+from harness.faults.kill import Kill
+from harness.faults.point import Point
+from harness.faults.power_cut import PowerCut, PowerCutting
+from harness.faults.raise_ import Raise, Raising
+from harness.faults.registry import KINDS, AnyFault
+from harness.faults.second_job import SecondJob
+from harness.faults.short_write import ShortWrite
+from harness.faults.sigterm import Sigterm, Terminating
+from harness.faults.stop import Stop, Stopping
+from harness.search.generate.chance import often, pick
+from harness.search.generate.ground import Faults, Ground, as_default, draw_point, either_side
+from harness.search.generate.outsiders import (
+    draw_by_hand,
+    draw_second_job,
+    has_hand,
+    has_second_job,
+)
+from harness.search.generate.past import ends_run, is_of_load
+from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
+
+NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
+"""Faults of jobs on two nodes, and of a launcher; Ctrl-C, for which there is no rule yet; and a
+directory that is moved away from a job, which few checkpointers notice. The outcome of a cut link
+depends on its timing; SLURM starts daemons of its own for half a minute of a run."""
+
+_FILE_SYSTEM = "ext4"
+"""One that every machine which can cut a power at all is likely to have."""
+
+
+def draw_faults(random: Random, ground: Ground) -> Faults:
+    """One fault that ends the run, one that does not, or one after the other; none if none fits."""
+    calm: Faults = ()
+    if often(random, 40):
+        alone = often(random, 50)
+        calm = draw_calm(random, replace(ground, comes_through=alone))
+        if calm and (alone or ends_run(calm, goes_on=ground.goes_on)):
+            return calm
+    return (*calm, *_draw_ending(random, ground, calm))
+
+
+def draw_calm(random: Random, ground: Ground) -> Faults:
+    """A fault that the run comes through: of the storage or from outside, or a rank that stops."""
+    kinds: list[Callable[[Random, Ground], Faults]] = []
+    if ground.number and "storage" not in ground.without:
+        kinds += [_draw_failing_load] * 2
+    if ground.saves and "storage" not in ground.without:
+        kinds += [_draw_storage] * 12
+    if has_hand(ground):
+        kinds += [draw_by_hand] * 4
+    if has_second_job(ground):
+        kinds += [draw_second_job] * 2
+    return pick(random, kinds)(random, ground) if kinds else ()
+
+
+def _draw_failing_load(random: Random, ground: Ground) -> Faults:
+    """An error that a load meets once or twice, and that says nothing of the checkpoint."""
+    rank = random.randrange(ground.world.size)
+    operation = pick(random, LOADING)
+    kinds = READS[:1] if operation == "open" else READS[1:]
+    error = pick(random, fitting(kinds))
+    path = pick(random, ("step_*/*", "step_*/*.distcp" if rank else "step_*/*.json"))
+    at = Point(phase="load", operation=operation, path=path, nth=pick(random, (1, 1, 2)))
+    return (Fail(fail=Failing(rank=rank, error=error, times=pick(random, (1, 1, 2))), at=at),)
+
+
+def _draw_storage(random: Random, ground: Ground) -> Faults:
+    save = random.randrange(1, len(ground.saves) + 1)
+    at = draw_point(random, ground, save)
+    if at is None or at.rank is None:
+        return ()
+    return (_draw_storage_fault(random, ground, at, at.rank),)
+
+
+def _draw_ending(random: Random, ground: Ground, earlier: Faults) -> Faults:
+    """The fault that ends a run, later than those before it."""
+    begun, reached = _after(ground, earlier)
+    lasts = any(_lasts(one) for one in earlier)
+    kinds: list[Callable[[], Faults]] = []
+    if begun < len(ground.saves) and not lasts:
+        kinds += [lambda: _end_in_save(random, ground, begun)] * 6
+    if ground.until > reached:
+        kinds += [lambda: _end_at_step(random, ground, reached)] * 3
+    if not earlier and ground.number:
+        kinds += [lambda: _end_in_load(random, ground)]
+    if not earlier and not ground.number and ground.menu.outside_of_saves():
+        kinds += [lambda: _end_outside(random, ground)]
+    return pick(random, kinds)() if kinds else ()
+
+
+def _after(ground: Ground, earlier: Faults) -> tuple[int, int]:
+    """The saves that have begun and the step that is over when the faults so far have struck.
+
+    Of a later run it is not known which of its saves comes after a step: then none does.
+    """
+    if not earlier:
+        return 0, ground.first
+    first, at = earlier[0], earlier[0].at
+    if at.phase == "load":
+        return 0, ground.first
+    if at.step is not None:
+        begun = sum(step <= at.step for step in ground.counted)
+        return (len(ground.saves) if ground.number else begun), at.step
+    healed = first.fail.until if isinstance(first, Fail) else None
+    begun = (healed.save if healed is not None else at.save) or 0
+    waits = isinstance(first, SecondJob) and ground.in_background
+    # Training goes on while a save in the background waits for the second job to be over.
+    return begun, ground.until if waits else max(ground.first, ground.saves[begun - 1])
+
+
+def _lasts(fault: AnyFault) -> bool:
+    """Whether later saves may be without some of their operations."""
+    return not is_of_load(fault) and _fails_on(fault)
+
+
+def _fails_on(fault: AnyFault) -> bool:
+    return isinstance(fault, Hang) or (isinstance(fault, Fail) and fault.fail.times != 1)
+
+
+def _end_in_save(random: Random, ground: Ground, begun: int) -> Faults:
+    save = random.randrange(begun + 1, len(ground.saves) + 1)
+    at = draw_point(random, ground, save)
+    return () if at is None else (_draw_signal(random, ground, at, at.rank or 0),)
+
+
+def _end_outside(random: Random, ground: Ground) -> Faults:
+    at = pick(random, ground.menu.outside_of_saves()).named
+    return (_draw_kill(random, ground, either_side(random, at), at.rank or 0),)
+
+
+def _end_in_load(random: Random, ground: Ground) -> Faults:
+    rank = random.randrange(ground.world.size)
+    path = pick(random, (None, "*.distcp"))
+    at = Point(rank=rank, phase="load", path=path, nth=pick(random, (1, 2)))
+    return (_draw_kill(random, ground, at, rank),)
+
+
+def _end_at_step(random: Random, ground: Ground, reached: int) -> Faults:
+    """Late enough that the saves and steps with faults of their own have begun."""
+    step = random.randrange(reached + 1, ground.until + 1)
+    rank = random.randrange(ground.world.size)
+    if "loop" not in ground.without and often(random, 40):
+        at = Point(step=step)
+        if often(random, 50):
+            return (Exit(exit=Target(rank=pick(random, ("all", rank))), at=at),)
+        raising = Raising(rank=rank, error=pick(random, EXCEPTIONS))
+        return (Raise.model_validate({"raise": raising, "at": at}),)
+    saved = any(one < step for one in ground.saves)
+    published = saved and often(random, 40)
+    at = Point(step=step, once_published=published, rank=rank)
+    return (_draw_signal(random, ground, at, rank),)
+
+
+def _draw_signal(random: Random, ground: Ground, at: Point, rank: int) -> AnyFault:
+    """SIGKILL, a power cut, or SIGTERM which lets the loop save once more."""
+    if "power" not in ground.without and not ground.relocated and often(random, 15):
+        journal = pick(random, ("lost", "kept"))
+        power = PowerCutting.model_validate({"filesystem": _FILE_SYSTEM, "journal": journal})
+        return PowerCut(power_cut=power, at=as_default(at, "all"))
+    if "signals" in ground.without or not often(random, 20):
+        return _draw_kill(random, ground, at, rank)
+    whom: AnyRank = pick(random, ("all", rank))
+    grace = pick(random, (None, 2.0))
+    return Sigterm(sigterm=Terminating(rank=whom, grace_s=grace), at=as_default(at, whom))
+
+
+def _draw_kill(random: Random, ground: Ground, at: Point, rank: int) -> AnyFault:
+    others = [one for one in range(ground.world.size) if one != rank]
+    whom: AnyRank = pick(random, ("all", "all", rank, *others[:1]))
+    return Kill(kill=Target(rank=whom), at=as_default(at, whom))
+
+
+def _draw_storage_fault(random: Random, ground: Ground, at: Point, rank: int) -> AnyFault:
+    """Draws a storage fault for an operation of a save, with an error that fits it."""
+    kind, point = at.operation or "", at.model_copy(update={"rank": None, "when": "before"})
+    kinds: list[Callable[[], AnyFault]] = [
+        lambda: Delay(delay=Pausing(rank=rank, seconds=pick(random, (0.2, 0.5))), at=point),
+        lambda: Stop(stop=Stopping(rank=rank, seconds=pick(random, (0.2, 0.5))), at=point),
+    ]
+    if kind == "write":
+        kinds += [lambda: ShortWrite(short_write=OneRank(rank=rank), at=point)] * 2
+    if ground.is_last:
+        return pick(random, kinds)()
+    if ground.goes_on and ground.checkpoint.timeout_s is not None:
+        # Only for this does a job have a deadline of its own.
+        kinds += [lambda: Hang(hang=OneRank(rank=rank), at=point)] * 4
+    errors = [one for one in ERRORS if meets(one, kind)]
+    if errors:
+        error = pick(random, errors)
+        kinds += [
+            lambda: Fail(fail=_draw_failing(random, ground, error, point, rank), at=point)
+        ] * 3
+    return pick(random, kinds)()
+
+
+def _draw_failing(random: Random, ground: Ground, error: str, at: Point, rank: int) -> Failing:
+    later = range((at.save or 0) + 1, len(ground.saves) + 1)
+    if ground.goes_on and later and often(random, 25):
+        return Failing(rank=rank, error=error, until=Until(save=pick(random, later)))
+    return Failing(rank=rank, error=error, times=pick(random, (1, 1, 3, "always")))

@@ -1,0 +1,177 @@
+"""`python -m harness fuzz`: known failures first, then new scenarios until time is over."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from harness.plan.model import Implementation
+from harness.report.failure import scenario_text
+from harness.run.errors import HarnessError
+from harness.scenario.errors import ScenarioError
+from harness.scenario.read import read_scenario
+from harness.scenario.schema import Scenario
+from harness.search.generate.attempt import Attempt, attempt
+from harness.search.generate.coverage import read_coverage
+from harness.search.generate.job import Areas
+from harness.search.generate.stream import job_of
+from harness.search.shrink.bench import Bench, failure_file, forget, lacking, run_scenario, withdraw
+from harness.search.shrink.reduce import reduce_failure
+from harness.search.shrink.runner import Pool
+from harness.search.shrink.symptom import Symptom, symptom_of
+from harness.workspace import Workspace, open_workspace
+
+_SHRUNK_ALIKE = 2
+"""So many failures of one symptom are shrunk in a session. The others are kept as they are: they
+may be the same bug, and a shrink takes as long as a hundred new scenarios."""
+_SAY_EVERY_S = 30.0
+_SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fuzz:
+    """The request."""
+
+    minutes: float
+    seed: int
+    workers: int
+    implementation: Implementation
+    without: Areas = frozenset()
+
+
+@dataclass(slots=True)
+class Tally:
+    """The results so far."""
+
+    came: Counter[str] = field(default_factory=Counter)
+    shrunk: Counter[Symptom] = field(default_factory=Counter)
+    known_red: int = 0
+    seen: set[str] = field(default_factory=set)
+    lacking: Counter[str] = field(default_factory=Counter)
+
+
+def fuzz(asked: Fuzz) -> bool:
+    """Say on the way what fails, and at the end how much was tried; whether nothing failed."""
+    began, tally = time.monotonic(), Tally()
+    end = began + 60 * asked.minutes
+    workspace = open_workspace(failures=Path("failures").resolve())
+    before = len(read_coverage(workspace.failures))
+    with closing(workspace), Pool(workspace, asked.implementation, asked.workers) as pool:
+        for file, came in _known(pool, workspace):
+            tally.known_red += came != "PASS" and not came.startswith(_SKIPPED)
+            _say(f"known: {came if came != 'PASS' else 'passes now'}: {file}")
+        for found in _attempts(asked, pool, end, tally):
+            tally.came[found.came] += 1
+            if found.came == "failed":
+                _on_failure(found, pool, workspace, tally)
+            if found.came == "skipped":
+                tally.lacking[found.reason] += 1
+            if found.came == "broken":
+                _say(f"the harness failed: generated-{found.number}: {found.reason}")
+    cells = len(read_coverage(workspace.failures)) - before
+    _say(summary(tally, time.monotonic() - began, cells))
+    return not tally.came["failed"] and not tally.came["broken"] and not tally.known_red
+
+
+def try_one(bench: Bench, seed: int, number: int, without: Areas) -> Attempt:
+    """An attempt, also where the workbench itself fails: a long session goes on after that."""
+    try:
+        return attempt(bench, seed, number, without)
+    except HarnessError as error:
+        job = job_of(seed, number, without=without)
+        return Attempt(number=number, scenario=job, came="broken", reason=str(error))
+
+
+def _known(pool: Pool, workspace: Workspace) -> Iterator[tuple[Path, str]]:
+    """The failures of earlier sessions; files that cannot be read are somebody else's."""
+    coming: list[tuple[Path, Future[str]]] = []
+    for file in sorted(workspace.failures.glob("*.yaml")):
+        try:
+            scenario = read_scenario(file)
+        except ScenarioError:
+            continue
+        if scenario.explore is None:
+            coming.append((file, pool.submit(_outcome, scenario)))
+    for file, future in coming:
+        yield file, future.result()
+
+
+def _outcome(bench: Bench, scenario: Scenario) -> str:
+    if reason := lacking(scenario, bench):
+        return f"{_SKIPPED}, {reason}"
+    trial = run_scenario(scenario, bench)
+    forget(trial, bench)
+    return str(symptom_of(trial.judgement) or "PASS")
+
+
+def _attempts(asked: Fuzz, pool: Pool, end: float, tally: Tally) -> Iterator[Attempt]:
+    """New scenarios, some in the making all the time; the caller may use the pool in between."""
+    numbers = count(1)
+    coming: set[Future[Attempt]] = set()
+    said = time.monotonic()
+    while True:
+        while len(coming) < asked.workers and time.monotonic() < end:
+            number = next(numbers)
+            coming.add(pool.submit(try_one, asked.seed, number, asked.without))
+        if not coming:
+            return
+        done, coming = wait(coming, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+        if time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            sys.stderr.write(f"{_counts(tally)}, {max(0, end - said) / 60:.1f} minutes left\n")
+
+
+def _on_failure(found: Attempt, pool: Pool, workspace: Workspace, tally: Tally) -> None:
+    """Shrink it, unless the same scenario or enough of its kind were shrunk."""
+    assert found.symptom is not None, "what failed has a symptom"
+    text = scenario_text(found.scenario)
+    if text in tally.seen:
+        return
+    tally.seen.add(text)
+    file = failure_file(found.scenario, workspace)
+    _say(f"{found.symptom}: generated-{found.number}: {found.scenario.name}")
+    tally.shrunk[found.symptom] += 1
+    if tally.shrunk[found.symptom] > _SHRUNK_ALIKE:
+        _say(f"  kept as it is: python -m harness shrink {file}")
+        return
+    reduced = reduce_failure(found.scenario, found.symptom, pool)
+    _say(f"  {reduced}")
+    if reduced.proof is None:
+        _say(f"  kept as it is: {file}")
+        return
+    if failure_file(reduced.scenario, workspace) != file:
+        withdraw(found.scenario, workspace)
+    _say(f"{scenario_text(reduced.scenario)}  replay: {reduced.proof.replay}")
+
+
+def summary(tally: Tally, seconds: float, cells: int) -> str:
+    """The last lines of a session."""
+    number = sum(tally.came.values())
+    missed = 100 * tally.came["missed"] / number if number else 0
+    rate = 60 * number / seconds
+    skipped = "".join(f"{times} skipped: {one}\n" for one, times in tally.lacking.items())
+    return (
+        f"{number} scenarios in {seconds / 60:.1f} minutes, {rate:.0f} a minute: {_counts(tally)}\n"
+        f"{missed:.0f} % proved nothing, because a strike of theirs never landed\n{skipped}"
+        f"{cells} cells struck for the first time: python -m harness coverage"
+    )
+
+
+def _counts(tally: Tally) -> str:
+    words = [f"{tally.came[word]} {word}" for word in ("passed", "failed", "missed")]
+    words += [f"{tally.came[word]} {word}" for word in ("skipped", "broken") if tally.came[word]]
+    return ", ".join(words)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

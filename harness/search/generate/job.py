@@ -1,0 +1,131 @@
+"""Draws a job: what is trained on how many ranks, and how it is saved; nothing strikes it yet."""
+
+from __future__ import annotations
+
+from random import Random
+
+from harness.scenario.possible import save_steps
+from harness.scenario.schema import (
+    Checkpoint,
+    Data,
+    DynamicWindow,
+    Freeze,
+    FreezePlan,
+    FreezeStage,
+    Model,
+    ModuleName,
+    Run,
+    Scenario,
+    Scheduler,
+)
+from harness.search.generate.chance import often, pick
+from harness.search.generate.forms import draw_form
+from harness.world import World
+
+AREAS = (
+    "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "by_hand",
+    "two_jobs", "forms",
+)  # fmt: skip
+"""Areas that can be left out, for implementations that do not promise them."""
+
+_WORLDS = (
+    *(
+        World(pp=pp, dp_shard=shards)
+        for pp, shards in ((1, 2), (1, 1), (2, 1), (2, 2), (1, 3), (1, 4))
+    ),
+    World(dp_replicate=2),
+    World(tp=2),
+    World(dp_replicate=2, dp_shard=2),
+    World(pp=2, schedule="interleaved"),
+)
+"""Four ranks are as many as two cores run well."""
+_MOST_SAVES = 4
+_HANG_TIMEOUT_S = 4.0
+"""A hanging operation costs a run this long; where the machine is busy it grows."""
+_MODULES: tuple[ModuleName, ...] = ("vision_encoder", "adapter", "transformer")
+
+Areas = frozenset[str]
+
+
+def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
+    """A scenario of one run that nothing strikes. It has a save at least, two as a rule."""
+    world = pick(random, _WORLDS)
+    if world.pp > 1 and "pipeline" in without:
+        world = World(dp_shard=world.dp_shard)
+    checkpoint = _draw_checkpoint(random, without)
+    until = _draw_end(random, checkpoint)
+    freeze = FreezePlan()
+    if "freeze" not in without and often(random, 25):
+        freeze = _draw_freeze(random, until)
+    if freeze.schedule and world.is_ddp:
+        world = World(dp_shard=world.degree)
+    preset_vlm = freeze != FreezePlan() or often(random, 8)
+    job = Scenario(
+        name="generated",
+        seed=random.randrange(100),
+        world=world,
+        model=_draw_model(random, vlm=preset_vlm, least=world.pp * world.chunks),
+        scheduler=Scheduler(warmup_steps=pick(random, (2, 2, 0, 5))),
+        data=_draw_data(random, world),
+        checkpoint=checkpoint,
+        freeze=freeze,
+        runs=(Run(until_step=until),),
+    )
+    return job if "forms" in without else draw_form(random, job)
+
+
+def _draw_checkpoint(random: Random, without: Areas) -> Checkpoint:
+    window = None
+    if often(random, 15):
+        start = random.randrange(4)
+        window = DynamicWindow(start=start, stop=start + pick(random, (2, 4, 8)))
+    goes_on = "storage" not in without and often(random, 50)
+    hangs = goes_on and often(random, 10)
+    return Checkpoint(
+        interval=pick(random, (2, 1, 3, 4)),
+        keep_last_n=pick(random, (2, 1, 3, 0)),
+        async_mode=pick(random, ("disabled", "async", "async_with_pinned_mem")),
+        dyn_ckpt_window=window,
+        timeout_s=_HANG_TIMEOUT_S if hangs else None,
+        on_error="go_on" if goes_on else "end",
+    )
+
+
+def _draw_end(random: Random, checkpoint: Checkpoint) -> int:
+    """Two to four saves, and a few steps more."""
+    saves = random.randrange(2, _MOST_SAVES + 1)
+    every = save_steps(checkpoint, after=0, until=checkpoint.interval * saves)
+    return every[saves - 1] + random.randrange(checkpoint.interval)
+
+
+def _draw_model(random: Random, *, vlm: bool, least: int) -> Model:
+    return Model(
+        preset="tiny_vlm" if vlm else "tiny_transformer",
+        layers=max(least, pick(random, (2, 2, 3))),
+        dim=pick(random, (32, 32, 16)),
+        dropout=pick(random, (0.1, 0.1, 0.0)),
+    )
+
+
+def _draw_data(random: Random, world: World) -> Data:
+    """An epoch of few steps, so that many runs cross its end."""
+    batch = pick(random, (4, 2, 1))
+    if world.schedule != "gpipe":
+        batch = max(batch, world.pp)
+    steps = random.randrange(2, 12)
+    return Data(
+        samples=batch * world.degree * steps + random.randrange(batch),
+        batch_size=batch,
+        num_workers=pick(random, (0, 0, 0, 1, 2)),
+    )
+
+
+def _draw_freeze(random: Random, until: int) -> FreezePlan:
+    """One module stands still from the start, or from some step on, or until then."""
+    module = pick(random, _MODULES)
+    base = (Freeze(module=module),) if often(random, 70) else ()
+    schedule: tuple[FreezeStage, ...] = ()
+    if not base or often(random, 60):
+        moved = Freeze(module=module, frozen=not base)
+        schedule = (FreezeStage(start_step=random.randrange(1, until + 1), specs=(moved,)),)
+    return FreezePlan(base=base, schedule=schedule)

@@ -1,0 +1,65 @@
+"""Hypothesis strategies over the whole scenario language, for tests of what reads scenarios.
+
+    @given(scenarios())
+    def test_my_reader_takes_it(scenario: Scenario) -> None: ...
+
+They draw by the same code as `fuzz` and `--generate`, but run nothing: the points are those that a
+save of any checkpointer has, and may not be there in a real run. What Hypothesis shrinks to is the
+simplest scenario that `draw_scenario` can draw. Real runs are shrunk by `harness.search.shrink`,
+because a second of work an example asks for another order of attempts, and two at once.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+from hypothesis import strategies as st
+
+from harness.faults.point import Point
+from harness.scenario.schema import Scenario
+from harness.search.generate.draw import draw_scenario
+from harness.search.generate.job import Areas, draw_job
+from harness.search.generate.menu import Menu, Offer
+from harness.words import OPERATIONS, SAVE_PHASES
+
+_KINDS = tuple(kind for kind in OPERATIONS if kind not in ("read", "sync"))
+_FILES = ("*.distcp", ".metadata", "metadata.json", "train_state.pt")
+
+
+def jobs(*, without: Areas = frozenset()) -> st.SearchStrategy[Scenario]:
+    """One run that nothing strikes."""
+    return _randoms().map(lambda random: draw_job(random, without=without))
+
+
+def scenarios(*, without: Areas = frozenset()) -> st.SearchStrategy[Scenario]:
+    """Two to four runs, struck and meddled with."""
+    return _randoms().map(lambda random: _draw(random, without))
+
+
+def _randoms() -> st.SearchStrategy[Random]:
+    return st.randoms(use_true_random=False)
+
+
+def _draw(random: Random, without: Areas) -> Scenario:
+    job = draw_job(random, without=without)
+    return draw_scenario(random, job, typical_menu(job.world.size), without=without)
+
+
+@cache
+def typical_menu(ranks: int, *, saves: int = 4) -> Menu:
+    """Every kind of operation in every phase of every save, and one before the first."""
+    offers = [
+        Offer(named=at.model_copy(update={"path": "step_*/a"}), counted=at)
+        for rank in range(ranks)
+        for save in range(1, saves + 1)
+        for phase in SAVE_PHASES
+        for kind in _KINDS
+        for at in (Point(rank=rank, save=save, phase=phase, operation=kind),)
+    ]
+    first = Point(rank=0, operation="open", path=".lock")
+    return Menu(
+        offers=(Offer(named=first, counted=None), *offers),
+        files=_FILES,
+        leftovers=("link", "staging"),
+    )

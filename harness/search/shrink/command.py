@@ -1,0 +1,70 @@
+"""`python -m harness shrink`: the smallest scenario that fails as a file or a run did."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from harness.evidence.read import read_evidence
+from harness.judge.judge import judge
+from harness.plan.model import Implementation
+from harness.plan.unmake import unmake_plan
+from harness.report.failure import scenario_text
+from harness.scenario.read import read_scenario
+from harness.scenario.schema import Scenario
+from harness.search.shrink.bench import Bench, failure_file, forget, run_scenario
+from harness.search.shrink.reduce import reduce_failure
+from harness.search.shrink.runner import Pool
+from harness.search.shrink.symptom import Symptom, symptom_of
+from harness.workspace import open_workspace
+
+_LOOKS = 3
+"""So many runs of a file may pass before it is said to pass."""
+
+
+def shrink_place(
+    place: Path, *, implementation: Implementation, workers: int, seconds: float
+) -> bool:
+    """Shrink and say what came of it; whether there was a failure and a file stands for it.
+
+    Raises ScenarioError, or OSError and ValueError where the directory is not one of a run.
+    """
+    if place.is_dir():
+        evidence = read_evidence(place.resolve())
+        scenario, symptom = unmake_plan(evidence.plan), symptom_of(judge(evidence))
+        implementation = evidence.plan.implementation
+    else:
+        scenario, symptom = read_scenario(place), None
+    workspace = open_workspace(failures=Path("failures").resolve())
+    with closing(workspace), Pool(workspace, implementation, workers) as pool:
+        symptom = symptom or _seen(scenario, pool)
+        if symptom is None:
+            return _say(f"PASS in {_LOOKS} runs: there is nothing to shrink\n", is_done=False)
+        _say(f"{symptom}: {scenario.name}\n", is_done=True)
+        reduced = reduce_failure(scenario, symptom, pool, seconds=seconds)
+    if reduced.proof is None:
+        return _say(f"{reduced}\n", is_done=False)
+    file = failure_file(reduced.scenario, workspace)
+    text = f"{reduced}\n\n{scenario_text(reduced.scenario)}\n{file}\n{reduced.proof.replay}\n"
+    return _say(text, is_done=True)
+
+
+def _seen(scenario: Scenario, pool: Pool) -> Symptom | None:
+    for _ in range(_LOOKS):
+        symptom = pool.submit(_symptom, scenario).result()
+        if symptom is not None:
+            return symptom
+    return None
+
+
+def _symptom(bench: Bench, scenario: Scenario) -> Symptom | None:
+    trial = run_scenario(scenario, bench)
+    forget(trial, bench)
+    return symptom_of(trial.judgement)
+
+
+def _say(text: str, *, is_done: bool) -> bool:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return is_done

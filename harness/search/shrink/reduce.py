@@ -1,0 +1,59 @@
+"""Reduces one failure: sees it again, shrinks it, and writes down the smallest that stays."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from harness.prove import Proof
+from harness.scenario.schema import Scenario
+from harness.search.shrink.runner import Runner
+from harness.search.shrink.shrink import Shrunk, shrink
+from harness.search.shrink.symptom import Symptom
+
+_ATTEMPTS = 3
+"""A failure that depends on which rank comes first shows in one run of several."""
+
+SHRINK_S = 110.0
+"""A minute or two is what a person waits; the last runs, which write it down, come on top."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduced:
+    """The current form of the failure. `proof` is None if it did not show again."""
+
+    scenario: Scenario
+    proof: Proof | None
+    shrunk: Shrunk | None
+    seconds: float
+
+    def __str__(self) -> str:
+        if self.shrunk is None or self.proof is None:
+            return f"did not show again in {_ATTEMPTS} runs"
+        more = "" if self.shrunk.is_complete else ", time was over"
+        return f"shrunk by {self.shrunk.tried} candidates in {self.seconds:.0f} s{more}"
+
+
+def reduce_failure(
+    start: Scenario, symptom: Symptom, runner: Runner, *, seconds: float = SHRINK_S
+) -> Reduced:
+    """The smallest scenario that shows the symptom, as a failure file with its run directory."""
+    began = time.monotonic()
+    shrunk, proof, found = None, None, start
+    if _shows_again(start, symptom, runner):
+        shrunk = shrink(
+            start,
+            lambda some: runner.shows(some, symptom),
+            at_once=runner.at_once,
+            is_over=lambda: time.monotonic() - began > seconds,
+        )
+        for found in reversed(shrunk.kept):
+            proof = runner.report(found, symptom)
+            if proof is not None:
+                break
+    spent = time.monotonic() - began
+    return Reduced(scenario=found, proof=proof, shrunk=shrunk, seconds=spent)
+
+
+def _shows_again(start: Scenario, symptom: Symptom, runner: Runner) -> bool:
+    return any(any(runner.shows([start], symptom)) for _ in range(_ATTEMPTS))

@@ -1,0 +1,1 @@
+"""Tensors on their way to disk and back: plans, staging, writing, reading."""

@@ -1,0 +1,188 @@
+"""Caches the plans of the previous save on all ranks, so that plans travel once.
+
+Plans depend on names, shapes and placements, which hardly ever change between two saves. Each has
+an id that its rank gave it. A rank says which plan it has now and which assignment it holds; plans
+and assignments themselves are sent only where the other side lacks them. Nothing here is trusted
+to be up to date: ids are compared in every save, and a rank that missed an answer says so by the id
+that it holds.
+"""
+
+import secrets
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan
+
+from kempnerforge.checkpoint.bulk.shards import (
+    StagedShards,
+    WrittenShards,
+    encode_metadata,
+    merge_plans,
+)
+from kempnerforge.checkpoint.errors import CheckpointSaveError
+from kempnerforge.checkpoint.state.rank_values import (
+    Planned,
+    missing_names,
+    unequal_names,
+    with_own_names,
+)
+
+__all__ = ["Assigned", "Merged", "PlanBook", "Proposed", "assign"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposed:
+    """A rank's plan, on its way to rank 0."""
+
+    plan_id: str
+    planned: Planned | None
+    """None where rank 0 has it."""
+    holds: str | None
+    """Id of the merger whose part this rank holds."""
+    checksums: bytes = b""
+    """Of the values that other ranks may hold as well, eight bytes each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """A rank's part of the plan, on its way from rank 0."""
+
+    merger: str
+    plan: SavePlan | None
+    """None where the rank holds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """All plans, without duplicates."""
+
+    merger: str
+    plan_ids: tuple[str, ...]
+    ranks_of: Mapping[int | None, tuple[int, ...]]
+    """Ranks by the stage whose shard directory they share."""
+    plans: Mapping[int, SavePlan]
+    """The plan of each rank."""
+    metadata: Mapping[int | None, Metadata]
+    missing: Mapping[int | None, frozenset[str]]
+    """By stage: moments that not all ranks have that have the parameter."""
+    differing: Mapping[int | None, frozenset[str]]
+    """By stage: names of which each rank writes its own value; the missing ones among them."""
+    encoded: dict[int | None, tuple[tuple[bytes, ...], str, bytes]] = field(default_factory=dict)
+    """By stage, of the save before: where everything was written, save id, ``.metadata``."""
+
+    def encode(self, stage: int | None, written: Sequence[WrittenShards], *, save_id: str) -> bytes:
+        """Content of ``.metadata`` of a stage.
+
+        Args:
+            stage: Whose.
+            written: By the ranks of the stage, in order.
+            save_id: Of this save.
+        """
+        places = tuple(shards.places for shards in written)
+        before = self.encoded.get(stage)
+        if before is not None and before[0] == places and before[2].count(before[1].encode()) == 1:
+            # Pickling thousands of entries again would change nothing but the save id, whose
+            # length is fixed.
+            data = before[2].replace(before[1].encode(), save_id.encode())
+        else:
+            plans = (self.plans[rank] for rank in self.ranks_of[stage])
+            pairs = zip(plans, written, strict=True)
+            data = encode_metadata(self.metadata[stage], pairs, save_id=save_id)
+        self.encoded[stage] = (places, save_id, data)
+        return data
+
+
+class PlanBook:
+    """Kept from save to save by one rank; one thread at a time."""
+
+    def __init__(self) -> None:
+        self._shown: str | None = None
+        self._holds: str | None = None
+        self._part: SavePlan | None = None
+        self._local: dict[int, tuple[str, Planned]] = {}
+        self._merged: Merged | None = None
+
+    # On every rank.
+
+    def propose(self, staged: StagedShards) -> Proposed:
+        """The message to rank 0."""
+        planned = None if staged.plan_id == self._shown else staged.planned
+        return Proposed(
+            plan_id=staged.plan_id,
+            planned=planned,
+            holds=self._holds,
+            checksums=staged.checksums(),
+        )
+
+    def accept(self, staged: StagedShards, assigned: Assigned) -> SavePlan:
+        """This rank's part of the plan."""
+        self._shown = staged.plan_id
+        if assigned.plan is not None:
+            self._holds, self._part = assigned.merger, assigned.plan
+        assert self._part is not None
+        assert self._holds == assigned.merger
+        return self._part
+
+    # On rank 0.
+
+    def merge(
+        self, proposed: Sequence[Proposed], ranks_of: Mapping[int | None, tuple[int, ...]]
+    ) -> Merged:
+        """Distributes the values over the ranks.
+
+        Args:
+            proposed: By rank.
+            ranks_of: Ranks by the stage whose shard directory they share.
+        """
+        local = [self._planned_by(rank, proposal) for rank, proposal in enumerate(proposed)]
+        plan_ids = tuple(proposal.plan_id for proposal in proposed)
+        before = self._merged
+        if before is not None and (before.plan_ids, before.ranks_of) != (plan_ids, ranks_of):
+            before = None
+        planned = {
+            stage: {rank: local[rank] for rank in ranks} for stage, ranks in ranks_of.items()
+        }
+        missing = (
+            {stage: missing_names(by_rank) for stage, by_rank in planned.items()}
+            if before is None
+            else before.missing
+        )
+        checksums = {rank: array("Q", one.checksums) for rank, one in enumerate(proposed)}
+        differing = {
+            stage: missing[stage] | unequal_names(by_rank, checksums)
+            for stage, by_rank in planned.items()
+        }
+        if before is not None and before.differing == differing:
+            return before
+        plans: dict[int, SavePlan] = {}
+        metadata: dict[int | None, Metadata] = {}
+        for stage, by_rank in planned.items():
+            own = with_own_names(by_rank, differing[stage])
+            merged, metadata[stage] = merge_plans(list(own.values()))
+            plans.update(zip(own, merged, strict=True))
+        self._merged = Merged(
+            merger=secrets.token_hex(8),
+            plan_ids=plan_ids,
+            ranks_of=dict(ranks_of),
+            plans=plans,
+            metadata=metadata,
+            missing=missing,
+            differing=differing,
+        )
+        return self._merged
+
+    def _planned_by(self, rank: int, proposal: Proposed) -> Planned:
+        if proposal.planned is not None:
+            self._local[rank] = (proposal.plan_id, proposal.planned)
+        plan_id, planned = self._local.get(rank, ("", Planned(plan=SavePlan([]))))
+        if plan_id != proposal.plan_id:
+            raise CheckpointSaveError(f"rank {rank} speaks of a plan that rank 0 does not have")
+        return planned
+
+
+def assign(merged: Merged, rank: int, proposed: Proposed) -> Assigned:
+    """The answer to one rank."""
+    plan = None if proposed.holds == merged.merger else merged.plans[rank]
+    return Assigned(merger=merged.merger, plan=plan)

@@ -1,0 +1,209 @@
+"""The common case of reading what ``torch.save`` wrote: containers, numbers, strings, tensors.
+
+``torch.load(weights_only=True)`` interprets a pickle in Python, 2 us a number; a generator's state
+alone is more than a thousand. Here Python's own unpickler does it, held to three names: the dict
+and the tensor that torch writes, and its storage types. None of them is handed out as itself:
+a stand-in that can only be called as intended, and that cannot be altered, takes its place. So a
+file can make containers, numbers, strings and tensors within its own bytes, and nothing else.
+
+Whatever is not of this form, harmless or not, is left to ``torch.load``, which also has the words
+for what is wrong with it.
+"""
+
+import io
+import pickle
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
+
+__all__ = ["decode_plain", "encode_plain", "read_plain_values"]
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_PERSISTENT_ID_PARTS = 5
+_REBUILD_PARTS = 6
+
+
+class _Unusual(Exception):
+    """Not of the common form."""
+
+
+def read_plain_values(data: bytes) -> tuple[Any] | None:
+    """Reads the output of ``torch.save``, in a tuple; None if it is not of the common form.
+
+    Never raises for what the data holds, and runs nothing that it contains.
+    """
+    try:
+        archive: Any = torch._C.PyTorchFileReader(io.BytesIO(data))  # checks every record's crc32
+        if archive.get_record("byteorder").decode() != sys.byteorder:
+            return None
+        return (_Unpickler(archive).load(),)
+    except Exception:  # noqa: BLE001  # torch.load raises what there is to raise
+        return None
+
+
+class _Inert:
+    """Cannot be altered by a pickle, which may try that with every object it gets hold of."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        raise _Unusual
+
+
+class _Call(_Inert):
+    """Stands for a function that the pickle may call."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+
+class _StorageType(_Inert):
+    """Stands for a class of storages, which is only ever named."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
+class _Stored(_Inert):
+    """Stands for a storage in the archive."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+
+def _new_dict(*nothing: object) -> OrderedDict[Any, Any]:
+    if nothing:
+        raise _Unusual
+    return OrderedDict()
+
+
+def _rebuild_tensor(*parts: Any) -> torch.Tensor:
+    if len(parts) != _REBUILD_PARTS:
+        raise _Unusual
+    stored, offset, sizes, strides, requires_grad, hooks = parts
+    if type(stored) is not _Stored or requires_grad or hooks:
+        raise _Unusual
+    return stored.values.as_strided(sizes, strides, offset)
+
+
+_NAMES: dict[tuple[str, str], _Inert] = {
+    ("collections", "OrderedDict"): _Call(_new_dict),
+    ("torch._utils", "_rebuild_tensor_v2"): _Call(_rebuild_tensor),
+    **{("torch", name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, archive: Any) -> None:
+        super().__init__(io.BytesIO(archive.get_record("data.pkl")))
+        self._archive = archive
+        self._storages: dict[str, _Stored] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _NAMES:
+            raise _Unusual
+        return _NAMES[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        if type(pid) is not tuple or len(pid) != _PERSISTENT_ID_PARTS or pid[0] != "storage":
+            raise _Unusual
+        _, kind, key, _, _ = pid
+        if type(kind) is not _StorageType or type(key) is not str:
+            raise _Unusual
+        if key not in self._storages:
+            raw = bytearray(self._archive.get_record(f"data/{key}"))
+            self._storages[key] = _Stored(torch.frombuffer(raw, dtype=kind.dtype))
+        return self._storages[key]
+
+
+def _numpy_rebuilders() -> dict[str, Any]:
+    """The two functions that a pickled array and a pickled scalar call, as this NumPy has them."""
+    return {"_reconstruct": np.zeros(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
+
+
+# What NumPy arrays and scalars consist of when they are pickled, by every name that NumPy 1 and 2
+# use for it. Checkpoints of other programs hold a NumPy generator state in this form.
+_NUMPY_GLOBALS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"),
+    *(
+        (function, f"{module}.multiarray.{name}")
+        for name, function in _numpy_rebuilders().items()
+        for module in ("numpy.core", "numpy._core")
+    ),
+]
+
+
+def encode_plain(value: Any, *, what: str) -> bytes:
+    """Serialise, and make sure that it can be read back without unpickling objects.
+
+    Raises:
+        TypeError: ``value`` holds something that a load would refuse.
+    """
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    data = buffer.getvalue()
+    try:
+        decode_plain(data, where=what)
+    except UnsafeCheckpointError as error:
+        raise TypeError(
+            f"{what} holds an object that loading will not rebuild; store numbers, strings, "
+            f"lists, dicts and tensors instead ({error})"
+        ) from error
+    return data
+
+
+def decode_plain(data: bytes, *, where: str) -> Any:
+    """Read what :func:`encode_plain`, or plain ``torch.save``, wrote; tensors come on the CPU.
+
+    Raises:
+        UnsafeCheckpointError: The data asks for a class or a function that is not allowed.
+        CorruptCheckpointError: The data is not such a file.
+    """
+    plain = read_plain_values(data)
+    if plain is not None:
+        return plain[0]
+    try:
+        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeCheckpointError(
+            f"{where}: refused to rebuild objects from it: {_reason(error)}", path=where
+        ) from error
+    except Exception as error:  # a damaged pickle raises almost anything; it becomes our error
+        raise CorruptCheckpointError(f"{where}: cannot be read: {error}", path=where) from error
+
+
+def _reason(error: Exception) -> str:
+    """The part of torch's long message that names what was asked for."""
+    for line in str(error).splitlines():
+        if "GLOBAL" in line or "Unsupported" in line:
+            return line.strip()
+    return str(error).splitlines()[0]

@@ -1,0 +1,133 @@
+"""``.metadata`` of a shard directory: read without running what it contains, and checked."""
+
+import io
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import metadata as dcp_metadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+
+from kempnerforge.checkpoint.collection import held_back
+from kempnerforge.checkpoint.errors import (
+    CorruptCheckpointError,
+    UnsafeCheckpointError,
+    of_read,
+)
+
+__all__ = ["check_metadata", "decode_metadata", "flat_paths", "is_ours", "rebuild_metadata"]
+
+
+def is_ours(metadata: Metadata) -> bool:
+    """Whether :func:`encode_metadata` made this; DCP's own writer names its directory as well."""
+    meta = metadata.storage_meta
+    return meta is not None and meta.save_id is not None and meta.checkpoint_id is None
+
+
+_METADATA_CLASSES = (
+    "Metadata",
+    "MetadataIndex",
+    "TensorStorageMetadata",
+    "BytesStorageMetadata",
+    "ChunkStorageMetadata",
+    "TensorProperties",
+    "StorageMeta",
+    "_MEM_FORMAT_ENCODING",
+)
+# Stock DCP notes its directory as a path, and Python 3.13 pickles that under the second name, which
+# 3.11 and 3.12 do not have.
+_PATHLIB = ("pathlib", "pathlib._local")
+_ALLOWED_GLOBALS = frozenset(
+    {(dcp_metadata.__name__, name) for name in _METADATA_CLASSES}
+    | {
+        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+        ("torch", "Size"),
+        ("torch.serialization", "_get_layout"),
+        ("collections", "OrderedDict"),
+        *((module, name) for module in _PATHLIB for name in ("PosixPath", "PurePosixPath")),
+    }
+)
+
+
+class _AnyPythonsUnpickler(pickle.Unpickler):
+    """Finds the classes of pathlib under each name that a Python writes for them."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class("pathlib" if module in _PATHLIB else module, name)
+
+
+class _MetadataUnpickler(_AnyPythonsUnpickler):
+    """Builds the few classes that ``.metadata`` consists of and refuses all else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED_GLOBALS:
+            return super().find_class(module, name)
+        value = getattr(torch, name, None) if module == "torch" else None
+        if isinstance(value, torch.dtype | torch.memory_format):
+            return value
+        raise UnsafeCheckpointError(f"it asks for {module}.{name}, which is not allowed")
+
+
+def decode_metadata(data: bytes, *, where: str) -> Metadata:
+    """Read ``.metadata`` without running anything that it contains.
+
+    Raises:
+        UnsafeCheckpointError: It asks for a class that metadata does not consist of.
+        CorruptCheckpointError: It is not metadata.
+    """
+    try:
+        with held_back():
+            found = _MetadataUnpickler(io.BytesIO(data)).load()
+    except UnsafeCheckpointError as error:
+        raise UnsafeCheckpointError(f"{where}: refused: {error}", path=where) from error
+    except Exception as error:  # a damaged pickle raises almost anything; it becomes our error
+        raise CorruptCheckpointError(f"{where}: cannot be read: {error!r}", path=where) from error
+    if not isinstance(found, Metadata) or not isinstance(found.storage_data, dict):
+        raise CorruptCheckpointError(f"{where}: is not DCP metadata", path=where)
+    return found
+
+
+def rebuild_metadata(data: bytes) -> Any:
+    """Unpickles ``.metadata`` without restrictions; runs any code that it contains."""
+    return _AnyPythonsUnpickler(io.BytesIO(data)).load()
+
+
+def check_metadata(directory: Path, metadata: Metadata, *, size_of: Callable[[Path], int]) -> None:
+    """Check that the shards the metadata speaks of are there and large enough.
+
+    Raises:
+        CorruptCheckpointError: A file is missing, short or outside of ``directory``, or a tensor is
+            not covered by its chunks.
+        UnreadableCheckpointError: The size of a file cannot be seen at present.
+    """
+    ends: dict[str, int] = {}
+    for info in metadata.storage_data.values():
+        name = info.relative_path
+        ends[name] = max(ends.get(name, 0), info.offset + info.length)
+    for name, end in sorted(ends.items()):
+        file = directory / name
+        if Path(name).name != name:
+            raise CorruptCheckpointError(f"{directory}: shard name {name!r} leaves the directory")
+        try:
+            size = size_of(file)
+        except (OSError, MemoryError) as error:
+            raise of_read(error, file, path=directory) from error
+        if size < end:
+            raise CorruptCheckpointError(f"{directory / name}: {size} bytes, needs {end}")
+    for key, entry in metadata.state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata):
+            covered = sum(math.prod(chunk.sizes) for chunk in entry.chunks)
+            if covered != math.prod(entry.size):
+                raise CorruptCheckpointError(f"{directory}: the chunks of {key} do not cover it")
+
+
+def flat_paths(metadata: Metadata) -> dict[str, tuple[str | int, ...]]:
+    """Flat key to the path of keys and indices that it was flattened from."""
+    mappings = metadata.planner_data or {}
+    return {
+        key: tuple(mappings[key] if key in mappings else key.split("."))
+        for key in metadata.state_dict_metadata
+    }

@@ -1,0 +1,82 @@
+"""Restricts what a checkpoint's files may import when they are read.
+
+By default plain data only (:data:`PLAIN_DATA`): numbers, strings, containers, tensors, arrays, and
+the few classes that DCP's ``.metadata`` consists of. Old files of other programs sometimes hold
+objects. :data:`ANY_OBJECT`, chosen by ``allow_unsafe_pickle``, rebuilds those too, which lets the
+author of such a file run code; it is used only where plain data does not suffice, and says so.
+"""
+
+import io
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.metadata import Metadata
+
+from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
+from kempnerforge.checkpoint.format.plain_values import decode_plain
+from kempnerforge.checkpoint.format.shard_metadata import decode_metadata, rebuild_metadata
+
+__all__ = ["ANY_OBJECT", "PLAIN_DATA", "Trust"]
+
+logger = logging.getLogger(__name__)
+
+_HINT = (
+    "; if it comes from a source that you trust, set allow_unsafe_pickle in the checkpoint "
+    "configuration, which lets its author run code in this process"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How the two kinds of pickled files of a checkpoint are read."""
+
+    unpickle: Callable[[UnsafeCheckpointError, Callable[[], Any]], Any]
+    """The advice for a file that asks for objects: the refusal, and how to rebuild them."""
+
+    def values(self, data: bytes, *, where: str) -> Any:
+        """Content of ``train_state.pt``, of a rank's file, or of a value in a shard.
+
+        Raises:
+            UnsafeCheckpointError: It asks for objects, and that is not allowed.
+            CorruptCheckpointError: It cannot be read.
+        """
+        try:
+            return decode_plain(data, where=where)
+        except UnsafeCheckpointError as refusal:
+            return self.unpickle(refusal, lambda: _values(data))
+
+    def metadata(self, data: bytes, *, where: str) -> Metadata:
+        """Content of ``.metadata``; raises as :meth:`values`."""
+        try:
+            return decode_metadata(data, where=where)
+        except UnsafeCheckpointError as refusal:
+            found = self.unpickle(refusal, lambda: rebuild_metadata(data))
+        if not isinstance(found, Metadata):
+            raise CorruptCheckpointError(f"{where}: is not DCP metadata", path=where)
+        return found
+
+
+def _values(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+
+
+def _refuse(refusal: UnsafeCheckpointError, rebuild: Callable[[], Any]) -> Any:
+    del rebuild
+    raise UnsafeCheckpointError(f"{refusal}{_HINT}", path=refusal.path) from refusal
+
+
+def _rebuild(refusal: UnsafeCheckpointError, rebuild: Callable[[], Any]) -> Any:
+    logger.warning("allow_unsafe_pickle: rebuilding objects although %s", refusal)
+    try:
+        return rebuild()
+    except Exception as error:  # unpickling raises anything; it becomes our error
+        raise CorruptCheckpointError(
+            f"{refusal.path}: cannot be read: {error!r}", path=refusal.path
+        ) from error
+
+
+PLAIN_DATA = Trust(_refuse)
+ANY_OBJECT = Trust(_rebuild)

@@ -1,0 +1,1 @@
+"""Save, load, commit, choice, replacement and deletion: what happens in which order."""

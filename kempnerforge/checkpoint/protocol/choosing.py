@@ -1,0 +1,478 @@
+"""Which checkpoint to load: rank 0 decides, all ranks verify, everyone learns the same answer.
+
+Rank 0 lists candidates and offers one at a time; each rank prepares to load it, which includes
+comparing its share of the files with the checksums. The first candidate that
+every rank finds whole is chosen. Damage passes a candidate over; whatever else is wrong, such as a
+model that does not fit or storage that cannot be read, is the error of all ranks. A candidate that
+was named explicitly has no successor: if it is broken, that is the error.
+
+The first candidate is what ``latest`` names, and nothing else is looked at while that is whole. The
+others come in the order of their commits, so all manifests are read for them, and one that cannot
+be read, or is of a newer format, ends the walk at the place that it may have in that order.
+
+A rank's share is what it would read anyway where the ranks are arranged as they were, so that
+nothing is read twice.
+"""
+
+import logging
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from kempnerforge.checkpoint.collection import held_back
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    CheckpointLoadError,
+    CorruptCheckpointError,
+    NoUsableCheckpointError,
+    RankFailure,
+    Refusal,
+    StorageTimeoutError,
+    describe,
+    of_read,
+    shows_damage,
+)
+from kempnerforge.checkpoint.format.trust import PLAIN_DATA, Trust
+from kempnerforge.checkpoint.protocol import prune
+from kempnerforge.checkpoint.protocol.announced import look_for_newest
+from kempnerforge.checkpoint.protocol.candidates import candidates, find_explicit, verify_entry
+from kempnerforge.checkpoint.protocol.catalog import Entry, Outline, inspect
+from kempnerforge.checkpoint.protocol.offer import Candidate, Choice, Offer
+from kempnerforge.checkpoint.protocol.replacing import read_settled
+from kempnerforge.checkpoint.protocol.verification import VerifyPolicy, verify_files
+from kempnerforge.checkpoint.protocol.visibility import await_listed, once_visible, when_visible
+from kempnerforge.checkpoint.runtime.collective import Collective, Votes
+from kempnerforge.checkpoint.runtime.lock import WriteAccess
+from kempnerforge.checkpoint.runtime.root import require_reachable
+from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.runtime.worker import Started, Worker, within
+
+__all__ = [
+    "Chooser",
+    "Prepared",
+    "Search",
+    "cheap_choice",
+    "choose",
+]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Work ends before the other ranks' wait for its result does, so that a slow rank says so itself.
+_WORK_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Where to look.
+
+    Exactly one of root and explicit path has effect: the latter wins.
+    """
+
+    root: Path
+    explicit: Path | None = None
+    verify: VerifyPolicy = VerifyPolicy.full
+    trust: Trust = PLAIN_DATA
+
+    @property
+    def concerns_root(self) -> bool:
+        """Whether what is looked for is in the checkpoint directory of this run."""
+        return self.explicit is None or self.root in (self.explicit, *self.explicit.parents)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """All ranks load the last offer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Generic[T]):
+    """The choice, and what this rank prepared for it."""
+
+    choice: Choice
+    result: T
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Vote:
+    told: Any = None
+    failure: RankFailure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """The outcome of one candidate on this rank."""
+
+    vote: _Vote
+    choice: Choice | None = None
+    result: Any = None
+    cause: Exception | None = None
+
+
+class _Refused(Exception):
+    """Ends the walk through the candidates."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+def choose(
+    search: Search,
+    collective: Collective,
+    storage: Storage,
+    *,
+    worker: Worker,
+    timeout_s: float,
+    access: WriteAccess,
+) -> Choice | None:
+    """Find the checkpoint to load. Collective; the same result or error on every rank.
+
+    Returns:
+        The choice, or None where nothing was ever saved.
+
+    Raises:
+        CheckpointError: As :meth:`Chooser.prepare`.
+    """
+
+    def verify(candidate: Candidate) -> None:
+        choice = candidate.choice
+        if choice.manifest is not None:
+            verify_files(choice.path, choice.manifest, candidate.share.items(), storage)
+
+    chooser = Chooser(
+        search=search,
+        collective=collective,
+        storage=storage,
+        worker=worker,
+        timeout_s=timeout_s,
+        access=access,
+    )
+    found = chooser.prepare(verify)
+    return None if found is None else found.choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chooser:
+    """Agrees with all ranks on the checkpoint to load, newest usable first."""
+
+    search: Search
+    collective: Collective
+    """All ranks that load."""
+    storage: Storage
+    """Read by rank 0."""
+    worker: Worker
+    """Runs what touches storage."""
+    timeout_s: float
+    """Longest wait of rank 0 for the others; the others wait twice as long for it."""
+    access: WriteAccess
+    """Whether rank 0 may finish what a dead job left half done."""
+
+    def prepare(
+        self,
+        prepare: Callable[[Candidate], T],
+        *,
+        told: object = None,
+        earlier: RankFailure | None = None,
+    ) -> Prepared[T] | None:
+        """Find the checkpoint to load and prepare for it. Collective.
+
+        Args:
+            prepare: Compares the share of this rank and does what else must not fail once the
+                choice is made. Called for each candidate in turn.
+            told: What the other ranks need to know of this one.
+            earlier: Why this rank cannot take part, which is then the error of all.
+
+        Returns:
+            The choice, or None where nothing was ever saved; the same on every rank.
+
+        Raises:
+            CheckpointNotFoundError: The explicit path does not exist.
+            NoUsableCheckpointError: There are checkpoints, none of them verifies.
+            UnreadableCheckpointError: One that may be the newest cannot be read at present.
+            NewerFormatError: It was written by a newer version of this package.
+            CheckpointError: The explicit path is broken, a rank is lost, or what ``prepare`` raised
+                on some rank.
+        """
+        root = None
+        if self.collective.rank == 0:
+            root = _Root(self.search, self.storage, self.access)
+        attempt = _Attempt(vote=_Vote(told=told, failure=earlier))
+        while True:
+            reply = self._round(attempt.vote, root)
+            if isinstance(reply, Refusal):
+                raise reply.error() from attempt.cause
+            if reply is None:
+                return None
+            if isinstance(reply, _Chosen):
+                assert attempt.choice is not None
+                return Prepared(choice=attempt.choice, result=attempt.result)
+            del attempt  # before the next one, for its memory
+            attempt = self._try(prepare, reply)
+
+    def _round(self, vote: "_Vote", root: "_Root | None") -> Any:
+        looking = None
+        if root is not None and not root.has_begun:
+            looking = self._start_looking(root)  # while the others' votes are on their way
+        votes = self.collective.collect(vote, timeout_s=self.timeout_s)
+        replies = None
+        if votes is not None and root is not None:
+            replies = self._decide(root, votes, looking)
+        return self.collective.answer(replies, timeout_s=2 * self.timeout_s)
+
+    def _start_looking(self, root: "_Root") -> "Started[None]":
+        return self.worker.start(within(_WORK_SHARE * self.timeout_s, root.advance))
+
+    def _try(self, prepare: Callable[[Candidate], object], offer: Offer) -> "_Attempt":
+        rank, world_size = self.collective.rank, self.collective.world_size
+        try:
+            candidate = offer.open(rank=rank, world_size=world_size)
+            with held_back():
+                result = self.worker.run(
+                    lambda: when_visible(prepare, candidate, self.storage),
+                    timeout_s=_WORK_SHARE * self.timeout_s,
+                    doing=f"reading {offer.path}",
+                )
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            failure = _describe(error, self.collective.rank, offer.path)
+            return _Attempt(vote=_Vote(failure=failure), cause=error)
+        return _Attempt(vote=_Vote(), choice=candidate.choice, result=result)
+
+    def _decide(
+        self, root: "_Root", votes: Votes, looking: "Started[None] | None"
+    ) -> Sequence[object]:
+        """One reply a rank: try this, or the choice, or that there is none, or what is wrong."""
+        try:
+            reply = self._next(root, votes, looking)
+        except _Refused as error:
+            reply = error.refusal
+        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+            place = self.search.explicit or self.search.root
+            told = describe(error, 0) if shows_damage(error) else _describe(error, 0, place)
+            reply = self._refusal((told,))
+        return [reply] * len(votes.values)
+
+    def _refusal(self, failures: tuple[RankFailure, ...]) -> Refusal:
+        place = str(self.search.explicit or self.search.root)
+        return Refusal(
+            failures=failures,
+            doing=f"choosing a checkpoint in {place}",
+            default=CheckpointLoadError,
+            path=place,
+        )
+
+    def _next(self, root: "_Root", votes: Votes, looking: "Started[None] | None") -> object:
+        failures = votes.failures(_Vote, f"loading from {self.search.root}")
+        first, told = looking is not None, all(isinstance(vote, _Vote) for vote in votes.values)
+        if failures and (first or not told):
+            return self._refusal(failures)
+        if not failures and not first:
+            return _Chosen()
+        if failures:
+            root.judge(failures)
+        looking = looking or self._start_looking(root)
+        looking.result(
+            timeout_s=_WORK_SHARE * self.timeout_s,
+            doing=f"looking for checkpoints in {self.search.root}",
+        )
+        return root.offer(votes.values)
+
+
+class _Root:
+    """Rank 0's walk through the candidates."""
+
+    def __init__(self, search: Search, storage: Storage, access: WriteAccess) -> None:
+        self.search = search
+        self._access = access
+        self._storage = storage
+        self._passed_over: list[str] = []
+        self._damaged: set[str] = set()
+        self._candidates: Iterator[Entry] | None = None
+        self._current: Choice | None = None
+        self._offer: Offer | None = None
+        self._told: tuple[Any, ...] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether :meth:`advance` was called."""
+        return self._candidates is not None
+
+    def judge(self, failures: tuple[RankFailure, ...]) -> None:
+        """Pass over the present candidate, unless another one cannot help; touches no storage.
+
+        Args:
+            failures: What the ranks found wrong with it.
+        """
+        assert self._current is not None
+        kinds = {failure.kind for failure in failures}
+        # Storage that does not answer tells nothing of this checkpoint, nor would it of another.
+        answered = StorageTimeoutError.__name__ not in kinds
+        damaged = answered and CorruptCheckpointError.__name__ in kinds
+        reason = "; ".join(map(str, failures))
+        self._pass_over(self._current, reason, failures, damaged=damaged)
+
+    def advance(self) -> None:
+        """Go on to the next candidate that looks whole."""
+        if self._candidates is None:
+            # A cycle would keep the access, and with it the lock, until a garbage collection.
+            self._candidates = _Root._walk(weakref.proxy(self))
+        self._current = self._offer = None
+        for entry in self._candidates:
+            try:
+                self._current = self._examine(entry)
+            except (CheckpointError, OSError, MemoryError) as error:
+                failure = _describe(error, 0, entry.path)
+                damaged = shows_damage(error)
+                self._pass_over(entry, failure.message, (failure,), damaged=damaged)
+                continue
+            self._offer = Offer.of(self._current, verify=self.search.verify)
+            return
+        self._require_clean_start()
+
+    def offer(self, votes: Sequence[_Vote | None]) -> Offer | None:
+        """The present candidate, as all ranks are asked about it; None where there is none."""
+        if self._told is None:
+            self._told = tuple(vote.told if vote else None for vote in votes)
+        return None if self._offer is None else replace(self._offer, told=self._told)
+
+    def _pass_over(
+        self,
+        found: Choice | Entry,
+        reason: str,
+        failures: tuple[RankFailure, ...],
+        *,
+        damaged: bool,
+    ) -> None:
+        """Go on to the next candidate, unless that cannot help."""
+        path, manifest = found.path, found.manifest
+        if self.search.explicit is not None or not damaged:
+            raise _Refused(
+                Refusal(
+                    failures=failures,
+                    doing=f"loading {path}",
+                    path=str(path),
+                    step=manifest.step if manifest is not None else None,
+                    default=CorruptCheckpointError if damaged else CheckpointLoadError,
+                )
+            )
+        logger.warning("checkpoint %s is passed over: %s", path, reason)
+        self._passed_over.append(f"{path.name}: {reason}")
+        if manifest is not None:
+            self._damaged.add(manifest.save_id)
+
+    def _walk(self) -> Iterator[Entry]:
+        """The candidates, including checkpoints that another job publishes meanwhile."""
+        explicit = self.search.explicit
+        if explicit is not None:
+            if self.search.root in (explicit.absolute(), explicit.absolute().parent):
+                self._settled()
+            await_listed(explicit, self._storage)
+            yield find_explicit(explicit, self._storage)
+            return
+        seen: set[object] = set()
+        while True:
+            fresh = False
+            for entry in candidates(self._settled(), self._storage):
+                if _identity(entry) not in seen:
+                    seen.add(_identity(entry))
+                    fresh = True
+                    yield entry
+            if not fresh:
+                return
+
+    def _settled(self) -> Outline:
+        """The candidates, after what a dead run left half done is completed."""
+        root = self.search.root
+        require_reachable(root, self._storage)
+        found = look_for_newest(root, self._storage)
+        if not prune.may_need_recovery(found):
+            return found
+        with self._access.briefly() as mine:
+            if mine and self._storage.may_change(root):
+                self._recover(root)
+        return read_settled(root, self._storage)
+
+    def _recover(self, root: Path) -> None:
+        """Complete what was left half done; what is under a hidden name can be loaded without."""
+        try:
+            prune.recover(root, self._storage)
+        except CheckpointError:
+            raise
+        except OSError as error:
+            logger.warning("%s: what a dead run left half done stays: %s", root, error)
+
+    def _examine(self, entry: Entry) -> Choice:
+        looks = iter((entry,))
+
+        def verified() -> Entry:
+            found = next(looks, None) or inspect(entry.path, self._storage)
+            verify_entry(found, self._storage, verify=self.search.verify, trust=self.search.trust)
+            return found
+
+        # No content was compared, so whatever is wrong may be for want of what is not seen yet.
+        found = once_visible(verified, entry.path, self._storage, late=shows_damage)
+        return Choice(
+            path=found.path,
+            manifest=found.manifest,
+            passed_over=tuple(self._passed_over),
+            damaged=frozenset(self._damaged),
+        )
+
+    def _require_clean_start(self) -> None:
+        """Nothing to load is fine where nothing was saved, and an error otherwise."""
+        if self._passed_over:
+            raise NoUsableCheckpointError(
+                f"{self.search.root} holds checkpoints, none can be used: "
+                + "; ".join(self._passed_over)
+            )
+
+
+def _identity(entry: Entry) -> object:
+    """Tells a version of a checkpoint from what had its name before."""
+    save_id = None if entry.manifest is None else entry.manifest.save_id
+    return entry.path, entry.state, save_id
+
+
+def _describe(error: BaseException, rank: int, path: Path) -> RankFailure:
+    """As :func:`describe`, with the name that a failed read has among all ranks."""
+    if isinstance(error, OSError | MemoryError) and not isinstance(error, CheckpointError):
+        error = of_read(error, getattr(error, "filename", None) or path, path=path)
+    return describe(error, rank)
+
+
+def cheap_choice(search: Search, storage: Storage) -> Path | None:
+    """The choice of :func:`choose` if no file's content is damaged. Not collective.
+
+    Raises:
+        CheckpointNotFoundError: The explicit path does not exist.
+        UnreadableCheckpointError: One that may be the newest cannot be read at present.
+        NewerFormatError: It was written by a newer version of this package.
+    """
+    place = search.explicit or search.root
+    try:
+        return _first_usable(search, storage)
+    except (OSError, MemoryError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise of_read(error, getattr(error, "filename", None) or place, path=place) from error
+
+
+def _first_usable(search: Search, storage: Storage) -> Path | None:
+    if search.explicit is not None:
+        entries: Iterator[Entry] = iter((find_explicit(search.explicit, storage),))
+    else:
+        require_reachable(search.root, storage)
+        entries = candidates(look_for_newest(search.root, storage), storage)
+    for entry in entries:
+        try:
+            verify_entry(entry, storage, trust=search.trust)
+        except (CheckpointError, OSError) as error:
+            if not shows_damage(error):
+                raise
+            logger.debug("%s is not usable: %s", entry.path, error)
+            continue
+        return entry.path
+    return None

@@ -1,0 +1,259 @@
+"""Rank 0's part of a save: from files in a staging directory to a checkpoint.
+
+The order is the protocol::
+
+    open      create {dir}/.staging-step_N-<id> and its folders           (then all ranks write)
+    seal      see that every reported file is there; write .metadata, metadata.json and the
+              manifest, fsynced; fsync every folder
+    publish   make the new latest, hidden; rename to step_N, fsync {dir}; swap latest, fsync {dir};
+              read latest back
+
+Fault model: a process is killed, or the machine loses power, between any two operations. Until the
+rename a save is a directory without a checkpoint's name; from the rename on it is whole. ``latest``
+is replaced by a rename, so it names the old or the new checkpoint and both are whole.
+
+An operation of the last line that fails: those before it are taken back, so the save has published
+nothing and ``latest`` is what it was. If that fails as well, the checkpoint stays, and the error
+says so (:class:`StillPublishedError`).
+
+Saving a step that exists: the two directories swap names in one operation (``RENAME_EXCHANGE``),
+so ``step_N`` is the old or the new version at every instant. Where the file system cannot, the
+versions are renamed one after the other and ``latest`` follows them (:mod:`replacing`): it leads to
+a whole version at every instant, which for a moment has a hidden name.
+
+Out of scope: file systems that reorder fsynced operations. Another job on the same directory is
+kept out by :mod:`lock`.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    CheckpointSaveError,
+    StillPublishedError,
+    shows_damage,
+)
+from kempnerforge.checkpoint.format import layout, manifest
+from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
+from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.protocol.pointer import (
+    Pointer,
+    PointerKind,
+    require_possible,
+    resolve_pointer,
+)
+from kempnerforge.checkpoint.protocol.replacing import (
+    CannotExchangeError,
+    Move,
+    Replacement,
+    find_unfinished,
+    has_name,
+    replace,
+)
+from kempnerforge.checkpoint.runtime.storage import Storage, at_once
+
+__all__ = ["Commit", "is_of_this_process", "is_under_way", "new_save_id", "under_way"]
+
+# Network file systems may show another client's new file late; the sum is what NFS caches
+# attributes for at least by default (3 s).
+_VISIBILITY_RETRIES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
+
+
+def new_save_id() -> str:
+    """16 hexadecimal digits from the operating system; draws from no generator of training."""
+    save_id = secrets.token_hex(8)
+    _of_this_process.add(save_id)
+    return save_id
+
+
+_under_way: set[str] = set()
+"""Ids of saves of this process; those of another process are protected by the lock."""
+_of_this_process: set[str] = set()
+"""Ids of all saves that this process ever made or tried: its managers belong to one job."""
+
+
+def is_of_this_process(save_id: str) -> bool:
+    """Whether a checkpoint or a hidden name with that id was made here."""
+    return save_id in _of_this_process
+
+
+def is_under_way(save_id: str) -> bool:
+    """Whether a save of this process goes on under that id, so that its hidden names stay."""
+    return save_id in _under_way
+
+
+@contextmanager
+def under_way(save_id: str) -> Generator[None, None, None]:
+    """A save under that id goes on within, and nobody else of this process cleans up after it."""
+    _under_way.add(save_id)
+    _of_this_process.add(save_id)
+    try:
+        yield
+    finally:
+        _under_way.discard(save_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One save on its way to becoming a checkpoint."""
+
+    storage: Storage
+    root: Path
+    step: int
+    save_id: str
+    stages: tuple[int, ...] | None
+    latest: PointerKind = PointerKind.link
+    """The kind of ``latest``: a link or a file."""
+
+    @property
+    def staging(self) -> Path:
+        """Where the ranks write."""
+        leftover = Leftover(kind=LeftoverKind.staging, step=self.step, save_id=self.save_id)
+        return self.root / layout.format_leftover(leftover)
+
+    @property
+    def target(self) -> Path:
+        """The final name of the checkpoint."""
+        return self.root / layout.format_step(self.step)
+
+    def require_pointer(self) -> None:
+        """Find out before anything is written whether ``latest`` can be made here.
+
+        Raises:
+            UnsupportedStorageError: It is to be a link, and there are none.
+        """
+        require_possible(self.root, self.storage, self.latest, save_id=self.save_id)
+
+    def open(self) -> None:
+        """Create the staging directory and its folders, :func:`under_way`."""
+        for folder in self._folders():
+            self.storage.make_directory(folder)
+
+    def seal(
+        self,
+        *,
+        shard_metadata: Mapping[str, bytes],
+        metadata: Mapping[str, Any],
+        written: Mapping[str, FileRecord],
+        sealed: Manifest,
+    ) -> None:
+        """Complete the staging directory and make it durable.
+
+        Args:
+            shard_metadata: Content of each ``.metadata`` by relative path.
+            metadata: Content of ``metadata.json``.
+            written: What the ranks report to have written, by relative path.
+            sealed: The manifest, without its files.
+        """
+        for name, record in written.items():
+            self._require_visible(name, record)
+        text = json.dumps({**metadata, "manifest": self.save_id}, indent=2, sort_keys=True)
+        added = {**shard_metadata, layout.METADATA: text.encode() + b"\n"}
+        records = {name: FileRecord.of(data) for name, data in added.items()}
+        complete = _with_files(sealed, {**written, **records})
+        added[layout.MANIFEST] = manifest.encode(complete)
+        # In any order: nothing refers to this directory before it is renamed.
+        at_once(*(partial(self.storage.write, self.staging / name, added[name]) for name in added))
+        at_once(*(partial(self.storage.sync_directory, folder) for folder in self._folders()))
+
+    def publish(self) -> Path | None:
+        """Make the sealed directory the checkpoint of its step and point ``latest`` at it.
+
+        Returns:
+            An older version of the step, set aside under a hidden name, or None.
+
+        Raises:
+            CheckpointSaveError: That failed, and nothing of it is left.
+            StillPublishedError: It failed, and the checkpoint is there all the same.
+        """
+        pointer = Pointer(
+            root=self.root, storage=self.storage, save_id=self.save_id, kind=self.latest
+        )
+        try:
+            return self._publish(Replacement(step=self.step, save_id=self.save_id), pointer)
+        except OSError as error:
+            raise self._unpublished(error, pointer) from error
+
+    def _publish(self, replacement: Replacement, pointer: Pointer) -> Path | None:
+        if self.storage.stamp(self.target) is None:
+            replace(replacement.moves_to_free_name(), pointer)
+            return None
+        try:
+            replace(replacement.moves_by_exchange(), pointer)
+        except CannotExchangeError:
+            replace(self._moves_without_exchange(replacement), pointer)
+            return self.root / replacement.old
+        return self.staging
+
+    def _moves_without_exchange(self, replacement: Replacement) -> tuple[Move, ...]:
+        latest = resolve_pointer(self.root, self.storage)
+        named = latest is not None and latest == self.storage.resolve(self.target)
+        return replacement.moves() if named else replacement.moves_beside_latest()
+
+    def _unpublished(self, error: OSError, pointer: Pointer) -> CheckpointSaveError:
+        """The state that a failed publication has left."""
+        doing = f"{self.target} cannot be published: {error}"
+        try:
+            named = pointer.read()
+            half_way = find_unfinished(named)
+            left = has_name(pointer, self.target.name) or (
+                half_way is not None and half_way.save_id == self.save_id
+            )
+        except (OSError, CheckpointError) as unseen:
+            return StillPublishedError(
+                f"{doing}; whether it is there all the same cannot be seen at present: {unseen}"
+            )
+        latest = (
+            f"`latest` names {named}, so the next start takes that"
+            if named
+            else "there is no `latest`, so the next start takes the newest checkpoint that verifies"
+        )
+        if not left:
+            return CheckpointSaveError(f"{doing}; nothing of it is left, and {latest}")
+        return StillPublishedError(
+            f"{doing}; this cannot be taken back, so the checkpoint is there and whole; {latest}"
+        )
+
+    def _folders(self) -> tuple[Path, ...]:
+        stages = tuple(self.staging / layout.format_stage(stage) for stage in self.stages or ())
+        return (self.staging, *stages, self.staging / layout.RANKS_DIR)
+
+    def _require_visible(self, name: str, record: FileRecord) -> None:
+        found: int | str = "missing"
+        for delay_s in (*_VISIBILITY_RETRIES_S, None):
+            try:
+                found = self.storage.size(self.staging / name)
+            except OSError as error:
+                if not shows_damage(error):
+                    raise
+                found = error.strerror or str(error)
+            if found == record.size:
+                return
+            if delay_s is not None:
+                time.sleep(delay_s)
+        raise CheckpointSaveError(
+            f"{self.staging / name}: a rank wrote {record.size} bytes, rank 0 finds: {found}; the "
+            "checkpoint directory must be on storage that all ranks share"
+        )
+
+
+def _with_files(sealed: Manifest, files: Mapping[str, FileRecord]) -> Manifest:
+    return Manifest(
+        save_id=sealed.save_id,
+        step=sealed.step,
+        tokens_seen=sealed.tokens_seen,
+        sequence=sealed.sequence,
+        parent=sealed.parent,
+        world_size=sealed.world_size,
+        stages=sealed.stages,
+        layout=sealed.layout,
+        files=files,
+    )

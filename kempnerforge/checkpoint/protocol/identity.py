@@ -1,0 +1,281 @@
+"""Whether the checkpoint directory is the one that a manager began with.
+
+A name is no directory: a mount goes (``umount -l``, a lost server), a directory is moved or
+deleted, a link is pointed elsewhere, and the same path leads to another directory, or to an empty
+one on the root disk, or nowhere. A save that went on there would succeed, without the lock, beside
+everything that was saved before. So each rank remembers device and inode from its first look at
+which the directory exists, and compares them before a save or a load, and within a save before it
+writes, before it publishes and afterwards. What differs is refused on all ranks; nothing is made
+anew.
+
+What identifies a directory is device and inode *while it is held*: a descriptor (``O_PATH``, which
+opens nothing on a server) keeps the inode from being given to another directory, a FUSE file system
+from forgetting it and numbering it again, and an automounter from taking the mount down between two
+saves. Each rank compares with its own numbers, since hosts number devices by themselves.
+
+A remount of the same storage has another device, and on FUSE other inodes, and is the same
+directory all the same. It is taken for that, with a line in the log, if all of this holds: the type
+and the source of the mount are those of before; the inode is too, or the type is FUSE; and the
+newest checkpoint that this manager has saved or loaded there is there, with its save id. With
+``follow_moved_dir`` the last of these is enough, so a directory that was moved or copied, and is
+found by the same name, is gone on with. Either way the lock is taken anew.
+
+Out of scope: between a comparison and the operation after it the path may change. Whatever a save
+writes lies below its staging directory, which exists in the directory that was compared and in no
+other, so that operation fails; ``latest`` alone could be made in the wrong place, which the last
+comparison finds. A client that caches names (NFS: 30 to 60 s) sees the change that late.
+"""
+
+import os
+import stat
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from typing import Protocol
+
+from kempnerforge.checkpoint.errors import (
+    DirectoryChangedError,
+    RankFailure,
+    describe,
+    named,
+    shows_damage,
+)
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.catalog import look_at
+from kempnerforge.checkpoint.runtime.file_systems import Mount, mount_of
+from kempnerforge.checkpoint.runtime.lock import WriteAccess
+from kempnerforge.checkpoint.runtime.root import require_reachable
+from kempnerforge.checkpoint.runtime.stale import again_if_passing
+from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.runtime.worker import Worker
+
+__all__ = ["AnyDirectory", "DirectoryIdentity", "Identity", "failure_to_confirm"]
+
+logger = getLogger(__name__)
+
+# Of the deadline: ends before rank 0's wait for votes does, so that a slow rank says so itself.
+_LOOK_SHARE = 0.3
+_HOLDING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Identity(Protocol):
+    """Tells the checkpoint directory from another one of its name; for every rank."""
+
+    def confirm(self, storage: Storage) -> bool:
+        """Whether the directory is there, before anything is done in it; remembers the first.
+
+        Raises:
+            DirectoryChangedError: It was there, and is gone or another one.
+            UnreachableDirectoryError: It was there, and cannot be looked into.
+            OSError: The storage does not say.
+        """
+
+    def require_same(self) -> None:
+        """As :meth:`confirm`, while something is done in it: another one is never taken up."""
+
+
+class AnyDirectory:
+    """Takes what is there, where nothing can be put in its place."""
+
+    def confirm(self, storage: Storage) -> bool:
+        del storage
+        return False  # so that it is made where it is missing
+
+    def require_same(self) -> None:
+        """Nothing differs."""
+
+
+def failure_to_confirm(
+    identity: Identity, storage: Storage, worker: Worker, *, rank: int, timeout_s: float
+) -> RankFailure | None:
+    """The failure of :meth:`Identity.confirm` on this rank, for all ranks to raise.
+
+    Args:
+        identity: Of the checkpoint directory.
+        storage: Where it lies.
+        worker: The thread that looks, since storage may not answer.
+        rank: This one.
+        timeout_s: The whole deadline of what begins with this, of which a share is taken.
+    """
+    try:
+        worker.run(
+            lambda: identity.confirm(storage),
+            timeout_s=_LOOK_SHARE * timeout_s,
+            doing="looking at the checkpoint directory",
+        )
+    except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+        return describe(error, rank)
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A directory as it was found under the name."""
+
+    device: int
+    inode: int
+    mount: Mount
+
+    def __str__(self) -> str:
+        numbers = f"device {os.major(self.device)}:{os.minor(self.device)}, inode {self.inode}"
+        return f"{numbers} on {self.mount}" if self.mount.type else numbers
+
+
+class DirectoryIdentity:
+    """Identity of a directory on a mounted file system, held from the first look on.
+
+    Args:
+        root: The checkpoint directory; a link to it is followed.
+        access: The lock of the directory, which is let go of where another one is taken up.
+        follow: Whether one that holds the newest known checkpoint is taken up whatever it is.
+    """
+
+    def __init__(self, root: Path, access: WriteAccess, *, follow: bool = False) -> None:
+        self._root = root
+        # With a last component that is no mount point, so that an automounter mounts it.
+        self._path = f"{root}{os.sep}."
+        self._access = access
+        self._follow = follow
+        self._began: _Seen | None = None
+        self._newest: tuple[int, str] | None = None
+        self._held: weakref.finalize[..., DirectoryIdentity] | None = None
+        _holding.add(self)
+
+    def note(self, step: int, save_id: str) -> None:
+        """A checkpoint was saved or loaded in the directory, which is told by it from others."""
+        self._newest = step, save_id
+
+    def confirm(self, storage: Storage) -> bool:
+        found = self._look()
+        if found is None and self._began is None:
+            return False
+        if self._began is None:
+            self._began = self._hold()
+        elif found != (self._began.device, self._began.inode):
+            self._take_up(self._began, storage)
+        return True
+
+    def require_same(self) -> None:
+        found = self._look()
+        if self._began is None:
+            self._began = None if found is None else self._hold()
+        elif found != (self._began.device, self._began.inode):
+            raise self._changed(self._began, None if found is None else self._describe())
+
+    def let_go(self) -> None:
+        """Close the descriptor; in a forked child, since the parent keeps it."""
+        held, self._held = self._held, None
+        if held is not None:
+            held()
+
+    def _look(self) -> tuple[int, int] | None:
+        """Device and inode of what has the name now; None where nothing has it."""
+
+        def look() -> tuple[int, int] | None:
+            try:
+                found = os.stat(self._path)  # noqa: PTH116  # a Path has no trailing dot
+            except OSError as error:
+                if shows_damage(error):
+                    return None
+                raise
+            return found.st_dev, found.st_ino
+
+        return again_if_passing(look, self._root)
+
+    def _hold(self) -> _Seen:
+        """Opens the directory that has the name now, which keeps its numbers from here on."""
+        self.let_go()
+        try:
+            fd = os.open(self._path, _HOLDING)
+        except OSError as error:  # no descriptors left, say: the numbers do alone, if less well
+            logger.info("%s is compared and not held: %s", self._root, error)
+            return self._describe()
+        self._held = weakref.finalize(self, _close, fd)
+        self._held.atexit = False  # the kernel does it
+        with named(self._root):
+            return _seen(os.fstat(fd), fd)
+
+    def _describe(self) -> _Seen:
+        try:
+            fd = os.open(self._path, _HOLDING)
+        except OSError:
+            return _seen(os.stat(self._path), None)  # noqa: PTH116  # a Path has no trailing dot
+        try:
+            with named(self._root):
+                return _seen(os.fstat(fd), fd)
+        finally:
+            os.close(fd)
+
+    def _take_up(self, began: _Seen, storage: Storage) -> None:
+        """Go on with what has the name now, if that is the same directory or is to be followed."""
+        if self._look() is None:
+            require_reachable(self._root, storage)  # says which link leads nowhere
+            raise self._changed(began, None)
+        now = self._describe()
+        if not (self._follow or _is_remounted(began, now)) or not self._holds_newest(storage):
+            raise self._changed(began, now)
+        logger.warning(
+            "%s is %s now and was %s; it holds what this run saved or loaded last, so that the run "
+            "goes on there, and takes the lock anew",
+            self._root,
+            now,
+            began,
+        )
+        self._access.let_go()
+        self._began = self._hold()
+
+    def _holds_newest(self, storage: Storage) -> bool:
+        if self._newest is None:  # nothing tells it from any other
+            return False
+        step, save_id = self._newest
+        entry = look_at(self._root / layout.format_step(step), storage, heads=True)
+        if entry is not None and entry.is_unknown:
+            entry.refuse()
+        return entry is not None and entry.head is not None and entry.head.save_id == save_id
+
+    def _changed(self, began: _Seen, now: _Seen | None) -> DirectoryChangedError:
+        what = "gone" if now is None else f"another one, {now}"
+        reason, option = "", ""
+        if now is not None and not self._follow:
+            option = ", or, if it was moved, set follow_moved_dir"
+        elif now is not None and self._newest is None:
+            reason = "; nothing was saved or loaded yet by which to know it again"
+        elif now is not None and self._newest is not None:
+            name = layout.format_step(self._newest[0])
+            reason = f"; it has not the {name} that this run saved or loaded last"
+        return DirectoryChangedError(
+            f"the checkpoint directory {self._root} is {what}; this run began with {began}{reason}"
+            f". Mount it or move it back{option}, or start the run again",
+            path=str(self._root),
+        )
+
+
+_holding: "weakref.WeakSet[DirectoryIdentity]" = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for identity in list(_holding):
+        identity.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def _is_remounted(began: _Seen, now: _Seen) -> bool:
+    """Whether both are one directory of one storage, as far as numbers and names can tell."""
+    if not began.mount.is_same(now.mount):
+        return False
+    return began.inode == now.inode or not began.mount.keeps_inodes
+
+
+def _seen(status: os.stat_result, fd: int | None) -> _Seen:
+    assert stat.S_ISDIR(status.st_mode)
+    mount = Mount(type="") if fd is None else mount_of(fd)
+    return _Seen(device=status.st_dev, inode=status.st_ino, mount=mount)
+
+
+def _close(fd: int) -> None:
+    with suppress(OSError):
+        os.close(fd)

@@ -1,0 +1,405 @@
+"""The register: what a save has to know of the checkpoints that are kept, without reading them all.
+
+A save needs the order of commits, the parents, and what retention may delete: the head of each
+manifest. They are read once by each manager, with what tells a changed directory from the one that
+was read, and every save compares that with what is there:
+
+- The names in the checkpoint directory and their inodes, by one scan (0.5 us a name): a checkpoint
+  that came, went or was exchanged for another is read, or forgotten.
+- The time of the directory itself. If anybody else has changed it since this manager last did, the
+  manifest of every known checkpoint has to have its inode, size and times; one that has not is read
+  again.
+- Before anything is deleted, the same of the newest that count (:meth:`Register.confirm`).
+
+What could not be read is never remembered, so it is tried again at the next save.
+
+A start need not read them either: each save leaves a note at the directory, in an extended
+attribute (``user.kempnerforge.register``), which no listing shows. It says when the names in the
+directory last changed, how many there were with which sum of inodes, and the place of the last
+commit. Where all that is still so, the heads are read when something asks for more than the order:
+retention, or a checkpoint that this job did not make. Without such a note, or where other machines'
+changes may be seen late, all are.
+
+The register also knows a *foreign* save: a checkpoint that neither was there when this job loaded,
+or first saved if it did not load, nor was made by this process, and was committed since. Its place
+in the order of commits says so: it is beyond the last one that was there, or it is one that another
+checkpoint has, with a parent that is known here, as where a job went on from an old view of the
+directory. Another job has written there then, before this one took the directory or whatever locks
+and leases say, and this one does not go on from what it made. So long as such a checkpoint is
+there, nothing is deleted and it is not replaced. One that a person puts there, from another run or
+an archive, has another place for the most part; where it has not, it is kept like a foreign save
+until the job loads or starts again. Hidden names that appear in that time are another job's saves
+under way.
+
+Out of scope: a manifest that is changed in place, which no directory shows, is noticed before a
+deletion for which it counts, and not before; its place in the order is what it was. So is a change
+by somebody without the lock within the tick of the file system's clock in which this manager
+changed the directory itself, unless names or inodes tell.
+"""
+
+import heapq
+import json
+import logging
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kempnerforge.checkpoint.collection import held_back
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.manifest import Head
+from kempnerforge.checkpoint.protocol.catalog import ROOM, Entry, State, look_at
+from kempnerforge.checkpoint.protocol.commit import is_of_this_process
+from kempnerforge.checkpoint.protocol.lineage import standing_aside
+from kempnerforge.checkpoint.runtime.storage import Stamp, Storage
+from kempnerforge.checkpoint.runtime.worker import impatient
+
+__all__ = ["NOTE", "Register", "Survey"]
+
+logger = logging.getLogger(__name__)
+
+NOTE = "user.kempnerforge.register"
+# What FUSE answers that does not know, and what some file systems give everything.
+_NO_INODES = frozenset({0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
+# So many that are certain to be there are worth a look; more would cost as much as they are many.
+_MOST_CONFIRMED = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A checkpoint as it was read, and what it was read from."""
+
+    entry: Entry
+    inode: int
+    """Of the name in the checkpoint directory."""
+    stamp: Stamp | None
+    """Of the manifest; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A checkpoint directory as a save sees it."""
+
+    names: Mapping[str, int] = field(default_factory=dict)
+    """All names but ``latest``, with their inodes."""
+    known: Mapping[str, _Known] = field(default_factory=dict)
+    """The checkpoints that could be read, by name."""
+    unread: tuple[Entry, ...] = ()
+    """Those that could not."""
+    is_questionable: bool = False
+    """Whether there is one that this version of the package cannot load, and has to leave."""
+    highest: int = 0
+    """Sequence of the last commit that was ever read here."""
+    changed: tuple[int, ...] | None = None
+    """Of the directory when this was true: device, inode and time of the last change to its names;
+    None where that is not known."""
+    is_partial: bool = False
+    """Whether heads were left unread, because a note says that none is beyond `highest`."""
+
+    def entries(self) -> Iterator[Entry]:
+        """The checkpoints, in no order and without their manifests."""
+        yield from (known.entry for known in self.known.values())
+        yield from self.unread
+
+    def committed(self) -> dict[str, Head]:
+        """By name, what this version of the package can load."""
+        heads = ((name, known.entry.loadable_head) for name, known in self.known.items())
+        return {name: head for name, head in heads if head is not None}
+
+    def aside(self) -> frozenset[str]:
+        """Save ids of checkpoints that the last committed one does not descend from."""
+        return standing_aside(entry.head for entry in self.entries() if entry.head)
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Names of ours that no checkpoint has."""
+        return tuple(name for name in self.names if name[0] == "." and layout.is_leftover(name))
+
+    def marks(self) -> list[int] | None:
+        """A fingerprint of the names and inodes; None if it is not known."""
+        if self.changed is None:
+            return None
+        return [self.changed[-1], len(self.names), sum(self.names.values())]
+
+    def next_sequence(self) -> int:
+        """More than any commit so far, and than what could not be read."""
+        return self.highest + (ROOM if self.unread else 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stock:
+    """The checkpoints that this job knows to be there, since it loaded or first saved."""
+
+    unread: frozenset[str]
+    save_ids: frozenset[str]
+    sequences: frozenset[int]
+    highest: int
+
+
+_NOTHING = Survey()
+
+
+class Register:
+    """One manager's view of its checkpoint directory; for rank 0, from one thread at a time."""
+
+    def __init__(self) -> None:
+        self._survey = _NOTHING
+        self._noting: bool | None = None
+        self._stock: _Stock | None = None
+        self._foreign: dict[str, Head] = {}
+        self._abandoned: frozenset[str] | None = None
+
+    def begin_anew(self) -> None:
+        """The directory has just been taken: of the hidden names there, none is in use."""
+        self._abandoned = None
+
+    def take_stock(self) -> None:
+        """Note what there is, as of the last look, if that is not known."""
+        if self._abandoned is None:
+            self._abandoned = frozenset(self._survey.leftovers())
+        if self._stock is None:
+            self.accept()
+
+    def accept(self) -> None:
+        """Declares all checkpoints of the last look part of this job: none is foreign."""
+        self._stock, self._foreign = _stock_of(self._survey), {}
+
+    def is_foreign(self, head: Head) -> bool:
+        """Whether another job made that checkpoint since this one loaded or first saved."""
+        stock = self._stock
+        if stock is None or is_of_this_process(head.save_id) or head.save_id in stock.save_ids:
+            return False
+        if layout.format_step(head.step) in stock.unread:
+            return False
+        forks = head.sequence in stock.sequences and head.parent in stock.save_ids
+        return head.sequence > stock.highest or forks
+
+    def foreign(self) -> tuple[Head, ...]:
+        """The foreign checkpoints that there are, as of the last look, in the order of commits."""
+        return tuple(sorted(self._foreign.values(), key=lambda head: head.sequence))
+
+    def is_anothers_work(self, leftover: str) -> bool:
+        """Whether a hidden name appeared since this job took the directory, and is not its own."""
+        if self._abandoned is None or leftover in self._abandoned:
+            return False
+        parsed = layout.parse_leftover(leftover)
+        save_id = parsed.save_id if parsed else layout.parse_latest_link(leftover)
+        return save_id is not None and not is_of_this_process(save_id)
+
+    def look(self, root: Path, storage: Storage) -> Survey:
+        """Surveys ``root``, reading what is new or has changed.
+
+        Raises:
+            OSError: The directory cannot be listed.
+        """
+        changed, last = _last_change(root, storage), self._survey
+        names = dict(storage.scan(root))
+        names.pop(layout.LATEST, None)  # another one after each save
+        if last is _NOTHING:
+            last = self._from_note(root, storage, names, changed)
+        trusted = changed == last.changed and _NO_INODES.isdisjoint(names.values())
+        if not trusted:
+            last = replace(last, known=_unchanged(last.known, root, storage))
+        if not trusted or last.unread or names != last.names:
+            survey, read = _read(root, storage, names, last)
+            if last.is_partial:
+                self._complete_stock(survey, last)
+            self._judge(survey, read)
+            last = survey
+        self._survey = replace(last, changed=changed)
+        return self._survey
+
+    def _complete_stock(self, survey: Survey, partial: Survey) -> None:
+        """Count what was there all the time, and is read only now, among the stock."""
+        if self._stock is None:
+            return
+        there = {name for name, _ in survey.names.items() & partial.names.items()}
+        known = {name: one for name, one in survey.known.items() if name in there}
+        unread = tuple(entry for entry in survey.unread if entry.path.name in there)
+        found = _stock_of(replace(survey, known=known, unread=unread))
+        self._stock = replace(
+            found,
+            save_ids=found.save_ids | self._stock.save_ids,
+            sequences=found.sequences | self._stock.sequences,
+            highest=self._stock.highest,
+        )
+
+    def _judge(self, survey: Survey, read: Iterable[str]) -> None:
+        """Forget the foreign that are gone, and find those among what was just read."""
+        stay = {name: head for name, head in self._foreign.items() if name in survey.known}
+        heads = {name: survey.known[name].entry.loadable_head for name in read}
+        new = {name: head for name, head in heads.items() if head and self.is_foreign(head)}
+        self._foreign = {name: stay[name] for name in stay.keys() - heads.keys()} | new
+
+    def recall(self, root: Path, storage: Storage) -> Survey:
+        """As :meth:`look`, without a scan where nobody has changed the directory since the last."""
+        changed = _last_change(root, storage)
+        unchanged = changed is not None and changed == self._survey.changed
+        return self._survey if unchanged else self.look(root, storage)
+
+    def recall_heads(self, root: Path, storage: Storage) -> Survey:
+        """As :meth:`recall`, and no head is left unread."""
+        if self._survey.is_partial:
+            self._survey = replace(self._survey, changed=None)
+        return self.recall(root, storage)
+
+    def leave_note(self, root: Path, storage: Storage) -> None:
+        """Spare the next start the reading of what this manager knows.
+
+        Nothing is noted that a start has to say, or to try, again.
+        """
+        survey = self._survey
+        marks = survey.marks()
+        if marks is None or survey.unread or survey.is_questionable:
+            return
+        if self._takes_notes(root, storage):
+            note = {"marks": marks, "highest": survey.highest}
+            storage.leave_note(root, NOTE, json.dumps(note).encode())
+
+    def _takes_notes(self, root: Path, storage: Storage) -> bool:
+        """Whether the time of the directory tells of every change. The directory is there."""
+        if self._noting is None:
+            self._noting = not storage.may_lag(root)
+        return self._noting
+
+    def _from_note(
+        self,
+        root: Path,
+        storage: Storage,
+        names: Mapping[str, int],
+        changed: tuple[int, ...] | None,
+    ) -> Survey:
+        """The survey of an earlier process, if nobody has changed the directory since."""
+        note = storage.note(root, NOTE)
+        survey = Survey(names=names, changed=changed, is_partial=True)
+        marks = survey.marks()
+        if marks is None or note is None or not self._takes_notes(root, storage):
+            return _NOTHING
+        try:
+            found = json.loads(note)
+            if found["marks"] == marks:
+                return replace(survey, highest=int(found["highest"]))
+        except (ValueError, KeyError, TypeError):
+            pass
+        return _NOTHING
+
+    def confirm(self, root: Path, storage: Storage) -> Survey:
+        """The survey, once the manifests of the newest checkpoints are confirmed."""
+        heads = self._survey.committed()
+        newest = heapq.nlargest(_MOST_CONFIRMED, heads, key=lambda name: heads[name].sequence)
+        newest_known = {name: self._survey.known[name] for name in newest}
+        if _unchanged(newest_known, root, storage) == newest_known:
+            return self._survey
+        self._survey = replace(self._survey, changed=None)
+        return self.look(root, storage)
+
+    def committed(self, root: Path, storage: Storage, head: Head) -> Survey:
+        """The survey with a checkpoint that this manager has just committed."""
+        path, last = root / layout.format_step(head.step), self._survey
+        place = storage.stamp(path)
+        one = _Known(
+            entry=Entry(path=path, state=State.committed, step=head.step, head=head),
+            inode=0 if place is None else place[1],
+            stamp=storage.stamp(path / layout.MANIFEST),
+        )
+        self._survey = replace(
+            last,
+            names={**last.names, path.name: one.inode},
+            known={**last.known, path.name: one},
+            unread=tuple(entry for entry in last.unread if entry.path != path),
+            highest=max(last.highest, head.sequence),
+            changed=_last_change(root, storage),
+        )
+        return self._survey
+
+    def retired(self, names: Iterable[str]) -> None:
+        """Forgets checkpoints that this manager has just renamed away."""
+        gone, last = frozenset(names), self._survey
+        self._survey = replace(
+            last,
+            names={name: inode for name, inode in last.names.items() if name not in gone},
+            known={name: one for name, one in last.known.items() if name not in gone},
+        )
+
+    @contextmanager
+    def own_change(self, root: Path, storage: Storage) -> Generator[None, None, None]:
+        """This manager changes ``root`` within, so that it has a new time afterwards.
+
+        What somebody else has changed by then is looked at all the same.
+        """
+        is_known = _last_change(root, storage) == self._survey.changed
+        yield
+        changed = _last_change(root, storage) if is_known else None
+        self._survey = replace(self._survey, changed=changed)
+
+
+def _stock_of(survey: Survey) -> _Stock:
+    heads = [entry.head for entry in survey.entries() if entry.head is not None]
+    return _Stock(
+        unread=frozenset(entry.path.name for entry in survey.unread),
+        save_ids=frozenset(head.save_id for head in heads),
+        sequences=frozenset(head.sequence for head in heads),
+        highest=survey.highest,
+    )
+
+
+def _last_change(root: Path, storage: Storage) -> tuple[int, ...] | None:
+    """Without the time of change of the inode, which the note of the lock's holder is, too."""
+    found = storage.stamp(root)
+    return None if found is None else (*found[:2], found[3])
+
+
+def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dict[str, _Known]:
+    """Those whose manifest is as it was; none where they cannot be looked at."""
+    files = tuple(f"{name}/{layout.MANIFEST}" for name in known)
+    try:
+        stamps = storage.stamps(root, files)
+    except (OSError, MemoryError):
+        return {}
+    return {
+        name: one
+        for (name, one), stamp in zip(known.items(), stamps, strict=True)
+        if stamp == one.stamp
+    }
+
+
+def _read(
+    root: Path, storage: Storage, names: Mapping[str, int], last: Survey
+) -> tuple[Survey, Collection[str]]:
+    """Read what is not known, and forget what is gone; also the names of what could be read."""
+    here = dict(last.known)
+    for name, _ in last.names.items() - names.items():  # gone, or now of another inode
+        here.pop(name, None)
+    new = [name for name in names.keys() - here.keys() if layout.parse_step(name) is not None]
+    tried = {entry.path.name for entry in last.unread}
+    with held_back():  # for some long-lived objects a checkpoint
+        found = {one.entry.path.name: one for one in _read_each(new, names, root, storage, tried)}
+    unread = [one.entry for one in found.values() if one.entry.is_unknown]
+    here |= found
+    for entry in unread:
+        del here[entry.path.name]
+    survey = Survey(
+        names=names,
+        known=here,
+        unread=tuple(unread),
+        is_questionable=any(one.entry.is_questionable for one in here.values()),
+        highest=max([last.highest, *(one.entry.sequence for one in found.values())]),
+    )
+    return survey, found.keys() & here.keys()
+
+
+def _read_each(
+    new: Iterable[str], names: Mapping[str, int], root: Path, storage: Storage, tried: set[str]
+) -> Iterator[_Known]:
+    """Reads those that are directories; a name that failed before gets one attempt."""
+    for name in new:
+        with impatient() if name in tried else nullcontext():
+            path = root / name
+            try:
+                stamp = storage.stamp(path / layout.MANIFEST)
+            except (OSError, MemoryError):  # of which look_at says more
+                stamp = None
+            entry = look_at(path, storage, heads=True)
+        if entry is not None:
+            if entry.is_questionable:
+                logger.warning("left alone: %s", entry.problem)
+            yield _Known(entry=entry, inode=names[name], stamp=stamp)

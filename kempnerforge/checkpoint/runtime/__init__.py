@@ -1,0 +1,1 @@
+"""Effects: files, locks, threads and connections."""

@@ -1,0 +1,459 @@
+"""Agreement between the ranks: everyone votes to rank 0, rank 0 answers everyone, in bounded time.
+
+One round is ``collect`` followed by ``answer``. Rank 0 learns of every rank either its vote or that
+it is lost, and which rank that is; every rank that lives gets rank 0's answer, or learns that rank
+0 is lost. Votes and answers travel on two gloo groups of their own: waiting for a vote that never
+comes makes gloo close all connections of that group, and the answers must still get through. The
+groups are made beside torch.distributed's registry: training's groups are never used, a failure to
+make one does not put later groups of training out of step, and destroying training's groups does
+not take them from a save under way. Replies are pickled, which is safe between ranks of one job.
+
+Every wait ends. A rank that died has closed its connections, so whatever waits for it fails at
+once, now and at every later round. A wait that ran out of time makes the groups useless; all ranks
+then meet for new ones at their next round (:mod:`meeting`), unless a rank is known to be dead,
+which raises at once, as does a job's store that died with the rank that served it.
+
+Cost: two messages a rank and round, all at rank 0. That is linear in the number of ranks and was
+chosen because rank 0 needs every rank's list of files anyway.
+
+Not covered: a rank that lies, and a network that delivers to some ranks only for ever.
+"""
+
+import hashlib
+import logging
+import pickle
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    PeerLostError,
+    RankFailure,
+    StorageTimeoutError,
+)
+from kempnerforge.checkpoint.runtime.meeting import Meeting
+from kempnerforge.checkpoint.runtime.worker import Worker
+
+__all__ = [
+    "Collective",
+    "GlooCollective",
+    "LocalCollective",
+    "Votes",
+    "first_line",
+    "make_collective",
+    "open_group",
+    "pack_replies",
+]
+
+logger = logging.getLogger(__name__)
+
+# The store that the job was started with has no public name, and its classes have no public types.
+_c10d: Any = dist.distributed_c10d
+
+# A vote or an answer of a small job fits into one message of this size; the rest of a longer one
+# follows in a second message.
+_HEAD_BYTES = 4096
+_LENGTH_BYTES = 8
+_SHORTEST_WAIT_S = 0.001
+# Gloo counts whole milliseconds, so its waits end a little before the deadline that they are for.
+_ROUNDING_S = 0.01
+# The store itself has no deadline for most calls; this much beyond ours it is given up on.
+_STORE_SLACK_S = 1.0
+
+_ADDRESS = re.compile(r" \[[0-9a-f.:]+\]:[0-9]+")
+
+# Collectives made so far by their ranks; it numbers them alike on every rank.
+_made: Counter[str] = Counter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Votes:
+    """The votes that rank 0 collected in one round."""
+
+    values: tuple[Any, ...]
+    """By rank; None for a lost rank."""
+    lost: tuple[RankFailure, ...]
+
+    def failures(self, kind: type[Any], doing: str) -> tuple[RankFailure, ...]:
+        """Of the ranks that are lost, that say so, or that are not at what rank 0 is doing.
+
+        Args:
+            kind: Of the votes of this round; they have an attribute ``failure``.
+            doing: What rank 0 does.
+        """
+        elsewhere = (
+            RankFailure(
+                rank=rank,
+                kind=CheckpointError.__name__,
+                message=f"it does something else than rank 0, which is {doing}",
+            )
+            for rank, vote in enumerate(self.values)
+            if vote is not None and not isinstance(vote, kind)
+        )
+        own = (vote.failure for vote in self.values if isinstance(vote, kind) and vote.failure)
+        return (*self.lost, *elsewhere, *own)
+
+
+class Collective(Protocol):
+    """Rounds of agreement; one thread at a time, all ranks in the same order."""
+
+    rank: int
+    world_size: int
+
+    def renew(self, worker: Worker | None = None) -> None:
+        """Be ready for another round, after an earlier one was given up too. Collective.
+
+        Args:
+            worker: Has nothing to do, and is lent for what may hang; one is made where None.
+
+        Raises:
+            PeerLostError: A rank is dead, so there will never be another round; or one did not
+                come within the deadline.
+        """
+
+    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
+        """Vote. On rank 0 the votes of all ranks, elsewhere None."""
+
+    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
+        """On rank 0 hand out ``replies``, one a rank; everywhere, this rank's reply.
+
+        Raises:
+            PeerLostError: Rank 0 did not answer.
+        """
+
+
+class LocalCollective:
+    """A job of one process, with or without torch.distributed."""
+
+    rank = 0
+    world_size = 1
+
+    def renew(self, worker: Worker | None = None) -> None:
+        """Nothing can have gone wrong between a rank and itself."""
+        del worker
+
+    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
+        del timeout_s
+        return Votes(values=(value,), lost=())
+
+    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
+        del timeout_s
+        assert replies is not None
+        return replies[0]
+
+
+class GlooCollective:
+    """Rounds over some ranks of the job. Constructing it is collective over them.
+
+    Args:
+        timeout_s: Longest that creating the groups may take.
+        ranks: Who takes part, all ranks where None; ``rank`` counts within them.
+    """
+
+    def __init__(self, *, timeout_s: float, ranks: Sequence[int] | None = None) -> None:
+        members = tuple(range(dist.get_world_size())) if ranks is None else tuple(ranks)
+        self.rank = members.index(dist.get_rank())
+        self.world_size = len(members)
+        self._timeout_s = timeout_s
+        self._round = 0
+        self._given_up = False
+        self._closed: dict[int, str] = {}
+        self._unfinished: list[tuple[Any, torch.Tensor]] = []
+        self._retired: list[Any] = []
+        self._store: Any = _c10d._get_default_store()
+        self._name = _name_for(members)
+        self._meeting = Meeting(self._store, name=self._name, rank=self.rank, members=members)
+        self._votes: Any = None
+        self._answers: Any = None
+        self._bounded(self._open)
+
+    def renew(self, worker: Worker | None = None) -> None:
+        self._bounded(self._renew, worker)
+
+    def close(self) -> None:
+        """Give the groups back; no round may follow."""
+        self._votes = self._answers = None
+        self._retired = []
+
+    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
+        self._round += 1
+        deadline = time.monotonic() + timeout_s
+        if self.rank != 0:
+            try:
+                self._send(self._votes, 0, value, deadline)
+            except RuntimeError as error:
+                # Whether rank 0 is lost or has given up waiting shows when it answers, or not.
+                logger.warning("rank %d could not hand in its vote: %s", self.rank, error)
+                self._note(0, error, deadline)
+            return None
+        return self._collect_at_root(value, deadline)
+
+    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
+        deadline = time.monotonic() + timeout_s
+        if replies is not None:
+            self._answer_from_root(replies, deadline)
+            return replies[0]
+        try:
+            return self._receive(self._answers, 0, deadline)
+        except RuntimeError as error:
+            self._note(0, error, deadline)
+            if not _ran_out(deadline):
+                raise _root_lost(first_line(error)) from error
+            raise PeerLostError(
+                f"rank 0 is lost or hung: no answer within {timeout_s:.1f} s ({first_line(error)})"
+            ) from error
+
+    def _bounded(self, call: Callable[[], None], lent: Worker | None = None) -> None:
+        """Run a call that uses the store, which may hang with the machine that serves it."""
+        try:
+            with nullcontext(lent) if lent else Worker("meeting of the ranks") as worker:
+                worker.run(
+                    call,
+                    timeout_s=self._timeout_s + _STORE_SLACK_S,
+                    doing="meeting the other ranks",
+                )
+        except StorageTimeoutError as error:
+            raise PeerLostError(f"the store of the job does not answer: {error}") from error
+        except RuntimeError as error:
+            if isinstance(error, PeerLostError):
+                raise
+            raise PeerLostError(
+                f"the other ranks cannot be reached; the rank that serves the job's store may be "
+                f"dead ({first_line(error)})"
+            ) from error
+
+    def _renew(self) -> None:
+        self._meeting.begin_attempt()
+        self._meeting.require_living()
+        if self._meeting.abandoned:
+            self._meeting.declare_dead(self._closed)
+            self._open()
+        elif self.rank != 0 and 0 in self._closed:
+            raise _root_lost(self._closed[0])
+
+    def _open(self) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        generation = self._meeting.gather(timeout_s=self._timeout_s)
+        if self._votes is not None:
+            # Kept: a peer that hangs still takes the answer that waits for it there.
+            self._retired += [self._votes, self._answers]
+        try:
+            self._votes = self._group(f"{generation}/votes", deadline)
+            self._answers = self._group(f"{generation}/answers", deadline)
+        except RuntimeError:
+            self._meeting.abandon()
+            raise
+        self._closed = {}
+        self._round = 0
+
+    def _group(self, name: str, deadline: float) -> Any:
+        store = _c10d.PrefixStore(f"kempnerforge/{self._name}/{name}", self._store)
+        return dist.ProcessGroupGloo(store, self.rank, self.world_size, _remaining(deadline))
+
+    def _note(self, peer: int, error: RuntimeError, deadline: float) -> None:
+        """Remember what a failed wait for ``peer`` means: it closed, or these groups are done."""
+        if not _ran_out(deadline):
+            self._closed[peer] = first_line(error)
+            return
+        try:
+            self._meeting.abandon()
+        except RuntimeError as lost:
+            logger.warning("the store of the job does not answer: %s", first_line(lost))
+
+    def _collect_at_root(self, own: object, deadline: float) -> Votes:
+        heads = {peer: self._post_receive(self._votes, peer) for peer in self._peers()}
+        self._given_up = False
+        values: list[Any] = [own] + [None] * (self.world_size - 1)
+        lost: list[RankFailure] = []
+        for peer, (work, head) in heads.items():
+            try:
+                values[peer] = self._finish_receive(self._votes, peer, work, head, deadline)
+            except RuntimeError as error:
+                self._note(peer, error, deadline)
+                self._given_up |= _ran_out(deadline)
+                lost.append(_lost(peer, error))
+        return Votes(values=tuple(values), lost=tuple(lost))
+
+    def _answer_from_root(self, replies: Sequence[object], deadline: float) -> None:
+        sends = []
+        packed = pack_replies(replies)
+        for peer in self._peers():
+            try:
+                sends.append((peer, self._post_send(self._answers, peer, packed[peer])))
+            except RuntimeError as error:
+                logger.warning("rank %d cannot be answered: %s", peer, first_line(error))
+        for peer, works in sends:
+            self._await_delivery(peer, works, deadline)
+
+    def _await_delivery(
+        self, peer: int, works: list[tuple[Any, torch.Tensor]], deadline: float
+    ) -> None:
+        if self._given_up:
+            # A peer that hangs takes its answer when it wakes up; the rest have theirs at once.
+            self._unfinished.extend(works)
+            return
+        for work, _keep in works:
+            try:
+                work.wait(_remaining(deadline))
+            except RuntimeError as error:
+                logger.warning("rank %d did not take its answer: %s", peer, first_line(error))
+                self._note(peer, error, deadline)
+
+    def _peers(self) -> range:
+        return range(1, self.world_size)
+
+    def _post_receive(self, group: Any, peer: int) -> tuple[Any, torch.Tensor]:
+        head = torch.empty(_HEAD_BYTES, dtype=torch.uint8, device="cpu")
+        try:
+            return group.recv([head], peer, self._tag(0)), head
+        except RuntimeError as error:
+            return _Failed(error), head
+
+    def _finish_receive(
+        self, group: Any, peer: int, work: Any, head: torch.Tensor, deadline: float
+    ) -> Any:
+        work.wait(_remaining(deadline))
+        raw = head.numpy().tobytes()
+        length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
+        data = raw[_LENGTH_BYTES : _LENGTH_BYTES + length]
+        missing = length - len(data)
+        if missing:
+            tail = torch.empty(missing, dtype=torch.uint8, device="cpu")
+            group.recv([tail], peer, self._tag(1)).wait(_remaining(deadline))
+            data += tail.numpy().tobytes()
+        return pickle.loads(data)  # noqa: S301  # written by a rank of this very job
+
+    def _receive(self, group: Any, peer: int, deadline: float) -> Any:
+        work, head = self._post_receive(group, peer)
+        return self._finish_receive(group, peer, work, head, deadline)
+
+    def _post_send(
+        self, group: Any, peer: int, parts: Sequence[torch.Tensor]
+    ) -> list[tuple[Any, torch.Tensor]]:
+        return [
+            (group.send([part], peer, self._tag(index)), part) for index, part in enumerate(parts)
+        ]
+
+    def _send(self, group: Any, peer: int, value: object, deadline: float) -> None:
+        for work, _keep in self._post_send(group, peer, _pack(value)):
+            work.wait(_remaining(deadline))
+
+    def _tag(self, part: int) -> int:
+        """Distinguishes the parts of a message and the rounds, should one end half way."""
+        return 2 * self._round + part
+
+
+class _Failed:
+    """A receive that could not even be posted; fails where one that was posted would."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        self._error = error
+
+    def wait(self, timeout: timedelta) -> None:
+        del timeout
+        raise self._error
+
+
+def make_collective(*, timeout_s: float) -> Collective:
+    """Agreement over the ranks of this job. Collective where torch.distributed is initialised."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return GlooCollective(timeout_s=timeout_s)
+    return LocalCollective()
+
+
+def open_group(purpose: str, members: Sequence[int], *, timeout_s: float) -> Any:
+    """A gloo group of some ranks for one purpose, beside torch.distributed's registry. Collective.
+
+    It ends with the last reference to it, which is when its peers notice.
+
+    Args:
+        purpose: Keeps it apart from other groups of these ranks.
+        members: Ranks of the job, this one among them; the same on each.
+        timeout_s: Longest that opening it may take, and any operation on it.
+
+    Raises:
+        PeerLostError: A rank did not come, or the job's store is gone.
+    """
+    name, store = f"{purpose}/{_name_for((purpose, *members))}", _c10d._get_default_store()
+    rank, timeout = members.index(dist.get_rank()), timedelta(seconds=timeout_s)
+    meeting = Meeting(store, name=name, rank=rank, members=members)
+
+    def make() -> Any:
+        meeting.begin_attempt()
+        meeting.gather(timeout_s=timeout_s)
+        connections = _c10d.PrefixStore(f"kempnerforge/{name}", store)
+        return dist.ProcessGroupGloo(connections, rank, len(members), timeout)
+
+    try:
+        with Worker(f"opening connections for {purpose}") as worker:
+            doing = f"opening connections for {purpose}"
+            return worker.run(make, timeout_s=timeout_s + _STORE_SLACK_S, doing=doing)
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"connections for {purpose} cannot be opened: {first_line(error)}"
+        ) from error
+
+
+def _name_for(members: Sequence[object]) -> str:
+    ranks = hashlib.sha256(repr(members).encode()).hexdigest()[:12]
+    _made[ranks] += 1
+    return f"{ranks}-{_made[ranks]}"
+
+
+def pack_replies(replies: Sequence[object]) -> list[tuple[torch.Tensor, ...]]:
+    """The messages to each rank; a reply that several ranks get is packed once."""
+    packed: dict[int, tuple[torch.Tensor, ...]] = {}
+    for reply in replies:
+        if id(reply) not in packed:
+            packed[id(reply)] = _pack(reply)
+    return [packed[id(reply)] for reply in replies]
+
+
+def _pack(value: object) -> tuple[torch.Tensor, ...]:
+    """A value as one message, or as two where it does not fit into the first."""
+    data = pickle.dumps(value)
+    inline = _HEAD_BYTES - _LENGTH_BYTES
+    head = len(data).to_bytes(_LENGTH_BYTES, "little") + data[:inline].ljust(inline, b"\0")
+    rest = data[inline:]
+    return (_as_tensor(head), _as_tensor(rest)) if rest else (_as_tensor(head),)
+
+
+def _as_tensor(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _ran_out(deadline: float) -> bool:
+    """Whether a wait that failed just now may have failed for lack of time."""
+    return time.monotonic() >= deadline - _ROUNDING_S
+
+
+def _remaining(deadline: float) -> timedelta:
+    return timedelta(seconds=max(_SHORTEST_WAIT_S, deadline - time.monotonic()))
+
+
+def _root_lost(reason: str) -> PeerLostError:
+    failure = RankFailure(rank=0, kind=PeerLostError.__name__, message=reason)
+    return PeerLostError(f"rank 0 is lost: {reason}", failures=(failure,))
+
+
+def _lost(peer: int, error: RuntimeError) -> RankFailure:
+    return RankFailure(
+        rank=peer,
+        kind=PeerLostError.__name__,
+        message=f"died, hung or lost its connection before it voted ({first_line(error)})",
+    )
+
+
+def first_line(error: RuntimeError) -> str:
+    """Gloo's message without source position and address, so that it reads alike on all ranks."""
+    line = str(error).split("] ", 1)[-1].split(". This is", 1)[0].splitlines()[0]
+    return _ADDRESS.sub("", line)

@@ -1,0 +1,170 @@
+"""Watching a lease whose holder may be dead: does it move, and would it, if the holder lived?
+
+That a file does not change proves nothing where storage is slow, because then a holder that lives
+cannot change it either. So each look at the lease also writes, syncs and removes a file beside it.
+Only an unbroken row of looks counts, each of which came back within :data:`_PROMPT_S`; one that
+took longer, failed, or came late because the watcher itself was held up, begins the row anew.
+
+Out of scope: a holder whose own way to storage is slow while the watcher's is not. It loses the
+lease, finds that out before it changes anything, and saves no more.
+"""
+
+import errno
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from queue import SimpleQueue
+
+from kempnerforge.checkpoint.errors import named
+from kempnerforge.checkpoint.runtime.lease import (
+    BEAT_S,
+    LEASE_S,
+    Found,
+    came_within,
+    find,
+    format_probe,
+)
+
+__all__ = ["LOOK_S", "MAY_ONLY_READ", "LeaseWatch", "Verdict"]
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""Between two looks."""
+# Slower by as much, a holder would still have renewed its lease several times within LEASE_S.
+_PROMPT_S = BEAT_S
+_MOST_LOOKS = 300
+
+MAY_ONLY_READ = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""Errors of who may look at a directory and not write to it."""
+
+
+class Verdict(StrEnum):
+    """The verdict of a watch."""
+
+    watching = "watching"
+    moves = "moves"
+    """It was renewed, or taken by somebody else, before one's eyes."""
+    dead = "dead"
+    """Not renewed for :data:`LEASE_S`, on storage that answered all the time."""
+
+
+class LeaseWatch:
+    """Watches the lease of one directory; for several threads.
+
+    Args:
+        root: The directory.
+        clock: Seconds, growing.
+        probe: Writes to the directory; what it raises is trouble with storage.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        probe: Callable[[Path], None] | None = None,
+    ) -> None:
+        self._root = root
+        self._clock = clock
+        self._probe = probe or write_beside
+        self._looking = threading.Lock()
+        self._seen: Found | None = None
+        self._verdict = Verdict.watching
+        self._may_only_read = False
+        self._thread: threading.Thread | None = None
+        self._still_since = self._last_look = -float("inf")
+
+    @property
+    def still_s(self) -> float:
+        """Seconds for which the lease is known not to have moved."""
+        return 0.0 if self._seen is None else self._last_look - self._still_since
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a lease of which it may still turn out that its holder is dead."""
+        is_undecided = self._seen is not None and self._verdict is Verdict.watching
+        return is_undecided and not self._may_only_read
+
+    def look(self) -> Verdict:
+        """Look once, unless somebody did within the last :data:`LOOK_S`."""
+        with self._looking:
+            if self._clock() - self._last_look >= LOOK_S:
+                self._look()
+            return self._verdict
+
+    def has_found_dead(self, found: Found) -> bool:
+        """Whether the holder of a lease, as it is now, is dead by what was seen."""
+        with self._looking:
+            return self._verdict is Verdict.dead and self._seen == found
+
+    def watch_meanwhile(self) -> None:
+        """Go on in a thread of its own, until the verdict or the end of this object.
+
+        At most for some minutes: by then storage is too slow for a verdict.
+        """
+        if not self.is_open or (self._thread is not None and self._thread.is_alive()):
+            return
+        ending: SimpleQueue[None] = SimpleQueue()
+        weakref.finalize(self, ending.put, None).atexit = False
+        thread = threading.Thread(
+            target=_watch, args=(weakref.ref(self), ending), name="lease watch", daemon=True
+        )
+        with suppress(RuntimeError):  # the interpreter ends
+            thread.start()
+            self._thread = thread
+
+    def _look(self) -> None:
+        began, before = self._clock(), self._last_look
+        try:
+            found = find(self._root)
+            self._probe(self._root)
+        except OSError as error:
+            logger.info("%s: whether its lease is renewed cannot be seen: %s", self._root, error)
+            self._last_look = self._still_since = self._clock()
+            self._may_only_read = error.errno in MAY_ONLY_READ
+            return
+        self._last_look = ended = self._clock()
+        if found != self._seen:
+            moves = self._seen is not None and found is not None
+            self._verdict = Verdict.moves if moves else Verdict.watching
+            self._seen, self._still_since = found, ended
+        elif ended - began > _PROMPT_S or began - before > _PROMPT_S:
+            if self._verdict is not Verdict.dead:
+                self._still_since = ended
+        elif found is not None and ended - self._still_since >= LEASE_S:
+            self._verdict = Verdict.dead
+
+
+def write_beside(root: Path) -> None:
+    """Write, sync and remove a file in ``root``, as a holder renews its lease."""
+    path = root / format_probe()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o666)
+    try:
+        with named(path):
+            os.write(fd, b"does storage answer?\n")
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+
+
+def _watch(reference: "weakref.ref[LeaseWatch]", ending: "SimpleQueue[None]") -> None:
+    """Keeps nothing alive between two looks."""
+    for _ in range(_MOST_LOOKS):
+        if came_within(LOOK_S, ending):
+            return
+        watch = reference()
+        if watch is None:
+            return
+        watch.look()
+        if not watch.is_open:
+            return
+        del watch

@@ -1,0 +1,488 @@
+"""One job at a time writes to a checkpoint directory.
+
+Rank 0 holds ``flock`` on the checkpoint directory itself while its manager lives. The reasons:
+
+- The kernel lets go of it when the process ends, however it ends, so a crash leaves nothing stuck.
+- A lock on the directory leaves no file behind, neither during a run nor after it.
+- Who holds it stands in an extended attribute of the directory (``user.kempnerforge.lock``), which
+  no listing shows. It is a note for people: a stale one means nothing without the lock.
+- POSIX record locks (``fcntl``) would not be inherited by forked children, but are dropped when the
+  process closes any descriptor of the same file, and every fsync of the directory closes one.
+- ``flock`` belongs to the open file, which forked children (dataloader workers) share: a worker
+  that outlives its parent would keep the lock. Hence children close the descriptor right after a
+  fork. Children that are exec'ed do not have it (``O_CLOEXEC``).
+
+That ``flock`` succeeds does not mean that it keeps another host out, so it is trusted by the type
+of the file system only (:mod:`file_systems`):
+
+===================  ==============================================================================
+ext4, xfs, ...       the lock on the directory; where it has none, that on a file ``.lock`` in it
+NFS, if not mounted  that on ``.lock``, which NFS carries to other hosts, and that on the directory;
+with local locks     the file stays, because removing a lock file is a race
+everything else      both locks as far as they can be had, for what they are worth, and a lease
+                     (:mod:`lease`), which is what counts
+===================  ==============================================================================
+
+Where there is a lease already, whoever left it, a lease is needed too.
+
+Within a process the lock is shared: managers of one process belong to one job. Loading needs no
+lock; it only cleans up what dead runs left if it gets one at once, and does not wait for a lease.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import math
+import os
+import socket
+import time
+import weakref
+from collections.abc import Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from kempnerforge.checkpoint.errors import CheckpointError, DirectoryInUseError, named
+from kempnerforge.checkpoint.runtime import lease
+from kempnerforge.checkpoint.runtime.file_systems import Mount, Reach, mount_of
+from kempnerforge.checkpoint.runtime.lease import BEAT_S, LEASE_S, Found, Lease, LeaseTakenError
+from kempnerforge.checkpoint.runtime.lease_watch import LOOK_S, MAY_ONLY_READ, LeaseWatch, Verdict
+from kempnerforge.checkpoint.runtime.processes import Life, Process
+from kempnerforge.checkpoint.runtime.sharing import share
+from kempnerforge.checkpoint.runtime.worker import seconds_left
+
+__all__ = ["LOCK_FILE", "DirectoryAccess", "DirectoryLock", "Unlocked", "WriteAccess", "acquire"]
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+_NOTE = "user.kempnerforge.lock"
+# EBADF: NFS wants the descriptor open for writing; the rest: no flock on this mount.
+_CANNOT_LOCK = frozenset(
+    {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EISDIR}
+)
+_POLL_S = 0.05
+# A load of another process holds the lock while it removes what a dead run left.
+_PATIENCE_S = 10.0
+# Storage that is slow for so long does not let it be told whether a holder lives.
+_MOST_WATCHED_S = 3 * LEASE_S
+# Of the time of the call that a save begins with; the rest is for what follows.
+_WATCHED_SHARE = 0.8
+
+_said: set[Path] = set()
+
+
+class WriteAccess(Protocol):
+    """The right to change one checkpoint directory; for rank 0."""
+
+    def require(self) -> bool:
+        """Have it from now on: whether somebody else may have had it since the last time.
+
+        Raises:
+            DirectoryInUseError: Another job has it, or has taken it over from this one.
+        """
+
+    def confirm(self) -> None:
+        """See that it was not taken over; nothing where it was never required.
+
+        Raises:
+            DirectoryInUseError: It was.
+            OSError: That cannot be seen.
+        """
+
+    def confirm_brief(self) -> None:
+        """As :meth:`confirm`, of what :meth:`briefly` has given; for a load.
+
+        A load does not need the directory, and what it changes outside of that is its own names.
+        """
+
+    def forget_loss(self) -> None:
+        """After it was taken over, :meth:`require` is to try again from now on."""
+
+    def briefly(self) -> AbstractContextManager[bool]:
+        """Have it within the context, if nobody else does: whether that is so.
+
+        Raises:
+            OSError: That cannot be found out at present, for want of descriptors say.
+        """
+
+    def let_go(self) -> None:
+        """The directory has another one's place now: :meth:`require` is asked anew."""
+
+
+class Unlocked:
+    """Access to a directory that nobody else can reach."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+
+    def require(self) -> bool:
+        was_taken, self._is_taken = self._is_taken, True
+        return not was_taken
+
+    def confirm(self) -> None:
+        """There is nobody to take it over."""
+
+    def confirm_brief(self) -> None:
+        """The same."""
+
+    def forget_loss(self) -> None:
+        """It was not lost."""
+
+    def briefly(self) -> AbstractContextManager[bool]:
+        return nullcontext(enter_result=True)
+
+    def let_go(self) -> None:
+        """There is nothing to let go of."""
+
+
+class DirectoryAccess:
+    """Access to a directory on a mounted file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock: DirectoryLock | None = None
+        self._brief: DirectoryLock | None = None
+        self._watch: LeaseWatch | None = None
+
+    def require(self) -> bool:
+        if self._lock is not None:
+            self._lock.confirm()
+            return False
+        self._watch = self._watch or LeaseWatch(self._root)
+        most_s = max(0.0, seconds_left() * _WATCHED_SHARE)
+        try:
+            self._lock = acquire(
+                self._root,
+                patience_s=min(_PATIENCE_S, most_s),
+                watch=self._watch,
+                watch_s=min(_MOST_WATCHED_S, most_s),
+            )
+        except DirectoryInUseError:
+            self._watch.watch_meanwhile()  # so that the next save may know
+            raise
+        self._watch = None
+        return True
+
+    def confirm(self) -> None:
+        if self._lock is not None:
+            self._lock.confirm()
+
+    def confirm_brief(self) -> None:
+        if self._brief is not None:
+            self._brief.confirm()
+
+    def forget_loss(self) -> None:
+        if self._lock is not None and self._lock.is_lost:
+            self._lock = None
+
+    def let_go(self) -> None:
+        self._lock = None
+
+    @contextmanager
+    def briefly(self) -> Generator[bool, None, None]:
+        watch = LeaseWatch(self._root)
+        try:
+            self._brief = acquire(self._root, watch=watch)
+        except FileNotFoundError:
+            pass  # nothing to change
+        except CheckpointError as error:
+            logger.info("%s is only read: %s", self._root, error)
+            self._watch_for_a_save(watch)
+        except OSError as error:
+            if error.errno not in MAY_ONLY_READ:
+                raise
+            logger.info("%s is only read: %s", self._root, error)
+        try:
+            yield self._brief is not None
+        finally:
+            self._brief = None
+
+    def _watch_for_a_save(self, watch: LeaseWatch) -> None:
+        """Go on to watch a lease whose holder may be dead, which takes a while."""
+        if watch.is_open and self._watch is None:
+            self._watch = watch
+            watch.watch_meanwhile()
+
+
+class _HeldError(BlockingIOError):
+    """Another process has the lock, or a lease."""
+
+    def __init__(self, found: Found | None) -> None:
+        super().__init__(errno.EAGAIN, str(found))
+        self.found = found
+        """The lease, if that is what is in the way."""
+
+
+class DirectoryLock:
+    """Held from construction until the last reference to it, or the process, ends.
+
+    Args:
+        root: The checkpoint directory.
+        watch: What knows which lease was abandoned, besides those of processes of this host.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+
+    def __init__(self, root: Path, *, watch: LeaseWatch | None = None) -> None:
+        self.root = root
+        self.is_lost = False
+        self._key = _identity(root)
+        with ExitStack() as held:
+            self._lease = _take(root, held, watch)
+            if self._lease is not None:
+                held.callback(self._lease.end)
+            self._closing = weakref.finalize(self, held.pop_all().close)
+        # The kernel lets go of locks; a lease is a file.
+        self._closing.atexit = self._lease is not None
+        _leave_note(root)
+
+    def confirm(self) -> None:
+        """See that this is still held.
+
+        Raises:
+            DirectoryInUseError: A lease was taken over, or its file was removed.
+            OSError: That cannot be seen.
+        """
+        loss = None if self._lease is None else self._lease.loss()
+        if loss is None:
+            return
+        self.is_lost = True
+        self._closing()  # the locks are nothing without the lease, and would keep others out
+        if _held.get(self._key) is self:
+            del _held[self._key]
+        raise DirectoryInUseError(
+            f"{self.root} is in use by another job: {loss}, so this job saves no more and changes "
+            "nothing that is there; start it again, or load, once no other job uses the directory",
+            path=str(self.root),
+        )
+
+    def disown(self) -> None:
+        """In a forked child: close the descriptor, the lock stays with the parent."""
+        if self._lease is not None:
+            self._lease.disown()
+        self._closing()
+
+
+_held: "weakref.WeakValueDictionary[tuple[int, int], DirectoryLock]" = weakref.WeakValueDictionary()
+
+
+def _forget_in_child() -> None:
+    for lock in list(_held.values()):
+        lock.disown()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _identity(root: Path) -> tuple[int, int]:
+    status = root.stat()
+    return status.st_dev, status.st_ino
+
+
+def acquire(
+    root: Path,
+    *,
+    patience_s: float = 0.0,
+    watch: LeaseWatch | None = None,
+    watch_s: float = 0.0,
+) -> DirectoryLock:
+    """The lock of ``root``, which must exist; this process's, if it has it already.
+
+    Not collective; for rank 0. Keep what is returned for as long as the lock is needed.
+
+    Args:
+        root: The checkpoint directory.
+        patience_s: Seconds to wait for a process that only cleans up before it loads.
+        watch: Tells which holder of a lease is dead, besides those of this host.
+        watch_s: Seconds to wait for what it comes to.
+
+    Raises:
+        DirectoryInUseError: Another process holds it; the message says which, as far as known.
+    """
+    key = _identity(root)
+    watch = watch or LeaseWatch(root)
+    began, has_said = time.monotonic(), False
+    while True:
+        held = _held.get(key)
+        if held is not None:
+            return held
+        try:
+            with named(root):
+                _held[key] = lock = DirectoryLock(root, watch=watch)
+        except _HeldError as error:
+            doubtful = _is_doubtful(error.found, watch)
+            most_s = max(patience_s, watch_s) if doubtful else patience_s
+            if doubtful and most_s and not has_said:
+                has_said = True
+                logger.warning("%s: waiting to see whether %s lives", root, error.found)
+            if time.monotonic() - began >= most_s:
+                raise _refusal(root, error.found, watch if doubtful else None) from None
+            time.sleep(_POLL_S if error.found is None else LOOK_S / 4)
+        else:
+            return lock
+
+
+def _is_doubtful(found: Found | None, watch: LeaseWatch) -> bool:
+    """Whether the holder of a lease may be dead, by all that is known now."""
+    if found is None or found.life(Process.this()) is not Life.unknown:
+        return False
+    return watch.look() is not Verdict.moves
+
+
+def _refusal(root: Path, found: Found | None, watch: LeaseWatch | None) -> DirectoryInUseError:
+    holder = _holder(root) if found is None else f"{found} ({found.path.name})"
+    still = ""
+    if watch is not None:
+        still = (
+            f"; its lease has not been renewed for {math.floor(watch.still_s)} s of watching, and "
+            f"counts as abandoned after {LEASE_S:.0f} s on storage that answers"
+        )
+    return DirectoryInUseError(
+        f"{root} is in use by another job: {holder}; two jobs must not write to one checkpoint "
+        f"directory: end the other one, or choose another directory{still}",
+        path=str(root),
+    )
+
+
+def _holder(root: Path) -> str:
+    """The last holder of the lock of ``root``, in words."""
+    note = _read_note(root)
+    try:
+        found = json.loads(note)
+        return f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that left no note about itself"
+
+
+def _take(root: Path, held: ExitStack, watch: LeaseWatch | None) -> Lease | None:
+    """Lock ``root`` in all ways that are needed, and have ``held`` undo it.
+
+    Returns:
+        The lease, where one was needed.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    held.callback(_close, fd)
+    mount = mount_of(fd)
+    # Asked before this process has a lock itself.
+    if mount.reach is not Reach.everybody and _is_locked_below(root):
+        raise _HeldError(None)
+    by_directory = _flock(fd)
+    by_file = False
+    if not by_directory or mount.reach is not Reach.everybody:
+        by_file = _flock_file(root, held)
+    found = lease.find(root)
+    if found is None and _is_enough(mount, by_directory=by_directory, by_file=by_file):
+        if by_file:
+            _say_once(root, f"{mount.type}: the lock on {LOCK_FILE} keeps other jobs out")
+        return None
+    taken = _take_lease(root, found, watch)
+    _say_once(
+        root,
+        f"{mount.type or 'an unknown file system'}: locks are not known to keep other hosts out; a "
+        f"lease does, {taken.path.name}, renewed every {BEAT_S:.0f} s",
+    )
+    return taken
+
+
+def _say_once(root: Path, text: str) -> None:
+    if root not in _said:
+        _said.add(root)
+        logger.info("%s: %s", root, text)
+
+
+def _is_enough(mount: Mount, *, by_directory: bool, by_file: bool) -> bool:
+    """Whether the locks that were had exclude everybody."""
+    if mount.reach is Reach.everybody:
+        return by_directory or by_file
+    return mount.reach is Reach.by_file and by_file
+
+
+def _take_lease(root: Path, found: Found | None, watch: LeaseWatch | None) -> Lease:
+    if found is not None:
+        is_gone = found.life(Process.this()) is Life.gone
+        if not is_gone and not (watch is not None and watch.has_found_dead(found)):
+            raise _HeldError(found)
+    try:
+        taken = lease.take(root, instead_of=found)
+    except LeaseTakenError as error:
+        raise _HeldError(error.found) from None
+    if found is not None:
+        logger.warning("%s was left by a job that is gone, %s, and is taken over", root, found)
+    return taken
+
+
+def _flock(fd: int) -> bool:
+    """Lock an open file; whether it can be.
+
+    Raises:
+        _HeldError: Another process holds it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _HeldError(None) from None
+    except OSError as error:
+        if error.errno not in _CANNOT_LOCK:
+            raise
+        return False
+    return True
+
+
+def _flock_file(root: Path, held: ExitStack) -> bool:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(root / LOCK_FILE, flags, 0o666)
+    except PermissionError:  # of another user of the group, whose file it is
+        return False
+    held.callback(_close, fd)
+    share(fd, like=root)
+    return _flock(fd)
+
+
+def _close(fd: int) -> None:
+    with suppress(OSError):
+        os.close(fd)
+
+
+def _leave_note(root: Path) -> None:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    note = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+    note |= {"boot": Process.this().boot, "inode": root.stat().st_ino}
+    data = json.dumps(note).encode()
+    try:
+        os.setxattr(root, _NOTE, data)
+    except OSError:  # no extended attributes here: the lock works without
+        with suppress(OSError):
+            if (root / LOCK_FILE).exists():
+                (root / LOCK_FILE).write_bytes(data)
+
+
+def _is_locked_below(root: Path) -> bool:
+    """Whether a process of this host has locked the directory by another mount of it.
+
+    The note comes through a FUSE mount, the lock does not; but the kernel lists its locks.
+    """
+    try:
+        note = json.loads(_read_note(root))
+        same_host = note["boot"] and note["boot"] == Process.this().boot
+        locks = Path("/proc/locks").read_text() if same_host else ""
+        wanted = str(note["pid"]), str(note["inode"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    listed = (line.split() for line in locks.splitlines() if " FLOCK " in line)
+    return any((fields[4], fields[5].rpartition(":")[2]) == wanted for fields in listed)
+
+
+def _read_note(root: Path) -> bytes:
+    try:
+        return os.getxattr(root, _NOTE)
+    except OSError:
+        try:
+            return (root / LOCK_FILE).read_bytes()
+        except OSError:
+            return b""

@@ -1,0 +1,116 @@
+"""The checkpoint directory itself: whether it can be looked into, or is not there yet.
+
+One that is not there yet is a clean start. One whose name leads nowhere is not: a link whose
+storage is not mounted would otherwise count as empty, and the run would begin again.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kempnerforge.checkpoint.errors import (
+    CheckpointError,
+    RankFailure,
+    Refusal,
+    UnreachableDirectoryError,
+    describe,
+    naming,
+)
+from kempnerforge.checkpoint.runtime.collective import Collective
+from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.runtime.worker import Worker
+
+__all__ = ["require_reachable", "require_reachable_by_all"]
+
+# Shares of the deadline: a rank has looked before rank 0 stops waiting for it, and the others wait
+# for rank 0 longer than that.
+_LOOK_SHARE = 0.3
+_VOTE_SHARE = 0.5
+
+# What another look does not change; every other error is that of the storage.
+_FINAL = frozenset(
+    {errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL}
+)
+
+
+def require_reachable(root: Path, storage: Storage) -> None:
+    """Refuse a checkpoint directory that is there by name and cannot be listed; not collective.
+
+    Raises:
+        UnreachableDirectoryError: ``root``, or the nearest directory above it that has a name, is a
+            link that leads nowhere or back to itself, is no directory, or may not be entered.
+        OSError: The storage does not say.
+    """
+    try:
+        if not storage.names(root):
+            _require_nothing_in_the_way(root, storage)
+    except OSError as error:
+        if error.errno not in _FINAL:
+            raise
+        raise _unreachable(root, os.strerror(error.errno)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """The vote of a rank that has looked, or could not."""
+
+    failure: RankFailure | None
+
+
+def require_reachable_by_all(
+    root: Path, look: Callable[[], object], collective: Collective, *, timeout_s: float
+) -> None:
+    """Have every rank look into the checkpoint directory; the same error on all. Collective.
+
+    Args:
+        root: The directory.
+        look: As :func:`require_reachable`; may never return.
+        collective: All ranks.
+        timeout_s: For the looks and the agreement together.
+
+    Raises:
+        UnreachableDirectoryError: A rank cannot look into it, as one whose machine lacks the mount.
+        StorageTimeoutError: The storage did not answer a rank.
+        PeerLostError: A rank did not vote.
+    """
+    doing = f"looking into the checkpoint directory {root}"
+    failure = None
+    try:
+        with Worker("looking into the checkpoint directory") as worker:
+            worker.run(look, timeout_s=_LOOK_SHARE * timeout_s, doing=doing)
+    except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+        failure = describe(error, collective.rank)
+    with naming(doing, path=str(root)):
+        votes = collective.collect(_Seen(failure=failure), timeout_s=_VOTE_SHARE * timeout_s)
+        replies = None
+        if votes is not None:
+            failures = votes.failures(_Seen, doing)
+            refusal = Refusal(
+                failures=failures, doing=doing, default=CheckpointError, path=str(root)
+            )
+            replies = [refusal if failures else None] * collective.world_size
+        answer = collective.answer(replies, timeout_s=timeout_s)
+    if isinstance(answer, Refusal):
+        raise answer.error()
+
+
+def _require_nothing_in_the_way(root: Path, storage: Storage) -> None:
+    for path in (root, *root.parents):
+        real = storage.resolve(path)
+        if real is not None:
+            if not storage.is_directory(real):
+                raise _unreachable(root, f"{path} is no directory")
+            return
+        target = storage.read_link(path)
+        if target is not None:
+            raise _unreachable(
+                root, f"{path} is a link to {target}, which leads nowhere; is its storage mounted?"
+            )
+
+
+def _unreachable(root: Path, reason: str) -> UnreachableDirectoryError:
+    return UnreachableDirectoryError(
+        f"the checkpoint directory {root} cannot be looked into: {reason}", path=str(root)
+    )

@@ -1,0 +1,159 @@
+"""Reads that fail for a passing reason, and handles that go stale: tried again, for a while.
+
+A read that fails says nothing of what is read, unless something is missing or of another kind
+(:func:`errors.shows_damage`). It changes nothing either, so it is repeated: after an outage of the
+network, a full table of descriptors or want of memory the next attempt often succeeds.
+
+What changes something is repeated where its handle was stale, and only there. A network file system
+answers ESTALE when the file or directory behind a handle was replaced on the server since this
+machine looked it up. The operation was not performed; a fresh look-up usually succeeds. Every
+operation of :class:`Storage` begins with one, and writing a file begins with truncating it, so all
+of them may be repeated. Any other error of theirs is raised at once: a sync that failed once has
+lost what it was to write.
+
+No pause outlasts the deadline of the worker that makes the call, so that the error itself is what
+the ranks learn, and not that storage was slow.
+"""
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from kempnerforge.checkpoint.errors import shows_damage
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.runtime.storage import Stamp, Storage
+from kempnerforge.checkpoint.runtime.worker import seconds_left
+
+__all__ = ["RetryingStorage", "again_if_passing", "again_if_stale"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Attributes that NFS caches are looked up again after 3 s at the earliest by default (acregmin).
+_PAUSES_S = (0.05, 0.2, 1.0, 3.0)
+
+
+def again_if_stale(call: Callable[[], T], what: Path) -> T:
+    """Result of ``call``, repeated while it raises ESTALE, at most four times within 4.3 s.
+
+    Raises:
+        OSError: Whatever ``call`` raises but ESTALE, and ESTALE after the last attempt.
+    """
+    return _again(call, what, when=_is_stale)
+
+
+def again_if_passing(call: Callable[[], T], what: Path) -> T:
+    """Result of a read, repeated while it fails for want of something, at most as often.
+
+    Raises:
+        OSError: That something is missing or of another kind, at once; and whatever the last
+            attempt raised.
+        MemoryError: There was too little after the last attempt too.
+    """
+    return _again(call, what, when=lambda error: not shows_damage(error))
+
+
+def _is_stale(error: OSError | MemoryError) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ESTALE
+
+
+def _again(
+    call: Callable[[], T], what: Path, *, when: Callable[[OSError | MemoryError], bool]
+) -> T:
+    for pause_s in _PAUSES_S:
+        try:
+            return call()
+        except (OSError, MemoryError) as error:
+            # As long again is left for the attempt that follows.
+            if not when(error) or 2 * pause_s > max(0.0, seconds_left()):
+                raise
+            reason = str(error) or type(error).__name__
+            logger.warning("%s: %s; trying again in %s s", what, reason, pause_s)
+        time.sleep(pause_s)
+    return call()
+
+
+class RetryingStorage:
+    """A :class:`Storage` that repeats reads that fail and changes whose handle was stale."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def names(self, directory: Path) -> tuple[str, ...]:
+        return again_if_passing(lambda: self._storage.names(directory), directory)
+
+    def scan(self, directory: Path) -> Mapping[str, int]:
+        return again_if_passing(lambda: self._storage.scan(directory), directory)
+
+    def read(self, path: Path) -> bytes:
+        return again_if_passing(lambda: self._storage.read(path), path)
+
+    def size(self, path: Path) -> int:
+        return again_if_passing(lambda: self._storage.size(path), path)
+
+    def stamp(self, path: Path) -> Stamp | None:
+        return again_if_passing(lambda: self._storage.stamp(path), path)
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        return again_if_passing(lambda: self._storage.stamps(directory, files), directory)
+
+    def is_directory(self, path: Path) -> bool:
+        return again_if_passing(lambda: self._storage.is_directory(path), path)
+
+    def read_link(self, path: Path) -> str | None:
+        return again_if_passing(lambda: self._storage.read_link(path), path)
+
+    def resolve(self, path: Path) -> Path | None:
+        return again_if_passing(lambda: self._storage.resolve(path), path)
+
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        return again_if_passing(lambda: self._storage.read_small(path, most_bytes), path)
+
+    def checksum(self, path: Path) -> FileRecord:
+        return again_if_passing(lambda: self._storage.checksum(path), path)
+
+    def make_directory(self, path: Path) -> None:
+        again_if_stale(lambda: self._storage.make_directory(path), path)
+
+    def make_durable_directory(self, path: Path) -> None:
+        again_if_stale(lambda: self._storage.make_durable_directory(path), path)
+
+    def write(self, path: Path, data: bytes) -> FileRecord:
+        return again_if_stale(lambda: self._storage.write(path, data), path)
+
+    def sync_directory(self, path: Path) -> None:
+        again_if_stale(lambda: self._storage.sync_directory(path), path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        again_if_stale(lambda: self._storage.rename(source, target), source)
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        return again_if_stale(lambda: self._storage.exchange(one, other), one)
+
+    def make_link(self, path: Path, target: str) -> None:
+        again_if_stale(lambda: self._storage.make_link(path, target), path)
+
+    def make_name(self, path: Path, existing: Path) -> None:
+        again_if_stale(lambda: self._storage.make_name(path, existing), path)
+
+    def unlink(self, path: Path) -> None:
+        again_if_stale(lambda: self._storage.unlink(path), path)
+
+    def remove_tree(self, path: Path) -> None:
+        again_if_stale(lambda: self._storage.remove_tree(path), path)
+
+    def may_change(self, directory: Path) -> bool:
+        return again_if_passing(lambda: self._storage.may_change(directory), directory)
+
+    def may_lag(self, path: Path) -> bool:
+        return again_if_passing(lambda: self._storage.may_lag(path), path)
+
+    def note(self, directory: Path, name: str) -> bytes | None:
+        return again_if_passing(lambda: self._storage.note(directory, name), directory)
+
+    def leave_note(self, directory: Path, name: str, note: bytes) -> None:
+        again_if_stale(lambda: self._storage.leave_note(directory, name, note), directory)

@@ -1,0 +1,386 @@
+"""File operations with the durability that commits rely on.
+
+The rest of the package touches the file system through :class:`Storage` only. What is assumed of
+it: a file is durable once ``fsync`` of it returned; a name in a directory is durable once ``fsync``
+of the directory returned; ``rename`` within the checkpoint directory is atomic. Swapping two names
+at once (``RENAME_EXCHANGE``) is used where it works and not required.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from kempnerforge.checkpoint.errors import StorageTimeoutError, named, shows_damage
+from kempnerforge.checkpoint.format import checksum
+from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.runtime.file_systems import may_lag
+from kempnerforge.checkpoint.runtime.sharing import share
+from kempnerforge.checkpoint.runtime.sink import FileSink
+
+__all__ = ["LocalStorage", "Stamp", "Storage", "at_once", "checksum_file", "revocable"]
+
+Stamp = tuple[int, int, int, int, int]
+"""Device, inode, size in bytes, times of modification and change in ns."""
+
+_READ_BYTES = 1 << 20
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CANNOT_EXCHANGE = frozenset(
+    {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM}
+)
+
+# Between two names in one directory this is never about two file systems.
+_CANNOT_BE_RENAMED = (
+    "it cannot be renamed even within its directory. On an overlay file system that is so of what "
+    "comes from a lower layer: mount with redirect_dir=on, or keep checkpoints on a volume. On "
+    "ext4 and xfs it is so of what has another project quota than the directory. A copy of it in "
+    "its place can be renamed"
+)
+
+
+class Storage(Protocol):
+    """The operations that commit, catalog and prune consist of.
+
+    None of those that answer "no" or "nothing" does so because it may not look, or could not.
+    """
+
+    def names(self, directory: Path) -> tuple[str, ...]:
+        """Names in ``directory``, sorted; none if it does not exist."""
+
+    def scan(self, directory: Path) -> Mapping[str, int]:
+        """Names in ``directory`` with their inodes, in no order; none if it does not exist."""
+
+    def read(self, path: Path) -> bytes:
+        """Content of a file."""
+
+    def size(self, path: Path) -> int:
+        """Size of a file in bytes."""
+
+    def stamp(self, path: Path) -> Stamp | None:
+        """Tells what is at ``path`` from what is there after a change; None where nothing is."""
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        """:meth:`stamp` of many, by their paths relative to ``directory``."""
+
+    def is_directory(self, path: Path) -> bool:
+        """Whether ``path`` itself, not a link to it, is a directory."""
+
+    def read_link(self, path: Path) -> str | None:
+        """Target of a symlink as it is written in it, or None where there is no symlink."""
+
+    def resolve(self, path: Path) -> Path | None:
+        """Where ``path`` leads with every link followed, or None where it leads nowhere."""
+
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        """Content of a file, not of what a link leads to; None where it is larger, or no file."""
+
+    def checksum(self, path: Path) -> FileRecord:
+        """Size and checksum of a file, which is read front to back."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create a directory in one that is there, with as much for its group; fine if it is."""
+
+    def make_durable_directory(self, path: Path) -> None:
+        """Create a directory and its parents, and make all their names durable."""
+
+    def write(self, path: Path, data: bytes) -> FileRecord:
+        """Create a durable file."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give ``source`` the name ``target``, replacing a file or link there."""
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        """Swap two names at once; False where the file system cannot."""
+
+    def make_link(self, path: Path, target: str) -> None:
+        """Create a symlink."""
+
+    def make_name(self, path: Path, existing: Path) -> None:
+        """Give a file or a symlink, not what it leads to, another name."""
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file or a link."""
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory with all it holds, never following links."""
+
+    def may_change(self, directory: Path) -> bool:
+        """Whether names in ``directory`` may be changed, as far as that shows without trying."""
+
+    def may_lag(self, path: Path) -> bool:
+        """Whether what other machines have changed there may be seen late."""
+
+    def note(self, directory: Path, name: str) -> bytes | None:
+        """The last note of :meth:`leave_note`; None if there is none."""
+
+    def leave_note(self, directory: Path, name: str, note: bytes) -> None:
+        """Leave a few bytes at a directory, if it takes any, where no listing shows them.
+
+        The times of its names stay as they are. Whether a note is there after a crash is unknown.
+        """
+
+
+class LocalStorage:
+    """:class:`Storage` on a mounted file system."""
+
+    def names(self, directory: Path) -> tuple[str, ...]:
+        try:
+            with named(directory):
+                return tuple(sorted(entry.name for entry in directory.iterdir()))
+        except FileNotFoundError:
+            return ()
+
+    def scan(self, directory: Path) -> Mapping[str, int]:
+        try:
+            with named(directory), os.scandir(directory) as entries:
+                return {entry.name: entry.inode() for entry in entries}
+        except FileNotFoundError:
+            return {}
+
+    def read(self, path: Path) -> bytes:
+        with named(path):
+            return path.read_bytes()
+
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
+
+    def stamp(self, path: Path) -> Stamp | None:
+        return _stamp(path)
+
+    def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
+        if not files:
+            return ()
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return [_stamp(directory / file, file, below=fd) for file in files]
+        finally:
+            os.close(fd)
+
+    def is_directory(self, path: Path) -> bool:
+        found = _status(path)
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def read_link(self, path: Path) -> str | None:
+        found = _status(path)
+        is_link = found is not None and stat.S_ISLNK(found.st_mode)
+        return str(path.readlink()) if is_link else None
+
+    def resolve(self, path: Path) -> Path | None:
+        try:
+            return path.resolve(strict=True)
+        except RuntimeError:  # a cycle of links, before Python 3.13
+            return None
+        except OSError as error:
+            if shows_damage(error):
+                return None
+            raise
+
+    def read_small(self, path: Path, most_bytes: int) -> bytes | None:
+        found = _status(path)
+        if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > most_bytes:
+            return None
+        try:  # without waiting, in case it was swapped for a pipe in between
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if shows_damage(error):
+                return None
+            raise
+        try:
+            return os.read(fd, most_bytes)
+        finally:
+            os.close(fd)
+
+    def checksum(self, path: Path) -> FileRecord:
+        return checksum_file(path)
+
+    def make_directory(self, path: Path) -> None:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+        else:
+            share(path, like=path.parent)
+
+    def make_durable_directory(self, path: Path) -> None:
+        missing = [folder for folder in (path, *path.parents) if not _leads_somewhere(folder)]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            self.sync_directory(folder.parent)
+
+    def write(self, path: Path, data: bytes) -> FileRecord:
+        with FileSink(path) as sink:
+            sink.write(data)
+        return sink.record
+
+    def sync_directory(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with named(path):
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno == errno.EXDEV and source.parent == target.parent:
+                error.strerror = f"{error.strerror}: {_CANNOT_BE_RENAMED}"
+            raise
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(libc, "renameat2"):
+            return False
+        names = os.fsencode(one), os.fsencode(other)
+        if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code in _CANNOT_EXCHANGE:
+            return False
+        raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+    def make_link(self, path: Path, target: str) -> None:
+        path.symlink_to(target)
+
+    def make_name(self, path: Path, existing: Path) -> None:
+        os.link(existing, path, follow_symlinks=False)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def remove_tree(self, path: Path) -> None:
+        found = _status(path)
+        if found is not None and stat.S_ISLNK(found.st_mode):
+            path.unlink()
+        elif found is not None:
+            shutil.rmtree(path)
+
+    def may_change(self, directory: Path) -> bool:
+        return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+
+    def may_lag(self, path: Path) -> bool:
+        return may_lag(path)
+
+    def note(self, directory: Path, name: str) -> bytes | None:
+        try:
+            return os.getxattr(directory, name)
+        except OSError:
+            return None
+
+    def leave_note(self, directory: Path, name: str, note: bytes) -> None:
+        with suppress(OSError):
+            os.setxattr(directory, name, note)
+
+
+def _leads_somewhere(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        if shows_damage(error):
+            return False
+        raise
+    return True
+
+
+def _stamp(path: Path, name: str | None = None, *, below: int | None = None) -> Stamp | None:
+    found = _status(path, name, below=below)
+    if found is None:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _status(
+    path: Path, name: str | None = None, *, below: int | None = None
+) -> os.stat_result | None:
+    """Of ``path`` itself, or None where nothing is.
+
+    Args:
+        path: For errors, and to look at where no ``name`` is given.
+        name: The same file, seen from the directory that is open as ``below``.
+        below: A descriptor.
+    """
+    try:
+        return os.stat(path if name is None else name, dir_fd=below, follow_symlinks=False)
+    except OSError as error:
+        if shows_damage(error):
+            return None
+        error.filename = str(path)
+        raise
+
+
+def revocable(storage: Storage, *, revoked: Callable[[], bool]) -> Storage:
+    """The same storage, for a call that may hang and be given up on.
+
+    When such a call wakes up, the directory has changed. Whatever it was about to do is refused
+    with :class:`StorageTimeoutError`: no OSError, because one of these may be borne.
+    """
+    return cast("Storage", _Revocable(storage, revoked))
+
+
+class _Revocable:
+    def __init__(self, storage: Storage, revoked: Callable[[], bool]) -> None:
+        self._storage = storage
+        self._revoked = revoked
+
+    def __getattr__(self, name: str) -> Any:
+        if self._revoked():
+            raise StorageTimeoutError(f"{name}: too late, nobody waits for this call any more")
+        return getattr(self._storage, name)
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Make several calls that wait for storage, each in a thread of its own but the first.
+
+    Syncs that wait together share the journal's work. Returns when all have returned.
+
+    Raises:
+        BaseException: What the first of the failing calls raised.
+    """
+    errors: list[BaseException | None] = [None] * len(calls)
+
+    def make(number: int) -> None:
+        try:
+            calls[number]()
+        except BaseException as error:  # noqa: BLE001  # raised below
+            errors[number] = error
+
+    threads = []
+    for number in range(1, len(calls)):
+        thread = threading.Thread(target=make, args=(number,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down and starts no thread any more
+            make(number)
+        else:
+            threads.append(thread)
+    if calls:
+        make(0)
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def checksum_file(path: Path) -> FileRecord:
+    """Size and crc32 of a file, read front to back."""
+    size = crc32 = 0
+    buffer = bytearray(_READ_BYTES)
+    view = memoryview(buffer)
+    with named(path), path.open("rb", buffering=0) as file:
+        while count := file.readinto(view):
+            crc32 = checksum.crc32(view[:count], crc32)
+            size += count
+    return FileRecord(size=size, crc32=crc32)

@@ -1,0 +1,13 @@
+"""A value of a state dict that is kept in one piece."""
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Whole"]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Keeps a container or a rare tensor in one piece; its value is what is read back."""
+
+    value: Any

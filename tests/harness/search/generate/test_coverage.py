@@ -1,0 +1,58 @@
+"""What was ever struck: from evidence, added up over sessions, told as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.faults.actions import Foreign, Naming
+from harness.search.generate.coverage import Cell, cells_of, note, read_coverage, tell
+from tests.harness.judge.cases import Case, RunCase, honest, killed_run, resumed_run
+
+FLUSH = Cell(phase="flush", fault="kill", layout="fsdp", mode="disabled")
+
+
+def test_a_strike_that_landed_is_a_cell() -> None:
+    assert cells_of(honest().evidence()) == (FLUSH,)
+
+
+def test_a_strike_that_did_not_land_is_none() -> None:
+    run = RunCase()
+    run.start()
+    run.kill(lands=False)
+    assert cells_of(Case(runs=[run]).evidence()) == ()
+
+
+def test_what_a_hand_did_is_a_cell_between_runs() -> None:
+    second = resumed_run()
+    hand = RunCase()
+    hand.do("mkdir", "x")
+    action = Foreign(foreign=Naming(path="x", kind="directory"))
+    second.before.append((action, hand))
+    cells = cells_of(Case(runs=[killed_run(), second]).evidence())
+    between = Cell(phase="between runs", fault="foreign", layout="fsdp", mode="disabled")
+    assert cells == (FLUSH, between)
+
+
+def test_sessions_add_up_and_lines_that_say_nothing_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "failures"
+    note(folder, [FLUSH])
+    note(folder, [FLUSH, Cell(phase="step", fault="exit", layout="pp", mode="async")])
+    note(folder, [])
+    with (folder / "coverage.jsonl").open("a", encoding="utf-8") as file:
+        file.write("half a li\n[[1, 2]]\n")
+    found = read_coverage(folder)
+    assert (found[FLUSH], len(found)) == (2, 2)
+
+
+def test_without_a_file_nothing_was_struck(tmp_path: Path) -> None:
+    assert not read_coverage(tmp_path)
+
+
+def test_the_table_shows_counts_and_what_was_never_struck(tmp_path: Path) -> None:
+    note(tmp_path, [FLUSH])
+    lines = tell(read_coverage(tmp_path)).splitlines()
+    (row,) = [line for line in lines if line.startswith("flush        kill")]
+    assert row.split() == ["flush", "kill", ".", ".", ".", "1", *["."] * 14]
+    assert "1 of " in lines[-2]
+    assert "flush kill" not in lines[-1]
+    assert "flush fail" in lines[-1]
