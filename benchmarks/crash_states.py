@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.naive_states import Lost, Tree, lost_in, rebuild
+from harness.content import Content
 from harness.crash.choose import choose
 from harness.crash.disk import Disk
 from harness.crash.explore import MOST_AN_INSTANT, Exploration, explore
@@ -25,7 +26,6 @@ from harness.crash.instants import Instant, instants
 from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.resume import resume_all
 from harness.crash.state import Parts, PartTree
-from harness.evidence.content import Content
 from harness.evidence.evidence import Evidence
 from harness.layouts.plain import PlainLayout
 from harness.plan.make import make_plan

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.content import Source
 from harness.crash.changes import Version
 from harness.crash.disk import Disk
 from harness.crash.instants import Instant
 from harness.crash.state import Choice
-from harness.evidence.content import Source
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, File, FileSystem, Node, Symlink

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.evidence.content import Content
+from harness.content import Content
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, Node
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from harness.content import Content, Source
 from harness.crash.changes import DataChange, Edit, FileLog, NameChange
-from harness.evidence.content import Content, Source
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, File, FileSystem, Node
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.content import Content
 from harness.crash.changes import FileLog, Version
 from harness.crash.disk import Disk
 from harness.crash.profiles import Kept
-from harness.evidence.content import Content
 from harness.evidence.cut import Listing
 from harness.judge.tree import Directory, Node, Symlink
 
@@ -93,7 +93,7 @@ class Parts:
             kind, value = self._parts[number]
             hashed = hashlib.blake2b(kind.encode(), digest_size=16)
             if isinstance(value, Version):
-                hashed.update(self.content(value).digest().encode())
+                hashed.update(self._disk.files.identities.of(self.content(value)))
             elif isinstance(value, str):
                 hashed.update(value.encode())
             else:

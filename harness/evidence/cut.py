@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.evidence.content import Source
+from harness.content import Source
 from harness.evidence.operation import Operation
 from harness.evidence.store import Sink, add_file
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.evidence.content import Source
+from harness.content import Source
 from harness.evidence.operation import Landed, Operation
 from harness.evidence.record import Record
 from harness.plan.model import Plan

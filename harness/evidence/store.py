@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from harness.evidence.content import CHUNK_BYTES
+from harness.content import CHUNK_BYTES
 
 
 class Sink(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from harness.content import Identities
 from harness.judge.tree import Directory, File, FileSystem, Node, Symlink
 
 
@@ -19,7 +20,7 @@ def fingerprint(files: FileSystem) -> str:
     while waiting:
         node = waiting.pop()
         if node.number not in told:
-            told[node.number] = _describe(node)
+            told[node.number] = _describe(node, files.identities)
             if isinstance(node, Directory):
                 waiting += [*node.entries.values(), *node.synced.values()]
     moves = [
@@ -29,11 +30,11 @@ def fingerprint(files: FileSystem) -> str:
     return hashlib.blake2b(repr((sorted(told.items()), moves)).encode()).hexdigest()
 
 
-def _describe(node: Node) -> object:
+def _describe(node: Node, identities: Identities) -> object:
     if isinstance(node, Directory):
         return (_numbers(node.entries), _numbers(node.synced))
     if isinstance(node, File):
-        return (node.content.digest(), node.synced.digest())
+        return (identities.of(node.content), identities.of(node.synced))
     return node.text if isinstance(node, Symlink) else None
 
 

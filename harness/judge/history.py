@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
-from harness.evidence.content import Source
+from harness.content import Source
 from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.operation import HAND, Operation
 from harness.judge.marks import Marks, Top, mark, mark_late, top_names

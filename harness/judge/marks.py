@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.evidence.content import Source
+from harness.content import Source
 from harness.evidence.evidence import AtRest, Entry
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, FileSystem, Symlink

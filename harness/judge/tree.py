@@ -24,7 +24,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from harness.evidence.content import Content, Source
+from harness.content import Content, Identities, Source
 from harness.evidence.evidence import Entry
 from harness.evidence.operation import Operation
 
@@ -87,6 +87,7 @@ class FileSystem:
     def __init__(self) -> None:
         self._numbers = 0
         self.root = Directory(self._next_number())
+        self.identities = Identities()
         self.touched: set[Node] = set()
         """The nodes at or below which something changed since the set was last cleared."""
         self._bound: dict[tuple[int, str] | int, Node] = {}

@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from harness.evidence.content import Content
+from harness.content import Content
 
 
 class Inert:

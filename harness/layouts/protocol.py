@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from harness.evidence.content import Content
+from harness.content import Content
 from harness.world import World
 
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from harness.evidence.content import Content, Source
+from harness.content import Content, Source
 from harness.evidence.operation import HAND, Operation
 from harness.evidence.store import Sink, add_file
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.evidence.content import Content, Source
+from harness.content import Content, Source
 from harness.evidence.cut import Listing, read_entries
 from harness.evidence.operation import Operation
 from harness.evidence.store import ByteStore, pwrite

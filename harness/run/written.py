@@ -14,7 +14,7 @@ from pathlib import Path
 
 import xxhash
 
-from harness.evidence.content import CHUNK_BYTES
+from harness.content import CHUNK_BYTES
 from harness.evidence.store import ByteStore, pread
 
 LARGE_BYTES = 1 << 16

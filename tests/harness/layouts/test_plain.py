@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from harness.evidence.content import Content
+from harness.content import Content
 from harness.layouts.archive import Inert, read_pickle
 from harness.layouts.plain import PlainLayout
 from harness.layouts.protocol import Tree

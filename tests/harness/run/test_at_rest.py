@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.evidence.content import Content
+from harness.content import Content
 from harness.evidence.evidence import BEFORE, AtRest
 from harness.evidence.operation import Operation
 from harness.evidence.store import ByteStore

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 CHUNK_BYTES = 1 << 20
 """As much of a file is in memory at a time, whatever its size."""
 
+_BLOCK_BYTES = 1 << 18
+
 Fact = TypeVar("Fact")
 
 
@@ -113,6 +115,32 @@ class Content:
             return (pieces[first].between(begin, end),)
         inner = pieces[first + 1 : last - 1]
         return (pieces[first].between(begin, end), *inner, pieces[last - 1].between(begin, end))
+
+
+class Identities:
+    """Tells equal contents, whatever they are made of. Of each source a block is read once, so
+    that thousands of contents that differ in a block each cost little more than one."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[tuple[int, Source | None, int], ...], bytes] = {}
+
+    def of(self, content: Content) -> bytes:
+        """Equal for equal bytes, and only for these."""
+        return content.fact("identity", self._find)
+
+    def _find(self, content: Content) -> bytes:
+        hashed = hashlib.blake2b(content.size.to_bytes(8), digest_size=16)
+        for start in range(0, content.size, _BLOCK_BYTES):
+            hashed.update(self._block(content._between(start, start + _BLOCK_BYTES)))
+        return hashed.digest()
+
+    def _block(self, pieces: tuple[_Piece, ...]) -> bytes:
+        key = tuple([(one.size, one.source, one.start) for one in pieces])
+        known = self._blocks.get(key)
+        if known is None:
+            data = b"".join([piece.read() for piece in pieces])
+            known = self._blocks[key] = hashlib.blake2b(data, digest_size=16).digest()
+        return known
 
 
 def _begin(piece: _Piece) -> int:
