@@ -75,7 +75,7 @@ def measure(plan: Plan, directory: Path, services: Services) -> tuple[int, list[
 
 
 def _crash_states(evidence: Evidence) -> None:
-    found = explore(evidence, most=16)
+    found = explore(evidence, most=4)
     if found.gaps or not found.states:
         raise SystemExit(f"no crash states: {found.gaps}")
 
