@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from harness.content import Content
 from harness.evidence.operation import Operation
-from harness.judge.tree import Directory, Node
+from harness.judge.tree import Directory, TreeNode
 
 OperationKey = tuple[int, int]
 """A run, and the index of one of its operations."""
@@ -22,7 +22,7 @@ class Edit(NamedTuple):
 
     directory: Directory
     name: str
-    node: Node | None
+    node: TreeNode | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

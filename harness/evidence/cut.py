@@ -21,7 +21,7 @@ Listed = tuple[str, str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class TreeListing:
     """The contents of a tree. The places of bytes are those in `written`."""
 
     entries: tuple[Listed, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.evidence.evidence import Evidence
-from harness.judge.tree import Directory, File, FileSystem, Node, Symlink
+from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 _Bytes = tuple[int, str]
 """The size and the digest of a file."""
@@ -26,8 +26,12 @@ class Taken:
 
     def __str__(self) -> str:
         words = (("gone", self.gone), ("back", self.back), ("changed", self.other))
-        told = [f"{len(names)} names {word}" for word, names in words if names]
-        return ", ".join([*told, f"{self.lost_bytes} bytes lost"]) if told else "nothing lost"
+        described = [f"{len(names)} names {word}" for word, names in words if names]
+        return (
+            ", ".join([*described, f"{self.lost_bytes} bytes lost"])
+            if described
+            else "nothing lost"
+        )
 
 
 def taken(evidence: Evidence, run: int) -> Taken | None:
@@ -78,7 +82,7 @@ def _flat(directory: Directory, prefix: str = "") -> Tree:
     return found
 
 
-def _value(node: Node) -> _Bytes | str | None:
+def _value(node: TreeNode) -> _Bytes | str | None:
     if isinstance(node, File):
         return node.content.size, node.content.digest()
     return node.text if isinstance(node, Symlink) else None

@@ -9,18 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.content import Content, Source
-from harness.evidence.cut import Listing, read_entries
+from harness.evidence.cut import TreeListing, read_entries
 from harness.evidence.operation import Operation
 from harness.evidence.store import ByteStore, pwrite
-from harness.run.disk import Disk
+from harness.run.disk import DiskImage
 from harness.run.mounts import MountError, own_mounts
 from harness.run.syscalls import EXCHANGE, renameat2, syncfs
 
-Told = tuple[Sequence[Operation], Source]
+RecordedRun = tuple[Sequence[Operation], Source]
 """The operations of one run, and the bytes of its writes."""
 
 
-def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) -> Listing:
+def leave(runs: Iterable[RecordedRun], *, filesystem: str, journal: str, base: Path) -> TreeListing:
     """The contents of the disk if power goes right after the last operation. Raises MountError.
 
     `base` is where the image lies for that time.
@@ -28,7 +28,7 @@ def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) ->
     with tempfile.TemporaryDirectory(dir=base) as name, own_mounts():
         root = Path(name, "mounted")
         root.mkdir()
-        disk = Disk(filesystem, Path(name, "image"), root)
+        disk = DiskImage(filesystem, Path(name, "image"), root)
         disk.format()
         disk.mount()
         try:
@@ -38,7 +38,7 @@ def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) ->
             disk.restart()
             # What it holds outlives the disk, and its own name.
             left = ByteStore(Path(name, "left"))
-            return Listing(entries=read_entries(root, left), written=left)
+            return TreeListing(entries=read_entries(root, left), written=left)
         finally:
             # What is mounted goes with the namespace; this only makes it sooner.
             with suppress(MountError):

@@ -11,9 +11,9 @@ from harness.__main__ import BAD_INPUT, RED, main
 from harness.crash.disk import Disk
 from harness.crash.explore import explore
 from harness.crash.profiles import PROFILES, ProfileName
-from harness.crash.reproduce import Attempt, reproduce
+from harness.crash.reproduce import Reproduction, reproduce
 from harness.crash.state import Parts, PartTree
-from harness.evidence.cut import Listing, read_entries
+from harness.evidence.cut import TreeListing, read_entries
 from harness.evidence.store import ByteStore
 from harness.run.support import missing_disk
 from tests.harness.judge.cases import Case, RunCase, killed_run, write_run
@@ -35,12 +35,12 @@ def one_more_save_without(kind: str, path: str) -> RunCase:
     return run
 
 
-def attempts(run: RunCase, profile: ProfileName, base: Path) -> dict[str, list[Attempt]]:
+def attempts(run: RunCase, profile: ProfileName, base: Path) -> dict[str, list[Reproduction]]:
     """What came of the hits on ext4, by property."""
     evidence = Case(runs=[run]).evidence()
     found = explore(evidence, profile=profile)
     tried = reproduce(found.hits, found, evidence, filesystems=("ext4",), base=base)
-    by_property: dict[str, list[Attempt]] = {}
+    by_property: dict[str, list[Reproduction]] = {}
     for hit in found.hits:
         by_property.setdefault(hit.cause.fault.property, []).extend(tried[id(hit)])
     return by_property
@@ -80,7 +80,7 @@ def test_a_tree_that_was_found_on_a_disk_is_one_among_the_others(tmp_path: Path)
     (tmp_path / "latest").symlink_to("step_2")
     parts = Parts(Disk(PROFILES["posix"]))
     store = ByteStore(tmp_path.with_name("written"))
-    listing = Listing(entries=read_entries(tmp_path, store), written=store)
+    listing = TreeListing(entries=read_entries(tmp_path, store), written=store)
 
     number = parts.adopt(listing)
 

@@ -12,7 +12,7 @@ from harness.judge.tree import FileSystem
 from tests.harness.judge.cases import Case, RunCase
 
 
-class _Told:
+class _Described:
     """Adds to the bytes that a case has written."""
 
     def __init__(self, written: bytearray) -> None:
@@ -36,14 +36,14 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 def end_with_cut(run: RunCase, left: Path) -> None:
     """Let the power go behind all that was told, and leave what lies in a folder."""
     place = len(run.operations)
-    run.landed = [dataclasses.replace(one, index=place) for one in run.landed]
+    run.fired = [dataclasses.replace(one, index=place) for one in run.fired]
     run.strikes = [
         one.model_copy(update={"fault": PowerCut(power_cut=PowerCutting(), at=one.point)})
         for one in run.strikes
     ]
-    told = _Told(run.written)
-    entries = read_entries(left, told)
-    cut = tell_cut(entries, told, index=len(run.operations), rank=-1, time_s=1.0)
+    described = _Described(run.written)
+    entries = read_entries(left, described)
+    cut = tell_cut(entries, described, index=len(run.operations), rank=-1, time_s=1.0)
     run.operations.append(cut)
 
 
