@@ -39,7 +39,7 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class MeasuredPhase:
     """A part of the work: its peak above the beginning, and its time."""
 
     name: str
@@ -59,9 +59,9 @@ def writing_job(*, dim: int, layers: int, saves: int) -> Plan:
     return make_plan(scenario, source="", implementation=Implementation())
 
 
-def measure(plan: Plan, directory: Path, services: Services) -> tuple[int, list[Phase]]:
+def measure(plan: Plan, directory: Path, services: Services) -> tuple[int, list[MeasuredPhase]]:
     """Run and judge; how many bytes were written, and the phases."""
-    phases: list[Phase] = []
+    phases: list[MeasuredPhase] = []
     evidence = _measured("run", lambda: execute(plan, directory, services), phases)
     written = sum(
         one.size for run in evidence.runs for one in run.operations if one.kind == "write"
@@ -80,12 +80,12 @@ def _crash_states(evidence: Evidence) -> None:
         raise SystemExit(f"no crash states: {found.gaps}")
 
 
-def _measured(name: str, work: Callable[[], Found], phases: list[Phase]) -> Found:
+def _measured(name: str, work: Callable[[], Found], phases: list[MeasuredPhase]) -> Found:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before, began = _status_mb("VmRSS"), time.monotonic()
     found = work()
     peak = _status_mb("VmHWM") - before
-    phases.append(Phase(name=name, peak_mb=peak, seconds=time.monotonic() - began))
+    phases.append(MeasuredPhase(name=name, peak_mb=peak, seconds=time.monotonic() - began))
     return found
 
 

@@ -16,26 +16,26 @@ _BLOCK_BYTES = 1 << 18
 Fact = TypeVar("Fact")
 
 
-class Source(Protocol):
+class Bytes(Protocol):
     """Bytes in their order: `bytes`, or a file that reads like it."""
 
     def __getitem__(self, part: slice, /) -> bytes:
         """The bytes from `part.start` to `part.stop`."""
 
 
-class _Piece(NamedTuple):
+class _Extent(NamedTuple):
     """`size` bytes at offset `at` of a file: those from `start` on of a source, or zeros."""
 
     at: int
     size: int
-    source: Source | None
+    source: Bytes | None
     start: int
 
-    def between(self, begin: int, end: int) -> _Piece:
+    def between(self, begin: int, end: int) -> _Extent:
         """The part of it that lies between two offsets of the file."""
         first = max(self.at, begin)
         size = min(self.at + self.size, end) - first
-        return _Piece(first, size, self.source, self.start + first - self.at)
+        return _Extent(first, size, self.source, self.start + first - self.at)
 
     def read(self) -> bytes:
         if self.source is None:
@@ -51,15 +51,15 @@ class Content:
 
     __slots__ = ("_facts", "_pieces", "size")
 
-    def __init__(self, pieces: tuple[_Piece, ...] = (), size: int = 0) -> None:
+    def __init__(self, pieces: tuple[_Extent, ...] = (), size: int = 0) -> None:
         self.size = size
         self._pieces = pieces
         self._facts: dict[str, Any] = {}
 
     @classmethod
-    def of(cls, source: Source, start: int, size: int) -> Content:
+    def of(cls, source: Bytes, start: int, size: int) -> Content:
         """Some bytes of a source."""
-        return cls((_Piece(0, size, source, start),) if size else (), size)
+        return cls((_Extent(0, size, source, start),) if size else (), size)
 
     def overwritten(self, offset: int, data: Content) -> Content:
         """These bytes after a write, with zeros where it leaves a gap."""
@@ -73,7 +73,7 @@ class Content:
         """These bytes cut off at `size`, or with zeros up to there."""
         pieces = self._between(0, size)
         if size > self.size:
-            pieces += (_Piece(self.size, size - self.size, None, 0),)
+            pieces += (_Extent(self.size, size - self.size, None, 0),)
         return Content(pieces, size)
 
     def followed(self, at: int, by: Content) -> Content:
@@ -93,7 +93,7 @@ class Content:
 
     def open(self) -> io.BufferedReader:
         """The bytes as a file, of which only what is read is in memory."""
-        return io.BufferedReader(_Reader(self))
+        return io.BufferedReader(_ContentFile(self))
 
     def digest(self) -> str:
         """BLAKE2b of the bytes (16 bytes, hexadecimal)."""
@@ -105,7 +105,7 @@ class Content:
             self._facts[name] = find(self)
         return cast(Fact, self._facts[name])
 
-    def _between(self, begin: int, end: int) -> tuple[_Piece, ...]:
+    def _between(self, begin: int, end: int) -> tuple[_Extent, ...]:
         pieces, end = self._pieces, min(end, self.size)
         if begin >= end:
             return ()
@@ -122,7 +122,7 @@ class Identities:
     that thousands of contents that differ in a block each cost little more than one."""
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[tuple[int, Source | None, int], ...], bytes] = {}
+        self._blocks: dict[tuple[tuple[int, Bytes | None, int], ...], bytes] = {}
 
     def of(self, content: Content) -> bytes:
         """Equal for equal bytes, and only for these."""
@@ -134,7 +134,7 @@ class Identities:
             hashed.update(self._block(content._between(start, start + _BLOCK_BYTES)))
         return hashed.digest()
 
-    def _block(self, pieces: tuple[_Piece, ...]) -> bytes:
+    def _block(self, pieces: tuple[_Extent, ...]) -> bytes:
         key = tuple([(one.size, one.source, one.start) for one in pieces])
         known = self._blocks.get(key)
         if known is None:
@@ -143,11 +143,11 @@ class Identities:
         return known
 
 
-def _begin(piece: _Piece) -> int:
+def _begin(piece: _Extent) -> int:
     return piece.at
 
 
-def _joined(pieces: tuple[_Piece, ...], more: tuple[_Piece, ...]) -> tuple[_Piece, ...]:
+def _joined(pieces: tuple[_Extent, ...], more: tuple[_Extent, ...]) -> tuple[_Extent, ...]:
     """Both, as one piece where they meet in the same source."""
     if pieces and more:
         last, first = pieces[-1], more[0]
@@ -164,7 +164,7 @@ def _digest(content: Content) -> str:
     return hashed.hexdigest()
 
 
-class _Reader(io.RawIOBase):
+class _ContentFile(io.RawIOBase):
     """A content as a file."""
 
     def __init__(self, content: Content) -> None:

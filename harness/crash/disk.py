@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from harness.content import Content, Source
+from harness.content import Bytes, Content
 from harness.crash.changes import DataChange, Edit, FileLog, NameChange
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, File, FileSystem, TreeNode
@@ -44,7 +44,7 @@ class Disk:
         self._profile = profile
         self._serials = 0
 
-    def apply(self, run: int, operation: Operation, written: Source) -> JournalEntry | None:
+    def apply(self, run: int, operation: Operation, written: Bytes) -> JournalEntry | None:
         """Follow one operation; the change that it made, if it is not durable at once."""
         if operation.error:
             return None
@@ -88,7 +88,7 @@ class Disk:
                 waiting.extend(one for _, _, one in edits if one is not None)
         return seen
 
-    def _data_change(self, run: int, operation: Operation, written: Source) -> DataChange | None:
+    def _data_change(self, run: int, operation: Operation, written: Bytes) -> DataChange | None:
         """Note the change of data that an operation is about to make."""
         if operation.kind == "open":
             node = self.files.find(operation.path) if operation.truncates else None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.content import Source
+from harness.content import Bytes
 from harness.evidence.operation import Operation
 from harness.evidence.store import Sink, add_file
 
@@ -25,7 +25,7 @@ class TreeListing:
     """The contents of a tree. The places of bytes are those in `written`."""
 
     entries: tuple[Listed, ...]
-    written: Source
+    written: Bytes
 
 
 def read_entries(root: Path, into: Sink) -> tuple[Listed, ...]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.content import Source
+from harness.content import Bytes
 from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record
 from harness.plan.model import Plan
@@ -94,7 +94,7 @@ class RunEvidence:
     fired: tuple[Fired, ...]
     unseen: tuple[str, ...]
     """Events that may have changed files without being in the trace."""
-    written: Source
+    written: Bytes
     event_logs: tuple[tuple[Record, ...], ...]
     processes: Processes
     after: dict[str, DirectoryEntry]
@@ -124,7 +124,7 @@ class AtRest:
     """The actions on the checkpoint directory between two runs, all of them synced."""
 
     done: tuple[Done, ...]
-    written: Source
+    written: Bytes
     after: dict[str, DirectoryEntry]
     """The contents of the checkpoint directory afterwards."""
     behind: dict[str, DirectoryEntry] = field(default_factory=dict)

@@ -24,7 +24,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from harness.content import Content, Identities, Source
+from harness.content import Bytes, Content, Identities
 from harness.evidence.evidence import DirectoryEntry
 from harness.evidence.operation import Operation
 
@@ -94,7 +94,7 @@ class FileSystem:
         self._away: tuple[dict[str, TreeNode], dict[str, TreeNode]] = ({}, {})
         self.moves: list[_Move] = []
         """Renames from one directory to another that no sync has made lasting yet."""
-        self._do: dict[str, Callable[[Operation, Source], None]] = {
+        self._do: dict[str, Callable[[Operation, Bytes], None]] = {
             "open": self._open,
             "write": self._write,
             "fsync": self._fsync,
@@ -112,7 +112,7 @@ class FileSystem:
             "put_back": self._put_back,
         }
 
-    def apply(self, operation: Operation, written: Source) -> None:
+    def apply(self, operation: Operation, written: Bytes) -> None:
         """Replay one operation; `written` holds the bytes of its run's writes."""
         if operation.error == 0:
             change = self._do.get(operation.kind)
@@ -213,7 +213,7 @@ class FileSystem:
             node.parents.append(directory)
         self._changed(directory)
 
-    def _open(self, operation: Operation, _written: Source) -> None:
+    def _open(self, operation: Operation, _written: Bytes) -> None:
         node = self.find(operation.path)
         place = self.place(operation.path)
         if node is None and operation.creates and place is not None:
@@ -231,18 +231,18 @@ class FileSystem:
         file.content = content
         self._changed(file)
 
-    def _write(self, operation: Operation, written: Source) -> None:
+    def _write(self, operation: Operation, written: Bytes) -> None:
         file = self.opened(operation)
         if isinstance(file, File) and operation.data is not None:
             data = Content.of(written, operation.data, operation.size)
             self._put_content(file, file.content.overwritten(operation.offset, data))
 
-    def _truncate(self, operation: Operation, _written: Source) -> None:
+    def _truncate(self, operation: Operation, _written: Bytes) -> None:
         file = self.opened(operation)
         if isinstance(file, File):
             self._put_content(file, file.content.resized(operation.size))
 
-    def _fsync(self, operation: Operation, _written: Source) -> None:
+    def _fsync(self, operation: Operation, _written: Bytes) -> None:
         node = self.opened(operation)
         if isinstance(node, File) and node.synced is not node.content:
             node.synced = node.content
@@ -250,7 +250,7 @@ class FileSystem:
         elif isinstance(node, Directory):
             self._sync_directory(node)
 
-    def _sync_all(self, _operation: Operation, _written: Source) -> None:
+    def _sync_all(self, _operation: Operation, _written: Bytes) -> None:
         self._sync_below(self.root)
         self.moves.clear()
 
@@ -281,7 +281,7 @@ class FileSystem:
                 self._lasting(target)
         self.moves = waiting
 
-    def _cut(self, operation: Operation, written: Source) -> None:
+    def _cut(self, operation: Operation, written: Bytes) -> None:
         """Power came back: what the listing tells is there and durable, and nothing else."""
         start = operation.data or 0
         listing = json.loads(written[start : start + operation.size])
@@ -298,12 +298,12 @@ class FileSystem:
         self._sync_below(self.root)
         self._changed(self.root)
 
-    def _displace(self, _operation: Operation, _written: Source) -> None:
+    def _displace(self, _operation: Operation, _written: Bytes) -> None:
         """The directory loses its name with all that is in it; nothing is to be found by name."""
         self._away = (self.root.entries, self.root.synced)
         self._replace_root({}, {})
 
-    def _put_back(self, _operation: Operation, _written: Source) -> None:
+    def _put_back(self, _operation: Operation, _written: Bytes) -> None:
         self._replace_root(*self._away)
 
     def _replace_root(self, entries: dict[str, TreeNode], synced: dict[str, TreeNode]) -> None:
@@ -312,7 +312,7 @@ class FileSystem:
         self._changed(self.root)
         self._lasting(self.root)
 
-    def _found(self, kind: str, detail: Any, written: Source) -> TreeNode:
+    def _found(self, kind: str, detail: Any, written: Bytes) -> TreeNode:
         number = self._next_number()
         if kind == "symlink":
             return Symlink(number, detail)
@@ -322,28 +322,28 @@ class FileSystem:
         file.content = Content.of(written, *detail)
         return file
 
-    def _mkdir(self, operation: Operation, _written: Source) -> None:
+    def _mkdir(self, operation: Operation, _written: Bytes) -> None:
         place = self.place(operation.path)
         if place is not None:
             self._put(*place, Directory(self._next_number()))
 
-    def _symlink(self, operation: Operation, _written: Source) -> None:
+    def _symlink(self, operation: Operation, _written: Bytes) -> None:
         place = self.place(operation.path)
         if place is not None:
             self._put(*place, Symlink(self._next_number(), operation.target or ""))
 
-    def _link(self, operation: Operation, _written: Source) -> None:
+    def _link(self, operation: Operation, _written: Bytes) -> None:
         node = self.find(operation.path, follow=False)
         place = self.place(operation.target or "")
         if node is not None and place is not None:
             self._put(*place, node)
 
-    def _remove(self, operation: Operation, _written: Source) -> None:
+    def _remove(self, operation: Operation, _written: Bytes) -> None:
         place = self.place(operation.path)
         if place is not None and place[0].entries.pop(place[1], None) is not None:
             self._changed(place[0])
 
-    def _rename(self, operation: Operation, _written: Source) -> None:
+    def _rename(self, operation: Operation, _written: Bytes) -> None:
         source, target = self.place(operation.path), self.place(operation.target or "")
         if source is None or target is None or source[1] not in source[0].entries:
             return
@@ -354,7 +354,7 @@ class FileSystem:
         self._changed(source[0])
         self._moved(node, source[0], source[1], *target)
 
-    def _exchange(self, operation: Operation, _written: Source) -> None:
+    def _exchange(self, operation: Operation, _written: Bytes) -> None:
         source, target = self.place(operation.path), self.place(operation.target or "")
         if source is None or target is None:
             return

@@ -14,12 +14,12 @@ from harness.evidence.operation import Operation
 from harness.evidence.write import list_entries
 from harness.faults.actions import Relocate
 from harness.plan.model import EXECUTED, OperatorAction
-from harness.run.operator import DirectoryOperator, Written
+from harness.run.operator import ByteLog, DirectoryOperator
 from harness.run.operator_actions import ActionContext, NothingToDoError, do
 
 
 def do_at_rest(
-    actions: Sequence[OperatorAction], root: Path, earlier: Sequence[Operation], written: Written
+    actions: Sequence[OperatorAction], root: Path, earlier: Sequence[Operation], written: ByteLog
 ) -> AtRest:
     """Do the actions one after the other. `earlier` is what the ranks of earlier runs did; the
     bytes

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from harness.evidence.evidence import BEFORE, Evidence, Processes
 from harness.budget import read_reference, silence_s, survivors_s
+from harness.evidence.evidence import BEFORE, Evidence, Processes
 from harness.evidence.operation import Operation
 from harness.evidence.read import read_evidence
 from harness.evidence.store import ByteStore

@@ -12,16 +12,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from harness.content import Content, Source
+from harness.content import Bytes, Content
 from harness.evidence.operation import OPERATOR, Operation
 from harness.evidence.store import Sink, add_file
 
 
-class Written(Source, Sink, Protocol):
+class ByteLog(Bytes, Sink, Protocol):
     """Keeps bytes, and reads like them."""
 
 
-class Kept(NamedTuple):
+class KeptBytes(NamedTuple):
     """Bytes that were added to those that an operator has written: their place and number."""
 
     place: int
@@ -31,7 +31,7 @@ class Kept(NamedTuple):
 class DirectoryOperator:
     """Changes one directory. Paths are relative to it; the bytes it brings are in `written`."""
 
-    def __init__(self, root: Path, written: Written) -> None:
+    def __init__(self, root: Path, written: ByteLog) -> None:
         self.root = root
         self.operations: list[Operation] = []
         self.written = written
@@ -74,17 +74,17 @@ class DirectoryOperator:
             file.seek(start)
             return file.read(size)
 
-    def keep(self, path: str) -> Kept:
+    def keep(self, path: str) -> KeptBytes:
         """Add the bytes of a file to those that are written, for `put_kept`."""
-        return Kept(*add_file(self.written, self.root / path))
+        return KeptBytes(*add_file(self.written, self.root / path))
 
     # What is changed.
 
     def put(self, path: str, data: bytes) -> None:
         """Create a file, or replace all of its bytes; the name stays on the same file."""
-        self.put_kept(path, Kept(self.written.add(data), len(data)))
+        self.put_kept(path, KeptBytes(self.written.add(data), len(data)))
 
-    def put_kept(self, path: str, kept: Kept) -> None:
+    def put_kept(self, path: str, kept: KeptBytes) -> None:
         """As `put`, for bytes that were kept."""
         if not self.exists(path):
             self._renamed(path)
@@ -99,7 +99,7 @@ class DirectoryOperator:
             file.seek(offset)
             file.write(data)
         self._tell("open", path)
-        self._tell_write(path, Kept(self.written.add(data), len(data)), offset)
+        self._tell_write(path, KeptBytes(self.written.add(data), len(data)), offset)
 
     def cut(self, path: str, size: int) -> None:
         """Leave the first `size` bytes of a file."""
@@ -181,7 +181,7 @@ class DirectoryOperator:
     def _renamed(self, path: str) -> None:
         self._directories[Path(path).parent.as_posix()] = None
 
-    def _tell_write(self, path: str, kept: Kept, offset: int) -> None:
+    def _tell_write(self, path: str, kept: KeptBytes, offset: int) -> None:
         self._files[path] = None
         self._tell("write", path, offset=offset, size=kept.size, data=kept.place)
 

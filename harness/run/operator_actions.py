@@ -24,7 +24,7 @@ from harness.faults.actions import (
     Writing,
 )
 from harness.layouts.names import LATEST, checkpoint_step
-from harness.run.operator import DirectoryOperator, Kept
+from harness.run.operator import DirectoryOperator, KeptBytes
 from harness.run.pickles import make_hostile
 
 _BITS = 8
@@ -166,7 +166,7 @@ def leftover(task: ActionContext, settings: Leaving) -> Paths:
     task.operator.make(name)
     file = next(one for one in task.operator.files(f"{newest}/*") if one.count("/") == 1)
     place, size = task.operator.keep(file)
-    task.operator.put_kept(f"{name}/{file.partition('/')[2]}", Kept(place, size // 2))
+    task.operator.put_kept(f"{name}/{file.partition('/')[2]}", KeptBytes(place, size // 2))
     return (name,)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.content import Content, Source
+from harness.content import Bytes, Content
 from harness.evidence.cut import TreeListing, read_entries
 from harness.evidence.operation import Operation
 from harness.evidence.store import ByteStore, pwrite
@@ -16,7 +16,7 @@ from harness.run.disk import DiskImage
 from harness.system.mounts import MountError, own_mounts
 from harness.system.syscalls import EXCHANGE, renameat2, syncfs
 
-RecordedRun = tuple[Sequence[Operation], Source]
+RecordedRun = tuple[Sequence[Operation], Bytes]
 """The operations of one run, and the bytes of its writes."""
 
 
@@ -45,7 +45,7 @@ def leave(runs: Iterable[RecordedRun], *, filesystem: str, journal: str, base: P
                 disk.unmount()
 
 
-def repeat(operations: Iterable[Operation], written: Source, root: Path) -> None:
+def repeat(operations: Iterable[Operation], written: Bytes, root: Path) -> None:
     """Do below `root` what one run did; files that it left open are closed."""
     opened: dict[_File, int] = {}
     try:
@@ -61,7 +61,7 @@ _File = int | tuple[int, str]
 """An open file as the trace tells it: by its number, or by who opened which path."""
 
 
-def _do(operation: Operation, written: Source, root: Path, opened: dict[_File, int]) -> None:
+def _do(operation: Operation, written: Bytes, root: Path, opened: dict[_File, int]) -> None:
     path, number = root / operation.path, operation.opened
     file: _File = (operation.rank, operation.path) if number is None else number
     descriptor = opened.get(file)

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.evidence.evidence import WRITTEN, Processes
 from harness.budget import PUBLISHED_S, SURVIVORS_S
+from harness.evidence.evidence import WRITTEN, Processes
 from harness.faults.effects import Treatment
 from harness.faults.strike import Strike
 from harness.layouts.protocol import Layout

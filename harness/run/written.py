@@ -39,7 +39,7 @@ class _Left:
 
 
 @dataclass(slots=True)
-class _File:
+class _OpenFile:
     """A file with bytes that were left in it, and the descriptor to read them by."""
 
     reader: int
@@ -55,7 +55,7 @@ class Written:
     def __init__(self, path: Path) -> None:
         self.problems: list[str] = []
         self._store = ByteStore(path)
-        self._files: dict[Inode, _File] = {}
+        self._files: dict[Inode, _OpenFile] = {}
         self._places: dict[tuple[bytes, int], int] = {}
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Written:
         inode = inode_of(own)
         if inode not in self._files:
             reader = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
-            self._files[inode] = _File(reader)
+            self._files[inode] = _OpenFile(reader)
         place = self._places[digest, size] = self._store.reserve(size)
         left = _Left(place=place, path=path, offset=offset, size=size, digest=digest)
         self._files[inode].left.append(left)
