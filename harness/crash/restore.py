@@ -37,7 +37,8 @@ def write_tree(parts: Parts, number: int, target: Path) -> None:
         kind, value = parts.part(inner)
         place = target / name
         if isinstance(value, Version):
-            place.write_bytes(parts.content(value).data)
+            with place.open("wb") as file:
+                file.writelines(parts.content(value).chunks())
         elif isinstance(value, str):
             place.symlink_to(value)
         else:

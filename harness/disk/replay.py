@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from harness.content import Bytes
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 
@@ -19,7 +20,7 @@ class Stretch(NamedTuple):
     run: int
     """The run that made them, or before which they were made."""
     operations: Sequence[Operation]
-    written: bytes
+    written: Bytes
 
 
 def happened(evidence: Evidence, run: int, operations: int | None = None) -> Iterator[Stretch]:

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from harness.evidence.evidence import (
+    BEFORE,
+    GIVEN,
+    WRITTEN,
     AtRest,
     Cut,
     DirectoryEntry,
     Done,
     Evidence,
-    StartingDirectory,
     Processes,
     RunEvidence,
+    StartingDirectory,
 )
 from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record, read_record
+from harness.evidence.store import StoredBytes
 from harness.plan.model import EXECUTED, Plan
 
 
@@ -48,7 +52,7 @@ def _read_at_rest(folder: Path) -> AtRest:
     value = json.loads((folder / "before.json").read_text(encoding="utf-8"))
     return AtRest(
         done=tuple(_read_done(one) for one in value["done"]),
-        written=(folder / "before.bin").read_bytes(),
+        written=StoredBytes(folder / BEFORE),
         after=_entries(value["after"]),
         behind=_entries(value["behind"]),
     )
@@ -56,8 +60,7 @@ def _read_at_rest(folder: Path) -> AtRest:
 
 def _read_given(directory: Path) -> StartingDirectory:
     value = json.loads((directory / "given.json").read_text(encoding="utf-8"))
-    written = (directory / "given.bin").read_bytes()
-    return StartingDirectory(operation=Operation(**value), written=written)
+    return StartingDirectory(operation=Operation(**value), written=StoredBytes(directory / GIVEN))
 
 
 def _read_done(value: dict[str, Any]) -> Done:
@@ -108,7 +111,7 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         operations=tuple(operations),
         fired=tuple(fired),
         unseen=unseen,
-        written=(folder / "written.bin").read_bytes(),
+        written=StoredBytes(folder / WRITTEN),
         event_logs=event_logs[:ranks],
         second=event_logs[ranks:],
         processes=read_processes(folder),

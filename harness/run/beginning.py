@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.evidence.cut import read_listing, tell_cut
-from harness.evidence.evidence import Evidence, StartingDirectory, Processes, RunEvidence
+from harness.content import Content
+from harness.evidence.cut import read_entries, tell_cut
+from harness.evidence.evidence import GIVEN, Evidence, Processes, RunEvidence, StartingDirectory
 from harness.evidence.operation import OPERATOR
 from harness.evidence.record import Record
+from harness.evidence.store import ByteStore
 from harness.evidence.write import write_given, write_listing, write_past
 from harness.plan.model import CHECKPOINTS
 from harness.system.syscalls import syncfs
@@ -71,8 +74,12 @@ def begin(beginning: Beginning, directory: Path, *, disk: str | None) -> None:
     beginning.fill(root)
     if disk is not None:
         syncfs(str(root))
-    operation, written = tell_cut(read_listing(root), index=-1, rank=OPERATOR, time_s=0.0, start=0)
-    write_given(directory, StartingDirectory(operation=operation, written=written))
+    with closing(ByteStore(directory / GIVEN)) as written:
+        listing = tell_cut(
+            read_entries(root, written), written, index=-1, rank=OPERATOR, time_s=0.0
+        )
+        written.flush()
+    write_given(directory, listing)
     for number, run in enumerate(beginning.past):
         folder = directory / f"run{number}"
         folder.mkdir()
@@ -97,4 +104,5 @@ def _put_back(given: StartingDirectory, root: Path) -> None:
         elif kind == "symlink":
             (root / path).symlink_to(detail)
         else:
-            (root / path).write_bytes(given.written[detail[0] : sum(detail)])
+            with (root / path).open("wb") as file:
+                file.writelines(Content.of(given.written, *detail).chunks())
