@@ -60,7 +60,7 @@ def _chosen(parsed: argparse.Namespace) -> Implementation:
 
 def _mutants(parsed: argparse.Namespace) -> int:
     from harness.mutants.catalogue import CatalogueError
-    from harness.mutants.command import Wish, planted
+    from harness.mutants.command import Wish, try_mutants
     from harness.run.support import missing
 
     if (reason := missing()) is not None:
@@ -76,7 +76,7 @@ def _mutants(parsed: argparse.Namespace) -> int:
         markdown=parsed.markdown,
     )
     try:
-        return PASSED if planted(wish) else RED
+        return PASSED if try_mutants(wish) else RED
     except (CatalogueError, ScenarioError) as error:
         return _complain(str(error))
 
@@ -158,7 +158,8 @@ def _replay_all(
                 yield _complain(f"{path} cannot run here: {reason}")
                 continue
             proof = prove(bench, plan, one.source)
-            text = proof.text or proof.described or f"{proof.outcome} {plan.name}"
+            green = "\n".join([f"{proof.outcome} {plan.name}", *proof.left_out])
+            text = proof.text or proof.described or green
             yield _say(text, replay_status(proof))
 
 

@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from harness.evidence.cut import read_listing, tell_cut
+from harness.evidence.cut import read_entries, tell_cut
 from harness.evidence.evidence import Cut
 from harness.evidence.operation import OPERATOR
 from harness.evidence.write import list_entries, write_cut
 from harness.plan.model import CHECKPOINTS, Plan
 from harness.run.disk import DiskImage
-from harness.run.errors import HarnessError
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.mount import mounted
-from harness.run.host import Host
-from harness.run.mounts import MountError, own_mounts
 from harness.run.trace import Trace
+from harness.system.errors import HarnessError
+from harness.system.host import Host
+from harness.system.mounts import MountError, own_mounts
 
 
 class Backing(Protocol):
@@ -90,15 +90,15 @@ class ImageBacking:
         if self._cut is None:
             return
         self._disk.restart()
-        cut, described = tell_cut(
-            read_listing(self._disk.root),
+        entries = read_entries(self._disk.root, trace.written)
+        cut = tell_cut(
+            entries,
+            trace.written,
             index=len(trace.operations),
             rank=OPERATOR,
             time_s=trace.seconds(),
-            start=len(trace.written),
         )
         trace.operations.append(cut)
-        trace.written.add(described)
         write_cut(folder, self._cut)
         self._cut = None
 
