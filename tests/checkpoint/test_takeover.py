@@ -20,6 +20,7 @@ from kempnerforge.checkpoint.runtime.lease import Found
 from kempnerforge.checkpoint.runtime.lease_watch import LeaseWatch
 from kempnerforge.checkpoint.runtime.processes import Process
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from tests.checkpoint.effects import give
 from tests.checkpoint.training import Job
 
 
@@ -121,7 +122,7 @@ def stopped_at(
             then.update(published(root))
 
     storage = Stopping(at, take_over, before=before)
-    first.manager._storage = storage
+    give(first.manager, storage=storage)
     with one.here():
         try:
             first.save(step)

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kempnerforge.checkpoint.archives.shard_metadata import _ALLOWED_GLOBALS
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
 from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.format.shard_metadata import _ALLOWED_GLOBALS
 from kempnerforge.cli import inert
 from kempnerforge.cli.__main__ import main
 from kempnerforge.cli.cautious import MOST_READ_BYTES

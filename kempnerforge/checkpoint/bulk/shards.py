@@ -31,11 +31,11 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.tensor import DTensor
 
+from kempnerforge.checkpoint.archives.plain_values import encode_plain
 from kempnerforge.checkpoint.bulk.staging import Image, Stager
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.format import checksum
 from kempnerforge.checkpoint.format.manifest import FileRecord
-from kempnerforge.checkpoint.format.plain_values import encode_plain
 from kempnerforge.checkpoint.runtime.sink import FileSink
 from kempnerforge.checkpoint.runtime.storage import at_once
 from kempnerforge.checkpoint.state.rank_values import Planned, common_name

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import torch
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 
+from kempnerforge.checkpoint.archives.frames import ALIGNMENT, Frame, bytes_of, frame_of, memory_of
 from kempnerforge.checkpoint.format import checksum
-from kempnerforge.checkpoint.format.frames import ALIGNMENT, Frame, bytes_of, frame_of, memory_of
 from kempnerforge.checkpoint.runtime.sink import FileSink
 
 __all__ = ["Image", "KeptBuffers", "Layout", "LiveTensors", "Stager"]

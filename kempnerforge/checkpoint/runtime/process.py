@@ -1,0 +1,31 @@
+"""The effects of this process."""
+
+import secrets
+
+from kempnerforge.checkpoint.collection import held_back
+from kempnerforge.checkpoint.protocol.effects import Runtime, Unlocked, WriteAccess
+from kempnerforge.checkpoint.protocol.process import Process
+from kempnerforge.checkpoint.protocol.storage import Storage
+from kempnerforge.checkpoint.runtime.clock import SystemClock
+from kempnerforge.checkpoint.runtime.storage import at_once
+
+__all__ = ["THIS_PROCESS", "local_runtime"]
+
+# Ids come from the operating system, so that no generator of training is drawn from.
+THIS_PROCESS = Process(lambda: secrets.token_hex(8), building=held_back)
+
+
+def local_runtime(storage: Storage, access: WriteAccess | None = None) -> Runtime:
+    """The effects of a process that agrees with nobody, such as a command.
+
+    Args:
+        storage: Where the checkpoint directory lies.
+        access: Its lock; None where nobody else can reach it, or it is held already.
+    """
+    return Runtime(
+        storage=storage,
+        clock=SystemClock(),
+        process=THIS_PROCESS,
+        access=access or Unlocked(),
+        at_once=at_once,
+    )
