@@ -1,16 +1,13 @@
-"""Saving in the background: the thread of a save under way, and the stand-alone checkpointer."""
+"""The stand-alone checkpointer, and how state is taken in each mode."""
 
-import atexit
 import logging
-import threading
 from array import array
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch.distributed.checkpoint.planner import SavePlan
@@ -26,7 +23,6 @@ from kempnerforge.checkpoint.bulk.staging import KeptBuffers, LiveTensors, Stage
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
     RankFailure,
-    StorageTimeoutError,
     describe,
 )
 from kempnerforge.checkpoint.format import layout
@@ -36,7 +32,9 @@ from kempnerforge.checkpoint.protocol.save_messages import Assignment, Proposal,
 from kempnerforge.checkpoint.protocol.saving import Words, save
 from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.visibility import await_made
+from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.collective import Collective, GlooCollective
+from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.driver import Job
 from kempnerforge.checkpoint.runtime.process import local_runtime
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
@@ -45,68 +43,12 @@ from kempnerforge.checkpoint.runtime.worker import Worker
 from kempnerforge.checkpoint.state.rank_values import unequal_names
 from kempnerforge.config.schema import AsyncCheckpointMode
 
-__all__ = ["AsyncCheckpointer", "BackgroundCall", "make_stager", "mode_of"]
+__all__ = ["AsyncCheckpointer", "make_stager", "mode_of"]
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 # Of a save, of which a rank may write for a third.
 _DEADLINE_S = 3 * DEFAULT_COMMIT_TIMEOUT_S
-
-# Calls whose result nobody has fetched, for the end of the interpreter to speak of.
-_unfetched: set["BackgroundCall[Any]"] = set()
-
-
-class BackgroundCall(Generic[T]):
-    """One call in a thread of its own; its result or error is fetched once.
-
-    The interpreter waits for the thread when it ends, so a call must be bounded by itself. An error
-    that nobody fetched is logged then.
-    """
-
-    def __init__(self, call: Callable[[], T], *, name: str, timeout_s: float) -> None:
-        self._call = call
-        self._timeout_s = timeout_s
-        self._future: Future[T] = Future()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=False)
-        _unfetched.add(self)
-        self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether the call has not returned yet."""
-        return self._thread.is_alive()
-
-    def result(self) -> T:
-        """Wait for the call and hand over its result, or raise its error.
-
-        Raises:
-            StorageTimeoutError: It did not return in time; it may still be running.
-        """
-        self._thread.join(self._timeout_s)
-        if self._thread.is_alive():
-            raise StorageTimeoutError(f"{self._thread.name} is still running after its deadline")
-        _unfetched.discard(self)
-        return self._future.result()
-
-    def report(self) -> None:
-        """Log the error of a call that nobody will fetch any more."""
-        error = self._future.exception() if self._future.done() else None
-        if error is not None:
-            logger.error("%s failed and nobody waited for it: %s", self._thread.name, error)
-
-    def _run(self) -> None:
-        try:
-            self._future.set_result(self._call())
-        except BaseException as error:  # noqa: BLE001  # travels to the thread that fetches it
-            self._future.set_exception(error)
-
-
-@atexit.register
-def _report_unfetched() -> None:
-    for call in _unfetched:
-        call.report()
 
 
 def mode_of(value: Any) -> AsyncCheckpointMode:
@@ -169,7 +111,7 @@ class AsyncCheckpointer:
             CheckpointError: The previous save failed (nothing is saved then), or in mode
                 ``disabled`` this one.
         """
-        directory = layout.local_directory(checkpoint_id)
+        directory = local_directory(checkpoint_id)
         self.wait()
         collective = self._collective(process_group)
         collective.renew()

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
+from kempnerforge.checkpoint.async_save import make_stager, mode_of
 from kempnerforge.checkpoint.bulk.plans import PlanBook
 from kempnerforge.checkpoint.bulk.trust import ANY_OBJECT, PLAIN_DATA, Trust
 from kempnerforge.checkpoint.errors import (
@@ -20,7 +20,6 @@ from kempnerforge.checkpoint.errors import (
     describe,
     naming,
 )
-from kempnerforge.checkpoint.format.layout import local_directory
 from kempnerforge.checkpoint.loading import Loaded, LoadRequest, Read, StateLoader, load_state
 from kempnerforge.checkpoint.protocol.catalog import read_metadata
 from kempnerforge.checkpoint.protocol.choosing import Search, cheap_choice
@@ -39,9 +38,11 @@ from kempnerforge.checkpoint.protocol.save_messages import Published, SaveReques
 from kempnerforge.checkpoint.protocol.saving import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.verification import LoadReport, VerifyPolicy
+from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.board import StoreBoard
 from kempnerforge.checkpoint.runtime.clock import SystemClock
 from kempnerforge.checkpoint.runtime.collective import make_collective
+from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.driver import Job, carry_out
 from kempnerforge.checkpoint.runtime.guarded import guarded
 from kempnerforge.checkpoint.runtime.identity import DirectoryIdentity

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from kempnerforge.checkpoint.bulk.trust import PLAIN_DATA
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
-from kempnerforge.checkpoint.format.layout import local_directory
 from kempnerforge.checkpoint.protocol.choosing import Search, choose
 from kempnerforge.checkpoint.runtime.board import StoreBoard
 from kempnerforge.checkpoint.runtime.collective import GlooCollective, make_collective
+from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.driver import carry_out
 from kempnerforge.checkpoint.runtime.guarded import guarded
 from kempnerforge.checkpoint.runtime.lock import DirectoryAccess

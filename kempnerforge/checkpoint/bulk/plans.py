@@ -7,7 +7,6 @@ to be up to date: ids are compared in every save, and a rank that missed an answ
 that it holds.
 """
 
-import secrets
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from kempnerforge.checkpoint.bulk.shards import (
     write_shards,
 )
 from kempnerforge.checkpoint.errors import CheckpointSaveError
+from kempnerforge.checkpoint.runtime.process import draw_id
 from kempnerforge.checkpoint.runtime.stale import again_if_stale
 from kempnerforge.checkpoint.state.rank_values import (
     Planned,
@@ -177,7 +177,7 @@ class PlanBook:
             merged, metadata[stage] = merge_plans(list(own.values()))
             plans.update(zip(own, merged, strict=True))
         self._merged = Merged(
-            merger=secrets.token_hex(8),
+            merger=draw_id(),
             plan_ids=plan_ids,
             ranks_of=dict(ranks_of),
             plans=plans,

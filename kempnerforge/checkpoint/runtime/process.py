@@ -9,10 +9,15 @@ from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.runtime.clock import SystemClock
 from kempnerforge.checkpoint.runtime.storage import at_once
 
-__all__ = ["THIS_PROCESS", "local_runtime"]
+__all__ = ["THIS_PROCESS", "draw_id", "local_runtime"]
 
-# Ids come from the operating system, so that no generator of training is drawn from.
-THIS_PROCESS = Process(lambda: secrets.token_hex(8), building=held_back)
+
+def draw_id() -> str:
+    """16 hexadecimal digits from the operating system; draws from no generator of training."""
+    return secrets.token_hex(8)
+
+
+THIS_PROCESS = Process(draw_id, building=held_back)
 
 
 def local_runtime(storage: Storage, access: WriteAccess | None = None) -> Runtime:

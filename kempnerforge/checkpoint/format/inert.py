@@ -1,7 +1,7 @@
 """Reads a pickle as plain data: no class is looked up, no function called, no object built.
 
-Only the instructions that DCP's ``.metadata`` consists of are known, and only the names that the
-package's own loader allows may occur; anything else is refused with its name. A class becomes its
+Only the instructions that DCP's ``.metadata`` consists of are known, and only the names that it
+consists of may occur; anything else is refused with its name. A class becomes its
 name and an object a :class:`Stub` with the arguments and the state that it would have been given.
 
 Not built on :class:`pickle.Unpickler`, although that can be told to look up nothing: it reserves
@@ -16,9 +16,12 @@ from typing import Any, Final
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
 
-__all__ = ["ALLOWED_NAMES", "Name", "Stub", "read_inert"]
+__all__ = ["ALLOWED_NAMES", "PATHLIB", "Name", "Stub", "read_inert"]
 
 _DCP = "torch.distributed.checkpoint"
+# Stock DCP notes its directory as a path, and Python 3.13 pickles that under the second name, which
+# 3.11 and 3.12 do not have.
+PATHLIB = ("pathlib", "pathlib._local")
 ALLOWED_NAMES = frozenset(
     {
         (f"{_DCP}.metadata", "Metadata"),
@@ -33,10 +36,7 @@ ALLOWED_NAMES = frozenset(
         ("torch", "Size"),
         ("torch.serialization", "_get_layout"),
         ("collections", "OrderedDict"),
-        ("pathlib", "PosixPath"),
-        ("pathlib", "PurePosixPath"),
-        ("pathlib._local", "PosixPath"),  # as Python 3.13 writes it
-        ("pathlib._local", "PurePosixPath"),
+        *((module, name) for module in PATHLIB for name in ("PosixPath", "PurePosixPath")),
     }
 )
 # What the loader finds in the module torch: dtypes and memory formats.
