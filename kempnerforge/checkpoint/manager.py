@@ -22,6 +22,7 @@ from kempnerforge.checkpoint.errors import (
 )
 from kempnerforge.checkpoint.loading import Loaded, LoadRequest, Read, StateLoader, load_state
 from kempnerforge.checkpoint.protocol.catalog import read_metadata
+from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.choosing import Search, cheap_choice
 from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.loading import Load
@@ -35,21 +36,15 @@ from kempnerforge.checkpoint.protocol.reachable import (
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
 from kempnerforge.checkpoint.protocol.save_messages import Published, SaveRequest, StagedState
-from kempnerforge.checkpoint.protocol.saving import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.runtime.background import BackgroundCall
-from kempnerforge.checkpoint.runtime.board import StoreBoard
-from kempnerforge.checkpoint.runtime.clock import SystemClock
 from kempnerforge.checkpoint.runtime.collective import make_collective
 from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.driver import Job, carry_out
 from kempnerforge.checkpoint.runtime.guarded import guarded
-from kempnerforge.checkpoint.runtime.identity import DirectoryIdentity
-from kempnerforge.checkpoint.runtime.lock import DirectoryAccess
-from kempnerforge.checkpoint.runtime.process import THIS_PROCESS
-from kempnerforge.checkpoint.runtime.stale import RetryingStorage
-from kempnerforge.checkpoint.runtime.storage import LocalStorage, at_once, revocable
+from kempnerforge.checkpoint.runtime.rank import rank_runtime
+from kempnerforge.checkpoint.runtime.storage import revocable
 from kempnerforge.checkpoint.runtime.worker import Worker
 from kempnerforge.checkpoint.settings import CheckpointSettings, Settings
 from kempnerforge.checkpoint.state.checked import RestoreCheck
@@ -116,19 +111,9 @@ class CheckpointManager:
         self._mode = mode_of(config.async_mode)
         self._stager = make_stager(self._mode, direct=settings.direct_io)
         self._latest = PointerKind(settings.latest)
-        access = DirectoryAccess(self._root)
         self._plans = PlanBook()
         self._collective = make_collective(timeout_s=self._timeout_s)
-        self._runtime = Runtime(
-            storage=RetryingStorage(LocalStorage()),
-            clock=SystemClock(),
-            process=THIS_PROCESS,
-            rounds=self._collective,
-            access=access,
-            identity=DirectoryIdentity(self._root, access, follow=settings.follow_moved_dir),
-            board=StoreBoard(),
-            at_once=at_once,
-        )
+        self._runtime = rank_runtime(self._root, self._collective, follow=settings.follow_moved_dir)
         self._register = Register(self._runtime.process)
         with Worker("looking into the checkpoint directory") as worker:
             looking = require_reachable_by_all(

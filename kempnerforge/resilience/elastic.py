@@ -6,15 +6,11 @@ from pathlib import Path
 from kempnerforge.checkpoint.bulk.trust import PLAIN_DATA
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.protocol.choosing import Search, choose
-from kempnerforge.checkpoint.runtime.board import StoreBoard
 from kempnerforge.checkpoint.runtime.collective import GlooCollective, make_collective
 from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.driver import carry_out
 from kempnerforge.checkpoint.runtime.guarded import guarded
-from kempnerforge.checkpoint.runtime.lock import DirectoryAccess
-from kempnerforge.checkpoint.runtime.process import local_runtime
-from kempnerforge.checkpoint.runtime.stale import RetryingStorage
-from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.rank import rank_runtime
 from kempnerforge.checkpoint.runtime.worker import Worker
 
 __all__ = ["resolve_resume_path"]
@@ -45,13 +41,14 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
     """
     root = local_directory(dir)
     collective = make_collective(timeout_s=DEFAULT_COMMIT_TIMEOUT_S)
-    access = DirectoryAccess(root)
+    runtime = rank_runtime(root, collective)
     try:
         with Worker("resolving a checkpoint") as worker:
-            storage = guarded(RetryingStorage(LocalStorage()), access.confirm_brief)
-            runtime = replace(local_runtime(storage, access), rounds=collective, board=StoreBoard())
+            storage = guarded(runtime.storage, runtime.access.confirm_brief)
             search = Search(root=root, shards=PLAIN_DATA)
-            choosing = choose(search, runtime, timeout_s=DEFAULT_COMMIT_TIMEOUT_S)
+            choosing = choose(
+                search, replace(runtime, storage=storage), timeout_s=DEFAULT_COMMIT_TIMEOUT_S
+            )
             choice = carry_out(choosing, collective, worker)
     finally:
         if isinstance(collective, GlooCollective):

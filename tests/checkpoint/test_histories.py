@@ -40,6 +40,7 @@ from kempnerforge.checkpoint.bulk.trust import PLAIN_DATA
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.checkpoint.protocol.bulk import Written
+from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.choosing import Search, choose
 from kempnerforge.checkpoint.protocol.effects import Runtime, Unlocked, WriteAccess, one_by_one
 from kempnerforge.checkpoint.protocol.pointer import PointerKind
@@ -47,7 +48,6 @@ from kempnerforge.checkpoint.protocol.prune import finish_off
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
 from kempnerforge.checkpoint.protocol.save_messages import SaveRequest, StagedState
-from kempnerforge.checkpoint.protocol.saving import CheckpointSave, save_checkpoint
 from kempnerforge.cli.mending import apply, plan_repair
 from tests.checkpoint.effects import runtime
 from tests.checkpoint.memory_storage import Death, Directory, File, Link, MemoryStorage

@@ -24,8 +24,8 @@ from kempnerforge.checkpoint import (
     UnreachableDirectoryError,
     UnreadableCheckpointError,
 )
+from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave
 from kempnerforge.checkpoint.protocol.commit import Commit
-from kempnerforge.checkpoint.protocol.saving import CheckpointSave
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 from tests.checkpoint import mounts
 from tests.checkpoint.descriptors import links

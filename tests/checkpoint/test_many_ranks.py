@@ -16,6 +16,7 @@ from kempnerforge.checkpoint.errors import PeerLostError
 from kempnerforge.checkpoint.protocol.bulk import Written
 from kempnerforge.checkpoint.protocol.candidates import ForeignShards
 from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
+from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.choosing import Search
 from kempnerforge.checkpoint.protocol.loading import Load, Restored
 from kempnerforge.checkpoint.protocol.offer import Candidate
@@ -23,7 +24,6 @@ from kempnerforge.checkpoint.protocol.reachable import require_reachable_by_all
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
 from kempnerforge.checkpoint.protocol.save_messages import Published, SaveRequest, StagedState
-from kempnerforge.checkpoint.protocol.saving import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.protocol.verification import verify_files

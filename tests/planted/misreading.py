@@ -13,7 +13,7 @@ from typing import Any
 from kempnerforge.checkpoint import errors
 from kempnerforge.checkpoint.format import manifest
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.protocol import register, replacing, saving
+from kempnerforge.checkpoint.protocol import checkpoint_save, register, replacing
 from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.runtime import stale
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
@@ -79,7 +79,7 @@ class ReplacesTheUnread(CheckpointManager):
     """What cannot be read is as good as not there, so it is replaced."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        saving._replaced = lambda *_: None
+        checkpoint_save._replaced = lambda *_: None
         super().__init__(*args, **kwargs)
 
 
