@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.jobs.registry import job_named
 from harness.run.clock import FairClock
 from harness.run.host import enter_host
 from harness.run.mounts import enter_mounts
@@ -142,11 +143,9 @@ def _rank_main(request: dict[str, Any], rank: int) -> int:
     empty = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, empty), (1, log), (2, log)):
         os.dup2(source, target)
-    # Imported here: the leader itself needs none of it, and the server has it loaded already.
-    from harness.jobs.training.rank import enter
-
     try:
-        return enter(directory, run, rank)
+        plan = json.loads(Path(directory, "plan.json").read_bytes())
+        return job_named(plan["job"]).enter(directory, run, rank)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -70,7 +70,7 @@ def main() -> None:
     if threads != 1:
         raise RuntimeError(f"the warm server must have one thread when it forks, it has {threads}")
     # Imports torch, which must not come before `preload`.
-    from harness.jobs.training.devices import refuse_touched
+    from harness.jobs.untouched import refuse_touched
 
     refuse_touched()
     # Collected objects are not touched again, so the forked ranks share their pages.

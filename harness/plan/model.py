@@ -104,7 +104,10 @@ class Implementation(Decided):
 
 
 class Plan(Decided):
-    """A scenario made concrete. `checkpoint` is None for a reference run, which never saves."""
+    """A scenario made concrete. `checkpoint` is None for a reference run, which never saves.
+
+    `job` names what runs in the ranks (`harness.jobs.registry`).
+    """
 
     name: str
     source: str
@@ -113,8 +116,14 @@ class Plan(Decided):
     implementation: Implementation
     runs: tuple[RunPlan, ...]
     expect: Expect
+    job: str = "training"
     launcher: Launcher = Launcher()
     mount: Filesystem | None = None
+
+    def within(self, deadline_s: float) -> Plan:
+        """The plan whose runs may be silent for so long, whatever the machine would decide."""
+        runs = (run.model_copy(update={"deadline_s": deadline_s}) for run in self.runs)
+        return self.model_copy(update={"runs": tuple(runs)})
 
     def workload_of(self, run: int) -> Workload:
         """The workload of a run, with the settings that the run changes."""

@@ -51,3 +51,14 @@ def test_the_example_of_a_fault_is_the_one_that_is_there() -> None:
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert example in (ROOT / "harness" / "faults" / "interrupt.py").read_text(encoding="utf-8")
+
+
+def test_only_the_registry_and_the_server_name_the_built_in_job() -> None:
+    named = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "harness").rglob("*.py")
+        if "harness.jobs.training" in path.read_text(encoding="utf-8")
+    }
+    outside = {one for one in named if not one.startswith("harness/jobs/training/")}
+    # The server imports once what every rank would.
+    assert outside == {"harness/jobs/registry.py", "harness/boot/server.py"}

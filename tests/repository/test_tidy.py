@@ -12,6 +12,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from harness.jobs.registry import JOBS
+
 ROOT = Path(__file__).resolve().parents[2]
 MOST_MODULE_LINES = 500
 MOST_FUNCTION_LINES = 70
@@ -29,6 +31,7 @@ ENTRANCES = {
     "harness.pytest_plugin",
     "harness.pytest_repeat",
     "harness.run.fuse.__main__",
+    *(job.main.partition(":")[0] for job in JOBS.values()),
 }
 """Modules that are started, or that tests of others import."""
 

@@ -10,9 +10,9 @@
 - A rank on the CPU sees no GPU.
 - A rank that fills more than its part of a GPU gets an out-of-memory error of its own.
 
-CUDA does not survive a fork, so nothing before this may touch it: the processes that fork say so
-with `refuse_touched`. Loader processes are forked by a rank that has a CUDA context, as those of
-PyTorch are by default; they read numpy arrays and touch no tensor on a GPU.
+CUDA does not survive a fork, so nothing before this may touch it (`harness/jobs/untouched.py`).
+Loader processes are forked by a rank that has a CUDA context, as those of PyTorch are by default;
+they read numpy arrays and touch no tensor on a GPU.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ import torch
 
 from harness.plan.model import LEASED, Gpus, Workload
 
-_OPEN_FILES = Path("/proc/self/fd")
-_DEVICES = "/dev/nvidia"
 _CUDA_BACKENDS = "cpu:gloo,cuda:nccl"
 """Checkpointers talk about tensors on the host, too."""
 
@@ -63,24 +61,3 @@ def _environment(gpus: Gpus, rank: int, size: int, directory: Path) -> dict[str,
         host = os.environ.get("NCCL_SOCKET_IFNAME", "lo")
         found |= {"NCCL_HOSTID": f"rank{rank}", "NCCL_SOCKET_IFNAME": host, "NCCL_IB_DISABLE": "1"}
     return found
-
-
-def touched(open_files: Path = _OPEN_FILES) -> str | None:
-    """How this process has touched a GPU, or None. Does not touch one."""
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return "CUDA is initialized"
-    for link in open_files.iterdir():
-        try:
-            target = str(link.readlink())
-        except FileNotFoundError:  # the descriptor of this very listing
-            continue
-        if target.startswith(_DEVICES):
-            return f"{target} is open"
-    return None
-
-
-def refuse_touched() -> None:
-    """Raise RuntimeError where what is forked from here could not use a GPU any more."""
-    reason = touched()
-    if reason is not None:
-        raise RuntimeError(f"no GPU may be touched before ranks are forked, and {reason}")

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.jobs import untouched
 from harness.jobs.keep import Keepers
-from harness.jobs.training import devices
 from harness.jobs.training.data import Windows, collate
-from harness.jobs.training.devices import choose_gpu, refuse_touched, take_device, touched
+from harness.jobs.training.devices import choose_gpu, take_device
+from harness.jobs.untouched import refuse_touched, touched
 from harness.plan.model import Gpus, Workload
 from harness.scenario.schema import Data
 from tests.harness.proving import ROOT, plan_of
@@ -114,7 +115,7 @@ for name in ("is_available", "device_count", "init", "_lazy_init", "current_devi
     setattr(torch.cuda, name, lambda *_, name=name: asked.append(name))
 from harness.jobs.training.preload import preload
 preload()
-from harness.jobs.training.devices import touched
+from harness.jobs.untouched import touched
 mapped = [line for line in open("/proc/self/maps") if "/libcuda.so" in line]
 print([asked, touched(), mapped])
 """
@@ -144,7 +145,7 @@ def test_an_implementation_that_touches_cuda_when_it_is_imported_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "touches_cuda.py").write_text("Manager = object")
-    monkeypatch.setattr(devices, "touched", lambda: "CUDA is initialized")
+    monkeypatch.setattr(untouched, "touched", lambda: "CUDA is initialized")
     keepers = Keepers(lambda _: None, lambda _: None)
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with mine, theirs:

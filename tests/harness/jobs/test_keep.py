@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import harness.jobs.training.devices  # noqa: F401 - imports torch before the fork, as the server has
+import harness.jobs.untouched  # noqa: F401 - imports torch before the fork, as the server has
 from harness.jobs import keep
 from harness.jobs.keep import Keepers
 

@@ -1,0 +1,13 @@
+"""The jobs, by the names that plans hold."""
+
+from __future__ import annotations
+
+from harness.jobs.job import Job
+from harness.jobs.training import TRAINING
+
+JOBS = {job.name: job for job in (TRAINING,)}
+
+
+def job_named(name: str) -> Job:
+    """The job of this name. Raises KeyError for any other."""
+    return JOBS[name]
