@@ -31,7 +31,7 @@ from kempnerforge.checkpoint.format.arrangement import Arrangement, all_meshes
 from kempnerforge.checkpoint.protocol.catalog import parse_metadata, plain_stages, read_metadata
 from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.loading import Load, Restored
-from kempnerforge.checkpoint.protocol.offer import Candidate, Choice
+from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate
 from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.verification import Verifier, VerifyPolicy
 from kempnerforge.checkpoint.runtime.stale import again_if_passing
@@ -39,8 +39,8 @@ from kempnerforge.checkpoint.state import buffers
 from kempnerforge.checkpoint.state.checked import RestoreCheck
 from kempnerforge.checkpoint.state.exclusion import Exclusion
 from kempnerforge.checkpoint.state.model_state import LiveModel, mesh_signature
-from kempnerforge.checkpoint.state.own_state import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.state.own_values import require_common, saved_keys, values_of_rank
+from kempnerforge.checkpoint.state.rank_local import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.state.rank_state import (
     RANK_KEYS,
     Positions,
@@ -125,7 +125,7 @@ class StateLoader:
         self.apply(prepared.train_state)
         prepared.targets.apply_groups()
 
-    def prepare(self, candidate: Candidate) -> Read:
+    def prepare(self, candidate: LoadCandidate) -> Read:
         """Read and check everything; fills buffers of ours only."""
         choice = candidate.choice
         model = LiveModel(self.model)

@@ -19,7 +19,7 @@ from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
 from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.choosing import Search
 from kempnerforge.checkpoint.protocol.loading import Load, Restored
-from kempnerforge.checkpoint.protocol.offer import Candidate
+from kempnerforge.checkpoint.protocol.proposal import LoadCandidate
 from kempnerforge.checkpoint.protocol.reachable import require_reachable_by_all
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
@@ -88,7 +88,7 @@ class ReadsItsOwn:
     def opening(self) -> int:
         return self._rank.rank
 
-    def prepare(self, candidate: Candidate) -> bytes:
+    def prepare(self, candidate: LoadCandidate) -> bytes:
         choice = candidate.choice
         assert candidate.told == tuple(range(self._rank.runtime.world_size))
         assert choice.manifest is not None

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from kempnerforge.checkpoint.archives.frames import ALIGNMENT, frame_of, memory_of
+from kempnerforge.checkpoint.archives.archive_template import ALIGNMENT, frame_of, memory_of
 from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.bulk.plans import PlanBook
 from kempnerforge.checkpoint.bulk.reading import Answerable, read_shards

@@ -32,7 +32,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadIte
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from kempnerforge.checkpoint.archives.frames import Frame, frame_of, memory_of
+from kempnerforge.checkpoint.archives.archive_template import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.archives.plain_values import decode_plain
 from kempnerforge.checkpoint.archives.shard_metadata import is_ours
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError, named

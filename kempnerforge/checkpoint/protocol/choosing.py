@@ -43,7 +43,7 @@ from kempnerforge.checkpoint.protocol.candidates import (
 )
 from kempnerforge.checkpoint.protocol.catalog import Entry, Outline, inspect
 from kempnerforge.checkpoint.protocol.effects import Runtime
-from kempnerforge.checkpoint.protocol.offer import Candidate, Choice, Offer
+from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate, Proposal
 from kempnerforge.checkpoint.protocol.reachable import require_reachable
 from kempnerforge.checkpoint.protocol.replacing import read_settled
 from kempnerforge.checkpoint.protocol.rounds import Votes
@@ -115,7 +115,7 @@ class _Vote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Attempt:
+class _CandidateOutcome:
     """The outcome of one candidate on this rank."""
 
     vote: _Vote
@@ -134,7 +134,7 @@ def choose(search: Search, runtime: Runtime, *, timeout_s: float) -> Steps[Choic
         CheckpointError: As :meth:`Chooser.prepare`.
     """
 
-    def verify(candidate: Candidate) -> None:
+    def verify(candidate: LoadCandidate) -> None:
         choice = candidate.choice
         if choice.manifest is not None:
             verify_files(choice.path, choice.manifest, candidate.share.items(), runtime)
@@ -156,7 +156,7 @@ class Chooser:
 
     def prepare(
         self,
-        prepare: Callable[[Candidate], T],
+        prepare: Callable[[LoadCandidate], T],
         *,
         told: object = None,
         earlier: RankFailure | None = None,
@@ -181,7 +181,7 @@ class Chooser:
                 on some rank.
         """
         root = _Root(self.search, self.runtime) if self.runtime.rank == 0 else None
-        attempt = _Attempt(vote=_Vote(told=told, failure=earlier))
+        attempt = _CandidateOutcome(vote=_Vote(told=told, failure=earlier))
         while True:
             reply = yield from self._round(attempt.vote, root)
             if isinstance(reply, Refusal):
@@ -194,7 +194,9 @@ class Chooser:
             del attempt  # before the next one, for its memory
             attempt = yield from self._try(prepare, reply)
 
-    def _round(self, vote: _Vote, root: "_Root | None") -> Steps[Offer | _Chosen | Refusal | None]:
+    def _round(
+        self, vote: _Vote, root: "_Root | None"
+    ) -> Steps[Proposal | _Chosen | Refusal | None]:
         looking = None
         if root is not None and not root.has_begun:
             # While the others' votes are on their way.
@@ -203,7 +205,7 @@ class Chooser:
         replies = None
         if votes is not None and root is not None:
             replies = yield from self._decide(root, votes, looking)
-        reply: Offer | _Chosen | Refusal | None = yield Answer(
+        reply: Proposal | _Chosen | Refusal | None = yield Answer(
             replies=replies, timeout_s=2 * self.timeout_s
         )
         return reply
@@ -212,7 +214,9 @@ class Chooser:
         started: Started = yield Start(make=root.advance, timeout_s=_WORK_SHARE * self.timeout_s)
         return started
 
-    def _try(self, prepare: Callable[[Candidate], object], offer: Offer) -> Steps[_Attempt]:
+    def _try(
+        self, prepare: Callable[[LoadCandidate], object], offer: Proposal
+    ) -> Steps[_CandidateOutcome]:
         rank, world_size = self.runtime.rank, self.runtime.world_size
         try:
             candidate = offer.open(rank=rank, world_size=world_size)
@@ -223,8 +227,10 @@ class Chooser:
                     doing=f"reading {offer.path}",
                 )
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-            return _Attempt(vote=_Vote(failure=_describe(error, rank, offer.path)), cause=error)
-        return _Attempt(vote=_Vote(), choice=candidate.choice, result=result)
+            return _CandidateOutcome(
+                vote=_Vote(failure=_describe(error, rank, offer.path)), cause=error
+            )
+        return _CandidateOutcome(vote=_Vote(), choice=candidate.choice, result=result)
 
     def _decide(
         self, root: "_Root", votes: Votes[_Vote], looking: Started | None
@@ -252,7 +258,7 @@ class Chooser:
 
     def _next(
         self, root: "_Root", votes: Votes[_Vote], looking: Started | None
-    ) -> Steps[Offer | _Chosen | Refusal | None]:
+    ) -> Steps[Proposal | _Chosen | Refusal | None]:
         failures = votes.failures(_Vote, f"loading from {self.search.root}")
         first, told = looking is not None, all(isinstance(vote, _Vote) for vote in votes.values)
         if failures and (first or not told):
@@ -281,7 +287,7 @@ class _Root:
         self._damaged: set[str] = set()
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
-        self._offer: Offer | None = None
+        self._offer: Proposal | None = None
         self._told: tuple[Any, ...] | None = None
 
     @property
@@ -317,11 +323,11 @@ class _Root:
                 damaged = shows_damage(error)
                 self._pass_over(entry, failure.message, (failure,), damaged=damaged)
                 continue
-            self._offer = Offer.of(self._current, verify=self.search.verify)
+            self._offer = Proposal.of(self._current, verify=self.search.verify)
             return
         self._require_clean_start()
 
-    def offer(self, votes: Sequence[_Vote | None]) -> Offer | None:
+    def offer(self, votes: Sequence[_Vote | None]) -> Proposal | None:
         """The present candidate, as all ranks are asked about it; None where there is none."""
         if self._told is None:
             self._told = tuple(vote.told if vote else None for vote in votes)

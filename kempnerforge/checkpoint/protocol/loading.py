@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from kempnerforge.checkpoint.errors import CheckpointLoadError, RankFailure, Refusal, describe
 from kempnerforge.checkpoint.protocol.choosing import Chooser, Prepared, Search
 from kempnerforge.checkpoint.protocol.effects import Runtime
-from kempnerforge.checkpoint.protocol.offer import Candidate, Choice
+from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate
 from kempnerforge.checkpoint.protocol.steps import (
     Finish,
     Round,
@@ -46,7 +46,7 @@ class Loader(Protocol[T]):
     def opening(self) -> object:
         """What the other ranks need to know of this one."""
 
-    def prepare(self, candidate: Candidate) -> T:
+    def prepare(self, candidate: LoadCandidate) -> T:
         """Read and check everything, and change nothing."""
 
     def restore(self, prepared: T) -> None:

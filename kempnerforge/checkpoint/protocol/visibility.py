@@ -26,8 +26,8 @@ from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.protocol.catalog import Outline, read_outline, verify_sizes
 from kempnerforge.checkpoint.protocol.effects import Runtime
-from kempnerforge.checkpoint.protocol.offer import Candidate
 from kempnerforge.checkpoint.protocol.pointer import read_pointer_at
+from kempnerforge.checkpoint.protocol.proposal import LoadCandidate
 from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = [
@@ -213,7 +213,9 @@ def once_visible(
     return call()
 
 
-def when_visible(prepare: Callable[[Candidate], T], candidate: Candidate, runtime: Runtime) -> T:
+def when_visible(
+    prepare: Callable[[LoadCandidate], T], candidate: LoadCandidate, runtime: Runtime
+) -> T:
     """Result of ``prepare(candidate)``, once this rank sees what rank 0 has chosen.
 
     Raises:

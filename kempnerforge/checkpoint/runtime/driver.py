@@ -13,7 +13,7 @@ from kempnerforge.checkpoint.protocol.steps import (
     Start,
     Steps,
 )
-from kempnerforge.checkpoint.runtime.worker import Started, Worker, within
+from kempnerforge.checkpoint.runtime.worker import StartedCall, Worker, within
 
 __all__ = ["Job", "carry_out"]
 
@@ -61,7 +61,7 @@ def _perform(request: Request, rounds: Rounds, worker: Worker) -> Any:
         return worker.start(request.make if timeout_s is None else within(timeout_s, request.make))
     if isinstance(request, Finish):
         started = request.started
-        assert isinstance(started, Started)
+        assert isinstance(started, StartedCall)
         return started.result(timeout_s=request.timeout_s, doing=request.doing)
     return worker.stuck
 
