@@ -29,6 +29,7 @@ def explain(evidence: Evidence, layout: Layout | None = None) -> str:
     judgement = judge(evidence, layout)
     lines = [f"{judgement.outcome} {evidence.plan.name}", _what_ran(evidence)]
     lines += _part("what is broken", _broken(evidence, judgement))
+    lines += _part("what was not judged", iter(judgement.left_out))
     for title, number, index in _moments(evidence, judgement):
         lines += _part(title, tell_ranks(evidence.runs[number], index))
         lines += _part("not durable then", tell_not_durable(evidence, number, index))
@@ -65,7 +66,7 @@ def _broken(evidence: Evidence, judgement: Judgement) -> Iterator[str]:
             yield f"{guard.name}: {guard.sentence}"
             yield from (f"  - {one}" for one in guard.details[:_MOST_DETAILS])
     for verdict in judgement.verdicts:
-        if verdict.state == "holds":
+        if not verdict.is_red():
             continue
         yield f"{verdict.property} is {verdict.state}: {verdict.sentence}"
         yield from (f"  - {one}" for one in verdict.details[:_MOST_DETAILS])
@@ -104,7 +105,7 @@ def _choices(evidence: Evidence, layout: Layout) -> Iterator[str]:
     for number in range(1, len(evidence.runs)):
         at_rest = evidence.at_rest.get(number)
         operator = [
-            f"by operator: {done.action} {', '.join(done.paths) or done.problem}"
+            f"operator: {done.action} {', '.join(done.paths) or done.problem}"
             for done in (at_rest.done if at_rest is not None else ())
         ]
         title = f"run {number} found and chose"

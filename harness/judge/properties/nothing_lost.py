@@ -43,6 +43,7 @@ from harness.judge.event_logs import (
 from harness.judge.history import DirectoryState, History, Moment
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="nothing_lost",
@@ -50,6 +51,7 @@ PROMISE = Promise(
     "is durable, or a newer one. A durable checkpoint becomes visible at once, not at the next "
     "save.",
     outcome=Outcome.LOST_WORK,
+    needs=(EvidenceKind.TREE, EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS),
 )
 
 # The largest delay between the end of a flush and its publication that a slow disk explains.
@@ -114,7 +116,7 @@ def _still_acknowledged(
 
 
 def _taken_late(history: History, number: int) -> set[int]:
-    """The steps whose checkpoints an operator damaged or took away while a run went on, for good."""
+    """The steps whose checkpoints an operator damaged or took away for good in mid-run."""
     taken: dict[int, set[int]] = {}
     for before, after in _late_operators(history, number):
         for one in before.live.whole().values():
@@ -219,7 +221,7 @@ def _against_expected(evidence: Evidence, number: int, step: int | None) -> list
 
 
 def acknowledged_steps(run: RunEvidence, *, background: bool) -> set[int]:
-    """The steps that every rank of were acknowledged to the run as durable."""
+    """The steps that were acknowledged to every rank of the run as durable."""
     tell = _drained if background else _returned
     each = [tell(event_log) for event_log in run.event_logs]
     return set.intersection(*each) if each else set()
@@ -268,7 +270,7 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
 
 
 def claims(event_log: EventLog, *, background: bool) -> list[tuple[int, int]]:
-    """The steps that were acknowledged to a rank as durable, and when; of several at once the last one."""
+    """The steps acknowledged to a rank as durable, and when; of several at once the last one."""
     if not background:
         return [(one.step, one.index) for one in records(event_log, SaveReturned)]
     found: list[tuple[int, int]] = []

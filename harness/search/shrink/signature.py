@@ -1,4 +1,4 @@
-"""How a scenario failed, in so few words that a smaller scenario can be said to fail alike."""
+"""The failure signature of a scenario, by which a smaller one is known to fail alike."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def _broken(judgement: Judgement) -> list[str]:
     verdicts = [
         one.property
         for one in judgement.verdicts
-        if one.state != "holds" and one.outcome is judgement.outcome
+        if one.is_red() and one.outcome is judgement.outcome
     ]
     return [*verdicts, *guards]

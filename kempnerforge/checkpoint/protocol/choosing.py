@@ -43,7 +43,7 @@ from kempnerforge.checkpoint.protocol.candidates import (
 )
 from kempnerforge.checkpoint.protocol.catalog import Entry, Outline, inspect
 from kempnerforge.checkpoint.protocol.effects import Runtime
-from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate, Proposal
+from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate, LoadProposal
 from kempnerforge.checkpoint.protocol.reachable import require_reachable
 from kempnerforge.checkpoint.protocol.replacing import read_settled
 from kempnerforge.checkpoint.protocol.rounds import Votes
@@ -196,7 +196,7 @@ class Chooser:
 
     def _round(
         self, vote: _Vote, root: "_Root | None"
-    ) -> Steps[Proposal | _Chosen | Refusal | None]:
+    ) -> Steps[LoadProposal | _Chosen | Refusal | None]:
         looking = None
         if root is not None and not root.has_begun:
             # While the others' votes are on their way.
@@ -205,7 +205,7 @@ class Chooser:
         replies = None
         if votes is not None and root is not None:
             replies = yield from self._decide(root, votes, looking)
-        reply: Proposal | _Chosen | Refusal | None = yield Answer(
+        reply: LoadProposal | _Chosen | Refusal | None = yield Answer(
             replies=replies, timeout_s=2 * self.timeout_s
         )
         return reply
@@ -215,7 +215,7 @@ class Chooser:
         return started
 
     def _try(
-        self, prepare: Callable[[LoadCandidate], object], offer: Proposal
+        self, prepare: Callable[[LoadCandidate], object], offer: LoadProposal
     ) -> Steps[_CandidateOutcome]:
         rank, world_size = self.runtime.rank, self.runtime.world_size
         try:
@@ -258,7 +258,7 @@ class Chooser:
 
     def _next(
         self, root: "_Root", votes: Votes[_Vote], looking: Started | None
-    ) -> Steps[Proposal | _Chosen | Refusal | None]:
+    ) -> Steps[LoadProposal | _Chosen | Refusal | None]:
         failures = votes.failures(_Vote, f"loading from {self.search.root}")
         first, told = looking is not None, all(isinstance(vote, _Vote) for vote in votes.values)
         if failures and (first or not told):
@@ -287,7 +287,7 @@ class _Root:
         self._damaged: set[str] = set()
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
-        self._offer: Proposal | None = None
+        self._offer: LoadProposal | None = None
         self._told: tuple[Any, ...] | None = None
 
     @property
@@ -323,11 +323,11 @@ class _Root:
                 damaged = shows_damage(error)
                 self._pass_over(entry, failure.message, (failure,), damaged=damaged)
                 continue
-            self._offer = Proposal.of(self._current, verify=self.search.verify)
+            self._offer = LoadProposal.of(self._current, verify=self.search.verify)
             return
         self._require_clean_start()
 
-    def offer(self, votes: Sequence[_Vote | None]) -> Proposal | None:
+    def offer(self, votes: Sequence[_Vote | None]) -> LoadProposal | None:
         """The present candidate, as all ranks are asked about it; None where there is none."""
         if self._told is None:
             self._told = tuple(vote.told if vote else None for vote in votes)
