@@ -35,7 +35,7 @@ from kempnerforge.checkpoint.protocol.visibility import await_made
 from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.collective import Collective, GlooCollective
 from kempnerforge.checkpoint.runtime.directories import local_directory
-from kempnerforge.checkpoint.runtime.driver import Job
+from kempnerforge.checkpoint.runtime.driver import ProtocolRun
 from kempnerforge.checkpoint.runtime.process import local_runtime
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.runtime.storage import LocalStorage, revocable
@@ -136,7 +136,7 @@ class AsyncCheckpointer:
 
     def _job(
         self, directory: Path, staged: StagedShards | RankFailure, collective: Collective
-    ) -> Job[Published]:
+    ) -> ProtocolRun[Published]:
         worker = Worker(f"writing {directory}")
         storage = revocable(RetryingStorage(LocalStorage()), revoked=lambda: worker.stuck)
         runtime = replace(local_runtime(storage), rounds=collective)
@@ -146,7 +146,7 @@ class AsyncCheckpointer:
             shards=staged,
             save_id=runtime.process.new_save_id(),
         )
-        return Job(save(to, runtime, timeout_s=_DEADLINE_S), collective, worker)
+        return ProtocolRun(save(to, runtime, timeout_s=_DEADLINE_S), collective, worker)
 
     def wait(self) -> None:
         """Block until the pending save, if any, is durable; not collective.

@@ -41,7 +41,7 @@ from kempnerforge.checkpoint.protocol.verification import LoadReport, VerifyPoli
 from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.collective import make_collective
 from kempnerforge.checkpoint.runtime.directories import local_directory
-from kempnerforge.checkpoint.runtime.driver import Job, carry_out
+from kempnerforge.checkpoint.runtime.driver import ProtocolRun, carry_out
 from kempnerforge.checkpoint.runtime.guarded import guarded
 from kempnerforge.checkpoint.runtime.rank import rank_runtime
 from kempnerforge.checkpoint.runtime.storage import revocable
@@ -288,24 +288,15 @@ class CheckpointManager:
                 check=RestoreCheck(self._config.check_restored),
             )
             runtime = self._runtime_for(worker, self._runtime.access.confirm_brief)
-            loader = StateLoader(
-                runtime=runtime,
-                model=self._model,
-                optimizer=self._optimizer,
-                stage=self._stage,
-                request=request,
+            load = self._load(
+                search,
+                runtime,
+                request,
                 apply=lambda state: self._apply(state, scheduler, dataloader, exclude),
-            )
-            load = Load(
-                search=search,
-                runtime=runtime,
-                loader=loader,
-                tidy=lambda: self._finish_off(runtime),
-                timeout_s=self._timeout_s,
             )
             try:
                 self._collective.renew(worker)
-                loaded = carry_out(self._load(load, earlier), runtime.rounds, worker)
+                loaded = carry_out(self._unless_failed(load, earlier), runtime.rounds, worker)
             except CheckpointError as error:
                 if earlier is None:
                     raise
@@ -373,7 +364,7 @@ class CheckpointManager:
         scheduler: Any,
         dataloader: Any,
         extra: Mapping[str, Any] | None,
-    ) -> Job[Published]:
+    ) -> ProtocolRun[Published]:
         step, tokens_seen = int(step), int(tokens_seen)
         staged = take_state(
             self._model,
@@ -402,7 +393,9 @@ class CheckpointManager:
             latest=self._latest,
             damaged=self._damaged,
         )
-        return Job(save_checkpoint(to, timeout_s=self._timeout_s), self._runtime.rounds, worker)
+        return ProtocolRun(
+            save_checkpoint(to, timeout_s=self._timeout_s), self._runtime.rounds, worker
+        )
 
     def _search(self, path: str | None) -> Search:
         explicit = self._config.load_path if path is None else path
@@ -427,7 +420,33 @@ class CheckpointManager:
         mine = guarded(self._runtime.storage, confirm)
         return replace(self._runtime, storage=revocable(mine, revoked=lambda: worker.stuck))
 
-    def _load(self, load: Load[Read], earlier: BaseException | None) -> Steps[Loaded | None]:
+    def _load(
+        self,
+        search: Search,
+        runtime: Runtime,
+        request: LoadRequest,
+        *,
+        apply: Callable[[Mapping[str, Any]], None],
+    ) -> Load[Read]:
+        loader = StateLoader(
+            runtime=runtime,
+            model=self._model,
+            optimizer=self._optimizer,
+            stage=self._stage,
+            request=request,
+            apply=apply,
+        )
+        return Load(
+            search=search,
+            runtime=runtime,
+            loader=loader,
+            tidy=lambda: self._finish_off(runtime),
+            timeout_s=self._timeout_s,
+        )
+
+    def _unless_failed(
+        self, load: Load[Read], earlier: BaseException | None
+    ) -> Steps[Loaded | None]:
         """A load, unless this rank has failed before it, which keeps all of them from loading."""
         if earlier is not None:
             failure: RankFailure | None = describe(earlier, self._runtime.rank)

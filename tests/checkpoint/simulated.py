@@ -21,16 +21,16 @@ from typing import Any, Generic, TypeVar, cast
 
 from kempnerforge.checkpoint.errors import PeerLostError, RankFailure, StorageTimeoutError
 from kempnerforge.checkpoint.protocol.effects import Runtime, Unlocked
-from kempnerforge.checkpoint.protocol.process import Process
+from kempnerforge.checkpoint.protocol.process import ProcessMemory
 from kempnerforge.checkpoint.protocol.rounds import Rounds, Votes
 from kempnerforge.checkpoint.protocol.steps import (
-    Answer,
-    Call,
-    Collect,
-    Finish,
+    AnswerRanks,
+    CollectVotes,
+    FinishCall,
     Request,
-    Start,
+    StartCall,
     Steps,
+    StorageCall,
 )
 from kempnerforge.checkpoint.protocol.storage import Storage
 from tests.checkpoint.memory_storage import Death
@@ -129,7 +129,7 @@ class Rank(Generic[T]):
         self.rank = rank
         self.clock = JumpingClock()
         self.storage = SlowStorage(storage, self.clock)
-        self.process = Process(lambda: f"{rank:08x}{next(numbers):08x}")
+        self.process = ProcessMemory(lambda: f"{rank:08x}{next(numbers):08x}")
         rounds: Rounds = Seat(rank, world_size)
         self.runtime = Runtime(
             storage=cast("Storage", self.storage),
@@ -160,7 +160,7 @@ class _Running(Generic[T]):
     steps: Steps[T]
     votes: list[tuple[float, object]] = field(default_factory=list)
     """With the time at which each was handed in."""
-    asked: Answer | Collect | None = None
+    asked: AnswerRanks | CollectVotes | None = None
     """What it waits for."""
     is_stuck: bool = False
     outcome: Outcome[T] = field(default_factory=Outcome)
@@ -180,10 +180,10 @@ class _Running(Generic[T]):
             except Exception as raised:  # noqa: BLE001  # what this rank raises is the outcome
                 return self._end(error=raised)
             value = error = None
-            if isinstance(request, Answer):
+            if isinstance(request, AnswerRanks):
                 self.asked = request
                 return None
-            if isinstance(request, Collect):
+            if isinstance(request, CollectVotes):
                 if len(self.votes) + 1 == self.rank.stops_at:
                     self.steps.close()
                     return self._end()
@@ -203,11 +203,11 @@ class _Running(Generic[T]):
         self.has_ended = True
 
     def _perform(self, request: Request) -> Any:
-        if isinstance(request, Call):
+        if isinstance(request, StorageCall):
             return self._call(request.make, request.timeout_s, request.doing)
-        if isinstance(request, Start):
+        if isinstance(request, StartCall):
             return _Made.of(lambda: self._call(request.make, request.timeout_s or math.inf, ""))
-        if isinstance(request, Finish):
+        if isinstance(request, FinishCall):
             assert isinstance(request.started, _Made)
             return request.started.get(request.doing)
         return self.is_stuck
@@ -268,9 +268,9 @@ def carry_out_together(ranks: Sequence[Rank[T]], protocols: Sequence[Steps[T]]) 
         else:
             one.go_on()
     while not all(one.has_ended for one in (root, *peers)):
-        if isinstance(root.asked, Collect):
+        if isinstance(root.asked, CollectVotes):
             root.go_on(_collected(root, root.asked, peers))
-        elif isinstance(root.asked, Answer):
+        elif isinstance(root.asked, AnswerRanks):
             _answer(root, root.asked, peers)
         else:
             for peer in peers:
@@ -278,7 +278,9 @@ def carry_out_together(ranks: Sequence[Rank[T]], protocols: Sequence[Steps[T]]) 
     return [one.outcome for one in (root, *peers)]
 
 
-def _collected(root: _Running[Any], request: Collect, peers: Sequence[_Running[Any]]) -> Votes[Any]:
+def _collected(
+    root: _Running[Any], request: CollectVotes, peers: Sequence[_Running[Any]]
+) -> Votes[Any]:
     number, clock = len(root.votes) - 1, root.rank.clock
     deadline = clock.now + request.timeout_s
     values: list[object] = [request.vote]
@@ -298,14 +300,14 @@ def _collected(root: _Running[Any], request: Collect, peers: Sequence[_Running[A
     return Votes(values=tuple(values), lost=tuple(lost))
 
 
-def _answer(root: _Running[Any], request: Answer, peers: Sequence[_Running[Any]]) -> None:
+def _answer(root: _Running[Any], request: AnswerRanks, peers: Sequence[_Running[Any]]) -> None:
     assert request.replies is not None
     number, now = len(root.votes), root.rank.clock.now
     for peer, reply in zip(peers, request.replies[1:], strict=True):
-        waits = not peer.has_ended and isinstance(peer.asked, Answer)
+        waits = not peer.has_ended and isinstance(peer.asked, AnswerRanks)
         if not waits or len(peer.votes) != number:
             continue
-        assert isinstance(peer.asked, Answer)
+        assert isinstance(peer.asked, AnswerRanks)
         deadline = peer.rank.clock.now + peer.asked.timeout_s
         if now > deadline:
             peer.rank.clock.wait_until(deadline)
@@ -320,7 +322,7 @@ def _lose_root(peer: _Running[Any], root: _Running[Any]) -> None:
     """Rank 0 gives no answer any more."""
     if peer.has_ended:
         return
-    assert isinstance(peer.asked, Answer)
+    assert isinstance(peer.asked, AnswerRanks)
     if not root.rank.is_dead:
         peer.rank.clock.sleep(peer.asked.timeout_s)
     peer.go_on(error=PeerLostError("rank 0 is lost"))

@@ -39,7 +39,7 @@ from kempnerforge.checkpoint.bulk.shards import WrittenShards, encode_metadata
 from kempnerforge.checkpoint.bulk.trust import PLAIN_DATA
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.format import layout, manifest
-from kempnerforge.checkpoint.protocol.bulk import Written
+from kempnerforge.checkpoint.protocol.bulk import WrittenFiles
 from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.choosing import Search, choose
 from kempnerforge.checkpoint.protocol.effects import Runtime, Unlocked, WriteAccess, one_by_one
@@ -86,7 +86,9 @@ class OneShard:
     def encode(self, stage: int | None, written: Sequence[Any], *, save_id: str) -> bytes:
         return encode_metadata(Metadata({}), (), save_id=save_id)
 
-    def write(self, directory: Path, assigned: Any, *, meanwhile: Callable[[], object]) -> Written:
+    def write(
+        self, directory: Path, assigned: Any, *, meanwhile: Callable[[], object]
+    ) -> WrittenFiles:
         files = {"__0_0.distcp": self._storage.write(directory / "__0_0.distcp", b"shard")}
         meanwhile()
         return WrittenShards(files=files, places=b"")

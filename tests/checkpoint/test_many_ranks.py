@@ -13,7 +13,7 @@ import pytest
 
 from kempnerforge.checkpoint.bulk.shards import WrittenShards
 from kempnerforge.checkpoint.errors import PeerLostError
-from kempnerforge.checkpoint.protocol.bulk import Written
+from kempnerforge.checkpoint.protocol.bulk import WrittenFiles
 from kempnerforge.checkpoint.protocol.candidates import ForeignShards
 from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
 from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave, save_checkpoint
@@ -49,7 +49,9 @@ class OneFileARank:
     ) -> Plan:
         return Plan(proposed, ranks_of)
 
-    def write(self, directory: Path, assigned: int, *, meanwhile: Callable[[], object]) -> Written:
+    def write(
+        self, directory: Path, assigned: int, *, meanwhile: Callable[[], object]
+    ) -> WrittenFiles:
         name = f"__{assigned}_0.distcp"
         record = self._rank.runtime.storage.write(directory / name, f"of {assigned}".encode())
         meanwhile()

@@ -28,7 +28,7 @@ class Process:
 
     def __init__(self, directory: Path, seed: int, **options: Any) -> None:
         self.job = Job(directory, 0, seed=seed, **options)
-        own_ids = process.Process(THIS_PROCESS.new_save_id)
+        own_ids = process.ProcessMemory(THIS_PROCESS.new_save_id)
         give(self.job.manager, access=Unlocked(), process=own_ids)
 
     def save(self, step: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from kempnerforge.checkpoint import CheckpointError
-from kempnerforge.checkpoint.protocol.process import Process
+from kempnerforge.checkpoint.protocol.process import ProcessMemory
 from kempnerforge.checkpoint.runtime.process import THIS_PROCESS
 from tests.checkpoint.effects import give
 from tests.checkpoint.training import Job
@@ -15,7 +15,7 @@ from tests.checkpoint.training import Job
 
 def replaces_a_foreign_step(rank: int, directory: Path) -> str:
     job = Job(directory, rank, seed=1, sharded=True)
-    process = Process(THIS_PROCESS.new_save_id)
+    process = ProcessMemory(THIS_PROCESS.new_save_id)
     give(job.manager, process=process)
     job.save(1)
     job.save(2)

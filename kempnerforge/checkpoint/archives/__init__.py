@@ -1,1 +1,1 @@
-"""What torch and DCP write: archives of tensors, pickled values, metadata; read, and never run."""
+"""The files of torch and DCP: archives of tensors, pickled values, metadata; read, never run."""

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from kempnerforge.checkpoint.format.manifest import FileRecord
 
-__all__ = ["Bulk", "Merged", "Written"]
+__all__ = ["Bulk", "MergedPlans", "WrittenFiles"]
 
 
-class Written(Protocol):
+class WrittenFiles(Protocol):
     """The files that one rank wrote."""
 
     @property
@@ -21,7 +21,7 @@ class Written(Protocol):
         """By name within the shard directory."""
 
 
-class Merged(Protocol):
+class MergedPlans(Protocol):
     """The plans of all ranks, without duplicates; on rank 0."""
 
     @property
@@ -53,7 +53,7 @@ class Bulk(Protocol):
 
     def merge(
         self, proposed: Sequence[Any], ranks_of: Mapping[int | None, tuple[int, ...]]
-    ) -> Merged:
+    ) -> MergedPlans:
         """Distribute the values over the ranks; on rank 0.
 
         Args:
@@ -61,7 +61,9 @@ class Bulk(Protocol):
             ranks_of: Ranks by the stage whose shard directory they share.
         """
 
-    def write(self, directory: Path, assigned: Any, *, meanwhile: Callable[[], object]) -> Written:
+    def write(
+        self, directory: Path, assigned: Any, *, meanwhile: Callable[[], object]
+    ) -> WrittenFiles:
         """Write this rank's part; durable on return, but for its name in ``directory``.
 
         Args:

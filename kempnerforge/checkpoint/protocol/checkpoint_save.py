@@ -16,7 +16,7 @@ from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.arrangement import Arrangement, all_meshes
 from kempnerforge.checkpoint.format.manifest import FileRecord, Head, Manifest
 from kempnerforge.checkpoint.protocol import prune
-from kempnerforge.checkpoint.protocol.bulk import Merged
+from kempnerforge.checkpoint.protocol.bulk import MergedPlans
 from kempnerforge.checkpoint.protocol.catalog import look_at
 from kempnerforge.checkpoint.protocol.commit import Commit
 from kempnerforge.checkpoint.protocol.effects import Runtime
@@ -47,7 +47,7 @@ class _Opened:
     """Rank 0's state between the rounds."""
 
     commit: Commit
-    merged: Merged
+    merged: MergedPlans
     arrangement: Arrangement
     has_rank_values: bool
     retired: tuple[Path, ...] = ()

@@ -48,11 +48,11 @@ from kempnerforge.checkpoint.protocol.reachable import require_reachable
 from kempnerforge.checkpoint.protocol.replacing import read_settled
 from kempnerforge.checkpoint.protocol.rounds import Votes
 from kempnerforge.checkpoint.protocol.steps import (
-    Answer,
-    Collect,
-    Finish,
+    AnswerRanks,
+    CollectVotes,
+    FinishCall,
     RefusedError,
-    Start,
+    StartCall,
     Started,
     Steps,
     call,
@@ -201,17 +201,19 @@ class Chooser:
         if root is not None and not root.has_begun:
             # While the others' votes are on their way.
             looking = yield from self._start_looking(root)
-        votes: Votes[_Vote] | None = yield Collect(vote=vote, timeout_s=self.timeout_s)
+        votes: Votes[_Vote] | None = yield CollectVotes(vote=vote, timeout_s=self.timeout_s)
         replies = None
         if votes is not None and root is not None:
             replies = yield from self._decide(root, votes, looking)
-        reply: LoadProposal | _Chosen | Refusal | None = yield Answer(
+        reply: LoadProposal | _Chosen | Refusal | None = yield AnswerRanks(
             replies=replies, timeout_s=2 * self.timeout_s
         )
         return reply
 
     def _start_looking(self, root: "_Root") -> Steps[Started]:
-        started: Started = yield Start(make=root.advance, timeout_s=_WORK_SHARE * self.timeout_s)
+        started: Started = yield StartCall(
+            make=root.advance, timeout_s=_WORK_SHARE * self.timeout_s
+        )
         return started
 
     def _try(
@@ -269,7 +271,7 @@ class Chooser:
             root.judge(failures)
         if looking is None:
             looking = yield from self._start_looking(root)
-        yield Finish(
+        yield FinishCall(
             started=looking,
             timeout_s=_WORK_SHARE * self.timeout_s,
             doing=f"looking for checkpoints in {self.search.root}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kempnerforge.checkpoint.format.manifest import Head
-from kempnerforge.checkpoint.protocol.process import Process
+from kempnerforge.checkpoint.protocol.process import ProcessMemory
 from kempnerforge.checkpoint.protocol.rounds import LocalCollective, Rounds
 from kempnerforge.checkpoint.protocol.storage import Storage
 
@@ -185,7 +185,7 @@ class Runtime:
 
     storage: Storage
     clock: Clock
-    process: Process
+    process: ProcessMemory
     rounds: Rounds = field(default_factory=LocalCollective)
     """Agreement with the other ranks."""
     access: WriteAccess

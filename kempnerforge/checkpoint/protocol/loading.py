@@ -16,9 +16,9 @@ from kempnerforge.checkpoint.protocol.choosing import Chooser, Prepared, Search
 from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate
 from kempnerforge.checkpoint.protocol.steps import (
-    Finish,
+    FinishCall,
     Round,
-    Start,
+    StartCall,
     Started,
     Steps,
     accepted,
@@ -41,10 +41,10 @@ _TIDY_SHARE = 0.1
 
 
 class Loader(Protocol[T]):
-    """What one rank reads of a checkpoint, and how it takes it; a ``T`` is what it has read."""
+    """One rank's way to read a checkpoint, and to take it; a ``T`` is the result of reading."""
 
     def opening(self) -> object:
-        """What the other ranks need to know of this one."""
+        """This rank's message to the others when it begins."""
 
     def prepare(self, candidate: LoadCandidate) -> T:
         """Read and check everything, and change nothing."""
@@ -67,7 +67,7 @@ class Restored(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Vote:
+class _RestoreVote:
     """Of a rank that has its state, or could not take it."""
 
     failure: RankFailure | None
@@ -132,8 +132,8 @@ class Load(Generic[T]):
                 raise  # Ctrl-C, at which nobody wants to wait
             cause, failure = error, describe(error, self.runtime.rank)
         tidying = None if failure else (yield from self._start_tidying())
-        agreement: Round[_Vote, _Agreed] = Round(
-            votes=_Vote,
+        agreement: Round[_RestoreVote, _Agreed] = Round(
+            votes=_RestoreVote,
             doing=doing,
             refusal=Refusal(
                 failures=(),
@@ -145,7 +145,7 @@ class Load(Generic[T]):
             vote_s=wait_s,
             answer_s=2 * wait_s,
         )
-        vote = _Vote(failure=failure, not_taken=self.loader.not_taken(prepared))
+        vote = _RestoreVote(failure=failure, not_taken=self.loader.not_taken(prepared))
         reply = yield from agreement.hold(vote, _agree)
         yield from self._finish_tidying(tidying)
         if cause is not None and not isinstance(cause, Exception):
@@ -155,14 +155,14 @@ class Load(Generic[T]):
     def _start_tidying(self) -> Steps[Started | None]:
         if self.runtime.rank != 0:
             return None
-        started: Started = yield Start(make=self.tidy, timeout_s=None)
+        started: Started = yield StartCall(make=self.tidy, timeout_s=None)
         return started
 
     def _finish_tidying(self, tidying: Started | None) -> Steps[None]:
         root: Path = self.search.root
         try:
             if tidying is not None:
-                yield Finish(
+                yield FinishCall(
                     started=tidying,
                     timeout_s=_TIDY_SHARE * self.timeout_s,
                     doing=f"cleaning up in {root}",
@@ -171,7 +171,7 @@ class Load(Generic[T]):
             logger.warning("leftovers in %s stay: %s", root, error)
 
 
-def _agree(votes: Sequence[_Vote]) -> Steps[Sequence[_Agreed]]:
+def _agree(votes: Sequence[_RestoreVote]) -> Steps[Sequence[_Agreed]]:
     yield from ()
     # What one rank has no place for may be another one's: a stage's, an expert's.
     left = set.intersection(*(set(vote.not_taken) for vote in votes))

@@ -1,4 +1,4 @@
-"""What the managers of one process share: their saves, what was said, what was verified."""
+"""State that the managers of one process share: their saves, what was logged and verified."""
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.protocol.storage import Stamp
 
-__all__ = ["Process"]
+__all__ = ["ProcessMemory"]
 
 
-class Process:
+class ProcessMemory:
     """One process of a job; all its managers belong to that job.
 
     Args:

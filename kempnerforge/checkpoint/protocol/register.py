@@ -50,7 +50,7 @@ from kempnerforge.checkpoint.format.manifest import Head
 from kempnerforge.checkpoint.protocol.catalog import ROOM, Entry, State, look_at
 from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.lineage import abandoned_branches
-from kempnerforge.checkpoint.protocol.process import Process
+from kempnerforge.checkpoint.protocol.process import ProcessMemory
 from kempnerforge.checkpoint.protocol.storage import Stamp, Storage
 
 __all__ = ["NOTE", "Register", "Survey"]
@@ -144,7 +144,7 @@ class Register:
         process: Whose saves are this job's own.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: ProcessMemory) -> None:
         self._process = process
         self._survey = _NOTHING
         self._noting: bool | None = None

@@ -1,4 +1,4 @@
-"""What travels in a round of agreement: everyone votes to rank 0, rank 0 answers everyone."""
+"""A round of agreement: everyone votes to rank 0, rank 0 answers everyone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ __all__ = ["LocalCollective", "Rounds", "Vote", "Votes"]
 
 
 class Vote(Protocol):
-    """What a rank hands in."""
+    """A rank's message to rank 0."""
 
     @property
     def failure(self) -> RankFailure | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from kempnerforge.checkpoint.errors import RankFailure
 from kempnerforge.checkpoint.format.manifest import FileRecord
-from kempnerforge.checkpoint.protocol.bulk import Bulk, Written
+from kempnerforge.checkpoint.protocol.bulk import Bulk, WrittenFiles
 
 __all__ = ["Assignment", "Proposal", "Published", "Report", "SaveRequest", "StagedState"]
 
@@ -79,7 +79,7 @@ class Assignment:
 class Report:
     """A rank's report: the files that it has written."""
 
-    shards: Written | None
+    shards: WrittenFiles | None
     files: Mapping[str, FileRecord]
     """By path relative to the checkpoint, shards included."""
     failure: RankFailure | None = None

@@ -8,7 +8,7 @@ Two rounds of agreement::
 
 A rank that fails reports it in the next round, so all ranks raise the same error. A deadline counts
 from the first round; the fractions below leave each later wait time to end before it. What touches
-storage is a :class:`steps.Call`, so a rank whose storage hangs still reports.
+storage is a :class:`steps.StorageCall`, so a rank whose storage hangs still reports.
 
 Where a save goes is its :class:`Destination`: a checkpoint (:mod:`checkpoint_save`), which is
 staged, sealed and published (:mod:`commit`), or a bare directory (:mod:`async_save`).
@@ -64,7 +64,7 @@ _ANSWER_SHARE = 0.65
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """What a save is doing, for errors."""
+    """The stages of a save in words, for errors."""
 
     saving: str
     opening: str
@@ -81,7 +81,7 @@ class Destination(Protocol[Opened]):
 
     @property
     def words(self) -> Words:
-        """What is being done, for errors."""
+        """The stages, for errors."""
 
     @property
     def step(self) -> int | None:

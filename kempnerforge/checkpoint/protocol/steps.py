@@ -1,13 +1,13 @@
-"""What a protocol asks for while it runs.
+"""The requests that a protocol makes while it runs.
 
 A protocol is a generator. It yields requests and is resumed with what came of them; an error of a
 request is raised where it was yielded. It has no thread, clock or connection of its own: somebody
 carries it out (:mod:`runtime.driver` for a real rank), and can as well carry out those of a
 thousand ranks in one process, on a clock that jumps.
 
-A deadline belongs to the request. What touches storage is asked for as a :class:`Call`, since it
-may never return; the code within it may ask the clock of its :class:`effects.Runtime` how many
-seconds are left.
+A deadline belongs to the request. What touches storage is asked for as a :class:`StorageCall`,
+since it may never return; the code within it may ask the clock of its :class:`effects.Runtime` how
+many seconds are left.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -18,17 +18,17 @@ from kempnerforge.checkpoint.errors import RankFailure, Refusal, describe
 from kempnerforge.checkpoint.protocol.rounds import V, Vote, Votes
 
 __all__ = [
-    "Answer",
-    "Call",
-    "Collect",
-    "Finish",
+    "AnswerRanks",
+    "CollectVotes",
+    "FinishCall",
     "IsStuck",
     "RefusedError",
     "Request",
     "Round",
-    "Start",
+    "StartCall",
     "Started",
     "Steps",
+    "StorageCall",
     "accepted",
     "call",
     "is_stuck",
@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collect:
+class CollectVotes:
     """Vote; gives rank 0 the :class:`Votes` of all ranks, and the others None."""
 
     vote: Vote
@@ -47,7 +47,7 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class AnswerRanks:
     """Hand out one reply a rank, on rank 0; gives this rank's reply."""
 
     replies: Sequence[object] | None
@@ -55,23 +55,23 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class StorageCall:
     """Make a call that may never return; gives its result."""
 
     make: Callable[[], Any]
     timeout_s: float
     """After which it is given up on, with a :class:`StorageTimeoutError`."""
     doing: str
-    """What it does, for that error."""
+    """In words, for that error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """Have a call made while something else is done; gives what :class:`Finish` takes."""
+class StartCall:
+    """Have a call made while something else is done; gives what :class:`FinishCall` takes."""
 
     make: Callable[[], Any]
     timeout_s: float | None
-    """What it is told to have time for; None for as long as it is waited for."""
+    """The time that the call can ask for; None for as long as it is waited for."""
 
 
 Started = object
@@ -79,8 +79,8 @@ Started = object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
-    """Wait for a call that was started; as :class:`Call`."""
+class FinishCall:
+    """Wait for a call that was started; as :class:`StorageCall`."""
 
     started: Started
     timeout_s: float
@@ -92,14 +92,14 @@ class IsStuck:
     """Whether a call that was given up on is still under way, so that no other can be made."""
 
 
-Request = Collect | Answer | Call | Start | Finish | IsStuck
+Request = CollectVotes | AnswerRanks | StorageCall | StartCall | FinishCall | IsStuck
 Steps = Generator[Request, Any, T]
 """A protocol that returns a ``T``."""
 
 
 def call(make: Callable[[], T], *, timeout_s: float, doing: str) -> Steps[T]:
-    """As :class:`Call`, with the type of its result."""
-    result: T = yield Call(make=make, timeout_s=timeout_s, doing=doing)
+    """As :class:`StorageCall`, with the type of its result."""
+    result: T = yield StorageCall(make=make, timeout_s=timeout_s, doing=doing)
     return result
 
 
@@ -126,7 +126,7 @@ class Round(Generic[V, R]):
 
     votes: type[V]
     doing: str
-    """What the ranks are at, for a rank that is at something else."""
+    """In words, for a rank that is at something else."""
     refusal: Refusal
     """Rank 0's answer after a failure, without that."""
     vote_s: float
@@ -144,9 +144,9 @@ class Round(Generic[V, R]):
             decide: Called on rank 0 with the votes of all ranks, none of which has failed; says
                 what each rank is answered.
         """
-        votes: Votes[V] | None = yield Collect(vote=vote, timeout_s=self.vote_s)
+        votes: Votes[V] | None = yield CollectVotes(vote=vote, timeout_s=self.vote_s)
         replies = None if votes is None else (yield from self._replies(votes, decide))
-        reply: R | Refusal = yield Answer(replies=replies, timeout_s=self.answer_s)
+        reply: R | Refusal = yield AnswerRanks(replies=replies, timeout_s=self.answer_s)
         return reply
 
     def _replies(

@@ -178,7 +178,7 @@ class FolderVerifier:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What this process knows of one file of a checkpoint."""
+    """The knowledge that this process has of one file of a checkpoint."""
 
     runtime: Runtime
     file: Path

@@ -5,17 +5,17 @@ from typing import Any, Generic, TypeVar
 
 from kempnerforge.checkpoint.protocol.rounds import Rounds
 from kempnerforge.checkpoint.protocol.steps import (
-    Answer,
-    Call,
-    Collect,
-    Finish,
+    AnswerRanks,
+    CollectVotes,
+    FinishCall,
     Request,
-    Start,
+    StartCall,
     Steps,
+    StorageCall,
 )
 from kempnerforge.checkpoint.runtime.worker import StartedCall, Worker, within
 
-__all__ = ["Job", "carry_out"]
+__all__ = ["ProtocolRun", "carry_out"]
 
 T = TypeVar("T")
 
@@ -50,16 +50,16 @@ def carry_out(steps: Steps[T], rounds: Rounds, worker: Worker) -> T:
 
 
 def _perform(request: Request, rounds: Rounds, worker: Worker) -> Any:
-    if isinstance(request, Collect):
+    if isinstance(request, CollectVotes):
         return rounds.collect(request.vote, timeout_s=request.timeout_s)
-    if isinstance(request, Answer):
+    if isinstance(request, AnswerRanks):
         return rounds.answer(request.replies, timeout_s=request.timeout_s)
-    if isinstance(request, Call):
+    if isinstance(request, StorageCall):
         return worker.run(request.make, timeout_s=request.timeout_s, doing=request.doing)
-    if isinstance(request, Start):
+    if isinstance(request, StartCall):
         timeout_s = request.timeout_s
         return worker.start(request.make if timeout_s is None else within(timeout_s, request.make))
-    if isinstance(request, Finish):
+    if isinstance(request, FinishCall):
         started = request.started
         assert isinstance(started, StartedCall)
         return started.result(timeout_s=request.timeout_s, doing=request.doing)
@@ -67,7 +67,7 @@ def _perform(request: Request, rounds: Rounds, worker: Worker) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Job(Generic[T]):
+class ProtocolRun(Generic[T]):
     """A protocol with what carries it out; to be run once, in any one thread."""
 
     steps: Steps[T]

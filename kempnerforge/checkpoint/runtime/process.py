@@ -4,7 +4,7 @@ import secrets
 
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.protocol.effects import Runtime, Unlocked, WriteAccess
-from kempnerforge.checkpoint.protocol.process import Process
+from kempnerforge.checkpoint.protocol.process import ProcessMemory
 from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.runtime.clock import SystemClock
 from kempnerforge.checkpoint.runtime.storage import at_once
@@ -17,7 +17,7 @@ def draw_id() -> str:
     return secrets.token_hex(8)
 
 
-THIS_PROCESS = Process(draw_id, building=held_back)
+THIS_PROCESS = ProcessMemory(draw_id, building=held_back)
 
 
 def local_runtime(storage: Storage, access: WriteAccess | None = None) -> Runtime:
