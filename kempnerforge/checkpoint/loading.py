@@ -23,12 +23,12 @@ from kempnerforge.checkpoint.bulk.trust import Trust
 from kempnerforge.checkpoint.errors import (
     CorruptCheckpointError,
     FreezeMismatchError,
-    RankFailure,
     of_read,
 )
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.arrangement import Arrangement, all_meshes
 from kempnerforge.checkpoint.protocol.catalog import parse_metadata, plain_stages, read_metadata
+from kempnerforge.checkpoint.protocol.choosing import Search
 from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.loading import Load, Restored
 from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate
@@ -65,7 +65,7 @@ _MOST_TOLD = 500
 class LoadRequest:
     """The arguments of a load; equal on all ranks."""
 
-    verify: VerifyPolicy
+    search: Search
     trust: Trust
     exclude: Exclusion
     freeze_expected: Sequence[Mapping[str, Any]] | None
@@ -137,7 +137,7 @@ class StateLoader:
             choice.path,
             choice.manifest,
             share=candidate.share,
-            full=self.request.verify is VerifyPolicy.full,
+            full=self.request.search.verify is VerifyPolicy.full,
             runtime=self.runtime,
         )
         stages = self._stages(choice)
@@ -327,7 +327,7 @@ class StateLoader:
         return found
 
 
-def load_state(load: Load[Read], earlier: RankFailure | None = None) -> Steps[Loaded | None]:
+def load_state(load: Load[Read], earlier: BaseException | None = None) -> Steps[Loaded | None]:
     """Load model and optimizer; the generators are left to the caller.
 
     Args:

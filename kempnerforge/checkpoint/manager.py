@@ -16,8 +16,6 @@ from kempnerforge.checkpoint.bulk.trust import ANY_OBJECT, PLAIN_DATA, Trust
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointNotFoundError,
-    RankFailure,
-    describe,
     naming,
 )
 from kempnerforge.checkpoint.loading import Loaded, LoadRequest, Read, StateLoader, load_state
@@ -29,14 +27,12 @@ from kempnerforge.checkpoint.protocol.loading import Load
 from kempnerforge.checkpoint.protocol.pointer import PointerKind, require_possible_if_empty
 from kempnerforge.checkpoint.protocol.prune import tidy
 from kempnerforge.checkpoint.protocol.reachable import (
-    failure_to_confirm,
     require_reachable,
     require_reachable_by_all,
 )
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
 from kempnerforge.checkpoint.protocol.save_messages import Published, SaveRequest, StagedState
-from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.verification import LoadReport, VerifyPolicy
 from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.collective import make_collective
@@ -277,9 +273,8 @@ class CheckpointManager:
         exclude = Exclusion((*self._config.exclude_from_loading, *(exclude_keys or ())))
         place = str(path or self._root)
         with naming(f"loading {place}", path=place), Worker("checkpoint load") as worker:
-            search = self._search(path)
             request = LoadRequest(
-                verify=search.verify,
+                search=self._search(path),
                 trust=self._trust,
                 exclude=exclude,
                 freeze_expected=vlm_freeze_expected,
@@ -289,14 +284,13 @@ class CheckpointManager:
             )
             runtime = self._runtime_for(worker, self._runtime.access.confirm_brief)
             load = self._load(
-                search,
                 runtime,
                 request,
-                apply=lambda state: self._apply(state, scheduler, dataloader, exclude),
+                lambda state: self._apply(state, scheduler, dataloader, exclude),
             )
             try:
                 self._collective.renew(worker)
-                loaded = carry_out(self._unless_failed(load, earlier), runtime.rounds, worker)
+                loaded = carry_out(load_state(load, earlier), runtime.rounds, worker)
             except CheckpointError as error:
                 if earlier is None:
                     raise
@@ -422,10 +416,8 @@ class CheckpointManager:
 
     def _load(
         self,
-        search: Search,
         runtime: Runtime,
         request: LoadRequest,
-        *,
         apply: Callable[[Mapping[str, Any]], None],
     ) -> Load[Read]:
         loader = StateLoader(
@@ -437,24 +429,12 @@ class CheckpointManager:
             apply=apply,
         )
         return Load(
-            search=search,
+            search=request.search,
             runtime=runtime,
             loader=loader,
             tidy=lambda: self._finish_off(runtime),
             timeout_s=self._timeout_s,
         )
-
-    def _unless_failed(
-        self, load: Load[Read], earlier: BaseException | None
-    ) -> Steps[Loaded | None]:
-        """A load, unless this rank has failed before it, which keeps all of them from loading."""
-        if earlier is not None:
-            failure: RankFailure | None = describe(earlier, self._runtime.rank)
-        elif load.search.concerns_root:
-            failure = yield from failure_to_confirm(self._runtime, timeout_s=self._timeout_s)
-        else:
-            failure = None
-        return (yield from load_state(load, failure))
 
     def _finish_off(self, runtime: Runtime) -> None:
         """Finish what a dead run left half done, unless another job may be at it.

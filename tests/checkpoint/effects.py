@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.checkpoint.protocol.effects import Runtime
+from kempnerforge.checkpoint.protocol.process import ProcessMemory
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.storage import Storage
-from kempnerforge.checkpoint.runtime.process import local_runtime
+from kempnerforge.checkpoint.runtime.process import draw_id, local_runtime
+
+
+class AnotherJob(ProcessMemory):
+    """Knows no saves but its own; of all jobs here, it sees which saves are under way."""
+
+    _under_way_anywhere: ClassVar[set[str]] = set()
+
+    def __init__(self) -> None:
+        super().__init__(draw_id)
+
+    def is_under_way(self, save_id: str) -> bool:
+        return save_id in self._under_way_anywhere
+
+    @contextmanager
+    def under_way(self, save_id: str) -> Generator[None, None, None]:
+        self._under_way_anywhere.add(save_id)
+        try:
+            with super().under_way(save_id):
+                yield
+        finally:
+            self._under_way_anywhere.discard(save_id)
 
 
 def give(manager: CheckpointManager, **effects: Any) -> None:

@@ -12,12 +12,10 @@ import pytest
 
 from kempnerforge.checkpoint import DirectoryInUseError
 from kempnerforge.checkpoint.format import manifest
-from kempnerforge.checkpoint.protocol import process
 from kempnerforge.checkpoint.protocol.catalog import read_catalog
 from kempnerforge.checkpoint.protocol.effects import Unlocked
-from kempnerforge.checkpoint.runtime.process import THIS_PROCESS
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
-from tests.checkpoint.effects import give
+from tests.checkpoint.effects import AnotherJob, give
 from tests.checkpoint.ranks import run_ranks
 from tests.checkpoint.training import Job
 from tests.checkpoint.two_job_ranks import replaces_a_foreign_step
@@ -28,8 +26,7 @@ class Process:
 
     def __init__(self, directory: Path, seed: int, **options: Any) -> None:
         self.job = Job(directory, 0, seed=seed, **options)
-        own_ids = process.ProcessMemory(THIS_PROCESS.new_save_id)
-        give(self.job.manager, access=Unlocked(), process=own_ids)
+        give(self.job.manager, access=Unlocked(), process=AnotherJob())
 
     def save(self, step: int) -> None:
         self.job.save(step)

@@ -15,6 +15,7 @@ from kempnerforge.checkpoint.errors import CheckpointLoadError, RankFailure, Ref
 from kempnerforge.checkpoint.protocol.choosing import Chooser, Prepared, Search
 from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate
+from kempnerforge.checkpoint.protocol.reachable import failure_to_confirm
 from kempnerforge.checkpoint.protocol.steps import (
     FinishCall,
     Round,
@@ -94,7 +95,7 @@ class Load(Generic[T]):
     it raises is logged; the load is as good without."""
     timeout_s: float
 
-    def steps(self, earlier: RankFailure | None = None) -> Steps[Restored[T] | None]:
+    def steps(self, earlier: BaseException | None = None) -> Steps[Restored[T] | None]:
         """Load. Collective.
 
         Args:
@@ -106,14 +107,23 @@ class Load(Generic[T]):
         chooser = Chooser(
             search=self.search, runtime=self.runtime, timeout_s=_WAIT_SHARE * self.timeout_s
         )
+        earlier_failure = yield from self._failure_before(earlier)
         found: Prepared[T] | None = yield from chooser.prepare(
-            self.loader.prepare, told=self.loader.opening(), earlier=earlier
+            self.loader.prepare, told=self.loader.opening(), earlier=earlier_failure
         )
         if found is None:
             yield from self._finish_tidying((yield from self._start_tidying()))
             return None
         agreed = yield from self._together(found.result, found.choice)
         return Restored(choice=found.choice, prepared=found.result, not_taken=agreed.not_taken)
+
+    def _failure_before(self, earlier: BaseException | None) -> Steps[RankFailure | None]:
+        """The failure that keeps this rank, and so all of them, from loading."""
+        if earlier is not None:
+            return describe(earlier, self.runtime.rank)
+        if not self.search.concerns_root:
+            return None
+        return (yield from failure_to_confirm(self.runtime, timeout_s=self.timeout_s))
 
     def _together(self, prepared: T, choice: Choice) -> Steps[_Agreed]:
         """Restore on every rank; if that fails on one, all raise that error."""
