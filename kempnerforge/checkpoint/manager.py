@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -283,11 +284,8 @@ class CheckpointManager:
                 check=RestoreCheck(self._config.check_restored),
             )
             runtime = self._runtime_for(worker, self._runtime.access.confirm_brief)
-            load = self._load(
-                runtime,
-                request,
-                lambda state: self._apply(state, scheduler, dataloader, exclude),
-            )
+            apply = partial(self._apply, given=(scheduler, dataloader), exclude=exclude)
+            load = self._load(runtime, request, apply)
             try:
                 self._collective.renew(worker)
                 loaded = carry_out(load_state(load, earlier), runtime.rounds, worker)
@@ -451,8 +449,9 @@ class CheckpointManager:
         self._register.accept()
 
     def _apply(
-        self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
+        self, state: Mapping[str, Any], *, given: tuple[Any, Any], exclude: Exclusion
     ) -> None:
+        scheduler, dataloader = given
         if scheduler is not None and "scheduler" in state and not exclude.covers("scheduler"):
             scheduler.load_state_dict(state["scheduler"])
         asked = dataloader is None and not exclude.covers("dataloader")
