@@ -1,7 +1,7 @@
 """Reads a pickle as plain data: looks up no class, calls no function, builds no object.
 
 It supports only the instructions that DCP's ``.metadata`` consists of, and accepts only the names
-that it consists of, which the package's own loader allows too; anything else is refused by name. A class becomes its name,
+that the package's own loader allows; anything else is refused by name. A class becomes its name,
 and an object becomes a :class:`Stub` with the arguments and the state that it would have received.
 
 Not built on :class:`pickle.Unpickler`, even though its lookups can be disabled: it allocates memory
