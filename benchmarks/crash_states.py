@@ -20,12 +20,12 @@ from typing import Literal
 from benchmarks.naive_states import Lost, Tree, lost_in, rebuild
 from harness.content import Content
 from harness.crash.choose import choose
-from harness.crash.disk import Disk
 from harness.crash.explore import MOST_AN_INSTANT, Exploration, explore
 from harness.crash.instants import Instant, instants
-from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.resume import resume_all
-from harness.crash.state import Parts, PartTree
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES, ProfileName
+from harness.disk.state import Parts, PartTree
 from harness.evidence.evidence import Evidence
 from harness.layouts.plain import PlainLayout
 from harness.plan.make import make_plan

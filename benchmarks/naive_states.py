@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.content import Bytes
-from harness.crash.changes import Version
-from harness.crash.disk import Disk
 from harness.crash.instants import Instant
-from harness.crash.state import SurvivingChanges
+from harness.disk.changes import Version
+from harness.disk.disk import Disk
+from harness.disk.state import SurvivingChanges
+from harness.disk.tree import Directory, File, FileSystem, Symlink, TreeNode
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
-from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 Tree = dict[str, str | bytes | None]
 """By path: the text of a link, the bytes of a file, None for a directory."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from harness.crash.changes import DataChange, Version
-from harness.crash.disk import Disk, JournalEntry
-from harness.crash.profiles import Profile
-from harness.crash.state import SurvivingChanges
+from harness.disk.changes import DataChange, Version
+from harness.disk.disk import Disk, JournalEntry
+from harness.disk.profiles import Profile
+from harness.disk.state import SurvivingChanges
 
 Versions = Mapping[int, Version]
 

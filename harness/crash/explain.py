@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.crash.changes import FileLog, NameChange, OperationKey, Version
-from harness.crash.disk import Disk, JournalEntry
 from harness.crash.judge import StateDefect
-from harness.crash.profiles import Profile
-from harness.crash.state import SurvivingChanges
-from harness.judge.tree import Directory, File
+from harness.disk.changes import FileLog, NameChange, OperationKey, Version
+from harness.disk.disk import Disk, JournalEntry
+from harness.disk.profiles import Profile
+from harness.disk.state import SurvivingChanges
 
 FaultsOf = Callable[[SurvivingChanges], tuple[StateDefect, ...]]
 
@@ -154,7 +153,7 @@ def _is_damaged(disk: Disk, choice: SurvivingChanges, number: int) -> bool:
 
 def _tell_file(disk: Disk, log: FileLog, version: Version) -> str:
     pending = log.changes[log.lasting :]
-    path = _path(disk.files.root, log.number) or pending[-1].operation.path
+    path = disk.files.path_of(log.number) or pending[-1].operation.path
     return f"the data of {path} {_where(pending, version.describe(log.lasting))}"
 
 
@@ -164,15 +163,3 @@ def _where(changes: Sequence[JournalEntry], state: str = "") -> str:
     if first.index != last.index:
         word = f"operations {first.index} to {last.index}"
     return f"(rank {last.rank}, {word}{', ' if state else ''}{state})"
-
-
-def _path(directory: Directory, number: int, prefix: str = "") -> str | None:
-    """Where a file is in the running job's tree."""
-    for name, node in directory.entries.items():
-        if isinstance(node, File) and node.number == number:
-            return prefix + name
-        if isinstance(node, Directory):
-            found = _path(node, number, f"{prefix}{name}/")
-            if found is not None:
-                return found
-    return None

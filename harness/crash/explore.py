@@ -15,14 +15,14 @@ import time
 from dataclasses import dataclass, field
 from random import Random
 
-from harness.crash.changes import OperationKey
 from harness.crash.choose import choose, everything
-from harness.crash.disk import Disk, is_removal
 from harness.crash.explain import Cause, explain, loss_of
 from harness.crash.instants import Instant, instants, leading_runs
 from harness.crash.judge import DirectoryJudge, Needs, StateDefect
-from harness.crash.profiles import PROFILES, ProfileName
-from harness.crash.state import Parts, SurvivingChanges
+from harness.disk.changes import OperationKey
+from harness.disk.disk import Disk, is_removal
+from harness.disk.profiles import PROFILES, ProfileName
+from harness.disk.state import Parts, SurvivingChanges
 from harness.evidence.evidence import Evidence
 from harness.judge.history import replay
 from harness.judge.outcome import Outcome

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from harness.crash.acknowledged import acknowledged_in
-from harness.crash.disk import Disk, JournalEntry
+from harness.disk.disk import Disk, JournalEntry
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
 

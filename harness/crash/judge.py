@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.crash.state import Parts, PartTree
+from harness.disk.state import Parts, PartTree
 from harness.layouts.protocol import Layout
 from harness.world import World
 

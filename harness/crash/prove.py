@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.crash.explore import Exploration, explore
-from harness.crash.profiles import ProfileName
 from harness.crash.reproduce import reproduce
 from harness.crash.resume import resume_all
 from harness.crash.tell import shown_hits, tell
+from harness.disk.profiles import ProfileName
 from harness.evidence.evidence import Evidence
 from harness.judge.outcome import Outcome, worst
 from harness.trial import Bench

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from harness.crash.changes import Version
 from harness.crash.explore import CrashState
-from harness.crash.state import Parts
+from harness.disk.changes import Version
+from harness.disk.state import Parts
 from harness.evidence.evidence import Evidence
 from harness.layouts.names import checkpoint_step
 from harness.plan.model import Plan, RunPlan

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.crash.changes import FileLog, NameChange
-from harness.crash.disk import Disk
-from harness.crash.profiles import PROFILES
+from harness.disk.changes import FileLog, NameChange
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES
 from harness.disk.replay import happened
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
@@ -49,7 +49,10 @@ def tell_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[st
         for change in disk.journal
         if isinstance(change, NameChange)
     ]
-    paths = {log.number: _path_of(disk, log) for log in disk.dirty.values()}
+    paths = {
+        log.number: disk.files.path_of(log.number) or log.changes[-1].operation.path
+        for log in disk.dirty.values()
+    }
     lines += [_bytes(log, paths[log.number]) for log in disk.dirty.values()]
     yield from lines[:_MOST_CHANGES]
     if len(lines) > _MOST_CHANGES:
@@ -61,10 +64,7 @@ def tell_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[st
 def disk_at(evidence: Evidence, number: int, index: int) -> Disk:
     """The disk after so many operations of a run, with all that came before."""
     disk = Disk(PROFILES["posix"])
-    for one in happened(evidence, number, index):
-        disk.files.end_run()
-        for operation in one.operations:
-            disk.apply(one.run, operation, one.written)
+    disk.follow(happened(evidence, number, index))
     return disk
 
 
@@ -108,11 +108,3 @@ def _bytes(log: FileLog, path: str) -> str:
     where = f"#{first}" if first == last else f"#{first} to #{last}"
     size = sum(one.size for one in pending)
     return f"{size} bytes of {path} (rank {pending[-1].operation.rank}, {where})"
-
-
-def _path_of(disk: Disk, log: FileLog) -> str:
-    """Where a file is now; what was removed keeps the name that it was written under."""
-    for path, node in disk.files.nodes():
-        if node.number == log.number:
-            return path
-    return log.changes[-1].operation.path

@@ -8,10 +8,11 @@ from itertools import groupby
 from typing import Literal
 
 from harness.content import Bytes
+from harness.disk.tree import FileSystem, TreeNode
+from harness.disk.view import View
 from harness.evidence.evidence import DirectoryEntry, Evidence
 from harness.evidence.operation import OPERATOR, Operation
 from harness.judge.marks import Marks, Top, mark, mark_late, top_names
-from harness.judge.tree import FileSystem, TreeNode, View
 from harness.layouts.protocol import Layout, Resolved
 from harness.world import World
 

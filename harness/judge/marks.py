@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.content import Bytes
+from harness.disk.tree import Directory, FileSystem, Symlink
 from harness.evidence.evidence import AtRest, DirectoryEntry
 from harness.evidence.operation import Operation
-from harness.judge.tree import Directory, FileSystem, Symlink
 from harness.layouts.protocol import Layout
 
 Top = tuple[int, int]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.disk.replay import happened
+from harness.disk.tree import Directory, File, FileSystem, Symlink, TreeNode
 from harness.evidence.evidence import Evidence
-from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 _Bytes = tuple[int, str]
 """The size and the digest of a file."""

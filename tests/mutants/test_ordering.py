@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.crash.explore import Exploration, explore
-from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.resume import resume
+from harness.disk.profiles import PROFILES, ProfileName
 from harness.evidence.evidence import Evidence
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan

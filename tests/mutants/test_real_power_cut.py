@@ -10,10 +10,10 @@ import pytest
 from benchmarks.crash_states import flatten
 from benchmarks.naive_states import Tree
 from harness.crash.choose import choose
-from harness.crash.disk import Disk
 from harness.crash.explore import explore
-from harness.crash.profiles import PROFILES
-from harness.crash.state import Parts
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES
+from harness.disk.state import Parts
 from harness.evidence.evidence import Evidence
 from harness.run.repeat import leave
 from harness.run.services import Services

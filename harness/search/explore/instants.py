@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from harness.disk.fingerprint import fingerprint
 from harness.disk.replay import happened
+from harness.disk.tree import FileSystem
 from harness.evidence.evidence import Evidence
-from harness.judge.fingerprint import fingerprint
-from harness.judge.tree import FileSystem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from harness.crash.profiles import BLOCK_BYTES
-from harness.judge.tree import Directory, File, FileSystem
+from harness.disk.profiles import BLOCK_BYTES
+from harness.disk.tree import Directory, File, FileSystem
 from tests.harness.judge.cases import RunCase
 
 _FOLDERS = ("", "one/", "two/")

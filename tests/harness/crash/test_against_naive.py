@@ -9,8 +9,8 @@ import pytest
 from benchmarks.crash_states import sample_states
 from benchmarks.naive_states import rebuild
 from harness.content import Content
-from harness.crash.changes import FileLog, Version
-from harness.crash.profiles import ProfileName
+from harness.disk.changes import FileLog, Version
+from harness.disk.profiles import ProfileName
 from harness.evidence.evidence import Evidence
 from tests.harness.crash.histories import random_run
 from tests.harness.judge.cases import Case, correct

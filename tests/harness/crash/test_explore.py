@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.crash.explore import Exploration, explore
-from harness.crash.profiles import ProfileName
+from harness.disk.profiles import ProfileName
 from harness.evidence.record import SaveReturned
 from harness.judge.outcome import Outcome
 from harness.scenario.schema import Checkpoint

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import BAD_INPUT, RED, main
-from harness.crash.disk import Disk
 from harness.crash.explore import explore
-from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.reproduce import Reproduction, reproduce
-from harness.crash.state import Parts, PartTree
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES, ProfileName
+from harness.disk.state import Parts, PartTree
 from harness.evidence.cut import TreeListing, read_entries
 from harness.evidence.store import ByteStore
 from harness.run.support import missing_disk

@@ -12,12 +12,12 @@ from harness.crash.explore import CrashState, Exploration, explore
 from harness.crash.instants import leading_runs
 from harness.crash.restore import restore
 from harness.disk.replay import before_run
+from harness.disk.tree import FileSystem
 from harness.evidence.evidence import Evidence
 from harness.evidence.read import read_evidence
 from harness.evidence.write import write_listing
 from harness.judge.history import replay
 from harness.judge.judge import judge
-from harness.judge.tree import FileSystem
 from harness.layouts.plain import PlainLayout
 from harness.plan.model import Plan
 from harness.run.beginning import begin, beginning_of

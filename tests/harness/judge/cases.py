@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.disk.tree import FileSystem
 from harness.evidence.evidence import (
     WRITTEN,
     AtRest,
@@ -37,7 +38,6 @@ from harness.faults.actions import Action
 from harness.faults.strike import Strike
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
-from harness.judge.tree import FileSystem
 from harness.layouts.plain import PlainLayout
 from harness.plan.model import Implementation, OperatorAction, Plan, RunPlan, Workload
 from harness.scenario.schema import Checkpoint, Data, Expect, FreezePlan, Model, Scheduler

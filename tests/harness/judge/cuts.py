@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from harness.disk.tree import FileSystem
 from harness.evidence.cut import read_entries, tell_cut
 from harness.evidence.evidence import Cut, Evidence
 from harness.faults.power_cut import PowerCut, PowerCutting
-from harness.judge.tree import FileSystem
 from tests.harness.judge.cases import Case, RunCase
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.disk.tree import FileSystem
 from harness.evidence.cut import read_entries, tell_cut
 from harness.evidence.store import ByteStore
 from harness.evidence.write import list_entries
 from harness.judge.judge import Judgement, judge
 from harness.judge.power import taken
-from harness.judge.tree import FileSystem
 from harness.scenario.schema import Checkpoint
 from tests.harness.judge.cases import Case, RunCase, correct, killed_run, resumed_run
 from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize, write

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from harness.content import Content
+from harness.disk.tree import FileSystem
 from harness.evidence.evidence import BEFORE, AtRest
 from harness.evidence.operation import Operation
 from harness.evidence.store import ByteStore
 from harness.evidence.write import list_entries
-from harness.judge.tree import FileSystem
 from harness.layouts.archive import read_pickle, read_torch_file
 from harness.plan.model import OperatorAction
 from harness.run.at_rest import do_at_rest

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.disk.tree import FileSystem
 from harness.evidence.write import list_entries
-from harness.judge.tree import FileSystem
 from harness.run.backing import Folder, stand
 from harness.run.support import missing_disk
 from harness.run.trace import Trace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from harness.content import Identities
-from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
+from harness.disk.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 
 def fingerprint(files: FileSystem) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.content import Content
+from harness.disk.tree import Directory, TreeNode
 from harness.evidence.operation import Operation
-from harness.judge.tree import Directory, TreeNode
 
 OperationKey = tuple[int, int]
 """A run, and the index of one of its operations."""

@@ -1,7 +1,7 @@
 """A disk under a job: what is durable, what is not yet, and what both may come to.
 
-It follows the operations of a run through `judge.tree` and keeps of each what a power cut could
-still lose. When a change becomes durable is the profile's affair.
+It follows operations through `harness.disk.tree` and keeps of each what a power cut could still
+lose. When a change becomes durable is the profile's affair.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from harness.content import Bytes, Content
-from harness.crash.changes import DataChange, Edit, FileLog, NameChange
+from harness.disk.changes import DataChange, Edit, FileLog, NameChange
+from harness.disk.replay import Stretch
+from harness.disk.tree import Directory, File, FileSystem, TreeNode
 from harness.evidence.operation import Operation
-from harness.judge.tree import Directory, File, FileSystem, TreeNode
 
 JournalEntry = NameChange | DataChange
 _REMOVALS = ("unlink", "rmdir")
@@ -56,6 +57,13 @@ class Disk:
         data = self._data_change(run, operation, written)
         names = self._name_change(run, operation, lambda: self.files.apply(operation, written))
         return names or data
+
+    def follow(self, stretches: Iterable[Stretch]) -> None:
+        """Follow all of these."""
+        for one in stretches:
+            self.files.end_run()
+            for operation in one.operations:
+                self.apply(one.run, operation, one.written)
 
     def entries(self, directory: Directory, kept: frozenset[int]) -> dict[str, TreeNode]:
         """The names in a directory when of the journal only `kept` has reached the disk."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 from harness.content import Bytes, Content, Identities
 from harness.disk.replay import Stretch
@@ -145,6 +145,10 @@ class FileSystem:
                 yield prefix + name, node
                 if isinstance(node, Directory):
                     waiting.append((f"{prefix}{name}/", node))
+
+    def path_of(self, number: int) -> str | None:
+        """The place of a node in the live tree; None where it has none any more."""
+        return next((path for path, node in self.nodes() if node.number == number), None)
 
     def snapshot(self) -> dict[str, DirectoryEntry]:
         """Every name below the checkpoint directory, as a scan of the disk would find it."""
@@ -395,80 +399,3 @@ def _alike(one: TreeNode, other: TreeNode) -> bool:
 
 def _parent_of(directory: Directory) -> Directory | None:
     return directory.parents[-1] if directory.parents else None
-
-
-class View:
-    """The tree as seen live, after a power cut, or with the journal ahead of the data."""
-
-    def __init__(self, files: FileSystem, which: Literal["live", "durable", "journaled"]) -> None:
-        self._files = files
-        self._synced_top = which == "durable"
-        self._synced_below = which != "live"
-
-    def node(self, name: str) -> TreeNode | None:
-        """The node with this name in the checkpoint directory."""
-        return self._top().get(name)
-
-    def version(self, node: TreeNode) -> int:
-        """It grows with every change of `node` that this view shows."""
-        return node.sync_version + node.version if self._synced_below else node.version
-
-    def unsynced(self, name: str) -> tuple[str, ...]:
-        """Files below `name` whose bytes changed after they were last synced.
-
-        What a power cut leaves of them is not known: the old bytes, the new ones, or none.
-        """
-        if not self._synced_below:
-            return ()
-        return tuple(self._unsynced(self._find(name), ""))
-
-    def _unsynced(self, node: TreeNode | None, path: str) -> Iterator[str]:
-        if isinstance(node, File) and node.content is not node.synced:
-            yield path
-        elif isinstance(node, Directory):
-            for name, inner in node.synced.items():
-                yield from self._unsynced(inner, f"{path}/{name}".lstrip("/"))
-
-    def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
-        """The node at `path`; a symlink is not followed."""
-        node = self._find(path)
-        if isinstance(node, Directory):
-            return "directory"
-        if isinstance(node, Symlink):
-            return "symlink"
-        return "file" if isinstance(node, File) else None
-
-    def names(self, path: str) -> tuple[str, ...]:
-        """The names in a directory, sorted."""
-        node = self._find(path)
-        return tuple(sorted(self._entries(node))) if isinstance(node, Directory) else ()
-
-    def text(self, path: str) -> str:
-        """The text of the symlink at `path`."""
-        node = self._find(path)
-        return node.text if isinstance(node, Symlink) else ""
-
-    def content(self, path: str) -> Content:
-        """The bytes of the file at `path`."""
-        node = self._find(path)
-        if not isinstance(node, File):
-            return Content()
-        return node.synced if self._synced_below else node.content
-
-    def _top(self) -> dict[str, TreeNode]:
-        return self._files.root.synced if self._synced_top else self._files.root.entries
-
-    def _entries(self, directory: Directory) -> dict[str, TreeNode]:
-        if directory is self._files.root:
-            return self._top()
-        return directory.synced if self._synced_below else directory.entries
-
-    def _find(self, path: str) -> TreeNode | None:
-        node: TreeNode | None = self._files.root
-        for part in path.split("/"):
-            if part == ".":
-                continue
-            if not isinstance(node, Directory):
-                return None
-            node = self._entries(node).get(part)
-        return node

@@ -27,9 +27,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Literal, Protocol
 
-from harness.crash.changes import FileLog, NameChange, Version
-from harness.crash.disk import Disk, JournalEntry
-from harness.judge.tree import File, TreeNode
+from harness.disk.changes import FileLog, NameChange, Version
+from harness.disk.disk import Disk, JournalEntry
+from harness.disk.tree import File, TreeNode
 
 BLOCK_BYTES = 4096
 Kept = frozenset[int]

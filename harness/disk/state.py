@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.content import Content
-from harness.crash.changes import FileLog, Version
-from harness.crash.disk import Disk
-from harness.crash.profiles import Kept
+from harness.disk.changes import FileLog, Version
+from harness.disk.disk import Disk
+from harness.disk.profiles import Kept
+from harness.disk.tree import Directory, Symlink, TreeNode
 from harness.evidence.cut import TreeListing
-from harness.judge.tree import Directory, Symlink, TreeNode
 
 Names = tuple[tuple[str, int], ...]
 Part = tuple[Literal["directory"], Names] | tuple[Literal["file"], Version] | tuple[

@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks.crash_states import flatten
 from benchmarks.naive_states import Tree
 from harness.crash.choose import choose
-from harness.crash.disk import Disk
-from harness.crash.profiles import BLOCK_BYTES, PROFILES, ProfileName
-from harness.crash.state import Parts
+from harness.disk.disk import Disk
+from harness.disk.profiles import BLOCK_BYTES, PROFILES, ProfileName
+from harness.disk.state import Parts
 from harness.evidence.operation import Operation
 
 BLOCK = b"a" * BLOCK_BYTES

@@ -6,8 +6,9 @@ import json
 import time
 from pathlib import Path
 
+from harness.disk.tree import FileSystem
+from harness.disk.view import View
 from harness.evidence.write import write_listing
-from harness.judge.tree import FileSystem, View
 from tests.harness.judge.cases import Case, RunCase
 
 
