@@ -174,7 +174,8 @@ class Performer:
     def _write_request(
         self, thread: int, opened: Opened, spans: Sequence[Span], position: int | None
     ) -> Request:
-        own, size = opened.own, sum([length for _, length in spans])
+        own = opened.own
+        size = spans[0][1] if len(spans) == 1 else sum([length for _, length in spans])
         offset = position
         if opened.appends:
             offset = os.fstat(own).st_size  # also for pwrite: Linux appends whatever it says
@@ -185,7 +186,8 @@ class Performer:
         if size >= LARGE_BYTES and opened.record_of is None and not skew and can_be_read(own):
             large = LargeWrite(thread=thread, spans=spans, own=own, position=position)
         else:
-            data = b"".join([read_bytes(thread, *span) for span in spans])
+            parts = [read_bytes(thread, *span) for span in spans]
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
 
         def perform() -> int:
             placed = data if skew is None else direct_write.placed(data, skew)

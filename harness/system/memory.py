@@ -22,12 +22,15 @@ class _Vector(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.process_vm_readv.restype = ctypes.c_ssize_t
 PIECE_BYTES = 1 << 18
 _buffer = (ctypes.c_char * PIECE_BYTES).from_buffer(mmap.mmap(-1, PIECE_BYTES))
 """Read into again and again: a fresh one would be filled with zeros each time, and this one stays
 in the processor's cache. It begins at a page, as writes past the page cache (`O_DIRECT`) need."""
+_view = memoryview(_buffer)
 _place = ctypes.addressof(_buffer)
-_one = ctypes.c_ulong(1)
+_here, _there = _Vector(_place, 0), _Vector(0, 0)
+_at_here, _at_there = ctypes.byref(_here), ctypes.byref(_there)
 
 
 def read_bytes(thread: int, address: int, size: int) -> bytes:
@@ -35,9 +38,9 @@ def read_bytes(thread: int, address: int, size: int) -> bytes:
     if size > PIECE_BYTES:
         return b"".join(bytes(piece) for piece in read_pieces(thread, [(address, size)]))
     if size:
-        here, there = _Vector(_place, size), _Vector(address, size)
-        _read(thread, here, ctypes.byref(there), 1)
-    return ctypes.string_at(_place, size)
+        _there.base, _there.length = address, size
+        _read(thread, size, _at_there, 1)
+    return _view[:size].tobytes()
 
 
 def read_pieces(thread: int, spans: Sequence[Span]) -> Iterator[memoryview]:
@@ -48,8 +51,8 @@ def read_pieces(thread: int, spans: Sequence[Span]) -> Iterator[memoryview]:
     for part in _in_pieces(spans):
         size = sum(length for _, length in part)
         there = (_Vector * len(part))(*(_Vector(*span) for span in part))
-        _read(thread, _Vector(_place, size), there, len(part))
-        yield memoryview(_buffer)[:size]
+        _read(thread, size, there, len(part))
+        yield _view[:size]
 
 
 def read_path(thread: int, address: int) -> str:
@@ -96,12 +99,10 @@ def _in_pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
         yield part
 
 
-def _read(thread: int, here: _Vector, there: object, count: int) -> None:
-    got: int = _libc.process_vm_readv(
-        thread, ctypes.byref(here), _one, there, ctypes.c_ulong(count), 0
-    )
-    if got != here.length:
+def _read(thread: int, size: int, there: object, count: int) -> None:
+    """Fill the first `size` bytes of the buffer."""
+    _here.length = size
+    got: int = _libc.process_vm_readv(thread, _at_here, 1, there, count, 0)
+    if got != size:
         number = ctypes.get_errno()
-        raise OSError(
-            number, f"reading {here.length} bytes of thread {thread}: {os.strerror(number)}"
-        )
+        raise OSError(number, f"reading {size} bytes of thread {thread}: {os.strerror(number)}")
