@@ -23,14 +23,14 @@ class _Vector(ctypes.Structure):
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
-PIECE_BYTES = 1 << 18
+PIECE_BYTES = 1 << 17
 _buffer = (ctypes.c_char * PIECE_BYTES).from_buffer(mmap.mmap(-1, PIECE_BYTES))
 """Read into again and again: a fresh one would be filled with zeros each time, and this one stays
 in the processor's cache. It begins at a page, as writes past the page cache (`O_DIRECT`) need."""
 _view = memoryview(_buffer)
 _place = ctypes.addressof(_buffer)
 _here, _there = _Vector(_place, 0), _Vector(0, 0)
-_at_here, _at_there = ctypes.byref(_here), ctypes.byref(_there)
+_BOTH = (ctypes.byref(_here), 1, ctypes.byref(_there), 1)
 
 
 def read_bytes(thread: int, address: int, size: int) -> bytes:
@@ -38,8 +38,9 @@ def read_bytes(thread: int, address: int, size: int) -> bytes:
     if size > PIECE_BYTES:
         return b"".join(bytes(piece) for piece in read_pieces(thread, [(address, size)]))
     if size:
-        _there.base, _there.length = address, size
-        _read(thread, size, _at_there, 1)
+        _here.length = _there.length = size
+        _there.base = address
+        _read(thread, size, _BOTH)
     return _view[:size].tobytes()
 
 
@@ -48,11 +49,8 @@ def read_pieces(thread: int, spans: Sequence[Span]) -> Iterator[memoryview]:
 
     Raises OSError where memory cannot be read.
     """
-    for part in _in_pieces(spans):
-        size = sum(length for _, length in part)
-        there = (_Vector * len(part))(*(_Vector(*span) for span in part))
-        _read(thread, size, there, len(part))
-        yield _view[:size]
+    for part in in_pieces(spans):
+        yield _view[: read_part(thread, _place, part)]
 
 
 def read_path(thread: int, address: int) -> str:
@@ -84,7 +82,8 @@ def first_bytes(spans: Sequence[Span], size: int) -> list[Span]:
     return kept
 
 
-def _in_pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
+def in_pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """The spans of one piece after the other."""
     part: list[Span] = []
     room = PIECE_BYTES
     for base, length in spans:
@@ -99,10 +98,17 @@ def _in_pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
         yield part
 
 
-def _read(thread: int, size: int, there: object, count: int) -> None:
-    """Fill the first `size` bytes of the buffer."""
-    _here.length = size
-    got: int = _libc.process_vm_readv(thread, _at_here, 1, there, count, 0)
+def read_part(thread: int, place: int, part: Sequence[Span]) -> int:
+    """Read some spans to one place; how many bytes they have. Raises OSError."""
+    size = sum([length for _, length in part])
+    there = (_Vector * len(part))(*(_Vector(*span) for span in part))
+    here = _Vector(place, size)
+    _read(thread, size, (ctypes.byref(here), 1, there, len(part)))
+    return size
+
+
+def _read(thread: int, size: int, vectors: tuple[object, int, object, int]) -> None:
+    got: int = _libc.process_vm_readv(thread, *vectors, 0)
     if got != size:
         number = ctypes.get_errno()
         raise OSError(number, f"reading {size} bytes of thread {thread}: {os.strerror(number)}")
