@@ -56,7 +56,7 @@ def write_cut(folder: Path, cut: Cut) -> None:
 
 def write_given(directory: Path, listing: Operation) -> None:
     """Write what a plan begins with; the bytes that come with it lie in the directory already."""
-    (directory / "given.json").write_text(json.dumps(asdict(listing)), encoding="utf-8")
+    (directory / "given.json").write_text(json.dumps(listing._asdict()), encoding="utf-8")
 
 
 def write_past(folder: Path, run: RunEvidence) -> None:
