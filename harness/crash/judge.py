@@ -1,10 +1,10 @@
 """Judges a state of the disk as a directory: would a resume find what it has to?
 
-    latest_durable   `latest` is absent or leads to a whole checkpoint
-    whole_or_absent  every directory named `step_N` is a whole checkpoint
+    latest_durable   the pointer is absent or leads to a whole checkpoint
+    whole_or_absent  every directory with a checkpoint's name is a whole checkpoint
     nothing_lost     what every rank was told is durable, and the job has not removed since, is
-                     there; `latest`, where it is there, leads to the newest of these or to a later
-                     one
+                     there; the pointer, where it is there, leads to the newest of these or to a
+                     later one
 
 A directory is whole when it holds, name for name and byte for byte, what it held at some instant of
 the run at which the layout found nothing wrong with it under this name, before its removal began.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.crash.state import Parts, PartTree
-from harness.layouts.protocol import Layout
+from harness.layouts.base import Layout
 from harness.world import World
 
 
@@ -126,17 +126,20 @@ class DirectoryJudge:
         whole = {name for name, number in owned if name in steps and self.is_whole(name, number)}
         faults: list[Fault] = []
         if latest.state == "checkpoint" and latest.name not in whole:
-            told = f"`latest` names {latest.name}, {self._why(tree, latest.name or '')}"
+            why = self._why(tree, latest.name or "")
+            told = f"`{self._layout.pointer}` names {latest.name}, {why}"
             faults.append(Fault("latest_durable", latest.name or "", told))
         elif latest.state not in ("absent", "checkpoint"):
-            faults.append(Fault("latest_durable", latest.name or "latest", latest.detail))
+            faults.append(
+                Fault("latest_durable", latest.name or self._layout.pointer or "", latest.detail)
+            )
         faults += [
             Fault("whole_or_absent", name, f"{name}, {self._why(tree, name)}")
             for name in steps
             if name not in whole
         ]
         current = None if latest.state != "checkpoint" else steps.get(latest.name or "")
-        return faults + _lost({name: steps[name] for name in whole}, current, needs)
+        return faults + self._lost({name: steps[name] for name in whole}, current, needs)
 
     def _why(self, tree: PartTree, name: str) -> str:
         defects = self._layout.defects(tree, name, self._world)
@@ -144,18 +147,18 @@ class DirectoryJudge:
             return f"where {defects[0]}"
         return "which is complete by its layout, but is not what the job had written there"
 
-
-def _lost(whole: dict[str, int], current: int | None, needs: Needs) -> list[Fault]:
-    """Saves that the job was told of and that are missing. `current` is the step of `latest`."""
-    if not needs.steps:
+    def _lost(self, whole: dict[str, int], current: int | None, needs: Needs) -> list[Fault]:
+        """Saves that the job was told of and that are missing. `current` is the pointer's step."""
+        if not needs.steps:
+            return []
+        newest = max(needs.steps)
+        name = self._layout.name_of(newest)
+        if all(step < newest for step in whole.values()):
+            return [Fault("nothing_lost", name, f"no whole checkpoint of step {newest} or later")]
+        gone = sorted(needs.present - whole.keys())
+        if gone:
+            return [Fault("nothing_lost", gone[0], f"{gone[0]} is gone, and nobody removed it")]
+        if current is not None and current < newest:
+            old = self._layout.name_of(current)
+            return [Fault("nothing_lost", name, f"`{self._layout.pointer}` still names {old}")]
         return []
-    newest = max(needs.steps)
-    name = f"step_{newest}"
-    if all(step < newest for step in whole.values()):
-        return [Fault("nothing_lost", name, f"no whole checkpoint of step {newest} or later")]
-    gone = sorted(needs.present - whole.keys())
-    if gone:
-        return [Fault("nothing_lost", gone[0], f"{gone[0]} is gone, and nobody removed it")]
-    if current is not None and current < newest:
-        return [Fault("nothing_lost", name, f"`latest` still names step_{current}")]
-    return []

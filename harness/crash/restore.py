@@ -24,7 +24,6 @@ from harness.faults.base import Target
 from harness.faults.kill import Kill
 from harness.faults.point import Point
 from harness.faults.strike import Strike
-from harness.layouts.names import checkpoint_step
 from harness.plan.model import Plan, RunPlan
 from harness.scenario.launcher import Launcher
 from harness.scenario.schema import Expect, PropertyName
@@ -100,7 +99,7 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
     strikes = (*others, cut)
     again = RunPlan(until_step=plan.workload.total_steps)
     runs = (*plan.runs[: state.run], struck.model_copy(update={"strikes": strikes}), again)
-    steps = [checkpoint_step(name) for name, _ in parts.names(state.tree)]
+    steps = [plan.layout.step_of(name) for name, _ in parts.names(state.tree)]
     newest = max((step for step in steps if step is not None), default=0)
     expect = Expect(properties=_properties(plan, state.run, newest))
     return plan.model_copy(update={"runs": runs, "expect": expect, "launcher": Launcher()})

@@ -16,7 +16,7 @@ from harness.crash.disk import Disk
 from harness.crash.profiles import Kept
 from harness.evidence.cut import Listing
 from harness.judge.tree import Directory, Node, Symlink
-from harness.layouts.protocol import Content
+from harness.layouts.tree import Content
 
 Names = tuple[tuple[str, int], ...]
 Part = tuple[Literal["directory"], Names] | tuple[Literal["file"], Version] | tuple[

@@ -11,7 +11,8 @@ from harness.evidence.evidence import Entry, Evidence
 from harness.evidence.operation import HAND, Operation
 from harness.judge.marks import Marks, Top, mark, mark_late, top_names
 from harness.judge.tree import FileSystem, Node, View
-from harness.layouts.protocol import Layout, Resolved
+from harness.layouts.base import Layout
+from harness.layouts.tree import Resolved
 from harness.world import World
 
 
@@ -114,8 +115,9 @@ class History:
 _NOTHING = State(latest=Resolved(state="absent"), found={})
 
 
-def replay(evidence: Evidence, layout: Layout) -> History:
+def replay(evidence: Evidence) -> History:
     """Replay the operations of all runs and look at the directory after each."""
+    layout = evidence.plan.layout
     watch = _Watch(layout, evidence.plan.workload.world)
     moments: list[Moment] = []
     ends: list[State] = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from harness.evidence.evidence import AtRest, Entry
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, FileSystem, Symlink
-from harness.layouts.protocol import Layout
+from harness.layouts.base import Layout
 
 Top = tuple[int, int]
 """Which node has a name in the directory itself, and its version."""

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from harness.evidence.evidence import Entry
 from harness.evidence.operation import Operation
-from harness.layouts.protocol import Content
+from harness.layouts.tree import Content
 
 # Linux gives up on a path after 40 symlinks; here one names a checkpoint or loops.
 _MOST_LINKS = 8

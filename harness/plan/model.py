@@ -7,6 +7,8 @@ from typing import Literal
 
 from harness.faults.actions import Action, Relocate
 from harness.faults.strike import Strike
+from harness.layouts.base import Layout
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.part import Decided
 from harness.scenario.devices import SHARING
 from harness.scenario.launcher import Launcher
@@ -97,10 +99,15 @@ class RunPlan(Decided):
 
 
 class Implementation(Decided):
-    """The checkpoint manager under test: `module:Name`, and a folder to look in first."""
+    """The checkpoint manager under test: `module:Name`, and a folder to look in first.
+
+    `layout` names what its checkpoint directories look like (`harness.layouts.registry`). It goes
+    with the code, and not with the scenario, because the same scenarios run against any code.
+    """
 
     name: str = "kempnerforge.checkpoint.manager:CheckpointManager"
     path: str | None = None
+    layout: str = DEFAULT
 
 
 class Plan(Decided):
@@ -119,6 +126,11 @@ class Plan(Decided):
     job: str = "training"
     launcher: Launcher = Launcher()
     mount: Filesystem | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """What its checkpoint directory looks like."""
+        return LAYOUTS[self.implementation.layout]
 
     def workload_of(self, run: int) -> Workload:
         """The workload of a run, with the settings that the run changes."""

@@ -13,19 +13,22 @@ from harness.evidence.evidence import AtRest, Done, Entry
 from harness.evidence.operation import Operation
 from harness.evidence.write import list_entries
 from harness.faults.actions import Relocate
+from harness.layouts.base import Layout
 from harness.plan.model import EXECUTED, Deed
 from harness.run.deeds import MissedError, Task, do
 from harness.run.hand import Hand
 
 
-def do_at_rest(deeds: Sequence[Deed], root: Path, earlier: Sequence[Operation]) -> AtRest:
+def do_at_rest(
+    deeds: Sequence[Deed], root: Path, earlier: Sequence[Operation], layout: Layout
+) -> AtRest:
     """Do the deeds one after the other. `earlier` is what the ranks of earlier runs did."""
     hand = Hand(root)
     done: list[Done] = []
     behind: dict[str, Entry] = {}
     (root.parent / EXECUTED).mkdir(exist_ok=True)
     for deed in deeds:
-        done.append(_do(deed, hand, earlier))
+        done.append(_do(deed, hand, earlier, layout))
         if isinstance(deed.action, Relocate):
             behind = list_entries(root)
         if done[-1].problem is not None:
@@ -38,7 +41,7 @@ def do_at_rest(deeds: Sequence[Deed], root: Path, earlier: Sequence[Operation]) 
     )
 
 
-def _do(deed: Deed, hand: Hand, earlier: Sequence[Operation]) -> Done:
+def _do(deed: Deed, hand: Hand, earlier: Sequence[Operation], layout: Layout) -> Done:
     action, first = deed.action.word, len(hand.operations)
     before, old = list_entries(hand.root), hand.root
     task = Task(
@@ -46,6 +49,7 @@ def _do(deed: Deed, hand: Hand, earlier: Sequence[Operation]) -> Done:
         choice=deed.choice,
         marker=hand.root.parent / EXECUTED / deed.id,
         earlier=earlier,
+        layout=layout,
     )
     paths: tuple[str, ...] = ()
     problem: str | None = None

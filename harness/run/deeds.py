@@ -23,7 +23,7 @@ from harness.faults.actions import (
     Swapping,
     Writing,
 )
-from harness.layouts.names import LATEST, checkpoint_step
+from harness.layouts.base import Layout
 from harness.run.hand import Hand
 from harness.run.pickles import make_hostile
 
@@ -44,6 +44,17 @@ class Task:
     """Where a hostile pickle leaves its mark."""
     earlier: Sequence[Operation]
     """The operations of the ranks of all earlier runs."""
+    layout: Layout
+
+    @property
+    def newest(self) -> str:
+        """The checkpoint of the highest step. Raises MissedError."""
+        steps = {name: self.layout.step_of(name) for name in self.hand.matches("*")}
+        found = {name: step for name, step in steps.items() if step is not None}
+        there = [name for name in found if self.hand.is_directory(name)]
+        if not there:
+            raise MissedError("there is no checkpoint")
+        return max(there, key=lambda name: found[name])
 
 
 Paths = tuple[str, ...]
@@ -133,7 +144,7 @@ def foreign(task: Task, settings: Naming) -> Paths:
     if settings.kind == "file":
         task.hand.put(path, b"not a checkpoint\n")
     elif settings.kind == "link":
-        task.hand.link(path, _newest(task.hand))
+        task.hand.link(path, task.newest)
     else:
         task.hand.make(path)
         task.hand.put(f"{path}/notes.txt", b"not a checkpoint\n")
@@ -141,23 +152,24 @@ def foreign(task: Task, settings: Naming) -> Paths:
 
 
 def leftover(task: Task, settings: Leaving) -> Paths:
-    """A staging directory with half a file in it, or a link on its way to becoming `latest`.
+    """A staging directory with half a file in it, or a link on its way to becoming the pointer.
 
     The name is one that earlier saves gave away by a rename, so nothing has to be known of how an
     implementation calls such things.
     """
+    layout = task.layout
     names = [
         source
         for one in task.earlier
         for source, target in _given_names(one)
-        if (target == LATEST if settings.kind == "link" else _is_checkpoint(target))
+        if (target == layout.pointer if settings.kind == "link" else _is_named(layout, target))
         and "/" not in source
-        and not _is_checkpoint(source)
+        and not _is_named(layout, source)
     ]
     free = [name for name in names if not task.hand.exists(name)]
     if not free:
         raise MissedError(f"no earlier save renamed a {settings.kind} into place")
-    name, newest = free[-1], _newest(task.hand)
+    name, newest = free[-1], task.newest
     if settings.kind == "link":
         task.hand.link(name, newest)
         return (name,)
@@ -169,27 +181,30 @@ def leftover(task: Task, settings: Leaving) -> Paths:
 
 
 def latest(task: Task, settings: Pointing) -> Paths:
-    """The symlink names another step, or nothing, or becomes what it named."""
-    hand = task.hand
+    """The pointer names another step, or nothing, or becomes what it named."""
+    hand, layout = task.hand, task.layout
+    pointer = layout.pointer
+    if pointer is None:
+        raise MissedError(f"the layout {layout.name} has no pointer")
     if settings.step is not None:
-        text = f"step_{settings.step}"
+        text = layout.name_of(settings.step)
         if not hand.is_directory(text):
             raise MissedError(f"there is no {text}")
     else:
-        text = _newest(hand)
-    target = hand.root / LATEST
+        text = task.newest
+    target = hand.root / pointer
     if settings.becomes == "directory" and not target.is_dir():
-        raise MissedError(f"`{LATEST}` leads to no directory")
+        raise MissedError(f"`{pointer}` leads to no directory")
     source = target.resolve().name
-    if hand.exists(LATEST):
-        hand.remove(LATEST)
+    if hand.exists(pointer):
+        hand.remove(pointer)
     if settings.becomes == "directory":
-        hand.copy(source, LATEST)
+        hand.copy(source, pointer)
     elif settings.becomes == "dangling":
-        hand.link(LATEST, f"step_{(checkpoint_step(text) or 0) + 1}")
+        hand.link(pointer, layout.name_of((layout.step_of(text) or 0) + 1))
     elif settings.step is not None:
-        hand.link(LATEST, text)
-    return (LATEST,)
+        hand.link(pointer, text)
+    return (pointer,)
 
 
 def relocate(task: Task, settings: Placing) -> Paths:
@@ -264,14 +279,5 @@ def _given_names(operation: Operation) -> list[tuple[str, str]]:
     return [(here, there), (there, here)] if operation.kind == "exchange" else [(here, there)]
 
 
-def _is_checkpoint(name: str) -> bool:
-    return checkpoint_step(name) is not None
-
-
-def _newest(hand: Hand) -> str:
-    """The checkpoint of the highest step."""
-    steps = {name: checkpoint_step(name) for name in hand.matches("step_*")}
-    found = [name for name, step in steps.items() if step is not None and hand.is_directory(name)]
-    if not found:
-        raise MissedError("there is no checkpoint")
-    return max(found, key=lambda name: steps[name] or 0)
+def _is_named(layout: Layout, name: str) -> bool:
+    return layout.step_of(name) is not None

@@ -18,7 +18,6 @@ from harness.evidence.write import (
     write_processes,
     write_trace,
 )
-from harness.layouts.plain import PlainLayout
 from harness.plan.make import reference_plan
 from harness.plan.model import CHECKPOINTS, LEASED, Plan
 from harness.plan.place import need_of
@@ -76,7 +75,7 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
     if not deeds:
         return True
     old = plan.folder_of(number - 1) if number else CHECKPOINTS
-    found = do_at_rest(deeds, directory / old, earlier)
+    found = do_at_rest(deeds, directory / old, earlier, plan.layout)
     write_at_rest(folder, found)
     return all(one.problem is None for one in found.done)
 
@@ -128,7 +127,7 @@ def run_start(
         folder=folder,
         root=root,
         ranks=plan.workload_of(number).world.size,
-        layout=PlainLayout(),
+        layout=plan.layout,
         strikes=run.strikes,
         deadline_s=silence_s(plan, number, reference),
         survivors_s=survivors_s(plan, reference),

@@ -22,7 +22,7 @@ from pathlib import Path
 from harness.evidence.evidence import Processes
 from harness.faults.hands import Treatment
 from harness.faults.strike import Strike
-from harness.layouts.protocol import Layout
+from harness.layouts.base import Layout
 from harness.run.budget import PUBLISHED_S, SURVIVORS_S
 from harness.run.clock import FairClock
 from harness.run.hands import RunHands
@@ -89,7 +89,7 @@ class _Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Held:
-    """A rank that waits in its step record until `latest` names `step`."""
+    """A rank that waits in its step record until `step` is published."""
 
     notification: Notification
     value: int
@@ -116,7 +116,7 @@ class Supervisor:
         self._hands = RunHands(
             trace=self.trace,
             launch=launch,
-            late=LateHand(root=watch.root, trace=self.trace, seed=watch.seed),
+            late=LateHand(root=watch.root, trace=self.trace, seed=watch.seed, layout=watch.layout),
             second=self._second,
             now_s=self._now_s,
             cut=watch.cut_power,

@@ -30,7 +30,7 @@ from harness.judge.outcome import Outcome
 from harness.judge.properties.nothing_lost import told_steps
 from harness.judge.stories import is_orderly, resumed_steps
 from harness.judge.verdict import Finding, Promise, Verdict
-from harness.layouts.names import checkpoint_step
+from harness.layouts.base import Layout
 from harness.scenario.schema import Checkpoint
 
 PROMISE = Promise(
@@ -63,7 +63,7 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
     return distance & (distance - 1) == 0
 
 
-def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
+def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], str]:
     """By run and operation: the checkpoint whose save gives it the name back which it had."""
     found = {}
     checkpoint = evidence.plan.checkpoint
@@ -76,21 +76,21 @@ def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
                 continue
             first = named.pop(one.path, None)
             back = first is not None and first.path == one.target
-            if first is not None and back and (first.save == one.save or _is_unknown(one, told)):
+            # A save that sets the pointer back counts as an older one: nobody knew of the step.
+            if (
+                first is not None
+                and back
+                and (first.save == one.save or layout.step_of(one.path) not in told)
+            ):
                 found[number, one.index] = one.path
             named[one.target] = one
     return found
 
 
-def _is_unknown(rename: Operation, told: set[int]) -> bool:
-    """Whether nobody was told of the step: a save that points `latest` back counts as an older."""
-    return checkpoint_step(rename.path) not in told
-
-
 def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[Finding]:
     """Checkpoints that are gone too early."""
     findings: list[Finding] = []
-    withdrawals = _withdrawals(evidence)
+    withdrawals = _withdrawals(evidence, history.layout)
     committed: dict[str, int] = {}
     before: Moment | None = None
     for moment in history.moments:

@@ -101,10 +101,10 @@ def _draw_action(random: Random, ground: Ground, at: Point) -> Action | None:
     there = standing(ground, at)
     if not there and often(random, 50):
         return None  # a name beside the checkpoints is all that a hand could give
-    free = free_names(ground.foreign, links=bool(there))
+    free = free_names(ground.foreign, ground.menu.layout, links=bool(there))
     kinds: list[Callable[[], Action]] = [lambda: draw_foreign(random, free)] if free else []
     is_quiet = at.step is not None and (at.once_published or not ground.in_background)
-    if there and is_quiet:
+    if there and is_quiet and ground.menu.layout.pointer is not None:
         kinds += [lambda: _draw_latest(random, there)] * 2
     if ground.menu.files and (len(there) > 1 or (there and _saves_again(ground, at))):
         kinds += [lambda: draw_damage(random, there, ground.menu)] * 4

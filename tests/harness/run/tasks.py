@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.boot import leader, task
 from harness.evidence.evidence import Processes
 from harness.faults.strike import Strike
-from harness.layouts.plain import PlainLayout
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.run.ground import Folder
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.tasks import Tasks
@@ -54,7 +54,7 @@ def lead_by(
                 folder=directory / f"run{number}",
                 root=directory / "checkpoints",
                 ranks=ranks,
-                layout=PlainLayout(),
+                layout=LAYOUTS[DEFAULT],
                 strikes=tuple(strikes),
                 deadline_s=20.0,
                 cut_power=Folder().cut,

@@ -15,6 +15,7 @@ from harness.evidence.operation import Operation
 from harness.evidence.write import list_entries
 from harness.judge.tree import FileSystem
 from harness.layouts.archive import read_pickle, read_torch_file
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.model import Deed
 from harness.run.at_rest import do_at_rest
 from harness.run.hand import Hand
@@ -44,7 +45,7 @@ def hand(tmp_path: Path) -> Hand:
 
 def act(hand: Hand, *deeds: Deed, earlier: tuple[Operation, ...] = ()) -> AtRest:
     """Do the deeds, and require that what they told explains what is on the disk."""
-    found = do_at_rest(deeds, hand.root, earlier)
+    found = do_at_rest(deeds, hand.root, earlier, LAYOUTS[DEFAULT])
     files = FileSystem()
     for operation in hand.operations:
         files.apply(operation, bytes(hand.written))

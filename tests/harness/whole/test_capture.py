@@ -29,7 +29,7 @@ def break_and_capture(scenario: str, directory: Path, services: Services) -> Pat
     first = plan.model_copy(update={"runs": plan.runs[:1]})
     evidence = execute(first, directory / "broken", services)
     root = directory / "broken" / "checkpoints"
-    found = do_at_rest(deeds, root, evidence.runs[0].operations)
+    found = do_at_rest(deeds, root, evidence.runs[0].operations, plan.layout)
     assert [one.problem for one in found.done] == [None] * len(deeds)
     file = directory / "captured.yaml"
     assert main(["capture", "--deep", str(root), "-o", str(file)]) == 0

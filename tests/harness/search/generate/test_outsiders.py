@@ -130,7 +130,7 @@ def test_a_hand_gives_no_name_twice() -> None:
         if isinstance(one.by_hand, Foreign)
     }
     assert left == {"step_7.bak"}
-    assert free_names(taken | left, links=True) == ()
+    assert free_names(taken | left, ground().menu.layout, links=True) == ()
 
 
 def test_a_link_of_a_hand_leads_to_a_checkpoint_that_is_there() -> None:

@@ -14,11 +14,11 @@ import torch
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from harness.layouts.archive import Inert, read_pickle
-from harness.layouts.plain import PlainLayout
-from harness.layouts.protocol import Content, Tree
+from harness.layouts.kempnerforge import KempnerForge
+from harness.layouts.tree import Content, Tree
 from harness.world import World
 
-LAYOUT = PlainLayout()
+LAYOUT = KempnerForge()
 
 
 class DiskTree:
