@@ -34,6 +34,7 @@ from harness.run.execute import execute
 from harness.run.services import Services
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
+from harness.trial import Bench
 from harness.workspace import open_workspace
 
 _ROOT = Path(__file__).parents[1]
@@ -165,7 +166,10 @@ def main() -> None:
                 _print(found, _naive_rate(evidence, sample))
             resumed = list(
                 resume_all(
-                    found, evidence, services=services, workspace=workspace, limit=options.resumes
+                    Bench(services=services, workspace=workspace),
+                    found,
+                    evidence,
+                    limit=options.resumes,
                 )
             )
             seconds = sum(one.seconds for one in resumed)

@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
-from harness.plan.model import Implementation
 from harness.scenario.exploration import Explore
 from harness.scenario.schema import Checkpoint, Run, Scenario
+from harness.search.explore.command import explore_all
 from harness.search.explore.job import Explored
-from harness.search.explore.pool import explore_all
 from harness.search.explore.strike import Struck
 from harness.search.explore.summary import headline
+from harness.search.pool import Pool
 from harness.workspace import open_workspace
 from harness.world import World
 
@@ -35,7 +36,7 @@ def measure(workers: int, *, points: int, merge: bool) -> None:
         runs=(Run(until_step=4), Run(until_step=6)),
         explore=Explore(budget=points),
     )
-    job = Explored(scenario=scenario, shown="", implementation=Implementation(), gpus=0)
+    job = Explored(scenario=scenario, shown="")
     ended: list[float] = []
 
     def note(_done: int, _of: int, _newest: Struck) -> None:
@@ -43,8 +44,8 @@ def measure(workers: int, *, points: int, merge: bool) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         workspace = open_workspace(failures=Path(folder))
-        summary = explore_all(job, workspace=workspace, workers=workers, merge=merge, progress=note)
-        workspace.close()
+        with closing(workspace), Pool(workspace, workers, gpus=0) as pool:
+            summary = explore_all(job, pool, merge=merge, progress=note)
     rate = 60 * (len(ended) - 1) / (ended[-1] - ended[0])
     print(f"{workers} workers: {rate:.0f} points a minute; {headline(summary)}")
 

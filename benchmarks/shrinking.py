@@ -18,8 +18,9 @@ from pathlib import Path
 
 from harness.plan.model import Implementation
 from harness.report.failure import scenario_text
+from harness.search.pool import Pool
 from harness.search.shrink.reduce import SHRINK_S, reduce_failure
-from harness.search.shrink.runner import Pool
+from harness.search.shrink.runner import Together
 from harness.workspace import open_workspace
 from tests.planted.large import LARGE, Large, measure
 
@@ -32,8 +33,8 @@ def shrink(case: Large, workers: int, seconds: float) -> None:
     implementation = Implementation(name=case.bug.implementation, path=str(ROOT))
     with tempfile.TemporaryDirectory() as folder:
         workspace = open_workspace(failures=Path(folder))
-        with closing(workspace), Pool(workspace, implementation, workers) as pool:
-            found = reduce_failure(case.scenario, case.symptom, pool, seconds=seconds)
+        with closing(workspace), Pool(workspace, workers, implementation=implementation) as pool:
+            found = reduce_failure(case.scenario, case.symptom, Together(pool), seconds=seconds)
     processors_s = _processors_s() - before_s
     tried = found.shrunk.tried if found.shrunk else 0
     sizes = " | ".join(

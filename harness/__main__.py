@@ -10,21 +10,20 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.arguments import make_parser
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
-from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, json_schema, read_file
-from harness.workspace import Workspace, open_workspace, slug
+from harness.workspace import open_workspace, slug
 
 if TYPE_CHECKING:
     from harness.evidence.evidence import Evidence
-    from harness.run.services import Services
+    from harness.trial import Bench
 
 PASSED, RED, BAD_INPUT = 0, 1, 2
 
@@ -142,11 +141,9 @@ def _replay_all(
 ) -> Iterator[int]:
     from harness.prove import prove
     from harness.replay import replay_status
-    from harness.run.services import Services
     from harness.run.support import missing_disk
 
-    workspace = open_workspace(failures=Path("failures").resolve())
-    with closing(workspace), Services(workspace.shared) as services:
+    with _bench(implementation) as bench:
         for one in files:
             if isinstance(one, ScenarioError):
                 yield _complain(str(one))
@@ -155,33 +152,25 @@ def _replay_all(
                 yield _complain(f"{path} is explored: python -m harness explore {path}")
                 continue
             plan = make_plan(
-                one.scenario, source=str(path), implementation=implementation, gpus=count_gpus()
+                one.scenario, source=str(path), implementation=implementation, gpus=bench.gpus
             )
             if (reason := missing_disk(plan.filesystem)) is not None:
                 yield _complain(f"{path} cannot run here: {reason}")
                 continue
-            proof = prove(plan, one.source, services=services, workspace=workspace)
+            proof = prove(bench, plan, one.source)
             text = proof.text or proof.told or f"{proof.outcome} {plan.name}"
             yield _say(text, replay_status(proof))
 
 
 def _replay_directory(directory: Path, parsed: argparse.Namespace) -> int:
     from harness.replay import NoReplayError, replay_directory, replay_status
-    from harness.run.services import Services
     from harness.run.support import missing
 
     if (reason := missing()) is not None:
         return _complain(f"{directory} cannot run here: {reason}")
-    chosen = _chosen(parsed)
-    workspace = open_workspace(failures=Path("failures").resolve())
-    with closing(workspace), Services(workspace.shared) as services:
+    with _bench(_chosen(parsed)) as bench:
         try:
-            proof = replay_directory(
-                directory,
-                implementation=None if chosen == Implementation() else chosen,
-                services=services,
-                workspace=workspace,
-            )
+            proof = replay_directory(bench, directory)
         except NoReplayError as error:
             return _complain(str(error))
     return _say(proof.text, replay_status(proof))
@@ -211,13 +200,13 @@ def _explore_all(
         job = Explored(
             scenario=one.scenario.model_copy(update={"explore": explore}),
             shown=str(parsed.file),
-            implementation=implementation,
-            gpus=count_gpus(),
         )
         if (reason := missing_disk(job.filesystem)) is not None:
             yield _complain(f"{parsed.file} cannot be explored here: {reason}")
             continue
-        summary = explore_job(job, workers=parsed.workers, merge=not parsed.equal)
+        summary = explore_job(
+            job, implementation=implementation, workers=parsed.workers, merge=not parsed.equal
+        )
         yield PASSED if summary is not None and summary.is_green else RED
 
 
@@ -257,7 +246,6 @@ def _generate(parsed: argparse.Namespace, implementation: Implementation) -> int
 
 def _crash_states(parsed: argparse.Namespace) -> int:
     from harness.evidence.read import read_evidence
-    from harness.run.services import Services
     from harness.run.support import missing, missing_disk
 
     needs_ranks = parsed.place.is_file() or parsed.limit > 0
@@ -265,23 +253,20 @@ def _crash_states(parsed: argparse.Namespace) -> int:
     lacking += [missing_disk(name) for name in parsed.reproduce]
     if reasons := [reason for reason in lacking if reason is not None]:
         return _complain(f"{parsed.place} cannot run here: {reasons[0]}")
-    workspace = open_workspace(failures=Path("failures").resolve())
-    with closing(workspace), Services(workspace.shared) as services:
+    with _bench(_chosen(parsed)) as bench:
         if parsed.place.is_file():
-            return max(_crash_states_of(parsed, services, workspace))
+            return max(_crash_states_of(bench, parsed))
         try:
             evidence = read_evidence(parsed.place.resolve())
         except (OSError, ValueError, KeyError, TypeError) as error:
             return _complain(f"{parsed.place} is not a whole run directory: {error}")
-        return _explore(parsed, evidence, services, workspace)
+        return _explore(bench, parsed, evidence)
 
 
-def _crash_states_of(
-    parsed: argparse.Namespace, services: Services, workspace: Workspace
-) -> Iterator[int]:
+def _crash_states_of(bench: Bench, parsed: argparse.Namespace) -> Iterator[int]:
     """Run each scenario of a file, and explore what each leaves."""
-    from harness.run.execute import execute
     from harness.run.support import missing_disk
+    from harness.trial import try_plan
 
     try:
         files = read_file(parsed.place)
@@ -295,26 +280,23 @@ def _crash_states_of(
         plan = make_plan(
             one.scenario,
             source=str(parsed.place),
-            implementation=_chosen(parsed),
-            gpus=count_gpus(),
+            implementation=bench.implementation,
+            gpus=bench.gpus,
         )
         if (reason := missing_disk(plan.filesystem)) is not None:
             yield _complain(f"{parsed.place} cannot run here: {reason}")
             continue
-        name = slug(plan.name)
-        directory = workspace.new_run(name)
-        status = _explore(parsed, execute(plan, directory, services), services, workspace)
+        trial = try_plan(bench, plan)
+        status = _explore(bench, parsed, trial.evidence)
         if status == PASSED:
-            workspace.drop(directory)
+            trial.drop()
         else:
-            kept = workspace.keep(directory, f"{name}-crash-states")
+            kept = trial.keep(f"{slug(plan.name)}-crash-states")
             _say(f"evidence: {kept}", status)
         yield status
 
 
-def _explore(
-    parsed: argparse.Namespace, evidence: Evidence, services: Services, workspace: Workspace
-) -> int:
+def _explore(bench: Bench, parsed: argparse.Namespace, evidence: Evidence) -> int:
     from harness.crash.prove import Asked, prove
 
     asked = Asked(
@@ -323,8 +305,19 @@ def _explore(
         limit=parsed.limit,
         filesystems=parsed.reproduce,
     )
-    proof = prove(evidence, asked, services=services, workspace=workspace)
+    proof = prove(bench, evidence, asked)
     return _say(proof.text, PASSED if proof.outcome == "PASS" else RED)
+
+
+@contextmanager
+def _bench(implementation: Implementation) -> Iterator[Bench]:
+    """A session of this command's own."""
+    from harness.run.services import Services
+    from harness.trial import Bench
+
+    workspace = open_workspace(failures=Path("failures").resolve())
+    with closing(workspace), Services(workspace.shared) as services:
+        yield Bench(services=services, workspace=workspace, implementation=implementation)
 
 
 def _say(text: str, status: int) -> int:

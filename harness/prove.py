@@ -8,19 +8,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.evidence.evidence import Evidence
 from harness.judge.comparison import Answer, compare, know, tell_answer
-from harness.judge.judge import Judgement, judge
+from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
 from harness.layouts.registry import DEFAULT
 from harness.plan.model import Implementation, Plan
 from harness.report.failure import write_failure
 from harness.report.head import Head, read_head
 from harness.report.text import describe
-from harness.run.execute import execute
-from harness.run.services import Services
 from harness.scenario.source import Source
-from harness.workspace import Workspace, slug
+from harness.trial import Bench, Trial, try_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,42 +36,31 @@ class Proof:
     told: str = ""
 
 
-def prove(plan: Plan, source: Source, *, services: Services, workspace: Workspace) -> Proof:
-    """Run a plan and judge it.
+def prove(bench: Bench, plan: Plan, source: Source) -> Proof:
+    """Run a plan and judge it; its run directory is gone afterwards if it passed."""
+    return settle(try_plan(bench, plan), source)
 
-    What the run left is gone afterwards if it passed. Whatever else happens, it stays.
+
+def settle(trial: Trial, source: Source) -> Proof:
+    """Drop a trial that passed; write down one that failed.
+
+    That is its file, which replays `source`, its run directory, its report. Where `source` is the
+    file of another failure, that one stays as it is.
     """
-    name = slug(plan.name)
-    directory = workspace.new_run(name)
-    try:
-        evidence = execute(plan, directory, services)
-        judgement = judge(evidence)
-    except BaseException:
-        workspace.keep(directory, name)
-        raise
-    if judgement.outcome is Outcome.PASS:
-        workspace.drop(directory)
-        return _answer(Proof(outcome=judgement.outcome), plan, source, judgement)
-    return report_failure(evidence, judgement, source, workspace=workspace)
-
-
-def report_failure(
-    evidence: Evidence, judgement: Judgement, source: Source, *, workspace: Workspace
-) -> Proof:
-    """Write down a failure: its file, which replays `source`, its run directory, its report.
-
-    Where `source` is the file of another failure, that one stays as it is.
-    """
-    plan, directory = evidence.plan, Path(evidence.directory)
+    plan, judgement = trial.evidence.plan, trial.judgement
     proof = Proof(outcome=judgement.outcome, broken=judgement.broken)
     proof = _answer(proof, plan, source, judgement)
+    if trial.passed:
+        trial.drop()
+        return proof
     differs = proof.answer in (Answer.OTHER, Answer.INVALID)
     suffix = f"-{str(proof.answer).lower()}" if differs else ""
-    failure = write_failure(workspace.failures, source, judgement, plan.implementation, suffix)
-    kept = workspace.keep(directory, failure.stem)
+    failures = trial.workspace.failures
+    failure = write_failure(failures, source, judgement, plan.implementation, suffix)
+    kept = trial.keep(failure.stem)
     replay = replay_command(failure, plan.implementation)
     text = describe(
-        dataclasses.replace(evidence, directory=from_here(kept)),
+        dataclasses.replace(trial.evidence, directory=from_here(kept)),
         judgement,
         source=source,
         replay=replay,

@@ -94,14 +94,8 @@ class GeneratedItem(JobItem):
     def runtest(self) -> None:
         """Draw, run and judge it; shrink it if it fails."""
         from harness.search.generate.attempt import attempt, tell_failure
-        from harness.search.shrink.bench import Bench
 
-        session = session_of(self.config)
-        bench = Bench(
-            services=session.services(),
-            workspace=session.workspace,
-            implementation=session.implementation,
-        )
+        bench = session_of(self.config).bench()
         found = attempt(bench, self.seed, self.number)
         # As plain text, because xdist sends it from worker to controller.
         self.user_properties.append(("generated", found.came))

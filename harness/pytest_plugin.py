@@ -35,6 +35,7 @@ from harness.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from harness.run.services import Services
+    from harness.trial import Bench
 
 FOLDERS = ("scenarios", "failures")
 SUFFIXES = (".yaml", ".yml")
@@ -60,13 +61,19 @@ class Session:
     open: ExitStack = dataclasses.field(default_factory=ExitStack)
     _services: Services | None = None
 
-    def services(self) -> Services:
-        """The warm server and the references, started with the first scenario."""
-        if self._services is None:
-            from harness.run.services import Services
+    def bench(self) -> Bench:
+        """With the warm server and the references, which are started with the first scenario."""
+        from harness.run.services import Services
+        from harness.trial import Bench
 
+        if self._services is None:
             self._services = self.open.enter_context(Services(self.workspace.shared))
-        return self._services
+        return Bench(
+            services=self._services,
+            workspace=self.workspace,
+            implementation=self.implementation,
+            gpus=count_gpus(),
+        )
 
 
 _SESSION = pytest.StashKey[Session]()
@@ -240,7 +247,7 @@ class ScenarioModule(pytest.File):
             if one.scenario.explore is None:
                 yield ScenarioItem.from_parent(self, name=name, plan=plan, source=one.source)
                 continue
-            job = Explored(scenario=one.scenario, shown=shown, implementation=chosen, gpus=gpus)
+            job = Explored(scenario=one.scenario, shown=shown)
             parts = count_parts(one.scenario.explore.budget)
             for number in range(parts):
                 part = f"{label}-" if label else ""
@@ -318,10 +325,7 @@ class ScenarioItem(JobItem):
         """Run, judge, and fail unless the outcome is PASS."""
         from harness import prove
 
-        session = self.config.stash[_SESSION]
-        proof = prove.prove(
-            self.plan, self.source, services=session.services(), workspace=session.workspace
-        )
+        proof = prove.prove(self.config.stash[_SESSION].bench(), self.plan, self.source)
         # As plain text, because xdist sends it from worker to controller.
         self.user_properties.append(("outcome", str(proof.outcome)))
         if proof.answer is not None:
@@ -358,15 +362,9 @@ class ExploreItem(JobItem):
         from harness.search.explore.part import explore_part
         from harness.search.explore.summary import headline, tell
 
-        session = self.config.stash[_SESSION]
+        bench = self.config.stash[_SESSION].bench()
         try:
-            summary = explore_part(
-                self.job,
-                self.number,
-                self.parts,
-                services=session.services(),
-                workspace=session.workspace,
-            )
+            summary = explore_part(bench, self.job, self.number, self.parts)
         except RedRecording as error:
             raise Red(str(error)) from None
         self.user_properties.append(("explored", headline(summary)))

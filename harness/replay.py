@@ -19,9 +19,8 @@ from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation
 from harness.prove import Proof, from_here, interpreter
 from harness.report.text import describe
-from harness.run.execute import execute
-from harness.run.services import Services
-from harness.workspace import Workspace, slug
+from harness.trial import Bench, try_plan
+from harness.workspace import slug
 
 GREEN, RED, OTHER, INVALID = 0, 1, 3, 125
 
@@ -39,40 +38,29 @@ def replay_status(proof: Proof) -> int:
     return GREEN if proof.outcome is Outcome.PASS else RED
 
 
-def replay_directory(
-    directory: Path,
-    *,
-    implementation: Implementation | None,
-    services: Services,
-    workspace: Workspace,
-) -> Proof:
+def replay_directory(bench: Bench, directory: Path) -> Proof:
     """Run the plan of a run directory again, and compare with what that run came to.
 
-    The implementation is the one that ran then, unless another is given. Raises NoReplayError.
+    The implementation is the one that ran then, unless the bench has another than the usual one.
+    Raises NoReplayError.
     """
     before = _read(directory)
     plan = before.plan
-    if implementation is not None:
-        plan = plan.model_copy(update={"implementation": implementation})
+    if bench.implementation != Implementation():
+        plan = plan.model_copy(update={"implementation": bench.implementation})
     name = f"{slug(plan.name)}-replayed"
-    run = workspace.new_run(name)
-    try:
-        evidence = execute(plan, run, services)
-        judgement = judge(evidence)
-    except BaseException:
-        workspace.keep(run, name)
-        raise
-    then, now = know(judge(before)), know(judgement)
+    trial = try_plan(bench, plan, name=name)
+    then, now = know(judge(before)), know(trial.judgement)
     told = tell_answer(then, now)
     proof = Proof(
         outcome=now.outcome, broken=now.broken, answer=compare(then, now), told=told, text=told
     )
-    if now.outcome is Outcome.PASS:
-        workspace.drop(run)
+    if trial.passed:
+        trial.drop()
         return proof
-    evidence = dataclasses.replace(evidence, directory=from_here(workspace.keep(run, name)))
+    evidence = dataclasses.replace(trial.evidence, directory=from_here(trial.keep(name)))
     command = shlex.join([interpreter(), "-m", "harness", "replay", from_here(directory)])
-    text = describe(evidence, judgement, source=None, replay=command)
+    text = describe(evidence, trial.judgement, source=None, replay=command)
     return dataclasses.replace(proof, text=f"{told}\n{text}", replay=command)
 
 

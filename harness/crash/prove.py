@@ -11,8 +11,7 @@ from harness.crash.resume import resume_all
 from harness.crash.tell import shown_hits, tell
 from harness.evidence.evidence import Evidence
 from harness.judge.outcome import Outcome, worst
-from harness.run.services import Services
-from harness.workspace import Workspace
+from harness.trial import Bench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +33,17 @@ class CrashProof:
     text: str
 
 
-def prove(
-    evidence: Evidence, asked: Asked, *, services: Services, workspace: Workspace
-) -> CrashProof:
+def prove(bench: Bench, evidence: Evidence, asked: Asked) -> CrashProof:
     """Explore, start the job again from some of the states, and try the hits on real disks."""
     found = explore(evidence, profile=asked.profile, seed=asked.seed)
-    resumptions = tuple(
-        resume_all(found, evidence, services=services, workspace=workspace, limit=asked.limit)
-    )
-    workspace.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    resumptions = tuple(resume_all(bench, found, evidence, limit=asked.limit))
+    bench.workspace.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     attempts = reproduce(
         shown_hits(found.hits),
         found,
         evidence,
         filesystems=asked.filesystems,
-        base=workspace.root,
+        base=bench.workspace.root,
     )
     outcome = found.outcome
     if outcome is Outcome.PASS:

@@ -17,7 +17,8 @@ from harness.plan.place import need_of
 from harness.run.execute import run_start, tell_gpus
 from harness.run.launches import launches
 from harness.run.services import Services
-from harness.workspace import Workspace, slug
+from harness.trial import Bench
+from harness.workspace import slug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +32,7 @@ class Resumption:
 
 
 def resume_all(
-    found: Exploration,
-    evidence: Evidence,
-    *,
-    services: Services,
-    workspace: Workspace,
-    limit: int,
+    bench: Bench, found: Exploration, evidence: Evidence, *, limit: int
 ) -> Iterator[Resumption]:
     """Start the job from each kind of state, from `limit` of them where there are more."""
     states = found.resumable
@@ -45,15 +41,15 @@ def resume_all(
         states = [states[place] for place in places]
     for number, state in enumerate(states):
         name = f"{slug(evidence.plan.name)}-crash-state-{number}"
-        directory = workspace.new_run(name)
+        directory = bench.workspace.new_run(name)
         began = time.perf_counter()
-        judgement = resume(state, found, evidence, directory, services)
+        judgement = resume(state, found, evidence, directory, bench.services)
         seconds = time.perf_counter() - began
         kept: Path | None = None
         if judgement.outcome == "PASS":
-            workspace.drop(directory)
+            bench.workspace.drop(directory)
         else:
-            kept = workspace.keep(directory, name)
+            kept = bench.workspace.keep(directory, name)
         yield Resumption(state=state, judgement=judgement, seconds=seconds, directory=kept)
 
 

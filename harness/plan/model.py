@@ -132,6 +132,11 @@ class Plan(Decided):
         """What its checkpoint directory looks like."""
         return LAYOUTS[self.implementation.layout]
 
+    def within(self, deadline_s: float) -> Plan:
+        """The plan whose runs may be silent for so long, whatever the machine would decide."""
+        runs = (run.model_copy(update={"deadline_s": deadline_s}) for run in self.runs)
+        return self.model_copy(update={"runs": tuple(runs)})
+
     def workload_of(self, run: int) -> Workload:
         """The workload of a run, with the settings that the run changes."""
         own, usual = self.runs[run], self.workload

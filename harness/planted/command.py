@@ -17,14 +17,15 @@ from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.planted.catalogue import Bug, Catalogue, load_catalogue, name_of
 from harness.planted.cell import Cell, Key, add_cells, read_cells
+from harness.planted.cells import HANG_DEADLINE_S, Task, run_tasks
 from harness.planted.choose import candidates, honest_keys, named_keys, sample_keys
 from harness.planted.given import Given, default_scenarios
 from harness.planted.markdown import one_line, page, write_page
-from harness.planted.pool import HANG_DEADLINE_S, Task, open_pool, run_tasks
 from harness.planted.table import Table, make_table, problems
 from harness.run.support import missing_disk, missing_for
 from harness.scenario.devices import count_gpus
 from harness.search.explore.job import Explored
+from harness.search.pool import Pool
 from harness.workspace import open_workspace
 
 _MOST_TRIES = 8
@@ -67,9 +68,7 @@ def _lacks(given: Given) -> str | None:
     plan = make_plan(given.scenario, source=given.name, implementation=Implementation())
     filesystem = plan.filesystem
     if given.scenario.explore is not None:
-        filesystem = Explored(
-            scenario=given.scenario, shown=given.name, implementation=Implementation(), gpus=0
-        ).filesystem
+        filesystem = Explored(scenario=given.scenario, shown=given.name).filesystem
     return missing_for(plan) or missing_disk(filesystem)
 
 
@@ -99,7 +98,7 @@ class _Run:
         ]
         with tempfile.TemporaryDirectory() as failures:
             workspace = open_workspace(failures=Path(failures))
-            with closing(workspace), open_pool(workspace, wish.workers) as pool:
+            with closing(workspace), Pool(workspace, wish.workers, gpus=0) as pool:
                 run_tasks(pool, wanted, self._note)
                 if not wish.only:
                     run_tasks(pool, list(self._searches()), self._note)

@@ -11,6 +11,8 @@ from harness.run.execute import execute
 from harness.run.services import Services
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
+from harness.trial import Bench
+from harness.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,16 +25,20 @@ def plan_of(
     found = read_file(ROOT / "scenarios" / file, gpus=0)[label]
     if isinstance(found, ScenarioError):
         raise found
-    chosen = Implementation()
-    if implementation is not None:
-        chosen = Implementation(name=implementation, path=str(ROOT))
-    plan = make_plan(found.scenario, source=scenario, implementation=chosen)
-    if deadline_s is None:
-        return plan
-    runs = tuple(run.model_copy(update={"deadline_s": deadline_s}) for run in plan.runs)
-    return plan.model_copy(update={"runs": runs})
+    plan = make_plan(found.scenario, source=scenario, implementation=_manager(implementation))
+    return plan if deadline_s is None else plan.within(deadline_s)
+
+
+def bench_of(services: Services, folder: Path, manager: str | None = None) -> Bench:
+    """A bench below `folder`; `manager` is one of those that tests have."""
+    workspace = Workspace(root=folder / "runs", failures=folder / "failures")
+    return Bench(services=services, workspace=workspace, implementation=_manager(manager), gpus=0)
 
 
 def prove(plan: Plan, directory: Path, services: Services) -> Judgement:
     """Run the plan in a new folder below `directory` and judge it."""
     return judge(execute(plan, directory / "run", services))
+
+
+def _manager(name: str | None) -> Implementation:
+    return Implementation() if name is None else Implementation(name=name, path=str(ROOT))

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, as_completed
 from contextlib import closing
 from pathlib import Path
 
-from harness.search.explore.explore import RedRecording
+from harness.plan.model import Implementation
+from harness.search.explore.explore import RedRecording, choose_points, ends, strike_until_clean
 from harness.search.explore.job import Explored
-from harness.search.explore.pool import explore_all
-from harness.search.explore.strike import Struck
+from harness.search.explore.points import Candidate, Choice
+from harness.search.explore.strike import Struck, strike
 from harness.search.explore.summary import Summary, tell
+from harness.search.pool import Pool
+from harness.trial import Bench
 from harness.workspace import open_workspace
 
+Progress = Callable[[int, int, Struck], None]
+"""Called with how many strikes are done, how many there are, and the newest."""
 
-def explore_job(job: Explored, *, workers: int, merge: bool) -> Summary | None:
+
+def explore_job(
+    job: Explored, *, implementation: Implementation, workers: int, merge: bool
+) -> Summary | None:
     """Explore one scenario and print what came of it; None where the recording is red."""
     began = time.monotonic()
     workspace = open_workspace(failures=Path("failures").resolve())
-    with closing(workspace):
+    with closing(workspace), Pool(workspace, workers, implementation=implementation) as pool:
         try:
-            summary = explore_all(
-                job, workspace=workspace, workers=workers, merge=merge, progress=_count
-            )
+            summary = explore_all(job, pool, merge=merge, progress=_count)
         except RedRecording as error:
             sys.stdout.write(f"{job.scenario.name}\n{error}\n")
             return None
@@ -35,6 +43,27 @@ def explore_job(job: Explored, *, workers: int, merge: bool) -> Summary | None:
     return summary
 
 
+def explore_all(job: Explored, pool: Pool, *, merge: bool, progress: Progress) -> Summary:
+    """Strike everything that is chosen, several points at once. Raises RedRecording."""
+    choice = pool.submit(_choose, job, merge).result()
+    coming: list[Future[tuple[Struck, ...]]] = [
+        pool.submit(_strike, job, candidate) for candidate in choice.chosen
+    ]
+    coming += [pool.submit(strike_until_clean, job, end) for end in ends(job, choice)]
+    for done, future in enumerate(as_completed(coming), 1):
+        progress(done, len(coming), future.result()[-1])
+    struck = tuple(one for future in coming for one in future.result())
+    return Summary(job=job, choice=choice, struck=struck)
+
+
+def _choose(bench: Bench, job: Explored, merge: bool) -> Choice:
+    return choose_points(bench, job, merge=merge)
+
+
+def _strike(bench: Bench, job: Explored, candidate: Candidate) -> tuple[Struck, ...]:
+    return (strike(bench, job, candidate),)
+
+
 def _count(done: int, of: int, newest: Struck) -> None:
     """One line that is written over on a terminal; elsewhere only what is red."""
     red = newest.proof.outcome != "PASS"
@@ -42,6 +71,3 @@ def _count(done: int, of: int, newest: Struck) -> None:
         sys.stderr.write(f"{newest.proof.outcome}: {newest.name}\n")
     if sys.stderr.isatty():
         sys.stderr.write(f"\r{done} of {of}\x1b[K" + ("\n" if done == of else ""))
-    elif done % 50 == 0 or done == of:
-        sys.stderr.write(f"{done} of {of}\n")
-    sys.stderr.flush()

@@ -6,26 +6,18 @@ struck. It is made once and shared by all workers of a session, so that they agr
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
-from harness.evidence.evidence import Evidence
-from harness.evidence.read import read_evidence
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
-from harness.plan.model import Plan
 from harness.prove import Proof
 from harness.report.text import describe
 from harness.run.errors import HarnessError
-from harness.run.execute import execute
-from harness.run.services import Services
 from harness.scenario.exploration import ExploredFault
 from harness.search.explore.instants import number_instants
 from harness.search.explore.job import Explored
 from harness.search.explore.points import Candidate, Choice, choose, nth_of_rank
 from harness.search.explore.strike import Struck, strike
-from harness.workspace import Workspace
+from harness.trial import Bench
 
 _MOST_BEYOND = 50
 """How many operations more than the recording a run may have; then something counts up for ever."""
@@ -42,9 +34,12 @@ class RedRecording(Exception):
         return f"nothing strikes it, and it is not green:\n{self.proof.text}"
 
 
-def choose_points(job: Explored, services: Services, *, merge: bool = True) -> Choice:
+def choose_points(bench: Bench, job: Explored, *, merge: bool = True) -> Choice:
     """Record the scenario, or take its recording, and list what to strike. Raises RedRecording."""
-    evidence = record(job, services)
+    plan = make_plan(
+        job.scenario, source=job.shown, implementation=bench.implementation, gpus=bench.gpus
+    )
+    evidence = bench.baseline(plan)
     judgement = judge(evidence)
     if judgement.outcome is not Outcome.PASS:
         text = describe(evidence, judgement, source=None, replay="")
@@ -53,24 +48,6 @@ def choose_points(job: Explored, services: Services, *, merge: bool = True) -> C
     instants = number_instants(evidence, number)
     size = evidence.plan.workload_of(number).world.size
     return choose(job.explore, evidence.runs[number], instants, size=size, merge=merge)
-
-
-def record(job: Explored, services: Services) -> Evidence:
-    """The evidence of the scenario without a strike, made by whoever needs it first."""
-    plan = recording_plan(job)
-    digest = hashlib.blake2b(plan.model_dump_json().encode(), digest_size=12).hexdigest()
-
-    def produce(folder: Path) -> None:
-        execute(plan, folder / "run", services)
-
-    return read_evidence(services.reference(f"recording-{digest}", produce) / "run")
-
-
-def recording_plan(job: Explored) -> Plan:
-    """The plan of the scenario itself, without a strike of the exploration."""
-    return make_plan(
-        job.scenario, source=job.shown, implementation=job.implementation, gpus=job.gpus
-    )
 
 
 def ends(job: Explored, choice: Choice) -> tuple[Candidate, ...]:
@@ -89,9 +66,7 @@ def ends(job: Explored, choice: Choice) -> tuple[Candidate, ...]:
     )
 
 
-def strike_until_clean(
-    job: Explored, end: Candidate, *, services: Services, workspace: Workspace
-) -> tuple[Struck, ...]:
+def strike_until_clean(bench: Bench, job: Explored, end: Candidate) -> tuple[Struck, ...]:
     """Strike the n-th operation for ever larger n, until it does not come any more."""
     assert end.at.rank is not None, "a candidate names its rank"
     found: list[Struck] = []
@@ -100,5 +75,5 @@ def strike_until_clean(
             text = f"rank {end.at.rank} still makes operations {_MOST_BEYOND} beyond the recording"
             raise HarnessError(text)
         candidate = nth_of_rank(job.explore, end.fault, end.at.rank, end.at.nth + len(found))
-        found.append(strike(job, candidate, services=services, workspace=workspace))
+        found.append(strike(bench, job, candidate))
     return tuple(found)

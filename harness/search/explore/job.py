@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.plan.model import Implementation
 from harness.scenario.exploration import Explore
 from harness.scenario.schema import Scenario
 
@@ -25,8 +24,6 @@ class Explored:
 
     scenario: Scenario
     shown: str
-    implementation: Implementation
-    gpus: int
 
     @property
     def explore(self) -> Explore:

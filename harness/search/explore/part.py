@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from harness.run.services import Services
 from harness.search.explore.explore import choose_points, ends, strike_until_clean
 from harness.search.explore.job import Explored
 from harness.search.explore.strike import strike
 from harness.search.explore.summary import Summary
-from harness.workspace import Workspace
+from harness.trial import Bench
 
 
-def explore_part(
-    job: Explored, number: int, parts: int, *, services: Services, workspace: Workspace
-) -> Summary:
+def explore_part(bench: Bench, job: Explored, number: int, parts: int) -> Summary:
     """Strike every `parts`-th point from `number` on, counted from 0."""
-    choice = choose_points(job, services)
-    struck = [
-        strike(job, candidate, services=services, workspace=workspace)
-        for candidate in choice.chosen[number::parts]
-    ]
+    choice = choose_points(bench, job)
+    struck = [strike(bench, job, candidate) for candidate in choice.chosen[number::parts]]
     for end in ends(job, choice)[number::parts]:
-        struck += strike_until_clean(job, end, services=services, workspace=workspace)
+        struck += strike_until_clean(bench, job, end)
     part = f"part {number + 1} of {parts}" if parts > 1 else ""
     return Summary(job=job, choice=choice, struck=tuple(struck), part=part)

@@ -7,7 +7,6 @@ and not as the n-th of all.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from harness.evidence.evidence import Evidence, RunEvidence
@@ -18,19 +17,13 @@ from harness.faults.point import Point
 from harness.faults.power_cut import PowerCut
 from harness.faults.registry import AnyFault
 from harness.judge.judge import judge
-from harness.judge.outcome import Outcome
-from harness.plan.make import make_plan
-from harness.plan.model import Plan
-from harness.prove import Proof, report_failure
-from harness.report.failure import scenario_text
-from harness.run.execute import execute
-from harness.run.services import Services
+from harness.prove import Proof, settle
 from harness.scenario.exploration import Explore
-from harness.scenario.read import check_source
-from harness.scenario.source import Source, parse_source
+from harness.scenario.source import Source
 from harness.search.explore.job import Explored
 from harness.search.explore.points import Candidate, address
-from harness.workspace import Workspace, slug
+from harness.search.scenarios import source_of
+from harness.trial import Bench, try_plan
 
 _ATTEMPTS = 3
 """In the background modes an operation can come in another phase or not at all in one run of
@@ -46,30 +39,25 @@ class Struck:
     proof: Proof
 
 
-def strike(
-    job: Explored, candidate: Candidate, *, services: Services, workspace: Workspace
-) -> Struck:
+def strike(bench: Bench, job: Explored, candidate: Candidate) -> Struck:
     """Strike, resume and judge one candidate."""
     name = f"{candidate.fault}, {tell_point(candidate.at)}"
-    counts = job.explore.strikes == "nth_failure"
-    attempts = 1 if counts else _ATTEMPTS
     source = _source(job, candidate, candidate.at, name)
-    plan = _plan(job, source)
-    for attempt in range(1, attempts + 1):
-        directory = workspace.new_run(slug(plan.name))
-        try:
-            evidence = execute(plan, directory, services)
-            landed = _landed(evidence, job.explore.run)
-            if landed or attempt == attempts:
-                if not landed and counts:
-                    evidence = _without_strike(evidence, job.explore.run)
-                proof = _judge(job, candidate, evidence, source, workspace)
-                return Struck(name=name, landed=landed, proof=proof)
-            workspace.drop(directory)
-        except BaseException:
-            workspace.keep(directory, slug(plan.name))
-            raise
-    raise AssertionError("the last attempt returns")
+    plan = bench.plan_of(source)
+    counts = job.explore.strikes == "nth_failure"
+    trial = try_plan(bench, plan)
+    for _ in range(0 if counts else _ATTEMPTS - 1):
+        if _landed(trial.evidence, job.explore.run):
+            break
+        trial.drop()
+        trial = try_plan(bench, plan)
+    landed = _landed(trial.evidence, job.explore.run)
+    if counts and not landed:
+        evidence = _without_strike(trial.evidence, job.explore.run)
+        trial = replace(trial, evidence=evidence, judgement=judge(evidence))
+    if not trial.passed:
+        source = _named(job, candidate, trial.evidence) or source
+    return Struck(name=name, landed=landed, proof=settle(trial, source))
 
 
 def tell_point(at: Point) -> str:
@@ -79,22 +67,13 @@ def tell_point(at: Point) -> str:
     return f"{at.when} {what} #{at.nth}, {', '.join(word for word in where if word)}"
 
 
-def _judge(
-    job: Explored,
-    candidate: Candidate,
-    evidence: Evidence,
-    source: Source,
-    workspace: Workspace,
-) -> Proof:
-    judgement = judge(evidence)
-    if judgement.outcome is Outcome.PASS:
-        workspace.drop(Path(evidence.directory))
-        return Proof(outcome=judgement.outcome)
+def _named(job: Explored, candidate: Candidate, evidence: Evidence) -> Source | None:
+    """The scenario with the operation that was hit named as scenarios name it, if one was."""
     hit = _operation_hit(evidence.runs[job.explore.run])
-    if hit is not None and candidate.at.path == "*":
-        at = hit.model_copy(update={"when": candidate.at.when})
-        source = _source(job, candidate, at, f"{candidate.fault}, {tell_point(at)}")
-    return report_failure(evidence, judgement, source, workspace=workspace)
+    if hit is None or candidate.at.path != "*":
+        return None
+    at = hit.model_copy(update={"when": candidate.at.when})
+    return _source(job, candidate, at, f"{candidate.fault}, {tell_point(at)}")
 
 
 def _source(job: Explored, candidate: Candidate, at: Point, name: str) -> Source:
@@ -104,8 +83,8 @@ def _source(job: Explored, candidate: Candidate, at: Point, name: str) -> Source
     struck = run.model_copy(update={"faults": (*run.faults, _fault(job.explore, candidate, at))})
     runs = (*job.scenario.runs[:number], struck, *job.scenario.runs[number + 1 :])
     alone = {"name": f"{job.scenario.name} [{name}]", "runs": runs, "explore": None}
-    text = scenario_text(job.scenario.model_copy(update=alone))
-    return parse_source(text, shown=f"{job.shown}, one of its strikes")
+    shown = f"{job.shown}, one of its strikes"
+    return source_of(job.scenario.model_copy(update=alone), shown=shown)
 
 
 def _fault(explore: Explore, candidate: Candidate, at: Point) -> AnyFault:
@@ -118,11 +97,6 @@ def _fault(explore: Explore, candidate: Candidate, at: Point) -> AnyFault:
         return Kill(kill=Target(rank=at.rank), at=at)
     times: int | Literal["always"] = "always" if candidate.fault == "fail_lasting" else 1
     return Fail(fail=Failing(rank=at.rank, error=explore.error, times=times), at=at)
-
-
-def _plan(job: Explored, source: Source) -> Plan:
-    scenario = check_source(source, gpus=job.gpus)
-    return make_plan(scenario, source=source.path, implementation=job.implementation, gpus=job.gpus)
 
 
 def _landed(evidence: Evidence, number: int) -> bool:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from harness.evidence.evidence import Evidence
-from harness.evidence.read import read_evidence
 from harness.judge.judge import Judgement, judge
 from harness.judge.outcome import Outcome
-from harness.prove import Proof
+from harness.prove import Proof, settle
 from harness.report.failure import scenario_text
 from harness.report.title import titled
-from harness.run.execute import execute
 from harness.scenario.schema import Scenario
 from harness.search.generate.coverage import cells_of, note
 from harness.search.generate.job import Areas
 from harness.search.generate.menu import read_menu
 from harness.search.generate.stream import is_first_of_job, job_of, scenario_of
-from harness.search.shrink.bench import (
-    Bench,
-    Trial,
-    forget,
-    lacking,
-    plan_of,
-    report,
-    run_scenario,
-    withdraw,
-)
+from harness.search.scenarios import lacking, plan_of, source_of, try_scenario, withdraw
 from harness.search.shrink.change import with_run
 from harness.search.shrink.reduce import reduce_failure
 from harness.search.shrink.runner import Alone
 from harness.search.shrink.symptom import Symptom, symptom_of
+from harness.trial import Bench, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,28 +42,28 @@ class Attempt:
 def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) -> Attempt:
     """Make the n-th scenario of a seed, and see."""
     job = titled(job_of(seed, number, without=without))
-    recording = record(job, bench)
+    recording = bench.baseline(plan_of(bench, job))
     if judge(recording).outcome is not Outcome.PASS:
         # The job fails although nothing strikes it: that is the scenario to report, once.
         if not is_first_of_job(number):
             reason = "its job fails although nothing strikes it"
             return Attempt(number=number, scenario=job, came="missed", reason=reason)
-        return _judged(number, job, run_scenario(job, bench), bench)
+        return _judged(number, job, try_scenario(bench, job))
     scenario = scenario_of(seed, number, read_menu(recording), without=without)
-    if lacks := lacking(scenario, bench):
+    if lacks := lacking(bench, scenario):
         return Attempt(number=number, scenario=scenario, came="skipped", reason=lacks)
-    trial = run_scenario(scenario, bench)
+    trial = try_scenario(bench, scenario)
     note(bench.workspace.failures, cells_of(trial.evidence))
     if not _misses(trial.judgement):
-        return _judged(number, scenario, trial, bench)
+        return _judged(number, scenario, trial)
     rest = without_missed(scenario, trial.evidence)
     breaks = any(one.state == "violated" for one in trial.judgement.verdicts)
-    forget(trial, bench)
+    trial.drop()
     if breaks:
-        again = run_scenario(rest, bench)
+        again = try_scenario(bench, rest)
         if not _misses(again.judgement) and symptom_of(again.judgement) is not None:
-            return _judged(number, rest, again, bench)
-        forget(again, bench)
+            return _judged(number, rest, again)
+        again.drop()
     return Attempt(number=number, scenario=scenario, came="missed", reason="a strike never landed")
 
 
@@ -91,17 +79,6 @@ def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
     if scenario_text(reduced.scenario) != scenario_text(found.scenario):
         withdraw(found.scenario, bench.workspace)
     return f"generated-{found.number}: {found.scenario.name}\n{reduced}\n\n{reduced.proof.text}"
-
-
-def record(job: Scenario, bench: Bench) -> Evidence:
-    """The evidence of the job without a strike, made by whoever needs it first."""
-    plan = plan_of(job, bench)
-    digest = hashlib.blake2b(plan.model_dump_json().encode(), digest_size=12).hexdigest()
-
-    def produce(folder: Path) -> None:
-        execute(plan, folder / "run", bench.services)
-
-    return read_evidence(bench.services.reference(f"recording-{digest}", produce) / "run")
 
 
 def without_missed(scenario: Scenario, evidence: Evidence) -> Scenario:
@@ -124,10 +101,9 @@ def _misses(judgement: Judgement) -> bool:
     return broken == {"strikes_landed"}
 
 
-def _judged(number: int, scenario: Scenario, trial: Trial, bench: Bench) -> Attempt:
+def _judged(number: int, scenario: Scenario, trial: Trial) -> Attempt:
     symptom = symptom_of(trial.judgement)
+    proof = settle(trial, source_of(scenario))
     if symptom is None:
-        forget(trial, bench)
         return Attempt(number=number, scenario=scenario, came="passed")
-    proof = report(trial, bench)
     return Attempt(number=number, scenario=scenario, came="failed", symptom=symptom, proof=proof)

@@ -22,10 +22,12 @@ from harness.search.generate.attempt import Attempt, attempt
 from harness.search.generate.coverage import read_coverage
 from harness.search.generate.job import Areas
 from harness.search.generate.stream import job_of
-from harness.search.shrink.bench import Bench, failure_file, forget, lacking, run_scenario, withdraw
+from harness.search.pool import Pool
+from harness.search.scenarios import failure_file, glance, lacking, withdraw
 from harness.search.shrink.reduce import reduce_failure
-from harness.search.shrink.runner import Pool
+from harness.search.shrink.runner import Together
 from harness.search.shrink.symptom import Symptom, symptom_of
+from harness.trial import Bench
 from harness.workspace import Workspace, open_workspace
 
 _SHRUNK_ALIKE = 2
@@ -63,14 +65,17 @@ def fuzz(asked: Fuzz) -> bool:
     end = began + 60 * asked.minutes
     workspace = open_workspace(failures=Path("failures").resolve())
     before = len(read_coverage(workspace.failures))
-    with closing(workspace), Pool(workspace, asked.implementation, asked.workers) as pool:
+    with (
+        closing(workspace),
+        Pool(workspace, asked.workers, implementation=asked.implementation) as pool,
+    ):
         for file, came in _known(pool, workspace):
             tally.known_red += came != "PASS" and not came.startswith(_SKIPPED)
             _say(f"known: {came if came != 'PASS' else 'passes now'}: {file}")
         for found in _attempts(asked, pool, end, tally):
             tally.came[found.came] += 1
             if found.came == "failed":
-                _on_failure(found, pool, workspace, tally)
+                _on_failure(found, Together(pool), workspace, tally)
             if found.came == "skipped":
                 tally.lacking[found.reason] += 1
             if found.came == "broken":
@@ -104,11 +109,9 @@ def _known(pool: Pool, workspace: Workspace) -> Iterator[tuple[Path, str]]:
 
 
 def _outcome(bench: Bench, scenario: Scenario) -> str:
-    if reason := lacking(scenario, bench):
+    if reason := lacking(bench, scenario):
         return f"{_SKIPPED}, {reason}"
-    trial = run_scenario(scenario, bench)
-    forget(trial, bench)
-    return str(symptom_of(trial.judgement) or "PASS")
+    return str(symptom_of(glance(bench, scenario)) or "PASS")
 
 
 def _attempts(asked: Fuzz, pool: Pool, end: float, tally: Tally) -> Iterator[Attempt]:
@@ -130,7 +133,7 @@ def _attempts(asked: Fuzz, pool: Pool, end: float, tally: Tally) -> Iterator[Att
             sys.stderr.write(f"{_counts(tally)}, {max(0, end - said) / 60:.1f} minutes left\n")
 
 
-def _on_failure(found: Attempt, pool: Pool, workspace: Workspace, tally: Tally) -> None:
+def _on_failure(found: Attempt, runner: Together, workspace: Workspace, tally: Tally) -> None:
     """Shrink it, unless the same scenario or enough of its kind were shrunk."""
     assert found.symptom is not None, "what failed has a symptom"
     text = scenario_text(found.scenario)
@@ -143,7 +146,7 @@ def _on_failure(found: Attempt, pool: Pool, workspace: Workspace, tally: Tally) 
     if tally.shrunk[found.symptom] > _SHRUNK_ALIKE:
         _say(f"  kept as it is: python -m harness shrink {file}")
         return
-    reduced = reduce_failure(found.scenario, found.symptom, pool)
+    reduced = reduce_failure(found.scenario, found.symptom, runner)
     _say(f"  {reduced}")
     if reduced.proof is None:
         _say(f"  kept as it is: {file}")

@@ -13,10 +13,12 @@ from harness.plan.unmake import unmake_plan
 from harness.report.failure import scenario_text
 from harness.scenario.read import read_scenario
 from harness.scenario.schema import Scenario
-from harness.search.shrink.bench import Bench, failure_file, forget, run_scenario
+from harness.search.pool import Pool
+from harness.search.scenarios import failure_file, glance
 from harness.search.shrink.reduce import reduce_failure
-from harness.search.shrink.runner import Pool
+from harness.search.shrink.runner import Together
 from harness.search.shrink.symptom import Symptom, symptom_of
+from harness.trial import Bench
 from harness.workspace import open_workspace
 
 _LOOKS = 3
@@ -37,12 +39,12 @@ def shrink_place(
     else:
         scenario, symptom = read_scenario(place), None
     workspace = open_workspace(failures=Path("failures").resolve())
-    with closing(workspace), Pool(workspace, implementation, workers) as pool:
+    with closing(workspace), Pool(workspace, workers, implementation=implementation) as pool:
         symptom = symptom or _seen(scenario, pool)
         if symptom is None:
             return _say(f"PASS in {_LOOKS} runs: there is nothing to shrink\n", is_done=False)
         _say(f"{symptom}: {scenario.name}\n", is_done=True)
-        reduced = reduce_failure(scenario, symptom, pool, seconds=seconds)
+        reduced = reduce_failure(scenario, symptom, Together(pool), seconds=seconds)
     if reduced.proof is None:
         return _say(f"{reduced}\n", is_done=False)
     file = failure_file(reduced.scenario, workspace)
@@ -59,9 +61,7 @@ def _seen(scenario: Scenario, pool: Pool) -> Symptom | None:
 
 
 def _symptom(bench: Bench, scenario: Scenario) -> Symptom | None:
-    trial = run_scenario(scenario, bench)
-    forget(trial, bench)
-    return symptom_of(trial.judgement)
+    return symptom_of(glance(bench, scenario))
 
 
 def _say(text: str, *, is_done: bool) -> bool:

@@ -16,7 +16,8 @@ from harness.judge.outcome import Outcome
 from harness.plan.model import Plan
 from harness.prove import Proof
 from harness.run import support
-from harness.workspace import Workspace
+from harness.scenario.source import Source
+from harness.trial import Bench
 
 pytest_plugins = ["pytester"]
 
@@ -34,8 +35,9 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 def fake_prove(monkeypatch: pytest.MonkeyPatch, proof: Proof) -> list[Plan]:
     plans: list[Plan] = []
 
-    def prove(plan: Plan, source: Any, *, workspace: Workspace, **rest: Any) -> Proof:
+    def prove(bench: Bench, plan: Plan, source: Source) -> Proof:
         plans.append(plan)
+        workspace = bench.workspace
         directory = workspace.new_run("x")
         (directory / "checkpoints").mkdir(parents=True)
         workspace.drop(directory)
@@ -247,8 +249,9 @@ from harness import pytest_plugin
 from harness.judge.outcome import Outcome
 from harness.prove import Proof
 
-def prove(plan, source, *, services, workspace):
-    services.reference(plan.reference_key(), lambda folder: (folder / "made").touch())
+def prove(bench, plan, source):
+    workspace = bench.workspace
+    bench.services.reference(plan.reference_key(), lambda folder: (folder / "made").touch())
     directory = workspace.new_run("x")
     (workspace.failures.parent / "roots").open("a").write(f"{workspace.root}\\n")
     return Proof(outcome=Outcome.PASS)

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import prove as module
+from harness import trial
 from harness.evidence.evidence import Evidence
 from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
-from harness.prove import prove, replay_command
+from harness.prove import Proof, prove, replay_command
 from harness.run.errors import HarnessError
 from harness.run.services import Services
 from harness.scenario.read import ScenarioFile, read_file
+from harness.trial import Bench
 from harness.workspace import Workspace
 
 TEXT = 'name: "sync: a story"\nruns: [{until_step: 2}]\n'
@@ -37,7 +38,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
         yield workspace
 
 
-def run(workspace: Workspace, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> module.Proof:
+def run(workspace: Workspace, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> Proof:
     """Prove a scenario whose job does nothing and whose judge says what it is told."""
 
     def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
@@ -47,26 +48,26 @@ def run(workspace: Workspace, outcome: Outcome, monkeypatch: pytest.MonkeyPatch)
     def judge(evidence: Evidence) -> Judgement:
         return Judgement(outcome=outcome, verdicts=(), guards=())
 
-    monkeypatch.setattr(module, "execute", execute)
-    monkeypatch.setattr(module, "judge", judge)
+    monkeypatch.setattr(trial, "execute", execute)
+    monkeypatch.setattr(trial, "judge", judge)
     return start(workspace)
 
 
-def start(workspace: Workspace) -> module.Proof:
+def start(workspace: Workspace) -> Proof:
     path = workspace.failures.parent / "story.yaml"
     path.write_text(TEXT, encoding="utf-8")
     file = read_file(path, shown="story.yaml", gpus=0)[""]
     assert isinstance(file, ScenarioFile)
     plan = make_plan(file.scenario, source="story.yaml", implementation=Implementation())
-    services = Services(workspace.shared)
-    return prove(plan, file.source, services=services, workspace=workspace)
+    bench = Bench(services=Services(workspace.shared), workspace=workspace)
+    return prove(bench, plan, file.source)
 
 
 def test_a_scenario_that_passed_leaves_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proof = run(workspace, Outcome.PASS, monkeypatch)
-    assert proof == module.Proof(outcome=Outcome.PASS)
+    assert proof == Proof(outcome=Outcome.PASS)
     assert list(workspace.root.iterdir()) == []
     assert not workspace.failures.exists()
 
@@ -91,7 +92,7 @@ def test_the_evidence_stays_when_the_harness_itself_breaks(
         (directory / "run0").mkdir(parents=True)
         raise HarnessError("no server")
 
-    monkeypatch.setattr(module, "execute", break_down)
+    monkeypatch.setattr(trial, "execute", break_down)
     with pytest.raises(HarnessError, match="no server"):
         start(workspace)
     assert (workspace.failures / "sync-a-story" / "run0").is_dir()
@@ -112,13 +113,13 @@ def test_the_replay_command_can_be_pasted_into_a_shell(
     assert replay_command(failure, elsewhere).endswith(" --implementation-path /opt/checkout")
 
 
-def replay(workspace: Workspace, file: Path) -> module.Proof:
+def replay(workspace: Workspace, file: Path) -> Proof:
     """Prove the scenario of a file; its job does nothing and its judge says what it is told."""
     found = read_file(file, gpus=0)[""]
     assert isinstance(found, ScenarioFile)
     plan = make_plan(found.scenario, source=file.name, implementation=Implementation())
-    services = Services(workspace.shared)
-    return prove(plan, found.source, services=services, workspace=workspace)
+    bench = Bench(services=Services(workspace.shared), workspace=workspace)
+    return prove(bench, plan, found.source)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_a_failure_file_is_compared_with_its_replay_and_stays(
     (file,) = workspace.failures.glob("*.yaml")
     before = file.read_text(encoding="utf-8")
     monkeypatch.setattr(
-        module, "judge", lambda _: Judgement(outcome=outcome, verdicts=(), guards=())
+        trial, "judge", lambda _: Judgement(outcome=outcome, verdicts=(), guards=())
     )
 
     proof = replay(workspace, file)
@@ -171,7 +172,7 @@ def test_a_replay_with_other_code_says_so(
         text.replace("name:", "# implementation: mine:Manager in /code\nname:", 1), encoding="utf-8"
     )
     monkeypatch.setattr(
-        module, "judge", lambda _: Judgement(outcome=Outcome.PASS, verdicts=(), guards=())
+        trial, "judge", lambda _: Judgement(outcome=Outcome.PASS, verdicts=(), guards=())
     )
     assert replay(workspace, file).told.endswith(
         "(the failure was that of mine:Manager, this is "

@@ -113,7 +113,7 @@ from harness.judge.comparison import Answer
 from harness.judge.outcome import Outcome
 from harness.prove import Proof
 
-def prove(plan, source, *, services, workspace):
+def prove(bench, plan, source):
     outcome = Outcome.LEAK if plan.source.endswith("b.yaml") else Outcome.PASS
     broken = ("clean",) if outcome is Outcome.LEAK else ()
     return Proof(outcome=outcome, text="red", replay="pytest failures/b.yaml", broken=broken,

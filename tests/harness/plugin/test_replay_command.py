@@ -8,7 +8,7 @@ import pytest
 
 from harness import __main__ as command
 from harness import prove as prove_module
-from harness import replay as module
+from harness import trial
 from harness.evidence.evidence import Evidence
 from harness.judge.comparison import Answer
 from harness.judge.outcome import Outcome
@@ -75,7 +75,7 @@ def test_a_run_directory_is_run_again_and_compared(
         directory.mkdir(parents=True)
         return now.evidence()
 
-    monkeypatch.setattr(module, "execute", execute)
+    monkeypatch.setattr(trial, "execute", execute)
     monkeypatch.setattr(support, "missing", lambda: None)
     monkeypatch.chdir(tmp_path)
     directory = write_run(tmp_path / "ran", leaking())
@@ -95,7 +95,7 @@ def test_the_implementation_of_the_command_line_wins_over_that_of_the_run(
         ran.append(plan)
         return honest().evidence()
 
-    monkeypatch.setattr(module, "execute", execute)
+    monkeypatch.setattr(trial, "execute", execute)
     monkeypatch.setattr(support, "missing", lambda: None)
     monkeypatch.chdir(tmp_path)
     directory = write_run(tmp_path / "ran", leaking())

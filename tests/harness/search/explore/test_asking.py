@@ -10,7 +10,6 @@ import pytest
 from harness import __main__ as command
 from harness import pytest_plugin
 from harness.judge.outcome import Outcome
-from harness.plan.model import Implementation
 from harness.prove import Proof
 from harness.run import support
 from harness.scenario.errors import ScenarioError
@@ -24,6 +23,7 @@ from harness.search.explore.job import PART_POINTS, Explored, count_parts
 from harness.search.explore.points import Choice, nth_of_rank
 from harness.search.explore.strike import Struck
 from harness.search.explore.summary import Summary, headline, tell
+from harness.trial import Bench
 
 pytest_plugins = ["pytester"]
 
@@ -36,7 +36,7 @@ def job_of(**explore: Any) -> Explored:
         runs=(Run(until_step=2), Run(until_step=4)),
         explore=Explore(**explore),
     )
-    return Explored(scenario=scenario, shown="a", implementation=Implementation(), gpus=0)
+    return Explored(scenario=scenario, shown="a")
 
 
 def summary_of(*outcomes: Outcome, landed: bool = True) -> Summary:
@@ -117,7 +117,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The parts that were struck; each is green."""
     found: list[tuple[int, int]] = []
 
-    def fake(job: Explored, number: int, of: int, **rest: Any) -> Summary:
+    def fake(bench: Bench, job: Explored, number: int, of: int) -> Summary:
         found.append((number, of))
         return summary_of(Outcome.PASS)
 

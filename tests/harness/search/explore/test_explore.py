@@ -10,7 +10,6 @@ import pytest
 
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
-from harness.plan.model import Implementation
 from harness.prove import Proof
 from harness.prove import prove as prove_plan
 from harness.run.services import Services
@@ -22,16 +21,13 @@ from harness.search.explore.explore import RedRecording, choose_points, ends, st
 from harness.search.explore.job import Explored
 from harness.search.explore.points import Candidate, nth_of_rank
 from harness.search.explore.strike import Struck, strike
-from harness.workspace import Workspace
+from harness.trial import Bench
 from harness.world import World
-from tests.harness.proving import ROOT
+from tests.harness.proving import bench_of
 
 
-def job_of(manager: str | None, *, on_error: Any = "end", **explore: Any) -> Explored:
+def job_of(*, on_error: Any = "end", **explore: Any) -> Explored:
     """One save of two ranks, and a resume."""
-    chosen = Implementation()
-    if manager is not None:
-        chosen = Implementation(name=f"tests.planted.{manager}", path=str(ROOT))
     scenario = Scenario(
         name="explore: a test: one save (fsdp2)",
         seed=12,
@@ -40,24 +36,20 @@ def job_of(manager: str | None, *, on_error: Any = "end", **explore: Any) -> Exp
         runs=(Run(until_step=2), Run(until_step=4)),
         explore=Explore(**explore),
     )
-    return Explored(scenario=scenario, shown="a.yaml", implementation=chosen, gpus=0)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(root=tmp_path / "runs", failures=tmp_path / "failures")
+    return Explored(scenario=scenario, shown="a.yaml")
 
 
 def test_equal_points_have_one_outcome_and_merging_hides_no_planted_bug(
-    services: Services, workspace: Workspace
+    services: Services, tmp_path: Path
 ) -> None:
-    job = job_of("recovery:ChokesOnAnEmptyDescription", phases=("seal",), ranks=(0,))
-    full = choose_points(job, services, merge=False)
-    merged = choose_points(job, services)
+    bench = bench_of(services, tmp_path, "tests.planted.recovery:ChokesOnAnEmptyDescription")
+    job = job_of(phases=("seal",), ranks=(0,))
+    full = choose_points(bench, job, merge=False)
+    merged = choose_points(bench, job)
     outcomes: dict[tuple[object, ...], set[str]] = defaultdict(set)
     members: dict[tuple[object, ...], int] = defaultdict(int)
     for candidate in full.chosen:
-        struck = strike(job, candidate, services=services, workspace=workspace)
+        struck = strike(bench, job, candidate)
         outcomes[candidate.same].add(struck.proof.outcome)
         members[candidate.same] += 1
 
@@ -68,72 +60,73 @@ def test_equal_points_have_one_outcome_and_merging_hides_no_planted_bug(
 
 
 def test_the_nth_failure_ends_with_a_clean_run_and_its_failure_replays_alone(
-    services: Services, workspace: Workspace
+    services: Services, tmp_path: Path
 ) -> None:
+    bench = bench_of(services, tmp_path, "tests.planted.storage:OneRankKnows")
     job = job_of(
-        "storage:OneRankKnows",
         on_error="go_on",
         strikes="nth_failure",
         operation="mkdir",
         ranks=(0,),
         faults=("fail_once",),
     )
-    choice = choose_points(job, services)
-    struck = [strike(job, one, services=services, workspace=workspace) for one in choice.chosen]
+    choice = choose_points(bench, job)
+    struck = [strike(bench, job, one) for one in choice.chosen]
     (end,) = ends(job, choice)
-    clean = strike_until_clean(job, end, services=services, workspace=workspace)
+    clean = strike_until_clean(bench, job, end)
 
     assert all(one.landed for one in struck)
     assert [(one.landed, one.proof.outcome) for one in clean] == [(False, "PASS")]
     red = [one.proof.outcome for one in struck if one.proof.outcome != "PASS"]
     assert red
-    (failure, *_) = sorted(workspace.failures.glob("*.yaml"))
+    (failure, *_) = sorted(bench.workspace.failures.glob("*.yaml"))
     assert "mkdir" in failure.read_text()
     assert 'path: "*"' not in failure.read_text()
     found = read_file(failure, gpus=0)[""]
     assert not isinstance(found, ScenarioError)
     assert found.scenario.explore is None
-    plan = make_plan(found.scenario, source="x", implementation=job.implementation)
-    again = prove_plan(plan, found.source, services=services, workspace=workspace)
+    plan = make_plan(found.scenario, source="x", implementation=bench.implementation)
+    again = prove_plan(bench, plan, found.source)
     assert again.outcome in red
 
 
-def test_a_scenario_that_is_red_unstruck_is_not_struck(services: Services) -> None:
-    job = job_of("upkeep:LeavesAThread")
+def test_a_scenario_that_is_red_unstruck_is_not_struck(services: Services, tmp_path: Path) -> None:
+    bench = bench_of(services, tmp_path, "tests.planted.upkeep:LeavesAThread")
     with pytest.raises(RedRecording, match="nothing strikes it, and it is not green"):
-        choose_points(job, services)
+        choose_points(bench, job_of())
 
 
 def test_the_package_survives_the_first_and_the_last_point(
-    services: Services, workspace: Workspace
+    services: Services, tmp_path: Path
 ) -> None:
-    job = job_of(None, faults=("kill_all", "kill"))
-    points = choose_points(job, services).chosen
+    bench = bench_of(services, tmp_path)
+    job = job_of(faults=("kill_all", "kill"))
+    points = choose_points(bench, job).chosen
     for candidate in (points[0], points[-1]):
-        struck = strike(job, candidate, services=services, workspace=workspace)
+        struck = strike(bench, job, candidate)
         assert (struck.landed, struck.proof.outcome) == (True, Outcome.PASS), struck.proof.text
 
 
-def test_a_point_that_never_comes_is_red(services: Services, workspace: Workspace) -> None:
-    job = job_of(None)
+def test_a_point_that_never_comes_is_red(services: Services, tmp_path: Path) -> None:
+    bench, job = bench_of(services, tmp_path), job_of()
     never = nth_of_rank(job.explore, "kill_all", 0, 9999)
-    struck = strike(job, never, services=services, workspace=workspace)
+    struck = strike(bench, job, never)
     assert (struck.landed, struck.proof.outcome) == (False, Outcome.INVALID)
 
 
 def test_ever_larger_n_are_struck_until_one_does_not_land(
-    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tried: list[int] = []
 
-    def fake(job: Explored, candidate: Candidate, **rest: Any) -> Struck:
+    def fake(bench: Bench, job: Explored, candidate: Candidate) -> Struck:
         tried.append(candidate.at.nth)
         landed = candidate.at.nth < 6
         return Struck(name="x", landed=landed, proof=Proof(outcome=Outcome.PASS))
 
     monkeypatch.setattr("harness.search.explore.explore.strike", fake)
-    job = job_of(None, strikes="nth_failure")
+    job = job_of(strikes="nth_failure")
     end = nth_of_rank(job.explore, "fail_once", 0, 4)
     with Services(tmp_path / "services") as unused:
-        found = strike_until_clean(job, end, services=unused, workspace=workspace)
+        found = strike_until_clean(bench_of(unused, tmp_path), job, end)
     assert (tried, len(found)) == ([4, 5, 6], 3)

@@ -7,30 +7,20 @@ from pathlib import Path
 import pytest
 
 from harness.judge.outcome import Outcome
-from harness.plan.model import Implementation
 from harness.run.services import Services
 from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
-from harness.search.generate.attempt import attempt, record, tell_failure, without_missed
+from harness.search import scenarios as scenarios_module
+from harness.search.generate.attempt import attempt, tell_failure, without_missed
 from harness.search.generate.coverage import read_coverage
 from harness.search.generate.menu import read_menu
 from harness.search.generate.stream import job_of, scenario_of
-from harness.search.shrink import bench as bench_module
-from harness.search.shrink.bench import Bench, failure_file, run_scenario
+from harness.search.scenarios import failure_file, plan_of, try_scenario
 from harness.search.shrink.reduce import reduce_failure
 from harness.search.shrink.runner import Alone
-from harness.workspace import Workspace
-from tests.harness.proving import ROOT
+from tests.harness.proving import bench_of
 from tests.planted.large import LARGE, Large, measure
-
-
-def bench_of(services: Services, folder: Path, manager: str | None = None) -> Bench:
-    chosen = Implementation()
-    if manager is not None:
-        chosen = Implementation(name=manager, path=str(ROOT))
-    workspace = Workspace(root=folder / "runs", failures=folder / "failures")
-    return Bench(services=services, workspace=workspace, implementation=chosen)
 
 
 def test_a_generated_scenario_runs_and_what_it_struck_is_noted(
@@ -49,8 +39,8 @@ SEED = 1
 
 
 def test_a_recording_offers_points_in_every_save(services: Services, tmp_path: Path) -> None:
-    job = job_of(SEED, 1)
-    menu = read_menu(record(job, bench_of(services, tmp_path)))
+    bench = bench_of(services, tmp_path)
+    menu = read_menu(bench.baseline(plan_of(bench, job_of(SEED, 1))))
     assert {one.named.phase for one in menu.of_save(1)} >= {"stage", "flush", "seal", "publish"}
     assert "*.distcp" in menu.files
     assert menu.leftovers == ("staging", "link")
@@ -99,11 +89,12 @@ def test_a_scenario_that_this_machine_cannot_run_is_skipped_and_the_same_as_else
         asked.append(filesystem)
         return "a power cut on ext4 needs root, to mount an image"
 
-    monkeypatch.setattr(bench_module, "missing_disk", missing_disk)
+    monkeypatch.setattr(scenarios_module, "missing_disk", missing_disk)
     bench = bench_of(services, tmp_path)
     found = attempt(bench, SEED, 1)
     assert (found.came, found.reason) == ("skipped", missing_disk(None))
-    assert found.scenario == scenario_of(SEED, 1, read_menu(record(job_of(SEED, 1), bench)))
+    baseline = bench.baseline(plan_of(bench, job_of(SEED, 1)))
+    assert found.scenario == scenario_of(SEED, 1, read_menu(baseline))
     assert asked[0] is None
     assert not bench.workspace.root.exists()
 
@@ -121,7 +112,7 @@ runs:
 
 def test_a_strike_that_never_landed_can_be_left_out(services: Services, tmp_path: Path) -> None:
     scenario: Scenario = check_source(parse_source(MISSES, shown="a"), gpus=0)
-    trial = run_scenario(scenario, bench_of(services, tmp_path))
+    trial = try_scenario(bench_of(services, tmp_path), scenario)
     assert trial.judgement.outcome is Outcome.INVALID
     (left,) = without_missed(scenario, trial.evidence).runs[0].faults
     assert left == scenario.runs[0].faults[0]

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,14 +16,16 @@ from harness.plan.model import Implementation
 from harness.prove import Proof
 from harness.run import support
 from harness.run.errors import HarnessError
+from harness.run.services import Services
 from harness.scenario.schema import Run, Scenario
+from harness.search import scenarios as scenarios_module
 from harness.search.generate import fuzz as module
 from harness.search.generate.attempt import Attempt
 from harness.search.generate.fuzz import Fuzz, Tally, fuzz, summary, try_one
-from harness.search.shrink import bench as bench_module
 from harness.search.shrink.reduce import Reduced
 from harness.search.shrink.shrink import Shrunk
 from harness.search.shrink.symptom import Symptom
+from tests.harness.proving import bench_of
 
 LEAK = Symptom(outcome=Outcome.LEAK, broken="clean")
 POWERLESS = "skipped, a power cut on ext4 needs root, to mount an image"
@@ -37,8 +38,8 @@ class FakePool:
 
     answer: Callable[..., Any]
 
-    def __init__(self, *_: Any) -> None:
-        self.at_once = 2
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.workers = 2
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -126,13 +127,16 @@ def test_a_known_failure_that_this_machine_cannot_run_is_told_and_not_red(
 
 
 def test_without_a_disk_whose_power_can_be_cut_no_run_is_tried(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_module, "missing_disk", lambda filesystem: f"no {filesystem} here")
+    monkeypatch.setattr(
+        scenarios_module, "missing_disk", lambda filesystem: f"no {filesystem} here"
+    )
     run = Run.model_validate(
         {"until_step": 2, "faults": ({"power_cut": {"filesystem": "xfs"}, "at": {"step": 1}},)}
     )
-    bench: Any = SimpleNamespace(implementation=Implementation())
+    with Services(tmp_path / "services") as unused:
+        bench = bench_of(unused, tmp_path)
     found = module._outcome(bench, Scenario(name="a cut", runs=(run,)))
     assert found == "skipped, no xfs here"
 

@@ -28,8 +28,9 @@ class FakePool:
     """Every file comes to what `symptoms` say, one run after the other."""
 
     symptoms: tuple[Symptom | None, ...] = ()
+    workers = 2
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         self._coming = iter(self.symptoms)
 
     def submit(self, *_: Any) -> Future[Symptom | None]:
