@@ -18,14 +18,14 @@ def below(path: str) -> str:
 
 
 def read_file(tree: Tree, path: str, fact: str, read: Callable[[bytes], Reading]) -> Reading:
-    """What `read` makes of a file, which is remembered as `fact`."""
+    """The result of `read` for a file, which is remembered as `fact`."""
     if tree.kind(path) != "file":
         return Reading(error="missing")
     return tree.content(path).fact(fact, read)
 
 
 def shard_defects(tree: Tree, name: str, folder: str) -> list[str]:
-    """What is wrong with the files of torch's DCP in a folder of the checkpoint `name`."""
+    """Defects of the files of torch's DCP in a folder of the checkpoint `name`."""
     path = f"{folder}/{METADATA}"
     reading = read_file(tree, path, "shards", read_shards)
     if reading.error is not None:

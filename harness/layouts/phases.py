@@ -33,7 +33,7 @@ def _top(path: str) -> str:
 
 
 class Signs(Protocol):
-    """What a layout knows of names; `Layout` says what each is."""
+    """The part of a layout that a tracker asks; `Layout` says what each is."""
 
     @property
     def pointer(self) -> str | None: ...

@@ -1,4 +1,4 @@
-"""What a layout reads: a checkpoint directory at one instant."""
+"""The tree that a layout reads: a checkpoint directory at one instant."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Plan(Decided):
 
     @property
     def layout(self) -> Layout:
-        """What its checkpoint directory looks like."""
+        """The layout of its checkpoint directory."""
         return LAYOUTS[self.implementation.layout]
 
     def within(self, deadline_s: float) -> Plan:
