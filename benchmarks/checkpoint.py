@@ -90,7 +90,7 @@ def _finish_kernels() -> None:
 
 
 @dataclass
-class Bench:
+class Measurements:
     """All measurements of one size on one rank."""
 
     size: str
@@ -320,7 +320,7 @@ def _rank_main(pipe: Any, rank: int, size: str, repeats: Repeats, device: str, h
         dist.init_process_group(
             _BACKENDS[device], init_method=meeting, rank=rank, world_size=_RANKS[device]
         )
-        bench = Bench(size, *repeats, device, home)
+        bench = Measurements(size, *repeats, device, home)
         bench.run()
         pipe.send(bench.times)
         dist.barrier()

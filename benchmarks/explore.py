@@ -20,7 +20,7 @@ from harness.scenario.exploration import Explore
 from harness.scenario.schema import Checkpoint, Run, Scenario
 from harness.search.explore.command import explore_all
 from harness.search.explore.job import Explored
-from harness.search.explore.strike import Struck
+from harness.search.explore.strike import StrikeOutcome
 from harness.search.explore.summary import headline
 from harness.search.pool import Pool
 from harness.workspace import open_workspace
@@ -39,7 +39,7 @@ def measure(workers: int, *, points: int, merge: bool) -> None:
     job = Explored(scenario=scenario, shown="")
     ended: list[float] = []
 
-    def note(_done: int, _of: int, _newest: Struck) -> None:
+    def note(_done: int, _of: int, _newest: StrikeOutcome) -> None:
         ended.append(time.monotonic())
 
     with tempfile.TemporaryDirectory() as folder:

@@ -24,9 +24,9 @@ from pathlib import Path
 from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.make import make_plan, reference_plan
 from harness.plan.model import Implementation, Plan
-from harness.run.ground import Folder
+from harness.run.backing import Folder
 from harness.run.launch.local import LocalLaunch
-from harness.run.server import Start, WarmServer
+from harness.run.server import ForkServer, Start
 from harness.run.supervise import Supervisor, Watch
 from harness.scenario.schema import Run, Scenario
 from harness.world import World
@@ -71,7 +71,7 @@ def _cold(folder: Path, ranks: int) -> Callable[[], None]:
     return finish
 
 
-def _warm(server: WarmServer, folder: Path, ranks: int) -> Callable[[], None]:
+def _warm(server: ForkServer, folder: Path, ranks: int) -> Callable[[], None]:
     link = server.start(Start(directory=folder, run=0, world=World(dp_shard=ranks), reads=False))
     watch = Watch(
         folder=folder / "run0",
@@ -102,7 +102,7 @@ def _seconds(launch: Callable[[Path, int], Callable[[], None]], plan: Plan) -> f
     return taken
 
 
-def _report(server: WarmServer, ranks: int, repeat: int) -> None:
+def _report(server: ForkServer, ranks: int, repeat: int) -> None:
     def warm(folder: Path, count: int) -> Callable[[], None]:
         return _warm(server, folder, count)
 
@@ -122,9 +122,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         began = time.monotonic()
-        with WarmServer(Path(name, "server.log")) as server:
+        with ForkServer(Path(name, "server.log")) as server:
             server.wait_until_ready()
-            print(f"boot of the warm server: {time.monotonic() - began:.2f} s, once a session")
+            print(f"boot of the fork server: {time.monotonic() - began:.2f} s, once a session")
             print("ranks   cold s   warm s   ratio  warm + manager s")
             for ranks in options.ranks:
                 _report(server, ranks, options.repeat)

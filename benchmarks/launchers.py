@@ -2,7 +2,7 @@
 
     python benchmarks/launchers.py [--repeat 3] [--ranks 2] [--only torchrun]
 
-The warm server is up before the clock starts, and so is the SLURM cluster, whose start is shown
+The fork server is up before the clock starts, and so is the SLURM cluster, whose start is shown
 apart. With `local` the server forks the ranks, with the others each boots cold. Each line is the
 median; the load of the machine stands beside it, because the others share its cores.
 """
@@ -25,7 +25,7 @@ from harness.run.execute import run_start
 from harness.run.launch import cluster
 from harness.run.launches import launches
 from harness.run.services import Services
-from harness.scenario.launcher import Kind, Launcher
+from harness.scenario.launcher import Kind, LauncherSettings
 from harness.scenario.schema import Run, Scenario
 from harness.world import World
 
@@ -37,7 +37,7 @@ def _plan(kind: Kind, ranks: int) -> Plan:
         name="launch",
         world=World(dp_shard=ranks),
         device="cpu",
-        launcher=Launcher(kind=kind),
+        launcher=LauncherSettings(kind=kind),
         runs=(Run(until_step=1),),
     )
     return make_plan(scenario, source="benchmark", implementation=Implementation(), gpus=0)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from harness.crash.changes import Version
 from harness.crash.disk import Disk
 from harness.crash.instants import Instant
-from harness.crash.state import Choice
+from harness.crash.state import SurvivingChanges
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
-from harness.judge.tree import Directory, File, FileSystem, Node, Symlink
+from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 Tree = dict[str, str | bytes | None]
 """By path: the text of a link, the bytes of a file, None for a directory."""
@@ -28,7 +28,7 @@ class Lost:
     versions: dict[int, Version]
 
 
-def lost_in(disk: Disk, choice: Choice) -> Lost:
+def lost_in(disk: Disk, choice: SurvivingChanges) -> Lost:
     """What a choice takes, by operation."""
     waiting = (one for one in disk.journal if one.serial not in choice.kept)
     return Lost(
@@ -40,7 +40,7 @@ def lost_in(disk: Disk, choice: Choice) -> Lost:
 @dataclass(slots=True)
 class _Rebuild:
     live: FileSystem = field(default_factory=FileSystem)
-    entries: dict[int, dict[str, Node]] = field(default_factory=dict)
+    entries: dict[int, dict[str, TreeNode]] = field(default_factory=dict)
     writes: dict[int, list[tuple[int, bytes | None]]] = field(default_factory=dict)
 
     def follow(self, operation: Operation, written: bytes, *, lost: bool) -> None:
@@ -68,7 +68,7 @@ class _Rebuild:
         self._walk(self.live.root, "", versions, found)
         return found
 
-    def _walk(self, node: Node, path: str, versions: dict[int, Version], found: Tree) -> None:
+    def _walk(self, node: TreeNode, path: str, versions: dict[int, Version], found: Tree) -> None:
         for name, inner in self.entries.get(node.number, {}).items():
             place = f"{path}{name}"
             if isinstance(inner, Symlink):

@@ -20,7 +20,7 @@ from harness.faults.kill import Kill
 from harness.judge.judge import judge
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
-from harness.run.disk import Disk
+from harness.run.disk import DiskImage
 from harness.run.execute import execute
 from harness.run.mounts import own_mounts
 from harness.run.services import Services
@@ -64,7 +64,7 @@ def _cycle(filesystem: str, folder: Path) -> float:
     (folder / "root").mkdir(parents=True)
     began = time.perf_counter()
     with own_mounts():
-        disk = Disk(filesystem, folder / "image", folder / "root")
+        disk = DiskImage(filesystem, folder / "image", folder / "root")
         disk.format()
         disk.mount()
         disk.cut("lost")

@@ -40,11 +40,11 @@ from kempnerforge.checkpoint.bulk.shards import WrittenShards
 from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
-from kempnerforge.checkpoint.protocol.offer import Choice, Offer
+from kempnerforge.checkpoint.protocol.proposal import Choice, Proposal
 from kempnerforge.checkpoint.protocol.verification import VerifyPolicy
 from kempnerforge.checkpoint.runtime.collective import pack_replies
 from kempnerforge.checkpoint.state.rank_state import Arrangement
-from kempnerforge.checkpoint.state.rank_values import Planned
+from kempnerforge.checkpoint.state.rank_values import PlannedValues
 
 T = TypeVar("T")
 
@@ -88,7 +88,9 @@ def _plan(rank: int, ranks: int, parameters: int) -> SavePlan:
 def _proposals(plans: Sequence[SavePlan], holds: str | None) -> list[Proposed]:
     """Of the first save, or of one that changes nothing."""
     return [
-        Proposed(plan_id=f"{rank:016x}", planned=None if holds else Planned(plan=plan), holds=holds)
+        Proposed(
+            plan_id=f"{rank:016x}", planned=None if holds else PlannedValues(plan=plan), holds=holds
+        )
         for rank, plan in enumerate(plans)
     ]
 
@@ -165,7 +167,7 @@ def _manifest_and_choice(
     told = (None,) * ranks
     offer = cost.timed(
         "load: make the offer",
-        lambda: replace(Offer.of(choice, verify=VerifyPolicy.full), told=told),
+        lambda: replace(Proposal.of(choice, verify=VerifyPolicy.full), told=told),
     )
     packed = cost.timed("load: pack the offer", lambda: pack_replies([offer] * ranks))
     cost.bytes["load: offers from rank 0"] = _sent(packed)

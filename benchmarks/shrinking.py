@@ -1,8 +1,8 @@
-"""How small planted bugs become, in how many questions and seconds, with two at once.
+"""How small mutants become, in how many questions and seconds, with two at once.
 
     python -m benchmarks.shrinking [NAME ...] [--workers 2] [--seconds 110]
 
-The starts and what is known to be enough stand in `tests/planted/large.py`. The boot of the warm
+The starts and what is known to be enough stand in `tests/mutants/large.py`. The boot of the warm
 servers is counted. The seconds of processors, of all processes together, say what it takes where
 other work keeps the cores busy: two idle cores need half of them at least.
 """
@@ -22,7 +22,7 @@ from harness.search.pool import Pool
 from harness.search.shrink.reduce import SHRINK_S, reduce_failure
 from harness.search.shrink.runner import Together
 from harness.workspace import open_workspace
-from tests.planted.large import LARGE, Large, measure
+from tests.mutants.large import LARGE, Large, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +34,7 @@ def shrink(case: Large, workers: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = open_workspace(failures=Path(folder))
         with closing(workspace), Pool(workspace, workers, implementation=implementation) as pool:
-            found = reduce_failure(case.scenario, case.symptom, Together(pool), seconds=seconds)
+            found = reduce_failure(case.scenario, case.signature, Together(pool), seconds=seconds)
     processors_s = _processors_s() - before_s
     tried = found.shrunk.tried if found.shrunk else 0
     sizes = " | ".join(

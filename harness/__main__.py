@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _explain(parsed.directory)
         case "crash-states":
             return _crash_states(parsed)
-        case "planted":
-            return _planted(parsed)
+        case "mutants":
+            return _mutants(parsed)
         case "coverage":
             return _coverage()
         case "matrix":
@@ -58,9 +58,9 @@ def _chosen(parsed: argparse.Namespace) -> Implementation:
     return Implementation(name=parsed.implementation, path=path, layout=parsed.layout)
 
 
-def _planted(parsed: argparse.Namespace) -> int:
-    from harness.planted.catalogue import CatalogueError
-    from harness.planted.command import Wish, planted
+def _mutants(parsed: argparse.Namespace) -> int:
+    from harness.mutants.catalogue import CatalogueError
+    from harness.mutants.command import Wish, planted
     from harness.run.support import missing
 
     if (reason := missing()) is not None:
@@ -158,7 +158,7 @@ def _replay_all(
                 yield _complain(f"{path} cannot run here: {reason}")
                 continue
             proof = prove(bench, plan, one.source)
-            text = proof.text or proof.told or f"{proof.outcome} {plan.name}"
+            text = proof.text or proof.described or f"{proof.outcome} {plan.name}"
             yield _say(text, replay_status(proof))
 
 
@@ -297,9 +297,9 @@ def _crash_states_of(bench: Bench, parsed: argparse.Namespace) -> Iterator[int]:
 
 
 def _explore(bench: Bench, parsed: argparse.Namespace, evidence: Evidence) -> int:
-    from harness.crash.prove import Asked, prove
+    from harness.crash.prove import CrashOptions, prove
 
-    asked = Asked(
+    asked = CrashOptions(
         profile=parsed.profile,
         seed=parsed.seed,
         limit=parsed.limit,

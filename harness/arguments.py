@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser("schema", help="print the JSON Schema of scenario files")
     judging = commands.add_parser("judge", help="judge a run directory again, without a run")
     judging.add_argument("directory", type=Path, help="the run directory")
-    explaining = commands.add_parser("explain", help="tell the story of a run directory")
+    explaining = commands.add_parser("explain", help="tell what happened in a run directory")
     explaining.add_argument("directory", type=Path, help="the run directory")
     replaying = commands.add_parser("replay", help="run a failure again: FIXED, SAME or OTHER")
     replaying.add_argument(
@@ -59,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
     _add_implementation(crashing)
-    _add_planted(commands.add_parser("planted", help="what catches the planted bugs, as a table"))
+    _add_mutants(commands.add_parser("mutants", help="what catches the mutants, as a table"))
     _add_generating(commands)
     _add_matrix(commands.add_parser("matrix", help="what ran on which layout, mode and device"))
     return parser
@@ -86,12 +86,12 @@ def _add_generating(commands: argparse._SubParsersAction[argparse.ArgumentParser
     for one in (fuzzing, shrinking):
         one.add_argument("--workers", type=int, default=WORKERS, metavar="W", help="at once")
         _add_implementation(one)
-    commands.add_parser("coverage", help="which strikes have ever landed in generated scenarios")
+    commands.add_parser("coverage", help="which strikes have ever fired in generated scenarios")
 
 
-def _add_planted(parser: argparse.ArgumentParser) -> None:
+def _add_mutants(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--catalogue", default="tests.planted.catalogue:BUGS", metavar="MODULE:NAME"
+        "--catalogue", default="tests.mutants.catalogue:BUGS", metavar="MODULE:NAME"
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these bugs")
     size = parser.add_mutually_exclusive_group()

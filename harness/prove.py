@@ -14,7 +14,7 @@ from harness.judge.outcome import Outcome
 from harness.layouts.registry import DEFAULT
 from harness.plan.model import Implementation, Plan
 from harness.report.failure import write_failure
-from harness.report.head import Head, read_head
+from harness.report.head import FailureHead, read_head
 from harness.report.text import describe
 from harness.scenario.source import Source
 from harness.trial import Bench, Trial, try_plan
@@ -33,7 +33,7 @@ class Proof:
     replay: str = ""
     broken: tuple[str, ...] = ()
     answer: Answer | None = None
-    told: str = ""
+    described: str = ""
 
 
 def prove(bench: Bench, plan: Plan, source: Source) -> Proof:
@@ -65,7 +65,7 @@ def settle(trial: Trial, source: Source) -> Proof:
         source=source,
         replay=replay,
     )
-    text = f"{proof.told}\n{text}" if proof.told else text
+    text = f"{proof.described}\n{text}" if proof.described else text
     return dataclasses.replace(proof, text=text, replay=replay)
 
 
@@ -75,11 +75,11 @@ def _answer(proof: Proof, plan: Plan, source: Source, judgement: Judgement) -> P
     if head is None:
         return proof
     now = know(judgement)
-    told = tell_answer(head.known, now) + _other_code(head, plan.implementation)
-    return dataclasses.replace(proof, answer=compare(head.known, now), told=told)
+    described = tell_answer(head.known, now) + _other_code(head, plan.implementation)
+    return dataclasses.replace(proof, answer=compare(head.known, now), described=described)
 
 
-def _other_code(head: Head, implementation: Implementation) -> str:
+def _other_code(head: FailureHead, implementation: Implementation) -> str:
     """A word of warning where a failure of one implementation is replayed with another."""
     if head.implementation == implementation.name:
         return ""

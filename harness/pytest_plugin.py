@@ -62,7 +62,7 @@ class Session:
     _services: Services | None = None
 
     def bench(self) -> Bench:
-        """With the warm server and the references, which are started with the first scenario."""
+        """With the fork server and the references, which are started with the first scenario."""
         from harness.run.services import Services
         from harness.trial import Bench
 
@@ -330,7 +330,7 @@ class ScenarioItem(JobItem):
         self.user_properties.append(("outcome", str(proof.outcome)))
         if proof.answer is not None:
             self.user_properties.append(("answer", str(proof.answer)))
-            self.user_properties.append(("replayed", proof.told))
+            self.user_properties.append(("replayed", proof.described))
         if proof.outcome != "PASS":
             if proof.broken:
                 self.user_properties.append(("broken", ", ".join(proof.broken)))
@@ -358,14 +358,14 @@ class ExploreItem(JobItem):
 
     def runtest(self) -> None:
         """Strike, judge, and fail unless every outcome is PASS."""
-        from harness.search.explore.explore import RedRecording
+        from harness.search.explore.explore import RedBaseline
         from harness.search.explore.part import explore_part
         from harness.search.explore.summary import headline, tell
 
         bench = self.config.stash[_SESSION].bench()
         try:
             summary = explore_part(bench, self.job, self.number, self.parts)
-        except RedRecording as error:
+        except RedBaseline as error:
             raise Red(str(error)) from None
         self.user_properties.append(("explored", headline(summary)))
         red = next((str(one.proof.outcome) for one in summary.red), "INVALID")

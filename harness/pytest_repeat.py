@@ -95,25 +95,25 @@ class _Notes:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One run, or the set-up that kept it from running."""
-        told = dict(report.user_properties)
-        item = told.get(REPETITION)
+        described = dict(report.user_properties)
+        item = described.get(REPETITION)
         if item is not None and (
             report.when == "call" or (report.when == "setup" and _out(report))
         ):
-            self._seen.append((str(item), _verdict(report, told)))
+            self._seen.append((str(item), _verdict(report, described)))
 
 
 def _out(report: pytest.TestReport) -> bool:
     return report.outcome != "passed"
 
 
-def _verdict(report: pytest.TestReport, told: dict[str, object]) -> str:
+def _verdict(report: pytest.TestReport, described: dict[str, object]) -> str:
     """The outcome and what was broken; of a run that came to none, what pytest says."""
-    if "outcome" not in told:
+    if "outcome" not in described:
         return "skipped" if report.outcome == "skipped" else "no outcome"
-    broken = f" ({told['broken']})" if told.get("broken") else ""
-    answer = f"{told['answer']} " if told.get("answer") else ""
-    return f"{answer}{told['outcome']}{broken}"
+    broken = f" ({described['broken']})" if described.get("broken") else ""
+    answer = f"{described['answer']} " if described.get("answer") else ""
+    return f"{answer}{described['outcome']}{broken}"
 
 
 @pytest.hookimpl(tryfirst=True)

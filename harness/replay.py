@@ -51,9 +51,13 @@ def replay_directory(bench: Bench, directory: Path) -> Proof:
     name = f"{slug(plan.name)}-replayed"
     trial = try_plan(bench, plan, name=name)
     then, now = know(judge(before)), know(trial.judgement)
-    told = tell_answer(then, now)
+    described = tell_answer(then, now)
     proof = Proof(
-        outcome=now.outcome, broken=now.broken, answer=compare(then, now), told=told, text=told
+        outcome=now.outcome,
+        broken=now.broken,
+        answer=compare(then, now),
+        described=described,
+        text=described,
     )
     if trial.passed:
         trial.drop()
@@ -61,7 +65,7 @@ def replay_directory(bench: Bench, directory: Path) -> Proof:
     evidence = dataclasses.replace(trial.evidence, directory=from_here(trial.keep(name)))
     command = shlex.join([interpreter(), "-m", "harness", "replay", from_here(directory)])
     text = describe(evidence, trial.judgement, source=None, replay=command)
-    return dataclasses.replace(proof, text=f"{told}\n{text}", replay=command)
+    return dataclasses.replace(proof, text=f"{described}\n{text}", replay=command)
 
 
 def _read(directory: Path) -> Evidence:

@@ -1,7 +1,7 @@
 """One trial: a plan is run and judged; its run directory stays until it is dropped or kept.
 
 Whatever runs a job and asks what came of it does so here: scenarios, strikes, candidates of a
-shrink, drawn scenarios, planted bugs, starts from a crash state.
+shrink, drawn scenarios, mutants, starts from a crash state.
 """
 
 from __future__ import annotations

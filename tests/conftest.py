@@ -1,4 +1,4 @@
-"""What tests of several folders share: a warm server for each worker, and references for all."""
+"""What tests of several folders share: a fork server for each worker, and references for all."""
 
 from __future__ import annotations
 

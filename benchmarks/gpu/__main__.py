@@ -41,7 +41,7 @@ def _smoke(asked: argparse.Namespace) -> None:
     from benchmarks.gpu import suite
     from harness.run.support import missing
 
-    wish = suite.Asked(
+    wish = suite.SuiteOptions(
         step="smoke",
         device=asked.device,
         tests=suite.collect(asked.device, *SMOKE),
@@ -59,7 +59,7 @@ def _sharing(asked: argparse.Namespace) -> None:
     found, lines = {}, []
     for way in SHARING:
         tried = collectives.try_all(asked.device, way)
-        wish = suite.Asked(
+        wish = suite.SuiteOptions(
             step=f"sharing-{way}",
             device=asked.device,
             tests=suite.collect(asked.device, *SHARED),
@@ -83,7 +83,7 @@ def _suite(asked: argparse.Namespace) -> None:
     tests = tuple(test for test in tests if not test.startswith(tuple(asked.without)))
     kind = f"suite-{asked.device}-{asked.sharing}-{asked.part}of{asked.of}"
     step = f"{kind}-{len(list(asked.out.glob(f'{kind}-*.xml'))) + 1}"
-    wish = suite.Asked(
+    wish = suite.SuiteOptions(
         step=step,
         device=asked.device,
         tests=tests,

@@ -24,7 +24,7 @@ _END_S = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class SuiteOptions:
     """Which scenarios, where, how many at once, for how long, and the variables of the run."""
 
     step: str
@@ -65,7 +65,7 @@ def left(tests: Sequence[str], results: Iterable[Path]) -> tuple[str, ...]:
     return tuple(test for test in tests if tuple(test.replace("/", ".").split("::")) not in passed)
 
 
-def run(asked: Asked, out: Path) -> dict[str, Any]:
+def run(asked: SuiteOptions, out: Path) -> dict[str, Any]:
     """Run, and leave `STEP.xml`, `STEP.log` and the failures in `out`. What came of it."""
     if not asked.tests:
         raise SystemExit(f"{asked.step}: no test is left to run")

@@ -1,4 +1,4 @@
-"""Launchers that people use, one process on each node, forked by the leader of a launch.
+"""Launchers that people use, one process on each node, forked by the job launcher of a launch.
 
 `torchrun`: torch's own elastic agent, called in a process that has imported torch already. What it
 starts it starts as ever, each rank a new Python process. The agents of several nodes meet through a
@@ -23,12 +23,12 @@ _RENDEZVOUS_PORT = 29400
 
 def fork_agents(request: dict[str, Any]) -> dict[int, int]:
     """Start the launcher; the nodes by the process that is its own there."""
-    leader = os.getpid()
+    job_launcher = os.getpid()
     nodes = {}
     for node in range(request["nodes"]):
         pid = os.fork()
         if pid == 0:
-            die_with_parent(leader)
+            die_with_parent(job_launcher)
             os.setpgid(0, 0)
             if request["namespaces"]:
                 enter(request["namespaces"][node])
@@ -84,5 +84,5 @@ def _torchrun(request: dict[str, Any], node: int) -> None:
         meeting = ["--rdzv-backend=c10d", "--rdzv-id=job", f"--rdzv-conf=is_host={int(node == 0)}"]
         settings["--rdzv-endpoint"] = f"{address(0)}:{_RENDEZVOUS_PORT}"
         settings["--local-addr"] = address(node)
-    told = [f"{key}={value}" for key, value in settings.items()]
-    main([*told, *meeting, "--module", "harness.boot.task", request["directory"]])
+    described = [f"{key}={value}" for key, value in settings.items()]
+    main([*described, *meeting, "--module", "harness.boot.rank_shim", request["directory"]])

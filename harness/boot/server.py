@@ -1,8 +1,8 @@
-"""The warm server: it has imported torch once, and forks a leader for each run.
+"""The fork server: it has imported torch once, and forks a job launcher for each run.
 
 Started by `harness.run.server` as `python -m harness.boot.server DESCRIPTOR PARENT FOLDER`, where
 FOLDER keeps bytecode. Each message on the control socket is one run and carries one descriptor, the
-leader's end of that run's own socket. When the control socket closes, or the parent dies, the
+job launcher's end of that run's own socket. When the control socket closes, or the parent dies, the
 server ends.
 """
 
@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.boot.leader import lead
-from harness.jobs.keep import Keepers
+from harness.boot.job_launcher import lead
+from harness.jobs.implementation_server import ImplementationServers
 from harness.jobs.training.preload import preload
 from harness.run.parent import die_with_parent
 
@@ -39,19 +39,23 @@ def _cache_bytecode(folder: Path) -> None:
     sys.pycache_prefix = str(folder)
 
 
-def serve(control: socket.socket, keepers: Keepers | None = None) -> None:
-    """Fork a leader for each request, or have a keeper do it, until the other end closes."""
+def serve(
+    control: socket.socket, implementation_servers: ImplementationServers | None = None
+) -> None:
+    """Fork a job launcher for each request, or have an implementation server do it, until the other end closes."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
         if not message:
             return
         request = json.loads(message)
-        if keepers is None or not keepers.pass_on(message, descriptors[0], request["wanted"]):
-            _fork_leader(control, descriptors[0], request)
+        if implementation_servers is None or not implementation_servers.pass_on(
+            message, descriptors[0], request["wanted"]
+        ):
+            _fork_job_launcher(control, descriptors[0], request)
         os.close(descriptors[0])
 
 
-def _fork_leader(control: socket.socket, link: int, request: dict[str, Any]) -> None:
+def _fork_job_launcher(control: socket.socket, link: int, request: dict[str, Any]) -> None:
     if os.fork() == 0:
         control.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -68,7 +72,7 @@ def main() -> None:
     _cache_bytecode(Path(sys.argv[3]))
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
-        raise RuntimeError(f"the warm server must have one thread when it forks, it has {threads}")
+        raise RuntimeError(f"the fork server must have one thread when it forks, it has {threads}")
     # Imports torch, which must not come before `preload`.
     from harness.jobs.untouched import refuse_touched
 
@@ -78,7 +82,7 @@ def main() -> None:
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.send(b"ready")
-    serve(control, Keepers(serve, die_with_parent))
+    serve(control, ImplementationServers(serve, die_with_parent))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def launch(request: dict[str, Any]) -> int:
     """Start the ranks, and stay until the last of them has ended for good; the status of that."""
     os.environ["SLURM_CONF"] = request["slurm"]["configuration"]
     if not request["launcher"]["restarts"]:
-        # In place of this process, so that it goes with the leader as this one would.
+        # In place of this process, so that it goes with the job launcher as this one would.
         command = [*_own_processes(), *_srun(request)]
         os.execvp(command[0], command)
     script = Path(request["directory"], f"run{request['run']}", "job.sh")
@@ -74,10 +74,10 @@ def _script(srun: list[str]) -> str:
 
 
 def _srun(request: dict[str, Any]) -> list[str]:
-    task = [sys.executable, "-m", "harness.boot.task", request["directory"]]
+    shim = [sys.executable, "-m", "harness.boot.rank_shim", request["directory"]]
     name = f"--job-name={request['slurm']['job']}"
     # A rank that fails takes the others along, as torchrun has it.
-    return ["srun", name, f"--ntasks={request['ranks']}", "--kill-on-bad-exit=1", *task]
+    return ["srun", name, f"--ntasks={request['ranks']}", "--kill-on-bad-exit=1", *shim]
 
 
 def _batch(request: dict[str, Any]) -> list[str]:
@@ -114,8 +114,8 @@ def _follow(number: str) -> int:
 
 def _state(number: str) -> tuple[str, int]:
     answer = _ask("scontrol", "show", "job", number, check=False)
-    told = dict(field.partition("=")[::2] for field in answer.split())
-    return told.get("JobState", _UNKNOWN), int(told.get("Restarts", 0))
+    described = dict(field.partition("=")[::2] for field in answer.split())
+    return described.get("JobState", _UNKNOWN), int(described.get("Restarts", 0))
 
 
 def _ask(*command: str, check: bool = True) -> str:

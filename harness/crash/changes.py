@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.evidence.operation import Operation
-from harness.judge.tree import Directory, Node
+from harness.judge.tree import Directory, TreeNode
 
 OperationKey = tuple[int, int]
 """A run, and the index of one of its operations."""
@@ -21,7 +21,7 @@ class Edit(NamedTuple):
 
     directory: Directory
     name: str
-    node: Node | None
+    node: TreeNode | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

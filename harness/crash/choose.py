@@ -10,7 +10,7 @@ from random import Random
 from harness.crash.changes import DataChange, Version
 from harness.crash.disk import Disk, JournalEntry
 from harness.crash.profiles import Profile
-from harness.crash.state import Choice
+from harness.crash.state import SurvivingChanges
 
 Versions = Mapping[int, Version]
 
@@ -19,7 +19,7 @@ Versions = Mapping[int, Version]
 class Choices:
     """The possible states at one instant. `complete` says whether the model has no other."""
 
-    found: tuple[Choice, ...]
+    found: tuple[SurvivingChanges, ...]
     complete: bool
 
 
@@ -38,7 +38,7 @@ def choose(
     if serial in hidden:
         serial = None
     subsets, complete = profile.subsets(relevant, serial, chance, most // 4)
-    found: list[Choice] = []
+    found: list[SurvivingChanges] = []
     for kept in subsets:
         whole = kept | hidden
         options = [
@@ -49,13 +49,13 @@ def choose(
         room = most if kept is subsets[0] else max(4, most // len(subsets))
         combined, all_there = _combine(options, chance, room)
         complete = complete and all_there
-        found += [Choice(kept=whole, versions=one) for one in combined]
+        found += [SurvivingChanges(kept=whole, versions=one) for one in combined]
     return Choices(found=tuple(found[: 2 * most]), complete=complete and len(found) <= 2 * most)
 
 
-def everything(disk: Disk) -> Choice:
+def everything(disk: Disk) -> SurvivingChanges:
     """The choice that loses nothing: what the next process sees after a kill."""
-    return Choice(kept=frozenset(one.serial for one in disk.journal), versions={})
+    return SurvivingChanges(kept=frozenset(one.serial for one in disk.journal), versions={})
 
 
 def _shows(change: JournalEntry, reachable: set[int]) -> bool:

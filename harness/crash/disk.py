@@ -11,7 +11,7 @@ from typing import Protocol
 
 from harness.crash.changes import DataChange, Edit, FileLog, NameChange
 from harness.evidence.operation import Operation
-from harness.judge.tree import Directory, File, FileSystem, Node
+from harness.judge.tree import Directory, File, FileSystem, TreeNode
 
 JournalEntry = NameChange | DataChange
 _REMOVALS = ("unlink", "rmdir")
@@ -24,7 +24,7 @@ class Settling(Protocol):
     def journals_emptying(self) -> bool:
         """Whether emptying a file is in the order of the names."""
 
-    def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
+    def settled(self, disk: Disk, node: TreeNode) -> Iterable[JournalEntry]:
         """The changes that become durable with a sync of `node`, its own data left out."""
 
 
@@ -38,8 +38,8 @@ class Disk:
         """Changes of names that are not durable, in their order."""
         self.dirty: dict[int, FileLog] = {}
         """Files with data that is not durable."""
-        self._lasting: dict[int, dict[str, Node]] = {}
-        self._edits: dict[int, list[tuple[int, str, Node | None]]] = {}
+        self._lasting: dict[int, dict[str, TreeNode]] = {}
+        self._edits: dict[int, list[tuple[int, str, TreeNode | None]]] = {}
         self._profile = profile
         self._serials = 0
 
@@ -56,7 +56,7 @@ class Disk:
         names = self._name_change(run, operation, lambda: self.files.apply(operation, written))
         return names or data
 
-    def entries(self, directory: Directory, kept: frozenset[int]) -> dict[str, Node]:
+    def entries(self, directory: Directory, kept: frozenset[int]) -> dict[str, TreeNode]:
         """The names in a directory when of the journal only `kept` has reached the disk."""
         lasting = self._lasting.get(directory.number, {})
         edits = self._edits.get(directory.number)
@@ -75,7 +75,7 @@ class Disk:
     def reachable(self) -> set[int]:
         """The numbers of all nodes that some choice of what is kept can show."""
         seen: set[int] = set()
-        waiting: list[Node] = [self.files.root]
+        waiting: list[TreeNode] = [self.files.root]
         while waiting:
             node = waiting.pop()
             if node.number in seen:
@@ -145,7 +145,7 @@ class Disk:
             waiting.append((change.serial, edit.name, edit.node))
         return change
 
-    def _sync(self, node: Node | None, *, everything: bool) -> None:
+    def _sync(self, node: TreeNode | None, *, everything: bool) -> None:
         settled = list(self.journal) if everything else []
         if node is not None:
             settled = list(self._profile.settled(self, node))
@@ -184,7 +184,7 @@ def is_removal(operation: Operation) -> bool:
     return operation.kind in _REMOVALS
 
 
-def _edit(entries: dict[str, Node], name: str, node: Node | None) -> None:
+def _edit(entries: dict[str, TreeNode], name: str, node: TreeNode | None) -> None:
     if node is None:
         entries.pop(name, None)
     else:

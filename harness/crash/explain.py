@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from harness.crash.changes import FileLog, NameChange, OperationKey, Version
 from harness.crash.disk import Disk, JournalEntry
-from harness.crash.judge import Fault
+from harness.crash.judge import Defect
 from harness.crash.profiles import Profile
-from harness.crash.state import Choice
+from harness.crash.state import SurvivingChanges
 from harness.judge.tree import Directory, File
 
-FaultsOf = Callable[[Choice], tuple[Fault, ...]]
+FaultsOf = Callable[[SurvivingChanges], tuple[Defect, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +28,13 @@ class Cause:
     `exposed` holds serials of changes of names. `operations` are those of all that is named.
     """
 
-    fault: Fault
+    fault: Defect
     sentence: str
     loss: Loss
     exposed: frozenset[int]
     operations: tuple[OperationKey, ...]
 
-    def explains(self, fault: Fault, loss: Loss) -> bool:
+    def explains(self, fault: Defect, loss: Loss) -> bool:
         """Whether a state that shows a fault is another case of this cause."""
         return (
             fault[:2] == self.fault[:2]
@@ -51,7 +51,7 @@ class Loss(NamedTuple):
     files: frozenset[int]
 
 
-def loss_of(disk: Disk, choice: Choice) -> Loss:
+def loss_of(disk: Disk, choice: SurvivingChanges) -> Loss:
     """The losses of a choice on the disk."""
     return Loss(
         names=frozenset(one.serial for one in disk.journal) - choice.kept,
@@ -60,11 +60,11 @@ def loss_of(disk: Disk, choice: Choice) -> Loss:
 
 
 def explain(
-    disk: Disk, profile: Profile, choice: Choice, fault: Fault, faults_of: FaultsOf
+    disk: Disk, profile: Profile, choice: SurvivingChanges, fault: Defect, faults_of: FaultsOf
 ) -> Cause:
     """The cause of a fault in the state that a choice leaves at this instant."""
 
-    def is_bad(other: Choice) -> bool:
+    def is_bad(other: SurvivingChanges) -> bool:
         return any(one[:2] == fault[:2] for one in faults_of(other))
 
     small = _give_back(disk, profile, choice, is_bad)
@@ -74,20 +74,20 @@ def explain(
     exposed = [one for one in waiting if one.serial in bare.kept]
     logs = [disk.logs[number] for number in sorted(loss_of(disk, small).files)]
     data = [change for log in logs for change in log.changes[log.lasting :]]
-    told = [f"{one.describe()} {_where((one,))}" for one in lost]
-    told += [_tell_file(disk, log, small.versions[log.number]) for log in logs]
+    described = [f"{one.describe()} {_where((one,))}" for one in lost]
+    described += [_tell_file(disk, log, small.versions[log.number]) for log in logs]
     left = [f"{one.describe()} {_where((one,))}" for one in exposed]
     changes: list[JournalEntry] = [*lost, *data, *exposed]
     return Cause(
         fault=next(one for one in faults_of(small) if one[:2] == fault[:2]),
-        sentence=_sentence(fault, told, left),
+        sentence=_sentence(fault, described, left),
         loss=Loss(frozenset(one.serial for one in lost), frozenset(log.number for log in logs)),
         exposed=frozenset(one.serial for one in exposed),
         operations=tuple(dict.fromkeys((one.run, one.operation.index) for one in changes)),
     )
 
 
-def _sentence(fault: Fault, reasons: list[str], exposed: list[str]) -> str:
+def _sentence(fault: Defect, reasons: list[str], exposed: list[str]) -> str:
     if not reasons:
         after = f"; it came with {exposed[-1]}" if exposed else ""
         return f"not safe even when nothing is lost{after}"
@@ -102,8 +102,11 @@ def _sentence(fault: Fault, reasons: list[str], exposed: list[str]) -> str:
 
 
 def _give_back(
-    disk: Disk, profile: Profile, choice: Choice, is_bad: Callable[[Choice], bool]
-) -> Choice:
+    disk: Disk,
+    profile: Profile,
+    choice: SurvivingChanges,
+    is_bad: Callable[[SurvivingChanges], bool],
+) -> SurvivingChanges:
     found = choice
     again = True
     while again:
@@ -113,35 +116,38 @@ def _give_back(
                 continue
             whole = profile.versions(disk.logs[number], found.kept, disk.journal)[0]
             versions = {**found.versions, number: whole}
-            trial = Choice(kept=found.kept, versions=versions)
+            trial = SurvivingChanges(kept=found.kept, versions=versions)
             if whole != found.versions[number] and is_bad(trial):
                 found, again = trial, True
         for change in disk.journal:
             if change.serial in found.kept:
                 continue
-            trial = Choice(kept=found.kept | {change.serial}, versions=found.versions)
+            trial = SurvivingChanges(kept=found.kept | {change.serial}, versions=found.versions)
             if profile.is_possible(trial.kept, disk.journal) and is_bad(trial):
                 found, again = trial, True
     return found
 
 
 def _take_away(
-    disk: Disk, profile: Profile, choice: Choice, is_bad: Callable[[Choice], bool]
-) -> Choice:
+    disk: Disk,
+    profile: Profile,
+    choice: SurvivingChanges,
+    is_bad: Callable[[SurvivingChanges], bool],
+) -> SurvivingChanges:
     found = choice
     for change in reversed(disk.journal):
-        trial = Choice(kept=found.kept - {change.serial}, versions=found.versions)
+        trial = SurvivingChanges(kept=found.kept - {change.serial}, versions=found.versions)
         possible = profile.is_possible(trial.kept, disk.journal)
         if change.serial in found.kept and possible and is_bad(trial):
             found = trial
     if profile.name == "ordered" and found.kept:
         # Of a beginning only its last change exposes: the ones before it come with it.
         newest = max(one.serial for one in disk.journal if one.serial in found.kept)
-        return Choice(kept=frozenset({newest}), versions=found.versions)
+        return SurvivingChanges(kept=frozenset({newest}), versions=found.versions)
     return found
 
 
-def _is_damaged(disk: Disk, choice: Choice, number: int) -> bool:
+def _is_damaged(disk: Disk, choice: SurvivingChanges, number: int) -> bool:
     return choice.versions[number] != disk.logs[number].now()
 
 

@@ -20,9 +20,9 @@ from harness.crash.choose import choose, everything
 from harness.crash.disk import Disk, is_removal
 from harness.crash.explain import Cause, explain, loss_of
 from harness.crash.instants import Instant, instants, leading_runs
-from harness.crash.judge import DirectoryJudge, Fault, Needs
+from harness.crash.judge import Defect, DirectoryJudge, Needs
 from harness.crash.profiles import PROFILES, ProfileName
-from harness.crash.state import Choice, Parts
+from harness.crash.state import Parts, SurvivingChanges
 from harness.evidence.evidence import Evidence
 from harness.judge.history import replay
 from harness.judge.outcome import Outcome
@@ -42,8 +42,8 @@ class CrashState:
     run: int
     place: int
     tree: int
-    told: frozenset[int]
-    faults: tuple[Fault, ...]
+    acknowledged: frozenset[int]
+    faults: tuple[Defect, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,7 +147,7 @@ class _Explorer:
         """Judge the states of one instant; whether these were all."""
         choices = choose(self._disk, self._profile, instant.change, self._chance, self._most)
         live = self._parts.state(everything(self._disk))
-        needs = self._judge.needs(live, instant.told)
+        needs = self._judge.needs(live, instant.acknowledged)
         self.found.instants += 1
         self.found.sampled += not choices.complete
         self.found.states += len(choices.found)
@@ -162,20 +162,24 @@ class _Explorer:
                 self._hit(instant, choice, fault, needs)
         return choices.complete
 
-    def _note(self, instant: Instant, tree: int, faults: tuple[Fault, ...]) -> None:
+    def _note(self, instant: Instant, tree: int, faults: tuple[Defect, ...]) -> None:
         """Keep one state of each kind, at an instant at which most is asked of it."""
         self._trees.add(tree)
         state = CrashState(
-            run=instant.run, place=instant.place, tree=tree, told=instant.told, faults=faults
+            run=instant.run,
+            place=instant.place,
+            tree=tree,
+            acknowledged=instant.acknowledged,
+            faults=faults,
         )
         kinds, states = self._told_apart, self.found.resumable
         number = kinds.setdefault(self._judge.seen_by_resume(tree), len(states))
         if number == len(states):
             states.append(state)
-        elif states[number].told < instant.told:
+        elif states[number].acknowledged < instant.acknowledged:
             states[number] = state
 
-    def _hit(self, instant: Instant, choice: Choice, fault: Fault, needs: Needs) -> None:
+    def _hit(self, instant: Instant, choice: SurvivingChanges, fault: Defect, needs: Needs) -> None:
         loss, here = loss_of(self._disk, choice), (instant.run, instant.place)
         for hit in self.found.hits:
             if hit.cause.explains(fault, loss):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from harness.crash.acknowledged import acknowledged_in
 from harness.crash.disk import Disk, JournalEntry
-from harness.crash.told import told_in
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
 
@@ -15,13 +15,14 @@ from harness.evidence.operation import Operation
 class Instant:
     """After `place` operations of a run.
 
-    `told` has the steps that the job was told are durable. `operation` is the one that was just
-    performed and `change` what it changed; both are None where the job was just told something.
+    `told` has the steps that were acknowledged to the job as durable. `operation` is the one that
+    was just performed and `change` what it changed; both are None where the job was just told
+    something.
     """
 
     run: int
     place: int
-    told: frozenset[int]
+    acknowledged: frozenset[int]
     operation: Operation | None = None
     change: JournalEntry | None = None
 
@@ -53,13 +54,13 @@ def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
 
 
 def _of_run(evidence: Evidence, disk: Disk, number: int, run: RunEvidence) -> Iterator[Instant]:
-    words = list(told_in(evidence, number))
+    words = list(acknowledged_in(evidence, number))
     steps: frozenset[int] = frozenset()
     for place in range(len(run.operations) + 1):
         news = [one for one in words if one.place == place]
         if news:
             steps = news[-1].steps
-            yield Instant(run=number, place=place, told=steps)
+            yield Instant(run=number, place=place, acknowledged=steps)
         if place == len(run.operations):
             return
         operation = run.operations[place]
@@ -67,5 +68,5 @@ def _of_run(evidence: Evidence, disk: Disk, number: int, run: RunEvidence) -> It
         syncs = operation.error == 0 and operation.kind in ("fsync", "sync")
         if change is not None or syncs:
             yield Instant(
-                run=number, place=place + 1, told=steps, operation=operation, change=change
+                run=number, place=place + 1, acknowledged=steps, operation=operation, change=change
             )

@@ -2,7 +2,7 @@
 
     latest_durable   the pointer is absent or leads to a whole checkpoint
     whole_or_absent  every directory with a checkpoint's name is a whole checkpoint
-    nothing_lost     what every rank was told is durable, and the job has not removed since, is
+    nothing_lost     what was acknowledged to every rank as durable, and the job has not removed since, is
                      there; the pointer, where it is there, leads to the newest of these or to a
                      later one
 
@@ -21,7 +21,7 @@ from harness.layouts.base import Layout
 from harness.world import World
 
 
-class Fault(NamedTuple):
+class Defect(NamedTuple):
     """A defect of a state: the property that it breaks, and how."""
 
     property: str
@@ -34,13 +34,13 @@ class Needs(NamedTuple):
     """The checkpoints that must be there at an instant, because the job was told so."""
 
     steps: frozenset[int]
-    """Every step that the job was told is durable."""
+    """Every step that was acknowledged to the job as durable."""
     present: frozenset[str]
     """The checkpoints of these steps that the job itself has not removed."""
 
 
 @dataclass(slots=True)
-class _Seen:
+class _SeenStages:
     parts: set[int]
     digests: set[str]
 
@@ -50,9 +50,9 @@ class DirectoryJudge:
 
     def __init__(self, parts: Parts, layout: Layout, world: World) -> None:
         self._parts, self._layout, self._world = parts, layout, world
-        self._whole: dict[str, _Seen] = {}
+        self._whole: dict[str, _SeenStages] = {}
         self._checked: set[tuple[str, int]] = set()
-        self._faults: dict[tuple[tuple[tuple[str, int], ...], Needs], tuple[Fault, ...]] = {}
+        self._faults: dict[tuple[tuple[tuple[str, int], ...], Needs], tuple[Defect, ...]] = {}
 
     def learn(self, live: int) -> None:
         """See which checkpoints the running job finds whole at this instant."""
@@ -106,7 +106,7 @@ class DirectoryJudge:
                 found.append((name, any(self.is_whole(known, number) for known in self._whole)))
         return tuple(found)
 
-    def faults(self, root: int, needs: Needs) -> tuple[Fault, ...]:
+    def faults(self, root: int, needs: Needs) -> tuple[Defect, ...]:
         """The defects of a state; empty if a resume finds what it has to."""
         key = (self.owned(root), needs)
         known = self._faults.get(key)
@@ -115,26 +115,26 @@ class DirectoryJudge:
         return known
 
     def _accept(self, name: str, number: int) -> None:
-        seen = self._whole.setdefault(name, _Seen(set(), set()))
+        seen = self._whole.setdefault(name, _SeenStages(set(), set()))
         seen.parts.add(number)
         seen.digests.add(self._parts.digest(number))
 
-    def _find(self, root: int, owned: tuple[tuple[str, int], ...], needs: Needs) -> list[Fault]:
+    def _find(self, root: int, owned: tuple[tuple[str, int], ...], needs: Needs) -> list[Defect]:
         tree = PartTree(self._parts, root)
         latest = self._layout.latest(tree)
         steps = self._layout.checkpoints(tree)
         whole = {name for name, number in owned if name in steps and self.is_whole(name, number)}
-        faults: list[Fault] = []
+        faults: list[Defect] = []
         if latest.state == "checkpoint" and latest.name not in whole:
             why = self._why(tree, latest.name or "")
-            told = f"`{self._layout.pointer}` names {latest.name}, {why}"
-            faults.append(Fault("latest_durable", latest.name or "", told))
+            acknowledged = f"`{self._layout.pointer}` names {latest.name}, {why}"
+            faults.append(Defect("latest_durable", latest.name or "", acknowledged))
         elif latest.state not in ("absent", "checkpoint"):
             faults.append(
-                Fault("latest_durable", latest.name or self._layout.pointer or "", latest.detail)
+                Defect("latest_durable", latest.name or self._layout.pointer or "", latest.detail)
             )
         faults += [
-            Fault("whole_or_absent", name, f"{name}, {self._why(tree, name)}")
+            Defect("whole_or_absent", name, f"{name}, {self._why(tree, name)}")
             for name in steps
             if name not in whole
         ]
@@ -147,18 +147,18 @@ class DirectoryJudge:
             return f"where {defects[0]}"
         return "which is complete by its layout, but is not what the job had written there"
 
-    def _lost(self, whole: dict[str, int], current: int | None, needs: Needs) -> list[Fault]:
+    def _lost(self, whole: dict[str, int], current: int | None, needs: Needs) -> list[Defect]:
         """Saves that the job was told of and that are missing. `current` is the pointer's step."""
         if not needs.steps:
             return []
         newest = max(needs.steps)
         name = self._layout.name_of(newest)
         if all(step < newest for step in whole.values()):
-            return [Fault("nothing_lost", name, f"no whole checkpoint of step {newest} or later")]
+            return [Defect("nothing_lost", name, f"no whole checkpoint of step {newest} or later")]
         gone = sorted(needs.present - whole.keys())
         if gone:
-            return [Fault("nothing_lost", gone[0], f"{gone[0]} is gone, and nobody removed it")]
+            return [Defect("nothing_lost", gone[0], f"{gone[0]} is gone, and nobody removed it")]
         if current is not None and current < newest:
             old = self._layout.name_of(current)
-            return [Fault("nothing_lost", name, f"`{self._layout.pointer}` still names {old}")]
+            return [Defect("nothing_lost", name, f"`{self._layout.pointer}` still names {old}")]
         return []

@@ -29,7 +29,7 @@ from typing import Literal, Protocol
 
 from harness.crash.changes import FileLog, NameChange, Version
 from harness.crash.disk import Disk, JournalEntry
-from harness.judge.tree import File, Node
+from harness.judge.tree import File, TreeNode
 
 BLOCK_BYTES = 4096
 Kept = frozenset[int]
@@ -50,7 +50,7 @@ class Profile(Protocol):
     def journals_emptying(self) -> bool:
         """Whether emptying a file is in the order of the names."""
 
-    def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
+    def settled(self, disk: Disk, node: TreeNode) -> Iterable[JournalEntry]:
         """The changes that become durable with a sync of `node`, its own data left out."""
 
     def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:
@@ -73,7 +73,7 @@ class Posix:
     name: ProfileName = "posix"
     journals_emptying = False
 
-    def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
+    def settled(self, disk: Disk, node: TreeNode) -> Iterable[JournalEntry]:
         """The names in the directory, and what a move ties to them elsewhere, as it was before."""
         if isinstance(node, File):
             return ()
@@ -129,7 +129,7 @@ class Ordered:
     name: ProfileName = "ordered"
     journals_emptying = True
 
-    def settled(self, disk: Disk, node: Node) -> Iterable[JournalEntry]:
+    def settled(self, disk: Disk, node: TreeNode) -> Iterable[JournalEntry]:
         """The journal up to the last change that concerns the node, all of it for new blocks."""
         log = disk.dirty.get(node.number)
         if log is not None and log.sizes[-1] > log.sizes[log.lasting]:
@@ -177,14 +177,14 @@ class Ordered:
 PROFILES: dict[str, Profile] = {"ordered": Ordered(), "posix": Posix()}
 
 
-def _touches(change: NameChange, node: Node, names: set[tuple[int, str]]) -> bool:
+def _touches(change: NameChange, node: TreeNode, names: set[tuple[int, str]]) -> bool:
     return any(
         edit.directory is node or (edit.directory.number, edit.name) in names
         for edit in change.edits
     )
 
 
-def _concerns(change: JournalEntry, node: Node, log: FileLog | None) -> bool:
+def _concerns(change: JournalEntry, node: TreeNode, log: FileLog | None) -> bool:
     if isinstance(change, NameChange):
         return node.number in change.concerns
     return log is not None and change in log.changes

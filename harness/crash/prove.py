@@ -15,7 +15,7 @@ from harness.trial import Bench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class CrashOptions:
     """The task: at most `limit` starts of the job, hits tried on these file systems."""
 
     profile: ProfileName
@@ -33,7 +33,7 @@ class CrashProof:
     text: str
 
 
-def prove(bench: Bench, evidence: Evidence, asked: Asked) -> CrashProof:
+def prove(bench: Bench, evidence: Evidence, asked: CrashOptions) -> CrashProof:
     """Explore, start the job again from some of the states, and try the hits on real disks."""
     found = explore(evidence, profile=asked.profile, seed=asked.seed)
     resumptions = tuple(resume_all(bench, found, evidence, limit=asked.limit))

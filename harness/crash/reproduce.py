@@ -14,11 +14,11 @@ from pathlib import Path
 from harness.crash.explore import Exploration, Hit
 from harness.crash.instants import leading_runs
 from harness.evidence.evidence import Evidence
-from harness.run.repeat import Told, leave
+from harness.run.repeat import RecordedRun, leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Reproduction:
     """The outcome of one hit on one file system. `journal` is None if no cut showed it."""
 
     filesystem: str
@@ -43,7 +43,7 @@ def reproduce(
     *,
     filesystems: Sequence[str],
     base: Path,
-) -> dict[int, tuple[Attempt, ...]]:
+) -> dict[int, tuple[Reproduction, ...]]:
     """Try the hits on each file system; the attempts by the identity of the hit."""
     return {
         id(hit): tuple(_attempt(hit, found, evidence, one, base) for one in filesystems)
@@ -53,7 +53,7 @@ def reproduce(
 
 def _attempt(
     hit: Hit, found: Exploration, evidence: Evidence, filesystem: str, base: Path
-) -> Attempt:
+) -> Reproduction:
     cuts = 0
     place = hit.first
     for place in dict.fromkeys((hit.first, hit.last)):
@@ -64,11 +64,11 @@ def _attempt(
             )
             faults = found.judge.faults(found.parts.adopt(listing), hit.needs)
             if any(fault[:2] == hit.cause.fault[:2] for fault in faults):
-                return Attempt(filesystem=filesystem, cuts=cuts, place=place, journal=journal)
-    return Attempt(filesystem=filesystem, cuts=cuts, place=place)
+                return Reproduction(filesystem=filesystem, cuts=cuts, place=place, journal=journal)
+    return Reproduction(filesystem=filesystem, cuts=cuts, place=place)
 
 
-def _until(evidence: Evidence, place: tuple[int, int]) -> Iterator[Told]:
+def _until(evidence: Evidence, place: tuple[int, int]) -> Iterator[RecordedRun]:
     run, count = place
     for number, one in enumerate(leading_runs(evidence)[: run + 1]):
         yield one.operations[:count] if number == run else one.operations, one.written

@@ -1,8 +1,8 @@
 """Puts a crash state on the disk, in a run directory that tells how it came to be.
 
-The run directory holds the story of the job up to the power cut, the cut as the one operation of
-its last run, and the files that it left. The job can be started in it once more, and the ordinary
-judges judge the whole.
+The run directory holds the event log of the job up to the power cut, the cut as the one operation
+of its last run, and the files that it left. The job can be started in it once more, and the
+ordinary judges judge the whole.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import get_args
 from harness.crash.changes import Version
 from harness.crash.explore import CrashState
 from harness.crash.state import Parts
-from harness.evidence.cut import Listed, Listing, tell_cut
+from harness.evidence.cut import Listed, TreeListing, tell_cut
 from harness.evidence.evidence import Evidence, Processes, RunEvidence
-from harness.evidence.operation import Landed
+from harness.evidence.operation import Fired
 from harness.evidence.record import Record
 from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
 from harness.faults.base import Target
@@ -25,7 +25,7 @@ from harness.faults.kill import Kill
 from harness.faults.point import Point
 from harness.faults.strike import Strike
 from harness.plan.model import Plan, RunPlan
-from harness.scenario.launcher import Launcher
+from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import Expect, PropertyName
 
 _SIGKILL = 9
@@ -61,11 +61,11 @@ def write_tree(parts: Parts, number: int, target: Path) -> None:
             write_tree(parts, inner, place)
 
 
-def list_tree(parts: Parts, number: int) -> Listing:
+def list_tree(parts: Parts, number: int) -> TreeListing:
     """The tree as an operation `cut` carries it; a directory comes before what it holds."""
     written = bytearray()
     entries = tuple(_list(parts, number, "", written))
-    return Listing(entries=entries, written=bytes(written))
+    return TreeListing(entries=entries, written=bytes(written))
 
 
 def _list(parts: Parts, number: int, prefix: str, written: bytearray) -> Iterator[Listed]:
@@ -92,21 +92,21 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
         ranks=tuple(range(plan.workload.world.size)),
         point=at,
     )
-    landed = {one.strike for one in _before(state, evidence.runs[state.run].landed)}
+    fired = {one.strike for one in _before(state, evidence.runs[state.run].fired)}
     struck = plan.runs[state.run]
     # A power cut that really ended the run leaves its place to this one.
-    others = (one for one in struck.strikes if one.id in landed and one.fault.disk is None)
+    others = (one for one in struck.strikes if one.id in fired and one.fault.disk is None)
     strikes = (*others, cut)
     again = RunPlan(until_step=plan.workload.total_steps)
     runs = (*plan.runs[: state.run], struck.model_copy(update={"strikes": strikes}), again)
     steps = [plan.layout.step_of(name) for name, _ in parts.names(state.tree)]
     newest = max((step for step in steps if step is not None), default=0)
     expect = Expect(properties=_properties(plan, state.run, newest))
-    return plan.model_copy(update={"runs": runs, "expect": expect, "launcher": Launcher()})
+    return plan.model_copy(update={"runs": runs, "expect": expect, "launcher": LauncherSettings()})
 
 
 def _properties(plan: Plan, run: int, newest: int) -> tuple[PropertyName, ...]:
-    """The properties that can be judged of a story that ends in the middle.
+    """The properties that can be judged of an event log that ends in the middle.
 
     With one operation a run, nobody knows which checkpoints are of which lineage; a start that has
     no save left to make deletes nothing; and after a save that failed, the cut may come before the
@@ -123,16 +123,16 @@ def _properties(plan: Plan, run: int, newest: int) -> tuple[PropertyName, ...]:
     return tuple(name for name in names if name not in left_out)
 
 
-def _before(state: CrashState, landed: Sequence[Landed]) -> list[Landed]:
-    return [one for one in landed if one.index <= state.place]
+def _before(state: CrashState, fired: Sequence[Fired]) -> list[Fired]:
+    return [one for one in fired if one.index <= state.place]
 
 
 def _write_earlier(folder: Path, run: RunEvidence) -> None:
-    """A run before the one that the cut ended: its story and its end, no operation."""
+    """A run before the one that the cut ended: its event log and its end, no operation."""
     folder.mkdir()
-    places = [[_UNKNOWN] * len(story) for story in run.stories]
-    write_trace(folder, (), run.landed, places, ())
-    _write_stories(folder, run.stories)
+    places = [[_UNKNOWN] * len(event_log) for event_log in run.event_logs]
+    write_trace(folder, (), run.fired, places, ())
+    _write_event_logs(folder, run.event_logs)
     write_bytes(folder, ())
     write_processes(folder, run.processes)
     (folder / "after.json").write_text("{}", encoding="utf-8")
@@ -147,15 +147,17 @@ def _write_cut(
 ) -> None:
     run, folder = evidence.runs[state.run], directory / f"run{state.run}"
     folder.mkdir()
-    stories = [[one for one in story if one.index <= state.place] for story in run.stories]
+    event_logs = [
+        [one for one in event_log if one.index <= state.place] for event_log in run.event_logs
+    ]
     listing = list_tree(parts, state.tree)
-    cut, told = tell_cut(listing, index=0, rank=0, time_s=0.0, start=0)
-    ranks = tuple(range(len(run.stories)))
-    landed = [*_before(state, run.landed)]
-    landed.append(Landed(strike=strikes[-1].id, index=1, time_s=0.0, ranks=ranks))
-    write_trace(folder, (cut,), landed, [[1] * len(story) for story in stories], ())
-    _write_stories(folder, stories)
-    write_bytes(folder, [told])
+    cut, described = tell_cut(listing, index=0, rank=0, time_s=0.0, start=0)
+    ranks = tuple(range(len(run.event_logs)))
+    fired = [*_before(state, run.fired)]
+    fired.append(Fired(strike=strikes[-1].id, index=1, time_s=0.0, ranks=ranks))
+    write_trace(folder, (cut,), fired, [[1] * len(event_log) for event_log in event_logs], ())
+    _write_event_logs(folder, event_logs)
+    write_bytes(folder, [described])
     write_listing(folder, directory / "checkpoints")
     ended = Processes(
         exits=(-_SIGKILL,) * len(ranks),
@@ -163,13 +165,13 @@ def _write_cut(
         leaked=(),
         stopped=(),
         seconds=0.0,
-        fair_s=0.0,
+        undelayed_s=0.0,
         deadline_s=0.0,
     )
     write_processes(folder, ended)
 
 
-def _write_stories(folder: Path, stories: Sequence[Sequence[Record]]) -> None:
-    for rank, story in enumerate(stories):
-        text = "".join(record.to_line() + "\n" for record in story)
+def _write_event_logs(folder: Path, event_logs: Sequence[Sequence[Record]]) -> None:
+    for rank, event_log in enumerate(event_logs):
+        text = "".join(record.to_line() + "\n" for record in event_log)
         (folder / f"rank{rank}.jsonl").write_text(text, encoding="utf-8")

@@ -14,8 +14,8 @@ from typing import Literal
 from harness.crash.changes import FileLog, Version
 from harness.crash.disk import Disk
 from harness.crash.profiles import Kept
-from harness.evidence.cut import Listing
-from harness.judge.tree import Directory, Node, Symlink
+from harness.evidence.cut import TreeListing
+from harness.judge.tree import Directory, Symlink, TreeNode
 from harness.layouts.tree import Content
 
 Names = tuple[tuple[str, int], ...]
@@ -25,7 +25,7 @@ Part = tuple[Literal["directory"], Names] | tuple[Literal["file"], Version] | tu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class SurvivingChanges:
     """The changes that a power cut keeps. A file not in `versions` is complete."""
 
     kept: Kept
@@ -44,11 +44,11 @@ class Parts:
         self._digests: dict[int, str] = {}
         self._adopted = 0
 
-    def state(self, choice: Choice) -> int:
+    def state(self, choice: SurvivingChanges) -> int:
         """The number of the tree that a choice leaves."""
         return self._of(self._disk.files.root, choice)[0]
 
-    def adopt(self, listing: Listing) -> int:
+    def adopt(self, listing: TreeListing) -> int:
         """The number of a tree that was found on a disk."""
         inside: dict[str, list[tuple[str, int]]] = {}
         for path, kind, detail in reversed(listing.entries):
@@ -112,7 +112,7 @@ class Parts:
             self._parts.append(part)
         return number
 
-    def _of(self, node: Node, choice: Choice) -> tuple[int, bool]:
+    def _of(self, node: TreeNode, choice: SurvivingChanges) -> tuple[int, bool]:
         """The number of a tree, and whether it is the same in every choice of this instant."""
         if isinstance(node, Directory):
             return self._of_directory(node, choice)
@@ -124,7 +124,7 @@ class Parts:
             version = Version(node.number, 0) if log is None else log.now()
         return self._number(("file", version)), node.number not in self._disk.dirty
 
-    def _of_directory(self, node: Directory, choice: Choice) -> tuple[int, bool]:
+    def _of_directory(self, node: Directory, choice: SurvivingChanges) -> tuple[int, bool]:
         key = (node.number, node.version)
         known = self._steady.get(key)
         if known is not None:

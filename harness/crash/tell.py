@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.crash.explore import Exploration, Hit
-from harness.crash.reproduce import Attempt
+from harness.crash.reproduce import Reproduction
 from harness.crash.resume import Resumption
 from harness.judge.outcome import Outcome
 from harness.judge.properties import PROMISES
@@ -20,7 +20,7 @@ _MOST_CAUSES = 8
 _PLACES = re.compile(r"step \d+|operations? \d+( to \d+)?|torn at \d+|-[0-9a-f]{16}")
 
 
-Attempts = Mapping[int, Sequence[Attempt]]
+Attempts = Mapping[int, Sequence[Reproduction]]
 """The outcomes of the hits on real file systems, by the identity of the hit."""
 
 

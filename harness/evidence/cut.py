@@ -19,18 +19,18 @@ Listed = tuple[str, str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class TreeListing:
     """The contents of a tree. The places of bytes are those in `written`."""
 
     entries: tuple[Listed, ...]
     written: bytes
 
 
-def read_listing(root: Path) -> Listing:
+def read_listing(root: Path) -> TreeListing:
     """The contents of a directory on the disk."""
     written = bytearray()
     entries = tuple(_read(root, "", written))
-    return Listing(entries=entries, written=bytes(written))
+    return TreeListing(entries=entries, written=bytes(written))
 
 
 def _read(directory: Path, prefix: str, written: bytearray) -> Iterator[Listed]:
@@ -49,7 +49,7 @@ def _read(directory: Path, prefix: str, written: bytearray) -> Iterator[Listed]:
 
 
 def tell_cut(
-    listing: Listing, *, index: int, rank: int, time_s: float, start: int
+    listing: TreeListing, *, index: int, rank: int, time_s: float, start: int
 ) -> tuple[Operation, bytes]:
     """The operation, and the bytes that come with it behind the `start` bytes of its run."""
     entries = [(path, kind, _shifted(detail, start)) for path, kind, detail in listing.entries]

@@ -5,7 +5,7 @@ folder `run0`, `run1`, ... for each start of the job:
 
     rank0.jsonl ...   the records of each rank, and then of each rank of a second job
     rank0.log ...     its standard output and error
-    trace.jsonl       the operations and the strikes that landed, in one total order
+    trace.jsonl       the operations and the strikes that fired, in one total order
     written.bin       the bytes of all writes
     processes.json    how the processes ended, and what outlived them
     after.json        what lay in the checkpoint directory when the run was over
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.evidence.operation import Landed, Operation
+from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record
 from harness.plan.model import Plan
 
@@ -33,10 +33,10 @@ class Processes:
 
     `exits` has one status a rank: the exit code, or minus the signal. `hung` names the ranks that
     were still alive at the deadline. `leaked` lists the processes that outlived their rank,
-    `stopped` the ranks that the launcher ended because another had died. `fair_s` are the seconds
-    without those in which the processes waited for a processor; `deadline_s` is how many of these
-    the run could be silent. `second` has the exits of a second job's ranks, whose
-    numbers follow on those of the first; `cpu_s` is the processor time of all.
+    `stopped` the ranks that the launcher ended because another had died. `undelayed_s` are the
+    seconds without those in which the processes waited for a processor; `deadline_s` is how many of
+    these the run could be silent. `second` has the exits of a second job's ranks, whose numbers
+    follow on those of the first; `cpu_s` is the processor time of all.
     """
 
     exits: tuple[int, ...]
@@ -44,7 +44,7 @@ class Processes:
     leaked: tuple[str, ...]
     stopped: tuple[int, ...]
     seconds: float
-    fair_s: float
+    undelayed_s: float
     deadline_s: float
     second: tuple[int, ...] = ()
     cpu_s: float = 0.0
@@ -53,11 +53,11 @@ class Processes:
     def slowed(self) -> float:
         """How many times longer the run took than it would have taken with processors to itself."""
         # Of a run whose processes did nothing but wait, nothing can be said: the clock stood still.
-        return max(1.0, self.seconds / max(self.fair_s, 1e-3))
+        return max(1.0, self.seconds / max(self.undelayed_s, 1e-3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class DirectoryEntry:
     """One name below the checkpoint directory, as found on the disk after a run."""
 
     kind: str
@@ -75,7 +75,7 @@ class Cut:
     """`lost` or `kept`."""
     how: str
     """How the power was cut, and what the file system answered afterwards."""
-    before: dict[str, Entry]
+    before: dict[str, DirectoryEntry]
     """The contents of the checkpoint directory at that instant, synced or not."""
 
 
@@ -84,28 +84,28 @@ class RunEvidence:
     """One start of the job."""
 
     operations: tuple[Operation, ...]
-    landed: tuple[Landed, ...]
+    fired: tuple[Fired, ...]
     unseen: tuple[str, ...]
     """Events that may have changed files without being in the trace."""
     written: bytes
-    stories: tuple[tuple[Record, ...], ...]
+    event_logs: tuple[tuple[Record, ...], ...]
     processes: Processes
-    after: dict[str, Entry]
+    after: dict[str, DirectoryEntry]
     second: tuple[tuple[Record, ...], ...] = ()
-    """The stories of a second job, which was started while this one was alive."""
-    behind: dict[str, Entry] = field(default_factory=dict)
+    """The event logs of a second job, which was started while this one was alive."""
+    behind: dict[str, DirectoryEntry] = field(default_factory=dict)
     """The contents of the directory that was left behind, when the run was over."""
     cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A deed that was done, or why it could not be: `problem` is None where it was.
+    """An action that was done, or why it could not be: `problem` is None where it was.
 
     `paths` are the names that it hit. Its operations are told like those of a rank, by rank -1.
     """
 
-    deed: str
+    action_id: str
     action: str
     paths: tuple[str, ...]
     operations: tuple[Operation, ...]
@@ -118,9 +118,9 @@ class AtRest:
 
     done: tuple[Done, ...]
     written: bytes
-    after: dict[str, Entry]
+    after: dict[str, DirectoryEntry]
     """The contents of the checkpoint directory afterwards."""
-    behind: dict[str, Entry] = field(default_factory=dict)
+    behind: dict[str, DirectoryEntry] = field(default_factory=dict)
     """The contents of the directory that was left behind, at that time."""
 
 
@@ -135,4 +135,4 @@ class Evidence:
     at_rest: Mapping[int, AtRest] = field(default_factory=dict)
     """By the number of the run that came next."""
     executed: tuple[str, ...] = ()
-    """The deeds whose hostile pickle ran its code."""
+    """The actions whose hostile pickle ran its code."""

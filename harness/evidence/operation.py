@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-HAND = -1
+OPERATOR = -1
 """The rank of operations that no rank made."""
 
 
@@ -40,7 +40,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Landed:
+class Fired:
     """A strike that happened: which one, and after how many operations of the run.
 
     `then` is set where it is what followed from the strike: the ranks were `killed` because they

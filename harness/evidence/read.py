@@ -7,8 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.evidence import AtRest, Cut, Done, Entry, Evidence, Processes, RunEvidence
-from harness.evidence.operation import Landed, Operation
+from harness.evidence.evidence import (
+    AtRest,
+    Cut,
+    DirectoryEntry,
+    Done,
+    Evidence,
+    Processes,
+    RunEvidence,
+)
+from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record, read_record
 from harness.plan.model import EXECUTED, Plan
 
@@ -23,7 +31,7 @@ def read_evidence(directory: Path) -> Evidence:
     return Evidence(
         directory=str(directory),
         plan=plan,
-        reference=read_stories(directory / "reference", plan.workload.world.size),
+        reference=read_event_logs(directory / "reference", plan.workload.world.size),
         runs=tuple(runs),
         at_rest={
             number: _read_at_rest(directory / f"run{number}")
@@ -49,16 +57,16 @@ def _read_done(value: dict[str, Any]) -> Done:
     return Done(**{**value, "paths": tuple(value["paths"]), "operations": operations})
 
 
-def _entries(value: dict[str, Any]) -> dict[str, Entry]:
-    return {name: Entry(**entry) for name, entry in value.items()}
+def _entries(value: dict[str, Any]) -> dict[str, DirectoryEntry]:
+    return {name: DirectoryEntry(**entry) for name, entry in value.items()}
 
 
-def read_stories(folder: Path, ranks: int) -> tuple[tuple[Record, ...], ...]:
+def read_event_logs(folder: Path, ranks: int) -> tuple[tuple[Record, ...], ...]:
     """The records of each rank, in the order in which the rank wrote them."""
-    return tuple(_read_story(folder / f"rank{rank}.jsonl") for rank in range(ranks))
+    return tuple(_read_event_log(folder / f"rank{rank}.jsonl") for rank in range(ranks))
 
 
-def _read_story(path: Path) -> tuple[Record, ...]:
+def _read_event_log(path: Path) -> tuple[Record, ...]:
     if not path.exists():
         return ()
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -68,7 +76,7 @@ def _read_story(path: Path) -> tuple[Record, ...]:
 
 def _read_run(folder: Path, ranks: int) -> RunEvidence:
     operations: list[Operation] = []
-    landed: list[Landed] = []
+    fired: list[Fired] = []
     places: list[list[int]] = [[] for _ in range(ranks)]
     unseen: tuple[str, ...] = ()
     for line in (folder / "trace.jsonl").read_text(encoding="utf-8").splitlines():
@@ -76,24 +84,25 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         match value["kind"]:
             case "operation":
                 operations.append(Operation(**value["operation"]))
-            case "landed":
-                item = value["landed"]
-                landed.append(Landed(**{**item, "ranks": tuple(item["ranks"])}))
+            case "fired":
+                item = value["fired"]
+                fired.append(Fired(**{**item, "ranks": tuple(item["ranks"])}))
             case "records":
                 places = value["places"]
             case "unseen":
                 unseen = tuple(value["texts"])
-    stories = tuple(
-        _placed(story, places[seat]) for seat, story in enumerate(read_stories(folder, len(places)))
+    event_logs = tuple(
+        _placed(event_log, places[seat])
+        for seat, event_log in enumerate(read_event_logs(folder, len(places)))
     )
     behind = folder / "behind.json"
     return RunEvidence(
         operations=tuple(operations),
-        landed=tuple(landed),
+        fired=tuple(fired),
         unseen=unseen,
         written=(folder / "written.bin").read_bytes(),
-        stories=stories[:ranks],
-        second=stories[ranks:],
+        event_logs=event_logs[:ranks],
+        second=event_logs[ranks:],
         processes=read_processes(folder),
         after=_read_entries(folder / "after.json"),
         behind=_read_entries(behind) if behind.exists() else {},
@@ -108,12 +117,14 @@ def _read_cut(path: Path) -> Cut | None:
     return Cut(**{**value, "before": _entries(value["before"])})
 
 
-def _read_entries(path: Path) -> dict[str, Entry]:
+def _read_entries(path: Path) -> dict[str, DirectoryEntry]:
     return _entries(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _placed(story: tuple[Record, ...], places: list[int]) -> tuple[Record, ...]:
-    return tuple(replace(record, index=place) for record, place in zip(story, places, strict=False))
+def _placed(event_log: tuple[Record, ...], places: list[int]) -> tuple[Record, ...]:
+    return tuple(
+        replace(record, index=place) for record, place in zip(event_log, places, strict=False)
+    )
 
 
 def read_processes(folder: Path) -> Processes:

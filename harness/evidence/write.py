@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.evidence.evidence import AtRest, Cut, Entry, Processes
-from harness.evidence.operation import Landed, Operation
+from harness.evidence.evidence import AtRest, Cut, DirectoryEntry, Processes
+from harness.evidence.operation import Fired, Operation
 
 
 def write_trace(
     folder: Path,
     operations: Sequence[Operation],
-    landed: Sequence[Landed],
+    fired: Sequence[Fired],
     record_places: Sequence[Sequence[int]],
     unseen: Sequence[str],
 ) -> None:
@@ -24,7 +24,7 @@ def write_trace(
     lines: list[dict[str, object]] = [
         {"kind": "operation", "operation": asdict(item)} for item in operations
     ]
-    lines += [{"kind": "landed", "landed": asdict(item)} for item in landed]
+    lines += [{"kind": "fired", "fired": asdict(item)} for item in fired]
     lines.append({"kind": "records", "places": [list(places) for places in record_places]})
     lines.append({"kind": "unseen", "texts": list(unseen)})
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
@@ -60,9 +60,9 @@ def write_at_rest(folder: Path, at_rest: AtRest) -> None:
     (folder / "before.json").write_text(json.dumps(value), encoding="utf-8")
 
 
-def list_entries(directory: Path) -> dict[str, Entry]:
+def list_entries(directory: Path) -> dict[str, DirectoryEntry]:
     """Every name below a directory; none where it is not there."""
-    found: dict[str, Entry] = {}
+    found: dict[str, DirectoryEntry] = {}
     for place, folders, files in os.walk(directory):
         for name in (*folders, *files):
             path = Path(place, name)
@@ -70,11 +70,11 @@ def list_entries(directory: Path) -> dict[str, Entry]:
     return found
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path) -> DirectoryEntry:
     if path.is_symlink():
         # Not Path.readlink, which tidies the text: "./step_2/" is another text than "step_2".
-        return Entry(kind="symlink", detail=os.readlink(path))  # noqa: PTH115
+        return DirectoryEntry(kind="symlink", detail=os.readlink(path))  # noqa: PTH115
     if path.is_dir():
-        return Entry(kind="directory", detail="")
+        return DirectoryEntry(kind="directory", detail="")
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
-    return Entry(kind="file", detail=digest.hexdigest())
+    return DirectoryEntry(kind="file", detail=digest.hexdigest())

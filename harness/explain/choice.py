@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence
-from harness.judge.history import Found, History, State
-from harness.judge.properties.nothing_lost import told_steps
-from harness.judge.stories import raised_while_loading, ranks, resumed, tell_step
+from harness.judge.event_logs import raised_while_loading, ranks, resumed, tell_step
+from harness.judge.history import DirectoryState, FoundCheckpoint, History
+from harness.judge.properties.nothing_lost import acknowledged_steps
 
 _LONGEST_ERROR = 160
 
@@ -25,12 +25,12 @@ def tell_choice(evidence: Evidence, history: History, number: int) -> Iterator[s
         yield f"{name}: {_condition(one, history, number)}"
     if not found:
         yield "no directory carries the name of a checkpoint"
-    told = _told(evidence, number)
-    yield f"the job had been told that {_steps(told)} durable"
+    acknowledged = _told(evidence, number)
+    yield f"the job had been told that {_steps(acknowledged)} durable"
     yield from _decisions(evidence, history, number)
 
 
-def _latest(state: State) -> str:
+def _latest(state: DirectoryState) -> str:
     latest = state.latest
     if latest.state == "absent":
         return "not there"
@@ -40,28 +40,28 @@ def _latest(state: State) -> str:
     return latest.detail
 
 
-def _condition(one: Found, history: History, number: int) -> str:
+def _condition(one: FoundCheckpoint, history: History, number: int) -> str:
     damaged = history.marks[number].damaged.get(one.identity)
     if damaged is not None:
-        return f"damaged by hand: {damaged} had been changed or removed"
+        return f"damaged by operator: {damaged} had been changed or removed"
     return f"torn: {'; '.join(one.defects[:2])}" if one.defects else "whole"
 
 
 def _told(evidence: Evidence, number: int) -> set[int]:
     checkpoint = evidence.plan.checkpoint
     background = checkpoint is not None and checkpoint.async_mode != "disabled"
-    told: set[int] = set()
+    acknowledged: set[int] = set()
     for run in evidence.runs[:number]:
-        told |= told_steps(run, background=background)
-    return told
+        acknowledged |= acknowledged_steps(run, background=background)
+    return acknowledged
 
 
 def _steps(steps: set[int]) -> str:
     if not steps:
         return "no step is"
     word = "step" if len(steps) == 1 else "steps"
-    told = ", ".join(str(step) for step in sorted(steps))
-    return f"{word} {told} {'is' if len(steps) == 1 else 'are'}"
+    acknowledged = ", ".join(str(step) for step in sorted(steps))
+    return f"{word} {acknowledged} {'is' if len(steps) == 1 else 'are'}"
 
 
 def _decisions(evidence: Evidence, history: History, number: int) -> Iterator[str]:
@@ -69,8 +69,8 @@ def _decisions(evidence: Evidence, history: History, number: int) -> Iterator[st
     taken: dict[tuple[int | None, str | None], list[int]] = {}
     errors: dict[str, list[int]] = {}
     silent: list[int] = []
-    for rank, story in enumerate(evidence.runs[number].stories):
-        decision, error = resumed(story), raised_while_loading(story)
+    for rank, event_log in enumerate(evidence.runs[number].event_logs):
+        decision, error = resumed(event_log), raised_while_loading(event_log)
         if decision is not None:
             taken.setdefault((decision.step, decision.source), []).append(rank)
         elif error is not None:

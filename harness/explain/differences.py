@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, StateDigest, Stepped
+from harness.judge.event_logs import EventLog, records, resumed, steps
 from harness.judge.lineage import follows_reference
-from harness.judge.stories import Story, records, resumed, steps
 
-_Told = tuple[str, str, StateDigest, StateDigest]
+_Described = tuple[str, str, StateDigest, StateDigest]
 """Where it was, of which rank, what was found, what was expected."""
 
 
@@ -30,7 +30,7 @@ def tell_differences(evidence: Evidence) -> Iterator[str]:
         yield f"first differing sample: {sample}"
 
 
-def _names(part: str, states: list[_Told]) -> Iterator[str]:
+def _names(part: str, states: list[_Described]) -> Iterator[str]:
     for where, who, found, wanted in states:
         name = _first(getattr(found, part), getattr(wanted, part))
         if name is not None:
@@ -47,14 +47,14 @@ def _first(found: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
     return next((name for name in names if found.get(name) != wanted.get(name)), None)
 
 
-def _states(evidence: Evidence) -> Iterator[_Told]:
+def _states(evidence: Evidence) -> Iterator[_Described]:
     """Every state that a run wrote down beside the one that it has to equal, in order."""
     for number, _, pairs in _comparable(evidence):
-        for rank, (story, reference) in enumerate(pairs):
-            start = _at_start(story, reference)
+        for rank, (event_log, reference) in enumerate(pairs):
+            start = _at_start(event_log, reference)
             if start is not None:
                 yield f"run {number} at its start ({start[0]})", f"rank {rank}", *start[1:]
-        taken = sorted({step for story, _ in pairs for step in steps(story)})
+        taken = sorted({step for event_log, _ in pairs for step in steps(event_log)})
         for step in taken:
             for rank, (found, wanted) in enumerate(_both(pairs, step)):
                 if found is not None and wanted is not None:
@@ -62,8 +62,10 @@ def _states(evidence: Evidence) -> Iterator[_Told]:
                     yield where, f"rank {rank}", found.state, wanted.state
 
 
-def _at_start(story: Story, reference: Story) -> tuple[str, StateDigest, StateDigest] | None:
-    decision, fresh = resumed(story), resumed(reference)
+def _at_start(
+    event_log: EventLog, reference: EventLog
+) -> tuple[str, StateDigest, StateDigest] | None:
+    decision, fresh = resumed(event_log), resumed(reference)
     if decision is None:
         return None
     if decision.step is None:
@@ -89,21 +91,27 @@ def _at(samples: tuple[int, ...], place: int) -> str:
     return f"sample {samples[place]}" if place < len(samples) else "no more samples"
 
 
-def _both(pairs: list[tuple[Story, Story]], step: int) -> list[tuple[Stepped | None, ...]]:
-    return [(steps(story).get(step), steps(reference).get(step)) for story, reference in pairs]
+def _both(pairs: list[tuple[EventLog, EventLog]], step: int) -> list[tuple[Stepped | None, ...]]:
+    return [
+        (steps(event_log).get(step), steps(reference).get(step)) for event_log, reference in pairs
+    ]
 
 
-def _comparable(evidence: Evidence) -> Iterator[tuple[int, int, list[tuple[Story, Story]]]]:
-    """The runs that have to equal the reference: number, last step, pairs of stories."""
+def _comparable(evidence: Evidence) -> Iterator[tuple[int, int, list[tuple[EventLog, EventLog]]]]:
+    """The runs that have to equal the reference: number, last step, pairs of event_logs."""
     for number, run in enumerate(evidence.runs):
-        if evidence.plan.runs[number].refused is not None or not _tells(run.stories):
+        if evidence.plan.runs[number].refused is not None or not _tells(run.event_logs):
             continue
         if follows_reference(evidence, number):
-            pairs = list(zip(run.stories, evidence.reference, strict=False))
-            last = max((step for story in run.stories for step in steps(story)), default=0)
+            pairs = list(zip(run.event_logs, evidence.reference, strict=False))
+            last = max(
+                (step for event_log in run.event_logs for step in steps(event_log)), default=0
+            )
             yield number, last, pairs
 
 
-def _tells(stories: tuple[Story, ...]) -> bool:
+def _tells(event_logs: tuple[EventLog, ...]) -> bool:
     """Whether any rank told of a state."""
-    return any(records(story, Resumed) or records(story, Stepped) for story in stories)
+    return any(
+        records(event_log, Resumed) or records(event_log, Stepped) for event_log in event_logs
+    )

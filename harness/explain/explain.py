@@ -1,4 +1,4 @@
-"""The story of a run, for the one who was woken by it: read from top to bottom in a minute.
+"""An account of a run, for the one who was woken by it: read from top to bottom in a minute.
 
 What is broken and since which operation; what every rank was doing when the strike fell; what was
 not on the disk for good then; what the next start found, what it took and why; and the first bytes
@@ -83,7 +83,7 @@ def _moments(evidence: Evidence, judgement: Judgement) -> list[tuple[str, int, i
             strike.index,
         )
         for number, run in enumerate(evidence.runs)
-        for strike in run.landed
+        for strike in run.fired
         if strike.then is None
     ]
     offending = [one for verdict in judgement.verdicts for one in verdict.operations]
@@ -101,12 +101,12 @@ def _choices(evidence: Evidence) -> Iterator[str]:
         return
     for number in range(1, len(evidence.runs)):
         at_rest = evidence.at_rest.get(number)
-        hand = [
-            f"by hand: {done.action} {', '.join(done.paths) or done.problem}"
+        operator = [
+            f"by operator: {done.action} {', '.join(done.paths) or done.problem}"
             for done in (at_rest.done if at_rest is not None else ())
         ]
         title = f"run {number} found and chose"
-        yield from _part(title, iter([*hand, *tell_choice(evidence, history, number)]))
+        yield from _part(title, iter([*operator, *tell_choice(evidence, history, number)]))
 
 
 def _part(title: str, lines: Iterator[str]) -> list[str]:

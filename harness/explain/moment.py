@@ -13,7 +13,7 @@ from harness.crash.profiles import PROFILES
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
 from harness.evidence.record import Drained, Finished, Raised, SaveBegan, SaveReturned, Stepped
-from harness.judge.stories import Story, records
+from harness.judge.event_logs import EventLog, records
 
 _MOST_CHANGES = 8
 _CALLS_END = (SaveReturned, Raised, Finished)
@@ -21,12 +21,12 @@ _CALLS_END = (SaveReturned, Raised, Finished)
 
 def tell_ranks(run: RunEvidence, index: int) -> Iterator[str]:
     """A line for each rank: how far it was, in which save, and its last operation."""
-    for rank, story in enumerate(run.stories):
-        told = [_progress(story, index), *_call(story, index)]
+    for rank, event_log in enumerate(run.event_logs):
+        described = [_progress(event_log, index), *_call(event_log, index)]
         before = [one for one in run.operations[:index] if one.rank == rank]
         if before:
-            told.append(f"last did {tell_operation(before[-1])}")
-        yield f"rank {rank}{_end(run, rank)}: {', '.join(told)}"
+            described.append(f"last did {tell_operation(before[-1])}")
+        yield f"rank {rank}{_end(run, rank)}: {', '.join(described)}"
 
 
 def tell_operation(operation: Operation) -> str:
@@ -72,16 +72,16 @@ def disk_at(evidence: Evidence, number: int, index: int) -> Disk:
     return disk
 
 
-def _progress(story: Story, index: int) -> str:
-    steps = [one.step for one in records(story, Stepped) if one.index <= index]
+def _progress(event_log: EventLog, index: int) -> str:
+    steps = [one.step for one in records(event_log, Stepped) if one.index <= index]
     return f"had finished step {steps[-1]}" if steps else "had trained no step"
 
 
-def _call(story: Story, index: int) -> Iterator[str]:
+def _call(event_log: EventLog, index: int) -> Iterator[str]:
     """The save that it was in, if it was in one."""
     open_save: SaveBegan | None = None
     drained = True
-    for record in story:
+    for record in event_log:
         if record.index > index:
             break
         if isinstance(record, SaveBegan):

@@ -4,7 +4,7 @@ Damage hits files: a pattern is matched against all paths below the checkpoint d
 several matches one is taken, which the seed decides, or all of them with `every`. The rest is what
 people and their tools do: names of their own, a repointed `latest`, a directory moved elsewhere.
 
-Most of it can also happen while the job runs (`by_hand`, a fault). Out of scope: changed
+Most of it can also happen while the job runs (`operator`, a fault). Out of scope: changed
 permissions, and damage to the file system itself.
 """
 
@@ -33,7 +33,7 @@ class Flipping(OnFiles):
     byte: int | None = Field(None, ge=0)
 
 
-class Cutting(OnFiles):
+class Truncation(OnFiles):
     """How many bytes are left; by default half of them."""
 
     to: int | None = Field(None, ge=0)
@@ -106,7 +106,7 @@ class Acting(Worded):
     does: ClassVar[str] = ""
     """The verb of titles, before a path: `a bit flips in`."""
 
-    def told(self) -> str:
+    def described(self) -> str:
         """The event in the words of a title."""
         return f"{self.does} {self.settings.path}"
 
@@ -124,7 +124,7 @@ class Truncate(Acting):
 
     word: ClassVar[str] = "truncate"
     does: ClassVar[str] = "the end is gone of"
-    truncate: Cutting
+    truncate: Truncation
 
 
 class Delete(Acting):
@@ -160,7 +160,7 @@ class Hostile(Acting):
 
 
 class Write(Acting):
-    """A file is written by hand."""
+    """A file is written by operator."""
 
     word: ClassVar[str] = "write"
     does: ClassVar[str] = "somebody edits"
@@ -175,23 +175,23 @@ class Foreign(Acting):
     foreign: Naming
 
 
-class Leftover(Acting):
+class AddLeftover(Acting):
     """Remains of a dead run appear."""
 
     word: ClassVar[str] = "leftover"
     leftover: Leaving
 
-    def told(self) -> str:
+    def described(self) -> str:
         return f"a dead run left a {self.leftover.kind}"
 
 
-class Latest(Acting):
+class SetLatest(Acting):
     """The symlink `latest` is changed."""
 
     word: ClassVar[str] = "latest"
     latest: Pointing
 
-    def told(self) -> str:
+    def described(self) -> str:
         to = self.latest
         return f"latest is {to.becomes}" if to.becomes else f"latest is set to step {to.step}"
 
@@ -202,7 +202,7 @@ class Relocate(Acting):
     word: ClassVar[str] = "relocate"
     relocate: Placing
 
-    def told(self) -> str:
+    def described(self) -> str:
         return f"the directory is {'copied' if self.relocate.how == 'copy' else 'moved'}"
 
 
@@ -212,7 +212,7 @@ class Displace(Acting):
     word: ClassVar[str] = "displace"
     displace: Displacing
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "the directory is moved away"
 
 
@@ -222,7 +222,7 @@ class PutBack(Acting):
     word: ClassVar[str] = "put_back"
     put_back: PuttingBack
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "it is put back"
 
 
@@ -235,15 +235,15 @@ KINDS: tuple[type[Acting], ...] = (
     Hostile,
     Write,
     Foreign,
-    Leftover,
-    Latest,
+    AddLeftover,
+    SetLatest,
     Relocate,
     Displace,
     PutBack,
 )
 
 ACTIONS = tuple(kind.word for kind in KINDS)
-"""Their words; one of these is the key of every entry of `before` and of `by_hand`."""
+"""Their words; one of these is the key of every entry of `before` and of `operator`."""
 
 DISPLACING = (Displace.word, PutBack.word)
 """Actions on the directory as a whole while the job lives; each is an operation, too."""

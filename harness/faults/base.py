@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from harness.faults.actions import Acting
-from harness.faults.hands import Hands, Planned, Treatment
+from harness.faults.effects import Effects, PlannedStrike, Treatment
 from harness.faults.point import Point
 from harness.faults.worded import Worded
 from harness.part import Part, Place
@@ -127,7 +127,7 @@ class Fault(Worded):
 
     @property
     def action(self) -> Acting | None:
-        """The action of a hand, if there is one."""
+        """The action of an operator, if there is one."""
         return None
 
     def ranks_hit(self, world: World) -> tuple[int, ...]:
@@ -142,7 +142,7 @@ class Fault(Worded):
         error = getattr(self.settings, "error", None)
         return "-".join(word for word in (self.word, error, whom) if word)
 
-    def told(self) -> str:
+    def described(self) -> str:
         """The event in the words of a title: `rank 1 is killed`."""
         rank: AnyRank = self.settings.rank
         return f"all ranks {self.does[1]}" if rank == "all" else f"rank {rank} {self.does[0]}"
@@ -161,7 +161,7 @@ class Fault(Worded):
         if isinstance(getattr(now, "rank", None), int) and now.rank > 0:
             yield {"rank": 0}
 
-    def carry_out(self, strike: Planned, hands: Hands) -> Treatment | None:
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment | None:
         """Strike a run; what it does to the operation at its point is returned.
 
         A fault in the loop is carried out by the rank itself and never comes here.

@@ -17,14 +17,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness.faults.base import Fault, Owed
-from harness.faults.hands import Hands, Planned
+from harness.faults.effects import Effects, PlannedStrike
 from harness.part import Part
 from harness.world import World
 
 _PUT_BACK = Owed(word="healed", otherwise="its cable was never put back")
 
 
-class Cutting(Part):
+class LinkCut(Part):
     """Whose cable is pulled, and for how long."""
 
     node: int = Field(1, ge=0, le=1)
@@ -40,7 +40,7 @@ class CutLink(Fault):
     is_beside_others: ClassVar[bool] = False
     area: ClassVar[str | None] = "network"
     drawn_at: ClassVar[tuple[str, ...]] = ()
-    cut_link: Cutting
+    cut_link: LinkCut
 
     def ranks_hit(self, world: World) -> tuple[int, ...]:
         return tuple(
@@ -67,9 +67,9 @@ class CutLink(Fault):
     def owes(self) -> Owed | None:
         return None if self.lasts else _PUT_BACK
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "a node is cut off"
 
-    def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.cut_link(strike, self.cut_link.node, self.cut_link.seconds)
-        hands.land(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
+        effects.cut_link(strike, self.cut_link.node, self.cut_link.seconds)
+        effects.land(strike)

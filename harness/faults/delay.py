@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness.faults.base import OneRank, OperationFault
-from harness.faults.hands import Hands, Planned, Treatment
+from harness.faults.effects import Effects, PlannedStrike, Treatment
 
 
 class Pausing(OneRank):
@@ -37,6 +37,6 @@ class Delay(OperationFault):
     def may_end_run(self, *, goes_on: bool, timeout_s: float | None) -> bool:
         return not goes_on and self.stalls(timeout_s)
 
-    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
-        hands.land(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
+        effects.land(strike)
         return Treatment(kind="wait", seconds=self.delay.seconds)

@@ -27,7 +27,7 @@ from pydantic import (
 
 from harness.faults.answers import fitting
 from harness.faults.base import OneRank, OperationFault, Owed, Surroundings
-from harness.faults.hands import Hands, Planned, Treatment
+from harness.faults.effects import Effects, PlannedStrike, Treatment
 from harness.part import Part, Place
 from harness.words import ERRORS, READS
 
@@ -58,10 +58,10 @@ class Failing(OneRank):
     @model_serializer(mode="wrap")
     def _says_one_end(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out `times` beside `until`, so that a plan can be read again."""
-        told: dict[str, Any] = write(self)
+        described: dict[str, Any] = write(self)
         if self.until is not None:
-            told.pop("times", None)
-        return told
+            described.pop("times", None)
+        return described
 
     @model_validator(mode="after")
     def _ends_in_one_way(self) -> Failing:
@@ -98,7 +98,7 @@ class Fail(OperationFault):
     def owes(self) -> Owed | None:
         return None if self.fail.until is None else _HEALED
 
-    def told(self) -> str:
+    def described(self) -> str:
         return f"rank {self.fail.rank} meets {self.fail.error}{self._how_long()}"
 
     def _how_long(self) -> str:
@@ -140,12 +140,12 @@ class Fail(OperationFault):
             text = f"while a checkpoint is loaded {what} does not answer {error}"
             yield ("fail", "error"), f"{text}; possible: {', '.join(possible)}"
 
-    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
-        hands.land(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
+        effects.land(strike)
         fail = self.fail
         lasts = fail.times == "always" or fail.until is not None
         left = None if lasts else int(fail.times) - 1
-        hands.fail(strike, fail.error, left, fail.until)
+        effects.fail(strike, fail.error, left, fail.until)
         return Treatment(kind="fail", error=getattr(errno, fail.error))
 
     @property

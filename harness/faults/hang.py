@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from harness.faults.base import OneRank, OperationFault
-from harness.faults.hands import Hands, Planned, Treatment
+from harness.faults.effects import Effects, PlannedStrike, Treatment
 
 
 class Hang(OperationFault):
@@ -25,6 +25,6 @@ class Hang(OperationFault):
     def may_end_run(self, *, goes_on: bool, timeout_s: float | None) -> bool:
         return not goes_on
 
-    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
-        hands.land(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
+        effects.land(strike)
         return Treatment(kind="wait")

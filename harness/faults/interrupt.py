@@ -4,8 +4,8 @@ Fault model: at the point each rank gets the signal; who waits in an intercepted
 that call returns. The main thread then raises `KeyboardInterrupt` wherever it is, which may be in
 the middle of a save, and the interpreter ends as it always does.
 
-What must survive: what the job was told is durable. No rank may hang. Out of scope: a second Ctrl-C
-by somebody impatient, and the SIGTERM and SIGKILL with which launchers follow it up.
+What must survive: what was acknowledged to the job as durable. No rank may hang. Out of scope: a
+second Ctrl-C by somebody impatient, and the SIGTERM and SIGKILL with which launchers follow it up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 from typing import ClassVar
 
 from harness.faults.base import Fault, Target
-from harness.faults.hands import Hands, Planned
+from harness.faults.effects import Effects, PlannedStrike
 
 
 class Interrupt(Fault):
@@ -28,5 +28,5 @@ class Interrupt(Fault):
     ends_interpreter: ClassVar[bool] = True
     interrupt: Target
 
-    def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.send(strike, signal.SIGINT)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
+        effects.send(strike, signal.SIGINT)

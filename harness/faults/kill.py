@@ -3,8 +3,8 @@
 Fault model: a rank dies together with its sub-processes, as at the end of a container, exactly
 before or after an operation, or after a training step. What it had written stays in the page cache.
 
-What must survive: everything that the job was told is durable. Out of scope: SIGKILL of a single
-thread or sub-process.
+What must survive: everything that was acknowledged to the job as durable. Out of scope: SIGKILL of
+a single thread or sub-process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from harness.faults.base import Fault, Target
-from harness.faults.hands import Hands, Planned
+from harness.faults.effects import Effects, PlannedStrike
 
 
 class Kill(Fault):
@@ -24,5 +24,5 @@ class Kill(Fault):
     ends_run: ClassVar[bool] = True
     kill: Target
 
-    def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.kill(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
+        effects.kill(strike)

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from harness.faults.base import Fault
-from harness.faults.hands import Hands, Planned
+from harness.faults.effects import Effects, PlannedStrike
 from harness.part import Part
 from harness.words import FILE_SYSTEMS
 
@@ -58,12 +58,12 @@ class PowerCut(Fault):
     ends_run: ClassVar[bool] = True
     power_cut: PowerCutting
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "the power goes"
 
-    def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.cut_power(self.power_cut.journal)
-        hands.kill(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
+        effects.cut_power(self.power_cut.journal)
+        effects.kill(strike)
 
     @property
     def disk(self) -> str | None:

@@ -5,10 +5,10 @@ loop of one rank. Then the interpreter ends as it always does: `sys.excepthook` 
 threads that are no daemons are waited for, and the exit handlers run. Process groups are not
 destroyed first, as in a script that has no `finally`.
 
-What must survive: what the job was told is durable; and where every rank comes to its end, a save
-under way is finished or said to have failed, never dropped in silence. No rank may hang. Out of
-scope: an exception between the operations of a save, and what a module does when it is torn down
-after the exit handlers, which a forked rank never comes to.
+What must survive: what was acknowledged to the job as durable; and where every rank comes to its
+end, a save under way is finished or said to have failed, never dropped in silence. No rank may
+hang. Out of scope: an exception between the operations of a save, and what a module does when it is
+torn down after the exit handlers, which a forked rank never comes to.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Raise(LoopFault):
     # `raise` is a word of Python, so it cannot be annotated as the others are.
     __annotations__["raise"] = Raising.__name__
 
-    def told(self) -> str:
+    def described(self) -> str:
         return f"rank {self.settings.rank} raises {self.settings.error}"
 
     def leaves(self) -> type[BaseException]:

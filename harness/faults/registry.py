@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.faults.base import Fault
-from harness.faults.by_hand import ByHand
 from harness.faults.cut_link import CutLink
 from harness.faults.delay import Delay
 from harness.faults.exit_ import Exit
@@ -13,6 +12,7 @@ from harness.faults.fail import Fail
 from harness.faults.hang import Hang
 from harness.faults.interrupt import Interrupt
 from harness.faults.kill import Kill
+from harness.faults.operator import Operator
 from harness.faults.power_cut import PowerCut
 from harness.faults.raise_ import Raise
 from harness.faults.second_job import SecondJob
@@ -35,7 +35,7 @@ KINDS: tuple[type[Fault], ...] = (
     Exit,
     PowerCut,
     SecondJob,
-    ByHand,
+    Operator,
     CutLink,
     SlowLink,
     TimeLimit,

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from harness.faults.base import Fault, OneRank, Owed, Surroundings, expression
-from harness.faults.hands import Hands, Planned, Treatment
+from harness.faults.effects import Effects, PlannedStrike, Treatment
 from harness.part import Place
 from harness.words import HOSTS
 
@@ -63,7 +63,7 @@ class SecondJob(Fault):
     def owes(self) -> Owed | None:
         return _ENDED
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "a second job starts"
 
     def impossible(self, around: Surroundings) -> Iterator[tuple[Place, str]]:
@@ -71,9 +71,9 @@ class SecondJob(Fault):
             text = f"two jobs of {around.ranks} ranks are more than {around.most_ranks}"
             yield (), f"{text}; possible: a world of at most {around.most_ranks // 2}"
 
-    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
-        hands.land(strike)
-        hands.start_second_job(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
+        effects.land(strike)
+        effects.start_second_job(strike)
         return Treatment(kind="second_job")
 
     @property

@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from harness.faults.base import OneRank, OperationFault
-from harness.faults.hands import Hands, Planned, Treatment
+from harness.faults.effects import Effects, PlannedStrike, Treatment
 
 
 class ShortWrite(OperationFault):
@@ -27,6 +27,6 @@ class ShortWrite(OperationFault):
             raise ValueError("`short_write` needs `operation: write` in its point")
         return self
 
-    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
-        hands.land(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
+        effects.land(strike)
         return Treatment(kind="short_write")

@@ -1,9 +1,10 @@
 """SIGTERM, as a cluster scheduler sends it before it takes the machine; after a grace SIGKILL.
 
 A rank that waits in an intercepted call is hit when that call returns. What must survive: the job,
-which saves once more and ends in order; after the grace, everything that it was told is durable.
-Out of scope: SIGTERM to the sub-processes of a rank, and the exact operation at which a grace ends:
-it is a time, so a scenario that needs the place makes an operation there `hang` or `delay`.
+which saves once more and ends in order; after the grace, everything that was acknowledged to it as
+durable. Out of scope: SIGTERM to the sub-processes of a rank, and the exact operation at which a
+grace ends: it is a time, so a scenario that needs the place makes an operation there `hang` or
+`delay`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness.faults.base import Fault, Target
-from harness.faults.hands import Hands, Planned
+from harness.faults.effects import Effects, PlannedStrike
 
 
 class Terminating(Target):
@@ -38,5 +39,5 @@ class Sigterm(Fault):
     def may_be_silent_s(self) -> float:
         return self.sigterm.grace_s or 0.0
 
-    def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.send(strike, signal.SIGTERM, kill_after_s=self.sigterm.grace_s)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
+        effects.send(strike, signal.SIGTERM, kill_after_s=self.sigterm.grace_s)

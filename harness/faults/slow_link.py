@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness.faults.base import Fault
-from harness.faults.hands import Hands, Planned
+from harness.faults.effects import Effects, PlannedStrike
 from harness.part import Part
 from harness.world import World
 
@@ -40,9 +40,9 @@ class SlowLink(Fault):
     def label(self) -> str:
         return f"slow_link-node{self.slow_link.node}"
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "the way to a node is slow"
 
-    def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.slow_link(self.slow_link.node, self.slow_link.kbit_s)
-        hands.land(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
+        effects.slow_link(self.slow_link.node, self.slow_link.kbit_s)
+        effects.land(strike)

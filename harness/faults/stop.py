@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness.faults.base import Fault, Target
-from harness.faults.hands import Hands, Planned
+from harness.faults.effects import Effects, PlannedStrike
 
 
 class Stopping(Target):
@@ -33,5 +33,5 @@ class Stop(Fault):
     def may_be_silent_s(self) -> float:
         return self.stop.seconds
 
-    def carry_out(self, strike: Planned, hands: Hands) -> None:
-        hands.send(strike, signal.SIGSTOP, wake_after_s=self.stop.seconds)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
+        effects.send(strike, signal.SIGSTOP, wake_after_s=self.stop.seconds)

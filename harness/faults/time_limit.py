@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from harness.faults.base import Fault, Owed, Surroundings
-from harness.faults.hands import Hands, Planned, Treatment
+from harness.faults.effects import Effects, PlannedStrike, Treatment
 from harness.part import Part, Place
 
 _SIGNALLED = Owed(word="signalled", otherwise="the launcher sent no signal")
@@ -52,7 +52,7 @@ class TimeLimit(Fault):
     def owes(self) -> Owed | None:
         return _SIGNALLED
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "the time limit comes"
 
     def impossible(self, around: Surroundings) -> Iterator[tuple[Place, str]]:
@@ -60,9 +60,9 @@ class TimeLimit(Fault):
             needs = "`launcher: {kind: slurm, restarts: 1}` and a run after this"
             yield (), f"`time_limit` needs {needs}"
 
-    def carry_out(self, strike: Planned, hands: Hands) -> Treatment:
-        hands.land(strike)
-        hands.expire(strike)
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
+        effects.land(strike)
+        effects.expire(strike)
         return Treatment(kind="time_limit")
 
     def may_be_silent_s(self) -> float:

@@ -18,9 +18,9 @@ from harness.judge.differences import (
     state_differences,
     values_differ,
 )
+from harness.judge.event_logs import EventLog, resumed, steps
 from harness.judge.lineage import counterpart, parent_of, same_shard
 from harness.judge.pieces import piece_differences
-from harness.judge.stories import Story, resumed, steps
 from harness.world import World
 
 _LOSS_TOLERANCE = 0.1
@@ -31,15 +31,15 @@ def changed_run(evidence: Evidence, run: int) -> tuple[list[str], int]:
     """The differences of each rank, and how many starts and steps were compared."""
     found: list[str] = []
     compared = 0
-    for rank, story in enumerate(evidence.runs[run].stories):
-        decision = resumed(story)
+    for rank, event_log in enumerate(evidence.runs[run].event_logs):
+        decision = resumed(event_log)
         if decision is not None:
             compared += 1
             found += [f"rank {rank}, {one}" for one in _at_start(evidence, run, rank, decision)]
-        for one in _on_the_way(evidence, run, rank, story):
+        for one in _on_the_way(evidence, run, rank, event_log):
             found.append(f"rank {rank}, {one}")
             break
-        compared += len(steps(story))
+        compared += len(steps(event_log))
     found += _cut_otherwise(evidence, run)
     found += _together_on_the_way(evidence, run)
     return [*found, *_left_out(evidence, run)], compared
@@ -49,10 +49,12 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
     here = evidence.plan.workload_of(run).world
     parent = parent_of(evidence, run)
     if decision.step is None:
-        wanted: list[Resumed | Stepped | None] = [resumed(story) for story in evidence.reference]
+        wanted: list[Resumed | Stepped | None] = [
+            resumed(event_log) for event_log in evidence.reference
+        ]
         there, where = evidence.plan.workload.world, "at its fresh start"
     elif parent is not None:
-        wanted = [steps(story)[decision.step] for story in evidence.runs[parent].stories]
+        wanted = [steps(event_log)[decision.step] for event_log in evidence.runs[parent].event_logs]
         there, where = evidence.plan.workload_of(parent).world, f"resumed at step {decision.step}"
     else:
         yield f"resumed at step {decision.step}, which no earlier run has trained"
@@ -103,25 +105,25 @@ def _cut_otherwise(evidence: Evidence, run: int) -> Iterator[str]:
     plan = evidence.plan
     if parent is None or plan.workload_of(run).world.same_inside(plan.workload_of(parent).world):
         return
-    starts = [resumed(story) for story in evidence.runs[run].stories]
+    starts = [resumed(event_log) for event_log in evidence.runs[run].event_logs]
     loaded = [one for one in starts if one is not None and one.step is not None]
     # Ranks that resumed from different steps are another property's affair.
     if len(loaded) < len(starts) or len({one.step for one in loaded}) != 1:
         return
     step = loaded[0].step or 0
-    trained = [steps(story)[step].state for story in evidence.runs[parent].stories]
+    trained = [steps(event_log)[step].state for event_log in evidence.runs[parent].event_logs]
     for difference in piece_differences((one.state for one in loaded), trained):
         yield f"all ranks, resumed at step {step}: {difference}"
 
 
 def _left_out(evidence: Evidence, run: int) -> Iterator[str]:
     """Parameters that no stage of this run holds."""
-    starts = [resumed(story) for story in evidence.runs[run].stories]
+    starts = [resumed(event_log) for event_log in evidence.runs[run].event_logs]
     held = {name for one in starts if one is not None for name in one.state.params}
     known = {
         name
-        for story in evidence.reference
-        for one in [resumed(story)]
+        for event_log in evidence.reference
+        for one in [resumed(event_log)]
         if one is not None
         for name in one.state.params
     }
@@ -129,7 +131,7 @@ def _left_out(evidence: Evidence, run: int) -> Iterator[str]:
         yield f"no stage holds parameter {min(known - held)}"
 
 
-def _on_the_way(evidence: Evidence, run: int, rank: int, story: Story) -> Iterator[str]:
+def _on_the_way(evidence: Evidence, run: int, rank: int, event_log: EventLog) -> Iterator[str]:
     """Steps at which the schedule or the loss is another than in the uninterrupted run."""
     plan = evidence.plan
     here, there = plan.workload_of(run).world, plan.workload.world
@@ -139,7 +141,7 @@ def _on_the_way(evidence: Evidence, run: int, rank: int, story: Story) -> Iterat
     last = steps(evidence.reference[other % there.stage_size - there.stage_size])
     # With another degree a rank reads other samples; only all ranks together read the same.
     trains_alike = _trains_alike(evidence, run) and here.degree == there.degree
-    for step, record in sorted(steps(story).items()):
+    for step, record in sorted(steps(event_log).items()):
         if step not in expected:
             yield f"step {step}: the uninterrupted run has no such step"
             return
@@ -165,7 +167,7 @@ def _together_on_the_way(evidence: Evidence, run: int) -> Iterator[str]:
     if here.degree == there.degree or not _trains_alike(evidence, run):
         return
     expected = _mean_losses(evidence.reference, there)
-    for step, loss in sorted(_mean_losses(evidence.runs[run].stories, here).items()):
+    for step, loss in sorted(_mean_losses(evidence.runs[run].event_logs, here).items()):
         if step in expected and _is_far(loss, expected[step]):
             yield (
                 f"all ranks, step {step}: mean loss is {number(loss)}, more than a tenth away from "
@@ -174,13 +176,13 @@ def _together_on_the_way(evidence: Evidence, run: int) -> Iterator[str]:
             return
 
 
-def _mean_losses(stories: Sequence[Story], world: World) -> dict[int, str]:
+def _mean_losses(event_logs: Sequence[EventLog], world: World) -> dict[int, str]:
     """The loss over the whole batch of each step that every rank of the last stage finished."""
-    told = [steps(story) for story in stories[-world.stage_size :]]
-    complete = set(told[0]).intersection(*told[1:]) if told else set()
+    described = [steps(event_log) for event_log in event_logs[-world.stage_size :]]
+    complete = set(described[0]).intersection(*described[1:]) if described else set()
     means: dict[int, str] = {}
     for step in complete:
-        losses = [float.fromhex(one[step].loss or "nan") for one in told]
+        losses = [float.fromhex(one[step].loss or "nan") for one in described]
         means[step] = (sum(losses) / len(losses)).hex()
     return means
 

@@ -14,7 +14,11 @@ def state_differences(found: StateDigest, wanted: StateDigest) -> list[str]:
         ("moment", found.moments, wanted.moments),
         ("random stream", found.rng, wanted.rng),
     )
-    return [told for word, here, there in parts for told in name_differences(word, here, there)]
+    return [
+        described
+        for word, here, there in parts
+        for described in name_differences(word, here, there)
+    ]
 
 
 def name_differences(word: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:

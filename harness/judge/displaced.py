@@ -3,7 +3,7 @@
 What has its name then is nothing, or another directory. A save that succeeds there is told to be
 durable and is lost with the mount that comes back, so every operation that changes something is
 held against the checkpointer; names that it makes and removes again are not. Judged from the
-operations between the two deeds of the hand, or until the end of the run.
+operations between the two actions of the operator, or until the end of the run.
 """
 
 from __future__ import annotations

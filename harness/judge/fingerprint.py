@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from harness.judge.tree import Directory, File, FileSystem, Node, Symlink
+from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 
 def fingerprint(files: FileSystem) -> str:
@@ -14,22 +14,22 @@ def fingerprint(files: FileSystem) -> str:
     synced, because what a later sync makes durable depends on it. Only instants of one replay can
     be compared: a node is known by its number there.
     """
-    told: dict[int, object] = {}
-    waiting: list[Node] = [files.root]
+    described: dict[int, object] = {}
+    waiting: list[TreeNode] = [files.root]
     while waiting:
         node = waiting.pop()
-        if node.number not in told:
-            told[node.number] = _describe(node)
+        if node.number not in described:
+            described[node.number] = _describe(node)
             if isinstance(node, Directory):
                 waiting += [*node.entries.values(), *node.synced.values()]
     moves = [
         (source.number, old, target.number, new, node.number)
         for source, old, target, new, node in files.moves
     ]
-    return hashlib.blake2b(repr((sorted(told.items()), moves)).encode()).hexdigest()
+    return hashlib.blake2b(repr((sorted(described.items()), moves)).encode()).hexdigest()
 
 
-def _describe(node: Node) -> object:
+def _describe(node: TreeNode) -> object:
     if isinstance(node, Directory):
         return (_numbers(node.entries), _numbers(node.synced))
     if isinstance(node, File):
@@ -37,7 +37,7 @@ def _describe(node: Node) -> object:
     return node.text if isinstance(node, Symlink) else None
 
 
-def _numbers(entries: dict[str, Node]) -> list[tuple[str, int]]:
+def _numbers(entries: dict[str, TreeNode]) -> list[tuple[str, int]]:
     return sorted((name, node.number) for name, node in entries.items())
 
 

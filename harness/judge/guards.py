@@ -15,10 +15,8 @@ from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
 from harness.faults.base import LoopFault
 from harness.faults.strike import Strike
 from harness.judge import displaced, refusals, second_job
-from harness.judge.history import History
-from harness.judge.outcome import Outcome
-from harness.judge.stories import (
-    Story,
+from harness.judge.event_logs import (
+    EventLog,
     goes_on_after_errors,
     killed_ranks,
     may_end_early,
@@ -26,6 +24,8 @@ from harness.judge.stories import (
     records,
     steps,
 )
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
 from harness.judge.verdict import Verdict
 
 _SHOWN = 6
@@ -56,8 +56,8 @@ def check(
         gaps = (*gaps, *unseen)
     idle = [] if any(one.applies for one in verdicts) else ["every property was left out"]
     return (
-        _guard("strikes_landed", "Every planned strike has landed.", _missed(evidence)),
-        _guard("deeds_done", "What was to happen between runs has happened.", _undone(evidence)),
+        _guard("strikes_fired", "Every planned strike has fired.", _missed(evidence)),
+        _guard("actions_done", "What was to happen between runs has happened.", _undone(evidence)),
         _guard("trace_complete", "The trace explains what lay on the disk after each run.", gaps),
         _guard("reference_trained", "The uninterrupted run trained.", _idle(evidence)),
         _guard("something_judged", "At least one property applies.", idle),
@@ -106,34 +106,37 @@ def _guard(
     details: Sequence[str] | Iterator[str],
     outcome: Outcome = Outcome.INVALID,
 ) -> Guard:
-    told = tuple(details)
+    described = tuple(details)
     return Guard(
-        name=name, sentence=sentence, details=told, outcome=outcome if told else Outcome.PASS
+        name=name,
+        sentence=sentence,
+        details=described,
+        outcome=outcome if described else Outcome.PASS,
     )
 
 
 def _missed(evidence: Evidence) -> Iterator[str]:
     for number, (plan, run) in enumerate(zip(evidence.plan.runs, evidence.runs, strict=False)):
-        landed = {one.strike for one in run.landed}
+        fired = {one.strike for one in run.fired}
         for strike in plan.strikes:
-            if strike.id not in landed:
+            if strike.id not in fired:
                 point = strike.point.model_dump(exclude_defaults=True)
-                told = ", ".join(f"{name}: {value}" for name, value in point.items())
+                described = ", ".join(f"{name}: {value}" for name, value in point.items())
                 before = _raised_first(run)
-                yield f"run {number}: {strike.id} did not strike (at {told}){before}"
+                yield f"run {number}: {strike.id} did not strike (at {described}){before}"
                 if strike.point.phase == "load":
                     yield f"run {number}: {_read_instead(strike, run)}"
             elif not run.processes.hung and (missing := _half_struck(strike, run)):
                 yield f"run {number}: {strike.id} struck, but {missing}"
-    # A run that hung is the last one, and says so itself; so does a deed that was not done.
+    # A run that hung is the last one, and says so itself; so does an action that was not done.
     said = any(run.processes.hung for run in evidence.runs) or any(_undone(evidence))
     if len(evidence.runs) < len(evidence.plan.runs) and not said:
         yield f"{len(evidence.runs)} of {len(evidence.plan.runs)} runs took place"
 
 
 def _half_struck(strike: Strike, run: RunEvidence) -> str:
-    """The event that a strike that landed still lacks, in words; empty if it lacks nothing."""
-    then = {one.then for one in run.landed if one.strike == strike.id}
+    """The event that a strike that fired still lacks, in words; empty if it lacks nothing."""
+    then = {one.then for one in run.fired if one.strike == strike.id}
     owed = strike.fault.owes()
     if owed is not None and owed.word not in then:
         return owed.otherwise
@@ -144,46 +147,46 @@ def _half_struck(strike: Strike, run: RunEvidence) -> str:
         rank
         for rank in strike.ranks
         if isinstance(fault, LoopFault)
-        and not _ended_by(strike.id, fault.leaves().__name__, run.stories[rank])
+        and not _ended_by(strike.id, fault.leaves().__name__, run.event_logs[rank])
     ]
     return f"nothing left the loop of {ranks(unharmed)}" if unharmed else ""
 
 
 def _ends_with_the_cut(strike: Strike, run: RunEvidence) -> bool:
     """Whether what was left follows at once: no rank did anything behind the strike."""
-    places = [one.index for one in run.landed if one.strike == strike.id]
+    places = [one.index for one in run.fired if one.strike == strike.id]
     last = run.operations[-1] if run.operations else None
     return run.cut is not None and last is not None and (last.kind, [last.index]) == ("cut", places)
 
 
-def _ended_by(strike: str, wanted: str, story: Story) -> bool:
+def _ended_by(strike: str, wanted: str, event_log: EventLog) -> bool:
     """Whether the exception of a strike is the last that the rank tells of."""
     return any(
         isinstance(before, Struck)
         and before.strike == strike
         and isinstance(one, Raised)
         and one.type == wanted
-        for before, one in pairwise(story)
+        for before, one in pairwise(event_log)
     )
 
 
 def _undone(evidence: Evidence) -> Iterator[str]:
     for number, plan in enumerate(evidence.plan.runs[: len(evidence.runs) + 1]):
         at_rest = evidence.at_rest.get(number)
-        known = {one.deed: one for one in at_rest.done} if at_rest is not None else {}
-        for deed in plan.before:
-            done = known.get(deed.id)
+        known = {one.action_id: one for one in at_rest.done} if at_rest is not None else {}
+        for action in plan.before:
+            done = known.get(action.id)
             if done is not None and done.problem is not None:
-                yield f"before run {number}: {deed.id}: {done.problem}"
+                yield f"before run {number}: {action.id}: {done.problem}"
                 return
             if done is None and number < len(evidence.runs):
-                yield f"before run {number}: {deed.id} was not done"
+                yield f"before run {number}: {action.id} was not done"
 
 
 def _raised_first(run: RunEvidence) -> str:
     """The exception of a rank in a run in which a strike was missed, as the likely reason."""
-    for rank, story in enumerate(run.stories):
-        for one in records(story, Raised):
+    for rank, event_log in enumerate(run.event_logs):
+        for one in records(event_log, Raised):
             first_line = one.message.partition("\n")[0][:200]
             return f"; rank {rank} had raised during {one.during}: {one.type}: {first_line}"
     return ""
@@ -197,30 +200,32 @@ def _read_instead(strike: Strike, run: RunEvidence) -> str:
         for one in run.operations
         if one.kind in kinds and one.rank == strike.point.rank and one.phase == "load"
     ]
-    told = list(dict.fromkeys(seen))
-    shown = ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" * (len(told) > _SHOWN))
+    described = list(dict.fromkeys(seen))
+    shown = ", ".join(described[:_SHOWN]) + (
+        f" and {len(described) - _SHOWN} more" * (len(described) > _SHOWN)
+    )
     return f"while it loaded rank {strike.point.rank} {shown or 'opened nothing'}"
 
 
 def _idle(evidence: Evidence) -> Iterator[str]:
     """Signs that the reference proves nothing."""
-    stories = [steps(story) for story in evidence.reference]
-    if not stories or not all(stories):
+    event_logs = [steps(event_log) for event_log in evidence.reference]
+    if not event_logs or not all(event_logs):
         yield "a rank of it finished no step"
         return
-    for step in sorted(stories[0]):
-        if not any(story[step].trained for story in stories if step in story):
+    for step in sorted(event_logs[0]):
+        if not any(event_log[step].trained for event_log in event_logs if step in event_log):
             yield f"step {step}: no parameter had a gradient on any rank"
-    if not any(_moved(story) for story in evidence.reference):
+    if not any(_moved(event_log) for event_log in evidence.reference):
         yield "no weight moved on any rank"
-    if not any(record.samples for story in stories for record in story.values()):
+    if not any(record.samples for event_log in event_logs for record in event_log.values()):
         yield "no sample was consumed"
 
 
-def _moved(story: Story) -> bool:
+def _moved(event_log: EventLog) -> bool:
     """Whether a rank's parameters changed between its start and its last step."""
-    before = [record.state.params for record in records(story, Resumed)]
-    seen = before + [record.state.params for record in records(story, Stepped)]
+    before = [record.state.params for record in records(event_log, Resumed)]
+    seen = before + [record.state.params for record in records(event_log, Stepped)]
     return any(params != seen[0] for params in seen)
 
 
@@ -230,8 +235,12 @@ def _lost(evidence: Evidence) -> Iterator[str]:
         if not may_end_early(evidence, number):
             continue
         excused = killed_ranks(evidence, number) | {*run.processes.stopped, *run.processes.hung}
-        for rank, story in enumerate(run.stories):
-            if rank not in excused and not records(story, Finished) and not records(story, Raised):
+        for rank, event_log in enumerate(run.event_logs):
+            if (
+                rank not in excused
+                and not records(event_log, Finished)
+                and not records(event_log, Raised)
+            ):
                 yield f"run {number}, rank {rank} ended without a word ({_exit(run, rank)})"
 
 
@@ -244,22 +253,22 @@ def _failed(evidence: Evidence) -> Iterator[str]:
             one.fault.may_fail_saves(evidence.plan.timeout_s)
             for one in evidence.plan.runs[number].strikes
         )
-        for rank, story in enumerate(run.stories):
-            raised = () if goes_on else records(story, Raised)
+        for rank, event_log in enumerate(run.event_logs):
+            raised = () if goes_on else records(event_log, Raised)
             if raised:
                 one = raised[0]
                 first_line = one.message.partition("\n")[0][:200]
                 yield f"run {number}, rank {rank}, {one.during}: {one.type}: {first_line}"
             elif rank in run.processes.hung or rank in run.processes.stopped:
                 continue
-            elif not records(story, Finished) or _status(run, rank) != 0:
+            elif not records(event_log, Finished) or _status(run, rank) != 0:
                 yield f"run {number}, rank {rank} did not end in order ({_exit(run, rank)})"
-            elif _ignored_sigterm(evidence, number, story):
+            elif _ignored_sigterm(evidence, number, event_log):
                 word = _signal(evidence, number)
                 yield f"run {number}, rank {rank} trained on to the end in spite of {word}"
 
 
-def _ignored_sigterm(evidence: Evidence, number: int, story: Story) -> bool:
+def _ignored_sigterm(evidence: Evidence, number: int, event_log: EventLog) -> bool:
     """Whether the run was asked to end before its last step, and did not."""
     run = evidence.plan.runs[number]
     early = [
@@ -267,8 +276,8 @@ def _ignored_sigterm(evidence: Evidence, number: int, story: Story) -> bool:
         for strike in run.strikes
         if strike.fault.asks_to_end and (strike.point.step or run.until_step) < run.until_step
     ]
-    landed = any(one.strike in early for one in evidence.runs[number].landed)
-    return landed and any(one.reason != "shutdown" for one in records(story, Finished))
+    fired = any(one.strike in early for one in evidence.runs[number].fired)
+    return fired and any(one.reason != "shutdown" for one in records(event_log, Finished))
 
 
 def _signal(evidence: Evidence, number: int) -> str:

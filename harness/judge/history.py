@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
-from harness.evidence.evidence import Entry, Evidence
-from harness.evidence.operation import HAND, Operation
+from harness.evidence.evidence import DirectoryEntry, Evidence
+from harness.evidence.operation import OPERATOR, Operation
 from harness.judge.marks import Marks, Top, mark, mark_late, top_names
-from harness.judge.tree import FileSystem, Node, View
+from harness.judge.tree import FileSystem, TreeNode, View
 from harness.layouts.base import Layout
 from harness.layouts.tree import Resolved
 from harness.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundCheckpoint:
     """One directory that carries the name of a checkpoint.
 
     `identity` tells one directory from another that took its name; `version` grows with every
@@ -33,20 +33,20 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class DirectoryState:
     """The result of one look at the checkpoint directory."""
 
     latest: Resolved
-    found: dict[str, Found]
+    found: dict[str, FoundCheckpoint]
     latest_defects: tuple[str, ...] = ()
     """Of the directory that `latest` names, whatever its name is."""
 
-    def keeps_one_aside(self) -> bool:
+    def keeps_one_set_aside(self) -> bool:
         """Whether `latest` leads to a whole checkpoint that has another name for the time being."""
         aside = self.latest.state == "checkpoint" and self.latest.name not in self.found
         return aside and not self.latest_defects
 
-    def whole(self) -> dict[str, Found]:
+    def whole(self) -> dict[str, FoundCheckpoint]:
         """The checkpoints without defects."""
         return {name: one for name, one in self.found.items() if not one.defects}
 
@@ -55,7 +55,7 @@ class State:
 class Moment:
     """The three views of the tree after an operation that changed one of them.
 
-    `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave. `by_hand`
+    `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave. `operator`
     marks what was found after somebody else had changed the directory; before the run, the index
     is -1. `by_cut` marks what the power cut that ended the run has left. `marks` are what hands
     have left until then.
@@ -63,10 +63,10 @@ class Moment:
 
     run: int
     index: int
-    live: State
-    durable: State
-    journaled: State
-    by_hand: bool = False
+    live: DirectoryState
+    durable: DirectoryState
+    journaled: DirectoryState
+    operator: bool = False
     by_cut: bool = False
     marks: Marks = field(default_factory=Marks)
 
@@ -77,33 +77,33 @@ class History:
 
     layout: Layout
     moments: tuple[Moment, ...]
-    ends: tuple[State, ...]
+    ends: tuple[DirectoryState, ...]
     """The live state after each run."""
     gaps: tuple[str, ...]
     """Where the replayed tree differs from what lay on the disk: the trace missed something."""
     marks: tuple[Marks, ...]
-    """Changes of the hand that were in the directory when each run began."""
+    """Changes of the operator that were in the directory when each run began."""
     left: Marks
     """The same when the last run was over."""
     tops: tuple[Mapping[str, Top], ...]
     """The names in the directory itself after each run."""
     begins: tuple[Mapping[str, Top], ...]
-    """The same when each run began, after the hand had been at work."""
+    """The same when each run began, after the operator had been at work."""
 
-    def starts(self, run: int) -> State:
-        """The live state before a run, after the hand had been at work."""
+    def starts(self, run: int) -> DirectoryState:
+        """The live state before a run, after the operator had been at work."""
         for moment in self.moments:
-            if moment.run == run and moment.by_hand and moment.index < 0:
+            if moment.run == run and moment.operator and moment.index < 0:
                 return moment.live
         return self.ends[run - 1] if run else _NOTHING
 
-    def sound(self, run: int) -> dict[str, Found]:
-        """The checkpoints before a run that are whole and that no hand had damaged."""
+    def sound(self, run: int) -> dict[str, FoundCheckpoint]:
+        """The checkpoints before a run that are whole and that no operator had damaged."""
         damaged = self.marks[run].damaged
         whole = self.starts(run).whole()
         return {name: one for name, one in whole.items() if one.identity not in damaged}
 
-    def durable_at(self, run: int, operations: int) -> State:
+    def durable_at(self, run: int, operations: int) -> DirectoryState:
         """The state that a power cut would have left after that many operations of the run."""
         state = _NOTHING
         for moment in self.moments:
@@ -112,7 +112,7 @@ class History:
         return state
 
 
-_NOTHING = State(latest=Resolved(state="absent"), found={})
+_NOTHING = DirectoryState(latest=Resolved(state="absent"), found={})
 
 
 def replay(evidence: Evidence) -> History:
@@ -120,7 +120,7 @@ def replay(evidence: Evidence) -> History:
     layout = evidence.plan.layout
     watch = _Watch(layout, evidence.plan.workload.world)
     moments: list[Moment] = []
-    ends: list[State] = []
+    ends: list[DirectoryState] = []
     gaps: list[str] = []
     known = Marks()
     marks: list[Marks] = []
@@ -132,17 +132,17 @@ def replay(evidence: Evidence) -> History:
         if at_rest is not None:
             known = mark(watch.files, at_rest, known, layout)
             states = watch.look() or watch.states
-            moments.append(_moment(number, -1, states, marks=known, by_hand=True))
+            moments.append(_moment(number, -1, states, marks=known, operator=True))
             gaps += _differences(f"before run {number}", watch.files.snapshot(), at_rest.after)
         marks.append(known)
         begins.append(top_names(watch.files))
         for whose, operations in groupby(run.operations, key=_whose):
-            if whose == "hand":
-                deed = tuple(operations)
-                known = mark_late(watch.files, deed, run.written, known, layout)
+            if whose == "operator":
+                action = tuple(operations)
+                known = mark_late(watch.files, action, run.written, known, layout)
                 states = watch.look() or watch.states
-                index = deed[-1].index
-                moments.append(_moment(number, index, states, marks=known, by_hand=True))
+                index = action[-1].index
+                moments.append(_moment(number, index, states, marks=known, operator=True))
                 continue
             if whose == "cut" and run.cut is not None:
                 when = f"run {number}, before the power cut"
@@ -164,11 +164,11 @@ def replay(evidence: Evidence) -> History:
     )
 
 
-def _whose(operation: Operation) -> Literal["rank", "hand", "cut"]:
+def _whose(operation: Operation) -> Literal["rank", "operator", "cut"]:
     """The rank that made it; a power cut is nobody's."""
     if operation.kind == "cut":
         return "cut"
-    return "hand" if operation.rank == HAND else "rank"
+    return "operator" if operation.rank == OPERATOR else "rank"
 
 
 def _after_each(
@@ -184,7 +184,7 @@ def _after_each(
 
 
 def _moment(
-    run: int, index: int, states: _States, *, marks: Marks, by_hand: bool = False
+    run: int, index: int, states: _States, *, marks: Marks, operator: bool = False
 ) -> Moment:
     live, durable, journaled = states
     return Moment(
@@ -193,12 +193,12 @@ def _moment(
         live=live,
         durable=durable,
         journaled=journaled,
-        by_hand=by_hand,
+        operator=operator,
         marks=marks,
     )
 
 
-_States = tuple[State, State, State]
+_States = tuple[DirectoryState, DirectoryState, DirectoryState]
 
 
 class _Watch:
@@ -217,7 +217,7 @@ class _Watch:
         self.states: _States = (_NOTHING, _NOTHING, _NOTHING)
         self._watched: set[int] = set()
         self._root_versions = (0, 0)
-        self._known: dict[tuple[bool, str, int], Found] = {}
+        self._known: dict[tuple[bool, str, int], FoundCheckpoint] = {}
 
     def look(self) -> _States | None:
         """The three states, or None when none of them changed."""
@@ -249,15 +249,19 @@ class _Watch:
         changed, self._root_versions = now != self._root_versions, now
         return changed
 
-    def _state(self, view: View) -> State:
+    def _state(self, view: View) -> DirectoryState:
         found = {
             name: self._look_at(view, name, step)
             for name, step in self._layout.checkpoints(view).items()
         }
         latest = self._layout.latest(view)
-        return State(latest=latest, found=found, latest_defects=self._defects(view, latest, found))
+        return DirectoryState(
+            latest=latest, found=found, latest_defects=self._defects(view, latest, found)
+        )
 
-    def _defects(self, view: View, latest: Resolved, found: dict[str, Found]) -> tuple[str, ...]:
+    def _defects(
+        self, view: View, latest: Resolved, found: dict[str, FoundCheckpoint]
+    ) -> tuple[str, ...]:
         if latest.state != "checkpoint" or latest.name is None:
             return ()
         if latest.name in found:
@@ -270,7 +274,7 @@ class _Watch:
         unsynced = (f"{path} has bytes that were not synced" for path in view.unsynced(name))
         return (*self._layout.defects(view, name, world), *unsynced)
 
-    def _look_at(self, view: View, name: str, step: int) -> Found:
+    def _look_at(self, view: View, name: str, step: int) -> FoundCheckpoint:
         node = view.node(name)
         assert node is not None, "the layout named a directory that the view does not show"
         key = (view is self._views[0], name, node.number)
@@ -278,7 +282,7 @@ class _Watch:
         if known is None or known.version != view.version(node):
             # A checkpoint has the stages of the run that made it, whichever run looks at it.
             world = self._worlds.setdefault(node.number, self.world)
-            known = Found(
+            known = FoundCheckpoint(
                 step=step,
                 defects=self._look_inside(view, name, world),
                 freeze=self._layout.freeze(view, name),
@@ -290,11 +294,13 @@ class _Watch:
         return known
 
 
-def _shape(entries: dict[str, Node]) -> tuple[tuple[str, int], ...]:
+def _shape(entries: dict[str, TreeNode]) -> tuple[tuple[str, int], ...]:
     return tuple((name, node.number) for name, node in entries.items())
 
 
-def _differences(when: str, replayed: dict[str, Entry], found: dict[str, Entry]) -> list[str]:
+def _differences(
+    when: str, replayed: dict[str, DirectoryEntry], found: dict[str, DirectoryEntry]
+) -> list[str]:
     gaps: list[str] = []
     for path in sorted((replayed.keys() | found.keys()) - {"."}):
         here, there = replayed.get(path), found.get(path)
@@ -303,5 +309,5 @@ def _differences(when: str, replayed: dict[str, Entry], found: dict[str, Entry])
     return gaps
 
 
-def _tell(entry: Entry | None) -> str:
+def _tell(entry: DirectoryEntry | None) -> str:
     return "absent" if entry is None else f"{entry.kind} {entry.detail}".strip()

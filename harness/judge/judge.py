@@ -6,11 +6,11 @@ import traceback
 from dataclasses import dataclass
 
 from harness.evidence.evidence import Evidence, RunEvidence
+from harness.judge.event_logs import resumed_steps, tell_step
 from harness.judge.guards import Guard, check
 from harness.judge.history import History, replay
 from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES, PROMISES
-from harness.judge.stories import resumed_steps, tell_step
 from harness.judge.verdict import Verdict
 
 
@@ -55,8 +55,8 @@ def judge(evidence: Evidence) -> Judgement:
 def _tell_resume(run: RunEvidence) -> str:
     """Where the ranks of a run went on: one step where they agree."""
     steps = set(resumed_steps(run))
-    told = sorted(tell_step(step) for step in steps)
-    return " and ".join(told) or "no step"
+    described = sorted(tell_step(step) for step in steps)
+    return " and ".join(described) or "no step"
 
 
 def _history(evidence: Evidence) -> tuple[History | None, tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
-from harness.judge.stories import resumed_steps, steps
+from harness.judge.event_logs import resumed_steps, steps
 from harness.world import World
 
 
@@ -13,8 +13,8 @@ def parent_of(evidence: Evidence, run: int) -> int | None:
     if not found:
         return None
     for earlier in reversed(range(run)):
-        stories = evidence.runs[earlier].stories
-        if stories and all(found <= steps(story).keys() for story in stories):
+        event_logs = evidence.runs[earlier].event_logs
+        if event_logs and all(found <= steps(event_log).keys() for event_log in event_logs):
             return earlier
     return None
 

@@ -1,4 +1,4 @@
-"""Marks of a hand from outside in a checkpoint directory: damage, and names of its own.
+"""Marks of an operator in a checkpoint directory: damage, and names of its own.
 
 A checkpoint is damaged when a file that it had holds other bytes or is gone. It is known by the
 directory itself and not by its name, so a new save of the same step is not damaged.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.evidence.evidence import AtRest, Entry
+from harness.evidence.evidence import AtRest, DirectoryEntry
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, FileSystem, Symlink
 from harness.layouts.base import Layout
@@ -32,7 +32,7 @@ class Marks:
 
 
 def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Marks:
-    """Replay what a hand did, and note what it left."""
+    """Replay what an operator did, and note what it left."""
     before, tops = files.snapshot(), top_names(files)
     foreign = dict(known.foreign)
     for done in at_rest.done:
@@ -51,23 +51,23 @@ def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Ma
 
 
 def mark_late(
-    files: FileSystem, deed: Sequence[Operation], written: bytes, known: Marks, layout: Layout
+    files: FileSystem, action: Sequence[Operation], written: bytes, known: Marks, layout: Layout
 ) -> Marks:
-    """As `mark`, for one deed of a hand while the job goes on, whose files stay open."""
+    """As `mark`, for one action of an operator while the job goes on, whose files stay open."""
     before, tops = files.snapshot(), top_names(files)
     earlier = {number for number, _ in tops.values()}
-    for operation in deed:
+    for operation in action:
         files.apply(operation, written)
     foreign = dict(known.foreign)
     # What is put back with the whole directory was there before, and is whosever it was.
-    for name, (number, version) in top_names(files).items() if not _puts_back(deed) else ():
+    for name, (number, version) in top_names(files).items() if not _puts_back(action) else ():
         if number in foreign or (number not in earlier and not _is_new_latest(files, name, layout)):
             foreign[number] = (name, version)
     return Marks(damaged={**known.damaged, **_damage(before, tops, files)}, foreign=foreign)
 
 
-def _puts_back(deed: Sequence[Operation]) -> bool:
-    return any(one.kind == "put_back" for one in deed)
+def _puts_back(action: Sequence[Operation]) -> bool:
+    return any(one.kind == "put_back" for one in action)
 
 
 def top_names(files: FileSystem) -> dict[str, Top]:
@@ -81,7 +81,7 @@ def _is_new_latest(files: FileSystem, name: str, layout: Layout) -> bool:
 
 
 def _damage(
-    before: Mapping[str, Entry], tops: Mapping[str, Top], files: FileSystem
+    before: Mapping[str, DirectoryEntry], tops: Mapping[str, Top], files: FileSystem
 ) -> dict[int, str]:
     after = files.snapshot()
     found: dict[int, str] = {}

@@ -37,7 +37,7 @@ def worst(
 ) -> Outcome:
     """The outcome of a scenario from its guards and verdicts.
 
-    A guard that says INVALID comes first, because it takes the ground from under every verdict.
+    A guard that says INVALID comes first, because it takes the backing from under every verdict.
     An unknown verdict is red as well, but hides no violation that was seen.
     """
     guards = set(failed_guards)

@@ -22,8 +22,8 @@ def join(states: Iterable[StateDigest]) -> tuple[Whole, list[str]]:
     pieces: dict[str, dict[str, str]] = {}
     differing: dict[str, None] = {}
     for state in states:
-        for name, told in state.pieces.items():
-            place, _, digest = told.partition(" ")
+        for name, described in state.pieces.items():
+            place, _, digest = described.partition(" ")
             if pieces.setdefault(name, {}).setdefault(place, digest) != digest:
                 differing[name] = None
     whole = {name: _add_up(places) for name, places in pieces.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.evidence.evidence import Evidence
-from harness.judge.tree import Directory, File, FileSystem, Node, Symlink
+from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 Tree = dict[str, bytes | str | None]
 
@@ -24,8 +24,12 @@ class Taken:
 
     def __str__(self) -> str:
         words = (("gone", self.gone), ("back", self.back), ("changed", self.other))
-        told = [f"{len(names)} names {word}" for word, names in words if names]
-        return ", ".join([*told, f"{self.lost_bytes} bytes lost"]) if told else "nothing lost"
+        described = [f"{len(names)} names {word}" for word, names in words if names]
+        return (
+            ", ".join([*described, f"{self.lost_bytes} bytes lost"])
+            if described
+            else "nothing lost"
+        )
 
 
 def taken(evidence: Evidence, run: int) -> Taken | None:
@@ -76,7 +80,7 @@ def _flat(directory: Directory, prefix: str = "") -> Tree:
     return found
 
 
-def _value(node: Node) -> bytes | str | None:
+def _value(node: TreeNode) -> bytes | str | None:
     if isinstance(node, File):
         return bytes(node.content.data)
     return node.text if isinstance(node, Symlink) else None

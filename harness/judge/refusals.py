@@ -12,22 +12,22 @@ from collections.abc import Iterator, Sequence
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Raised, Refused
-from harness.judge.history import History, State
-from harness.judge.stories import raised_while_loading, ranks, records, resumed, tell_step
+from harness.judge.event_logs import raised_while_loading, ranks, records, resumed, tell_step
+from harness.judge.history import DirectoryState, History
 
 
 def not_refused(evidence: Evidence, history: History) -> Iterator[str]:
     """Ranks that went on all the same, and what changed before the error came."""
     for number, run in _refused_runs(evidence):
-        for rank, story in enumerate(run.stories):
-            decision = resumed(story)
+        for rank, event_log in enumerate(run.event_logs):
+            decision = resumed(event_log)
             if decision is not None:
                 yield f"run {number}, rank {rank} resumed from {tell_step(decision.step)}"
-            for record in records(story, Refused):
+            for record in records(event_log, Refused):
                 if record.changed:
                     more = len(record.changed) - 1
-                    told = record.changed[0] + (f" (and {more} more)" if more else "")
-                    yield f"run {number}, rank {rank} raised, but had changed {told}"
+                    described = record.changed[0] + (f" (and {more} more)" if more else "")
+                    yield f"run {number}, rank {rank} raised, but had changed {described}"
         if _shown(history.starts(number)) != _shown(history.ends[number]):
             yield f"run {number} was refused, but had changed checkpoints or `latest`"
 
@@ -35,9 +35,9 @@ def not_refused(evidence: Evidence, history: History) -> Iterator[str]:
 def told_otherwise(evidence: Evidence) -> Iterator[str]:
     """Ranks that ended without an error, with different ones, or with one of another kind."""
     for number, run in _refused_runs(evidence):
-        if any(resumed(story) is not None for story in run.stories):
+        if any(resumed(event_log) is not None for event_log in run.event_logs):
             continue
-        raised = [raised_while_loading(story) for story in run.stories]
+        raised = [raised_while_loading(event_log) for event_log in run.event_logs]
         expected = evidence.plan.runs[number].refused or ""
         yield from (f"run {number}: {one}" for one in other_words(raised, expected))
 
@@ -48,11 +48,11 @@ def other_words(raised: Sequence[Raised | None], expected: str) -> Iterator[str]
     for rank, one in enumerate(raised):
         words = "no error" if one is None else f"{one.type}: {one.message}"
         errors.setdefault(words, []).append(rank)
-    told = "; ".join(f"{ranks(who)}: {_first_line(words)}" for words, who in errors.items())
+    described = "; ".join(f"{ranks(who)}: {_first_line(words)}" for words, who in errors.items())
     if len(errors) > 1:
-        yield f"the ranks raised different errors: {told}"
+        yield f"the ranks raised different errors: {described}"
     if any(words == "no error" or not re.search(expected, words) for words in errors):
-        yield f"an error that fits {expected!r} was expected; {told}"
+        yield f"an error that fits {expected!r} was expected; {described}"
 
 
 def _refused_runs(evidence: Evidence) -> Iterator[tuple[int, RunEvidence]]:
@@ -61,7 +61,7 @@ def _refused_runs(evidence: Evidence) -> Iterator[tuple[int, RunEvidence]]:
             yield number, run
 
 
-def _shown(state: State) -> tuple[object, ...]:
+def _shown(state: DirectoryState) -> tuple[object, ...]:
     found = {name: (one.identity, one.version) for name, one in state.found.items()}
     return found, state.latest
 

@@ -13,8 +13,8 @@ from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Finished, Raised, SaveReturned
 from harness.faults.second_job import SecondJob
 from harness.judge.changes import lasting
+from harness.judge.event_logs import records
 from harness.judge.refusals import other_words
-from harness.judge.stories import records
 from harness.plan.model import Plan
 
 
@@ -23,7 +23,7 @@ def not_refused(evidence: Evidence) -> Iterator[str]:
     for number, (plan, run) in enumerate(zip(evidence.plan.runs, evidence.runs, strict=False)):
         for strike in plan.strikes:
             if isinstance(strike.fault, SecondJob) and not run.processes.hung:
-                last = [records(story, Raised)[-1:] for story in run.second]
+                last = [records(event_log, Raised)[-1:] for event_log in run.second]
                 refused = strike.fault.second_job.refused
                 words = other_words([one[0] if one else None for one in last], refused)
                 for one in (*_went_on(run, evidence.plan), *_changed(run), *words):
@@ -32,16 +32,16 @@ def not_refused(evidence: Evidence) -> Iterator[str]:
 
 def _went_on(run: RunEvidence, plan: Plan) -> Iterator[str]:
     background = plan.checkpoint is not None and plan.checkpoint.async_mode != "disabled"
-    for rank, story in enumerate(run.second):
+    for rank, event_log in enumerate(run.second):
         # In the background modes `save` comes back before anything is decided.
-        for record in () if background else records(story, SaveReturned)[:1]:
+        for record in () if background else records(event_log, SaveReturned)[:1]:
             yield f"rank {rank} saved step {record.step}"
-        for end in records(story, Finished):
+        for end in records(event_log, Finished):
             yield f"rank {rank} trained on to step {end.step}"
 
 
 def _changed(run: RunEvidence) -> Iterator[str]:
-    first = len(run.stories)
+    first = len(run.event_logs)
     made = lasting(one for one in run.operations if one.rank >= first)
     if made:
         yield f"made {len(made)} operations, the first {made[0].kind} {made[0].path}"

@@ -6,26 +6,28 @@ import dataclasses
 from collections.abc import Sequence
 
 from harness.evidence.record import Stepped
-from harness.judge.stories import Story, steps
+from harness.judge.event_logs import EventLog, steps
 from harness.world import World
 
 
-def read_together(stories: Sequence[Story], world: World) -> tuple[dict[int, Stepped], list[str]]:
+def read_together(
+    event_logs: Sequence[EventLog], world: World
+) -> tuple[dict[int, Stepped], list[str]]:
     """A record with all samples of the step, in their order, for each step that all have finished.
 
     Also where stages or tensor-parallel peers, which share a batch, have not read the same.
     """
-    told = [steps(story) for story in stories]
-    complete = sorted(set(told[0]).intersection(*told[1:])) if told else []
+    described = [steps(event_log) for event_log in event_logs]
+    complete = sorted(set(described[0]).intersection(*described[1:])) if described else []
     read: dict[int, Stepped] = {}
     apart: list[str] = []
     for step in complete:
         batches: dict[int, tuple[int, ...]] = {}
-        for rank, records in enumerate(told):
+        for rank, records in enumerate(described):
             samples = records[step].samples
             share = world.data_rank_of(rank)
             if batches.setdefault(share, samples) != samples:
                 apart.append(f"rank {rank}, step {step}: saw other samples than its peers")
         samples = tuple(sorted(sample for batch in batches.values() for sample in batch))
-        read[step] = dataclasses.replace(told[0][step], samples=samples)
+        read[step] = dataclasses.replace(described[0][step], samples=samples)
     return read, apart[:1]

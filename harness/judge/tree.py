@@ -25,7 +25,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from harness.evidence.evidence import Entry
+from harness.evidence.evidence import DirectoryEntry
 from harness.evidence.operation import Operation
 from harness.layouts.tree import Content
 
@@ -33,7 +33,7 @@ from harness.layouts.tree import Content
 _MOST_LINKS = 8
 
 
-class Node:
+class TreeNode:
     """Anything with a place in the tree; it keeps its last place when it is unlinked."""
 
     __slots__ = ("number", "parents", "sync_version", "version")
@@ -47,7 +47,7 @@ class Node:
         """Grows with every change that a power cut would leave at or below this node."""
 
 
-class File(Node):
+class File(TreeNode):
     """Bytes, now and when they were last synced. The two share one object until a write."""
 
     __slots__ = ("content", "synced")
@@ -58,7 +58,7 @@ class File(Node):
         self.synced = Content()
 
 
-class Symlink(Node):
+class Symlink(TreeNode):
     """A symlink; its text never changes."""
 
     __slots__ = ("text",)
@@ -68,18 +68,18 @@ class Symlink(Node):
         self.text = text
 
 
-class Directory(Node):
+class Directory(TreeNode):
     """Names, now and when they were last synced."""
 
     __slots__ = ("entries", "synced")
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.entries: dict[str, Node] = {}
-        self.synced: dict[str, Node] = {}
+        self.entries: dict[str, TreeNode] = {}
+        self.synced: dict[str, TreeNode] = {}
 
 
-_Move = tuple[Directory, str, Directory, str, Node]
+_Move = tuple[Directory, str, Directory, str, TreeNode]
 
 
 class FileSystem:
@@ -88,10 +88,10 @@ class FileSystem:
     def __init__(self) -> None:
         self._numbers = 0
         self.root = Directory(self._next_number())
-        self.touched: set[Node] = set()
+        self.touched: set[TreeNode] = set()
         """The nodes at or below which something changed since the set was last cleared."""
-        self._bound: dict[tuple[int, str] | int, Node] = {}
-        self._away: tuple[dict[str, Node], dict[str, Node]] = ({}, {})
+        self._bound: dict[tuple[int, str] | int, TreeNode] = {}
+        self._away: tuple[dict[str, TreeNode], dict[str, TreeNode]] = ({}, {})
         self.moves: list[_Move] = []
         """Renames from one directory to another that no sync has made lasting yet."""
         self._do: dict[str, Callable[[Operation, bytes], None]] = {
@@ -124,11 +124,11 @@ class FileSystem:
         """The processes are gone, and their open files with them."""
         self._bound.clear()
 
-    def find(self, path: str, *, follow: bool = True) -> Node | None:
+    def find(self, path: str, *, follow: bool = True) -> TreeNode | None:
         """The node at a path of the live tree."""
         return self._walk(path, _MOST_LINKS if follow else 0)
 
-    def nodes(self) -> Iterator[tuple[str, Node]]:
+    def nodes(self) -> Iterator[tuple[str, TreeNode]]:
         """Every node of the live tree with its path."""
         waiting: list[tuple[str, Directory]] = [("", self.root)]
         while waiting:
@@ -138,29 +138,29 @@ class FileSystem:
                 if isinstance(node, Directory):
                     waiting.append((f"{prefix}{name}/", node))
 
-    def snapshot(self) -> dict[str, Entry]:
+    def snapshot(self) -> dict[str, DirectoryEntry]:
         """Every name below the checkpoint directory, as a scan of the disk would find it."""
-        found: dict[str, Entry] = {}
+        found: dict[str, DirectoryEntry] = {}
         self._scan(self.root, "", found)
         return found
 
-    def _scan(self, directory: Directory, prefix: str, found: dict[str, Entry]) -> None:
+    def _scan(self, directory: Directory, prefix: str, found: dict[str, DirectoryEntry]) -> None:
         for name, node in directory.entries.items():
             if isinstance(node, Directory):
-                found[prefix + name] = Entry(kind="directory", detail="")
+                found[prefix + name] = DirectoryEntry(kind="directory", detail="")
                 self._scan(node, f"{prefix}{name}/", found)
             elif isinstance(node, Symlink):
-                found[prefix + name] = Entry(kind="symlink", detail=node.text)
+                found[prefix + name] = DirectoryEntry(kind="symlink", detail=node.text)
             elif isinstance(node, File):
                 digest = node.content.fact("digest", _digest)
-                found[prefix + name] = Entry(kind="file", detail=digest)
+                found[prefix + name] = DirectoryEntry(kind="file", detail=digest)
 
     def _next_number(self) -> int:
         self._numbers += 1
         return self._numbers
 
-    def _walk(self, path: str, links: int) -> Node | None:
-        node: Node | None = self.root
+    def _walk(self, path: str, links: int) -> TreeNode | None:
+        node: TreeNode | None = self.root
         parts = [part for part in path.split("/") if part not in ("", ".")]
         for place, part in enumerate(parts):
             if not isinstance(node, Directory):
@@ -171,7 +171,7 @@ class FileSystem:
                 node = self._follow(parent, node, links or _MOST_LINKS)
         return node
 
-    def _follow(self, parent: Directory, link: Symlink, links: int) -> Node | None:
+    def _follow(self, parent: Directory, link: Symlink, links: int) -> TreeNode | None:
         # Only links to a name beside them are met in a checkpoint directory.
         if links <= 1 or "/" in link.text.rstrip("/"):
             return None
@@ -184,7 +184,7 @@ class FileSystem:
         directory = self._walk(parent, _MOST_LINKS)
         return (directory, name) if isinstance(directory, Directory) else None
 
-    def opened(self, operation: Operation) -> Node | None:
+    def opened(self, operation: Operation) -> TreeNode | None:
         """The node that an operation through a descriptor changes.
 
         A descriptor stays with the file that was opened, whatever its name has become.
@@ -196,19 +196,19 @@ class FileSystem:
             return found  # through a descriptor opened for reading, named when it was synced
         return self._bound.get((operation.rank, operation.path), found)
 
-    def _changed(self, node: Node) -> None:
+    def _changed(self, node: TreeNode) -> None:
         node.version += 1
         self.touched.add(node)
         for parent in node.parents:
             self._changed(parent)
 
-    def _lasting(self, node: Node) -> None:
+    def _lasting(self, node: TreeNode) -> None:
         node.sync_version += 1
         self.touched.add(node)
         for parent in node.parents:
             self._lasting(parent)
 
-    def _put(self, directory: Directory, name: str, node: Node) -> None:
+    def _put(self, directory: Directory, name: str, node: TreeNode) -> None:
         directory.entries[name] = node
         if directory not in node.parents:
             node.parents.append(directory)
@@ -319,13 +319,13 @@ class FileSystem:
     def _put_back(self, _operation: Operation, _written: bytes) -> None:
         self._replace_root(*self._away)
 
-    def _replace_root(self, entries: dict[str, Node], synced: dict[str, Node]) -> None:
+    def _replace_root(self, entries: dict[str, TreeNode], synced: dict[str, TreeNode]) -> None:
         self.root.entries, self.root.synced = entries, synced
         self.moves.clear()
         self._changed(self.root)
         self._lasting(self.root)
 
-    def _found(self, kind: str, detail: Any, written: bytes) -> Node:
+    def _found(self, kind: str, detail: Any, written: bytes) -> TreeNode:
         number = self._next_number()
         if kind == "symlink":
             return Symlink(number, detail)
@@ -376,14 +376,16 @@ class FileSystem:
             self._moved(one, *source, *target)
             self._moved(other, *target, *source)
 
-    def _moved(self, node: Node, source: Directory, old: str, target: Directory, new: str) -> None:
+    def _moved(
+        self, node: TreeNode, source: Directory, old: str, target: Directory, new: str
+    ) -> None:
         if source is not target:
             node.parents = [parent for parent in node.parents if parent is not source]
             self.moves.append((source, old, target, new, node))
         self._put(target, new, node)
 
 
-def _alike(one: Node, other: Node) -> bool:
+def _alike(one: TreeNode, other: TreeNode) -> bool:
     """Whether two trees hold the same; what came through a power cut is what it was."""
     if isinstance(one, File) and isinstance(other, File):
         return one.content.data == other.content.data
@@ -411,11 +413,11 @@ class View:
         self._synced_top = which == "durable"
         self._synced_below = which != "live"
 
-    def node(self, name: str) -> Node | None:
+    def node(self, name: str) -> TreeNode | None:
         """The node with this name in the checkpoint directory."""
         return self._top().get(name)
 
-    def version(self, node: Node) -> int:
+    def version(self, node: TreeNode) -> int:
         """It grows with every change of `node` that this view shows."""
         return node.sync_version + node.version if self._synced_below else node.version
 
@@ -428,7 +430,7 @@ class View:
             return ()
         return tuple(self._unsynced(self._find(name), ""))
 
-    def _unsynced(self, node: Node | None, path: str) -> Iterator[str]:
+    def _unsynced(self, node: TreeNode | None, path: str) -> Iterator[str]:
         if isinstance(node, File) and node.content is not node.synced:
             yield path
         elif isinstance(node, Directory):
@@ -461,16 +463,16 @@ class View:
             return Content()
         return node.synced if self._synced_below else node.content
 
-    def _top(self) -> dict[str, Node]:
+    def _top(self) -> dict[str, TreeNode]:
         return self._files.root.synced if self._synced_top else self._files.root.entries
 
-    def _entries(self, directory: Directory) -> dict[str, Node]:
+    def _entries(self, directory: Directory) -> dict[str, TreeNode]:
         if directory is self._files.root:
             return self._top()
         return directory.synced if self._synced_below else directory.entries
 
-    def _find(self, path: str) -> Node | None:
-        node: Node | None = self._files.root
+    def _find(self, path: str) -> TreeNode | None:
+        node: TreeNode | None = self._files.root
         for part in path.split("/"):
             if part == ".":
                 continue

@@ -36,7 +36,7 @@ class Layout:
     seals: ClassVar[tuple[str, ...]] = ()
     """Patterns of the names of files that say what belongs to a checkpoint."""
     summary: ClassVar[str]
-    """The file of a checkpoint that says most about it, for people who edit it by hand."""
+    """The file of a checkpoint that says most about it, for people who edit it by operator."""
     pickles: ClassVar[tuple[str, ...]] = ()
     """The files that are pickles or hold one."""
     tells: ClassVar[frozenset[str]] = frozenset()

@@ -16,7 +16,7 @@ from harness.search.explore.job import count_parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Cell:
+class MatrixCell:
     """Where a scenario runs. `layout` is its world as people read it, or one after the other."""
 
     launcher: str
@@ -34,7 +34,7 @@ class Item:
 
     file: str
     label: str
-    cells: tuple[Cell, ...]
+    cells: tuple[MatrixCell, ...]
 
     @property
     def name(self) -> tuple[str, str]:
@@ -63,16 +63,16 @@ def _items(path: Path, shown: str) -> Iterator[Item]:
             yield Item(file=shown, label="-".join(words), cells=cells)
 
 
-def _cells(scenario: Scenario, shown: str) -> Iterator[Cell]:
+def _cells(scenario: Scenario, shown: str) -> Iterator[MatrixCell]:
     devices = ("cpu", "cuda") if scenario.device == "auto" else (scenario.device,)
     plan = make_plan(scenario, source=shown, implementation=Implementation())
     for device in devices:
         yield cell_of(plan, device)
 
 
-def cell_of(plan: Plan, device: str) -> Cell:
+def cell_of(plan: Plan, device: str) -> MatrixCell:
     """The cell of a plan on a device."""
     mode = "no saves" if plan.checkpoint is None else str(plan.checkpoint.async_mode)
     worlds = [str(plan.workload_of(number).world) for number in range(len(plan.runs))]
     layout = " -> ".join(world for world, _ in itertools.groupby(worlds))
-    return Cell(launcher=plan.launcher.kind, device=device, layout=layout, mode=mode)
+    return MatrixCell(launcher=plan.launcher.kind, device=device, layout=layout, mode=mode)

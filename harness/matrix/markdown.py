@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from harness.matrix.cell import Cell
+from harness.matrix.cell import MatrixCell
 from harness.matrix.matrix import STATES, Matrix
 
 _INTRODUCTION = (
@@ -50,7 +50,9 @@ def _table(matrix: Matrix, launcher: str, device: str) -> Iterator[str]:
     yield f"| layout | {' | '.join(modes)} |"
     yield f"|---|{'---|' * len(modes)}"
     for layout in sorted({cell.layout for cell in here}):
-        row = [Cell(launcher=launcher, device=device, layout=layout, mode=mode) for mode in modes]
+        row = [
+            MatrixCell(launcher=launcher, device=device, layout=layout, mode=mode) for mode in modes
+        ]
         yield f"| {layout} | {' | '.join(_tell(here.get(cell, Counter())) for cell in row)} |"
 
 

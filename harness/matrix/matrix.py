@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.matrix.cell import Cell, Item
+from harness.matrix.cell import Item, MatrixCell
 from harness.matrix.results import Name, Result
 
 STATES = ("passed", "skipped", "failing", "not run")
@@ -19,7 +19,7 @@ class Matrix:
     `unknown` are results of tests that no scenario makes any more.
     """
 
-    cells: Mapping[Cell, Counter[str]]
+    cells: Mapping[MatrixCell, Counter[str]]
     skipped: Counter[str]
     failing: tuple[str, ...]
     unknown: int
@@ -28,7 +28,7 @@ class Matrix:
 
 def bring_together(items: Sequence[Item], results: Mapping[tuple[Name, str], Result]) -> Matrix:
     """Count. An item that no result names was not run, also one that is left out by default."""
-    cells: dict[Cell, Counter[str]] = {}
+    cells: dict[MatrixCell, Counter[str]] = {}
     skipped: Counter[str] = Counter()
     failing: list[str] = []
     used = set()

@@ -56,16 +56,16 @@ def _read(path: Path) -> Iterator[Result]:
 
 
 def _result(case: ElementTree.Element, *, day: str) -> Result:
-    told = {one.get("name"): one.get("value", "") for one in case.iter("property")}
+    described = {one.get("name"): one.get("value", "") for one in case.iter("property")}
     state, why = "passed", ""
     for child in case:
         if child.tag == "skipped":
             state, why = "skipped", child.get("message", "")
         elif child.tag in ("failure", "error"):
-            state, why = "failing", told.get("outcome", child.tag)
+            state, why = "failing", described.get("outcome", child.tag)
     return Result(
         name=(case.get("classname", ""), case.get("name", "")),
-        device=told.get("device", ""),
+        device=described.get("device", ""),
         state=state,
         why=why,
         day=day,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.faults.strike import Strike, make_strike
-from harness.plan.model import Deed, Implementation, Plan, RunPlan, Workload
+from harness.plan.model import Implementation, OperatorAction, Plan, RunPlan, Workload
 from harness.scenario.schema import Expect, Run, Scenario
 from harness.world import World
 
@@ -74,7 +74,7 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
         freeze=run.freeze,
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
         before=tuple(
-            Deed.of(action, f"run{number}.{place}-{action.word}", scenario.seed)
+            OperatorAction.of(action, f"run{number}.{place}-{action.word}", scenario.seed)
             for place, action in enumerate(run.before, 1)
         ),
         refused=run.refused,

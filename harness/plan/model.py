@@ -11,7 +11,7 @@ from harness.layouts.base import Layout
 from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.part import Decided
 from harness.scenario.devices import SHARING
-from harness.scenario.launcher import Launcher
+from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import (
     Accumulation,
     Checkpoint,
@@ -65,15 +65,15 @@ class Workload(Decided):
     gpus: Gpus | None = None
 
 
-class Deed(Decided):
-    """An action of a hand. `choice` decides what the scenario leaves open."""
+class OperatorAction(Decided):
+    """An action of an operator. `choice` decides what the scenario leaves open."""
 
     id: str
     action: Action
     choice: int
 
     @classmethod
-    def of(cls, action: Action, name: str, seed: int) -> Deed:
+    def of(cls, action: Action, name: str, seed: int) -> OperatorAction:
         """The action under this id; the seed of the scenario decides what is open."""
         digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=6).digest()
         return cls(id=name, action=action, choice=int.from_bytes(digest, "big"))
@@ -91,7 +91,7 @@ class RunPlan(Decided):
     model: Wrapping | None = None
     freeze: FreezePlan | None = None
     ignore_freeze_mismatch: bool = False
-    before: tuple[Deed, ...] = ()
+    before: tuple[OperatorAction, ...] = ()
     refused: str | None = None
     strikes: tuple[Strike, ...] = ()
     host: Literal[HOSTS] = "first"  # type: ignore[valid-type]
@@ -124,7 +124,7 @@ class Plan(Decided):
     runs: tuple[RunPlan, ...]
     expect: Expect
     job: str = "training"
-    launcher: Launcher = Launcher()
+    launcher: LauncherSettings = LauncherSettings()
     mount: Filesystem | None = None
 
     @property
@@ -196,10 +196,10 @@ class Plan(Decided):
     def folder_of(self, run: int) -> str:
         """The name of the checkpoint directory in a run: where the last relocation put it."""
         names = [
-            deed.action.relocate.to
+            action.action.relocate.to
             for one in self.runs[: run + 1]
-            for deed in one.before
-            if isinstance(deed.action, Relocate)
+            for action in one.before
+            if isinstance(action.action, Relocate)
         ]
         return names[-1] if names else CHECKPOINTS
 

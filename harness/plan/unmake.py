@@ -36,7 +36,7 @@ def _unmake_run(run: RunPlan) -> Run:
         model=run.model,
         freeze=run.freeze,
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
-        before=tuple(deed.action for deed in run.before),
+        before=tuple(action.action for action in run.before),
         refused=run.refused,
         host=run.host,
         faults=tuple(strike.fault for strike in run.strikes),

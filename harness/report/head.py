@@ -28,7 +28,7 @@ _NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class FailureHead:
     """The head of a failure file. `implementation` is its name."""
 
     known: Known
@@ -47,7 +47,7 @@ def head_lines(judgement: Judgement, implementation: Implementation | None) -> I
         yield f"{_IMPLEMENTATION}{implementation.name}{place}"
 
 
-def read_head(text: str) -> Head | None:
+def read_head(text: str) -> FailureHead | None:
     """Reads the head of a file; None if it is no failure file."""
     lines = list(takewhile(lambda line: line.startswith("#"), text.splitlines()))
     outcome = lines[0].removeprefix("# ") if lines else ""
@@ -55,7 +55,7 @@ def read_head(text: str) -> Head | None:
     if outcome not in set(Outcome) or broken is None or resumed is None:
         return None
     named = [line.removeprefix(_IMPLEMENTATION) for line in lines if _IMPLEMENTATION in line]
-    return Head(
+    return FailureHead(
         known=Known(outcome=Outcome(outcome), broken=broken, resumed=resumed),
         implementation=re.split(r" in ", named[-1])[0] if named else Implementation().name,
     )
@@ -70,10 +70,10 @@ def _list(lines: list[str], key: str, separator: str) -> tuple[str, ...] | None:
 
 
 def _sentences(judgement: Judgement) -> list[str]:
-    told = [f"{one.name}: {one.details[0]}" for one in judgement.guards if not one.passed]
+    described = [f"{one.name}: {one.details[0]}" for one in judgement.guards if not one.passed]
     for verdict in judgement.verdicts:
         if verdict.state != "holds":
-            told.append(f"{verdict.property} is {verdict.state}: {verdict.sentence}")
-            told += verdict.details[:2]
+            described.append(f"{verdict.property} is {verdict.state}: {verdict.sentence}")
+            described += verdict.details[:2]
     # One line of the comment for each line of text, so that none escapes it.
-    return [f"# {line}"[:_LONGEST_LINE] for text in told for line in text.splitlines()]
+    return [f"# {line}"[:_LONGEST_LINE] for text in described for line in text.splitlines()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
-from harness.evidence.operation import Landed, Operation
+from harness.evidence.operation import Fired, Operation
 from harness.judge.judge import Judgement
 
 _BEFORE = 6
@@ -33,7 +33,7 @@ def around(evidence: Evidence, judgement: Judgement) -> Iterator[str]:
 
 
 def _run_lines(number: int, run: RunEvidence, marked: set[int]) -> Iterator[str]:
-    points = sorted({*(landed.index for landed in run.landed), *marked})
+    points = sorted({*(fired.index for fired in run.fired), *marked})
     if not points:
         return
     yield f"  run {number}"
@@ -47,20 +47,20 @@ def _run_lines(number: int, run: RunEvidence, marked: set[int]) -> Iterator[str]
             yield "        ..."
         end = place == len(run.operations)
         where = "after the last operation" if end else "before this"
-        yield from (_strike_line(one, where) for one in run.landed if one.index == place)
+        yield from (_strike_line(one, where) for one in run.fired if one.index == place)
         if place < len(run.operations):
             operation = run.operations[place]
             yield _operation_line(operation, offending=operation.index in marked)
         previous = place
 
 
-def _strike_line(landed: Landed, where: str) -> str:
-    word = "rank" if len(landed.ranks) == 1 else "ranks"
-    ranks = ", ".join(str(rank) for rank in landed.ranks)
+def _strike_line(fired: Fired, where: str) -> str:
+    word = "rank" if len(fired.ranks) == 1 else "ranks"
+    ranks = ", ".join(str(rank) for rank in fired.ranks)
     known = ("kill", "sigterm", "power_cut")
-    fault = next((one for one in known if f".{one}-" in landed.strike), "strike")
-    fault = landed.then or fault
-    return f"    >>> {fault} {word} {ranks} {where} ({landed.strike}, {landed.time_s:.3f} s)"
+    fault = next((one for one in known if f".{one}-" in fired.strike), "strike")
+    fault = fired.then or fault
+    return f"    >>> {fault} {word} {ranks} {where} ({fired.strike}, {fired.time_s:.3f} s)"
 
 
 def _operation_line(operation: Operation, *, offending: bool) -> str:

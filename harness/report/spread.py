@@ -21,8 +21,8 @@ class Spread:
 
     def __str__(self) -> str:
         most_first = sorted(self.verdicts.items(), key=lambda one: (-one[1], one[0]))
-        told = ", ".join(f"{count} x {verdict}" for verdict, count in most_first)
-        return f"{'FLAKY ' if self.is_flaky else ''}{self.item}: {told}"
+        described = ", ".join(f"{count} x {verdict}" for verdict, count in most_first)
+        return f"{'FLAKY ' if self.is_flaky else ''}{self.item}: {described}"
 
 
 def spreads(seen: Iterable[tuple[str, str]]) -> tuple[Spread, ...]:

@@ -50,16 +50,16 @@ def _where(evidence: Evidence) -> Iterator[str]:
     mode = plan.checkpoint.async_mode if plan.checkpoint is not None else "never saves"
     yield f"{workload.world} on {workload.device}, checkpoints {mode}, {plan.implementation.name}"
     for number, run in enumerate(evidence.runs):
-        yield from _by_hand(evidence, number)
+        yield from _by_operator(evidence, number)
         exits = ", ".join(str(status) for status in run.processes.exits)
         yield (
             f"run {number}: {_other_world(plan, number)}{len(run.operations)} operations, "
             f"exits [{exits}], {run.processes.seconds:.1f} s"
         )
         yield from _power(evidence, number)
-    yield from _by_hand(evidence, len(evidence.runs))
+    yield from _by_operator(evidence, len(evidence.runs))
     yield f"evidence: {evidence.directory}"
-    yield f"its story: python -m harness explain {evidence.directory}"
+    yield f"its event log: python -m harness explain {evidence.directory}"
 
 
 def _power(evidence: Evidence, run: int) -> Iterator[str]:
@@ -70,12 +70,12 @@ def _power(evidence: Evidence, run: int) -> Iterator[str]:
         yield f"run {run}: {cut.how}"
 
 
-def _by_hand(evidence: Evidence, run: int) -> Iterator[str]:
+def _by_operator(evidence: Evidence, run: int) -> Iterator[str]:
     """The actions on the directory before a run."""
     at_rest = evidence.at_rest.get(run)
     for done in at_rest.done if at_rest is not None else ():
         what = ", ".join(done.paths) or done.problem
-        yield f"before run {run}, by hand: {done.action} {what}"
+        yield f"before run {run}, by operator: {done.action} {what}"
 
 
 def _other_world(plan: Plan, run: int) -> str:
@@ -114,18 +114,18 @@ def _exceptions(evidence: Evidence) -> Iterator[str]:
     """Each different exception once, with the end of its trace and the ranks that raised it."""
     same: dict[tuple[int, str, str, str], tuple[list[int], str]] = {}
     for number, run in enumerate(evidence.runs):
-        for rank, story in enumerate(run.stories):
-            for record in story:
+        for rank, event_log in enumerate(run.event_logs):
+            for record in event_log:
                 if isinstance(record, Raised):
                     key = (number, record.during, record.type, record.message)
                     same.setdefault(key, ([], record.trace))[0].append(rank)
-    told: list[str] = []
+    described: list[str] = []
     for (number, during, kind, message), (ranks, trace) in same.items():
         where = ", ".join(str(rank) for rank in ranks)
-        told.append(f"  run {number}, rank {where}, during {during}: {kind}")
-        told += [f"    {line}" for line in message.splitlines()[:3]]
-        told += [f"    | {line}" for line in _end(trace, message)]
-    yield from _capped(told, _MOST_EXCEPTION_LINES)
+        described.append(f"  run {number}, rank {where}, during {during}: {kind}")
+        described += [f"    {line}" for line in message.splitlines()[:3]]
+        described += [f"    | {line}" for line in _end(trace, message)]
+    yield from _capped(described, _MOST_EXCEPTION_LINES)
 
 
 def _end(trace: str, message: str) -> list[str]:

@@ -18,22 +18,22 @@ def title_of(scenario: Scenario) -> str:
     happenings: list[Fault | Acting] = []
     for run in scenario.runs:
         happenings += [*run.before, *run.faults]
-    told, area, subject = _quiet(scenario), "baseline", ""
+    described, area, subject = _quiet(scenario), "baseline", ""
     if happenings:
-        area, subject, told = _story(happenings[0], scenario)
-    words = [told, *_also(len(happenings) - 1), _ending(scenario)]
+        area, subject, described = _event_log(happenings[0], scenario)
+    words = [described, *_also(len(happenings) - 1), _ending(scenario)]
     parts = [part for part in (area, subject, ", ".join(word for word in words if word)) if part]
     return f"{': '.join(parts)} ({_topology(scenario)})"
 
 
-def _story(happening: Fault | Acting, scenario: Scenario) -> tuple[str, str, str]:
+def _event_log(happening: Fault | Acting, scenario: Scenario) -> tuple[str, str, str]:
     """Area, subject and condition of one fault or action."""
     if isinstance(happening, Acting):
-        return "at rest", "", happening.told()
+        return "at rest", "", happening.described()
     at = happening.at
     usual = "sync" if scenario.checkpoint.async_mode == "disabled" else "async"
     subject = "resume" if at.phase == "load" else at.phase or ""
-    return happening.area or usual, subject, f"{happening.told()}{_where(at)}"
+    return happening.area or usual, subject, f"{happening.described()}{_where(at)}"
 
 
 def _where(at: Point) -> str:
@@ -65,9 +65,9 @@ def _ending(scenario: Scenario) -> str:
 def _topology(scenario: Scenario) -> str:
     worlds = [scenario.world.brief]
     worlds += [run.world.brief for run in scenario.runs if run.world is not None]
-    told = [" to ".join(dict.fromkeys(worlds)), *_form(scenario)]
+    described = [" to ".join(dict.fromkeys(worlds)), *_form(scenario)]
     mode = scenario.checkpoint.async_mode
-    return ", ".join(told if mode == "disabled" else (*told, mode))
+    return ", ".join(described if mode == "disabled" else (*described, mode))
 
 
 def _form(scenario: Scenario) -> tuple[str, ...]:

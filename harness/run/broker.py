@@ -44,7 +44,7 @@ _WHOLE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class ResourceLease:
     """The resources leased to a job. `gpus` are names for `CUDA_VISIBLE_DEVICES`.
 
     `gpu_percent` is the part of each of them.
@@ -63,7 +63,7 @@ class Broker:
         self.folder, self.machine = folder, machine
 
     @contextmanager
-    def lease(self, need: Need) -> Iterator[Lease]:
+    def lease(self, need: Need) -> Iterator[ResourceLease]:
         """Wait until what is needed is free, and hold it. Raises HarnessError where it never is."""
         machine = self.machine
         if need.gpus > len(machine.gpus):
@@ -74,7 +74,9 @@ class Broker:
             while (gpus := self._free(ranks, memory_mib, need.gpus)) is None:
                 time.sleep(_LOOK_EVERY_S)
             percent = _WHOLE // machine.gpu_jobs
-            lease = Lease(ranks=ranks, memory_mib=memory_mib, gpus=gpus, gpu_percent=percent)
+            lease = ResourceLease(
+                ranks=ranks, memory_mib=memory_mib, gpus=gpus, gpu_percent=percent
+            )
             path, descriptor = self._write(lease)
         try:
             yield lease
@@ -82,7 +84,7 @@ class Broker:
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
-    def _held(self) -> tuple[Lease, ...]:
+    def _held(self) -> tuple[ResourceLease, ...]:
         """The leases of all that live; those of the dead are removed."""
         return tuple(
             lease
@@ -99,17 +101,19 @@ class Broker:
             return None
         return choose_gpus(self.machine, held, gpus)
 
-    def _write(self, lease: Lease) -> tuple[Path, int]:
+    def _write(self, lease: ResourceLease) -> tuple[Path, int]:
         """Only while nobody else looks: between the creation and the lock it is nobody's."""
         path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.lease"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        fields = {name: getattr(lease, name) for name in Lease.__slots__}
+        fields = {name: getattr(lease, name) for name in ResourceLease.__slots__}
         os.write(descriptor, json.dumps(fields).encode())
         return path, descriptor
 
 
-def choose_gpus(machine: Machine, held: Sequence[Lease], wanted: int) -> tuple[str, ...] | None:
+def choose_gpus(
+    machine: Machine, held: Sequence[ResourceLease], wanted: int
+) -> tuple[str, ...] | None:
     """The GPUs that are used least and have room; None where there are fewer than wanted."""
     used: Counter[str] = Counter()
     for one in held:
@@ -123,14 +127,14 @@ def choose_gpus(machine: Machine, held: Sequence[Lease], wanted: int) -> tuple[s
     return tuple(machine.gpus[place] for place in sorted(fitting[:wanted]))
 
 
-def _read_living(path: Path) -> Lease | None:
+def _read_living(path: Path) -> ResourceLease | None:
     """The lease in a file that a living process has locked. The file of a dead one is removed."""
     with suppress(FileNotFoundError), path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             fields = json.loads(file.read())
-            return Lease(**{**fields, "gpus": tuple(fields["gpus"])})
+            return ResourceLease(**{**fields, "gpus": tuple(fields["gpus"])})
         path.unlink(missing_ok=True)
     return None
 

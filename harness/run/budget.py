@@ -47,7 +47,7 @@ def silence_s(plan: Plan, number: int, reference: Processes | None) -> float:
     run = plan.runs[number]
     if run.deadline_s is not None:
         return run.deadline_s
-    measured = REFERENCE_S if reference is None else max(LEAST_S, FACTOR * reference.fair_s)
+    measured = REFERENCE_S if reference is None else max(LEAST_S, FACTOR * reference.undelayed_s)
     measured += 0.0 if plan.launcher.is_local else COLD_S
     return measured + _planned_s(plan, run, reference)
 

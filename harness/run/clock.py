@@ -23,7 +23,7 @@ _LONGEST_GAP_S = 1.0
 _NS = 1e9
 
 
-class FairClock:
+class UndelayedClock:
     """The clock of one run; `processes` names all of its processes, whenever it is asked."""
 
     def __init__(

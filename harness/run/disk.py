@@ -47,7 +47,7 @@ _KINDS = {
 }
 
 
-class Disk:
+class DiskImage:
     """One image. `root` is an existing directory that it is mounted at."""
 
     def __init__(self, filesystem: str, image: Path, root: Path) -> None:
@@ -151,5 +151,5 @@ def _run(command: str, *arguments: str) -> None:
     done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         # What follows the first line is advice.
-        told = (done.stderr or done.stdout).strip().partition("\n")[0]
-        raise MountError(f"{command}: {told.removeprefix(f'{command}: ')}")
+        described = (done.stderr or done.stdout).strip().partition("\n")[0]
+        raise MountError(f"{command}: {described.removeprefix(f'{command}: ')}")

@@ -22,10 +22,10 @@ from harness.plan.make import reference_plan
 from harness.plan.model import CHECKPOINTS, LEASED, Plan
 from harness.plan.place import need_of
 from harness.run.at_rest import do_at_rest
-from harness.run.broker import Lease
+from harness.run.backing import Backing, Folder, stand
+from harness.run.broker import ResourceLease
 from harness.run.budget import read_reference, silence_s, survivors_s
 from harness.run.errors import HarnessError
-from harness.run.ground import Folder, Ground, stand
 from harness.run.launch.launch import Launch
 from harness.run.launches import launches
 from harness.run.services import Services
@@ -36,7 +36,7 @@ from harness.run.trace import Trace
 def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
     """Carry out the plan in `directory`, which is created, and read back what it left.
 
-    A run whose strikes did not land, or which hung, is the last one: what would follow it proves
+    A run whose strikes did not fire, or which hung, is the last one: what would follow it proves
     nothing. Raises HarnessError when the workbench itself fails.
     """
     directory = directory.resolve()
@@ -49,20 +49,20 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
         directory.mkdir(parents=True)
         shutil.copytree(reference, directory / "reference")
         _prepare(plan, directory, lease)
-        with stand(plan, directory) as ground:
-            _run_all(plan, directory, services, ground)
+        with stand(plan, directory) as backing:
+            _run_all(plan, directory, services, backing)
     return read_evidence(directory)
 
 
-def _run_all(plan: Plan, directory: Path, services: Services, ground: Ground) -> None:
+def _run_all(plan: Plan, directory: Path, services: Services, backing: Backing) -> None:
     earlier: list[Operation] = []
-    with launches(plan, directory, services, mounts=ground.mounts, hosts=ground.hosts) as starts:
+    with launches(plan, directory, services, mounts=backing.mounts, hosts=backing.hosts) as starts:
         for number, run in enumerate(plan.runs):
             if not starts.goes_on_to(number) or not _at_rest(plan, number, directory, earlier):
                 break
-            trace, processes = run_start(plan, number, directory, starts.launch(number), ground)
-            landed = {one.strike for one in trace.landed}
-            if processes.hung or landed < {one.id for one in run.strikes}:
+            trace, processes = run_start(plan, number, directory, starts.launch(number), backing)
+            fired = {one.strike for one in trace.fired}
+            if processes.hung or fired < {one.id for one in run.strikes}:
                 break
             earlier += trace.operations
 
@@ -71,16 +71,16 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
     """Do what the plan wants done before a run; whether all of it could be done."""
     folder = directory / f"run{number}"
     folder.mkdir()
-    deeds = plan.runs[number].before
-    if not deeds:
+    actions = plan.runs[number].before
+    if not actions:
         return True
     old = plan.folder_of(number - 1) if number else CHECKPOINTS
-    found = do_at_rest(deeds, directory / old, earlier, plan.layout)
+    found = do_at_rest(actions, directory / old, earlier, plan.layout)
     write_at_rest(folder, found)
     return all(one.problem is None for one in found.done)
 
 
-def _run_reference(plan: Plan, folder: Path, services: Services, lease: Lease) -> None:
+def _run_reference(plan: Plan, folder: Path, services: Services, lease: ResourceLease) -> None:
     """Fill `folder` with the records of the uninterrupted run."""
     work = folder / "work"
     reference = reference_plan(plan)
@@ -103,25 +103,25 @@ def _run_reference(plan: Plan, folder: Path, services: Services, lease: Lease) -
     shutil.rmtree(work)
 
 
-def _prepare(plan: Plan, directory: Path, lease: Lease) -> None:
+def _prepare(plan: Plan, directory: Path, lease: ResourceLease) -> None:
     (directory / "plan.json").write_text(plan.model_dump_json(indent=1), encoding="utf-8")
     (directory / CHECKPOINTS).mkdir()
     tell_gpus(directory, lease)
 
 
-def tell_gpus(directory: Path, lease: Lease) -> None:
+def tell_gpus(directory: Path, lease: ResourceLease) -> None:
     """Tell the ranks that will run in a directory which GPUs are theirs, if any."""
     if lease.gpus:
         (directory / LEASED).write_text(json.dumps(lease.gpus), encoding="utf-8")
 
 
 def run_start(
-    plan: Plan, number: int, directory: Path, launch: Launch, ground: Ground | None = None
+    plan: Plan, number: int, directory: Path, launch: Launch, backing: Backing | None = None
 ) -> tuple[Trace, Processes]:
     """One start of the job in a prepared run directory, whose folder of the run is there."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
-    under = ground or Folder()
+    under = backing or Folder()
     reference = read_reference(directory)
     watch = Watch(
         folder=folder,
@@ -142,7 +142,7 @@ def run_start(
         under.end_run(trace, folder)
         write_bytes(folder, written.parts())
     unseen = [*trace.unseen, *trace.written.problems]
-    write_trace(folder, trace.operations, trace.landed, trace.places, unseen)
+    write_trace(folder, trace.operations, trace.fired, trace.places, unseen)
     write_listing(folder, root)
     if root.name != CHECKPOINTS:
         write_listing(folder, directory / CHECKPOINTS, name="behind")

@@ -34,7 +34,7 @@ class Host:
         self.boot_id.write_text(f"{uuid.uuid5(_NAMESPACE, self.name)}\n", encoding="ascii")
 
     def as_request(self) -> dict[str, str]:
-        """The data that a leader needs to have a rank enter the host."""
+        """The data that a job launcher needs to have a rank enter the host."""
         return {
             "name": self.name,
             "place": str(self.place),

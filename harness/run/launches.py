@@ -1,4 +1,4 @@
-"""The starts of a scenario's runs: each by a leader of its own, or several by one launcher."""
+"""The starts of a scenario's runs: each by a job launcher of its own, or several by one launcher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.run.host import Host
 from harness.run.launch.launch import Launch
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.local import LocalLaunch
-from harness.run.launch.tasks import Tasks
+from harness.run.launch.rank_shims import RankShims
 from harness.run.server import Start
 from harness.run.services import Services
 
@@ -45,21 +45,21 @@ class Launches:
         strikes = self._plan.runs[run].strikes
         reads = any(strike.point.phase == "load" for strike in strikes)
         if self._plan.launcher.is_local:
-            return LocalLaunch(self._fork_leader(run, reads=reads))
+            return LocalLaunch(self._fork_job_launcher(run, reads=reads))
         if self._plan.launcher.first_run(run) == run:
             self._begin(run)
         assert self._launcher is not None, "the first run of a launcher begins it"
         size = self._plan.workload_of(run).world.size
-        return Tasks(self._launcher, run=run, ranks=size, reads=reads)
+        return RankShims(self._launcher, run=run, ranks=size, reads=reads)
 
     def _begin(self, run: int) -> None:
         self.close()
         self._launcher = Launcher(
             self._directory, last_run=run + self._plan.launcher.restarts, cluster=self._cluster
         )
-        self._launcher.begin(self._fork_leader(run, reads=False))
+        self._launcher.begin(self._fork_job_launcher(run, reads=False))
 
-    def _fork_leader(self, run: int, *, reads: bool) -> socket.socket:
+    def _fork_job_launcher(self, run: int, *, reads: bool) -> socket.socket:
         wanted = Start(
             directory=self._directory,
             run=run,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from harness.faults.hands import Planned
+from harness.faults.effects import PlannedStrike
 from harness.run.errors import HarnessError
 
 _GET_FLAGS, _SET_FLAGS = 0x8913, 0x8914
@@ -45,15 +45,15 @@ class Links:
 
     switch: int
     control: socket.socket
-    _heal_at: list[tuple[float, int, Planned]] = field(default_factory=list)
+    _heal_at: list[tuple[float, int, PlannedStrike]] = field(default_factory=list)
 
-    def cut(self, strike: Planned, node: int, seconds: float | None) -> None:
+    def cut(self, strike: PlannedStrike, node: int, seconds: float | None) -> None:
         """Pull the cable of a node; after some seconds it is put back."""
         self._set(node, up=False)
         if seconds is not None:
             self._heal_at.append((time.monotonic() + seconds, node, strike))
 
-    def heal(self) -> Iterator[Planned]:
+    def heal(self) -> Iterator[PlannedStrike]:
         """Put back the cables whose time has come."""
         now = time.monotonic()
         for due in [one for one in self._heal_at if now >= one[0]]:

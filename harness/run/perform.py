@@ -24,7 +24,7 @@ from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_ve
 from harness.run.request import Gift, Opened, Request
 from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
 from harness.run.syscalls import EXCHANGE, renameat2, syncfs
-from harness.run.tree import Tree, signed
+from harness.run.tree import WatchedTree, signed
 from harness.run.written import LARGE_BYTES, inode_at, inode_of
 
 _AT_FDCWD = 0xFFFFFF9C
@@ -66,10 +66,10 @@ class Performer:
     called: str | None = None
     serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _table: Descriptors = field(default_factory=Descriptors)
-    _tree: Tree = field(init=False)
+    _tree: WatchedTree = field(init=False)
 
     def __post_init__(self) -> None:
-        self._tree = Tree(self.root, self.called or self.root)
+        self._tree = WatchedTree(self.root, self.called or self.root)
 
     def request(self, notification: Notification) -> Request | None:
         """The request of a call; None if it does not concern the watched directory.

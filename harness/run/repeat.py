@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.evidence.cut import Listing, read_listing
+from harness.evidence.cut import TreeListing, read_listing
 from harness.evidence.operation import Operation
-from harness.run.disk import Disk
+from harness.run.disk import DiskImage
 from harness.run.mounts import MountError, own_mounts
 from harness.run.syscalls import EXCHANGE, renameat2, syncfs
 
-Told = tuple[Sequence[Operation], bytes]
+RecordedRun = tuple[Sequence[Operation], bytes]
 """The operations of one run, and the bytes of its writes."""
 
 
-def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) -> Listing:
+def leave(runs: Iterable[RecordedRun], *, filesystem: str, journal: str, base: Path) -> TreeListing:
     """The contents of the disk if power goes right after the last operation. Raises MountError.
 
     `base` is where the image lies for that time.
@@ -26,7 +26,7 @@ def leave(runs: Iterable[Told], *, filesystem: str, journal: str, base: Path) ->
     with tempfile.TemporaryDirectory(dir=base) as name, own_mounts():
         root = Path(name, "mounted")
         root.mkdir()
-        disk = Disk(filesystem, Path(name, "image"), root)
+        disk = DiskImage(filesystem, Path(name, "image"), root)
         disk.format()
         disk.mount()
         try:

@@ -1,6 +1,6 @@
 """Seccomp user notification by ctypes: the filter, and the listener that answers its calls.
 
-The filter hands to the supervisor every call that can change the file system, and no other: opens
+The filter effects to the supervisor every call that can change the file system, and no other: opens
 that write or create, changes of names, and writes to descriptors that the supervisor itself put
 in place (`FIRST_DESCRIPTOR` and above; a filter cannot see paths, but it can see numbers). fsync
 is always handed over, because a directory is fsynced through a descriptor opened for reading.

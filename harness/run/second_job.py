@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.faults.hands import Planned
+from harness.faults.effects import PlannedStrike
 
 GoOn = Callable[[], None]
 """Lets the rank that was held up go on."""
@@ -19,11 +19,11 @@ class SecondRanks:
     """The ranks of a second job, and what waits for their end. `first` is its lowest rank."""
 
     first: int
-    strike: Planned | None = None
+    strike: PlannedStrike | None = None
     _left: set[int] = field(default_factory=set)
     _waiting: list[GoOn] = field(default_factory=list)
 
-    def begin(self, strike: Planned) -> None:
+    def begin(self, strike: PlannedStrike) -> None:
         """It is being started because of this strike."""
         self.strike = strike
         self._left = set(range(self.first, 2 * self.first))

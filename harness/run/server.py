@@ -1,4 +1,4 @@
-"""The pytest worker's side of the warm server: start it, ask it for runs, end it."""
+"""The pytest worker's side of the fork server: start it, ask it for runs, end it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from harness.plan.model import Implementation
 from harness.run.errors import HarnessError
 from harness.run.host import Host
-from harness.scenario.launcher import Launcher
+from harness.scenario.launcher import LauncherSettings
 from harness.world import World
 
 _BOOT_TIMEOUT_S = 300.0
@@ -29,10 +29,10 @@ loaded one with a cold disk."""
 class Start:
     """One start of a job, as the server is asked for it.
 
-    `mounts` is where the leader finds the mounts in which the ranks are to live. Where `launcher`
-    is another than the local one, the leader forks that, for this run and those that it covers;
-    `hosts` are those of the job and of a second one, none where all ranks live on the machine.
-    `slurm` has the configuration of a cluster and the name of the job.
+    `mounts` is where the job launcher finds the mounts in which the ranks are to live. Where
+    `launcher` is another than the local one, the job launcher forks that, for this run and those
+    that it covers; `hosts` are those of the job and of a second one, none where all ranks live on
+    the machine. `slurm` has the configuration of a cluster and the name of the job.
     """
 
     directory: Path
@@ -43,10 +43,10 @@ class Start:
     mounts: str | None = None
     hosts: tuple[Host, ...] = ()
     slurm: Mapping[str, str] | None = None
-    launcher: Launcher = field(default_factory=Launcher)
+    launcher: LauncherSettings = field(default_factory=LauncherSettings)
 
     def as_request(self) -> dict[str, Any]:
-        """The request that the server passes on to the leader."""
+        """The request that the server passes on to the job_launcher."""
         some = {"mounts": self.mounts, "slurm": self.slurm}
         given = {key: value for key, value in some.items() if value is not None}
         return {
@@ -62,7 +62,7 @@ class Start:
         }
 
 
-class WarmServer:
+class ForkServer:
     """A process that has imported torch and forks the ranks of each run.
 
     Use it as a context manager, from the thread that created it: the kernel ends the server when
@@ -95,23 +95,23 @@ class WarmServer:
         self._control.settimeout(None)
         if answer != b"ready":
             tail = self._log.read_text(errors="replace")[-4000:]
-            raise HarnessError(f"the warm server did not start; its log {self._log} ends:\n{tail}")
+            raise HarnessError(f"the fork server did not start; its log {self._log} ends:\n{tail}")
 
     def start(self, wanted: Start) -> socket.socket:
-        """Fork the leader of one run; its messages come on the returned socket."""
+        """Fork the job launcher of one run; its messages come on the returned socket."""
         link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = wanted.as_request()
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], [other.fileno()])
         except OSError as error:
             link.close()
-            raise HarnessError(f"the warm server is gone: {error}; see {self._log}") from error
+            raise HarnessError(f"the fork server is gone: {error}; see {self._log}") from error
         finally:
             other.close()
         return link
 
     def close(self) -> None:
-        """End the server. Leaders of runs in flight die with it."""
+        """End the server. Job launchers of runs in flight die with it."""
         self._control.close()
         try:
             self._process.wait(timeout=2)
@@ -119,7 +119,7 @@ class WarmServer:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
-    def __enter__(self) -> WarmServer:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""Services that the scenarios of one test session share: warm server, reference runs."""
+"""Services that the scenarios of one test session share: fork server, reference runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filelock import FileLock
 from harness.run.broker import Broker, lease_folder
 from harness.run.launch.cluster import Cluster
 from harness.run.machine import this_machine
-from harness.run.server import WarmServer
+from harness.run.server import ForkServer
 
 
 class Services:
@@ -25,7 +25,7 @@ class Services:
     def __init__(self, root: Path, broker: Broker | None = None) -> None:
         self.root = root
         self.broker = broker or Broker(lease_folder(), this_machine())
-        self._server: WarmServer | None = None
+        self._server: ForkServer | None = None
         self._cluster: Cluster | None = None
 
     def cluster(self) -> Cluster:
@@ -41,11 +41,11 @@ class Services:
             self._cluster = found
         return self._cluster
 
-    def server(self) -> WarmServer:
-        """The warm server, booted on first use."""
+    def server(self) -> ForkServer:
+        """The fork server, booted on first use."""
         if self._server is None:
             self.root.mkdir(parents=True, exist_ok=True)
-            server = WarmServer(self.root / "server.log")
+            server = ForkServer(self.root / "server.log")
             try:
                 server.wait_until_ready()
             except BaseException:

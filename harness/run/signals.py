@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from harness.faults.hands import Planned
+from harness.faults.effects import PlannedStrike
 from harness.run.clock import descendants
 
 
@@ -20,11 +20,11 @@ class Signals:
     exits: dict[int, int] = field(default_factory=dict)
     killed: set[int] = field(default_factory=set)
     _wake_at: dict[int, float] = field(default_factory=dict)
-    _graces: list[tuple[float, Planned]] = field(default_factory=list)
+    _graces: list[tuple[float, PlannedStrike]] = field(default_factory=list)
 
     def send(
         self,
-        strike: Planned,
+        strike: PlannedStrike,
         number: signal.Signals,
         *,
         kill_at_s: float | None = None,
@@ -42,17 +42,17 @@ class Signals:
             self._graces.append((kill_at_s, strike))
         return hit
 
-    def _alive(self, strike: Planned) -> list[int]:
+    def _alive(self, strike: PlannedStrike) -> list[int]:
         left = self.left()
         return [rank for rank in strike.ranks if rank in left and rank not in self.killed]
 
-    def kill(self, strike: Planned) -> tuple[int, ...]:
+    def kill(self, strike: PlannedStrike) -> tuple[int, ...]:
         """Kill the ranks of a strike; those that were there."""
         found = tuple(rank for rank in self._alive(strike) if kill_tree(self.pids[rank]))
         self.killed.update(found)
         return found
 
-    def end_graces(self, now_s: float) -> Iterator[tuple[Planned, tuple[int, ...]]]:
+    def end_graces(self, now_s: float) -> Iterator[tuple[PlannedStrike, tuple[int, ...]]]:
         """Kill the ranks whose grace is over; the strike that gave it, and whom it still found."""
         for grace in [grace for grace in self._graces if now_s >= grace[0]]:
             self._graces.remove(grace)

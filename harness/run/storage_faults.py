@@ -6,12 +6,12 @@ import errno
 from dataclasses import dataclass, field
 
 from harness.faults.answers import meets
-from harness.faults.hands import Healing, Planned, Treatment
+from harness.faults.effects import Healing, PlannedStrike, Treatment
 
 
 @dataclass(slots=True)
 class _Failing:
-    strike: Planned
+    strike: PlannedStrike
     error: str
     left: int | None
     until: Healing | None
@@ -23,11 +23,13 @@ class StorageFaults:
 
     _failing: dict[int, _Failing] = field(default_factory=dict)
 
-    def fail(self, strike: Planned, error: str, left: int | None, until: Healing | None) -> None:
+    def fail(
+        self, strike: PlannedStrike, error: str, left: int | None, until: Healing | None
+    ) -> None:
         """Let later operations of the rank fail, too: so many more, or until it is healed."""
         self._failing[strike.ranks[0]] = _Failing(strike, error, left, until)
 
-    def heal(self, rank: int, *, save: int = 0, step: int = 0) -> Planned | None:
+    def heal(self, rank: int, *, save: int = 0, step: int = 0) -> PlannedStrike | None:
         """The rank begins a save or has finished a step; the strike whose error is over by that."""
         failing = self._failing.get(rank)
         until = None if failing is None else failing.until

@@ -1,11 +1,11 @@
 """The supervisor of one run: it performs the ranks' file operations, strikes, and keeps the trace.
 
-The kernel hands over each file-changing call of every rank, thread and sub-process; the supervisor
-performs them one at a time, so the order in the trace is the order in which they happened. A strike
-falls exactly before or after one operation of one rank, instead of it, or right after a training
-step. What a killed rank had written stays in the page cache: a kill loses no written byte. What is
-injected stands in `harness/faults`; `hands.py` carries it out. A power cut falls while nothing else
-happens, because the supervisor does one thing at a time.
+The kernel effects over each file-changing call of every rank, thread and sub-process; the
+supervisor performs them one at a time, so the order in the trace is the order in which they
+happened. A strike falls exactly before or after one operation of one rank, instead of it, or right
+after a training step. What a killed rank had written stays in the page cache: a kill loses no
+written byte. What is injected stands in `harness/faults`; `effects.py` carries it out. A power cut
+falls while nothing else happens, because the supervisor does one thing at a time.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.evidence.evidence import Processes
-from harness.faults.hands import Treatment
+from harness.faults.effects import Treatment
 from harness.faults.strike import Strike
 from harness.layouts.base import Layout
 from harness.run.budget import PUBLISHED_S, SURVIVORS_S
-from harness.run.clock import FairClock
-from harness.run.hands import RunHands
-from harness.run.late_hand import LateHand
+from harness.run.clock import UndelayedClock
+from harness.run.effects import RunEffects
+from harness.run.late_operator import LateOperator
 from harness.run.launch.launch import Calls, Launch, News
 from harness.run.perform import Performer
 from harness.run.request import Gift, Request
@@ -78,7 +78,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
+class _PendingOperation:
     """An operation that a rank waits for, with the strikes that fall after it."""
 
     notification: Notification
@@ -88,7 +88,7 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
+class _WaitingRank:
     """A rank that waits in its step record until `step` is published."""
 
     notification: Notification
@@ -113,35 +113,37 @@ class Supervisor:
         self._due = Due.of(one for one in watch.strikes if not one.fault.is_in_the_loop)
         self._performers = watch.performers(records)
         self._second = SecondRanks(first=watch.ranks)
-        self._hands = RunHands(
+        self._effects = RunEffects(
             trace=self.trace,
             launch=launch,
-            late=LateHand(root=watch.root, trace=self.trace, seed=watch.seed, layout=watch.layout),
+            late=LateOperator(
+                root=watch.root, trace=self.trace, seed=watch.seed, layout=watch.layout
+            ),
             second=self._second,
             now_s=self._now_s,
             cut=watch.cut_power,
         )
-        self._signals = self._hands.signals
-        self._storage = self._hands.storage
-        self._limit = self._hands.limit
+        self._signals = self._effects.signals
+        self._storage = self._effects.storage
+        self._limit = self._effects.limit
         self._rank_of_thread: dict[int, int] = {}
         self._tick_at = 0.0
-        self._clock = FairClock(self._signals.family)
+        self._clock = UndelayedClock(self._signals.family)
         self._heard_s = 0.0
         self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
         self._over: tuple[str, ...] | None = None
         self._cpu_s = 0.0
-        self._held: list[_Held] = []
-        self._late: list[tuple[float, _Call]] = []
+        self._held: list[_WaitingRank] = []
+        self._late: list[tuple[float, _PendingOperation]] = []
         self._last_save: int | None = None
 
     def run(self) -> Processes:
         """Serve until every process of the run is gone; whatever happens, none is left."""
         listener: Calls | None = None
         try:
-            listener, self._hands.links = self._launch.listen()
+            listener, self._effects.links = self._launch.listen()
             poll = select.poll()
             for descriptor in (self._launch.fileno(), listener.descriptor):
                 poll.register(descriptor, select.POLLIN)
@@ -163,7 +165,7 @@ class Supervisor:
             stopped=self._stopped,
             seconds=self.trace.seconds(),
             cpu_s=self._cpu_s,
-            fair_s=self._now_s(),
+            undelayed_s=self._now_s(),
             deadline_s=self._watch.deadline_s,
         )
 
@@ -191,15 +193,15 @@ class Supervisor:
         self._signals.wake()
         for strike, ranks in self._signals.end_graces(self._now_s()):
             self.trace.strike(strike.id, ranks, then="killed")
-        for strike in self._hands.links.heal() if self._hands.links is not None else ():
+        for strike in self._effects.links.heal() if self._effects.links is not None else ():
             self.trace.strike(strike.id, strike.ranks, then="healed")
         self._note(self._launch.overdue())
         self._watch_the_clock()
 
     # News of the processes, and the clock.
 
-    def _note(self, told: Iterable[News]) -> None:
-        for news in told:
+    def _note(self, described: Iterable[News]) -> None:
+        for news in described:
             self._signals.pids |= news.began
             self._rank_of_thread |= {pid: rank for rank, pid in news.began.items()}
             if news.began:
@@ -245,7 +247,7 @@ class Supervisor:
             rank = self._rank(notification.thread) if request is not None else None
         except OSError:
             # The thread died between asking and being heard, or its arguments are unreadable:
-            # the kernel gives the honest answer in both cases.
+            # the kernel gives the correct answer in both cases.
             listener.proceed(notification)
             return
         if request is not None and rank is None:
@@ -316,10 +318,12 @@ class Supervisor:
         given = [one for one in treatments if one is not None]
         treatment = given[0] if given else self._storage.later(rank, request.kind)
         after = tuple(strike for strike in due if strike.point.when == "after")
-        call = _Call(notification=notification, request=request, occasion=occasion, after=after)
+        call = _PendingOperation(
+            notification=notification, request=request, occasion=occasion, after=after
+        )
         self._treat(listener, call, treatment)
 
-    def _treat(self, listener: Calls, call: _Call, treatment: Treatment | None) -> None:
+    def _treat(self, listener: Calls, call: _PendingOperation, treatment: Treatment | None) -> None:
         """Carry an operation out, or do to it what a fault says."""
         if treatment is None:
             self._carry_out(listener, call, call.request)
@@ -333,7 +337,7 @@ class Supervisor:
             self._late.append((time.monotonic() + treatment.seconds, call))
         # An operation that never returns is never answered.
 
-    def _carry_out(self, listener: Calls, call: _Call, request: Request) -> None:
+    def _carry_out(self, listener: Calls, call: _PendingOperation, request: Request) -> None:
         if call.occasion.rank in self._signals.killed:
             return
         self.trace.before(request)
@@ -345,7 +349,9 @@ class Supervisor:
             self._late.remove(due)
             self._carry_out(listener, due[1], due[1].request)
 
-    def _finish(self, listener: Calls, call: _Call, request: Request, result: int | Gift) -> None:
+    def _finish(
+        self, listener: Calls, call: _PendingOperation, request: Request, result: int | Gift
+    ) -> None:
         self.trace.operation(request, call.occasion, thread=call.notification.thread, result=result)
         if request.syncs and isinstance(result, int) and result >= 0:
             done = replace(request, kind="fsync", data=b"", large=None, size=0, offset=0)
@@ -397,7 +403,7 @@ class Supervisor:
         elif any(one is not None and one.kind == "time_limit" for one in treatments):
             self._limit.hold(lambda: listener.answer(notification, value))
         elif held:
-            one = _Held(
+            one = _WaitingRank(
                 notification=notification,
                 value=value,
                 strikes=held,
@@ -422,7 +428,7 @@ class Supervisor:
 
     def _strike(self, strike: Strike) -> Treatment | None:
         """Carry out a strike. What it does to the operation at its point is returned."""
-        return strike.fault.carry_out(strike, self._hands)
+        return strike.fault.carry_out(strike, self._effects)
 
     def _heal(self, rank: int, **moment: int) -> None:
         healed = self._storage.heal(rank, **moment)

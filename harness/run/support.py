@@ -73,14 +73,14 @@ def missing_disk(filesystem: str | None) -> str | None:
 
 def _try_disk(filesystem: str, folder: Path) -> str:
     """Cut the power of an empty file system; why that went wrong, or nothing."""
-    from harness.run.disk import Disk
+    from harness.run.disk import DiskImage
     from harness.run.mounts import MountError, take_own_mounts
 
     root = folder / "mounted"
     try:
         root.mkdir()
         take_own_mounts()
-        disk = Disk(filesystem, folder / "image", root)
+        disk = DiskImage(filesystem, folder / "image", root)
         disk.format()
         disk.mount()
         disk.cut("lost")

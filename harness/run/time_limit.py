@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.faults.hands import Planned
+from harness.faults.effects import PlannedStrike
 
 GoOn = Callable[[], None]
 """Lets the rank that was held up go on."""
@@ -15,11 +15,11 @@ GoOn = Callable[[], None]
 class LimitSignal:
     """Holds ranks until the signal of a time limit has come."""
 
-    _strike: Planned | None = None
+    _strike: PlannedStrike | None = None
     _missing: set[int] = field(default_factory=set)
     _waiting: list[GoOn] = field(default_factory=list)
 
-    def begin(self, strike: Planned) -> None:
+    def begin(self, strike: PlannedStrike) -> None:
         """The limit was set because of this strike."""
         self._strike, self._missing = strike, set(strike.ranks)
 
@@ -27,7 +27,7 @@ class LimitSignal:
         """Call this when every rank has its signal."""
         self._waiting.append(go_on)
 
-    def signalled(self, *ranks: int) -> Planned | None:
+    def signalled(self, *ranks: int) -> PlannedStrike | None:
         """These ranks have got a signal; the strike, if they were the last that it hits."""
         if self._strike is None or not self._missing:
             return None

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.evidence.operation import Landed, Operation
+from harness.evidence.operation import Fired, Operation
 from harness.run.request import Gift, Request
 from harness.run.strikes import Occasion
 from harness.run.written import Written
@@ -18,7 +18,7 @@ class Trace:
 
     places: list[list[int]]
     operations: list[Operation] = field(default_factory=list)
-    landed: list[Landed] = field(default_factory=list)
+    fired: list[Fired] = field(default_factory=list)
     written: Written = field(default_factory=Written)
     unseen: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -39,9 +39,7 @@ class Trace:
     ) -> None:
         """A strike hit these ranks here, or what follows from it did."""
         index, time_s = len(self.operations), self.seconds()
-        self.landed.append(
-            Landed(strike=strike, index=index, time_s=time_s, ranks=ranks, then=then)
-        )
+        self.fired.append(Fired(strike=strike, index=index, time_s=time_s, ranks=ranks, then=then))
 
     def before(self, request: Request) -> None:
         """Takes the bytes out of the file that the request is about to overwrite or cut off."""

@@ -15,7 +15,7 @@ def signed(value: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class WatchedTree:
     """The directory `root`, which ranks that live in mounts of their own see as `called`."""
 
     root: str

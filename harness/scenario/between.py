@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.faults.actions import Displace, Foreign, Latest, PutBack, Relocate
+from harness.faults.actions import Displace, Foreign, PutBack, Relocate, SetLatest
 from harness.layouts.registry import is_owned
 from harness.part import Place
 from harness.scenario.schema import Scenario
@@ -25,7 +25,7 @@ def find_impossible_between(scenario: Scenario) -> Iterator[tuple[Place, str]]:
             yield place, "the first run finds an empty directory: nothing can happen to it"
         for n, action in enumerate(run.before):
             if isinstance(action, Displace | PutBack):
-                yield (*place, n), f"`{action.word}` is for a job that lives: `by_hand`"
+                yield (*place, n), f"`{action.word}` is for a job that lives: `operator`"
             elif isinstance(action, Relocate):
                 relocated += 1
                 if relocated > 1:
@@ -35,7 +35,7 @@ def find_impossible_between(scenario: Scenario) -> Iterator[tuple[Place, str]]:
             elif isinstance(action, Foreign) and is_owned(action.foreign.path):
                 text = f"{action.foreign.path} is the name of a checkpointer, not a foreign one"
                 yield (*place, n, "foreign", "path"), text
-            elif isinstance(action, Latest) and (action.latest.step or 0) > last:
+            elif isinstance(action, SetLatest) and (action.latest.step or 0) > last:
                 text = f"step {action.latest.step} is never saved: the runs end at step {last}"
                 yield (*place, n, "latest", "step"), text
 

@@ -13,8 +13,8 @@ Kind = Literal["local", "torchrun", "slurm"]
 """The programs that can start the ranks."""
 
 
-class Launcher(Part):
-    """The warm server of the harness, or a launcher that people use.
+class LauncherSettings(Part):
+    """The fork server of the harness, or a launcher that people use.
 
     `restarts: n` has one start of the launcher cover n + 1 runs: when a run ends in failure, the
     launcher itself starts the ranks again, and that is the next run of the scenario.
@@ -41,5 +41,5 @@ def _spelled_out(value: Any) -> Any:
 
 
 AnyLauncher = Annotated[
-    Launcher, BeforeValidator(_spelled_out, json_schema_input_type=Launcher | Kind)
+    LauncherSettings, BeforeValidator(_spelled_out, json_schema_input_type=LauncherSettings | Kind)
 ]

@@ -50,9 +50,9 @@ def _restarted(scenario: Scenario, number: int) -> Iterator[tuple[Place, str]]:
     run, before = scenario.runs[number], scenario.runs[first]
     if first == number:
         return
-    told = f"run {number} is run {first}, started again by {scenario.launcher.kind}"
+    described = f"run {number} is run {first}, started again by {scenario.launcher.kind}"
     if run.before:
-        yield ("runs", number, "before"), f"{told}: nothing happens between the two"
+        yield ("runs", number, "before"), f"{described}: nothing happens between the two"
     for key in _OWN_SETTINGS:
         if getattr(run, key) != getattr(before, key):
-            yield ("runs", number, key), f"{told}: its {key} is the same"
+            yield ("runs", number, key), f"{described}: its {key} is the same"

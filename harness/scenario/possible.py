@@ -68,10 +68,10 @@ def _fitting(world: World, most: int) -> str:
     """The widest sharding that fits beside the other axes."""
     others = {axis: getattr(world, axis) for axis in ("pp", "dp_replicate", "tp")}
     beside = math.prod(others.values())
-    told = ", ".join(f"{axis}: {size}" for axis, size in others.items() if size > 1)
+    described = ", ".join(f"{axis}: {size}" for axis, size in others.items() if size > 1)
     if beside > most:
-        return f"fewer of {told}"
-    return f"dp_shard at most {most // beside}" + (f" with {told}" if told else "")
+        return f"fewer of {described}"
+    return f"dp_shard at most {most // beside}" + (f" with {described}" if described else "")
 
 
 def find_node_problem(world: World, faults: tuple[AnyFault, ...], *, on_cpu: bool) -> str | None:

@@ -16,7 +16,7 @@ from harness.faults.registry import AnyFault
 from harness.part import Part
 from harness.scenario.exploration import Explore
 from harness.scenario.filesystem import Filesystem as Filesystem
-from harness.scenario.launcher import AnyLauncher, Launcher
+from harness.scenario.launcher import AnyLauncher, LauncherSettings
 from harness.scenario.training import Accumulation as Accumulation
 from harness.scenario.training import Data as Data
 from harness.scenario.training import Model as Model
@@ -76,7 +76,7 @@ class Freeze(Part):
     frozen: bool = True
 
 
-class FreezeStage(Part):
+class ScheduledFreeze(Part):
     """From `start_step` on, these settings come on top of the earlier ones."""
 
     start_step: int = Field(ge=1)
@@ -87,7 +87,7 @@ class FreezePlan(Part):
     """The frozen modules, and their changes by step."""
 
     base: tuple[Freeze, ...] = ()
-    schedule: tuple[FreezeStage, ...] = ()
+    schedule: tuple[ScheduledFreeze, ...] = ()
 
     @model_validator(mode="after")
     def _stages_come_in_order(self) -> FreezePlan:
@@ -159,7 +159,7 @@ class Scenario(Part):
     data: Data = Data()
     checkpoint: Checkpoint = Checkpoint()
     freeze: FreezePlan = FreezePlan()
-    launcher: AnyLauncher = Launcher()
+    launcher: AnyLauncher = LauncherSettings()
     filesystem: Filesystem | None = Field(
         None, description="what the checkpoint directory is mounted from; default: no mount"
     )

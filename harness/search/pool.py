@@ -1,4 +1,4 @@
-"""Worker processes that run several jobs at once; each has a warm server of its own."""
+"""Worker processes that run several jobs at once; each has a fork server of its own."""
 
 from __future__ import annotations
 

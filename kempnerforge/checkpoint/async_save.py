@@ -36,7 +36,7 @@ from kempnerforge.checkpoint.protocol.visibility import await_made
 from kempnerforge.checkpoint.runtime.collective import Collective, GlooCollective, LocalCollective
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
-from kempnerforge.checkpoint.state.rank_values import Planned, unequal_names
+from kempnerforge.checkpoint.state.rank_values import PlannedValues, unequal_names
 from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["AsyncCheckpointer", "BackgroundCall", "make_stager", "mode_of"]
@@ -267,7 +267,7 @@ class _DirectorySave:
             path=str(self._directory),
         )
 
-    def _merge(self, proposals: list[tuple[Planned, bytes]]) -> tuple[Any, Any]:
+    def _merge(self, proposals: list[tuple[PlannedValues, bytes]]) -> tuple[Any, Any]:
         self._storage.make_durable_directory(self._directory)
         self._storage.unlink(self._directory / layout.SHARD_METADATA)
         planned = dict(enumerate(one for one, _ in proposals))

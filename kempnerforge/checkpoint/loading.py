@@ -31,19 +31,19 @@ from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.shard_metadata import check_metadata
 from kempnerforge.checkpoint.protocol.catalog import parse_metadata, plain_stages, read_metadata
 from kempnerforge.checkpoint.protocol.choosing import Chooser, Search
-from kempnerforge.checkpoint.protocol.offer import Candidate, Choice
+from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate
 from kempnerforge.checkpoint.protocol.verification import Verifier, VerifyPolicy
 from kempnerforge.checkpoint.runtime.collective import Collective, Votes
 from kempnerforge.checkpoint.runtime.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.runtime.stale import again_if_passing
 from kempnerforge.checkpoint.runtime.storage import Storage
-from kempnerforge.checkpoint.runtime.worker import Started, Worker
+from kempnerforge.checkpoint.runtime.worker import StartedCall, Worker
 from kempnerforge.checkpoint.state import buffers
 from kempnerforge.checkpoint.state.checked import RestoreCheck
 from kempnerforge.checkpoint.state.exclusion import Exclusion
 from kempnerforge.checkpoint.state.model_state import LiveModel, mesh_signature
-from kempnerforge.checkpoint.state.own_state import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.state.own_values import require_common, saved_keys, values_of_rank
+from kempnerforge.checkpoint.state.rank_local import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.state.rank_state import (
     RANK_KEYS,
     Arrangement,
@@ -222,10 +222,10 @@ class LoadJob:
                 ", ".join(names[:5]),
             )
 
-    def _start_tidying(self, tidy: Callable[[], None]) -> Started[None] | None:
+    def _start_tidying(self, tidy: Callable[[], None]) -> StartedCall[None] | None:
         return self.worker.start(tidy) if self.collective.rank == 0 else None
 
-    def _finish_tidying(self, tidying: Started[None] | None) -> None:
+    def _finish_tidying(self, tidying: StartedCall[None] | None) -> None:
         root = self.request.search.root
         try:
             if tidying is not None:
@@ -235,7 +235,7 @@ class LoadJob:
         except Exception as error:  # noqa: BLE001  # the ranks have agreed that all is well
             logger.warning("leftovers in %s stay: %s", root, error)
 
-    def _read(self, candidate: Candidate) -> _Read:
+    def _read(self, candidate: LoadCandidate) -> _Read:
         """Read and check everything; fills buffers of ours only."""
         choice = candidate.choice
         model = LiveModel(self.model)

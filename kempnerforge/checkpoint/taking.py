@@ -14,7 +14,7 @@ from kempnerforge.checkpoint.protocol.save_messages import StagedState
 from kempnerforge.checkpoint.runtime.collective import Collective
 from kempnerforge.checkpoint.state import own_values
 from kempnerforge.checkpoint.state.model_state import LiveModel, assemble, mesh_signature
-from kempnerforge.checkpoint.state.own_state import OWN_KEY, is_beyond_first_format
+from kempnerforge.checkpoint.state.rank_local import OWN_KEY, is_beyond_first_format
 from kempnerforge.checkpoint.state.rank_state import rank_part, without_rank_part
 
 __all__ = ["take_state"]

@@ -1,8 +1,9 @@
 """`capture`: a scenario that makes a directory such as the one that was found, without its weights.
 
-The first run of the scenario makes as many checkpoints as there are; before its second run a hand
-does to them what was found: files that are missing, short or changed, a `latest` that leads astray,
-leftovers, foreign names. What the language of scenarios cannot say is listed, never dropped.
+The first run of the scenario makes as many checkpoints as there are; before its second run an
+operator does to them what was found: files that are missing, short or changed, a `latest` that
+leads astray, leftovers, foreign names. What the language of scenarios cannot say is listed, never
+dropped.
 
 Nothing that a checkpoint contains is run, and a name that holds anything but letters, digits and
 ``._-`` stays out of the scenario and stands escaped in a comment.

@@ -12,7 +12,7 @@ from kempnerforge.checkpoint.format import checksum
 from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
-__all__ = ["MOST_READ_BYTES", "CautiousStorage", "Found", "walk"]
+__all__ = ["MOST_READ_BYTES", "CautiousStorage", "FoundEntries", "walk"]
 
 # The metadata of 2,048 ranks with 100 parameters takes 8 MB; this leaves room for 30 times that.
 MOST_READ_BYTES = 256 << 20
@@ -78,7 +78,7 @@ def _require_regular(found: os.stat_result, path: Path) -> None:
         raise OddFileError(errno.EINVAL, f"is {kind}, not a file", str(path))
 
 
-class Found:
+class FoundEntries:
     """The entries of a checkpoint, found without following any link below it."""
 
     def __init__(self) -> None:
@@ -89,9 +89,9 @@ class Found:
         """False where there was more than is ever listed."""
 
 
-def walk(root: Path) -> Found:
+def walk(root: Path) -> FoundEntries:
     """List the files below ``root``, a checkpoint or a link to one."""
-    found = Found()
+    found = FoundEntries()
     pending = [""]
     while pending:
         prefix = pending.pop()
@@ -107,7 +107,7 @@ def walk(root: Path) -> Found:
     return found
 
 
-def _note(entry: os.DirEntry[str], name: str, found: Found, pending: list[str]) -> None:
+def _note(entry: os.DirEntry[str], name: str, found: FoundEntries, pending: list[str]) -> None:
     if entry.is_dir(follow_symlinks=False):
         pending.append(f"{name}/")
         return

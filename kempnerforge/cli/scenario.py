@@ -24,7 +24,7 @@ def scenario_lines(captured: Captured) -> Iterator[str]:
     world = f"pp{arranged.pp} x fsdp{arranged.dp_shard}"
     checkpoints = _count(len(arranged.steps), "checkpoint")
     actions = _count(len(captured.actions), "action")
-    yield f'name: "captured: {checkpoints}, {actions} of a hand ({world})"'
+    yield f'name: "captured: {checkpoints}, {actions} of an operator ({world})"'
     yield f"world: {{pp: {arranged.pp}, dp_shard: {arranged.dp_shard}}}"
     last = max(arranged.steps.values())
     kept = len(arranged.steps)

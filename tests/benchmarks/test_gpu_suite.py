@@ -23,7 +23,7 @@ LIMIT_S = 500.0
 pytestmark = pytest.mark.timeout(600)
 
 
-def asked(**changes: Any) -> suite.Asked:
+def asked(**changes: Any) -> suite.SuiteOptions:
     settings: dict[str, Any] = {
         "step": "s",
         "device": "cpu",
@@ -32,7 +32,7 @@ def asked(**changes: Any) -> suite.Asked:
         "environment": {"CUDA_VISIBLE_DEVICES": ""},
         **changes,
     }
-    return suite.Asked(**settings)
+    return suite.SuiteOptions(**settings)
 
 
 def test_what_a_bare_machine_lacks_is_what_the_harness_needs_without_torch() -> None:

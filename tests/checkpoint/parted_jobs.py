@@ -12,7 +12,7 @@ from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.loading import LoadJob
 from kempnerforge.checkpoint.protocol import choosing
 from kempnerforge.checkpoint.runtime.collective import GlooCollective
-from tests.checkpoint.telling import await_told, tell
+from tests.checkpoint.telling import await_acknowledged, tell
 from tests.checkpoint.training import Job
 
 
@@ -34,7 +34,7 @@ def one_rank_gave_its_save_up(rank: int, directory: Path) -> dict[str, Any]:
         if len(answers) != 2:
             return genuine(self, replies, timeout_s=timeout_s)
         if rank == 0:
-            await_told("1 gave up")
+            await_acknowledged("1 gave up")
             return genuine(self, replies, timeout_s=timeout_s)
         try:
             return genuine(self, replies, timeout_s=1.0)

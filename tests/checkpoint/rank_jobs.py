@@ -21,7 +21,7 @@ from kempnerforge.config.schema import AsyncCheckpointMode
 from kempnerforge.resilience.elastic import resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler
 from kempnerforge.training.freeze import freeze_params
-from tests.checkpoint.telling import await_told, tell
+from tests.checkpoint.telling import await_acknowledged, tell
 from tests.checkpoint.training import GlobalOrder, Job, Part
 
 
@@ -238,7 +238,7 @@ def a_rank_comes_too_late(rank: int, directory: Path) -> dict[str, Any]:
         saving._VOTE_SHARE = 3 / 60
     dist.barrier()
     if rank == 1:
-        await_told("0 saved", "2 saved")
+        await_acknowledged("0 saved", "2 saved")
     try:
         job.save(1)
     except CheckpointError as error:
@@ -436,7 +436,7 @@ def a_death_while_another_hangs(rank: int, directory: Path) -> Any:
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if rank == 2:
-        await_told("0 saved")
+        await_acknowledged("0 saved")
     else:
         saving._VOTE_SHARE = 1 / 600
     first = _timed_errors(lambda: job.save(2))
@@ -449,17 +449,19 @@ def a_rank_never_comes_back(rank: int, directory: Path, wait_s: float) -> Any:
     job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     job.save(1)
     if rank == 1:
-        await_told("0 done", "2 done")
+        await_acknowledged("0 done", "2 done")
         return None
     collective: Any = job.manager._collective
     collective._timeout_s, saving._VOTE_SHARE = wait_s, wait_s / 60
     found = []
     for step in (2, 3, 4):
         tell(f"{rank} at {step}")
-        await_told(f"0 at {step}", f"2 at {step}")  # each waits for rank 1, none for the other
+        await_acknowledged(
+            f"0 at {step}", f"2 at {step}"
+        )  # each waits for rank 1, none for the other
         found += _timed_errors(lambda step=step: job.save(step))
     tell(f"{rank} done")
-    await_told("0 done", "2 done")  # one that left first would be named by the other
+    await_acknowledged("0 done", "2 done")  # one that left first would be named by the other
     return found
 
 

@@ -14,7 +14,7 @@ def tell(*words: str) -> None:
         _store().set(f"told/{word}", "1")
 
 
-def await_told(*words: str) -> None:
+def await_acknowledged(*words: str) -> None:
     """Wait until some rank has told each of them."""
     _store().wait([f"told/{word}" for word in words], _LONGEST)
 

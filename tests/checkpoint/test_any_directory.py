@@ -17,7 +17,7 @@ from kempnerforge.checkpoint.errors import NoUsableCheckpointError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
 from kempnerforge.checkpoint.protocol.choosing import Search, cheap_choice, choose
-from kempnerforge.checkpoint.protocol.offer import Choice
+from kempnerforge.checkpoint.protocol.proposal import Choice
 from kempnerforge.checkpoint.protocol.prune import finish_off
 from kempnerforge.checkpoint.runtime.collective import LocalCollective
 from kempnerforge.checkpoint.runtime.lock import Unlocked

@@ -144,7 +144,7 @@ def test_an_optimizer_that_loses_what_it_loads_is_an_error_unless_nothing_is_com
     assert again(unaltered, "all").load()[0] == 1
 
 
-HONEST: dict[str, tuple[Any, Any]] = {
+CONTROLS: dict[str, tuple[Any, Any]] = {
     "nan": (torch.tensor([float("nan")]), torch.tensor([float("nan")])),
     "number that is none": (float("nan"), float("nan")),
     "other strides": (torch.ones(2, 3), torch.ones(3, 2).t()),
@@ -157,8 +157,8 @@ HONEST: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("honest", HONEST)
-def test_values_that_are_as_good_as_those_saved_are_not_accused(honest: str) -> None:
+@pytest.mark.parametrize("correct", CONTROLS)
+def test_values_that_are_as_good_as_those_saved_are_not_accused(correct: str) -> None:
     comparison = Comparison(RestoreCheck.all)
-    comparison.compare("value", *HONEST[honest])
-    comparison.require_none("load_state_dict of Honest")
+    comparison.compare("value", *CONTROLS[correct])
+    comparison.require_none("load_state_dict of Control")

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, Wri
 
 from kempnerforge.checkpoint import StateMismatchError, get_rng_state, set_rng_state
 from kempnerforge.checkpoint.bulk import staging
-from kempnerforge.checkpoint.bulk.staging import KeptBuffers, Layout, LiveTensors
+from kempnerforge.checkpoint.bulk.staging import BufferLayout, KeptBuffers, LiveTensors
 from kempnerforge.checkpoint.state.checked import RestoreCheck
 from kempnerforge.checkpoint.state.model_state import LiveModel
 from kempnerforge.checkpoint.state.restoring import RestoreTargets
@@ -54,15 +54,15 @@ def waited(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 def allocated(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether pinned memory was asked for, buffer by buffer that has anything in it."""
     found: list[bool] = []
-    allocate = Layout.allocate
+    allocate = BufferLayout.allocate
 
-    def listen(self: Layout, *, pinned: bool) -> torch.Tensor:
+    def listen(self: BufferLayout, *, pinned: bool) -> torch.Tensor:
         if self.items:
             found.append(pinned)
         buffer = allocate(self, pinned=False)
         return buffer.as_subclass(Pinned) if pinned else buffer
 
-    monkeypatch.setattr(Layout, "allocate", listen)
+    monkeypatch.setattr(BufferLayout, "allocate", listen)
     return found
 
 

@@ -46,7 +46,7 @@ from kempnerforge.checkpoint.protocol.save_messages import SaveRequest, StagedSt
 from kempnerforge.checkpoint.protocol.saving import SaveJob
 from kempnerforge.checkpoint.runtime.collective import LocalCollective
 from kempnerforge.checkpoint.runtime.lock import Unlocked, WriteAccess
-from kempnerforge.checkpoint.runtime.worker import Started, Worker
+from kempnerforge.checkpoint.runtime.worker import StartedCall, Worker
 from kempnerforge.cli.mending import apply, plan_repair
 from tests.checkpoint.memory_storage import Death, Directory, File, Link, MemoryStorage
 
@@ -70,13 +70,13 @@ class InlineWorker(Worker):
     def __init__(self) -> None:
         self.stuck = False
 
-    def start(self, call: Callable[[], Any]) -> Started[Any]:
+    def start(self, call: Callable[[], Any]) -> StartedCall[Any]:
         done: Future[Any] = Future()
         try:
             done.set_result(call())
         except Exception as error:  # noqa: BLE001  # raised where the result is asked for
             done.set_exception(error)
-        return Started(self, done)
+        return StartedCall(self, done)
 
     def close(self) -> None:
         pass
@@ -169,7 +169,7 @@ class Histories(RuleBasedStateMachine):
     @rule(step=steps)
     def save(self, step: int) -> None:
         self.parent, self.base = self.attempt(step), self.version
-        self.note_told(step)
+        self.note_acknowledged(step)
         self.expect_settled()
 
     @precondition(lambda self: self.running)
@@ -181,7 +181,7 @@ class Histories(RuleBasedStateMachine):
         except Death:
             self.running = False
         else:
-            self.note_told(step)
+            self.note_acknowledged(step)
         self.storage.lives = -1
 
     @precondition(lambda self: self.running)
@@ -191,9 +191,9 @@ class Histories(RuleBasedStateMachine):
         try:
             self.parent, self.base = self.attempt(step), self.version
         except CheckpointError:
-            self.note_untold()
+            self.note_unacknowledged()
         else:
-            self.note_told(step)
+            self.note_acknowledged(step)
         self.storage.until_error = -1
         assert self.latest_is_sound(self.root())
 
@@ -219,7 +219,7 @@ class Histories(RuleBasedStateMachine):
             pass
         else:
             self.running = True
-            self.note_untold()
+            self.note_unacknowledged()
         self.storage.lives = -1
 
     @rule()
@@ -228,7 +228,7 @@ class Histories(RuleBasedStateMachine):
         self.running = True
         assert (found.version if found else 0) >= self.floor
         assert self.leftovers() == []
-        self.note_untold()
+        self.note_unacknowledged()
 
     @rule()
     def another_job_reads(self) -> None:
@@ -335,14 +335,14 @@ class Histories(RuleBasedStateMachine):
 
     # What the model knows.
 
-    def note_told(self, step: int) -> None:
+    def note_acknowledged(self, step: int) -> None:
         """The job was told that its newest version is durable; retention follows."""
         self.told[step] = self.floor = self.version
         counted = self.oldest_first()
         for version in counted[: -self.keep] if self.keep > 0 else ():
             self.told = {s: v for s, v in self.told.items() if v != version or s == step}
 
-    def note_untold(self) -> None:
+    def note_unacknowledged(self) -> None:
         """Something is on the disk that the job was not told about; from now on it is known."""
         found = self.on_disk(self.root())
         self.told = {step: checkpoint.version for step, checkpoint in found.items()}
@@ -356,7 +356,7 @@ class Histories(RuleBasedStateMachine):
         assert isinstance(latest, Link if self.kind is PointerKind.link else File)
         assert found[layout.parse_step(target_of(latest)) or 0].version == self.version
 
-    def newest_told(self) -> set[int]:
+    def newest_acknowledged(self) -> set[int]:
         """Versions of which retention can have taken none, whatever is under way."""
         counted = [version for version in self.oldest_first() if version in self.told.values()]
         kept = self.keep - 1 if self.keep > 0 else len(counted)
@@ -401,7 +401,7 @@ class Histories(RuleBasedStateMachine):
         found = {checkpoint.version for checkpoint in self.on_disk(root).values()}
         replaced = {whole(node) for name, node in root.names.items() if layout.parse_leftover(name)}
         aside = {checkpoint.version for checkpoint in replaced if checkpoint}
-        lost = self.newest_told() - found - aside - self.replaced_by(root)
+        lost = self.newest_acknowledged() - found - aside - self.replaced_by(root)
         if lost:
             self.violations.append(f"{view}: versions {lost} are gone")
         for name, content in self.foreign.items():

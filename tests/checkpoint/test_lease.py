@@ -17,8 +17,8 @@ from kempnerforge.checkpoint import DirectoryInUseError
 from kempnerforge.checkpoint.runtime import lease, lock
 from kempnerforge.checkpoint.runtime.file_systems import Mount
 from kempnerforge.checkpoint.runtime.guarded import guarded
-from kempnerforge.checkpoint.runtime.lease import Found, Lease, LeaseTakenError, find, take
-from kempnerforge.checkpoint.runtime.lease_watch import LeaseWatch, Verdict
+from kempnerforge.checkpoint.runtime.lease import FoundLease, Lease, LeaseTakenError, find, take
+from kempnerforge.checkpoint.runtime.lease_watch import LeaseWatch, WatchVerdict
 from kempnerforge.checkpoint.runtime.lock import DirectoryAccess, acquire
 from kempnerforge.checkpoint.runtime.processes import Life, Process
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
@@ -65,7 +65,7 @@ def shared(monkeypatch: pytest.MonkeyPatch, time: Time) -> Time:
     return time
 
 
-def left_by(process: Process, root: Path, *, renewed: int = 1, generation: int = 1) -> Found:
+def left_by(process: Process, root: Path, *, renewed: int = 1, generation: int = 1) -> FoundLease:
     """A lease file as that process leaves it."""
     since = "2026-01-02T03:04:05+00:00"
     content = lease._encode("00c0ffee00c0ffee", process, since=since, beats=renewed)
@@ -87,7 +87,7 @@ def test_of_takers_that_come_at_once_one_has_it(tmp_path: Path) -> None:
         barrier = threading.Barrier(4)
         had: list[Lease] = []
 
-        def race(root: Path, dead: Found | None, barrier: threading.Barrier) -> None:
+        def race(root: Path, dead: FoundLease | None, barrier: threading.Barrier) -> None:
             barrier.wait()
             with suppress(LeaseTakenError):
                 had.append(take(root, instead_of=dead))  # noqa: B023  # joined below
@@ -159,9 +159,9 @@ def test_a_holder_elsewhere_counts_as_dead_after_thirty_quiet_seconds(
     watch = time.watch(tmp_path)
     watch.look()
     began = time.now
-    while watch.look() is Verdict.watching:
+    while watch.look() is WatchVerdict.watching:
         time.sleep(1.0)
-    assert watch.look() is Verdict.dead
+    assert watch.look() is WatchVerdict.dead
     assert 30.0 <= time.now - began < 32.0
 
 
@@ -212,11 +212,11 @@ def test_on_slow_storage_nobody_counts_as_dead(tmp_path: Path, time: Time, probe
     watch = time.watch(tmp_path)
     time.probe_s = probe_s
     for _ in range(200):
-        assert watch.look() is Verdict.watching
+        assert watch.look() is WatchVerdict.watching
         time.sleep(1.0)
     time.probe_s = 0.01  # from now on it counts
     began = time.now - 1.0  # when the last slow look had ended
-    while watch.look() is Verdict.watching:
+    while watch.look() is WatchVerdict.watching:
         time.sleep(1.0)
     assert 30.0 <= time.now - began < 33.0
 
@@ -235,10 +235,10 @@ def test_while_storage_fails_nobody_counts_as_dead(tmp_path: Path, time: Time) -
     fails = True
     for _ in range(200):
         time.sleep(1.0)
-        assert watch.look() is Verdict.watching
+        assert watch.look() is WatchVerdict.watching
     fails = False
     time.sleep(1.0)
-    assert watch.look() is Verdict.watching
+    assert watch.look() is WatchVerdict.watching
     assert watch.still_s < 2.0
 
 
@@ -249,7 +249,7 @@ def test_a_watcher_that_was_stopped_itself_begins_anew(tmp_path: Path, time: Tim
         watch.look()
         time.sleep(1.0)
     time.sleep(3600.0)
-    assert watch.look() is Verdict.watching
+    assert watch.look() is WatchVerdict.watching
     assert watch.still_s == 0.0
 
 
@@ -275,7 +275,7 @@ def test_what_was_seen_since_the_load_counts_in_the_first_save(
         assert not mine
     assert shared.now - began < 1.0  # a load does not wait
     assert access._watch is not None
-    while access._watch.look() is Verdict.watching:
+    while access._watch.look() is WatchVerdict.watching:
         shared.sleep(1.0)
     began = shared.now
     assert access.require()

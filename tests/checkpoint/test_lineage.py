@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kempnerforge.checkpoint.format.manifest import Head
-from kempnerforge.checkpoint.protocol.lineage import standing_aside
+from kempnerforge.checkpoint.protocol.lineage import abandoned_branches
 
 
 def made(number: int, parent: int | None) -> Head:
@@ -18,7 +18,7 @@ def made(number: int, parent: int | None) -> Head:
 
 
 def aside(*saves: tuple[int, int | None]) -> list[int]:
-    return sorted(int(save_id, 16) for save_id in standing_aside(made(*one) for one in saves))
+    return sorted(int(save_id, 16) for save_id in abandoned_branches(made(*one) for one in saves))
 
 
 def test_nothing_stands_aside_of_a_run_that_only_went_on() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kempnerforge.checkpoint import CheckpointError, CheckpointManager, RedistributionError
-from kempnerforge.checkpoint.state.own_state import shared_remainder
+from kempnerforge.checkpoint.state.rank_local import shared_remainder
 from kempnerforge.config.schema import CheckpointConfig
 
 VALUES: dict[str, Any] = {

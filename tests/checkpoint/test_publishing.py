@@ -79,7 +79,7 @@ def test_the_error_of_a_save_says_what_the_next_start_takes_whichever_operation_
             error = raised
         storage.left = None
         history.holds()
-        history.note_untold()
+        history.note_unacknowledged()
         found = history.choose(access=Unlocked())
         assert found is not None
         if error is None:

@@ -86,7 +86,7 @@ def saved(directory: Path, storage: Counting, *steps: int, **options: Any) -> Pa
     return directory / "checkpoints"
 
 
-def changed_by_hand(root: Path) -> None:
+def changed_by_operator(root: Path) -> None:
     (root / "touched").mkdir()
 
 
@@ -112,7 +112,7 @@ def test_a_first_save_without_a_load_reads_none_either(tmp_path: Path, storage: 
 
 def test_a_load_reads_each_head_once_where_somebody_has(tmp_path: Path, storage: Counting) -> None:
     root = saved(tmp_path, storage, 1, 2, 3, 4, 5)
-    changed_by_hand(root)
+    changed_by_operator(root)
     resumed = job_in(tmp_path, storage)
     assert resumed.load()[0] == 5
     read_by_load = Counter(storage.manifests)
@@ -159,7 +159,7 @@ def test_what_was_made_anew_under_the_same_inode_between_two_runs_has_its_place(
 ) -> None:
     root = saved(tmp_path, storage, 1, 2)
     _set_head(root / "step_1", sequence=70)  # in place: names and inodes are what they were
-    changed_by_hand(root)
+    changed_by_operator(root)
     (root / "touched").rmdir()
     job_in(tmp_path, storage).save(3)
     assert sequences(root)["step_3"] == 71
@@ -225,7 +225,7 @@ def test_what_a_start_has_to_say_is_said_by_each(
 ) -> None:
     root = saved(tmp_path, storage, 1, 2, keep_last_n=0)
     make_newer(root / "step_1")
-    changed_by_hand(root)
+    changed_by_operator(root)
     for step in (3, 4):
         caplog.clear()
         job_in(tmp_path, storage).save(step)

@@ -135,7 +135,7 @@ def test_an_operation_that_fails_once_leaves_the_old_version_with_its_name() -> 
             break
         history.storage.until_error = -1
         history.holds()
-        history.note_untold()
+        history.note_unacknowledged()
         history.save(step=STEP)
         history.holds()
     assert 20 < failures < 100

@@ -27,7 +27,7 @@ from kempnerforge.checkpoint.bulk.shards import (
 )
 from kempnerforge.checkpoint.bulk.staging import KeptBuffers, LiveTensors
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.format.frames import ALIGNMENT, frame_of, memory_of
+from kempnerforge.checkpoint.format.archive_template import ALIGNMENT, frame_of, memory_of
 from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.runtime.storage import checksum_file

@@ -16,7 +16,7 @@ from kempnerforge.checkpoint.protocol import commit
 from kempnerforge.checkpoint.protocol.catalog import read_catalog
 from kempnerforge.checkpoint.runtime import lease, lock
 from kempnerforge.checkpoint.runtime.file_systems import Mount
-from kempnerforge.checkpoint.runtime.lease import Found
+from kempnerforge.checkpoint.runtime.lease import FoundLease
 from kempnerforge.checkpoint.runtime.lease_watch import LeaseWatch
 from kempnerforge.checkpoint.runtime.processes import Process
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
@@ -58,7 +58,7 @@ class Stopping:
 class Impatient(LeaseWatch):
     """Takes every holder elsewhere for dead."""
 
-    def has_found_dead(self, found: Found) -> bool:
+    def has_found_dead(self, found: FoundLease) -> bool:
         return True
 
 

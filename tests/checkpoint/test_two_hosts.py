@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kempnerforge.checkpoint import DirectoryInUseError
-from kempnerforge.checkpoint.runtime.lease import Found, Lease, LeaseTakenError, find, take
+from kempnerforge.checkpoint.runtime.lease import FoundLease, Lease, LeaseTakenError, find, take
 from kempnerforge.checkpoint.runtime.lock import acquire
 from tests.checkpoint.mounts import two_hosts
 from tests.checkpoint.test_lease import ELSEWHERE, left_by
@@ -154,7 +154,7 @@ def had_by_both(hosts: tuple[Path, Path], name: str) -> list[str]:
 
 
 def race_for(
-    hosts: tuple[Path, Path], name: str, *, instead_of: Found | None = None
+    hosts: tuple[Path, Path], name: str, *, instead_of: FoundLease | None = None
 ) -> list[Lease]:
     if instead_of is None:
         made(hosts, name)

@@ -219,7 +219,7 @@ def test_nothing_is_made_where_nothing_is_remembered_or_changes_are_not_allowed(
         assert storage.changes == 0
 
 
-def test_a_rollback_by_hand_stays_one(tmp_path: Path) -> None:
+def test_a_rollback_by_an_operator_stays_one(tmp_path: Path) -> None:
     root = saved(tmp_path, 1, 2, 3)
     storage = Remembering(root)
     (root / "latest").unlink()

@@ -1,4 +1,4 @@
-"""A second, independent implementation of the checkpoint API: slow, plain and honest.
+"""A second, independent implementation of the checkpoint API: slow, plain and correct.
 
 Every save is synchronous. All ranks write into one staging directory; once all of them agree that
 this worked, rank 0 makes every file and directory durable, renames the directory to `step_N`, swaps

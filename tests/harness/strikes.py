@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.faults.actions import Action
-from harness.faults.by_hand import ByHand
+from harness.faults.operator import Operator
 from harness.faults.point import Point
 from harness.faults.strike import Strike
 
@@ -43,7 +43,7 @@ def strike(
     )
 
 
-def by_hand(action: Action, *, name: str = "s", **point: Any) -> Strike:
-    """A strike of a hand, at a point of rank 0."""
-    fault = ByHand(by_hand=action, at=Point(**point))
+def operator(action: Action, *, name: str = "s", **point: Any) -> Strike:
+    """A strike of an operator, at a point of rank 0."""
+    fault = Operator(operator=action, at=Point(**point))
     return Strike(id=name, ranks=(), point=Point(rank=0, **point), fault=fault)

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 from harness.judge.properties import PROMISES
-from harness.planted.catalogue import name_of
-from harness.planted.given import default_scenarios
-from harness.planted.markdown import BEGIN, END
-from tests.planted.catalogue import BUGS, REFUSALS
-from tests.planted.entry import ENDS_IN_ORDER
+from harness.mutants.catalogue import name_of
+from harness.mutants.given import default_scenarios
+from harness.mutants.markdown import BEGIN, END
+from tests.mutants.catalogue import BUGS, REFUSALS
+from tests.mutants.entry import ENDS_IN_ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "detection.md").read_text(encoding="utf-8")
@@ -39,8 +39,8 @@ def test_a_scenario_that_is_named_exists() -> None:
     assert named - SCENARIOS == set()
 
 
-def test_nobody_honest_is_accused_and_nothing_is_left_open() -> None:
-    assert re.search(r"honest managers in \d+ cells: 0 accused", TABLES)
+def test_nobody_correct_is_accused_and_nothing_is_left_open() -> None:
+    assert re.search(r"controls in \d+ cells: 0 accused", TABLES)
     assert "Not as it has to be" not in TABLES
     assert "nobody says" not in TABLES
 

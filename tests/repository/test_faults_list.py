@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.faults.registry import FAULTS
-from tests.planted.by_fault import BY_FAULT
-from tests.planted.by_fault import WEAKER as WEAKER_BY_FAULT
-from tests.planted.catalogue import PLANTED, UNSYNCED, WEAKER
+from tests.mutants.by_fault import BY_FAULT
+from tests.mutants.by_fault import WEAKER as WEAKER_BY_FAULT
+from tests.mutants.catalogue import MUTANTS, UNSYNCED, WEAKER
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
@@ -29,13 +29,13 @@ def test_a_scenario_that_is_named_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_that_is_named_exists(bug: str) -> None:
+def test_a_mutant_that_is_named_exists(bug: str) -> None:
     module, _, name = bug.partition(":")
-    assert hasattr(importlib.import_module(f"tests.planted.{module}"), name)
+    assert hasattr(importlib.import_module(f"tests.mutants.{module}"), name)
 
 
-def test_a_planted_bug_stands_beside_a_scenario_that_shows_it() -> None:
-    bugs = [(one.manager, one.scenario) for one in (*PLANTED, *BY_FAULT)]
+def test_a_mutant_stands_beside_a_scenario_that_shows_it() -> None:
+    bugs = [(one.manager, one.scenario) for one in (*MUTANTS, *BY_FAULT)]
     bugs += [(one.manager, one.scenario) for one in UNSYNCED]
     shown = {(bug, f"scenarios/{scenario.partition('::')[0]}") for bug, scenario in bugs}
     rows = re.findall(r"^\| [^|]+ \| `(scenarios/[^`]+)` \| `([a-z_]+:\w+)`", TEXT, re.MULTILINE)
@@ -51,6 +51,6 @@ def test_a_star_stands_beside_the_bugs_that_were_tried_with_a_weaker_fault() -> 
     assert set(starred) <= tried
 
 
-def test_every_kind_of_fault_has_a_planted_bug() -> None:
-    table = TEXT.partition("## Which planted bug")[2]
+def test_every_kind_of_fault_has_a_mutant() -> None:
+    table = TEXT.partition("## Which mutant")[2]
     assert re.findall(r"^\| .+ \| - \|$", table, re.MULTILINE) == []

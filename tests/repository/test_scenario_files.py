@@ -1,4 +1,4 @@
-"""The scenarios that ship with the repository are whole, and each tells another story."""
+"""The scenarios that ship with the repository are whole, and each tells another event_log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.faults.actions import ACTIONS, Action
-from harness.faults.by_hand import ByHand
+from harness.faults.operator import Operator
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, read_file
 from harness.scenario.schema import Run
@@ -44,13 +44,13 @@ def test_every_action_between_runs_has_a_scenario() -> None:
         for one in read_file(path, gpus=0).values()
         if isinstance(one, ScenarioFile)
         for run in one.scenario.runs
-        for action in (*run.before, *_by_hand(run))
+        for action in (*run.before, *_by_operator(run))
     }
     assert found == set(ACTIONS)
 
 
-def _by_hand(run: Run) -> list[Action]:
-    return [one.by_hand for one in run.faults if isinstance(one, ByHand)]
+def _by_operator(run: Run) -> list[Action]:
+    return [one.operator for one in run.faults if isinstance(one, Operator)]
 
 
 def test_no_two_scenarios_have_the_same_name() -> None:

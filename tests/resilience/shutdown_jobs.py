@@ -14,7 +14,7 @@ import torch.distributed as dist
 from kempnerforge.checkpoint import CheckpointError
 from kempnerforge.resilience.signal_handler import ShutdownHandler
 from tests.checkpoint.descriptors import sockets
-from tests.checkpoint.telling import await_told, tell
+from tests.checkpoint.telling import await_acknowledged, tell
 from tests.checkpoint.training import Job
 
 c10d: Any = dist.distributed_c10d
@@ -48,7 +48,9 @@ def a_rank_dies(rank: int, directory: Path, victim: int) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     answers = [ask(handler), ask(handler)]
     tell(f"{rank} asked")  # whoever asks later must not live on the death of whoever asked first
-    await_told(*(f"{other} asked" for other in range(dist.get_world_size()) if other != victim))
+    await_acknowledged(
+        *(f"{other} asked" for other in range(dist.get_world_size()) if other != victim)
+    )
     return answers
 
 
@@ -59,19 +61,19 @@ def a_rank_hangs(rank: int, directory: Path) -> Any:
     group: Any = handler._agreement._group  # type: ignore[union-attr]
     given = group.options._timeout.total_seconds()
     if rank == 1:
-        await_told("0 asked", "2 asked")
+        await_acknowledged("0 asked", "2 asked")
     else:
         group.set_timeout(timedelta(seconds=1.0))
     answers = [ask(handler), ask(handler)]
     tell(f"{rank} asked")
-    await_told("1 asked")  # it must not live on the end of those who gave it up
+    await_acknowledged("1 asked")  # it must not live on the end of those who gave it up
     return answers, given
 
 
 def a_rank_never_asks(rank: int, directory: Path) -> Any:
     """Rank 1 does not come to the first call, at which the connections are opened."""
     if rank == 1:
-        await_told("0 asked")
+        await_acknowledged("0 asked")
         return None
     handler = handler_of(timeout_sec=1.0)
     answers = [ask(handler), ask(handler)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.run.disk import Disk
+from harness.run.disk import DiskImage
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.mount import missing_fuse, mounted
 from harness.run.support import missing_disk
@@ -109,7 +109,7 @@ class Image:
     @contextmanager
     def views(self, folder: Path) -> Iterator[tuple[Path, Path]]:
         (place,) = _folders(folder, "place")
-        disk = Disk(self.filesystem, folder / "image", place)
+        disk = DiskImage(self.filesystem, folder / "image", place)
         disk.format()
         disk.mount()
         yield place, place

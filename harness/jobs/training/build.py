@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from harness.evidence.record import StateDigest
 from harness.jobs.training.digest import digest_state, named_plainly
+from harness.jobs.training.event_log import EventLog
 from harness.jobs.training.freeze import FreezeRules
 from harness.jobs.training.kept_tensors import KeptTensors, WeightAverage
 from harness.jobs.training.models import build_model
@@ -24,7 +25,6 @@ from harness.jobs.training.optimizers.groups import Groups
 from harness.jobs.training.parallel import Place
 from harness.jobs.training.passes import Pass, PipelinePass, WholePass
 from harness.jobs.training.spread import spread
-from harness.jobs.training.story import Story
 from harness.jobs.training.variants.experts import rank_local
 from harness.plan.model import Workload
 from harness.scenario.schema import Accumulation, Model
@@ -38,7 +38,7 @@ class Rig:
     """All parts of the job on this rank that outlive a step."""
 
     place: Place
-    story: Story
+    event_log: EventLog
     rules: FreezeRules
     settings: Model
     model: nn.Module
@@ -63,7 +63,7 @@ def seed_rank(seed: int, stream: int) -> None:
     torch.manual_seed(mine)
 
 
-def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story) -> Rig:
+def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: EventLog) -> Rig:
     """Build everything. Collective over all ranks."""
     parts = place.parts(workload.model.layers)
     built = build_model(
@@ -87,7 +87,7 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story
         forward_backward = PipelinePass(found.pieces, place, workload)
     return Rig(
         place=place,
-        story=story,
+        event_log=event_log,
         rules=rules,
         settings=workload.model,
         model=found.model,
@@ -97,7 +97,7 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, story: Story
         forward_backward=forward_backward,
         accumulate=workload.accumulate,
         kept=kept,
-        digest=partial(digest_state, found.net, optimizer, kept.told),
+        digest=partial(digest_state, found.net, optimizer, kept.described),
     )
 
 

@@ -109,11 +109,11 @@ class ManagedCheckpoints:
         named: Callable[[int], str],
     ) -> None:
         self._tools, self._rig, self._run, self._named = tools, rig, run, named
-        self._story, self._rules = rig.story, rig.rules
+        self._event_log, self._rules = rig.event_log, rig.rules
         self._loader: Any = None
         self._saves = 0
         self._goes_on = settings.on_error == "go_on"
-        with self._story.during("build"):
+        with self._event_log.during("build"):
             self._config = _build_config(settings, directory, tools)
             if run.ignore_freeze_mismatch:
                 self._config.ignore_freeze_mismatch = True
@@ -133,7 +133,7 @@ class ManagedCheckpoints:
             after = self._state()
             names = sorted(before.keys() | after.keys())
             changed = tuple(name for name in names if before.get(name) != after.get(name))
-            self._story.tell(Refused(changed=changed))
+            self._event_log.tell(Refused(changed=changed))
             raise
 
     def _state(self) -> dict[str, str]:
@@ -143,14 +143,14 @@ class ManagedCheckpoints:
         return {**state.params, **state.moments, **state.rng, **schedule}
 
     def _resume(self, loader: Any) -> Progress:
-        with self._story.during("resume"):
+        with self._event_log.during("resume"):
             path = self._choose()
             if path is None:
                 return Progress()
             saved_step = self._manager.peek_saved_step(str(path))
             self._rules.apply(self._rig.net, saved_step or 0)
         given = {} if loader is None else {"dataloader": loader}
-        with self._story.during("load"):
+        with self._event_log.during("load"):
             step, tokens_seen, extra = self._manager.load(
                 path=str(path),
                 scheduler=self._rig.scheduler,
@@ -176,7 +176,7 @@ class ManagedCheckpoints:
     def attach(self, loader: Any) -> None:
         """Give the loader the position that was loaded, and keep it for the saves."""
         self._loader = loader
-        with self._story.during("apply_dataloader_state"):
+        with self._event_log.during("apply_dataloader_state"):
             self._manager.apply_dataloader_state(loader)
 
     def is_due(self, step: int) -> bool:
@@ -191,8 +191,8 @@ class ManagedCheckpoints:
         meta = self._rules.meta(progress.step)
         if meta is not None:
             extra["vlm_freeze"] = meta
-        self._story.tell(SaveBegan(step=progress.step, ordinal=self._saves))
-        with self._going_on("save"), self._story.during("save"):
+        self._event_log.tell(SaveBegan(step=progress.step, ordinal=self._saves))
+        with self._going_on("save"), self._event_log.during("save"):
             self._manager.save(
                 progress.step,
                 tokens_seen=progress.tokens_seen,
@@ -200,7 +200,7 @@ class ManagedCheckpoints:
                 dataloader=self._loader,
                 extra=extra,
             )
-            self._story.tell(SaveReturned(step=progress.step, ordinal=self._saves))
+            self._event_log.tell(SaveReturned(step=progress.step, ordinal=self._saves))
 
     @contextmanager
     def _going_on(self, call: str) -> Iterator[None]:
@@ -210,26 +210,26 @@ class ManagedCheckpoints:
         except Exception as error:
             if not self._goes_on:
                 raise
-            self._story.told_during(call, error)
+            self._event_log.raised_during(call, error)
 
     def before_change(self) -> None:
         """A save under way must describe the model as it was."""
-        with self._going_on("flush_pending_save"), self._story.draining("flush_pending_save"):
+        with self._going_on("flush_pending_save"), self._event_log.draining("flush_pending_save"):
             self._manager.flush_pending_save()
 
     def should_stop(self) -> bool:
         """Whether a signal asked the job to end."""
-        with self._story.during("should_shutdown"):
+        with self._event_log.during("should_shutdown"):
             return bool(self._shutdown.should_shutdown())
 
     def drain(self) -> None:
         """Wait until every save is durable."""
-        with self._going_on("wait"), self._story.draining("wait"):
+        with self._going_on("wait"), self._event_log.draining("wait"):
             self._manager.wait()
 
     def stop(self) -> None:
         """Tell the shutdown handler that the emergency save is durable."""
-        with self._story.during("finish"):
+        with self._event_log.during("finish"):
             self._shutdown.finish()
 
 

@@ -36,7 +36,7 @@ def named_plainly(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         yield plain_name(full_name), param
 
 
-Told = Callable[[], Iterator[tuple[str, Any]]]
+Beside = Callable[[], Iterator[tuple[str, Any]]]
 """Values that belong to parameters, by names that begin with theirs and a dot."""
 
 
@@ -46,7 +46,7 @@ def nothing() -> Iterator[tuple[str, Any]]:
 
 
 def moments(
-    model: nn.Module, optimizer: Optimizer, beside: Told = nothing
+    model: nn.Module, optimizer: Optimizer, beside: Beside = nothing
 ) -> Iterator[tuple[str, Any]]:
     """All that belongs to a parameter and has to come back with it, by distinct names.
 
@@ -59,7 +59,7 @@ def moments(
     yield from beside()
 
 
-def digest_state(model: nn.Module, optimizer: Optimizer, beside: Told = nothing) -> StateDigest:
+def digest_state(model: nn.Module, optimizer: Optimizer, beside: Beside = nothing) -> StateDigest:
     """The state of this rank: its shards by global parameter name, and its generators."""
     return StateDigest(
         params={name: _digest_value(param) for name, param in named_plainly(model)},
@@ -85,8 +85,8 @@ def _digest_value(value: Any) -> str:
         return _digest_bytes(repr(value).encode())
     held = local(value)
     if type(held) is not Tensor and (inner := inner_tensors(held)) is not None:
-        told = {name: _digest_value(tensor) for name, tensor in inner.items()}
-        return _digest_bytes(f"{type(held).__name__} {told}".encode())
+        described = {name: _digest_value(tensor) for name, tensor in inner.items()}
+        return _digest_bytes(f"{type(held).__name__} {described}".encode())
     shard = held.cpu().contiguous().reshape(-1)
     # The bytes themselves: numpy has no bfloat16, and -0.0 must differ from 0.0.
     return _digest_bytes(shard.view(torch.uint8).numpy())

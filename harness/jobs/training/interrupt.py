@@ -10,21 +10,21 @@ from collections.abc import Iterable
 from harness.evidence.record import Struck
 from harness.faults.base import LoopFault
 from harness.faults.strike import Strike
-from harness.jobs.training.story import Story
+from harness.jobs.training.event_log import EventLog
 
 
 class Interruptions:
     """The strikes that one rank carries out on itself."""
 
-    def __init__(self, strikes: Iterable[Strike], *, rank: int, story: Story) -> None:
+    def __init__(self, strikes: Iterable[Strike], *, rank: int, event_log: EventLog) -> None:
         self._strikes = [one for one in strikes if one.fault.is_in_the_loop and rank in one.ranks]
-        self._story = story
+        self._event_log = event_log
 
     def after_step(self, step: int) -> None:
-        """Raise what is due now; the record before it is what makes the strike land."""
+        """Raise what is due now; the record before it is what makes the strike fire."""
         for strike in self._strikes:
             if strike.point.step == step:
-                self._story.tell(Struck(strike=strike.id))
+                self._event_log.tell(Struck(strike=strike.id))
                 assert isinstance(strike.fault, LoopFault), "the others are carried out elsewhere"
                 error = strike.fault.leaves()
                 raise error() if error is SystemExit else error(f"struck at step {step}")

@@ -28,28 +28,28 @@ _INITIAL_SPREAD = 0.08
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class ModelPart:
     """Which part of the model is held: some blocks, and maybe one or both ends."""
 
     blocks: tuple[int, ...]
     first: bool
     last: bool
 
-    def __add__(self, other: Part) -> Part:
+    def __add__(self, other: ModelPart) -> ModelPart:
         """The part of a rank that holds this part and a later one."""
-        return Part(
+        return ModelPart(
             blocks=self.blocks + other.blocks,
             first=self.first or other.first,
             last=self.last or other.last,
         )
 
 
-def split(layers: int, stages: int, stage: int) -> Part:
+def split(layers: int, stages: int, stage: int) -> ModelPart:
     """The part of `stage`; earlier stages take one block more where it does not divide."""
     size, more = divmod(layers, stages)
     begin = stage * size + min(stage, more)
     end = begin + size + (1 if stage < more else 0)
-    return Part(blocks=tuple(range(begin, end)), first=stage == 0, last=stage == stages - 1)
+    return ModelPart(blocks=tuple(range(begin, end)), first=stage == 0, last=stage == stages - 1)
 
 
 def visible_length(model: Model, data: Data) -> int:
@@ -83,7 +83,7 @@ class Block(nn.Module):
         return hidden + functional.dropout(thought, self.dropout, self.training)
 
 
-class Positions(nn.Module):
+class LearnedPositions(nn.Module):
     """A learned vector for each position."""
 
     def __init__(self, length: int, dim: int) -> None:
@@ -98,11 +98,11 @@ class Positions(nn.Module):
 class Transformer(nn.Module):
     """Embeddings, blocks and head, as far as this stage holds them."""
 
-    def __init__(self, model: Model, data: Data, part: Part) -> None:
+    def __init__(self, model: Model, data: Data, part: ModelPart) -> None:
         super().__init__()
         if part.first:
             self.embed = nn.Embedding(VOCABULARY, model.dim)
-            self.position = Positions(visible_length(model, data), model.dim)
+            self.position = LearnedPositions(visible_length(model, data), model.dim)
         self.blocks = nn.ModuleDict({str(index): Block(model) for index in part.blocks})
         if part.last:
             self.norm = nn.RMSNorm(model.dim)
@@ -165,7 +165,7 @@ class Adapter(nn.Module):
 class LanguageModel(nn.Module):
     """`tiny_transformer`, or a stage of it."""
 
-    def __init__(self, model: Model, data: Data, part: Part) -> None:
+    def __init__(self, model: Model, data: Data, part: ModelPart) -> None:
         super().__init__()
         self.transformer = Transformer(model, data, part)
 
@@ -177,7 +177,7 @@ class LanguageModel(nn.Module):
 class VisionLanguageModel(nn.Module):
     """`tiny_vlm`, or its first stage; later stages see no image and are a `LanguageModel`."""
 
-    def __init__(self, model: Model, data: Data, part: Part) -> None:
+    def __init__(self, model: Model, data: Data, part: ModelPart) -> None:
         super().__init__()
         self.vision_encoder = VisionEncoder(model)
         self.adapter = Adapter(model)
@@ -189,7 +189,7 @@ class VisionLanguageModel(nn.Module):
 
 
 def build_model(
-    model: Model, data: Data, part: Part, *, seed: int, device: torch.device, rank: int = 0
+    model: Model, data: Data, part: ModelPart, *, seed: int, device: torch.device, rank: int = 0
 ) -> nn.Module:
     """A part of the model with its first weights. Draws nothing from the global generators.
 
@@ -203,7 +203,7 @@ def build_model(
     return built
 
 
-def _outline(model: Model, data: Data, part: Part) -> nn.Module:
+def _outline(model: Model, data: Data, part: ModelPart) -> nn.Module:
     sees_images = model.preset == "tiny_vlm" and part.first
     with torch.device("meta"):
         made = (VisionLanguageModel if sees_images else LanguageModel)(model, data, part)
@@ -211,7 +211,7 @@ def _outline(model: Model, data: Data, part: Part) -> nn.Module:
     return made
 
 
-def cut_out(held: nn.Module, model: Model, data: Data, part: Part) -> nn.Module:
+def cut_out(held: nn.Module, model: Model, data: Data, part: ModelPart) -> nn.Module:
     """A part of what a rank holds, as a module of its own with the same modules inside."""
     piece = _outline(model, data, part)
     for name, child in held.named_children():

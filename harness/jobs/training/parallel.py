@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from harness.jobs.training.models import Part, split
+from harness.jobs.training.models import ModelPart, split
 from harness.run.budget import training_limit_s
 from harness.scenario.schema import Checkpoint
 from harness.world import World
@@ -64,7 +64,7 @@ class Place:
         """Whether this rank holds the end of the model."""
         return self.stage == self.world.pp - 1
 
-    def parts(self, layers: int) -> tuple[Part, ...]:
+    def parts(self, layers: int) -> tuple[ModelPart, ...]:
         """This rank's parts of a model with `layers` blocks; two where they interleave."""
         count = self.world.pp * self.world.chunks
         return tuple(split(layers, count, one) for one in range(self.stage, count, self.world.pp))

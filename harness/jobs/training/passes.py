@@ -13,7 +13,13 @@ from torch.distributed.pipelining import (
     ScheduleInterleaved1F1B,
 )
 
-from harness.jobs.training.models import IMAGE_SIDE, VOCABULARY, Part, text_loss, visible_length
+from harness.jobs.training.models import (
+    IMAGE_SIDE,
+    VOCABULARY,
+    ModelPart,
+    text_loss,
+    visible_length,
+)
 from harness.jobs.training.parallel import Place
 from harness.plan.model import Workload
 
@@ -97,7 +103,7 @@ def _stage(piece: nn.Module, number: int, place: Place, example: Example) -> Pip
     )
 
 
-def _example(workload: Workload, part: Part, rows: int) -> Example:
+def _example(workload: Workload, part: ModelPart, rows: int) -> Example:
     """Shapes of what a part is given and produces, on the meta device.
 
     Left to find out by itself, a stage runs the model once more before the first step, and the

@@ -19,7 +19,14 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.optim import Optimizer
 
 from harness.evidence.record import StateDigest
-from harness.jobs.training.digest import Told, digest_state, local, moments, named_plainly, nothing
+from harness.jobs.training.digest import (
+    Beside,
+    digest_state,
+    local,
+    moments,
+    named_plainly,
+    nothing,
+)
 
 Words = npt.NDArray[np.uint64]
 
@@ -31,7 +38,7 @@ _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
 
 def digest_with_pieces(
-    model: nn.Module, optimizer: Optimizer, beside: Told = nothing
+    model: nn.Module, optimizer: Optimizer, beside: Beside = nothing
 ) -> StateDigest:
     """As `digest_state`, and the pieces of all parameters and moments."""
     held = (*named_plainly(model), *moments(model, optimizer, beside))

@@ -1,4 +1,4 @@
-"""Imports everything that a rank will need, in the warm server before it forks.
+"""Imports everything that a rank will need, in the fork server before it forks.
 
 Only imports and pure byte tables. Nothing distributed is tried out here: a sharding on a pretended
 mesh leaves caches behind that give the forked ranks the wrong shards. The package under test stays

@@ -1,6 +1,6 @@
 """One rank of a job: from its plan to its exit code.
 
-`enter` is called in a process forked from the warm server. `python -m harness.jobs.training.rank
+`enter` is called in a process forked from the fork server. `python -m harness.jobs.training.rank
 DIRECTORY RUN RANK` does the same from a cold start. Ranks meet through a file in the run
 directory, so a job needs no port; ranks on nodes of their own meet through a port there. Numbers
 from the world's size up are the ranks of a second job, which nothing strikes and whose loop ends
@@ -22,11 +22,11 @@ import torch
 import torch.distributed as dist
 
 from harness.evidence.record import Started
-from harness.jobs import keep
+from harness.jobs import implementation_server
 from harness.jobs.training.devices import take_device
+from harness.jobs.training.event_log import EventLog
 from harness.jobs.training.interrupt import end_like_an_interpreter, end_uncaught
 from harness.jobs.training.parallel import find_place, limit_waits, training_timeout
-from harness.jobs.training.story import Story
 from harness.jobs.training.train import train
 from harness.plan.model import Plan
 from harness.run.budget import patient, read_reference
@@ -37,11 +37,11 @@ from harness.world import World
 
 def enter(directory: str, run: int, rank: int) -> int:
     """Run one rank. Returns its exit code; the caller has nothing left to do but `os._exit`."""
-    story = Story(Path(directory, f"run{run}", f"rank{rank}.jsonl"))
+    event_log = EventLog(Path(directory, f"run{run}", f"rank{rank}.jsonl"))
     try:
-        _work(Path(directory), run, rank, story)
+        _work(Path(directory), run, rank, event_log)
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is evidence
-        story.tell_raised(error)
+        event_log.tell_raised(error)
         if _ends_like_a_script(Path(directory), run):
             return end_uncaught(error)
         sys.stdout.flush()
@@ -60,15 +60,15 @@ def _read_plan(directory: Path) -> Plan:
     return Plan.model_validate_json((directory / "plan.json").read_bytes())
 
 
-def _work(directory: Path, run: int, number: int, story: Story) -> None:
+def _work(directory: Path, run: int, number: int, event_log: EventLog) -> None:
     plan = _read_plan(directory)
     _refuse_early_import(plan)
     job, rank = divmod(number, plan.workload_of(run).world.size)
     if job:
         plan = plan.as_second_job(run)
-    story.tell(Started(rank=rank, pid=os.getpid(), versions=_versions()))
+    event_log.tell(Started(rank=rank, pid=os.getpid(), versions=_versions()))
     world = plan.workload_of(run).world
-    with story.during("build"):
+    with event_log.during("build"):
         _set_environment(rank, world)
         torch.set_num_threads(1)
         device, backend = take_device(plan.workload, rank, world.size, directory)
@@ -82,15 +82,15 @@ def _work(directory: Path, run: int, number: int, story: Story) -> None:
         )
         place = find_place(world, rank, torch.device(device))
         limit_waits(place, limit)
-    finished = train(plan, run, directory, place=place, story=story)
-    with story.during("exit"):
+    finished = train(plan, run, directory, place=place, event_log=event_log)
+    with event_log.during("exit"):
         dist.destroy_process_group()
         end_like_an_interpreter()
-    story.tell(replace(finished, threads=_other_threads()))
+    event_log.tell(replace(finished, threads=_other_threads()))
 
 
 def _refuse_early_import(plan: Plan) -> None:
-    if keep.kept == plan.implementation.model_dump():
+    if implementation_server.kept == plan.implementation.model_dump():
         return
     early = sorted(name for name in sys.modules if name.split(".")[0] == "kempnerforge")
     if early:

@@ -41,7 +41,7 @@ _BLOCK_PLAN: dict[str, Callable[[], ParallelStyle]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class ShardedModel:
     """A model as this rank holds it."""
 
     model: nn.Module
@@ -52,7 +52,7 @@ class Spread:
     """The modules that run: the model, or this rank's parts of a pipeline."""
 
 
-def spread(built: nn.Module, place: Place, workload: Workload) -> Spread:
+def spread(built: nn.Module, place: Place, workload: Workload) -> ShardedModel:
     """Spread a model that is whole on every rank of a stage. Collective."""
     if place.peers is not None:
         _make_tensor_parallel(built, place.peers)
@@ -71,8 +71,8 @@ def spread(built: nn.Module, place: Place, workload: Workload) -> Spread:
         # DDP moves parameters to other buckets after the first step. A resumed run would then add
         # up in another order than the uninterrupted one; with this setting the buckets stay.
         whole = DistributedDataParallel(built, find_unused_parameters=True)
-        return Spread(model=whole, net=built, pieces=(whole,))
-    return Spread(model=built, net=built, pieces=pieces)
+        return ShardedModel(model=whole, net=built, pieces=(whole,))
+    return ShardedModel(model=built, net=built, pieces=pieces)
 
 
 def _blocks(model: nn.Module) -> nn.Module:

@@ -31,13 +31,13 @@ from harness.jobs.training.checkpoints import (
 )
 from harness.jobs.training.clip import clip_gradients, count_gradients
 from harness.jobs.training.data import Batch, Batches, Bytes, as_it_is
+from harness.jobs.training.event_log import EventLog
 from harness.jobs.training.freeze import freeze_rules, standing_still
 from harness.jobs.training.implementation import Tools
 from harness.jobs.training.interrupt import Interruptions
 from harness.jobs.training.models import VOCABULARY
 from harness.jobs.training.parallel import Place
 from harness.jobs.training.pieces import digest_with_pieces
-from harness.jobs.training.story import Story
 from harness.plan.model import Plan
 from harness.run.budget import patient, read_reference
 from harness.scenario.schema import Model
@@ -47,15 +47,15 @@ _LOADER_THREAD = "QueueFeederThread"
 _LOADER_GRACE_S = 30.0
 
 
-def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) -> Finished:
+def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: EventLog) -> Finished:
     """Run one start of the job to its end; what to say about it once the rank is done."""
     workload, settings = plan.workload_of(run), plan.runs[run]
-    with story.during("build"):
+    with event_log.during("build"):
         tools = Tools(plan.implementation)
         seed_rank(workload.seed, place.stream)
-        rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), story)
+        rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), event_log)
         if plan.rearranges:
-            digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.told)
+            digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.described)
             rig = replace(rig, digest=digest)
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.checkpoint is not None:
@@ -83,7 +83,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, story: Story) 
     first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
     if first_save and progress.source is None and checkpoints.is_due(0):
         checkpoints.save(progress)
-    interruptions = Interruptions(settings.strikes, rank=place.rank, story=story)
+    interruptions = Interruptions(settings.strikes, rank=place.rank, event_log=event_log)
     loop = Loop(rig, checkpoints, batches, progress, interruptions)
     return loop.finish(loop.run(settings.until_step))
 
@@ -113,7 +113,7 @@ class Loop:
     def run(self, until_step: int) -> str:
         """Train until `until_step` or until a signal; returns which."""
         while self._progress.step < until_step:
-            with self._rig.story.during("step"):
+            with self._rig.event_log.during("step"):
                 self._change_freeze(self._progress.step + 1)
                 self._take_step()
                 self._interruptions.after_step(self._progress.step)
@@ -147,7 +147,7 @@ class Loop:
         progress.step += 1
         progress.beside.step(rates[0])
         progress.epoch = self._batches.epoch
-        rig.story.tell(
+        rig.event_log.tell(
             Stepped(
                 step=progress.step,
                 epoch=progress.epoch,
@@ -158,7 +158,7 @@ class Loop:
                 trained=trained,
                 state=rig.digest(),
                 tokens_seen=progress.tokens_seen,
-                beside=progress.beside.told(),
+                beside=progress.beside.described(),
             )
         )
 
@@ -223,7 +223,7 @@ def _corrupt(text: Bytes) -> None:
 
 
 def _tell_resumed(rig: Rig, progress: Progress) -> None:
-    rig.story.tell(
+    rig.event_log.tell(
         Resumed(
             source=progress.source,
             step=None if progress.source is None else progress.step,
@@ -232,7 +232,7 @@ def _tell_resumed(rig: Rig, progress: Progress) -> None:
             state=rig.digest(),
             frozen=standing_still(rig.net),
             kept=progress.kept,
-            beside=progress.beside.told(),
+            beside=progress.beside.described(),
         )
     )
 

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import SaveBegan
-from harness.judge.history import History
-from harness.judge.outcome import Outcome
-from harness.judge.stories import (
+from harness.judge.event_logs import (
     raised_while_loading,
     ranks,
     records,
@@ -24,6 +22,8 @@ from harness.judge.stories import (
     tell_step,
     was_struck,
 )
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 
 PROMISE = Promise(
@@ -38,8 +38,8 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     findings: list[Finding] = []
     decided = 0
     for number, run in enumerate(evidence.runs):
-        decisions = [resumed(story) for story in run.stories]
-        raised = [raised_while_loading(story) for story in run.stories]
+        decisions = [resumed(event_log) for event_log in run.event_logs]
+        raised = [raised_while_loading(event_log) for event_log in run.event_logs]
         decided += sum(one is not None for one in (*decisions, *raised))
         findings += _different_choices(evidence, number)
         if any(raised) and not all(raised) and (any(decisions) or not was_struck(evidence, number)):
@@ -55,28 +55,28 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
 
 def _different_choices(evidence: Evidence, number: int) -> list[Finding]:
     choices: dict[tuple[int | None, str | None], list[int]] = {}
-    for rank, story in enumerate(evidence.runs[number].stories):
-        decision = resumed(story)
+    for rank, event_log in enumerate(evidence.runs[number].event_logs):
+        decision = resumed(event_log)
         if decision is not None:
             choices.setdefault((decision.step, decision.source), []).append(rank)
     if len(choices) < 2:
         return []
-    told = "; ".join(
+    described = "; ".join(
         f"{ranks(who)}: {tell_step(step)} from {source or 'nowhere'}"
         for (step, source), who in choices.items()
     )
-    return [Finding(detail=f"run {number}: the ranks resumed differently: {told}")]
+    return [Finding(detail=f"run {number}: the ranks resumed differently: {described}")]
 
 
 def _different_saves(evidence: Evidence, number: int) -> list[Finding]:
     saves: dict[int, dict[int, list[int]]] = {}
-    for rank, story in enumerate(evidence.runs[number].stories):
-        for record in records(story, SaveBegan):
+    for rank, event_log in enumerate(evidence.runs[number].event_logs):
+        for record in records(event_log, SaveBegan):
             saves.setdefault(record.ordinal, {}).setdefault(record.step, []).append(rank)
     findings: list[Finding] = []
     for ordinal, by_step in saves.items():
         if len(by_step) > 1:
-            told = "; ".join(f"{ranks(who)}: step {step}" for step, who in by_step.items())
-            detail = f"run {number}: save {ordinal} is of different steps: {told}"
+            described = "; ".join(f"{ranks(who)}: step {step}" for step, who in by_step.items())
+            detail = f"run {number}: save {ordinal} is of different steps: {described}"
             findings.append(Finding(detail=detail))
     return findings

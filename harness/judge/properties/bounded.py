@@ -32,10 +32,8 @@ from collections.abc import Iterator
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
 from harness.faults.strike import Strike
-from harness.judge.history import History
-from harness.judge.outcome import Outcome
-from harness.judge.stories import (
-    Story,
+from harness.judge.event_logs import (
+    EventLog,
     fails_load,
     goes_on_after_errors,
     killed_ranks,
@@ -44,6 +42,8 @@ from harness.judge.stories import (
     ranks,
     records,
 )
+from harness.judge.history import History
+from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 
 PROMISE = Promise(
@@ -72,8 +72,8 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             last = (number, run.operations[-1].index) if run.operations else None
             who = ranks(run.processes.hung)
             silent_s = run.processes.deadline_s
-            told = f"run {number}: {who} still alive after {silent_s:.0f} s without a word"
-            waiting.append(Finding(detail=told, operation=last))
+            described = f"run {number}: {who} still alive after {silent_s:.0f} s without a word"
+            waiting.append(Finding(detail=described, operation=last))
         # Another launcher ends survivors at once: nobody knows how long they would have waited.
         local = evidence.plan.launcher.is_local
         if local and checkpoint is not None and checkpoint.timeout_s is not None:
@@ -101,7 +101,7 @@ def _left_waiting(run: RunEvidence) -> Iterator[str]:
     """Ranks that were ended in a save although the deadline of their manager was over."""
     for rank in run.processes.stopped:
         begun = None
-        for record in run.stories[rank]:
+        for record in run.event_logs[rank]:
             if isinstance(record, SaveBegan):
                 begun = record.ordinal
             elif isinstance(record, SaveReturned | Raised):
@@ -115,7 +115,7 @@ def _left_waiting(run: RunEvidence) -> Iterator[str]:
 
 def _errors(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None) -> list[str]:
     """Problems with the errors of one run whose ranks all came to an end."""
-    failures = [_failures(story) for story in run.stories]
+    failures = [_failures(event_log) for event_log in run.event_logs]
     first = failures[0] if failures else {}
     parted = _are_parted(strikes)
     problems: list[str] = []
@@ -138,23 +138,25 @@ def _start_errors(
     run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None
 ) -> list[str]:
     """Problems with the errors of a start whose reads failed."""
-    landed = {one.strike for one in run.landed}
-    failing = tuple(one for one in strikes if fails_load(one) and one.id in landed)
-    raised = [raised_while_loading(story) for story in run.stories]
-    told = [one for one in raised if one is not None]
-    if not failing or not told:
+    fired = {one.strike for one in run.fired}
+    failing = tuple(one for one in strikes if fails_load(one) and one.id in fired)
+    raised = [raised_while_loading(event_log) for event_log in run.event_logs]
+    described = [one for one in raised if one is not None]
+    if not failing or not described:
         return []
     silent = [rank for rank, one in enumerate(raised) if one is None]
     problems = [f"rank {rank} was not told that the start failed" for rank in silent]
-    if len({_words(one) for one in told}) > 1:
-        problems.append(f"the ranks raised {' and '.join(sorted({_words(one) for one in told}))}")
-    return problems + _unnamed({0: told[0]}, failing, timeout_s)
+    if len({_words(one) for one in described}) > 1:
+        problems.append(
+            f"the ranks raised {' and '.join(sorted({_words(one) for one in described}))}"
+        )
+    return problems + _unnamed({0: described[0]}, failing, timeout_s)
 
 
-def _failures(story: Story) -> Failures:
+def _failures(event_log: EventLog) -> Failures:
     found: Failures = {}
     begun = 0
-    for record in story:
+    for record in event_log:
         if isinstance(record, SaveBegan):
             begun = record.ordinal
         elif isinstance(record, Raised) and record.during in _CALLS:
@@ -223,11 +225,11 @@ def _no_later_save(
     if any(one.fault.lasts for one in strikes):
         return []
     hit = _last_save_hit(run, strikes, timeout_s)
-    for rank, story in enumerate(run.stories):
-        if not any(one.ordinal > hit for one in records(story, SaveBegan)):
+    for rank, event_log in enumerate(run.event_logs):
+        if not any(one.ordinal > hit for one in records(event_log, SaveBegan)):
             continue
         succeeded = True
-        for record in story:
+        for record in event_log:
             if isinstance(record, Raised) and record.during in _CALLS:
                 succeeded = False
             elif isinstance(record, success):

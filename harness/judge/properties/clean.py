@@ -4,7 +4,7 @@ The promise: no process, thread, port, temporary file or lock outlives a run.
 
 Evidence: the processes that outlived their rank in any run, the threads that a rank still had when
 its loop had ended, and, when the last run ended in order, the names in the checkpoint directory:
-only the layout's own may be there, and what a hand from outside put there for itself. Where the
+only the layout's own may be there, and what an operator put there for itself. Where the
 directory is mounted, an empty `.lock` may stay: it is what is locked where a directory cannot be,
 and removing it is a race. The directory is empty before the first run. A directory that was left
 behind when the job was moved elsewhere stays as it was. A process that was killed and that the
@@ -23,11 +23,11 @@ from __future__ import annotations
 
 import hashlib
 
-from harness.evidence.evidence import Entry, Evidence
+from harness.evidence.evidence import DirectoryEntry, Evidence
 from harness.evidence.record import Finished
+from harness.judge.event_logs import EventLog, is_orderly, records
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, is_orderly, records
 from harness.judge.verdict import Finding, Promise, Verdict
 
 PROMISE = Promise(
@@ -38,7 +38,7 @@ PROMISE = Promise(
 
 
 _LOCK = ".lock"
-_EMPTY = Entry(kind="file", detail=hashlib.blake2b(b"", digest_size=16).hexdigest())
+_EMPTY = DirectoryEntry(kind="file", detail=hashlib.blake2b(b"", digest_size=16).hexdigest())
 _NAMED_BY_PYTHON = ("Thread-", "ThreadPoolExecutor-")
 # One a process: tqdm's, which torch.compile starts where tqdm is installed, and jemalloc's.
 _OF_THE_PROCESS = frozenset({"tqdm_monitor", "jemalloc_bg_thd"})
@@ -46,39 +46,39 @@ _OF_THE_PROCESS = frozenset({"tqdm_monitor", "jemalloc_bg_thd"})
 
 def judge(evidence: Evidence, history: History) -> Verdict:
     """Look for leftovers of each kind."""
-    told: list[str] = []
+    described: list[str] = []
     of_training = {
         name
-        for story in evidence.reference
-        for name in _threads(story)
+        for event_log in evidence.reference
+        for name in _threads(event_log)
         if not name.startswith(_NAMED_BY_PYTHON)
     }
     for number, run in enumerate(evidence.runs):
-        told += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
+        described += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
         stuck = _stuck_ranks(evidence, number)
-        for rank, story in enumerate(run.stories):
+        for rank, event_log in enumerate(run.event_logs):
             if rank in stuck:
                 continue  # the kernel does not let go of a thread whose operation never returns
-            told += [
+            described += [
                 f"run {number}, rank {rank}: thread {one} is left"
-                for one in _threads(story)
+                for one in _threads(event_log)
                 if one not in of_training | _OF_THE_PROCESS
             ]
     if is_orderly(evidence.runs[-1]):
         names = {path.partition("/")[0] for path in evidence.runs[-1].after} - {"."}
         strange = sorted(name for name in names if not history.layout.owned(name))
-        told += [
+        described += [
             f"{name} is left in the checkpoint directory"
             for name in strange
             if not _is_foreign(name, history) and not _is_lock(name, evidence)
         ]
-    told += _touched_behind(evidence)
-    return PROMISE.verdict([Finding(detail=one) for one in told])
+    described += _touched_behind(evidence)
+    return PROMISE.verdict([Finding(detail=one) for one in described])
 
 
-def _threads(story: Story) -> list[str]:
+def _threads(event_log: EventLog) -> list[str]:
     """The names of the threads that a rank ended with."""
-    return [name for record in records(story, Finished) for name in record.threads]
+    return [name for record in records(event_log, Finished) for name in record.threads]
 
 
 def _is_lock(name: str, evidence: Evidence) -> bool:
@@ -88,23 +88,23 @@ def _is_lock(name: str, evidence: Evidence) -> bool:
 
 
 def _is_foreign(name: str, history: History) -> bool:
-    """Whether a hand from outside put it there, under this name or another."""
+    """Whether an operator put it there, under this name or another."""
     top = history.tops[-1].get(name)
     return top is not None and top[0] in history.left.foreign
 
 
 def _touched_behind(evidence: Evidence) -> list[str]:
     """Changes in the directory that the job had left for another."""
-    told: list[str] = []
-    behind: dict[str, Entry] | None = None
+    described: list[str] = []
+    behind: dict[str, DirectoryEntry] | None = None
     for number, run in enumerate(evidence.runs):
         at_rest = evidence.at_rest.get(number)
         if at_rest is not None and any(one.action == "relocate" for one in at_rest.done):
             behind = at_rest.behind
         if behind is not None and run.behind != behind:
             path = min(path for path, _ in run.behind.items() ^ behind.items())
-            told.append(f"run {number}: {path} changed in the directory that was left behind")
-    return told
+            described.append(f"run {number}: {path} changed in the directory that was left behind")
+    return described
 
 
 def _stuck_ranks(evidence: Evidence, number: int) -> set[int]:

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, Stepped
+from harness.judge.event_logs import EventLog, resumed, steps
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, resumed, steps
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.scenario.schema import FreezePlan
 
@@ -43,12 +43,18 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     findings, checkpoints = _metadata(plans, history)
     trained = 0
     for number, (plan, run) in enumerate(zip(plans, evidence.runs, strict=True)):
-        for rank, story in enumerate(run.stories):
+        for rank, event_log in enumerate(run.event_logs):
             where = f"run {number}, rank {rank}, "
-            trained += len(steps(story))
-            findings += [Finding(detail=where + told) for told in _told_differently(plan, story)]
-            findings += [Finding(detail=where + told) for told in _moved(plan, story)]
-        findings += [Finding(detail=f"run {number}, {told}") for told in _stood(plan, run.stories)]
+            trained += len(steps(event_log))
+            findings += [
+                Finding(detail=where + described)
+                for described in _told_differently(plan, event_log)
+            ]
+            findings += [Finding(detail=where + described) for described in _moved(plan, event_log)]
+        findings += [
+            Finding(detail=f"run {number}, {described}")
+            for described in _stood(plan, run.event_logs)
+        ]
     if findings:
         return PROMISE.violated(findings)
     if not checkpoints and not trained:
@@ -86,13 +92,13 @@ def _metadata(plans: list[FreezePlan], history: History) -> tuple[list[Finding],
     return findings, len(seen)
 
 
-def _told_differently(plan: FreezePlan, story: Story) -> Iterator[str]:
+def _told_differently(plan: FreezePlan, event_log: EventLog) -> Iterator[str]:
     """Where a rank says that other modules stand still than the settings tell."""
     points: list[tuple[str, int, Resumed | Stepped]] = []
-    decision = resumed(story)
+    decision = resumed(event_log)
     if decision is not None:
         points.append(("at its start", decision.step or 0, decision))
-    points += [(f"step {step}", step, record) for step, record in sorted(steps(story).items())]
+    points += [(f"step {step}", step, record) for step, record in sorted(steps(event_log).items())]
     for where, step, record in points:
         for module, frozen in effective(plan, step).items():
             if _holds(record, module) and (module in record.frozen) != frozen:
@@ -110,9 +116,11 @@ def _digests(record: Resumed | Stepped, module: str) -> dict[str, str]:
     return {name: digest for name, digest in params if name.startswith(module + ".")}
 
 
-def _pairs(plan: FreezePlan, story: Story, module: str, *, frozen: bool) -> list[tuple[int, bool]]:
+def _pairs(
+    plan: FreezePlan, event_log: EventLog, module: str, *, frozen: bool
+) -> list[tuple[int, bool]]:
     """Steps through which the module was (not) frozen, and whether any of its digests changed."""
-    found = steps(story)
+    found = steps(event_log)
     pairs: list[tuple[int, bool]] = []
     for step, record in sorted(found.items()):
         before = found.get(step - 1)
@@ -125,18 +133,22 @@ def _pairs(plan: FreezePlan, story: Story, module: str, *, frozen: bool) -> list
     return pairs
 
 
-def _moved(plan: FreezePlan, story: Story) -> Iterator[str]:
+def _moved(plan: FreezePlan, event_log: EventLog) -> Iterator[str]:
     for module in _modules(plan):
-        for step, changed in _pairs(plan, story, module, frozen=True):
+        for step, changed in _pairs(plan, event_log, module, frozen=True):
             if changed:
                 yield f"step {step}: {module} is frozen, but its parameters changed"
                 break
 
 
-def _stood(plan: FreezePlan, stories: tuple[Story, ...]) -> Iterator[str]:
+def _stood(plan: FreezePlan, event_logs: tuple[EventLog, ...]) -> Iterator[str]:
     """Modules that stood still on every rank through every step in which they were to train."""
     for module in _modules(plan):
-        pairs = [pair for story in stories for pair in _pairs(plan, story, module, frozen=False)]
+        pairs = [
+            pair
+            for event_log in event_logs
+            for pair in _pairs(plan, event_log, module, frozen=False)
+        ]
         # One step alone may have a learning rate of zero.
         if len({step for step, _ in pairs}) > 1 and not any(changed for _, changed in pairs):
             yield f"{module} is not frozen, but its parameters stood still on every rank"

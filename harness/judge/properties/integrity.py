@@ -4,7 +4,7 @@ The promise: a flipped bit, a truncated or missing file, a shard from another sa
 before they reach the model; resume falls back to a checkpoint that is undamaged, or raises on every
 rank an error that names what is damaged.
 
-Evidence: the files of each checkpoint before and after a hand from outside was at work between two
+Evidence: the files of each checkpoint before and after an operator was at work between two
 runs. A checkpoint is damaged when one of its files holds other bytes or is gone; it stays so until
 another directory takes its name. No rank may resume from a damaged one. Where ranks raise, all of
 them do, and each error names a damaged checkpoint or one of its files.
@@ -15,16 +15,16 @@ has to take one where there is one, belongs to `nothing_lost`.
 
 Does not apply where nothing was damaged. Unknown when the replayed tree differs from the disk, and
 when no rank of a run with damage got as far as a decision or an exception. Not covered: damage
-while the job runs until the next start, and what the ranks raise in a run in which a fault landed,
+while the job runs until the next start, and what the ranks raise in a run in which a fault fired,
 or which has to be refused for settings of its own.
 """
 
 from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
+from harness.judge.event_logs import raised_while_loading, ranks, resumed
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
-from harness.judge.stories import raised_while_loading, ranks, resumed
 from harness.judge.verdict import Finding, Promise, Verdict
 
 PROMISE = Promise(
@@ -48,12 +48,12 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         if not damaged:
             continue
         decided = _loaded_damage(evidence, number, damaged)
-        told = _says_otherwise(evidence, number, damaged)
-        if decided is None and told is None:
+        described = _says_otherwise(evidence, number, damaged)
+        if decided is None and described is None:
             return PROMISE.unknown(f"run {number}: no rank got as far as a decision")
         starts += 1
         loaded += decided or []
-        unsaid += told or []
+        unsaid += described or []
     if loaded:
         return PROMISE.violated([*loaded, *unsaid])
     if unsaid:
@@ -75,8 +75,8 @@ def _loaded_damage(
 ) -> list[Finding] | None:
     """Ranks that resumed from something damaged; None where no rank resumed at all."""
     sources: dict[str | None, list[int]] = {}
-    for rank, story in enumerate(evidence.runs[number].stories):
-        decision = resumed(story)
+    for rank, event_log in enumerate(evidence.runs[number].event_logs):
+        decision = resumed(event_log)
         if decision is not None:
             sources.setdefault(decision.source, []).append(rank)
     if not sources:
@@ -95,8 +95,8 @@ def _says_otherwise(
     evidence: Evidence, number: int, damaged: dict[str, str]
 ) -> list[Finding] | None:
     """Errors that name nothing of the damage, and ranks without one; None where no rank raised."""
-    raised = [raised_while_loading(story) for story in evidence.runs[number].stories]
-    excused = bool(evidence.runs[number].landed) or _is_refused_for_its_settings(evidence, number)
+    raised = [raised_while_loading(event_log) for event_log in evidence.runs[number].event_logs]
+    excused = bool(evidence.runs[number].fired) or _is_refused_for_its_settings(evidence, number)
     if not any(raised) or excused:
         return [] if excused else None
     findings: list[Finding] = []

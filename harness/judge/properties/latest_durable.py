@@ -4,7 +4,7 @@ The promise: at every instant, and after any crash or power cut, `latest` is abs
 a checkpoint that loads completely on every rank and stage.
 
 Evidence: the replayed tree after every operation. The live view is what a kill at that instant
-leaves. What a hand from outside left between two runs is excused for as long as it stays. After a
+leaves. What an operator left between two runs is excused for as long as it stays. After a
 power cut the link may be the one that was last synced or the one that was just made, so both are
 followed, to what was synced below them. An absolute link is a violation: it breaks when the
 directory is moved.
@@ -17,7 +17,7 @@ complete loads (a resume shows that).
 from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
-from harness.judge.history import History, State
+from harness.judge.history import DirectoryState, History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 
@@ -44,7 +44,7 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
             (" after a power cut that keeps the newest names", moment.journaled),
         )
         faults = {suffix: fault for suffix, state in views if (fault := _fault(state)) is not None}
-        excused = set(faults.values()) if moment.by_hand else excused & set(faults.values())
+        excused = set(faults.values()) if moment.operator else excused & set(faults.values())
         for suffix, fault in faults.items():
             if fault not in findings and fault not in excused:
                 where = f"run {moment.run}, after operation {moment.index}{suffix}: "
@@ -54,7 +54,7 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
     return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
 
 
-def _fault(state: State) -> str | None:
+def _fault(state: DirectoryState) -> str | None:
     latest = state.latest
     if latest.state == "absent":
         return None

@@ -28,7 +28,7 @@ PROMISE = Promise(
 def judge(evidence: Evidence, _history: History) -> Verdict:
     """Look for the marks of code that ran."""
     planted = {
-        done.deed: (number, done.paths)
+        done.action_id: (number, done.paths)
         for number, at_rest in evidence.at_rest.items()
         for done in at_rest.done
         if done.action == "hostile" and done.problem is None
@@ -37,10 +37,10 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         return PROMISE.does_not_apply("no hostile file was planted")
     findings = [
         Finding(detail=f"{', '.join(paths)}, planted before run {number}, ran its code")
-        for deed, (number, paths) in planted.items()
-        if deed in evidence.executed
+        for action, (number, paths) in planted.items()
+        if action in evidence.executed
     ]
     last = max(number for number, _ in planted.values())
-    if not findings and (last >= len(evidence.runs) or not any(evidence.runs[last].stories)):
+    if not findings and (last >= len(evidence.runs) or not any(evidence.runs[last].event_logs)):
         return PROMISE.unknown(f"no rank of run {last} told anything")
     return PROMISE.verdict(findings, f"{len(planted)} hostile files were planted")

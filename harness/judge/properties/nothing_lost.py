@@ -1,4 +1,5 @@
-"""`nothing_lost`: resume starts from the newest checkpoint that the job was told is durable.
+"""`nothing_lost`: resume starts from the newest checkpoint that was acknowledged to the job as
+durable.
 
 The promise: after a crash, resume starts from the newest checkpoint that the job had been told is
 durable, or a newer one. What the job was told is true: the checkpoint is there when it is told. A
@@ -7,20 +8,20 @@ durable checkpoint becomes visible at once (background), not at the next save.
 Evidence: what every rank was told in earlier runs (`save` came back in synchronous mode; in the
 background modes the saves begun before `wait` or `flush_pending_save` came back), and the step that
 each later run resumed from. A run with `load_step` starts a new lineage: what was told before it
-counts up to that step; so it does where somebody repointed `latest` between the runs. What a hand
-from outside damaged or took away between two runs was lost by the hand: of what was told, what is
-still there and undamaged counts; so was what it took while a run went on. A run that has to be
-refused resumes from nothing. Where the scenario says which step it expects, another one is a
-violation in both directions; None in a list of steps stands for a fresh start.
+counts up to that step; so it does where somebody repointed `latest` between the runs. What an
+operator from outside damaged or took away between two runs was lost by the operator: of what was
+told, what is still there and undamaged counts; so was what it took while a run went on. A run that
+has to be refused resumes from nothing. Where the scenario says which step it expects, another one
+is a violation in both directions; None in a list of steps stands for a fresh start.
 
 Promptness: in the background modes a save whose flush had ended more than two seconds before the
 next save began must have been published by then; on a loaded machine as many times two seconds as
-the run was slowed by waiting for processors. Once a fault has landed saves are left out: a disk
+the run was slowed by waiting for processors. Once a fault has fired saves are left out: a disk
 that stalls is a reason to wait. Records carry no time, so the first operation after the beginning
 of that save gives it; training alone makes no operation.
 
 Does not apply to one run that never saved. Unknown when a later run ended before any rank had
-decided where to resume, and no rank said why; a run in which a fault landed before that says
+decided where to resume, and no rank said why; a run in which a fault fired before that says
 nothing and is passed over. Not covered: saves of which only some ranks were told.
 """
 
@@ -31,10 +32,16 @@ from itertools import pairwise
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
 from harness.evidence.record import Drained, Raised, SaveBegan, SaveReturned
-from harness.faults.actions import Latest
-from harness.judge.history import History, Moment, State
+from harness.faults.actions import SetLatest
+from harness.judge.event_logs import (
+    EventLog,
+    raised_while_loading,
+    records,
+    resumed_steps,
+    tell_step,
+)
+from harness.judge.history import DirectoryState, History, Moment
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, raised_while_loading, records, resumed_steps, tell_step
 from harness.judge.verdict import Finding, Promise, Verdict
 
 PROMISE = Promise(
@@ -53,22 +60,24 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     """Compare each resume with what the job had been told, and look for late publications."""
     checkpoint = evidence.plan.checkpoint
     background = checkpoint is not None and checkpoint.async_mode != "disabled"
-    saves = any(records(story, SaveBegan) for run in evidence.runs for story in run.stories)
+    saves = any(
+        records(event_log, SaveBegan) for run in evidence.runs for event_log in run.event_logs
+    )
     if len(evidence.runs) < 2 and not saves:
         return PROMISE.does_not_apply("one run that never saved: nothing could be lost")
     findings: list[Finding] = []
     unknown: list[str] = []
-    told: set[int] = set()
+    acknowledged: set[int] = set()
     for number, run in enumerate(evidence.runs):
-        told = _still_told(told, evidence, history, number)
+        acknowledged = _still_acknowledged(acknowledged, evidence, history, number)
         if number and evidence.plan.runs[number].refused is None:
-            problem = _resume(evidence, history, number, told)
+            problem = _resume(evidence, history, number, acknowledged)
             findings += [Finding(detail=one) for one in problem[0]]
             unknown += problem[1]
         if background:
             findings += _late(number, run)
         findings += _untrue(number, run, history, background=background)
-        told |= told_steps(run, background=background)
+        acknowledged |= acknowledged_steps(run, background=background)
     if findings:
         # A start that raised gave the job nothing back; the word for that is another one.
         raised = any("raised" in one.detail for one in findings)
@@ -76,30 +85,38 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     return PROMISE.unknown(*unknown) if unknown else PROMISE.holds()
 
 
-def _still_told(told: set[int], evidence: Evidence, history: History, number: int) -> set[int]:
+def _still_acknowledged(
+    acknowledged: set[int], evidence: Evidence, history: History, number: int
+) -> set[int]:
     """The steps that the job may count on at a start: an operator can choose an older one."""
     plan = evidence.plan.runs[number]
     chosen = plan.load_step
-    told = told - _taken_late(history, number - 1)
+    acknowledged = acknowledged - _taken_late(history, number - 1)
     if number in evidence.at_rest:
         sound = {one.step for one in history.sound(number).values()}
-        told = told & sound
+        acknowledged = acknowledged & sound
         pointed = [
-            deed.action.latest.step for deed in plan.before if isinstance(deed.action, Latest)
+            action.action.latest.step
+            for action in plan.before
+            if isinstance(action.action, SetLatest)
         ]
         if chosen is None and pointed and pointed[-1] in sound:
             chosen = pointed[-1]
     elif chosen is None:
         chosen = _pointed_late(evidence, history, number - 1)
     if plan.refused is not None:
-        return told
-    return told if chosen is None else {step for step in told if step <= chosen} | {chosen}
+        return acknowledged
+    return (
+        acknowledged
+        if chosen is None
+        else {step for step in acknowledged if step <= chosen} | {chosen}
+    )
 
 
 def _taken_late(history: History, number: int) -> set[int]:
-    """The steps whose checkpoints a hand damaged or took away while a run went on, for good."""
+    """The steps whose checkpoints an operator damaged or took away while a run went on, for good."""
     taken: dict[int, set[int]] = {}
-    for before, after in _late_hands(history, number):
+    for before, after in _late_operators(history, number):
         for one in before.live.whole().values():
             if one.step in _taken(before.live, after):
                 taken.setdefault(one.step, set()).add(one.identity)
@@ -109,62 +126,64 @@ def _taken_late(history: History, number: int) -> set[int]:
 
 
 def _was_taken_durable(history: History, number: int, step: int, *, until: int) -> bool:
-    """Whether a hand took what was durable already, within so many operations of a run."""
+    """Whether an operator took what was durable already, within so many operations of a run."""
     return any(
         step in _taken(before.durable, after)
-        for before, after in _late_hands(history, number)
+        for before, after in _late_operators(history, number)
         if after.index < until
     )
 
 
-def _late_hands(history: History, number: int) -> list[tuple[Moment, Moment]]:
-    """Before and after each deed of a hand while a run went on."""
+def _late_operators(history: History, number: int) -> list[tuple[Moment, Moment]]:
+    """Before and after each action of an operator while a run went on."""
     return [
         (before, after)
         for before, after in pairwise(history.moments)
-        if after.run == number and after.by_hand and after.index >= 0
+        if after.run == number and after.operator and after.index >= 0
     ]
 
 
-def _taken(before: State, after: Moment) -> set[int]:
-    """The steps whose checkpoints were whole, and are damaged or gone after a hand."""
+def _taken(before: DirectoryState, after: Moment) -> set[int]:
+    """The steps whose checkpoints were whole, and are damaged or gone after an operator."""
     left = {one.identity for one in after.live.whole().values()} - set(after.marks.damaged)
     return {one.step for one in before.whole().values() if one.identity not in left}
 
 
 def _pointed_late(evidence: Evidence, history: History, number: int) -> int | None:
-    """The step that a hand pointed `latest` at while a run went on, if no save has since."""
+    """The step that an operator pointed `latest` at while a run went on, if no save has since."""
     states = [one for one in history.moments if one.run == number]
     changes = [now for old, now in pairwise(states) if old.live.latest.name != now.live.latest.name]
-    if not changes or not changes[-1].by_hand:
+    if not changes or not changes[-1].operator:
         return None
     actions = [one.fault.action for one in evidence.plan.runs[number].strikes]
-    steps = [one.latest.step for one in actions if isinstance(one, Latest)]
+    steps = [one.latest.step for one in actions if isinstance(one, SetLatest)]
     return steps[-1] if steps else None
 
 
 def _resume(
-    evidence: Evidence, history: History, number: int, told: set[int]
+    evidence: Evidence, history: History, number: int, acknowledged: set[int]
 ) -> tuple[list[str], list[str]]:
     """Problems of the resume of one run, and questions that cannot be answered."""
     run = evidence.runs[number]
     decisions = set(resumed_steps(run))
-    if not decisions and run.landed:
+    if not decisions and run.fired:
         return [], []  # a fault struck before the decision; what the survivors raise is its due
     if not decisions:
-        raised = [one for one in map(raised_while_loading, run.stories) if one is not None]
+        raised = [one for one in map(raised_while_loading, run.event_logs) if one is not None]
         if raised:
             return [f"run {number} did not resume: a rank raised {raised[0].type}"], []
         return [], [f"run {number}: no rank decided where to resume, and none raised"]
     problems: list[str] = []
-    newest = max(told, default=None)
+    newest = max(acknowledged, default=None)
     for step in sorted(decisions, key=lambda one: -1 if one is None else one):
-        problems += _against_told(number, step, newest, history)
+        problems += _against_acknowledged(number, step, newest, history)
         problems += _against_expected(evidence, number, step)
     return problems, []
 
 
-def _against_told(number: int, step: int | None, newest: int | None, history: History) -> list[str]:
+def _against_acknowledged(
+    number: int, step: int | None, newest: int | None, history: History
+) -> list[str]:
     if newest is not None and (step is None or step < newest):
         return [
             f"run {number} resumed from {tell_step(step)}, although step {newest} had been "
@@ -199,21 +218,21 @@ def _against_expected(evidence: Evidence, number: int, step: int | None) -> list
     ]
 
 
-def told_steps(run: RunEvidence, *, background: bool) -> set[int]:
-    """The steps that every rank of the run was told are durable."""
+def acknowledged_steps(run: RunEvidence, *, background: bool) -> set[int]:
+    """The steps that every rank of were acknowledged to the run as durable."""
     tell = _drained if background else _returned
-    each = [tell(story) for story in run.stories]
+    each = [tell(event_log) for event_log in run.event_logs]
     return set.intersection(*each) if each else set()
 
 
-def _returned(story: Story) -> set[int]:
-    return {record.step for record in records(story, SaveReturned)}
+def _returned(event_log: EventLog) -> set[int]:
+    return {record.step for record in records(event_log, SaveReturned)}
 
 
-def _drained(story: Story) -> set[int]:
+def _drained(event_log: EventLog) -> set[int]:
     begun: set[int] = set()
     durable: set[int] = set()
-    for record in story:
+    for record in event_log:
         if isinstance(record, SaveBegan):
             begun.add(record.step)
         elif isinstance(record, Raised):
@@ -224,17 +243,17 @@ def _drained(story: Story) -> set[int]:
 
 
 def _untrue(number: int, run: RunEvidence, history: History, *, background: bool) -> list[Finding]:
-    """Checkpoints that every rank was told are durable, and that were not there."""
-    told: dict[int, list[int]] = {}
-    for story in run.stories:
-        for step, place in claims(story, background=background):
-            told.setdefault(step, []).append(place)
+    """Checkpoints that were acknowledged to every rank as durable, and that were not there."""
+    acknowledged: dict[int, list[int]] = {}
+    for event_log in run.event_logs:
+        for step, place in claims(event_log, background=background):
+            acknowledged.setdefault(step, []).append(place)
     findings: list[Finding] = []
-    for step, places in told.items():
+    for step, places in acknowledged.items():
         if min(places) < 0:
             continue  # no supervisor watched, so the instant is not known
         whole = history.durable_at(number, max(places)).whole().values()
-        if len(places) < len(run.stories) or any(one.step >= step for one in whole):
+        if len(places) < len(run.event_logs) or any(one.step >= step for one in whole):
             continue
         if _was_taken_durable(history, number, step, until=max(places)):
             continue  # before the job was told
@@ -248,13 +267,13 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
     return findings
 
 
-def claims(story: Story, *, background: bool) -> list[tuple[int, int]]:
-    """The steps that a rank was told are durable, and when; of several at once the last one."""
+def claims(event_log: EventLog, *, background: bool) -> list[tuple[int, int]]:
+    """The steps that were acknowledged to a rank as durable, and when; of several at once the last one."""
     if not background:
-        return [(one.step, one.index) for one in records(story, SaveReturned)]
+        return [(one.step, one.index) for one in records(event_log, SaveReturned)]
     found: list[tuple[int, int]] = []
     begun: int | None = None
-    for record in story:
+    for record in event_log:
         if isinstance(record, SaveBegan):
             begun = record.step
         elif isinstance(record, Raised):
@@ -268,8 +287,8 @@ def claims(story: Story, *, background: bool) -> list[tuple[int, int]]:
 def _late(number: int, run: RunEvidence) -> list[Finding]:
     """Saves that waited for the next one before they became visible."""
     begins: dict[int, int] = {}
-    for story in run.stories:
-        for record in records(story, SaveBegan):
+    for event_log in run.event_logs:
+        for record in records(event_log, SaveBegan):
             begins[record.ordinal] = min(record.index, begins.get(record.ordinal, record.index))
     findings: list[Finding] = []
     for ordinal, begin in begins.items():
@@ -277,7 +296,7 @@ def _late(number: int, run: RunEvidence) -> list[Finding]:
         following = begins.get(ordinal + 1)
         if following is None or following < begin:
             continue
-        if any(one.index <= following for one in run.landed):
+        if any(one.index <= following for one in run.fired):
             continue
         finding = _late_by(number, run, operations, following)
         if finding is not None:

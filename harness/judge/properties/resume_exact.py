@@ -36,10 +36,10 @@ from harness.judge.differences import (
     state_differences,
     values_differ,
 )
+from harness.judge.event_logs import EventLog, resumed, steps
 from harness.judge.history import History
 from harness.judge.lineage import follows_reference
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, resumed, steps
 from harness.judge.verdict import Finding, Promise, Verdict
 
 PROMISE = Promise(
@@ -62,11 +62,11 @@ def judge(evidence: Evidence, history: History) -> Verdict:
             findings += [Finding(detail=f"run {which}, {one}") for one in differences]
             compared += count
             continue
-        for rank, story in enumerate(run.stories):
+        for rank, event_log in enumerate(run.event_logs):
             if rank >= len(evidence.reference):
                 findings.append(Finding(detail=f"run {which}: the reference has no rank {rank}"))
                 continue
-            difference, count = _first_difference(story, evidence.reference[rank])
+            difference, count = _first_difference(event_log, evidence.reference[rank])
             compared += count
             if difference is not None:
                 findings.append(Finding(detail=f"run {which}, rank {rank}, {difference}"))
@@ -84,29 +84,29 @@ def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]
         for name, found in moment.live.whole().items():
             is_new = found.identity not in known
             known.add(found.identity)
-            if moment.by_hand or not is_new or found.tokens_seen is None:
+            if moment.operator or not is_new or found.tokens_seen is None:
                 continue
-            stories = evidence.runs[moment.run].stories
-            records = [steps(story).get(found.step) for story in stories]
-            told = {record.tokens_seen for record in records if record is not None}
-            if told and found.tokens_seen not in told:
+            event_logs = evidence.runs[moment.run].event_logs
+            records = [steps(event_log).get(found.step) for event_log in event_logs]
+            described = {record.tokens_seen for record in records if record is not None}
+            if described and found.tokens_seen not in described:
                 detail = (
                     f"run {moment.run}: {name} says {found.tokens_seen} tokens seen, its run had "
-                    f"seen {', '.join(str(one) for one in sorted(told))}"
+                    f"seen {', '.join(str(one) for one in sorted(described))}"
                 )
                 yield Finding(detail=detail, operation=(moment.run, moment.index))
 
 
-def _first_difference(story: Story, reference: Story) -> tuple[str | None, int]:
+def _first_difference(event_log: EventLog, reference: EventLog) -> tuple[str | None, int]:
     """The first difference of one rank in one run, and how many steps were compared."""
     expected = steps(reference)
-    decision = resumed(story)
+    decision = resumed(event_log)
     if decision is not None:
         difference = _at_start(decision, resumed(reference), expected)
         if difference is not None:
             return difference, 0
     compared = 0
-    for step, record in sorted(steps(story).items()):
+    for step, record in sorted(steps(event_log).items()):
         if step not in expected:
             return f"step {step}: the uninterrupted run has no such step", compared
         differences = _step_differences(record, expected[step])

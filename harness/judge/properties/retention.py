@@ -9,12 +9,12 @@ checkpoints than `keep_last_n`, or than were ever committed; what `latest` names
 of `dyn_ckpt_window` do not vanish. When the last run ended in order, the checkpoints of its
 lineage, milestones left out, are at most `keep_last_n`. A run with `load_step`, or before which a
 hand from outside was at work, starts a lineage: newer checkpoints from before it do not count.
-`keep_last_n` of zero or less keeps all. What a hand damaged or took away is its own doing, and a
-checkpointer that still counts it is not accused; names that it gave to things of its own are still
-there after every run, with what is below them. A save that fails after the rename may take it back:
-a checkpoint that the same save, or one of which nobody was told that it is durable, gives the name
-back which it had before, and that `latest` does not name, was never committed. What a power cut
-took is the affair of `nothing_lost`: retention counts anew from what it left.
+`keep_last_n` of zero or less keeps all. What an operator damaged or took away is its own doing, and
+a checkpointer that still counts it is not accused; names that it gave to things of its own are
+still there after every run, with what is below them. A save that fails after the rename may take it
+back: a checkpoint that the same save, or one of which nobody was told that it is durable, gives the
+name back which it had before, and that `latest` does not name, was never committed. What a power
+cut took is the affair of `nothing_lost`: retention counts anew from what it left.
 
 Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
 covered: leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run
@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
+from harness.judge.event_logs import is_orderly, resumed_steps
 from harness.judge.history import History, Moment
 from harness.judge.outcome import Outcome
-from harness.judge.properties.nothing_lost import told_steps
-from harness.judge.stories import is_orderly, resumed_steps
+from harness.judge.properties.nothing_lost import acknowledged_steps
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.layouts.base import Layout
 from harness.scenario.schema import Checkpoint
@@ -69,7 +69,7 @@ def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], st
     checkpoint = evidence.plan.checkpoint
     background = checkpoint is not None and checkpoint.async_mode != "disabled"
     for number, run in enumerate(evidence.runs):
-        told = told_steps(run, background=background)
+        acknowledged = acknowledged_steps(run, background=background)
         named: dict[str, Operation] = {}
         for one in run.operations:
             if one.error or one.kind != "rename" or one.target is None:
@@ -80,7 +80,7 @@ def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], st
             if (
                 first is not None
                 and back
-                and (first.save == one.save or layout.step_of(one.path) not in told)
+                and (first.save == one.save or layout.step_of(one.path) not in acknowledged)
             ):
                 found[number, one.index] = one.path
             named[one.target] = one
@@ -95,18 +95,18 @@ def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
     before: Moment | None = None
     for moment in history.moments:
         whole = moment.live.whole()
-        if moment.by_hand or moment.by_cut:
+        if moment.operator or moment.by_cut:
             committed = {name: found.step for name, found in whole.items()}
             before = moment
             continue
-        told: list[str] = []
+        acknowledged: list[str] = []
         withdrawn = withdrawals.get((moment.run, moment.index))
         for name in [] if before is None else before.live.whole():
             if name == withdrawn and before is not None and before.live.latest.name != name:
                 committed.pop(name, None)
             elif name not in whole:
                 reason = _needed(checkpoint, name, committed[name], before)
-                told += [f"{name} is gone, {reason}"] if reason else []
+                acknowledged += [f"{name} is gone, {reason}"] if reason else []
         for name, found in whole.items():
             committed[name] = found.step
         least = _least(checkpoint, committed)
@@ -115,12 +115,12 @@ def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
             one for one in moment.live.found.values() if not one.defects or one.identity in damaged
         ]
         counted = [one for one in there if not is_milestone(checkpoint, one.step)]
-        count = len(counted) + moment.live.keeps_one_aside()
+        count = len(counted) + moment.live.keeps_one_set_aside()
         if count < least:
-            told.append(f"{count} whole checkpoints are left, {least} have to be kept")
+            acknowledged.append(f"{count} whole checkpoints are left, {least} have to be kept")
         here = (moment.run, moment.index)
         where = f"run {moment.run}, after operation {moment.index}: "
-        findings += [Finding(detail=where + one, operation=here) for one in told]
+        findings += [Finding(detail=where + one, operation=here) for one in acknowledged]
         before = moment
     return findings
 

@@ -23,10 +23,10 @@ from collections.abc import Mapping, Sequence
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Stepped
+from harness.judge.event_logs import EventLog, resumed, steps
 from harness.judge.history import History
 from harness.judge.lineage import counterpart
 from harness.judge.outcome import Outcome
-from harness.judge.stories import Story, resumed, steps
 from harness.judge.together import read_together
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.world import World
@@ -63,7 +63,7 @@ def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
     for rank in range(widest.size):
         places = {number: counterpart(rank, widest, world) for number, world in worlds.items()}
         chains.append(
-            _chain([evidence.runs[number].stories[place] for number, place in places.items()])
+            _chain([evidence.runs[number].event_logs[place] for number, place in places.items()])
         )
         references.append(steps(evidence.reference[counterpart(rank, widest, first)]))
         detail = _first_difference(chains[-1], references[-1])
@@ -84,20 +84,20 @@ def _judge_together(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
     """The samples of all ranks in each step, where ranks do not go on from one another."""
     reference, _ = read_together(evidence.reference, evidence.plan.workload.world)
     findings: list[Finding] = []
-    stories: list[Story] = []
+    event_logs: list[EventLog] = []
     for number, world in worlds.items():
-        run = evidence.runs[number].stories
+        run = evidence.runs[number].event_logs
         read, apart = read_together(run, world)
         findings += [Finding(detail=f"run {number}, {one}") for one in apart]
-        starts = [decision for story in run if (decision := resumed(story)) is not None]
-        stories.append((*starts[:1], *read.values()))
-    chain = _chain(stories)
+        starts = [decision for event_log in run if (decision := resumed(event_log)) is not None]
+        event_logs.append((*starts[:1], *read.values()))
+    chain = _chain(event_logs)
     detail = _first_difference(chain, reference)
     if _repeated([reference]) is not None:
         return PROMISE.unknown(f"the uninterrupted run: {_repeated([reference])}")
-    for told in (detail, _repeated([chain])):
-        if told is not None:
-            findings.append(Finding(detail=f"all ranks, {told}"))
+    for described in (detail, _repeated([chain])):
+        if described is not None:
+            findings.append(Finding(detail=f"all ranks, {described}"))
     return _verdict([chain], findings)
 
 
@@ -110,13 +110,13 @@ def _verdict(chains: list[Chain], findings: list[Finding]) -> Verdict:
     return PROMISE.holds(f"{seen} samples along the chain of runs")
 
 
-def _chain(stories: Sequence[Story]) -> Chain:
+def _chain(event_logs: Sequence[EventLog]) -> Chain:
     """The steps that count of one place: those of the last run and of the runs it came from."""
     chains: list[Chain] = []
-    for story in stories:
-        decision = resumed(story)
+    for event_log in event_logs:
+        decision = resumed(event_log)
         kept = (decision.step if decision is not None else None) or 0
-        chains.append(_up_to(kept, chains) | steps(story))
+        chains.append(_up_to(kept, chains) | steps(event_log))
     return chains[-1] if chains else {}
 
 

@@ -5,18 +5,18 @@ checkpoints never carry that name, never load, never count for retention.
 
 Evidence: the replayed tree after every operation, live and as a power cut leaves it. A directory
 without defects must also stay as it is: its bytes change only when another directory takes its
-place. What a hand from outside tore or changed between two runs is excused for as long as the same
+place. What an operator tore or changed between two runs is excused for as long as the same
 directory stays.
 
-Unknown when the replayed tree differs from the disk. Not covered: bytes that a hand changed between
-two runs (`integrity`), and states that a power cut leaves by keeping some unsynced changes and not
-others (`harness.crash` explores these).
+Unknown when the replayed tree differs from the disk. Not covered: bytes that an operator changed
+between two runs (`integrity`), and states that a power cut leaves by keeping some unsynced changes
+and not others (`harness.crash` explores these).
 """
 
 from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
-from harness.judge.history import Found, History, State
+from harness.judge.history import DirectoryState, FoundCheckpoint, History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 
@@ -33,26 +33,28 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
     findings: dict[str, Finding] = {}
-    whole: dict[str, Found] = {}
+    whole: dict[str, FoundCheckpoint] = {}
     excused: set[str] = set()
     for moment in history.moments:
         faults = [
             *_torn(moment.live, ""),
             *_torn(moment.durable, " after a power cut"),
             *_torn(moment.journaled, " after a power cut that keeps the newest names"),
-            *([] if moment.by_hand else _changed(whole, moment.live)),
+            *([] if moment.operator else _changed(whole, moment.live)),
         ]
         now = {fault for fault, _ in faults}
-        excused = now if moment.by_hand else excused & now
-        for fault, told in faults:
+        excused = now if moment.operator else excused & now
+        for fault, described in faults:
             if fault not in findings and fault not in excused:
                 where = f"run {moment.run}, after operation {moment.index}: "
-                findings[fault] = Finding(detail=where + told, operation=(moment.run, moment.index))
+                findings[fault] = Finding(
+                    detail=where + described, operation=(moment.run, moment.index)
+                )
         whole = moment.live.whole()
     return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
 
 
-def _torn(state: State, suffix: str) -> list[tuple[str, str]]:
+def _torn(state: DirectoryState, suffix: str) -> list[tuple[str, str]]:
     """One finding a directory and view: later operations show the same tear."""
     return [
         (
@@ -64,7 +66,7 @@ def _torn(state: State, suffix: str) -> list[tuple[str, str]]:
     ]
 
 
-def _changed(before: dict[str, Found], state: State) -> list[tuple[str, str]]:
+def _changed(before: dict[str, FoundCheckpoint], state: DirectoryState) -> list[tuple[str, str]]:
     faults: list[tuple[str, str]] = []
     for name, old in before.items():
         new = state.found.get(name)

@@ -4,9 +4,10 @@ Fault model: a mount of a real file system that lacks a feature, or a client tha
 once what another client did. Each field is one deviation; all off, the mount is coherent with the
 directory below it, keeps every feature, and shares neither locks nor caches with other mounts.
 
-What must survive: whatever a job was told is durable. A save may be refused for want of a feature,
-with an error that says so, and a load may wait. Out of scope: bytes of a file that another mount
-is writing to (a server that passes on reads gives them as they are), and a server that dies.
+What must survive: whatever was acknowledged to a job as durable. A save may be refused for want of
+a feature, with an error that says so, and a load may wait. Out of scope: bytes of a file that
+another mount is writing to (a server that passes on reads gives them as they are), and a server
+that dies.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Inode = tuple[int, int]
 
 
 @dataclass(slots=True, kw_only=True)
-class Node:
+class FileNode:
     """One inode. `held` counts the kernel's lookups, and the looks in which it is.
 
     `called` is the directory and the name by which it was last found. `attributes` are believed
@@ -56,7 +56,7 @@ class Node:
 class Look:
     """A cached listing of a directory, and when it expires."""
 
-    names: dict[str, Node]
+    names: dict[str, FileNode]
     until_s: float
 
 
@@ -65,8 +65,8 @@ class Nodes:
     """All nodes of one mount, and what its client sees by name."""
 
     behaviour: Behaviour
-    by_number: dict[int, Node] = field(default_factory=dict)
-    _by_inode: dict[Inode, Node] = field(default_factory=dict)
+    by_number: dict[int, FileNode] = field(default_factory=dict)
+    _by_inode: dict[Inode, FileNode] = field(default_factory=dict)
     _next: int = ROOT_ID
     _own_names: set[tuple[Inode, str, Inode]] = field(default_factory=set)
     _made_s: dict[tuple[Inode, str, Inode], float] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Nodes:
         """The directory below the mount; always held."""
         self._take(os.open(path, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)).held += 1
 
-    def _take(self, own: int) -> Node:
+    def _take(self, own: int) -> FileNode:
         """The node of an inode that was opened."""
         status = os.stat(own)
         inode = (status.st_dev, status.st_ino)
@@ -86,12 +86,12 @@ class Nodes:
         if known is not None:
             os.close(own)
             return known
-        node = Node(number=self._next, own=own, inode=inode)
+        node = FileNode(number=self._next, own=own, inode=inode)
         self._next += 1
         self._by_inode[inode] = self.by_number[node.number] = node
         return node
 
-    def forget(self, node: Node, times: int) -> None:
+    def forget(self, node: FileNode, times: int) -> None:
         """The kernel, or a look, does not need it any more."""
         node.held -= times
         if node.held > 0:
@@ -102,7 +102,7 @@ class Nodes:
 
     # Names.
 
-    def find(self, directory: Node, name: str) -> Node:
+    def find(self, directory: FileNode, name: str) -> FileNode:
         """Looks up a name for this mount. Raises FileNotFoundError."""
         if self._remembers:
             found = self.seen(directory).get(name)
@@ -113,7 +113,7 @@ class Nodes:
         found.called = (directory.inode, name)
         return found
 
-    def listing(self, directory: Node) -> list[tuple[str, int, int]]:
+    def listing(self, directory: FileNode) -> list[tuple[str, int, int]]:
         """Names in a directory for this mount, with inodes and modes, sorted."""
         if self._remembers:
             names = sorted(self.seen(directory).items())
@@ -127,14 +127,14 @@ class Nodes:
     def _remembers(self) -> bool:
         return self.behaviour.stale_s > 0 or self.behaviour.late_s > 0
 
-    def seen(self, directory: Node) -> dict[str, Node]:
+    def seen(self, directory: FileNode) -> dict[str, FileNode]:
         """The names of a directory, as of a look that may be as old as the mount allows."""
         look = directory.look
         if look is None or time.monotonic() >= look.until_s:
             look = self._look(directory)
         return look.names
 
-    def _look(self, directory: Node) -> Look:
+    def _look(self, directory: FileNode) -> Look:
         shown = directory.look.names if directory.look is not None else {}
         names = {}
         for name in os.listdir(directory.path):
@@ -158,7 +158,7 @@ class Nodes:
             self.believe(node, until_s=look.until_s)
         return look
 
-    def _is_late(self, directory: Node, name: str, node: Node) -> bool:
+    def _is_late(self, directory: FileNode, name: str, node: FileNode) -> bool:
         """Whether somebody else gave the name too short a time ago."""
         key = (directory.inode, name, node.inode)
         if not self.behaviour.late_s or key in self._own_names:
@@ -166,22 +166,22 @@ class Nodes:
         given_s = self._made_s.setdefault(key, node.status().st_ctime_ns / _NS)
         return time.time() < given_s + self.behaviour.late_s
 
-    def _let_go_unheld(self, node: Node) -> None:
+    def _let_go_unheld(self, node: FileNode) -> None:
         node.held += 1
         self.forget(node, 1)
 
-    def drop_look(self, directory: Node) -> None:
+    def drop_look(self, directory: FileNode) -> None:
         """Believe nothing any more that was seen in a directory."""
         look, directory.look = directory.look, None
         for node in look.names.values() if look is not None else ():
             node.attributes = None
             self.forget(node, 1)
 
-    def _open(self, directory: Node, name: str) -> Node:
+    def _open(self, directory: FileNode, name: str) -> FileNode:
         flags = _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         return self._take(os.open(name, flags, dir_fd=directory.own))
 
-    def changed(self, directory: Node, *given: str) -> None:
+    def changed(self, directory: FileNode, *given: str) -> None:
         """Names of a directory were changed through this mount, and these were given."""
         directory.attributes = None
         if not self.behaviour.late_s:
@@ -195,12 +195,12 @@ class Nodes:
 
     # Attributes and texts of links.
 
-    def believe(self, node: Node, *, until_s: float) -> None:
+    def believe(self, node: FileNode, *, until_s: float) -> None:
         """Have the attributes that a node has now for as long, unless it is being written to."""
         if node.writers == 0:
             node.attributes, node.until_s = node.status(), until_s
 
-    def attributes(self, node: Node) -> os.stat_result:
+    def attributes(self, node: FileNode) -> os.stat_result:
         """The attributes of a node for this mount."""
         if not self.behaviour.stale_s or node.writers:
             return node.status()
@@ -208,13 +208,13 @@ class Nodes:
             self.believe(node, until_s=time.monotonic() + self.behaviour.stale_s)
         return node.attributes or node.status()
 
-    def text(self, node: Node) -> str:
+    def text(self, node: FileNode) -> str:
         """The target of a symlink for this mount."""
         found = os.readlink("", dir_fd=node.own)
         if self.behaviour.follows_links or node.called is None:
             return found
         return self._texts.setdefault(node.called, found)
 
-    def unlinked(self, directory: Node, name: str) -> None:
+    def unlinked(self, directory: FileNode, name: str) -> None:
         """A name was taken away through this mount."""
         self._texts.pop((directory.inode, name), None)

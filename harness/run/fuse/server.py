@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from harness.run.fuse import wire
 from harness.run.fuse.behaviour import Behaviour
-from harness.run.fuse.nodes import Node, Nodes
+from harness.run.fuse.nodes import FileNode, Nodes
 from harness.run.fuse.wire import Call, Message
 from harness.run.syscalls import EXCHANGE, renameat2
 
@@ -30,7 +30,7 @@ class _Handle:
     """An open file or directory. `entries` are those of a directory when it was opened."""
 
     own: int
-    node: Node
+    node: FileNode
     direct: bool = False
     writes: bool = False
     entries: list[tuple[str, int, int]] = field(default_factory=list)
@@ -84,13 +84,13 @@ class Server:
         except FileNotFoundError:
             return  # whoever asked was interrupted, and does not wait any more
 
-    def _node(self, message: Message) -> Node:
+    def _node(self, message: Message) -> FileNode:
         node = self._nodes.by_number.get(message.node)
         if node is None:
             raise _refuse(errno.ESTALE)
         return node
 
-    def _entry(self, node: Node) -> bytes:
+    def _entry(self, node: FileNode) -> bytes:
         status = self._nodes.attributes(node)
         node.held += 1
         return wire.entry_out(node.number, status, self._behaviour.cache_s)
@@ -302,7 +302,7 @@ class Server:
     def _handle(self, message: Message) -> _Handle:
         return self._handles[message.numbers("Q")[0]]
 
-    def _give(self, own: int, node: Node, flags: int) -> bytes:
+    def _give(self, own: int, node: FileNode, flags: int) -> bytes:
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         kept = self._behaviour.direct == "kept" and bool(flags & os.O_DIRECT)
         number, self._next_handle = self._next_handle, self._next_handle + 1

@@ -137,8 +137,8 @@ class Cluster:
         """
         command = ["setpriv", "--pdeathsig=KILL", "--", str(_find(name)), *arguments]
         if leaves_steps:
-            warden = [sys.executable, "-m", "harness.boot.warden"]
-            command = ["setpriv", "--pdeathsig=TERM", "--", *warden, *command]
+            supervisor = [sys.executable, "-m", "harness.boot.slurmd_supervisor"]
+            command = ["setpriv", "--pdeathsig=TERM", "--", *supervisor, *command]
         with (self._folder / f"{name}.out").open("ab") as output:
             daemon = subprocess.Popen(
                 command,

@@ -1,6 +1,8 @@
-"""One start of a launcher, which covers one run or several: its door, and the leader that forks it.
+"""One start of a launcher, which covers one run or several: its door, and the job launcher that
+forks it.
 
-The door is a socket in the run directory. Tasks that have come and belong to no run yet wait here.
+The door is a socket in the run directory. Rank shims that have come and belong to no run yet wait
+here.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from harness.run.links import Links
 from harness.run.talk import hear, say
 
 _ENDING_S = 20.0
-"""For a leader that was told to stop: it kills, and waits for what it killed."""
+"""For a job launcher that was told to stop: it kills, and waits for what it killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A task that has said its rank."""
+    """A shim that has said its rank."""
 
     rank: int
     link: socket.socket
@@ -42,50 +44,50 @@ class Launcher:
         self.door = listen(directory)
         self.links: Links | None = None
         self.over: tuple[str, ...] | None = None
-        self._leader: socket.socket | None = None
+        self._job_launcher: socket.socket | None = None
         self._waiting: list[Waiting] = []
 
     @property
-    def leader(self) -> socket.socket:
-        """The socket of the leader."""
-        assert self._leader is not None, "a launcher is begun before anything is asked of it"
-        return self._leader
+    def job_launcher(self) -> socket.socket:
+        """The socket of the job_launcher."""
+        assert self._job_launcher is not None, "a launcher is begun before anything is asked of it"
+        return self._job_launcher
 
-    def begin(self, leader: socket.socket) -> None:
-        """The leader was forked. Wait for the network that it makes."""
-        self._leader = leader
-        message, descriptors, _, _ = socket.recv_fds(leader, 256, 2)
+    def begin(self, job_launcher: socket.socket) -> None:
+        """The job launcher was forked. Wait for the network that it makes."""
+        self._job_launcher = job_launcher
+        message, descriptors, _, _ = socket.recv_fds(job_launcher, 256, 2)
         if not message:
-            raise HarnessError("the leader of the launcher died; see the server's log")
+            raise HarnessError("the job launcher of the launcher died; see the server's log")
         self.links = links_of(list(descriptors))
 
     def descriptors(self) -> list[int]:
-        """The descriptors to listen to beside the tasks of a run."""
-        return [self.door.fileno(), *([self.leader.fileno()] if self.over is None else [])]
+        """The descriptors to listen to beside the shims of a run."""
+        return [self.door.fileno(), *([self.job_launcher.fileno()] if self.over is None else [])]
 
     def accept(self) -> None:
-        """Let a task in, and hear its rank."""
+        """Let a shim in, and hear its rank."""
         link, _ = self.door.accept()
         raw = link.recv(1024)
         if raw:
-            self._waiting.append(Waiting(rank=json.loads(raw)["task"], link=link))
+            self._waiting.append(Waiting(rank=json.loads(raw)["shim"], link=link))
 
     def hear(self) -> None:
-        """The leader's next message: how an agent ended, or that all is over."""
-        raw, _ = hear(self.leader)
+        """The job launcher's next message: how an agent ended, or that all is over."""
+        raw, _ = hear(self.job_launcher)
         if not raw:
-            raise HarnessError("the leader of the launcher died; see the server's log")
+            raise HarnessError("the job launcher of the launcher died; see the server's log")
         message = json.loads(raw)
         if "over" in message:
             self.over = tuple(message["over"])
 
     def has_waiting(self) -> bool:
-        """Whether a task waits for the next run, and lives."""
+        """Whether a shim waits for the next run, and lives."""
         self._waiting = [one for one in self._waiting if not _has_ended(one.link)]
         return bool(self._waiting)
 
     def take_waiting(self, wanted: Callable[[int], bool]) -> list[Waiting]:
-        """The tasks that wait, one of each rank that is wanted."""
+        """The shims that wait, one of each rank that is wanted."""
         found: dict[int, Waiting] = {}
         for one in self._waiting if self.has_waiting() else ():
             if wanted(one.rank):
@@ -96,11 +98,11 @@ class Launcher:
     def stop(self) -> None:
         """Have the launcher killed."""
         if self.over is None:
-            say(self.leader, b"stop")
+            say(self.job_launcher, b"stop")
 
     @property
     def slurm(self) -> dict[str, str] | None:
-        """The cluster's data for the leader, where there is a cluster."""
+        """The cluster's data for the job launcher, where there is a cluster."""
         if self._cluster is None:
             return None
         return {"configuration": str(self._cluster.configuration), "job": self._job}
@@ -121,20 +123,20 @@ class Launcher:
         close(self.door, self.directory)
         for one in self._waiting:
             one.link.close()
-        if self._leader is None:
+        if self._job_launcher is None:
             return
         self.stop()
         if self._cluster is not None:
             self._cluster.cancel(self._job)
-        self.leader.settimeout(_ENDING_S)
+        self.job_launcher.settimeout(_ENDING_S)
         with suppress(TimeoutError):
             while self.over is None:
                 self.hear()
-        self.leader.close()
+        self.job_launcher.close()
         if self.links is not None:
             self.links.close()
 
 
 def _has_ended(link: socket.socket) -> bool:
-    """Whether a task that has nothing to say until it is answered has closed its end."""
+    """Whether a shim that has nothing to say until it is answered has closed its end."""
     return bool(select.select([link], [], [], 0)[0])

@@ -1,4 +1,4 @@
-"""The listeners of several tasks, heard as one.
+"""The listeners of several shims, heard as one.
 
 The kernel numbers the calls of each listener for itself, so they are numbered anew here. One after
 the other they are received, so that the calls of all ranks still have one order.
@@ -12,7 +12,7 @@ from harness.run.seccomp import Listener, Notification
 
 
 class Listeners:
-    """As a `Listener`, from the first task of a run to the end of the last."""
+    """As a `Listener`, from the first shim of a run to the end of the last."""
 
     def __init__(self) -> None:
         self._any = select.epoll()
@@ -31,7 +31,7 @@ class Listeners:
         for descriptor, event in self._any.poll(0, 1):
             listener = self._open[descriptor]
             if not event & select.EPOLLIN:
-                # Its task has ended. It stays open: an answer may still be on its way.
+                # Its shim has ended. It stays open: an answer may still be on its way.
                 self._any.unregister(descriptor)
                 return None
             found = listener.receive()

@@ -1,4 +1,4 @@
-"""The local launcher: the warm server's leader, which forks all ranks under one filter."""
+"""The local launcher: the fork server's job launcher, which forks all ranks under one filter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.run.talk import hear, say
 
 
 class LocalLaunch:
-    """One run of a leader, over the socket that `harness/boot/leader.py` describes."""
+    """One run of a job launcher, over the socket that `harness/boot/job_launcher.py` describes."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
@@ -22,23 +22,25 @@ class LocalLaunch:
         self._links: Links | None = None
 
     def listen(self) -> tuple[Listener, Links | None]:
-        """Receive the listener of the leader, and its network."""
+        """Receive the listener of the job launcher, and its network."""
         message, descriptors, _, _ = socket.recv_fds(self._link, 256, 3)
         if not descriptors:
-            raise HarnessError(f"the leader sent no listener: {message!r}; see the server's log")
+            raise HarnessError(
+                f"the job launcher sent no listener: {message!r}; see the server's log"
+            )
         listener, *network = descriptors
         self._links = links_of(network)
         return Listener(listener), self._links
 
     def fileno(self) -> int:
-        """Readable when the leader says something."""
+        """Readable when the job launcher says something."""
         return self._link.fileno()
 
     def hear(self) -> Iterator[News]:
-        """The leader's next message."""
+        """The job launcher's next message."""
         raw, _ = hear(self._link)
         if not raw:
-            raise HarnessError("the leader of the run died; see the server's log")
+            raise HarnessError("the job launcher of the run died; see the server's log")
         message = json.loads(raw)
         if "ranks" in message:
             yield News(began=dict(enumerate(message["ranks"], self._ranks)))
@@ -50,15 +52,15 @@ class LocalLaunch:
             yield News(over=tuple(message["over"]), cpu_s=message["cpu_s"])
 
     def overdue(self) -> tuple[News, ...]:
-        """The leader says everything itself."""
+        """The job launcher says everything itself."""
         return ()
 
     def stop(self) -> None:
-        """Have the leader kill the ranks that are left."""
+        """Have the job launcher kill the ranks that are left."""
         say(self._link, b"stop")
 
     def start_second(self) -> None:
-        """Have the leader fork a second job."""
+        """Have the job launcher fork a second job."""
         say(self._link, b"second")
 
     def expire(self) -> None:
@@ -66,14 +68,14 @@ class LocalLaunch:
         raise HarnessError("ranks that the harness starts have all the time in the world")
 
     def close(self) -> None:
-        """Let the leader go, and with it what is left."""
+        """Let the job launcher go, and with it what is left."""
         self._link.close()
         if self._links is not None:
             self._links.close()
 
 
 def links_of(network: list[int]) -> Links | None:
-    """The links that a leader's descriptors stand for."""
+    """The links that a job launcher's descriptors stand for."""
     if not network:
         return None
     switch, control = network

@@ -1,4 +1,4 @@
-"""The socket in a run directory where tasks find the supervisor."""
+"""The socket in a run directory where shims find the supervisor."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NAME = "tasks.socket"
+NAME = "rank_shims.socket"
 _BACKLOG = 64
 
 
 def listen(directory: Path) -> socket.socket:
-    """Open the door; who connects is a task."""
+    """Open the door; who connects is a shim."""
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with _short(directory) as path:
         door.bind(path)

@@ -10,29 +10,29 @@ from contextlib import closing
 from pathlib import Path
 
 from harness.plan.model import Implementation
-from harness.search.explore.explore import RedRecording, choose_points, ends, strike_until_clean
+from harness.search.explore.explore import RedBaseline, choose_points, ends, strike_until_clean
 from harness.search.explore.job import Explored
-from harness.search.explore.points import Candidate, Choice
-from harness.search.explore.strike import Struck, strike
+from harness.search.explore.points import Candidate, ChosenPoints
+from harness.search.explore.strike import StrikeOutcome, strike
 from harness.search.explore.summary import Summary, tell
 from harness.search.pool import Pool
 from harness.trial import Bench
 from harness.workspace import open_workspace
 
-Progress = Callable[[int, int, Struck], None]
+Progress = Callable[[int, int, StrikeOutcome], None]
 """Called with how many strikes are done, how many there are, and the newest."""
 
 
 def explore_job(
     job: Explored, *, implementation: Implementation, workers: int, merge: bool
 ) -> Summary | None:
-    """Explore one scenario and print what came of it; None where the recording is red."""
+    """Explore one scenario and print what came of it; None where the baseline trace is red."""
     began = time.monotonic()
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Pool(workspace, workers, implementation=implementation) as pool:
         try:
             summary = explore_all(job, pool, merge=merge, progress=_count)
-        except RedRecording as error:
+        except RedBaseline as error:
             sys.stdout.write(f"{job.scenario.name}\n{error}\n")
             return None
     seconds = time.monotonic() - began
@@ -44,9 +44,9 @@ def explore_job(
 
 
 def explore_all(job: Explored, pool: Pool, *, merge: bool, progress: Progress) -> Summary:
-    """Strike everything that is chosen, several points at once. Raises RedRecording."""
+    """Strike everything that is chosen, several points at once. Raises RedBaseline."""
     choice = pool.submit(_choose, job, merge).result()
-    coming: list[Future[tuple[Struck, ...]]] = [
+    coming: list[Future[tuple[StrikeOutcome, ...]]] = [
         pool.submit(_strike, job, candidate) for candidate in choice.chosen
     ]
     coming += [pool.submit(strike_until_clean, job, end) for end in ends(job, choice)]
@@ -56,15 +56,15 @@ def explore_all(job: Explored, pool: Pool, *, merge: bool, progress: Progress) -
     return Summary(job=job, choice=choice, struck=struck)
 
 
-def _choose(bench: Bench, job: Explored, merge: bool) -> Choice:
+def _choose(bench: Bench, job: Explored, merge: bool) -> ChosenPoints:
     return choose_points(bench, job, merge=merge)
 
 
-def _strike(bench: Bench, job: Explored, candidate: Candidate) -> tuple[Struck, ...]:
+def _strike(bench: Bench, job: Explored, candidate: Candidate) -> tuple[StrikeOutcome, ...]:
     return (strike(bench, job, candidate),)
 
 
-def _count(done: int, of: int, newest: Struck) -> None:
+def _count(done: int, of: int, newest: StrikeOutcome) -> None:
     """One line that is written over on a terminal; elsewhere only what is red."""
     red = newest.proof.outcome != "PASS"
     if red:

@@ -1,6 +1,6 @@
 """Explores a scenario: record it unstruck, choose the points, strike each, end where none is left.
 
-The recording is an ordinary run of the scenario, judged as such: where it is not green, nothing is
+The baseline is an ordinary run of the scenario, judged as such: where it is not green, nothing is
 struck. It is made once and shared by all workers of a session, so that they agree on the points.
 """
 
@@ -15,15 +15,15 @@ from harness.run.errors import HarnessError
 from harness.scenario.exploration import ExploredFault
 from harness.search.explore.instants import number_instants
 from harness.search.explore.job import Explored
-from harness.search.explore.points import Candidate, Choice, choose, nth_of_rank
-from harness.search.explore.strike import Struck, strike
+from harness.search.explore.points import Candidate, ChosenPoints, choose, nth_of_rank
+from harness.search.explore.strike import StrikeOutcome, strike
 from harness.trial import Bench
 
 _MOST_BEYOND = 50
-"""How many operations more than the recording a run may have; then something counts up for ever."""
+"""How many operations more than the baseline trace a run may have; then something counts up for ever."""
 
 
-class RedRecording(Exception):
+class RedBaseline(Exception):
     """The scenario is not green although nothing strikes it. `proof` says why."""
 
     def __init__(self, proof: Proof) -> None:
@@ -34,8 +34,8 @@ class RedRecording(Exception):
         return f"nothing strikes it, and it is not green:\n{self.proof.text}"
 
 
-def choose_points(bench: Bench, job: Explored, *, merge: bool = True) -> Choice:
-    """Record the scenario, or take its recording, and list what to strike. Raises RedRecording."""
+def choose_points(bench: Bench, job: Explored, *, merge: bool = True) -> ChosenPoints:
+    """Record the scenario, or take its baseline, and list what to strike. Raises RedBaseline."""
     plan = make_plan(
         job.scenario, source=job.shown, implementation=bench.implementation, gpus=bench.gpus
     )
@@ -43,15 +43,15 @@ def choose_points(bench: Bench, job: Explored, *, merge: bool = True) -> Choice:
     judgement = judge(evidence)
     if judgement.outcome is not Outcome.PASS:
         text = describe(evidence, judgement, source=None, replay="")
-        raise RedRecording(Proof(outcome=judgement.outcome, text=text, broken=judgement.broken))
+        raise RedBaseline(Proof(outcome=judgement.outcome, text=text, broken=judgement.broken))
     number = job.explore.run
     instants = number_instants(evidence, number)
     size = evidence.plan.workload_of(number).world.size
     return choose(job.explore, evidence.runs[number], instants, size=size, merge=merge)
 
 
-def ends(job: Explored, choice: Choice) -> tuple[Candidate, ...]:
-    """The first operation after the recording's last, of each rank and fault of `nth_failure`.
+def ends(job: Explored, choice: ChosenPoints) -> tuple[Candidate, ...]:
+    """The first operation after the baseline trace's last, of each rank and fault of `nth_failure`.
 
     None where a budget left points out: then an end proves nothing.
     """
@@ -66,13 +66,13 @@ def ends(job: Explored, choice: Choice) -> tuple[Candidate, ...]:
     )
 
 
-def strike_until_clean(bench: Bench, job: Explored, end: Candidate) -> tuple[Struck, ...]:
+def strike_until_clean(bench: Bench, job: Explored, end: Candidate) -> tuple[StrikeOutcome, ...]:
     """Strike the n-th operation for ever larger n, until it does not come any more."""
     assert end.at.rank is not None, "a candidate names its rank"
-    found: list[Struck] = []
-    while not found or found[-1].landed:
+    found: list[StrikeOutcome] = []
+    while not found or found[-1].fired:
         if len(found) == _MOST_BEYOND:
-            text = f"rank {end.at.rank} still makes operations {_MOST_BEYOND} beyond the recording"
+            text = f"rank {end.at.rank} still makes operations {_MOST_BEYOND} beyond the baseline trace"
             raise HarnessError(text)
         candidate = nth_of_rank(job.explore, end.fault, end.at.rank, end.at.nth + len(found))
         found.append(strike(bench, job, candidate))

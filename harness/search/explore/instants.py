@@ -26,14 +26,14 @@ def number_instants(evidence: Evidence, run: int) -> Instants:
     """
     files = _before(evidence, run)
     this = evidence.runs[run]
-    places = sorted(record.index for story in this.stories for record in story)
+    places = sorted(record.index for event_log in this.event_logs for record in event_log)
     before: list[int] = []
     after: list[int] = []
-    number, told, seen = 0, 0, fingerprint(files)
+    number, described, seen = 0, 0, fingerprint(files)
     for operation in this.operations:
         written = bisect_right(places, operation.index)
-        number += written != told
-        told = written
+        number += written != described
+        described = written
         before.append(number)
         files.apply(operation, this.written)
         now = fingerprint(files)

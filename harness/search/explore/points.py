@@ -1,7 +1,7 @@
 """The points of a recorded run that are to be struck, and those of them that are equal.
 
 Two points are equal only where they are the same place in the program of one thread and the same
-instant of the recording (`instants`). For `kill_all` these are the points before and after an
+instant of the baseline trace (`instants`). For `kill_all` these are the points before and after an
 operation that changed nothing, and the points after one operation and before the thread's next
 one if nothing happened in between. For `kill` the ranks that go on could tell whether the killed
 one has answered them in between, so only the first kind is equal. Points of a power cut are equal
@@ -46,7 +46,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ChosenPoints:
     """The chosen points, and their total."""
 
     operations: int
@@ -62,7 +62,7 @@ class Choice:
 
 def choose(
     explore: Explore, run: RunEvidence, instants: Instants, *, size: int, merge: bool = True
-) -> Choice:
+) -> ChosenPoints:
     """The points of a recorded run of `size` ranks; with `merge` equal ones are struck once."""
     operations = [one for one in run.operations if _is_meant(explore, one)]
     if explore.strikes == "nth_failure":
@@ -74,7 +74,7 @@ def choose(
     if explore.budget is not None and explore.budget < len(distinct):
         drawn = random.Random(explore.seed).sample(range(len(distinct)), explore.budget)
         chosen = [distinct[number] for number in sorted(drawn)]
-    return Choice(
+    return ChosenPoints(
         operations=len(operations),
         points=len(found),
         distinct=len(distinct),

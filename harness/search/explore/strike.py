@@ -31,15 +31,15 @@ several; a point that is missed this often in a row is reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Struck:
-    """The outcome of one candidate. `landed` is False if its operation never came."""
+class StrikeOutcome:
+    """The outcome of one candidate. `fired` is False if its operation never came."""
 
     name: str
-    landed: bool
+    fired: bool
     proof: Proof
 
 
-def strike(bench: Bench, job: Explored, candidate: Candidate) -> Struck:
+def strike(bench: Bench, job: Explored, candidate: Candidate) -> StrikeOutcome:
     """Strike, resume and judge one candidate."""
     name = f"{candidate.fault}, {tell_point(candidate.at)}"
     source = _source(job, candidate, candidate.at, name)
@@ -47,17 +47,17 @@ def strike(bench: Bench, job: Explored, candidate: Candidate) -> Struck:
     counts = job.explore.strikes == "nth_failure"
     trial = try_plan(bench, plan)
     for _ in range(0 if counts else _ATTEMPTS - 1):
-        if _landed(trial.evidence, job.explore.run):
+        if _fired(trial.evidence, job.explore.run):
             break
         trial.drop()
         trial = try_plan(bench, plan)
-    landed = _landed(trial.evidence, job.explore.run)
-    if counts and not landed:
+    fired = _fired(trial.evidence, job.explore.run)
+    if counts and not fired:
         evidence = _without_strike(trial.evidence, job.explore.run)
         trial = replace(trial, evidence=evidence, judgement=judge(evidence))
     if not trial.passed:
         source = _named(job, candidate, trial.evidence) or source
-    return Struck(name=name, landed=landed, proof=settle(trial, source))
+    return StrikeOutcome(name=name, fired=fired, proof=settle(trial, source))
 
 
 def tell_point(at: Point) -> str:
@@ -99,11 +99,11 @@ def _fault(explore: Explore, candidate: Candidate, at: Point) -> AnyFault:
     return Fail(fail=Failing(rank=at.rank, error=explore.error, times=times), at=at)
 
 
-def _landed(evidence: Evidence, number: int) -> bool:
+def _fired(evidence: Evidence, number: int) -> bool:
     if number >= len(evidence.runs):
         return False
     wanted = evidence.plan.runs[number].strikes[-1].id
-    return any(one.strike == wanted for one in evidence.runs[number].landed)
+    return any(one.strike == wanted for one in evidence.runs[number].fired)
 
 
 def _without_strike(evidence: Evidence, number: int) -> Evidence:
@@ -116,6 +116,6 @@ def _without_strike(evidence: Evidence, number: int) -> Evidence:
 
 def _operation_hit(run: RunEvidence) -> Point | None:
     """The operation that the last strike to land fell on, as a scenario names it."""
-    if not run.landed or run.landed[-1].index >= len(run.operations):
+    if not run.fired or run.fired[-1].index >= len(run.operations):
         return None
-    return address(run.operations[run.landed[-1].index], run.operations)
+    return address(run.operations[run.fired[-1].index], run.operations)

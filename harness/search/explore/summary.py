@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.search.explore.job import Explored
-from harness.search.explore.points import Choice
-from harness.search.explore.strike import Struck
+from harness.search.explore.points import ChosenPoints
+from harness.search.explore.strike import StrikeOutcome
 
 _MOST_REPORTS = 3
 """Reports in full; of the others the replay command says enough."""
@@ -19,19 +19,19 @@ class Summary:
     """Some or all strikes of an exploration. `part` is such as `part 2 of 3`, empty for all."""
 
     job: Explored
-    choice: Choice
-    struck: tuple[Struck, ...]
+    choice: ChosenPoints
+    struck: tuple[StrikeOutcome, ...]
     part: str = ""
 
     @property
-    def red(self) -> tuple[Struck, ...]:
+    def red(self) -> tuple[StrikeOutcome, ...]:
         """The strikes that are not green, or of which nothing is known."""
         return tuple(one for one in self.struck if one.proof.outcome != "PASS")
 
     @property
     def is_green(self) -> bool:
         """Whether something was struck, and all of it passed."""
-        return any(one.landed for one in self.struck) and not self.red
+        return any(one.fired for one in self.struck) and not self.red
 
 
 def headline(summary: Summary) -> str:
@@ -39,18 +39,18 @@ def headline(summary: Summary) -> str:
     choice, explore = summary.choice, summary.job.explore
     equal = choice.points - choice.distinct
     how = "exhaustive" if choice.is_exhaustive else f"sampled by seed {explore.seed}"
-    landed = sum(one.landed for one in summary.struck)
+    fired = sum(one.fired for one in summary.struck)
     outcomes = Counter(str(one.proof.outcome) for one in summary.struck)
-    told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
+    described = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
     words = [
         f"{choice.points} points at {choice.operations} operations",
         f"{equal} judged as equal to another",
         f"{len(choice.chosen)} of {choice.distinct} chosen ({how})",
-        f"{landed} struck" + (f" in {summary.part}" if summary.part else ""),
+        f"{fired} struck" + (f" in {summary.part}" if summary.part else ""),
     ]
-    if clean := len(summary.struck) - landed:
+    if clean := len(summary.struck) - fired:
         words.append(f"{clean} runs ended before their strike")
-    return f"{', '.join(words)}: {told or 'nothing'}"
+    return f"{', '.join(words)}: {described or 'nothing'}"
 
 
 def tell(summary: Summary) -> str:

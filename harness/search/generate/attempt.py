@@ -12,29 +12,30 @@ from harness.prove import Proof, settle
 from harness.report.failure import scenario_text
 from harness.report.title import titled
 from harness.scenario.schema import Scenario
+from harness.search.generate.candidates import read_candidates
 from harness.search.generate.coverage import cells_of, note
 from harness.search.generate.job import Areas
-from harness.search.generate.menu import read_menu
 from harness.search.generate.stream import is_first_of_job, job_of, scenario_of
 from harness.search.scenarios import lacking, plan_of, source_of, try_scenario, withdraw
 from harness.search.shrink.change import with_run
 from harness.search.shrink.reduce import reduce_failure
 from harness.search.shrink.runner import Alone
-from harness.search.shrink.symptom import Symptom, symptom_of
+from harness.search.shrink.signature import Signature, signature_of
 from harness.trial import Bench, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """The outcome of one. `missed` is a scenario that proves nothing, for the `reason`: a strike
-    never landed, or its job failed without one. `skipped` was not run, because this machine lacks
-    what it needs. `broken` is one on which the harness itself failed. `symptom` and `proof` belong
+    """The outcome of one. `vacuous` is a scenario that proves nothing, for the `reason`: a strike
+    never fired, or its job failed without one. `skipped` was not run, because this machine lacks
+    what it needs. `broken` is one on which the harness itself failed. `signature` and `proof`
+    belong
     to one that failed."""
 
     number: int
     scenario: Scenario
-    came: Literal["passed", "missed", "skipped", "failed", "broken"]
-    symptom: Symptom | None = None
+    came: Literal["passed", "vacuous", "skipped", "failed", "broken"]
+    signature: Signature | None = None
     proof: Proof | None = None
     reason: str = ""
 
@@ -47,33 +48,33 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
         # The job fails although nothing strikes it: that is the scenario to report, once.
         if not is_first_of_job(number):
             reason = "its job fails although nothing strikes it"
-            return Attempt(number=number, scenario=job, came="missed", reason=reason)
+            return Attempt(number=number, scenario=job, came="vacuous", reason=reason)
         return _judged(number, job, try_scenario(bench, job))
-    scenario = scenario_of(seed, number, read_menu(recording), without=without)
+    scenario = scenario_of(seed, number, read_candidates(recording), without=without)
     if lacks := lacking(bench, scenario):
         return Attempt(number=number, scenario=scenario, came="skipped", reason=lacks)
     trial = try_scenario(bench, scenario)
     note(bench.workspace.failures, cells_of(trial.evidence))
     if not _misses(trial.judgement):
         return _judged(number, scenario, trial)
-    rest = without_missed(scenario, trial.evidence)
+    rest = without_unfired(scenario, trial.evidence)
     breaks = any(one.state == "violated" for one in trial.judgement.verdicts)
     trial.drop()
     if breaks:
         again = try_scenario(bench, rest)
-        if not _misses(again.judgement) and symptom_of(again.judgement) is not None:
+        if not _misses(again.judgement) and signature_of(again.judgement) is not None:
             return _judged(number, rest, again)
         again.drop()
-    return Attempt(number=number, scenario=scenario, came="missed", reason="a strike never landed")
+    return Attempt(number=number, scenario=scenario, came="vacuous", reason="a strike never fired")
 
 
 def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
     """Shrink what failed, if there is time for it; the report of the smallest."""
-    assert found.symptom is not None, "what failed has a symptom"
+    assert found.signature is not None, "what failed has a signature"
     assert found.proof is not None, "what failed was written down"
     if seconds <= 0:
         return found.proof.text
-    reduced = reduce_failure(found.scenario, found.symptom, Alone(bench), seconds=seconds)
+    reduced = reduce_failure(found.scenario, found.signature, Alone(bench), seconds=seconds)
     if reduced.proof is None:
         return f"{found.proof.text}\n\n{reduced}"
     if scenario_text(reduced.scenario) != scenario_text(found.scenario):
@@ -81,29 +82,31 @@ def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
     return f"generated-{found.number}: {found.scenario.name}\n{reduced}\n\n{reduced.proof.text}"
 
 
-def without_missed(scenario: Scenario, evidence: Evidence) -> Scenario:
-    """The scenario with those strikes only that landed."""
+def without_unfired(scenario: Scenario, evidence: Evidence) -> Scenario:
+    """The scenario with those strikes only that fired."""
     for number, run in enumerate(evidence.runs):
-        landed = {one.strike for one in run.landed}
+        fired = {one.strike for one in run.fired}
         planned = evidence.plan.runs[number].strikes
         left = tuple(
             fault
             for fault, strike in zip(scenario.runs[number].faults, planned, strict=True)
-            if strike.id in landed
+            if strike.id in fired
         )
         scenario = with_run(scenario, number, faults=left)
     return titled(scenario)
 
 
 def _misses(judgement: Judgement) -> bool:
-    """Whether nothing is wrong but that a strike did not land, or an error had no time to heal."""
+    """Whether nothing is wrong but that a strike did not fire, or an error had no time to heal."""
     broken = {one.name for one in judgement.guards if one.outcome is Outcome.INVALID}
-    return broken == {"strikes_landed"}
+    return broken == {"strikes_fired"}
 
 
 def _judged(number: int, scenario: Scenario, trial: Trial) -> Attempt:
-    symptom = symptom_of(trial.judgement)
+    signature = signature_of(trial.judgement)
     proof = settle(trial, source_of(scenario))
-    if symptom is None:
+    if signature is None:
         return Attempt(number=number, scenario=scenario, came="passed")
-    return Attempt(number=number, scenario=scenario, came="failed", symptom=symptom, proof=proof)
+    return Attempt(
+        number=number, scenario=scenario, came="failed", signature=signature, proof=proof
+    )

@@ -1,6 +1,6 @@
-"""Which strikes have ever landed: phase, fault, layout of the ranks, mode of the saves.
+"""Which strikes have ever fired: phase, fault, layout of the ranks, mode of the saves.
 
-Only what landed counts, as the evidence tells, not what was planned. A JSON line for each scenario
+Only what fired counts, as the evidence tells, not what was planned. A JSON line for each scenario
 stands in `failures/coverage.jsonl`, so that sessions add up.
 """
 
@@ -26,8 +26,8 @@ MODES = ("disabled", "async", "async_with_pinned_mem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Cell:
-    """One kind of strike. An action of a hand has the phase `between runs`."""
+class StrikeCell:
+    """One kind of strike. An action of an operator has the phase `between runs`."""
 
     phase: str
     fault: str
@@ -35,14 +35,14 @@ class Cell:
     mode: str
 
 
-def cells_of(evidence: Evidence) -> tuple[Cell, ...]:
+def cells_of(evidence: Evidence) -> tuple[StrikeCell, ...]:
     """The cells that a scenario has struck, each once."""
     checkpoint = evidence.plan.checkpoint
     assert checkpoint is not None, "only the reference run never saves"
     mode = checkpoint.async_mode
     found = [
-        Cell(phase=phase, fault=fault, layout=layout_of(world), mode=mode)
-        for phase, fault, world in (*_strikes(evidence), *_deeds(evidence))
+        StrikeCell(phase=phase, fault=fault, layout=layout_of(world), mode=mode)
+        for phase, fault, world in (*_strikes(evidence), *_actions(evidence))
     ]
     return tuple(dict.fromkeys(found))
 
@@ -58,9 +58,9 @@ def layout_of(world: World) -> str:
 
 def _strikes(evidence: Evidence) -> Iterator[tuple[str, str, World]]:
     for number, run in enumerate(evidence.runs):
-        landed = {one.strike for one in run.landed}
+        fired = {one.strike for one in run.fired}
         for strike in evidence.plan.runs[number].strikes:
-            if strike.id in landed:
+            if strike.id in fired:
                 yield _phase(strike), strike.fault.word, evidence.plan.workload_of(number).world
 
 
@@ -70,32 +70,32 @@ def _phase(strike: Strike) -> str:
     return strike.point.phase or OUTSIDE
 
 
-def _deeds(evidence: Evidence) -> Iterator[tuple[str, str, World]]:
+def _actions(evidence: Evidence) -> Iterator[tuple[str, str, World]]:
     for number, at_rest in evidence.at_rest.items():
         for done in at_rest.done:
             if done.problem is None:
                 yield BETWEEN, done.action, evidence.plan.workload_of(number).world
 
 
-def note(folder: Path, cells: Iterable[Cell]) -> None:
+def note(folder: Path, cells: Iterable[StrikeCell]) -> None:
     """Add a scenario. One short write at the end of the file, so that writers need no lock."""
-    told = [astuple(cell) for cell in cells]
-    if not told:
+    described = [astuple(cell) for cell in cells]
+    if not described:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(told) + "\n")
+        file.write(json.dumps(described) + "\n")
 
 
-def read_coverage(folder: Path) -> Counter[Cell]:
+def read_coverage(folder: Path) -> Counter[StrikeCell]:
     """How many scenarios have struck each cell; lines of other versions are passed over."""
-    found: Counter[Cell] = Counter()
+    found: Counter[StrikeCell] = Counter()
     file = folder / FILE
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     for line in lines:
         try:
             cells = [
-                Cell(phase=phase, fault=fault, layout=layout, mode=mode)
+                StrikeCell(phase=phase, fault=fault, layout=layout, mode=mode)
                 for phase, fault, layout, mode in json.loads(line)
             ]
         except (ValueError, TypeError):
@@ -114,7 +114,7 @@ def possible_rows() -> tuple[tuple[str, str], ...]:
     return (*rows, *((BETWEEN, action) for action in between))
 
 
-def tell(found: Counter[Cell]) -> str:
+def tell(found: Counter[StrikeCell]) -> str:
     """The table, a row for each phase and fault; a dot is a cell that was never struck."""
     columns = [(layout, mode) for layout in LAYOUTS for mode in MODES]
     rows = sorted({(cell.phase, cell.fault) for cell in found} | set(possible_rows()), key=_order)
@@ -122,12 +122,12 @@ def tell(found: Counter[Cell]) -> str:
     struck = 0
     for phase, fault in rows:
         counts = [
-            found[Cell(phase=phase, fault=fault, layout=layout, mode=mode)]
+            found[StrikeCell(phase=phase, fault=fault, layout=layout, mode=mode)]
             for layout, mode in columns
         ]
         struck += sum(count > 0 for count in counts)
-        told = "".join(f"{count or '.':>5}" for count in counts)
-        lines.append(f"{phase:<13}{fault:<12}{told}")
+        described = "".join(f"{count or '.':>5}" for count in counts)
+        lines.append(f"{phase:<13}{fault:<12}{described}")
     empty = [f"{phase} {fault}" for phase, fault in rows if not _any(found, phase, fault)]
     lines += ["", f"{struck} of {len(rows) * len(columns)} cells struck"]
     lines += [f"never struck in any layout and mode: {', '.join(empty)}"] if empty else []
@@ -145,5 +145,5 @@ def _order(row: tuple[str, str]) -> tuple[int, str]:
     return phases.index(row[0]) if row[0] in phases else len(phases), row[1]
 
 
-def _any(found: Counter[Cell], phase: str, fault: str) -> bool:
+def _any(found: Counter[StrikeCell], phase: str, fault: str) -> bool:
     return any((cell.phase, cell.fault) == (phase, fault) for cell in found)

@@ -1,4 +1,4 @@
-"""Draws a whole scenario on the ground of a job and of what its recording has to offer."""
+"""Draws a whole scenario on the strikable of a job and of what its baseline has to candidate."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from harness.report.title import titled
 from harness.scenario.possible import save_steps
 from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario
 from harness.search.generate.actions import draw_actions
+from harness.search.generate.candidates import Candidates
 from harness.search.generate.chance import often, pick
 from harness.search.generate.faults import draw_calm, draw_faults
 from harness.search.generate.forms import is_plain
-from harness.search.generate.ground import Faults, Ground
 from harness.search.generate.job import Areas
-from harness.search.generate.menu import Menu
 from harness.search.generate.past import Past, foreign_names
+from harness.search.generate.strikable import Faults, StrikableSpan
 from harness.world import World
 
 _MOST_STEPS = 20
@@ -25,14 +25,14 @@ _REFUSED_FREEZE = "(?i)freeze"
 
 
 def draw_scenario(
-    random: Random, job: Scenario, menu: Menu, *, without: Areas = frozenset()
+    random: Random, job: Scenario, candidates: Candidates, *, without: Areas = frozenset()
 ) -> Scenario:
     """Two to four runs of a job: struck, meddled with in between, resumed, and run to the end."""
     number = pick(random, (2, 2, 2, 3, 3, 4))
     runs: list[Run] = []
     past = Past(checkpoint=job.checkpoint)
     while len(runs) < number:
-        drawer = _Drawer(random, job, menu, without, tuple(runs), past)
+        drawer = _Drawer(random, job, candidates, without, tuple(runs), past)
         run = drawer.refused() if 0 < len(runs) < number - 1 else None
         run = run or drawer.struck(is_last=len(runs) == number - 1)
         runs.append(run)
@@ -47,12 +47,12 @@ class _Drawer:
         self,
         random: Random,
         job: Scenario,
-        menu: Menu,
+        candidates: Candidates,
         without: Areas,
         runs: tuple[Run, ...],
         past: Past,
     ) -> None:
-        self._random, self._job, self._menu, self._without = random, job, menu, without
+        self._random, self._job, self._candidates, self._without = random, job, candidates, without
         self._runs, self._past = runs, past
 
     def struck(self, *, is_last: bool) -> Run:
@@ -65,7 +65,7 @@ class _Drawer:
             load_step = pick(random, past.certain[::-1])
         world = self._world() if number and not before else None
         settled = Run(until_step=until, before=before, load_step=load_step, world=world)
-        # What a hand can do is certain only after a run that came to its end.
+        # What an operator can do is certain only after a run that came to its end.
         if not often(random, 15 if is_last else 65):
             return settled
         return settled.model_copy(update={"faults": self._faults(settled, is_last=is_last)})
@@ -102,7 +102,7 @@ class _Drawer:
             one.disk is not None for run in self._runs for one in run.faults
         )
         return draw_actions(
-            self._random, self._past, self._menu, relocated=stays, without=self._without
+            self._random, self._past, self._candidates, relocated=stays, without=self._without
         )
 
     def _world(self) -> World | None:
@@ -120,12 +120,12 @@ class _Drawer:
         first = past.latest_start if run.load_step is None else run.load_step
         same_world = run.world is None
         saves = save_steps(past.checkpoint, after=first, until=run.until_step) if same_world else ()
-        ground = Ground(
+        strikable = StrikableSpan(
             number=number,
             is_last=is_last,
             world=run.world or self._job.world,
             checkpoint=past.checkpoint,
-            menu=self._menu,
+            candidates=self._candidates,
             without=self._without,
             first=first,
             until=run.until_step,
@@ -134,7 +134,9 @@ class _Drawer:
             foreign=past.foreign | foreign_names(run),
             comes_through=is_last,
         )
-        return draw_calm(self._random, ground) if is_last else draw_faults(self._random, ground)
+        return (
+            draw_calm(self._random, strikable) if is_last else draw_faults(self._random, strikable)
+        )
 
 
 def _is_relocated(runs: tuple[Run, ...]) -> bool:

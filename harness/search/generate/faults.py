@@ -1,6 +1,6 @@
 """Draws what strikes a run: faults at points that a clean run of the same job has.
 
-At most one fault ends the run, and it comes last, so that the others have landed by then.
+At most one fault ends the run, and it comes last, so that the others have fired by then.
 """
 
 from __future__ import annotations
@@ -26,14 +26,20 @@ from harness.faults.short_write import ShortWrite
 from harness.faults.sigterm import Sigterm, Terminating
 from harness.faults.stop import Stop, Stopping
 from harness.search.generate.chance import often, pick
-from harness.search.generate.ground import Faults, Ground, as_default, draw_point, either_side
-from harness.search.generate.outsiders import (
-    draw_by_hand,
+from harness.search.generate.external_actors import (
+    draw_operator,
     draw_second_job,
-    has_hand,
+    has_operator,
     has_second_job,
 )
 from harness.search.generate.past import ends_run, is_of_load
+from harness.search.generate.strikable import (
+    Faults,
+    StrikableSpan,
+    as_default,
+    draw_point,
+    either_side,
+)
 from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
 
 NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
@@ -45,86 +51,86 @@ _FILE_SYSTEM = "ext4"
 """One that every machine which can cut a power at all is likely to have."""
 
 
-def draw_faults(random: Random, ground: Ground) -> Faults:
+def draw_faults(random: Random, strikable: StrikableSpan) -> Faults:
     """One fault that ends the run, one that does not, or one after the other; none if none fits."""
     calm: Faults = ()
     if often(random, 40):
         alone = often(random, 50)
-        calm = draw_calm(random, replace(ground, comes_through=alone))
-        if calm and (alone or ends_run(calm, goes_on=ground.goes_on)):
+        calm = draw_calm(random, replace(strikable, comes_through=alone))
+        if calm and (alone or ends_run(calm, goes_on=strikable.goes_on)):
             return calm
-    return (*calm, *_draw_ending(random, ground, calm))
+    return (*calm, *_draw_ending(random, strikable, calm))
 
 
-def draw_calm(random: Random, ground: Ground) -> Faults:
+def draw_calm(random: Random, strikable: StrikableSpan) -> Faults:
     """A fault that the run comes through: of the storage or from outside, or a rank that stops."""
-    kinds: list[Callable[[Random, Ground], Faults]] = []
-    if ground.number and "storage" not in ground.without:
+    kinds: list[Callable[[Random, StrikableSpan], Faults]] = []
+    if strikable.number and "storage" not in strikable.without:
         kinds += [_draw_failing_load] * 2
-    if ground.saves and "storage" not in ground.without:
+    if strikable.saves and "storage" not in strikable.without:
         kinds += [_draw_storage] * 12
-    if has_hand(ground):
-        kinds += [draw_by_hand] * 4
-    if has_second_job(ground):
+    if has_operator(strikable):
+        kinds += [draw_operator] * 4
+    if has_second_job(strikable):
         kinds += [draw_second_job] * 2
-    return pick(random, kinds)(random, ground) if kinds else ()
+    return pick(random, kinds)(random, strikable) if kinds else ()
 
 
-def _draw_failing_load(random: Random, ground: Ground) -> Faults:
+def _draw_failing_load(random: Random, strikable: StrikableSpan) -> Faults:
     """An error that a load meets once or twice, and that says nothing of the checkpoint."""
-    rank = random.randrange(ground.world.size)
+    rank = random.randrange(strikable.world.size)
     operation = pick(random, LOADING)
     kinds = READS[:1] if operation == "open" else READS[1:]
     error = pick(random, fitting(kinds))
-    layout = ground.menu.layout
+    layout = strikable.candidates.layout
     files = layout.shards if rank else layout.seals[0]
     path = pick(random, (f"{layout.any_name}/*", f"{layout.any_name}/{files}"))
     at = Point(phase="load", operation=operation, path=path, nth=pick(random, (1, 1, 2)))
     return (Fail(fail=Failing(rank=rank, error=error, times=pick(random, (1, 1, 2))), at=at),)
 
 
-def _draw_storage(random: Random, ground: Ground) -> Faults:
-    save = random.randrange(1, len(ground.saves) + 1)
-    at = draw_point(random, ground, save)
+def _draw_storage(random: Random, strikable: StrikableSpan) -> Faults:
+    save = random.randrange(1, len(strikable.saves) + 1)
+    at = draw_point(random, strikable, save)
     if at is None or at.rank is None:
         return ()
-    return (_draw_storage_fault(random, ground, at, at.rank),)
+    return (_draw_storage_fault(random, strikable, at, at.rank),)
 
 
-def _draw_ending(random: Random, ground: Ground, earlier: Faults) -> Faults:
+def _draw_ending(random: Random, strikable: StrikableSpan, earlier: Faults) -> Faults:
     """The fault that ends a run, later than those before it."""
-    begun, reached = _after(ground, earlier)
+    begun, reached = _after(strikable, earlier)
     lasts = any(_lasts(one) for one in earlier)
     kinds: list[Callable[[], Faults]] = []
-    if begun < len(ground.saves) and not lasts:
-        kinds += [lambda: _end_in_save(random, ground, begun)] * 6
-    if ground.until > reached:
-        kinds += [lambda: _end_at_step(random, ground, reached)] * 3
-    if not earlier and ground.number:
-        kinds += [lambda: _end_in_load(random, ground)]
-    if not earlier and not ground.number and ground.menu.outside_of_saves():
-        kinds += [lambda: _end_outside(random, ground)]
+    if begun < len(strikable.saves) and not lasts:
+        kinds += [lambda: _end_in_save(random, strikable, begun)] * 6
+    if strikable.until > reached:
+        kinds += [lambda: _end_at_step(random, strikable, reached)] * 3
+    if not earlier and strikable.number:
+        kinds += [lambda: _end_in_load(random, strikable)]
+    if not earlier and not strikable.number and strikable.candidates.outside_of_saves():
+        kinds += [lambda: _end_outside(random, strikable)]
     return pick(random, kinds)() if kinds else ()
 
 
-def _after(ground: Ground, earlier: Faults) -> tuple[int, int]:
+def _after(strikable: StrikableSpan, earlier: Faults) -> tuple[int, int]:
     """The saves that have begun and the step that is over when the faults so far have struck.
 
     Of a later run it is not known which of its saves comes after a step: then none does.
     """
     if not earlier:
-        return 0, ground.first
+        return 0, strikable.first
     first, at = earlier[0], earlier[0].at
     if at.phase == "load":
-        return 0, ground.first
+        return 0, strikable.first
     if at.step is not None:
-        begun = sum(step <= at.step for step in ground.counted)
-        return (len(ground.saves) if ground.number else begun), at.step
+        begun = sum(step <= at.step for step in strikable.counted)
+        return (len(strikable.saves) if strikable.number else begun), at.step
     healed = first.fail.until if isinstance(first, Fail) else None
     begun = (healed.save if healed is not None else at.save) or 0
-    waits = isinstance(first, SecondJob) and ground.in_background
+    waits = isinstance(first, SecondJob) and strikable.in_background
     # Training goes on while a save in the background waits for the second job to be over.
-    return begun, ground.until if waits else max(ground.first, ground.saves[begun - 1])
+    return begun, strikable.until if waits else max(strikable.first, strikable.saves[begun - 1])
 
 
 def _lasts(fault: AnyFault) -> bool:
@@ -136,60 +142,60 @@ def _fails_on(fault: AnyFault) -> bool:
     return isinstance(fault, Hang) or (isinstance(fault, Fail) and fault.fail.times != 1)
 
 
-def _end_in_save(random: Random, ground: Ground, begun: int) -> Faults:
-    save = random.randrange(begun + 1, len(ground.saves) + 1)
-    at = draw_point(random, ground, save)
-    return () if at is None else (_draw_signal(random, ground, at, at.rank or 0),)
+def _end_in_save(random: Random, strikable: StrikableSpan, begun: int) -> Faults:
+    save = random.randrange(begun + 1, len(strikable.saves) + 1)
+    at = draw_point(random, strikable, save)
+    return () if at is None else (_draw_signal(random, strikable, at, at.rank or 0),)
 
 
-def _end_outside(random: Random, ground: Ground) -> Faults:
-    at = pick(random, ground.menu.outside_of_saves()).named
-    return (_draw_kill(random, ground, either_side(random, at), at.rank or 0),)
+def _end_outside(random: Random, strikable: StrikableSpan) -> Faults:
+    at = pick(random, strikable.candidates.outside_of_saves()).named
+    return (_draw_kill(random, strikable, either_side(random, at), at.rank or 0),)
 
 
-def _end_in_load(random: Random, ground: Ground) -> Faults:
-    rank = random.randrange(ground.world.size)
-    path = pick(random, (None, ground.menu.layout.shards))
+def _end_in_load(random: Random, strikable: StrikableSpan) -> Faults:
+    rank = random.randrange(strikable.world.size)
+    path = pick(random, (None, strikable.candidates.layout.shards))
     at = Point(rank=rank, phase="load", path=path, nth=pick(random, (1, 2)))
-    return (_draw_kill(random, ground, at, rank),)
+    return (_draw_kill(random, strikable, at, rank),)
 
 
-def _end_at_step(random: Random, ground: Ground, reached: int) -> Faults:
+def _end_at_step(random: Random, strikable: StrikableSpan, reached: int) -> Faults:
     """Late enough that the saves and steps with faults of their own have begun."""
-    step = random.randrange(reached + 1, ground.until + 1)
-    rank = random.randrange(ground.world.size)
-    if "loop" not in ground.without and often(random, 40):
+    step = random.randrange(reached + 1, strikable.until + 1)
+    rank = random.randrange(strikable.world.size)
+    if "loop" not in strikable.without and often(random, 40):
         at = Point(step=step)
         if often(random, 50):
             return (Exit(exit=Target(rank=pick(random, ("all", rank))), at=at),)
         raising = Raising(rank=rank, error=pick(random, EXCEPTIONS))
         return (Raise.model_validate({"raise": raising, "at": at}),)
-    saved = any(one < step for one in ground.saves)
+    saved = any(one < step for one in strikable.saves)
     published = saved and often(random, 40)
     at = Point(step=step, once_published=published, rank=rank)
-    return (_draw_signal(random, ground, at, rank),)
+    return (_draw_signal(random, strikable, at, rank),)
 
 
-def _draw_signal(random: Random, ground: Ground, at: Point, rank: int) -> AnyFault:
+def _draw_signal(random: Random, strikable: StrikableSpan, at: Point, rank: int) -> AnyFault:
     """SIGKILL, a power cut, or SIGTERM which lets the loop save once more."""
-    if "power" not in ground.without and not ground.relocated and often(random, 15):
+    if "power" not in strikable.without and not strikable.relocated and often(random, 15):
         journal = pick(random, ("lost", "kept"))
         power = PowerCutting.model_validate({"filesystem": _FILE_SYSTEM, "journal": journal})
         return PowerCut(power_cut=power, at=as_default(at, "all"))
-    if "signals" in ground.without or not often(random, 20):
-        return _draw_kill(random, ground, at, rank)
+    if "signals" in strikable.without or not often(random, 20):
+        return _draw_kill(random, strikable, at, rank)
     whom: AnyRank = pick(random, ("all", rank))
     grace = pick(random, (None, 2.0))
     return Sigterm(sigterm=Terminating(rank=whom, grace_s=grace), at=as_default(at, whom))
 
 
-def _draw_kill(random: Random, ground: Ground, at: Point, rank: int) -> AnyFault:
-    others = [one for one in range(ground.world.size) if one != rank]
+def _draw_kill(random: Random, strikable: StrikableSpan, at: Point, rank: int) -> AnyFault:
+    others = [one for one in range(strikable.world.size) if one != rank]
     whom: AnyRank = pick(random, ("all", "all", rank, *others[:1]))
     return Kill(kill=Target(rank=whom), at=as_default(at, whom))
 
 
-def _draw_storage_fault(random: Random, ground: Ground, at: Point, rank: int) -> AnyFault:
+def _draw_storage_fault(random: Random, strikable: StrikableSpan, at: Point, rank: int) -> AnyFault:
     """Draws a storage fault for an operation of a save, with an error that fits it."""
     kind, point = at.operation or "", at.model_copy(update={"rank": None, "when": "before"})
     kinds: list[Callable[[], AnyFault]] = [
@@ -198,22 +204,24 @@ def _draw_storage_fault(random: Random, ground: Ground, at: Point, rank: int) ->
     ]
     if kind == "write":
         kinds += [lambda: ShortWrite(short_write=OneRank(rank=rank), at=point)] * 2
-    if ground.is_last:
+    if strikable.is_last:
         return pick(random, kinds)()
-    if ground.goes_on and ground.checkpoint.timeout_s is not None:
+    if strikable.goes_on and strikable.checkpoint.timeout_s is not None:
         # Only for this does a job have a deadline of its own.
         kinds += [lambda: Hang(hang=OneRank(rank=rank), at=point)] * 4
     errors = [one for one in ERRORS if meets(one, kind)]
     if errors:
         error = pick(random, errors)
         kinds += [
-            lambda: Fail(fail=_draw_failing(random, ground, error, point, rank), at=point)
+            lambda: Fail(fail=_draw_failing(random, strikable, error, point, rank), at=point)
         ] * 3
     return pick(random, kinds)()
 
 
-def _draw_failing(random: Random, ground: Ground, error: str, at: Point, rank: int) -> Failing:
-    later = range((at.save or 0) + 1, len(ground.saves) + 1)
-    if ground.goes_on and later and often(random, 25):
+def _draw_failing(
+    random: Random, strikable: StrikableSpan, error: str, at: Point, rank: int
+) -> Failing:
+    later = range((at.save or 0) + 1, len(strikable.saves) + 1)
+    if strikable.goes_on and later and often(random, 25):
         return Failing(rank=rank, error=error, until=Until(save=pick(random, later)))
     return Failing(rank=rank, error=error, times=pick(random, (1, 1, 3, "always")))

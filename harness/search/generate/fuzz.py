@@ -26,12 +26,12 @@ from harness.search.pool import Pool
 from harness.search.scenarios import failure_file, glance, lacking, withdraw
 from harness.search.shrink.reduce import reduce_failure
 from harness.search.shrink.runner import Together
-from harness.search.shrink.symptom import Symptom, symptom_of
+from harness.search.shrink.signature import Signature, signature_of
 from harness.trial import Bench
 from harness.workspace import Workspace, open_workspace
 
 _SHRUNK_ALIKE = 2
-"""So many failures of one symptom are shrunk in a session. The others are kept as they are: they
+"""So many failures of one signature are shrunk in a session. The others are kept as they are: they
 may be the same bug, and a shrink takes as long as a hundred new scenarios."""
 _SAY_EVERY_S = 30.0
 _SKIPPED = "skipped"
@@ -53,7 +53,7 @@ class Tally:
     """The results so far."""
 
     came: Counter[str] = field(default_factory=Counter)
-    shrunk: Counter[Symptom] = field(default_factory=Counter)
+    shrunk: Counter[Signature] = field(default_factory=Counter)
     known_red: int = 0
     seen: set[str] = field(default_factory=set)
     lacking: Counter[str] = field(default_factory=Counter)
@@ -111,7 +111,7 @@ def _known(pool: Pool, workspace: Workspace) -> Iterator[tuple[Path, str]]:
 def _outcome(bench: Bench, scenario: Scenario) -> str:
     if reason := lacking(bench, scenario):
         return f"{_SKIPPED}, {reason}"
-    return str(symptom_of(glance(bench, scenario)) or "PASS")
+    return str(signature_of(glance(bench, scenario)) or "PASS")
 
 
 def _attempts(asked: Fuzz, pool: Pool, end: float, tally: Tally) -> Iterator[Attempt]:
@@ -135,18 +135,18 @@ def _attempts(asked: Fuzz, pool: Pool, end: float, tally: Tally) -> Iterator[Att
 
 def _on_failure(found: Attempt, runner: Together, workspace: Workspace, tally: Tally) -> None:
     """Shrink it, unless the same scenario or enough of its kind were shrunk."""
-    assert found.symptom is not None, "what failed has a symptom"
+    assert found.signature is not None, "what failed has a signature"
     text = scenario_text(found.scenario)
     if text in tally.seen:
         return
     tally.seen.add(text)
     file = failure_file(found.scenario, workspace)
-    _say(f"{found.symptom}: generated-{found.number}: {found.scenario.name}")
-    tally.shrunk[found.symptom] += 1
-    if tally.shrunk[found.symptom] > _SHRUNK_ALIKE:
+    _say(f"{found.signature}: generated-{found.number}: {found.scenario.name}")
+    tally.shrunk[found.signature] += 1
+    if tally.shrunk[found.signature] > _SHRUNK_ALIKE:
         _say(f"  kept as it is: python -m harness shrink {file}")
         return
-    reduced = reduce_failure(found.scenario, found.symptom, runner)
+    reduced = reduce_failure(found.scenario, found.signature, runner)
     _say(f"  {reduced}")
     if reduced.proof is None:
         _say(f"  kept as it is: {file}")
@@ -159,18 +159,18 @@ def _on_failure(found: Attempt, runner: Together, workspace: Workspace, tally: T
 def summary(tally: Tally, seconds: float, cells: int) -> str:
     """The last lines of a session."""
     number = sum(tally.came.values())
-    missed = 100 * tally.came["missed"] / number if number else 0
+    vacuous = 100 * tally.came["vacuous"] / number if number else 0
     rate = 60 * number / seconds
     skipped = "".join(f"{times} skipped: {one}\n" for one, times in tally.lacking.items())
     return (
         f"{number} scenarios in {seconds / 60:.1f} minutes, {rate:.0f} a minute: {_counts(tally)}\n"
-        f"{missed:.0f} % proved nothing, because a strike of theirs never landed\n{skipped}"
+        f"{vacuous:.0f} % proved nothing, because a strike of theirs never fired\n{skipped}"
         f"{cells} cells struck for the first time: python -m harness coverage"
     )
 
 
 def _counts(tally: Tally) -> str:
-    words = [f"{tally.came[word]} {word}" for word in ("passed", "failed", "missed")]
+    words = [f"{tally.came[word]} {word}" for word in ("passed", "failed", "vacuous")]
     words += [f"{tally.came[word]} {word}" for word in ("skipped", "broken") if tally.came[word]]
     return ", ".join(words)
 

@@ -11,11 +11,11 @@ from harness.scenario.schema import (
     DynamicWindow,
     Freeze,
     FreezePlan,
-    FreezeStage,
     Model,
     ModuleName,
     Run,
     Scenario,
+    ScheduledFreeze,
     Scheduler,
 )
 from harness.search.generate.chance import often, pick
@@ -23,7 +23,7 @@ from harness.search.generate.forms import draw_form
 from harness.world import World
 
 AREAS = (
-    "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "by_hand",
+    "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "operator",
     "two_jobs", "forms",
 )  # fmt: skip
 """Areas that can be left out, for implementations that do not promise them."""
@@ -124,8 +124,8 @@ def _draw_freeze(random: Random, until: int) -> FreezePlan:
     """One module stands still from the start, or from some step on, or until then."""
     module = pick(random, _MODULES)
     base = (Freeze(module=module),) if often(random, 70) else ()
-    schedule: tuple[FreezeStage, ...] = ()
+    schedule: tuple[ScheduledFreeze, ...] = ()
     if not base or often(random, 60):
         moved = Freeze(module=module, frozen=not base)
-        schedule = (FreezeStage(start_step=random.randrange(1, until + 1), specs=(moved,)),)
+        schedule = (ScheduledFreeze(start_step=random.randrange(1, until + 1), specs=(moved,)),)
     return FreezePlan(base=base, schedule=schedule)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.faults.actions import Foreign
-from harness.faults.by_hand import ByHand
 from harness.faults.delay import Delay
 from harness.faults.fail import Fail
 from harness.faults.hang import Hang
+from harness.faults.operator import Operator
 from harness.faults.registry import AnyFault
 from harness.faults.second_job import SecondJob
 from harness.faults.short_write import ShortWrite
@@ -17,7 +17,7 @@ from harness.faults.stop import Stop
 from harness.scenario.possible import save_steps
 from harness.scenario.schema import Checkpoint, Run
 
-_HARMLESS = Delay | Stop | ShortWrite | SecondJob | ByHand
+_HARMLESS = Delay | Stop | ShortWrite | SecondJob | Operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,8 @@ class Past:
     """`latest_start` is the latest step from which the next run can resume.
 
     `certain` are steps whose checkpoints are there: those that a run saved which nothing could keep
-    from it and which retention keeps, after the last time that a hand changed any. `reached` is the
-    last step of all runs so far, `foreign` are the names that hands have put there.
+    from it and which retention keeps, after the last time that an operator changed any. `reached`
+    is the last step of all runs so far, `foreign` are the names that operators have put there.
     """
 
     checkpoint: Checkpoint
@@ -64,13 +64,13 @@ class Past:
 
 
 def foreign_names(run: Run) -> frozenset[str]:
-    """Names that hands put beside the checkpoints before a run and during it."""
+    """Names that operators put beside the checkpoints before a run and during it."""
     late = [one.action for one in run.faults]
     return frozenset(one.foreign.path for one in (*run.before, *late) if isinstance(one, Foreign))
 
 
 def _touched(run: Run, saved: tuple[int, ...]) -> int:
-    """The first step of which a hand cannot have changed the checkpoint, nor `latest` after it."""
+    """The first step of which an operator cannot have changed the checkpoint, nor `latest` after it."""
     steps = [
         saved[(one.at.save or 1) - 1] if one.at.step is None else one.at.step
         for one in run.faults

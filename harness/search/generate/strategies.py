@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from harness.faults.point import Point
 from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.scenario.schema import Scenario
+from harness.search.generate.candidates import CandidatePoint, Candidates
 from harness.search.generate.draw import draw_scenario
 from harness.search.generate.job import Areas, draw_job
-from harness.search.generate.menu import Menu, Offer
 from harness.words import OPERATIONS, SAVE_PHASES
 
 _KINDS = tuple(kind for kind in OPERATIONS if kind not in ("read", "sync"))
@@ -45,14 +45,14 @@ def _randoms() -> st.SearchStrategy[Random]:
 
 def _draw(random: Random, without: Areas) -> Scenario:
     job = draw_job(random, without=without)
-    return draw_scenario(random, job, typical_menu(job.world.size), without=without)
+    return draw_scenario(random, job, typical_candidates(job.world.size), without=without)
 
 
 @cache
-def typical_menu(ranks: int, *, saves: int = 4) -> Menu:
+def typical_candidates(ranks: int, *, saves: int = 4) -> Candidates:
     """Every kind of operation in every phase of every save, and one before the first."""
-    offers = [
-        Offer(named=at.model_copy(update={"path": f"{_LAYOUT.any_name}/a"}), counted=at)
+    candidates = [
+        CandidatePoint(named=at.model_copy(update={"path": f"{_LAYOUT.any_name}/a"}), counted=at)
         for rank in range(ranks)
         for save in range(1, saves + 1)
         for phase in SAVE_PHASES
@@ -60,9 +60,9 @@ def typical_menu(ranks: int, *, saves: int = 4) -> Menu:
         for at in (Point(rank=rank, save=save, phase=phase, operation=kind),)
     ]
     first = Point(rank=0, operation="open", path=".lock")
-    return Menu(
+    return Candidates(
         layout=_LAYOUT,
-        offers=(Offer(named=first, counted=None), *offers),
+        candidates=(CandidatePoint(named=first, counted=None), *candidates),
         files=_FILES,
         leftovers=("link", "staging"),
     )

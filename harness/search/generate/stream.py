@@ -1,6 +1,6 @@
 """The scenarios of a seed, one after the other: the n-th is the same however many are asked for.
 
-Some of them share a job, so that they share its recording and its reference run as well.
+Some of them share a job, so that they share its baseline and its reference run as well.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from random import Random
 
 from harness.scenario.schema import Scenario
+from harness.search.generate.candidates import Candidates
 from harness.search.generate.draw import draw_scenario
 from harness.search.generate.job import Areas, draw_job
-from harness.search.generate.menu import Menu
 
 SCENARIOS_OF_A_JOB = 4
-"""A recording costs about as much as half a scenario."""
+"""a baseline trace costs about as much as half a scenario."""
 
 
 def job_of(seed: int, number: int, *, without: Areas = frozenset()) -> Scenario:
@@ -28,7 +28,9 @@ def is_first_of_job(number: int) -> bool:
     return (number - 1) % SCENARIOS_OF_A_JOB == 0
 
 
-def scenario_of(seed: int, number: int, menu: Menu, *, without: Areas = frozenset()) -> Scenario:
-    """The n-th scenario, from 1, given the menu of its job."""
+def scenario_of(
+    seed: int, number: int, candidates: Candidates, *, without: Areas = frozenset()
+) -> Scenario:
+    """The n-th scenario, from 1, given the candidates of its job."""
     job = job_of(seed, number, without=without)
-    return draw_scenario(Random(f"{seed} scenario {number}"), job, menu, without=without)
+    return draw_scenario(Random(f"{seed} scenario {number}"), job, candidates, without=without)

@@ -17,7 +17,7 @@ from harness.search.pool import Pool
 from harness.search.scenarios import failure_file, glance
 from harness.search.shrink.reduce import reduce_failure
 from harness.search.shrink.runner import Together
-from harness.search.shrink.symptom import Symptom, symptom_of
+from harness.search.shrink.signature import Signature, signature_of
 from harness.trial import Bench
 from harness.workspace import open_workspace
 
@@ -34,17 +34,17 @@ def shrink_place(
     """
     if place.is_dir():
         evidence = read_evidence(place.resolve())
-        scenario, symptom = unmake_plan(evidence.plan), symptom_of(judge(evidence))
+        scenario, signature = unmake_plan(evidence.plan), signature_of(judge(evidence))
         implementation = evidence.plan.implementation
     else:
-        scenario, symptom = read_scenario(place), None
+        scenario, signature = read_scenario(place), None
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Pool(workspace, workers, implementation=implementation) as pool:
-        symptom = symptom or _seen(scenario, pool)
-        if symptom is None:
+        signature = signature or _seen(scenario, pool)
+        if signature is None:
             return _say(f"PASS in {_LOOKS} runs: there is nothing to shrink\n", is_done=False)
-        _say(f"{symptom}: {scenario.name}\n", is_done=True)
-        reduced = reduce_failure(scenario, symptom, Together(pool), seconds=seconds)
+        _say(f"{signature}: {scenario.name}\n", is_done=True)
+        reduced = reduce_failure(scenario, signature, Together(pool), seconds=seconds)
     if reduced.proof is None:
         return _say(f"{reduced}\n", is_done=False)
     file = failure_file(reduced.scenario, workspace)
@@ -52,16 +52,16 @@ def shrink_place(
     return _say(text, is_done=True)
 
 
-def _seen(scenario: Scenario, pool: Pool) -> Symptom | None:
+def _seen(scenario: Scenario, pool: Pool) -> Signature | None:
     for _ in range(_LOOKS):
-        symptom = pool.submit(_symptom, scenario).result()
-        if symptom is not None:
-            return symptom
+        signature = pool.submit(_signature, scenario).result()
+        if signature is not None:
+            return signature
     return None
 
 
-def _symptom(bench: Bench, scenario: Scenario) -> Symptom | None:
-    return symptom_of(glance(bench, scenario))
+def _signature(bench: Bench, scenario: Scenario) -> Signature | None:
+    return signature_of(glance(bench, scenario))
 
 
 def _say(text: str, *, is_done: bool) -> bool:

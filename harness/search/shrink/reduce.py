@@ -9,7 +9,7 @@ from harness.prove import Proof
 from harness.scenario.schema import Scenario
 from harness.search.shrink.runner import Runner
 from harness.search.shrink.shrink import Shrunk, shrink
-from harness.search.shrink.symptom import Symptom
+from harness.search.shrink.signature import Signature
 
 _ATTEMPTS = 3
 """A failure that depends on which rank comes first shows in one run of several."""
@@ -35,25 +35,25 @@ class Reduced:
 
 
 def reduce_failure(
-    start: Scenario, symptom: Symptom, runner: Runner, *, seconds: float = SHRINK_S
+    start: Scenario, signature: Signature, runner: Runner, *, seconds: float = SHRINK_S
 ) -> Reduced:
-    """The smallest scenario that shows the symptom, as a failure file with its run directory."""
+    """The smallest scenario that shows the signature, as a failure file with its run directory."""
     began = time.monotonic()
     shrunk, proof, found = None, None, start
-    if _shows_again(start, symptom, runner):
+    if _shows_again(start, signature, runner):
         shrunk = shrink(
             start,
-            lambda some: runner.shows(some, symptom),
+            lambda some: runner.shows(some, signature),
             at_once=runner.at_once,
             is_over=lambda: time.monotonic() - began > seconds,
         )
         for found in reversed(shrunk.kept):
-            proof = runner.report(found, symptom)
+            proof = runner.report(found, signature)
             if proof is not None:
                 break
     spent = time.monotonic() - began
     return Reduced(scenario=found, proof=proof, shrunk=shrunk, seconds=spent)
 
 
-def _shows_again(start: Scenario, symptom: Symptom, runner: Runner) -> bool:
-    return any(any(runner.shows([start], symptom)) for _ in range(_ATTEMPTS))
+def _shows_again(start: Scenario, signature: Signature, runner: Runner) -> bool:
+    return any(any(runner.shows([start], signature)) for _ in range(_ATTEMPTS))

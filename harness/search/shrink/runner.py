@@ -9,7 +9,7 @@ from harness.prove import Proof, settle
 from harness.scenario.schema import Scenario
 from harness.search.pool import Pool
 from harness.search.scenarios import glance, source_of, try_scenario
-from harness.search.shrink.symptom import Symptom, shows
+from harness.search.shrink.signature import Signature, shows
 from harness.trial import Bench
 
 SILENCE_S = 10.0
@@ -25,10 +25,10 @@ class Runner(Protocol):
     def at_once(self) -> int:
         """How many scenarios are best asked about together."""
 
-    def shows(self, some: Sequence[Scenario], symptom: Symptom) -> Sequence[bool]:
+    def shows(self, some: Sequence[Scenario], signature: Signature) -> Sequence[bool]:
         """Which of them fail like that."""
 
-    def report(self, scenario: Scenario, symptom: Symptom) -> Proof | None:
+    def report(self, scenario: Scenario, signature: Signature) -> Proof | None:
         """Run it once more and write the failure down; None where it did not fail like that."""
 
 
@@ -40,13 +40,13 @@ class Alone:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
-    def shows(self, some: Sequence[Scenario], symptom: Symptom) -> Sequence[bool]:
+    def shows(self, some: Sequence[Scenario], signature: Signature) -> Sequence[bool]:
         """Which of them fail like that."""
-        return [_shows_again(self._bench, one, symptom) for one in some]
+        return [_shows_again(self._bench, one, signature) for one in some]
 
-    def report(self, scenario: Scenario, symptom: Symptom) -> Proof | None:
+    def report(self, scenario: Scenario, signature: Signature) -> Proof | None:
         """Run it once more and write the failure down."""
-        return _report_again(self._bench, scenario, symptom)
+        return _report_again(self._bench, scenario, signature)
 
 
 class Together:
@@ -56,25 +56,25 @@ class Together:
         self._pool = pool
         self.at_once = pool.workers
 
-    def shows(self, some: Sequence[Scenario], symptom: Symptom) -> Sequence[bool]:
+    def shows(self, some: Sequence[Scenario], signature: Signature) -> Sequence[bool]:
         """Which of them fail like that."""
-        coming = [self._pool.submit(_shows_again, one, symptom) for one in some]
+        coming = [self._pool.submit(_shows_again, one, signature) for one in some]
         return [future.result() for future in coming]
 
-    def report(self, scenario: Scenario, symptom: Symptom) -> Proof | None:
+    def report(self, scenario: Scenario, signature: Signature) -> Proof | None:
         """Run it once more and write the failure down."""
-        return self._pool.submit(_report_again, scenario, symptom).result()
+        return self._pool.submit(_report_again, scenario, signature).result()
 
 
-def _shows_again(bench: Bench, scenario: Scenario, symptom: Symptom) -> bool:
+def _shows_again(bench: Bench, scenario: Scenario, signature: Signature) -> bool:
     """Whether the scenario fails like that; nothing is left of its run."""
-    return shows(glance(bench, scenario, silence_s=SILENCE_S), symptom)
+    return shows(glance(bench, scenario, silence_s=SILENCE_S), signature)
 
 
-def _report_again(bench: Bench, scenario: Scenario, symptom: Symptom) -> Proof | None:
+def _report_again(bench: Bench, scenario: Scenario, signature: Signature) -> Proof | None:
     """Run the scenario with the budgets of all runs, and write it down if it fails like that."""
     trial = try_scenario(bench, scenario)
-    if shows(trial.judgement, symptom):
+    if shows(trial.judgement, signature):
         return settle(trial, source_of(scenario))
     trial.drop()
     return None

@@ -23,7 +23,7 @@ from kempnerforge.checkpoint.bulk.shards import (
 )
 from kempnerforge.checkpoint.errors import CheckpointSaveError
 from kempnerforge.checkpoint.state.rank_values import (
-    Planned,
+    PlannedValues,
     missing_names,
     unequal_names,
     with_own_names,
@@ -37,7 +37,7 @@ class Proposed:
     """A rank's plan, on its way to rank 0."""
 
     plan_id: str
-    planned: Planned | None
+    planned: PlannedValues | None
     """None where rank 0 has it."""
     holds: str | None
     """Id of the merger whose part this rank holds."""
@@ -101,7 +101,7 @@ class PlanBook:
         self._shown: str | None = None
         self._holds: str | None = None
         self._part: SavePlan | None = None
-        self._local: dict[int, tuple[str, Planned]] = {}
+        self._local: dict[int, tuple[str, PlannedValues]] = {}
         self._merged: Merged | None = None
 
     # On every rank.
@@ -173,10 +173,10 @@ class PlanBook:
         )
         return self._merged
 
-    def _planned_by(self, rank: int, proposal: Proposed) -> Planned:
+    def _planned_by(self, rank: int, proposal: Proposed) -> PlannedValues:
         if proposal.planned is not None:
             self._local[rank] = (proposal.plan_id, proposal.planned)
-        plan_id, planned = self._local.get(rank, ("", Planned(plan=SavePlan([]))))
+        plan_id, planned = self._local.get(rank, ("", PlannedValues(plan=SavePlan([]))))
         if plan_id != proposal.plan_id:
             raise CheckpointSaveError(f"rank {rank} speaks of a plan that rank 0 does not have")
         return planned

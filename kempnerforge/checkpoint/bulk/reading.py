@@ -34,7 +34,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError, named
 from kempnerforge.checkpoint.format import checksum
-from kempnerforge.checkpoint.format.frames import Frame, frame_of, memory_of
+from kempnerforge.checkpoint.format.archive_template import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.format.manifest import FileRecord, require_same
 from kempnerforge.checkpoint.format.plain_values import decode_plain
 from kempnerforge.checkpoint.format.shard_metadata import is_ours

@@ -38,7 +38,7 @@ from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.format.plain_values import encode_plain
 from kempnerforge.checkpoint.runtime.sink import FileSink
 from kempnerforge.checkpoint.runtime.storage import at_once
-from kempnerforge.checkpoint.state.rank_values import Planned, common_name
+from kempnerforge.checkpoint.state.rank_values import PlannedValues, common_name
 from kempnerforge.checkpoint.state.whole import Whole
 
 __all__ = [
@@ -58,7 +58,7 @@ _SUFFIX = "0.distcp"  # one file a rank, numbered as DCP does
 class StagedShards:
     """The values that one rank would write, detached from training where they were copied."""
 
-    planned: Planned
+    planned: PlannedValues
     plan_id: str
     """Equal for two saves of one rank exactly if their plans are equal."""
     positions: Mapping[str, int]
@@ -110,12 +110,12 @@ _Structure = list[tuple[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
+class _KnownPlan:
     """A plan, and by what to see that it still holds."""
 
     is_coordinator: bool
     structure: _Structure
-    planned: Planned
+    planned: PlannedValues
     plan_id: str
     seeds: tuple[int, ...]
     items: tuple[WriteItem, ...]
@@ -147,7 +147,7 @@ def stage_shards(
         world_size: Ranks of the job.
         buffers: Says the flat names of values that are buffers of the model.
     """
-    known: _Known | None = stager.known
+    known: _KnownPlan | None = stager.known
     leaves: list[Any] = []
     if (
         known is None
@@ -247,7 +247,7 @@ def _plan(
     is_coordinator: bool,
     world_size: int,
     buffers: Collection[str],
-) -> tuple[_Known, list[Any]]:
+) -> tuple[_KnownPlan, list[Any]]:
     """A plan for this state dict, and the leaves of it."""
     leaves = list(_leaves((), state_dict))
     flat, paths = flatten_state_dict(state_dict)
@@ -270,10 +270,10 @@ def _plan(
         for at, item in enumerate(plan.items)
         if world_size > 1 and _may_be_held_by_others(flat[item.index.fqn], world_size)
     )
-    known = _Known(
+    known = _KnownPlan(
         is_coordinator=is_coordinator,
         structure=_structure(state_dict),
-        planned=Planned(
+        planned=PlannedValues(
             plan=plan,
             compared=compared,
             buffers=frozenset(buffers),
@@ -306,7 +306,7 @@ def _crc32_of(described: object) -> int:
     return int(checksum.crc32(repr(described).encode()))
 
 
-def _value(known: _Known, item: WriteItem, value: Any) -> torch.Tensor | bytes:
+def _value(known: _KnownPlan, item: WriteItem, value: Any) -> torch.Tensor | bytes:
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, Whole):

@@ -20,10 +20,16 @@ import torch
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 
 from kempnerforge.checkpoint.format import checksum
-from kempnerforge.checkpoint.format.frames import ALIGNMENT, Frame, bytes_of, frame_of, memory_of
+from kempnerforge.checkpoint.format.archive_template import (
+    ALIGNMENT,
+    Frame,
+    bytes_of,
+    frame_of,
+    memory_of,
+)
 from kempnerforge.checkpoint.runtime.sink import FileSink
 
-__all__ = ["Image", "KeptBuffers", "Layout", "LiveTensors", "Stager"]
+__all__ = ["BufferLayout", "Image", "KeptBuffers", "LiveTensors", "Stager"]
 
 # From this size on a tensor is worth a write of its own and a combined checksum (20 us).
 _LARGE_BYTES = 1 << 20
@@ -53,7 +59,7 @@ class _Slot:
         return self.data_at + (self.frame.data_bytes if self.copied else 0)
 
 
-class Layout:
+class BufferLayout:
     """Where each item of a plan stands in the buffer.
 
     Args:
@@ -102,7 +108,7 @@ class Layout:
 class Image:
     """The state of one rank, detached from training where it was copied."""
 
-    layout: Layout
+    layout: BufferLayout
     buffer: torch.Tensor
     others: Sequence[torch.Tensor | bytes | None]
     """By slot: what the buffer does not hold."""
@@ -213,11 +219,11 @@ class LiveTensors:
     def __init__(self) -> None:
         self.known: Any = None
         self._devices: set[torch.device] = set()
-        self._layout = Layout((), copies_below=_SMALL_BYTES)
+        self._layout = BufferLayout((), copies_below=_SMALL_BYTES)
 
     def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
         if self._layout.items is not items:
-            self._layout = Layout(items, copies_below=_SMALL_BYTES)
+            self._layout = BufferLayout(items, copies_below=_SMALL_BYTES)
         buffer = self._layout.allocate(pinned=False)
         sources, others = _sorted_out(self._layout, values)
         _copy(self._layout.views(buffer), sources)
@@ -247,14 +253,14 @@ class KeptBuffers:
         self.known: Any = None
         self._pinned, self._direct = pinned, direct
         self._devices: set[torch.device] = set()
-        self._layout = Layout((), copies_below=sys.maxsize)
+        self._layout = BufferLayout((), copies_below=sys.maxsize)
         self._buffer = self._layout.allocate(pinned=False)
         self._views: list[torch.Tensor] = []
 
     def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
         devices = _accelerators(values)
         if self._layout.items is not items:
-            self._layout = Layout(items, copies_below=sys.maxsize)
+            self._layout = BufferLayout(items, copies_below=sys.maxsize)
             self._buffer = self._layout.allocate(pinned=self._pinned and bool(devices))
             self._views = self._layout.views(self._buffer)
         sources, others = _sorted_out(self._layout, values)
@@ -270,7 +276,7 @@ class KeptBuffers:
         self._devices = set()
 
     def drop(self) -> None:
-        self._layout = Layout((), copies_below=sys.maxsize)
+        self._layout = BufferLayout((), copies_below=sys.maxsize)
         self._buffer = self._layout.allocate(pinned=False)
         self._views = []
 
@@ -297,7 +303,7 @@ def _aligned(size: int) -> int:
 
 
 def _sorted_out(
-    layout: Layout, values: Sequence[torch.Tensor | bytes]
+    layout: BufferLayout, values: Sequence[torch.Tensor | bytes]
 ) -> tuple[list[Any], list[torch.Tensor | bytes | None]]:
     """The values that go into the buffer, and the others by position."""
     others: list[torch.Tensor | bytes | None] = list(values)

@@ -16,7 +16,7 @@ except ImportError:
 else:
     _fast = zlib_ng
 
-__all__ = ["adler32", "combine", "combine_by_hand", "crc32"]
+__all__ = ["adler32", "combine", "combine_operator", "crc32"]
 
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31
@@ -35,12 +35,12 @@ def combine(first: int, second: int, length: int) -> int:
         length: Bytes of the second.
     """
     if _fast is None:
-        return combine_by_hand(first, second, length)
+        return combine_operator(first, second, length)
     found: int = _fast.crc32_combine(first, second, length)
     return found
 
 
-def combine_by_hand(first: int, second: int, length: int) -> int:
+def combine_operator(first: int, second: int, length: int) -> int:
     """:func:`combine` where there is no zlib-ng: Python's zlib does not offer it."""
     return _times(_shift(length), first) ^ second
 

@@ -20,7 +20,7 @@ from kempnerforge.checkpoint.errors import (
 )
 from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.checkpoint.format.manifest import FileRecord, Head, Manifest, require_same
-from kempnerforge.checkpoint.protocol.lineage import standing_aside
+from kempnerforge.checkpoint.protocol.lineage import abandoned_branches
 from kempnerforge.checkpoint.protocol.pointer import read_pointer
 from kempnerforge.checkpoint.runtime.storage import Storage
 
@@ -158,7 +158,7 @@ class Catalog:
 
     def aside(self) -> frozenset[str]:
         """Save ids of checkpoints that the last committed one does not descend from."""
-        return standing_aside(entry.head for entry in self.entries if entry.head)
+        return abandoned_branches(entry.head for entry in self.entries if entry.head)
 
     def next_sequence(self) -> int:
         """More than any commit so far."""

@@ -39,7 +39,7 @@ from kempnerforge.checkpoint.protocol import prune
 from kempnerforge.checkpoint.protocol.announced import look_for_newest
 from kempnerforge.checkpoint.protocol.candidates import candidates, find_explicit, verify_entry
 from kempnerforge.checkpoint.protocol.catalog import Entry, Outline, inspect
-from kempnerforge.checkpoint.protocol.offer import Candidate, Choice, Offer
+from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate, Proposal
 from kempnerforge.checkpoint.protocol.replacing import read_settled
 from kempnerforge.checkpoint.protocol.verification import VerifyPolicy, verify_files
 from kempnerforge.checkpoint.protocol.visibility import await_listed, once_visible, when_visible
@@ -47,7 +47,7 @@ from kempnerforge.checkpoint.runtime.collective import Collective, Votes
 from kempnerforge.checkpoint.runtime.lock import WriteAccess
 from kempnerforge.checkpoint.runtime.root import require_reachable
 from kempnerforge.checkpoint.runtime.storage import Storage
-from kempnerforge.checkpoint.runtime.worker import Started, Worker, within
+from kempnerforge.checkpoint.runtime.worker import StartedCall, Worker, within
 
 __all__ = [
     "Chooser",
@@ -103,7 +103,7 @@ class _Vote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Attempt:
+class _CandidateOutcome:
     """The outcome of one candidate on this rank."""
 
     vote: _Vote
@@ -138,7 +138,7 @@ def choose(
         CheckpointError: As :meth:`Chooser.prepare`.
     """
 
-    def verify(candidate: Candidate) -> None:
+    def verify(candidate: LoadCandidate) -> None:
         choice = candidate.choice
         if choice.manifest is not None:
             verify_files(choice.path, choice.manifest, candidate.share.items(), storage)
@@ -173,7 +173,7 @@ class Chooser:
 
     def prepare(
         self,
-        prepare: Callable[[Candidate], T],
+        prepare: Callable[[LoadCandidate], T],
         *,
         told: object = None,
         earlier: RankFailure | None = None,
@@ -200,7 +200,7 @@ class Chooser:
         root = None
         if self.collective.rank == 0:
             root = _Root(self.search, self.storage, self.access)
-        attempt = _Attempt(vote=_Vote(told=told, failure=earlier))
+        attempt = _CandidateOutcome(vote=_Vote(told=told, failure=earlier))
         while True:
             reply = self._round(attempt.vote, root)
             if isinstance(reply, Refusal):
@@ -223,10 +223,12 @@ class Chooser:
             replies = self._decide(root, votes, looking)
         return self.collective.answer(replies, timeout_s=2 * self.timeout_s)
 
-    def _start_looking(self, root: "_Root") -> "Started[None]":
+    def _start_looking(self, root: "_Root") -> "StartedCall[None]":
         return self.worker.start(within(_WORK_SHARE * self.timeout_s, root.advance))
 
-    def _try(self, prepare: Callable[[Candidate], object], offer: Offer) -> "_Attempt":
+    def _try(
+        self, prepare: Callable[[LoadCandidate], object], offer: Proposal
+    ) -> "_CandidateOutcome":
         rank, world_size = self.collective.rank, self.collective.world_size
         try:
             candidate = offer.open(rank=rank, world_size=world_size)
@@ -238,11 +240,11 @@ class Chooser:
                 )
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             failure = _describe(error, self.collective.rank, offer.path)
-            return _Attempt(vote=_Vote(failure=failure), cause=error)
-        return _Attempt(vote=_Vote(), choice=candidate.choice, result=result)
+            return _CandidateOutcome(vote=_Vote(failure=failure), cause=error)
+        return _CandidateOutcome(vote=_Vote(), choice=candidate.choice, result=result)
 
     def _decide(
-        self, root: "_Root", votes: Votes, looking: "Started[None] | None"
+        self, root: "_Root", votes: Votes, looking: "StartedCall[None] | None"
     ) -> Sequence[object]:
         """One reply a rank: try this, or the choice, or that there is none, or what is wrong."""
         try:
@@ -264,7 +266,7 @@ class Chooser:
             path=place,
         )
 
-    def _next(self, root: "_Root", votes: Votes, looking: "Started[None] | None") -> object:
+    def _next(self, root: "_Root", votes: Votes, looking: "StartedCall[None] | None") -> object:
         failures = votes.failures(_Vote, f"loading from {self.search.root}")
         first, told = looking is not None, all(isinstance(vote, _Vote) for vote in votes.values)
         if failures and (first or not told):
@@ -292,7 +294,7 @@ class _Root:
         self._damaged: set[str] = set()
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
-        self._offer: Offer | None = None
+        self._offer: Proposal | None = None
         self._told: tuple[Any, ...] | None = None
 
     @property
@@ -328,11 +330,11 @@ class _Root:
                 damaged = shows_damage(error)
                 self._pass_over(entry, failure.message, (failure,), damaged=damaged)
                 continue
-            self._offer = Offer.of(self._current, verify=self.search.verify)
+            self._offer = Proposal.of(self._current, verify=self.search.verify)
             return
         self._require_clean_start()
 
-    def offer(self, votes: Sequence[_Vote | None]) -> Offer | None:
+    def offer(self, votes: Sequence[_Vote | None]) -> Proposal | None:
         """The present candidate, as all ranks are asked about it; None where there is none."""
         if self._told is None:
             self._told = tuple(vote.told if vote else None for vote in votes)

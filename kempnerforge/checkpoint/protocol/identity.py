@@ -111,7 +111,7 @@ def failure_to_confirm(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _SeenDirectory:
     """A directory as it was found under the name."""
 
     device: int
@@ -138,7 +138,7 @@ class DirectoryIdentity:
         self._path = f"{root}{os.sep}."
         self._access = access
         self._follow = follow
-        self._began: _Seen | None = None
+        self._began: _SeenDirectory | None = None
         self._newest: tuple[int, str] | None = None
         self._held: weakref.finalize[..., DirectoryIdentity] | None = None
         _holding.add(self)
@@ -184,7 +184,7 @@ class DirectoryIdentity:
 
         return again_if_passing(look, self._root)
 
-    def _hold(self) -> _Seen:
+    def _hold(self) -> _SeenDirectory:
         """Opens the directory that has the name now, which keeps its numbers from here on."""
         self.let_go()
         try:
@@ -197,7 +197,7 @@ class DirectoryIdentity:
         with named(self._root):
             return _seen(os.fstat(fd), fd)
 
-    def _describe(self) -> _Seen:
+    def _describe(self) -> _SeenDirectory:
         try:
             fd = os.open(self._path, _HOLDING)
         except OSError:
@@ -208,7 +208,7 @@ class DirectoryIdentity:
         finally:
             os.close(fd)
 
-    def _take_up(self, began: _Seen, storage: Storage) -> None:
+    def _take_up(self, began: _SeenDirectory, storage: Storage) -> None:
         """Go on with what has the name now, if that is the same directory or is to be followed."""
         if self._look() is None:
             require_reachable(self._root, storage)  # says which link leads nowhere
@@ -235,7 +235,7 @@ class DirectoryIdentity:
             entry.refuse()
         return entry is not None and entry.head is not None and entry.head.save_id == save_id
 
-    def _changed(self, began: _Seen, now: _Seen | None) -> DirectoryChangedError:
+    def _changed(self, began: _SeenDirectory, now: _SeenDirectory | None) -> DirectoryChangedError:
         what = "gone" if now is None else f"another one, {now}"
         reason, option = "", ""
         if now is not None and not self._follow:
@@ -263,17 +263,17 @@ def _let_go_in_child() -> None:
 os.register_at_fork(after_in_child=_let_go_in_child)
 
 
-def _is_remounted(began: _Seen, now: _Seen) -> bool:
+def _is_remounted(began: _SeenDirectory, now: _SeenDirectory) -> bool:
     """Whether both are one directory of one storage, as far as numbers and names can tell."""
     if not began.mount.is_same(now.mount):
         return False
     return began.inode == now.inode or not began.mount.keeps_inodes
 
 
-def _seen(status: os.stat_result, fd: int | None) -> _Seen:
+def _seen(status: os.stat_result, fd: int | None) -> _SeenDirectory:
     assert stat.S_ISDIR(status.st_mode)
     mount = Mount(type="") if fd is None else mount_of(fd)
-    return _Seen(device=status.st_dev, inode=status.st_ino, mount=mount)
+    return _SeenDirectory(device=status.st_dev, inode=status.st_ino, mount=mount)
 
 
 def _close(fd: int) -> None:

@@ -1,4 +1,4 @@
-"""Which checkpoints the newest one descends from, and which stand aside.
+"""Which checkpoints the newest one descends from, and which is on an abandoned branch.
 
 A manifest names the save that its run made or loaded before (``parent``). Who resumes from an older
 checkpoint leaves those saved after it behind: whatever was wrong with them, training did not go on
@@ -13,10 +13,10 @@ from collections.abc import Iterable
 
 from kempnerforge.checkpoint.format.manifest import Head
 
-__all__ = ["standing_aside"]
+__all__ = ["abandoned_branches"]
 
 
-def standing_aside(committed: Iterable[Head]) -> frozenset[str]:
+def abandoned_branches(committed: Iterable[Head]) -> frozenset[str]:
     """Save ids of the checkpoints that the last committed one does not descend from."""
     newest_first = sorted(committed, key=lambda found: found.sequence, reverse=True)
     places = {found.save_id: place for place, found in enumerate(newest_first)}

@@ -50,7 +50,7 @@ from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.manifest import Head
 from kempnerforge.checkpoint.protocol.catalog import ROOM, Entry, State, look_at
 from kempnerforge.checkpoint.protocol.commit import is_of_this_process
-from kempnerforge.checkpoint.protocol.lineage import standing_aside
+from kempnerforge.checkpoint.protocol.lineage import abandoned_branches
 from kempnerforge.checkpoint.runtime.storage import Stamp, Storage
 from kempnerforge.checkpoint.runtime.worker import impatient
 
@@ -66,7 +66,7 @@ _MOST_CONFIRMED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
+class _KnownCheckpoint:
     """A checkpoint as it was read, and what it was read from."""
 
     entry: Entry
@@ -82,7 +82,7 @@ class Survey:
 
     names: Mapping[str, int] = field(default_factory=dict)
     """All names but ``latest``, with their inodes."""
-    known: Mapping[str, _Known] = field(default_factory=dict)
+    known: Mapping[str, _KnownCheckpoint] = field(default_factory=dict)
     """The checkpoints that could be read, by name."""
     unread: tuple[Entry, ...] = ()
     """Those that could not."""
@@ -108,7 +108,7 @@ class Survey:
 
     def aside(self) -> frozenset[str]:
         """Save ids of checkpoints that the last committed one does not descend from."""
-        return standing_aside(entry.head for entry in self.entries() if entry.head)
+        return abandoned_branches(entry.head for entry in self.entries() if entry.head)
 
     def leftovers(self) -> tuple[str, ...]:
         """Names of ours that no checkpoint has."""
@@ -296,7 +296,7 @@ class Register:
         """The survey with a checkpoint that this manager has just committed."""
         path, last = root / layout.format_step(head.step), self._survey
         place = storage.stamp(path)
-        one = _Known(
+        one = _KnownCheckpoint(
             entry=Entry(path=path, state=State.committed, step=head.step, head=head),
             inode=0 if place is None else place[1],
             stamp=storage.stamp(path / layout.MANIFEST),
@@ -348,7 +348,9 @@ def _last_change(root: Path, storage: Storage) -> tuple[int, ...] | None:
     return None if found is None else (*found[:2], found[3])
 
 
-def _unchanged(known: Mapping[str, _Known], root: Path, storage: Storage) -> dict[str, _Known]:
+def _unchanged(
+    known: Mapping[str, _KnownCheckpoint], root: Path, storage: Storage
+) -> dict[str, _KnownCheckpoint]:
     """Those whose manifest is as it was; none where they cannot be looked at."""
     files = tuple(f"{name}/{layout.MANIFEST}" for name in known)
     try:
@@ -389,7 +391,7 @@ def _read(
 
 def _read_each(
     new: Iterable[str], names: Mapping[str, int], root: Path, storage: Storage, tried: set[str]
-) -> Iterator[_Known]:
+) -> Iterator[_KnownCheckpoint]:
     """Reads those that are directories; a name that failed before gets one attempt."""
     for name in new:
         with impatient() if name in tried else nullcontext():
@@ -402,4 +404,4 @@ def _read_each(
         if entry is not None:
             if entry.is_questionable:
                 logger.warning("left alone: %s", entry.problem)
-            yield _Known(entry=entry, inode=names[name], stamp=stamp)
+            yield _KnownCheckpoint(entry=entry, inode=names[name], stamp=stamp)

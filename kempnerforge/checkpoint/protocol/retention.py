@@ -53,7 +53,8 @@ class RetentionPolicy:
     def victims(
         self, committed: Iterable[Kept], *, protected: Iterable[int] = ()
     ) -> tuple[int, ...]:
-        """Steps to delete, those that stand aside first, then the oldest commit first.
+        """Steps to delete, those that is on an abandoned branch first, then the oldest commit
+        first.
 
         Args:
             committed: Committed checkpoints, the one just saved among them.

@@ -27,8 +27,8 @@ from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.protocol.catalog import Outline, read_outline, verify_sizes
 from kempnerforge.checkpoint.protocol.commit import new_save_id
-from kempnerforge.checkpoint.protocol.offer import Candidate
 from kempnerforge.checkpoint.protocol.pointer import read_pointer_at
+from kempnerforge.checkpoint.protocol.proposal import LoadCandidate
 from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.checkpoint.runtime.worker import seconds_left
 
@@ -208,7 +208,9 @@ def once_visible(
     return call()
 
 
-def when_visible(prepare: Callable[[Candidate], T], candidate: Candidate, storage: Storage) -> T:
+def when_visible(
+    prepare: Callable[[LoadCandidate], T], candidate: LoadCandidate, storage: Storage
+) -> T:
     """Result of ``prepare(candidate)``, once this rank sees what rank 0 has chosen.
 
     Raises:

@@ -49,7 +49,7 @@ from kempnerforge.checkpoint.runtime.processes import Life, Process
 __all__ = [
     "BEAT_S",
     "LEASE_S",
-    "Found",
+    "FoundLease",
     "Lease",
     "LeaseTakenError",
     "came_within",
@@ -79,7 +79,7 @@ _held: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundLease:
     """A lease as it was read."""
 
     generation: int
@@ -117,7 +117,7 @@ class Found:
 class LeaseTakenError(Exception):
     """Somebody else was quicker, or lives."""
 
-    def __init__(self, found: Found | None) -> None:
+    def __init__(self, found: FoundLease | None) -> None:
         super().__init__(str(found))
         self.found = found
         """The other holder's lease, as far as it can be seen."""
@@ -142,7 +142,7 @@ def came_within(seconds: float, end: "SimpleQueue[None]") -> bool:
     return True
 
 
-def find(root: Path) -> Found | None:
+def find(root: Path) -> FoundLease | None:
     """The lease that counts in ``root``, or None where there is none.
 
     Raises:
@@ -154,7 +154,7 @@ def find(root: Path) -> Found | None:
     return None
 
 
-def take(root: Path, *, instead_of: Found | None) -> "Lease":
+def take(root: Path, *, instead_of: FoundLease | None) -> "Lease":
     """Have a lease of ``root`` of one's own.
 
     Args:
@@ -346,10 +346,10 @@ def _path(root: Path, generation: int) -> Path:
     return root / f".lease-{generation}"
 
 
-def _look_at(root: Path, generation: int) -> Found:
+def _look_at(root: Path, generation: int) -> FoundLease:
     path = _path(root, generation)
     content, modified_ns = _read(path)
-    return Found(generation=generation, path=path, content=content, modified_ns=modified_ns)
+    return FoundLease(generation=generation, path=path, content=content, modified_ns=modified_ns)
 
 
 def _generations(root: Path) -> list[int]:
@@ -388,7 +388,7 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _is_unchanged(found: Found | None) -> bool:
+def _is_unchanged(found: FoundLease | None) -> bool:
     """Whether what was judged to be left behind is as it was, or gone."""
     if found is None:
         return True

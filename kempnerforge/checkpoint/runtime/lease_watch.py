@@ -25,13 +25,13 @@ from kempnerforge.checkpoint.errors import named
 from kempnerforge.checkpoint.runtime.lease import (
     BEAT_S,
     LEASE_S,
-    Found,
+    FoundLease,
     came_within,
     find,
     format_probe,
 )
 
-__all__ = ["LOOK_S", "MAY_ONLY_READ", "LeaseWatch", "Verdict"]
+__all__ = ["LOOK_S", "MAY_ONLY_READ", "LeaseWatch", "WatchVerdict"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ MAY_ONLY_READ = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """Errors of who may look at a directory and not write to it."""
 
 
-class Verdict(StrEnum):
+class WatchVerdict(StrEnum):
     """The verdict of a watch."""
 
     watching = "watching"
@@ -75,8 +75,8 @@ class LeaseWatch:
         self._clock = clock
         self._probe = probe or write_beside
         self._looking = threading.Lock()
-        self._seen: Found | None = None
-        self._verdict = Verdict.watching
+        self._seen: FoundLease | None = None
+        self._verdict = WatchVerdict.watching
         self._may_only_read = False
         self._thread: threading.Thread | None = None
         self._still_since = self._last_look = -float("inf")
@@ -89,20 +89,20 @@ class LeaseWatch:
     @property
     def is_open(self) -> bool:
         """Whether there is a lease of which it may still turn out that its holder is dead."""
-        is_undecided = self._seen is not None and self._verdict is Verdict.watching
+        is_undecided = self._seen is not None and self._verdict is WatchVerdict.watching
         return is_undecided and not self._may_only_read
 
-    def look(self) -> Verdict:
+    def look(self) -> WatchVerdict:
         """Look once, unless somebody did within the last :data:`LOOK_S`."""
         with self._looking:
             if self._clock() - self._last_look >= LOOK_S:
                 self._look()
             return self._verdict
 
-    def has_found_dead(self, found: Found) -> bool:
+    def has_found_dead(self, found: FoundLease) -> bool:
         """Whether the holder of a lease, as it is now, is dead by what was seen."""
         with self._looking:
-            return self._verdict is Verdict.dead and self._seen == found
+            return self._verdict is WatchVerdict.dead and self._seen == found
 
     def watch_meanwhile(self) -> None:
         """Go on in a thread of its own, until the verdict or the end of this object.
@@ -133,13 +133,13 @@ class LeaseWatch:
         self._last_look = ended = self._clock()
         if found != self._seen:
             moves = self._seen is not None and found is not None
-            self._verdict = Verdict.moves if moves else Verdict.watching
+            self._verdict = WatchVerdict.moves if moves else WatchVerdict.watching
             self._seen, self._still_since = found, ended
         elif ended - began > _PROMPT_S or began - before > _PROMPT_S:
-            if self._verdict is not Verdict.dead:
+            if self._verdict is not WatchVerdict.dead:
                 self._still_since = ended
         elif found is not None and ended - self._still_since >= LEASE_S:
-            self._verdict = Verdict.dead
+            self._verdict = WatchVerdict.dead
 
 
 def write_beside(root: Path) -> None:

@@ -47,8 +47,19 @@ from typing import Protocol
 from kempnerforge.checkpoint.errors import CheckpointError, DirectoryInUseError, named
 from kempnerforge.checkpoint.runtime import lease
 from kempnerforge.checkpoint.runtime.file_systems import Mount, Reach, mount_of
-from kempnerforge.checkpoint.runtime.lease import BEAT_S, LEASE_S, Found, Lease, LeaseTakenError
-from kempnerforge.checkpoint.runtime.lease_watch import LOOK_S, MAY_ONLY_READ, LeaseWatch, Verdict
+from kempnerforge.checkpoint.runtime.lease import (
+    BEAT_S,
+    LEASE_S,
+    FoundLease,
+    Lease,
+    LeaseTakenError,
+)
+from kempnerforge.checkpoint.runtime.lease_watch import (
+    LOOK_S,
+    MAY_ONLY_READ,
+    LeaseWatch,
+    WatchVerdict,
+)
 from kempnerforge.checkpoint.runtime.processes import Life, Process
 from kempnerforge.checkpoint.runtime.sharing import share
 from kempnerforge.checkpoint.runtime.worker import seconds_left
@@ -210,7 +221,7 @@ class DirectoryAccess:
 class _HeldError(BlockingIOError):
     """Another process has the lock, or a lease."""
 
-    def __init__(self, found: Found | None) -> None:
+    def __init__(self, found: FoundLease | None) -> None:
         super().__init__(errno.EAGAIN, str(found))
         self.found = found
         """The lease, if that is what is in the way."""
@@ -327,14 +338,14 @@ def acquire(
             return lock
 
 
-def _is_doubtful(found: Found | None, watch: LeaseWatch) -> bool:
+def _is_doubtful(found: FoundLease | None, watch: LeaseWatch) -> bool:
     """Whether the holder of a lease may be dead, by all that is known now."""
     if found is None or found.life(Process.this()) is not Life.unknown:
         return False
-    return watch.look() is not Verdict.moves
+    return watch.look() is not WatchVerdict.moves
 
 
-def _refusal(root: Path, found: Found | None, watch: LeaseWatch | None) -> DirectoryInUseError:
+def _refusal(root: Path, found: FoundLease | None, watch: LeaseWatch | None) -> DirectoryInUseError:
     holder = _holder(root) if found is None else f"{found} ({found.path.name})"
     still = ""
     if watch is not None:
@@ -402,7 +413,7 @@ def _is_enough(mount: Mount, *, by_directory: bool, by_file: bool) -> bool:
     return mount.reach is Reach.by_file and by_file
 
 
-def _take_lease(root: Path, found: Found | None, watch: LeaseWatch | None) -> Lease:
+def _take_lease(root: Path, found: FoundLease | None, watch: LeaseWatch | None) -> Lease:
     if found is not None:
         is_gone = found.life(Process.this()) is Life.gone
         if not is_gone and not (watch is not None and watch.has_found_dead(found)):

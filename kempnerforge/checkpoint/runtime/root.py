@@ -53,7 +53,7 @@ def require_reachable(root: Path, storage: Storage) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _LookVote:
     """The vote of a rank that has looked, or could not."""
 
     failure: RankFailure | None
@@ -83,10 +83,10 @@ def require_reachable_by_all(
     except Exception as error:  # noqa: BLE001  # becomes the error of every rank
         failure = describe(error, collective.rank)
     with naming(doing, path=str(root)):
-        votes = collective.collect(_Seen(failure=failure), timeout_s=_VOTE_SHARE * timeout_s)
+        votes = collective.collect(_LookVote(failure=failure), timeout_s=_VOTE_SHARE * timeout_s)
         replies = None
         if votes is not None:
-            failures = votes.failures(_Seen, doing)
+            failures = votes.failures(_LookVote, doing)
             refusal = Refusal(
                 failures=failures, doing=doing, default=CheckpointError, path=str(root)
             )

@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from kempnerforge.checkpoint.errors import StorageTimeoutError
 
-__all__ = ["Started", "Worker", "impatient", "seconds_left", "within"]
+__all__ = ["StartedCall", "Worker", "impatient", "seconds_left", "within"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def impatient() -> Generator[None, None, None]:
         _deadline.reset(token)
 
 
-class Started(Generic[T]):
+class StartedCall(Generic[T]):
     """A call that a worker was given."""
 
     def __init__(self, worker: "Worker", future: Future[T]) -> None:
@@ -104,7 +104,7 @@ class Worker:
         """
         return self.start(within(timeout_s, call)).result(timeout_s=timeout_s, doing=doing)
 
-    def start(self, call: Callable[[], T]) -> Started[T]:
+    def start(self, call: Callable[[], T]) -> StartedCall[T]:
         """Have ``call`` made while the caller does something else; its result must be asked for."""
         future: Future[T] = Future()
         self._last = weakref.ref(future)  # with its result it would be kept until the next call
@@ -112,7 +112,7 @@ class Worker:
             self._give((call, future))
         else:
             _make(call, future)
-        return Started(self, future)
+        return StartedCall(self, future)
 
     def await_done(self, future: Future[Any], timeout_s: float) -> bool:
         """Wait for a call of this worker; whether it has returned."""
@@ -176,7 +176,7 @@ def _make(call: Callable[[], Any], future: Future[Any]) -> None:
     except BaseException as error:  # noqa: BLE001  # travels to who asks for the result
         future.set_exception(error)
     finally:
-        del call, future  # as in `Started.result`
+        del call, future  # as in `StartedCall.result`
 
 
 class _End(Protocol):

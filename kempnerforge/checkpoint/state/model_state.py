@@ -25,7 +25,7 @@ from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 from torch.optim import Optimizer
 
 from kempnerforge.checkpoint.state import global_names, optimizer_state
-from kempnerforge.checkpoint.state.own_state import (
+from kempnerforge.checkpoint.state.rank_local import (
     keeps_its_keys,
     needs_encoding,
     require_revivable,

@@ -30,12 +30,12 @@ from torch.optim import Optimizer
 
 from kempnerforge.checkpoint.errors import StateMismatchError
 from kempnerforge.checkpoint.state.checked import Comparison
-from kempnerforge.checkpoint.state.own_state import encode, keeps_its_keys
+from kempnerforge.checkpoint.state.rank_local import encode, keeps_its_keys
 from kempnerforge.checkpoint.state.tensor_kinds import is_dense, tensors_in
 
 __all__ = [
-    "Captured",
     "Form",
+    "LiveState",
     "capture",
     "form_of",
     "give",
@@ -53,7 +53,7 @@ _NAMES = (str, int, float, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Captured:
+class LiveState:
     """The state of an optimizer, live."""
 
     shared: dict[str, dict[str, Any]]
@@ -123,7 +123,7 @@ def require_same_form(
     Args:
         optimizer: Of now.
         form: Of it, as :func:`form_of` found it.
-        own: As :attr:`Captured.own` was.
+        own: As :attr:`LiveState.own` was.
         has_moments: Whether any state was saved by parameter.
 
     Raises:
@@ -160,7 +160,7 @@ def parameters_of(optimizer: Any) -> list[torch.Tensor]:
     return [param for group in groups for param in group["params"]]
 
 
-def capture(optimizer: Any, names: Mapping[int, str]) -> Captured:
+def capture(optimizer: Any, names: Mapping[int, str]) -> LiveState:
     """The state of the optimizer; changes nothing.
 
     Args:
@@ -172,7 +172,7 @@ def capture(optimizer: Any, names: Mapping[int, str]) -> Captured:
     """
     form = form_of(optimizer)
     if form.holder is None and not form.indexed:
-        return Captured(shared={}, own={"whole": encode(form.said, "optimizer.state_dict()")})
+        return LiveState(shared={}, own={"whole": encode(form.said, "optimizer.state_dict()")})
     state: Mapping[Any, Any]
     state = form.holder.state if form.holder is not None else _by_parameter(optimizer, form.said)
     shared, own = {}, {}
@@ -190,7 +190,7 @@ def capture(optimizer: Any, names: Mapping[int, str]) -> Captured:
             for key, value in form.extra.items()
         },
     }
-    return Captured(shared=shared, own={key: value for key, value in parts.items() if value})
+    return LiveState(shared=shared, own={key: value for key, value in parts.items() if value})
 
 
 def give(

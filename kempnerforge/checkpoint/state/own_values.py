@@ -18,10 +18,10 @@ from torch import nn
 
 from kempnerforge.checkpoint.errors import RedistributionError
 from kempnerforge.checkpoint.format import checksum
-from kempnerforge.checkpoint.format.frames import bytes_of
+from kempnerforge.checkpoint.format.archive_template import bytes_of
 from kempnerforge.checkpoint.format.plain_values import decode_plain, encode_plain
 from kempnerforge.checkpoint.state.exclusion import Exclusion
-from kempnerforge.checkpoint.state.own_state import (
+from kempnerforge.checkpoint.state.rank_local import (
     encode,
     needs_encoding,
     require_known_meshes,

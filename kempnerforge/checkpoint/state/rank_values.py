@@ -35,7 +35,7 @@ from torch.distributed.checkpoint.planner import (
 )
 
 __all__ = [
-    "Planned",
+    "PlannedValues",
     "Seen",
     "common_name",
     "missing_names",
@@ -52,7 +52,7 @@ _OPTIONS = ("optimizer", "param_groups")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class PlannedValues:
     """The values that one rank would write."""
 
     plan: SavePlan
@@ -76,7 +76,7 @@ def common_name(name: str) -> str:
 
 
 def unequal_names(
-    planned: Mapping[int, Planned], checksums: Mapping[int, Sequence[int]]
+    planned: Mapping[int, PlannedValues], checksums: Mapping[int, Sequence[int]]
 ) -> frozenset[str]:
     """Names that do not have one value on all ranks that have them.
 
@@ -101,7 +101,7 @@ def unequal_names(
     return frozenset(unequal)
 
 
-def missing_names(planned: Mapping[int, Planned]) -> frozenset[str]:
+def missing_names(planned: Mapping[int, PlannedValues]) -> frozenset[str]:
     """Moments that not all ranks have that have the parameter, and options that not all have."""
     names = {
         rank: tuple(item.index.fqn for item in one.plan.items) for rank, one in planned.items()
@@ -133,7 +133,9 @@ def missing_names(planned: Mapping[int, Planned]) -> frozenset[str]:
     )
 
 
-def with_own_names(planned: Mapping[int, Planned], names: frozenset[str]) -> dict[int, SavePlan]:
+def with_own_names(
+    planned: Mapping[int, PlannedValues], names: frozenset[str]
+) -> dict[int, SavePlan]:
     """The plans of ranks that share a shard directory, with each rank's own value of ``names``."""
     found = {}
     common = _of_single_ranks(planned, names)  # or taken already
@@ -156,7 +158,7 @@ def with_own_names(planned: Mapping[int, Planned], names: frozenset[str]) -> dic
     return found
 
 
-def _of_single_ranks(planned: Mapping[int, Planned], names: frozenset[str]) -> set[str]:
+def _of_single_ranks(planned: Mapping[int, PlannedValues], names: frozenset[str]) -> set[str]:
     """Those of the names of which no rank's value stands for other layouts."""
     return {
         item.index.fqn

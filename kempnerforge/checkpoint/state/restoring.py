@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kempnerforge.checkpoint.state import optimizer_state, own_state
+from kempnerforge.checkpoint.state import optimizer_state, rank_local
 from kempnerforge.checkpoint.state.checked import Comparison, RestoreCheck
 from kempnerforge.checkpoint.state.exclusion import Exclusion
 from kempnerforge.checkpoint.state.fitting import require_same_class, require_same_pattern
@@ -75,7 +75,7 @@ class RestoreTargets:
     """Flat keys of moments of parameters that the optimizer does not hold."""
     restores_moments: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
-    """Optimizer state of this rank alone; see :class:`optimizer_state.Captured`. As captured, and
+    """Optimizer state of this rank alone; see :class:`optimizer_state.LiveState`. As captured, and
     live once all is decided."""
     form: optimizer_state.Form | None = None
     """Of the optimizer, where it gets anything but options."""
@@ -218,10 +218,10 @@ class RestoreTargets:
         for param in optimizer_state.parameters_of(self.optimizer):
             if (name := names.get(id(param))) in state:
                 where = f"optimizer.state.{name}"
-                state[name] = own_state.revive(state[name], model, name=where, param=param)
+                state[name] = rank_local.revive(state[name], model, name=where, param=param)
         rest = {key: value for key, value in self.own.items() if key != "state"}
         return {"state": state} | {
-            key: own_state.revive(value, model, name=f"optimizer {key}")
+            key: rank_local.revive(value, model, name=f"optimizer {key}")
             for key, value in rest.items()
         }
 

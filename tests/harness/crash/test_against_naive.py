@@ -12,7 +12,7 @@ from harness.crash.changes import FileLog, Version
 from harness.crash.profiles import ProfileName
 from harness.evidence.evidence import Evidence
 from tests.harness.crash.histories import random_run
-from tests.harness.judge.cases import Case, honest
+from tests.harness.judge.cases import Case, correct
 
 BOTH: tuple[ProfileName, ...] = ("ordered", "posix")
 
@@ -28,8 +28,8 @@ def differences(evidence: Evidence, profile: ProfileName, wanted: int) -> list[o
 
 
 @pytest.mark.parametrize("profile", BOTH)
-def test_over_two_runs_of_an_honest_job(profile: ProfileName) -> None:
-    assert differences(honest().evidence(), profile, 400) == []
+def test_over_two_runs_of_a_correct_job(profile: ProfileName) -> None:
+    assert differences(correct().evidence(), profile, 400) == []
 
 
 @pytest.mark.parametrize("seed", range(12))

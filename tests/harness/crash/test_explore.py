@@ -1,4 +1,4 @@
-"""Which managers are accused, of which missing order; told in operations by hand."""
+"""Which managers are accused, of which missing order; told in operations by operator."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.crash.profiles import ProfileName
 from harness.evidence.record import SaveReturned
 from harness.judge.outcome import Outcome
 from harness.scenario.schema import Checkpoint
-from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest
+from tests.harness.judge.cases import Case, RunCase, checkpoint_files, correct
 
 BOTH: tuple[ProfileName, ...] = ("ordered", "posix")
 
 
-def told(found: Exploration) -> list[tuple[str, str]]:
+def acknowledged(found: Exploration) -> list[tuple[str, str]]:
     """The property of each cause, and its sentence without the numbers of operations."""
     return [
         (hit.cause.fault.property, re.sub(r" \(rank[^)]*\)", "", hit.cause.sentence))
@@ -38,8 +38,8 @@ def look(run: RunCase, profile: ProfileName = "posix") -> Exploration:
 
 
 @pytest.mark.parametrize("profile", BOTH)
-def test_an_honest_job_is_not_accused(profile: ProfileName) -> None:
-    found = explore(honest().evidence(), profile=profile)
+def test_a_correct_job_is_not_accused(profile: ProfileName) -> None:
+    found = explore(correct().evidence(), profile=profile)
 
     assert (found.outcome, found.hits, found.gaps) == (Outcome.PASS, [], ())
     assert found.states > found.distinct > 50
@@ -76,7 +76,7 @@ def test_a_shard_that_is_not_synced_is_named_with_the_rename_that_shows_it(
     found = look(run, profile)
 
     assert found.outcome is Outcome.HARD_FAIL
-    assert told(found) == [
+    assert acknowledged(found) == [
         (
             "whole_or_absent",
             "safe only if the rename of .staging-step_2 to step_2 is durable after the data of "
@@ -102,7 +102,7 @@ def test_names_that_are_not_synced_are_lost_where_no_journal_keeps_their_order()
     run.commit(2)
     run.point(2)
 
-    sentences = {sentence for _, sentence in told(look(run, "posix"))}
+    sentences = {sentence for _, sentence in acknowledged(look(run, "posix"))}
     assert (
         "safe only if the rename of .staging-step_2 to step_2 is durable after the name of "
         ".staging-step_2/train_state.pt" in sentences
@@ -123,7 +123,7 @@ def test_a_job_that_is_told_before_latest_is_durable(profile: ProfileName) -> No
     found = look(run, profile)
 
     assert found.outcome is Outcome.LOST_WORK
-    assert told(found) == [
+    assert acknowledged(found) == [
         (
             "nothing_lost",
             "safe only if the job is told of step_4 after the rename of .latest-new to latest is "
@@ -145,7 +145,7 @@ def test_a_directory_that_is_synced_under_its_final_name(profile: ProfileName) -
     run.do("fsync", ".", phase="publish")
     run.point(2)
 
-    sentences = {sentence for _, sentence in told(look(run, profile))}
+    sentences = {sentence for _, sentence in acknowledged(look(run, profile))}
 
     for name in files:
         assert (
@@ -166,7 +166,7 @@ def test_an_old_checkpoint_that_is_deleted_before_the_new_one_has_its_name() -> 
     run.do("fsync", ".", phase="prune")
     case = Case(runs=[run], checkpoint=Checkpoint(keep_last_n=1))
 
-    found = told(explore(case.evidence(), profile="posix"))
+    found = acknowledged(explore(case.evidence(), profile="posix"))
 
     assert (
         "nothing_lost",
@@ -185,7 +185,7 @@ def test_half_a_checkpoint_under_its_name_is_not_blamed_on_the_power() -> None:
     run.begin(2)
     run.fill("step_2", checkpoint_files(2))
 
-    assert any(sentence.startswith("not safe even when nothing is lost") for _, sentence in told(
+    assert any(sentence.startswith("not safe even when nothing is lost") for _, sentence in acknowledged(
         look(run)
     ))  # fmt: skip
 
@@ -198,7 +198,7 @@ def test_a_checkpoint_that_lost_a_file_of_its_implementation_is_not_whole() -> N
     run.do("fsync", ".staging-step_2", phase="seal")
     run.commit(2)
 
-    assert told(look(run, "ordered")) == [
+    assert acknowledged(look(run, "ordered")) == [
         (
             "whole_or_absent",
             "safe only if the rename of .staging-step_2 to step_2 is durable after the data of "
@@ -242,8 +242,8 @@ def test_the_seed_decides_what_is_sampled() -> None:
     assert first.distinct != other.distinct
 
 
-def test_what_follows_a_deed_at_rest_is_left_alone() -> None:
-    evidence = honest().evidence()
+def test_what_follows_a_action_at_rest_is_left_alone() -> None:
+    evidence = correct().evidence()
     runs = (evidence.plan.runs[0], evidence.plan.runs[1].model_copy(update={"refused": "x"}))
     changed = replace(evidence, plan=evidence.plan.model_copy(update={"runs": runs}))
 

@@ -11,7 +11,7 @@ from harness.__main__ import BAD_INPUT, RED, main
 from harness.crash.disk import Disk
 from harness.crash.explore import explore
 from harness.crash.profiles import PROFILES, ProfileName
-from harness.crash.reproduce import Attempt, reproduce
+from harness.crash.reproduce import Reproduction, reproduce
 from harness.crash.state import Parts, PartTree
 from harness.evidence.cut import read_listing
 from harness.run.support import missing_disk
@@ -34,12 +34,12 @@ def one_more_save_without(kind: str, path: str) -> RunCase:
     return run
 
 
-def attempts(run: RunCase, profile: ProfileName, base: Path) -> dict[str, list[Attempt]]:
+def attempts(run: RunCase, profile: ProfileName, base: Path) -> dict[str, list[Reproduction]]:
     """What came of the hits on ext4, by property."""
     evidence = Case(runs=[run]).evidence()
     found = explore(evidence, profile=profile)
     tried = reproduce(found.hits, found, evidence, filesystems=("ext4",), base=base)
-    by_property: dict[str, list[Attempt]] = {}
+    by_property: dict[str, list[Reproduction]] = {}
     for hit in found.hits:
         by_property.setdefault(hit.cause.fault.property, []).extend(tried[id(hit)])
     return by_property

@@ -14,13 +14,13 @@ from harness.evidence.read import read_evidence
 from harness.evidence.write import write_listing
 from harness.judge.history import replay
 from harness.judge.judge import judge
-from tests.harness.judge.cases import Case, honest, killed_run, write_run
+from tests.harness.judge.cases import Case, correct, killed_run, write_run
 from tests.harness.judge.cuts import end_with_cut, materialize
 
 
 @pytest.fixture
 def evidence(tmp_path: Path) -> Evidence:
-    return read_evidence(write_run(tmp_path / "ran", honest()))
+    return read_evidence(write_run(tmp_path / "ran", correct()))
 
 
 @pytest.fixture
@@ -46,22 +46,22 @@ def test_every_state_is_put_on_the_disk_as_its_evidence_tells_it(
 def test_the_story_ends_with_the_power(
     found: Exploration, evidence: Evidence, tmp_path: Path
 ) -> None:
-    state = next(one for one in found.resumable if one.run == 1 and one.told == {2, 4})
+    state = next(one for one in found.resumable if one.run == 1 and one.acknowledged == {2, 4})
     restore(state, found.parts, evidence, tmp_path / "state")
     back = read_evidence(tmp_path / "state")
 
     assert [len(run.operations) for run in back.runs] == [0, 1]
     assert back.runs[1].operations[0].kind == "cut"
     assert back.runs[1].processes.exits == (-9, -9)
-    whole = [len(story) for story in evidence.runs[1].stories]
-    kept = [len(story) for story in back.runs[1].stories]
+    whole = [len(event_log) for event_log in evidence.runs[1].event_logs]
+    kept = [len(event_log) for event_log in back.runs[1].event_logs]
     assert all(0 < mine < theirs for mine, theirs in zip(kept, whole, strict=True))
 
 
 def test_what_the_disk_has_and_the_evidence_does_not_is_noticed(
     found: Exploration, evidence: Evidence, tmp_path: Path
 ) -> None:
-    state = next(one for one in found.resumable if one.told == {2} and one.run == 0)
+    state = next(one for one in found.resumable if one.acknowledged == {2} and one.run == 0)
     restore(state, found.parts, evidence, tmp_path / "state")
     shard = tmp_path / "state" / "checkpoints" / "step_2" / "__0_0.distcp"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -79,7 +79,7 @@ def test_a_start_that_has_not_happened_proves_nothing(
     judgement = judge(read_evidence(tmp_path / "state"))
 
     assert judgement.outcome == "INVALID"
-    assert {one.name for one in judgement.guards if not one.passed} == {"strikes_landed"}
+    assert {one.name for one in judgement.guards if not one.passed} == {"strikes_fired"}
 
 
 def test_a_state_at_the_end_of_a_run_whose_power_was_cut_has_one_cut(tmp_path: Path) -> None:

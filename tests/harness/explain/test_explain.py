@@ -1,4 +1,4 @@
-"""The story of a run, from evidence built by hand: each part says what it should and no more."""
+"""An account of a run, from evidence built by hand: each part says what it should and no more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness import __main__ as command
 from harness.evidence.record import SaveBegan, SaveReturned, Stepped
 from harness.explain.explain import explain
 from harness.explain.moment import tell_not_durable, tell_ranks
-from tests.harness.judge.cases import Case, honest, killed_run, resumed_run, write_run
+from tests.harness.judge.cases import Case, correct, killed_run, resumed_run, write_run
 
 
 def parts(text: str) -> dict[str, list[str]]:
@@ -24,29 +24,29 @@ def parts(text: str) -> dict[str, list[str]]:
 
 
 def test_of_a_run_that_passed_the_strike_and_the_choice_are_told_and_nothing_is_broken() -> None:
-    told = parts(explain(honest().evidence()))
-    assert told["run 0: run0.kill-0 struck after 32 operations"][0].startswith(
+    described = parts(explain(correct().evidence()))
+    assert described["run 0: run0.kill-0 struck after 32 operations"][0].startswith(
         "rank 0 (signal 9): had finished step 4, was in save 2 (step 4), last did #31 "
     )
-    assert told["run 1 found and chose"] == [
+    assert described["run 1 found and chose"] == [
         "`latest`: names step_2",
         "step_2: whole",
         "the job had been told that step 2 is durable",
         "ranks 0, 1 took step 2 from step_2: what `latest` names, the newest whole one",
     ]
-    assert "what is broken" not in told
-    assert "where it differs from the uninterrupted run" not in told
+    assert "what is broken" not in described
+    assert "where it differs from the uninterrupted run" not in described
 
 
 def test_a_run_without_a_strike_is_told_from_the_operation_that_broke_the_sentence() -> None:
     run = killed_run()
     run.strikes.clear()
-    run.landed.clear()
+    run.fired.clear()
     run.exits = (0, 0)
     run.commit(4, sync=False)
     run.point(4)
-    told = parts(explain(Case(runs=[run, resumed_run()]).evidence()))
-    assert any(title.startswith("run 0: when that became true") for title in told)
+    described = parts(explain(Case(runs=[run, resumed_run()]).evidence()))
+    assert any(title.startswith("run 0: when that became true") for title in described)
 
 
 def test_what_was_not_synced_is_named_with_its_operations() -> None:
@@ -64,13 +64,13 @@ def test_what_was_not_synced_is_named_with_its_operations() -> None:
 def test_a_rank_between_two_saves_is_in_none() -> None:
     run = killed_run()
     evidence = Case(runs=[run]).evidence()
-    before = min(one.index for one in run.stories[0] if isinstance(one, SaveReturned))
-    story = tuple(
+    before = min(one.index for one in run.event_logs[0] if isinstance(one, SaveReturned))
+    event_log = tuple(
         replace(one, index=before) if isinstance(one, Stepped) else one
-        for one in evidence.runs[0].stories[0]
+        for one in evidence.runs[0].event_logs[0]
         if not (isinstance(one, SaveBegan) and one.step == 4)
     )
-    one_rank = replace(evidence.runs[0], stories=(story,))
+    one_rank = replace(evidence.runs[0], event_logs=(event_log,))
     (line,) = tell_ranks(one_rank, before)
     assert "was in no save" in line
     assert "was in save" not in line
@@ -79,7 +79,7 @@ def test_a_rank_between_two_saves_is_in_none() -> None:
 def test_the_command_tells_the_story_of_a_directory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = write_run(tmp_path / "ran", honest())
+    directory = write_run(tmp_path / "ran", correct())
     assert command.main(["explain", str(directory)]) == command.PASSED
     assert capsys.readouterr().out.startswith("PASS sync: flush: a rank dies (fsdp2)\n")
     assert command.main(["explain", str(tmp_path)]) == command.BAD_INPUT

@@ -1,4 +1,4 @@
-"""The story of a planted bug names the bytes, the operations and the choice that make it one."""
+"""An account of a mutant names the bytes, the operations and the choice that make it one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 DIGEST = "bytes with digest [0-9a-f]{16}"
 
-STORIES = [
+EVENT_LOGS = [
     (
         "state:ForgetsGenerators",
         "sync/killed-in-publish-before-rename.yaml",
@@ -70,8 +70,8 @@ STORIES = [
         "resting:VerifiesNothing",
         "at_rest/shards-of-two-saves-swapped.yaml",
         [
-            r"by hand: swap step_6/__0_0.distcp, step_4/__0_0.distcp",
-            r"step_6: damaged by hand: step_6/__0_0.distcp had been changed or removed",
+            r"by operator: swap step_6/__0_0.distcp, step_4/__0_0.distcp",
+            r"step_6: damaged by operator: step_6/__0_0.distcp had been changed or removed",
             r"ranks 0, 1 took step 6 from step_6: what `latest` names, which is not whole",
             r"first differing tensor: transformer.blocks.0.down.weight, run 1 at its start",
         ],
@@ -87,12 +87,14 @@ STORIES = [
 ]
 
 
-@pytest.mark.parametrize(("bug", "scenario", "facts"), STORIES, ids=[one[0] for one in STORIES])
+@pytest.mark.parametrize(
+    ("bug", "scenario", "facts"), EVENT_LOGS, ids=[one[0] for one in EVENT_LOGS]
+)
 def test_the_story_has_the_facts_of_the_bug(
     bug: str, scenario: str, facts: list[str], services: Services, tmp_path: Path
 ) -> None:
-    evidence = execute(plan_of(scenario, f"tests.planted.{bug}"), tmp_path / "run", services)
+    evidence = execute(plan_of(scenario, f"tests.mutants.{bug}"), tmp_path / "run", services)
 
-    told = " ".join(explain(evidence).split())
+    described = " ".join(explain(evidence).split())
 
-    assert [fact for fact in facts if re.search(fact, told) is None] == [], told
+    assert [fact for fact in facts if re.search(fact, described) is None] == [], described

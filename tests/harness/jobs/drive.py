@@ -19,8 +19,8 @@ from harness.scenario.schema import (
     Expect,
     Freeze,
     FreezePlan,
-    FreezeStage,
     Model,
+    ScheduledFreeze,
     Scheduler,
 )
 from harness.world import World
@@ -31,7 +31,9 @@ EVERY_SECOND_STEP = Checkpoint(interval=2)
 EARLY_STEPS_TOO = Checkpoint(interval=4, dyn_ckpt_window=DynamicWindow(start=0, stop=2))
 UNFREEZE_VISION_AT_5 = FreezePlan(
     base=(Freeze(module="vision_encoder"),),
-    schedule=(FreezeStage(start_step=5, specs=(Freeze(module="vision_encoder", frozen=False),)),),
+    schedule=(
+        ScheduledFreeze(start_step=5, specs=(Freeze(module="vision_encoder", frozen=False),)),
+    ),
 )
 
 Strike = tuple[int | None, signal.Signals, int]
@@ -82,7 +84,7 @@ class Warm:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm_server.py"))],
+            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -117,7 +119,7 @@ class Warm:
         return self._process.stdout.readline()
 
 
-def stories(directory: Path, plan: Plan, run: int = 0) -> list[list[Record]]:
+def event_logs(directory: Path, plan: Plan, run: int = 0) -> list[list[Record]]:
     """The records of each rank of a run.
 
     SIGKILL can tear a write at a page's end where no supervisor performs it, so a line without its
@@ -126,22 +128,22 @@ def stories(directory: Path, plan: Plan, run: int = 0) -> list[list[Record]]:
     ranks = range(plan.workload.world.size)
     paths = [directory / f"run{run}" / f"rank{rank}.jsonl" for rank in ranks]
     lines = [path.read_text().splitlines(keepends=True) for path in paths]
-    return [[read_record(line) for line in told if line.endswith("\n")] for told in lines]
+    return [[read_record(line) for line in described if line.endswith("\n")] for described in lines]
 
 
-def steps(story: list[Record]) -> dict[int, Stepped]:
-    """The training steps of a story, by number."""
-    return {one.step: one for one in story if isinstance(one, Stepped)}
+def steps(event_log: list[Record]) -> dict[int, Stepped]:
+    """The training steps of an event log, by number."""
+    return {one.step: one for one in event_log if isinstance(one, Stepped)}
 
 
-def kinds(story: list[Record]) -> list[str]:
-    """What a story tells, in order."""
-    return [one.kind for one in story]
+def kinds(event_log: list[Record]) -> list[str]:
+    """What an event log tells, in order."""
+    return [one.kind for one in event_log]
 
 
-def only(story: list[Record], kind: type[Record]) -> Any:
+def only(event_log: list[Record], kind: type[Record]) -> Any:
     """The one record of a kind."""
-    (found,) = [one for one in story if isinstance(one, kind)]
+    (found,) = [one for one in event_log if isinstance(one, kind)]
     return found
 
 

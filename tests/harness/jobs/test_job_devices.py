@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness.jobs import untouched
-from harness.jobs.keep import Keepers
+from harness.jobs.implementation_server import ImplementationServers
 from harness.jobs.training.data import Windows, collate
 from harness.jobs.training.devices import choose_gpu, take_device
 from harness.jobs.untouched import refuse_touched, touched
@@ -44,7 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return found
 
 
-def told(beginning: str) -> dict[str, str]:
+def described(beginning: str) -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if name.startswith(beginning)}
 
 
@@ -74,7 +74,7 @@ def test_a_rank_takes_its_gpu_and_its_part_of_the_memory(
     mine = workload("cuda", Gpus(count=2, memory=0.4, sharing="gloo"))
     assert take_device(mine, 1, 2, tmp_path) == ("cuda:1", "cpu:gloo,cuda:nccl")
     assert calls == [("device", "cuda:1"), ("memory", 0.4, "cuda:1"), ("deterministic", True)]
-    assert told("CU") == {
+    assert described("CU") == {
         "CUDA_VISIBLE_DEVICES": "5,GPU-8a",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
@@ -86,7 +86,7 @@ def test_ranks_that_share_a_gpu_over_nccl_pretend_to_be_hosts_of_their_own(
     (tmp_path / "gpus.json").write_text(json.dumps(["0"]))
     mine = workload("cuda", Gpus(count=1, memory=0.4, sharing="nccl_hostid"))
     assert take_device(mine, 1, 2, tmp_path) == ("cuda:0", "cpu:gloo,cuda:nccl")
-    assert told("NCCL") == {
+    assert described("NCCL") == {
         "NCCL_HOSTID": "rank1",
         "NCCL_SOCKET_IFNAME": "lo",
         "NCCL_IB_DISABLE": "1",
@@ -99,7 +99,7 @@ def test_a_rank_on_the_cpu_asks_nothing_of_cuda_and_sees_no_gpu(
 ) -> None:
     assert take_device(workload("cpu"), 0, 1, tmp_path) == ("cpu", "gloo")
     assert calls == []
-    assert told("CU") == {"CUDA_VISIBLE_DEVICES": ""}
+    assert described("CU") == {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def test_a_rank_without_a_lease_takes_no_gpu(tmp_path: Path, calls: list[object]) -> None:
@@ -146,11 +146,11 @@ def test_an_implementation_that_touches_cuda_when_it_is_imported_is_not_kept(
 ) -> None:
     (tmp_path / "touches_cuda.py").write_text("Manager = object")
     monkeypatch.setattr(untouched, "touched", lambda: "CUDA is initialized")
-    keepers = Keepers(lambda _: None, lambda _: None)
+    implementation_servers = ImplementationServers(lambda _: None, lambda _: None)
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with mine, theirs:
         wanted = {"name": "touches_cuda:Manager", "path": str(tmp_path)}
-        assert not keepers.pass_on(b"a run", theirs.fileno(), wanted)
+        assert not implementation_servers.pass_on(b"a run", theirs.fileno(), wanted)
 
 
 def test_what_loader_processes_make_is_no_tensor() -> None:

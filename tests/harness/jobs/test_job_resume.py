@@ -15,10 +15,10 @@ from tests.harness.jobs.drive import (
     UNFREEZE_VISION_AT_5,
     Warm,
     differing,
+    event_logs,
     make_plan,
     only,
     steps,
-    stories,
     without_checkpoints,
 )
 
@@ -39,9 +39,9 @@ def run_all(warm: Warm, directory: Path, plan: Plan) -> list[list[list[Record]]]
     directory.mkdir()
     for run in range(len(plan.runs)):
         codes = warm.run(directory, plan, run)
-        told = [story[-1] for story in stories(directory, plan, run)]
-        assert set(codes) == {0}, told
-    return [stories(directory, plan, run) for run in range(len(plan.runs))]
+        described = [event_log[-1] for event_log in event_logs(directory, plan, run)]
+        assert set(codes) == {0}, described
+    return [event_logs(directory, plan, run) for run in range(len(plan.runs))]
 
 
 def freeze_of(preset: str) -> FreezePlan | None:
@@ -64,8 +64,8 @@ def test_resumed_twice_equals_uninterrupted_and_unsaved(
     )
     (reference,) = run_all(warm, tmp_path / "reference", without_checkpoints(plan))
     runs = run_all(warm, tmp_path / "job", plan)
-    for rank, story in enumerate(reference):
-        truth = steps(story)
+    for rank, event_log in enumerate(reference):
+        truth = steps(event_log)
         assert sorted(truth) == list(range(1, 10))
         assert [only(run[rank], Resumed).step for run in runs] == [None, 4, 6]
         assert [only(run[rank], Resumed).source for run in runs] == [None, "step_4", "step_6"]
@@ -89,8 +89,8 @@ def test_two_runs_are_equal_and_their_ranks_draw_different_numbers(
     plan = make_plan(3)
     (first,) = run_all(warm, tmp_path / "first", plan)
     (second,) = run_all(warm, tmp_path / "second", plan)
-    assert [steps(story) for story in first] == [steps(story) for story in second]
-    generators = [steps(story)[3].state.rng for story in first]
+    assert [steps(event_log) for event_log in first] == [steps(event_log) for event_log in second]
+    generators = [steps(event_log)[3].state.rng for event_log in first]
     for name in ("python", "numpy", "torch"):
         assert generators[0][name] != generators[1][name]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.record import Drained, Finished, Raised, Record, SaveBegan, Started
-from harness.jobs.training.story import Story
+from harness.jobs.training.event_log import EventLog
 from harness.plan.model import Implementation
 from harness.scenario.schema import Data, Model
 from harness.world import World
@@ -19,11 +19,11 @@ from tests.harness.jobs.drive import (
     ROOT,
     UNFREEZE_VISION_AT_5,
     Warm,
+    event_logs,
     kinds,
     make_plan,
     only,
     steps,
-    stories,
 )
 
 
@@ -32,8 +32,8 @@ def test_a_run_with_saves_is_told_in_the_order_in_which_it_happened(
 ) -> None:
     plan = make_plan(3, world=(1, 1), checkpoint=EVERY_SECOND_STEP)
     assert warm.run(tmp_path, plan) == [0]
-    (story,) = stories(tmp_path, plan)
-    assert kinds(story) == [
+    (event_log,) = event_logs(tmp_path, plan)
+    assert kinds(event_log) == [
         "started",
         "resumed",
         "stepped",
@@ -44,19 +44,19 @@ def test_a_run_with_saves_is_told_in_the_order_in_which_it_happened(
         "drained",
         "finished",
     ]
-    assert only(story, Started).versions.keys() == {"python", "torch", "torchdata", "numpy"}
-    assert only(story, Finished) == Finished(step=3, reason="until_step", threads=())
+    assert only(event_log, Started).versions.keys() == {"python", "torch", "torchdata", "numpy"}
+    assert only(event_log, Finished) == Finished(step=3, reason="until_step", threads=())
 
 
 def test_training_really_trains(warm: Warm, tmp_path: Path) -> None:
     plan = make_plan(8)
     assert warm.run(tmp_path, plan) == [0, 0]
-    for story in stories(tmp_path, plan):
-        told = steps(story)
-        losses = [float.fromhex(told[step].loss or "nan") for step in sorted(told)]
+    for event_log in event_logs(tmp_path, plan):
+        described = steps(event_log)
+        losses = [float.fromhex(described[step].loss or "nan") for step in sorted(described)]
         assert losses[-1] < losses[0] - 0.3
-        assert len({told[step].lr for step in told}) == 8
-        for before, after in ((told[step], told[step + 1]) for step in range(1, 8)):
+        assert len({described[step].lr for step in described}) == 8
+        for before, after in ((described[step], described[step + 1]) for step in range(1, 8)):
             assert before.trained == len(before.state.params)
             assert all(before.state.params[name] != after.state.params[name]
                        for name in before.state.params)  # fmt: skip
@@ -67,12 +67,12 @@ def test_training_really_trains(warm: Warm, tmp_path: Path) -> None:
 def test_each_sample_is_seen_once_an_epoch(warm: Warm, tmp_path: Path) -> None:
     plan = make_plan(8, world=(1, 2), samples=32, workers=1)
     assert warm.run(tmp_path, plan) == [0, 0]
-    told = [steps(story) for story in stories(tmp_path, plan)]
+    described = [steps(event_log) for event_log in event_logs(tmp_path, plan)]
     for epoch in (0, 1):
-        seen = [n for one in told for step in one.values() if step.epoch == epoch
+        seen = [n for one in described for step in one.values() if step.epoch == epoch
                 for n in step.samples]  # fmt: skip
         assert sorted(seen) == list(range(32))
-    assert told[0][1].samples != told[0][5].samples
+    assert described[0][1].samples != described[0][5].samples
 
 
 def test_frozen_module_stands_still_and_trains_once_it_is_unfrozen(
@@ -82,20 +82,20 @@ def test_frozen_module_stands_still_and_trains_once_it_is_unfrozen(
         6, preset="tiny_vlm", checkpoint=EVERY_SECOND_STEP, freeze=UNFREEZE_VISION_AT_5
     )
     assert warm.run(tmp_path, plan) == [0, 0]
-    for story in stories(tmp_path, plan):
-        told = steps(story)
-        vision = [name for name in told[1].state.params if name.startswith("vision_encoder.")]
+    for event_log in event_logs(tmp_path, plan):
+        described = steps(event_log)
+        vision = [name for name in described[1].state.params if name.startswith("vision_encoder.")]
         assert len(vision) == 3
-        assert [told[step].frozen for step in (1, 4, 5)] == [
+        assert [described[step].frozen for step in (1, 4, 5)] == [
             ("vision_encoder",), ("vision_encoder",), (),
         ]  # fmt: skip
-        assert told[5].trained == told[4].trained + 3
+        assert described[5].trained == described[4].trained + 3
         for name in vision:
-            assert told[1].state.params[name] == told[4].state.params[name]
-            assert told[4].state.params[name] != told[5].state.params[name]
-            assert f"{name}.exp_avg" not in told[4].state.moments
-            assert f"{name}.exp_avg" in told[5].state.moments
-        drained = [one.call for one in story if isinstance(one, Drained)]
+            assert described[1].state.params[name] == described[4].state.params[name]
+            assert described[4].state.params[name] != described[5].state.params[name]
+            assert f"{name}.exp_avg" not in described[4].state.moments
+            assert f"{name}.exp_avg" in described[5].state.moments
+        drained = [one.call for one in event_log if isinstance(one, Drained)]
         assert drained == ["flush_pending_save", "wait"]
 
 
@@ -105,20 +105,22 @@ def test_signal_to_any_rank_ends_all_after_the_same_emergency_save(
 ) -> None:
     plan = make_plan(2000, checkpoint=EVERY_SECOND_STEP.model_copy(update={"interval": 1000}))
     assert warm.run(tmp_path, plan, strike=(rank, signal.SIGTERM, 3)) == [0, 0]
-    told = stories(tmp_path, plan)
-    last = [story[-4:] for story in told]
-    assert [kinds(story) for story in last] == [
+    described = event_logs(tmp_path, plan)
+    last = [event_log[-4:] for event_log in described]
+    assert [kinds(event_log) for event_log in last] == [
         ["save_began", "save_returned", "drained", "finished"]
     ] * 2
-    ends = {(only(story, SaveBegan).step, only(story, Finished).step) for story in told}
+    ends = {
+        (only(event_log, SaveBegan).step, only(event_log, Finished).step) for event_log in described
+    }
     assert len(ends) == 1
-    assert only(told[0], Finished).reason == "shutdown"
+    assert only(described[0], Finished).reason == "shutdown"
 
 
 def test_survivor_of_a_killed_rank_tells_what_it_met_and_ends(warm: Warm, tmp_path: Path) -> None:
     plan = make_plan(2000, workers=2)
     assert warm.run(tmp_path, plan, strike=(1, signal.SIGKILL, 3)) == [1, -9]
-    survivor, victim = stories(tmp_path, plan)
+    survivor, victim = event_logs(tmp_path, plan)
     assert only(survivor, Raised).during == "step"
     assert "finished" not in kinds(victim)
     assert kinds(victim)[-1] == "stepped"
@@ -127,9 +129,9 @@ def test_survivor_of_a_killed_rank_tells_what_it_met_and_ends(warm: Warm, tmp_pa
 def test_missing_checkpoint_is_told_as_raised_while_loading(warm: Warm, tmp_path: Path) -> None:
     plan = make_plan(2, checkpoint=EVERY_SECOND_STEP, load_step=8)
     assert warm.run(tmp_path, plan) == [1, 1]
-    for story in stories(tmp_path, plan):
-        assert kinds(story) == ["started", "raised"]
-        assert only(story, Raised).during == "load"
+    for event_log in event_logs(tmp_path, plan):
+        assert kinds(event_log) == ["started", "raised"]
+        assert only(event_log, Raised).during == "load"
 
 
 def test_unknown_implementation_is_told_as_raised(warm: Warm, tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_unknown_implementation_is_told_as_raised(warm: Warm, tmp_path: Path) ->
         implementation=Implementation(name="nowhere:Manager"),
     )
     assert warm.run(tmp_path, plan) == [1]
-    raised = only(stories(tmp_path, plan)[0], Raised)
+    raised = only(event_logs(tmp_path, plan)[0], Raised)
     assert (raised.during, raised.type) == ("build", "ModuleNotFoundError")
 
 
@@ -148,7 +150,7 @@ def test_too_few_samples_are_told_with_what_is_needed(warm: Warm, tmp_path: Path
     plan = make_plan(2, samples=7)
     assert Data().batch_size == 4
     assert warm.run(tmp_path, plan) == [1, 1]
-    raised = only(stories(tmp_path, plan)[0], Raised)
+    raised = only(event_logs(tmp_path, plan)[0], Raised)
     assert raised.message == (
         "7 samples do not fill one batch of 4 on each of 2 data-parallel ranks"
     )
@@ -190,25 +192,25 @@ def test_cold_start_trains_exactly_like_a_warm_one(
         for rank in range(2)
     ]
     assert [rank.wait() for rank in ranks] == [0, 0]
-    assert [steps(story) for story in stories(tmp_path / "cold", plan)] == [
-        steps(story) for story in stories(tmp_path / "warm", plan)
+    assert [steps(event_log) for event_log in event_logs(tmp_path / "cold", plan)] == [
+        steps(event_log) for event_log in event_logs(tmp_path / "warm", plan)
     ]
 
 
-def _divide(story: Story) -> None:
-    with story.during("save"):
+def _divide(event_log: EventLog) -> None:
+    with event_log.during("save"):
         raise ZeroDivisionError("by zero")
 
 
 def test_the_call_that_raised_is_named_also_when_it_is_inside_another(tmp_path: Path) -> None:
-    story = Story(tmp_path / "rank0.jsonl")
-    with story.during("step"):
-        with story.draining("wait"):
+    event_log = EventLog(tmp_path / "rank0.jsonl")
+    with event_log.during("step"):
+        with event_log.draining("wait"):
             pass
         with pytest.raises(ZeroDivisionError) as caught:
-            _divide(story)
-        story.tell_raised(caught.value)
+            _divide(event_log)
+        event_log.tell_raised(caught.value)
     lines = (tmp_path / "rank0.jsonl").read_text().splitlines()
-    told: list[Record] = [Drained(call="wait")]
-    assert lines[0] == told[0].to_line()
+    described: list[Record] = [Drained(call="wait")]
+    assert lines[0] == described[0].to_line()
     assert '"during":"save","type":"ZeroDivisionError","message":"by zero"' in lines[1]

@@ -8,7 +8,7 @@ import pytest
 
 from harness.scenario.schema import Model
 from harness.world import World
-from tests.harness.jobs.drive import Warm, make_plan, steps, stories
+from tests.harness.jobs.drive import Warm, event_logs, make_plan, steps
 
 STEPS = 4
 NEAR = 1e-3
@@ -22,10 +22,10 @@ def losses(warm: Warm, directory: Path, world: World, model: Model = DRY) -> lis
     directory.mkdir()
     plan = make_plan(STEPS, world=world, model=model)
     assert set(warm.run(directory, plan)) == {0}
-    told = [steps(story) for story in stories(directory, plan)[-world.stage_size :]]
+    described = [steps(event_log) for event_log in event_logs(directory, plan)[-world.stage_size :]]
     means = []
     for step in range(1, STEPS + 1):
-        found = [float.fromhex(one[step].loss or "nan") for one in told]
+        found = [float.fromhex(one[step].loss or "nan") for one in described]
         means.append(sum(found) / len(found))
     return means
 
@@ -72,7 +72,7 @@ def test_mixed_precision_is_near_and_not_equal(warm: Warm, tmp_path: Path, world
 def test_tensor_parallel_peers_read_and_draw_the_same(warm: Warm, tmp_path: Path) -> None:
     plan = make_plan(2, world=World(dp_shard=2, tp=2))
     assert warm.run(tmp_path, plan) == [0, 0, 0, 0]
-    last = [steps(story)[2] for story in stories(tmp_path, plan)]
+    last = [steps(event_log)[2] for event_log in event_logs(tmp_path, plan)]
     assert [one.samples == last[0].samples for one in last] == [True, True, False, False]
     assert [one.state.rng == last[2].state.rng for one in last] == [False, False, True, True]
     norms = [one.state.params["transformer.blocks.0.norm1.weight"] for one in last]
@@ -85,7 +85,7 @@ def test_an_interleaved_rank_holds_two_parts_under_their_global_names(
 ) -> None:
     plan = make_plan(1, world=World(pp=2, schedule="interleaved"), model=DRY)
     assert warm.run(tmp_path, plan) == [0, 0]
-    held = [steps(story)[1].state.params for story in stories(tmp_path, plan)]
+    held = [steps(event_log)[1].state.params for event_log in event_logs(tmp_path, plan)]
     blocks = [
         sorted({name.split(".")[2] for name in names if ".blocks." in name}) for names in held
     ]

@@ -15,9 +15,9 @@ from harness.judge.pieces import join
 WHOLE = torch.arange(35.0).reshape(7, 5)
 
 
-def joined(*told: str) -> tuple[tuple[int, int], list[str]]:
+def joined(*described: str) -> tuple[tuple[int, int], list[str]]:
     """The digest of the whole that these pieces make, and what differs among them."""
-    states = [StateDigest(params={}, moments={}, rng={}, pieces={"w": one}) for one in told]
+    states = [StateDigest(params={}, moments={}, rng={}, pieces={"w": one}) for one in described]
     whole, differing = join(states)
     return whole["w"], differing
 

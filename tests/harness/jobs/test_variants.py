@@ -23,7 +23,7 @@ from harness.jobs.training.variants.experts import rank_local
 from harness.plan.model import Plan
 from harness.scenario.schema import Accumulation, Data, Model
 from harness.world import World
-from tests.harness.jobs.drive import Warm, make_plan, steps, stories
+from tests.harness.jobs.drive import Warm, event_logs, make_plan, steps
 
 CPU = torch.device("cpu")
 NEAR = 1e-3
@@ -41,8 +41,8 @@ def losses(warm: Warm, directory: Path, plan: Plan) -> list[float]:
     """The loss of the last rank after each step."""
     directory.mkdir()
     assert set(warm.run(directory, plan)) == {0}
-    told = steps(stories(directory, plan)[-1])
-    return [float.fromhex(told[step].loss or "nan") for step in range(1, 7)]
+    described = steps(event_logs(directory, plan)[-1])
+    return [float.fromhex(described[step].loss or "nan") for step in range(1, 7)]
 
 
 def built(variant: str, rank: int = 0) -> nn.Module:
@@ -82,7 +82,7 @@ def test_an_optimizer_trains_alike_with_plain_and_with_sharded_parameters(
 def test_experts_have_one_name_and_other_values_on_each_rank(warm: Warm, tmp_path: Path) -> None:
     plan = plan_of(FSDP, variant="experts")
     assert warm.run(tmp_path, plan) == [0, 0]
-    held = [steps(story)[6].state for story in stories(tmp_path, plan)]
+    held = [steps(event_log)[6].state for event_log in event_logs(tmp_path, plan)]
     name = "transformer.blocks.0.up.experts.weight"
     assert held[0].params[name] != held[1].params[name]
     assert held[0].moments[f"{name}.exp_avg"] != held[1].moments[f"{name}.exp_avg"]
@@ -90,7 +90,9 @@ def test_experts_have_one_name_and_other_values_on_each_rank(warm: Warm, tmp_pat
     whole = [plan_of(DDP, variant="experts")]
     (tmp_path / "ddp").mkdir()
     assert warm.run(tmp_path / "ddp", whole[0]) == [0, 0]
-    alike = [steps(story)[6].state.params for story in stories(tmp_path / "ddp", whole[0])]
+    alike = [
+        steps(event_log)[6].state.params for event_log in event_logs(tmp_path / "ddp", whole[0])
+    ]
     assert alike[0][norm] == alike[1][norm]
     assert alike[0][name] != alike[1][name]
 
@@ -201,9 +203,9 @@ def test_an_optimizer_goes_on_from_its_own_state_dict(name: str) -> None:
 def test_batches_of_a_step_are_counted_and_read_together(warm: Warm, tmp_path: Path) -> None:
     plan = plan_of(FSDP, accumulate=Accumulation(batches=2))
     assert warm.run(tmp_path, plan) == [0, 0]
-    told = steps(stories(tmp_path, plan)[0])
-    assert [len(told[step].samples) for step in (1, 2)] == [8, 8]
-    assert told[2].tokens_seen == 2 * 2 * 2 * 4 * 16
+    described = steps(event_logs(tmp_path, plan)[0])
+    assert [len(described[step].samples) for step in (1, 2)] == [8, 8]
+    assert described[2].tokens_seen == 2 * 2 * 2 * 4 * 16
 
 
 def test_the_optimizer_waits_for_its_batches_where_saves_may_fall_between(
@@ -212,7 +214,7 @@ def test_the_optimizer_waits_for_its_batches_where_saves_may_fall_between(
     accumulate = Accumulation(batches=3, save_between=True)
     plan = plan_of(FSDP, accumulate=accumulate)
     assert warm.run(tmp_path, plan) == [0, 0]
-    states = [steps(stories(tmp_path, plan)[0])[step].state for step in range(1, 7)]
+    states = [steps(event_logs(tmp_path, plan)[0])[step].state for step in range(1, 7)]
     assert [one.params == before.params for before, one in pairwise(states)] == [
         True, False, True, True, False,
     ]  # fmt: skip
@@ -238,4 +240,4 @@ def test_an_average_is_given_as_it_is_and_taken_back() -> None:
     model.weight.grad = None
     second.take(given)
     assert torch.equal(second.extra()["ema"]["weight"], given["ema"]["weight"])
-    assert [name for name, _ in second.told()] == ["weight.ema", "weight.gradient"]
+    assert [name for name, _ in second.described()] == ["weight.ema", "weight.gradient"]

@@ -1,4 +1,4 @@
-"""Builds evidence by hand: a job of two ranks and what an honest checkpointer does for it."""
+"""Builds evidence by operator: a job of two ranks and what a correct checkpointer does for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.evidence import AtRest, Done, Entry, Evidence, Processes, RunEvidence
-from harness.evidence.operation import Landed, Operation
+from harness.evidence.evidence import AtRest, DirectoryEntry, Done, Evidence, Processes, RunEvidence
+from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import (
     Drained,
     Finished,
@@ -30,7 +30,7 @@ from harness.faults.strike import Strike
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
 from harness.judge.tree import FileSystem
-from harness.plan.model import Deed, Implementation, Plan, RunPlan, Workload
+from harness.plan.model import Implementation, OperatorAction, Plan, RunPlan, Workload
 from harness.scenario.schema import Checkpoint, Data, Expect, FreezePlan, Model, Scheduler
 from harness.world import World
 from tests.harness.strikes import strike
@@ -80,7 +80,7 @@ def digest(rank: int, step: int, freeze: FreezePlan) -> StateDigest:
     for module in MODULES:
         trained = sum(not effective(freeze, one).get(module, False) for one in range(1, step + 1))
         params[f"{module}.weight"] = f"rank {rank} trained {trained}"
-    moments = {f"{name}.exp_avg": told for name, told in params.items()} if step else {}
+    moments = {f"{name}.exp_avg": described for name, described in params.items()} if step else {}
     return StateDigest(params=params, moments=moments, rng={"torch": f"rank {rank} step {step}"})
 
 
@@ -124,18 +124,18 @@ class RunCase:
     refused: str | None = None
     own_freeze: FreezePlan | None = None
     before: list[tuple[Action, RunCase]] = field(default_factory=list)
-    """What a hand does before the run, told as the operations of a run."""
+    """What an operator does before the run, told as the operations of a run."""
     freeze: FreezePlan = field(default_factory=FreezePlan)
     strikes: list[Strike] = field(default_factory=list)
-    landed: list[Landed] = field(default_factory=list)
-    stories: list[list[Record]] = field(default_factory=lambda: [[] for _ in RANKS])
+    fired: list[Fired] = field(default_factory=list)
+    event_logs: list[list[Record]] = field(default_factory=lambda: [[] for _ in RANKS])
     operations: list[Operation] = field(default_factory=list)
     written: bytearray = field(default_factory=bytearray)
     exits: tuple[int, ...] = (0, 0)
     hung: tuple[int, ...] = ()
     leaked: tuple[str, ...] = ()
     stopped: tuple[int, ...] = ()
-    after: dict[str, Entry] | None = None
+    after: dict[str, DirectoryEntry] | None = None
     now_s: float = 0.0
     waited_s: float = 0.0
     """How long the processes waited for a processor."""
@@ -209,7 +209,7 @@ class RunCase:
         self.saves += 1
         self.tell(SaveBegan(step=step, ordinal=self.saves, index=len(self.operations)))
 
-    def save(self, step: int, *, prune: int | None = None, told: bool = True) -> None:
+    def save(self, step: int, *, prune: int | None = None, described: bool = True) -> None:
         """A save from its call to its return."""
         self.begin(step)
         self.stage(step)
@@ -217,24 +217,24 @@ class RunCase:
         self.point(step)
         if prune is not None:
             self.prune(prune)
-        if told:
+        if described:
             self.tell(SaveReturned(step=step, ordinal=self.saves, index=len(self.operations)))
 
     def tell(self, record: Record, ranks: Iterable[int] = RANKS) -> None:
         """Ranks write down the same record."""
         for rank in ranks:
-            self.stories[rank].append(record)
+            self.event_logs[rank].append(record)
 
     def start(self, step: int | None = None) -> None:
         """Every rank resumes from `step`."""
         for rank in RANKS:
-            self.stories[rank].append(resumed(rank, step, self.freeze))
+            self.event_logs[rank].append(resumed(rank, step, self.freeze))
 
     def train(self, first: int, last: int) -> None:
         """Every rank trains from step to step."""
         for step in range(first, last + 1):
             for rank in RANKS:
-                self.stories[rank].append(stepped(rank, step, self.freeze))
+                self.event_logs[rank].append(stepped(rank, step, self.freeze))
 
     def drain(self) -> None:
         """Every rank waits for its saves."""
@@ -270,7 +270,7 @@ class RunCase:
         )
         if lands:
             index = len(self.operations)
-            self.landed.append(Landed(strike=name, index=index, time_s=self.now_s, ranks=ranks))
+            self.fired.append(Fired(strike=name, index=index, time_s=self.now_s, ranks=ranks))
             self.exits = tuple(-9 if rank in ranks else 1 for rank in RANKS)
 
 
@@ -302,7 +302,7 @@ class Case:
         return Evidence(
             directory="/runs/example",
             plan=self._plan(),
-            reference=tuple(tuple(story) for story in self.reference),
+            reference=tuple(tuple(event_log) for event_log in self.reference),
             runs=tuple(runs),
             at_rest=at_rest,
             executed=self.executed,
@@ -336,7 +336,7 @@ class Case:
                     refused=one.refused,
                     freeze=one.own_freeze,
                     before=tuple(
-                        Deed(id=_deed_name(action, place), action=action, choice=0)
+                        OperatorAction(id=_action_name(action, place), action=action, choice=0)
                         for place, (action, _) in enumerate(one.before)
                     ),
                     strikes=tuple(one.strikes),
@@ -348,24 +348,24 @@ class Case:
         )
 
 
-def _deed_name(action: Action, place: int) -> str:
+def _action_name(action: Action, place: int) -> str:
     return f"{place}-{action.word}"
 
 
 def _at_rest(case: RunCase, files: FileSystem) -> AtRest:
     done: list[Done] = []
     written = bytearray()
-    for place, (action, hand) in enumerate(case.before):
+    for place, (action, operator) in enumerate(case.before):
         shift = len(written)
-        written += hand.written
+        written += operator.written
         operations = tuple(
             dataclasses.replace(one, rank=-1, data=None if one.data is None else one.data + shift)
-            for one in hand.operations
+            for one in operator.operations
         )
         for operation in operations:
             files.apply(operation, bytes(written))
-        name = _deed_name(action, place)
-        done.append(Done(deed=name, action=action.word, paths=(), operations=operations))
+        name = _action_name(action, place)
+        done.append(Done(action_id=name, action=action.word, paths=(), operations=operations))
     files.end_run()
     return AtRest(done=tuple(done), written=bytes(written), after=files.snapshot())
 
@@ -377,17 +377,17 @@ def _run(case: RunCase, files: FileSystem) -> RunEvidence:
     files.end_run()
     return RunEvidence(
         operations=tuple(case.operations),
-        landed=tuple(case.landed),
+        fired=tuple(case.fired),
         unseen=(),
         written=written,
-        stories=tuple(tuple(story) for story in case.stories),
+        event_logs=tuple(tuple(event_log) for event_log in case.event_logs),
         processes=Processes(
             exits=case.exits,
             hung=case.hung,
             leaked=case.leaked,
             stopped=case.stopped,
             seconds=1.0 + case.waited_s,
-            fair_s=1.0,
+            undelayed_s=1.0,
             deadline_s=20.0,
         ),
         after=files.snapshot() if case.after is None else case.after,
@@ -426,7 +426,7 @@ def resumed_run(freeze: FreezePlan | None = None) -> RunCase:
     return run
 
 
-def honest(*, checkpoint: Checkpoint | None = None, freeze: FreezePlan | None = None) -> Case:
+def correct(*, checkpoint: Checkpoint | None = None, freeze: FreezePlan | None = None) -> Case:
     """Killed in its second save, resumed from its first, and ended in order."""
     plan = freeze or FreezePlan()
     return Case(
@@ -441,12 +441,12 @@ def write_run(directory: Path, case: Case) -> Path:
     evidence = case.evidence()
     (directory / "checkpoints").mkdir(parents=True)
     (directory / "plan.json").write_text(evidence.plan.model_dump_json(), encoding="utf-8")
-    _write_stories(directory / "reference", evidence.reference)
+    _write_event_logs(directory / "reference", evidence.reference)
     for number, run in enumerate(evidence.runs):
         folder = directory / f"run{number}"
-        _write_stories(folder, run.stories)
-        places = [[record.index for record in story] for story in run.stories]
-        write_trace(folder, run.operations, run.landed, places, run.unseen)
+        _write_event_logs(folder, run.event_logs)
+        places = [[record.index for record in event_log] for event_log in run.event_logs]
+        write_trace(folder, run.operations, run.fired, places, run.unseen)
         write_bytes(folder, [run.written])
         write_processes(folder, run.processes)
         after = {name: asdict(entry) for name, entry in run.after.items()}
@@ -454,8 +454,8 @@ def write_run(directory: Path, case: Case) -> Path:
     return directory
 
 
-def _write_stories(folder: Path, stories: Iterable[Iterable[Record]]) -> None:
+def _write_event_logs(folder: Path, event_logs: Iterable[Iterable[Record]]) -> None:
     folder.mkdir()
-    for rank, story in enumerate(stories):
-        text = "".join(record.to_line() + "\n" for record in story)
+    for rank, event_log in enumerate(event_logs):
+        text = "".join(record.to_line() + "\n" for record in event_log)
         (folder / f"rank{rank}.jsonl").write_text(text, encoding="utf-8")

@@ -22,16 +22,16 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 def end_with_cut(run: RunCase, left: Path) -> None:
     """Let the power go behind all that was told, and leave what lies in a folder."""
     place = len(run.operations)
-    run.landed = [dataclasses.replace(one, index=place) for one in run.landed]
+    run.fired = [dataclasses.replace(one, index=place) for one in run.fired]
     run.strikes = [
         one.model_copy(update={"fault": PowerCut(power_cut=PowerCutting(), at=one.point)})
         for one in run.strikes
     ]
     start = len(run.written)
     listing = read_listing(left)
-    cut, told = tell_cut(listing, index=len(run.operations), rank=-1, time_s=1.0, start=start)
+    cut, described = tell_cut(listing, index=len(run.operations), rank=-1, time_s=1.0, start=start)
     run.operations.append(cut)
-    run.written += told
+    run.written += described
 
 
 def evidence_of(case: Case, *, proven: bool = True) -> Evidence:

@@ -1,4 +1,4 @@
-"""What a hand did between runs is not held against the checkpointer, and what came of it is."""
+"""What an operator did between runs is not held against the checkpointer, and what came of it is."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from harness.scenario.schema import Checkpoint, Expect, Freeze, FreezePlan, Run
 from tests.harness.judge.cases import RANKS, Case, RunCase, resumed
 
 
-def before(run: RunCase, hand: RunCase, **action: Any) -> None:
-    """A hand acts before a run."""
+def before(run: RunCase, operator: RunCase, **action: Any) -> None:
+    """An operator acts before a run."""
     parsed = Run.model_validate({"until_step": 2, "before": (action,)}).before[0]
-    run.before.append((parsed, hand))
+    run.before.append((parsed, operator))
 
 
 def first_run() -> RunCase:
@@ -61,13 +61,13 @@ def remove_staging(run: RunCase) -> None:
 
 
 def flip(path: str = "step_4/__0_0.distcp") -> RunCase:
-    """A hand overwrites the first byte of a file."""
-    hand = RunCase()
-    hand.do("open", path)
-    hand.written += b"?"
-    hand.do("write", path, offset=0, size=1, data=0)
-    hand.do("fsync", path)
-    return hand
+    """An operator overwrites the first byte of a file."""
+    operator = RunCase()
+    operator.do("open", path)
+    operator.written += b"?"
+    operator.do("write", path, offset=0, size=1, data=0)
+    operator.do("fsync", path)
+    return operator
 
 
 def damaged(resumes_from: int = 2) -> Case:
@@ -85,12 +85,12 @@ def ask(name: str, case: Case) -> Verdict:
 def outcome(case: Case) -> tuple[Outcome, dict[str, tuple[str, ...]]]:
     """The word for a case, with everything that speaks against it."""
     found = judge(case.evidence())
-    told = {one.property: one.details for one in found.verdicts if one.state != "holds"}
-    told |= {one.name: one.details for one in found.guards if not one.passed}
-    return found.outcome, told
+    described = {one.property: one.details for one in found.verdicts if one.state != "holds"}
+    described |= {one.name: one.details for one in found.guards if not one.passed}
+    return found.outcome, described
 
 
-def test_an_honest_fallback_to_the_undamaged_checkpoint_passes() -> None:
+def test_a_correct_fallback_to_the_undamaged_checkpoint_passes() -> None:
     assert outcome(damaged()) == (Outcome.PASS, {})
 
 
@@ -106,7 +106,7 @@ def test_resuming_from_a_damaged_checkpoint_is_a_violation_that_names_the_file()
 def test_falling_back_further_than_needed_is_lost_work() -> None:
     case = damaged()
     case.checkpoint = Checkpoint(keep_last_n=3)
-    case.runs[1].stories = [[resumed(rank, None)] for rank in RANKS]
+    case.runs[1].event_logs = [[resumed(rank, None)] for rank in RANKS]
     verdict = ask("nothing_lost", case)
     assert verdict.details == (
         "run 1 resumed from a fresh start, although step 2 had been reported durable to every rank",
@@ -118,10 +118,10 @@ def test_falling_back_further_than_needed_is_lost_work() -> None:
 )
 def test_an_error_has_to_name_the_damage(message: str, state: str) -> None:
     case = damaged()
-    case.runs[1].stories = [[] for _ in RANKS]
+    case.runs[1].event_logs = [[] for _ in RANKS]
     case.runs[1].fail("load")
-    for story in case.runs[1].stories:
-        story[0] = dataclasses.replace(story[0], message=message)  # type: ignore[call-arg]
+    for event_log in case.runs[1].event_logs:
+        event_log[0] = dataclasses.replace(event_log[0], message=message)  # type: ignore[call-arg]
     assert ask("integrity", case).state == state
 
 
@@ -135,7 +135,7 @@ def test_a_start_that_is_refused_for_its_settings_need_not_name_the_damage(
     case = damaged()
     second = case.runs[1]
     second.refused, second.own_freeze = "freeze settings", own_freeze
-    second.stories = [[] for _ in RANKS]
+    second.event_logs = [[] for _ in RANKS]
     second.fail("load", message="the freeze settings are others")
     assert ask("integrity", case).state == state
 
@@ -148,7 +148,7 @@ def test_integrity_and_hostile_pickles_do_not_apply_where_nothing_happened() -> 
 
 def test_integrity_is_unknown_when_no_rank_decided_or_raised() -> None:
     case = damaged()
-    case.runs[1].stories = [[] for _ in RANKS]
+    case.runs[1].event_logs = [[] for _ in RANKS]
     assert ask("integrity", case).state == "unknown"
 
 
@@ -162,12 +162,12 @@ def test_the_mark_of_a_hostile_pickle_is_a_violation() -> None:
     assert (verdict.state, verdict.outcome) == ("violated", Outcome.HARD_FAIL)
 
 
-def test_damage_by_hand_is_excused_until_the_checkpointer_makes_its_own() -> None:
-    hand = RunCase()
-    hand.do("unlink", "step_4/.metadata")
-    hand.do("fsync", "step_4")
+def test_damage_by_an_operator_is_excused_until_the_checkpointer_makes_its_own() -> None:
+    operator = RunCase()
+    operator.do("unlink", "step_4/.metadata")
+    operator.do("fsync", "step_4")
     second = second_run(2, until=2)
-    before(second, hand, delete={"path": "step_4/.metadata"})
+    before(second, operator, delete={"path": "step_4/.metadata"})
     case = Case(runs=[first_run(), second])
     assert outcome(case) == (Outcome.PASS, {})
     second.do("unlink", "step_2/.metadata", phase="prune")
@@ -177,12 +177,12 @@ def test_damage_by_hand_is_excused_until_the_checkpointer_makes_its_own() -> Non
 
 
 def test_a_dangling_latest_is_excused_as_long_as_it_stays_and_not_when_it_comes_back() -> None:
-    hand = RunCase()
-    hand.do("unlink", "latest")
-    hand.do("symlink", "latest", "step_5")
-    hand.do("fsync", ".")
+    operator = RunCase()
+    operator.do("unlink", "latest")
+    operator.do("symlink", "latest", "step_5")
+    operator.do("fsync", ".")
     second = second_run(4)
-    before(second, hand, latest={"becomes": "dangling"})
+    before(second, operator, latest={"becomes": "dangling"})
     case = Case(runs=[first_run(), second])
     assert outcome(case) == (Outcome.PASS, {})
     second.point(5)
@@ -191,11 +191,11 @@ def test_a_dangling_latest_is_excused_as_long_as_it_stays_and_not_when_it_comes_
 
 def foreign_case() -> Case:
     """Somebody puts a file beside the checkpoints."""
-    hand = RunCase()
-    hand.put("notes.txt", b"mine")
-    hand.do("fsync", ".")
+    operator = RunCase()
+    operator.put("notes.txt", b"mine")
+    operator.do("fsync", ".")
     second = second_run(4)
-    before(second, hand, foreign={"path": "notes.txt", "kind": "file"})
+    before(second, operator, foreign={"path": "notes.txt", "kind": "file"})
     return Case(runs=[first_run(), second])
 
 
@@ -208,24 +208,24 @@ def test_a_foreign_name_is_no_leftover_but_has_to_stay() -> None:
     assert verdict.details == ("run 1: notes.txt, which is not the checkpointer's, is gone",)
 
 
-def test_a_leftover_that_a_hand_planted_has_to_go() -> None:
-    hand = RunCase()
-    hand.do("mkdir", ".staging-step_8")
-    hand.do("fsync", ".")
+def test_a_leftover_that_an_operator_planted_has_to_go() -> None:
+    operator = RunCase()
+    operator.do("mkdir", ".staging-step_8")
+    operator.do("fsync", ".")
     second = second_run(4)
-    before(second, hand, leftover={"kind": "staging"})
+    before(second, operator, leftover={"kind": "staging"})
     case = Case(runs=[first_run(), second])
     assert ask("clean", case).details == (".staging-step_8 is left in the checkpoint directory",)
 
 
-def test_a_checkpoint_that_a_hand_deleted_was_not_lost_by_the_checkpointer() -> None:
-    hand = RunCase()
+def test_a_checkpoint_that_an_operator_deleted_was_not_lost_by_the_checkpointer() -> None:
+    operator = RunCase()
     for name in ("__0_0.distcp", "__1_0.distcp", ".metadata", "train_state.pt", "metadata.json"):
-        hand.do("unlink", f"step_4/{name}")
-    hand.do("rmdir", "step_4")
-    hand.do("fsync", ".")
+        operator.do("unlink", f"step_4/{name}")
+    operator.do("rmdir", "step_4")
+    operator.do("fsync", ".")
     second = RunCase(until_step=4)
-    before(second, hand, delete={"path": "step_4"})
+    before(second, operator, delete={"path": "step_4"})
     second.start(2)
     second.train(3, 4)
     second.save(4)
@@ -234,18 +234,18 @@ def test_a_checkpoint_that_a_hand_deleted_was_not_lost_by_the_checkpointer() -> 
 
 
 def test_an_older_step_that_latest_was_pointed_at_is_the_one_to_resume_from() -> None:
-    hand = RunCase()
-    hand.do("unlink", "latest")
-    hand.do("symlink", "latest", "step_2")
-    hand.do("fsync", ".")
+    operator = RunCase()
+    operator.do("unlink", "latest")
+    operator.do("symlink", "latest", "step_2")
+    operator.do("fsync", ".")
     second = second_run(2)
-    before(second, hand, latest={"step": 2})
+    before(second, operator, latest={"step": 2})
     case = Case(runs=[first_run(), second])
     case.expect = Expect(resumed_from_step=2)
     assert outcome(case) == (Outcome.PASS, {})
 
 
-def test_a_deed_that_was_not_done_is_invalid() -> None:
+def test_a_action_that_was_not_done_is_invalid() -> None:
     case = damaged()
     evidence = case.evidence()
     missed = dataclasses.replace(evidence.at_rest[1].done[0], problem="nothing fits the pattern")
@@ -256,7 +256,7 @@ def test_a_deed_that_was_not_done_is_invalid() -> None:
     ):
         assert judge(broken).outcome is Outcome.INVALID
         failed = [one.name for one in judge(broken).guards if not one.passed]
-        assert "deeds_done" in failed
+        assert "actions_done" in failed
 
 
 def refused_case() -> Case:
@@ -274,8 +274,8 @@ def test_a_start_that_is_refused_as_it_should_be_passes() -> None:
 def test_a_start_that_is_not_refused_is_red() -> None:
     case = Case(runs=[first_run(), second_run(4)])
     case.runs[1].refused = "FreezeMismatch"
-    found, told = outcome(case)
-    assert (found, set(told)) == (Outcome.SILENT_DIVERGENCE, {"refused"})
+    found, described = outcome(case)
+    assert (found, set(described)) == (Outcome.SILENT_DIVERGENCE, {"refused"})
 
 
 def test_a_refusal_with_another_error_or_of_one_rank_alone_is_red() -> None:
@@ -283,13 +283,13 @@ def test_a_refusal_with_another_error_or_of_one_rank_alone_is_red() -> None:
     case.runs[1].refused = "FreezeMismatch"
     assert outcome(case)[0] is Outcome.HARD_FAIL
     case = refused_case()
-    case.runs[1].stories[1] = []
+    case.runs[1].event_logs[1] = []
     assert outcome(case)[1]["refused_alike"][0].startswith("run 1: the ranks raised different")
 
 
 def test_a_refusal_that_comes_too_late_is_red() -> None:
     case = refused_case()
-    case.runs[1].stories[1][0] = Refused(changed=("transformer.weight",))
+    case.runs[1].event_logs[1][0] = Refused(changed=("transformer.weight",))
     assert outcome(case)[1] == {
         "refused": ("run 1, rank 1 raised, but had changed transformer.weight",)
     }

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from harness.evidence.operation import Landed
+from harness.evidence.operation import Fired
 from harness.evidence.record import Finished, SaveReturned
+from harness.judge.event_logs import may_end_early
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
-from harness.judge.stories import may_end_early
 from harness.judge.verdict import Verdict
 from harness.scenario.schema import Checkpoint, Filesystem
 from tests.harness.judge.cases import (
     Case,
     RunCase,
-    honest,
+    correct,
 )
 from tests.harness.strikes import strike
 
@@ -32,7 +32,7 @@ def _one_run(run: RunCase, **more: object) -> Case:
 
 
 def test_a_rank_that_is_alive_at_the_deadline_is_a_hang() -> None:
-    case = honest()
+    case = correct()
     case.runs[1].hung = (1,)
     verdict = _judge("bounded", case)
     assert verdict.details == ("run 1: rank 1 still alive after 20 s without a word",)
@@ -88,14 +88,14 @@ def test_a_save_after_the_storage_has_failed_has_to_succeed_if_there_is_one(
 
 def _fails_while_loading(*, times: int | str) -> Case:
     """A job of two runs, of which the second meets EIO on rank 1 in its load."""
-    case = honest()
+    case = correct()
     del case.runs[2:]
     run = RunCase()
     says = {"error": "EIO", "times": times}
     one = strike("fail", says, ranks=(1,), name="run1.fail", phase="load", operation="read")
     run.strikes.append(one)
     run.do("read", "step_6/a", rank=1, error=errno.EIO, save=None, phase="load")
-    run.landed.append(Landed(strike=one.id, index=0, time_s=0.0, ranks=(1,)))
+    run.fired.append(Fired(strike=one.id, index=0, time_s=0.0, ranks=(1,)))
     case.runs[1] = run
     return case
 
@@ -127,7 +127,7 @@ def test_a_start_whose_reads_fail_is_everyones_error(
 
 def test_a_start_that_fails_before_its_reads_do_is_not_theirs() -> None:
     case = _fails_while_loading(times="always")
-    case.runs[1].landed.clear()
+    case.runs[1].fired.clear()
     case.runs[1].fail("build", ranks=[0], message="no room")
     assert _judge("bounded", case).details == ()
 
@@ -138,7 +138,7 @@ def test_a_start_comes_through_reads_that_fail_a_few_times(times: int | str, may
 
 
 def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:
-    case = honest()
+    case = correct()
     case.runs[0].leaked = ("pt_data_worker 4711",)
     case.runs[1].finish(6, threads=("flush_0",))
     case.runs[1].do("mkdir", ".staging-step_8")
@@ -151,7 +151,7 @@ def test_processes_threads_and_names_that_are_left_are_a_leak() -> None:
 
 
 def test_a_thread_that_training_leaves_without_any_save_is_not_the_checkpointers() -> None:
-    case = honest()
+    case = correct()
     ended = Finished(step=6, reason="until_step", threads=("Thread-1", "compile_worker"))
     case.reference = [[*case.reference[0], ended], case.reference[1]]
     case.runs[1].finish(6, threads=("Thread-1", "flush_0", "compile_worker"))
@@ -163,7 +163,7 @@ def test_a_thread_that_training_leaves_without_any_save_is_not_the_checkpointers
 
 
 def test_a_thread_that_a_library_keeps_for_the_process_is_nobodys_leak() -> None:
-    case = honest()
+    case = correct()
     case.runs[1].finish(6, threads=("tqdm_monitor", "flush_0"))
     assert _judge("clean", case).details == tuple(
         f"run 1, rank {rank}: thread flush_0 is left" for rank in (0, 1)
@@ -171,7 +171,7 @@ def test_a_thread_that_a_library_keeps_for_the_process_is_nobodys_leak() -> None
 
 
 def test_what_a_killed_last_run_leaves_in_the_directory_is_no_leak() -> None:
-    case = honest()
+    case = correct()
     del case.runs[1]
     assert _judge("clean", case).state == "holds"
 
@@ -187,7 +187,7 @@ def test_what_a_killed_last_run_leaves_in_the_directory_is_no_leak() -> None:
 def test_the_empty_file_of_a_lock_may_stay_where_directories_are_locked_for_one_host_alone(
     mounted: bool, data: bytes, details: tuple[str, ...]
 ) -> None:
-    case = honest()
+    case = correct()
     case.runs[1].put(".lock", data)
     evidence = case.evidence()
     mount = Filesystem() if mounted else None

@@ -14,11 +14,11 @@ from harness.judge.properties import JUDGES
 from harness.plan.model import Plan, RunPlan
 from harness.scenario.schema import FreezePlan
 from harness.world import World
-from tests.harness.judge.cases import honest
+from tests.harness.judge.cases import correct
 
 TWO = World(pp=2)
 NAMES = ("a", "b")
-Stories = list[list[Record]]
+Event_logs = list[list[Record]]
 
 
 def state(names: tuple[str, ...], step: int) -> StateDigest:
@@ -56,35 +56,35 @@ def started(names: tuple[str, ...], step: int | None) -> Resumed:
     )
 
 
-def stories(world: World, start: int | None, until: int) -> Stories:
+def event_logs(world: World, start: int | None, until: int) -> Event_logs:
     """What the ranks of a run tell."""
     parts = [("a",), ("b",)] if world.pp == 2 else [NAMES]
     steps = range((start or 0) + 1, until + 1)
     return [[started(names, start), *(stepped(names, step) for step in steps)] for names in parts]
 
 
-def evidence(*runs: tuple[World, Stories], freeze: FreezePlan | None = None) -> Evidence:
+def evidence(*runs: tuple[World, Event_logs], freeze: FreezePlan | None = None) -> Evidence:
     """Runs of a job that begins with two stages; `freeze` is that of the last run."""
-    plain = honest().evidence()
+    plain = correct().evidence()
     workload = plain.plan.workload.model_copy(update={"world": TWO})
     plans = [RunPlan(until_step=8, deadline_s=60.0, world=world) for world, _ in runs]
     plans[-1] = plans[-1].model_copy(update={"freeze": freeze})
     plan: Plan = plain.plan.model_copy(update={"workload": workload, "runs": tuple(plans)})
     found = [
-        dataclasses.replace(plain.runs[0], stories=tuple(tuple(one) for one in told))
-        for _, told in runs
+        dataclasses.replace(plain.runs[0], event_logs=tuple(tuple(one) for one in described))
+        for _, described in runs
     ]
-    reference = tuple(tuple(one) for one in stories(TWO, None, 8))
+    reference = tuple(tuple(one) for one in event_logs(TWO, None, 8))
     return Evidence(directory="", plan=plan, reference=reference, runs=tuple(found))
 
 
-def joined() -> tuple[tuple[World, Stories], ...]:
+def joined() -> tuple[tuple[World, Event_logs], ...]:
     """Two stages until step 4, then one until step 6."""
-    return (TWO, stories(TWO, None, 4)), (World(), stories(World(), 4, 6))
+    return (TWO, event_logs(TWO, None, 4)), (World(), event_logs(World(), 4, 6))
 
 
 def test_two_stages_that_become_one_and_two_again_are_compared_by_name() -> None:
-    found = evidence(*joined(), (TWO, stories(TWO, 6, 8)))
+    found = evidence(*joined(), (TWO, event_logs(TWO, 6, 8)))
     assert [follows_reference(found, run) for run in range(3)] == [True, False, False]
     assert [parent_of(found, run) for run in range(3)] == [None, 0, 1]
     assert changed_run(found, 1) == ([], 3)
@@ -102,42 +102,42 @@ def test_two_stages_that_become_one_and_two_again_are_compared_by_name() -> None
 def test_what_a_stage_had_and_the_joined_job_has_not_is_named(
     change: dict[str, dict[str, str]], expected: str
 ) -> None:
-    first, (world, told) = joined()
-    start = told[0][0]
+    first, (world, described) = joined()
+    start = described[0][0]
     assert isinstance(start, Resumed)
-    told[0][0] = dataclasses.replace(start, state=dataclasses.replace(start.state, **change))
-    assert changed_run(evidence(first, (world, told)), 1)[0] == [
+    described[0][0] = dataclasses.replace(start, state=dataclasses.replace(start.state, **change))
+    assert changed_run(evidence(first, (world, described)), 1)[0] == [
         f"rank 0, resumed at step 4: {expected}"
     ]
 
 
 def test_a_parameter_that_no_stage_holds_any_more_is_missed() -> None:
-    first, (world, told) = joined()
-    start = told[0][0]
+    first, (world, described) = joined()
+    start = described[0][0]
     assert isinstance(start, Resumed)
-    told[0][0] = dataclasses.replace(start, state=state(("a",), 4))
-    assert changed_run(evidence(first, (world, told)), 1)[0] == ["no stage holds parameter b"]
+    described[0][0] = dataclasses.replace(start, state=state(("a",), 4))
+    assert changed_run(evidence(first, (world, described)), 1)[0] == ["no stage holds parameter b"]
 
 
 def test_tokens_extra_values_schedule_and_loss_are_held_to_the_uninterrupted_run() -> None:
-    first, (world, told) = joined()
-    start, five = told[0][:2]
+    first, (world, described) = joined()
+    start, five = described[0][:2]
     assert isinstance(start, Resumed)
     assert isinstance(five, Stepped)
-    told[0][0] = dataclasses.replace(start, tokens_seen=0, kept=None)
-    told[0][1] = dataclasses.replace(five, lr=((0.5).hex(),))
-    found = changed_run(evidence(first, (world, told)), 1)[0]
+    described[0][0] = dataclasses.replace(start, tokens_seen=0, kept=None)
+    described[0][1] = dataclasses.replace(five, lr=((0.5).hex(),))
+    found = changed_run(evidence(first, (world, described)), 1)[0]
     assert found[0].endswith("tokens_seen is 0, not 32; an extra value came back as None")
     assert found[1].startswith("rank 0, step 5: learning rate is 0.5 ")
-    told[0][:2] = [start, dataclasses.replace(five, loss=(5.5).hex())]
-    found = changed_run(evidence(first, (world, told)), 1)[0]
+    described[0][:2] = [start, dataclasses.replace(five, loss=(5.5).hex())]
+    found = changed_run(evidence(first, (world, described)), 1)[0]
     assert found[0].startswith("rank 0, step 5: loss is 5.5 ")
-    told[0][1] = dataclasses.replace(five, loss=(4.6).hex())
-    assert changed_run(evidence(first, (world, told)), 1)[0] == []
+    described[0][1] = dataclasses.replace(five, loss=(4.6).hex())
+    assert changed_run(evidence(first, (world, described)), 1)[0] == []
 
 
 def test_with_other_freeze_settings_random_draws_are_compared_at_the_start_alone() -> None:
-    second = stories(TWO, 4, 6)
+    second = event_logs(TWO, 4, 6)
     frozen = FreezePlan.model_validate({"base": ({"module": "transformer", "frozen": False},)})
     found = evidence(joined()[0], (TWO, second), freeze=frozen)
     assert changed_run(found, 1) == ([], 6)
@@ -152,13 +152,13 @@ def test_with_other_freeze_settings_random_draws_are_compared_at_the_start_alone
 
 def test_samples_go_on_with_the_rank_at_the_same_place() -> None:
     found = evidence(*joined())
-    history = honest().history()
+    history = correct().history()
     assert JUDGES["samples_exactly_once"](found, history).state == "holds"
-    first, (world, told) = joined()
-    five = told[0][1]
+    first, (world, described) = joined()
+    five = described[0][1]
     assert isinstance(five, Stepped)
-    told[0][1] = dataclasses.replace(five, samples=(8, 9))
-    verdict = JUDGES["samples_exactly_once"](evidence(first, (world, told)), history)
+    described[0][1] = dataclasses.replace(five, samples=(8, 9))
+    verdict = JUDGES["samples_exactly_once"](evidence(first, (world, described)), history)
     assert verdict.details[0] == "rank 0, step 5: saw samples [8, 9], not [10, 11]"
 
 
@@ -170,16 +170,16 @@ def test_places_of_ranks_under_another_number_of_stages() -> None:
 
 
 def test_a_value_kept_beside_the_model_that_starts_again_is_told() -> None:
-    told = stories(TWO, None, 4)
-    again = stories(TWO, 4, 6)
+    described = event_logs(TWO, None, 4)
+    again = event_logs(TWO, 4, 6)
     kept = {"scaler.scale": (2.0).hex()}
-    for story in (*told, *again):
-        story[:] = [
+    for event_log in (*described, *again):
+        event_log[:] = [
             dataclasses.replace(one, beside=kept) if isinstance(one, Stepped | Resumed) else one
-            for one in story
+            for one in event_log
         ]
     start = again[0][0]
     assert isinstance(start, Resumed)
     again[0][0] = dataclasses.replace(start, beside={"scaler.scale": (1.0).hex()})
-    found, _ = changed_run(evidence((TWO, told), (TWO, again)), 1)
+    found, _ = changed_run(evidence((TWO, described), (TWO, again)), 1)
     assert any("scaler.scale is 1 (0x1.0000000000000p+0), not 2" in one for one in found)

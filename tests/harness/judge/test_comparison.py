@@ -7,7 +7,7 @@ import pytest
 from harness.judge.comparison import Answer, Known, compare, know, tell_answer
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
-from tests.harness.judge.cases import honest
+from tests.harness.judge.cases import correct
 
 
 def came_to(outcome: Outcome, *broken: str, resumed: tuple[str, ...] = ("step 2",)) -> Known:
@@ -33,7 +33,7 @@ def test_outcome_and_what_is_broken_decide(now: Known, answer: Answer) -> None:
 
 
 def test_a_replay_that_proves_nothing_is_not_the_same_as_one_that_proved_nothing() -> None:
-    nothing = came_to(Outcome.INVALID, "strikes_landed")
+    nothing = came_to(Outcome.INVALID, "strikes_fired")
     assert compare(nothing, nothing) is Answer.INVALID
 
 
@@ -51,11 +51,11 @@ def test_the_answer_is_told_with_both_sides_and_where_they_resumed() -> None:
 
 
 def test_violated_properties_failed_guards_and_resumes_are_known_of_a_judgement() -> None:
-    case = honest()
+    case = correct()
     case.runs[0].leaked = ("a process",)
-    case.runs[0].landed.clear()
+    case.runs[0].fired.clear()
     known = know(judge(case.evidence()))
     assert known.outcome is Outcome.INVALID
-    assert known.broken[0] == "strikes_landed"
+    assert known.broken[0] == "strikes_fired"
     assert "clean" in known.broken
     assert known.resumed == ("step 2",)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from harness.evidence.evidence import Evidence
-from harness.evidence.operation import HAND, Operation
+from harness.evidence.operation import OPERATOR, Operation
 from harness.judge.judge import judge
-from tests.harness.judge.cases import honest
+from tests.harness.judge.cases import correct
 
 Call = tuple[int, str, str]
-_AWAY, _BACK = (HAND, "displace", "."), (HAND, "put_back", ".")
+_AWAY, _BACK = (OPERATOR, "displace", "."), (OPERATOR, "put_back", ".")
 
 
 def _with(*calls: Call) -> Evidence:
-    """An honest first run, and behind it these operations: rank, kind, path."""
-    evidence = honest().evidence()
+    """A correct first run, and behind it these operations: rank, kind, path."""
+    evidence = correct().evidence()
     run = evidence.runs[0]
     more = tuple(
         Operation(
@@ -44,13 +44,17 @@ def test_a_directory_that_comes_back_has_all_that_it_had() -> None:
 
 
 def test_what_was_made_in_its_place_is_told_and_is_gone_with_it() -> None:
-    told = ("run 0: 1 operations were made in the place of the directory, the first mkdir step_6",)
-    assert _judged(_AWAY, (0, "mkdir", "step_6"), _BACK) == (told, ())
+    described = (
+        "run 0: 1 operations were made in the place of the directory, the first mkdir step_6",
+    )
+    assert _judged(_AWAY, (0, "mkdir", "step_6"), _BACK) == (described, ())
 
 
 def test_a_directory_that_stays_away_is_judged_until_the_end_of_the_run() -> None:
-    told = ("run 0: 1 operations were made in the place of the directory, the first mkdir step_6",)
-    assert _judged(_AWAY, (0, "mkdir", "step_6"))[0] == told
+    described = (
+        "run 0: 1 operations were made in the place of the directory, the first mkdir step_6",
+    )
+    assert _judged(_AWAY, (0, "mkdir", "step_6"))[0] == described
 
 
 def test_a_name_that_was_made_and_removed_there_is_nothing() -> None:

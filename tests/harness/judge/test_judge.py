@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from harness.evidence.evidence import Entry, Evidence
-from harness.evidence.operation import Landed
+from harness.evidence.evidence import DirectoryEntry, Evidence
+from harness.evidence.operation import Fired
 from harness.evidence.record import Stepped, Struck
 from harness.judge.history import History
 from harness.judge.judge import judge
@@ -15,7 +15,7 @@ from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
 from harness.scenario.schema import Expect
-from tests.harness.judge.cases import RANKS, Case, RunCase, honest, resumed
+from tests.harness.judge.cases import RANKS, Case, RunCase, correct, resumed
 from tests.harness.strikes import strike
 
 
@@ -23,15 +23,15 @@ def _failed(case: Case) -> tuple[str, ...]:
     return tuple(one.name for one in judge(case.evidence()).guards if not one.passed)
 
 
-def test_an_honest_job_passes() -> None:
-    judgement = judge(honest().evidence())
+def test_a_correct_job_passes() -> None:
+    judgement = judge(correct().evidence())
     assert judgement.outcome is Outcome.PASS
     assert len(judgement.verdicts) == 12
     assert all(guard.passed for guard in judgement.guards)
 
 
 def test_only_the_named_properties_are_judged() -> None:
-    case = honest()
+    case = correct()
     case.runs[1].leaked = ("a process",)
     case.expect = Expect(properties=("bounded", "agreement"))
     judgement = judge(case.evidence())
@@ -40,7 +40,7 @@ def test_only_the_named_properties_are_judged() -> None:
 
 
 def test_a_strike_that_did_not_land_is_invalid_and_named() -> None:
-    case = honest()
+    case = correct()
     case.runs[0].kill(lands=False)
     judgement = judge(case.evidence())
     assert judgement.outcome is Outcome.INVALID
@@ -64,7 +64,7 @@ def test_a_strike_that_did_not_land_is_invalid_and_named() -> None:
     ],
 )  # fmt: skip
 def test_what_was_read_instead_is_told_of_a_strike_that_missed_a_load(
-    read: tuple[tuple[str, str, int], ...], told: str
+    read: tuple[tuple[str, str, int], ...], described: str
 ) -> None:
     case = Case(runs=[RunCase()])
     one = strike("fail", ranks=(1,), name="run0.fail", phase="load", path="nowhere")
@@ -73,24 +73,24 @@ def test_what_was_read_instead_is_told_of_a_strike_that_missed_a_load(
         case.runs[0].do(kind, path, rank=rank, phase="load")
     assert judge(case.evidence()).guards[0].details == (
         "run 0: run0.fail did not strike (at rank: 1, phase: load, path: nowhere)",
-        f"run 0: while it loaded rank 1 {told}",
+        f"run 0: while it loaded rank 1 {described}",
     )
 
 
 def test_a_trace_that_does_not_explain_the_disk_is_invalid() -> None:
-    case = honest()
-    case.runs[0].after = {"other": Entry(kind="file", detail="00")}
+    case = correct()
+    case.runs[0].after = {"other": DirectoryEntry(kind="file", detail="00")}
     assert "trace_complete" in _failed(case)
 
 
 def test_a_reference_without_gradients_samples_or_movement_is_invalid() -> None:
-    case = honest()
-    for story in case.reference:
-        for place, record in enumerate(story):
+    case = correct()
+    for event_log in case.reference:
+        for place, record in enumerate(event_log):
             if isinstance(record, Stepped):
                 state = resumed(0, None).state
-                story[place] = dataclasses.replace(record, trained=0, samples=(), state=state)
-        story[0] = resumed(0, None)
+                event_log[place] = dataclasses.replace(record, trained=0, samples=(), state=state)
+        event_log[0] = resumed(0, None)
     judgement = judge(case.evidence())
     details = next(one for one in judgement.guards if one.name == "reference_trained").details
     assert "step 1: no parameter had a gradient on any rank" in details
@@ -98,13 +98,13 @@ def test_a_reference_without_gradients_samples_or_movement_is_invalid() -> None:
 
 
 def test_properties_that_all_do_not_apply_prove_nothing() -> None:
-    case = Case(runs=[honest().runs[0]], expect=Expect(properties=("freeze_consistent",)))
+    case = Case(runs=[correct().runs[0]], expect=Expect(properties=("freeze_consistent",)))
     assert _failed(case) == ("something_judged",)
 
 
 def test_a_run_that_nothing_struck_and_that_raised_is_a_hard_failure() -> None:
-    case = honest()
-    case.runs[1].stories = [[] for _ in RANKS]
+    case = correct()
+    case.runs[1].event_logs = [[] for _ in RANKS]
     case.runs[1].fail("load")
     judgement = judge(case.evidence())
     assert judgement.outcome is Outcome.HARD_FAIL
@@ -113,8 +113,8 @@ def test_a_run_that_nothing_struck_and_that_raised_is_a_hard_failure() -> None:
 
 
 def test_survivors_of_a_kill_may_raise_but_not_vanish() -> None:
-    case = honest()
-    case.runs[0].landed[0] = dataclasses.replace(case.runs[0].landed[0], ranks=(0,))
+    case = correct()
+    case.runs[0].fired[0] = dataclasses.replace(case.runs[0].fired[0], ranks=(0,))
     assert _failed(case) == ("ranks_accounted",)
     case.runs[0].fail("save", ranks=(1,))
     assert _failed(case) == ()
@@ -124,17 +124,17 @@ def test_a_judge_that_throws_answers_unknown_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def throw(_evidence: Evidence, _history: History) -> Verdict:
-        raise ZeroDivisionError("planted")
+        raise ZeroDivisionError("mutants")
 
     monkeypatch.setitem(JUDGES, "bounded", throw)
-    judgement = judge(honest().evidence())
+    judgement = judge(correct().evidence())
     assert judgement.outcome is Outcome.INVALID
     unknown = next(one for one in judgement.verdicts if one.state == "unknown")
     assert unknown.details[-1] == "ZeroDivisionError: planted"
 
 
 def test_evidence_that_cannot_be_replayed_makes_every_verdict_unknown() -> None:
-    case = honest()
+    case = correct()
     evidence = case.evidence()
     broken = dataclasses.replace(evidence.runs[0].operations[0], path=None)  # type: ignore[arg-type]
     run = dataclasses.replace(evidence.runs[0], operations=(broken,))
@@ -144,7 +144,7 @@ def test_evidence_that_cannot_be_replayed_makes_every_verdict_unknown() -> None:
 
 
 def test_a_run_that_never_took_place_is_invalid_unless_the_one_before_it_hung() -> None:
-    case = honest()
+    case = correct()
     evidence = case.evidence()
     assert judge(dataclasses.replace(evidence, runs=())).outcome is Outcome.INVALID
     case.runs[0].hung = (0, 1)
@@ -179,7 +179,7 @@ def _struck_in_the_loop(*, leaves: bool) -> Case:
     first.save(2)
     first.train(3, 3)
     first.strikes.append(strike("raise", {"error": "RuntimeError"}, ranks=(1,), step=3))
-    first.landed.append(Landed(strike="s", index=len(first.operations), time_s=0.0, ranks=(1,)))
+    first.fired.append(Fired(strike="s", index=len(first.operations), time_s=0.0, ranks=(1,)))
     first.tell(Struck(strike="s"), [1])
     if leaves:
         first.fail("step", kind="RuntimeError")
@@ -192,6 +192,6 @@ def _struck_in_the_loop(*, leaves: bool) -> Case:
 @pytest.mark.parametrize("leaves", [True, False])
 def test_a_strike_in_the_loop_counts_only_when_its_exception_left_it(*, leaves: bool) -> None:
     judged = judge(_struck_in_the_loop(leaves=leaves).evidence())
-    landed = next(one for one in judged.guards if one.name == "strikes_landed")
-    told = ("run 0: s struck, but nothing left the loop of rank 1",)
-    assert landed.details == (() if leaves else told)
+    fired = next(one for one in judged.guards if one.name == "strikes_fired")
+    described = ("run 0: s struck, but nothing left the loop of rank 1",)
+    assert fired.details == (() if leaves else described)

@@ -13,15 +13,15 @@ from harness.judge.pieces import join, piece_differences
 from harness.judge.properties import JUDGES
 from harness.plan.model import Plan, RunPlan
 from harness.world import World
-from tests.harness.judge.cases import honest
+from tests.harness.judge.cases import correct
 
 SHARDS, REPLICAS, ONE = World(dp_shard=2), World(dp_replicate=2), World()
-Stories = list[list[Record]]
+Event_logs = list[list[Record]]
 
 
-def pieces(*told: str) -> StateDigest:
+def pieces(*described: str) -> StateDigest:
     """A rank that holds these, written as `name@place=digest`."""
-    split = [one.replace("@", "=").split("=") for one in told]
+    split = [one.replace("@", "=").split("=") for one in described]
     return StateDigest(
         params={},
         moments={},
@@ -33,17 +33,17 @@ def pieces(*told: str) -> StateDigest:
 def state(rank: int, world: World, step: int) -> StateDigest:
     """Halves with digests 3 + step and 4, or the whole with their sum."""
     if world.is_sharded and world.size == 2:
-        told = (f"w@0+2={3 + step:x}", "w@2+2=4")[rank]
+        described = (f"w@0+2={3 + step:x}", "w@2+2=4")[rank]
     else:
-        told = f"w@0+4={7 + step:x}"
-    return dataclasses.replace(pieces(told), params={"w": f"{world} {rank} {step}"})
+        described = f"w@0+4={7 + step:x}"
+    return dataclasses.replace(pieces(described), params={"w": f"{world} {rank} {step}"})
 
 
-def stories(world: World, start: int | None, until: int) -> Stories:
+def event_logs(world: World, start: int | None, until: int) -> Event_logs:
     """What the ranks of a run tell; together they read two samples a step."""
-    told: Stories = []
+    described: Event_logs = []
     for rank in range(world.size):
-        story: list[Record] = [
+        event_log: list[Record] = [
             Resumed(
                 source=None if start is None else f"step_{start}",
                 step=start,
@@ -56,7 +56,7 @@ def stories(world: World, start: int | None, until: int) -> Stories:
         ]
         for step in range((start or 0) + 1, until + 1):
             both = (2 * step, 2 * step + 1)
-            story.append(
+            event_log.append(
                 Stepped(
                     step=step,
                     epoch=0,
@@ -69,13 +69,13 @@ def stories(world: World, start: int | None, until: int) -> Stories:
                     tokens_seen=8 * step,
                 )
             )
-        told.append(story)
-    return told
+        described.append(event_log)
+    return described
 
 
-def evidence(world: World, told: Stories) -> Evidence:
+def evidence(world: World, described: Event_logs) -> Evidence:
     """Two shards until step 4, then what is given."""
-    plain = honest().evidence()
+    plain = correct().evidence()
     workload = plain.plan.workload.model_copy(update={"world": SHARDS})
     plans = (
         RunPlan(until_step=4, deadline_s=60.0),
@@ -83,16 +83,16 @@ def evidence(world: World, told: Stories) -> Evidence:
     )
     plan: Plan = plain.plan.model_copy(update={"workload": workload, "runs": plans})
     runs = [
-        dataclasses.replace(plain.runs[0], stories=tuple(tuple(one) for one in ranks))
-        for ranks in (stories(SHARDS, None, 4), told)
+        dataclasses.replace(plain.runs[0], event_logs=tuple(tuple(one) for one in ranks))
+        for ranks in (event_logs(SHARDS, None, 4), described)
     ]
-    reference = tuple(tuple(one) for one in stories(SHARDS, None, 6))
+    reference = tuple(tuple(one) for one in event_logs(SHARDS, None, 6))
     return Evidence(directory="", plan=plan, reference=reference, runs=tuple(runs))
 
 
 @pytest.mark.parametrize("world", [ONE, REPLICAS], ids=str)
 def test_whole_tensors_are_what_their_shards_were(world: World) -> None:
-    found = evidence(world, stories(world, 4, 6))
+    found = evidence(world, event_logs(world, 4, 6))
     assert found.plan.rearranges
     differences, compared = changed_run(found, 1)
     # A replica here tells a loss of its own; only the mean is compared.
@@ -100,13 +100,13 @@ def test_whole_tensors_are_what_their_shards_were(world: World) -> None:
     assert compared == 3 * world.size
 
 
-def with_start(told: Stories, rank: int, found: StateDigest) -> Stories:
+def with_start(described: Event_logs, rank: int, found: StateDigest) -> Event_logs:
     """The same, but a rank holds something else at its start."""
-    start = told[rank][0]
+    start = described[rank][0]
     assert isinstance(start, Resumed)
     params = start.state.params
-    told[rank][0] = dataclasses.replace(start, state=dataclasses.replace(found, params=params))
-    return told
+    described[rank][0] = dataclasses.replace(start, state=dataclasses.replace(found, params=params))
+    return described
 
 
 @pytest.mark.parametrize(
@@ -117,42 +117,42 @@ def with_start(told: Stories, rank: int, found: StateDigest) -> Stories:
     ],
 )
 def test_a_replica_that_holds_something_else_is_named(rank: int, found: str, expected: str) -> None:
-    told = with_start(stories(REPLICAS, 4, 6), rank, pieces(found))
-    differences, _ = changed_run(evidence(REPLICAS, told), 1)
+    described = with_start(event_logs(REPLICAS, 4, 6), rank, pieces(found))
+    differences, _ = changed_run(evidence(REPLICAS, described), 1)
     assert f"all ranks, resumed at step 4: {expected}" in differences
 
 
 def test_a_tensor_that_differs_as_a_whole_is_named() -> None:
-    told = with_start(stories(ONE, 4, 6), 0, pieces("w@0+4=c"))
-    differences, _ = changed_run(evidence(ONE, told), 1)
+    described = with_start(event_logs(ONE, 4, 6), 0, pieces("w@0+4=c"))
+    differences, _ = changed_run(evidence(ONE, described), 1)
     assert differences == ["all ranks, resumed at step 4: w differs"]
 
 
 def test_pieces_that_nobody_told_prove_nothing() -> None:
-    told = with_start(stories(ONE, 4, 6), 0, pieces())
-    differences, _ = changed_run(evidence(ONE, told), 1)
+    described = with_start(event_logs(ONE, 4, 6), 0, pieces())
+    differences, _ = changed_run(evidence(ONE, described), 1)
     assert differences == ["all ranks, resumed at step 4: no rank told the pieces that it holds"]
 
 
 def test_the_mean_loss_is_compared_where_ranks_read_other_shares() -> None:
-    told = stories(ONE, 4, 6)
-    assert changed_run(evidence(ONE, told), 1)[0] == []
-    five = told[0][1]
+    described = event_logs(ONE, 4, 6)
+    assert changed_run(evidence(ONE, described), 1)[0] == []
+    five = described[0][1]
     assert isinstance(five, Stepped)
-    told[0][1] = dataclasses.replace(five, loss=(3.0).hex())
-    (found,) = changed_run(evidence(ONE, told), 1)[0]
+    described[0][1] = dataclasses.replace(five, loss=(3.0).hex())
+    (found,) = changed_run(evidence(ONE, described), 1)[0]
     assert found.startswith("all ranks, step 5: mean loss is 3 ")
 
 
 def test_all_ranks_together_read_on_where_the_others_stopped() -> None:
-    history = honest().history()
-    told = stories(ONE, 4, 6)
+    history = correct().history()
+    described = event_logs(ONE, 4, 6)
     judge = JUDGES["samples_exactly_once"]
-    assert judge(evidence(ONE, told), history).state == "holds"
-    six = told[0][2]
+    assert judge(evidence(ONE, described), history).state == "holds"
+    six = described[0][2]
     assert isinstance(six, Stepped)
-    told[0][2] = dataclasses.replace(six, samples=(8, 9))
-    assert judge(evidence(ONE, told), history).details == (
+    described[0][2] = dataclasses.replace(six, samples=(8, 9))
+    assert judge(evidence(ONE, described), history).details == (
         "all ranks, step 6: saw samples [8, 9], not [12, 13]",
         "all ranks, sample 8 is seen twice in epoch 0, at step 6",
     )

@@ -13,7 +13,7 @@ from harness.judge.judge import Judgement, judge
 from harness.judge.power import taken
 from harness.judge.tree import FileSystem
 from harness.scenario.schema import Checkpoint
-from tests.harness.judge.cases import Case, RunCase, honest, killed_run, resumed_run
+from tests.harness.judge.cases import Case, RunCase, correct, killed_run, resumed_run
 from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize, write
 
 
@@ -24,10 +24,10 @@ def violated(judgement: Judgement) -> set[str]:
 def test_a_listing_is_told_and_replayed_as_it_lies_on_the_disk(tmp_path: Path) -> None:
     left = write(tmp_path / "left", {"step_2/a": b"one", "step_2/pp0/b": b"", "c": b"three"})
     (left / "latest").symlink_to("./step_2/")
-    cut, told = tell_cut(read_listing(left), index=0, rank=-1, time_s=0.0, start=5)
+    cut, described = tell_cut(read_listing(left), index=0, rank=-1, time_s=0.0, start=5)
     files = FileSystem()
 
-    files.apply(cut, b"other" + told)
+    files.apply(cut, b"other" + described)
 
     assert files.snapshot() == list_entries(left)
 
@@ -50,7 +50,7 @@ def test_what_came_through_a_power_cut_is_the_same_as_before(tmp_path: Path) -> 
     assert list_entries(left) == files.snapshot()
 
 
-def test_an_honest_job_whose_unsynced_names_are_gone_is_green(tmp_path: Path) -> None:
+def test_a_correct_job_whose_unsynced_names_are_gone_is_green(tmp_path: Path) -> None:
     """The save of step 4 had its name and `latest`, but nobody had been told."""
     first, second = killed_run(), resumed_run()
     left = materialize(first, tmp_path / "left")
@@ -114,7 +114,7 @@ def test_a_power_cut_without_its_proof_proves_nothing(tmp_path: Path) -> None:
     judgement = judge(evidence_of(Case(runs=[first, second]), proven=False))
 
     (failed,) = [one for one in judgement.guards if not one.passed]
-    assert failed.name == "strikes_landed"
+    assert failed.name == "strikes_fired"
     assert "its trace does not end with what the power cut left" in failed.details[0]
     assert judgement.outcome == "INVALID"
 
@@ -122,12 +122,12 @@ def test_a_power_cut_without_its_proof_proves_nothing(tmp_path: Path) -> None:
 def test_a_rank_that_did_something_after_the_cut_spoils_the_proof(tmp_path: Path) -> None:
     first, second = killed_run(), resumed_run()
     end_with_cut(first, materialize(first, tmp_path / "left"))
-    first.landed = [dataclasses.replace(one, index=one.index - 1) for one in first.landed]
+    first.fired = [dataclasses.replace(one, index=one.index - 1) for one in first.fired]
 
     judgement = judge(evidence_of(Case(runs=[first, second])))
 
     (failed,) = [one for one in judgement.guards if not one.passed]
-    assert (failed.name, judgement.outcome) == ("strikes_landed", "INVALID")
+    assert (failed.name, judgement.outcome) == ("strikes_fired", "INVALID")
 
 
 def test_what_lay_there_before_the_cut_has_to_be_what_the_trace_says(tmp_path: Path) -> None:
@@ -160,15 +160,15 @@ def test_what_a_cut_took_is_told_in_names_and_bytes(tmp_path: Path) -> None:
     (left / "shorter").write_bytes(b"12")
     end_with_cut(run, left)
 
-    told = taken(evidence_of(Case(runs=[run])), 0)
+    described = taken(evidence_of(Case(runs=[run])), 0)
 
-    assert told is not None
-    assert "gone" in told.gone
-    assert "step_3/metadata.json" in told.gone
-    assert "step_2/metadata.json" in told.back
-    assert (told.other, told.lost_bytes) == (("shorter",), 8)
-    assert str(told).endswith("1 names changed, 8 bytes lost")
+    assert described is not None
+    assert "gone" in described.gone
+    assert "step_3/metadata.json" in described.gone
+    assert "step_2/metadata.json" in described.back
+    assert (described.other, described.lost_bytes) == (("shorter",), 8)
+    assert str(described).endswith("1 names changed, 8 bytes lost")
 
 
 def test_a_run_that_ended_otherwise_lost_nothing_in_a_cut() -> None:
-    assert taken(honest().evidence(), 0) is None
+    assert taken(correct().evidence(), 0) is None

@@ -1,4 +1,4 @@
-"""Each property holds for honest evidence and is violated, or unknown, where evidence says so."""
+"""Each property holds for correct evidence and is violated, or unknown, where evidence says so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from harness.evidence.evidence import Entry
+from harness.evidence.evidence import DirectoryEntry
 from harness.evidence.record import Drained, Resumed, SaveBegan, SaveReturned, Stepped
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
@@ -17,13 +17,13 @@ from harness.scenario.schema import (
     Expect,
     Freeze,
     FreezePlan,
-    FreezeStage,
+    ScheduledFreeze,
 )
 from tests.harness.judge.cases import (
     Case,
     RunCase,
     checkpoint_files,
-    honest,
+    correct,
     resumed,
     resumed_run,
     stepped,
@@ -31,7 +31,9 @@ from tests.harness.judge.cases import (
 
 FREEZE = FreezePlan(
     base=(Freeze(module="vision_encoder"),),
-    schedule=(FreezeStage(start_step=5, specs=(Freeze(module="vision_encoder", frozen=False),)),),
+    schedule=(
+        ScheduledFreeze(start_step=5, specs=(Freeze(module="vision_encoder", frozen=False),)),
+    ),
 )
 
 
@@ -45,15 +47,15 @@ def _one_run(run: RunCase, **more: object) -> Case:
 
 def _replace(case: Case, run: int, rank: int, step: int, **changes: object) -> None:
     """Change what a rank wrote down after a step."""
-    story = case.runs[run].stories[rank]
-    for place, record in enumerate(story):
+    event_log = case.runs[run].event_logs[rank]
+    for place, record in enumerate(event_log):
         if isinstance(record, Stepped) and record.step == step:
-            story[place] = dataclasses.replace(record, **changes)  # type: ignore[arg-type]
+            event_log[place] = dataclasses.replace(record, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", list(JUDGES))
-def test_every_property_holds_for_an_honest_job_that_was_killed_and_resumed(name: str) -> None:
-    verdict = _judge(name, honest(freeze=FREEZE))
+def test_every_property_holds_for_a_correct_job_that_was_killed_and_resumed(name: str) -> None:
+    verdict = _judge(name, correct(freeze=FREEZE))
     assert (verdict.state, verdict.details) == ("holds", verdict.details)
     # Nothing happens to this job between its runs.
     assert verdict.applies == (name not in ("integrity", "no_code_on_load"))
@@ -62,8 +64,8 @@ def test_every_property_holds_for_an_honest_job_that_was_killed_and_resumed(name
 
 @pytest.mark.parametrize("name", ["latest_durable", "whole_or_absent", "retention"])
 def test_what_the_tree_shows_is_unknown_when_the_trace_does_not_explain_the_disk(name: str) -> None:
-    case = honest()
-    case.runs[1].after = {"step_2": Entry(kind="directory", detail="")}
+    case = correct()
+    case.runs[1].after = {"step_2": DirectoryEntry(kind="directory", detail="")}
     assert _judge(name, case).state == "unknown"
 
 
@@ -111,9 +113,9 @@ def test_a_checkpoint_that_is_exchanged_for_another_of_its_step_holds() -> None:
 
 
 def _resumed_from(step: int | None, expected: object = None) -> Case:
-    case = honest()
+    case = correct()
     case.expect = Expect(resumed_from_step=expected)  # type: ignore[arg-type]
-    case.runs[1].stories = [[], []]
+    case.runs[1].event_logs = [[], []]
     case.runs[1].start(step)
     return case
 
@@ -143,8 +145,8 @@ def test_a_fresh_start_that_was_expected_holds() -> None:
 
 
 def test_a_resume_that_raised_is_a_hard_failure_and_one_without_a_word_is_unknown() -> None:
-    case = honest()
-    case.runs[1].stories = [[], []]
+    case = correct()
+    case.runs[1].event_logs = [[], []]
     assert _judge("nothing_lost", case).state == "unknown"
     case.runs[1].fail("load")
     verdict = _judge("nothing_lost", case)
@@ -152,8 +154,8 @@ def test_a_resume_that_raised_is_a_hard_failure_and_one_without_a_word_is_unknow
 
 
 def test_survivors_may_raise_when_a_rank_was_killed_before_the_decision() -> None:
-    case = honest()
-    case.runs[1].stories = [[], []]
+    case = correct()
+    case.runs[1].event_logs = [[], []]
     case.runs[1].fail("load")
     case.runs[1].kill(ranks=(1,))
     assert _judge("nothing_lost", case).state == "holds"
@@ -163,16 +165,16 @@ def test_what_was_drained_in_the_background_counts_as_told() -> None:
     case = _resumed_from(2)
     case.checkpoint = Checkpoint(async_mode="async")
     assert _judge("nothing_lost", case).state == "holds"
-    for story in case.runs[0].stories:
-        story += [SaveBegan(step=3, ordinal=9), Drained(call="wait")]
+    for event_log in case.runs[0].event_logs:
+        event_log += [SaveBegan(step=3, ordinal=9), Drained(call="wait")]
     assert _judge("nothing_lost", case).state == "violated"
 
 
 def test_a_run_that_loads_a_step_by_name_starts_a_lineage() -> None:
-    case = honest()
+    case = correct()
     case.runs[1].load_step = 2
-    for story in case.runs[0].stories:
-        story.append(SaveReturned(step=4, ordinal=2))
+    for event_log in case.runs[0].event_logs:
+        event_log.append(SaveReturned(step=4, ordinal=2))
     assert _judge("nothing_lost", case).state == "holds"
 
 
@@ -203,8 +205,8 @@ def test_one_run_in_synchronous_mode_has_nothing_to_lose() -> None:
 
 
 def test_ranks_that_resume_from_different_steps_are_a_violation() -> None:
-    case = honest()
-    case.runs[1].stories[1][0] = resumed(1, None)
+    case = correct()
+    case.runs[1].event_logs[1][0] = resumed(1, None)
     verdict = _judge("agreement", case)
     assert verdict.details == (
         "run 1: the ranks resumed differently: rank 0: step 2 from step_2; "
@@ -213,21 +215,21 @@ def test_ranks_that_resume_from_different_steps_are_a_violation() -> None:
 
 
 def test_a_rank_that_raises_while_others_go_on_is_a_violation() -> None:
-    case = honest()
-    case.runs[1].stories[1] = []
+    case = correct()
+    case.runs[1].event_logs[1] = []
     case.runs[1].fail("load", ranks=(1,))
     assert _judge("agreement", case).state == "violated"
 
 
 def test_ranks_that_all_raise_agree() -> None:
-    case = honest()
-    case.runs[1].stories = [[], []]
+    case = correct()
+    case.runs[1].event_logs = [[], []]
     case.runs[1].fail("load")
     assert _judge("agreement", case).state == "holds"
 
 
 def test_ranks_that_save_different_steps_are_a_violation() -> None:
-    case = honest()
+    case = correct()
     case.runs[1].tell(SaveBegan(step=8, ordinal=3), ranks=(0,))
     case.runs[1].tell(SaveBegan(step=7, ordinal=3), ranks=(1,))
     assert _judge("agreement", case).state == "violated"
@@ -241,17 +243,17 @@ def test_agreement_is_unknown_when_no_rank_got_as_far() -> None:
 
 
 def test_a_random_stream_that_differs_after_the_resume_is_named() -> None:
-    case = honest()
+    case = correct()
     wrong = resumed(1, 2)
     wrong.state.rng["torch"] = "another stream"
-    case.runs[1].stories[1][0] = wrong
+    case.runs[1].event_logs[1][0] = wrong
     verdict = _judge("resume_exact", case)
     assert verdict.details == ("run 1, rank 1, resumed at step 2: random stream torch differs",)
     assert verdict.outcome is Outcome.SILENT_DIVERGENCE
 
 
 def test_a_missing_moment_is_a_difference() -> None:
-    case = honest()
+    case = correct()
     wrong = stepped(0, 3)
     del wrong.state.moments["adapter.weight.exp_avg"]
     _replace(case, 1, 0, 3, state=wrong.state)
@@ -259,7 +261,7 @@ def test_a_missing_moment_is_a_difference() -> None:
 
 
 def test_another_loss_and_learning_rate_are_told_as_numbers() -> None:
-    case = honest()
+    case = correct()
     _replace(case, 1, 0, 5, loss=(1.5).hex(), lr=((0.25).hex(),))
     detail = _judge("resume_exact", case).details[0]
     assert detail.startswith("run 1, rank 0, step 5: loss is 1.5 (0x1.8")
@@ -267,7 +269,7 @@ def test_another_loss_and_learning_rate_are_told_as_numbers() -> None:
 
 
 def test_a_save_that_disturbs_training_in_the_first_run_is_a_violation() -> None:
-    case = honest()
+    case = correct()
     _replace(case, 0, 1, 3, loss=(0.0).hex())
     assert _judge("resume_exact", case).details[0].startswith("run 0, rank 1, step 3")
 
@@ -279,9 +281,9 @@ def test_what_was_saved_before_the_first_step_is_what_the_uninterrupted_run_bega
     assert _judge("resume_exact", _one_run(run)).state == "holds"
     wrong = resumed(1, 0)
     wrong.state.rng["torch"] = "another stream"
-    run.stories[1][0] = wrong
-    told = "run 0, rank 1, resumed at step 0: random stream torch differs"
-    assert _judge("resume_exact", _one_run(run)).details == (told,)
+    run.event_logs[1][0] = wrong
+    described = "run 0, rank 1, resumed at step 0: random stream torch differs"
+    assert _judge("resume_exact", _one_run(run)).details == (described,)
 
 
 def test_resume_exact_is_unknown_when_no_step_was_trained() -> None:
@@ -292,7 +294,7 @@ def test_resume_exact_is_unknown_when_no_step_was_trained() -> None:
 
 
 def test_samples_that_are_seen_again_after_the_resume_are_a_violation() -> None:
-    case = honest()
+    case = correct()
     _replace(case, 1, 0, 3, samples=stepped(0, 2).samples)
     verdict = _judge("samples_exactly_once", case)
     assert verdict.details[0] == "rank 0, step 3: saw samples [4, 5], not [8, 9]"
@@ -300,8 +302,8 @@ def test_samples_that_are_seen_again_after_the_resume_are_a_violation() -> None:
 
 
 def test_a_step_that_no_run_has_trained_is_a_violation() -> None:
-    case = honest()
-    case.runs[1].stories = [[], []]
+    case = correct()
+    case.runs[1].event_logs = [[], []]
     case.runs[1].start(2)
     case.runs[1].train(4, 6)
     assert "step 3: its samples were skipped" in _judge("samples_exactly_once", case).details[0]
@@ -309,11 +311,14 @@ def test_a_step_that_no_run_has_trained_is_a_violation() -> None:
 
 def test_samples_are_unknown_when_none_was_seen_or_the_reference_repeats_itself() -> None:
     assert _judge("samples_exactly_once", _one_run(RunCase())).state == "unknown"
-    case = honest()
-    for story in (*case.reference, *(story for run in case.runs for story in run.stories)):
-        for place, record in enumerate(story):
+    case = correct()
+    for event_log in (
+        *case.reference,
+        *(event_log for run in case.runs for event_log in run.event_logs),
+    ):
+        for place, record in enumerate(event_log):
             if isinstance(record, Stepped):
-                story[place] = dataclasses.replace(record, epoch=0)
+                event_log[place] = dataclasses.replace(record, epoch=0)
     assert _judge("samples_exactly_once", case).state == "unknown"
 
 
@@ -321,7 +326,7 @@ def test_samples_are_unknown_when_none_was_seen_or_the_reference_repeats_itself(
 
 
 def test_freezing_does_not_apply_without_settings() -> None:
-    assert not _judge("freeze_consistent", honest()).applies
+    assert not _judge("freeze_consistent", correct()).applies
 
 
 def test_metadata_of_the_wrong_side_of_a_transition_is_a_violation() -> None:
@@ -337,7 +342,7 @@ def test_metadata_of_the_wrong_side_of_a_transition_is_a_violation() -> None:
 
 
 def test_a_frozen_module_that_moves_and_a_free_one_that_stands_are_violations() -> None:
-    case = honest(freeze=FREEZE)
+    case = correct(freeze=FREEZE)
     wrong = stepped(0, 4, FREEZE)
     wrong.state.params["vision_encoder.weight"] = "moved"
     _replace(case, 1, 0, 4, state=wrong.state)
@@ -346,8 +351,8 @@ def test_a_frozen_module_that_moves_and_a_free_one_that_stands_are_violations() 
     run.start()
     run.train(1, 8)
     case = _one_run(run, freeze=FREEZE)
-    for story in run.stories:
-        for record in story:
+    for event_log in run.event_logs:
+        for record in event_log:
             if isinstance(record, Stepped):
                 record.state.params["vision_encoder.weight"] = "stands"
     verdict = _judge("freeze_consistent", case)
@@ -357,10 +362,10 @@ def test_a_frozen_module_that_moves_and_a_free_one_that_stands_are_violations() 
 
 
 def test_a_rank_that_says_otherwise_than_the_settings_is_a_violation() -> None:
-    case = honest(freeze=FREEZE)
-    story = case.runs[1].stories[0]
-    assert isinstance(story[0], Resumed)
-    story[0] = dataclasses.replace(story[0], frozen=())
+    case = correct(freeze=FREEZE)
+    event_log = case.runs[1].event_logs[0]
+    assert isinstance(event_log[0], Resumed)
+    event_log[0] = dataclasses.replace(event_log[0], frozen=())
     verdict = _judge("freeze_consistent", case)
     assert "at its start: vision_encoder is not frozen" in verdict.details[0]
 
@@ -373,20 +378,20 @@ def test_freezing_is_unknown_when_nothing_was_seen() -> None:
 
 
 def test_a_checkpoint_too_many_at_the_end_is_a_leak() -> None:
-    case = honest(checkpoint=Checkpoint(keep_last_n=1))
+    case = correct(checkpoint=Checkpoint(keep_last_n=1))
     verdict = _judge("retention", case)
     assert (verdict.state, verdict.outcome) == ("violated", Outcome.LEAK)
     assert verdict.details == ("step_4, step_6 are left at the end, keep_last_n is 1",)
 
 
 def test_a_checkpoint_too_few_is_lost_work() -> None:
-    verdict = _judge("retention", honest(checkpoint=Checkpoint(keep_last_n=3)))
+    verdict = _judge("retention", correct(checkpoint=Checkpoint(keep_last_n=3)))
     assert (verdict.state, verdict.outcome) == ("violated", Outcome.LOST_WORK)
     assert "2 whole checkpoints are left, 3 have to be kept" in verdict.details[0]
 
 
 def test_everything_is_kept_when_keep_last_n_is_zero() -> None:
-    assert _judge("retention", honest(checkpoint=Checkpoint(keep_last_n=0))).state == "violated"
+    assert _judge("retention", correct(checkpoint=Checkpoint(keep_last_n=0))).state == "violated"
 
 
 def test_removing_what_latest_names_is_lost_work() -> None:
@@ -417,11 +422,11 @@ def test_a_save_that_takes_its_rename_back_has_committed_nothing() -> None:
 
 @pytest.mark.parametrize(("told", "state"), [(False, "holds"), (True, "violated")])
 def test_one_that_points_latest_back_first_takes_back_only_what_nobody_was_told_of(
-    told: bool, state: str
+    described: bool, state: str
 ) -> None:
     run = RunCase()
     run.save(2)
-    run.save(4, told=told)
+    run.save(4, described=described)
     rename = next(one for one in run.operations if one.target == "step_4")
     run.point(2)
     run.do("rename", "step_4", rename.path, save=1)

@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 
 from harness.evidence.evidence import Evidence
-from harness.evidence.operation import Landed, Operation
+from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Finished, Raised, Record, SaveReturned
 from harness.judge.changes import lasting
 from harness.judge.judge import judge
-from tests.harness.judge.cases import honest
+from tests.harness.judge.cases import correct
 from tests.harness.strikes import strike
 
 _REFUSED = Raised(during="save", type="InUseError", message="in use by job 1", trace="")
 _OTHER = dataclasses.replace(_REFUSED, message="no room is left")
 
 
-def _joined(*stories: tuple[Record, ...], **operation: object) -> Evidence:
-    """An honest first run during which a second job of two ranks wrote these records."""
-    evidence = honest().evidence()
+def _joined(*event_logs: tuple[Record, ...], **operation: object) -> Evidence:
+    """A correct first run during which a second job of two ranks wrote these records."""
+    evidence = correct().evidence()
     joining = strike("second_job", {"refused": "InUseError.*in use"}, save=1, phase="flush")
     run, plan = evidence.runs[0], evidence.plan.runs[0]
-    landed = [
-        Landed(strike="s", index=3, time_s=0.0, ranks=(0,), then=then) for then in (None, "ended")
+    fired = [
+        Fired(strike="s", index=3, time_s=0.0, ranks=(0,), then=then) for then in (None, "ended")
     ]
     more: tuple[Operation, ...] = ()
     if operation:
@@ -34,8 +34,8 @@ def _joined(*stories: tuple[Record, ...], **operation: object) -> Evidence:
         more = (made,)
     run = dataclasses.replace(
         run,
-        second=stories,
-        landed=(*run.landed, *landed),
+        second=event_logs,
+        fired=(*run.fired, *fired),
         operations=(*run.operations, *more),
     )
     plan = plan.model_copy(update={"strikes": (*plan.strikes, joining)})
@@ -43,17 +43,17 @@ def _joined(*stories: tuple[Record, ...], **operation: object) -> Evidence:
     return dataclasses.replace(evidence, plan=whole, runs=(run, *evidence.runs[1:]))
 
 
-def _told(evidence: Evidence) -> tuple[str, ...]:
+def _described(evidence: Evidence) -> tuple[str, ...]:
     judged = judge(evidence)
     return next(one.details for one in judged.guards if one.name == "second_job_refused")
 
 
 def test_a_second_job_that_is_refused_alike_on_every_rank_is_fine() -> None:
-    assert _told(_joined((_REFUSED,), (_REFUSED,))) == ()
+    assert _described(_joined((_REFUSED,), (_REFUSED,))) == ()
 
 
 @pytest.mark.parametrize(
-    ("stories", "details"),
+    ("event_logs", "details"),
     [
         (
             ((_REFUSED,), (_OTHER,)),
@@ -81,17 +81,17 @@ def test_a_second_job_that_is_refused_alike_on_every_rank_is_fine() -> None:
     ],
 )
 def test_a_second_job_that_goes_on_or_raises_otherwise_is_told(
-    stories: tuple[tuple[Record, ...], ...], details: tuple[str, ...]
+    event_logs: tuple[tuple[Record, ...], ...], details: tuple[str, ...]
 ) -> None:
-    assert _told(_joined(*stories)) == details
+    assert _described(_joined(*event_logs)) == details
 
 
 def test_an_operation_of_the_second_job_that_changes_something_is_told() -> None:
-    stories = (_REFUSED,), (_REFUSED,)
-    told = ("run 0, second job: made 1 operations, the first mkdir .staging-x",)
-    assert _told(_joined(*stories, kind="mkdir", path=".staging-x")) == told
-    assert _told(_joined(*stories, kind="mkdir", path=".", error=17)) == ()
-    assert _told(_joined(*stories, kind="fsync", path=".")) == ()
+    event_logs = (_REFUSED,), (_REFUSED,)
+    described = ("run 0, second job: made 1 operations, the first mkdir .staging-x",)
+    assert _described(_joined(*event_logs, kind="mkdir", path=".staging-x")) == described
+    assert _described(_joined(*event_logs, kind="mkdir", path=".", error=17)) == ()
+    assert _described(_joined(*event_logs, kind="fsync", path=".")) == ()
 
 
 def _operation(number: int, kind: str, path: str, **more: Any) -> Operation:
@@ -135,6 +135,6 @@ def test_a_name_that_was_made_and_removed_again_is_no_change() -> None:
     ],
 )
 def test_what_was_there_before_or_is_there_now_is_a_change(
-    calls: list[tuple[str, str]], told: list[str]
+    calls: list[tuple[str, str]], described: list[str]
 ) -> None:
-    assert _lasting(*calls) == told
+    assert _lasting(*calls) == described

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness.evidence.operation import Landed
+from harness.evidence.operation import Fired
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
-from harness.scenario.launcher import Launcher
+from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import Checkpoint
-from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest
+from tests.harness.judge.cases import Case, RunCase, checkpoint_files, correct
 
 
 def _judge(name: str, case: Case) -> Verdict:
@@ -27,7 +27,7 @@ def test_a_save_after_a_fault_may_wait() -> None:
     run = RunCase()
     run.begin(2)
     run.stage(2)
-    run.landed.append(Landed(strike="run0.hang", index=1, time_s=0.0, ranks=(1,)))
+    run.fired.append(Fired(strike="run0.hang", index=1, time_s=0.0, ranks=(1,)))
     run.now_s += 8.0
     run.begin(4)
     run.saves = 1
@@ -37,7 +37,7 @@ def test_a_save_after_a_fault_may_wait() -> None:
 
 
 def _survivor(*, in_save: bool, timeout_s: float | None = 4.0) -> Case:
-    case = honest(checkpoint=Checkpoint(timeout_s=timeout_s))
+    case = correct(checkpoint=Checkpoint(timeout_s=timeout_s))
     run = case.runs[0]
     run.exits, run.stopped = (-9, -9), (1,)
     if not in_save:
@@ -64,7 +64,7 @@ def test_a_survivor_that_waits_in_a_save_past_the_deadline_of_its_manager_is_a_h
 def test_a_survivor_that_torchrun_ends_at_once_is_no_hang() -> None:
     case = _survivor(in_save=True)
     found = case.evidence()
-    plan = found.plan.model_copy(update={"launcher": Launcher(kind="torchrun")})
+    plan = found.plan.model_copy(update={"launcher": LauncherSettings(kind="torchrun")})
     verdict = JUDGES["bounded"](replace(found, plan=plan), case.history())
     assert verdict.state == "holds"
 

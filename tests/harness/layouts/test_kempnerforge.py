@@ -117,9 +117,9 @@ def _write(name: str, text: str) -> Callable[[Path], None]:
         (_write(".metadata.tmp", ""), ".metadata.tmp is a stray temporary file"),
     ],
 )
-def test_damage_is_a_defect(tmp_path: Path, damage: Callable[[Path], None], told: str) -> None:
+def test_damage_is_a_defect(tmp_path: Path, damage: Callable[[Path], None], described: str) -> None:
     damage(_checkpoint(tmp_path))
-    assert [one[: len(told)] for one in _defects(tmp_path)] == [told]
+    assert [one[: len(described)] for one in _defects(tmp_path)] == [described]
 
 
 def test_a_train_state_of_another_step_is_a_defect(tmp_path: Path) -> None:

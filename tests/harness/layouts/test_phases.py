@@ -199,7 +199,7 @@ def _place(
 
 
 @pytest.mark.parametrize(
-    "story",
+    "event_log",
     [
         STAGED,
         SAVED_TWICE,
@@ -223,9 +223,9 @@ def _place(
         "replaced",
     ],
 )
-def test_each_operation_gets_its_save_and_phase(story: str) -> None:
+def test_each_operation_gets_its_save_and_phase(event_log: str) -> None:
     tracker = LAYOUTS[DEFAULT].tracker()
-    for line in story.strip().splitlines():
+    for line in event_log.strip().splitlines():
         words = line.split()
         if words[0] == "save":
             tracker.save_began(int(words[1]), int(words[2]), int(words[3]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
-from harness.matrix.cell import Cell, find_items
+from harness.matrix.cell import MatrixCell, find_items
 from harness.matrix.command import make_page
 from harness.matrix.matrix import bring_together
 from harness.matrix.results import ResultsError, read_results
@@ -37,8 +37,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def case(file: str, label: str, device: str, inside: str = "") -> str:
-    told = f'<properties><property name="device" value="{device}"/></properties>'
-    return f'<testcase classname="scenarios.x.{file}.yaml" name="{label}">{told}{inside}</testcase>'
+    described = f'<properties><property name="device" value="{device}"/></properties>'
+    return f'<testcase classname="scenarios.x.{file}.yaml" name="{label}">{described}{inside}</testcase>'
 
 
 def test_a_launcher_has_a_table_of_its_own(root: Path) -> None:
@@ -56,8 +56,8 @@ def junit(root: Path, *cases: str, name: str = "a.xml", day: str = "2026-05-01")
     return path
 
 
-def cell(device: str, layout: str, mode: str = "disabled") -> Cell:
-    return Cell(launcher="local", device=device, layout=layout, mode=mode)
+def cell(device: str, layout: str, mode: str = "disabled") -> MatrixCell:
+    return MatrixCell(launcher="local", device=device, layout=layout, mode=mode)
 
 
 FSDP1, PP2 = "pp1 x fsdp1", "pp2 x fsdp1"

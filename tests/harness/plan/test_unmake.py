@@ -8,7 +8,7 @@ from hypothesis import given
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.plan.unmake import unmake_plan
-from harness.scenario.launcher import Launcher
+from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
 from harness.search.generate.strategies import scenarios
@@ -28,7 +28,7 @@ runs:
   - until_step: 8
     faults:
       - {second_job: {rank: 1, refused: Lock}, at: {save: 1, phase: flush}}
-      - {by_hand: {delete: {path: latest}}, at: {rank: 1, step: 5}}
+      - {operator: {delete: {path: latest}}, at: {rank: 1, step: 5}}
       - {slow_link: {node: 1, kbit_s: 640}, at: {step: 6}}
       - {cut_link: {node: 0, seconds: 1.5}, at: {rank: 3, step: 7}}
   - {until_step: 8, faults: [{power_cut: {filesystem: xfs, journal: kept}, at: {step: 8}}]}
@@ -55,7 +55,7 @@ runs:
 def test_a_launcher_comes_back(text: str) -> None:
     scenario = Scenario.model_validate(parse_source(text, shown="a").data)
     plan = make_plan(scenario, source="", implementation=Implementation())
-    assert plan.launcher == Launcher(kind="slurm", restarts=1)
+    assert plan.launcher == LauncherSettings(kind="slurm", restarts=1)
     assert make_plan(unmake_plan(plan), source="", implementation=Implementation()) == plan
 
 

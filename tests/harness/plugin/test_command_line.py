@@ -10,11 +10,11 @@ import pytest
 from harness import __main__ as command
 from harness import prove as module
 from harness.judge.outcome import Outcome
-from harness.planted import command as planted_command
-from harness.planted.command import Wish
+from harness.mutants import command as mutants_command
+from harness.mutants.command import Wish
 from harness.prove import Proof
 from harness.run import support
-from tests.harness.judge.cases import Case, honest, killed_run, write_run
+from tests.harness.judge.cases import Case, correct, killed_run, write_run
 
 
 def test_the_schema_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +78,7 @@ def test_arguments_that_mean_nothing_end_with_the_status_of_bad_input(
 def test_crash_states_of_a_run_directory_are_judged_without_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = write_run(tmp_path / "ran", honest())
+    directory = write_run(tmp_path / "ran", correct())
 
     assert command.main(["crash-states", str(directory), "--limit", "0"]) == command.PASSED
 
@@ -114,7 +114,7 @@ def test_crash_states_of_nothing_are_bad_input(
     ("arguments", "sample", "status"),
     [([], 0, command.PASSED), (["--sample", "3"], 3, command.RED), (["--full"], None, command.RED)],
 )
-def test_planted_bugs_are_run_as_wished_and_the_status_says_whether_all_were_caught(
+def test_mutants_are_run_as_wished_and_the_status_says_whether_all_were_caught(
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     sample: int | None,
@@ -126,9 +126,9 @@ def test_planted_bugs_are_run_as_wished_and_the_status_says_whether_all_were_cau
         wished.append(wish)
         return wish.sample == 0
 
-    monkeypatch.setattr(planted_command, "planted", planted)
+    monkeypatch.setattr(mutants_command, "mutants", planted)
     monkeypatch.setattr(support, "missing", lambda: None)
-    assert command.main(["planted", *arguments]) == status
+    assert command.main(["mutants", *arguments]) == status
     assert [one.sample for one in wished] == [sample]
 
 
@@ -136,5 +136,5 @@ def test_a_catalogue_that_is_not_there_is_bad_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(support, "missing", lambda: None)
-    assert command.main(["planted", "--catalogue", "nowhere:BUGS"]) == command.BAD_INPUT
+    assert command.main(["mutants", "--catalogue", "nowhere:BUGS"]) == command.BAD_INPUT
     assert "nowhere:BUGS: No module named 'nowhere'" in capsys.readouterr().err

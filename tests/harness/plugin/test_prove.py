@@ -22,7 +22,7 @@ from harness.scenario.read import ScenarioFile, read_file
 from harness.trial import Bench
 from harness.workspace import Workspace
 
-TEXT = 'name: "sync: a story"\nruns: [{until_step: 2}]\n'
+TEXT = 'name: "sync: an event log"\nruns: [{until_step: 2}]\n'
 
 
 PYTEST = f"{sys.executable} -m pytest"
@@ -54,11 +54,11 @@ def run(workspace: Workspace, outcome: Outcome, monkeypatch: pytest.MonkeyPatch)
 
 
 def start(workspace: Workspace) -> Proof:
-    path = workspace.failures.parent / "story.yaml"
+    path = workspace.failures.parent / "event_log.yaml"
     path.write_text(TEXT, encoding="utf-8")
-    file = read_file(path, shown="story.yaml", gpus=0)[""]
+    file = read_file(path, shown="event_log.yaml", gpus=0)[""]
     assert isinstance(file, ScenarioFile)
-    plan = make_plan(file.scenario, source="story.yaml", implementation=Implementation())
+    plan = make_plan(file.scenario, source="event_log.yaml", implementation=Implementation())
     bench = Bench(services=Services(workspace.shared), workspace=workspace)
     return prove(bench, plan, file.source)
 
@@ -78,7 +78,7 @@ def test_a_failure_leaves_its_file_its_run_and_the_command_that_replays_it(
     proof = run(workspace, Outcome.HANG, monkeypatch)
     (file,) = workspace.failures.glob("*.yaml")
     assert proof.replay == f"{PYTEST} failures/{file.name}"
-    assert proof.text.startswith("HANG sync: a story\n")
+    assert proof.text.startswith("HANG sync: an event log\n")
     assert f"evidence: failures/{file.stem}\n" in proof.text
     assert proof.text.rstrip().endswith(proof.replay)
     assert (workspace.failures / file.stem / "run0").is_dir()
@@ -95,7 +95,7 @@ def test_the_evidence_stays_when_the_harness_itself_breaks(
     monkeypatch.setattr(trial, "execute", break_down)
     with pytest.raises(HarnessError, match="no server"):
         start(workspace)
-    assert (workspace.failures / "sync-a-story" / "run0").is_dir()
+    assert (workspace.failures / "sync-a-event_log" / "run0").is_dir()
 
 
 def test_the_replay_command_can_be_pasted_into_a_shell(
@@ -143,7 +143,7 @@ def test_a_failure_file_is_compared_with_its_replay_and_stays(
     workspace: Workspace,
     monkeypatch: pytest.MonkeyPatch,
     outcome: Outcome,
-    told: str,
+    described: str,
     left: str,
 ) -> None:
     run(workspace, Outcome.HANG, monkeypatch)
@@ -155,10 +155,10 @@ def test_a_failure_file_is_compared_with_its_replay_and_stays(
 
     proof = replay(workspace, file)
 
-    assert (str(proof.answer), proof.told) == (told.partition(":")[0], told)
+    assert (str(proof.answer), proof.described) == (described.partition(":")[0], described)
     assert file.read_text(encoding="utf-8") == before
     if left:
-        assert proof.text.startswith(f"{told}\n{outcome} sync: a story\n")
+        assert proof.text.startswith(f"{described}\n{outcome} sync: an event log\n")
         assert f"failures/{left.replace('STEM', file.stem)}\n" in proof.text
 
 
@@ -174,7 +174,7 @@ def test_a_replay_with_other_code_says_so(
     monkeypatch.setattr(
         trial, "judge", lambda _: Judgement(outcome=Outcome.PASS, verdicts=(), guards=())
     )
-    assert replay(workspace, file).told.endswith(
+    assert replay(workspace, file).described.endswith(
         "(the failure was that of mine:Manager, this is "
         "kempnerforge.checkpoint.manager:CheckpointManager)"
     )

@@ -16,7 +16,7 @@ from harness.plan.model import Plan
 from harness.prove import Proof
 from harness.run import support
 from harness.run.services import Services
-from tests.harness.judge.cases import Case, honest, write_run
+from tests.harness.judge.cases import Case, correct, write_run
 
 
 def proof_of(outcome: Outcome, answer: Answer | None) -> Proof:
@@ -48,7 +48,7 @@ def test_each_answer_has_its_exit_status(
 
 
 def leaking() -> Case:
-    case = honest()
+    case = correct()
     case.runs[0].leaked = ("a process",)
     return case
 
@@ -56,7 +56,7 @@ def leaking() -> Case:
 @pytest.mark.parametrize(
     ("now", "status", "told"),
     [
-        (honest(), 0, "FIXED: it was LEAK (clean), now it is PASS (nothing broken)\n"),
+        (correct(), 0, "FIXED: it was LEAK (clean), now it is PASS (nothing broken)\n"),
         (leaking(), 1, "SAME: it was LEAK (clean)\nLEAK sync: flush: a rank dies (fsdp2)\n"),
     ],
 )
@@ -66,7 +66,7 @@ def test_a_run_directory_is_run_again_and_compared(
     capsys: pytest.CaptureFixture[str],
     now: Case,
     status: int,
-    told: str,
+    described: str,
 ) -> None:
     ran: list[Plan] = []
 
@@ -82,7 +82,7 @@ def test_a_run_directory_is_run_again_and_compared(
 
     assert command.main(["replay", str(directory)]) == status
 
-    assert capsys.readouterr().out.startswith(told)
+    assert capsys.readouterr().out.startswith(described)
     assert ran == [leaking().evidence().plan]
 
 
@@ -93,7 +93,7 @@ def test_the_implementation_of_the_command_line_wins_over_that_of_the_run(
 
     def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
         ran.append(plan)
-        return honest().evidence()
+        return correct().evidence()
 
     monkeypatch.setattr(trial, "execute", execute)
     monkeypatch.setattr(support, "missing", lambda: None)
@@ -110,7 +110,7 @@ def test_a_directory_that_is_no_run_or_began_at_a_crash_state_is_bad_input(
     monkeypatch.chdir(tmp_path)
     assert command.main(["replay", str(tmp_path)]) == command.BAD_INPUT
     assert "is not a whole run directory" in capsys.readouterr().err
-    case = honest()
+    case = correct()
     case.runs[0].written += b"[]"
     case.runs[0].do("cut", ".", data=len(case.runs[0].written) - 2, size=2)
     directory = write_run(tmp_path / "ran", case)

@@ -12,11 +12,11 @@ from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation
 from harness.report.failure import failure_name, failure_text, scenario_text, write_failure
-from harness.report.head import Head, read_head
+from harness.report.head import FailureHead, read_head
 from harness.scenario.read import read_scenario
 from harness.scenario.schema import Scenario
 from harness.scenario.source import read_source
-from tests.harness.judge.cases import honest
+from tests.harness.judge.cases import correct
 
 LARGE = """\
 # a comment
@@ -72,7 +72,7 @@ def _scenario(folder: Path, text: str) -> Scenario:
 @pytest.mark.parametrize("text", [LARGE, BETWEEN, SMALL])
 def test_the_file_reads_back_as_the_scenario(tmp_path: Path, text: str) -> None:
     scenario = _scenario(tmp_path, text)
-    case = honest()
+    case = correct()
     case.runs[0].leaked = ("a process",)
     written = failure_text(scenario, judge(case.evidence()))
     assert _scenario(tmp_path, written) == scenario
@@ -113,7 +113,7 @@ def test_a_fault_with_defaults_alone_still_says_what_it_is(tmp_path: Path) -> No
 
 
 def test_the_head_says_what_happened(tmp_path: Path) -> None:
-    case = honest()
+    case = correct()
     case.runs[0].leaked = ("a process\nof two lines",)
     used = Implementation(name="mine:Manager", path="/code")
     text = failure_text(_scenario(tmp_path, SMALL), judge(case.evidence()), used)
@@ -134,22 +134,22 @@ def test_a_failure_is_written_once_whatever_it_came_to(tmp_path: Path) -> None:
     path = tmp_path / "scenario.yaml"
     path.write_text(LARGE, encoding="utf-8")
     source = read_source(path)
-    first = write_failure(tmp_path / "failures", source, judge(honest().evidence()))
-    again = write_failure(tmp_path / "failures", read_source(first), judge(honest().evidence()))
+    first = write_failure(tmp_path / "failures", source, judge(correct().evidence()))
+    again = write_failure(tmp_path / "failures", read_source(first), judge(correct().evidence()))
     assert first == again
     assert first.name.startswith("async-flush-one-rank-of-stage-1-dies-again-")
     assert first.name == failure_name(_scenario(tmp_path, LARGE))
 
 
 def test_a_replay_reads_in_the_head_what_the_failure_came_to(tmp_path: Path) -> None:
-    case = honest()
+    case = correct()
     case.runs[0].leaked = ("a process\nof two lines",)
     judgement = judge(case.evidence())
     used = Implementation(name="mine:Manager", path="/code in here")
     text = failure_text(_scenario(tmp_path, SMALL), judgement, used)
-    assert read_head(text) == Head(known=know(judgement), implementation="mine:Manager")
-    passed = failure_text(_scenario(tmp_path, SMALL), judge(honest().evidence()))
-    assert read_head(passed) == Head(
+    assert read_head(text) == FailureHead(known=know(judgement), implementation="mine:Manager")
+    passed = failure_text(_scenario(tmp_path, SMALL), judge(correct().evidence()))
+    assert read_head(passed) == FailureHead(
         known=Known(outcome=Outcome.PASS, broken=(), resumed=("step 2",)),
         implementation="kempnerforge.checkpoint.manager:CheckpointManager",
     )
@@ -165,7 +165,7 @@ def test_other_files_have_no_head(text: str) -> None:
 def test_another_failure_of_the_same_scenario_leaves_the_first_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "scenario.yaml"
     path.write_text(SMALL, encoding="utf-8")
-    judgement = judge(honest().evidence())
+    judgement = judge(correct().evidence())
     first = write_failure(tmp_path, read_source(path), judgement)
     other = write_failure(tmp_path, read_source(path), judgement, suffix="-other")
     assert other.name == f"{first.stem}-other.yaml"

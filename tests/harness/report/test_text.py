@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.judge.judge import judge
 from harness.report.text import describe
 from harness.scenario.source import Source, read_source
-from tests.harness.judge.cases import Case, RunCase, checkpoint_files, honest, killed_run
+from tests.harness.judge.cases import Case, RunCase, checkpoint_files, correct, killed_run
 from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize
 
 YAML = """\
@@ -27,10 +27,10 @@ def _source(folder: Path, text: str = YAML) -> Source:
 
 
 def _torn() -> Case:
-    case = honest()
+    case = correct()
     run = case.runs[1]
     run.do("unlink", "step_6/__0_0.distcp", phase="prune")
-    run.stories = [[], []]
+    run.event_logs = [[], []]
     run.fail("load")
     return case
 
@@ -61,7 +61,7 @@ def test_sentences_operations_exceptions_and_yaml_are_shown(tmp_path: Path) -> N
 
 
 def test_a_strike_stands_before_the_operation_that_came_next() -> None:
-    case = honest()
+    case = correct()
     case.runs[1].leaked = ("a process",)
     case.runs[0].do("mkdir", "late")
     case.runs[0].do("rmdir", "late")
@@ -72,15 +72,15 @@ def test_a_strike_stands_before_the_operation_that_came_next() -> None:
 
 
 def test_a_guard_that_failed_comes_first() -> None:
-    case = honest()
+    case = correct()
     case.runs[0].kill(lands=False)
     lines = _report(case, None)
     assert lines[0].startswith("INVALID ")
-    assert any(line.startswith("INVALID strikes_landed: not true: Every planned") for line in lines)
+    assert any(line.startswith("INVALID strikes_fired: not true: Every planned") for line in lines)
 
 
 def test_a_pass_is_short() -> None:
-    lines = _report(honest(), None)
+    lines = _report(correct(), None)
     assert lines[0].startswith("PASS ")
     assert len(lines) < 12
     assert lines[-1] == "does not apply: freeze_consistent, integrity, no_code_on_load"

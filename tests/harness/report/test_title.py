@@ -28,8 +28,8 @@ ONE = "runs: [{until_step: 4, faults: [%s]}, {until_step: 6}]\n"
          "loop: rank 0 raises RuntimeError after step 3, and the job resumes (1 rank)"),
         ("{power_cut: {filesystem: xfs}, at: {save: 2, phase: publish}}",
          "power: publish: the power goes in save 2, and the job resumes (1 rank)"),
-        ("{by_hand: {delete: {path: latest}}, at: {step: 3}}",
-         "by hand: somebody deletes latest while the job runs, after step 3, and the job resumes "
+        ("{operator: {delete: {path: latest}}, at: {step: 3}}",
+         "by operator: somebody deletes latest while the job runs, after step 3, and the job resumes "
          "(1 rank)"),
         ("{second_job: {rank: 0, refused: Lock}, at: {step: 3}}",
          "second job: a second job starts after step 3, and the job resumes (1 rank)"),

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.boot import leader
+from harness.boot import job_launcher
 from harness.evidence.evidence import Processes
 from harness.faults.strike import Strike
 from harness.layouts.registry import DEFAULT, LAYOUTS
-from harness.run.ground import Folder
+from harness.run.backing import Folder
 from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
@@ -28,10 +28,10 @@ def supervise(
     deadline_s: float = 20.0,
     request: Mapping[str, Any] | None = None,
 ) -> tuple[Trace, Processes]:
-    """Fork a leader whose ranks run `body(directory, rank)`; return the trace and the ends.
+    """Fork a job launcher whose ranks run `body(directory, rank)`; return the trace and the ends.
 
-    `request` is what the leader is told beside the usual. Where that has hosts, the supervisor
-    reaches the directory through their mounts, as the ranks do.
+    `request` is what the job launcher is told beside the usual. Where that has hosts, the
+    supervisor reaches the directory through their mounts, as the ranks do.
     """
     (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
     (directory / "run0").mkdir()
@@ -39,7 +39,7 @@ def supervise(
     pid = os.fork()
     if pid == 0:
         link.close()
-        leader._rank_main = lambda request, rank: _rank(body, directory, rank)
+        job_launcher._rank_main = lambda request, rank: _rank(body, directory, rank)
         usual: dict[str, Any] = {
             "directory": str(directory),
             "run": 0,
@@ -48,7 +48,7 @@ def supervise(
             "nodes": 1,
         }
         usual["launcher"] = {"kind": "local"}
-        os._exit(leader.lead(other, {**usual, **(request or {})}))
+        os._exit(job_launcher.lead(other, {**usual, **(request or {})}))
     other.close()
     watch = Watch(
         folder=directory / "run0",

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness.plan.place import Need
-from harness.run.broker import Broker, Lease
+from harness.run.broker import Broker, ResourceLease
 from harness.run.machine import Machine
 
 MACHINE = Machine(ranks=4, memory_mib=1024, gpus=("0", "1"))
@@ -32,7 +32,7 @@ def alone(file: Path) -> Iterator[None]:
         file.unlink()
 
 
-def use(folder: Path, lease: Lease) -> None:
+def use(folder: Path, lease: ResourceLease) -> None:
     """Raise where more is held than there is."""
     with ExitStack() as stack:
         for name in lease.gpus:

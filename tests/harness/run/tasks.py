@@ -7,13 +7,13 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.boot import leader, task
+from harness.boot import job_launcher, rank_shim
 from harness.evidence.evidence import Processes
 from harness.faults.strike import Strike
 from harness.layouts.registry import DEFAULT, LAYOUTS
-from harness.run.ground import Folder
+from harness.run.backing import Folder
 from harness.run.launch.launcher import Launcher
-from harness.run.launch.tasks import Tasks
+from harness.run.launch.rank_shims import RankShims
 from harness.run.parent import die_with_parent
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
@@ -49,7 +49,7 @@ def lead_by(
         found = []
         for number, strikes in enumerate(runs):
             (directory / f"run{number}").mkdir()
-            tasks = Tasks(launcher, run=number, ranks=ranks, reads=False)
+            tasks = RankShims(launcher, run=number, ranks=ranks, reads=False)
             watch = Watch(
                 folder=directory / f"run{number}",
                 root=directory / "checkpoints",
@@ -68,29 +68,29 @@ def lead_by(
 
 
 def _lead(agent: Agent, body: Body, directory: Path, link: socket.socket) -> int:
-    """As the leader of a launcher."""
-    leader.adopt_orphans()
+    """As the job launcher of a launcher."""
+    job_launcher.adopt_orphans()
     link.send(b'{"launcher": true}')
     lead = os.getpid()
     child = os.fork()
     if child == 0:
         die_with_parent(lead)
         try:
-            agent(lambda rank: _start_task(body, directory, rank))
+            agent(lambda rank: _start_shim(body, directory, rank))
         finally:
             os._exit(0)
-    leader.reap(link, {"ranks": 1}, {child: 0})
-    leader.tell(link, {"over": leader.orphans(), "cpu_s": 0.0})
+    job_launcher.reap(link, {"ranks": 1}, {child: 0})
+    job_launcher.tell(link, {"over": job_launcher.orphans(), "cpu_s": 0.0})
     return 0
 
 
-def _start_task(body: Body, directory: Path, rank: int) -> int:
+def _start_shim(body: Body, directory: Path, rank: int) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            leader._rank_main = lambda request, rank: body(directory, request["run"], rank)
+            job_launcher._rank_main = lambda request, rank: body(directory, request["run"], rank)
             os.environ.update(RANK=str(rank), TORCHELASTIC_RUN_ID="test")
-            task.end_as(task.main(directory))
+            rank_shim.end_as(rank_shim.main(directory))
         finally:
             os._exit(1)  # a test must not go on in two processes
     return pid

@@ -1,4 +1,4 @@
-"""The hand really changes the disk, tells what it did, and says so where it found nothing."""
+"""The operator really changes the disk, tells what it did, and says so where it found nothing."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from harness.evidence.write import list_entries
 from harness.judge.tree import FileSystem
 from harness.layouts.archive import read_pickle, read_torch_file
 from harness.layouts.registry import DEFAULT, LAYOUTS
-from harness.plan.model import Deed
+from harness.plan.model import OperatorAction
 from harness.run.at_rest import do_at_rest
-from harness.run.hand import Hand
+from harness.run.operator import DirectoryOperator
 from harness.run.pickles import make_hostile
 from harness.scenario.schema import Run
 
 
-def deed(choice: int = 5, **action: Any) -> Deed:
+def decided(choice: int = 5, **action: Any) -> OperatorAction:
     """A planned action, as a file spells it."""
     run = Run.model_validate({"until_step": 2, "before": (action,)})
-    return Deed(id="d", action=run.before[0], choice=choice)
+    return OperatorAction(id="d", action=run.before[0], choice=choice)
 
 
 @pytest.fixture
-def hand(tmp_path: Path) -> Hand:
+def operator(tmp_path: Path) -> DirectoryOperator:
     """A directory with two checkpoints, told from its first file on."""
     (tmp_path / "checkpoints").mkdir()
-    found = Hand(tmp_path / "checkpoints")
+    found = DirectoryOperator(tmp_path / "checkpoints")
     for step in (2, 4):
         found.make(f"step_{step}")
         found.put(f"step_{step}/__0_0.distcp", b"shard of step %d" % step)
@@ -43,12 +43,14 @@ def hand(tmp_path: Path) -> Hand:
     return found
 
 
-def act(hand: Hand, *deeds: Deed, earlier: tuple[Operation, ...] = ()) -> AtRest:
-    """Do the deeds, and require that what they told explains what is on the disk."""
-    found = do_at_rest(deeds, hand.root, earlier, LAYOUTS[DEFAULT])
+def act(
+    operator: DirectoryOperator, *actions: OperatorAction, earlier: tuple[Operation, ...] = ()
+) -> AtRest:
+    """Do the actions, and require that what they told explains what is on the disk."""
+    found = do_at_rest(actions, operator.root, earlier, LAYOUTS[DEFAULT])
     files = FileSystem()
-    for operation in hand.operations:
-        files.apply(operation, bytes(hand.written))
+    for operation in operator.operations:
+        files.apply(operation, bytes(operator.written))
     for done in found.done:
         for operation in done.operations:
             files.apply(operation, found.written)
@@ -77,16 +79,16 @@ SHARDS = {"step_2/__0_0.distcp", "step_4/__0_0.distcp"}
     ],
 )  # fmt: skip
 def test_an_action_changes_what_it_names_and_nothing_else(
-    hand: Hand, action: dict[str, Any], expected: set[str]
+    operator: DirectoryOperator, action: dict[str, Any], expected: set[str]
 ) -> None:
-    before = list_entries(hand.root)
-    found = act(hand, deed(**action))
+    before = list_entries(operator.root)
+    found = act(operator, decided(**action))
     assert [one.problem for one in found.done] == [None]
     assert {path for path, _ in before.items() ^ found.after.items()} == expected
 
 
-def test_latest_becomes_a_directory_with_what_it_named(hand: Hand) -> None:
-    found = act(hand, deed(latest={"becomes": "directory"})).after
+def test_latest_becomes_a_directory_with_what_it_named(operator: DirectoryOperator) -> None:
+    found = act(operator, decided(latest={"becomes": "directory"})).after
     assert found["latest"].kind == "directory"
     assert found["latest/metadata.json"] == found["step_4/metadata.json"]
 
@@ -108,21 +110,23 @@ def test_latest_becomes_a_directory_with_what_it_named(hand: Hand) -> None:
     ],
 )  # fmt: skip
 def test_an_action_that_finds_nothing_is_the_last_and_says_why(
-    hand: Hand, action: dict[str, Any], expected: str
+    operator: DirectoryOperator, action: dict[str, Any], expected: str
 ) -> None:
     if "foreign" in action:
-        hand.remove("latest")
-        hand.link("latest", "step_2")
-    found = act(hand, deed(**action), deed(latest={"becomes": "absent"}))
+        operator.remove("latest")
+        operator.link("latest", "step_2")
+    found = act(operator, decided(**action), decided(latest={"becomes": "absent"}))
     (done,) = found.done
     assert (done.problem or "").startswith(expected)
 
 
-def test_the_choice_of_the_plan_decides_which_file_and_which_byte(hand: Hand) -> None:
+def test_the_choice_of_the_plan_decides_which_file_and_which_byte(
+    operator: DirectoryOperator,
+) -> None:
     def paths(choice: int) -> list[tuple[str, int]]:
-        found = act(hand, deed(choice, flip_bit={"path": "*.distcp"}))
+        found = act(operator, decided(choice, flip_bit={"path": "*.distcp"}))
         write = next(one for one in found.done[0].operations if one.kind == "write")
-        act(hand, deed(choice, flip_bit={"path": "*.distcp"}))  # and back again
+        act(operator, decided(choice, flip_bit={"path": "*.distcp"}))  # and back again
         return [(write.path, write.offset)]
 
     assert paths(5) == paths(5) == [("step_4/__0_0.distcp", 5)]
@@ -130,22 +134,22 @@ def test_the_choice_of_the_plan_decides_which_file_and_which_byte(hand: Hand) ->
 
 
 @pytest.mark.parametrize("how", ["move", "copy"])
-def test_a_relocated_directory_is_the_same_elsewhere(hand: Hand, how: str) -> None:
-    before = list_entries(hand.root)
-    found = act(hand, deed(relocate={"how": how, "to": "elsewhere"}))
-    assert found.after == before == list_entries(hand.root.parent / "elsewhere")
+def test_a_relocated_directory_is_the_same_elsewhere(operator: DirectoryOperator, how: str) -> None:
+    before = list_entries(operator.root)
+    found = act(operator, decided(relocate={"how": how, "to": "elsewhere"}))
+    assert found.after == before == list_entries(operator.root.parent / "elsewhere")
     assert found.behind == (before if how == "copy" else {})
 
 
-def test_a_leftover_has_the_name_that_an_earlier_save_used(hand: Hand) -> None:
+def test_a_leftover_has_the_name_that_an_earlier_save_used(operator: DirectoryOperator) -> None:
     def renamed(path: str, target: str) -> Operation:
         return Operation(
             index=0, time_s=0, rank=0, thread=0, kind="rename", path=path, target=target
         )
 
     earlier = (renamed(".part-4", "step_4"), renamed(".link", "latest"))
-    staging, link = deed(leftover={"kind": "staging"}), deed(leftover={"kind": "link"})
-    found = act(hand, staging, link, earlier=earlier)
+    staging, link = decided(leftover={"kind": "staging"}), decided(leftover={"kind": "link"})
+    found = act(operator, staging, link, earlier=earlier)
     assert [one.paths for one in found.done] == [(".part-4",), (".link",)]
     assert found.after[".part-4"].kind == "directory"
     assert found.after[".link"].detail == "step_4"

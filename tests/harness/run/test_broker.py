@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from harness.plan.place import Need
 from harness.run import execute as execute_module
-from harness.run.broker import Broker, Lease, choose_gpus
+from harness.run.broker import Broker, ResourceLease, choose_gpus
 from harness.run.errors import HarnessError
 from harness.run.execute import execute
 from harness.run.machine import Machine
@@ -72,7 +72,7 @@ def test_a_holder_that_is_killed_gives_back_what_it_had(start: Start, broker: Br
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with broker.lease(need(4, gpus=2)) as lease:
-        assert lease == Lease(ranks=4, memory_mib=4, gpus=("0", "1"), gpu_percent=100)
+        assert lease == ResourceLease(ranks=4, memory_mib=4, gpus=("0", "1"), gpu_percent=100)
 
 
 def test_what_is_held_is_not_given_until_it_is_returned(start: Start, broker: Broker) -> None:
@@ -161,24 +161,26 @@ def test_the_gpu_that_is_used_least_is_given_as_often_as_it_may_be(
     jobs: int, held: tuple[str, ...], wanted: int, given: tuple[str, ...] | None
 ) -> None:
     machine = Machine(ranks=8, memory_mib=8, gpus=("a", "b"), gpu_jobs=jobs)
-    leases = [Lease(ranks=1, memory_mib=1, gpus=(name,), gpu_percent=100 // jobs) for name in held]
+    leases = [
+        ResourceLease(ranks=1, memory_mib=1, gpus=(name,), gpu_percent=100 // jobs) for name in held
+    ]
     assert choose_gpus(machine, leases, wanted) == given
 
 
 def test_a_session_that_wants_gpus_for_itself_waits_for_those_that_share() -> None:
     alone = Machine(ranks=8, memory_mib=8, gpus=("a",))
-    shared = Lease(ranks=1, memory_mib=1, gpus=("a",), gpu_percent=25)
+    shared = ResourceLease(ranks=1, memory_mib=1, gpus=("a",), gpu_percent=25)
     assert choose_gpus(alone, [shared], 1) is None
 
 
 def test_a_job_holds_its_lease_while_it_runs_and_its_ranks_are_told_of_their_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    described: list[str] = []
 
     def look(plan: object, number: int, directory: Path, *rest: object) -> None:
-        told.append((directory / "gpus.json").read_text(encoding="utf-8"))
-        told.extend(path.read_text() for path in (tmp_path / "leases").glob("*.lease"))
+        described.append((directory / "gpus.json").read_text(encoding="utf-8"))
+        described.extend(path.read_text() for path in (tmp_path / "leases").glob("*.lease"))
         raise RuntimeError("seen")
 
     class NoServer(Services):
@@ -197,7 +199,7 @@ def test_a_job_holds_its_lease_while_it_runs_and_its_ranks_are_told_of_their_gpu
     services = NoServer(tmp_path / "shared", Broker(tmp_path / "leases", MACHINE))
     with pytest.raises(RuntimeError, match="seen"):
         execute(plan_of("gpu/ranks-share-a-gpu.yaml::dp_shard2"), tmp_path / "run", services)
-    assert told == [
+    assert described == [
         '["0", "1"]',
         '{"ranks": 2, "memory_mib": 1024, "gpus": ["0", "1"], "gpu_percent": 100}',
     ]

@@ -33,17 +33,17 @@ def plan_of(text: str) -> Plan:
     return make_plan(scenario, source="a.yaml", implementation=Implementation())
 
 
-def reference(fair_s: float | None, seconds: float | None = None) -> Processes | None:
+def reference(undelayed_s: float | None, seconds: float | None = None) -> Processes | None:
     """A reference that took so long; with `seconds`, on a loaded machine."""
-    if fair_s is None:
+    if undelayed_s is None:
         return None
     return Processes(
         exits=(0, 0),
         hung=(),
         leaked=(),
         stopped=(),
-        seconds=seconds or fair_s,
-        fair_s=fair_s,
+        seconds=seconds or undelayed_s,
+        undelayed_s=undelayed_s,
         deadline_s=240.0,
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.run.clock import FairClock, descendants
+from harness.run.clock import UndelayedClock, descendants
 from harness.run.support import missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -35,7 +35,7 @@ def on_one_core() -> Iterator[list[int]]:
         one.wait()
 
 
-def _pass_s(clock: FairClock, seconds: float) -> float:
+def _pass_s(clock: UndelayedClock, seconds: float) -> float:
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         clock.seconds()
@@ -44,14 +44,14 @@ def _pass_s(clock: FairClock, seconds: float) -> float:
 
 
 def test_time_in_the_run_queue_does_not_count(on_one_core: list[int]) -> None:
-    clock = FairClock(lambda: on_one_core, look_every_s=0.05)
+    clock = UndelayedClock(lambda: on_one_core, look_every_s=0.05)
     assert _pass_s(clock, 2.0) < 1.2
 
 
 def test_the_time_of_a_process_that_sleeps_counts() -> None:
     sleeper = subprocess.Popen(["sleep", "60"])
     try:
-        clock = FairClock(lambda: [sleeper.pid], look_every_s=0.05)
+        clock = UndelayedClock(lambda: [sleeper.pid], look_every_s=0.05)
         began = time.monotonic()
         while clock.seconds() < 0.5:
             assert time.monotonic() - began < 60
@@ -68,7 +68,7 @@ def test_between_two_looks_the_clock_stands_still_and_nobody_is_asked() -> None:
         asked.append(1)
         return []
 
-    clock = FairClock(processes, look_every_s=3600)
+    clock = UndelayedClock(processes, look_every_s=3600)
     assert [clock.seconds() for _ in range(3)] == [0.0, 0.0, 0.0]
     assert asked == []
 
@@ -76,14 +76,14 @@ def test_between_two_looks_the_clock_stands_still_and_nobody_is_asked() -> None:
 def test_a_process_that_is_gone_takes_no_time_away() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    clock = FairClock(lambda: [gone.pid], look_every_s=0.0)
+    clock = UndelayedClock(lambda: [gone.pid], look_every_s=0.0)
     assert clock.seconds() >= 0.0
 
 
 def test_processes_that_come_and_go_while_one_looks_are_no_error() -> None:
     shell = subprocess.Popen(["sh", "-c", "while :; do true | true; (true; true); done"])
     try:
-        clock = FairClock(lambda: [shell.pid, *descendants(shell.pid)], look_every_s=0.0)
+        clock = UndelayedClock(lambda: [shell.pid, *descendants(shell.pid)], look_every_s=0.0)
         seconds = [clock.seconds() for _ in range(300)]
     finally:
         shell.kill()

@@ -34,8 +34,8 @@ def _run(cluster: Cluster, *command: str) -> str:
 
 
 def test_it_runs_the_tasks_of_a_job_each_with_its_number(cluster: Cluster) -> None:
-    told = _run(cluster, "srun", "--ntasks=2", "printenv", "SLURM_PROCID")
-    assert sorted(told.split()) == ["0", "1"]
+    described = _run(cluster, "srun", "--ntasks=2", "printenv", "SLURM_PROCID")
+    assert sorted(described.split()) == ["0", "1"]
 
 
 def test_a_job_that_is_cancelled_is_gone(cluster: Cluster, tmp_path: Path) -> None:

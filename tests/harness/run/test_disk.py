@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.disk import Disk
+from harness.run.disk import DiskImage
 from harness.run.mounts import MountError, own_mounts
 from harness.run.support import missing, missing_disk
 from harness.words import FILE_SYSTEMS
@@ -17,7 +17,7 @@ from tests.harness.run.jobs import supervise
 
 
 @contextmanager
-def mounted(filesystem: str, folder: Path) -> Iterator[Disk]:
+def mounted(filesystem: str, folder: Path) -> Iterator[DiskImage]:
     """A fresh file system; skips where this machine cannot have one."""
     reason = missing_disk(filesystem)
     if reason is not None:
@@ -25,7 +25,7 @@ def mounted(filesystem: str, folder: Path) -> Iterator[Disk]:
     root = folder / "mounted"
     root.mkdir()
     with own_mounts():
-        disk = Disk(filesystem, folder / "image", root)
+        disk = DiskImage(filesystem, folder / "image", root)
         disk.format()
         disk.mount()
         try:
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_file_system_is_not_mounted(tmp_path: Path) -> None:
         pytest.skip(reason)
     (tmp_path / "image").write_bytes(bytes(1 << 20))
     with own_mounts(), pytest.raises(MountError, match=r"^mount: [^\n]*wrong fs type[^\n]*$"):
-        Disk("ext4", tmp_path / "image", tmp_path).mount()
+        DiskImage("ext4", tmp_path / "image", tmp_path).mount()
 
 
 def test_a_machine_that_lacks_the_tools_says_which(
@@ -147,4 +147,4 @@ def test_a_machine_that_lacks_the_tools_says_which(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda command, path: None)
     with pytest.raises(MountError, match=r"mkfs\.ext4 is not installed"):
-        Disk("ext4", tmp_path / "image", tmp_path).format()
+        DiskImage("ext4", tmp_path / "image", tmp_path).format()

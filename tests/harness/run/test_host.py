@@ -59,11 +59,11 @@ def _body(directory: Path, rank: int) -> None:
     own = os.open(root, os.O_RDONLY)
     try:
         fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        told = "locked"
+        described = "locked"
     except OSError as error:
-        told = errno.errorcode[error.errno or 0]
-    told = f"{told} {socket.gethostname()} {_BOOT_ID.read_text()}"
-    (root / f"told{rank}").write_text(told)
+        described = errno.errorcode[error.errno or 0]
+    described = f"{described} {socket.gethostname()} {_BOOT_ID.read_text()}"
+    (root / f"told{rank}").write_text(described)
     if rank == 0:
         (root / "held0").write_text("by the first")
     else:
@@ -112,8 +112,8 @@ def test_two_jobs_on_one_host_share_its_lock(tmp_path: Path) -> None:
     with _two_hosts(tmp_path) as (mounts, hosts):
         _run(tmp_path, mounts, [hosts[1], hosts[1]])
 
-    told = (tmp_path / "checkpoints/told1").read_text().split()
-    assert told[:2] == ["EAGAIN", "other-host"]
+    described = (tmp_path / "checkpoints/told1").read_text().split()
+    assert described[:2] == ["EAGAIN", "other-host"]
 
 
 def test_this_process_keeps_its_name_and_sees_no_mount(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ _SECOND = _FIRST[::-1]
 
 def _contents(trace: Trace) -> list[bytes]:
     """The bytes of each write, in order."""
-    told = bytes(trace.written)
+    described = bytes(trace.written)
     writes = [one for one in trace.operations if one.kind == "write" and not one.error]
-    return [told[one.data : one.data + one.size] for one in writes if one.data is not None]
+    return [described[one.data : one.data + one.size] for one in writes if one.data is not None]
 
 
 def test_a_large_write_is_told_with_its_bytes(tmp_path: Path) -> None:

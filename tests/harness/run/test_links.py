@@ -12,8 +12,8 @@ import pytest
 
 from harness.faults.strike import Strike
 from harness.run import links, support
+from harness.run.effects import RunEffects
 from harness.run.errors import HarnessError
-from harness.run.hands import RunHands
 from harness.run.network import PORT, address
 from harness.run.second_job import SecondRanks
 from harness.run.trace import Trace
@@ -73,7 +73,7 @@ def test_nothing_comes_through_until_the_cable_is_back(tmp_path: Path) -> None:
     assert (tmp_path / "heard").read_bytes() == b"ab"
     began, ended = (float((tmp_path / name).read_text()) for name in ("began", "ended"))
     assert ended - began >= _OUTAGE_S
-    assert [(one.strike, one.then) for one in trace.landed] == [("s", None), ("s", "healed")]
+    assert [(one.strike, one.then) for one in trace.fired] == [("s", None), ("s", "healed")]
     assert (processes.exits, processes.leaked) == ((0, 0), ())
 
 
@@ -87,9 +87,9 @@ def test_a_rank_that_is_cut_off_for_good_is_never_heard_again(tmp_path: Path) ->
     assert [operation.path for operation in trace.operations] == ["f", "f"]
 
 
-def test_a_link_that_is_not_there_is_an_error_of_the_harness_and_does_not_land() -> None:
+def test_a_link_that_is_not_there_is_an_error_of_the_harness_and_does_not_fire() -> None:
     nowhere: Any = None
-    hands = RunHands(
+    effects = RunEffects(
         trace=Trace(places=[[]]),
         launch=nowhere,
         late=nowhere,
@@ -99,5 +99,5 @@ def test_a_link_that_is_not_there_is_an_error_of_the_harness_and_does_not_land()
     )
     one = _cut(None)
     with pytest.raises(HarnessError, match="one node, which has no link"):
-        one.fault.carry_out(one, hands)
-    assert hands.trace.landed == []
+        one.fault.carry_out(one, effects)
+    assert effects.trace.fired == []

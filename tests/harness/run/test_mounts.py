@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.disk import Disk
+from harness.run.disk import DiskImage
 from harness.run.mounts import enter_mounts, own_mounts
 from harness.run.support import missing_disk
 from tests.harness.run.images import images_in_use
@@ -29,9 +29,9 @@ def mounted_here() -> str:
     return Path("/proc/thread-self/mounts").read_text()
 
 
-def mount_in(folder: Path) -> Disk:
+def mount_in(folder: Path) -> DiskImage:
     (folder / "root").mkdir()
-    disk = Disk("ext4", folder / "image", folder / "root")
+    disk = DiskImage("ext4", folder / "image", folder / "root")
     disk.format()
     disk.mount()
     return disk

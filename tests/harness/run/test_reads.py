@@ -19,7 +19,7 @@ from tests.harness.strikes import strike
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 HEARD = {"reads": True}
-"""What the leader is told where a strike falls in a load."""
+"""What the job launcher is told where a strike falls in a load."""
 
 
 def _ways_to_read(file: int) -> list[Callable[[], object]]:
@@ -32,7 +32,7 @@ def _ways_to_read(file: int) -> list[Callable[[], object]]:
     ]
 
 
-def _told(call: Callable[[], object]) -> str:
+def _described(call: Callable[[], object]) -> str:
     try:
         return str(call())
     except OSError as error:
@@ -49,7 +49,7 @@ def _read_each_way(directory: Path, rank: int) -> None:
     """Note what the system answers to each kind of read."""
     _fill(directory)
     file = os.open(directory / "checkpoints" / "step_2" / "a", os.O_RDONLY)
-    answers = [_told(call) for call in _ways_to_read(file)]
+    answers = [_described(call) for call in _ways_to_read(file)]
     os.close(file)
     (directory / "answers").write_text(" ".join(answers))
 
@@ -70,7 +70,7 @@ def test_each_kind_of_read_can_be_the_one_that_fails(tmp_path: Path, nth: int) -
     assert (tmp_path / "answers").read_text().split() == answers
     reads = [one.error for one in trace.operations if one.kind == "read"]
     assert reads == [12 if number == nth else 0 for number in range(1, 6)]
-    assert len(trace.landed) == 1
+    assert len(trace.fired) == 1
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_error_meets_the_open_unless_a_read_is_named(
     def body(directory: Path, rank: int) -> None:
         _fill(directory)
         path = directory / "checkpoints" / "step_2" / "b"
-        answers = [_told(path.read_bytes), _told(path.read_bytes)]
+        answers = [_described(path.read_bytes), _described(path.read_bytes)]
         (directory / "answers").write_text(" ".join(answers))
 
     planned = _failing(error, operation=operation, path="step_2/b")
@@ -106,8 +106,8 @@ def test_an_error_that_lasts_meets_every_later_open_and_read(tmp_path: Path) -> 
         _fill(directory)
         inside = directory / "checkpoints" / "step_2"
         file = os.open(inside / "a", os.O_RDONLY)
-        answers = [_told(call) for call in _ways_to_read(file)]
-        answers.append(_told((inside / "b").read_bytes))
+        answers = [_described(call) for call in _ways_to_read(file)]
+        answers.append(_described((inside / "b").read_bytes))
         (directory / "answers").write_text(" ".join(answers))
 
     planned = _failing("EIO", times="always", operation="read", nth=2)
@@ -137,7 +137,7 @@ def test_a_file_that_is_opened_for_reading_once_a_save_has_begun_is_left_alone(
 
     trace, _ = supervise(body, tmp_path, strikes=[planned], request=HEARD)
 
-    assert trace.landed == []
+    assert trace.fired == []
     assert [one.kind for one in trace.operations if one.kind == "read"] == []
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from harness.boot import leader
+from harness.boot import job_launcher
 from harness.run.support import missing
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
@@ -35,7 +35,7 @@ def test_a_second_job_comes_and_goes_while_an_operation_of_the_first_waits(tmp_p
     opened = [one.path for one in trace.operations if one.kind == "open"]
     held, others = opened.index("b1"), [opened.index(f"b{rank}") for rank in (2, 3)]
     assert opened.index("a1") < min(others) <= max(others) < held
-    assert [(one.strike, one.ranks, one.then) for one in trace.landed] == [
+    assert [(one.strike, one.ranks, one.then) for one in trace.fired] == [
         ("s", (1,), None),
         ("s", (1,), "ended"),
     ]
@@ -74,9 +74,9 @@ def _wait(request: dict[str, Any], rank: int) -> int:
 
 def _lead_ranks_that_wait(link: socket.socket) -> NoReturn:
     try:
-        leader._rank_main = _wait
+        job_launcher._rank_main = _wait
         request = {"ranks": 1, "namespaces": (), "nodes": 1}
-        leader.reap(link, request, leader.start(link, request, first=0))
+        job_launcher.reap(link, request, job_launcher.start(link, request, first=0))
     finally:
         os._exit(1)  # a test must not go on in two processes
 

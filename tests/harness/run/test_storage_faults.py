@@ -55,7 +55,7 @@ def test_an_error_is_answered_once_several_times_or_from_then_on(
 
     assert processes.exits == (0,)
     assert _answers(tmp_path) == answers
-    assert [item.strike for item in trace.landed] == ["s"]
+    assert [item.strike for item in trace.fired] == ["s"]
     failed = [operation.error for operation in trace.operations if operation.error]
     assert failed == [errno.ENOSPC] * answers.count("ENOSPC")
 
@@ -80,7 +80,7 @@ def test_an_error_lasts_until_the_rank_begins_the_save_that_heals_it(tmp_path: P
     trace, _ = supervise(body, tmp_path, strikes=[full])
 
     assert _answers(tmp_path) == ["EDQUOT", "EDQUOT", "ok", "ok"]
-    assert [one.then for one in trace.landed] == [None, "healed"]
+    assert [one.then for one in trace.fired] == [None, "healed"]
 
 
 def test_a_full_disk_still_deletes(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_short_write_falls_on_the_write_that_replaces_a_copy_in_the_kernel(
     trace, processes = supervise(body, tmp_path, strikes=[short])
 
     assert processes.exits == (0,)
-    assert len(trace.landed) == 1
+    assert len(trace.fired) == 1
     writes = [operation.size for operation in trace.operations if operation.kind == "write"]
     assert writes[0] == 5
 
@@ -162,7 +162,7 @@ def test_a_slow_operation_holds_no_other_rank(tmp_path: Path) -> None:
 
     trace, _ = supervise(body, tmp_path, ranks=2, strikes=[slow], deadline_s=1.0)
 
-    after = [(one.rank, one.kind) for one in trace.operations[trace.landed[0].index :]]
+    after = [(one.rank, one.kind) for one in trace.operations[trace.fired[0].index :]]
     meanwhile = itertools.takewhile(lambda one: one != (1, "write"), after)
     assert (0, "write") in meanwhile
 
@@ -177,7 +177,7 @@ def test_an_operation_that_never_returns_is_ended_at_the_deadline(tmp_path: Path
 
     assert processes.hung == (0,)
     assert os.listdir(tmp_path / "checkpoints") == ["f0"]
-    assert len(trace.landed) == 1
+    assert len(trace.fired) == 1
 
 
 def test_a_stopped_rank_goes_on_when_its_time_is_over(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.boot import leader
+from harness.boot import job_launcher
 from harness.evidence.record import SaveBegan, Stepped
 from harness.run.support import missing
 from tests.harness.run.jobs import supervise
@@ -144,7 +144,7 @@ def test_a_kill_falls_exactly_before_or_after_its_operation(
     trace, processes = supervise(_four_files, tmp_path, strikes=[at_third_open])
 
     assert processes.exits == (-signal.SIGKILL,)
-    assert [(item.strike, item.ranks) for item in trace.landed] == [("s", (0,))]
+    assert [(item.strike, item.ranks) for item in trace.fired] == [("s", (0,))]
     assert sorted(os.listdir(tmp_path / "checkpoints")) == left
 
 
@@ -173,11 +173,11 @@ def test_a_kill_takes_the_subprocesses_of_the_rank_with_it(tmp_path: Path) -> No
     assert processes.leaked == ()
 
 
-def test_a_strike_whose_point_never_comes_does_not_land(tmp_path: Path) -> None:
+def test_a_strike_whose_point_never_comes_does_not_fire(tmp_path: Path) -> None:
     trace, processes = supervise(_four_files, tmp_path, strikes=[strike(save=1, path="f9")])
 
     assert processes.exits == (0,)
-    assert trace.landed == []
+    assert trace.fired == []
 
 
 def test_a_process_that_outlives_its_rank_is_reported_and_ended(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_process_that_outlives_its_rank_is_reported_and_ended(tmp_path: Path) 
 def test_a_process_that_was_killed_with_its_rank_is_not_left_while_its_memory_is_taken_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leader, "_ORPHAN_GRACE_S", 0.0)
+    monkeypatch.setattr(job_launcher, "_ORPHAN_GRACE_S", 0.0)
 
     def body(directory: Path, rank: int) -> None:
         reading, writing = os.pipe()
@@ -242,7 +242,7 @@ def test_sigterm_at_a_step_arrives_before_the_rank_goes_on(tmp_path: Path) -> No
     trace, processes = supervise(body, tmp_path, strikes=[strike("sigterm", step=3)])
 
     assert processes.exits == (0,)
-    assert len(trace.landed) == 1
+    assert len(trace.fired) == 1
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_rank_that_is_alive_when_its_grace_is_over_is_killed(
 
     trace, processes = supervise(body, tmp_path, strikes=[asked])
 
-    assert (processes.exits[0], trace.landed[-1].then) == ends
+    assert (processes.exits[0], trace.fired[-1].then) == ends
 
 
 def _lock_twice(directory: Path, rank: int) -> None:

@@ -33,7 +33,7 @@ def test_the_last_words_are_heard_of_who_ended_with_words_unread() -> None:
             os.close(descriptor)
 
 
-def test_a_leader_that_ends_when_it_is_stopped_is_heard_to_its_end() -> None:
+def test_a_job_launcher_that_ends_when_it_is_stopped_is_heard_to_its_end() -> None:
     link, other = _pair()
     with link:
         launch = LocalLaunch(link)
@@ -43,5 +43,5 @@ def test_a_leader_that_ends_when_it_is_stopped_is_heard_to_its_end() -> None:
         launch.stop()
 
         assert list(launch.hear()) == [News(over=(), cpu_s=1.0)]
-        with pytest.raises(HarnessError, match="the leader of the run died"):
+        with pytest.raises(HarnessError, match="the job launcher of the run died"):
             list(launch.hear())

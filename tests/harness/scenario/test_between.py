@@ -128,8 +128,8 @@ def test_each_run_has_its_own_settings_and_the_directory_where_it_was_put(tmp_pa
 
 def test_the_seed_decides_what_a_file_leaves_open_and_the_plan_holds_it(tmp_path: Path) -> None:
     second = "before: [{flip_bit: {path: a}}, {flip_bit: {path: a}}]"
-    deeds = plan(tmp_path, second).runs[1].before
-    assert [deed.id for deed in deeds] == ["run1.1-flip_bit", "run1.2-flip_bit"]
-    assert deeds[0].choice != deeds[1].choice
-    assert plan(tmp_path, second).runs[1].before == deeds
-    assert plan(tmp_path, second, top="seed: 2").runs[1].before != deeds
+    actions = plan(tmp_path, second).runs[1].before
+    assert [action.id for action in actions] == ["run1.1-flip_bit", "run1.2-flip_bit"]
+    assert actions[0].choice != actions[1].choice
+    assert plan(tmp_path, second).runs[1].before == actions
+    assert plan(tmp_path, second, top="seed: 2").runs[1].before != actions

@@ -84,23 +84,23 @@ def test_only_a_mount_that_lacks_what_saves_need_may_refuse_them(
             [
                 "filesystem: {}",
                 "runs: [{until_step: 4, faults:"
-                " [{by_hand: {displace: {leaves: empty}}, at: {step: 3}}]}]",
+                " [{operator: {displace: {leaves: empty}}, at: {step: 3}}]}]",
             ],
             "the directory is mounted: it cannot be displaced",
         ),
     ],
 )
 def test_what_does_not_go_with_a_mount_is_refused(
-    tmp_path: Path, lines: list[str], told: str
+    tmp_path: Path, lines: list[str], described: str
 ) -> None:
     with pytest.raises(ScenarioError) as caught:
         _plan(tmp_path, *lines)
-    assert told in str(caught.value)
+    assert described in str(caught.value)
 
 
-def _by_hand(*actions: str) -> str:
+def _by_operator(*actions: str) -> str:
     strikes = [
-        f"{{by_hand: {action}, at: {{step: {step}}}}}" for step, action in enumerate(actions, 1)
+        f"{{operator: {action}, at: {{step: {step}}}}}" for step, action in enumerate(actions, 1)
     ]
     return f"runs: [{{until_step: 4, faults: [{', '.join(strikes)}]}}, {{until_step: 6}}]"
 
@@ -120,18 +120,18 @@ _AWAY, _BACK = "{displace: {leaves: nothing}}", "{put_back: {}}"
     ],
 )
 def test_a_directory_that_is_moved_away_comes_back_before_the_next_run(
-    tmp_path: Path, actions: tuple[str, ...], told: str | None
+    tmp_path: Path, actions: tuple[str, ...], described: str | None
 ) -> None:
-    if told is None:
-        _plan(tmp_path, _by_hand(*actions))
+    if described is None:
+        _plan(tmp_path, _by_operator(*actions))
         return
     with pytest.raises(ScenarioError) as caught:
-        _plan(tmp_path, _by_hand(*actions))
-    assert told in str(caught.value)
+        _plan(tmp_path, _by_operator(*actions))
+    assert described in str(caught.value)
 
 
 def test_a_directory_is_moved_away_from_a_job_that_lives_alone(tmp_path: Path) -> None:
     before = "runs: [{until_step: 4}, {until_step: 6, before: [{put_back: {}}]}]"
     with pytest.raises(ScenarioError) as caught:
         _plan(tmp_path, before)
-    assert "`put_back` is for a job that lives: `by_hand`" in str(caught.value)
+    assert "`put_back` is for a job that lives: `operator`" in str(caught.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.scenario.errors import ScenarioError
-from harness.scenario.launcher import Launcher
+from harness.scenario.launcher import LauncherSettings
 from harness.scenario.read import read_scenario
 
 _TWO_RUNS = "runs: [{until_step: 4}, {until_step: 4}]"
@@ -18,29 +18,31 @@ _LIMITED = [
 ]
 
 
-def _read(folder: Path, *lines: str) -> Launcher:
+def _read(folder: Path, *lines: str) -> LauncherSettings:
     path = folder / "scenario.yaml"
     path.write_text("\n".join(["name: n", "device: cpu", *lines]))
     return read_scenario(path, gpus=0).launcher
 
 
 def test_a_word_alone_names_the_launcher(tmp_path: Path) -> None:
-    assert _read(tmp_path, "launcher: torchrun", _TWO_RUNS) == Launcher(kind="torchrun", restarts=0)
+    assert _read(tmp_path, "launcher: torchrun", _TWO_RUNS) == LauncherSettings(
+        kind="torchrun", restarts=0
+    )
 
 
 def test_a_job_whose_time_is_over_is_started_again_by_slurm(tmp_path: Path) -> None:
     launcher = _read(
         tmp_path, "launcher: {kind: slurm, restarts: 1}", *_LIMITED, "- {until_step: 4}"
     )
-    assert launcher == Launcher(kind="slurm", restarts=1)
+    assert launcher == LauncherSettings(kind="slurm", restarts=1)
 
 
 def test_the_harness_starts_the_ranks_itself_where_nothing_is_said(tmp_path: Path) -> None:
-    assert _read(tmp_path, _TWO_RUNS) == Launcher(kind="local")
+    assert _read(tmp_path, _TWO_RUNS) == LauncherSettings(kind="local")
 
 
 def test_a_launcher_s_restarts_group_the_runs() -> None:
-    launcher = Launcher(kind="torchrun", restarts=1)
+    launcher = LauncherSettings(kind="torchrun", restarts=1)
     assert [launcher.first_run(run) for run in range(4)] == [0, 0, 2, 2]
 
 
@@ -111,8 +113,8 @@ def test_a_launcher_s_restarts_group_the_runs() -> None:
     ],
 )
 def test_what_does_not_exist_is_refused_with_the_reason(
-    tmp_path: Path, lines: list[str], told: str
+    tmp_path: Path, lines: list[str], described: str
 ) -> None:
     with pytest.raises(ScenarioError) as error:
         _read(tmp_path, *lines)
-    assert told in str(error.value)
+    assert described in str(error.value)

@@ -258,7 +258,7 @@ def _struck(*faults: str) -> str:
             " possible: a world of at most 4",
         ),
         (
-            (_struck("{by_hand: {delete: {path: step_2}}, at: {step: 3}}"), "explore: {}"),
+            (_struck("{operator: {delete: {path: step_2}}, at: {step: 3}}"), "explore: {}"),
             "runs[0].faults[0]: an exploration strikes the operations of one job alone",
         ),
         (

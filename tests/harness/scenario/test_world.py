@@ -35,9 +35,9 @@ def test_replicas_and_shards_all_read_samples_of_their_own() -> None:
     ],
 )
 def test_one_rule_says_what_wraps_the_model(
-    world: World, told: str, ddp: bool, sharded: bool
+    world: World, described: str, ddp: bool, sharded: bool
 ) -> None:
-    assert (str(world), world.is_ddp, world.is_sharded) == (told, ddp, sharded)
+    assert (str(world), world.is_ddp, world.is_sharded) == (described, ddp, sharded)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a real job finds after a hand was at work: twice the same, and red where it missed."""
+"""What a real job finds after an operator was at work: twice the same, and red where it missed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLIPPED = "at_rest/flipped-bit-in-a-shard.yaml::disabled"
 
 
 def _hits(evidence: Evidence) -> list[tuple[str, int, int]]:
-    """The writes of the hand: where, and which bits it left."""
+    """The writes of the operator: where, and which bits it left."""
     at_rest = evidence.at_rest[1]
     return [
         (one.path, one.offset, at_rest.written[one.data or 0])
@@ -38,16 +38,18 @@ def test_a_replay_hits_the_same_byte_and_a_run_directory_can_be_judged_again(
         judgement = judge(evidence)
         assert judgement.outcome is Outcome.PASS
         text = describe(evidence, judgement, source=None, replay="")
-        assert f"before run 1, by hand: flip_bit {_hits(evidence)[0][0]}\n" in text
+        assert f"before run 1, by operator: flip_bit {_hits(evidence)[0][0]}\n" in text
 
 
 def test_an_action_that_hits_nothing_is_invalid_and_the_run_after_it_does_not_take_place(
     services: Services, tmp_path: Path
 ) -> None:
     plan = plan_of(FLIPPED)
-    deed = plan.runs[1].before[0]
-    body = deed.action.settings.model_copy(update={"path": "step_7/*"})
-    missed = deed.model_copy(update={"action": deed.action.model_copy(update={"flip_bit": body})})
+    action = plan.runs[1].before[0]
+    body = action.action.settings.model_copy(update={"path": "step_7/*"})
+    missed = action.model_copy(
+        update={"action": action.action.model_copy(update={"flip_bit": body})}
+    )
     runs = (plan.runs[0], plan.runs[1].model_copy(update={"before": (missed,)}))
     evidence = execute(plan.model_copy(update={"runs": runs}), tmp_path / "run", services)
     judgement = judge(evidence)

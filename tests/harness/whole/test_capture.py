@@ -1,4 +1,4 @@
-"""A directory that a hand broke, captured: the scenario shows the same bug, and no other."""
+"""A directory that an operator broke, captured: the scenario shows the same bug, and no other."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ pytestmark = [
 def break_and_capture(scenario: str, directory: Path, services: Services) -> Path:
     """Run the first run of a scenario, break its directory as the scenario does, and capture it."""
     plan = plan_of(scenario)
-    deeds = plan.runs[1].before
+    actions = plan.runs[1].before
     first = plan.model_copy(update={"runs": plan.runs[:1]})
     evidence = execute(first, directory / "broken", services)
     root = directory / "broken" / "checkpoints"
-    found = do_at_rest(deeds, root, evidence.runs[0].operations, plan.layout)
-    assert [one.problem for one in found.done] == [None] * len(deeds)
+    found = do_at_rest(actions, root, evidence.runs[0].operations, plan.layout)
+    assert [one.problem for one in found.done] == [None] * len(actions)
     file = directory / "captured.yaml"
     assert main(["capture", "--deep", str(root), "-o", str(file)]) == 0
     return file
@@ -60,7 +60,7 @@ def test_the_captured_scenario_shows_the_bug_and_the_package_passes(
     file = break_and_capture(scenario, tmp_path, services)
 
     captured = read_scenario(file, gpus=0)
-    wrong = Implementation(name=f"tests.planted.{bug}", path=str(ROOT))
+    wrong = Implementation(name=f"tests.mutants.{bug}", path=str(ROOT))
     plan = make_plan(captured, source=file.name, implementation=wrong)
     judgement = prove(plan, tmp_path / "wrong", services)
     violated = {one.property for one in judgement.verdicts if one.state == "violated"}

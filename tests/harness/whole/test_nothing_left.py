@@ -102,7 +102,7 @@ def _session(scenario: str, runs: Path) -> list[str]:
 def test_no_process_outlives_a_session_that_is_ended_in_the_middle(
     end: signal.Signals, tmp_path: Path
 ) -> None:
-    # Server, leader, two ranks and two loader workers each: the job is in full swing.
+    # Server, job launcher, two ranks and two loader workers each: the job is in full swing.
     command = _session(_SCENARIO, tmp_path / "runs")
     _end_in_the_middle(command, end, lambda mark: len(_marked(mark)) >= 8)
 
@@ -182,7 +182,7 @@ def _is_a_task_or_its_rank(process: int) -> bool:
         command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"harness.boot.task" in command and b"srun" not in command[:1]
+    return b"harness.boot.rank_shim" in command and b"srun" not in command[:1]
 
 
 def test_a_launcher_leaves_nothing_among_temporary_files(

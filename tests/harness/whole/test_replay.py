@@ -32,10 +32,10 @@ pytestmark = [
 ]
 
 _PROCESS = (
-    "tests.planted.state:ForgetsGenerators",
+    "tests.mutants.state:ForgetsGenerators",
     "sync/killed-in-publish-before-rename.yaml::scenario",
 )
-_STORAGE = ("tests.planted.storage:NeverRecovers", "storage/disk-full-once.yaml::disabled")
+_STORAGE = ("tests.mutants.storage:NeverRecovers", "storage/disk-full-once.yaml::disabled")
 _REPLAYS = 10
 
 
@@ -48,13 +48,13 @@ def _pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _fail_once(bug: str, scenario: str) -> tuple[str, list[str]]:
-    """Run a planted bug as a user would; the report, and the command that it offers."""
+    """Run a mutant as a user would; the report, and the command that it offers."""
     options = ("--implementation", bug, "--implementation-path", ".")
-    told = _pytest(f"scenarios/{scenario}", *options)
-    assert told.returncode == 1, told.stdout
-    command = re.search(r"^ +(\S+ -m pytest failures/.*)$", told.stdout, re.MULTILINE)
-    assert command is not None, told.stdout
-    return told.stdout, shlex.split(command[1])
+    described = _pytest(f"scenarios/{scenario}", *options)
+    assert described.returncode == 1, described.stdout
+    command = re.search(r"^ +(\S+ -m pytest failures/.*)$", described.stdout, re.MULTILINE)
+    assert command is not None, described.stdout
+    return described.stdout, shlex.split(command[1])
 
 
 def _remove(failure: Path) -> None:
@@ -74,10 +74,12 @@ def _come_to(
     head = read_head(found.source.text)
     assert head is not None
     now = know(judge(evidence))
-    landed = tuple(item.strike for run in evidence.runs for item in run.landed)
-    stories = [story for run in evidence.runs for story in run.stories]
-    resumed = [one.step for story in stories for one in story if isinstance(one, Resumed)]
-    return str(compare(head.known, now)), str(now), landed, tuple(resumed)
+    fired = tuple(item.strike for run in evidence.runs for item in run.fired)
+    event_logs = [event_log for run in evidence.runs for event_log in run.event_logs]
+    resumed = [
+        one.step for event_log in event_logs for one in event_log if isinstance(one, Resumed)
+    ]
+    return str(compare(head.known, now)), str(now), fired, tuple(resumed)
 
 
 def test_a_killed_job_fails_the_same_way_ten_times_out_of_ten(

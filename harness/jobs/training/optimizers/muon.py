@@ -53,10 +53,10 @@ class Chain(Around):
 
     def state_dict(self) -> dict[str, Any]:
         """An entry for each link."""
-        told = [link.state_dict() for link in self.links]
+        described = [link.state_dict() for link in self.links]
         return {
-            "state": [one["state"] for one in told],
-            "param_groups": [one["param_groups"] for one in told],
+            "state": [one["state"] for one in described],
+            "param_groups": [one["param_groups"] for one in described],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -18,10 +18,10 @@ from harness.scenario.read import read_file, read_scenario
 from harness.scenario.schema import Run, Scenario
 from harness.search.explore import command as exploring
 from harness.search.explore import part as parting
-from harness.search.explore.explore import RedRecording
+from harness.search.explore.explore import RedBaseline
 from harness.search.explore.job import PART_POINTS, Explored, count_parts
-from harness.search.explore.points import Choice, nth_of_rank
-from harness.search.explore.strike import Struck
+from harness.search.explore.points import ChosenPoints, nth_of_rank
+from harness.search.explore.strike import StrikeOutcome
 from harness.search.explore.summary import Summary, headline, tell
 from harness.trial import Bench
 
@@ -39,18 +39,18 @@ def job_of(**explore: Any) -> Explored:
     return Explored(scenario=scenario, shown="a")
 
 
-def summary_of(*outcomes: Outcome, landed: bool = True) -> Summary:
+def summary_of(*outcomes: Outcome, fired: bool = True) -> Summary:
     job = job_of(budget=2)
     candidate = nth_of_rank(job.explore, "kill_all", 0, 1)
     struck = tuple(
-        Struck(
+        StrikeOutcome(
             name=f"kill_all #{number}",
-            landed=landed,
+            fired=fired,
             proof=Proof(outcome=one, text=f"{one} because", replay="pytest failures/a.yaml"),
         )
         for number, one in enumerate(outcomes)
     )
-    choice = Choice(operations=5, points=10, distinct=6, chosen=(candidate,) * 2)
+    choice = ChosenPoints(operations=5, points=10, distinct=6, chosen=(candidate,) * 2)
     return Summary(job=job, choice=choice, struck=struck)
 
 
@@ -65,7 +65,7 @@ def test_what_is_red_is_told_and_nothing_struck_is_not_green() -> None:
     assert "LEAK because" in tell(summary_of(Outcome.LEAK))
     assert summary_of(Outcome.PASS).is_green
     assert not summary_of(Outcome.PASS, Outcome.LEAK).is_green
-    assert not summary_of(Outcome.PASS, landed=False).is_green
+    assert not summary_of(Outcome.PASS, fired=False).is_green
     assert not summary_of().is_green
 
 
@@ -159,7 +159,7 @@ def test_an_exploration_without_a_budget_runs_only_when_it_is_asked_for(
 
 
 @pytest.mark.parametrize("red", [True, False])
-def test_a_red_strike_or_a_red_recording_fails_the_item(
+def test_a_red_strike_or_a_red_baseline_fails_the_item(
     pytester: pytest.Pytester,
     parts: list[tuple[int, int]],
     monkeypatch: pytest.MonkeyPatch,
@@ -168,7 +168,7 @@ def test_a_red_strike_or_a_red_recording_fails_the_item(
     def fake(*arguments: Any, **rest: Any) -> Summary:
         if red:
             return summary_of(Outcome.LEAK)
-        raise RedRecording(Proof(outcome=Outcome.LEAK, text="LEAK because"))
+        raise RedBaseline(Proof(outcome=Outcome.LEAK, text="LEAK because"))
 
     monkeypatch.setattr(parting, "explore_part", fake)
     write(pytester.path, "{budget: 2}")

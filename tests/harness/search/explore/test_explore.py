@@ -17,10 +17,10 @@ from harness.scenario.errors import ScenarioError
 from harness.scenario.exploration import Explore
 from harness.scenario.read import read_file
 from harness.scenario.schema import Checkpoint, Run, Scenario
-from harness.search.explore.explore import RedRecording, choose_points, ends, strike_until_clean
+from harness.search.explore.explore import RedBaseline, choose_points, ends, strike_until_clean
 from harness.search.explore.job import Explored
 from harness.search.explore.points import Candidate, nth_of_rank
-from harness.search.explore.strike import Struck, strike
+from harness.search.explore.strike import StrikeOutcome, strike
 from harness.trial import Bench
 from harness.world import World
 from tests.harness.proving import bench_of
@@ -39,10 +39,10 @@ def job_of(*, on_error: Any = "end", **explore: Any) -> Explored:
     return Explored(scenario=scenario, shown="a.yaml")
 
 
-def test_equal_points_have_one_outcome_and_merging_hides_no_planted_bug(
+def test_equal_points_have_one_outcome_and_merging_hides_no_mutant(
     services: Services, tmp_path: Path
 ) -> None:
-    bench = bench_of(services, tmp_path, "tests.planted.recovery:ChokesOnAnEmptyDescription")
+    bench = bench_of(services, tmp_path, "tests.mutants.recovery:ChokesOnAnEmptyDescription")
     job = job_of(phases=("seal",), ranks=(0,))
     full = choose_points(bench, job, merge=False)
     merged = choose_points(bench, job)
@@ -62,7 +62,7 @@ def test_equal_points_have_one_outcome_and_merging_hides_no_planted_bug(
 def test_the_nth_failure_ends_with_a_clean_run_and_its_failure_replays_alone(
     services: Services, tmp_path: Path
 ) -> None:
-    bench = bench_of(services, tmp_path, "tests.planted.storage:OneRankKnows")
+    bench = bench_of(services, tmp_path, "tests.mutants.storage:OneRankKnows")
     job = job_of(
         on_error="go_on",
         strikes="nth_failure",
@@ -75,8 +75,8 @@ def test_the_nth_failure_ends_with_a_clean_run_and_its_failure_replays_alone(
     (end,) = ends(job, choice)
     clean = strike_until_clean(bench, job, end)
 
-    assert all(one.landed for one in struck)
-    assert [(one.landed, one.proof.outcome) for one in clean] == [(False, "PASS")]
+    assert all(one.fired for one in struck)
+    assert [(one.fired, one.proof.outcome) for one in clean] == [(False, "PASS")]
     red = [one.proof.outcome for one in struck if one.proof.outcome != "PASS"]
     assert red
     (failure, *_) = sorted(bench.workspace.failures.glob("*.yaml"))
@@ -91,8 +91,8 @@ def test_the_nth_failure_ends_with_a_clean_run_and_its_failure_replays_alone(
 
 
 def test_a_scenario_that_is_red_unstruck_is_not_struck(services: Services, tmp_path: Path) -> None:
-    bench = bench_of(services, tmp_path, "tests.planted.upkeep:LeavesAThread")
-    with pytest.raises(RedRecording, match="nothing strikes it, and it is not green"):
+    bench = bench_of(services, tmp_path, "tests.mutants.upkeep:LeavesAThread")
+    with pytest.raises(RedBaseline, match="nothing strikes it, and it is not green"):
         choose_points(bench, job_of())
 
 
@@ -104,25 +104,25 @@ def test_the_package_survives_the_first_and_the_last_point(
     points = choose_points(bench, job).chosen
     for candidate in (points[0], points[-1]):
         struck = strike(bench, job, candidate)
-        assert (struck.landed, struck.proof.outcome) == (True, Outcome.PASS), struck.proof.text
+        assert (struck.fired, struck.proof.outcome) == (True, Outcome.PASS), struck.proof.text
 
 
 def test_a_point_that_never_comes_is_red(services: Services, tmp_path: Path) -> None:
     bench, job = bench_of(services, tmp_path), job_of()
     never = nth_of_rank(job.explore, "kill_all", 0, 9999)
     struck = strike(bench, job, never)
-    assert (struck.landed, struck.proof.outcome) == (False, Outcome.INVALID)
+    assert (struck.fired, struck.proof.outcome) == (False, Outcome.INVALID)
 
 
-def test_ever_larger_n_are_struck_until_one_does_not_land(
+def test_ever_larger_n_are_struck_until_one_does_not_fire(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tried: list[int] = []
 
-    def fake(bench: Bench, job: Explored, candidate: Candidate) -> Struck:
+    def fake(bench: Bench, job: Explored, candidate: Candidate) -> StrikeOutcome:
         tried.append(candidate.at.nth)
-        landed = candidate.at.nth < 6
-        return Struck(name="x", landed=landed, proof=Proof(outcome=Outcome.PASS))
+        fired = candidate.at.nth < 6
+        return StrikeOutcome(name="x", fired=fired, proof=Proof(outcome=Outcome.PASS))
 
     monkeypatch.setattr("harness.search.explore.explore.strike", fake)
     job = job_of(strikes="nth_failure")

@@ -10,7 +10,7 @@ import pytest
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.scenario.exploration import Explore
 from harness.search.explore.instants import Instants, number_instants
-from harness.search.explore.points import Choice, address, choose
+from harness.search.explore.points import ChosenPoints, address, choose
 from tests.harness.judge.cases import Case, RunCase, stepped
 
 
@@ -18,13 +18,13 @@ def recorded(run: RunCase) -> Evidence:
     return Case(runs=[run]).evidence()
 
 
-def choice_of(run: RunCase, *, merge: bool = True, **settings: Any) -> Choice:
+def choice_of(run: RunCase, *, merge: bool = True, **settings: Any) -> ChosenPoints:
     evidence = recorded(run)
     instants = number_instants(evidence, 0)
     return choose(Explore(**settings), evidence.runs[0], instants, size=2, merge=merge)
 
 
-def told(choice: Choice) -> list[str]:
+def described(choice: ChosenPoints) -> list[str]:
     return [f"{one.at.when} {one.at.operation} {one.at.path}" for one in choice.chosen]
 
 
@@ -38,7 +38,7 @@ def save_of_one_file() -> RunCase:
 def test_the_end_of_an_operation_and_the_beginning_of_the_next_are_one_point() -> None:
     choice = choice_of(save_of_one_file())
     assert (choice.operations, choice.points, choice.distinct) == (5, 10, 6)
-    assert told(choice) == [
+    assert described(choice) == [
         "before mkdir d", "before open d/a", "before write d/a", "before write d/a",
         "before fsync d/a", "after fsync d/a",
     ]  # fmt: skip
@@ -54,7 +54,7 @@ def test_what_a_power_cut_would_leave_tells_points_apart() -> None:
 
 def test_what_a_rank_wrote_down_tells_points_apart() -> None:
     run = save_of_one_file()
-    run.stories[1].append(replace(stepped(1, 1), index=2))
+    run.event_logs[1].append(replace(stepped(1, 1), index=2))
     assert choice_of(run).distinct == 7
 
 
@@ -85,7 +85,7 @@ def test_power_cuts_are_equal_as_deaths_of_all_are_but_never_across_a_sync() -> 
 def test_failures_are_never_equal_and_fall_where_a_file_system_could_fail() -> None:
     run = save_of_one_file()
     choice = choice_of(run, faults=("fail_once", "fail_lasting"), error="ENOSPC")
-    assert told(choice) == [
+    assert described(choice) == [
         "before mkdir d", "before open d/a", "before write d/a", "before write d/a",
     ] * 2  # fmt: skip
 
@@ -96,7 +96,9 @@ def test_the_full_list_has_every_point() -> None:
 
 
 def test_a_budget_draws_the_same_points_for_the_same_seed() -> None:
-    drawn = [told(choice_of(save_of_one_file(), budget=2, seed=seed)) for seed in (1, 1, 2, 3, 4)]
+    drawn = [
+        described(choice_of(save_of_one_file(), budget=2, seed=seed)) for seed in (1, 1, 2, 3, 4)
+    ]
     assert drawn[0] == drawn[1]
     assert len({tuple(one) for one in drawn}) > 1
     assert all(len(one) == 2 for one in drawn)

@@ -1,4 +1,4 @@
-"""Real jobs: what is drawn runs, what it struck is noted, planted bugs are found and shrunk."""
+"""Real jobs: what is drawn runs, what it struck is noted, mutants are found and shrunk."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
 from harness.search import scenarios as scenarios_module
-from harness.search.generate.attempt import attempt, tell_failure, without_missed
+from harness.search.generate.attempt import attempt, tell_failure, without_unfired
+from harness.search.generate.candidates import read_candidates
 from harness.search.generate.coverage import read_coverage
-from harness.search.generate.menu import read_menu
 from harness.search.generate.stream import job_of, scenario_of
 from harness.search.scenarios import failure_file, plan_of, try_scenario
 from harness.search.shrink.reduce import reduce_failure
 from harness.search.shrink.runner import Alone
 from tests.harness.proving import bench_of
-from tests.planted.large import LARGE, Large, measure
+from tests.mutants.large import LARGE, Large, measure
 
 
 def test_a_generated_scenario_runs_and_what_it_struck_is_noted(
@@ -28,7 +28,7 @@ def test_a_generated_scenario_runs_and_what_it_struck_is_noted(
 ) -> None:
     bench = bench_of(services, tmp_path)
     found = attempt(bench, SEED, 1)
-    assert (found.came, found.symptom) == ("passed", None)
+    assert (found.came, found.signature) == ("passed", None)
     assert {cell.mode for cell in read_coverage(bench.workspace.failures)} == {
         "async_with_pinned_mem"
     }
@@ -38,22 +38,27 @@ def test_a_generated_scenario_runs_and_what_it_struck_is_noted(
 SEED = 1
 
 
-def test_a_recording_offers_points_in_every_save(services: Services, tmp_path: Path) -> None:
+def test_a_baseline_trace_offers_points_in_every_save(services: Services, tmp_path: Path) -> None:
     bench = bench_of(services, tmp_path)
-    menu = read_menu(bench.baseline(plan_of(bench, job_of(SEED, 1))))
-    assert {one.named.phase for one in menu.of_save(1)} >= {"stage", "flush", "seal", "publish"}
-    assert "*.distcp" in menu.files
-    assert menu.leftovers == ("staging", "link")
+    candidates = read_candidates(bench.baseline(plan_of(bench, job_of(SEED, 1))))
+    assert {one.named.phase for one in candidates.of_save(1)} >= {
+        "stage",
+        "flush",
+        "seal",
+        "publish",
+    }
+    assert "*.distcp" in candidates.files
+    assert candidates.leftovers == ("staging", "link")
 
 
 def test_a_job_that_fails_on_its_own_is_reported_once_and_shrunk(
     services: Services, tmp_path: Path
 ) -> None:
-    bench = bench_of(services, tmp_path, "tests.planted.publishing:WritesInPlace")
+    bench = bench_of(services, tmp_path, "tests.mutants.publishing:WritesInPlace")
     first, second = attempt(bench, SEED, 1), attempt(bench, SEED, 2)
     assert second.reason == "its job fails although nothing strikes it"
-    assert first.symptom is not None
-    assert first.symptom.broken == "whole_or_absent"
+    assert first.signature is not None
+    assert first.signature.broken == "whole_or_absent"
     large = failure_file(first.scenario, bench.workspace)
     assert large.exists()
     report = tell_failure(first, bench, seconds=300)
@@ -66,16 +71,16 @@ def test_a_job_that_fails_on_its_own_is_reported_once_and_shrunk(
 
 
 SHRUNK = ("NeverRecovers", "LeavesLatestToOthers")
-"""A failing storage, and one of two hands."""
+"""A failing storage, and one of two effects."""
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", [one for one in LARGE if str(one) in SHRUNK], ids=str)
-def test_a_planted_bug_becomes_as_small_as_is_known_to_be_enough(
+def test_a_mutant_becomes_as_small_as_is_known_to_be_enough(
     case: Large, services: Services, tmp_path: Path
 ) -> None:
     bench = bench_of(services, tmp_path, case.bug.implementation)
-    found = reduce_failure(case.scenario, case.symptom, Alone(bench), seconds=500)
+    found = reduce_failure(case.scenario, case.signature, Alone(bench), seconds=500)
     assert found.proof is not None
     assert measure(found.scenario) == case.smallest
 
@@ -94,7 +99,7 @@ def test_a_scenario_that_this_machine_cannot_run_is_skipped_and_the_same_as_else
     found = attempt(bench, SEED, 1)
     assert (found.came, found.reason) == ("skipped", missing_disk(None))
     baseline = bench.baseline(plan_of(bench, job_of(SEED, 1)))
-    assert found.scenario == scenario_of(SEED, 1, read_menu(baseline))
+    assert found.scenario == scenario_of(SEED, 1, read_candidates(baseline))
     assert asked[0] is None
     assert not bench.workspace.root.exists()
 
@@ -110,9 +115,9 @@ runs:
 """
 
 
-def test_a_strike_that_never_landed_can_be_left_out(services: Services, tmp_path: Path) -> None:
+def test_a_strike_that_never_fired_can_be_left_out(services: Services, tmp_path: Path) -> None:
     scenario: Scenario = check_source(parse_source(MISSES, shown="a"), gpus=0)
     trial = try_scenario(bench_of(services, tmp_path), scenario)
     assert trial.judgement.outcome is Outcome.INVALID
-    (left,) = without_missed(scenario, trial.evidence).runs[0].faults
+    (left,) = without_unfired(scenario, trial.evidence).runs[0].faults
     assert left == scenario.runs[0].faults[0]

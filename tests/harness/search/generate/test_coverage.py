@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.faults.actions import Foreign, Naming
-from harness.search.generate.coverage import Cell, cells_of, note, read_coverage, tell
-from tests.harness.judge.cases import Case, RunCase, honest, killed_run, resumed_run
+from harness.search.generate.coverage import StrikeCell, cells_of, note, read_coverage, tell
+from tests.harness.judge.cases import Case, RunCase, correct, killed_run, resumed_run
 
-FLUSH = Cell(phase="flush", fault="kill", layout="fsdp", mode="disabled")
+FLUSH = StrikeCell(phase="flush", fault="kill", layout="fsdp", mode="disabled")
 
 
-def test_a_strike_that_landed_is_a_cell() -> None:
-    assert cells_of(honest().evidence()) == (FLUSH,)
+def test_a_strike_that_fired_is_a_cell() -> None:
+    assert cells_of(correct().evidence()) == (FLUSH,)
 
 
 def test_a_strike_that_did_not_land_is_none() -> None:
@@ -22,21 +22,21 @@ def test_a_strike_that_did_not_land_is_none() -> None:
     assert cells_of(Case(runs=[run]).evidence()) == ()
 
 
-def test_what_a_hand_did_is_a_cell_between_runs() -> None:
+def test_what_an_operator_did_is_a_cell_between_runs() -> None:
     second = resumed_run()
-    hand = RunCase()
-    hand.do("mkdir", "x")
+    operator = RunCase()
+    operator.do("mkdir", "x")
     action = Foreign(foreign=Naming(path="x", kind="directory"))
-    second.before.append((action, hand))
+    second.before.append((action, operator))
     cells = cells_of(Case(runs=[killed_run(), second]).evidence())
-    between = Cell(phase="between runs", fault="foreign", layout="fsdp", mode="disabled")
+    between = StrikeCell(phase="between runs", fault="foreign", layout="fsdp", mode="disabled")
     assert cells == (FLUSH, between)
 
 
 def test_sessions_add_up_and_lines_that_say_nothing_are_passed_over(tmp_path: Path) -> None:
     folder = tmp_path / "failures"
     note(folder, [FLUSH])
-    note(folder, [FLUSH, Cell(phase="step", fault="exit", layout="pp", mode="async")])
+    note(folder, [FLUSH, StrikeCell(phase="step", fault="exit", layout="pp", mode="async")])
     note(folder, [])
     with (folder / "coverage.jsonl").open("a", encoding="utf-8") as file:
         file.write("half a li\n[[1, 2]]\n")

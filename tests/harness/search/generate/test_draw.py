@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 
 from harness.faults.actions import ACTIONS
-from harness.faults.by_hand import ByHand
 from harness.faults.fail import Fail
+from harness.faults.operator import Operator
 from harness.faults.power_cut import PowerCut
 from harness.faults.registry import FAULTS
 from harness.report.failure import scenario_text
@@ -19,11 +19,11 @@ from harness.scenario.possible import find_impossible, save_steps
 from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
+from harness.search.generate.candidates import Candidates
 from harness.search.generate.draw import draw_scenario
 from harness.search.generate.faults import NOT_DRAWN
 from harness.search.generate.job import AREAS, draw_job
-from harness.search.generate.menu import Menu
-from harness.search.generate.strategies import jobs, scenarios, typical_menu
+from harness.search.generate.strategies import jobs, scenarios, typical_candidates
 from harness.search.generate.stream import is_first_of_job, job_of, scenario_of
 from harness.words import ERRORS, EXCEPTIONS, OPTIMIZERS, PHASES, VARIANTS
 
@@ -37,8 +37,8 @@ def drawn(without: frozenset[str] = frozenset()) -> tuple[Scenario, ...]:
     for number in range(NUMBER // 5 if without else NUMBER):
         random = Random(f"test {number}")
         job = draw_job(random, without=without)
-        menu = typical_menu(job.world.size)
-        found.append(draw_scenario(random, job, menu, without=without))
+        candidates = typical_candidates(job.world.size)
+        found.append(draw_scenario(random, job, candidates, without=without))
     return tuple(found)
 
 
@@ -57,8 +57,8 @@ def words(scenario: Scenario) -> Iterator[str]:
             yield fault.at.phase or "no phase"
             yield f"run {number} is struck"
             yield getattr(getattr(fault, fault.word), "error", "no error")
-            if isinstance(fault, ByHand):
-                yield f"{fault.by_hand.word} by hand"
+            if isinstance(fault, Operator):
+                yield f"{fault.operator.word} by hand"
             if isinstance(fault, PowerCut):
                 yield f"journal {fault.power_cut.journal}"
             if isinstance(fault, Fail) and fault.fail.until is not None:
@@ -154,7 +154,7 @@ def test_nothing_of_the_language_is_left_out() -> None:
         ("pipeline", {"2 1", "2 2"}),
         ("freeze", {"freeze of a run"}),
         ("power", {"power_cut"}),
-        ("by_hand", {"by_hand"}),
+        ("operator", {"operator"}),
         ("two_jobs", {"second_job"}),
         ("forms", FORMS),
     ],
@@ -170,14 +170,14 @@ def test_every_area_can_be_left_out_at_once() -> None:
 
 
 def test_the_same_number_of_a_seed_is_the_same_scenario() -> None:
-    assert [scenario_text(scenario_of(7, n, menu_of(7, n))) for n in range(1, 30)] == [
-        scenario_text(scenario_of(7, n, menu_of(7, n))) for n in range(1, 30)
+    assert [scenario_text(scenario_of(7, n, candidates_of(7, n))) for n in range(1, 30)] == [
+        scenario_text(scenario_of(7, n, candidates_of(7, n))) for n in range(1, 30)
     ]
-    assert scenario_text(scenario_of(7, 2, menu_of(7, 2))) == SECOND_OF_SEED_7
+    assert scenario_text(scenario_of(7, 2, candidates_of(7, 2))) == SECOND_OF_SEED_7
 
 
-def menu_of(seed: int, number: int) -> Menu:
-    return typical_menu(job_of(seed, number).world.size)
+def candidates_of(seed: int, number: int) -> Candidates:
+    return typical_candidates(job_of(seed, number).world.size)
 
 
 def test_four_scenarios_share_a_job() -> None:
@@ -188,7 +188,7 @@ def test_four_scenarios_share_a_job() -> None:
 
 
 SECOND_OF_SEED_7 = """\
-name: 'by hand: somebody deletes half of step_6 while the job runs, after step 7, 1 more, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
+name: 'by operator: somebody deletes half of step_6 while the job runs, after step 7, 1 more, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
 seed: 52
 world: {dp_shard: 2}
 optimizer: muon
@@ -198,7 +198,7 @@ checkpoint: {interval: 3, async_mode: async_with_pinned_mem}
 runs:
   - until_step: 7
     faults:
-      - {by_hand: {half_delete: {path: step_6}}, at: {rank: 1, step: 7, once_published: true}}
+      - {operator: {half_delete: {path: step_6}}, at: {rank: 1, step: 7, once_published: true}}
   - until_step: 10
     faults:
       - {delay: {rank: 0, seconds: 0.5}, at: {save: 1, phase: stage, operation: open}}

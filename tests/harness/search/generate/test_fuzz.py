@@ -1,4 +1,4 @@
-"""A session: known failures first, new scenarios until time is over, few shrinks of one symptom."""
+"""A session: known failures first, new scenarios until time is over, few shrinks of one signature."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from harness.search.generate.attempt import Attempt
 from harness.search.generate.fuzz import Fuzz, Tally, fuzz, summary, try_one
 from harness.search.shrink.reduce import Reduced
 from harness.search.shrink.shrink import Shrunk
-from harness.search.shrink.symptom import Symptom
+from harness.search.shrink.signature import Signature
 from tests.harness.proving import bench_of
 
-LEAK = Symptom(outcome=Outcome.LEAK, broken="clean")
+LEAK = Signature(outcome=Outcome.LEAK, broken="clean")
 POWERLESS = "skipped, a power cut on ext4 needs root, to mount an image"
 KNOWN = {"red": "LEAK by clean", "powerless": POWERLESS}
 SMALL = Scenario(name="sync: a small one", runs=(Run(until_step=1),))
@@ -66,8 +66,8 @@ def attempt_of(number: int) -> Attempt:
     scenario = Scenario(name=f"sync: number {number}", seed=number, runs=(Run(until_step=4),))
     if number % 3 == 0:
         proof = Proof(outcome=Outcome.LEAK, text="LEAK", replay="pytest a.yaml")
-        return Attempt(number=number, scenario=scenario, came="failed", symptom=LEAK, proof=proof)
-    return Attempt(number=number, scenario=scenario, came="missed" if number == 10 else "passed")
+        return Attempt(number=number, scenario=scenario, came="failed", signature=LEAK, proof=proof)
+    return Attempt(number=number, scenario=scenario, came="vacuous" if number == 10 else "passed")
 
 
 @pytest.fixture
@@ -102,17 +102,17 @@ def test_a_session_says_how_much_was_tried_and_how_much_proved_nothing(
     session: Callable[[int], bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert session(2) is True
-    assert "2 passed, 0 failed, 0 missed" in capsys.readouterr().out
+    assert "2 passed, 0 failed, 0 vacuous" in capsys.readouterr().out
     session(10)
     text = capsys.readouterr().out
-    assert "6 passed, 3 failed, 1 missed" in text
-    assert "10 % proved nothing, because a strike of theirs never landed" in text
+    assert "6 passed, 3 failed, 1 vacuous" in text
+    assert "10 % proved nothing, because a strike of theirs never fired" in text
 
 
 def test_what_this_machine_cannot_run_is_told_apart() -> None:
     tally = Tally(came=Counter(passed=3, skipped=2), lacking=Counter({"no root": 2}))
     first, _, third, _ = summary(tally, 60.0, 0).splitlines()
-    assert first.endswith("3 passed, 0 failed, 0 missed, 2 skipped")
+    assert first.endswith("3 passed, 0 failed, 0 vacuous, 2 skipped")
     assert third == "2 skipped: no root"
 
 
@@ -141,7 +141,7 @@ def test_without_a_disk_whose_power_can_be_cut_no_run_is_tried(
     assert found == "skipped, no xfs here"
 
 
-def test_two_failures_of_one_symptom_are_shrunk_and_the_others_kept(
+def test_two_failures_of_one_signature_are_shrunk_and_the_others_kept(
     session: Callable[[int], bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert session(12) is False

@@ -9,10 +9,10 @@ from harness.judge.outcome import Outcome
 from harness.prove import Proof
 from harness.scenario.schema import Run, Scenario
 from harness.search.shrink.reduce import reduce_failure
-from harness.search.shrink.symptom import Symptom, shows, symptom_of
-from tests.harness.judge.cases import Case, honest
+from harness.search.shrink.signature import Signature, shows, signature_of
+from tests.harness.judge.cases import Case, correct
 
-LEAK = Symptom(outcome=Outcome.LEAK, broken="clean")
+LEAK = Signature(outcome=Outcome.LEAK, broken="clean")
 
 
 class Fake:
@@ -26,13 +26,13 @@ class Fake:
         self._again, self._written = again, written
         self.asked: list[Scenario] = []
 
-    def shows(self, some: Sequence[Scenario], symptom: Symptom) -> Sequence[bool]:
-        assert symptom == LEAK
+    def shows(self, some: Sequence[Scenario], signature: Signature) -> Sequence[bool]:
+        assert signature == LEAK
         self.asked.extend(some)
         return [self._again(one) for one in some]
 
-    def report(self, scenario: Scenario, symptom: Symptom) -> Proof | None:
-        assert symptom == LEAK
+    def report(self, scenario: Scenario, signature: Signature) -> Proof | None:
+        assert signature == LEAK
         outcome = Outcome.LEAK
         return Proof(outcome=outcome, text=scenario.name) if self._written(scenario) else None
 
@@ -72,31 +72,31 @@ def judged(case: Case) -> Judgement:
 
 
 def leaking() -> Case:
-    case = honest()
+    case = correct()
     case.runs[0].leaked = ("pt_data_worker 4711",)
     return case
 
 
-def test_what_passes_has_no_symptom() -> None:
-    assert symptom_of(judged(honest())) is None
+def test_what_passes_has_no_signature() -> None:
+    assert signature_of(judged(correct())) is None
 
 
-def test_a_symptom_is_the_outcome_and_what_decided_it() -> None:
-    assert symptom_of(judged(leaking())) == LEAK
+def test_a_signature_is_the_outcome_and_what_decided_it() -> None:
+    assert signature_of(judged(leaking())) == LEAK
     assert str(LEAK) == "LEAK by clean"
 
 
 def test_a_failure_is_alike_if_outcome_and_decider_are_the_same() -> None:
     hung = leaking()
     hung.runs[1].hung = (1,)
-    assert [shows(judged(case), LEAK) for case in (leaking(), hung, honest())] == [
+    assert [shows(judged(case), LEAK) for case in (leaking(), hung, correct())] == [
         True, False, False,
     ]  # fmt: skip
 
 
 def test_a_guard_can_be_what_decided() -> None:
-    case = honest()
-    case.runs[0].landed.clear()
-    found = symptom_of(judged(case))
+    case = correct()
+    case.runs[0].fired.clear()
+    found = signature_of(judged(case))
     assert found is not None
-    assert (found.outcome, found.broken) == (Outcome.INVALID, "strikes_landed")
+    assert (found.outcome, found.broken) == (Outcome.INVALID, "strikes_fired")

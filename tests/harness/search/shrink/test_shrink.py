@@ -53,14 +53,14 @@ runs:
 
 
 BESIDE = """\
-name: "a hand, a second job and a power cut"
+name: "an operator, a second job and a power cut"
 seed: 41
 world: {dp_shard: 2}
 checkpoint: {interval: 3, async_mode: async}
 runs:
   - until_step: 10
     faults:
-      - by_hand: {latest: {step: 3}}
+      - operator: {latest: {step: 3}}
         at: {rank: 1, step: 8, once_published: true}
   - until_step: 16
     faults:
@@ -214,9 +214,9 @@ def test_a_large_scenario_becomes_the_smallest_that_shows_it(
     [
         (lambda _: True, "runs:\n  - {until_step: 1}\n"),
         (
-            has_fault("by_hand"),
+            has_fault("operator"),
             "runs:\n"
-            "  - {until_step: 1, faults: [{by_hand: {latest: {step: 1}}, at: {step: 1}}]}\n",
+            "  - {until_step: 1, faults: [{operator: {latest: {step: 1}}, at: {step: 1}}]}\n",
         ),
         (
             has_fault("second_job"),
@@ -238,7 +238,7 @@ def test_a_large_scenario_becomes_the_smallest_that_shows_it(
         ),
     ],
 )  # fmt: skip
-def test_a_hand_a_second_job_and_a_power_cut_go_where_they_are_not_needed(
+def test_an_operator_a_second_job_and_a_power_cut_go_where_they_are_not_needed(
     predicate: Predicate, text: str
 ) -> None:
     assert smallest(predicate, beside()) == text

@@ -1,0 +1,265 @@
+"""The job launcher of one run: it puts itself under the filter, forks the ranks and reaps them.
+
+The job launcher has one thread when it installs the filter, so that one listener hears all ranks,
+their threads and their sub-processes. It is the subreaper of them all: what outlives its rank is
+found here, reported and ended.
+
+Messages to the supervisor, one JSON object each: `{"listener": ...}` (with the descriptor),
+`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...], "cpu_s": ...}`. From
+it: `go` starts the ranks, `second` forks those of a second job, which are told as `ranks` and
+started alike, and `stop` kills those that are left; a closed socket means the same.
+
+Where another launcher starts the ranks (`agents.py`), the job launcher has no filter and forks that
+launcher instead; each rank then has a job launcher of its own (`task.py`), which says the same
+words.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.jobs.registry import job_named
+from harness.run.clock import UndelayedClock
+from harness.run.host import enter_host
+from harness.run.mounts import enter_mounts
+from harness.run.network import enter, make_network
+from harness.run.parent import die_with_parent
+from harness.run.seccomp import install_filter
+from harness.run.talk import hear
+
+_PR_SET_CHILD_SUBREAPER = 36
+_ORPHAN_GRACE_S = 0.3
+"""How long sub-processes may take to notice that their rank has ended in order, by a clock that
+does not count the time in which they wait for a processor."""
+_ORPHAN_LOOK_S = 0.05
+_PF_EXITING = 0x4
+_PENDING = ("SigPnd:", "ShdPnd:")
+_SIGKILL = 1 << (signal.SIGKILL - 1)
+
+
+def lead(link: socket.socket, request: dict[str, Any]) -> int:
+    """Run one job to its end. Returns the exit code of the job_launcher."""
+    parent = os.getppid()
+    os.setsid()
+    die_with_parent(parent)
+    adopt_orphans()
+    if "mounts" in request:
+        enter_mounts(request["mounts"])
+    network = make_network(request["nodes"]) if request["nodes"] > 1 else None
+    # Descriptors only: the supervisor knows from its plan which of them are there.
+    more = [] if network is None else [network.switch, network.control.fileno()]
+    request["namespaces"] = () if network is None else network.nodes
+    if request["launcher"]["kind"] == "local":
+        listener = install_filter(reads=request["reads"])
+        socket.send_fds(link, [b'{"listener": true}'], [listener, *more])
+        os.close(listener)
+        reap(link, request, start(link, request, first=0))
+    else:
+        socket.send_fds(link, [b'{"launcher": true}'], more)
+        # Imported here: it needs torch, and the job launcher of an ordinary run needs nothing of it.
+        from harness.boot.agents import fork_agents
+
+        reap(link, request, fork_agents(request))
+    tell(link, {"over": orphans(), "cpu_s": cpu_s()})
+    return 0
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def cpu_s() -> float:
+    """Processor time of this process and of all that it has reaped."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def start(
+    link: socket.socket,
+    request: dict[str, Any],
+    *,
+    first: int,
+    forked: Callable[[list[int]], None] = lambda _: None,
+    others: Iterable[int] = (),
+) -> dict[int, int]:
+    """Fork a job whose lowest rank is `first`; its ranks begin when the supervisor knows them.
+
+    `forked` is called with their processes before anybody is told of them. Where they are not to
+    begin, `others` are not to go on either.
+    """
+    gate, opener = os.pipe()
+    pids = {}
+    for rank in range(first, first + request["ranks"]):
+        pids[_fork_rank(link, request, rank, gate, opener)] = rank
+    forked(list(pids))
+    tell(link, {"ranks": list(pids)})
+    if hear(link)[0] == b"go":
+        os.write(opener, b"g" * len(pids))
+    else:
+        _kill([*pids, *others])
+    # Not before: a signal may have ended the ranks already, and a pipe that nobody reads breaks.
+    os.close(gate)
+    os.close(opener)
+    return pids
+
+
+def _fork_rank(
+    link: socket.socket, request: dict[str, Any], rank: int, gate: int, opener: int
+) -> int:
+    job_launcher = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setpgid(0, 0)
+    die_with_parent(job_launcher)
+    _forget_children()
+    if request["namespaces"]:
+        ranks = request["ranks"]
+        enter(request["namespaces"][rank % ranks * request["nodes"] // ranks])
+    if request.get("hosts"):
+        enter_host(request["hosts"][rank // request["ranks"]])
+    link.close()
+    os.close(opener)
+    os.read(gate, 1)
+    os.close(gate)
+    os._exit(_rank_main(request, rank))
+
+
+def _rank_main(request: dict[str, Any], rank: int) -> int:
+    directory, run = request["directory"], request["run"]
+    log = os.open(
+        Path(directory, f"run{run}", f"rank{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    )
+    empty = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, empty), (1, log), (2, log)):
+        os.dup2(source, target)
+    try:
+        plan = json.loads(Path(directory, "plan.json").read_bytes())
+        return job_named(plan["job"]).enter(directory, run, rank)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def tell(link: socket.socket, message: dict[str, Any]) -> None:
+    """Say something to the supervisor."""
+    link.send(json.dumps(message).encode())
+
+
+def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> dict[int, int]:
+    """Report each rank's end; kill the rest when told to or when nobody listens any more.
+
+    Returns the statuses by rank.
+    """
+    left, statuses = dict(pids), dict[int, int]()
+    child_ended = _child_descriptor()
+    while left:
+        ready, _, _ = select.select([link.fileno(), child_ended], [], [])
+        if link.fileno() in ready:
+            message, _ = hear(link)
+            if message in (b"stop", b""):
+                _kill(list(left))
+            elif message == b"second":
+                left |= start(link, request, first=request["ranks"], others=left)
+        if child_ended in ready:
+            os.read(child_ended, 4096)
+        left = _collect(link, left, statuses)
+    return statuses
+
+
+def _child_descriptor() -> int:
+    """A descriptor that becomes readable at every SIGCHLD."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGCHLD)  # a rank may have ended before the handler was there
+    return reading
+
+
+def _forget_children() -> None:
+    """In a rank: how the job launcher learns of ended children is none of its business."""
+    inherited = signal.set_wakeup_fd(-1)
+    if inherited >= 0:
+        os.close(inherited)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _collect(link: socket.socket, left: dict[int, int], statuses: dict[int, int]) -> dict[int, int]:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return {}
+        if pid == 0:
+            return left
+        if pid in left:
+            statuses[left[pid]] = os.waitstatus_to_exitcode(status)
+            tell(link, {"exit": [left[pid], statuses[left[pid]]]})
+            left = {other: rank for other, rank in left.items() if other != pid}
+
+
+def orphans() -> list[str]:
+    """Wait a moment for the sub-processes of the ranks, then name and end those that stay."""
+    clock = UndelayedClock(_children, look_every_s=_ORPHAN_LOOK_S)
+    while _children() and clock.seconds() < _ORPHAN_GRACE_S:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                select.select([], [], [], 0.005)
+        except ChildProcessError:
+            break
+    leaked = [_command_line(pid) for pid in _children() if not _is_dying(pid)]
+    while left := _children():
+        _kill(left)
+        for pid in left:
+            os.waitpid(pid, 0)
+    return leaked
+
+
+def _children() -> list[int]:
+    me = os.getpid()
+    text = Path(f"/proc/{me}/task/{me}/children").read_text(encoding="ascii")
+    return [int(pid) for pid in text.split()]
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether it was killed or has ended, and the kernel is taking down what it had.
+
+    That takes time where it is much: a process forked from one that has a CUDA context has 1.5 GB.
+    """
+    try:
+        # In this order: who is no longer about to die by the second look has begun to.
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        flags = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[6]
+    except OSError:
+        return True
+    waiting = [int(line.split()[1], 16) for line in status if line.startswith(_PENDING)]
+    return bool(int(flags) & _PF_EXITING) or any(mask & _SIGKILL for mask in waiting)
+
+
+def _command_line(pid: int) -> str:
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return f"process {pid}"
+    return f"process {pid}: {raw.replace(bytes(1), b' ').decode(errors='replace').strip()}"
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue

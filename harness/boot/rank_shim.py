@@ -1,0 +1,87 @@
+"""A shim: the process that a launcher other than ours starts for one rank, and that rank's
+job_launcher.
+
+`python -m harness.boot.rank_shim DIRECTORY` finds the supervisor by a socket in the run directory,
+and its rank in the environment, as any training script does. It puts itself under the filter, forks
+the rank, passes signals on to it, and ends as the rank ended, so that the launcher sees what it
+would have seen of the rank itself. When the shim dies, the kernel ends the rank with it.
+
+It says the words of a job launcher (`job_launcher.py`), before them `{"shim": rank}`, and
+`{"signal": number}` for each signal that it has passed on. The answer `{"run": ..., "reads": ...}`
+is the start of the job that it belongs to; a closed socket means that none is wanted any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from harness.boot.job_launcher import adopt_orphans, cpu_s, orphans, reap, start, tell
+from harness.run.launch.meet import connect
+from harness.run.parent import die_with_parent
+from harness.run.seccomp import install_filter
+
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def main(directory: Path) -> int:
+    """Lead one rank to its end; its status, minus the signal where one ended it."""
+    parent, rank = os.getppid(), own_rank(os.environ)
+    die_with_parent(parent)
+    adopt_orphans()
+    link = connect(directory)
+    tell(link, {"shim": rank})
+    answer = link.recv(1024)
+    if not answer:
+        return 1
+    request = {"directory": str(directory), "ranks": 1, "namespaces": (), **json.loads(answer)}
+    return _lead_one(link, request, rank)
+
+
+def own_rank(environment: Mapping[str, str]) -> int:
+    """The rank that the launcher gave to this process."""
+    torchrun = "TORCHELASTIC_RUN_ID" in environment
+    return int(environment["RANK" if torchrun else "SLURM_PROCID"])
+
+
+def _lead_one(link: socket.socket, request: dict[str, Any], rank: int) -> int:
+    listener = install_filter(reads=request["reads"])
+    socket.send_fds(link, [b'{"listener": true}'], [listener])
+    os.close(listener)
+    # In time: who may know of the rank may send it a signal, and no child inherits the handlers.
+    children = start(link, request, first=rank, forked=lambda pids: _pass_signals_on(link, *pids))
+    statuses = reap(link, request, children)
+    tell(link, {"over": orphans(), "cpu_s": cpu_s()})
+    return statuses.get(rank, 1)
+
+
+def _pass_signals_on(link: socket.socket, rank: int) -> None:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        try:
+            os.kill(rank, number)
+            tell(link, {"signal": number})
+        except ProcessLookupError:
+            return  # it has ended, and its job launcher is about to
+
+    for number in _PASSED_ON:
+        signal.signal(number, pass_on)
+
+
+def end_as(status: int) -> NoReturn:
+    """End this process as its rank ended."""
+    if -status in _PASSED_ON:
+        signal.signal(-status, signal.SIG_DFL)
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    end_as(main(Path(sys.argv[1])))

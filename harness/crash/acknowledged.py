@@ -1,0 +1,43 @@
+"""The saves that the job had been told of, at each instant of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.evidence.evidence import Evidence
+from harness.judge.properties.nothing_lost import acknowledged_steps, claims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """The steps that were acknowledged to every rank as durable, before `place` operations of a run more."""
+
+    place: int
+    steps: frozenset[int]
+
+
+def acknowledged_in(evidence: Evidence, run: int) -> Iterator[Acknowledged]:
+    """The saves that the job knew of when a run began, and after each further one.
+
+    A run with `load_step` goes on from that step, and what was told of later ones is void.
+    """
+    checkpoint = evidence.plan.checkpoint
+    background = checkpoint is not None and checkpoint.async_mode != "disabled"
+    steps: frozenset[int] = frozenset()
+    for number in range(run + 1):
+        load_step = evidence.plan.runs[number].load_step
+        if load_step is not None:
+            steps = frozenset(step for step in steps if step <= load_step) | {load_step}
+        if number < run:
+            steps |= acknowledged_steps(evidence.runs[number], background=background)
+    yield Acknowledged(place=0, steps=steps)
+    places: dict[int, list[int]] = {}
+    event_logs = evidence.runs[run].event_logs
+    for event_log in event_logs:
+        for step, place in claims(event_log, background=background):
+            places.setdefault(step, []).append(place)
+    for step, acknowledged in sorted(places.items(), key=lambda item: max(item[1])):
+        if len(acknowledged) >= len(event_logs) and min(acknowledged) >= 0:
+            steps |= {step}
+            yield Acknowledged(place=max(acknowledged), steps=steps)

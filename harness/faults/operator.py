@@ -1,0 +1,57 @@
+"""An operator changes the checkpoint directory at an instant of a run.
+
+Fault model: what can happen between two runs happens at a point while the job lives, all of it
+before anything else that the ranks do, and is durable at once. An action that finds nothing to hit,
+or changes nothing, is not done: its strike does not fire.
+
+What must survive: what the operator did not damage, and the job, which goes on saving. Out of
+scope: a operator who changes what a save in flight has written so far, and one that changes two
+things between which the job does something.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import model_validator
+
+from harness.faults.actions import Acting, Action, Displace
+from harness.faults.base import Fault
+from harness.faults.effects import Effects, PlannedStrike
+from harness.world import World
+
+
+class Operator(Fault):
+    """An operator changes the directory at a point, before the job does anything else."""
+
+    word: ClassVar[str] = "operator"
+    is_from_outside: ClassVar[bool] = True
+    is_beside_others: ClassVar[bool] = False
+    area: ClassVar[str | None] = "by hand"
+    operator: Action
+
+    @model_validator(mode="after")
+    def _can_happen_to_a_live_job(self) -> Operator:
+        action = self.operator.word
+        if action in ("leftover", "relocate"):
+            raise ValueError(f"`{action}` is for the time between two runs")
+        return self
+
+    def ranks_hit(self, world: World) -> tuple[int, ...]:
+        return ()
+
+    def label(self) -> str:
+        return f"{self.word}-{self.operator.word}"
+
+    def may_fail_saves(self, timeout_s: float | None) -> bool:
+        return isinstance(self.operator, Displace)
+
+    def described(self) -> str:
+        return f"{self.operator.described()} while the job runs,"
+
+    def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
+        effects.act(strike, self.operator)
+
+    @property
+    def action(self) -> Acting | None:
+        return self.operator

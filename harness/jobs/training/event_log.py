@@ -1,0 +1,61 @@
+"""A rank's own event log: records appended to one file, each with exactly one write."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.evidence.record import Drained, Raised, Record
+
+_TRACE_LIMIT = 12_000
+"""Characters of a traceback that are kept, from its end: a record stays one modest line."""
+
+
+class EventLog:
+    """Writes the records of one rank, and knows which call is under way."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._doing = "start"
+
+    def tell(self, record: Record) -> None:
+        """Append one record. A short write would make two lines of one, so it is an error."""
+        line = (record.to_line() + "\n").encode()
+        written = os.write(self._file, line)
+        if written != len(line):
+            raise OSError(f"wrote {written} of the {len(line)} bytes of a {record.kind} record")
+
+    @contextmanager
+    def during(self, call: str) -> Iterator[None]:
+        """Name the call inside. After an exception the name stays, for `tell_raised`."""
+        before, self._doing = self._doing, call
+        yield
+        self._doing = before
+
+    def raised_during(self, call: str, error: BaseException) -> None:
+        """Record an exception that the loop goes on after."""
+        self._doing = call
+        self.tell_raised(error)
+        self._doing = "step"
+
+    @contextmanager
+    def draining(self, call: str) -> Iterator[None]:
+        """As `during`, and afterwards every save begun so far is durable."""
+        with self.during(call):
+            yield
+        self.tell(Drained(call=call))
+
+    def tell_raised(self, error: BaseException) -> None:
+        """Record an exception that left a call, and which call it was."""
+        trace = "".join(traceback.format_exception(error))
+        self.tell(
+            Raised(
+                during=self._doing,
+                type=type(error).__qualname__,
+                message=str(error),
+                trace=trace[-_TRACE_LIMIT:],
+            )
+        )

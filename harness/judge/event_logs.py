@@ -1,0 +1,98 @@
+"""Questions about what ranks wrote down, asked by several judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from harness.evidence.evidence import Evidence, RunEvidence
+from harness.evidence.record import Finished, Raised, Record, Resumed, Stepped
+from harness.faults.strike import Strike
+
+EventLog = tuple[Record, ...]
+Kind = TypeVar("Kind", bound=Record)
+
+
+def records(event_log: EventLog, kind: type[Kind]) -> tuple[Kind, ...]:
+    """The records of one kind, in their order."""
+    return tuple(record for record in event_log if isinstance(record, kind))
+
+
+def resumed(event_log: EventLog) -> Resumed | None:
+    """The rank's decision at its start; None if it did not get that far."""
+    found = records(event_log, Resumed)
+    return found[0] if found else None
+
+
+def steps(event_log: EventLog) -> dict[int, Stepped]:
+    """The finished training steps of one rank in one run."""
+    return {record.step: record for record in records(event_log, Stepped)}
+
+
+def raised_while_loading(event_log: EventLog) -> Raised | None:
+    """The exception that kept the rank from resuming."""
+    if resumed(event_log) is not None:
+        return None
+    found = records(event_log, Raised)
+    return found[0] if found else None
+
+
+def resumed_steps(run: RunEvidence) -> tuple[int | None, ...]:
+    """The steps from which the ranks resumed, ranks that did not get that far left out."""
+    decisions = [resumed(event_log) for event_log in run.event_logs]
+    return tuple(one.step for one in decisions if one is not None)
+
+
+def is_orderly(run: RunEvidence) -> bool:
+    """Whether every rank ended its loop as it should."""
+    return bool(run.event_logs) and all(
+        records(event_log, Finished) for event_log in run.event_logs
+    )
+
+
+def was_struck(evidence: Evidence, run: int) -> bool:
+    """Whether a fault was planned for the run or fired in it."""
+    return bool(evidence.plan.runs[run].strikes) or bool(evidence.runs[run].fired)
+
+
+def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
+    """The ranks that were killed in the run; nobody expects a word from them."""
+    kills = {one.id for one in evidence.plan.runs[run].strikes if one.fault.is_deadly}
+    found = evidence.runs[run].fired
+    fired = [one for one in found if one.strike in kills or one.then == "killed"]
+    return frozenset(rank for one in fired for rank in one.ranks)
+
+
+def may_end_early(evidence: Evidence, run: int) -> bool:
+    """Whether a fault struck that a job need not come through: a kill, a power cut, an end in the
+    loop, a failing storage where the training loop ends with the save, or reads that fail from then
+    on while a checkpoint is loaded. Reads that fail a few times are to be tried again."""
+    goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
+    strikes = evidence.plan.runs[run].strikes
+    planned = {
+        one.id for one in strikes if one.fault.may_end_run(goes_on=goes_on, timeout_s=timeout_s)
+    }
+    fired = evidence.runs[run].fired
+    return any(one.strike in planned or one.then == "killed" for one in fired)
+
+
+def goes_on_after_errors(evidence: Evidence) -> bool:
+    """Whether the training loop goes on after a save that failed."""
+    checkpoint = evidence.plan.checkpoint
+    return checkpoint is not None and checkpoint.on_error == "go_on"
+
+
+def fails_load(strike: Strike) -> bool:
+    """Whether a strike makes opens or reads fail while a checkpoint is loaded."""
+    return strike.fault.answers is not None and strike.point.phase == "load"
+
+
+def ranks(numbers: Sequence[int]) -> str:
+    """Ranks in words: `rank 1`, `ranks 0, 2`."""
+    word = "rank" if len(numbers) == 1 else "ranks"
+    return f"{word} {', '.join(str(number) for number in numbers)}"
+
+
+def tell_step(step: int | None) -> str:
+    """A resume decision in words."""
+    return "a fresh start" if step is None else f"step {step}"

@@ -1,0 +1,152 @@
+"""The storage under a scenario's checkpoint directory: a folder, or a disk that can be cut off.
+
+With a mount in its plan, ranks see `checkpoints/` through a file system of the harness's own, one
+for each host (`fuse`, `host.py`), and the supervisor acts for them through the same one; the
+judges look at the directory itself. With a power cut in its plan, `checkpoints/` of the run
+directory is where an image is mounted, in mounts that only this scenario sees. Records, logs and
+traces lie outside of it: they are evidence, and survive. When the scenario is over, the directory
+holds what was left on the disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from harness.evidence.cut import read_listing, tell_cut
+from harness.evidence.evidence import Cut
+from harness.evidence.operation import OPERATOR
+from harness.evidence.write import list_entries, write_cut
+from harness.plan.model import CHECKPOINTS, Plan
+from harness.run.disk import DiskImage
+from harness.run.errors import HarnessError
+from harness.run.fuse.behaviour import Behaviour
+from harness.run.fuse.mount import mounted
+from harness.run.host import Host
+from harness.run.mounts import MountError, own_mounts
+from harness.run.trace import Trace
+
+
+class Backing(Protocol):
+    """Under the checkpoint directory."""
+
+    @property
+    def mounts(self) -> str | None:
+        """Where the ranks find the mounts that they need to see it."""
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """The hosts that mount it, by name; none where ranks see it directly."""
+
+    def cut(self, journal: str) -> None:
+        """Cut the power at this instant."""
+
+    def end_run(self, trace: Trace, folder: Path) -> None:
+        """All processes are gone: bring power back if it was cut, and tell what was left."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Folder:
+    """A plain directory, or one that hosts mount."""
+
+    mounts: str | None = None
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+
+    def cut(self, journal: str) -> None:
+        """There is no power to be cut."""
+        raise HarnessError(f"no power to cut ({journal}): the directory lies on no disk of its own")
+
+    def end_run(self, trace: Trace, folder: Path) -> None:
+        """Nothing to tell."""
+
+
+class ImageBacking:
+    """A file system of its own."""
+
+    def __init__(self, disk: DiskImage, mounts: str) -> None:
+        self.mounts: str | None = mounts
+        self.hosts: Mapping[str, Host] = {}
+        self._disk = disk
+        self._cut: Cut | None = None
+
+    def cut(self, journal: str) -> None:
+        """Note what is there, and let nothing more reach the disk."""
+        if self._cut is not None:
+            return  # there is no power left
+        before = list_entries(self._disk.root)
+        self._cut = Cut(
+            filesystem=self._disk.filesystem,
+            journal=journal,
+            how=self._disk.cut(journal),
+            before=before,
+        )
+
+    def end_run(self, trace: Trace, folder: Path) -> None:
+        """Start the disk again, and add what it holds to the trace."""
+        if self._cut is None:
+            return
+        self._disk.restart()
+        cut, described = tell_cut(
+            read_listing(self._disk.root),
+            index=len(trace.operations),
+            rank=OPERATOR,
+            time_s=trace.seconds(),
+            start=len(trace.written),
+        )
+        trace.operations.append(cut)
+        trace.written.add(described)
+        write_cut(folder, self._cut)
+        self._cut = None
+
+
+_SOONER_S = 5.0
+"""For an unmount that nothing depends on; where a session is interrupted, ranks may hold the disk
+until it ends."""
+
+
+@contextmanager
+def stand(plan: Plan, directory: Path) -> Iterator[Backing]:
+    """Put backing under the checkpoint directory of a prepared run directory. Raises MountError."""
+    if plan.hosts:
+        with _mounted(plan, directory) as backing:
+            yield backing
+        return
+    if plan.filesystem is None:
+        yield Folder()
+        return
+    root, left = directory / CHECKPOINTS, directory / "left"
+    with own_mounts() as mounts:
+        disk = DiskImage(plan.filesystem, directory / "disk.image", root)
+        try:
+            disk.format()
+            disk.mount()
+            yield ImageBacking(disk, mounts)
+            shutil.copytree(root, left, symlinks=True)
+        finally:
+            # What is mounted goes with the last process; this only makes it sooner.
+            with suppress(MountError):
+                disk.unmount(patience_s=_SOONER_S)
+            disk.remove()
+    root.rmdir()
+    left.rename(root)
+
+
+@contextmanager
+def _mounted(plan: Plan, directory: Path) -> Iterator[Backing]:
+    """The directory, mounted once for each host. Raises MountError."""
+    root, folder = directory / CHECKPOINTS, directory / "hosts"
+    settings = {} if plan.mount is None else plan.mount.model_dump()
+    hosts = {
+        name: Host(name=name, place=folder / name, shown=root, boot_id=folder / f"{name}.boot_id")
+        for name in plan.hosts
+    }
+    with own_mounts() as mounts, ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        for host in hosts.values():
+            host.prepare()
+            stack.enter_context(mounted(root, host.place, Behaviour(**settings)))
+        yield Folder(mounts=mounts, hosts=hosts)

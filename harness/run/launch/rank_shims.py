@@ -1,0 +1,166 @@
+"""One run of ranks that another launcher starts, each by a shim (`harness/boot/rank_shim.py`).
+
+A shim that connects says its rank and is told which run it belongs to: to the one that goes on, as
+long as none of its ranks has failed and the rank is not there yet; else to the next one, for which
+it waits. The run is over when its shims are gone and either the next run begins or the launcher has
+ended. A launcher that does neither is ended: an agent whose peer is gone may wait for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.run.errors import HarnessError
+from harness.run.launch.launch import News
+from harness.run.launch.launcher import Launcher
+from harness.run.launch.listeners import Listeners
+from harness.run.links import Links
+from harness.run.talk import hear, say
+
+_BOOT_S = 180.0
+"""Until the ranks of a run have to be there: they boot cold, which took 5 s on idle cores."""
+_LAST_WORDS_S = 15.0
+"""Until a launcher whose last run has ended has to end itself; torchrun takes less than a second,
+and 300 where it waits for a peer that is gone."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Shim:
+    """One rank's, until it says that it is over or its socket closes."""
+
+    rank: int
+    link: socket.socket
+    exit: int | None = None
+    over: bool = False
+
+
+class RankShims:
+    """The shims of one run, as a `Launch`."""
+
+    def __init__(self, launcher: Launcher, *, run: int, ranks: int, reads: bool) -> None:
+        self._launcher = launcher
+        self._answer = json.dumps({"run": run, "reads": reads}).encode()
+        self._may_go_on = run < launcher.last_run
+        self._ranks = ranks
+        self._calls = Listeners()
+        self._shims: dict[int, _Shim] = {}
+        self._ready = select.epoll()
+        for descriptor in launcher.descriptors():
+            self._ready.register(descriptor, select.EPOLLIN)
+        self._leaked: list[str] = []
+        self._cpu_s = 0.0
+        self._since = time.monotonic()
+
+    def listen(self) -> tuple[Listeners, Links | None]:
+        """All shims' listeners, also of those that are still to come."""
+        return self._calls, self._launcher.links
+
+    def fileno(self) -> int:
+        """Readable when a shim comes or says something, and when the launcher does."""
+        return self._ready.fileno()
+
+    def hear(self) -> Iterator[News]:
+        """The messages so far."""
+        for descriptor, _ in self._ready.poll(0):
+            if descriptor == self._launcher.door.fileno():
+                self._launcher.accept()
+            elif descriptor == self._launcher.job_launcher.fileno():
+                self._hear_launcher()
+            else:
+                yield from self._hear_shim(self._task_of(descriptor))
+        self._admit()
+        yield from self._end()
+
+    def _task_of(self, descriptor: int) -> _Shim:
+        return next(one for one in self._shims.values() if one.link.fileno() == descriptor)
+
+    def _hear_launcher(self) -> None:
+        self._launcher.hear()
+        if self._launcher.over is not None:
+            self._ready.unregister(self._launcher.job_launcher.fileno())
+
+    def _admit(self) -> None:
+        """Give the shims that wait and belong to this run their place in it."""
+        if any(one.exit for one in self._shims.values()):
+            return  # one of its ranks has failed: who comes now was started again
+        for waiting in self._launcher.take_waiting(lambda rank: rank not in self._shims):
+            self._shims[waiting.rank] = _Shim(rank=waiting.rank, link=waiting.link)
+            say(waiting.link, self._answer)
+            self._ready.register(waiting.link.fileno(), select.EPOLLIN)
+
+    def _hear_shim(self, shim: _Shim) -> Iterator[News]:
+        raw, descriptors = hear(shim.link)
+        for descriptor in descriptors:
+            self._calls.add(descriptor)
+        message = json.loads(raw) if raw else {}
+        if "ranks" in message:
+            yield News(began={shim.rank: message["ranks"][0]})
+            say(shim.link, b"go")
+        elif "exit" in message:
+            yield self._ended(shim, message["exit"][1])
+        elif "signal" in message:
+            yield News(signalled=(shim.rank,))
+        elif "over" in message:
+            self._leaked += message["over"]
+            self._cpu_s += message["cpu_s"]
+        if not raw or "over" in message:
+            yield from self._let_go(shim)
+
+    def _let_go(self, shim: _Shim) -> Iterator[News]:
+        """A shim is gone; where it was killed, it took its rank along without a word."""
+        self._ready.unregister(shim.link.fileno())
+        shim.over = True
+        self._since = time.monotonic()
+        if shim.exit is None:
+            yield self._ended(shim, -signal.SIGKILL)
+
+    def _ended(self, shim: _Shim, status: int) -> News:
+        failed_before = any(one.exit for one in self._shims.values())
+        shim.exit = status
+        stopped = failed_before and -status in (signal.SIGTERM, signal.SIGKILL)
+        return News(ended={shim.rank: status}, stopped=(shim.rank,) if stopped else ())
+
+    def _end(self) -> Iterator[News]:
+        if any(not one.over for one in self._shims.values()):
+            return
+        launcher_is_over = self._launcher.over is not None
+        if launcher_is_over or (self._shims and self._launcher.has_waiting()):
+            self._leaked += self._launcher.over or ()
+            yield News(over=tuple(self._leaked), cpu_s=self._cpu_s)
+
+    def overdue(self) -> Iterator[News]:
+        """Let in who came before the run began; end a launcher that neither goes on nor ends."""
+        self._admit()
+        waits = len(self._shims) < self._ranks or self._may_go_on
+        patience_s = _BOOT_S if waits else _LAST_WORDS_S
+        busy = any(not one.over for one in self._shims.values())
+        if not busy and time.monotonic() - self._since > patience_s:
+            self._launcher.stop()
+            self._since = time.monotonic()
+        yield from self._end()
+
+    def stop(self) -> None:
+        """Kill the ranks that are left; what their launcher then does is for it to say."""
+        for shim in self._shims.values():
+            if not shim.over:
+                say(shim.link, b"stop")
+
+    def start_second(self) -> None:
+        """No scenario asks for it."""
+        raise HarnessError("a second job is started by the local launcher alone")
+
+    def expire(self) -> None:
+        """Have the launcher's time limit come."""
+        self._launcher.expire()
+
+    def close(self) -> None:
+        """Let go of the shims; those that are left end with it."""
+        for shim in self._shims.values():
+            shim.link.close()
+        self._ready.close()

@@ -1,0 +1,175 @@
+"""An operator that changes a checkpoint directory while no process of the job lives.
+
+Each change is made on the disk and told as an operation of rank -1, so that judges rebuild the
+directory with it as they do with what ranks did. The operator syncs what it has changed: long
+before the next run begins, everything is on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from harness.evidence.operation import OPERATOR, Operation
+
+
+class DirectoryOperator:
+    """Changes one directory. Paths are relative to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.operations: list[Operation] = []
+        self.written = bytearray()
+        self._files: dict[str, None] = {}
+        self._directories: dict[str, None] = {}
+
+    # What is there.
+
+    def files(self, pattern: str) -> list[str]:
+        """The regular files whose path fits a pattern, sorted."""
+        return [path for path in self.matches(pattern) if self.is_file(path)]
+
+    def matches(self, pattern: str) -> list[str]:
+        """Everything whose path fits a pattern, sorted."""
+        found = []
+        for place, folders, files in os.walk(self.root):
+            inside = Path(place).relative_to(self.root)
+            found += [(inside / name).as_posix() for name in (*folders, *files)]
+        return sorted(path for path in found if fnmatchcase(path, pattern))
+
+    def is_file(self, path: str) -> bool:
+        """Whether a regular file is there; a link is none."""
+        return (self.root / path).is_file() and not (self.root / path).is_symlink()
+
+    def is_directory(self, path: str) -> bool:
+        """Whether a directory is there; a link is none."""
+        return (self.root / path).is_dir() and not (self.root / path).is_symlink()
+
+    def exists(self, path: str) -> bool:
+        """Whether the name is taken, by whatever."""
+        return os.path.lexists(self.root / path)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file."""
+        return (self.root / path).read_bytes()
+
+    # What is changed.
+
+    def put(self, path: str, data: bytes) -> None:
+        """Create a file, or replace all of its bytes; the name stays on the same file."""
+        if not self.exists(path):
+            self._renamed(path)
+        (self.root / path).write_bytes(data)
+        self._tell("open", path, creates=True, truncates=True)
+        self._tell_write(path, data, 0)
+
+    def patch(self, path: str, offset: int, data: bytes) -> None:
+        """Overwrite some bytes of a file."""
+        with (self.root / path).open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+        self._tell("open", path)
+        self._tell_write(path, data, offset)
+
+    def cut(self, path: str, size: int) -> None:
+        """Leave the first `size` bytes of a file."""
+        os.truncate(self.root / path, size)
+        self._files[path] = None
+        self._tell("truncate", path, size=size)
+
+    def link(self, path: str, text: str) -> None:
+        """Create a symlink."""
+        os.symlink(text, self.root / path)
+        self._renamed(path)
+        self._tell("symlink", path, target=text)
+
+    def make(self, path: str) -> None:
+        """Create a directory."""
+        (self.root / path).mkdir()
+        self._renamed(path)
+        self._directories[path] = None
+        self._tell("mkdir", path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, a symlink, or a directory with all that is in it."""
+        if self.is_directory(path):
+            for inner in sorted(os.listdir(self.root / path)):
+                self.remove(f"{path}/{inner}")
+            (self.root / path).rmdir()
+            self._tell("rmdir", path)
+        else:
+            (self.root / path).unlink()
+            self._tell("unlink", path)
+        self._renamed(path)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a directory with all that is in it; `target` is made."""
+        self.make(target)
+        for inner in sorted(os.listdir(self.root / source)):
+            here, there = f"{source}/{inner}", f"{target}/{inner}"
+            if self.is_directory(here):
+                self.copy(here, there)
+            else:
+                self.put(there, self.read(here))
+
+    def displace(self, *, leaves: str) -> None:
+        """Take the directory's name away; with `leaves` `empty` another one has it."""
+        self.root.rename(self._away)
+        if leaves == "empty":
+            self.root.mkdir()
+        self._tell("displace", ".")
+
+    def put_back(self) -> None:
+        """Give the directory its name again; what has had it keeps what is in it, elsewhere."""
+        if self.root.exists():
+            self.root.rename(self.root.with_name(f"{self.root.name}.instead"))
+        self._away.rename(self.root)
+        self._tell("put_back", ".")
+
+    def is_displaced(self) -> bool:
+        """Whether it has lost its name."""
+        return self._away.exists()
+
+    @property
+    def _away(self) -> Path:
+        return self.root.with_name(f"{self.root.name}.displaced")
+
+    def sync(self) -> None:
+        """Make everything lasting that was changed since the last time."""
+        for path in (*self._files, *self._directories):
+            if not self.exists(path):
+                continue
+            descriptor = os.open(self.root / path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._tell("fsync", path)
+        self._files.clear()
+        self._directories.clear()
+
+    def _renamed(self, path: str) -> None:
+        self._directories[Path(path).parent.as_posix()] = None
+
+    def _tell_write(self, path: str, data: bytes, offset: int) -> None:
+        self._files[path] = None
+        place = len(self.written)
+        self.written += data
+        self._tell("write", path, offset=offset, size=len(data), data=place)
+
+    def _tell(
+        self, kind: str, path: str, *, target: str | None = None, **more: int | bool | None
+    ) -> None:
+        self.operations.append(
+            Operation(
+                index=len(self.operations),
+                time_s=0.0,
+                rank=OPERATOR,
+                thread=0,
+                kind=kind,
+                path=path,
+                target=target,
+                **more,  # type: ignore[arg-type]
+            )
+        )

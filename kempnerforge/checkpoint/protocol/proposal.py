@@ -1,0 +1,117 @@
+"""A checkpoint that is offered for loading, as it travels to the ranks and as they open it.
+
+An offer is the same for all ranks and is packed once. It carries the manifest, compressed: a rank
+that read it for itself could meet an older version of a replaced step. Each rank works its own
+share of the files out of it, so that nobody has to be told.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kempnerforge.checkpoint.format import layout, manifest
+from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.protocol.verification import VerifyPolicy
+
+__all__ = ["Choice", "LoadCandidate", "Proposal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The checkpoint that all ranks load."""
+
+    path: Path
+    manifest: Manifest | None
+    """None for a plain checkpoint of another program."""
+    passed_over: tuple[str, ...] = ()
+    """Why newer candidates were not chosen."""
+    damaged: frozenset[str] = frozenset()
+    """Save ids of those of them that were committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadCandidate:
+    """A checkpoint that may be chosen, as one rank is asked about it."""
+
+    choice: Choice
+    share: Mapping[str, FileRecord]
+    """The files that this rank verifies; the shares of all ranks cover every file."""
+    told: tuple[Any, ...]
+    """By rank: what it told the others when it began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A candidate on its way to the ranks, equal for all of them."""
+
+    path: Path
+    sealed: bytes | None
+    """The manifest as it is written, compressed; None for a checkpoint without."""
+    passed_over: tuple[str, ...]
+    damaged: frozenset[str]
+    verify: VerifyPolicy
+    told: tuple[Any, ...] = ()
+
+    @staticmethod
+    def of(choice: Choice, *, verify: VerifyPolicy) -> "Proposal":
+        """The offer of ``choice``; the caller adds the ranks' opening messages."""
+        found = choice.manifest
+        return Proposal(
+            path=choice.path,
+            sealed=None if found is None else zlib.compress(manifest.encode(found), level=1),
+            passed_over=choice.passed_over,
+            damaged=choice.damaged,
+            verify=verify,
+        )
+
+    def open(self, *, rank: int, world_size: int) -> LoadCandidate:
+        """The candidate, as this rank is asked about it."""
+        found = None
+        if self.sealed is not None:
+            found = manifest.decode(zlib.decompress(self.sealed), where=str(self.path))
+        asked = found is not None and self.verify is VerifyPolicy.full
+        return LoadCandidate(
+            choice=Choice(
+                path=self.path,
+                manifest=found,
+                passed_over=self.passed_over,
+                damaged=self.damaged,
+            ),
+            share=_share_of(found, rank=rank, world_size=world_size) if found and asked else {},
+            told=self.told,
+        )
+
+
+def _share_of(found: Manifest, *, rank: int, world_size: int) -> dict[str, FileRecord]:
+    """The files that one of ``world_size`` ranks answers for; the shares of all are all files."""
+    peers = _ranks_by_stage(found)
+    share = {}
+    for number, (name, record) in enumerate(sorted(found.files.items())):
+        writer = layout.parse_rank_file(name)
+        if writer is None:
+            writer = _writer_of_shard(name, peers)
+        if (number if writer is None else writer) % world_size == rank:
+            share[name] = record
+    return share
+
+
+def _ranks_by_stage(found: Manifest) -> dict[int, list[int]]:
+    stages = found.layout.get("stage_of_rank")
+    peers: dict[int, list[int]] = {}
+    for rank, stage in enumerate(stages if type(stages) is list else []):
+        if type(stage) is int:
+            peers.setdefault(stage, []).append(rank)
+    return peers
+
+
+def _writer_of_shard(name: str, peers: dict[int, list[int]]) -> int | None:
+    """The rank that wrote ``__1_0.distcp`` or ``pp1/__1_0.distcp``, None for other files."""
+    folder, _, file = name.rpartition("/")
+    position = layout.parse_shard(file)
+    if position is None or not folder:
+        return position
+    stage = layout.parse_stage(folder)
+    ranks = peers.get(stage, []) if stage is not None else []
+    return ranks[position] if position < len(ranks) else None
