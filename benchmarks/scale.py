@@ -40,7 +40,7 @@ from kempnerforge.checkpoint.bulk.shards import WrittenShards
 from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
-from kempnerforge.checkpoint.protocol.proposal import Choice, Proposal
+from kempnerforge.checkpoint.protocol.proposal import Choice, LoadProposal
 from kempnerforge.checkpoint.protocol.verification import VerifyPolicy
 from kempnerforge.checkpoint.runtime.collective import pack_replies
 from kempnerforge.checkpoint.state.rank_state import Arrangement
@@ -167,7 +167,7 @@ def _manifest_and_choice(
     told = (None,) * ranks
     offer = cost.timed(
         "load: make the offer",
-        lambda: replace(Proposal.of(choice, verify=VerifyPolicy.full), told=told),
+        lambda: replace(LoadProposal.of(choice, verify=VerifyPolicy.full), told=told),
     )
     packed = cost.timed("load: pack the offer", lambda: pack_replies([offer] * ranks))
     cost.bytes["load: offers from rank 0"] = _sent(packed)

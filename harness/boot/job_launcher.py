@@ -66,7 +66,7 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
         reap(link, request, start(link, request, first=0))
     else:
         socket.send_fds(link, [b'{"launcher": true}'], more)
-        # Imported here: it needs torch, and the job launcher of an ordinary run needs nothing of it.
+        # Imported here: it needs torch, and the launcher of an ordinary run needs nothing of it.
         from harness.boot.agents import fork_agents
 
         reap(link, request, fork_agents(request))

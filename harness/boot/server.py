@@ -42,7 +42,7 @@ def _cache_bytecode(folder: Path) -> None:
 def serve(
     control: socket.socket, implementation_servers: ImplementationServers | None = None
 ) -> None:
-    """Fork a job launcher for each request, or have an implementation server do it, until the other end closes."""
+    """Fork a job launcher for each request, here or in the implementation server, until EOF."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
         if not message:

@@ -11,7 +11,7 @@ from harness.judge.properties.nothing_lost import acknowledged_steps, claims
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """The steps that were acknowledged to every rank as durable, before `place` operations of a run more."""
+    """The steps acknowledged to every rank as durable, after `place` operations of a run."""
 
     place: int
     steps: frozenset[int]

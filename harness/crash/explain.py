@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from harness.crash.changes import FileLog, NameChange, OperationKey, Version
 from harness.crash.disk import Disk, JournalEntry
-from harness.crash.judge import Defect
+from harness.crash.judge import StateDefect
 from harness.crash.profiles import Profile
 from harness.crash.state import SurvivingChanges
 from harness.judge.tree import Directory, File
 
-FaultsOf = Callable[[SurvivingChanges], tuple[Defect, ...]]
+FaultsOf = Callable[[SurvivingChanges], tuple[StateDefect, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +28,13 @@ class Cause:
     `exposed` holds serials of changes of names. `operations` are those of all that is named.
     """
 
-    fault: Defect
+    fault: StateDefect
     sentence: str
     loss: Loss
     exposed: frozenset[int]
     operations: tuple[OperationKey, ...]
 
-    def explains(self, fault: Defect, loss: Loss) -> bool:
+    def explains(self, fault: StateDefect, loss: Loss) -> bool:
         """Whether a state that shows a fault is another case of this cause."""
         return (
             fault[:2] == self.fault[:2]
@@ -60,7 +60,7 @@ def loss_of(disk: Disk, choice: SurvivingChanges) -> Loss:
 
 
 def explain(
-    disk: Disk, profile: Profile, choice: SurvivingChanges, fault: Defect, faults_of: FaultsOf
+    disk: Disk, profile: Profile, choice: SurvivingChanges, fault: StateDefect, faults_of: FaultsOf
 ) -> Cause:
     """The cause of a fault in the state that a choice leaves at this instant."""
 
@@ -87,7 +87,7 @@ def explain(
     )
 
 
-def _sentence(fault: Defect, reasons: list[str], exposed: list[str]) -> str:
+def _sentence(fault: StateDefect, reasons: list[str], exposed: list[str]) -> str:
     if not reasons:
         after = f"; it came with {exposed[-1]}" if exposed else ""
         return f"not safe even when nothing is lost{after}"

@@ -20,7 +20,7 @@ from harness.crash.choose import choose, everything
 from harness.crash.disk import Disk, is_removal
 from harness.crash.explain import Cause, explain, loss_of
 from harness.crash.instants import Instant, instants, leading_runs
-from harness.crash.judge import Defect, DirectoryJudge, Needs
+from harness.crash.judge import DirectoryJudge, Needs, StateDefect
 from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.state import Parts, SurvivingChanges
 from harness.evidence.evidence import Evidence
@@ -43,7 +43,7 @@ class CrashState:
     place: int
     tree: int
     acknowledged: frozenset[int]
-    faults: tuple[Defect, ...]
+    faults: tuple[StateDefect, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,7 +162,7 @@ class _Explorer:
                 self._hit(instant, choice, fault, needs)
         return choices.complete
 
-    def _note(self, instant: Instant, tree: int, faults: tuple[Defect, ...]) -> None:
+    def _note(self, instant: Instant, tree: int, faults: tuple[StateDefect, ...]) -> None:
         """Keep one state of each kind, at an instant at which most is asked of it."""
         self._trees.add(tree)
         state = CrashState(
@@ -179,7 +179,9 @@ class _Explorer:
         elif states[number].acknowledged < instant.acknowledged:
             states[number] = state
 
-    def _hit(self, instant: Instant, choice: SurvivingChanges, fault: Defect, needs: Needs) -> None:
+    def _hit(
+        self, instant: Instant, choice: SurvivingChanges, fault: StateDefect, needs: Needs
+    ) -> None:
         loss, here = loss_of(self._disk, choice), (instant.run, instant.place)
         for hit in self.found.hits:
             if hit.cause.explains(fault, loss):

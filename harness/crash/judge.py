@@ -2,9 +2,9 @@
 
     latest_durable   the pointer is absent or leads to a whole checkpoint
     whole_or_absent  every directory with a checkpoint's name is a whole checkpoint
-    nothing_lost     what was acknowledged to every rank as durable, and the job has not removed since, is
-                     there; the pointer, where it is there, leads to the newest of these or to a
-                     later one
+    nothing_lost     what was acknowledged to every rank as durable, and the job has not
+                     removed since, is there; the pointer, where it is there, leads to the newest
+                     of these or to a later one
 
 A directory is whole when it holds, name for name and byte for byte, what it held at some instant of
 the run at which the layout found nothing wrong with it under this name, before its removal began.
@@ -21,7 +21,7 @@ from harness.layouts.base import Layout
 from harness.world import World
 
 
-class Defect(NamedTuple):
+class StateDefect(NamedTuple):
     """A defect of a state: the property that it breaks, and how."""
 
     property: str
@@ -52,7 +52,7 @@ class DirectoryJudge:
         self._parts, self._layout, self._world = parts, layout, world
         self._whole: dict[str, _SeenStages] = {}
         self._checked: set[tuple[str, int]] = set()
-        self._faults: dict[tuple[tuple[tuple[str, int], ...], Needs], tuple[Defect, ...]] = {}
+        self._faults: dict[tuple[tuple[tuple[str, int], ...], Needs], tuple[StateDefect, ...]] = {}
 
     def learn(self, live: int) -> None:
         """See which checkpoints the running job finds whole at this instant."""
@@ -106,7 +106,7 @@ class DirectoryJudge:
                 found.append((name, any(self.is_whole(known, number) for known in self._whole)))
         return tuple(found)
 
-    def faults(self, root: int, needs: Needs) -> tuple[Defect, ...]:
+    def faults(self, root: int, needs: Needs) -> tuple[StateDefect, ...]:
         """The defects of a state; empty if a resume finds what it has to."""
         key = (self.owned(root), needs)
         known = self._faults.get(key)
@@ -119,27 +119,29 @@ class DirectoryJudge:
         seen.parts.add(number)
         seen.digests.add(self._parts.digest(number))
 
-    def _find(self, root: int, owned: tuple[tuple[str, int], ...], needs: Needs) -> list[Defect]:
+    def _find(
+        self, root: int, owned: tuple[tuple[str, int], ...], needs: Needs
+    ) -> list[StateDefect]:
         tree = PartTree(self._parts, root)
         latest = self._layout.latest(tree)
         steps = self._layout.checkpoints(tree)
         whole = {name for name, number in owned if name in steps and self.is_whole(name, number)}
-        faults: list[Defect] = []
+        faults: list[StateDefect] = []
         if latest.state == "checkpoint" and latest.name not in whole:
             why = self._why(tree, latest.name or "")
             acknowledged = f"`{self._layout.pointer}` names {latest.name}, {why}"
-            faults.append(Defect("latest_durable", latest.name or "", acknowledged))
+            faults.append(StateDefect("latest_durable", latest.name or "", acknowledged))
         elif latest.state not in ("absent", "checkpoint"):
-            faults.append(
-                Defect("latest_durable", latest.name or self._layout.pointer or "", latest.detail)
-            )
+            name = latest.name or self._layout.pointer or ""
+            faults.append(StateDefect("latest_durable", name, latest.detail))
         faults += [
-            Defect("whole_or_absent", name, f"{name}, {self._why(tree, name)}")
+            StateDefect("whole_or_absent", name, f"{name}, {self._why(tree, name)}")
             for name in steps
             if name not in whole
         ]
         current = None if latest.state != "checkpoint" else steps.get(latest.name or "")
-        return faults + self._lost({name: steps[name] for name in whole}, current, needs)
+        lost = self._lost({name: steps[name] for name in whole}, current, needs)
+        return faults + ([StateDefect("nothing_lost", *lost)] if lost is not None else [])
 
     def _why(self, tree: PartTree, name: str) -> str:
         defects = self._layout.defects(tree, name, self._world)
@@ -147,18 +149,22 @@ class DirectoryJudge:
             return f"where {defects[0]}"
         return "which is complete by its layout, but is not what the job had written there"
 
-    def _lost(self, whole: dict[str, int], current: int | None, needs: Needs) -> list[Defect]:
-        """Saves that the job was told of and that are missing. `current` is the pointer's step."""
+    def _lost(
+        self, whole: dict[str, int], current: int | None, needs: Needs
+    ) -> tuple[str, str] | None:
+        """The checkpoint that is missing although the job was told of it, and how it is missing.
+
+        `current` is the step that the pointer names.
+        """
         if not needs.steps:
-            return []
+            return None
         newest = max(needs.steps)
         name = self._layout.name_of(newest)
         if all(step < newest for step in whole.values()):
-            return [Defect("nothing_lost", name, f"no whole checkpoint of step {newest} or later")]
+            return name, f"no whole checkpoint of step {newest} or later"
         gone = sorted(needs.present - whole.keys())
         if gone:
-            return [Defect("nothing_lost", gone[0], f"{gone[0]} is gone, and nobody removed it")]
+            return gone[0], f"{gone[0]} is gone, and nobody removed it"
         if current is not None and current < newest:
-            old = self._layout.name_of(current)
-            return [Defect("nothing_lost", name, f"`{self._layout.pointer}` still names {old}")]
-        return []
+            return name, f"`{self._layout.pointer}` still names {self._layout.name_of(current)}"
+        return None

@@ -43,7 +43,7 @@ def _latest(state: DirectoryState) -> str:
 def _condition(one: FoundCheckpoint, history: History, number: int) -> str:
     damaged = history.marks[number].damaged.get(one.identity)
     if damaged is not None:
-        return f"damaged by operator: {damaged} had been changed or removed"
+        return f"damaged by an operator: {damaged} had been changed or removed"
     return f"torn: {'; '.join(one.defects[:2])}" if one.defects else "whole"
 
 

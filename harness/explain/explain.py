@@ -102,7 +102,7 @@ def _choices(evidence: Evidence) -> Iterator[str]:
     for number in range(1, len(evidence.runs)):
         at_rest = evidence.at_rest.get(number)
         operator = [
-            f"by operator: {done.action} {', '.join(done.paths) or done.problem}"
+            f"operator: {done.action} {', '.join(done.paths) or done.problem}"
             for done in (at_rest.done if at_rest is not None else ())
         ]
         title = f"run {number} found and chose"

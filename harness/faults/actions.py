@@ -160,7 +160,7 @@ class Hostile(Acting):
 
 
 class Write(Acting):
-    """A file is written by operator."""
+    """The operator writes a file."""
 
     word: ClassVar[str] = "write"
     does: ClassVar[str] = "somebody edits"

@@ -27,7 +27,7 @@ class Operator(Fault):
     word: ClassVar[str] = "operator"
     is_from_outside: ClassVar[bool] = True
     is_beside_others: ClassVar[bool] = False
-    area: ClassVar[str | None] = "by hand"
+    area: ClassVar[str | None] = "operator"
     operator: Action
 
     @model_validator(mode="after")

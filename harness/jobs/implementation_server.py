@@ -25,11 +25,11 @@ from typing import Any
 Serve = Callable[[socket.socket], None]
 
 kept: dict[str, Any] | None = None
-"""In an implementation server and in what it forks: the implementation that is imported, as the plan names it."""
+"""The implementation imported in this server and in what it forks, as the plan names it."""
 
 
 class ImplementationServers:
-    """The server's side: one implementation server at a time, for the implementation that was asked for last."""
+    """The fork server's side: one at a time, for the implementation that was asked for last."""
 
     def __init__(self, serve: Serve, die_with_parent: Callable[[int], None]) -> None:
         self._serve, self._die_with_parent = serve, die_with_parent
@@ -37,7 +37,7 @@ class ImplementationServers:
         self._link: socket.socket | None = None
 
     def pass_on(self, message: bytes, descriptor: int, wanted: dict[str, Any]) -> bool:
-        """Give a run to the implementation server of its implementation; False where there can be none."""
+        """Give a run to the server of its implementation; False where there can be none."""
         if wanted != self._wanted:
             self._replace(wanted)
         if self._link is None:

@@ -59,7 +59,7 @@ def _where(evidence: Evidence) -> Iterator[str]:
         yield from _power(evidence, number)
     yield from _by_operator(evidence, len(evidence.runs))
     yield f"evidence: {evidence.directory}"
-    yield f"its event log: python -m harness explain {evidence.directory}"
+    yield f"what happened: python -m harness explain {evidence.directory}"
 
 
 def _power(evidence: Evidence, run: int) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _by_operator(evidence: Evidence, run: int) -> Iterator[str]:
     at_rest = evidence.at_rest.get(run)
     for done in at_rest.done if at_rest is not None else ():
         what = ", ".join(done.paths) or done.problem
-        yield f"before run {run}, by operator: {done.action} {what}"
+        yield f"before run {run}, operator: {done.action} {what}"
 
 
 def _other_world(plan: Plan, run: int) -> str:

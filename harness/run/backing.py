@@ -1,4 +1,4 @@
-"""The storage under a scenario's checkpoint directory: a folder, or a disk that can be cut off.
+"""Backing storage of a checkpoint directory: a folder, or a disk whose power can be cut.
 
 With a mount in its plan, ranks see `checkpoints/` through a file system of the harness's own, one
 for each host (`fuse`, `host.py`), and the supervisor acts for them through the same one; the

@@ -1,8 +1,8 @@
-"""Seconds that count: those in which a job could run, had it wanted to.
+"""Undelayed seconds: run time without run-queue delay.
 
-A loaded machine lets processes wait for a processor, and whoever counts that time takes a slow job
-for one that hangs. The kernel counts it for each thread (`schedstat`: nanoseconds in the run
-queue), so the clock of a run loses what the thread that waited longest has waited. A rank that
+On a loaded machine processes wait for a CPU, and a clock that counts this time mistakes a slow job
+for one that hangs. The kernel counts the wait of each thread (`schedstat`: nanoseconds in the run
+queue); the clock of a run leaves out that of the thread that waited longest. A rank that
 sleeps, or that burns a processor of its own, ages as usual.
 
 Out of scope: ranks that wait one after the other for what the other does, so that n of them may

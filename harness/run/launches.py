@@ -1,4 +1,4 @@
-"""The starts of a scenario's runs: each by a job launcher of its own, or several by one launcher."""
+"""The starts of a scenario's runs: each by its own job launcher, or several by one launcher."""
 
 from __future__ import annotations
 

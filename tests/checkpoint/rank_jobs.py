@@ -445,7 +445,7 @@ def a_death_while_another_hangs(rank: int, directory: Path) -> Any:
 
 
 def a_rank_never_comes_back(rank: int, directory: Path, wait_s: float) -> Any:
-    """Rank 1 hangs for good, its connections open; new groups are waited for in vain."""
+    """Rank 1 hangs for good, its connections open; new groups never form."""
     job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
     job.save(1)
     if rank == 1:

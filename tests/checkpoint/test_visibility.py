@@ -143,7 +143,7 @@ def test_a_latest_that_was_replaced_is_waited_for(tmp_path: Path) -> None:
 
 
 class Forgetful(LocalStorage):
-    """A client that does not find a name that it has looked for in vain, for so many looks."""
+    """A client that caches the absence of a name for so many looks."""
 
     def __init__(self, name: str, looks: int) -> None:
         self.name, self.looks = name, looks

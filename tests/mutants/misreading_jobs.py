@@ -70,7 +70,7 @@ def newer_format(directory: Path) -> Any:
 
 
 def old_manifest_keeps_failing(directory: Path) -> Any:
-    """Of the one that the newest descends from: without it nobody knows who is on an abandoned branch."""
+    """Of the one that the newest descends from: without it no abandoned branch is known."""
     root = _three(directory)
     job = _job(directory, keep_last_n=1, commit_timeout_s=10.0)
     with failing_at("manifest", root, errno.EIO):

@@ -11,7 +11,7 @@ import pytest
 from harness.faults.registry import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
-_FREE = {"base", "actions", "answers", "hands", "point", "registry", "strike", "worded"}
+_FREE = {"base", "actions", "answers", "effects", "point", "registry", "strike", "worded"}
 """Modules of `harness.faults` that are no faults."""
 _WITH_REASON = {
     # What draws, explores and restores builds faults.

@@ -21,6 +21,13 @@ MOST_FUNCTION_LINES = 70
 # Put together here, so that this file does not name them itself.
 MACHINE_PATHS = re.compile(r"(?<![\w.*/])/(?:" + "|".join(("work", "root", "farm")) + ")/")
 
+PRIVATE_WORDS = re.compile(
+    r"\b(?:planted bugs?|honest (?:manager|job)s?|warm server|wardens?|deeds?|outsiders?|by_hand"
+    r"|fair (?:clock|seconds)|symptoms?|menus?|told (?:is|are) durable|in vain)\b",
+    re.IGNORECASE,
+)
+"""Private words for things that the field has a word for; docs/glossary.md has the latter."""
+
 ENTRANCES = {
     "harness.__main__",
     "harness.search.generate.strategies",
@@ -86,6 +93,39 @@ def test_a_description_names_the_thing_it_describes() -> None:
         for match in begins.finditer(text)
     }
     assert found == set()
+
+
+def test_a_class_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for path in files(".py"):
+        if name_of(path).startswith(("harness/", "kempnerforge/", "benchmarks/")):
+            for node in ast.walk(tree_of(path)):
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(f"{name_of(path)}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_the_words_of_the_field_are_used_and_not_private_ones() -> None:
+    found = [
+        f"{name_of(path)}:{number}: {match.group()}"
+        for path in files(".py", ".yaml", ".md", ".toml")
+        if name_of(path) not in ("CHANGELOG.md", "tests/repository/test_tidy.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for match in PRIVATE_WORDS.finditer(line)
+    ]
+    assert found == []
+
+
+def test_the_glossary_has_each_word_once_and_the_repository_uses_it() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    words = [word for word in re.findall(r"^\| ([^|`]+?) \|", text, re.MULTILINE) if word != "word"]
+    assert sorted(words) == sorted(set(words))
+    used = " ".join(
+        re.sub(r"[_\s-]+", " ", path.read_text(encoding="utf-8").lower())
+        for path in files(".py", ".yaml", ".md")
+        if path.name != "glossary.md"
+    )
+    assert [word for word in words if word.lower().replace("-", " ") not in used] == []
 
 
 def test_no_module_is_too_long() -> None:

@@ -114,7 +114,7 @@ def _still_acknowledged(
 
 
 def _taken_late(history: History, number: int) -> set[int]:
-    """The steps whose checkpoints an operator damaged or took away while a run went on, for good."""
+    """The steps whose checkpoints an operator damaged or took away for good in mid-run."""
     taken: dict[int, set[int]] = {}
     for before, after in _late_operators(history, number):
         for one in before.live.whole().values():
@@ -219,7 +219,7 @@ def _against_expected(evidence: Evidence, number: int, step: int | None) -> list
 
 
 def acknowledged_steps(run: RunEvidence, *, background: bool) -> set[int]:
-    """The steps that every rank of were acknowledged to the run as durable."""
+    """The steps that were acknowledged to every rank of the run as durable."""
     tell = _drained if background else _returned
     each = [tell(event_log) for event_log in run.event_logs]
     return set.intersection(*each) if each else set()
@@ -268,7 +268,7 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
 
 
 def claims(event_log: EventLog, *, background: bool) -> list[tuple[int, int]]:
-    """The steps that were acknowledged to a rank as durable, and when; of several at once the last one."""
+    """The steps acknowledged to a rank as durable, and when; of several at once the last one."""
     if not background:
         return [(one.step, one.index) for one in records(event_log, SaveReturned)]
     found: list[tuple[int, int]] = []

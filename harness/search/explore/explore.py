@@ -20,7 +20,7 @@ from harness.search.explore.strike import StrikeOutcome, strike
 from harness.trial import Bench
 
 _MOST_BEYOND = 50
-"""How many operations more than the baseline trace a run may have; then something counts up for ever."""
+"""A run that has this many operations more than the baseline trace goes on for ever."""
 
 
 class RedBaseline(Exception):
@@ -72,8 +72,8 @@ def strike_until_clean(bench: Bench, job: Explored, end: Candidate) -> tuple[Str
     found: list[StrikeOutcome] = []
     while not found or found[-1].fired:
         if len(found) == _MOST_BEYOND:
-            text = f"rank {end.at.rank} still makes operations {_MOST_BEYOND} beyond the baseline trace"
-            raise HarnessError(text)
+            beyond = f"{_MOST_BEYOND} beyond the baseline trace"
+            raise HarnessError(f"rank {end.at.rank} still makes operations {beyond}")
         candidate = nth_of_rank(job.explore, end.fault, end.at.rank, end.at.nth + len(found))
         found.append(strike(bench, job, candidate))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Draws what an operator does between two runs. There is damage only where another checkpoint stays."""
+"""Draws what an operator does between two runs: damage only where another checkpoint stays."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw_actions(
     if kinds and often(random, 50):
         first = [pick(random, kinds)(random, past, candidates)]
     if len(past.certain) > 1 and candidates.files and (not first or often(random, 30)):
-        # A link that leads elsewhere and damage to where it leads are two event_logs.
+        # A link that leads elsewhere and damage to where it leads are two causes.
         first = [one for one in first if not isinstance(one, SetLatest)]
         return (*first, draw_damage(random, past.certain, candidates))
     if not relocated and not first:

@@ -1,4 +1,4 @@
-"""Points of a clean run of a workload: operations to strike, files to damage."""
+"""Candidate injection points of a baseline trace: operations to strike, files to damage."""
 
 from __future__ import annotations
 

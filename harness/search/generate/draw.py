@@ -1,4 +1,4 @@
-"""Draws a whole scenario on the strikable of a job and of what its baseline has to candidate."""
+"""Draws a whole scenario for a job, from the candidate points of its baseline trace."""
 
 from __future__ import annotations
 

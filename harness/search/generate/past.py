@@ -70,7 +70,7 @@ def foreign_names(run: Run) -> frozenset[str]:
 
 
 def _touched(run: Run, saved: tuple[int, ...]) -> int:
-    """The first step of which an operator cannot have changed the checkpoint, nor `latest` after it."""
+    """The first step whose checkpoint, and `latest` after it, no operator can have changed."""
     steps = [
         saved[(one.at.save or 1) - 1] if one.at.step is None else one.at.step
         for one in run.faults

@@ -1,4 +1,4 @@
-"""How a scenario failed, in so few words that a smaller scenario can be said to fail alike."""
+"""The failure signature of a scenario, by which a smaller one is known to fail alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The archive that ``torch.save`` makes of one tensor, as fixed bytes around the tensor's own.
+"""Tensor archive templates: the bytes that ``torch.save`` writes around those of one tensor.
 
 An archive is a zip file without compression. Everything in it but the tensor's bytes and their
 crc32 follows from dtype and shape, so it is built once a shape: writing a tensor costs no

@@ -39,7 +39,7 @@ from kempnerforge.checkpoint.protocol import prune
 from kempnerforge.checkpoint.protocol.announced import look_for_newest
 from kempnerforge.checkpoint.protocol.candidates import candidates, find_explicit, verify_entry
 from kempnerforge.checkpoint.protocol.catalog import Entry, Outline, inspect
-from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate, Proposal
+from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate, LoadProposal
 from kempnerforge.checkpoint.protocol.replacing import read_settled
 from kempnerforge.checkpoint.protocol.verification import VerifyPolicy, verify_files
 from kempnerforge.checkpoint.protocol.visibility import await_listed, once_visible, when_visible
@@ -227,7 +227,7 @@ class Chooser:
         return self.worker.start(within(_WORK_SHARE * self.timeout_s, root.advance))
 
     def _try(
-        self, prepare: Callable[[LoadCandidate], object], offer: Proposal
+        self, prepare: Callable[[LoadCandidate], object], offer: LoadProposal
     ) -> "_CandidateOutcome":
         rank, world_size = self.collective.rank, self.collective.world_size
         try:
@@ -294,7 +294,7 @@ class _Root:
         self._damaged: set[str] = set()
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
-        self._offer: Proposal | None = None
+        self._offer: LoadProposal | None = None
         self._told: tuple[Any, ...] | None = None
 
     @property
@@ -330,11 +330,11 @@ class _Root:
                 damaged = shows_damage(error)
                 self._pass_over(entry, failure.message, (failure,), damaged=damaged)
                 continue
-            self._offer = Proposal.of(self._current, verify=self.search.verify)
+            self._offer = LoadProposal.of(self._current, verify=self.search.verify)
             return
         self._require_clean_start()
 
-    def offer(self, votes: Sequence[_Vote | None]) -> Proposal | None:
+    def offer(self, votes: Sequence[_Vote | None]) -> LoadProposal | None:
         """The present candidate, as all ranks are asked about it; None where there is none."""
         if self._told is None:
             self._told = tuple(vote.told if vote else None for vote in votes)

@@ -15,7 +15,7 @@ from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
 from kempnerforge.checkpoint.protocol.verification import VerifyPolicy
 
-__all__ = ["Choice", "LoadCandidate", "Proposal"]
+__all__ = ["Choice", "LoadCandidate", "LoadProposal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class LoadCandidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class LoadProposal:
     """A candidate on its way to the ranks, equal for all of them."""
 
     path: Path
@@ -55,10 +55,10 @@ class Proposal:
     told: tuple[Any, ...] = ()
 
     @staticmethod
-    def of(choice: Choice, *, verify: VerifyPolicy) -> "Proposal":
+    def of(choice: Choice, *, verify: VerifyPolicy) -> "LoadProposal":
         """The offer of ``choice``; the caller adds the ranks' opening messages."""
         found = choice.manifest
-        return Proposal(
+        return LoadProposal(
             path=choice.path,
             sealed=None if found is None else zlib.compress(manifest.encode(found), level=1),
             passed_over=choice.passed_over,

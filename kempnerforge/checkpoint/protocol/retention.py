@@ -53,7 +53,7 @@ class RetentionPolicy:
     def victims(
         self, committed: Iterable[Kept], *, protected: Iterable[int] = ()
     ) -> tuple[int, ...]:
-        """Steps to delete, those that is on an abandoned branch first, then the oldest commit
+        """Steps to delete, those on an abandoned branch first, then the oldest commit
         first.
 
         Args:

@@ -27,7 +27,7 @@ class VerifyPolicy(StrEnum):
     """How much is compared with the manifest before anything is loaded."""
 
     full = "full"
-    """Size and checksum of every file; each rank reads a share of them."""
+    """Size and checksum of every file; each rank reads its verification partition."""
     sizes = "sizes"
     """That every file is there with its size."""
     off = "off"
@@ -93,7 +93,7 @@ class Verifier:
     """Reads one checkpoint on one rank, comparing with the manifest what is read.
 
     What a rank parses it has compared itself, so damage is never taken for another model or other
-    settings. Of its share, what it has not read by the end is read by :meth:`finish`.
+    settings. Of its partition, what it has not read by the end is read by :meth:`finish`.
 
     Args:
         path: The checkpoint.

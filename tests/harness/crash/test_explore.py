@@ -1,4 +1,4 @@
-"""Which managers are accused, of which missing order; told in operations by operator."""
+"""Which managers are accused, of which missing order; told in operations made by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.harness.judge.cases import Case, RunCase, checkpoint_files, correct
 BOTH: tuple[ProfileName, ...] = ("ordered", "posix")
 
 
-def acknowledged(found: Exploration) -> list[tuple[str, str]]:
+def causes(found: Exploration) -> list[tuple[str, str]]:
     """The property of each cause, and its sentence without the numbers of operations."""
     return [
         (hit.cause.fault.property, re.sub(r" \(rank[^)]*\)", "", hit.cause.sentence))
@@ -76,7 +76,7 @@ def test_a_shard_that_is_not_synced_is_named_with_the_rename_that_shows_it(
     found = look(run, profile)
 
     assert found.outcome is Outcome.HARD_FAIL
-    assert acknowledged(found) == [
+    assert causes(found) == [
         (
             "whole_or_absent",
             "safe only if the rename of .staging-step_2 to step_2 is durable after the data of "
@@ -102,7 +102,7 @@ def test_names_that_are_not_synced_are_lost_where_no_journal_keeps_their_order()
     run.commit(2)
     run.point(2)
 
-    sentences = {sentence for _, sentence in acknowledged(look(run, "posix"))}
+    sentences = {sentence for _, sentence in causes(look(run, "posix"))}
     assert (
         "safe only if the rename of .staging-step_2 to step_2 is durable after the name of "
         ".staging-step_2/train_state.pt" in sentences
@@ -123,7 +123,7 @@ def test_a_job_that_is_told_before_latest_is_durable(profile: ProfileName) -> No
     found = look(run, profile)
 
     assert found.outcome is Outcome.LOST_WORK
-    assert acknowledged(found) == [
+    assert causes(found) == [
         (
             "nothing_lost",
             "safe only if the job is told of step_4 after the rename of .latest-new to latest is "
@@ -145,7 +145,7 @@ def test_a_directory_that_is_synced_under_its_final_name(profile: ProfileName) -
     run.do("fsync", ".", phase="publish")
     run.point(2)
 
-    sentences = {sentence for _, sentence in acknowledged(look(run, profile))}
+    sentences = {sentence for _, sentence in causes(look(run, profile))}
 
     for name in files:
         assert (
@@ -166,7 +166,7 @@ def test_an_old_checkpoint_that_is_deleted_before_the_new_one_has_its_name() -> 
     run.do("fsync", ".", phase="prune")
     case = Case(runs=[run], checkpoint=Checkpoint(keep_last_n=1))
 
-    found = acknowledged(explore(case.evidence(), profile="posix"))
+    found = causes(explore(case.evidence(), profile="posix"))
 
     assert (
         "nothing_lost",
@@ -185,9 +185,8 @@ def test_half_a_checkpoint_under_its_name_is_not_blamed_on_the_power() -> None:
     run.begin(2)
     run.fill("step_2", checkpoint_files(2))
 
-    assert any(sentence.startswith("not safe even when nothing is lost") for _, sentence in acknowledged(
-        look(run)
-    ))  # fmt: skip
+    sentences = [sentence for _, sentence in causes(look(run))]
+    assert any(one.startswith("not safe even when nothing is lost") for one in sentences)
 
 
 def test_a_checkpoint_that_lost_a_file_of_its_implementation_is_not_whole() -> None:
@@ -198,7 +197,7 @@ def test_a_checkpoint_that_lost_a_file_of_its_implementation_is_not_whole() -> N
     run.do("fsync", ".staging-step_2", phase="seal")
     run.commit(2)
 
-    assert acknowledged(look(run, "ordered")) == [
+    assert causes(look(run, "ordered")) == [
         (
             "whole_or_absent",
             "safe only if the rename of .staging-step_2 to step_2 is durable after the data of "

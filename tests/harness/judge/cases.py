@@ -1,4 +1,4 @@
-"""Builds evidence by operator: a job of two ranks and what a correct checkpointer does for it."""
+"""Builds evidence by hand: a job of two ranks and what a correct checkpointer does for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator did between runs is not held against the checkpointer, and what came of it is."""
+"""An operator's acts between runs do not accuse the checkpointer; what came of them does."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_a_strike_that_did_not_land_is_invalid_and_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "told"),
+    ("read", "described"),
     [
         ((), "opened nothing"),
         (

@@ -420,7 +420,7 @@ def test_a_save_that_takes_its_rename_back_has_committed_nothing() -> None:
         assert "1 whole checkpoints are left, 2 have to be kept" in details[0]
 
 
-@pytest.mark.parametrize(("told", "state"), [(False, "holds"), (True, "violated")])
+@pytest.mark.parametrize(("described", "state"), [(False, "holds"), (True, "violated")])
 def test_one_that_points_latest_back_first_takes_back_only_what_nobody_was_told_of(
     described: bool, state: str
 ) -> None:

@@ -119,7 +119,7 @@ def test_a_name_that_was_made_and_removed_again_is_no_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "told"),
+    ("calls", "described"),
     [
         ([("open", ".probe"), ("write", ".probe")], ["open .probe", "write .probe"]),
         ([("unlink", "latest")], ["unlink latest"]),

@@ -99,7 +99,7 @@ def _write(name: str, text: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "described"),
     [
         (_drop(".metadata"), ".metadata is missing"),
         (_cut(".metadata", 0), ".metadata is empty"),

@@ -37,8 +37,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def case(file: str, label: str, device: str, inside: str = "") -> str:
-    described = f'<properties><property name="device" value="{device}"/></properties>'
-    return f'<testcase classname="scenarios.x.{file}.yaml" name="{label}">{described}{inside}</testcase>'
+    known = f'<properties><property name="device" value="{device}"/></properties>'
+    name = f'classname="scenarios.x.{file}.yaml" name="{label}"'
+    return f"<testcase {name}>{known}{inside}</testcase>"
 
 
 def test_a_launcher_has_a_table_of_its_own(root: Path) -> None:

@@ -123,7 +123,7 @@ def replay(workspace: Workspace, file: Path) -> Proof:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "told", "left"),
+    ("outcome", "described", "left"),
     [
         (Outcome.PASS, "FIXED: it was HANG (nothing broken), now it is PASS (nothing broken)", ""),
         (Outcome.HANG, "SAME: it was HANG (nothing broken)", "STEM"),

@@ -54,7 +54,7 @@ def leaking() -> Case:
 
 
 @pytest.mark.parametrize(
-    ("now", "status", "told"),
+    ("now", "status", "described"),
     [
         (correct(), 0, "FIXED: it was LEAK (clean), now it is PASS (nothing broken)\n"),
         (leaking(), 1, "SAME: it was LEAK (clean)\nLEAK sync: flush: a rank dies (fsdp2)\n"),

@@ -29,7 +29,7 @@ ONE = "runs: [{until_step: 4, faults: [%s]}, {until_step: 6}]\n"
         ("{power_cut: {filesystem: xfs}, at: {save: 2, phase: publish}}",
          "power: publish: the power goes in save 2, and the job resumes (1 rank)"),
         ("{operator: {delete: {path: latest}}, at: {step: 3}}",
-         "by operator: somebody deletes latest while the job runs, after step 3, and the job resumes "
+         "operator: somebody deletes latest while the job runs, after step 3, and the job resumes "
          "(1 rank)"),
         ("{second_job: {rank: 0, refused: Lock}, at: {step: 3}}",
          "second job: a second job starts after step 3, and the job resumes (1 rank)"),

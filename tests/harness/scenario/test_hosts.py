@@ -58,7 +58,7 @@ def test_only_a_mount_that_lacks_what_saves_need_may_refuse_them(
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "described"),
     [
         (["filesystem: {stale: 3}", _PLAIN], "did you mean 'stale_s'?"),
         (["filesystem: {direct: never}", _PLAIN], "known: works, refused, kept"),
@@ -109,7 +109,7 @@ _AWAY, _BACK = "{displace: {leaves: nothing}}", "{put_back: {}}"
 
 
 @pytest.mark.parametrize(
-    ("actions", "told"),
+    ("actions", "described"),
     [
         ((_AWAY, _BACK), None),
         ((_AWAY, _BACK, _AWAY, _BACK), None),

@@ -47,7 +47,7 @@ def test_a_launcher_s_restarts_group_the_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "described"),
     [
         (["launcher: mpirun", _TWO_RUNS], "launcher: known: local, torchrun, slurm"),
         (["launcher: {kind: local, restarts: 1}", _TWO_RUNS], "use torchrun"),

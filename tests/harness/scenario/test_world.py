@@ -22,7 +22,7 @@ def test_replicas_and_shards_all_read_samples_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("world", "told", "ddp", "sharded"),
+    ("world", "described", "ddp", "sharded"),
     [
         (World(), "pp1 x fsdp1", False, True),
         (World(dp_shard=2), "pp1 x fsdp2", False, True),

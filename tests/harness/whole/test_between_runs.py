@@ -38,7 +38,7 @@ def test_a_replay_hits_the_same_byte_and_a_run_directory_can_be_judged_again(
         judgement = judge(evidence)
         assert judgement.outcome is Outcome.PASS
         text = describe(evidence, judgement, source=None, replay="")
-        assert f"before run 1, by operator: flip_bit {_hits(evidence)[0][0]}\n" in text
+        assert f"before run 1, operator: flip_bit {_hits(evidence)[0][0]}\n" in text
 
 
 def test_an_action_that_hits_nothing_is_invalid_and_the_run_after_it_does_not_take_place(

@@ -1,4 +1,4 @@
-"""What a baseline trace candidates: each operation in two ways, the files of a checkpoint, the leftovers."""
+"""What a baseline trace offers: each operation in two ways, files of a checkpoint, leftovers."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def test_four_scenarios_share_a_job() -> None:
 
 
 SECOND_OF_SEED_7 = """\
-name: 'by operator: somebody deletes half of step_6 while the job runs, after step 7, 1 more, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
+name: 'operator: somebody deletes half of step_6 while the job runs, after step 7, 1 more, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
 seed: 52
 world: {dp_shard: 2}
 optimizer: muon

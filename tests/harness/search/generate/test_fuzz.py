@@ -1,4 +1,4 @@
-"""A session: known failures first, new scenarios until time is over, few shrinks of one signature."""
+"""A session: known failures first, then new scenarios, and few shrinks of one signature."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ EVENT_LOGS = [
         "resting:VerifiesNothing",
         "at_rest/shards-of-two-saves-swapped.yaml",
         [
-            r"by operator: swap step_6/__0_0.distcp, step_4/__0_0.distcp",
-            r"step_6: damaged by operator: step_6/__0_0.distcp had been changed or removed",
+            r"operator: swap step_6/__0_0.distcp, step_4/__0_0.distcp",
+            r"step_6: damaged by an operator: step_6/__0_0.distcp had been changed or removed",
             r"ranks 0, 1 took step 6 from step_6: what `latest` names, which is not whole",
             r"first differing tensor: transformer.blocks.0.down.weight, run 1 at its start",
         ],
