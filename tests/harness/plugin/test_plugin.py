@@ -277,7 +277,13 @@ def test_workers_share_one_folder_that_is_gone_afterwards(pytester: pytest.Pytes
 
 def test_collecting_imports_neither_torch_nor_what_needs_linux() -> None:
     code = "import sys, harness.pytest_plugin; print(*(m for m in sys.modules if m in sys.argv))"
-    heavy = ["torch", "numpy", "harness.run.execute", "harness.run.seccomp", "harness.judge.judge"]
+    heavy = [
+        "torch",
+        "numpy",
+        "harness.run.execute",
+        "harness.system.seccomp",
+        "harness.judge.judge",
+    ]
     found = subprocess.run(
         [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, cwd=ROOT
     )
