@@ -121,7 +121,12 @@ def test_a_file_that_cannot_be_read_fails_alone_and_says_why(
 def test_a_red_outcome_shows_its_report_alone(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof = Proof(outcome=Outcome.HARD_FAIL, text=RED_TEXT, replay="pytest failures/a.yaml")
+    proof = Proof(
+        outcome=Outcome.HARD_FAIL,
+        text=RED_TEXT,
+        replay="pytest failures/a.yaml",
+        left_out=("does not apply: clean (x)", "does not apply: retention (y)"),
+    )
     fake_prove(monkeypatch, proof)
     write(pytester.path, "scenarios/a.yaml")
     result = run(pytester, "scenarios", "--junitxml=junit.xml")
@@ -132,6 +137,7 @@ def test_a_red_outcome_shows_its_report_alone(
     assert [(one.get("name"), one.get("value")) for one in found] == [
         ("device", "cpu"),
         ("outcome", "HARD_FAIL"),
+        ("left_out", "does not apply: clean (x); does not apply: retention (y)"),
         ("replay", "pytest failures/a.yaml"),
     ]
 

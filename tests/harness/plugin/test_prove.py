@@ -95,7 +95,7 @@ def test_the_evidence_stays_when_the_harness_itself_breaks(
     monkeypatch.setattr(trial, "execute", break_down)
     with pytest.raises(HarnessError, match="no server"):
         start(workspace)
-    assert (workspace.failures / "sync-a-event_log" / "run0").is_dir()
+    assert (workspace.failures / "sync-an-event-log" / "run0").is_dir()
 
 
 def test_the_replay_command_can_be_pasted_into_a_shell(
