@@ -37,8 +37,7 @@ def shard_defects(tree: Tree, name: str, folder: str) -> list[str]:
             defects.append(f"{below(path)} names {shard}, outside of the checkpoint")
         elif tree.kind(place) != "file":
             defects.append(f"{below(place)} is missing")
-        elif len(tree.content(place).data) < end:
-            size = len(tree.content(place).data)
+        elif (size := tree.content(place).size) < end:
             defects.append(f"{below(place)} has {size} of at least {end} bytes")
     return defects
 

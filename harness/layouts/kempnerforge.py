@@ -24,6 +24,8 @@ LATEST = "latest"
 METADATA = "metadata.json"
 TRAIN_STATE = "train_state.pt"
 
+_LONGEST_NAME = 4096
+
 _STAGE = re.compile(r"pp([0-9]+)")
 
 
@@ -100,7 +102,7 @@ class KempnerForge(Layout):
             return tree.text(LATEST)
         if tree.kind(LATEST) != "file":
             return None
-        line = bytes(tree.content(LATEST).data).decode("ascii", errors="replace")
+        line = tree.content(LATEST).read(0, _LONGEST_NAME).decode("ascii", errors="replace")
         is_name = line.endswith("\n") and self.step_of(line[:-1]) is not None
         return line[:-1] if is_name else None
 

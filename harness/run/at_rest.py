@@ -15,15 +15,22 @@ from harness.evidence.write import list_entries
 from harness.faults.actions import Relocate
 from harness.layouts.base import Layout
 from harness.plan.model import EXECUTED, OperatorAction
-from harness.run.operator import DirectoryOperator
+from harness.run.operator import ByteLog, DirectoryOperator
 from harness.run.operator_actions import ActionContext, NothingToDoError, do
 
 
 def do_at_rest(
-    actions: Sequence[OperatorAction], root: Path, earlier: Sequence[Operation], layout: Layout
+    actions: Sequence[OperatorAction],
+    root: Path,
+    earlier: Sequence[Operation],
+    written: ByteLog,
+    layout: Layout,
 ) -> AtRest:
-    """Do the actions one after the other. `earlier` is what the ranks of earlier runs did."""
-    operator = DirectoryOperator(root)
+    """Do the actions one after the other. `earlier` is what the ranks of earlier runs did.
+
+    The bytes that the actions bring are added to `written`.
+    """
+    operator = DirectoryOperator(root, written)
     done: list[Done] = []
     behind: dict[str, DirectoryEntry] = {}
     (root.parent / EXECUTED).mkdir(exist_ok=True)
@@ -35,7 +42,7 @@ def do_at_rest(
             break
     return AtRest(
         done=tuple(done),
-        written=bytes(operator.written),
+        written=written,
         after=list_entries(operator.root),
         behind=behind,
     )
