@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable
 
+from harness.content import Content
 from harness.layouts.archive import Reading, read_json, read_shards, read_torch_file
 from harness.layouts.tree import Tree
 
@@ -17,7 +18,7 @@ def below(path: str) -> str:
     return path.partition("/")[2]
 
 
-def read_file(tree: Tree, path: str, fact: str, read: Callable[[bytes], Reading]) -> Reading:
+def read_file(tree: Tree, path: str, fact: str, read: Callable[[Content], Reading]) -> Reading:
     """The result of `read` for a file, which is remembered as `fact`."""
     if tree.kind(path) != "file":
         return Reading(error="missing")
