@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.layouts.base import Layout
+from harness.layouts.dcp_steps import DcpSteps
 from harness.layouts.kempnerforge import KempnerForge
 
 _KEMPNERFORGE = KempnerForge()
@@ -12,7 +13,7 @@ _KEMPNERFORGE = KempnerForge()
 DEFAULT = _KEMPNERFORGE.name
 """The layout of an implementation that says nothing else."""
 
-LAYOUTS: dict[str, Layout] = {one.name: one for one in (_KEMPNERFORGE,)}
+LAYOUTS: dict[str, Layout] = {one.name: one for one in (_KEMPNERFORGE, DcpSteps())}
 
 
 def is_owned(name: str) -> bool:
