@@ -45,7 +45,7 @@ def tree_of(root: Path) -> Tree:
     return DiskTree(root)  # type: ignore[return-value]
 
 
-def stage(folder: Path) -> None:
+def dcp_files(folder: Path) -> None:
     """Real files of torch's DCP."""
     state = {"model": {"weight": torch.randn(40, 3)}, "optimizer": {"step": torch.ones(1)}, "x": 3}
     with warnings.catch_warnings():
@@ -58,7 +58,7 @@ def checkpoint(root: Path, *, pp: int = 1, step: int = 4) -> Path:
     folder = root / f"step_{step}"
     folder.mkdir()
     for stage in range(pp):
-        stage(folder / f"pp{stage}" if pp > 1 else folder)
+        dcp_files(folder / f"pp{stage}" if pp > 1 else folder)
     torch.save({"step": step, "rng": torch.get_rng_state()}, folder / "train_state.pt")
     freeze = [{"module": "adapter", "frozen": True}]
     (folder / "metadata.json").write_text(json.dumps({"step": step, "vlm_freeze": freeze}))
@@ -67,7 +67,7 @@ def checkpoint(root: Path, *, pp: int = 1, step: int = 4) -> Path:
 
 
 def _dcp_steps(root: Path, step: int) -> Path:
-    stage(root / f"step-{step}")
+    dcp_files(root / f"step-{step}")
     return root / f"step-{step}"
 
 
