@@ -9,6 +9,7 @@ state, and reads nothing but the tree that it is given; `published` alone looks 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -20,7 +21,7 @@ from harness.layouts.tree import Resolved, Tree
 from harness.world import World
 
 
-class Layout:
+class Layout(ABC):
     """A checkpoint directory as seen from outside."""
 
     name: ClassVar[str]
@@ -125,9 +126,9 @@ class Layout:
         """Where the pointer leads."""
         return Resolved(state="absent")
 
+    @abstractmethod
     def defects(self, tree: Tree, name: str, world: World) -> tuple[str, ...]:
         """Why the directory `name` is not a whole checkpoint; empty when it is."""
-        raise NotImplementedError
 
     def freeze(self, tree: Tree, name: str) -> object | None:  # noqa: ARG002
         """The freeze metadata of a checkpoint, None where it has none."""
