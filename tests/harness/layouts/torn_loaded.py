@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.layouts.step_manager import ShutdownHandler as ShutdownHandler
-from tests.harness.layouts.step_manager import SimpleManager, StepManager, _folders, _step_of
+from tests.harness.layouts.step_manager import StepManager, _folders, _step_of
+from tests.harness.simple_manager import SimpleManager
 
 
 class TornLoaded(StepManager):
