@@ -28,5 +28,5 @@ class DcpSteps(Layout):
     pickles: ClassVar[tuple[str, ...]] = (METADATA,)
 
     def defects(self, tree: Tree, name: str, world: World) -> tuple[str, ...]:  # noqa: ARG002
-        """What `.metadata` names has to be there, as long as it says."""
+        """The files that `.metadata` names have to be there, as long as it says."""
         return tuple(shard_defects(tree, name, name))
