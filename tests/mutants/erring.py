@@ -123,7 +123,7 @@ class TakesStaleForFailed(CheckpointManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._runtime = replace(self._runtime, storage=LocalStorage())
-        plans.again_if_stale = _once
+        plans.again_if_stale = _once  # type: ignore[attr-defined, assignment]
 
 
 def _once(call: Callable[[], Any], *_: object) -> Any:
