@@ -359,7 +359,7 @@ def test_what_could_not_be_read_in_time_is_not_passed_over_for_another_ranks_dam
     job = Job()
     job.save(1)
     job.save(2)
-    job.disk.write(ROOT / "step_2" / "__7_0.distcp", b"of 41")
+    job.disk.write(ROOT / "step_2" / "__7_0.distcp", b"of 8")
     later = Job(job.disk)
     hang_from(later.ranks[40], "checksum")
     (error,) = errors_of(later.load())
