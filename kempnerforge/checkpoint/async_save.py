@@ -194,7 +194,8 @@ class _DirectorySave:
     @property
     def words(self) -> Words:
         doing = f"saving to {self.path}"
-        return Words(saving=doing, opening=doing, writing=doing, completing=doing)
+        doubt = "whether it is complete is not known"
+        return Words(saving=doing, opening=doing, writing=doing, completing=doing, doubt=doubt)
 
     def propose(self, *, timeout_s: float) -> Steps[Proposal]:
         del timeout_s

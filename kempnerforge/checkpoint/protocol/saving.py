@@ -70,6 +70,8 @@ class Words:
     opening: str
     writing: str
     completing: str
+    doubt: str
+    """The state after a completion that was given up on."""
 
 
 class Destination(Protocol[Opened]):
@@ -203,9 +205,15 @@ class _Save(Generic[Opened]):
                 doing=self._to.words.completing,
             )
         except Exception as error:
-            raise self._refused(_in_doubt(error)) from error
+            raise self._refused(self._in_doubt(error)) from error
         self._published.append(done)
         return [done[0]] * len(reports)
+
+    def _in_doubt(self, error: Exception) -> Exception:
+        """The error of a completion; of one that was given up on, nobody knows what it has done."""
+        if not isinstance(error, StorageTimeoutError):
+            return error
+        return StorageTimeoutError(f"{error}; {self._to.words.doubt}")
 
     def _clean_up(self) -> Steps[None]:
         """Remove what is not needed; what does not work is left to the next save."""
@@ -235,11 +243,3 @@ def _disagreements(proposals: Sequence[Proposal]) -> tuple[RankFailure, ...]:
         for rank, proposal in enumerate(proposals)
         if proposal.step != mine
     )
-
-
-def _in_doubt(error: Exception) -> Exception:
-    """The error of a publication; of one that was given up on, nobody knows what it has done."""
-    if not isinstance(error, StorageTimeoutError):
-        return error
-    doubt = "whether the checkpoint is there is not known; the next start takes what `latest` names"
-    return StorageTimeoutError(f"{error}; {doubt}")
