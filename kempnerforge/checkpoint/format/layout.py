@@ -1,19 +1,19 @@
-"""Names on disk: how they are formatted and, beside it, how they are recognised.
+"""Names on disk: formats and parses them.
 
 ::
 
     {dir}/step_12/                      a committed checkpoint
     {dir}/step_12/pp1/                  the shards of pipeline stage 1 (without stages: in step_12/)
-    {dir}/step_12/ranks/rank_00003.pt   what only rank 3 knows: its generators, its dataloader
-    {dir}/step_12/ranks/buffers_00003.pt  its buffers, where they differ by rank
+    {dir}/step_12/ranks/rank_00003.pt   state of rank 3 alone: its generators, its dataloader
+    {dir}/step_12/ranks/buffers_00003.pt  its buffers, if they differ by rank (format 1)
     {dir}/latest                        relative symlink to the newest checkpoint
-    {dir}/.staging-step_12-<save id>    a save under way, or abandoned by a dead run
+    {dir}/.staging-step_12-<save id>    a save in progress, or abandoned by a dead run
     {dir}/.replaced-step_12-<save id>   an older version of step 12 while it is being replaced;
-                                        ``latest`` may name it or the new one for a moment
-    {dir}/.trash-step_12-<save id>      a checkpoint on its way out
+                                        ``latest`` can name it or the new one for a moment
+    {dir}/.trash-step_12-<save id>      a checkpoint that is being deleted
     {dir}/.latest-<save id>             a new ``latest`` before it is renamed into place
 
-Parsing is anchored: a name that is not exactly one of these is foreign and is left alone.
+Parsing is anchored: a name that does not match exactly is foreign and is left alone.
 """
 
 import os
@@ -55,7 +55,7 @@ TRAIN_STATE = "train_state.pt"
 SHARD_METADATA = ".metadata"
 RANKS_DIR = "ranks"
 
-# Canonical decimals only: step_007 or step_٣ would name the same step as another directory.
+# Only canonical decimals: step_007 or step_٣ would name the same step as another directory.
 _NUMBER = r"(0|[1-9][0-9]*)"
 _SAVE_ID = r"([0-9a-f]{16})"
 _STEP = re.compile(rf"step_{_NUMBER}", re.ASCII)
@@ -78,7 +78,7 @@ class LeftoverKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """The meaning of the name of a directory that is not, or no longer, a checkpoint."""
+    """The parsed name of a directory that is not yet, or no longer, a checkpoint."""
 
     kind: LeftoverKind
     step: int
@@ -86,15 +86,15 @@ class Leftover:
 
 
 def local_directory(name: str | Path) -> Path:
-    """The path that a name of a directory stands for, wherever a user gives one.
+    """Returns the absolute path for a directory name that a user has given.
 
-    ``~`` and ``~user`` at its beginning and ``$NAME`` and ``${NAME}`` in it are replaced, as by a
-    shell. Absolute, so that a later ``chdir`` does not move it.
+    Expands ``~`` and ``~user`` at the beginning, and ``$NAME`` and ``${NAME}`` anywhere, as a shell
+    does. The path is absolute so that a later ``chdir`` does not change its meaning.
 
     Raises:
-        ValueError: It is empty; or a URL, which as a path would name a directory beside the
-            program; or names a variable that is not set, or a user that is not there; or a
-            directory with that name as it is written stands in the working directory.
+        ValueError: The name is empty; or is a URL, which as a path would name a directory below the
+            working directory; or names a variable that is not set or a user that does not exist; or
+            a directory with the unexpanded name exists in the working directory.
     """
     written = str(name)
     if not written:
@@ -104,10 +104,10 @@ def local_directory(name: str | Path) -> Path:
     literal = Path(written).absolute()
     expanded = _expand_home(_VARIABLE.sub(_value_of_variable, written)).absolute()
     if expanded != literal and os.path.lexists(literal):
-        # Earlier versions took such a name as it is written, and a run must not begin elsewhere.
+        # Earlier versions did not expand names, and a run must not restart in another place.
         raise ValueError(
-            f"{written} stands for {expanded}, and {literal} is there as well; give the whole path "
-            "of the one that is meant"
+            f"{written} stands for {expanded}, but {literal} exists as well; give the full path of "
+            "the one you mean"
         )
     return expanded
 
@@ -115,7 +115,7 @@ def local_directory(name: str | Path) -> Path:
 def _value_of_variable(match: re.Match[str]) -> str:
     variable = match[1] or match[2]
     if not os.environ.get(variable):
-        raise ValueError(f"{match.string} names {match[0]}, and {variable} is not set or empty")
+        raise ValueError(f"{match.string} names {match[0]}, but {variable} is not set or is empty")
     return os.environ[variable]
 
 
@@ -123,45 +123,45 @@ def _expand_home(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{name} names a home directory that is not known") from error
+        raise ValueError(f"{name} names an unknown home directory") from error
 
 
 def format_step(step: int) -> str:
-    """``step_12``; the step must not be negative."""
+    """Returns ``step_12``; the step must not be negative."""
     if step < 0:
-        raise ValueError(f"a step counts from 0, found {step}")
+        raise ValueError(f"a step must not be negative, found {step}")
     return f"step_{step}"
 
 
 def parse_step(name: str) -> int | None:
-    """The step that a checkpoint directory's name stands for, or None for a foreign name."""
+    """Returns the step in the name of a checkpoint directory, or None for a foreign name."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def format_stage(pp_rank: int) -> str:
-    """``pp1``, the sub-directory of a pipeline stage."""
+    """Returns ``pp1``, the sub-directory of a pipeline stage."""
     return f"pp{pp_rank}"
 
 
 def parse_stage(name: str) -> int | None:
-    """The pipeline stage that a sub-directory belongs to, or None."""
+    """Returns the pipeline stage that a sub-directory belongs to, or None."""
     match = _STAGE.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def format_rank_file(rank: int) -> str:
-    """``ranks/rank_00003.pt``, relative to the checkpoint."""
+    """Returns ``ranks/rank_00003.pt``, relative to the checkpoint."""
     return f"{RANKS_DIR}/rank_{rank:05d}.pt"
 
 
 def format_buffers_file(rank: int) -> str:
-    """``ranks/buffers_00003.pt``, relative to the checkpoint."""
+    """Returns ``ranks/buffers_00003.pt``, relative to the checkpoint."""
     return f"{RANKS_DIR}/buffers_{rank:05d}.pt"
 
 
 def parse_rank_file(relative: str) -> int | None:
-    """The rank that a file such as ``ranks/rank_00003.pt`` belongs to, or None."""
+    """Returns the rank that a file such as ``ranks/rank_00003.pt`` belongs to, or None."""
     folder, _, name = relative.partition("/")
     match = _RANK_FILE.fullmatch(name) if folder == RANKS_DIR else None
     if match is None:
@@ -171,7 +171,7 @@ def parse_rank_file(relative: str) -> int | None:
 
 
 def parse_shard(name: str) -> int | None:
-    """The writer that ``__1_0.distcp`` belongs to, counted within its stage, or None."""
+    """Returns the writer of a shard such as ``__1_0.distcp``, counted within its stage, or None."""
     match = _SHARD.fullmatch(name)
     return int(match[1]) if match else None
 
@@ -182,7 +182,7 @@ def format_leftover(leftover: Leftover) -> str:
 
 
 def parse_leftover(name: str) -> Leftover | None:
-    """Parses the name of a hidden directory of ours; None for a foreign name."""
+    """Parses the name of one of the package's hidden directories; None for a foreign name."""
     match = _LEFTOVER.fullmatch(name)
     if match is None:
         return None
@@ -190,24 +190,24 @@ def parse_leftover(name: str) -> Leftover | None:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a name is one of ours that no checkpoint has."""
-    if not name.startswith("."):  # as almost all are not
+    """Whether a name is one of the package's hidden names."""
+    if not name.startswith("."):  # the common case, decided fast
         return False
     return parse_leftover(name) is not None or parse_latest_link(name) is not None
 
 
 def step_of(name: str) -> int | None:
-    """The step that a directory of ours holds, under a checkpoint's name or a hidden one."""
+    """Returns the step that a directory holds, under a checkpoint's name or a hidden one."""
     leftover = parse_leftover(name)
     return parse_step(name) if leftover is None else leftover.step
 
 
 def format_latest_link(save_id: str) -> str:
-    """Name of a new ``latest`` until it is renamed into place."""
+    """Returns the name of a new ``latest`` until it is renamed into place."""
     return f".latest-{save_id}"
 
 
 def parse_latest_link(name: str) -> str | None:
-    """The id of the save whose ``latest`` was never renamed into place, or None."""
+    """Returns the id of the save whose ``latest`` was never renamed into place, or None."""
     match = _LATEST_LINK.fullmatch(name)
     return match[1] if match else None
