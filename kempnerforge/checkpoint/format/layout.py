@@ -16,11 +16,9 @@
 Parsing is anchored: a name that does not match exactly is foreign and is left alone.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 __all__ = [
     "LATEST",
@@ -38,7 +36,6 @@ __all__ = [
     "format_stage",
     "format_step",
     "is_leftover",
-    "local_directory",
     "parse_latest_link",
     "parse_leftover",
     "parse_rank_file",
@@ -63,8 +60,6 @@ _STAGE = re.compile(rf"pp{_NUMBER}", re.ASCII)
 _SHARD = re.compile(rf"__{_NUMBER}_{_NUMBER}\.distcp", re.ASCII)
 _RANK_FILE = re.compile(r"(?:rank|buffers)_([0-9]{5,})\.pt", re.ASCII)
 _LEFTOVER = re.compile(rf"\.(staging|replaced|trash)-step_{_NUMBER}-{_SAVE_ID}", re.ASCII)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII | re.IGNORECASE)
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
 _LATEST_LINK = re.compile(rf"\.latest-{_SAVE_ID}", re.ASCII)
 
 
@@ -83,47 +78,6 @@ class Leftover:
     kind: LeftoverKind
     step: int
     save_id: str
-
-
-def local_directory(name: str | Path) -> Path:
-    """Returns the absolute path for a directory name that a user has given.
-
-    Expands ``~`` and ``~user`` at the beginning, and ``$NAME`` and ``${NAME}`` anywhere, as a shell
-    does. The path is absolute so that a later ``chdir`` does not change its meaning.
-
-    Raises:
-        ValueError: The name is empty; or is a URL, which as a path would name a directory below the
-            working directory; or names a variable that is not set or a user that does not exist; or
-            a directory with the unexpanded name exists in the working directory.
-    """
-    written = str(name)
-    if not written:
-        raise ValueError("the name of a checkpoint directory is empty")
-    if _URL.match(written):
-        raise ValueError(f"{name} is a URL; checkpoints are written to mounted file systems")
-    literal = Path(written).absolute()
-    expanded = _expand_home(_VARIABLE.sub(_value_of_variable, written)).absolute()
-    if expanded != literal and os.path.lexists(literal):
-        # Earlier versions did not expand names, and a run must not restart in another place.
-        raise ValueError(
-            f"{written} stands for {expanded}, but {literal} exists as well; give the full path of "
-            "the one you mean"
-        )
-    return expanded
-
-
-def _value_of_variable(match: re.Match[str]) -> str:
-    variable = match[1] or match[2]
-    if not os.environ.get(variable):
-        raise ValueError(f"{match.string} names {match[0]}, but {variable} is not set or is empty")
-    return os.environ[variable]
-
-
-def _expand_home(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{name} names an unknown home directory") from error
 
 
 def format_step(step: int) -> str:
