@@ -296,7 +296,7 @@ def test_the_others_give_rank_0_up_at_the_deadline_and_not_before_it_says_so_its
     saved = job.save(2)
     (error,) = errors_of(saved)
     assert "rank 0: StorageTimeoutError: publishing step 2" in error
-    assert "whether the checkpoint is there is not known" in error
+    assert "whether the checkpoint exists is unknown" in error
     assert all(one.ended_s - began < DEADLINE_S for one in saved)
     assert not any(isinstance(one.error, PeerLostError) for one in saved)
 
@@ -373,7 +373,7 @@ def test_ranks_that_are_at_different_things_are_told_so() -> None:
     protocols[2].close()
     protocols[2] = job._load(job.ranks[2])
     (error,) = errors_of(carry_out_together(job.ranks, protocols))
-    assert "rank 2: CheckpointError: it does something else than rank 0" in error
+    assert "rank 2: CheckpointError: it is in another operation than rank 0" in error
 
 
 def test_a_directory_that_one_rank_cannot_look_into_is_every_ranks_error() -> None:

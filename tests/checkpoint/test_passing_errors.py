@@ -106,7 +106,7 @@ def test_a_read_that_keeps_failing_is_an_error_of_its_own_and_changes_nothing(
         job.load()
     assert not isinstance(caught.value, CorruptCheckpointError | OSError)
     unreachable = isinstance(caught.value, UnreachableDirectoryError)
-    words = "cannot be looked into" if unreachable else "cannot be read at present"
+    words = "cannot be listed" if unreachable else "cannot be read at present"
     assert words in str(caught.value)
     assert job.digest() == weights
     assert contents(root) == before
