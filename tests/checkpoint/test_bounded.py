@@ -1,4 +1,4 @@
-"""Whoever dies or hangs: every survivor has a typed error in bounded time, now and later."""
+"""Whichever rank dies or hangs, all survivors get a typed error in bounded time, now and later."""
 
 from pathlib import Path
 

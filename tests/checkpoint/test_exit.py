@@ -1,4 +1,4 @@
-"""Ways to end with a save under way, and objects that ride in ``extra``."""
+"""Ways to exit during a save, and objects passed in ``extra``."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Loops whose dataloader draws from the global generators: resumed, they are as never stopped."""
+"""Loops whose dataloader draws from the global generators resume as if never interrupted."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""The checkpoint directory is another one than before: nothing is done or made under its name."""
+"""If the checkpoint directory is not the same as before, nothing is done or created at its path."""
 
 import logging
 import os

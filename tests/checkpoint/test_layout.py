@@ -1,4 +1,4 @@
-"""Names on disk, there and back."""
+"""Names on disk are formatted and parsed."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A lease has one holder, is taken over from a dead one, and never from one that lives."""
+"""A lease has one holder; it is taken over from a dead one, and never from a living one."""
 
 from __future__ import annotations
 

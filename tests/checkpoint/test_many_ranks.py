@@ -1,4 +1,4 @@
-"""Save and load as many ranks run them, in one process and on a clock that jumps."""
+"""Saves and loads of many ranks, in one process and on a virtual clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an optimizer says it holds comes back, whatever form it has, or is refused by name."""
+"""An optimizer's state is restored in whatever form it has, or refused by name."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A read that fails for a passing reason is no damage: what is loaded, raised and left on the disk,
+"""A read that fails for a transient reason is not damage: what is loaded, raised and left on disk,
 by the place of the read and by the error."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a save that fails while it is published leaves: nothing, or what its error says.
+"""What a save that fails during publication leaves: nothing, or what its error says.
 
-Every operation of the publication fails in turn, once and for good, and what the caller is told is
-compared with what the next start takes. Deaths and power cuts are those of `test_histories.py`.
+Every operation of the publication fails in turn, once and permanently, and the error is compared
+with what the next start loads. `test_histories.py` covers deaths and power cuts.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""Values that differ by rank under one name come back on the rank that they belong to."""
+"""Values that differ by rank under one name are restored on the rank they belong to."""
 
 import re
 from pathlib import Path

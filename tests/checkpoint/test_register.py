@@ -1,4 +1,4 @@
-"""What a save knows of the checkpoints that are kept: read once, and checked at every save."""
+"""What a save knows about existing checkpoints is read once, and checked at every save."""
 
 from __future__ import annotations
 

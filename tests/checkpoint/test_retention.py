@@ -1,4 +1,4 @@
-"""What may be deleted."""
+"""Which checkpoints can be deleted."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The checkpoint directory itself: its name, and whether it can be looked into."""
+"""The checkpoint directory itself: its name, and whether it can be listed."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""State that only the checkpoint or only the program has is said: a warning, and in `last_load`."""
+"""State that only the checkpoint or only the program has: a warning, and in `last_load`."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tensor subclasses and rare layouts come back as they were, or are refused by name."""
+"""Tensor subclasses and rare layouts are restored exactly, or refused by name."""
 
 import enum
 import sys

@@ -1,4 +1,4 @@
-"""Two jobs that both believe to have a directory lose nothing, whatever let them both in."""
+"""Two jobs that both believe they own a directory lose nothing, whatever let them both in."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""A load where another machine has just saved, and this one remembers how it was.
+"""A load after another machine has just saved, while this one still has an old state in its caches.
 
-Storage that remembers as clients do; and real ones, two views of a directory that share no cache:
-bindfs, whose kernel remembers which names were not there, and sshfs, which remembers listings and
-links.
+The storages cache as clients do. The real ones are two views of a directory without a common cache:
+bindfs, whose kernel caches which names did not exist, and sshfs, which caches listings and links.
 """
 
 import os

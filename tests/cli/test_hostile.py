@@ -1,4 +1,4 @@
-"""A directory that means harm neither runs code, nor hangs, nor exhausts the one who looks."""
+"""A hostile directory neither runs code, hangs the command, nor exhausts memory."""
 
 import json
 import os
