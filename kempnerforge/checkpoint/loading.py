@@ -130,13 +130,13 @@ class StateLoader:
         choice = candidate.choice
         model = LiveModel(self.model)
         now = Arrangement(
-            stage_of_rank=tuple(stage for stage, _ in candidate.told),
-            meshes=all_meshes(meshes for _, meshes in candidate.told),
+            stage_of_rank=tuple(stage for stage, _ in candidate.openings),
+            meshes=all_meshes(meshes for _, meshes in candidate.openings),
         )
         files = Verifier(
             choice.path,
             choice.manifest,
-            share=candidate.share,
+            partition=candidate.partition,
             full=self.request.search.verify is VerifyPolicy.full,
             runtime=self.runtime,
         )

@@ -92,9 +92,9 @@ class ReadsItsOwn:
 
     def prepare(self, candidate: LoadCandidate) -> bytes:
         choice = candidate.choice
-        assert candidate.told == tuple(range(self._rank.runtime.world_size))
+        assert candidate.openings == tuple(range(self._rank.runtime.world_size))
         assert choice.manifest is not None
-        verify_files(choice.path, choice.manifest, candidate.share.items(), self._rank.runtime)
+        verify_files(choice.path, choice.manifest, candidate.partition.items(), self._rank.runtime)
         return self._rank.runtime.storage.read(choice.path / f"__{self._rank.rank}_0.distcp")
 
     def restore(self, prepared: bytes) -> None:

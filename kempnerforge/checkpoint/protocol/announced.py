@@ -31,11 +31,11 @@ def look_for_newest(root: Path, runtime: Runtime) -> Outline:
         UnreadableCheckpointError: Also if an announced checkpoint does not become visible.
         OSError: The directory cannot be listed.
     """
-    found, told = visibility.look_afresh(root, runtime), runtime.board.last(root)
-    return found if told is None else _await_announced(found, told, runtime)
+    found, announced = visibility.look_afresh(root, runtime), runtime.board.last(root)
+    return found if announced is None else _await_announced(found, announced, runtime)
 
 
-def _await_announced(found: Outline, told: Announced, runtime: Runtime) -> Outline:
+def _await_announced(found: Outline, announced: Announced, runtime: Runtime) -> Outline:
     """Returns ``found``, or a later listing, that shows the announced commit or a later one.
 
     If changes are never seen late, a missing checkpoint was deleted, and is not waited for.
@@ -45,30 +45,30 @@ def _await_announced(found: Outline, told: Announced, runtime: Runtime) -> Outli
     """
     storage, clock = runtime.storage, runtime.clock
     for pause_s in (*visibility.PAUSES_S, None):
-        if not storage.may_lag(found.root) or _is_there(found, told, storage):
+        if not storage.may_lag(found.root) or _is_there(found, announced, storage):
             return found
         if pause_s is None or 2 * pause_s > clock.seconds_left():
             break
         logger.warning(
             "%s does not show step %d, which was published; looking again in %s s",
             found.root,
-            told.step,
+            announced.step,
             pause_s,
         )
         clock.sleep(pause_s)
         found = visibility.look_afresh(found.root, runtime)
     raise UnreadableCheckpointError(
-        f"{found.root} does not show step {told.step}, which was published according to the job's "
-        f"store (commit {told.sequence}), nor anything newer; nothing older is taken: try again, "
-        "or name a checkpoint",
+        f"{found.root} does not show step {announced.step}, which was published according to the "
+        f"job's store (commit {announced.sequence}), nor anything newer; nothing older is taken: try "
+        "again, or name a checkpoint",
         path=str(found.root),
     )
 
 
-def _is_there(found: Outline, told: Announced, storage: Storage) -> bool:
-    own = layout.format_step(told.step)
+def _is_there(found: Outline, announced: Announced, storage: Storage) -> bool:
+    own = layout.format_step(announced.step)
     for name in sorted(found.steps, key=lambda name: name != own):  # the most likely first
         entry = look_at(found.root / name, storage, heads=True)
-        if entry is not None and entry.sequence >= told.sequence:
+        if entry is not None and entry.sequence >= announced.sequence:
             return True
     return False

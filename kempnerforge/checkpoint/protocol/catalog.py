@@ -149,15 +149,15 @@ class Catalog:
         those without a manifest.
         """
         usable = [entry for entry in self.entries if entry.state is not State.torn]
-        aside = self.aside()
+        abandoned = self.abandoned()
 
         def age(entry: Entry) -> tuple[bool, bool, int, int]:
-            descended = entry.head is not None and entry.head.save_id not in aside
+            descended = entry.head is not None and entry.head.save_id not in abandoned
             return entry.is_unknown, descended, entry.sequence, entry.step or 0
 
         return tuple(sorted(usable, key=age, reverse=True))
 
-    def aside(self) -> frozenset[str]:
+    def abandoned(self) -> frozenset[str]:
         """Save ids of checkpoints that the last committed one does not descend from."""
         return abandoned_branches(entry.head for entry in self.entries if entry.head)
 

@@ -110,7 +110,7 @@ class Prepared(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Vote:
-    told: Any = None
+    opening: Any = None
     failure: RankFailure | None = None
 
 
@@ -137,7 +137,7 @@ def choose(search: Search, runtime: Runtime, *, timeout_s: float) -> Steps[Choic
     def verify(candidate: LoadCandidate) -> None:
         choice = candidate.choice
         if choice.manifest is not None:
-            verify_files(choice.path, choice.manifest, candidate.share.items(), runtime)
+            verify_files(choice.path, choice.manifest, candidate.partition.items(), runtime)
 
     chooser = Chooser(search=search, runtime=runtime, timeout_s=timeout_s)
     found = yield from chooser.prepare(verify)
@@ -158,7 +158,7 @@ class Chooser:
         self,
         prepare: Callable[[LoadCandidate], T],
         *,
-        told: object = None,
+        opening: object = None,
         earlier: RankFailure | None = None,
     ) -> Steps[Prepared[T] | None]:
         """Finds the checkpoint to load and prepares for it. Collective.
@@ -166,7 +166,7 @@ class Chooser:
         Args:
             prepare: Verifies the partition of this rank, and does everything else that must not
                 fail once the choice is made. Called for each candidate in turn.
-            told: This rank's opening message to the others.
+            opening: This rank's opening message to the others.
             earlier: Why this rank cannot take part; becomes the error of all ranks.
 
         Returns:
@@ -182,7 +182,7 @@ class Chooser:
                 error on some rank.
         """
         root = _Root(self.search, self.runtime) if self.runtime.rank == 0 else None
-        attempt = _CandidateOutcome(vote=_Vote(told=told, failure=earlier))
+        attempt = _CandidateOutcome(vote=_Vote(opening=opening, failure=earlier))
         while True:
             reply = yield from self._round(attempt.vote, root)
             if isinstance(reply, Refusal):
@@ -246,8 +246,8 @@ class Chooser:
             reply = error.refusal
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             place = self.search.explicit or self.search.root
-            told = describe(error, 0) if shows_damage(error) else _describe(error, 0, place)
-            reply = self._refusal((told,))
+            failure = describe(error, 0) if shows_damage(error) else _describe(error, 0, place)
+            reply = self._refusal((failure,))
         return [reply] * len(votes.values)
 
     def _refusal(self, failures: tuple[RankFailure, ...]) -> Refusal:
@@ -263,8 +263,11 @@ class Chooser:
         self, root: "_Root", votes: Votes[_Vote], looking: Started | None
     ) -> Steps[LoadProposal | _Chosen | Refusal | None]:
         failures = votes.failures(_Vote, f"loading from {self.search.root}")
-        first, told = looking is not None, all(isinstance(vote, _Vote) for vote in votes.values)
-        if failures and (first or not told):
+        first, all_voted = (
+            looking is not None,
+            all(isinstance(vote, _Vote) for vote in votes.values),
+        )
+        if failures and (first or not all_voted):
             return self._refusal(failures)
         if not failures and not first:
             return _Chosen()
@@ -291,7 +294,7 @@ class _Root:
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
         self._offer: LoadProposal | None = None
-        self._told: tuple[Any, ...] | None = None
+        self._openings: tuple[Any, ...] | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -332,9 +335,9 @@ class _Root:
 
     def offer(self, votes: Sequence[_Vote | None]) -> LoadProposal | None:
         """Returns the current candidate as an offer to all ranks; None if there is none."""
-        if self._told is None:
-            self._told = tuple(vote.told if vote else None for vote in votes)
-        return None if self._offer is None else replace(self._offer, told=self._told)
+        if self._openings is None:
+            self._openings = tuple(vote.opening if vote else None for vote in votes)
+        return None if self._offer is None else replace(self._offer, openings=self._openings)
 
     def _pass_over(
         self,

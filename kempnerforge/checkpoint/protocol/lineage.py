@@ -20,12 +20,12 @@ def abandoned_branches(committed: Iterable[Head]) -> frozenset[str]:
     """Returns the save ids of checkpoints that the last committed one does not descend from."""
     newest_first = sorted(committed, key=lambda found: found.sequence, reverse=True)
     places = {found.save_id: place for place, found in enumerate(newest_first)}
-    aside: set[str] = set()
+    abandoned: set[str] = set()
     place = 0
     while place < len(newest_first):
         parent, older = newest_first[place].parent, place + 1
         # A parent that is not older is not one; directories have been copied.
         ancestor = len(newest_first) if parent is None else max(places.get(parent, older), older)
-        aside.update(found.save_id for found in newest_first[older:ancestor])
+        abandoned.update(found.save_id for found in newest_first[older:ancestor])
         place = ancestor
-    return frozenset(aside)
+    return frozenset(abandoned)

@@ -109,7 +109,7 @@ class Load(Generic[T]):
         )
         earlier_failure = yield from self._failure_before(earlier)
         found: Prepared[T] | None = yield from chooser.prepare(
-            self.loader.prepare, told=self.loader.opening(), earlier=earlier_failure
+            self.loader.prepare, opening=self.loader.opening(), earlier=earlier_failure
         )
         if found is None:
             yield from self._finish_tidying((yield from self._start_tidying()))

@@ -36,9 +36,9 @@ class LoadCandidate:
     """A checkpoint that may be chosen, as one rank examines it."""
 
     choice: Choice
-    share: Mapping[str, FileRecord]
+    partition: Mapping[str, FileRecord]
     """This rank's verification partition; the partitions of all ranks cover every file."""
-    told: tuple[Any, ...]
+    openings: tuple[Any, ...]
     """Each rank's opening message, indexed by rank."""
 
 
@@ -52,7 +52,7 @@ class LoadProposal:
     passed_over: tuple[str, ...]
     damaged: frozenset[str]
     verify: VerifyPolicy
-    told: tuple[Any, ...] = ()
+    openings: tuple[Any, ...] = ()
 
     @staticmethod
     def of(choice: Choice, *, verify: VerifyPolicy) -> "LoadProposal":
@@ -79,22 +79,24 @@ class LoadProposal:
                 passed_over=self.passed_over,
                 damaged=self.damaged,
             ),
-            share=_share_of(found, rank=rank, world_size=world_size) if found and asked else {},
-            told=self.told,
+            partition=_partition_of(found, rank=rank, world_size=world_size)
+            if found and asked
+            else {},
+            openings=self.openings,
         )
 
 
-def _share_of(found: Manifest, *, rank: int, world_size: int) -> dict[str, FileRecord]:
+def _partition_of(found: Manifest, *, rank: int, world_size: int) -> dict[str, FileRecord]:
     """Returns the files that one of ``world_size`` ranks verifies; together they verify all."""
     peers = _ranks_by_stage(found)
-    share = {}
+    partition = {}
     for number, (name, record) in enumerate(sorted(found.files.items())):
         writer = layout.parse_rank_file(name)
         if writer is None:
             writer = _writer_of_shard(name, peers)
         if (number if writer is None else writer) % world_size == rank:
-            share[name] = record
-    return share
+            partition[name] = record
+    return partition
 
 
 def _ranks_by_stage(found: Manifest) -> dict[int, list[int]]:

@@ -95,13 +95,13 @@ def retire(
 def _victims(
     survey: Survey, policy: RetentionPolicy, protected: Collection[int], damaged: Collection[str]
 ) -> tuple[int, ...]:
-    aside = survey.aside()
+    abandoned = survey.abandoned()
     kept = (
         Kept(
             step=head.step,
             sequence=head.sequence,
             damaged=head.save_id in damaged,
-            aside=head.save_id in aside,
+            abandoned=head.save_id in abandoned,
         )
         for head in survey.committed().values()
     )

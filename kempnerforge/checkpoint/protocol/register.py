@@ -104,7 +104,7 @@ class Survey:
         heads = ((name, known.entry.loadable_head) for name, known in self.known.items())
         return {name: head for name, head in heads if head is not None}
 
-    def aside(self) -> frozenset[str]:
+    def abandoned(self) -> frozenset[str]:
         """Save ids of checkpoints that the last committed one does not descend from."""
         return abandoned_branches(entry.head for entry in self.entries() if entry.head)
 

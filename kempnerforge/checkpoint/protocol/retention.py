@@ -26,7 +26,7 @@ class Kept:
     step: int
     sequence: int
     damaged: bool = False
-    aside: bool = False
+    abandoned: bool = False
     """Whether the newest checkpoint does not descend from it."""
 
 
@@ -64,7 +64,7 @@ class RetentionPolicy:
             return ()
         ordered = sorted(
             (kept for kept in committed if not self.is_milestone(kept.step)),
-            key=lambda kept: (not kept.aside, kept.sequence, kept.step),
+            key=lambda kept: (not kept.abandoned, kept.sequence, kept.step),
         )
         sound = [kept for kept in ordered if not kept.damaged]
         if len(sound) < self.keep_last_n:

@@ -95,7 +95,7 @@ class Verifier:
     Args:
         path: The checkpoint.
         manifest: The manifest; None for a checkpoint without one, and then nothing is compared.
-        share: This rank's verification partition; empty unless the policy is full.
+        partition: This rank's verification partition; empty unless the policy is full.
         full: Whether to compare contents.
         runtime: The effects of this call.
     """
@@ -105,13 +105,13 @@ class Verifier:
         path: Path,
         manifest: Manifest | None,
         *,
-        share: Mapping[str, FileRecord],
+        partition: Mapping[str, FileRecord],
         full: bool,
         runtime: Runtime,
     ) -> None:
         self._path, self._manifest, self._runtime = path, manifest, runtime
         self._files = manifest.files if manifest is not None and full else {}
-        self._left = dict(share)
+        self._left = dict(partition)
 
     def read(self, name: str) -> bytes:
         """Returns the content of a file.

@@ -223,8 +223,8 @@ def when_visible(
     """
     choice = candidate.choice
     if choice.manifest is not None and runtime.storage.may_lag(choice.path.parent):
-        share = replace(choice.manifest, files=candidate.share)
-        sizes = partial(verify_sizes, choice.path, share, runtime.storage)
+        partition = replace(choice.manifest, files=candidate.partition)
+        sizes = partial(verify_sizes, choice.path, partition, runtime.storage)
         once_visible(sizes, choice.path, runtime, late=shows_damage)
     reading = partial(prepare, candidate)
     return once_visible(reading, choice.path, runtime, late=_lacks_something)

@@ -65,8 +65,8 @@ class Comparison:
             raise StateMismatchError(
                 f"{what} does not restore what its state_dict() returned: "
                 f"{'; '.join(self._differences[:_SHOWN])}"
-                f"{' ...' if len(self._differences) > _SHOWN else ''}; the run would not go on as "
-                "it was saved. Mend its load_state_dict, exclude these keys from loading, or set "
+                f"{' ...' if len(self._differences) > _SHOWN else ''}; the run would not continue "
+                "exactly. Fix its load_state_dict, exclude these keys from loading, or set "
                 "check_restored='off'"
             )
 
