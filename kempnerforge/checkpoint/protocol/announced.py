@@ -59,8 +59,8 @@ def _await_announced(found: Outline, announced: Announced, runtime: Runtime) -> 
         found = visibility.look_afresh(found.root, runtime)
     raise UnreadableCheckpointError(
         f"{found.root} does not show step {announced.step}, which was published according to the "
-        f"job's store (commit {announced.sequence}), nor anything newer; nothing older is taken: try "
-        "again, or name a checkpoint",
+        f"job's store (commit {announced.sequence}), nor anything newer; nothing older is taken: "
+        "try again, or name a checkpoint",
         path=str(found.root),
     )
 
