@@ -201,7 +201,7 @@ class PlannedBulk:
     """:class:`~kempnerforge.checkpoint.protocol.bulk.Bulk` of shards, by plans that are cached."""
 
     plans: PlanBook
-    """The same one in each save of a rank; a new one costs time only, if all ranks have one."""
+    """The same object in all saves of a rank; if all ranks use a new one, that only costs time."""
     shards: StagedShards
 
     def propose(self) -> Proposed:

@@ -22,7 +22,7 @@ class Arrangement:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Arrangement":
-        """The inverse of :meth:`to_json`."""
+        """Reverses :meth:`to_json`."""
         return Arrangement(
             stage_of_rank=tuple(value["stage_of_rank"]), meshes=tuple(value["meshes"])
         )

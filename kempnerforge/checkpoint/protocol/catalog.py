@@ -162,7 +162,7 @@ class Catalog:
         return abandoned_branches(entry.head for entry in self.entries if entry.head)
 
     def next_sequence(self) -> int:
-        """A sequence greater than that of any commit so far."""
+        """Returns a sequence greater than that of any commit so far."""
         return sequence_after(self.entries)
 
 

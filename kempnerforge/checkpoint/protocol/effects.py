@@ -66,7 +66,7 @@ class Board(Protocol):
 
 
 class NoBoard:
-    """For a job without a store that outlives it."""
+    """The board of a job without a store that outlives it."""
 
     def announce(self, root: Path, head: Head) -> None:
         """Does nothing: no later start could read it."""

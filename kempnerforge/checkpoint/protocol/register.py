@@ -100,7 +100,7 @@ class Survey:
         yield from self.unread
 
     def committed(self) -> dict[str, Head]:
-        """The heads of checkpoints that this version can load, by name."""
+        """Returns the heads of checkpoints that this version can load, by name."""
         heads = ((name, known.entry.loadable_head) for name, known in self.known.items())
         return {name: head for name, head in heads if head is not None}
 
@@ -109,17 +109,17 @@ class Survey:
         return abandoned_branches(entry.head for entry in self.entries() if entry.head)
 
     def leftovers(self) -> tuple[str, ...]:
-        """The package's names other than checkpoints."""
+        """Returns the package's names other than checkpoints."""
         return tuple(name for name in self.names if name[0] == "." and layout.is_leftover(name))
 
     def marks(self) -> list[int] | None:
-        """A fingerprint of the names and inodes; None if unknown."""
+        """Returns a fingerprint of the names and inodes; None if unknown."""
         if self.changed is None:
             return None
         return [self.changed[-1], len(self.names), sum(self.names.values())]
 
     def next_sequence(self) -> int:
-        """A sequence greater than that of any commit so far, read or unread."""
+        """Returns a sequence greater than that of any commit so far, read or unread."""
         return self.highest + (ROOM if self.unread else 1)
 
 

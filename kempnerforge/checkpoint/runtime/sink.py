@@ -155,7 +155,7 @@ class FileSink:
         return view.nbytes
 
     def tell(self) -> int:
-        """Bytes written so far."""
+        """Returns the number of bytes written so far."""
         return self._size
 
     def flush(self) -> None:

@@ -155,7 +155,7 @@ def require_parameters(optimizer: Any, names: Mapping[int, str]) -> None:
 
 
 def parameters_of(optimizer: Any) -> list[torch.Tensor]:
-    """The parameters of all groups, in the order of ``state_dict()``'s indices."""
+    """Returns the parameters of all groups, in the order of ``state_dict()``'s indices."""
     groups = getattr(optimizer, "param_groups", ())
     return [param for group in groups for param in group["params"]]
 

@@ -70,7 +70,7 @@ def own_name(name: str, rank: int) -> str:
 
 
 def common_name(name: str) -> str:
-    """The inverse of :func:`own_name`; any other name is returned as it is."""
+    """Reverses :func:`own_name`; returns any other name unchanged."""
     parts = name.split(".", 2)
     return parts[2] if len(parts) == 3 and parts[0] == _RANKS and parts[1].isdigit() else name
 

@@ -69,7 +69,7 @@ class RestoreTargets:
     wholes: dict[PLACE, torch.Tensor] = field(default_factory=dict)
     """Distributed tensors of which this rank reads only its local part."""
     classes: dict[PLACE, torch.Tensor] = field(default_factory=dict)
-    """Where the class of each wrapper is described, with the model's current wrapper."""
+    """Places of the descriptions of wrappers' classes, with the model's current wrappers."""
     groups: SavedGroups = field(default_factory=SavedGroups)
     orphans: set[str] = field(default_factory=set)
     """Flat keys of moments of parameters that the optimizer does not hold."""

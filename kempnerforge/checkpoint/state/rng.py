@@ -105,7 +105,7 @@ def _set_numpy_state(state: Any) -> None:
 
 
 def _arrays(value: Any) -> Any:
-    """The inverse of :func:`_plain`; also accepts the form in which early versions saved arrays."""
+    """Reverses :func:`_plain`; also accepts the form in which early versions saved arrays."""
     if not isinstance(value, Mapping):
         return np.array(value, dtype=np.uint64) if isinstance(value, list) else value
     if value.keys() == {"dtype", "values"}:

@@ -140,7 +140,7 @@ def take_apart(value: torch.Tensor) -> Wrapper:
 def rebuild_wrapper(
     taken: Wrapper, *, size: tuple[int, ...], stride: tuple[int, ...], name: str
 ) -> torch.Tensor:
-    """The inverse of :func:`take_apart`.
+    """Rebuilds a wrapper from the result of :func:`take_apart`.
 
     Args:
         taken: Class, context and tensors.
