@@ -382,7 +382,7 @@ def test_slow_cleaning_after_a_load_fails_neither_it_nor_the_save_after_it(
     loaded = later.load(tidy=tidy)
     assert errors_of(loaded) == set()
     assert loaded[0].ended_s < loaded[1].ended_s + 0.1 * DEADLINE_S + 1.0
-    assert "leftovers in /runs/checkpoints stay: cleaning up in" in caplog.text
+    assert "leftovers in /runs/checkpoints are not removed: cleaning up in" in caplog.text
     heal(root)
     assert errors_of(later.save(2)) == set()
     assert later.committed() == ["step_1", "step_2"]

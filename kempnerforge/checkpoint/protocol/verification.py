@@ -178,7 +178,7 @@ class FolderVerifier:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What this process remembers of one file of a checkpoint."""
+    """The memory that this process has of one file of a checkpoint."""
 
     runtime: Runtime
     file: Path
