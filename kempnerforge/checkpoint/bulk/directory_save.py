@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectorySave:
-    """A save without staging directory or manifest; a :class:`~protocol.saving.Destination`."""
+    """A :class:`~protocol.saving.Destination` without staging directory or manifest."""
 
     runtime: Runtime
     path: Path
@@ -44,7 +44,7 @@ class DirectorySave:
     @property
     def words(self) -> Words:
         doing = f"saving to {self.path}"
-        doubt = "whether it is complete is not known"
+        doubt = "whether it is complete is unknown"
         return Words(saving=doing, opening=doing, writing=doing, completing=doing, doubt=doubt)
 
     def propose(self, *, timeout_s: float) -> Steps[Proposal]:
@@ -69,8 +69,8 @@ class DirectorySave:
     def _warn_of(self, differing: Collection[str]) -> None:
         if differing:
             logger.warning(
-                "%s: of %d values that differ by rank under one name one rank's is kept, as by "
-                "DCP, the first: %s; give each rank's a name of its own, or use CheckpointManager",
+                "%s: %d values differ by rank under one name, and one rank's is kept, as in DCP; "
+                "the first: %s; give each rank's value its own name, or use CheckpointManager",
                 self.path,
                 len(differing),
                 min(differing),
@@ -97,11 +97,11 @@ class DirectorySave:
         return Published(save_id=self.save_id), ()
 
     def withdraw(self, opened: "_Merged") -> tuple[Path, ...]:
-        del opened  # a directory without `.metadata` is torn, and may be saved into again
+        del opened  # a directory without `.metadata` is torn, and can be saved into again
         return ()
 
     def remove(self, paths: tuple[Path, ...], *, failed: bool) -> None:
-        """There is nothing to remove."""
+        """Does nothing: there is nothing to remove."""
 
 
 class _Merged(NamedTuple):
