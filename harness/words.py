@@ -50,6 +50,7 @@ PROPERTIES = (
     "clean",
     "integrity",
     "no_code_on_load",
+    "latest_forward",
 )
 """The properties, in the order of reports; each is a module of `harness.judge.properties`."""
 
