@@ -17,7 +17,7 @@ from typing import Protocol
 
 
 class Bug(Protocol):
-    """One defect, planted in a manager that is right without it."""
+    """One defect, made in a manager that is right without it."""
 
     @property
     def implementation(self) -> str:
@@ -25,7 +25,7 @@ class Bug(Protocol):
 
     @property
     def base(self) -> str:
-        """The control that it was planted in."""
+        """The control that it changes."""
 
     @property
     def source(self) -> str:
@@ -70,7 +70,7 @@ class Catalogue:
     quiet: Mapping[str, str] = field(default_factory=dict)
     """Why a scenario stays that catches nothing, by patterns of scenarios."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Why a category or a real bug has no planted one."""
+    """Why a category or a real bug has no mutant."""
 
     def base_of(self, bug: Bug) -> Control:
         """The control of a bug. Raises CatalogueError where there is none."""

@@ -2,7 +2,7 @@
 
 Always: each bug with the scenario that has to catch it, and each control with every scenario
 that it takes part in. Beyond that either a sample of so many scenarios for each bug, or all of
-them. A bug is only run with scenarios in which its base, the control that it was planted in,
+them. A bug is only run with scenarios in which its base, the control that it changes,
 takes part: elsewhere a red verdict would not be the bug's doing.
 """
 

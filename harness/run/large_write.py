@@ -27,7 +27,7 @@ class LargeWrite:
     spans: Sequence[Span]
     own: int
     position: int | None
-    digest: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
+    digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
 
     def __call__(self) -> int:
         """Write; how many bytes were, as write(2) does. Raises OSError where none was."""
