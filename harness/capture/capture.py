@@ -1,20 +1,29 @@
-"""`capture`: a scenario that reproduces the state of a checkpoint directory, without its weights.
+"""Makes a scenario that makes a directory such as the one that was found, without its weights.
 
-The first run of the scenario makes as many checkpoints as were found. Before the second run, an
-operator does to them what was found: missing, short or changed files, a `latest` that points to
-the wrong place, leftovers, foreign names. Findings that the scenario language cannot express are
-listed, never dropped.
+The first run of the scenario makes as many checkpoints as there are; before its second run an
+operator does to them what was found: files that are missing, short or changed, a `latest` that
+leads astray, leftovers, foreign names. Jobs and actions are those of the language itself: what its
+models refuse, and what it has no action for, is listed and never dropped.
 
-Nothing that a checkpoint contains is executed. A name with characters other than letters, digits
-and ``._-`` appears only in a comment, escaped.
+Nothing that a checkpoint contains is run.
 """
 
-import re
+from __future__ import annotations
+
+import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from harness.capture.arrangement import Arranged, arrange
+from harness.capture.defects import Defect, find_defects
+from harness.faults.actions import Action, Swap, Swapping
+from harness.scenario.schema import Checkpoint, Freeze, FreezePlan, Model, Run, Scenario
+from harness.world import World
 from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.layout import LeftoverKind
@@ -22,25 +31,11 @@ from kempnerforge.checkpoint.protocol.catalog import Catalog, Entry, read_catalo
 from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.runtime.lease import is_lease_name
 from kempnerforge.checkpoint.runtime.lock import LOCK_FILE
-from kempnerforge.cli.arrangement import Arranged, arrange
 from kempnerforge.cli.cautious import walk
-from kempnerforge.cli.defects import Defect, find_defects
 from kempnerforge.cli.listing import describe_latest
 
-__all__ = ["Action", "Captured", "capture"]
-
 _MOST_ACTIONS = 40
-_SAFE_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
-_FOREIGN = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)
-_MODULES = ("transformer", "vision_encoder", "adapter")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """One entry of `before`: the word and its settings."""
-
-    word: str
-    settings: dict[str, str | int]
+_ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,48 +43,97 @@ class Captured:
     """A directory as a scenario."""
 
     directory: str
-    arranged: Arranged
-    freeze: tuple[tuple[str, bool], ...]
-    actions: tuple[Action, ...]
+    scenario: Scenario
     found: tuple[str, ...]
     """The findings, a line each."""
+    smaller: tuple[str, ...]
+    """The differences from the job that was found."""
     unexpressed: tuple[str, ...]
     """Findings that the scenario cannot express."""
-    unreadable: tuple[str, ...] = ()
+    unreadable: tuple[str, ...]
     """Read errors and newer formats: the scenario may be incomplete."""
 
 
+@dataclass(slots=True)
+class _Notes:
+    """Lines beside the scenario, as they are found."""
+
+    unexpressed: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def action(self, word: str, settings: dict[str, Any], otherwise: str) -> Iterator[Action]:
+        """The action, or a line that says `otherwise` where the language has none like it."""
+        try:
+            yield _ACTION.validate_python({word: settings})
+        except ValidationError:
+            self.unexpressed.append(otherwise)
+
+
 def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
-    """Captures a directory; ``deep`` reads every byte.
+    """Capture a directory; `deep` reads every byte.
 
     Raises:
-        ValueError: It contains no checkpoint, so there is nothing that a run could reproduce.
+        ValueError: There is no checkpoint in it, so there is nothing that a run could make.
     """
     catalog = read_catalog(root, storage)
     if not catalog.entries:
-        raise ValueError(f"{root}: contains no checkpoint, so there is nothing to reproduce")
+        raise ValueError(f"{root}: contains no checkpoint, so there is nothing to rebuild")
     arranged = arrange(catalog.entries, storage)
-    told: list[str] = list(_rollbacks(catalog.entries))
-    unreadable: list[str] = []
+    notes = _Notes(unexpressed=list(_rollbacks(catalog.entries)))
     actions = [
-        *_latest(catalog, arranged, storage, told),
-        *_leftovers(catalog, told),
-        *_foreign(catalog, storage, told),
-        *_damage(catalog, arranged, storage, told, unreadable, deep=deep),
+        *_latest(catalog, arranged, storage, notes),
+        *_leftovers(catalog, notes),
+        *_foreign(catalog, storage, notes),
+        *_damage(catalog, arranged, storage, notes, deep=deep),
     ]
     if len(actions) > _MOST_ACTIONS:
-        told.append(f"{len(actions) - _MOST_ACTIONS} more actions like the last ones")
+        notes.unexpressed.append(f"{len(actions) - _MOST_ACTIONS} more actions like the last ones")
     if not deep:
-        told.append("changed bytes in files of the right size: --deep looks for them")
+        notes.unexpressed.append("changed bytes in files of the right size: --deep looks for them")
+    freeze = _freeze(catalog, storage, notes)
     return Captured(
         directory=str(root),
-        arranged=arranged,
-        freeze=_freeze(catalog, storage, told, unreadable),
-        actions=tuple(actions[:_MOST_ACTIONS]),
+        scenario=_scenario(
+            arranged,
+            freeze,
+            actions[:_MOST_ACTIONS],
+            latest="file" if _is_a_file(catalog, storage) else "link",
+        ),
         found=tuple(_found(catalog, storage)),
-        unexpressed=tuple(told),
-        unreadable=tuple(dict.fromkeys(unreadable)),
+        smaller=arranged.smaller,
+        unexpressed=tuple(notes.unexpressed),
+        unreadable=tuple(dict.fromkeys(notes.unreadable)),
     )
+
+
+def _scenario(
+    arranged: Arranged,
+    freeze: tuple[Freeze, ...],
+    actions: list[Action],
+    *,
+    latest: Literal["link", "file"],
+) -> Scenario:
+    checkpoints = _count(len(arranged.steps), "checkpoint")
+    done = _count(len(actions), "action")
+    world = World(pp=arranged.pp, dp_shard=arranged.dp_shard)
+    last = max(arranged.steps.values())
+    return Scenario(
+        name=f"captured: {checkpoints}, {done} of an operator ({world})",
+        world=world,
+        model=Model(preset="tiny_vlm") if freeze else Model(),
+        checkpoint=Checkpoint(
+            interval=arranged.interval, keep_last_n=len(arranged.steps), latest=latest
+        ),
+        freeze=FreezePlan(base=freeze),
+        runs=(
+            Run(until_step=last),
+            Run(until_step=last + arranged.interval, before=tuple(actions)),
+        ),
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _found(catalog: Catalog, storage: Storage) -> Iterator[str]:
@@ -116,132 +160,129 @@ def _rollbacks(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _latest(
-    catalog: Catalog, arranged: Arranged, storage: Storage, told: list[str]
+    catalog: Catalog, arranged: Arranged, storage: Storage, notes: _Notes
 ) -> Iterator[Action]:
     target = catalog.latest
-    if target is not None and storage.read_link(catalog.root / layout.LATEST) is None:
-        told.append("`latest` is a file; in the scenario it is a link")
     newest = max(catalog.entries, key=lambda entry: entry.step or 0).path.name
     if target is None:
-        is_there = layout.LATEST in storage.names(catalog.root)
-        becomes = "directory" if is_there else "absent"
-        if is_there and not storage.is_directory(catalog.root / layout.LATEST):
-            told.append("`latest` is a file")
-            return
-        yield Action(word="latest", settings={"becomes": becomes})
-    elif target.rstrip("/") in arranged.steps:
-        if target.rstrip("/") != newest:
-            yield Action(word="latest", settings={"step": arranged.steps[target.rstrip("/")]})
+        yield from _no_latest(catalog, storage, notes)
+        return
+    name, otherwise = target.rstrip("/"), f"`latest` names {target}"
+    if name in arranged.steps:
+        if name != newest:
+            yield from notes.action("latest", {"step": arranged.steps[name]}, otherwise)
     elif layout.parse_step(target) is not None:
-        yield Action(word="latest", settings={"becomes": "dangling"})
+        yield from notes.action("latest", {"becomes": "dangling"}, otherwise)
     else:
-        told.append(f"`latest` names {target}")
+        notes.unexpressed.append(otherwise)
 
 
-def _leftovers(catalog: Catalog, told: list[str]) -> Iterator[Action]:
+def _no_latest(catalog: Catalog, storage: Storage, notes: _Notes) -> Iterator[Action]:
+    if layout.LATEST not in storage.names(catalog.root):
+        yield from notes.action("latest", {"becomes": "absent"}, "there is no `latest`")
+    elif storage.is_directory(catalog.root / layout.LATEST):
+        yield from notes.action("latest", {"becomes": "directory"}, "`latest` is a directory")
+    else:
+        notes.unexpressed.append("`latest` is a file that names nothing")
+
+
+def _is_a_file(catalog: Catalog, storage: Storage) -> bool:
+    """Whether `latest` is a file that names a checkpoint, where links are usual."""
+    return catalog.latest is not None and storage.read_link(catalog.root / layout.LATEST) is None
+
+
+def _leftovers(catalog: Catalog, notes: _Notes) -> Iterator[Action]:
     free = len(catalog.entries)
     for name in catalog.leftovers:
-        leftover = layout.parse_leftover(name)
+        leftover, otherwise = layout.parse_leftover(name), f"{name} was left behind"
         if leftover is None:
-            yield Action(word="leftover", settings={"kind": "link"})
+            yield from notes.action("leftover", {"kind": "link"}, otherwise)
         elif leftover.kind is LeftoverKind.staging and free:
             free -= 1
-            yield Action(word="leftover", settings={"kind": "staging"})
+            yield from notes.action("leftover", {"kind": "staging"}, otherwise)
         else:
-            told.append(f"{name} was left behind")
+            notes.unexpressed.append(otherwise)
 
 
-def _foreign(catalog: Catalog, storage: Storage, told: list[str]) -> Iterator[Action]:
+def _foreign(catalog: Catalog, storage: Storage, notes: _Notes) -> Iterator[Action]:
     ours = {layout.LATEST, LOCK_FILE, *catalog.leftovers}
     ours |= {entry.path.name for entry in catalog.entries}
     for name in storage.names(catalog.root):
-        path = catalog.root / name
+        path, otherwise = catalog.root / name, f"a foreign name: {name}"
         if name in ours or is_lease_name(name):
             continue
-        if _FOREIGN.fullmatch(name) is None or layout.parse_step(name) is not None:
-            told.append(f"a foreign name: {name}")
-        elif storage.read_link(path) is not None:
-            yield Action(word="foreign", settings={"path": name, "kind": "link"})
-        else:
-            kind = "directory" if storage.is_directory(path) else "file"
-            yield Action(word="foreign", settings={"path": name, "kind": kind})
+        if layout.parse_step(name) is not None:
+            notes.unexpressed.append(otherwise)
+            continue
+        kind = "directory" if storage.is_directory(path) else "file"
+        if storage.read_link(path) is not None:
+            kind = "link"
+        yield from notes.action("foreign", {"path": name, "kind": kind}, otherwise)
 
 
 def _damage(
-    catalog: Catalog,
-    arranged: Arranged,
-    storage: Storage,
-    told: list[str],
-    unreadable: list[str],
-    *,
-    deep: bool,
+    catalog: Catalog, arranged: Arranged, storage: Storage, notes: _Notes, *, deep: bool
 ) -> Iterator[Action]:
     done: list[Action] = []
     for entry in catalog.entries:
         others = [other for other in catalog.entries if other is not entry]
         for defect in find_defects(entry, others, storage, deep=deep):
-            action = _action(entry.path.name, defect, arranged)
+            told = f"{entry.path.name}/{defect.name}: {defect.detail}"
             if defect.kind == "unreadable":
-                unreadable.append(f"{entry.path.name}/{defect.name}: {defect.detail}")
-            elif action is None:
-                told.append(f"{entry.path.name}/{defect.name}: {defect.detail}")
-            elif action not in done and not _undoes(action, done):
-                done.append(action)
-                yield action
+                notes.unreadable.append(told)
+                continue
+            for action in _action(entry.path.name, defect, arranged, notes, told):
+                if action not in done and not _undoes(action, done):
+                    done.append(action)
+                    yield action
 
 
 def _undoes(action: Action, done: list[Action]) -> bool:
     """Whether this exchange is the other half of one already in the list."""
-    if action.word != "swap":
+    if not isinstance(action, Swap):
         return False
-    here, _, name = str(action.settings["path"]).partition("/")
-    back = {"path": f"{action.settings['against']}/{name}", "against": here}
-    return Action(word="swap", settings=dict(back)) in done
+    here, _, name = action.swap.path.partition("/")
+    back = Swapping(path=f"{action.swap.against}/{name}", against=here)
+    return Swap(swap=back) in done
 
 
-def _action(entry: str, defect: Defect, arranged: Arranged) -> Action | None:
-    """Returns the action that reproduces a defect, or None if there is none."""
+def _action(
+    entry: str, defect: Defect, arranged: Arranged, notes: _Notes, otherwise: str
+) -> Iterator[Action]:
+    """The action that reproduces a defect, if the language has one."""
     path = arranged.path(entry, defect.name)
-    if _SAFE_PATH.fullmatch(path) is None:
-        return None
-    match defect.kind:
-        case "missing":
-            return Action(word="delete", settings={"path": path})
-        case "empty":
-            return Action(word="truncate", settings={"path": path, "to": 0})
-        case "short":
-            return Action(word="truncate", settings={"path": path})
-        case "changed":
-            return Action(word="flip_bit", settings={"path": path})
-        case "exchanged":
-            against = layout.format_step(arranged.steps[defect.other or entry])
-            return Action(word="swap", settings={"path": path, "against": against})
-        case _:
-            return None
+    # The path of an action is a pattern, and stands in a text.
+    settings: dict[str, Any] = {"path": glob.escape(path)}
+    words = {"missing": "delete", "empty": "truncate", "short": "truncate", "changed": "flip_bit"}
+    if not path.isprintable() or defect.kind not in (*words, "exchanged"):
+        notes.unexpressed.append(otherwise)
+    elif defect.kind == "exchanged":
+        settings["against"] = layout.format_step(arranged.steps[defect.other or entry])
+        yield from notes.action("swap", settings, otherwise)
+    else:
+        settings |= {"to": 0} if defect.kind == "empty" else {}
+        yield from notes.action(words[defect.kind], settings, otherwise)
 
 
-def _freeze(
-    catalog: Catalog, storage: Storage, told: list[str], unreadable: list[str]
-) -> tuple[tuple[str, bool], ...]:
-    """Returns the newest freeze settings found, in the scenario's terms."""
+def _freeze(catalog: Catalog, storage: Storage, notes: _Notes) -> tuple[Freeze, ...]:
+    """The newest freeze settings found."""
     known = []
     for entry in catalog.entries:
         try:
             known.append(read_metadata(entry.path, storage).get("vlm_freeze"))
         except CheckpointError as error:
-            unreadable.append(str(error))
+            notes.unreadable.append(str(error))
     specs = [one for one in known if isinstance(one, list)]
     if not specs:
         return ()
     if any(one != specs[-1] for one in specs):
-        told.append("the freeze settings differ between checkpoints; the newest ones are used")
-    found: list[tuple[str, bool]] = []
-    for one in specs[-1]:
-        module, frozen = (
-            (one.get("module"), one.get("frozen")) if isinstance(one, dict) else ("", 0)
+        notes.unexpressed.append(
+            "the freeze settings differ between checkpoints; the newest ones are used"
         )
-        if module in _MODULES and isinstance(frozen, bool):
-            found.append((str(module), frozen))
-        else:
-            told.append(f"a freeze setting: {one}")
+    found: list[Freeze] = []
+    for one in specs[-1]:
+        try:
+            found.append(Freeze.model_validate(one, strict=True))
+        except ValidationError:
+            notes.unexpressed.append(f"a freeze setting: {one}")
     return tuple(found)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.__main__ import main as make_scenario
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
 from kempnerforge.checkpoint.format import inert, layout
 from kempnerforge.cli.__main__ import main
@@ -29,8 +30,6 @@ LOOKING = (
     ["verify", "--deep"],
     ["repair"],
     ["retain", "--keep-last-n", "1"],
-    ["capture"],
-    ["capture", "--deep"],
 )
 
 
@@ -50,7 +49,8 @@ def look_at(root: Path, path: Path | None = None) -> list[int]:
     if path is not None:
         commands += [["show", str(path)], ["verify", "--deep", str(path)]]
         commands += [["diff", str(path), str(path)]]
-    return [main([*command, *more]) for command in commands for more in ([], ["--json"])]
+    captures = [make_scenario(["capture", *more, str(root)]) for more in ([], ["--deep"])]
+    return captures + [main([*command, *more]) for command in commands for more in ([], ["--json"])]
 
 
 @pytest.mark.parametrize("name", [layout.MANIFEST, layout.METADATA, layout.SHARD_METADATA, SHARD])

@@ -94,12 +94,10 @@ def test_a_checkpoint_that_is_gone_does_not_count() -> None:
 def test_a_checkpoint_that_an_operator_damaged_does_not_count(rank: int, state: str) -> None:
     run = _saved(2, 4)
     run.written += b"?"
-    for kind, more in (
-        ("open", {}),
-        ("write", {"size": 1, "data": len(run.written) - 1}),
-        ("fsync", {}),
-    ):
-        run.do(kind, "step_4/__0_0.distcp", rank=rank, **more)
+    path = "step_4/__0_0.distcp"
+    run.do("open", path, rank=rank)
+    run.do("write", path, rank=rank, size=1, data=len(run.written) - 1)
+    run.do("fsync", path, rank=rank)
     run.point(2)
     assert _ask(run).state == state
 
