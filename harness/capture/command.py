@@ -15,7 +15,7 @@ class CaptureError(Exception):
 
 
 def capture_directory(root: Path, output: Path | None, *, deep: bool) -> tuple[Captured, str]:
-    """What was captured, and its text, which also goes to a new file where one is named.
+    """The captured directory and its text, which also goes to a new file if one is named.
 
     Raises CaptureError.
     """
