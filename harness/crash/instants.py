@@ -38,8 +38,11 @@ def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
     """The runs before somebody else changes the directory or the job gets another layout, and no
     operation behind a power cut that really happened.
 
-    What a power cut may take is asked of one job that alone works in its directory.
+    What a power cut may take is asked of one job that alone works in its directory, from its first
+    operation on.
     """
+    if evidence.given is not None:
+        return ()
     for number, plan in enumerate(evidence.plan.runs[: len(evidence.runs)]):
         others = any(one.fault.is_from_outside for one in plan.strikes)
         changed = plan.world or plan.model or plan.freeze or plan.refused

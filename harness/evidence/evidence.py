@@ -13,6 +13,9 @@ folder `run0`, `run1`, ... for each start of the job:
     before.json       what was done to the checkpoint directory before the run, if anything was
     before.bin        the bytes that were written by that
 
+Where the plan begins with what earlier runs left, `given.json` and `given.bin` say what that was,
+and the folders of these runs hold what their ranks told until then, and no operation.
+
 Where the checkpoint directory was relocated, `checkpoints/` is the old one or gone, and the new one
 lies beside it. `executed/` holds one name for each hostile pickle that came to run its code.
 
@@ -32,6 +35,7 @@ from harness.plan.model import Plan
 
 WRITTEN = "written.bin"
 BEFORE = "before.bin"
+GIVEN = "given.bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +136,14 @@ class AtRest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartingDirectory:
+    """The checkpoint directory that a plan began with, told as what a power cut left."""
+
+    operation: Operation
+    written: Bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """A whole scenario: its plan, the uninterrupted run without saves, and each run."""
 
@@ -141,5 +153,6 @@ class Evidence:
     runs: tuple[RunEvidence, ...]
     at_rest: Mapping[int, AtRest] = field(default_factory=dict)
     """By the number of the run that came next."""
+    given: StartingDirectory | None = None
     executed: tuple[str, ...] = ()
     """The actions whose hostile pickle ran its code."""
