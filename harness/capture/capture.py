@@ -55,7 +55,7 @@ class Captured:
 
 
 @dataclass(slots=True)
-class _Notes:
+class _Remarks:
     """Lines beside the scenario, as they are found."""
 
     unexpressed: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
     if not catalog.entries:
         raise ValueError(f"{root}: contains no checkpoint, so there is nothing to rebuild")
     arranged = arrange(catalog.entries, storage)
-    notes = _Notes(unexpressed=list(_rollbacks(catalog.entries)))
+    notes = _Remarks(unexpressed=list(_rollbacks(catalog.entries)))
     actions = [
         *_latest(catalog, arranged, storage, notes),
         *_leftovers(catalog, notes),
@@ -160,7 +160,7 @@ def _rollbacks(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _latest(
-    catalog: Catalog, arranged: Arranged, storage: Storage, notes: _Notes
+    catalog: Catalog, arranged: Arranged, storage: Storage, notes: _Remarks
 ) -> Iterator[Action]:
     target = catalog.latest
     newest = max(catalog.entries, key=lambda entry: entry.step or 0).path.name
@@ -177,7 +177,7 @@ def _latest(
         notes.unexpressed.append(otherwise)
 
 
-def _no_latest(catalog: Catalog, storage: Storage, notes: _Notes) -> Iterator[Action]:
+def _no_latest(catalog: Catalog, storage: Storage, notes: _Remarks) -> Iterator[Action]:
     if layout.LATEST not in storage.names(catalog.root):
         yield from notes.action("latest", {"becomes": "absent"}, "there is no `latest`")
     elif storage.is_directory(catalog.root / layout.LATEST):
@@ -191,7 +191,7 @@ def _is_a_file(catalog: Catalog, storage: Storage) -> bool:
     return catalog.latest is not None and storage.read_link(catalog.root / layout.LATEST) is None
 
 
-def _leftovers(catalog: Catalog, notes: _Notes) -> Iterator[Action]:
+def _leftovers(catalog: Catalog, notes: _Remarks) -> Iterator[Action]:
     free = len(catalog.entries)
     for name in catalog.leftovers:
         leftover, otherwise = layout.parse_leftover(name), f"{name} was left behind"
@@ -204,7 +204,7 @@ def _leftovers(catalog: Catalog, notes: _Notes) -> Iterator[Action]:
             notes.unexpressed.append(otherwise)
 
 
-def _foreign(catalog: Catalog, storage: Storage, notes: _Notes) -> Iterator[Action]:
+def _foreign(catalog: Catalog, storage: Storage, notes: _Remarks) -> Iterator[Action]:
     ours = {layout.LATEST, LOCK_FILE, *catalog.leftovers}
     ours |= {entry.path.name for entry in catalog.entries}
     for name in storage.names(catalog.root):
@@ -221,7 +221,7 @@ def _foreign(catalog: Catalog, storage: Storage, notes: _Notes) -> Iterator[Acti
 
 
 def _damage(
-    catalog: Catalog, arranged: Arranged, storage: Storage, notes: _Notes, *, deep: bool
+    catalog: Catalog, arranged: Arranged, storage: Storage, notes: _Remarks, *, deep: bool
 ) -> Iterator[Action]:
     done: list[Action] = []
     for entry in catalog.entries:
@@ -247,7 +247,7 @@ def _undoes(action: Action, done: list[Action]) -> bool:
 
 
 def _action(
-    entry: str, defect: Defect, arranged: Arranged, notes: _Notes, otherwise: str
+    entry: str, defect: Defect, arranged: Arranged, notes: _Remarks, otherwise: str
 ) -> Iterator[Action]:
     """The action that reproduces a defect, if the language has one."""
     path = arranged.path(entry, defect.name)
@@ -264,7 +264,7 @@ def _action(
         yield from notes.action(words[defect.kind], settings, otherwise)
 
 
-def _freeze(catalog: Catalog, storage: Storage, notes: _Notes) -> tuple[Freeze, ...]:
+def _freeze(catalog: Catalog, storage: Storage, notes: _Remarks) -> tuple[Freeze, ...]:
     """The newest freeze settings found."""
     known = []
     for entry in catalog.entries:

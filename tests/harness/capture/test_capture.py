@@ -243,7 +243,7 @@ def test_a_name_that_no_line_of_text_holds_is_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [{"delete": {"path": ""}}, {"foreign": {"path": "-", "kind": "x"}}])
 def test_what_the_language_refuses_is_listed(bad: dict[str, dict[str, object]]) -> None:
-    notes = capturing._Notes()
+    notes = capturing._Remarks()
     ((word, settings),) = bad.items()
     assert list(notes.action(word, settings, "that")) == []
     assert notes.unexpressed == ["that"]
