@@ -1,12 +1,12 @@
-"""Carries out the protocols of many ranks in one process, on a clock that jumps.
+"""Runs the protocols of many ranks in one process, on a virtual clock.
 
-What is modelled: each rank has a clock of its own, which an operation of its storage and a wait for
-the others move on; rank 0 waits for votes and the others for its answer until their deadlines. A
-rank may be killed before an operation, be stopped for good before a vote, and have storage that is
-slow, hangs or fails. A call that outlives its deadline is given up on and does nothing more.
+Modelled: each rank has its own clock, advanced by operations of its storage and by waits for the
+others. Rank 0 waits for votes, and the others for its answer, until their deadlines. A rank can be
+killed before an operation, be stopped for good before a vote, and have storage that is slow, hangs
+or fails. A call that outlives its deadline is abandoned and does nothing more.
 
-A call is carried out in one piece, so the operations of two ranks never lie between each other. Out
-of scope: connections that break between two ranks that live.
+A call is carried out without interruption, so operations of two ranks never interleave. Out of
+scope: broken connections between two living ranks.
 """
 
 from __future__ import annotations
@@ -206,10 +206,10 @@ class _Running(Generic[T]):
         if isinstance(request, StorageCall):
             return self._call(request.make, request.timeout_s, request.doing)
         if isinstance(request, StartCall):
-            return _Made.of(lambda: self._call(request.make, request.timeout_s or math.inf, ""))
+            return self._start(request.make, request.timeout_s or math.inf)
         if isinstance(request, FinishCall):
             assert isinstance(request.started, _Made)
-            return request.started.get(request.doing)
+            return self._finish(request.started, request.timeout_s, request.doing)
         return self.is_stuck
 
     def _call(self, make: Callable[[], Any], timeout_s: float, doing: str) -> Any:
@@ -225,13 +225,32 @@ class _Running(Generic[T]):
             clock.now = deadline
             raise StorageTimeoutError(f"{doing} did not finish within {timeout_s:.1f} s") from None
 
+    def _start(self, make: Callable[[], Any], timeout_s: float) -> _Made:
+        """Make a call beside what the rank does meanwhile, whose time does not pass for it."""
+        clock = self.rank.clock
+        began = clock.now
+        made = _Made.of(lambda: self._call(make, timeout_s, ""))
+        made.ended_s, clock.now = clock.now, began
+        return made
+
+    def _finish(self, made: _Made, timeout_s: float, doing: str) -> Any:
+        clock = self.rank.clock
+        deadline = clock.now + timeout_s
+        if made.ended_s > deadline:
+            self.is_stuck = True
+            clock.wait_until(deadline)
+            raise StorageTimeoutError(f"{doing} did not finish within {timeout_s:.1f} s")
+        clock.wait_until(made.ended_s)
+        return made.get(doing)
+
 
 @dataclass
 class _Made:
-    """A call that was started, and is over by the time that somebody asks for it."""
+    """A call that was started, and when it was over."""
 
     value: Any = None
     error: BaseException | None = None
+    ended_s: float = 0.0
 
     @staticmethod
     def of(call: Callable[[], Any]) -> _Made:

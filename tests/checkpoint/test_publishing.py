@@ -1,7 +1,7 @@
-"""What a save that fails while it is published leaves: nothing, or what its error says.
+"""What a save that fails during publication leaves: nothing, or what its error says.
 
-Every operation of the publication fails in turn, once and for good, and what the caller is told is
-compared with what the next start takes. Deaths and power cuts are those of `test_histories.py`.
+Every operation of the publication fails in turn, once and permanently, and the error is compared
+with what the next start loads. `test_histories.py` covers deaths and power cuts.
 """
 
 import errno
@@ -14,7 +14,6 @@ import pytest
 
 from kempnerforge.checkpoint import CheckpointError, StillPublishedError
 from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.protocol import pointer as pointer_module
 from kempnerforge.checkpoint.protocol.effects import Unlocked
 from kempnerforge.checkpoint.protocol.pointer import Pointer, PointerKind
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage
@@ -23,6 +22,7 @@ from tests.checkpoint.effects import give
 from tests.checkpoint.memory_storage import MemoryStorage
 from tests.checkpoint.pointer_jobs import save_with_a_latest_that_cannot_be_placed
 from tests.checkpoint.ranks import run_ranks
+from tests.checkpoint.simulated import JumpingClock
 from tests.checkpoint.storages import Refusing
 from tests.checkpoint.test_histories import Histories
 from tests.checkpoint.training import Job
@@ -127,7 +127,8 @@ def test_a_death_before_any_operation_leaves_a_whole_version_and_a_latest_that_l
 
 def job_with(directory: Path, storage: LocalStorage, **options: Any) -> Job:
     job = Job(directory, 0, seed=1, **options)
-    give(job.manager, storage=RetryingStorage(storage))
+    clock = JumpingClock()
+    give(job.manager, storage=RetryingStorage(storage, clock), clock=clock)
     return job
 
 
@@ -186,8 +187,8 @@ def test_what_cannot_be_taken_back_is_said_to_be_there_and_retention_goes_on(
         with pytest.raises(StillPublishedError) as caught:
             job.save(step)
         assert f"step_{step} cannot be published" in str(caught.value)
-        assert "the checkpoint is there and whole" in str(caught.value)
-        assert "`latest` names step_1, so the next start takes that" in str(caught.value)
+        assert "the checkpoint exists and is whole" in str(caught.value)
+        assert "`latest` names step_1, so the next start loads that" in str(caught.value)
     assert len(listed(tmp_path)) <= 4  # latest, its target, and no more than two others
     assert "step_5" in listed(tmp_path)
     assert job_with(tmp_path, LocalStorage()).load()[0] == 1
@@ -235,12 +236,11 @@ class OldLink(LocalStorage):
 
 
 def test_a_pointer_that_does_not_move_fails_the_save_and_leaves_the_old_one_for_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(pointer_module, "_PAUSES_S", (0.0, 0.0))
     job_with(tmp_path, LocalStorage()).save(1)
     job = job_with(tmp_path, OldLink())
-    with pytest.raises(CheckpointError, match="does not show it what is written") as caught:
+    with pytest.raises(CheckpointError, match="does not show what was written") as caught:
         job.save(2)
     assert type(caught.value) is not StillPublishedError
     assert "latest names step_1 after it was replaced by one that names step_2" in str(caught.value)
@@ -264,7 +264,7 @@ def test_a_pointer_that_somebody_else_moves_meanwhile_stays_there_and_the_save_c
     job.save(2)
     give(job.manager, storage=RepointedAtOnce())
     job.save(3)
-    assert "names step_1, where somebody else has pointed it" in caplog.text
+    assert "names step_1: someone has changed it since" in caplog.text
     assert listed(tmp_path) == ["latest", "step_1", "step_2", "step_3"]
     assert (tmp_path / "checkpoints" / "latest").readlink() == Path("step_1")
 
@@ -293,7 +293,6 @@ def test_a_link_that_is_made_only_after_the_rename_is_noticed(
 def test_a_pointer_that_is_not_read_back_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str
 ) -> None:
-    monkeypatch.setattr(pointer_module, "_PAUSES_S", ())
     if bug == "not read back":
         monkeypatch.setattr(Pointer, "_require", lambda *_: None)
     job_with(tmp_path, LocalStorage()).save(1)

@@ -9,7 +9,8 @@ power cut the link may be the one that was last synced or the one that was just 
 followed, to what was synced below them. An absolute link is a violation: it breaks when the
 directory is moved.
 
-Unknown when the replayed tree differs from the disk. Not covered: whether a checkpoint that is
+Does not apply where the layout has no pointer. Unknown when the replayed tree differs from the
+disk. Not covered: whether a checkpoint that is
 complete loads (a resume shows that).
 """
 
@@ -32,6 +33,8 @@ PROMISE = Promise(
 
 def judge(_evidence: Evidence, history: History) -> Verdict:
     """Follow `latest` at every instant, in all views."""
+    if history.layout.pointer is None:
+        return PROMISE.does_not_apply(f"the layout {history.layout.name} has no pointer")
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
     findings: dict[str, Finding] = {}

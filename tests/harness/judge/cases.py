@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 from collections.abc import Iterable
@@ -38,7 +37,6 @@ from harness.faults.strike import Strike
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
 from harness.judge.tree import FileSystem
-from harness.layouts.plain import PlainLayout
 from harness.plan.model import Implementation, OperatorAction, Plan, RunPlan, Workload
 from harness.scenario.schema import Checkpoint, Data, Expect, FreezePlan, Model, Scheduler
 from harness.world import World
@@ -319,7 +317,7 @@ class Case:
 
     def history(self) -> History:
         """The replay of the evidence."""
-        return replay(self.evidence(), PlainLayout())
+        return replay(self.evidence())
 
     def _plan(self) -> Plan:
         return Plan(
@@ -368,7 +366,7 @@ def _at_rest(case: RunCase, files: FileSystem) -> AtRest:
         shift = len(written)
         written += operator.written
         operations = tuple(
-            dataclasses.replace(one, rank=-1, data=None if one.data is None else one.data + shift)
+            one._replace(rank=-1, data=None if one.data is None else one.data + shift)
             for one in operator.operations
         )
         for operation in operations:
