@@ -1,9 +1,8 @@
 """Random histories of saves, deaths, power cuts, failed operations, resumes, rollbacks, operators.
 
 The protocol is the package's own (``save_checkpoint``, ``choose``, ``finish_off``, retention,
-repair); only the disk and the shards are fakes. A model beside it
-knows which saves were acknowledged. After every single operation, and for every state that a power
-cut could leave then:
+repair); only the disk and the shards are fakes. A model beside it knows which saves were
+acknowledged. After every single operation, and for every state that a power cut could leave then:
 
 - a directory with a checkpoint's name is whole, and `latest` is absent or leads to a whole one
   (which may have a hidden name while its step is replaced where names cannot be exchanged),
