@@ -92,7 +92,7 @@ def open_workspace(
 
 
 def choose_base() -> Path:
-    """Shared memory where it is one and has room, because an fsync on a disk can take 50 ms."""
+    """Shared memory where it is one and has room, because an fsync on a disk takes long."""
     if _is_tmpfs(_MEMORY) and os.access(_MEMORY, os.W_OK):
         room = shutil.disk_usage(_MEMORY).free
         if room >= _ROOM_BYTES:

@@ -2,10 +2,10 @@
 runs.
 
 The fork server itself imports no implementation, because each run may name another. Importing one
-costs each rank 50 ms, a quarter of its processor time; so the server forks an implementation server
-for it, which imports it once, from the path that the plan names, and forks the job launchers from
-there on. Where the import fails, leaves a thread behind or touches a GPU there is no implementation
-server: ranks then import for themselves, and what they raise is their own.
+is a large part of a rank's time; so the server forks an implementation server for it, which imports
+it once, from the path that the plan names, and forks the job launchers from there on. Where the
+import fails, leaves a thread behind or touches a GPU there is no implementation server: ranks then
+import for themselves, and what they raise is their own.
 
 What code under test does when it is imported happens before any rank is watched. Code that writes
 to a checkpoint directory or draws from a generator at its import is out of scope.

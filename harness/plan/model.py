@@ -172,6 +172,11 @@ class Plan(Decided):
         return next((fault.disk for fault in faults if fault.disk is not None), None)
 
     @property
+    def in_background(self) -> bool:
+        """Whether `save` returns before the checkpoint is durable."""
+        return self.checkpoint is not None and self.checkpoint.async_mode != "disabled"
+
+    @property
     def refuses(self) -> bool:
         """Whether saves may fail for good, for want of something that the file system lacks."""
         return self.mount is not None and self.mount.refuses

@@ -50,7 +50,7 @@ class WatchedTree:
     def _is_real(self, head: str) -> bool:
         """Whether a directory that is named from the root on is reached through no link.
 
-        The root is real; asking the kernel about each part of its own path costs 20 us.
+        The root is real; the parts of its own path are not asked about.
         """
         below = self.root + "/"
         while head.startswith(below):

@@ -1,23 +1,17 @@
-"""The stand-alone checkpointer, and how state is taken in each mode."""
+"""The stand-alone checkpointer, and the choice of how each mode copies the state."""
 
 import logging
-from array import array
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.checkpoint.planner import SavePlan
 
+from kempnerforge.checkpoint.bulk.directory_save import DirectorySave
 from kempnerforge.checkpoint.bulk.shards import (
     StagedShards,
-    encode_metadata,
-    merge_plans,
     stage_shards,
-    write_shards,
 )
 from kempnerforge.checkpoint.bulk.staging import KeptBuffers, LiveTensors, Stager
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
@@ -25,34 +19,29 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     describe,
 )
-from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.rounds import LocalCollective
-from kempnerforge.checkpoint.protocol.save_messages import Assignment, Proposal, Published, Report
-from kempnerforge.checkpoint.protocol.saving import Words, save
-from kempnerforge.checkpoint.protocol.steps import Steps
-from kempnerforge.checkpoint.protocol.visibility import await_made
+from kempnerforge.checkpoint.protocol.save_messages import Published
+from kempnerforge.checkpoint.protocol.saving import save
 from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.collective import Collective, GlooCollective
 from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.driver import ProtocolRun
 from kempnerforge.checkpoint.runtime.process import local_runtime
-from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage
 from kempnerforge.checkpoint.runtime.storage import LocalStorage, revocable
 from kempnerforge.checkpoint.runtime.worker import Worker
-from kempnerforge.checkpoint.state.rank_values import unequal_names
 from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["AsyncCheckpointer", "make_stager", "mode_of"]
 
 logger = logging.getLogger(__name__)
 
-# Of a save, of which a rank may write for a third.
+# For a whole save, of which writing on one rank can take a third.
 _DEADLINE_S = 3 * DEFAULT_COMMIT_TIMEOUT_S
 
 
 def mode_of(value: Any) -> AsyncCheckpointMode:
-    """The mode of that value, which may be a member of another class with the same values.
+    """Returns the mode for a value, which can be a member of another enum with the same values.
 
     Raises:
         ValueError: There is no such mode.
@@ -61,24 +50,24 @@ def mode_of(value: Any) -> AsyncCheckpointMode:
 
 
 def make_stager(mode: AsyncCheckpointMode, *, direct: bool = True) -> Stager:
-    """How tensors are taken in ``mode``."""
+    """Returns the stager that copies tensors as ``mode`` asks."""
     if mode is AsyncCheckpointMode.disabled:
         return LiveTensors()
     return KeptBuffers(pinned=mode is AsyncCheckpointMode.async_pinned, direct=direct)
 
 
 class AsyncCheckpointer:
-    """Writes a distributed state dict into a directory, in the background where asked to.
+    """Writes a distributed state dict into a directory, optionally in the background.
 
-    This is the part below :class:`CheckpointManager`: no staging directory, no manifest, no
-    ``latest``. ``.metadata`` is written last, so a directory without it is torn. Each save waits
-    for the one before. All methods are for one thread.
+    Unlike :class:`CheckpointManager` it uses no staging directory, no manifest and no ``latest``.
+    ``.metadata`` is written last, so a directory without it is torn. Each save waits for the
+    previous one. All methods must be called from one thread.
 
     Args:
-        mode: Whether ``save`` waits for the flush, and how the state is copied if not.
+        mode: Whether ``save`` waits for the flush and, if not, how the state is copied.
 
     Attributes:
-        mode: The same.
+        mode: The argument.
     """
 
     def __init__(self, mode: AsyncCheckpointMode = AsyncCheckpointMode.disabled) -> None:
@@ -93,23 +82,23 @@ class AsyncCheckpointer:
         checkpoint_id: str,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        """Save ``state_dict`` into the directory ``checkpoint_id``. Collective over its group.
+        """Saves ``state_dict`` into the directory ``checkpoint_id``. Collective over its group.
 
-        In the asynchronous modes the state is copied before this returns. Communication runs on a
-        group of its own, made at the first save with these ranks.
+        In the asynchronous modes the state is copied before this returns. Communication uses a
+        separate group, created at the first save with these ranks.
 
         Args:
-            state_dict: Nested dicts of tensors, DTensors and plain values. As in DCP, a plain
-                value is one that all ranks share; one that differs by rank is warned of, and one
-                rank's is kept.
-            checkpoint_id: Directory; created.
-            process_group: Ranks that save together, such as those of one pipeline stage; all ranks
-                where None. It only says who takes part.
+            state_dict: Nested dicts of tensors, DTensors and plain values. As in DCP, plain values
+                should be equal on all ranks; if one differs, a warning is logged and one rank's
+                value is kept.
+            checkpoint_id: The directory; it is created.
+            process_group: Ranks that save together, such as those of one pipeline stage; None means
+                all. The group itself is not used for communication.
 
         Raises:
             ValueError: ``checkpoint_id`` is a URL.
-            CheckpointError: The previous save failed (nothing is saved then), or in mode
-                ``disabled`` this one.
+            CheckpointError: The previous save failed (then nothing is saved), or, in mode
+                ``disabled``, this one did.
         """
         directory = local_directory(checkpoint_id)
         self.wait()
@@ -140,7 +129,7 @@ class AsyncCheckpointer:
         worker = Worker(f"writing {directory}")
         storage = revocable(RetryingStorage(LocalStorage()), revoked=lambda: worker.stuck)
         runtime = replace(local_runtime(storage), rounds=collective)
-        to = _DirectorySave(
+        to = DirectorySave(
             runtime=runtime,
             path=directory,
             shards=staged,
@@ -149,10 +138,10 @@ class AsyncCheckpointer:
         return ProtocolRun(save(to, runtime, timeout_s=_DEADLINE_S), collective, worker)
 
     def wait(self) -> None:
-        """Block until the pending save, if any, is durable; not collective.
+        """Blocks until the pending save, if any, is durable; not collective.
 
         Raises:
-            CheckpointError: It failed; raised once.
+            CheckpointError: The pending save failed; raised once.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -179,82 +168,3 @@ class AsyncCheckpointer:
                 timeout_s=DEFAULT_COMMIT_TIMEOUT_S, ranks=ranks
             )
         return self._collectives[ranks]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DirectorySave:
-    """A save without staging directory or manifest; :class:`~protocol.saving.Destination`."""
-
-    runtime: Runtime
-    path: Path
-    shards: StagedShards | RankFailure
-    save_id: str
-    step: int | None = None
-
-    @property
-    def words(self) -> Words:
-        doing = f"saving to {self.path}"
-        return Words(saving=doing, opening=doing, writing=doing, completing=doing)
-
-    def propose(self, *, timeout_s: float) -> Steps[Proposal]:
-        del timeout_s
-        yield from ()
-        if isinstance(self.shards, RankFailure):
-            return Proposal(failure=self.shards)
-        return Proposal(plan=(self.shards.planned, self.shards.checksums()))
-
-    def open(self, proposals: Sequence[Proposal]) -> tuple["_Merged", list[Assignment]]:
-        storage = self.runtime.storage
-        storage.make_durable_directory(self.path)
-        storage.unlink(self.path / layout.SHARD_METADATA)
-        planned = dict(enumerate(proposal.plan[0] for proposal in proposals))
-        sums = {rank: array("Q", one.plan[1]) for rank, one in enumerate(proposals)}
-        self._warn_of(unequal_names(planned, sums))
-        plans, metadata = merge_plans([one.plan for one in planned.values()])
-        return _Merged(plans, metadata), [
-            Assignment(save_id=self.save_id, plan=plan) for plan in plans
-        ]
-
-    def _warn_of(self, differing: Collection[str]) -> None:
-        if differing:
-            logger.warning(
-                "%s: of %d values that differ by rank under one name one rank's is kept, as by "
-                "DCP, the first: %s; give each rank's a name of its own, or use CheckpointManager",
-                self.path,
-                len(differing),
-                min(differing),
-            )
-
-    def write(self, assignment: Assignment) -> Report:
-        assert isinstance(self.shards, StagedShards)
-        self.runtime.storage.make_durable_directory(self.path)
-        await_made(self.path, self.runtime)
-        write = partial(write_shards, self.path, assignment.plan, self.shards)
-        written = again_if_stale(write, self.path)
-        return Report(shards=written, files=written.files)
-
-    def complete(
-        self, opened: "_Merged", reports: Sequence[Report]
-    ) -> tuple[Published, tuple[Path, ...]]:
-        storage = self.runtime.storage
-        storage.sync_directory(self.path)
-        written = (report.shards for report in reports)
-        pairs: Any = zip(opened.plans, written, strict=True)
-        data = encode_metadata(opened.metadata, pairs, save_id=self.save_id)
-        storage.write(self.path / layout.SHARD_METADATA, data)
-        storage.sync_directory(self.path)
-        return Published(save_id=self.save_id), ()
-
-    def withdraw(self, opened: "_Merged") -> tuple[Path, ...]:
-        del opened  # a directory without `.metadata` is torn, and may be saved into again
-        return ()
-
-    def remove(self, paths: tuple[Path, ...], *, failed: bool) -> None:
-        """There is nothing to remove."""
-
-
-class _Merged(NamedTuple):
-    """The plan of each rank, and the metadata of all."""
-
-    plans: list[SavePlan]
-    metadata: Any

@@ -1,4 +1,4 @@
-"""Save and load as many ranks run them, in one process and on a clock that jumps."""
+"""Saves and loads of many ranks, in one process and on a virtual clock."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from kempnerforge.checkpoint.bulk.shards import WrittenShards
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.bulk.directory_save import DirectorySave
+from kempnerforge.checkpoint.bulk.shards import WrittenShards, stage_shards
+from kempnerforge.checkpoint.bulk.staging import LiveTensors
 from kempnerforge.checkpoint.errors import PeerLostError
+from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.bulk import WrittenFiles
 from kempnerforge.checkpoint.protocol.candidates import ForeignShards
 from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
@@ -24,9 +29,11 @@ from kempnerforge.checkpoint.protocol.reachable import require_reachable_by_all
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
 from kempnerforge.checkpoint.protocol.save_messages import Published, SaveRequest, StagedState
+from kempnerforge.checkpoint.protocol.saving import save
 from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.protocol.verification import verify_files
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.memory_storage import Death, MemoryStorage
 from tests.checkpoint.simulated import Outcome, Rank, carry_out_together
 
@@ -92,9 +99,9 @@ class ReadsItsOwn:
 
     def prepare(self, candidate: LoadCandidate) -> bytes:
         choice = candidate.choice
-        assert candidate.told == tuple(range(self._rank.runtime.world_size))
+        assert candidate.openings == tuple(range(self._rank.runtime.world_size))
         assert choice.manifest is not None
-        verify_files(choice.path, choice.manifest, candidate.share.items(), self._rank.runtime)
+        verify_files(choice.path, choice.manifest, candidate.partition.items(), self._rank.runtime)
         return self._rank.runtime.storage.read(choice.path / f"__{self._rank.rank}_0.distcp")
 
     def restore(self, prepared: bytes) -> None:
@@ -301,7 +308,7 @@ def test_the_others_give_rank_0_up_at_the_deadline_and_not_before_it_says_so_its
     saved = job.save(2)
     (error,) = errors_of(saved)
     assert "rank 0: StorageTimeoutError: publishing step 2" in error
-    assert "whether the checkpoint is there is not known" in error
+    assert "whether the checkpoint exists is unknown" in error
     assert all(one.ended_s - began < DEADLINE_S for one in saved)
     assert not any(isinstance(one.error, PeerLostError) for one in saved)
 
@@ -382,7 +389,7 @@ def test_slow_cleaning_after_a_load_fails_neither_it_nor_the_save_after_it(
     loaded = later.load(tidy=tidy)
     assert errors_of(loaded) == set()
     assert loaded[0].ended_s < loaded[1].ended_s + 0.1 * DEADLINE_S + 1.0
-    assert "leftovers in /runs/checkpoints stay: cleaning up in" in caplog.text
+    assert "leftovers in /runs/checkpoints are not removed: cleaning up in" in caplog.text
     heal(root)
     assert errors_of(later.save(2)) == set()
     assert later.committed() == ["step_1", "step_2"]
@@ -411,7 +418,7 @@ def test_ranks_that_are_at_different_things_are_told_so() -> None:
     protocols[2].close()
     protocols[2] = job._load(job.ranks[2])
     (error,) = errors_of(carry_out_together(job.ranks, protocols))
-    assert "rank 2: CheckpointError: it does something else than rank 0" in error
+    assert "rank 2: CheckpointError: it is in another operation than rank 0" in error
 
 
 def test_a_directory_that_one_rank_cannot_look_into_is_every_ranks_error() -> None:
@@ -427,3 +434,39 @@ def test_a_directory_that_one_rank_cannot_look_into_is_every_ranks_error() -> No
     heal(job.ranks[40])
     (error,) = errors_of(job.look())
     assert "rank 7: StorageTimeoutError: looking into the checkpoint directory" in error
+
+
+def directory_saves(ranks: Sequence[Rank[Any]], directory: Path) -> list[Outcome[Published]]:
+    """As `AsyncCheckpointer` saves a value of each rank into one directory."""
+    saves = [
+        DirectorySave(
+            runtime=rank.runtime,
+            path=directory,
+            shards=stage_shards(
+                {f"of {rank.rank}": torch.arange(3.0)},
+                stager=LiveTensors(),
+                is_coordinator=rank.rank == 0,
+                world_size=len(ranks),
+            ),
+            save_id=rank.process.new_save_id(),
+        )
+        for rank in ranks
+    ]
+    steps = [save(to, to.runtime, timeout_s=DEADLINE_S) for to in saves]
+    return carry_out_together(ranks, steps)
+
+
+def test_a_bare_directory_is_complete_or_has_no_metadata(tmp_path: Path) -> None:
+    ranks: list[Rank[Any]] = [Rank(rank, 4, LocalStorage()) for rank in range(4)]
+    assert errors_of(directory_saves(ranks, tmp_path / "whole")) == set()
+    data = (tmp_path / "whole" / layout.SHARD_METADATA).read_bytes()
+    found = decode_metadata(data, where="whole")
+    assert sorted(found.state_dict_metadata) == ["of 0", "of 1", "of 2", "of 3"]
+    hang_from(ranks[2], "make_durable_directory")
+    (error,) = errors_of(directory_saves(ranks, tmp_path / "torn"))
+    assert error.startswith("StorageTimeoutError: saving to")
+    assert "failed: rank 2: StorageTimeoutError: saving to" in error
+    assert not (tmp_path / "torn" / layout.SHARD_METADATA).exists()
+    heal(ranks[2])
+    assert errors_of(directory_saves(ranks, tmp_path / "torn")) == set()
+    assert (tmp_path / "torn" / layout.SHARD_METADATA).exists()
