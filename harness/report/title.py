@@ -29,11 +29,11 @@ def title_of(scenario: Scenario) -> str:
 def _event_log(happening: Fault | Acting, scenario: Scenario) -> tuple[str, str, str]:
     """Area, subject and condition of one fault or action."""
     if isinstance(happening, Acting):
-        return "at rest", "", happening.described()
+        return "at rest", "", happening.describe()
     at = happening.at
     usual = "sync" if scenario.checkpoint.async_mode == "disabled" else "async"
     subject = "resume" if at.phase == "load" else at.phase or ""
-    return happening.area or usual, subject, f"{happening.described()}{_where(at)}"
+    return happening.area or usual, subject, f"{happening.describe()}{_where(at)}"
 
 
 def _where(at: Point) -> str:

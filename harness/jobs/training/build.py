@@ -97,7 +97,7 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: E
         forward_backward=forward_backward,
         accumulate=workload.accumulate,
         kept=kept,
-        digest=partial(digest_state, found.net, optimizer, kept.described),
+        digest=partial(digest_state, found.net, optimizer, kept.describe),
     )
 
 

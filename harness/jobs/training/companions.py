@@ -75,7 +75,7 @@ class Companions:
             "average": {"value": self.average.value, "updates": self.average.updates},
         }
 
-    def described(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         """By name, as text that is equal only where the values are."""
         return {
             f"{name}.{key}": float(value).hex()

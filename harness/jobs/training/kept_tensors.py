@@ -68,7 +68,7 @@ class KeptTensors:
         for name, gradient in extra.get(GRADIENTS, {}).items():
             self.named[name].grad = gradient
 
-    def described(self) -> Iterator[tuple[str, Tensor]]:
+    def describe(self) -> Iterator[tuple[str, Tensor]]:
         """All of it, for digests."""
         for name, value in self.average.values.items() if self.average is not None else ():
             yield f"{name}.{AVERAGE}", value

@@ -55,7 +55,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
         seed_rank(workload.seed, place.stream)
         rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), event_log)
         if plan.rearranges:
-            digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.described)
+            digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.describe)
             rig = replace(rig, digest=digest)
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.checkpoint is not None:
@@ -153,7 +153,7 @@ class Loop:
                 trained=trained,
                 state=rig.digest(),
                 tokens_seen=progress.tokens_seen,
-                beside=progress.beside.described(),
+                beside=progress.beside.describe(),
             )
         )
 
@@ -227,7 +227,7 @@ def _tell_resumed(rig: Rig, progress: Progress) -> None:
             state=rig.digest(),
             frozen=standing_still(rig.net),
             kept=progress.kept,
-            beside=progress.beside.described(),
+            beside=progress.beside.describe(),
         )
     )
 

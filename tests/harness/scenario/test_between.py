@@ -71,7 +71,7 @@ def plan(folder: Path, second: str, top: str = "seed: 1") -> Plan:
             "before: [{relocate: {how: move, to: a}}, {relocate: {how: move, to: b}}]",
             "before[1]: the directory can be relocated only once in a scenario",
         ),
-        ("refused: '('", "refused: '(' is no regular expression: "),
+        ("refused: '('", "refused: '(' is not a regular expression: "),
         (
             "refused: x, faults: [{kill: {}, at: {step: 5}}]",
             "a run that is refused never reaches the points of its `faults`",

@@ -36,7 +36,7 @@ def test_a_power_cut_falls_on_ext4_and_takes_the_journal_unless_told_otherwise(
         ("filesystem: xfs, journal: kept", ""),
         ("filesystem: zfs", "'zfs' is not a filesystem; known: ext4, xfs, btrfs"),
         ("journal: half", "'half' is not a journal"),
-        ("filesystem: btrfs, journal: kept", "btrfs has no journal that could be kept"),
+        ("filesystem: btrfs, journal: kept", "btrfs has no journal to keep"),
         ("rank: 1", "unknown key"),
     ],
 )

@@ -177,8 +177,8 @@ def refused(folder: Path, fault: str, more: str = "") -> str:
     [
         ("{raise: {rank: 1}, at: {step: 6}}", ""),
         ("{exit: {rank: all}, at: {step: 6}}", ""),
-        ("{exit: {}, at: {save: 1, phase: flush}}", "its point has `step` alone"),
-        ("{exit: {}, at: {step: 6, once_published: true}}", "its point has `step` alone"),
+        ("{exit: {}, at: {save: 1, phase: flush}}", "its point has only `step`"),
+        ("{exit: {}, at: {step: 6, once_published: true}}", "its point has only `step`"),
         ("{exit: {}, at: {rank: 1, step: 6}}", "leave `at.rank` out"),
         ("{raise: {rank: 2}, at: {step: 6}}", "there is no rank 2"),
         ("{raise: {rank: 1, error: Oops}, at: {step: 6}}", "'Oops' is not an error"),
