@@ -1,7 +1,7 @@
 """Does what a plan wants done to the checkpoint directory between two runs, and proves it.
 
-Every action has to change the directory: it is listed before and after each one. The first that
-finds nothing to hit, or changes nothing, is the last; the run after it does not take place.
+Every action must change the directory, which is listed before and after each one. The first action
+that finds nothing to hit, or changes nothing, is the last; the run after it does not take place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.run.operator_actions import ActionContext, NothingToDoError, do
 def do_at_rest(
     actions: Sequence[OperatorAction], root: Path, earlier: Sequence[Operation]
 ) -> AtRest:
-    """Do the actions one after the other. `earlier` is what the ranks of earlier runs did."""
+    """Do the actions one after the other. `earlier` holds the operations of earlier runs."""
     operator = DirectoryOperator(root)
     done: list[Done] = []
     behind: dict[str, DirectoryEntry] = {}

@@ -1,7 +1,7 @@
-"""A write that is carried from a rank's memory into its file a piece at a time.
+"""Carries a write from a rank's memory into its file, one piece at a time.
 
-One piece stays in the processor's cache between the two copies, and the bytes are not kept a second
-time: see `written.py`.
+Each piece stays in the processor's cache between the two copies, and the bytes are not kept a
+second time: see `written.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.run.memory import Span, read_pieces
 class LargeWrite:
     """A write of `thread` that goes through the supervisor's descriptor `own`.
 
-    `position` is None where the offset of the open file counts. `digest` is that of the bytes that
+    `position` is None if the write uses the offset of the open file. `digest` covers the bytes that
     were written.
     """
 
@@ -30,7 +30,7 @@ class LargeWrite:
     digest: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
 
     def __call__(self) -> int:
-        """Write; how many bytes were, as write(2) does. Raises OSError where none was."""
+        """Write; returns how many bytes, like write(2). Raises OSError if none was written."""
         done = 0
         try:
             for piece in read_pieces(self.thread, self.spans):

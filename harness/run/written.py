@@ -1,9 +1,9 @@
 """The bytes of all writes of one run, in their order.
 
-A large write is not copied here: its bytes lie in the file that it was made to, and are taken out
+A large write is not copied here: its bytes stay in the file that it was made to, and are taken out
 only when something is about to change them, or when the run is over. The supervisor makes every
-change, so it knows when that is, and a digest says if somebody else was there. A descriptor of its
-own keeps a file that has lost its name.
+change, so it knows when that is, and a digest shows whether anything else changed them. A
+descriptor of its own keeps a file that has lost its name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import xxhash
 
 LARGE_BYTES = 1 << 16
-"""From this size on the bytes of a write stay where they were written to."""
+"""From this size on, the bytes of a write stay where they were written."""
 
 Inode = tuple[int, int]
 
@@ -31,7 +31,7 @@ class _Left:
     digest: bytes
 
     def read(self) -> bytes:
-        """The bytes, with zeros for those that have gone."""
+        """Returns the bytes, with zeros for those that have gone."""
         data, at = bytearray(self.size), 0
         while at < self.size:
             got = os.preadv(self.reader, [memoryview(data)[at:]], self.offset + at)
@@ -43,7 +43,7 @@ class _Left:
 
 @dataclass(slots=True)
 class Written:
-    """An operation's `data` is the place at which its bytes begin here.
+    """The bytes of one run; an operation's `data` is the position at which its bytes begin here.
 
     `problems` names bytes that were found changed although no operation had changed them.
     """
@@ -58,11 +58,11 @@ class Written:
         return self._size
 
     def add(self, data: bytes) -> int:
-        """Keep these bytes; the place at which they begin."""
+        """Keep these bytes; returns the position at which they begin."""
         return self._append(data, len(data))
 
     def leave(self, own: int, offset: int, size: int, *, digest: bytes, path: str) -> int:
-        """Keep what was just written through the descriptor `own`; the place at which it begins."""
+        """Keep what was just written through `own`; returns the position at which it begins."""
         inode = inode_of(own)
         if inode not in self._readers:
             self._readers[inode] = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
@@ -73,7 +73,7 @@ class Written:
         return self._append(left, size)
 
     def before_change(self, inode: Inode, begin: int, end: int | None = None) -> None:
-        """Bytes `begin` to `end` of a file, or all from `begin` on, are about to change."""
+        """Note that bytes from `begin` to `end`, or to the end of the file, are about to change."""
         if not self._in_file:
             return
         for number in self._in_file.get(inode, ()):
@@ -86,19 +86,19 @@ class Written:
                 self._parts[number] = self._take(part)
 
     def settle(self) -> None:
-        """Take all bytes out of their files, and let go of these."""
+        """Take all bytes out of their files, and release these."""
         self._parts = list(self.parts())
         self.close()
 
     def close(self) -> None:
-        """Let go of all files; what was not taken out of them is lost."""
+        """Release all files; bytes that were not taken out of them are lost."""
         for reader in self._readers.values():
             os.close(reader)
         self._readers.clear()
         self._in_file.clear()
 
     def parts(self) -> Iterator[bytes]:
-        """All bytes in their order."""
+        """Yields all bytes in order."""
         for part in self._parts:
             yield self._take(part) if isinstance(part, _Left) else part
 
@@ -121,13 +121,13 @@ class Written:
 
 
 def inode_of(file: int | str) -> Inode:
-    """The identity of a file, whatever it is called."""
+    """Returns the identity of a file, whatever it is called."""
     status = os.stat(file)
     return status.st_dev, status.st_ino
 
 
 def inode_at(path: str) -> Inode | None:
-    """The same of what lies at a path, None where nothing does."""
+    """Returns the identity of what is at a path, or None if nothing is."""
     try:
         return inode_of(path)
     except OSError:

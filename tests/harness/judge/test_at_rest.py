@@ -248,7 +248,7 @@ def test_an_older_step_that_latest_was_pointed_at_is_the_one_to_resume_from() ->
 def test_a_action_that_was_not_done_is_invalid() -> None:
     case = damaged()
     evidence = case.evidence()
-    missed = dataclasses.replace(evidence.at_rest[1].done[0], problem="nothing fits the pattern")
+    missed = dataclasses.replace(evidence.at_rest[1].done[0], problem="nothing matches the pattern")
     at_rest = {1: dataclasses.replace(evidence.at_rest[1], done=(missed,))}
     for broken in (
         dataclasses.replace(evidence, at_rest=at_rest, runs=evidence.runs[:1]),
