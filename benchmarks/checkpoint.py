@@ -62,7 +62,7 @@ from benchmarks.tables import (
     Times,
     tell,
 )
-from harness.run.syscalls import syncfs
+from harness.system.syscalls import syncfs
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 

@@ -39,7 +39,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import SGD
 
-from harness.run.syscalls import syncfs
+from harness.system.syscalls import syncfs
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.checkpoint.runtime.storage import at_once
 from kempnerforge.config.schema import CheckpointConfig

@@ -22,11 +22,11 @@ from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.disk import DiskImage
 from harness.run.execute import execute
-from harness.run.mounts import own_mounts
 from harness.run.services import Services
 from harness.run.support import missing_disk
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
+from harness.system.mounts import own_mounts
 from harness.words import FILE_SYSTEMS
 from harness.workspace import open_workspace
 

@@ -158,7 +158,8 @@ def _replay_all(
                 yield _complain(f"{path} cannot run here: {reason}")
                 continue
             proof = prove(bench, plan, one.source)
-            text = proof.text or proof.described or f"{proof.outcome} {plan.name}"
+            green = "\n".join([f"{proof.outcome} {plan.name}", *proof.left_out])
+            text = proof.text or proof.described or green
             yield _say(text, replay_status(proof))
 
 

@@ -23,14 +23,16 @@ from harness.trial import Bench, Trial, try_plan
 class Proof:
     """The outcome. `replay` and `text` are empty where it is PASS.
 
-    `broken` names the violated properties and failed guards. `answer` is there where the scenario
-    was a failure file, and `told` says it in one line.
+    `broken` names the violated properties and failed guards, `left_out` says what was
+    not judged. `answer` is there where the scenario was a failure file, and `told` says it in one
+    line.
     """
 
     outcome: Outcome
     text: str = ""
     replay: str = ""
     broken: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     answer: Answer | None = None
     described: str = ""
 
@@ -47,7 +49,7 @@ def settle(trial: Trial, source: Source) -> Proof:
     file of another failure, that one stays as it is.
     """
     plan, judgement = trial.evidence.plan, trial.judgement
-    proof = Proof(outcome=judgement.outcome, broken=judgement.broken)
+    proof = Proof(outcome=judgement.outcome, broken=judgement.broken, left_out=judgement.left_out)
     proof = _answer(proof, plan, source, judgement)
     if trial.passed:
         trial.drop()

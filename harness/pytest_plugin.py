@@ -318,6 +318,8 @@ class ScenarioItem(JobItem):
         proof = prove.prove(self.config.stash[_SESSION].bench(), self.plan, self.source)
         # As plain text, because xdist sends it from worker to controller.
         self.user_properties.append(("outcome", str(proof.outcome)))
+        if proof.left_out:
+            self.user_properties.append(("left_out", "; ".join(proof.left_out)))
         if proof.answer is not None:
             self.user_properties.append(("answer", str(proof.answer)))
             self.user_properties.append(("replayed", proof.described))

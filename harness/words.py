@@ -1,4 +1,6 @@
-"""The words for points that scenarios, traces and judges share."""
+"""The words that scenarios, traces and judges share."""
+
+from enum import StrEnum
 
 OPERATIONS = (
     "open",
@@ -48,3 +50,21 @@ ERRORS = (
 
 EXCEPTIONS = ("RuntimeError", "ValueError", "MemoryError", "KeyboardInterrupt")
 """Exceptions that can be raised in a training loop."""
+
+
+class EvidenceKind(StrEnum):
+    """The kinds of evidence that a job can give. What the operating system says of processes, and
+    the harness of its own faults and operators, is always there and is no kind."""
+
+    TREE = "tree"
+    """The operations on the checkpoint directory with their bytes, and its contents after a run."""
+    RESUMES = "resumes"
+    """The checkpoint from which each rank resumed, or the error that kept it from resuming."""
+    ACKNOWLEDGEMENTS = "acknowledgements"
+    """The saves that each rank began, and which of them returned, became durable or failed."""
+    TRAINING = "training"
+    """Loss, learning rate, samples and digests of the state after each training step."""
+    ENDS = "ends"
+    """How the training loop of each rank ended."""
+    REFERENCE = "reference"
+    """The uninterrupted run of the same workload."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.boot import slurm
-from harness.run.network import address, enter, take_own_network
-from harness.run.parent import die_with_parent
+from harness.system.network import address, enter, take_own_network
+from harness.system.parent import die_with_parent
 
 _RENDEZVOUS_PORT = 29400
 

@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.jobs.registry import job_named
-from harness.run.clock import UndelayedClock
-from harness.run.host import enter_host
-from harness.run.mounts import enter_mounts
-from harness.run.network import enter, make_network
-from harness.run.parent import die_with_parent
-from harness.run.seccomp import install_filter
-from harness.run.talk import hear
+from harness.system.clock import UndelayedClock
+from harness.system.host import enter_host
+from harness.system.mounts import enter_mounts
+from harness.system.network import enter, make_network
+from harness.system.parent import die_with_parent
+from harness.system.seccomp import install_filter
+from harness.system.talk import hear
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3

@@ -23,9 +23,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from harness.boot.job_launcher import adopt_orphans, cpu_s, orphans, reap, start, tell
-from harness.run.launch.meet import connect
-from harness.run.parent import die_with_parent
-from harness.run.seccomp import install_filter
+from harness.system.meet import connect
+from harness.system.parent import die_with_parent
+from harness.system.seccomp import install_filter
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

@@ -21,7 +21,7 @@ from typing import Any
 from harness.boot.job_launcher import lead
 from harness.jobs.implementation_server import ImplementationServers
 from harness.jobs.training.preload import preload
-from harness.run.parent import die_with_parent
+from harness.system.parent import die_with_parent
 
 
 def _raise_descriptor_limit() -> None:

@@ -104,7 +104,7 @@ def _resumptions(found: Exploration, resumptions: Sequence[Resumption]) -> Itera
     for one in resumptions:
         if one.judgement.outcome != "PASS":
             reasons = [f"{v.property}: {v.details[0]}" for v in one.judgement.verdicts
-                       if v.state != "holds" and v.details]  # fmt: skip
+                       if v.is_red() and v.details]  # fmt: skip
             reasons += [f"{g.name}: {g.details[0]}" for g in one.judgement.guards if not g.passed]
             yield (
                 f"  - run {one.state.run}, after {one.state.place} operations: "

@@ -29,6 +29,7 @@ def explain(evidence: Evidence, layout: Layout | None = None) -> str:
     judgement = judge(evidence, layout)
     lines = [f"{judgement.outcome} {evidence.plan.name}", _what_ran(evidence)]
     lines += _part("what is broken", _broken(evidence, judgement))
+    lines += _part("what was not judged", iter(judgement.left_out))
     for title, number, index in _moments(evidence, judgement):
         lines += _part(title, tell_ranks(evidence.runs[number], index))
         lines += _part("not durable then", tell_not_durable(evidence, number, index))
@@ -65,7 +66,7 @@ def _broken(evidence: Evidence, judgement: Judgement) -> Iterator[str]:
             yield f"{guard.name}: {guard.sentence}"
             yield from (f"  - {one}" for one in guard.details[:_MOST_DETAILS])
     for verdict in judgement.verdicts:
-        if verdict.state == "holds":
+        if not verdict.is_red():
             continue
         yield f"{verdict.property} is {verdict.state}: {verdict.sentence}"
         yield from (f"  - {one}" for one in verdict.details[:_MOST_DETAILS])

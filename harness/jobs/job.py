@@ -1,36 +1,26 @@
-"""The interface of a job: what runs in the ranks, and what it can tell of itself."""
+"""The interface of a job: what runs in the ranks, and the evidence that it can give."""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Word = Literal["step", "save", "acknowledged", "resumed", "finished"]
-"""A word of a job: a kind of evidence that it records (`harness/evidence/record.py`).
-
-- `step`: a finished training step: its loss, its samples, and digests of the state after it;
-- `save`: a save is about to be asked for, with its step and its number in the run;
-- `acknowledged`: the job was given to understand that a save is durable;
-- `resumed`: the checkpoint that a start has taken, or that it took none, and the state after it;
-- `finished`: the job has come to an end in order.
-
-Judges see the checkpoint directory and the ends of the processes whatever a job tells.
-"""
-
-WORDS: frozenset[Word] = frozenset(get_args(Word))
+from harness.words import EvidenceKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A kind of job. `main` is `module:name` of the function that a rank enters.
 
+    `gives` are the kinds of evidence by which runs of it can be judged; properties that need others
+    do not apply.
+
     The function gets the run directory, the number of the run and its rank, and returns the exit
     status. It is imported only in the rank, so that the value itself needs no torch.
     """
 
     name: str
-    tells: frozenset[Word]
+    gives: frozenset[EvidenceKind]
     main: str
 
     def enter(self, directory: str, run: int, rank: int) -> int:

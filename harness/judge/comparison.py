@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.judge.judge import Judgement
@@ -28,12 +28,14 @@ class Known:
 
     `broken` names the properties that were violated and the guards that failed. `resumed` has one
     text for each run after the first. It is told and not compared, because a background save may
-    or may not be done when a strike falls in the training loop.
+    or may not be done when a strike falls in the training loop. `idle` names the properties that do
+    not apply: one that was broken and cannot be judged now is not fixed.
     """
 
     outcome: Outcome
     broken: tuple[str, ...]
     resumed: tuple[str, ...]
+    idle: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.outcome} ({', '.join(self.broken) or 'nothing broken'})"
@@ -41,12 +43,15 @@ class Known:
 
 def know(judgement: Judgement) -> Known:
     """The part of a judgement that is compared."""
-    return Known(outcome=judgement.outcome, broken=judgement.broken, resumed=judgement.resumed)
+    idle = tuple(one.property for one in judgement.verdicts if not one.applies())
+    return Known(
+        outcome=judgement.outcome, broken=judgement.broken, resumed=judgement.resumed, idle=idle
+    )
 
 
 def compare(before: Known, now: Known) -> Answer:
     """The replay's answer about the failure."""
-    if now.outcome is Outcome.INVALID:
+    if now.outcome is Outcome.INVALID or set(before.broken) & set(now.idle):
         return Answer.INVALID
     if now.outcome is Outcome.PASS and before.outcome is not Outcome.PASS:
         return Answer.FIXED

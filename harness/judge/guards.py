@@ -6,7 +6,7 @@ not end in order, is a failure of the job itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,94 +25,90 @@ from harness.judge.event_logs import (
     steps,
 )
 from harness.judge.history import History
+from harness.judge.lacking import lacks
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Verdict
+from harness.words import EvidenceKind
 
 _SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """One condition, and the outcome where it fails."""
+    """One condition, and the outcome where it fails. It was not checked by what it `lacks`."""
 
     name: str
     sentence: str
     details: tuple[str, ...] = ()
     outcome: Outcome = Outcome.PASS
+    lacks: tuple[EvidenceKind, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether the condition is true."""
+        """Whether the condition is true, as far as could be seen."""
         return self.outcome is Outcome.PASS
+
+    def left_out(self) -> str | None:
+        """The part that was not checked, in one line; None if all was."""
+        lacks = ", ".join(self.lacks)
+        return f"checked in part: {self.name} (no evidence of: {lacks})" if lacks else None
+
+
+Look = Callable[[Evidence, History | None], Iterable[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """How a guard is checked: `look` says in words where the condition is not true.
+
+    What it `needs` and `uses` is as with properties. Where the scenario asks for the condition and
+    the job cannot give what the check needs, nothing is proved.
+    """
+
+    name: str
+    sentence: str
+    look: Look
+    outcome: Outcome = Outcome.INVALID
+    needs: tuple[EvidenceKind, ...] = ()
+    uses: tuple[EvidenceKind, ...] = ()
+    is_asked: Callable[[Evidence], bool] | None = None
+    """None where it is a condition of every scenario."""
+
+    def guard(self, evidence: Evidence, history: History | None) -> Guard:
+        """The guard for one scenario."""
+        missing = lacks(evidence, self.needs)
+        if missing:
+            asked = self.is_asked is not None and self.is_asked(evidence)
+            described = f"no evidence of: {', '.join(missing)}"
+            outcome, said = Outcome.INVALID, [described] if asked else []
+        else:
+            outcome, said = self.outcome, list(self.look(evidence, history))
+        return Guard(
+            name=self.name,
+            sentence=self.sentence,
+            details=tuple(said),
+            outcome=outcome if said else Outcome.PASS,
+            lacks=() if self.is_asked else lacks(evidence, (*self.needs, *self.uses)),
+        )
 
 
 def check(
     evidence: Evidence, history: History | None, verdicts: Sequence[Verdict]
 ) -> tuple[Guard, ...]:
     """All guards over one scenario."""
+    idle = () if any(one.applies() for one in verdicts) else ("no property applied",)
+    judged = Check(
+        name="something_judged",
+        sentence="At least one property applies.",
+        look=lambda _evidence, _history: idle,
+    )
+    return tuple(one.guard(evidence, history) for one in (*CHECKS, judged))
+
+
+def _gaps(evidence: Evidence, history: History | None) -> tuple[str, ...]:
     gaps = ("the operations could not be replayed",) if history is None else history.gaps
-    if gaps:
-        unseen = [f"run {n}: {one}" for n, run in enumerate(evidence.runs) for one in run.unseen]
-        gaps = (*gaps, *unseen)
-    idle = [] if any(one.applies for one in verdicts) else ["every property was left out"]
-    return (
-        _guard("strikes_fired", "Every planned strike has fired.", _missed(evidence)),
-        _guard("actions_done", "What was to happen between runs has happened.", _undone(evidence)),
-        _guard("trace_complete", "The trace explains what lay on the disk after each run.", gaps),
-        _guard("reference_trained", "The uninterrupted run trained.", _idle(evidence)),
-        _guard("something_judged", "At least one property applies.", idle),
-        _guard("ranks_accounted", "Every rank that lived ended by its own word.", _lost(evidence)),
-        _guard(
-            "undisturbed_runs_end",
-            "A run that nothing kills ends in order on every rank, and early when it is told to.",
-            _failed(evidence),
-            Outcome.HARD_FAIL,
-        ),
-        _guard(
-            "second_job_refused",
-            "A second job on the directory is refused alike on every rank, and changes nothing.",
-            second_job.not_refused(evidence),
-            Outcome.HARD_FAIL,
-        ),
-        _guard(
-            "displaced_untouched",
-            "While the directory is moved away, nothing is changed in what has its name.",
-            displaced.touched(evidence),
-            Outcome.LOST_WORK,
-        ),
-        *(_refusals(evidence, history) if history is not None else ()),
-    )
-
-
-def _refusals(evidence: Evidence, history: History) -> Iterator[Guard]:
-    """Two guards, because a start that was not refused is another failure than a wrong refusal."""
-    yield _guard(
-        "refused",
-        "A start that has to be refused is refused, and changes nothing.",
-        refusals.not_refused(evidence, history),
-        Outcome.SILENT_DIVERGENCE,
-    )
-    yield _guard(
-        "refused_alike",
-        "Every rank refuses it with the same error, the one that the scenario tells.",
-        refusals.told_otherwise(evidence),
-        Outcome.HARD_FAIL,
-    )
-
-
-def _guard(
-    name: str,
-    sentence: str,
-    details: Sequence[str] | Iterator[str],
-    outcome: Outcome = Outcome.INVALID,
-) -> Guard:
-    described = tuple(details)
-    return Guard(
-        name=name,
-        sentence=sentence,
-        details=described,
-        outcome=outcome if described else Outcome.PASS,
-    )
+    unseen = [f"run {n}: {one}" for n, run in enumerate(evidence.runs) for one in run.unseen]
+    return (*gaps, *unseen) if gaps else ()
 
 
 def _missed(evidence: Evidence) -> Iterator[str]:
@@ -249,6 +245,7 @@ def _failed(evidence: Evidence) -> Iterator[str]:
         if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
         refuses = evidence.plan.refuses and goes_on_after_errors(evidence)
+        tells_ends = not lacks(evidence, (EvidenceKind.ENDS,))
         goes_on = refuses or any(
             one.fault.may_fail_saves(evidence.plan.timeout_s)
             for one in evidence.plan.runs[number].strikes
@@ -261,7 +258,7 @@ def _failed(evidence: Evidence) -> Iterator[str]:
                 yield f"run {number}, rank {rank}, {one.during}: {one.type}: {first_line}"
             elif rank in run.processes.hung or rank in run.processes.stopped:
                 continue
-            elif not records(event_log, Finished) or _status(run, rank) != 0:
+            elif (tells_ends and not records(event_log, Finished)) or _status(run, rank) != 0:
                 yield f"run {number}, rank {rank} did not end in order ({_exit(run, rank)})"
             elif _ignored_sigterm(evidence, number, event_log):
                 word = _signal(evidence, number)
@@ -294,3 +291,76 @@ def _exit(run: RunEvidence, rank: int) -> str:
     if status is None:
         return "no exit status"
     return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+CHECKS = (
+    Check(
+        name="strikes_fired",
+        sentence="Every planned strike has fired.",
+        look=lambda evidence, _: _missed(evidence),
+    ),
+    Check(
+        name="actions_done",
+        sentence="What was to happen between runs has happened.",
+        look=lambda evidence, _: _undone(evidence),
+    ),
+    Check(
+        name="trace_complete",
+        sentence="The trace explains what lay on the disk after each run.",
+        look=_gaps,
+        needs=(EvidenceKind.TREE,),
+    ),
+    Check(
+        name="reference_trained",
+        sentence="The uninterrupted run trained.",
+        look=lambda evidence, _: _idle(evidence),
+        needs=(EvidenceKind.REFERENCE, EvidenceKind.TRAINING),
+    ),
+    Check(
+        name="ranks_accounted",
+        sentence="Every rank that lived ended by its own word.",
+        look=lambda evidence, _: _lost(evidence),
+        needs=(EvidenceKind.ENDS,),
+    ),
+    Check(
+        name="undisturbed_runs_end",
+        sentence="A run that nothing kills ends in order on every rank, and early when it is told "
+        "to.",
+        look=lambda evidence, _: _failed(evidence),
+        outcome=Outcome.HARD_FAIL,
+        uses=(EvidenceKind.ENDS,),
+    ),
+    Check(
+        name="second_job_refused",
+        sentence="A second job on the directory is refused alike on every rank, and changes "
+        "nothing.",
+        look=lambda evidence, _: second_job.not_refused(evidence),
+        outcome=Outcome.HARD_FAIL,
+        needs=(EvidenceKind.TREE, EvidenceKind.RESUMES),
+        is_asked=second_job.is_asked,
+    ),
+    Check(
+        name="displaced_untouched",
+        sentence="While the directory is moved away, nothing is changed in what has its name.",
+        look=lambda evidence, _: displaced.touched(evidence),
+        outcome=Outcome.LOST_WORK,
+        needs=(EvidenceKind.TREE,),
+    ),
+    # Two guards, because a start that was not refused is another failure than a wrong refusal.
+    Check(
+        name="refused",
+        sentence="A start that has to be refused is refused, and changes nothing.",
+        look=refusals.not_refused,
+        outcome=Outcome.SILENT_DIVERGENCE,
+        needs=(EvidenceKind.TREE, EvidenceKind.RESUMES),
+        is_asked=refusals.is_asked,
+    ),
+    Check(
+        name="refused_alike",
+        sentence="Every rank refuses it with the same error, the one that the scenario tells.",
+        look=lambda evidence, _: refusals.told_otherwise(evidence),
+        outcome=Outcome.HARD_FAIL,
+        needs=(EvidenceKind.RESUMES,),
+        is_asked=refusals.is_asked,
+    ),
+)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.judge.event_logs import resumed_steps, tell_step
 from harness.judge.guards import Guard, check
 from harness.judge.history import History, replay
+from harness.judge.lacking import lacks
 from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES, PROMISES
 from harness.judge.verdict import Verdict
@@ -34,16 +35,20 @@ class Judgement:
         guards = tuple(one.name for one in self.guards if not one.passed)
         return guards + tuple(one.property for one in self.verdicts if one.state == "violated")
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The verdicts and guards that leave something out, and why: one line each."""
+        judged = [one.left_out() for one in self.verdicts]
+        checked = [one.left_out() for one in self.guards]
+        return tuple(line for line in (*judged, *checked) if line is not None)
+
 
 def judge(evidence: Evidence, layout: Layout | None = None) -> Judgement:
     """Judge the evidence of one scenario; only the properties that it names count."""
     wanted = evidence.plan.expect.properties
     names = tuple(JUDGES) if wanted == "all" else tuple(name for name in JUDGES if name in wanted)
     history, problem = _history(evidence, layout or PlainLayout())
-    if history is None:
-        verdicts = tuple(PROMISES[name].unknown(*problem) for name in names)
-    else:
-        verdicts = tuple(_ask(name, evidence, history) for name in names)
+    verdicts = tuple(_ask(name, evidence, history, problem) for name in names)
     guards = check(evidence, history, verdicts)
     outcome = worst(
         failed_guards=[one.outcome for one in guards if not one.passed],
@@ -69,12 +74,20 @@ def _history(evidence: Evidence, layout: Layout) -> tuple[History | None, tuple[
         return None, _lines("the operations could not be replayed")
 
 
-def _ask(name: str, evidence: Evidence, history: History) -> Verdict:
+def _ask(
+    name: str, evidence: Evidence, history: History | None, problem: tuple[str, ...]
+) -> Verdict:
+    promise = PROMISES[name]
+    if missing := lacks(evidence, promise.needs):
+        return promise.does_not_apply(f"no evidence of: {', '.join(missing)}")
+    if history is None:
+        return promise.unknown(*problem)
     try:
-        return JUDGES[name](evidence, history)
+        verdict = JUDGES[name](evidence, history)
     # A judge that throws cannot tell; the traceback says why.
     except Exception:  # noqa: BLE001 - a judge that throws cannot tell
-        return PROMISES[name].unknown(*_lines("the judge threw"))
+        return promise.unknown(*_lines("the judge threw"))
+    return replace(verdict, lacks=lacks(evidence, promise.uses)) if verdict.applies() else verdict
 
 
 def _lines(head: str) -> tuple[str, ...]:

@@ -16,7 +16,12 @@ from harness.judge.event_logs import raised_while_loading, ranks, records, resum
 from harness.judge.history import DirectoryState, History
 
 
-def not_refused(evidence: Evidence, history: History) -> Iterator[str]:
+def is_asked(evidence: Evidence) -> bool:
+    """Whether some start has to be refused."""
+    return any(run.refused is not None for run in evidence.plan.runs)
+
+
+def not_refused(evidence: Evidence, history: History | None) -> Iterator[str]:
     """Ranks that went on all the same, and what changed before the error came."""
     for number, run in _refused_runs(evidence):
         for rank, event_log in enumerate(run.event_logs):
@@ -28,7 +33,7 @@ def not_refused(evidence: Evidence, history: History) -> Iterator[str]:
                     more = len(record.changed) - 1
                     described = record.changed[0] + (f" (and {more} more)" if more else "")
                     yield f"run {number}, rank {rank} raised, but had changed {described}"
-        if _shown(history.starts(number)) != _shown(history.ends[number]):
+        if history is not None and _shown(history.starts(number)) != _shown(history.ends[number]):
             yield f"run {number} was refused, but had changed checkpoints or `latest`"
 
 

@@ -18,6 +18,13 @@ from harness.judge.refusals import other_words
 from harness.plan.model import Plan
 
 
+def is_asked(evidence: Evidence) -> bool:
+    """Whether the scenario starts a second job."""
+    return any(
+        isinstance(one.fault, SecondJob) for run in evidence.plan.runs for one in run.strikes
+    )
+
+
 def not_refused(evidence: Evidence) -> Iterator[str]:
     """Second jobs that saved, changed something, or were refused in other words."""
     for number, (plan, run) in enumerate(zip(evidence.plan.runs, evidence.runs, strict=False)):

@@ -1,4 +1,4 @@
-"""The verdict of a judge: holds, violated or unknown, with the reasons."""
+"""The verdict of a judge: holds, violated, unknown or does not apply, with the reasons."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.judge.outcome import Outcome
+from harness.words import EvidenceKind
 
 OperationRef = tuple[int, int]
 """A run and the index of one of its operations."""
@@ -19,17 +20,34 @@ _MOST_DETAILS = 8
 class Verdict:
     """The answer for one property.
 
-    `applies` is False where the property says nothing about this scenario, as freezing without
-    freeze settings: such a verdict holds, but proves nothing.
+    A property does not apply where it says nothing about the scenario, as freezing without freeze
+    settings, and where the job cannot give the evidence that it needs; `details` says which.
+    `lacks` names the evidence that it could have used besides: it was judged in part.
     """
 
     property: str
-    state: Literal["holds", "violated", "unknown"]
+    state: Literal["holds", "violated", "unknown", "does_not_apply"]
     sentence: str
     details: tuple[str, ...] = ()
     operations: tuple[OperationRef, ...] = ()
     outcome: Outcome = Outcome.PASS
-    applies: bool = True
+    lacks: tuple[EvidenceKind, ...] = ()
+
+    def applies(self) -> bool:
+        """Whether the property says anything about the scenario."""
+        return self.state != "does_not_apply"
+
+    def is_red(self) -> bool:
+        """Whether it is violated or unknown."""
+        return self.state in ("violated", "unknown")
+
+    def left_out(self) -> str | None:
+        """The part that was not judged and why, in one line; None if all was."""
+        if not self.applies():
+            return f"does not apply: {self.property} ({'; '.join(self.details)})"
+        if self.lacks:
+            return f"judged in part: {self.property} (no evidence of: {', '.join(self.lacks)})"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,24 +60,26 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """A property's name and sentence, and the outcome of breaking it."""
+    """A property's name and sentence, the outcome of breaking it, and the evidence for it.
+
+    Without any of what it `needs` the property does not apply. What it `uses` it is judged by where
+    the job gives it, and the verdict says where it does not.
+    """
 
     name: str
     sentence: str
     outcome: Outcome
+    needs: tuple[EvidenceKind, ...] = ()
+    uses: tuple[EvidenceKind, ...] = ()
 
     def holds(self, *details: str) -> Verdict:
         """Everything that was looked at agrees with the sentence."""
         return Verdict(property=self.name, state="holds", sentence=self.sentence, details=details)
 
     def does_not_apply(self, reason: str) -> Verdict:
-        """The sentence says nothing about this scenario."""
+        """The sentence says nothing about this scenario, or nothing that could be seen."""
         return Verdict(
-            property=self.name,
-            state="holds",
-            sentence=self.sentence,
-            details=(reason,),
-            applies=False,
+            property=self.name, state="does_not_apply", sentence=self.sentence, details=(reason,)
         )
 
     def unknown(self, *details: str) -> Verdict:

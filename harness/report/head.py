@@ -42,6 +42,7 @@ def head_lines(judgement: Judgement, implementation: Implementation | None) -> I
     yield _BROKEN + (", ".join(known.broken) or _NOTHING)
     yield _RESUMED + ("; ".join(known.resumed) or _NOTHING)
     yield from _sentences(judgement)
+    yield from (f"# {one}"[:_LONGEST_LINE] for one in judgement.left_out)
     if implementation is not None and implementation != Implementation():
         place = f" in {implementation.path}" if implementation.path else ""
         yield f"{_IMPLEMENTATION}{implementation.name}{place}"
@@ -72,7 +73,7 @@ def _list(lines: list[str], key: str, separator: str) -> tuple[str, ...] | None:
 def _sentences(judgement: Judgement) -> list[str]:
     described = [f"{one.name}: {one.details[0]}" for one in judgement.guards if not one.passed]
     for verdict in judgement.verdicts:
-        if verdict.state != "holds":
+        if verdict.is_red():
             described.append(f"{verdict.property} is {verdict.state}: {verdict.sentence}")
             described += verdict.details[:2]
     # One line of the comment for each line of text, so that none escapes it.

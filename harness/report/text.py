@@ -94,11 +94,9 @@ def _verdicts(judgement: Judgement) -> Iterator[str]:
                 head = f"{state.upper()} {verdict.property} ({verdict.outcome}): "
                 yield from _wrapped(head + verdict.sentence)
                 yield from (f"  - {detail}" for detail in verdict.details)
-    held = [one.property for one in judgement.verdicts if one.state == "holds" and one.applies]
-    idle = [one.property for one in judgement.verdicts if not one.applies]
+    held = [one.property for one in judgement.verdicts if one.state == "holds"]
     yield f"holds: {', '.join(held) or 'nothing'}"
-    if idle:
-        yield f"does not apply: {', '.join(idle)}"
+    yield from judgement.left_out
 
 
 def _wrapped(sentence: str) -> list[str]:

@@ -23,12 +23,12 @@ from harness.evidence.operation import OPERATOR
 from harness.evidence.write import list_entries, write_cut
 from harness.plan.model import CHECKPOINTS, Plan
 from harness.run.disk import DiskImage
-from harness.run.errors import HarnessError
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.mount import mounted
-from harness.run.host import Host
-from harness.run.mounts import MountError, own_mounts
 from harness.run.trace import Trace
+from harness.system.errors import HarnessError
+from harness.system.host import Host
+from harness.system.mounts import MountError, own_mounts
 
 
 class Backing(Protocol):

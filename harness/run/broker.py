@@ -35,8 +35,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from harness.plan.place import Need
-from harness.run.errors import HarnessError
 from harness.run.machine import Machine
+from harness.system.errors import HarnessError
 
 _LOOK_EVERY_S = 0.01
 """Only the head of the queue polls; a job lasts a hundred times as long."""

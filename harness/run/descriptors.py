@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from harness.run.clock import descendants
 from harness.run.request import Opened
-from harness.run.seccomp import FIRST_DESCRIPTOR
 from harness.run.written import Inode
+from harness.system.clock import descendants
+from harness.system.seccomp import FIRST_DESCRIPTOR
 
 
 @dataclass(slots=True)

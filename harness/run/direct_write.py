@@ -11,7 +11,7 @@ import mmap
 import os
 from collections.abc import Sequence
 
-from harness.run.memory import Span
+from harness.system.memory import Span
 
 _SECTOR = 512
 

@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.run.mounts import MountError
+from harness.system.mounts import MountError
 
 _FS_IOC_SHUTDOWN = 0x8004587D
 _FLAGS = {"kept": 1, "lost": 2}

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from harness.faults.actions import Action
 from harness.faults.effects import Healing, PlannedStrike
-from harness.run.errors import HarnessError
 from harness.run.late_operator import LateOperator
 from harness.run.launch.launch import Launch
 from harness.run.links import Links
@@ -17,6 +16,7 @@ from harness.run.signals import Signals
 from harness.run.storage_faults import StorageFaults
 from harness.run.time_limit import LimitSignal
 from harness.run.trace import Trace
+from harness.system.errors import HarnessError
 
 
 @dataclass(slots=True, kw_only=True)

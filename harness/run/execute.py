@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from harness.budget import read_reference, silence_s, survivors_s
 from harness.evidence.evidence import Evidence, Processes
 from harness.evidence.operation import Operation
 from harness.evidence.read import read_evidence
@@ -25,13 +26,12 @@ from harness.plan.place import need_of
 from harness.run.at_rest import do_at_rest
 from harness.run.backing import Backing, Folder, stand
 from harness.run.broker import ResourceLease
-from harness.run.budget import read_reference, silence_s, survivors_s
-from harness.run.errors import HarnessError
 from harness.run.launch.launch import Launch
 from harness.run.launches import launches
 from harness.run.services import Services
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
+from harness.system.errors import HarnessError
 
 
 def execute(plan: Plan, directory: Path, services: Services) -> Evidence:

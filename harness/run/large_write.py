@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import xxhash
 
-from harness.run.memory import Span, read_pieces
+from harness.system.memory import Span, read_pieces
 
 
 @dataclass(slots=True, kw_only=True)

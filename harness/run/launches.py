@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.plan.model import Plan
-from harness.run.host import Host
 from harness.run.launch.launch import Launch
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.local import LocalLaunch
 from harness.run.launch.rank_shims import RankShims
 from harness.run.server import Start
 from harness.run.services import Services
+from harness.system.host import Host
 
 
 class Launches:

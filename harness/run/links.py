@@ -6,9 +6,7 @@ Packets in flight are lost, connections stay open on both sides, and no process 
 from __future__ import annotations
 
 import fcntl
-import functools
 import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -17,26 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from harness.faults.effects import PlannedStrike
-from harness.run.errors import HarnessError
+from harness.system.errors import HarnessError
 
 _GET_FLAGS, _SET_FLAGS = 0x8913, 0x8914
 _UP = 1
-_TOOLS = ("ip", "tc", "nsenter", "unshare")
 _SHAPE = ("burst", "32kbit", "latency", "400ms")
 """The burst size, and how long packets wait before they are dropped."""
-
-
-@functools.cache
-def missing() -> str | None:
-    """Returns why this machine cannot give nodes a network of their own, or None."""
-    if os.geteuid() != 0:
-        return "nodes with a network of their own need root"
-    tools = [name for name in _TOOLS if shutil.which(name) is None]
-    if tools:
-        return f"nodes with a network of their own need {', '.join(tools)}"
-    probe = ["unshare", "--net", "ip", "link", "add", "probe", "type", "bridge"]
-    found = subprocess.run(probe, capture_output=True, text=True, check=False)
-    return None if found.returncode == 0 else f"no network namespaces here: {found.stderr.strip()}"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from harness.plan.model import Plan
 from harness.plan.place import lacks_collectives, place_plan
-from harness.run.errors import HarnessError
 from harness.scenario.devices import AUTO, SHARING, usable_gpus
+from harness.system.errors import HarnessError
 
 RANKS_PER_PROCESSOR = 4
 LEAST_RANKS = 8

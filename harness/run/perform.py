@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from harness.run import direct_write, reading
 from harness.run.descriptors import Descriptors, process_of
 from harness.run.large_write import LargeWrite, can_be_read
-from harness.run.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.run.request import Gift, Opened, Request
-from harness.run.seccomp import FIRST_DESCRIPTOR, Notification
-from harness.run.syscalls import EXCHANGE, renameat2, syncfs
 from harness.run.tree import WatchedTree, signed
 from harness.run.written import LARGE_BYTES, inode_at, inode_of
+from harness.system.memory import Span, first_bytes, read_bytes, read_path, read_vector
+from harness.system.seccomp import FIRST_DESCRIPTOR, Notification
+from harness.system.syscalls import EXCHANGE, renameat2, syncfs
 
 _AT_FDCWD = 0xFFFFFF9C
 _AT_REMOVEDIR = 0x200

@@ -11,8 +11,8 @@ from pathlib import Path
 from harness.evidence.cut import TreeListing, read_listing
 from harness.evidence.operation import Operation
 from harness.run.disk import DiskImage
-from harness.run.mounts import MountError, own_mounts
-from harness.run.syscalls import EXCHANGE, renameat2, syncfs
+from harness.system.mounts import MountError, own_mounts
+from harness.system.syscalls import EXCHANGE, renameat2, syncfs
 
 RecordedRun = tuple[Sequence[Operation], bytes]
 """The operations of one run, and the bytes of its writes."""

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any
 
 from harness.plan.model import Implementation
-from harness.run.errors import HarnessError
-from harness.run.host import Host
 from harness.scenario.launcher import LauncherSettings
+from harness.system.errors import HarnessError
+from harness.system.host import Host
 from harness.world import World
 
 _BOOT_TIMEOUT_S = 300.0

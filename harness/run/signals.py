@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from harness.faults.effects import PlannedStrike
-from harness.run.clock import descendants
+from harness.system.clock import descendants
 
 
 @dataclass(slots=True)

@@ -19,21 +19,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.budget import PUBLISHED_S, SURVIVORS_S
 from harness.evidence.evidence import Processes
 from harness.faults.effects import Treatment
 from harness.faults.strike import Strike
 from harness.layouts.protocol import Layout
-from harness.run.budget import PUBLISHED_S, SURVIVORS_S
-from harness.run.clock import UndelayedClock
 from harness.run.effects import RunEffects
 from harness.run.late_operator import LateOperator
 from harness.run.launch.launch import Calls, Launch, News
 from harness.run.perform import Performer
 from harness.run.request import Gift, Request
-from harness.run.seccomp import Notification
 from harness.run.second_job import SecondRanks
 from harness.run.strikes import Due, Occasion, meets_reads
 from harness.run.trace import Trace
+from harness.system.clock import UndelayedClock
+from harness.system.seccomp import Notification
 
 _POLL_S = 0.02
 _TICK_S = 0.005

@@ -18,7 +18,7 @@ def missing() -> str | None:
     """Returns None if scenarios can run, else the reason."""
     if sys.platform != "linux":
         return f"scenarios need Linux (seccomp user notification); this is {sys.platform}"
-    from harness.run.seccomp import architecture
+    from harness.system.seccomp import architecture
 
     if architecture() is None:
         return f"no system-call table for {os.uname().machine}; known are x86_64 and aarch64"
@@ -33,15 +33,15 @@ def missing() -> str | None:
 
 def missing_for(plan: Plan) -> str | None:
     """As `missing`, with what this plan needs in addition."""
-    from harness.run import links
     from harness.run.launch import cluster
+    from harness.system import network
 
     spread = any(plan.workload_of(number).world.nodes > 1 for number in range(len(plan.runs)))
     if plan.launcher.kind == "slurm" and (reason := cluster.missing()) is not None:
         return reason
     return (
         missing()
-        or (links.missing() if spread else None)
+        or (network.missing() if spread else None)
         or (missing_fuse() if plan.hosts else None)
         or this_machine().lacks(plan)
     )
@@ -74,7 +74,7 @@ def missing_disk(filesystem: str | None) -> str | None:
 def _try_disk(filesystem: str, folder: Path) -> str:
     """Cut the power of an empty file system; returns why that failed, or an empty string."""
     from harness.run.disk import DiskImage
-    from harness.run.mounts import MountError, take_own_mounts
+    from harness.system.mounts import MountError, take_own_mounts
 
     root = folder / "mounted"
     try:
@@ -91,7 +91,7 @@ def _try_disk(filesystem: str, folder: Path) -> str:
 
 def _probe() -> int:
     """Install the filter in a child that does nothing else; returns 0, or the errno."""
-    from harness.run.seccomp import install_filter
+    from harness.system.seccomp import install_filter
 
     pid = os.fork()
     if pid == 0:

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from harness.plan.model import Implementation
-from harness.run.parent import die_with_parent
 from harness.run.services import Services
 from harness.scenario.devices import count_gpus
+from harness.system.parent import die_with_parent
 from harness.trial import Bench
 from harness.workspace import Workspace
 

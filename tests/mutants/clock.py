@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.run.clock import UndelayedClock, descendants
+from harness.system.clock import UndelayedClock, descendants
 
 _TICK_S = 0.1
 

@@ -73,7 +73,7 @@ def test_a_control_of_another_make_is_not_accused(
 ) -> None:
     judgement = prove(plan_of(scenario, manager), tmp_path, services)
 
-    accused = [(one.property, one.details) for one in judgement.verdicts if one.state != "holds"]
+    accused = [(one.property, one.details) for one in judgement.verdicts if one.is_red()]
     failed = [(one.name, one.details) for one in judgement.guards if not one.passed]
     assert (judgement.outcome, accused, failed) == ("PASS", [], [])
 

@@ -91,7 +91,7 @@ def test_a_power_cut_does_not_accuse_a_control_of_another_make(
 ) -> None:
     judgement = prove(cut_plan(scenario, CONTROLS[0]), tmp_path, services)
 
-    accused = [(one.property, one.details) for one in judgement.verdicts if one.state != "holds"]
+    accused = [(one.property, one.details) for one in judgement.verdicts if one.is_red()]
     failed = [(one.name, one.details) for one in judgement.guards if not one.passed]
     assert (judgement.outcome, accused, failed) == ("PASS", [], [])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.judge.properties import PROMISES
+from harness.words import EvidenceKind
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,5 +42,16 @@ def test_every_property_stands_in_the_document_with_what_it_does_not_cover(name:
     document = (ROOT / "docs" / "properties.md").read_text(encoding="utf-8")
     (row,) = [line for line in document.splitlines() if line.startswith(f"| `{name}` |")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert len(cells) == 4
-    assert cells[3]
+    assert len(cells) == 5
+    assert cells[4]
+    promise = PROMISES[name]
+    used = f"({', '.join(f'`{one}`' for one in promise.uses)})" if promise.uses else ""
+    needed = ", ".join(f"`{one}`" for one in promise.needs)
+    assert cells[2] == f"{needed} {used}".strip()
+
+
+@pytest.mark.parametrize("kind", EvidenceKind)
+def test_every_kind_of_evidence_stands_in_the_document_and_is_used(kind: EvidenceKind) -> None:
+    document = (ROOT / "docs" / "properties.md").read_text(encoding="utf-8")
+    assert f"\n| `{kind}` | " in document
+    assert any(kind in (*one.needs, *one.uses) for one in PROMISES.values())

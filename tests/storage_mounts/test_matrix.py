@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.run.mounts import MountError, take_own_mounts
+from harness.system.mounts import MountError, take_own_mounts
 from tests.storage_mounts.lives import fail, join, live
 from tests.storage_mounts.mounts import Image, Kind, Overlay, Own, PassedOn
 

@@ -1,5 +1,8 @@
 """The built-in training job."""
 
-from harness.jobs.job import WORDS, Job
+from harness.jobs.job import Job
+from harness.words import EvidenceKind
 
-TRAINING = Job(name="training", tells=WORDS, main="harness.jobs.training.rank:enter")
+TRAINING = Job(
+    name="training", gives=frozenset(EvidenceKind), main="harness.jobs.training.rank:enter"
+)

@@ -26,8 +26,8 @@ from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from harness.jobs.training.models import IMAGE_SIDE
-from harness.run.parent import die_with_parent
 from harness.scenario.schema import Data
+from harness.system.parent import die_with_parent
 
 _STRIDE = 7919
 """A prime, so that the windows of neighbouring samples lie apart and do not repeat early."""

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
+from harness.budget import training_limit_s
 from harness.jobs.training.models import ModelPart, split
-from harness.run.budget import training_limit_s
 from harness.scenario.schema import Checkpoint
 from harness.world import World
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from harness.budget import patient, read_reference
 from harness.evidence.record import Started
 from harness.jobs import implementation_server
 from harness.jobs.training.devices import take_device
@@ -29,9 +30,8 @@ from harness.jobs.training.interrupt import end_like_an_interpreter, end_uncaugh
 from harness.jobs.training.parallel import find_place, limit_waits, training_timeout
 from harness.jobs.training.train import train
 from harness.plan.model import Plan
-from harness.run.budget import patient, read_reference
-from harness.run.network import LINK, PORT, address
 from harness.scenario.schema import Checkpoint
+from harness.system.network import LINK, PORT, address
 from harness.world import World
 
 

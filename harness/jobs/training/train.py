@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.budget import patient, read_reference
 from harness.evidence.record import Finished, Resumed, Stepped
 from harness.jobs.training.build import Rig, build_rig, seed_rank
 from harness.jobs.training.checkpoints import (
@@ -39,7 +40,6 @@ from harness.jobs.training.models import VOCABULARY
 from harness.jobs.training.parallel import Place
 from harness.jobs.training.pieces import digest_with_pieces
 from harness.plan.model import Plan
-from harness.run.budget import patient, read_reference
 from harness.scenario.schema import Model
 
 _MAX_GRADIENT_NORM = 1.0

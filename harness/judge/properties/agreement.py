@@ -25,11 +25,14 @@ from harness.judge.event_logs import (
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="agreement",
     sentence="All ranks and all pipeline stages load the same step, or all raise the same error.",
     outcome=Outcome.SILENT_DIVERGENCE,
+    needs=(EvidenceKind.RESUMES,),
+    uses=(EvidenceKind.ACKNOWLEDGEMENTS,),
 )
 
 

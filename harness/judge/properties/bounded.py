@@ -45,6 +45,7 @@ from harness.judge.event_logs import (
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="bounded",
@@ -52,6 +53,7 @@ PROMISE = Promise(
     "write; every rank raises the same error, which names the rank and the cause; training can go "
     "on and a later save succeeds.",
     outcome=Outcome.HANG,
+    uses=(EvidenceKind.TREE, EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS),
 )
 
 _CALLS = ("save", "wait", "flush_pending_save")

@@ -29,11 +29,13 @@ from harness.judge.event_logs import EventLog, is_orderly, records
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="clean",
     sentence="No process, thread, port, temporary file or lock outlives a run.",
     outcome=Outcome.LEAK,
+    uses=(EvidenceKind.TREE, EvidenceKind.ENDS, EvidenceKind.REFERENCE),
 )
 
 
@@ -56,7 +58,8 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     for number, run in enumerate(evidence.runs):
         described += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
         stuck = _stuck_ranks(evidence, number)
-        for rank, event_log in enumerate(run.event_logs):
+        # Which threads are of the training, only the reference tells.
+        for rank, event_log in enumerate(run.event_logs if evidence.reference else ()):
             if rank in stuck:
                 continue  # the kernel does not let go of a thread whose operation never returns
             described += [

@@ -26,12 +26,15 @@ from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.scenario.schema import FreezePlan
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="freeze_consistent",
     sentence="`metadata.json`'s `vlm_freeze`, the freeze state effective at that step and the "
     "parameters that the shards were written with agree.",
     outcome=Outcome.SILENT_DIVERGENCE,
+    needs=(EvidenceKind.TREE, EvidenceKind.TRAINING),
+    uses=(EvidenceKind.RESUMES,),
 )
 
 

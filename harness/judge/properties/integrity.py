@@ -26,6 +26,7 @@ from harness.judge.event_logs import raised_while_loading, ranks, resumed
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="integrity",
@@ -33,6 +34,7 @@ PROMISE = Promise(
     "before they reach the model; resume falls back to an undamaged checkpoint, or raises on every "
     "rank an error that names what is damaged.",
     outcome=Outcome.SILENT_DIVERGENCE,
+    needs=(EvidenceKind.TREE, EvidenceKind.RESUMES),
 )
 
 

@@ -19,12 +19,14 @@ from harness.evidence.evidence import Evidence
 from harness.judge.history import DirectoryState, History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="latest_durable",
     sentence="At every instant, and after any crash or power cut, `latest` is absent or resolves "
     "to a checkpoint that loads completely on every rank and stage.",
     outcome=Outcome.HARD_FAIL,
+    needs=(EvidenceKind.TREE,),
 )
 
 

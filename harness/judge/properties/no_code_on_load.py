@@ -7,21 +7,25 @@ Evidence: the names that hostile pickles create when they are unpickled by an or
 Such a pickle, planted between two runs, means the same as the one before, so that nothing else
 shows that it ran. A checkpointer that notices the change first never opens it, which is as good.
 
-Does not apply where no hostile pickle was planted. Unknown when no rank started after it was. Not
-covered: other ways to run code than a call in a pickle, and files that no scenario makes hostile.
+Does not apply where no hostile pickle was planted. Unknown when no rank got as far as a decision or
+an exception after it was. Not covered: other ways to run code than a call in a pickle, and files
+that no scenario makes hostile.
 """
 
 from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
+from harness.judge.event_logs import raised_while_loading, resumed
 from harness.judge.history import History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="no_code_on_load",
     sentence="Loading executes nothing that a checkpoint contains.",
     outcome=Outcome.HARD_FAIL,
+    needs=(EvidenceKind.RESUMES,),
 )
 
 
@@ -41,6 +45,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         if action in evidence.executed
     ]
     last = max(number for number, _ in planted.values())
-    if not findings and (last >= len(evidence.runs) or not any(evidence.runs[last].event_logs)):
-        return PROMISE.unknown(f"no rank of run {last} told anything")
+    event_logs = evidence.runs[last].event_logs if last < len(evidence.runs) else ()
+    if not findings and not any(resumed(one) or raised_while_loading(one) for one in event_logs):
+        return PROMISE.unknown(f"no rank of run {last} resumed or said why it did not")
     return PROMISE.verdict(findings, f"{len(planted)} hostile files were planted")

@@ -43,6 +43,7 @@ from harness.judge.event_logs import (
 from harness.judge.history import DirectoryState, History, Moment
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="nothing_lost",
@@ -50,6 +51,7 @@ PROMISE = Promise(
     "is durable, or a newer one. A durable checkpoint becomes visible at once, not at the next "
     "save.",
     outcome=Outcome.LOST_WORK,
+    needs=(EvidenceKind.TREE, EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS),
 )
 
 # The largest delay between the end of a flush and its publication that a slow disk explains.

@@ -41,12 +41,15 @@ from harness.judge.history import History
 from harness.judge.lineage import follows_reference
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="resume_exact",
     sentence="The resumed run equals the uninterrupted one bit for bit: weights, optimizer "
     "moments, LR, loss, RNG draws of every rank.",
     outcome=Outcome.SILENT_DIVERGENCE,
+    needs=(EvidenceKind.RESUMES, EvidenceKind.TRAINING, EvidenceKind.REFERENCE),
+    uses=(EvidenceKind.TREE,),
 )
 
 

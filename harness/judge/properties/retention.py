@@ -32,12 +32,15 @@ from harness.judge.properties.nothing_lost import acknowledged_steps
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.layouts.names import checkpoint_step
 from harness.scenario.schema import Checkpoint
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="retention",
     sentence="`keep_last_n` counts committed checkpoints of this run only; the `latest` target, "
     "the in-flight save and milestones are never deleted; nothing else is left behind.",
     outcome=Outcome.LEAK,
+    needs=(EvidenceKind.TREE,),
+    uses=(EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS, EvidenceKind.ENDS),
 )
 
 

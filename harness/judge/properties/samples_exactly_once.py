@@ -29,12 +29,14 @@ from harness.judge.lineage import counterpart
 from harness.judge.outcome import Outcome
 from harness.judge.together import read_together
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 from harness.world import World
 
 PROMISE = Promise(
     name="samples_exactly_once",
     sentence="Over crash and resume no training sample is skipped or repeated.",
     outcome=Outcome.SILENT_DIVERGENCE,
+    needs=(EvidenceKind.RESUMES, EvidenceKind.TRAINING, EvidenceKind.REFERENCE),
 )
 
 Chain = dict[int, Stepped]

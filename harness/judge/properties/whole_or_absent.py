@@ -19,12 +19,14 @@ from harness.evidence.evidence import Evidence
 from harness.judge.history import DirectoryState, FoundCheckpoint, History
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
+from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="whole_or_absent",
     sentence="A directory named `step_N` is a committed checkpoint. Torn saves and half-deleted "
     "checkpoints never carry that name, never load, never count for retention.",
     outcome=Outcome.HARD_FAIL,
+    needs=(EvidenceKind.TREE,),
 )
 
 

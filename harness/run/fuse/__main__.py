@@ -8,7 +8,7 @@ import sys
 
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.server import Server
-from harness.run.parent import die_with_parent
+from harness.system.parent import die_with_parent
 
 
 def main(parent: str, device: str, below: str, behaviour: str) -> None:

@@ -2,7 +2,7 @@
 
 The server is a process of its own, because the kernel asks it while this one waits in a call. It
 dies with the thread that mounted, and the mount is useless from then on; in a private mount
-namespace (`harness/run/mounts.py`) it disappears with the namespace.
+namespace (`harness/system/mounts.py`) it disappears with the namespace.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.run.fuse.behaviour import Behaviour
-from harness.run.mounts import MountError, mount, take_own_mounts, unmount
+from harness.system.mounts import MountError, mount, take_own_mounts, unmount
 
 _DEVICE = "/dev/fuse"
 _PATIENCE_S = 5.0

@@ -16,7 +16,7 @@ from harness.run.fuse import wire
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.nodes import FileNode, Nodes
 from harness.run.fuse.wire import Call, Message
-from harness.run.syscalls import EXCHANGE, renameat2
+from harness.system.syscalls import EXCHANGE, renameat2
 
 _GONE = (errno.ENODEV,)
 _RETRY = (errno.ENOENT, errno.EINTR, errno.EAGAIN)

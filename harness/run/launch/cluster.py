@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from harness.run.errors import HarnessError
+from harness.system.errors import HarnessError
 
 _TOOLS = (
     "munged", "slurmctld", "slurmd", "sinfo", "srun", "sbatch", "squeue", "scontrol", "scancel",

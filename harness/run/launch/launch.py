@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.run.links import Links
-from harness.run.seccomp import Notification
+from harness.system.seccomp import Notification
 
 
 class Calls(Protocol):

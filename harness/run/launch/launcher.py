@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.run.errors import HarnessError
 from harness.run.launch.cluster import Cluster
 from harness.run.launch.local import links_of
-from harness.run.launch.meet import close, listen
 from harness.run.links import Links
-from harness.run.talk import hear, say
+from harness.system.errors import HarnessError
+from harness.system.meet import close, listen
+from harness.system.talk import hear, say
 
 _ENDING_S = 20.0
 """For a job launcher that was asked to stop: it kills, and waits for what it killed."""

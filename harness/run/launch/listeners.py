@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 
-from harness.run.seccomp import Listener, Notification
+from harness.system.seccomp import Listener, Notification
 
 
 class Listeners:

@@ -6,11 +6,11 @@ import json
 import socket
 from collections.abc import Iterator
 
-from harness.run.errors import HarnessError
 from harness.run.launch.launch import News
 from harness.run.links import Links
-from harness.run.seccomp import Listener
-from harness.run.talk import hear, say
+from harness.system.errors import HarnessError
+from harness.system.seccomp import Listener
+from harness.system.talk import hear, say
 
 
 class LocalLaunch:

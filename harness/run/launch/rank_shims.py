@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.run.errors import HarnessError
 from harness.run.launch.launch import News
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.listeners import Listeners
 from harness.run.links import Links
-from harness.run.talk import hear, say
+from harness.system.errors import HarnessError
+from harness.system.talk import hear, say
 
 _BOOT_S = 180.0
 """Until the ranks of a run must be there: they boot cold, which took 5 s on idle cores."""

@@ -11,12 +11,12 @@ from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.prove import Proof
 from harness.report.text import describe
-from harness.run.errors import HarnessError
 from harness.scenario.exploration import ExploredFault
 from harness.search.explore.instants import number_instants
 from harness.search.explore.job import Explored
 from harness.search.explore.points import Candidate, ChosenPoints, choose, nth_of_rank
 from harness.search.explore.strike import StrikeOutcome, strike
+from harness.system.errors import HarnessError
 from harness.trial import Bench
 
 _MOST_BEYOND = 50

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from harness.plan.model import Implementation
 from harness.report.failure import scenario_text
-from harness.run.errors import HarnessError
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_scenario
 from harness.scenario.schema import Scenario
@@ -27,6 +26,7 @@ from harness.search.scenarios import failure_file, glance, lacking, withdraw
 from harness.search.shrink.reduce import reduce_failure
 from harness.search.shrink.runner import Together
 from harness.search.shrink.signature import Signature, signature_of
+from harness.system.errors import HarnessError
 from harness.trial import Bench
 from harness.workspace import Workspace, open_workspace
 

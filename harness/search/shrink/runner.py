@@ -13,7 +13,7 @@ from harness.search.shrink.signature import Signature, shows
 from harness.trial import Bench
 
 SILENCE_S = 10.0
-"""Half of what a run may be silent elsewhere (`harness/run/budget.py`): a candidate that hangs
+"""Half of what a run may be silent elsewhere (`harness/budget.py`): a candidate that hangs
 should not use up the time of the others. One that was only slow is found out when the smallest is
 run with the budgets of all runs."""
 

@@ -37,6 +37,6 @@ def _broken(judgement: Judgement) -> list[str]:
     verdicts = [
         one.property
         for one in judgement.verdicts
-        if one.state != "holds" and one.outcome is judgement.outcome
+        if one.is_red() and one.outcome is judgement.outcome
     ]
     return [*verdicts, *guards]

@@ -35,6 +35,9 @@ def test_of_a_run_that_passed_the_strike_and_the_choice_are_told_and_nothing_is_
         "ranks 0, 1 took step 2 from step_2: what `latest` names, the newest whole one",
     ]
     assert "what is broken" not in described
+    assert described["what was not judged"][1] == (
+        "does not apply: integrity (nothing was damaged between runs)"
+    )
     assert "where it differs from the uninterrupted run" not in described
 
 

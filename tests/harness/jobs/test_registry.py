@@ -7,28 +7,28 @@ import sys
 
 import pytest
 
-from harness.jobs.job import WORDS, Job
+from harness.jobs.job import Job
 from harness.jobs.registry import JOBS, job_named
 from harness.plan.model import Plan
+from harness.words import EvidenceKind
 from tests.harness.jobs.drive import ROOT
 
 
 def test_the_job_of_a_plan_that_names_none_is_the_built_in_one() -> None:
     assert job_named(Plan.model_fields["job"].default).name == "training"
-    assert job_named("training").tells == WORDS
+    assert job_named("training").gives == set(EvidenceKind)
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-def test_a_job_names_a_function_and_tells_only_words_that_there_are(job: Job) -> None:
+def test_a_job_names_a_function(job: Job) -> None:
     module, separator, name = job.main.partition(":")
     assert separator
     assert module.startswith(f"harness.jobs.{job.name}.")
     assert name.isidentifier()
-    assert job.tells <= WORDS
 
 
 def test_entering_runs_the_function_of_that_name() -> None:
-    job = Job(name="mine", tells=frozenset(), main="os.path:join")
+    job = Job(name="mine", gives=frozenset(), main="os.path:join")
     assert job.enter("a", "b", "c") == "a/b/c"  # type: ignore[arg-type, comparison-overlap]
 
 

@@ -85,7 +85,7 @@ def ask(name: str, case: Case) -> Verdict:
 def outcome(case: Case) -> tuple[Outcome, dict[str, tuple[str, ...]]]:
     """The word for a case, with everything that speaks against it."""
     found = judge(case.evidence())
-    described = {one.property: one.details for one in found.verdicts if one.state != "holds"}
+    described = {one.property: one.details for one in found.verdicts if one.is_red()}
     described |= {one.name: one.details for one in found.guards if not one.passed}
     return found.outcome, described
 
@@ -142,8 +142,8 @@ def test_a_start_that_is_refused_for_its_settings_need_not_name_the_damage(
 
 def test_integrity_and_hostile_pickles_do_not_apply_where_nothing_happened() -> None:
     case = Case(runs=[first_run(), second_run(4)])
-    assert not ask("integrity", case).applies
-    assert not ask("no_code_on_load", case).applies
+    assert not ask("integrity", case).applies()
+    assert not ask("no_code_on_load", case).applies()
 
 
 def test_integrity_is_unknown_when_no_rank_decided_or_raised() -> None:

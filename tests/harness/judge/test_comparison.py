@@ -37,6 +37,12 @@ def test_a_replay_that_proves_nothing_is_not_the_same_as_one_that_proved_nothing
     assert compare(nothing, nothing) is Answer.INVALID
 
 
+def test_what_was_broken_and_cannot_be_judged_now_is_not_fixed() -> None:
+    now = Known(outcome=Outcome.PASS, broken=(), resumed=("step 2",), idle=("retention",))
+    assert compare(LEAK, now) is Answer.INVALID
+    assert compare(came_to(Outcome.HANG, "bounded"), now) is Answer.FIXED
+
+
 def test_a_run_that_passed_and_passes_again_is_the_same() -> None:
     assert compare(came_to(Outcome.PASS), came_to(Outcome.PASS)) is Answer.SAME
 
@@ -59,3 +65,4 @@ def test_violated_properties_failed_guards_and_resumes_are_known_of_a_judgement(
     assert known.broken[0] == "strikes_fired"
     assert "clean" in known.broken
     assert known.resumed == ("step 2",)
+    assert known.idle == ("freeze_consistent", "integrity", "no_code_on_load")

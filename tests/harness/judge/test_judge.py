@@ -124,13 +124,13 @@ def test_a_judge_that_throws_answers_unknown_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def throw(_evidence: Evidence, _history: History) -> Verdict:
-        raise ZeroDivisionError("mutants")
+        raise ZeroDivisionError("broken")
 
     monkeypatch.setitem(JUDGES, "bounded", throw)
     judgement = judge(correct().evidence())
     assert judgement.outcome is Outcome.INVALID
     unknown = next(one for one in judgement.verdicts if one.state == "unknown")
-    assert unknown.details[-1] == "ZeroDivisionError: planted"
+    assert unknown.details[-1] == "ZeroDivisionError: broken"
 
 
 def test_evidence_that_cannot_be_replayed_makes_every_verdict_unknown() -> None:

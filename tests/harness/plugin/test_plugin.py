@@ -121,7 +121,12 @@ def test_a_file_that_cannot_be_read_fails_alone_and_says_why(
 def test_a_red_outcome_shows_its_report_alone(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof = Proof(outcome=Outcome.HARD_FAIL, text=RED_TEXT, replay="pytest failures/a.yaml")
+    proof = Proof(
+        outcome=Outcome.HARD_FAIL,
+        text=RED_TEXT,
+        replay="pytest failures/a.yaml",
+        left_out=("does not apply: clean (x)", "does not apply: retention (y)"),
+    )
     fake_prove(monkeypatch, proof)
     write(pytester.path, "scenarios/a.yaml")
     result = run(pytester, "scenarios", "--junitxml=junit.xml")
@@ -132,6 +137,7 @@ def test_a_red_outcome_shows_its_report_alone(
     assert [(one.get("name"), one.get("value")) for one in found] == [
         ("device", "cpu"),
         ("outcome", "HARD_FAIL"),
+        ("left_out", "does not apply: clean (x); does not apply: retention (y)"),
         ("replay", "pytest failures/a.yaml"),
     ]
 
@@ -276,7 +282,13 @@ def test_workers_share_one_folder_that_is_gone_afterwards(pytester: pytest.Pytes
 
 def test_collecting_imports_neither_torch_nor_what_needs_linux() -> None:
     code = "import sys, harness.pytest_plugin; print(*(m for m in sys.modules if m in sys.argv))"
-    heavy = ["torch", "numpy", "harness.run.execute", "harness.run.seccomp", "harness.judge.judge"]
+    heavy = [
+        "torch",
+        "numpy",
+        "harness.run.execute",
+        "harness.system.seccomp",
+        "harness.judge.judge",
+    ]
     found = subprocess.run(
         [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -16,9 +16,9 @@ from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.prove import Proof, prove, replay_command
-from harness.run.errors import HarnessError
 from harness.run.services import Services
 from harness.scenario.read import ScenarioFile, read_file
+from harness.system.errors import HarnessError
 from harness.trial import Bench
 from harness.workspace import Workspace
 

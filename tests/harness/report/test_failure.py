@@ -125,6 +125,9 @@ def test_the_head_says_what_happened(tmp_path: Path) -> None:
         "# clean is violated: No process, thread, port, temporary file or lock outlives a run.",
         "# run 0: process a process",
         "# of two lines outlived it",
+        "# does not apply: freeze_consistent (the scenario has no freeze settings)",
+        "# does not apply: integrity (nothing was damaged between runs)",
+        "# does not apply: no_code_on_load (no hostile file was planted)",
         "# implementation: mine:Manager in /code",
     ]
     assert yaml.safe_load(text)["name"] == "small"

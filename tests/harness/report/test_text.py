@@ -7,8 +7,10 @@ from pathlib import Path
 from harness.judge.judge import judge
 from harness.report.text import describe
 from harness.scenario.source import Source, read_source
+from harness.words import EvidenceKind
 from tests.harness.judge.cases import Case, RunCase, checkpoint_files, correct, killed_run
 from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize
+from tests.harness.judge.lacking import known_jobs, without
 
 YAML = """\
 name: "sync: flush: a rank dies (fsdp2)"
@@ -82,8 +84,29 @@ def test_a_guard_that_failed_comes_first() -> None:
 def test_a_pass_is_short() -> None:
     lines = _report(correct(), None)
     assert lines[0].startswith("PASS ")
-    assert len(lines) < 12
-    assert lines[-1] == "does not apply: freeze_consistent, integrity, no_code_on_load"
+    assert len(lines) < 14
+    assert lines[-3:] == [
+        "does not apply: freeze_consistent (the scenario has no freeze settings)",
+        "does not apply: integrity (nothing was damaged between runs)",
+        "does not apply: no_code_on_load (no hostile file was planted)",
+    ]
+
+
+def _report_without(kind: EvidenceKind) -> list[str]:
+    evidence = without(correct().evidence(), kind)
+    with known_jobs():
+        return describe(evidence, judge(evidence), source=None, replay="").splitlines()
+
+
+def test_a_property_without_its_evidence_is_listed_with_the_reason_and_so_is_one_in_part() -> None:
+    lines = _report_without(EvidenceKind.ACKNOWLEDGEMENTS)
+    assert "does not apply: nothing_lost (no evidence of: acknowledgements)" in lines
+    assert "judged in part: bounded (no evidence of: acknowledgements)" in lines
+
+
+def test_a_guard_that_could_not_be_checked_is_listed() -> None:
+    lines = _report_without(EvidenceKind.ENDS)
+    assert "checked in part: ranks_accounted (no evidence of: ends)" in lines
 
 
 def test_a_report_stays_short_and_keeps_its_end(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from harness.evidence.write import list_entries
 from harness.judge.tree import FileSystem
 from harness.run.backing import Folder, stand
-from harness.run.errors import HarnessError
 from harness.run.support import missing_disk
 from harness.run.trace import Trace
+from harness.system.errors import HarnessError
 from tests.harness.proving import plan_of
 
 PLAN = plan_of("power/after-a-save.yaml::ext4")

@@ -17,10 +17,10 @@ from filelock import FileLock, Timeout
 from harness.plan.place import Need
 from harness.run import execute as execute_module
 from harness.run.broker import Broker, ResourceLease, choose_gpus
-from harness.run.errors import HarnessError
 from harness.run.execute import execute
 from harness.run.machine import Machine
 from harness.run.services import Services
+from harness.system.errors import HarnessError
 from tests.harness.proving import ROOT, plan_of
 from tests.harness.run.leasing import MACHINE
 

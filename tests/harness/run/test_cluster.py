@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.errors import HarnessError
 from harness.run.launch import cluster as cluster_module
 from harness.run.launch.cluster import Cluster, missing
+from harness.system.errors import HarnessError
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.run.disk import DiskImage
-from harness.run.mounts import MountError, own_mounts
 from harness.run.support import missing, missing_disk
+from harness.system.mounts import MountError, own_mounts
 from harness.words import FILE_SYSTEMS
 from tests.harness.run.jobs import supervise
 

@@ -20,9 +20,9 @@ import pytest
 
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.mount import missing_fuse, mounted
-from harness.run.mounts import own_mounts
-from harness.run.syscalls import EXCHANGE, renameat2
 from harness.scenario.filesystem import Filesystem
+from harness.system.mounts import own_mounts
+from harness.system.syscalls import EXCHANGE, renameat2
 
 _FOR_EVER_S = 3600.0
 _PATIENCE_S = 30.0
@@ -317,7 +317,7 @@ import sys
 from pathlib import Path
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.mount import mounted
-from harness.run.mounts import own_mounts
+from harness.system.mounts import own_mounts
 with own_mounts(), mounted(Path(sys.argv[1]), Path(sys.argv[2]), Behaviour()):
     Path(sys.argv[2], "ready").touch()
     print("ready", flush=True)

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from harness.faults.strike import Strike
-from harness.run import links, support
+from harness.run import support
 from harness.run.effects import RunEffects
-from harness.run.errors import HarnessError
-from harness.run.network import PORT, address
 from harness.run.second_job import SecondRanks
 from harness.run.trace import Trace
+from harness.system.errors import HarnessError
+from harness.system.network import PORT, address, missing
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
 from tests.harness.strikes import strike
 
-REASON = support.missing() or links.missing()
+REASON = support.missing() or missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 _OUTAGE_S = 3.0

@@ -10,8 +10,8 @@ import pytest
 from harness.plan.place import place_plan
 from harness.run import machine as module
 from harness.run import support
-from harness.run.errors import HarnessError
 from harness.run.machine import Machine, this_machine
+from harness.system.errors import HarnessError
 from tests.harness.proving import plan_of
 
 PLAN = plan_of("gpu/ranks-share-a-gpu.yaml::dp_shard2")

@@ -16,7 +16,7 @@ from harness.boot.rank_shim import own_rank
 from harness.evidence.record import SaveBegan
 from harness.run.launch import rank_shims as tasks_module
 from harness.run.support import missing
-from tests.harness.run.tasks import lead_by, wait_for
+from tests.harness.run.shims import lead_by, wait_for
 from tests.harness.strikes import strike
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))

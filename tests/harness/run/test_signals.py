@@ -10,8 +10,8 @@ from contextlib import suppress
 import pytest
 
 from harness.run import signals
-from harness.run.parent import die_with_parent
 from harness.run.signals import Signals, kill_tree
+from harness.system.parent import die_with_parent
 from tests.harness.strikes import strike
 
 

@@ -15,7 +15,6 @@ from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation
 from harness.prove import Proof
 from harness.run import support
-from harness.run.errors import HarnessError
 from harness.run.services import Services
 from harness.scenario.schema import Run, Scenario
 from harness.search import scenarios as scenarios_module
@@ -25,6 +24,7 @@ from harness.search.generate.fuzz import Fuzz, Tally, fuzz, summary, try_one
 from harness.search.shrink.reduce import Reduced
 from harness.search.shrink.shrink import Shrunk
 from harness.search.shrink.signature import Signature
+from harness.system.errors import HarnessError
 from tests.harness.proving import bench_of
 
 LEAK = Signature(outcome=Outcome.LEAK, broken="clean")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.run.disk import DiskImage
-from harness.run.mounts import enter_mounts, own_mounts
 from harness.run.support import missing_disk
+from harness.system.mounts import enter_mounts, own_mounts
 from tests.harness.run.images import images_in_use
 
 _PATIENCE_S = 60.0

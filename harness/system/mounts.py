@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.run.errors import HarnessError
+from harness.system.errors import HarnessError
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUTS = 0x04000000

@@ -15,9 +15,9 @@ import pytest
 from harness.faults.strike import Strike
 from harness.run.fuse.behaviour import Behaviour
 from harness.run.fuse.mount import missing_fuse, mounted
-from harness.run.host import Host
-from harness.run.mounts import own_mounts
 from harness.run.support import missing
+from harness.system.host import Host
+from harness.system.mounts import own_mounts
 from tests.harness.run.jobs import supervise
 from tests.harness.run.test_supervise import _begin_save
 from tests.harness.strikes import strike

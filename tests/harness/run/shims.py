@@ -14,9 +14,9 @@ from harness.layouts.plain import PlainLayout
 from harness.run.backing import Folder
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.rank_shims import RankShims
-from harness.run.parent import die_with_parent
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
+from harness.system.parent import die_with_parent
 
 Body = Callable[[Path, int, int], int]
 """What a rank does: `(directory, run, rank)` to its status."""

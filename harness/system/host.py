@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.run.mounts import bind, take_own_mounts, take_own_name
+from harness.system.mounts import bind, take_own_mounts, take_own_name
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _NAMESPACE = uuid.UUID("7d3f8d1c-52a4-4c0e-9d55-0b6f4e3c2a10")

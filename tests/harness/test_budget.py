@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.budget import patient, read_reference, silence_s, survivors_s
 from harness.evidence.evidence import Processes
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
-from harness.run.budget import patient, read_reference, silence_s, survivors_s
 from harness.scenario.read import check_source
 from harness.scenario.schema import Checkpoint
 from harness.scenario.source import parse_source

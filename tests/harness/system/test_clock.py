@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.run.clock import UndelayedClock, descendants
 from harness.run.support import missing
+from harness.system.clock import UndelayedClock, descendants
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

@@ -7,10 +7,10 @@ import socket
 
 import pytest
 
-from harness.run.errors import HarnessError
 from harness.run.launch.launch import News
 from harness.run.launch.local import LocalLaunch
-from harness.run.talk import hear, say
+from harness.system.errors import HarnessError
+from harness.system.talk import hear, say
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

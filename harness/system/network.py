@@ -12,12 +12,12 @@ storage network.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
-
-from harness.run.links import missing
 
 LINK = "net0"
 """The interface of a node."""
@@ -25,6 +25,7 @@ PORT = 29500
 """Where rank 0 serves the job's store: in a namespace of its own every port is free."""
 
 _CLONE_NEWNET = 0x40000000
+_TOOLS = ("ip", "tc", "nsenter", "unshare")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -35,6 +36,19 @@ class Network:
     nodes: tuple[int, ...]
     switch: int
     control: socket.socket
+
+
+@functools.cache
+def missing() -> str | None:
+    """Returns why this machine cannot give nodes a network of their own, or None."""
+    if os.geteuid() != 0:
+        return "nodes with a network of their own need root"
+    tools = [name for name in _TOOLS if shutil.which(name) is None]
+    if tools:
+        return f"nodes with a network of their own need {', '.join(tools)}"
+    probe = ["unshare", "--net", "ip", "link", "add", "probe", "type", "bridge"]
+    found = subprocess.run(probe, capture_output=True, text=True, check=False)
+    return None if found.returncode == 0 else f"no network namespaces here: {found.stderr.strip()}"
 
 
 def address(node: int) -> str:

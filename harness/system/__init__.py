@@ -1,0 +1,1 @@
+"""Linux as the supervisor and the ranks use it: seccomp, mounts, namespaces, sockets, clocks."""
