@@ -87,7 +87,7 @@ class Placing(Part):
 
 
 class Displacing(Part):
-    """What takes over the directory's name: nothing, or an empty directory.
+    """The new owner of the directory's name: nothing, or an empty directory.
 
     A lost mount leaves an empty directory, and so does a person who moved the directory away and
     created it anew.

@@ -50,7 +50,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a fault needs to know about the run that it strikes.
+    """The facts about a run that its faults need.
 
     `saves` is an upper bound. `goes_on` says whether the training loop continues after a failed
     save, `is_requeued` whether SLURM restarts the job afterwards.

@@ -20,7 +20,7 @@ class Treatment:
 
 
 class PlannedStrike(Protocol):
-    """What a fault sees of its planned strike."""
+    """A planned strike, as far as its fault can see it."""
 
     @property
     def id(self) -> str:
@@ -36,7 +36,7 @@ class PlannedStrike(Protocol):
 
 
 class Effects(Protocol):
-    """What a fault can ask of the supervisor. A strike that finds no rank does not fire."""
+    """The requests that a fault can make. A strike that finds none of its ranks does not fire."""
 
     def land(self, strike: PlannedStrike) -> None:
         """Record in the trace that the strike has hit its ranks."""

@@ -41,7 +41,7 @@ _TICK_S = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """What a supervisor is to watch: the job's directories and its planned strikes.
+    """The task of a supervisor: the job's directories and its planned strikes.
 
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
     directory. If no rank has recorded anything for `deadline_s` by the clock of the run, the

@@ -203,7 +203,7 @@ GOES_ON = "checkpoint: {on_error: go_on}"
         ("until: {save: 2}", GOES_ON, "save 2 does not end an error that begins at save 2"),
         ("until: {save: 4}", GOES_ON, "possible: 3 to 3"),
         ("until: {step: 7}", GOES_ON, "step 7 never comes"),
-        ("until: {}", GOES_ON, "names one moment"),
+        ("until: {}", GOES_ON, "takes one moment"),
         ("times: 2, until: {save: 3}", GOES_ON, "not both"),
     ],
 )

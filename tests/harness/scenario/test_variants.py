@@ -35,8 +35,8 @@ LOADER = "data: {redistributes: true}"
         ),
         (
             ("world: {dp_shard: 2}", "optimizer: low_bit", LOADER, TWO % "{dp_shard: 4}"),
-            "runs[1].world: low_bit does not go on when pp1 x fsdp2 becomes pp1 x fsdp4, because"
-            " each shard of a moment has a scale of its own: the run has to be `refused`",
+            "runs[1].world: low_bit cannot continue when pp1 x fsdp2 becomes pp1 x fsdp4, because"
+            " each shard of a moment has a scale of its own: mark the run as `refused`",
         ),
         (
             (
