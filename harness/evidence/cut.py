@@ -1,7 +1,7 @@
-"""The state after a power cut, as the one operation `cut`, which replaces the tree by a listing.
+"""The state after a power cut, as the single operation `cut`, which replaces the whole tree.
 
-A listing names a directory before what it holds. In the trace it stands, as JSON, among the bytes
-of the run's writes, behind those of the files that it names.
+Its listing names a directory before its contents. It is stored as JSON among the bytes of the run's
+writes, after the bytes of the files that it names.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 from harness.evidence.operation import Operation
 
 Listed = tuple[str, str, object]
-"""A path, its kind, and the text of a link, or the place and number of a file's bytes."""
+"""A path, its kind, and the text of a link, or the position and size of a file's bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeListing:
-    """The contents of a tree. The places of bytes are those in `written`."""
+    """The contents of a tree. The positions of bytes refer to `written`."""
 
     entries: tuple[Listed, ...]
     written: bytes
 
 
 def read_listing(root: Path) -> TreeListing:
-    """The contents of a directory on the disk."""
+    """Returns the contents of a directory on the disk."""
     written = bytearray()
     entries = tuple(_read(root, "", written))
     return TreeListing(entries=entries, written=bytes(written))
@@ -37,7 +37,7 @@ def _read(directory: Path, prefix: str, written: bytearray) -> Iterator[Listed]:
     for place in sorted(directory.iterdir()):
         path = prefix + place.name
         if place.is_symlink():
-            # Not Path.readlink, which tidies the text.
+            # Not Path.readlink, which normalizes the text.
             yield path, "symlink", os.readlink(place)  # noqa: PTH115
         elif place.is_dir():
             yield path, "directory", ""
@@ -51,7 +51,7 @@ def _read(directory: Path, prefix: str, written: bytearray) -> Iterator[Listed]:
 def tell_cut(
     listing: TreeListing, *, index: int, rank: int, time_s: float, start: int
 ) -> tuple[Operation, bytes]:
-    """The operation, and the bytes that come with it behind the `start` bytes of its run."""
+    """Returns the operation, and its bytes, which follow the `start` bytes of its run."""
     entries = [(path, kind, _shifted(detail, start)) for path, kind, detail in listing.entries]
     text = json.dumps(entries).encode()
     cut = Operation(

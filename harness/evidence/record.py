@@ -1,8 +1,8 @@
-"""A rank's own records, one JSON object a line.
+"""A rank's own records, one JSON object per line.
 
-The training job writes these, the judges read them. Every record carries its place `index` in the
-total order of the run (the number of operations performed before it); the supervisor fills it in
-when it reads the line, and it is -1 where no supervisor watched.
+The training job writes them, the judges read them. Every record carries its position `index` in the
+total order of the run (the number of operations performed before it). The supervisor fills it in
+when it reads the line; it is -1 if no supervisor watched.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class StateDigest:
     `params` and `moments` map global names to digests of this rank's shard; `rng` maps generator
     names (`python`, `numpy`, `torch`, `cuda:0`, ...) to digests of their state.
 
-    `pieces` is filled where a run shards otherwise than another one. It maps the names of both to
-    where this rank's piece lies in the whole and a digest that adds up: `0,16+8,32 <hex>` begins at
+    `pieces` is filled if a run shards in another way than the others. It maps the names of both to
+    this rank's place in the whole and a digest that can be added up: `0,16+8,32 <hex>` begins at
     row 0 and column 16 and has 8 rows of 32. The sum over all pieces, modulo 2^64, is the digest of
-    the whole, however it was cut.
+    the whole, however it was split.
     """
 
     params: dict[str, str]
@@ -33,12 +33,12 @@ class StateDigest:
 
 def _as_json(value: object) -> object:
     if not isinstance(value, StateDigest):
-        raise TypeError(f"a record holds no {type(value).__name__}")
+        raise TypeError(f"a record cannot hold a {type(value).__name__}")
     return {item.name: getattr(value, item.name) for item in fields(value)}
 
 
 def keep_word(step: int) -> str:
-    """The extra value that the job gives to the save of a step, to see it again."""
+    """Returns the extra value that the job gives to the save of a step, to recognize it later."""
     return f"kept with step {step}"
 
 
@@ -50,8 +50,8 @@ class Record:
     index: int = -1
 
     def to_line(self) -> str:
-        """One line of JSON without the newline."""
-        # `asdict` would copy every digest of a state, a tenth of the time of a training step.
+        """Returns one line of JSON, without the newline."""
+        # `asdict` would copy every digest of a state: a tenth of the time of a training step.
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return json.dumps({"kind": self.kind, **values}, separators=(",", ":"), default=_as_json)
 
@@ -68,10 +68,10 @@ class Started(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed(Record):
-    """The decision at start and, after it, the state. `step` is None for a fresh start.
+    """The decision at start and the state after it. `step` is None for a fresh start.
 
-    `kept` is a word that the job gave to the save as an extra value, which has to come back, and so
-    do the values of `beside`, which the loop keeps and changes with every step.
+    `kept` is a word that the job passed to the save as an extra value, and that must come back. So
+    must the values of `beside`, which the loop keeps and changes with every step.
     """
 
     kind: ClassVar[str] = "resumed"
@@ -89,7 +89,7 @@ class Resumed(Record):
 class Refused(Record):
     """A start that had to be refused raised; `changed` names the state that it changed before.
 
-    Told only by runs whose plan says that they are refused; the error is a record of its own.
+    Only recorded by runs whose plan says that they are refused; the error is a record of its own.
     """
 
     kind: ClassVar[str] = "refused"
@@ -100,8 +100,8 @@ class Refused(Record):
 class Stepped(Record):
     """One finished training step. `loss` and `lr` are `float.hex()`, so that equal means equal.
 
-    `loss` is None on stages that have none. `frozen` names the module aliases whose parameters
-    all stand still; `trained` counts the parameters that had a non-zero gradient.
+    `loss` is None on stages that have none. `frozen` names the module aliases whose parameters are
+    all frozen; `trained` counts the parameters with a non-zero gradient.
     """
 
     kind: ClassVar[str] = "stepped"
@@ -136,7 +136,7 @@ class SaveBegan(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveReturned(Record):
-    """`save` came back: in synchronous mode the checkpoint of `step` is durable."""
+    """`save` returned: in synchronous mode the checkpoint of `step` is durable."""
 
     kind: ClassVar[str] = "save_returned"
     step: int
@@ -145,7 +145,7 @@ class SaveReturned(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained(Record):
-    """`wait` or `flush_pending_save` came back: every save begun so far is durable."""
+    """`wait` or `flush_pending_save` returned: every save begun so far is durable."""
 
     kind: ClassVar[str] = "drained"
     call: str
@@ -182,7 +182,7 @@ _KINDS: dict[str, type[Record]] = {
 
 
 def read_record(line: str) -> Record:
-    """The record that `to_line` wrote. Raises ValueError for anything else."""
+    """Parses a line of `to_line`. Raises ValueError for anything else."""
     value: dict[str, Any] = json.loads(line)
     kind = value.pop("kind", None)
     if kind not in _KINDS:
