@@ -98,7 +98,7 @@ def test_resuming_from_a_damaged_checkpoint_is_a_violation_that_names_the_file()
     verdict = ask("integrity", damaged(resumes_from=4))
     assert (verdict.state, verdict.outcome) == ("violated", Outcome.SILENT_DIVERGENCE)
     assert verdict.details == (
-        "run 1: ranks 0, 1 resumed from step_4, of which step_4/__0_0.distcp had been changed or"
+        "run 1: ranks 0, 1 resumed from step_4, in which step_4/__0_0.distcp had been changed or"
         " removed",
     )
 
@@ -109,7 +109,7 @@ def test_falling_back_further_than_needed_is_lost_work() -> None:
     case.runs[1].event_logs = [[resumed(rank, None)] for rank in RANKS]
     verdict = ask("nothing_lost", case)
     assert verdict.details == (
-        "run 1 resumed from a fresh start, although step 2 had been reported durable to every rank",
+        "run 1 resumed from a fresh start, although step 2 had been acknowledged to every rank",
     )
 
 
