@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.naive_states import Lost, Tree, lost_in, rebuild
+from harness.content import Content
 from harness.crash.choose import choose
 from harness.crash.disk import Disk
 from harness.crash.explore import MOST_AN_INSTANT, Exploration, explore
@@ -27,7 +28,6 @@ from harness.crash.resume import resume_all
 from harness.crash.state import Parts, PartTree
 from harness.evidence.evidence import Evidence
 from harness.layouts.plain import PlainLayout
-from harness.layouts.protocol import Content
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.execute import execute
@@ -71,7 +71,8 @@ class _PlainTree:
     def content(self, path: str) -> Content:
         """The bytes of a file, read as if for the first time."""
         value = self._tree[path]
-        return Content(bytearray(value if isinstance(value, bytes) else b""))
+        data = value if isinstance(value, bytes) else b""
+        return Content.of(data, 0, len(data))
 
 
 def flatten(parts: Parts, tree: int) -> Tree:
@@ -85,9 +86,7 @@ def flatten(parts: Parts, tree: int) -> Tree:
             found[path] = None
             waiting += [f"{path}/{name}" for name in looked.names(path)]
         else:
-            found[path] = (
-                looked.text(path) if kind == "symlink" else bytes(looked.content(path).data)
-            )
+            found[path] = looked.text(path) if kind == "symlink" else looked.content(path).read()
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.content import Bytes
 from harness.crash.changes import Version
 from harness.crash.disk import Disk
 from harness.crash.instants import Instant
@@ -43,7 +44,7 @@ class _Rebuild:
     entries: dict[int, dict[str, TreeNode]] = field(default_factory=dict)
     writes: dict[int, list[tuple[int, bytes | None]]] = field(default_factory=dict)
 
-    def follow(self, operation: Operation, written: bytes, *, lost: bool) -> None:
+    def follow(self, operation: Operation, written: Bytes, *, lost: bool) -> None:
         """One operation, whose names do not reach the disk where it is lost."""
         self._note_data(operation, written)
         paths = [operation.path]
@@ -79,12 +80,12 @@ class _Rebuild:
                 found[place] = None
                 self._walk(inner, f"{place}/", versions, found)
 
-    def _note_data(self, operation: Operation, written: bytes) -> None:
+    def _note_data(self, operation: Operation, written: Bytes) -> None:
         if operation.error:
             return
         if operation.kind == "open" and operation.truncates:
             node = self.live.find(operation.path)
-            if isinstance(node, File) and node.content.data:
+            if isinstance(node, File) and node.content.size:
                 self.writes[node.number].append((0, None))
         elif operation.kind in ("write", "truncate"):
             node = self.live.opened(operation)

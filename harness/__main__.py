@@ -60,7 +60,7 @@ def _chosen(parsed: argparse.Namespace) -> Implementation:
 
 def _mutants(parsed: argparse.Namespace) -> int:
     from harness.mutants.catalogue import CatalogueError
-    from harness.mutants.command import Wish, planted
+    from harness.mutants.command import Wish, try_mutants
     from harness.run.support import missing
 
     if (reason := missing()) is not None:
@@ -76,7 +76,7 @@ def _mutants(parsed: argparse.Namespace) -> int:
         markdown=parsed.markdown,
     )
     try:
-        return PASSED if planted(wish) else RED
+        return PASSED if try_mutants(wish) else RED
     except (CatalogueError, ScenarioError) as error:
         return _complain(str(error))
 

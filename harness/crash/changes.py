@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from harness.content import Content
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, TreeNode
 
@@ -59,7 +60,7 @@ class DataChange:
     operation: Operation
     offset: int
     size: int
-    data: bytes | None
+    data: Content | None
 
     @property
     def empties(self) -> bool:
@@ -101,10 +102,10 @@ class FileLog:
 
     __slots__ = ("_base", "changes", "lasting", "number", "sizes")
 
-    def __init__(self, number: int, base: bytes) -> None:
+    def __init__(self, number: int, base: Content) -> None:
         self.number = number
         self.changes: list[DataChange] = []
-        self.sizes = [len(base)]
+        self.sizes = [base.size]
         self.lasting = 0
         self._base = base
 
@@ -118,27 +119,24 @@ class FileLog:
         """Everything applied."""
         return Version(self.number, len(self.changes))
 
-    def content(self, version: Version) -> bytes:
+    def content(self, version: Version) -> Content:
         """The bytes of a version."""
         whole = self._apply(version.upto, version.at if version.damage == "without" else None)
         if version.damage in ("", "without"):
             return whole
         before = self._apply(version.base, None)
-        filled = before[: len(whole)].ljust(len(whole), b"\0")
         if version.damage == "torn":
-            return whole[: version.at] + before[version.at :]
-        return filled if version.damage == "zeroed" else filled[: version.at] + whole[version.at :]
+            return whole.followed(version.at, before)
+        filled = before.resized(whole.size)
+        return filled if version.damage == "zeroed" else filled.followed(version.at, whole)
 
-    def _apply(self, upto: int, leave_out: int | None) -> bytes:
-        data = bytearray(self._base)
+    def _apply(self, upto: int, leave_out: int | None) -> Content:
+        found = self._base
         for number, change in enumerate(self.changes[:upto]):
-            end = change.offset + change.size
             if number == leave_out:
                 continue
-            if len(data) < (end if change.data is None else change.offset):
-                data.extend(bytes((end if change.data is None else change.offset) - len(data)))
             if change.data is None:
-                del data[end:]
+                found = found.resized(change.offset + change.size)
             else:
-                data[change.offset : end] = change.data
-        return bytes(data)
+                found = found.overwritten(change.offset, change.data)
+        return found

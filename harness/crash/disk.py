@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from harness.content import Bytes, Content
 from harness.crash.changes import DataChange, Edit, FileLog, NameChange
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, File, FileSystem, TreeNode
@@ -43,7 +44,7 @@ class Disk:
         self._profile = profile
         self._serials = 0
 
-    def apply(self, run: int, operation: Operation, written: bytes) -> JournalEntry | None:
+    def apply(self, run: int, operation: Operation, written: Bytes) -> JournalEntry | None:
         """Follow one operation; the change that it made, if it is not durable at once."""
         if operation.error:
             return None
@@ -87,17 +88,17 @@ class Disk:
                 waiting.extend(one for _, _, one in edits if one is not None)
         return seen
 
-    def _data_change(self, run: int, operation: Operation, written: bytes) -> DataChange | None:
+    def _data_change(self, run: int, operation: Operation, written: Bytes) -> DataChange | None:
         """Note the change of data that an operation is about to make."""
         if operation.kind == "open":
             node = self.files.find(operation.path) if operation.truncates else None
-            if not isinstance(node, File) or not node.content.data:
+            if not isinstance(node, File) or not node.content.size:
                 return None
             offset, size, data = 0, 0, None
         elif operation.kind == "write" and operation.data is not None:
             node = self.files.opened(operation)
             offset, size = operation.offset, operation.size
-            data = written[operation.data : operation.data + operation.size]
+            data = Content.of(written, operation.data, operation.size)
         elif operation.kind == "truncate":
             node, offset, size, data = self.files.opened(operation), 0, operation.size, None
         else:
@@ -107,7 +108,7 @@ class Disk:
         change = DataChange(
             serial=self._next(), run=run, operation=operation, offset=offset, size=size, data=data
         )
-        log = self.logs.setdefault(node.number, FileLog(node.number, bytes(node.content.data)))
+        log = self.logs.setdefault(node.number, FileLog(node.number, node.content))
         log.add(change)
         self.dirty[node.number] = log
         if change.empties and self._profile.journals_emptying:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
 from harness.crash.changes import Version
 from harness.crash.explore import CrashState
 from harness.crash.state import Parts
-from harness.evidence.cut import Listed, TreeListing, tell_cut
-from harness.evidence.evidence import Evidence, Processes, RunEvidence
+from harness.evidence.cut import Listed, tell_cut
+from harness.evidence.evidence import WRITTEN, Evidence, Processes, RunEvidence
 from harness.evidence.operation import Fired
 from harness.evidence.record import Record
-from harness.evidence.write import write_bytes, write_listing, write_processes, write_trace
+from harness.evidence.store import ByteStore, Sink, add_all
+from harness.evidence.write import write_listing, write_processes, write_trace
 from harness.faults.base import Target
 from harness.faults.kill import Kill
 from harness.faults.point import Point
@@ -53,7 +55,8 @@ def write_tree(parts: Parts, number: int, target: Path) -> None:
         kind, value = parts.part(inner)
         place = target / name
         if isinstance(value, Version):
-            place.write_bytes(parts.content(value).data)
+            with place.open("wb") as file:
+                file.writelines(parts.content(value).chunks())
         elif isinstance(value, str):
             place.symlink_to(value)
         else:
@@ -62,25 +65,21 @@ def write_tree(parts: Parts, number: int, target: Path) -> None:
             write_tree(parts, inner, place)
 
 
-def list_tree(parts: Parts, number: int) -> TreeListing:
+def list_tree(parts: Parts, number: int, into: Sink) -> tuple[Listed, ...]:
     """The tree as an operation `cut` carries it; a directory comes before what it holds."""
-    written = bytearray()
-    entries = tuple(_list(parts, number, "", written))
-    return TreeListing(entries=entries, written=bytes(written))
+    return tuple(_list(parts, number, "", into))
 
 
-def _list(parts: Parts, number: int, prefix: str, written: bytearray) -> Iterator[Listed]:
+def _list(parts: Parts, number: int, prefix: str, into: Sink) -> Iterator[Listed]:
     for name, inner in parts.names(number):
         kind, value = parts.part(inner)
         if isinstance(value, Version):
-            data = parts.content(value).data
-            yield prefix + name, kind, (len(written), len(data))
-            written += data
+            yield prefix + name, kind, add_all(into, parts.content(value).chunks())
         elif isinstance(value, str):
             yield prefix + name, kind, value
         else:
             yield prefix + name, kind, ""
-            yield from _list(parts, inner, f"{prefix}{name}/", written)
+            yield from _list(parts, inner, f"{prefix}{name}/", into)
 
 
 def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
@@ -134,7 +133,7 @@ def _write_earlier(folder: Path, run: RunEvidence) -> None:
     places = [[_UNKNOWN] * len(event_log) for event_log in run.event_logs]
     write_trace(folder, (), run.fired, places, ())
     _write_event_logs(folder, run.event_logs)
-    write_bytes(folder, ())
+    (folder / WRITTEN).touch()
     write_processes(folder, run.processes)
     (folder / "after.json").write_text("{}", encoding="utf-8")
 
@@ -151,14 +150,15 @@ def _write_cut(
     event_logs = [
         [one for one in event_log if one.index <= state.place] for event_log in run.event_logs
     ]
-    listing = list_tree(parts, state.tree)
-    cut, described = tell_cut(listing, index=0, rank=0, time_s=0.0, start=0)
+    with closing(ByteStore(folder / WRITTEN)) as written:
+        entries = list_tree(parts, state.tree, written)
+        cut = tell_cut(entries, written, index=0, rank=0, time_s=0.0)
+        written.flush()
     ranks = tuple(range(len(run.event_logs)))
     fired = [*_before(state, run.fired)]
     fired.append(Fired(strike=strikes[-1].id, index=1, time_s=0.0, ranks=ranks))
     write_trace(folder, (cut,), fired, [[1] * len(event_log) for event_log in event_logs], ())
     _write_event_logs(folder, event_logs)
-    write_bytes(folder, [described])
     write_listing(folder, directory / "checkpoints")
     ended = Processes(
         exits=(-_SIGKILL,) * len(ranks),

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.content import Content
 from harness.crash.changes import FileLog, Version
 from harness.crash.disk import Disk
 from harness.crash.profiles import Kept
 from harness.evidence.cut import TreeListing
 from harness.judge.tree import Directory, Symlink, TreeNode
-from harness.layouts.protocol import Content
 
 Names = tuple[tuple[str, int], ...]
 Part = tuple[Literal["directory"], Names] | tuple[Literal["file"], Version] | tuple[
@@ -58,16 +58,16 @@ class Parts:
                 number = self._number(("symlink", str(detail)))
             else:
                 assert isinstance(detail, tuple), "a file has a place among the bytes"
-                number = self._foreign(listing.written[detail[0] : sum(detail)])
+                number = self._foreign(Content.of(listing.written, *detail))
             parent, _, name = path.rpartition("/")
             inside.setdefault(parent, []).append((name, number))
         return self._number(("directory", tuple(sorted(inside.get("", [])))))
 
-    def _foreign(self, data: bytes) -> int:
+    def _foreign(self, content: Content) -> int:
         """The number of a file that no operation of the job wrote as it is."""
         self._adopted += 1
         version = Version(-self._adopted, 0)
-        self._contents[version] = Content(bytearray(data))
+        self._contents[version] = content
         return self._number(("file", version))
 
     def names(self, number: int) -> Names:
@@ -83,8 +83,7 @@ class Parts:
         """The bytes of a version of a file, with what was found out about them."""
         found = self._contents.get(version)
         if found is None:
-            found = Content(bytearray(self._log(version.file).content(version)))
-            self._contents[version] = found
+            found = self._contents[version] = self._log(version.file).content(version)
         return found
 
     def digest(self, number: int) -> str:
@@ -94,7 +93,7 @@ class Parts:
             kind, value = self._parts[number]
             hashed = hashlib.blake2b(kind.encode(), digest_size=16)
             if isinstance(value, Version):
-                hashed.update(self.content(value).data)
+                hashed.update(self._disk.files.identities.of(self.content(value)))
             elif isinstance(value, str):
                 hashed.update(value.encode())
             else:
@@ -104,7 +103,7 @@ class Parts:
         return known
 
     def _log(self, file: int) -> FileLog:
-        return self._disk.logs.get(file) or FileLog(file, b"")
+        return self._disk.logs.get(file) or FileLog(file, Content())
 
     def _number(self, part: Part) -> int:
         number = self._numbers.setdefault(part, len(self._parts))

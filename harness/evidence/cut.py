@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.content import Bytes
 from harness.evidence.operation import Operation
+from harness.evidence.store import Sink, add_file
 
 Listed = tuple[str, str, object]
 """A path, its kind, and the text of a link, or the position and size of a file's bytes."""
@@ -23,17 +25,15 @@ class TreeListing:
     """The contents of a tree. The positions of bytes refer to `written`."""
 
     entries: tuple[Listed, ...]
-    written: bytes
+    written: Bytes
 
 
-def read_listing(root: Path) -> TreeListing:
-    """Returns the contents of a directory on the disk."""
-    written = bytearray()
-    entries = tuple(_read(root, "", written))
-    return TreeListing(entries=entries, written=bytes(written))
+def read_entries(root: Path, into: Sink) -> tuple[Listed, ...]:
+    """Returns the contents of a directory on disk; adds the bytes of its files to `into`."""
+    return tuple(_read(root, "", into))
 
 
-def _read(directory: Path, prefix: str, written: bytearray) -> Iterator[Listed]:
+def _read(directory: Path, prefix: str, into: Sink) -> Iterator[Listed]:
     for place in sorted(directory.iterdir()):
         path = prefix + place.name
         if place.is_symlink():
@@ -41,34 +41,23 @@ def _read(directory: Path, prefix: str, written: bytearray) -> Iterator[Listed]:
             yield path, "symlink", os.readlink(place)  # noqa: PTH115
         elif place.is_dir():
             yield path, "directory", ""
-            yield from _read(place, f"{path}/", written)
+            yield from _read(place, f"{path}/", into)
         else:
-            data = place.read_bytes()
-            yield path, "file", (len(written), len(data))
-            written += data
+            yield path, "file", add_file(into, place)
 
 
 def tell_cut(
-    listing: TreeListing, *, index: int, rank: int, time_s: float, start: int
-) -> tuple[Operation, bytes]:
-    """Returns the operation, and its bytes, which follow the `start` bytes of its run."""
-    entries = [(path, kind, _shifted(detail, start)) for path, kind, detail in listing.entries]
+    entries: Sequence[Listed], into: Sink, *, index: int, rank: int, time_s: float
+) -> Operation:
+    """Returns the operation; adds its listing to `into`, after the bytes of the files."""
     text = json.dumps(entries).encode()
-    cut = Operation(
+    return Operation(
         index=index,
         time_s=time_s,
         rank=rank,
         thread=0,
         kind="cut",
         path=".",
-        data=start + len(listing.written),
+        data=into.add(text),
         size=len(text),
     )
-    return cut, listing.written + text
-
-
-def _shifted(detail: object, start: int) -> object:
-    if isinstance(detail, tuple):
-        place, size = detail
-        return (start + place, size)
-    return detail

@@ -6,15 +6,17 @@ folder `run0`, `run1`, ... for each start of the job:
     rank0.jsonl ...   the records of each rank, and then of each rank of a second job
     rank0.log ...     its standard output and error
     trace.jsonl       the operations and the strikes that fired, in one total order
-    written.bin       the bytes of all writes
+    written.bin       the bytes of all writes; equal ones of some size are stored once
     processes.json    how the processes ended, and what outlived them
-        after.json        contents of the checkpoint directory when the run was over
-        cut.json          its contents just before the power was cut, if it was
-        before.json       the actions on the checkpoint directory before the run, if any
-        before.bin        the bytes that those wrote
+    after.json        contents of the checkpoint directory when the run was over
+    cut.json          its contents just before the power was cut, if it was
+    before.json       the actions on the checkpoint directory before the run, if any
+    before.bin        the bytes that those wrote
 
 If the checkpoint directory was relocated, `checkpoints/` is the old one or gone, and the new one is
 beside it. `executed/` holds one name for each hostile pickle whose code ran.
+
+Bytes are read from the disk on demand: a run can have written more than fits in memory.
 """
 
 from __future__ import annotations
@@ -22,9 +24,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.content import Bytes
 from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record
 from harness.plan.model import Plan
+
+WRITTEN = "written.bin"
+BEFORE = "before.bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +93,7 @@ class RunEvidence:
     fired: tuple[Fired, ...]
     unseen: tuple[str, ...]
     """Events that may have changed files without being in the trace."""
-    written: bytes
+    written: Bytes
     event_logs: tuple[tuple[Record, ...], ...]
     processes: Processes
     after: dict[str, DirectoryEntry]
@@ -117,7 +123,7 @@ class AtRest:
     """The actions on the checkpoint directory between two runs, all of them synced."""
 
     done: tuple[Done, ...]
-    written: bytes
+    written: Bytes
     after: dict[str, DirectoryEntry]
     """The contents of the checkpoint directory afterwards."""
     behind: dict[str, DirectoryEntry] = field(default_factory=dict)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.evidence.evidence import (
+    BEFORE,
+    WRITTEN,
     AtRest,
     Cut,
     DirectoryEntry,
@@ -18,6 +20,7 @@ from harness.evidence.evidence import (
 )
 from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record, read_record
+from harness.evidence.store import StoredBytes
 from harness.plan.model import EXECUTED, Plan
 
 
@@ -46,7 +49,7 @@ def _read_at_rest(folder: Path) -> AtRest:
     value = json.loads((folder / "before.json").read_text(encoding="utf-8"))
     return AtRest(
         done=tuple(_read_done(one) for one in value["done"]),
-        written=(folder / "before.bin").read_bytes(),
+        written=StoredBytes(folder / BEFORE),
         after=_entries(value["after"]),
         behind=_entries(value["behind"]),
     )
@@ -100,7 +103,7 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         operations=tuple(operations),
         fired=tuple(fired),
         unseen=unseen,
-        written=(folder / "written.bin").read_bytes(),
+        written=StoredBytes(folder / WRITTEN),
         event_logs=event_logs[:ranks],
         second=event_logs[ranks:],
         processes=read_processes(folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,12 +31,6 @@ def write_trace(
     (folder / "trace.jsonl").write_text(text, encoding="utf-8")
 
 
-def write_bytes(folder: Path, parts: Iterable[bytes]) -> None:
-    """Write the bytes of all writes of one run, in their order."""
-    with (folder / "written.bin").open("wb") as file:
-        file.writelines(parts)
-
-
 def write_processes(folder: Path, processes: Processes) -> None:
     """Write how the processes of one run ended."""
     (folder / "processes.json").write_text(json.dumps(asdict(processes)), encoding="utf-8")
@@ -44,7 +38,7 @@ def write_processes(folder: Path, processes: Processes) -> None:
 
 def write_listing(folder: Path, checkpoints: Path, *, name: str = "after") -> None:
     """Write the present contents of a directory."""
-    entries = {path: asdict(entry) for path, entry in list_entries(checkpoints).items()}
+    entries = _as_value(list_entries(checkpoints))
     (folder / f"{name}.json").write_text(json.dumps(entries), encoding="utf-8")
 
 
@@ -54,10 +48,17 @@ def write_cut(folder: Path, cut: Cut) -> None:
 
 
 def write_at_rest(folder: Path, at_rest: AtRest) -> None:
-    """Write what was done before a run."""
-    value = asdict(at_rest)
-    (folder / "before.bin").write_bytes(value.pop("written"))
+    """Write what was done before a run; the bytes that came with it lie in the folder already."""
+    value = {
+        "done": [asdict(one) for one in at_rest.done],
+        "after": _as_value(at_rest.after),
+        "behind": _as_value(at_rest.behind),
+    }
     (folder / "before.json").write_text(json.dumps(value), encoding="utf-8")
+
+
+def _as_value(entries: Mapping[str, DirectoryEntry]) -> dict[str, object]:
+    return {path: asdict(entry) for path, entry in entries.items()}
 
 
 def list_entries(directory: Path) -> dict[str, DirectoryEntry]:
@@ -76,5 +77,6 @@ def _entry(path: Path) -> DirectoryEntry:
         return DirectoryEntry(kind="symlink", detail=os.readlink(path))  # noqa: PTH115
     if path.is_dir():
         return DirectoryEntry(kind="directory", detail="")
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
     return DirectoryEntry(kind="file", detail=digest.hexdigest())

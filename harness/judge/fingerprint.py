@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from harness.content import Identities
 from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 
@@ -19,7 +20,7 @@ def fingerprint(files: FileSystem) -> str:
     while waiting:
         node = waiting.pop()
         if node.number not in nodes:
-            nodes[node.number] = _describe(node)
+            nodes[node.number] = _describe(node, files.identities)
             if isinstance(node, Directory):
                 waiting += [*node.entries.values(), *node.synced.values()]
     moves = [
@@ -29,17 +30,13 @@ def fingerprint(files: FileSystem) -> str:
     return hashlib.blake2b(repr((sorted(nodes.items()), moves)).encode()).hexdigest()
 
 
-def _describe(node: TreeNode) -> object:
+def _describe(node: TreeNode, identities: Identities) -> object:
     if isinstance(node, Directory):
         return (_numbers(node.entries), _numbers(node.synced))
     if isinstance(node, File):
-        return (node.content.fact("same", _digest), node.synced.fact("same", _digest))
+        return (identities.of(node.content), identities.of(node.synced))
     return node.text if isinstance(node, Symlink) else None
 
 
 def _numbers(entries: dict[str, TreeNode]) -> list[tuple[str, int]]:
     return sorted((name, node.number) for name, node in entries.items())
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
+from harness.content import Bytes
 from harness.evidence.evidence import DirectoryEntry, Evidence
 from harness.evidence.operation import OPERATOR, Operation
 from harness.judge.marks import Marks, Top, mark, mark_late, top_names
@@ -170,7 +171,7 @@ def _whose(operation: Operation) -> Literal["rank", "operator", "cut"]:
 
 
 def _after_each(
-    watch: _Watch, run: int, operations: Iterable[Operation], written: bytes, marks: Marks
+    watch: _Watch, run: int, operations: Iterable[Operation], written: Bytes, marks: Marks
 ) -> Iterator[Moment]:
     """Yields the states after each of the operations that changed the directory."""
     for operation in operations:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.content import Bytes
 from harness.evidence.evidence import AtRest, DirectoryEntry
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, FileSystem, Symlink
@@ -51,7 +52,11 @@ def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Ma
 
 
 def mark_late(
-    files: FileSystem, action: Sequence[Operation], written: bytes, known: Marks, layout: Layout
+    files: FileSystem,
+    action: Sequence[Operation],
+    written: Bytes,
+    known: Marks,
+    layout: Layout,
 ) -> Marks:
     """As `mark`, for one action of an operator in mid-run, when open files stay open."""
     before, tops = files.snapshot(), top_names(files)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from harness.evidence.evidence import Evidence
 from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
-Tree = dict[str, bytes | str | None]
+_Bytes = tuple[int, str]
+"""The size and the digest of a file."""
+Tree = dict[str, _Bytes | str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +78,11 @@ def _flat(directory: Directory, prefix: str = "") -> Tree:
     return found
 
 
-def _value(node: TreeNode) -> bytes | str | None:
+def _value(node: TreeNode) -> _Bytes | str | None:
     if isinstance(node, File):
-        return bytes(node.content.data)
+        return node.content.size, node.content.digest()
     return node.text if isinstance(node, Symlink) else None
 
 
-def _size(value: bytes | str | None) -> int:
-    return len(value) if isinstance(value, bytes) else 0
+def _size(value: _Bytes | str | None) -> int:
+    return value[0] if isinstance(value, tuple) else 0

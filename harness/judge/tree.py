@@ -20,14 +20,13 @@ survive in another order (`harness.crash` explores both), and writes through sha
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from harness.content import Bytes, Content, Identities
 from harness.evidence.evidence import DirectoryEntry
 from harness.evidence.operation import Operation
-from harness.layouts.protocol import Content
 
 # Linux gives up on a path after 40 symlinks; here a link names a checkpoint or loops.
 _MOST_LINKS = 8
@@ -48,7 +47,7 @@ class TreeNode:
 
 
 class File(TreeNode):
-    """Bytes, now and when they were last synced. The two share one object until a write."""
+    """Its bytes, now and when they were last synced: one object until a write."""
 
     __slots__ = ("content", "synced")
 
@@ -88,13 +87,14 @@ class FileSystem:
     def __init__(self) -> None:
         self._numbers = 0
         self.root = Directory(self._next_number())
+        self.identities = Identities()
         self.touched: set[TreeNode] = set()
         """The nodes at or below which something changed since the set was last cleared."""
         self._bound: dict[tuple[int, str] | int, TreeNode] = {}
         self._away: tuple[dict[str, TreeNode], dict[str, TreeNode]] = ({}, {})
         self.moves: list[_Move] = []
         """Renames from one directory to another that no sync has made durable yet."""
-        self._do: dict[str, Callable[[Operation, bytes], None]] = {
+        self._do: dict[str, Callable[[Operation, Bytes], None]] = {
             "open": self._open,
             "write": self._write,
             "fsync": self._fsync,
@@ -112,7 +112,7 @@ class FileSystem:
             "put_back": self._put_back,
         }
 
-    def apply(self, operation: Operation, written: bytes) -> None:
+    def apply(self, operation: Operation, written: Bytes) -> None:
         """Replay one operation; `written` holds the bytes of its run's writes."""
         if operation.error == 0:
             change = self._do.get(operation.kind)
@@ -152,8 +152,7 @@ class FileSystem:
             elif isinstance(node, Symlink):
                 found[prefix + name] = DirectoryEntry(kind="symlink", detail=node.text)
             elif isinstance(node, File):
-                digest = node.content.fact("digest", _digest)
-                found[prefix + name] = DirectoryEntry(kind="file", detail=digest)
+                found[prefix + name] = DirectoryEntry(kind="file", detail=node.content.digest())
 
     def _next_number(self) -> int:
         self._numbers += 1
@@ -214,7 +213,7 @@ class FileSystem:
             node.parents.append(directory)
         self._changed(directory)
 
-    def _open(self, operation: Operation, _written: bytes) -> None:
+    def _open(self, operation: Operation, _written: Bytes) -> None:
         node = self.find(operation.path)
         place = self.place(operation.path)
         if node is None and operation.creates and place is not None:
@@ -225,37 +224,25 @@ class FileSystem:
         self._bound[operation.rank, operation.path] = node
         if operation.opened is not None:
             self._bound[operation.opened] = node
-        if operation.truncates and isinstance(node, File) and node.content.data:
-            self._own(node, keep=0)
+        if operation.truncates and isinstance(node, File) and node.content.size:
+            self._put_content(node, Content())
 
-    def _own(self, file: File, *, keep: int | None = None) -> bytearray:
-        """Returns a file's bytes for a change; the synced bytes keep a copy of their own."""
-        data = file.content.data
-        if file.content is file.synced:
-            file.content = Content(data[:keep])
-        elif keep is not None:
-            del data[keep:]
-        file.content.facts.clear()
+    def _put_content(self, file: File, content: Content) -> None:
+        file.content = content
         self._changed(file)
-        return file.content.data
 
-    def _write(self, operation: Operation, written: bytes) -> None:
+    def _write(self, operation: Operation, written: Bytes) -> None:
         file = self.opened(operation)
-        if not isinstance(file, File) or operation.data is None:
-            return
-        data = self._own(file)
-        start, end = operation.offset, operation.offset + operation.size
-        if len(data) < start:
-            data.extend(bytes(start - len(data)))
-        data[start:end] = written[operation.data : operation.data + operation.size]
+        if isinstance(file, File) and operation.data is not None:
+            data = Content.of(written, operation.data, operation.size)
+            self._put_content(file, file.content.overwritten(operation.offset, data))
 
-    def _truncate(self, operation: Operation, _written: bytes) -> None:
+    def _truncate(self, operation: Operation, _written: Bytes) -> None:
         file = self.opened(operation)
         if isinstance(file, File):
-            data = self._own(file, keep=operation.size)
-            data.extend(bytes(operation.size - len(data)))
+            self._put_content(file, file.content.resized(operation.size))
 
-    def _fsync(self, operation: Operation, _written: bytes) -> None:
+    def _fsync(self, operation: Operation, _written: Bytes) -> None:
         node = self.opened(operation)
         if isinstance(node, File) and node.synced is not node.content:
             node.synced = node.content
@@ -263,7 +250,7 @@ class FileSystem:
         elif isinstance(node, Directory):
             self._sync_directory(node)
 
-    def _sync_all(self, _operation: Operation, _written: bytes) -> None:
+    def _sync_all(self, _operation: Operation, _written: Bytes) -> None:
         self._sync_below(self.root)
         self.moves.clear()
 
@@ -294,7 +281,7 @@ class FileSystem:
                 self._lasting(target)
         self.moves = waiting
 
-    def _cut(self, operation: Operation, written: bytes) -> None:
+    def _cut(self, operation: Operation, written: Bytes) -> None:
         """The power is back: what is listed is there and durable, and nothing else."""
         start = operation.data or 0
         listing = json.loads(written[start : start + operation.size])
@@ -311,12 +298,12 @@ class FileSystem:
         self._sync_below(self.root)
         self._changed(self.root)
 
-    def _displace(self, _operation: Operation, _written: bytes) -> None:
+    def _displace(self, _operation: Operation, _written: Bytes) -> None:
         """The directory loses its name with everything in it; no name can be found."""
         self._away = (self.root.entries, self.root.synced)
         self._replace_root({}, {})
 
-    def _put_back(self, _operation: Operation, _written: bytes) -> None:
+    def _put_back(self, _operation: Operation, _written: Bytes) -> None:
         self._replace_root(*self._away)
 
     def _replace_root(self, entries: dict[str, TreeNode], synced: dict[str, TreeNode]) -> None:
@@ -325,38 +312,38 @@ class FileSystem:
         self._changed(self.root)
         self._lasting(self.root)
 
-    def _found(self, kind: str, detail: Any, written: bytes) -> TreeNode:
+    def _found(self, kind: str, detail: Any, written: Bytes) -> TreeNode:
         number = self._next_number()
         if kind == "symlink":
             return Symlink(number, detail)
         if kind == "directory":
             return Directory(number)
         file = File(number)
-        file.content = Content(bytearray(written[detail[0] : sum(detail)]))
+        file.content = Content.of(written, *detail)
         return file
 
-    def _mkdir(self, operation: Operation, _written: bytes) -> None:
+    def _mkdir(self, operation: Operation, _written: Bytes) -> None:
         place = self.place(operation.path)
         if place is not None:
             self._put(*place, Directory(self._next_number()))
 
-    def _symlink(self, operation: Operation, _written: bytes) -> None:
+    def _symlink(self, operation: Operation, _written: Bytes) -> None:
         place = self.place(operation.path)
         if place is not None:
             self._put(*place, Symlink(self._next_number(), operation.target or ""))
 
-    def _link(self, operation: Operation, _written: bytes) -> None:
+    def _link(self, operation: Operation, _written: Bytes) -> None:
         node = self.find(operation.path, follow=False)
         place = self.place(operation.target or "")
         if node is not None and place is not None:
             self._put(*place, node)
 
-    def _remove(self, operation: Operation, _written: bytes) -> None:
+    def _remove(self, operation: Operation, _written: Bytes) -> None:
         place = self.place(operation.path)
         if place is not None and place[0].entries.pop(place[1], None) is not None:
             self._changed(place[0])
 
-    def _rename(self, operation: Operation, _written: bytes) -> None:
+    def _rename(self, operation: Operation, _written: Bytes) -> None:
         source, target = self.place(operation.path), self.place(operation.target or "")
         if source is None or target is None or source[1] not in source[0].entries:
             return
@@ -367,7 +354,7 @@ class FileSystem:
         self._changed(source[0])
         self._moved(node, source[0], source[1], *target)
 
-    def _exchange(self, operation: Operation, _written: bytes) -> None:
+    def _exchange(self, operation: Operation, _written: Bytes) -> None:
         source, target = self.place(operation.path), self.place(operation.target or "")
         if source is None or target is None:
             return
@@ -388,7 +375,8 @@ class FileSystem:
 def _alike(one: TreeNode, other: TreeNode) -> bool:
     """Whether two trees hold the same; what survived a power cut counts as unchanged."""
     if isinstance(one, File) and isinstance(other, File):
-        return one.content.data == other.content.data
+        sizes = one.content.size == other.content.size
+        return sizes and one.content.digest() == other.content.digest()
     if isinstance(one, Symlink) and isinstance(other, Symlink):
         return one.text == other.text
     if not isinstance(one, Directory) or not isinstance(other, Directory):
@@ -399,10 +387,6 @@ def _alike(one: TreeNode, other: TreeNode) -> bool:
 
 def _parent_of(directory: Directory) -> Directory | None:
     return directory.parents[-1] if directory.parents else None
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 class View:

@@ -8,7 +8,9 @@ import json
 import pickle
 import zipfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
+
+from harness.content import Content
 
 
 class Inert:
@@ -53,10 +55,10 @@ class _InertUnpickler(pickle.Unpickler):
         return None
 
 
-def read_pickle(data: bytes) -> Any:
+def read_pickle(file: BinaryIO) -> Any:
     """The object in a pickle, made of plain containers and `Inert`. Raises ValueError."""
     try:
-        return _InertUnpickler(io.BytesIO(data)).load()
+        return _InertUnpickler(file).load()
     # A torn pickle can raise nearly anything: EOFError, IndexError, KeyError, UnicodeDecodeError.
     except Exception as error:
         raise ValueError(f"not a complete pickle ({type(error).__name__}: {error})") from error
@@ -70,20 +72,20 @@ class Reading:
     error: str | None = None
 
 
-def read_json(data: bytes) -> Reading:
+def read_json(content: Content) -> Reading:
     """The value of a JSON file."""
     try:
-        return Reading(value=json.loads(data))
+        return Reading(value=json.loads(content.read()))
     except ValueError as error:
-        return Reading(error=f"not JSON ({len(data)} bytes: {error})")
+        return Reading(error=f"not JSON ({content.size} bytes: {error})")
 
 
-def read_shards(data: bytes) -> Reading:
+def read_shards(content: Content) -> Reading:
     """From a `.metadata` of DCP: the files that it names, and how long each must be at least."""
-    if not data:
+    if not content.size:
         return Reading(error="empty")
     try:
-        metadata = read_pickle(data)
+        metadata = read_pickle(content.open())
     except ValueError as error:
         return Reading(error=str(error))
     stored = getattr(metadata, "storage_data", None)
@@ -99,21 +101,21 @@ def read_shards(data: bytes) -> Reading:
     return Reading(value=ends)
 
 
-def read_torch_file(data: bytes) -> Reading:
+def read_torch_file(content: Content) -> Reading:
     """The object in a file of `torch.save`, tensors left out; also plain pickles."""
-    if not data:
+    if not content.size:
         return Reading(error="empty")
     try:
-        if not data.startswith(b"PK"):
-            return Reading(value=read_pickle(data))
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if content.read(0, 2) != b"PK":
+            return Reading(value=read_pickle(content.open()))
+        with zipfile.ZipFile(content.open()) as archive:
             members = archive.infolist()
             # The checksums are left alone: torch can be told not to compute them.
             for member in members:
-                if member.header_offset + member.compress_size > len(data):
+                if member.header_offset + member.compress_size > content.size:
                     return Reading(error=f"member {member.filename} is cut off")
             pickles = [one for one in members if one.filename.endswith("/data.pkl")]
-            value = read_pickle(archive.read(pickles[0])) if pickles else None
+            value = read_pickle(io.BytesIO(archive.read(pickles[0]))) if pickles else None
             return Reading(value=value)
     except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
-        return Reading(error=f"not a complete archive ({len(data)} bytes: {error})")
+        return Reading(error=f"not a complete archive ({content.size} bytes: {error})")

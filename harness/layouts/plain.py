@@ -27,6 +27,8 @@ from harness.layouts.phases import PhaseTracker
 from harness.layouts.protocol import Resolved, Tracker, Tree
 from harness.world import World
 
+_LONGEST_NAME = 4096
+
 
 class PlainLayout:
     """The layout of KempnerForge checkpoints, as its documentation tells it."""
@@ -158,7 +160,7 @@ def _pointer(tree: Tree) -> str | None:
         return tree.text(LATEST)
     if tree.kind(LATEST) != "file":
         return None
-    line = bytes(tree.content(LATEST).data).decode("ascii", errors="replace")
+    line = tree.content(LATEST).read(0, _LONGEST_NAME).decode("ascii", errors="replace")
     return line[:-1] if line.endswith("\n") and checkpoint_step(line[:-1]) is not None else None
 
 
@@ -185,8 +187,7 @@ def _shard_defects(tree: Tree, name: str, folder: str) -> list[str]:
             defects.append(f"{_inside(path)} names {shard}, outside of the checkpoint")
         elif tree.kind(place) != "file":
             defects.append(f"{_inside(place)} is missing")
-        elif len(tree.content(place).data) < end:
-            size = len(tree.content(place).data)
+        elif (size := tree.content(place).size) < end:
             defects.append(f"{_inside(place)} has {size} of at least {end} bytes")
     return defects
 

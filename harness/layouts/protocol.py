@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Literal, Protocol
 
+from harness.content import Content
 from harness.world import World
-
-Fact = TypeVar("Fact")
-
-
-@dataclass(slots=True, eq=False)
-class Content:
-    """The bytes of one file at one time, with what was found out about them."""
-
-    data: bytearray = field(default_factory=bytearray)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def fact(self, name: str, find: Callable[[bytes], Fact]) -> Fact:
-        """The result of `find` for these bytes, cached as long as they stay the same."""
-        if name not in self.facts:
-            self.facts[name] = find(bytes(self.data))
-        return cast(Fact, self.facts[name])
 
 
 class Tree(Protocol):

@@ -17,7 +17,7 @@ from typing import Protocol
 
 
 class Bug(Protocol):
-    """One defect, seeded into a manager that is right without it."""
+    """One defect, made in a manager that is right without it."""
 
     @property
     def implementation(self) -> str:
@@ -25,7 +25,7 @@ class Bug(Protocol):
 
     @property
     def base(self) -> str:
-        """The control into which it was seeded."""
+        """The control that it changes."""
 
     @property
     def source(self) -> str:

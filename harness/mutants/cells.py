@@ -24,7 +24,7 @@ _MOST_DETAILS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class MutantTask:
     """Managers to try with one scenario, until one is caught if `until_caught`."""
 
     given: Given
@@ -33,8 +33,10 @@ class Task:
     deadline_s: float | None = None
 
 
-def run_shims(
-    pool: Pool, tasks: Sequence[Task], note: Callable[[int, int, tuple[MutantCell, ...]], None]
+def run_cells(
+    pool: Pool,
+    tasks: Sequence[MutantTask],
+    note: Callable[[int, int, tuple[MutantCell, ...]], None],
 ) -> None:
     """Runs all tasks; `note` gets how many are done, how many there are, and the new cells."""
     coming: list[Future[tuple[MutantCell, ...]]] = [pool.submit(_run, task) for task in tasks]
@@ -42,7 +44,7 @@ def run_shims(
         note(done, len(coming), future.result())
 
 
-def _run(bench: Bench, task: Task) -> tuple[MutantCell, ...]:
+def _run(bench: Bench, task: MutantTask) -> tuple[MutantCell, ...]:
     found: list[MutantCell] = []
     for manager in task.managers:
         theirs = replace(bench, implementation=manager)
@@ -53,7 +55,7 @@ def _run(bench: Bench, task: Task) -> tuple[MutantCell, ...]:
     return tuple(found)
 
 
-def _cell(bench: Bench, task: Task) -> MutantCell:
+def _cell(bench: Bench, task: MutantTask) -> MutantCell:
     manager, given = bench.implementation, task.given
     plan = make_plan(given.scenario, source=given.name, implementation=manager, gpus=bench.gpus)
     if task.deadline_s is not None:

@@ -2,8 +2,8 @@
 
 Always: each bug with the scenario that must catch it, and each control with every scenario that it
 takes part in. In addition, either a sample of scenarios for each bug, or all of them. A bug only
-runs with scenarios in which its base, the control that it was seeded into, takes part: elsewhere a
-red verdict would not come from the bug.
+runs with scenarios in which its base, the control that it changes, takes part: elsewhere a red
+verdict would not come from the bug.
 """
 
 from __future__ import annotations

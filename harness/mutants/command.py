@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.mutants.catalogue import Bug, Catalogue, load_catalogue, name_of
 from harness.mutants.cell import Key, MutantCell, add_cells, read_cells
-from harness.mutants.cells import HANG_DEADLINE_S, Task, run_shims
+from harness.mutants.cells import HANG_DEADLINE_S, MutantTask, run_cells
 from harness.mutants.choose import candidates, correct_keys, named_keys, sample_keys
 from harness.mutants.given import Given, default_scenarios
 from harness.mutants.markdown import one_line, page, write_page
@@ -46,7 +46,7 @@ class Wish:
     markdown: Path | None
 
 
-def planted(wish: Wish) -> bool:
+def try_mutants(wish: Wish) -> bool:
     """Runs what is requested and not in the results yet; returns whether nothing is wrong."""
     catalogue = load_catalogue(wish.catalogue, folder=wish.folder)
     found = default_scenarios(wish.folder / "scenarios", gpus=count_gpus())
@@ -99,21 +99,21 @@ class _Run:
         with tempfile.TemporaryDirectory() as failures:
             workspace = open_workspace(failures=Path(failures))
             with closing(workspace), Pool(workspace, wish.workers, gpus=0) as pool:
-                run_shims(pool, wanted, self._note)
+                run_cells(pool, wanted, self._note)
                 if not wish.only:
-                    run_shims(pool, list(self._searches()), self._note)
+                    run_cells(pool, list(self._searches()), self._note)
 
-    def _task(self, key: Key) -> Task:
+    def _task(self, key: Key) -> MutantTask:
         manager, scenario = key
         bug = self._bugs.get(manager)
         hangs = bug is not None and bug.outcome == "HANG"
-        return Task(
+        return MutantTask(
             given=self._given[scenario],
             managers=(self._implementation(manager),),
             deadline_s=HANG_DEADLINE_S if hangs else None,
         )
 
-    def _searches(self) -> Iterable[Task]:
+    def _searches(self) -> Iterable[MutantTask]:
         table = make_table(self._catalogue, self.cells, list(self._given))
         red = Counter(cell.manager for cell in self.cells.values() if cell.is_caught)
         for name in table.silent:
@@ -126,7 +126,7 @@ class _Run:
             # Then those that show wherever anything does.
             broad = sorted(far, key=lambda one: -red[one])[: _MOST_TRIES // 2]
             managers = tuple(self._implementation(one) for one in (*near, *broad))
-            yield Task(given=self._given[name], managers=managers, until_caught=True)
+            yield MutantTask(given=self._given[name], managers=managers, until_caught=True)
 
     def _implementation(self, manager: str) -> Implementation:
         if manager == Implementation().name:

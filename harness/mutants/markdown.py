@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.mutants.catalogue import name_of
 from harness.mutants.table import MutantRow, Table, problems
 
-BEGIN, END = "<!-- planted: begin -->", "<!-- planted: end -->"
+BEGIN, END = "<!-- mutants: begin -->", "<!-- mutants: end -->"
 
 
 def page(table: Table, head: Sequence[str]) -> str:

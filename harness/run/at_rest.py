@@ -14,15 +14,18 @@ from harness.evidence.operation import Operation
 from harness.evidence.write import list_entries
 from harness.faults.actions import Relocate
 from harness.plan.model import EXECUTED, OperatorAction
-from harness.run.operator import DirectoryOperator
+from harness.run.operator import ByteLog, DirectoryOperator
 from harness.run.operator_actions import ActionContext, NothingToDoError, do
 
 
 def do_at_rest(
-    actions: Sequence[OperatorAction], root: Path, earlier: Sequence[Operation]
+    actions: Sequence[OperatorAction], root: Path, earlier: Sequence[Operation], written: ByteLog
 ) -> AtRest:
-    """Do the actions one after the other. `earlier` holds the operations of earlier runs."""
-    operator = DirectoryOperator(root)
+    """Do the actions one after the other; their bytes are added to `written`.
+
+    `earlier` holds the operations of earlier runs.
+    """
+    operator = DirectoryOperator(root, written)
     done: list[Done] = []
     behind: dict[str, DirectoryEntry] = {}
     (root.parent / EXECUTED).mkdir(exist_ok=True)
@@ -34,7 +37,7 @@ def do_at_rest(
             break
     return AtRest(
         done=tuple(done),
-        written=bytes(operator.written),
+        written=written,
         after=list_entries(operator.root),
         behind=behind,
     )

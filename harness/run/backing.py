@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from harness.evidence.cut import read_listing, tell_cut
+from harness.evidence.cut import read_entries, tell_cut
 from harness.evidence.evidence import Cut
 from harness.evidence.operation import OPERATOR
 from harness.evidence.write import list_entries, write_cut
@@ -90,15 +90,15 @@ class ImageBacking:
         if self._cut is None:
             return
         self._disk.restart()
-        cut, listing = tell_cut(
-            read_listing(self._disk.root),
+        entries = read_entries(self._disk.root, trace.written)
+        cut = tell_cut(
+            entries,
+            trace.written,
             index=len(trace.operations),
             rank=OPERATOR,
             time_s=trace.seconds(),
-            start=len(trace.written),
         )
         trace.operations.append(cut)
-        trace.written.add(listing)
         write_cut(folder, self._cut)
         self._cut = None
 

@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 
 from harness.budget import read_reference, silence_s, survivors_s
-from harness.evidence.evidence import Evidence, Processes
+from harness.evidence.evidence import BEFORE, Evidence, Processes
 from harness.evidence.operation import Operation
 from harness.evidence.read import read_evidence
+from harness.evidence.store import ByteStore
 from harness.evidence.write import (
     write_at_rest,
-    write_bytes,
     write_listing,
     write_processes,
     write_trace,
@@ -76,7 +76,9 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
     if not actions:
         return True
     old = plan.folder_of(number - 1) if number else CHECKPOINTS
-    found = do_at_rest(actions, directory / old, earlier)
+    with closing(ByteStore(folder / BEFORE)) as written:
+        found = do_at_rest(actions, directory / old, earlier, written)
+        written.flush()
     write_at_rest(folder, found)
     return all(one.problem is None for one in found.done)
 
@@ -141,7 +143,7 @@ def run_start(
     with closing(trace.written) as written:
         processes = supervisor.run()
         under.end_run(trace, folder)
-        write_bytes(folder, written.parts())
+        written.settle()
     unseen = [*trace.unseen, *trace.written.problems]
     write_trace(folder, trace.operations, trace.fired, trace.places, unseen)
     write_listing(folder, root)

@@ -27,7 +27,7 @@ class LargeWrite:
     spans: Sequence[Span]
     own: int
     position: int | None
-    digest: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
+    digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
 
     def __call__(self) -> int:
         """Write; returns how many bytes, like write(2). Raises OSError if none was written."""

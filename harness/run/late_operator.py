@@ -24,17 +24,11 @@ class LateOperator:
         """Do what this strike says; it fires if that changed something."""
         decided = OperatorAction.of(action, strike.id, self.seed)
         self.trace.written.settle()
-        found = do_at_rest((decided,), self.root, self.trace.operations)
+        found = do_at_rest((decided,), self.root, self.trace.operations, self.trace.written)
         if found.done[0].problem is not None:
             return
         self.trace.strike(strike.id, ())
-        place = self.trace.written.add(found.written)
         for one in found.done[0].operations:
             self.trace.operations.append(
-                replace(
-                    one,
-                    index=len(self.trace.operations),
-                    time_s=self.trace.seconds(),
-                    data=None if one.data is None else one.data + place,
-                )
+                replace(one, index=len(self.trace.operations), time_s=self.trace.seconds())
             )

@@ -6,8 +6,8 @@ keep it busy; eight ranks are the largest job of any scenario. Environment varia
 numbers:
 
     KEMPNERFORGE_RANKS=N             ranks at once, of all sessions together
-        KEMPNERFORGE_GPU_JOBS=N          jobs at once on one GPU (1)
-        KEMPNERFORGE_GPU_SHARING=auto    how ranks on one GPU talk: gloo, nccl_hostid, or as needed
+    KEMPNERFORGE_GPU_JOBS=N          jobs at once on one GPU (1)
+    KEMPNERFORGE_GPU_SHARING=auto    how ranks on one GPU talk: gloo, nccl_hostid, or as needed
 """
 
 from __future__ import annotations

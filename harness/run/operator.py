@@ -10,17 +10,31 @@ from __future__ import annotations
 import os
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
+from harness.content import Bytes, Content
 from harness.evidence.operation import OPERATOR, Operation
+from harness.evidence.store import Sink, add_file
+
+
+class ByteLog(Bytes, Sink, Protocol):
+    """Keeps bytes, and reads like them."""
+
+
+class KeptBytes(NamedTuple):
+    """Bytes that were added to those that an operator has written: their place and number."""
+
+    place: int
+    size: int
 
 
 class DirectoryOperator:
-    """Changes one directory. Paths are relative to it."""
+    """Changes one directory. Paths are relative to it; the bytes it brings are in `written`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, written: ByteLog) -> None:
         self.root = root
         self.operations: list[Operation] = []
-        self.written = bytearray()
+        self.written = written
         self._files: dict[str, None] = {}
         self._directories: dict[str, None] = {}
 
@@ -50,19 +64,34 @@ class DirectoryOperator:
         """Whether the name is taken, by anything."""
         return os.path.lexists(self.root / path)
 
-    def read(self, path: str) -> bytes:
-        """Returns the bytes of a file."""
-        return (self.root / path).read_bytes()
+    def size(self, path: str) -> int:
+        """Returns the size of a file."""
+        return (self.root / path).stat().st_size
+
+    def read(self, path: str, start: int = 0, size: int = -1) -> bytes:
+        """Returns the bytes of a file, or some of them."""
+        with (self.root / path).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def keep(self, path: str) -> KeptBytes:
+        """Add the bytes of a file to `written`, for `put_kept`."""
+        return KeptBytes(*add_file(self.written, self.root / path))
 
     # What is changed.
 
     def put(self, path: str, data: bytes) -> None:
         """Create a file, or replace all of its bytes; the name keeps the same file."""
+        self.put_kept(path, KeptBytes(self.written.add(data), len(data)))
+
+    def put_kept(self, path: str, kept: KeptBytes) -> None:
+        """As `put`, for bytes that were kept."""
         if not self.exists(path):
             self._renamed(path)
-        (self.root / path).write_bytes(data)
+        with (self.root / path).open("wb") as file:
+            file.writelines(Content.of(self.written, *kept).chunks())
         self._tell("open", path, creates=True, truncates=True)
-        self._tell_write(path, data, 0)
+        self._tell_write(path, kept, 0)
 
     def patch(self, path: str, offset: int, data: bytes) -> None:
         """Overwrite some bytes of a file."""
@@ -70,7 +99,7 @@ class DirectoryOperator:
             file.seek(offset)
             file.write(data)
         self._tell("open", path)
-        self._tell_write(path, data, offset)
+        self._tell_write(path, KeptBytes(self.written.add(data), len(data)), offset)
 
     def cut(self, path: str, size: int) -> None:
         """Keep only the first `size` bytes of a file."""
@@ -111,7 +140,7 @@ class DirectoryOperator:
             if self.is_directory(here):
                 self.copy(here, there)
             else:
-                self.put(there, self.read(here))
+                self.put_kept(there, self.keep(here))
 
     def displace(self, *, leaves: str) -> None:
         """Take the directory's name away; if `leaves` is `empty`, an empty directory takes it."""
@@ -152,11 +181,9 @@ class DirectoryOperator:
     def _renamed(self, path: str) -> None:
         self._directories[Path(path).parent.as_posix()] = None
 
-    def _tell_write(self, path: str, data: bytes, offset: int) -> None:
+    def _tell_write(self, path: str, kept: KeptBytes, offset: int) -> None:
         self._files[path] = None
-        place = len(self.written)
-        self.written += data
-        self._tell("write", path, offset=offset, size=len(data), data=place)
+        self._tell("write", path, offset=offset, size=kept.size, data=kept.place)
 
     def _tell(
         self, kind: str, path: str, *, target: str | None = None, **more: int | bool | None

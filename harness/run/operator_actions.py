@@ -24,7 +24,7 @@ from harness.faults.actions import (
     Writing,
 )
 from harness.layouts.names import LATEST, checkpoint_step
-from harness.run.operator import DirectoryOperator
+from harness.run.operator import DirectoryOperator, KeptBytes
 from harness.run.pickles import make_hostile
 
 _BITS = 8
@@ -53,11 +53,11 @@ def flip_bit(task: ActionContext, settings: Flipping) -> Paths:
     """Flips one bit of one byte."""
     paths = _choose(task, task.operator.files(settings.path), settings)
     for path in paths:
-        data = task.operator.read(path)
-        place = task.choice % max(1, len(data)) if settings.byte is None else settings.byte
-        if place >= len(data):
-            raise NothingToDoError(f"{path} has {len(data)} bytes, none at {place}")
-        flipped = data[place] ^ (1 << task.choice % _BITS)
+        size = task.operator.size(path)
+        place = task.choice % max(1, size) if settings.byte is None else settings.byte
+        if place >= size:
+            raise NothingToDoError(f"{path} has {size} bytes, none at {place}")
+        flipped = task.operator.read(path, place, 1)[0] ^ (1 << task.choice % _BITS)
         task.operator.patch(path, place, bytes([flipped]))
     return paths
 
@@ -66,7 +66,7 @@ def truncate(task: ActionContext, settings: Truncation) -> Paths:
     """Cuts off the end of a file."""
     paths = _choose(task, task.operator.files(settings.path), settings)
     for path in paths:
-        size = len(task.operator.read(path))
+        size = task.operator.size(path)
         left = size // 2 if settings.to is None else settings.to
         if left >= size:
             raise NothingToDoError(f"{path} has {size} bytes, no more than {left}")
@@ -101,9 +101,9 @@ def swap(task: ActionContext, settings: Swapping) -> Paths:
     other = f"{settings.against}/{path.partition('/')[2]}"
     if not task.operator.is_file(other) or other == path:
         raise NothingToDoError(f"{settings.against} has no other file {path.partition('/')[2]}")
-    mine, theirs = task.operator.read(path), task.operator.read(other)
-    task.operator.put(path, theirs)
-    task.operator.put(other, mine)
+    mine, theirs = task.operator.keep(path), task.operator.keep(other)
+    task.operator.put_kept(path, theirs)
+    task.operator.put_kept(other, mine)
     return path, other
 
 
@@ -165,8 +165,8 @@ def leftover(task: ActionContext, settings: Leaving) -> Paths:
         return (name,)
     task.operator.make(name)
     file = next(one for one in task.operator.files(f"{newest}/*") if one.count("/") == 1)
-    data = task.operator.read(file)
-    task.operator.put(f"{name}/{file.partition('/')[2]}", data[: len(data) // 2])
+    place, size = task.operator.keep(file)
+    task.operator.put_kept(f"{name}/{file.partition('/')[2]}", KeptBytes(place, size // 2))
     return (name,)
 
 

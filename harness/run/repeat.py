@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.evidence.cut import TreeListing, read_listing
+from harness.content import Bytes, Content
+from harness.evidence.cut import TreeListing, read_entries
 from harness.evidence.operation import Operation
+from harness.evidence.store import ByteStore, pwrite
 from harness.run.disk import DiskImage
 from harness.system.mounts import MountError, own_mounts
 from harness.system.syscalls import EXCHANGE, renameat2, syncfs
 
-RecordedRun = tuple[Sequence[Operation], bytes]
+RecordedRun = tuple[Sequence[Operation], Bytes]
 """The operations of one run, and the bytes of its writes."""
 
 
@@ -34,14 +36,16 @@ def leave(runs: Iterable[RecordedRun], *, filesystem: str, journal: str, base: P
                 repeat(operations, written, root)
             disk.cut(journal)
             disk.restart()
-            return read_listing(root)
+            # What it holds outlives the disk, and its own name.
+            left = ByteStore(Path(name, "left"))
+            return TreeListing(entries=read_entries(root, left), written=left)
         finally:
             # The mount disappears with the namespace anyway; this only makes it sooner.
             with suppress(MountError):
                 disk.unmount()
 
 
-def repeat(operations: Iterable[Operation], written: bytes, root: Path) -> None:
+def repeat(operations: Iterable[Operation], written: Bytes, root: Path) -> None:
     """Repeat one run below `root`; close the files that it left open."""
     opened: dict[_File, int] = {}
     try:
@@ -57,7 +61,7 @@ _File = int | tuple[int, str]
 """An open file as the trace identifies it: by its number, or by rank and path."""
 
 
-def _do(operation: Operation, written: bytes, root: Path, opened: dict[_File, int]) -> None:
+def _do(operation: Operation, written: Bytes, root: Path, opened: dict[_File, int]) -> None:
     path, number = root / operation.path, operation.opened
     file: _File = (operation.rank, operation.path) if number is None else number
     descriptor = opened.get(file)
@@ -69,8 +73,10 @@ def _do(operation: Operation, written: bytes, root: Path, opened: dict[_File, in
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if operation.truncates else 0)
         opened[file] = os.open(path, flags)
     elif operation.kind == "write" and descriptor is not None:
-        start = operation.data or 0
-        os.pwrite(descriptor, written[start : start + operation.size], operation.offset)
+        at = operation.offset
+        for chunk in Content.of(written, operation.data or 0, operation.size).chunks():
+            pwrite(descriptor, at, chunk)
+            at += len(chunk)
     elif operation.kind == "truncate":
         os.truncate(path if descriptor is None else descriptor, operation.size)
     elif operation.kind == "fsync":

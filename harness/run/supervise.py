@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.budget import PUBLISHED_S, SURVIVORS_S
-from harness.evidence.evidence import Processes
+from harness.evidence.evidence import WRITTEN, Processes
 from harness.faults.effects import Treatment
 from harness.faults.strike import Strike
 from harness.layouts.protocol import Layout
@@ -32,6 +32,7 @@ from harness.run.request import Gift, Request
 from harness.run.second_job import SecondRanks
 from harness.run.strikes import Due, Occasion, meets_reads
 from harness.run.trace import Trace
+from harness.run.written import Written
 from harness.system.clock import UndelayedClock
 from harness.system.seccomp import Notification
 
@@ -105,7 +106,7 @@ class Supervisor:
         jobs = 2 if any(one.fault.second_host for one in watch.strikes) else 1
         numbers = range(jobs * watch.ranks)
         records = {str(watch.folder / f"rank{rank}.jsonl"): rank for rank in numbers}
-        self.trace = Trace(places=[[] for _ in numbers])
+        self.trace = Trace(places=[[] for _ in numbers], written=Written(watch.folder / WRITTEN))
         self._launch = launch
         self._watch = watch
         self._trackers = [watch.layout.tracker() for _ in range(jobs)]

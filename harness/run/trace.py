@@ -1,4 +1,4 @@
-"""The trace of one run, kept in memory until the run is over."""
+"""The trace of one run, kept in memory until the run is over; the bytes of its writes are not."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Trace:
     """Operations, strikes and positions of records, in the one order of the run."""
 
     places: list[list[int]]
+    written: Written
     operations: list[Operation] = field(default_factory=list)
     fired: list[Fired] = field(default_factory=list)
-    written: Written = field(default_factory=Written)
     unseen: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 

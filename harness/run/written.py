@@ -1,18 +1,22 @@
-"""The bytes of all writes of one run, in their order.
+"""The bytes of all writes of one run, in their order, on the disk.
 
-A large write is not copied here: its bytes stay in the file that it was made to, and are taken out
-only when something is about to change them, or when the run is over. The supervisor makes every
-change, so it knows when that is, and a digest shows whether anything else changed them. A
-descriptor of its own keeps a file that has lost its name.
+A large write is not copied at once: its bytes stay in the file that it was made to, and are taken
+out only when something is about to change them, or when the run is over. Bytes that were written
+before are not stored again. The supervisor makes every change, so it knows when that is, and a
+digest shows whether anything else changed them. A descriptor of its own keeps a file that has lost
+its name.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import xxhash
+
+from harness.content import CHUNK_BYTES
+from harness.evidence.store import ByteStore, pread
 
 LARGE_BYTES = 1 << 16
 """From this size on, the bytes of a write stay where they were written."""
@@ -22,102 +26,104 @@ Inode = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Left:
-    """Bytes that are still only in their file."""
+    """Bytes that are still only in their file, and the place that waits for them."""
 
-    reader: int
+    place: int
     path: str
     offset: int
     size: int
     digest: bytes
 
-    def read(self) -> bytes:
-        """Returns the bytes, with zeros for those that have gone."""
-        data, at = bytearray(self.size), 0
-        while at < self.size:
-            got = os.preadv(self.reader, [memoryview(data)[at:]], self.offset + at)
-            if got == 0:
-                break
-            at += got
-        return bytes(data)
+    def touches(self, begin: int, end: int | None) -> bool:
+        """Whether some of them are between two offsets of the file."""
+        return self.offset + self.size > begin and (end is None or self.offset < end)
 
 
 @dataclass(slots=True)
+class _OpenFile:
+    """A file with bytes that were left in it, and the descriptor to read them by."""
+
+    reader: int
+    left: list[_Left] = field(default_factory=list)
+
+
 class Written:
     """The bytes of one run; an operation's `data` is the position at which its bytes begin here.
 
     `problems` names bytes that were found changed although no operation had changed them.
     """
 
-    problems: list[str] = field(default_factory=list)
-    _parts: list[bytes | _Left] = field(default_factory=list)
-    _size: int = 0
-    _readers: dict[Inode, int] = field(default_factory=dict)
-    _in_file: dict[Inode, list[int]] = field(default_factory=dict)
+    def __init__(self, path: Path) -> None:
+        self.problems: list[str] = []
+        self._store = ByteStore(path)
+        self._files: dict[Inode, _OpenFile] = {}
+        self._places: dict[tuple[bytes, int], int] = {}
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._store)
+
+    def __getitem__(self, part: slice) -> bytes:
+        """Bytes that were added, or taken out of their file."""
+        return self._store[part]
 
     def add(self, data: bytes) -> int:
         """Keep these bytes; returns the position at which they begin."""
-        return self._append(data, len(data))
+        return self._store.add(data)
 
     def leave(self, own: int, offset: int, size: int, *, digest: bytes, path: str) -> int:
         """Keep what was just written through `own`; returns the position at which it begins."""
+        known = self._places.get((digest, size))
+        if known is not None:
+            return known
         inode = inode_of(own)
-        if inode not in self._readers:
-            self._readers[inode] = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
-        self._in_file.setdefault(inode, []).append(len(self._parts))
-        left = _Left(
-            reader=self._readers[inode], path=path, offset=offset, size=size, digest=digest
-        )
-        return self._append(left, size)
+        if inode not in self._files:
+            reader = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
+            self._files[inode] = _OpenFile(reader)
+        place = self._places[digest, size] = self._store.reserve(size)
+        left = _Left(place=place, path=path, offset=offset, size=size, digest=digest)
+        self._files[inode].left.append(left)
+        return place
 
     def before_change(self, inode: Inode, begin: int, end: int | None = None) -> None:
         """Note that bytes from `begin` to `end`, or to the end of the file, are about to change."""
-        if not self._in_file:
-            return
-        for number in self._in_file.get(inode, ()):
-            part = self._parts[number]
-            if (
-                isinstance(part, _Left)
-                and part.offset + part.size > begin
-                and (end is None or part.offset < end)
-            ):
-                self._parts[number] = self._take(part)
+        file = self._files.get(inode)
+        if file is not None:
+            for left in file.left:
+                if left.touches(begin, end):
+                    self._take(file.reader, left)
+            file.left = [left for left in file.left if not left.touches(begin, end)]
 
     def settle(self) -> None:
-        """Take all bytes out of their files, and release these."""
-        self._parts = list(self.parts())
-        self.close()
+        """Take all bytes out of their files, and release these.
+
+        One file after the other, so that the disk gets back the space that only a descriptor kept.
+        """
+        while self._files:
+            _, file = self._files.popitem()
+            try:
+                for left in file.left:
+                    self._take(file.reader, left)
+            finally:
+                os.close(file.reader)
+        self._store.flush()
 
     def close(self) -> None:
         """Release all files; bytes that were not taken out of them are lost."""
-        for reader in self._readers.values():
-            os.close(reader)
-        self._readers.clear()
-        self._in_file.clear()
+        for file in self._files.values():
+            os.close(file.reader)
+        self._files.clear()
+        self._store.close()
 
-    def parts(self) -> Iterator[bytes]:
-        """Yields all bytes in order."""
-        for part in self._parts:
-            yield self._take(part) if isinstance(part, _Left) else part
-
-    def __bytes__(self) -> bytes:
-        return b"".join(self.parts())
-
-    def _take(self, left: _Left) -> bytes:
-        data = left.read()
-        if xxhash.xxh3_64_digest(data) != left.digest:
+    def _take(self, reader: int, left: _Left) -> None:
+        digest = xxhash.xxh3_128()
+        for start in range(0, left.size, CHUNK_BYTES):
+            data = pread(reader, left.offset + start, min(CHUNK_BYTES, left.size - start))
+            digest.update(data)
+            self._store.fill(left.place + start, data)
+        if digest.digest() != left.digest:
             self.problems.append(
                 f"{left.size} bytes at {left.offset} of {left.path} are not what was written there"
             )
-        return data
-
-    def _append(self, part: bytes | _Left, size: int) -> int:
-        place = self._size
-        self._parts.append(part)
-        self._size += size
-        return place
 
 
 def inode_of(file: int | str) -> Inode:

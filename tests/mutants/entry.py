@@ -22,7 +22,7 @@ _BASES = {
     ),
     COPIES: "choosing:EachStageJudgesItself resting:VerifiesNothing",
 }
-"""What is not planted in the simple manager, by whole modules or by the manager."""
+"""What is not changed in the simple manager, by whole modules or by the manager."""
 
 ENDS_IN_ORDER = "undisturbed_runs_end"
 """The guard that catches a bug which ends the job although nothing struck it."""
@@ -50,7 +50,7 @@ class Mutant:
 
     @property
     def base(self) -> str:
-        """The control that it was planted in."""
+        """The control that it changes."""
         names = {self.manager, self.manager.partition(":")[0]}
         return next((base for base, of in _BASES.items() if names & {*of.split()}), SIMPLE)
 

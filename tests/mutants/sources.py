@@ -1,4 +1,4 @@
-"""The collection of real bugs that the planted ones follow: by number, the categories of each.
+"""The collection of real bugs that the mutants follow: by number, the categories of each.
 
 Numbers that begin with L are defects of one implementation of the documented API; the others are
 from public trackers of other training systems.

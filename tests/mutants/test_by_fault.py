@@ -20,7 +20,7 @@ from tests.mutants.catalogue import REFUSALS, Mutant
 from tests.mutants.entry import fenced
 
 _DEADLINE_S = 12.0
-"""As in `test_planted`: a hang is one here much sooner than in a scenario."""
+"""As in `test_mutants`: a hang is one here much sooner than in a scenario."""
 
 
 def _name(bug: Mutant) -> str:

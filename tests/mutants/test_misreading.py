@@ -20,8 +20,8 @@ def test_the_check_is_red_for_the_bug_and_green_for_the_package(
 ) -> None:
     (sound,) = run_ranks(run, tmp_path / "sound", PACKAGE, bug.check, world=1)
     assert sound == bug.right
-    (planted,) = run_ranks(run, tmp_path / "mutants", bug.implementation, bug.check, world=1)
-    assert planted == bug.wrong
+    (found,) = run_ranks(run, tmp_path / "mutants", bug.implementation, bug.check, world=1)
+    assert found == bug.wrong
 
 
 def test_every_manager_that_misreads_is_in_the_catalogue() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.crash_states import sample_states
 from benchmarks.naive_states import rebuild
+from harness.content import Content
 from harness.crash.changes import FileLog, Version
 from harness.crash.profiles import ProfileName
 from harness.evidence.evidence import Evidence
@@ -42,7 +43,7 @@ def test_over_any_operations(profile: ProfileName, seed: int) -> None:
 def test_a_difference_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     content = FileLog.content
 
-    def off_by_one(log: FileLog, version: Version) -> bytes:
+    def off_by_one(log: FileLog, version: Version) -> Content:
         torn = version.damage == "torn"
         return content(log, version._replace(at=version.at + 1) if torn else version)
 

@@ -13,7 +13,8 @@ from harness.crash.explore import explore
 from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.reproduce import Reproduction, reproduce
 from harness.crash.state import Parts, PartTree
-from harness.evidence.cut import read_listing
+from harness.evidence.cut import TreeListing, read_entries
+from harness.evidence.store import ByteStore
 from harness.run.support import missing_disk
 from tests.harness.judge.cases import Case, RunCase, killed_run, write_run
 
@@ -78,13 +79,15 @@ def test_a_tree_that_was_found_on_a_disk_is_one_among_the_others(tmp_path: Path)
     (tmp_path / "b").write_bytes(b"bytes")
     (tmp_path / "latest").symlink_to("step_2")
     parts = Parts(Disk(PROFILES["posix"]))
+    store = ByteStore(tmp_path.with_name("written"))
+    listing = TreeListing(entries=read_entries(tmp_path, store), written=store)
 
-    number = parts.adopt(read_listing(tmp_path))
+    number = parts.adopt(listing)
 
     tree = PartTree(parts, number)
     assert tree.names(".") == ("b", "latest", "step_2")
     assert (tree.kind("step_2/pp0"), tree.text("latest")) == ("directory", "step_2")
-    assert bytes(tree.content("step_2/pp0/a").data) == b"bytes"
+    assert tree.content("step_2/pp0/a").read() == b"bytes"
     numbers = dict(parts.names(number))
     same = dict(parts.names(dict(parts.names(numbers["step_2"]))["pp0"]))["a"]
     assert parts.digest(numbers["b"]) == parts.digest(same)

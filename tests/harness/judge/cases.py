@@ -10,7 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.evidence import AtRest, DirectoryEntry, Done, Evidence, Processes, RunEvidence
+from harness.evidence.evidence import (
+    WRITTEN,
+    AtRest,
+    DirectoryEntry,
+    Done,
+    Evidence,
+    Processes,
+    RunEvidence,
+)
 from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import (
     Drained,
@@ -24,7 +32,7 @@ from harness.evidence.record import (
     Stepped,
     keep_word,
 )
-from harness.evidence.write import write_bytes, write_processes, write_trace
+from harness.evidence.write import write_processes, write_trace
 from harness.faults.actions import Action
 from harness.faults.strike import Strike
 from harness.judge.history import History, replay
@@ -448,7 +456,7 @@ def write_run(directory: Path, case: Case) -> Path:
         _write_event_logs(folder, run.event_logs)
         places = [[record.index for record in event_log] for event_log in run.event_logs]
         write_trace(folder, run.operations, run.fired, places, run.unseen)
-        write_bytes(folder, [run.written])
+        (folder / WRITTEN).write_bytes(run.written[:])
         write_processes(folder, run.processes)
         after = {name: asdict(entry) for name, entry in run.after.items()}
         (folder / "after.json").write_text(json.dumps(after), encoding="utf-8")

@@ -5,11 +5,25 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from harness.evidence.cut import read_listing, tell_cut
+from harness.evidence.cut import read_entries, tell_cut
 from harness.evidence.evidence import Cut, Evidence
 from harness.faults.power_cut import PowerCut, PowerCutting
 from harness.judge.tree import FileSystem
 from tests.harness.judge.cases import Case, RunCase
+
+
+class _Described:
+    """Adds to the bytes that a case has written."""
+
+    def __init__(self, written: bytearray) -> None:
+        self._written = written
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+    def add(self, data: bytes) -> int:
+        self._written += data
+        return len(self._written) - len(data)
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -27,11 +41,10 @@ def end_with_cut(run: RunCase, left: Path) -> None:
         one.model_copy(update={"fault": PowerCut(power_cut=PowerCutting(), at=one.point)})
         for one in run.strikes
     ]
-    start = len(run.written)
-    listing = read_listing(left)
-    cut, described = tell_cut(listing, index=len(run.operations), rank=-1, time_s=1.0, start=start)
+    described = _Described(run.written)
+    entries = read_entries(left, described)
+    cut = tell_cut(entries, described, index=len(run.operations), rank=-1, time_s=1.0)
     run.operations.append(cut)
-    run.written += described
 
 
 def evidence_of(case: Case, *, proven: bool = True) -> Evidence:
@@ -65,4 +78,4 @@ def _write_tree(files: FileSystem, folder: Path) -> None:
             place.symlink_to(entry.detail)
         else:
             node = files.find(path)
-            place.write_bytes(bytes(node.content.data))  # type: ignore[union-attr]
+            place.write_bytes(node.content.read())  # type: ignore[union-attr]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence.cut import read_listing, tell_cut
+from harness.evidence.cut import read_entries, tell_cut
+from harness.evidence.store import ByteStore
 from harness.evidence.write import list_entries
 from harness.judge.judge import Judgement, judge
 from harness.judge.power import taken
@@ -24,10 +25,12 @@ def violated(judgement: Judgement) -> set[str]:
 def test_a_listing_is_told_and_replayed_as_it_lies_on_the_disk(tmp_path: Path) -> None:
     left = write(tmp_path / "left", {"step_2/a": b"one", "step_2/pp0/b": b"", "c": b"three"})
     (left / "latest").symlink_to("./step_2/")
-    cut, described = tell_cut(read_listing(left), index=0, rank=-1, time_s=0.0, start=5)
+    store = ByteStore(tmp_path / "written")
+    store.add(b"other")
+    cut = tell_cut(read_entries(left, store), store, index=0, rank=-1, time_s=0.0)
     files = FileSystem()
 
-    files.apply(cut, b"other" + described)
+    files.apply(cut, store)
 
     assert files.snapshot() == list_entries(left)
 

@@ -20,7 +20,7 @@ def _replay(run: RunCase) -> FileSystem:
 
 def _bytes(files: FileSystem, path: str, which: str = "live") -> bytes | None:
     view = View(files, which)  # type: ignore[arg-type]
-    return bytes(view.content(path).data) if view.kind(path) == "file" else None
+    return view.content(path).read() if view.kind(path) == "file" else None
 
 
 def test_a_file_that_was_renamed_is_still_written_through_its_descriptor() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -13,9 +14,10 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from harness.content import Content
 from harness.layouts.archive import Inert, read_pickle
 from harness.layouts.plain import PlainLayout
-from harness.layouts.protocol import Content, Tree
+from harness.layouts.protocol import Tree
 from harness.world import World
 
 LAYOUT = PlainLayout()
@@ -43,7 +45,8 @@ class DiskTree:
         return str((self.root / path).readlink())
 
     def content(self, path: str) -> Content:
-        return Content(bytearray((self.root / path).read_bytes()))
+        data = (self.root / path).read_bytes()
+        return Content.of(data, 0, len(data))
 
 
 def _tree(root: Path) -> Tree:
@@ -199,7 +202,7 @@ class _Bomb:
 
 
 def test_a_pickle_runs_nothing() -> None:
-    assert isinstance(read_pickle(pickle.dumps(_Bomb())), Inert)
+    assert isinstance(read_pickle(io.BytesIO(pickle.dumps(_Bomb()))), Inert)
 
 
 @pytest.mark.parametrize(

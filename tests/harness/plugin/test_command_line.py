@@ -122,11 +122,11 @@ def test_mutants_are_run_as_wished_and_the_status_says_whether_all_were_caught(
 ) -> None:
     wished: list[Wish] = []
 
-    def planted(wish: Wish) -> bool:
+    def try_mutants(wish: Wish) -> bool:
         wished.append(wish)
         return wish.sample == 0
 
-    monkeypatch.setattr(mutants_command, "mutants", planted)
+    monkeypatch.setattr(mutants_command, "try_mutants", try_mutants)
     monkeypatch.setattr(support, "missing", lambda: None)
     assert command.main(["mutants", *arguments]) == status
     assert [one.sample for one in wished] == [sample]

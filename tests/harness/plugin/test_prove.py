@@ -54,11 +54,11 @@ def run(workspace: Workspace, outcome: Outcome, monkeypatch: pytest.MonkeyPatch)
 
 
 def start(workspace: Workspace) -> Proof:
-    path = workspace.failures.parent / "event_log.yaml"
+    path = workspace.failures.parent / "log.yaml"
     path.write_text(TEXT, encoding="utf-8")
-    file = read_file(path, shown="event_log.yaml", gpus=0)[""]
+    file = read_file(path, shown="log.yaml", gpus=0)[""]
     assert isinstance(file, ScenarioFile)
-    plan = make_plan(file.scenario, source="event_log.yaml", implementation=Implementation())
+    plan = make_plan(file.scenario, source="log.yaml", implementation=Implementation())
     bench = Bench(services=Services(workspace.shared), workspace=workspace)
     return prove(bench, plan, file.source)
 
@@ -95,7 +95,7 @@ def test_the_evidence_stays_when_the_harness_itself_breaks(
     monkeypatch.setattr(trial, "execute", break_down)
     with pytest.raises(HarnessError, match="no server"):
         start(workspace)
-    assert (workspace.failures / "sync-a-event_log" / "run0").is_dir()
+    assert (workspace.failures / "sync-an-event-log" / "run0").is_dir()
 
 
 def test_the_replay_command_can_be_pasted_into_a_shell(

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.evidence.evidence import AtRest
+from harness.content import Content
+from harness.evidence.evidence import BEFORE, AtRest
 from harness.evidence.operation import Operation
+from harness.evidence.store import ByteStore
 from harness.evidence.write import list_entries
 from harness.judge.tree import FileSystem
 from harness.layouts.archive import read_pickle, read_torch_file
@@ -32,7 +34,7 @@ def decided(choice: int = 5, **action: Any) -> OperatorAction:
 def operator(tmp_path: Path) -> DirectoryOperator:
     """A directory with two checkpoints, told from its first file on."""
     (tmp_path / "checkpoints").mkdir()
-    found = DirectoryOperator(tmp_path / "checkpoints")
+    found = DirectoryOperator(tmp_path / "checkpoints", ByteStore(tmp_path / "written.bin"))
     for step in (2, 4):
         found.make(f"step_{step}")
         found.put(f"step_{step}/__0_0.distcp", b"shard of step %d" % step)
@@ -46,10 +48,10 @@ def act(
     operator: DirectoryOperator, *actions: OperatorAction, earlier: tuple[Operation, ...] = ()
 ) -> AtRest:
     """Do the actions, and require that what they told explains what is on the disk."""
-    found = do_at_rest(actions, operator.root, earlier)
+    found = do_at_rest(actions, operator.root, earlier, ByteStore(operator.root.with_name(BEFORE)))
     files = FileSystem()
     for operation in operator.operations:
-        files.apply(operation, bytes(operator.written))
+        files.apply(operation, operator.written)
     for done in found.done:
         for operation in done.operations:
             files.apply(operation, found.written)
@@ -159,7 +161,7 @@ def test_a_hostile_pickle_runs_where_it_is_unpickled_and_means_what_it_did(tmp_p
         marker = tmp_path / f"marker{protocol}"
         value = {"step": 4, "again": [{"step": 4}] * 2}
         hostile = make_hostile(pickle.dumps(value, protocol=protocol), str(marker))
-        assert read_pickle(hostile) == value
+        assert read_pickle(io.BytesIO(hostile)) == value
         assert not marker.exists()
         assert pickle.loads(hostile) == value  # noqa: S301
         assert marker.exists()
@@ -170,7 +172,7 @@ def test_a_hostile_torch_file_runs_only_where_everything_is_allowed(tmp_path: Pa
     value = {"step": 4, "tensor": torch.arange(3)}
     torch.save(value, file)
     hostile = make_hostile(file.getvalue(), str(marker))
-    assert read_torch_file(hostile).value["step"] == 4
+    assert read_torch_file(Content.of(hostile, 0, len(hostile))).value["step"] == 4
     with pytest.raises(pickle.UnpicklingError):
         torch.load(io.BytesIO(hostile), weights_only=True)
     assert not marker.exists()

@@ -12,6 +12,7 @@ from harness.judge.tree import FileSystem
 from harness.run.backing import Folder, stand
 from harness.run.support import missing_disk
 from harness.run.trace import Trace
+from harness.run.written import Written
 from harness.system.errors import HarnessError
 from tests.harness.proving import plan_of
 
@@ -29,6 +30,10 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def _trace(directory: Path) -> Trace:
+    return Trace(places=[[]], written=Written(directory.with_name("written.bin")))
+
+
 def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
@@ -36,7 +41,7 @@ def sync(path: Path) -> None:
 
 
 def test_what_a_cut_left_is_the_last_operation_of_the_run(directory: Path) -> None:
-    root, trace = directory / "checkpoints", Trace(places=[[]])
+    root, trace = directory / "checkpoints", _trace(directory)
     trace.written.add(b"bytes of the run")
     with stand(PLAN, directory) as backing:
         (root / "synced").write_bytes(b"here")
@@ -50,7 +55,7 @@ def test_what_a_cut_left_is_the_last_operation_of_the_run(directory: Path) -> No
 
         (cut,) = trace.operations
         files = FileSystem()
-        files.apply(cut, bytes(trace.written))
+        files.apply(cut, trace.written)
         assert (cut.kind, cut.rank) == ("cut", -1)
         assert list(files.snapshot()) == ["synced"]
         assert files.snapshot() == list_entries(root)
@@ -62,7 +67,7 @@ def test_what_a_cut_left_is_the_last_operation_of_the_run(directory: Path) -> No
 
 
 def test_nothing_is_told_of_a_run_whose_power_stayed(directory: Path) -> None:
-    trace = Trace(places=[[]])
+    trace = _trace(directory)
     with stand(PLAN, directory) as backing:
         backing.end_run(trace, directory / "run0")
     assert trace.operations == []

@@ -15,6 +15,7 @@ from harness.run import support
 from harness.run.effects import RunEffects
 from harness.run.second_job import SecondRanks
 from harness.run.trace import Trace
+from harness.run.written import Written
 from harness.system.errors import HarnessError
 from harness.system.network import PORT, address, missing
 from tests.harness.run.jobs import supervise
@@ -87,10 +88,12 @@ def test_a_rank_that_is_cut_off_for_good_is_never_heard_again(tmp_path: Path) ->
     assert [operation.path for operation in trace.operations] == ["f", "f"]
 
 
-def test_a_link_that_is_not_there_is_an_error_of_the_harness_and_does_not_fire() -> None:
+def test_a_link_that_is_not_there_is_an_error_of_the_harness_and_does_not_fire(
+    tmp_path: Path,
+) -> None:
     nowhere: Any = None
     effects = RunEffects(
-        trace=Trace(places=[[]]),
+        trace=Trace(places=[[]], written=Written(tmp_path / "written.bin")),
         launch=nowhere,
         late=nowhere,
         second=SecondRanks(first=1),

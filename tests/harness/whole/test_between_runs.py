@@ -16,11 +16,11 @@ from tests.harness.proving import plan_of
 FLIPPED = "at_rest/flipped-bit-in-a-shard.yaml::disabled"
 
 
-def _hits(evidence: Evidence) -> list[tuple[str, int, int]]:
+def _hits(evidence: Evidence) -> list[tuple[str, int, bytes]]:
     """The writes of the operator: where, and which bits it left."""
     at_rest = evidence.at_rest[1]
     return [
-        (one.path, one.offset, at_rest.written[one.data or 0])
+        (one.path, one.offset, at_rest.written[one.data or 0 : (one.data or 0) + 1])
         for done in at_rest.done
         for one in done.operations
         if one.kind == "write"

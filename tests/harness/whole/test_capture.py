@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.evidence.evidence import BEFORE
+from harness.evidence.store import ByteStore
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.run.at_rest import do_at_rest
@@ -29,7 +31,7 @@ def break_and_capture(scenario: str, directory: Path, services: Services) -> Pat
     first = plan.model_copy(update={"runs": plan.runs[:1]})
     evidence = execute(first, directory / "broken", services)
     root = directory / "broken" / "checkpoints"
-    found = do_at_rest(actions, root, evidence.runs[0].operations)
+    found = do_at_rest(actions, root, evidence.runs[0].operations, ByteStore(directory / BEFORE))
     assert [one.problem for one in found.done] == [None] * len(actions)
     file = directory / "captured.yaml"
     assert main(["capture", "--deep", str(root), "-o", str(file)]) == 0
