@@ -1,4 +1,4 @@
-"""Puts a crash state on the disk, in a run directory that tells how it came to be.
+"""Puts a crash state on the disk, in a run directory that records how it came about.
 
 The run directory holds the event log of the job up to the power cut, the cut as the one operation
 of its last run, and the files that it left. The job can be started in it once more, and the
@@ -33,11 +33,11 @@ from harness.scenario.schema import Expect, PropertyName
 
 _SIGKILL = 9
 _UNKNOWN = -1
-"""The place of a record at which nobody watched."""
+"""The place of a record without a supervisor."""
 
 
 def restore(state: CrashState, parts: Parts, evidence: Evidence, directory: Path) -> Plan:
-    """Fill `directory`, which is created; the plan whose last run starts the job again."""
+    """Fill `directory`, which is created; returns the plan whose last run starts the job again."""
     plan = _plan(state, parts, evidence)
     (directory / "checkpoints").mkdir(parents=True)
     shutil.copytree(Path(evidence.directory) / "reference", directory / "reference")
@@ -50,7 +50,7 @@ def restore(state: CrashState, parts: Parts, evidence: Evidence, directory: Path
 
 
 def write_tree(parts: Parts, number: int, target: Path) -> None:
-    """Write the names in a directory, and all below them, into the directory `target`."""
+    """Write the names in a directory, and everything below them, into the directory `target`."""
     for name, inner in parts.names(number):
         kind, value = parts.part(inner)
         place = target / name
@@ -66,7 +66,7 @@ def write_tree(parts: Parts, number: int, target: Path) -> None:
 
 
 def list_tree(parts: Parts, number: int, into: Sink) -> tuple[Listed, ...]:
-    """The tree as an operation `cut` carries it; a directory comes before what it holds."""
+    """Returns the tree as an operation `cut` carries it; a directory precedes its contents."""
     return tuple(_list(parts, number, "", into))
 
 
@@ -83,7 +83,7 @@ def _list(parts: Parts, number: int, prefix: str, into: Sink) -> Iterator[Listed
 
 
 def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
-    """The plan up to the power cut, and a start of the job after it."""
+    """Returns the plan up to the power cut, and a start of the job after it."""
     plan = evidence.plan
     at = Point(rank=0, step=max(plan.runs[state.run].until_step, 1))
     cut = Strike(
@@ -94,7 +94,7 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
     )
     fired = {one.strike for one in _before(state, evidence.runs[state.run].fired)}
     struck = plan.runs[state.run]
-    # A power cut that really ended the run leaves its place to this one.
+    # This cut replaces a power cut that really ended the run.
     others = (one for one in struck.strikes if one.id in fired and one.fault.disk is None)
     strikes = (*others, cut)
     again = RunPlan(until_step=plan.workload.total_steps)
@@ -106,11 +106,10 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence) -> Plan:
 
 
 def _properties(plan: Plan, run: int, newest: int) -> tuple[PropertyName, ...]:
-    """The properties that can be judged of an event log that ends in the middle.
+    """Returns the properties that can be judged of an event log that ends in the middle.
 
-    With one operation a run, nobody knows which checkpoints are of which lineage; a start that has
-    no save left to make deletes nothing; and after a save that failed, the cut may come before the
-    one that succeeds.
+    With one operation in the run, the lineage of checkpoints is unknown; a start with no save left
+    to make deletes nothing; and after a failed save, the cut can come before the one that succeeds.
     """
     wanted, checkpoint = plan.expect.properties, plan.checkpoint
     names: tuple[PropertyName, ...] = get_args(PropertyName) if wanted == "all" else wanted
@@ -128,7 +127,7 @@ def _before(state: CrashState, fired: Sequence[Fired]) -> list[Fired]:
 
 
 def _write_earlier(folder: Path, run: RunEvidence) -> None:
-    """A run before the one that the cut ended: its event log and its end, no operation."""
+    """Write a run before the one that the cut ended: its event log and its end, no operation."""
     folder.mkdir()
     places = [[_UNKNOWN] * len(event_log) for event_log in run.event_logs]
     write_trace(folder, (), run.fired, places, ())

@@ -15,23 +15,23 @@ _STEP_ANYWHERE = re.compile(r"step_(\d+)")
 
 
 def checkpoint_step(name: str) -> int | None:
-    """The step of a checkpoint's name; None for every other name."""
+    """Returns the step in a checkpoint's name; None for every other name."""
     found = _CHECKPOINT.match(name)
     return int(found.group(1)) if found and name == found.group(0) else None
 
 
 def stage_name(stage: int) -> str:
-    """The name of a pipeline stage's directory inside a checkpoint."""
+    """Returns the name of a pipeline stage's directory inside a checkpoint."""
     return f"pp{stage}"
 
 
 def stage_number(name: str) -> int | None:
-    """The pipeline stage that a directory inside a checkpoint belongs to."""
+    """Returns the pipeline stage of a directory inside a checkpoint; None for other names."""
     found = _STAGE.match(name)
     return int(found.group(1)) if found else None
 
 
 def named_step(name: str) -> int | None:
-    """The step that occurs anywhere in a name, as in a staging directory's."""
+    """Returns the step that occurs anywhere in a name, as in a staging directory's."""
     found = _STEP_ANYWHERE.search(name)
     return int(found.group(1)) if found else None

@@ -1,9 +1,8 @@
 """The documented layout: `step_N` directories of DCP files, and a relative symlink `latest`.
 
-Where there are no symlinks, `latest` may be a file of one line with the name that a link would
-have.
+Without symlinks, `latest` can be a file of one line with the name that a link would have.
 
-What a file beside the documented ones means is its implementation's affair: it is only checked for
+The meaning of a file beside the documented ones is up to its implementation: it is only checked for
 being complete in itself (JSON parses, an archive has its end).
 """
 
@@ -31,14 +30,14 @@ _LONGEST_NAME = 4096
 
 
 class PlainLayout:
-    """The layout of KempnerForge checkpoints, as its documentation tells it."""
+    """The layout of KempnerForge checkpoints, as documented."""
 
     def tracker(self) -> Tracker:
-        """A fresh tracker for one run."""
+        """Returns a fresh tracker for one run."""
         return PhaseTracker()
 
     def checkpoints(self, tree: Tree) -> dict[str, int]:
-        """The directories named `step_N`, and their steps."""
+        """Returns the directories named `step_N`, and their steps."""
         found: dict[str, int] = {}
         for name in tree.names("."):
             step = checkpoint_step(name)
@@ -47,10 +46,10 @@ class PlainLayout:
         return found
 
     def latest(self, tree: Tree) -> Resolved:
-        """Where `latest` leads.
+        """Resolves `latest`.
 
-        That may be a directory of another name: a checkpointer that replaces a step where names
-        cannot be swapped has to keep a whole version under one.
+        It can lead to a directory of another name: a checkpointer that replaces a step must keep a
+        whole version under another name if names cannot be swapped.
         """
         kind = tree.kind(LATEST)
         if kind is None:
@@ -65,15 +64,15 @@ class PlainLayout:
         if name == LATEST:
             return Resolved(state="astray", detail=f"`{LATEST}` leads to itself")
         if tree.kind(name) is None:
-            detail = f"`{LATEST}` names {name}, which is not there"
+            detail = f"`{LATEST}` names {name}, which does not exist"
             return Resolved(state="dangling", name=name, detail=detail)
         if tree.kind(name) != "directory" or "/" in name or name in (".", ".."):
-            detail = f"`{LATEST}` names {name}, which is no checkpoint"
+            detail = f"`{LATEST}` names {name}, which is not a checkpoint"
             return Resolved(state="astray", name=name, detail=detail)
         return Resolved(state="checkpoint", name=name)
 
     def defects(self, tree: Tree, name: str, world: World) -> tuple[str, ...]:
-        """Why the directory `name` is not a whole checkpoint; empty when it is."""
+        """Returns why the directory `name` is not a whole checkpoint; empty if it is."""
         step = checkpoint_step(name)
         return (
             *self._stage_defects(tree, name, world),
@@ -83,12 +82,12 @@ class PlainLayout:
         )
 
     def freeze(self, tree: Tree, name: str) -> object | None:
-        """`vlm_freeze` of a checkpoint's `metadata.json`, None where it has none."""
+        """Returns `vlm_freeze` of a checkpoint's `metadata.json`, or None."""
         value = _read(tree, f"{name}/{METADATA}", "json", read_json).value
         return value.get("vlm_freeze") if isinstance(value, dict) else None
 
     def tokens_seen(self, tree: Tree, name: str) -> object | None:
-        """`tokens_seen` of a checkpoint's `metadata.json`, None where it has none."""
+        """Returns `tokens_seen` of a checkpoint's `metadata.json`, or None."""
         value = _read(tree, f"{name}/{METADATA}", "json", read_json).value
         return value.get("tokens_seen") if isinstance(value, dict) else None
 
@@ -97,7 +96,7 @@ class PlainLayout:
         return name == LATEST or checkpoint_step(name) is not None
 
     def published(self, root: Path) -> int | None:
-        """The step of the checkpoint that `latest` names on disk now."""
+        """Returns the step of the checkpoint that `latest` names on disk now."""
         try:
             latest = root / LATEST
             text = str(latest.readlink()) if latest.is_symlink() else latest.read_text().strip()
@@ -155,7 +154,7 @@ class PlainLayout:
 
 
 def _pointer(tree: Tree) -> str | None:
-    """The target of `latest`, a symlink or a file of one line; None if it has none."""
+    """Returns the target of `latest`, a symlink or a file of one line; None if it has none."""
     if tree.kind(LATEST) == "symlink":
         return tree.text(LATEST)
     if tree.kind(LATEST) != "file":
@@ -193,7 +192,7 @@ def _shard_defects(tree: Tree, name: str, folder: str) -> list[str]:
 
 
 def _own_defects(tree: Tree, path: str) -> list[str]:
-    """Files that only the implementation knows: are they complete in themselves?"""
+    """Returns defects of files that only the implementation knows, if they are incomplete."""
     if path.endswith(".json"):
         reading = _read(tree, path, "json", read_json)
     elif path.endswith((".pt", ".pth")):

@@ -186,7 +186,7 @@ def test_a_dangling_latest_is_excused_as_long_as_it_stays_and_not_when_it_comes_
     case = Case(runs=[first_run(), second])
     assert outcome(case) == (Outcome.PASS, {})
     second.point(5)
-    assert "`latest` names step_5, which is not there" in ask("latest_durable", case).details[0]
+    assert "`latest` names step_5, which does not exist" in ask("latest_durable", case).details[0]
 
 
 def foreign_case() -> Case:
