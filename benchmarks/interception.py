@@ -1,9 +1,9 @@
-"""What it costs that the supervisor performs every file operation of every rank, in one run.
+"""The cost of having the supervisor perform every file operation of every rank, in one run.
 
     python -m benchmarks.interception [--repeat 5]
 
-Each body runs as the ranks of a job under the supervisor, and again without it; they take turns.
-An operation: unbuffered writes of 100 bytes, and new files that are written, synced and renamed. A
+Each body runs as the ranks of a job under the supervisor, and again without it, in turns. An
+operation: unbuffered writes of 100 bytes, and new files that are written, synced and renamed. A
 save: two ranks, FSDP2, AdamW, the package's manager, until the checkpoint is durable. Rows show the
 median over repetitions of the slower rank.
 """
@@ -41,7 +41,7 @@ _BUDGET_SAVE = 1.6
 
 @dataclass(frozen=True)
 class Work:
-    """What one rank does, and of how many operations or saves its time is the time."""
+    """The work of one rank, and the number of operations or saves in its time."""
 
     name: str
     body: Body

@@ -2,9 +2,9 @@
 
     latest_durable   `latest` is absent or leads to a whole checkpoint
     whole_or_absent  every directory named `step_N` is a whole checkpoint
-        nothing_lost     what was acknowledged to every rank, and the job has not removed since,
-                         is there; `latest`, if it is there, leads to the newest of these or to
-                         a later one
+    nothing_lost     what was acknowledged to every rank, and the job has not removed since,
+                     is there; `latest`, if it is there, leads to the newest of these or to
+                     a later one
 
 A directory is whole if it holds, name for name and byte for byte, what it held at some instant of
 the run at which the layout found nothing wrong with it under this name, before its removal began.

@@ -1,4 +1,4 @@
-"""What earlier runs of a scenario have certainly left, whatever struck them."""
+"""The state that earlier runs of a scenario have certainly left, whatever struck them."""
 
 from __future__ import annotations
 
