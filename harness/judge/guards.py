@@ -301,12 +301,12 @@ CHECKS = (
     ),
     Check(
         name="actions_done",
-        sentence="What was to happen between runs has happened.",
+        sentence="Every action between runs was done.",
         look=lambda evidence, _: _undone(evidence),
     ),
     Check(
         name="trace_complete",
-        sentence="The trace explains what lay on the disk after each run.",
+        sentence="The trace explains what was on the disk after each run.",
         look=_gaps,
         needs=(EvidenceKind.TREE,),
     ),
@@ -318,13 +318,13 @@ CHECKS = (
     ),
     Check(
         name="ranks_accounted",
-        sentence="Every rank that lived ended by its own word.",
+        sentence="Every rank that was not killed recorded its end.",
         look=lambda evidence, _: _lost(evidence),
         needs=(EvidenceKind.ENDS,),
     ),
     Check(
         name="undisturbed_runs_end",
-        sentence="A run that nothing kills ends in order on every rank, and early when it is told "
+        sentence="A run that nothing kills ends in order on every rank, and early if it is asked "
         "to.",
         look=lambda evidence, _: _failed(evidence),
         outcome=Outcome.HARD_FAIL,
@@ -341,7 +341,7 @@ CHECKS = (
     ),
     Check(
         name="displaced_untouched",
-        sentence="While the directory is moved away, nothing is changed in what has its name.",
+        sentence="While the directory is moved away, nothing is changed in its place.",
         look=lambda evidence, _: displaced.touched(evidence),
         outcome=Outcome.LOST_WORK,
         needs=(EvidenceKind.TREE,),
@@ -349,7 +349,7 @@ CHECKS = (
     # Two guards, because a start that was not refused is another failure than a wrong refusal.
     Check(
         name="refused",
-        sentence="A start that has to be refused is refused, and changes nothing.",
+        sentence="A start that must be refused is refused, and changes nothing.",
         look=refusals.not_refused,
         outcome=Outcome.SILENT_DIVERGENCE,
         needs=(EvidenceKind.TREE, EvidenceKind.RESUMES),
@@ -357,8 +357,8 @@ CHECKS = (
     ),
     Check(
         name="refused_alike",
-        sentence="Every rank refuses it with the same error, the one that the scenario tells.",
-        look=lambda evidence, _: refusals.told_otherwise(evidence),
+        sentence="Every rank refuses it with the same error, which is the expected one.",
+        look=lambda evidence, _: refusals.differing_errors(evidence),
         outcome=Outcome.HARD_FAIL,
         needs=(EvidenceKind.RESUMES,),
         is_asked=refusals.is_asked,

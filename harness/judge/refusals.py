@@ -37,7 +37,7 @@ def not_refused(evidence: Evidence, history: History | None) -> Iterator[str]:
             yield f"run {number} was refused, but had changed checkpoints or `latest`"
 
 
-def told_otherwise(evidence: Evidence) -> Iterator[str]:
+def differing_errors(evidence: Evidence) -> Iterator[str]:
     """Yields ranks that ended without an error, with different ones, or with an unexpected one."""
     for number, run in _refused_runs(evidence):
         if any(resumed(event_log) is not None for event_log in run.event_logs):

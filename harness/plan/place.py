@@ -51,8 +51,7 @@ def place_plan(plan: Plan, *, present: int, jobs: int, sharing: str) -> Plan:
     """Returns the plan with its GPUs decided, on a machine with `present` GPUs.
 
     `jobs` is how many jobs can share a GPU, `sharing` how the ranks of one job communicate on it,
-    or
-    `auto`. A plan that was placed before keeps its place, so that a replay is exact.
+    or `auto`. A plan that was placed before keeps its place, so that a replay is exact.
     """
     if plan.workload.device == "cpu" or plan.workload.gpus is not None or present == 0:
         return plan

@@ -2,7 +2,8 @@
 left.
 
 explore: {strikes: every_operation, faults: [kill_all], budget: 40, seed: 3}
-explore: {strikes: nth_failure, error: ENOSPC, ranks: [1]}
+explore: {strikes:
+nth_failure, error: ENOSPC, ranks: [1]}
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ class Explore(Part):
 
     `every_operation` lists the operations of one unstruck run, and strikes before and after each.
     `nth_failure` makes the n-th operation of a rank fail, for n = 1, 2, ..., until a run ends
-    before
-    its n-th operation.
+    before its n-th operation.
     """
 
     strikes: Literal["every_operation", "nth_failure"] = "every_operation"

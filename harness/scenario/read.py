@@ -34,10 +34,8 @@ def read_file(
     """Reads the scenarios of a file by their labels, each complete or with its mistakes.
 
     A file without a matrix has one, with the label "". `shown` names the file in messages. `gpus`
-    is
-    the number of GPUs to assume, by default those of this machine. `device` decides for the
-    scenarios
-    that leave theirs open. Raises ScenarioError if the mistakes concern the whole file.
+    is the number of GPUs to assume, by default those of this machine. `device` decides for the
+    scenarios that leave theirs open. Raises ScenarioError if the mistakes concern the whole file.
     """
     here = count_gpus() if gpus is None else gpus
     found: dict[str, ScenarioFile | ScenarioError] = {}

@@ -54,8 +54,7 @@ class Accumulation(Part):
     """The number of batches whose gradients the optimizer takes together.
 
     Together they are one training step, so that no save falls between them. With `save_between`
-    each
-    batch is a step of its own, and the loop passes the gradients so far to each save as extra
+    each batch is a step of its own, and the loop passes the gradients so far to each save as extra
     values.
     """
 

@@ -105,8 +105,7 @@ def _groups(model: nn.Module, workload: Workload) -> Groups:
     """Returns the optimizer's parameters, with those that are local to this rank in a second group.
 
     Frozen ones are included: without a gradient they are left alone, and once unfrozen they train.
-    Only
-    if a base stays frozen for good is the optimizer given the rest alone.
+    Only if a base stays frozen for good is the optimizer given the rest alone.
     """
     alone = {id(param) for _, param in rank_local(model)}
     given = [

@@ -46,9 +46,9 @@ from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="nothing_lost",
-    sentence="After a crash, resume starts from the newest checkpoint that the job had been told "
-    "is durable, or a newer one. A durable checkpoint becomes visible at once, not at the next "
-    "save.",
+    sentence="After a crash, resume starts from the newest checkpoint that was acknowledged to "
+    "the job as durable, or a newer one. A durable checkpoint becomes visible at once, not at the "
+    "next save.",
     outcome=Outcome.LOST_WORK,
     needs=(EvidenceKind.TREE, EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS),
 )
