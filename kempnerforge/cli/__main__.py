@@ -1,9 +1,13 @@
 """The command line, `kempnerforge-ckpt`.
 
-Exit status: 0 all is well, 1 problems or differences were found, 2 it could not be done: a wrong
-argument, nothing at that path; 3 a job has the directory, so nothing was changed; 4 something could
-not be read, for want of permission say, or was written by a newer version, so that it cannot be
-told whether all is well; nothing was changed.
+Exit status:
+
+- 0: all is well.
+- 1: problems or differences were found.
+- 2: the command cannot be carried out: a wrong argument, or nothing at that path.
+- 3: a job is using the directory; nothing was changed.
+- 4: something could not be read (for lack of permission, say) or was written by a newer version, so
+  it is unknown whether all is well; nothing was changed.
 """
 
 import argparse
@@ -38,7 +42,7 @@ from kempnerforge.config.checkpoint import DynamicCheckpointWindow
 __all__ = ["main"]
 
 FINE, FOUND_PROBLEMS, CANNOT, IN_USE, UNKNOWN = 0, 1, 2, 3, 4
-# A job that starts has the directory for an instant, to clean up what a dead one left.
+# A job that starts holds the lock for a moment, while it cleans up after a dead one.
 _PATIENCE_S = 1.0
 
 
@@ -59,7 +63,7 @@ class _Outcome:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say; the exit status."""
+    """Runs the command and returns its exit status."""
     parsed = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], _Outcome] = parsed.run
     try:
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _look(
     command: Callable[[argparse.Namespace], _Outcome], parsed: argparse.Namespace
 ) -> _Outcome:
-    """Have a command find out what there is; none of them changes a checkpoint."""
+    """Runs the reading part of a command, which changes no checkpoint."""
     try:
         return command(parsed)
     except (CheckpointError, OSError) as error:
@@ -90,9 +94,9 @@ def _look(
 
 @contextmanager
 def _access(parsed: argparse.Namespace) -> Iterator[Callable[[], None]]:
-    """For a command that changes something, the lock that jobs take, from the plan to the end.
+    """Holds the lock that jobs take, from the plan to the last change, unless nothing will change.
 
-    Yields what tells, before each change, whether it was taken over.
+    Yields a function to call before each change; it raises if another process took the lock over.
     """
     if not getattr(parsed, "apply", False):
         yield lambda: None
@@ -107,7 +111,7 @@ def _access(parsed: argparse.Namespace) -> Iterator[Callable[[], None]]:
 
 
 def _apply(directory: Path, steps: Sequence[Step], confirm: Callable[[], None]) -> None:
-    """Make the changes, as long as the directory is not taken over by a job."""
+    """Makes the changes, as long as no job takes the directory over."""
     try:
         apply(directory, steps, guarded(CautiousStorage(), confirm))
     except DirectoryInUseError as error:
@@ -123,7 +127,7 @@ def _print(parsed: argparse.Namespace, outcome: _Outcome, *, applied: bool | Non
     try:
         sys.stdout.buffer.write(text.encode(errors="backslashreplace") + b"\n")
         sys.stdout.buffer.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         sys.stderr.close()
     return status
 
@@ -131,9 +135,9 @@ def _print(parsed: argparse.Namespace, outcome: _Outcome, *, applied: bool | Non
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kempnerforge-ckpt",
-        description="Look at checkpoints, verify and compare them, mend a directory of them.",
+        description="Inspect, verify, compare and repair checkpoints.",
         epilog="Exit status: 0 all is well, 1 problems or differences found, 2 cannot be done, "
-        "3 a job has the directory, 4 something could not be read.",
+        "3 a job is using the directory, 4 something could not be read.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _looking(commands)
@@ -145,31 +149,33 @@ Commands = argparse._SubParsersAction  # argparse has no public name for what ad
 
 
 def _looking(commands: "Commands[argparse.ArgumentParser]") -> None:
-    listing = _command(commands, "ls", _ls, "list the checkpoints of a directory")
+    listing = _command(commands, "ls", _ls, "list the checkpoints in a directory")
     listing.add_argument("directory", type=_place)
     showing = _command(commands, "show", _show, "show a checkpoint's manifest and files")
     showing.add_argument("path", type=_place)
-    verifying = _command(commands, "verify", _verify, "tell whether checkpoints are whole")
+    verifying = _command(commands, "verify", _verify, "check whether checkpoints are whole")
     verifying.add_argument("path", type=_place, help="a checkpoint, or a directory of checkpoints")
     verifying.add_argument("--deep", action="store_true", help="read and check every byte")
     capturing = _command(commands, "capture", _capture, "turn a broken directory into a scenario")
     capturing.add_argument("directory", type=_place)
-    capturing.add_argument("--deep", action="store_true", help="look for changed bytes as well")
-    capturing.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new file for it")
+    capturing.add_argument("--deep", action="store_true", help="also look for changed bytes")
+    capturing.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write to this new file"
+    )
     comparing = _command(commands, "diff", _diff, "compare two checkpoints")
     comparing.add_argument("one", type=_place, metavar="A")
     comparing.add_argument("other", type=_place, metavar="B")
 
 
 def _changing(commands: "Commands[argparse.ArgumentParser]") -> None:
-    repairing = _command(commands, "repair", _repair, "make `latest` name a whole checkpoint")
+    repairing = _command(commands, "repair", _repair, "point `latest` at a whole checkpoint")
     repairing.add_argument("directory", type=_place)
     repairing.add_argument("--quick", action="store_true", help="compare sizes, not every byte")
     retaining = _command(commands, "retain", _retain, "delete old checkpoints")
     retaining.add_argument("directory", type=_place)
     retaining.add_argument("--keep-last-n", type=_at_least_one, required=True, metavar="N")
     retaining.add_argument(
-        "--deep", action="store_true", help="count only those of which every byte verifies"
+        "--deep", action="store_true", help="count only checkpoints whose every byte verifies"
     )
     retaining.add_argument(
         "--keep-step", type=int, action="append", default=[], metavar="STEP", dest="keep_steps"
@@ -180,10 +186,15 @@ def _changing(commands: "Commands[argparse.ArgumentParser]") -> None:
     for parser in (repairing, retaining):
         choice = parser.add_mutually_exclusive_group()
         choice.add_argument(
-            "--apply", action="store_true", help="do it, unless a job has the directory"
+            "--apply",
+            action="store_true",
+            help="make the changes, unless a job is using the directory",
         )
         choice.add_argument(
-            "--dry-run", action="store_false", dest="apply", help="say what would be done (default)"
+            "--dry-run",
+            action="store_false",
+            dest="apply",
+            help="only print what would be done (default)",
         )
 
 
@@ -209,7 +220,7 @@ def _place(text: str) -> Path:
 def _at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"at least one checkpoint stays, found {text}")
+        raise argparse.ArgumentTypeError(f"must keep at least one checkpoint, found {text}")
     return number
 
 
@@ -219,7 +230,7 @@ def _window(text: str) -> DynamicCheckpointWindow:
 
 
 def _status(problems: object, unreadable: object) -> int:
-    """Damage is certain, so it says more than what could not be read beside it."""
+    """Returns 1 for damage, which is certain, even if something else could not be read (4)."""
     return FOUND_PROBLEMS if problems else UNKNOWN if unreadable else FINE
 
 
@@ -243,7 +254,7 @@ def _verify(parsed: argparse.Namespace) -> _Outcome:
         return _Outcome(result=checked, status=_status(checked.problems, checked.unreadable))
     found = check_directory(parsed.path, storage, deep=parsed.deep)
     if not found.checkpoints and not (found.latest.problem or found.latest.unreadable):
-        raise _CannotError(f"{parsed.path}: there is no checkpoint in it")
+        raise _CannotError(f"{parsed.path}: contains no checkpoint")
     return _Outcome(result=found, status=_status_of_all(found))
 
 
@@ -307,10 +318,12 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _checkpoint(path: Path) -> Entry:
-    """The checkpoint at a path, which may be a link to it such as ``latest``, or that as a file."""
+    """Returns the checkpoint at a path, which can also be ``latest``, as a link or as a file."""
     path = follow_file(path, CautiousStorage())
     if not _is_checkpoint(_directory(path)):
-        raise _CannotError(f"{path}: is not a checkpoint; `ls` lists those of a directory")
+        raise _CannotError(
+            f"{path}: is not a checkpoint; `ls` lists the checkpoints in a directory"
+        )
     storage = CautiousStorage()
     real = storage.resolve(path)
     return inspect(path if real is None or storage.read_link(path) is None else real, storage)

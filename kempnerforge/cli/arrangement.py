@@ -1,7 +1,7 @@
-"""How a captured job is arranged in its scenario: steps by their order, ranks within its limits.
+"""Maps a captured job to the smaller job of its scenario.
 
-A scenario runs at most two pipeline stages, and it trains from step 0 on a few ranks; a job had
-what it had. What is smaller here than there is said in words.
+A scenario trains from step 0 on a few ranks in at most two pipeline stages, whatever the captured
+job had. Steps keep their order; the differences are reported as text.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from kempnerforge.cli.cautious import walk
 __all__ = ["Arranged", "arrange"]
 
 _MOST_STAGES, _MOST_SHARDS = 2, 2
-"""Enough for every defect that ranks can have to each other; a rank more costs half a second."""
+"""Enough to reproduce every defect between ranks; each further rank costs half a second."""
 _FEW_RANKS = 4
-"""A job of so many ranks is rebuilt as it was."""
+"""A job with no more ranks than this is rebuilt with all of them."""
 _LAST_SMALL_STEP = 16
 _INTERVAL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arranged:
-    """The job of the scenario beside the one that was found."""
+    """The scenario's job, and how the captured one maps to it."""
 
     interval: int
     steps: dict[str, int]
-    """The step in the scenario by the name of the directory that was found."""
+    """Maps the name of a directory found to its step in the scenario."""
     pp: int
     dp_shard: int
     smaller: tuple[str, ...]
-    """In which respects it is another job."""
+    """The differences from the captured job, as text."""
 
     def path(self, entry: str, name: str) -> str:
-        """The path in the scenario of a file that was found; ranks and stages wrap around."""
+        """Returns the scenario's path for a file that was found; ranks and stages wrap around."""
         folder, _, base = name.rpartition("/")
         stage, shard = layout.parse_stage(folder), layout.parse_shard(base)
         rank = layout.parse_rank_file(name)
@@ -51,7 +51,7 @@ class Arranged:
 
 
 def arrange(entries: Sequence[Entry], storage: Storage) -> Arranged:
-    """Arrange a job that makes checkpoints such as these, of which there is at least one."""
+    """Returns a job that makes checkpoints like these; ``entries`` is not empty."""
     found = {entry.path.name: entry.step or 0 for entry in entries}
     steps, interval = _steps(found)
     smaller = [] if steps == found else [_tell_steps(found, steps)]
@@ -66,7 +66,7 @@ def arrange(entries: Sequence[Entry], storage: Storage) -> Arranged:
 
 
 def _steps(found: dict[str, int]) -> tuple[dict[str, int], int]:
-    """The steps as they are, where a small job would leave just these; else 2, 4, 6, ..."""
+    """Keeps the steps if a small job would leave exactly these; otherwise uses 2, 4, 6, ..."""
     ordered = sorted(found.values())
     spacing = gcd(*ordered)
     even = ordered[0] and ordered == list(range(ordered[0], ordered[-1] + 1, spacing))
@@ -82,7 +82,7 @@ def _tell_steps(found: dict[str, int], steps: dict[str, int]) -> str:
 
 
 def _world(entries: Sequence[Entry], storage: Storage) -> tuple[int, int]:
-    """Stages and ranks of a stage, from the newest manifest, else from names of shards."""
+    """Returns stages and ranks per stage, from the newest manifest or else from shard names."""
     newest = max(
         entries, key=lambda entry: (not entry.is_questionable, entry.sequence, entry.step or 0)
     )

@@ -1,12 +1,12 @@
-"""`capture`: a scenario that makes a directory such as the one that was found, without its weights.
+"""`capture`: a scenario that reproduces the state of a checkpoint directory, without its weights.
 
-The first run of the scenario makes as many checkpoints as there are; before its second run an
-operator does to them what was found: files that are missing, short or changed, a `latest` that
-leads astray, leftovers, foreign names. What the language of scenarios cannot say is listed, never
-dropped.
+The first run of the scenario makes as many checkpoints as were found. Before the second run, an
+operator does to them what was found: missing, short or changed files, a `latest` that points to
+the wrong place, leftovers, foreign names. Findings that the scenario language cannot express are
+listed, never dropped.
 
-Nothing that a checkpoint contains is run, and a name that holds anything but letters, digits and
-``._-`` stays out of the scenario and stands escaped in a comment.
+Nothing that a checkpoint contains is executed. A name with characters other than letters, digits
+and ``._-`` appears only in a comment, escaped.
 """
 
 import re
@@ -60,14 +60,14 @@ class Captured:
 
 
 def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
-    """Capture a directory; `deep` reads every byte.
+    """Captures a directory; ``deep`` reads every byte.
 
     Raises:
-        ValueError: There is no checkpoint in it, so there is nothing that a run could make.
+        ValueError: It contains no checkpoint, so there is nothing that a run could reproduce.
     """
     catalog = read_catalog(root, storage)
     if not catalog.entries:
-        raise ValueError(f"{root}: there is no checkpoint in it, so there is nothing to rebuild")
+        raise ValueError(f"{root}: contains no checkpoint, so there is nothing to reproduce")
     arranged = arrange(catalog.entries, storage)
     told: list[str] = list(_rollbacks(catalog.entries))
     unreadable: list[str] = []
@@ -80,7 +80,7 @@ def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
     if len(actions) > _MOST_ACTIONS:
         told.append(f"{len(actions) - _MOST_ACTIONS} more actions like the last ones")
     if not deep:
-        told.append("bytes that changed where sizes did not: --deep looks for them")
+        told.append("changed bytes in files of the right size: --deep looks for them")
     return Captured(
         directory=str(root),
         arranged=arranged,
@@ -93,7 +93,7 @@ def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
 
 
 def _found(catalog: Catalog, storage: Storage) -> Iterator[str]:
-    """The structure and the sizes."""
+    """Describes the structure and the sizes."""
     latest = describe_latest(catalog, storage)
     state = f": {latest.problem}" if latest.problem else ""
     yield f"latest -> {latest.target or 'no link'}{state}"
@@ -120,7 +120,7 @@ def _latest(
 ) -> Iterator[Action]:
     target = catalog.latest
     if target is not None and storage.read_link(catalog.root / layout.LATEST) is None:
-        told.append("`latest` is a file, and is a link in the scenario")
+        told.append("`latest` is a file; in the scenario it is a link")
     newest = max(catalog.entries, key=lambda entry: entry.step or 0).path.name
     if target is None:
         is_there = layout.LATEST in storage.names(catalog.root)
@@ -191,7 +191,7 @@ def _damage(
 
 
 def _undoes(action: Action, done: list[Action]) -> bool:
-    """Whether an exchange is the other half of one that is done already."""
+    """Whether this exchange is the other half of one already in the list."""
     if action.word != "swap":
         return False
     here, _, name = str(action.settings["path"]).partition("/")
@@ -200,7 +200,7 @@ def _undoes(action: Action, done: list[Action]) -> bool:
 
 
 def _action(entry: str, defect: Defect, arranged: Arranged) -> Action | None:
-    """The action that reproduces a defect; None where there is none."""
+    """Returns the action that reproduces a defect, or None if there is none."""
     path = arranged.path(entry, defect.name)
     if _SAFE_PATH.fullmatch(path) is None:
         return None
@@ -223,7 +223,7 @@ def _action(entry: str, defect: Defect, arranged: Arranged) -> Action | None:
 def _freeze(
     catalog: Catalog, storage: Storage, told: list[str], unreadable: list[str]
 ) -> tuple[tuple[str, bool], ...]:
-    """The freeze settings of the newest checkpoint that has some, in the scenario's words."""
+    """Returns the newest freeze settings found, in the scenario's terms."""
     known = []
     for entry in catalog.entries:
         try:
@@ -234,9 +234,7 @@ def _freeze(
     if not specs:
         return ()
     if any(one != specs[-1] for one in specs):
-        told.append(
-            "the freeze settings changed from checkpoint to checkpoint; the last ones stand"
-        )
+        told.append("the freeze settings differ between checkpoints; the newest ones are used")
     found: list[tuple[str, bool]] = []
     for one in specs[-1]:
         module, frozen = (

@@ -1,4 +1,4 @@
-"""Storage for a directory that nobody vouches for: reads are bounded and never wait."""
+"""Storage for an untrusted directory: reads are bounded and never block."""
 
 import errno
 import os
@@ -14,10 +14,10 @@ from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
 __all__ = ["MOST_READ_BYTES", "CautiousStorage", "FoundEntries", "walk"]
 
-# The metadata of 2,048 ranks with 100 parameters takes 8 MB; this leaves room for 30 times that.
+# The metadata of 2,048 ranks with 100 parameters takes 8 MB; this allows 30 times as much.
 MOST_READ_BYTES = 256 << 20
 _CHUNK_BYTES = 1 << 20
-# Far more than 2,048 ranks write; a directory with more files is not listed to its end.
+# Far more files than 2,048 ranks write; the listing of a larger directory is cut short.
 _MOST_FILES = 200_000
 
 _KINDS = {
@@ -30,7 +30,7 @@ _KINDS = {
 
 
 class CautiousStorage(LocalStorage):
-    """:class:`LocalStorage` that reads regular files only, and no more of them than is sensible."""
+    """:class:`LocalStorage` that reads only regular files, and only up to a sensible size."""
 
     def read(self, path: Path) -> bytes:
         with _regular(path) as (fd, size):
@@ -45,7 +45,7 @@ class CautiousStorage(LocalStorage):
         return found.st_size
 
     def checksum(self, path: Path) -> FileRecord:
-        """As of the size that the file has when it is opened, should it grow."""
+        """Covers the size at opening, even if the file grows meanwhile."""
         with _regular(path) as (fd, size):
             crc32 = done = 0
             while done < size and (data := os.read(fd, min(_CHUNK_BYTES, size - done))):
@@ -56,15 +56,15 @@ class CautiousStorage(LocalStorage):
 
 @contextmanager
 def _regular(path: Path) -> Iterator[tuple[int, int]]:
-    """Descriptor and size of a regular file.
+    """Yields the descriptor and the size of a regular file.
 
-    It is looked at before it is opened, because opening a device may do something, and again
-    afterwards, without waiting, in case it was swapped for a pipe in between.
+    The kind is checked before opening, because opening a device can have side effects, and again
+    afterwards (the open does not block), in case the file was swapped for a pipe in between.
     """
     _require_regular(os.stat(path), path)  # noqa: PTH116  # the same call as on the descriptor
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        with named(path):  # what is done with it as well
+        with named(path):  # errors of the caller's reads name the path as well
             found = os.fstat(fd)
             _require_regular(found, path)
             yield fd, found.st_size
@@ -83,14 +83,14 @@ class FoundEntries:
 
     def __init__(self) -> None:
         self.files: dict[str, int] = {}
-        """Size in bytes by path relative to the checkpoint; other things than files as 0."""
+        """Size in bytes by path relative to the checkpoint; 0 for anything but a file."""
         self.unreadable: list[str] = []
         self.complete = True
-        """False where there was more than is ever listed."""
+        """False if the listing was cut short."""
 
 
 def walk(root: Path) -> FoundEntries:
-    """List the files below ``root``, a checkpoint or a link to one."""
+    """Lists the files below ``root``, a checkpoint or a link to one."""
     found = FoundEntries()
     pending = [""]
     while pending:

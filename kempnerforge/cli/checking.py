@@ -1,6 +1,6 @@
-"""`verify`: whether checkpoints are whole, by structure and sizes or by every byte.
+"""`verify`: checks whether checkpoints are whole, by structure and sizes or by every byte.
 
-What cannot be read, for want of permission say, is no problem of the checkpoint: it is told apart.
+A file that cannot be read (for lack of permission, say) is not damage, and is reported separately.
 """
 
 from collections.abc import Iterator
@@ -37,13 +37,13 @@ class Checked:
     """How it was compared: ``checksums``, ``sizes``, or ``structure`` without a manifest."""
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-    """Worth knowing and no reason to distrust it."""
+    """Remarks that are no reason to distrust the checkpoint."""
     unreadable: tuple[str, ...] = ()
     """Read errors and newer formats: the checkpoint may or may not be whole."""
 
     @property
     def whole(self) -> bool:
-        """Whether a load would accept it, as far as was looked."""
+        """Whether a load would accept it, as far as this check went."""
         return not self.problems and not self.unreadable
 
 
@@ -55,7 +55,7 @@ class Findings:
     unreadable: list[str] = field(default_factory=list)
 
     def note(self, error: CheckpointError | OSError, text: str) -> None:
-        """Take an error for what it says: damage, or that nobody knows."""
+        """Files the error under damage or under unreadable."""
         (self.problems if shows_damage(error) else self.unreadable).append(text)
 
 
@@ -70,7 +70,7 @@ class CheckedDirectory:
 
 
 def check(entry: Entry, storage: Storage, *, deep: bool) -> Checked:
-    """Verify one checkpoint; ``deep`` reads every byte of it."""
+    """Verifies one checkpoint; ``deep`` reads every byte of it."""
     found, findings = entry.manifest, _findings(entry, storage, deep=deep)
     return Checked(
         name=entry.path.name,
@@ -85,7 +85,7 @@ def check(entry: Entry, storage: Storage, *, deep: bool) -> Checked:
 
 
 def check_directory(root: Path, storage: Storage, *, deep: bool) -> CheckedDirectory:
-    """Verify every checkpoint of a directory, and ``latest``."""
+    """Verifies every checkpoint of a directory, and ``latest``."""
     catalog = read_catalog(root, storage)
     entries = list(catalog.entries)
     if find_unfinished(catalog.latest) is not None and catalog.latest in catalog.leftovers:
@@ -118,7 +118,7 @@ def _findings(entry: Entry, storage: Storage, *, deep: bool) -> Findings:
 
 
 def _compare_files(entry: Entry, storage: Storage, findings: Findings, *, deep: bool) -> None:
-    """Compare with the manifest."""
+    """Compares the files with the manifest."""
     for name, record in sorted((entry.manifest.files if entry.manifest else {}).items()):
         try:
             size = storage.size(entry.path / name)
@@ -135,7 +135,7 @@ def _compare_files(entry: Entry, storage: Storage, findings: Findings, *, deep: 
 
 
 def _find_mixed(entry: Entry, storage: Storage, findings: Findings) -> None:
-    """Whether shards and metadata fit together and belong to one save."""
+    """Checks that shards and metadata fit together and belong to one save."""
     try:
         contents = read_contents(entry.path, storage)
         metadata = {} if entry.manifest is None else read_metadata(entry.path, storage)
@@ -154,16 +154,16 @@ def _find_mixed(entry: Entry, storage: Storage, findings: Findings) -> None:
         return
     ours = {entry.manifest.save_id}
     findings.problems.extend(
-        f"{layout.SHARD_METADATA} is that of save {save_id}"
+        f"{layout.SHARD_METADATA} belongs to save {save_id}"
         for save_id in sorted(contents.save_ids - ours)
     )
     if metadata.get("manifest") not in ours:
-        findings.problems.append(f"{layout.METADATA} is that of another save")
+        findings.problems.append(f"{layout.METADATA} belongs to another save")
 
 
 def _notes(entry: Entry) -> Iterator[str]:
     if entry.state is State.plain:
-        yield "written without a manifest: damaged content cannot be noticed"
+        yield "written without a manifest: damaged content cannot be detected"
     if entry.manifest is None:
         return
     known = {*entry.manifest.files, layout.MANIFEST}

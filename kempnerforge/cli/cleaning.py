@@ -1,10 +1,10 @@
-"""Texts from outside, made safe for a terminal and for one line."""
+"""Makes untrusted text safe to print on one line of a terminal."""
 
 __all__ = ["clean"]
 
 
 def clean(text: object) -> str:
-    """``text`` without anything that a terminal acts on, on one line."""
+    """Returns ``text`` on one line, with control characters escaped."""
     return "".join(char if char.isprintable() else _escape(char) for char in str(text))
 
 

@@ -1,4 +1,4 @@
-"""`diff`: in what two checkpoints differ."""
+"""`diff`: how two checkpoints differ."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ __all__ = ["Difference", "compare"]
 T = TypeVar("T")
 
 _ABOUT_THE_SAVE = frozenset((layout.MANIFEST, layout.METADATA, layout.SHARD_METADATA))
-"""Files that carry the save id, so that they differ between any two saves."""
+"""Files that contain the save id, and therefore differ between any two saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +28,14 @@ class Difference:
     tensors_added: tuple[str, ...]
     tensors_removed: tuple[str, ...]
     tensors_changed: Mapping[str, tuple[str, str]]
-    """Dtype and shape in each, such as ``float32[4, 8]``."""
+    """Dtype and shape in both, such as ``float32[4, 8]``."""
     files_added: tuple[str, ...]
     files_removed: tuple[str, ...]
     files_changed: tuple[str, ...]
     metadata: Mapping[str, tuple[Any, Any]]
-    """Keys of ``metadata.json`` with both values; None where there is none."""
+    """Keys of ``metadata.json`` with both values; None for a key that is absent."""
     freeze: Mapping[str, tuple[bool | None, bool | None]]
-    """Modules that are frozen in one and not, or not named, in the other."""
+    """Modules that are frozen in one checkpoint, and not frozen or not named in the other."""
     compared_by: str
     """``checksums`` of the manifests, or ``bytes`` that were read."""
     problems: tuple[str, ...]
@@ -51,7 +51,7 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether nothing at all differs but the save ids."""
+        """Whether nothing but the save ids differs."""
         tensors = self.tensors_added or self.tensors_removed or self.tensors_changed
         return self.same_content and not (tensors or self.metadata or self.freeze)
 
@@ -62,7 +62,7 @@ class Difference:
 
 
 def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
-    """Compare two checkpoints; reads shards only where a manifest is missing."""
+    """Compares two checkpoints; reads shards only if a manifest is missing."""
     findings = Findings()
     for entry in (one, other):
         if entry.is_questionable:
@@ -94,7 +94,7 @@ def compare(one: Entry, other: Entry, storage: Storage) -> Difference:
 
 
 def _both(found: list[dict[str, T] | None]) -> list[dict[str, T]]:
-    """Nothing on either side where one could not be read, so that nothing seems to differ."""
+    """Returns two empty sides if one could not be read, so that nothing seems to differ."""
     return [{} if one is None or None in found else one for one in found]
 
 
@@ -117,7 +117,7 @@ def _metadata(entry: Entry, storage: Storage, findings: Findings) -> dict[str, A
 def _files(
     entry: Entry, storage: Storage, findings: Findings, hidden: set[str], *, read: bool
 ) -> dict[str, FileRecord]:
-    """Size and checksum of the files that hold state; what cannot be read is ``hidden``."""
+    """Returns size and checksum of files that hold state; adds unreadable ones to ``hidden``."""
     if entry.manifest is not None and not read:
         return {
             name: record
@@ -141,7 +141,7 @@ def _files(
 
 
 def _without(files: Mapping[str, FileRecord], hidden: Collection[str]) -> dict[str, FileRecord]:
-    """All but the files, and all that is in the folders (``ranks/``), that are hidden."""
+    """Drops the hidden files, and all files in hidden folders (``ranks/``)."""
     folders = tuple(name for name in hidden if name.endswith("/"))
     return {
         name: record
@@ -151,7 +151,7 @@ def _without(files: Mapping[str, FileRecord], hidden: Collection[str]) -> dict[s
 
 
 def _freeze(value: Any) -> dict[str, bool]:
-    """Module to frozen, from the list in ``metadata.json``; what is not in its form is no entry."""
+    """Maps module to frozen, from the list in ``metadata.json``; ignores malformed entries."""
     entries = value if isinstance(value, list) else []
     return {
         str(entry["module"]): bool(entry["frozen"])

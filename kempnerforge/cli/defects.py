@@ -1,7 +1,7 @@
 """Defects inside one checkpoint, file by file: missing, short, long, or with other bytes.
 
-A checkpoint with a manifest is compared with that. One without is compared with the files of a
-whole neighbour, by name and for being empty: of a torn save nothing else is known.
+A checkpoint with a manifest is compared with it. One without is compared with a whole neighbour:
+only missing and empty files can be found, because nothing else is known about a torn save.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,26 +22,26 @@ Kind = Literal["missing", "empty", "short", "long", "changed", "exchanged", "odd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defect:
-    """One file that is not what was saved."""
+    """One file that differs from what was saved."""
 
     kind: Kind
     name: str
     """Path relative to the checkpoint."""
     detail: str
     other: str | None = None
-    """The checkpoint whose file of this name is here, where the two were exchanged."""
+    """If two files were exchanged: the checkpoint that this file comes from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """A checkpoint that is whole by its names, and the files that it has."""
+    """A checkpoint that has all its files, and their names."""
 
     entry: Entry
     files: Mapping[str, int]
 
 
 def neighbour_of(entries: Sequence[Entry]) -> Neighbour | None:
-    """The newest checkpoint that others can be compared with; one with a manifest goes first."""
+    """Returns the newest checkpoint to compare others with; prefers one with a manifest."""
     usable = [entry for entry in entries if entry.state in (State.committed, State.plain)]
     usable.sort(key=lambda entry: (entry.sequence, entry.step or 0))
     if not usable:
@@ -56,7 +56,7 @@ def neighbour_of(entries: Sequence[Entry]) -> Neighbour | None:
 def find_defects(
     entry: Entry, others: Sequence[Entry], storage: Storage, *, deep: bool
 ) -> Iterator[Defect]:
-    """Differences from the manifest, or from a neighbour; `deep` reads every byte."""
+    """Yields differences from the manifest, or from a neighbour; ``deep`` reads every byte."""
     found = walk(entry.path)
     there = found.files
     for one in found.unreadable:
@@ -99,7 +99,7 @@ def _against_record(
 ) -> Iterator[Defect]:
     try:
         size = storage.size(entry.path / name)
-        # A sparse file can have terabytes: only what has the size of some save is read.
+        # A sparse file can span terabytes: read only files that have the size of some save.
         worth_it = deep and size in _sizes(record, name, others)
         found = storage.checksum(entry.path / name) if worth_it else None
     except FileNotFoundError:
@@ -122,20 +122,20 @@ def _against_record(
 def _by_size(name: str, size: int, expected: int) -> Defect:
     detail = f"{size} of {expected} bytes"
     if size == expected:
-        return Defect(kind="changed", name=name, detail="other bytes than were saved")
+        return Defect(kind="changed", name=name, detail="bytes differ from those saved")
     if size == 0:
         return Defect(kind="empty", name=name, detail=detail)
     return Defect(kind="short" if size < expected else "long", name=name, detail=detail)
 
 
 def _sizes(record: FileRecord, name: str, others: Sequence[Entry]) -> set[int]:
-    """The sizes that a file of this name had in any save."""
+    """Returns the sizes that a file of this name had in any save."""
     known = [other.manifest.files.get(name) for other in others if other.manifest is not None]
     return {record.size, *(one.size for one in known if one is not None)}
 
 
 def _owner(found: FileRecord, name: str, others: Sequence[Entry]) -> str | None:
-    """The other checkpoint whose manifest knows these bytes under this name."""
+    """Returns the other checkpoint whose manifest lists these bytes under this name."""
     for other in others:
         if other.manifest is not None and other.manifest.files.get(name) == found:
             return other.path.name

@@ -1,11 +1,11 @@
-"""Reads a pickle as plain data: no class is looked up, no function called, no object built.
+"""Reads a pickle as plain data: looks up no class, calls no function, builds no object.
 
-Only the instructions that DCP's ``.metadata`` consists of are known, and only the names that the
-package's own loader allows may occur; anything else is refused with its name. A class becomes its
-name and an object a :class:`Stub` with the arguments and the state that it would have been given.
+It supports only the instructions that DCP's ``.metadata`` consists of, and accepts only the names
+that the package's own loader allows; anything else is refused by name. A class becomes its name,
+and an object becomes a :class:`Stub` with the arguments and the state that it would have received.
 
-Not built on :class:`pickle.Unpickler`, although that can be told to look up nothing: it reserves
-memory by sizes that the file states, and hashes keys that the file makes, both without bound.
+Not built on :class:`pickle.Unpickler`, even though its lookups can be disabled: it allocates memory
+by sizes that the file states and hashes keys that the file supplies, both without bound.
 """
 
 import pickletools
@@ -39,7 +39,7 @@ ALLOWED_NAMES = frozenset(
         ("pathlib._local", "PurePosixPath"),
     }
 )
-# What the loader finds in the module torch: dtypes and memory formats.
+# The names that the loader accepts from the module torch: dtypes and memory formats.
 _TORCH_VALUES: Final = re.compile(
     r"bool|(?:q?u?int|b?float|complex|bits)[0-9][a-z0-9_]*"
     r"|contiguous_format|channels_last(?:_3d)?|preserve_format",
@@ -67,16 +67,16 @@ class Stub:
     state: Any = None
 
     def field(self, name: str) -> Any:
-        """An attribute that its state holds, or None."""
+        """Returns an attribute from the object's state, or None."""
         return self.state.get(name) if isinstance(self.state, dict) else None
 
 
 def read_inert(data: bytes, *, where: str) -> Any:
-    """The value that ``data`` describes, made of plain values, names and stubs.
+    """Returns the value that ``data`` describes, made of plain values, names and stubs.
 
     Raises:
-        UnsafeCheckpointError: It asks for something that ``.metadata`` does not consist of.
-        CorruptCheckpointError: It is no pickle.
+        UnsafeCheckpointError: It asks for something that does not belong in ``.metadata``.
+        CorruptCheckpointError: It is not a pickle.
     """
     machine = _Machine()
     try:
@@ -142,12 +142,12 @@ class _Machine:
     def _build(self, name: str, argument: Any) -> None:
         build = _BUILDERS.get(name)
         if build is None:
-            raise UnsafeCheckpointError(f"its instruction {name} has no place in metadata")
+            raise UnsafeCheckpointError(f"its instruction {name} does not belong in metadata")
         build(self, argument)
 
     def _last(self, count: int) -> list[Any]:
         if len(self._stack) < count:
-            raise ValueError("it takes more than it has made")
+            raise ValueError("it pops more values than it has pushed")
         return self._stack[-count:]
 
     def _above_mark(self) -> list[Any]:

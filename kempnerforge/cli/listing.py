@@ -1,4 +1,4 @@
-"""`ls` and `show`: what there is, from names, manifests and small files."""
+"""`ls` and `show`: list checkpoints, reading only names, manifests and small files."""
 
 import os
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ __all__ = ["Latest", "Listing", "Row", "Sheet", "describe_latest", "list_directo
 
 
 _UNFINISHED = (
-    "step {step} is being replaced by a new version, or was when its run died; in the latter case "
+    "step {step} is being replaced by a new version, or its run died while doing so; in that case "
     "the next start of the job, or `repair`, completes it"
 )
 
@@ -41,17 +41,17 @@ class Row:
     step: int | None
     latest: bool
     bytes: int
-    """Of the files that are there, without following links."""
+    """Total size of the files present, without following links."""
     save_id: str | None
     world_size: int | None
     stages: tuple[int, ...] | None
     tokens_seen: int | None
     written: str | None
-    """When the manifest was written, else when the directory last changed; UTC."""
+    """When the manifest was written or, without one, when the directory last changed; UTC."""
     problem: str | None
     """Why it is torn."""
     unreadable: tuple[str, ...] = ()
-    """Parts that could not be read, or only by a newer version."""
+    """Parts that could not be read, or that only a newer version can read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +59,11 @@ class Latest:
     """The state of ``latest``."""
 
     target: str | None
-    """As written in the link or in the file; None where there is neither."""
+    """As written in the link or in the file; None if there is neither."""
     problem: str | None
     note: str | None = None
     unreadable: str | None = None
-    """Why it cannot be told whether something is wrong with it."""
+    """Why its state is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +81,15 @@ class Sheet:
 
     row: Row
     manifest: Mapping[str, Any] | None
-    """Without its list of files."""
+    """The manifest without its list of files."""
     metadata: Mapping[str, Any]
     files: Mapping[str, Mapping[str, int | str | None]]
-    """By path: ``bytes`` that are there (None if missing), ``expected`` and ``crc32`` if known."""
+    """By path: ``bytes`` present (None if missing), ``expected`` and ``crc32`` if known."""
     unreadable: tuple[str, ...]
 
 
 def list_directory(root: Path, storage: Storage) -> Listing:
-    """Everything of ours in ``root``, by step, leftovers last."""
+    """Lists the package's directories in ``root``, by step, leftovers last."""
     catalog = read_catalog(root, storage)
     rows = [_row(entry, catalog, storage) for entry in catalog.entries]
     rows += [_leftover(root, name, latest=catalog.latest) for name in catalog.leftovers]
@@ -97,18 +97,20 @@ def list_directory(root: Path, storage: Storage) -> Listing:
 
 
 def describe_latest(catalog: Catalog, storage: Storage) -> Latest:
-    """The target of ``latest``, and what is wrong with it."""
+    """Returns the target of ``latest``, and what is wrong with it."""
     try:
         return _describe_latest(catalog, storage)
     except OSError as error:
-        reason = f"cannot be looked at: {error.strerror or error}"
+        reason = f"cannot be inspected: {error.strerror or error}"
         return Latest(target=catalog.latest, problem=None, unreadable=reason)
 
 
 def _describe_latest(catalog: Catalog, storage: Storage) -> Latest:
     if catalog.latest is None:
         there = layout.LATEST in storage.names(catalog.root)
-        return Latest(target=None, problem="is no link, and no file of one" if there else None)
+        return Latest(
+            target=None, problem="is neither a link nor a pointer file" if there else None
+        )
     real = resolve_pointer(catalog.root, storage)
     if real is None:
         return Latest(target=catalog.latest, problem="leads nowhere")
@@ -118,18 +120,18 @@ def _describe_latest(catalog: Catalog, storage: Storage) -> Latest:
         if storage.resolve(entry.path) == real:
             torn = entry.state is State.torn
             problem = f"names a torn checkpoint: {entry.problem}" if torn else None
-            reason = f"names one that is {entry.state}: {entry.problem}"
+            reason = f"names a checkpoint that is {entry.state}: {entry.problem}"
             return Latest(
                 target=catalog.latest,
                 problem=problem,
                 unreadable=reason if entry.is_questionable else None,
                 note=None if unfinished is None else _UNFINISHED.format(step=unfinished.step),
             )
-    return Latest(target=catalog.latest, problem="leads to what is no checkpoint of this directory")
+    return Latest(target=catalog.latest, problem="does not lead to a checkpoint in this directory")
 
 
 def show(entry: Entry, storage: Storage) -> Sheet:
-    """One checkpoint with its files."""
+    """Describes one checkpoint with its files."""
     catalog = Catalog(
         root=entry.path.parent,
         latest=read_pointer(entry.path.parent, storage),
@@ -218,7 +220,7 @@ def _is_latest(entry: Entry, catalog: Catalog, storage: Storage) -> bool:
     try:
         real = storage.resolve(entry.path)
         return real is not None and real == resolve_pointer(catalog.root, storage)
-    except OSError:  # which is said of `latest` itself
+    except OSError:  # reported for `latest` itself
         return entry.path.name == catalog.latest
 
 

@@ -1,11 +1,11 @@
-"""`repair` and `retain`: first a plan that changes nothing, then, if asked for, its steps.
+"""`repair` and `retain`: first a plan that changes nothing and then, if requested, its steps.
 
-``repair`` mends only what is broken: a ``latest`` that names a checkpoint that verifies is left
-alone, whoever pointed it there. It deletes nothing. The caller has the lock of the directory from
+``repair`` changes only what is broken. A ``latest`` that names a checkpoint that verifies is left
+alone, even if a newer one exists. Nothing is deleted. The caller holds the directory's lock from
 before the plan until after the last step.
 
-A checkpoint that cannot be read may be whole, so nothing is planned while one that matters cannot:
-``latest`` is not pointed past it, and nothing is deleted for which it might count.
+A checkpoint that cannot be read may be whole. As long as such a one matters, nothing is planned:
+``latest`` is not moved past it, and nothing is deleted that it might have to replace.
 """
 
 from collections.abc import Callable, Collection
@@ -40,24 +40,24 @@ class Step:
     """``rename``, ``point`` (``latest``) or ``delete``."""
     name: str
     target: str | None = None
-    """New name, or what ``latest`` is to name."""
+    """The new name, or the name that ``latest`` gets."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """How a directory is mended."""
+    """The problems of a directory, and the steps that repair it."""
 
     directory: str
     steps: tuple[Step, ...]
     problems: tuple[str, ...]
-    """The problems found, whether or not a step mends them."""
+    """The problems found, whether or not a step repairs them."""
     mended: bool
-    """Whether ``latest`` names a whole checkpoint, or nothing was ever saved, after the steps."""
+    """Whether, after the steps, ``latest`` names a whole checkpoint or nothing was ever saved."""
     notes: tuple[str, ...] = ()
-    """Worth knowing and left alone."""
+    """Remarks on what is left alone."""
     unreadable: tuple[str, ...] = ()
-    """Read errors and newer formats; then there are no steps."""
+    """Read errors and newer formats; if there are any, there are no steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +70,14 @@ class Retention:
     ignored: tuple[str, ...]
     """Torn, incomplete, plain or of a newer version: neither counted nor deleted."""
     unreadable: tuple[str, ...] = ()
-    """Read errors; then there are no steps."""
+    """Read errors; if there are any, there are no steps."""
 
 
 def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
-    """Find what is broken and the steps that mend it; changes nothing.
+    """Finds what is broken, and the steps that repair it; changes nothing.
 
     Args:
-        deep: Whether a checkpoint verifies only if every byte of it does.
+        deep: Whether to verify every byte of a checkpoint, and not only the sizes of its files.
     """
     catalog = read_catalog(root, storage, outline=look_afresh(root, storage))
     problems: list[str] = []
@@ -91,7 +91,7 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
         return checked.whole
 
     def sound(entry: Entry) -> bool:
-        checked = check(entry, storage, deep=deep)  # what is damaged beside the rest is no problem
+        checked = check(entry, storage, deep=deep)  # damage to an old version is not a problem
         unreadable.extend(f"{entry.path.name}: {reason}" for reason in checked.unreadable)
         return checked.whole
 
@@ -99,11 +99,13 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
     taken = {step.target for step in completion}
     gives_back = _names_to_give_back(catalog, storage, sound)
     renames = tuple(step for step in gives_back if step.target not in taken)
-    problems += [f"{step.name} was set aside and its step has no other version" for step in renames]
+    problems += [
+        f"{step.name} was set aside, and its step has no other version" for step in renames
+    ]
     current = _named_by_latest(catalog, storage)
     comes_back = any(step.target == catalog.latest for step in renames)
     if completion:
-        problems.append(f"latest names {catalog.latest}: a replacement is half way")
+        problems.append(f"latest names {catalog.latest}: a replacement is half done")
         steps, mended = (*completion, *renames), True
     elif comes_back or (current is not None and whole(current)):
         steps, mended = renames, True
@@ -128,7 +130,7 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
 def _completion(
     catalog: Catalog, storage: Storage, whole: Callable[[Entry], bool]
 ) -> tuple[Step, ...]:
-    """The steps that end a replacement which a dead run left half way, or that take it back."""
+    """Returns the steps that complete, or undo, a replacement that a dead run left half done."""
     found = find_unfinished(catalog.latest)
     if found is None:
         return ()
@@ -156,7 +158,7 @@ def _is_whole(path: Path, storage: Storage, whole: Callable[[Entry], bool], *, s
 
 
 def _newer(catalog: Catalog, current: Entry, whole: Callable[[Entry], bool]) -> tuple[str, ...]:
-    """A remark where ``latest`` names a whole checkpoint that is not the last one."""
+    """Returns a remark if ``latest`` names a whole checkpoint that is not the newest."""
     for entry in catalog.newest_first():
         if entry.head is not None and entry.sequence <= current.sequence:
             continue
@@ -184,7 +186,7 @@ def _names_to_give_back(
 
 
 def _set_aside(catalog: Catalog, storage: Storage) -> tuple[tuple[Entry, str], ...]:
-    """Old versions under hidden names and what they were called, the last committed first."""
+    """Returns old versions under hidden names with their former names, newest commit first."""
     found = []
     for name in catalog.leftovers:
         leftover = layout.parse_leftover(name)
@@ -210,7 +212,7 @@ def _newest(
     *,
     but: Entry | None,
 ) -> str | None:
-    """Name, after the renames, of the newest checkpoint that verifies."""
+    """Returns the name, after the renames, of the newest checkpoint that verifies."""
     names = {entry.path.name: entry for entry in catalog.entries}
     for step in renames:
         names[step.target or ""] = inspect(catalog.root / step.name, storage)
@@ -237,10 +239,10 @@ def plan_retention(
     deep: bool,
     protected: Collection[int] = (),
 ) -> Retention:
-    """Find what the policy deletes; changes nothing.
+    """Finds what the policy deletes; changes nothing.
 
-    Only checkpoints that verify count, by sizes or by every byte, so that a damaged one never
-    takes the place of a good one.
+    Only checkpoints that verify (by sizes or by every byte) count, so a damaged one never takes the
+    place of a good one.
     """
     catalog = read_catalog(root, storage, outline=look_afresh(root, storage))
     checks = [
@@ -269,7 +271,7 @@ def plan_retention(
     )
     if unreadable:
         victims = ()
-    reason = f"older than the newest {policy.keep_last_n}, or of a branch that was abandoned"
+    reason = f"older than the newest {policy.keep_last_n}, or on an abandoned branch"
     return Retention(
         directory=str(root),
         steps=tuple(
@@ -282,10 +284,10 @@ def plan_retention(
 
 
 def apply(root: Path, steps: Collection[Step], storage: Storage) -> None:
-    """Perform a plan's steps in order, each durable before the next begins.
+    """Performs a plan's steps in order, each durable before the next begins.
 
     Raises:
-        OSError: A step failed; those before it are done.
+        OSError: A step failed; the steps before it are done.
     """
     for step in steps:
         if step.action == "delete":
@@ -296,7 +298,7 @@ def apply(root: Path, steps: Collection[Step], storage: Storage) -> None:
 
 
 def _delete(root: Path, name: str, storage: Storage) -> None:
-    """As the package does: it loses its name first."""
+    """Deletes a checkpoint as the package does: it is renamed first."""
     step = layout.parse_step(name)
     assert step is not None
     trash = Leftover(kind=LeftoverKind.trash, step=step, save_id=new_save_id())

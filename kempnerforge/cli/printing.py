@@ -1,6 +1,6 @@
 """Results as text for people and as JSON for programs.
 
-A name may hold anything, so what a terminal would act on is written as an escape (``\\x1b``).
+Names can contain anything, so control characters are printed as escapes (``\\x1b``).
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from kempnerforge.cli.scenario import scenario_lines
 __all__ = ["SCHEMA", "as_json", "as_text", "clean"]
 
 SCHEMA = 1
-"""Version of the JSON output; a key that is added does not change it."""
+"""Version of the JSON output; adding a key does not change it."""
 
-_NOTHING = "nothing is changed while that is so, because it may be whole"
+_NOTHING = "nothing is changed until it can be read, because it may be whole"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 Result = Listing | Sheet | Checked | CheckedDirectory | Difference | Repair | Retention | Captured
 
 
 def as_json(command: str, result: Result, *, exit_status: int, applied: bool | None) -> str:
-    """One object; its keys are those of the result's class, and four about the command."""
+    """Returns one object with the fields of the result and four keys about the command."""
     about: dict[str, Any] = {"schema": SCHEMA, "command": command, "exit": exit_status}
     if applied is not None:
         about["applied"] = applied
@@ -36,7 +36,7 @@ def as_json(command: str, result: Result, *, exit_status: int, applied: bool | N
 
 
 def as_text(result: Result, *, applied: bool | None) -> str:
-    """Lines for a person."""
+    """Returns lines for people to read."""
     return "\n".join(clean(line) for line in _lines(result, applied=bool(applied)))
 
 
@@ -194,7 +194,7 @@ def _repair(repair: Repair, *, applied: bool) -> Iterator[str]:
     if repair.unreadable:
         yield _NOTHING
     elif not repair.mended:
-        yield "no checkpoint verifies; nothing here can be resumed from"
+        yield "no checkpoint verifies; there is nothing to resume from"
     elif not repair.steps:
         yield "nothing to repair"
 
@@ -216,4 +216,4 @@ def _steps(steps: Sequence[Step], *, applied: bool) -> Iterator[str]:
         arrow = "" if step.target is None else f" -> {step.target}"
         yield f"{done}: {step.action} {step.name}{arrow} ({step.reason})"
     if steps and not applied:
-        yield "dry run: nothing was changed; --apply does it"
+        yield "dry run: nothing was changed; --apply makes the changes"

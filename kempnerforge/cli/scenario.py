@@ -1,7 +1,7 @@
-"""A captured directory as the text of a scenario: YAML by hand, so that no YAML library is needed.
+"""Writes a captured directory as a scenario file, without needing a YAML library.
 
-Every text value is written as a JSON string, which YAML reads as the same; every line of a comment
-is one line, with whatever a terminal or a parser acts on written as an escape.
+Text values are written as JSON strings, which YAML reads the same way. Comments have line breaks
+and control characters escaped, so that none ends early or acts on a terminal.
 """
 
 import json
@@ -14,13 +14,13 @@ __all__ = ["scenario_lines"]
 
 
 def scenario_lines(captured: Captured) -> Iterator[str]:
-    """The lines of the file."""
+    """Yields the lines of the file."""
     arranged = captured.arranged
     yield from _comments(f"captured by kempnerforge-ckpt from {captured.directory}", captured.found)
-    yield from _comments("another job than the one that was found", arranged.smaller)
+    yield from _comments("differences from the captured job", arranged.smaller)
     yield from _comments("not expressed below", captured.unexpressed)
     yield from _comments("could not be read", captured.unreadable)
-    yield "# not known from a checkpoint, so as by default: model, data, async_mode, keep_last_n"
+    yield "# a checkpoint does not record these, so defaults apply: model, data, async_mode"
     world = f"pp{arranged.pp} x fsdp{arranged.dp_shard}"
     checkpoints = _count(len(arranged.steps), "checkpoint")
     actions = _count(len(captured.actions), "action")

@@ -30,21 +30,21 @@ class Contents:
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     values: set[str] = field(default_factory=set)
-    """Names of what is not a tensor."""
+    """Names of the entries that are not tensors."""
     save_ids: set[str] = field(default_factory=set)
-    """Saves that the shards belong to; empty where another program wrote them."""
+    """Saves that the shards belong to; empty if another program wrote them."""
     shard_ends: dict[str, int] = field(default_factory=dict)
-    """By path relative to the checkpoint: bytes that the shard file must have at least."""
+    """Minimum size in bytes of each shard file, by path relative to the checkpoint."""
 
 
 def read_contents(checkpoint: Path, storage: Storage) -> Contents:
-    """Read every stage's ``.metadata``.
+    """Reads every stage's ``.metadata``.
 
     Raises:
-        CorruptCheckpointError: One is missing or is not metadata.
-        UnreadableCheckpointError: One cannot be read at present.
-        OSError: A directory cannot.
-        UnsafeCheckpointError: One asks for something that a load would refuse.
+        CorruptCheckpointError: A file is missing or is not metadata.
+        UnreadableCheckpointError: A file cannot be read at present.
+        OSError: A directory cannot be read.
+        UnsafeCheckpointError: A file asks for something that a load would refuse.
     """
     contents = Contents()
     stages = plain_stages(checkpoint, storage)
@@ -65,7 +65,7 @@ def read_contents(checkpoint: Path, storage: Storage) -> Contents:
 
 def _add(contents: Contents, prefix: str, metadata: Any) -> None:
     if not isinstance(metadata, Stub) or metadata.of.name != "Metadata":
-        raise ValueError("another object")
+        raise ValueError("it describes another object")
     for name, entry in _mapping(metadata.field("state_dict_metadata")).items():
         if entry.of.name == "TensorStorageMetadata":
             contents.tensors[_text(name)] = _tensor(_text(name), entry)
@@ -91,14 +91,14 @@ def _tensor(name: str, entry: Stub) -> Tensor:
 
 
 def _sizes(size: Stub) -> tuple[int, ...]:
-    """The numbers of a ``torch.Size``, which is pickled as a call with one tuple."""
+    """Returns the numbers of a ``torch.Size``, which is pickled as a call with one tuple."""
     (sizes,) = size.args or ((),)
     return tuple(map(_count, sizes))
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"a dict was expected, found {type(value).__name__}")
+        raise ValueError(f"expected a dict, found {type(value).__name__}")
     return value
 
 
@@ -109,7 +109,7 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    # 2**63 is more bytes than a file can have, and longer numbers cost time without end.
+    # A file has fewer than 2**63 bytes; arithmetic on much longer numbers has no bound in time.
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise ValueError(f"a size is a {type(value).__name__}")
     return value

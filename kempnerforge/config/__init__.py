@@ -1,1 +1,1 @@
-"""Configuration values that a training loop hands to the checkpoint and freeze code."""
+"""Configuration that a training loop passes to the checkpoint and freeze code."""

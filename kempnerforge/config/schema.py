@@ -1,4 +1,4 @@
-"""The names that training code imports its configuration classes from."""
+"""The documented module from which training code imports the configuration classes."""
 
 from kempnerforge.config.checkpoint import (
     AsyncCheckpointMode,

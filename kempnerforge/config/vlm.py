@@ -1,4 +1,4 @@
-"""Freeze configuration of vision-language models: which module is frozen from which step on."""
+"""Freeze configuration of vision-language models: which modules are frozen from which step on."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from itertools import pairwise
 __all__ = ["FreezeSpec", "FreezeStage", "VLMConfig"]
 
 
-# What tells a pattern of full parameter names from an alias.
+# Characters that occur in patterns of full parameter names but not in aliases.
 _PATTERN = re.compile(r"[.*?[]")
 
 
@@ -22,8 +22,7 @@ def _default_module_patterns() -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class FreezeSpec:
-    """One module, named by its alias or by a pattern of parameter names, and whether its parameters
-    are frozen."""
+    """A module, given by alias or parameter-name pattern, and whether its parameters are frozen."""
 
     module: str
     frozen: bool = True
@@ -38,7 +37,7 @@ class FreezeStage:
 
     def __post_init__(self) -> None:
         if self.start_step < 0:
-            raise ValueError(f"start_step counts training steps, found {self.start_step}")
+            raise ValueError(f"start_step must not be negative, found {self.start_step}")
         object.__setattr__(self, "specs", tuple(self.specs))
 
 
@@ -53,7 +52,7 @@ class VLMConfig:
     """Later changes, with strictly increasing ``start_step``."""
 
     module_patterns: dict[str, list[str]] = field(default_factory=_default_module_patterns)
-    """Alias of a module to the ``fnmatch`` patterns of its parameter names."""
+    """Maps a module's alias to the ``fnmatch`` patterns of its parameter names."""
 
     def __post_init__(self) -> None:
         self._check_order()

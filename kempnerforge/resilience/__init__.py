@@ -1,1 +1,1 @@
-"""Shutdown by signal, and the choice on resume, for training loops."""
+"""Helpers for training loops: shutdown on a signal, and the checkpoint to resume from."""

@@ -1,10 +1,10 @@
-"""One yes or no that all ranks share, asked for once a step.
+"""Agreement of all ranks on one yes or no, once per step.
 
 The answer comes from an all-reduce on a gloo group that nothing else uses. Its cost grows with the
-logarithm of the number of ranks, unlike that of the rounds that a save needs. Every wait ends: a
-rank that died has closed its connections, one that ended its program before there were any has said
-so, one that hangs is waited for until the deadline, and a rank that gives up closes its own
-connections, so the others, whoever they wait for, follow at once.
+logarithm of the number of ranks, unlike the cost of the rounds that a save needs. Every wait is
+bounded. A rank that died has closed its connections. A rank that exited before it had any has left
+a note. A rank that hangs is waited for until the deadline. A rank that gives up closes its own
+connections, so that all others fail at once, whichever rank they are waiting for.
 """
 
 from typing import Any
@@ -19,11 +19,11 @@ __all__ = ["Agreement"]
 
 
 class Agreement:
-    """Shared answers of some ranks.
+    """Lets some ranks agree on answers.
 
     Args:
-        members: Ranks of the job, this one among them.
-        timeout_s: Longest that a rank waits for the others, in seconds.
+        members: Participating ranks of the job, including this one.
+        timeout_s: Longest time in seconds that a rank waits for the others.
     """
 
     def __init__(self, members: tuple[int, ...], *, timeout_s: float) -> None:
@@ -33,10 +33,10 @@ class Agreement:
         self._lost: str | None = None
 
     def any(self, mine: bool) -> bool:
-        """Whether any rank says yes. Collective: all ranks, the same number of times.
+        """Returns whether any rank says yes. Collective over ``members``.
 
         Raises:
-            PeerLostError: A rank died, hung or lost its connection; at every later call too.
+            PeerLostError: A rank died, hung or lost its connection; every later call raises it too.
         """
         if self._lost is not None:
             raise PeerLostError(self._lost)
@@ -59,5 +59,5 @@ class Agreement:
         return bool(flag.item())
 
     def close(self) -> None:
-        """Close the connections; not collective."""
+        """Closes the connections; not collective."""
         self._group = None

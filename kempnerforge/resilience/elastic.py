@@ -1,4 +1,4 @@
-"""Where a restarted job continues."""
+"""Finds the checkpoint from which a restarted job continues."""
 
 from pathlib import Path
 
@@ -16,27 +16,27 @@ __all__ = ["resolve_resume_path"]
 
 
 def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
-    """The checkpoint to resume from, verified in full: the one that ``load()`` would choose.
+    """Returns the checkpoint to resume from, fully verified: the one that ``load()`` would choose.
 
-    Collective where torch.distributed is initialised; rank 0 decides and all ranks verify a share
-    of the files. ``latest`` comes first; if it is damaged, the newest checkpoint that verifies. For
-    the thread that trains, before or after a manager is made.
+    Prefers ``latest``; if it is damaged, takes the newest checkpoint that verifies. Collective if
+    torch.distributed is initialised: rank 0 decides, and every rank verifies a part of the files.
+    To be called by the training thread, before or after a manager is created.
 
     Args:
         dir: The checkpoint directory, ``config.dir``.
 
     Returns:
-        The same path on every rank, or None where no checkpoint was ever committed.
+        The same path on every rank, or None if no checkpoint was ever committed.
 
     Raises:
-        NoUsableCheckpointError: There are checkpoints and none can be used; starting over in
-            silence would lose the run.
-        UnreadableCheckpointError: One that may be the newest cannot be read at present, or the
-            directory itself; it may be whole, so nothing older is taken.
-        NewerFormatError: It was written by a newer version of this package.
-        PeerLostError: A rank is dead, or hung beyond the deadline (600 s a round).
-        UnreachableDirectoryError: The directory is there by name and cannot be looked into.
-        ValueError: ``dir`` is empty, a URL, or names a variable that is not set.
+        NoUsableCheckpointError: There are checkpoints, but none is usable; starting from scratch
+            without an error would lose the run.
+        UnreadableCheckpointError: The directory, or a checkpoint that may be the newest, cannot be
+            read at present. It may be whole, so no older one is taken.
+        NewerFormatError: The checkpoint was written by a newer version of this package.
+        PeerLostError: A rank died, or hung beyond the deadline (600 s per round).
+        UnreachableDirectoryError: The directory exists but cannot be listed.
+        ValueError: ``dir`` is empty, a URL, or names an environment variable that is not set.
     """
     root = local_directory(dir)
     collective = make_collective(timeout_s=DEFAULT_COMMIT_TIMEOUT_S)

@@ -1,10 +1,10 @@
 """Shutdown on a signal, at the same step on every rank.
 
-A scheduler signals each process by itself, milliseconds or a step apart. A rank that acted on its
-own flag would leave the others waiting in a collective, so the flag is agreed on once a step.
+A scheduler signals each process separately, milliseconds or even a step apart. A rank that acted on
+its own flag would leave the others waiting in a collective, so the ranks agree on it once per step.
 
-The handler itself takes no lock, because it may interrupt the main thread anywhere: it sets a flag
-and starts the thread that keeps the deadline without the bookkeeping of :mod:`threading`.
+The signal handler takes no lock, because it can interrupt the main thread anywhere. It sets a flag
+and starts the deadline thread without the bookkeeping of :mod:`threading`.
 """
 
 import _thread
@@ -26,23 +26,23 @@ __all__ = ["ShutdownHandler"]
 
 DEFAULT_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _EXIT_STATUS = 1
-# Long enough for a reader of standard error that is only slow.
+# Long enough for a slow reader of standard error.
 _LAST_WORDS_S = 1.0
 
 
 class ShutdownHandler:
-    """Turns a signal into an agreed end of training, and bounds how long that end may take.
+    """Turns a signal into an agreed end of training, and bounds how long that end takes.
 
-    :meth:`register` and :meth:`finish` are for the main thread, :meth:`should_shutdown` for any one
-    thread. Works without torch.distributed, on one process, as well.
+    Call :meth:`register` and :meth:`finish` from the main thread, and make all calls of
+    :meth:`should_shutdown` from one thread. Also works without torch.distributed, in one process.
 
     Args:
-        timeout_sec: Seconds from the first signal on this rank, or from the call that told it of
-            another rank's, to :meth:`finish`; then the process is ended hard. Also the longest that
-            a rank waits for the others' answers.
-        signals: Signals that ask for shutdown.
-        process_group: Ranks that agree, all where None. It only says who takes part: agreement
-            runs on a gloo group of its own.
+        timeout_sec: Seconds allowed until :meth:`finish`, counted from the first signal on this
+            rank or from the call that reported another rank's signal; then the process is killed.
+            Also the longest time that a rank waits for the others' answers.
+        signals: Signals that request a shutdown.
+        process_group: Ranks that take part; None means all. The group itself is not used:
+            agreement runs on a separate gloo group.
 
     Raises:
         ValueError: ``timeout_sec`` is not positive.
@@ -67,7 +67,7 @@ class ShutdownHandler:
         self._deadline = _Deadline(timeout_sec)
 
     def register(self) -> None:
-        """Install the handlers; in the main thread, not collective. A second call does nothing.
+        """Installs the handlers, in the main thread; not collective. A second call does nothing.
 
         Raises:
             ValueError: This is not the main thread.
@@ -79,16 +79,15 @@ class ShutdownHandler:
                 self._previous[number] = signal.signal(number, self._on_signal)
 
     def should_shutdown(self) -> bool:
-        """Whether any rank was asked to shut down. Collective: once a step, on every rank.
+        """Whether any rank was asked to shut down. Collective: once per step, on every rank.
 
-        Every rank gets the same answer at the same call, so all save the same step or none does.
-        Once the answer is yes it stays so, without asking the others again. A signal that comes
-        between two calls counts at the next one.
+        Every rank gets the same answer from the same call, so either all save that step or none
+        does. Once the answer is yes it stays yes, and the ranks no longer communicate. A signal
+        that arrives between two calls counts at the next one.
 
         Raises:
-            PeerLostError: A rank died, ended its program, or did not call this within
-                ``timeout_sec`` seconds; raised at every later call too. No rank can save then,
-                since all are needed for that.
+            PeerLostError: A rank died, exited, or did not make this call within ``timeout_sec``
+                seconds; every later call raises it too. A save needs all ranks, so none can save.
         """
         if self._agreed:
             return True
@@ -103,9 +102,9 @@ class ShutdownHandler:
         return asked
 
     def finish(self) -> None:
-        """Shutdown is complete: stop the clock and put the former handlers back; not collective.
+        """Ends the shutdown: stops the deadline, restores the former handlers; not collective.
 
-        Call it after the last checkpoint is durable; until then further signals are ignored.
+        Call it after the last checkpoint is durable; until then, further signals are ignored.
         """
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
@@ -127,12 +126,12 @@ class ShutdownHandler:
             self._deadline.start(_name_of(number))
 
     def _pass_on(self, number: int) -> None:
-        """In a forked child, such as a dataloader's worker: what the signal did before."""
+        """In a forked child, such as a dataloader worker, does what the signal did before."""
         signal.signal(number, self._previous.get(number) or signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
     def _agree(self) -> Agreement | None:
-        """How to agree, decided at the first call; None without torch.distributed."""
+        """Returns the agreement, created at the first call; None without torch.distributed."""
         if not (dist.is_available() and dist.is_initialized()):
             return None
         ranks = dist.get_process_group_ranks(self._process_group or dist.group.WORLD)
@@ -149,12 +148,12 @@ class _Deadline:
         self._stopped: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def start(self, cause: str) -> None:
-        """Start the clock, unless it runs; may be called from a signal handler."""
-        if next(self._starts) == 0:  # in one step, because a signal may come between two
+        """Starts the clock, unless it is running; safe in a signal handler."""
+        if next(self._starts) == 0:  # atomic, because a signal can interrupt anywhere
             _thread.start_new_thread(self._keep, (cause,))
 
     def stop(self) -> None:
-        """Stop the clock for good."""
+        """Stops the clock for good."""
         if next(self._starts) > 0:
             self._stop.put(None)
             self._stopped.get()
@@ -167,11 +166,13 @@ class _Deadline:
         self._stopped.put(None)
 
     def _end_hard(self, cause: str) -> None:
-        message = f"shutdown after {cause} is not complete after {self._timeout_s} s; ending hard\n"
+        message = (
+            f"shutdown after {cause} not complete after {self._timeout_s} s; exiting at once\n"
+        )
         try:
-            # A pipe that has room now may be full a moment later, and then writing never ends.
+            # A pipe that has room now can be full a moment later, and then the write never returns.
             _thread.start_new_thread(_end_soon, ())
-            # Python's own stream may be locked by the thread that hangs.
+            # The thread that hangs may hold the lock of Python's own stream.
             os.write(2, message.encode())
         finally:
             os._exit(_EXIT_STATUS)

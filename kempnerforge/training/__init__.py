@@ -1,1 +1,1 @@
-"""Helpers of a training loop that checkpoints depend on."""
+"""Helpers for training loops whose effect checkpoints record."""

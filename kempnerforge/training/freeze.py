@@ -1,9 +1,9 @@
-"""Freezing and unfreezing parameters by name, before and in the middle of training.
+"""Freezes and unfreezes parameters by name, before or during training.
 
-The flag is set on the parameters that the model registers. With FSDP2 these are the sharded
-parameters; ``fully_shard`` copies the flag to the gathered ones at the next forward pass, so a
-change takes effect from the next step on, on models sharded before or after it. Names are matched
-without the prefixes that ``torch.compile`` and activation checkpointing insert.
+``requires_grad`` is set on the parameters that the model registers. With FSDP2 these are the
+sharded parameters; ``fully_shard`` copies the flag to the gathered ones at the next forward pass,
+so a change takes effect at the next step, whether the model was sharded before or after it. Names
+are matched without the prefixes that ``torch.compile`` and activation checkpointing insert.
 """
 
 import logging
@@ -29,18 +29,18 @@ def _plain_name(name: str) -> str:
 
 
 def freeze_params(model: nn.Module, patterns: Iterable[str], *, frozen: bool = True) -> int:
-    """Set ``requires_grad`` of every parameter whose name matches one of ``patterns``.
+    """Sets ``requires_grad`` of every parameter whose name matches one of ``patterns``.
 
-    A parameter that becomes frozen loses its gradient, so that an optimizer does not move it once
-    more. Not collective; every rank calls it alike.
+    A parameter that becomes frozen loses its gradient, so that the optimizer does not update it one
+    more time. Not collective, but every rank must make the same call.
 
     Args:
         model: The model, plain or sharded.
         patterns: ``fnmatch`` patterns of full parameter names, case sensitive.
-        frozen: The state that the parameters get.
+        frozen: True to freeze the parameters, False to unfreeze them.
 
     Returns:
-        Number of elements whose state changed, in terms of whole (unsharded) parameters.
+        Number of elements whose state changed, counted in whole (unsharded) parameters.
     """
     flipped = 0
     for param in _matching(model, patterns):
@@ -65,25 +65,25 @@ def _matching(model: nn.Module, patterns: Iterable[str]) -> list[nn.Parameter]:
 def apply_freeze_specs(
     model: nn.Module, specs: Sequence[FreezeSpec], pattern_map: Mapping[str, Iterable[str]]
 ) -> dict[str, int]:
-    """Apply ``specs`` in order; a later spec of the same module wins.
+    """Applies ``specs`` in order; a later spec for the same module wins.
 
-    A module of which this rank's model has no parameter (another pipeline stage has them) counts 0.
+    A module whose parameters are all on other ranks (other pipeline stages) counts 0.
 
     Args:
         model: The model, plain or sharded.
         specs: What to freeze or unfreeze.
-        pattern_map: Alias of a module to the patterns of its parameter names. A module that is no
-            alias is itself an ``fnmatch`` pattern of parameter names.
+        pattern_map: Maps a module's alias to the patterns of its parameter names. A module that is
+            not an alias is itself an ``fnmatch`` pattern of parameter names.
 
     Returns:
-        Elements whose state changed, by module.
+        Number of elements whose state changed, by module.
     """
     changed: dict[str, int] = {}
     for spec in specs:
         patterns = pattern_map.get(spec.module, (spec.module,))
         if spec.module not in pattern_map and not _matching(model, patterns):
             logger.warning(
-                "%s is no alias (known: %s), and as a pattern it matches no parameter on this rank",
+                "%s is not an alias (known: %s), and matches no parameter on this rank",
                 spec.module,
                 ", ".join(sorted(pattern_map)),
             )
@@ -94,9 +94,9 @@ def apply_freeze_specs(
 
 
 def canonical_freeze_meta(specs: Iterable[FreezeSpec]) -> list[dict[str, Any]]:
-    """The form in which a checkpoint records the freeze state: sorted, one entry a module.
+    """Returns the freeze state as a checkpoint records it: sorted, one entry per module.
 
-    Where ``specs`` names a module twice, the last one counts.
+    If ``specs`` names a module twice, the last entry counts.
     """
     last = {spec.module: spec.frozen for spec in specs}
     return [{"module": module, "frozen": last[module]} for module in sorted(last)]
@@ -108,15 +108,15 @@ def effective_freeze(
     schedule: Iterable[FreezeStage],
     valid_modules: Iterable[str] | None = None,
 ) -> list[FreezeSpec]:
-    """The freeze state in force at ``step``: the base, then every stage that has begun.
+    """Returns the freeze state in effect at ``step``: the base, then every stage that has begun.
 
     The last write to a module wins; modules come in the order in which they are first named.
 
     Args:
-        step: Training step; a stage is in force from its ``start_step`` on.
-        base: Specs in force from the beginning.
+        step: Training step; a stage is in effect from its ``start_step`` on.
+        base: Specs in effect from the beginning.
         schedule: Later stages, in any order.
-        valid_modules: Where given, the only module names allowed in what is in force.
+        valid_modules: If given, the only module names allowed in the specs in effect.
 
     Raises:
         ValueError: A spec of ``base``, or of a stage that has begun, names an unknown module.

@@ -222,7 +222,7 @@ def test_links_are_tried_before_the_first_save_and_not_again(tmp_path: Path) -> 
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="latest is 'link' or 'file', found 'copy'"):
+    with pytest.raises(ValueError, match="latest must be 'link' or 'file', found 'copy'"):
         CheckpointConfig(latest="copy")
 
 

@@ -61,7 +61,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_a_shutdown_that_takes_too_long_is_ended_hard() -> None:
     ended = run(SIGNALLED_AND_HUNG)
     assert ended.returncode == 1
-    assert "shutdown after SIGTERM is not complete after 0.2 s" in ended.stderr
+    assert "shutdown after SIGTERM not complete after 0.2 s" in ended.stderr
 
 
 def status_of(code: str) -> int:

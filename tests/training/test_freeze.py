@@ -65,7 +65,7 @@ def test_a_module_that_is_neither_alias_nor_parameter_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert apply_freeze_specs(model(), [FreezeSpec("vision")], PATTERNS) == {"vision": 0}
-    assert "vision is no alias (known: adapter, transformer)" in caplog.text
+    assert "vision is not an alias (known: adapter, transformer)" in caplog.text
 
 
 def test_a_module_that_this_stage_lacks_counts_nothing() -> None:
