@@ -1,9 +1,7 @@
-"""`explore:` strikes one scenario many times: at every operation, or at the n-th until none is
-left.
+"""`explore:` strikes a scenario many times: at every operation, or at the n-th until none is left.
 
 explore: {strikes: every_operation, faults: [kill_all], budget: 40, seed: 3}
-explore: {strikes:
-nth_failure, error: ENOSPC, ranks: [1]}
+explore: {strikes: nth_failure, error: ENOSPC, ranks: [1]}
 """
 
 from __future__ import annotations
