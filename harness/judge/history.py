@@ -47,7 +47,7 @@ class DirectoryState:
         return aside and not self.latest_defects
 
     def whole(self) -> dict[str, FoundCheckpoint]:
-        """The checkpoints without defects."""
+        """Returns the checkpoints without defects."""
         return {name: one for name, one in self.found.items() if not one.defects}
 
 

@@ -58,7 +58,7 @@ def mark_late(
     known: Marks,
     layout: Layout,
 ) -> Marks:
-    """As `mark`, for one action of an operator in mid-run, when open files stay open."""
+    """Acts like `mark`, for one action of an operator in mid-run, when open files stay open."""
     before, tops = files.snapshot(), top_names(files)
     earlier = {number for number, _ in tops.values()}
     for operation in action:

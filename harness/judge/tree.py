@@ -282,7 +282,7 @@ class FileSystem:
         self.moves = waiting
 
     def _cut(self, operation: Operation, written: Bytes) -> None:
-        """The power is back: what is listed is there and durable, and nothing else."""
+        """Replaces the tree: after a cut only what is listed exists, all of it durable."""
         start = operation.data or 0
         listing = json.loads(written[start : start + operation.size])
         self._bound.clear()
@@ -299,7 +299,7 @@ class FileSystem:
         self._changed(self.root)
 
     def _displace(self, _operation: Operation, _written: Bytes) -> None:
-        """The directory loses its name with everything in it; no name can be found."""
+        """Takes the directory's name away, with everything in it."""
         self._away = (self.root.entries, self.root.synced)
         self._replace_root({}, {})
 

@@ -121,7 +121,7 @@ def tell_gpus(directory: Path, lease: ResourceLease) -> None:
 def run_start(
     plan: Plan, number: int, directory: Path, launch: Launch, backing: Backing | None = None
 ) -> tuple[Trace, Processes]:
-    """One start of the job in a prepared run directory, in which the run's folder exists."""
+    """Run one start of the job in a prepared run directory, in which the run's folder exists."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
     under = backing or Folder()

@@ -85,7 +85,7 @@ class DirectoryOperator:
         self.put_kept(path, KeptBytes(self.written.add(data), len(data)))
 
     def put_kept(self, path: str, kept: KeptBytes) -> None:
-        """As `put`, for bytes that were kept."""
+        """Acts like `put`, for bytes that were kept."""
         if not self.exists(path):
             self._renamed(path)
         with (self.root / path).open("wb") as file:

@@ -52,7 +52,7 @@ def meets_reads(strikes: Iterable[Strike]) -> bool:
 
 
 def _counts(strike: Strike, occasion: Occasion) -> bool:
-    """As `matches`, but an error without an operation counts only those it could answer."""
+    """Acts like `matches`, but an error only counts operations that could answer it."""
     error = strike.fault.answers
     if error is not None and strike.point.operation is None:
         return meets(error, occasion.kind) and matches(strike.point, occasion)

@@ -32,7 +32,7 @@ def missing() -> str | None:
 
 
 def missing_for(plan: Plan) -> str | None:
-    """As `missing`, with what this plan needs in addition."""
+    """Acts like `missing`, with what this plan needs in addition."""
     from harness.run.launch import cluster
     from harness.system import network
 

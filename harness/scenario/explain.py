@@ -119,7 +119,7 @@ def _noun(place: Place) -> str:
 
 
 def show(value: Any) -> str:
-    """A value of a file, short enough for a sentence."""
+    """Formats a value of a file, short enough for a sentence."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, tuple):

@@ -83,7 +83,7 @@ def _window(corpus: Bytes, index: int, length: int) -> Bytes:
 
 
 def collate(samples: Sequence[tuple[int, Bytes, Bytes]]) -> Batch:
-    """One batch of samples."""
+    """Returns one batch of samples."""
     ids, texts, images = zip(*samples, strict=True)
     return Batch(ids=ids, text=np.stack(texts), images=np.stack(images))
 

@@ -141,7 +141,7 @@ class VisionEncoder(nn.Module):
         self.mix = nn.Linear(model.dim, model.dim, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """From batch, side, side to batch, patches, width."""
+        """Maps batch, side, side to batch, patches, width."""
         rows = IMAGE_SIDE // _PATCH_SIDE
         cut = images.view(-1, rows, _PATCH_SIDE, rows, _PATCH_SIDE).transpose(2, 3)
         hidden = self.patch(cut.reshape(-1, _PATCHES, _PATCH_SIDE * _PATCH_SIDE))

@@ -40,7 +40,7 @@ _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 def digest_with_pieces(
     model: nn.Module, optimizer: Optimizer, beside: Beside = nothing
 ) -> StateDigest:
-    """As `digest_state`, with the pieces of all parameters and moments."""
+    """Acts like `digest_state`, with the pieces of all parameters and moments."""
     held = (*named_plainly(model), *moments(model, optimizer, beside))
     pieces = {name: digest_piece(torch.as_tensor(value)) for name, value in held}
     return replace(digest_state(model, optimizer, beside), pieces=pieces)

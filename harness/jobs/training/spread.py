@@ -80,7 +80,7 @@ def _blocks(model: nn.Module) -> nn.Module:
 
 
 def _make_tensor_parallel(model: nn.Module, peers: DeviceMesh) -> None:
-    """Nothing is sent: every rank has drawn the same first values."""
+    """Sends nothing: every rank has drawn the same first values."""
     for block in _blocks(model).children():
         plan = {name: style() for name, style in _BLOCK_PLAN.items()}
         parallelize_module(block, peers, plan, src_data_rank=None)

@@ -66,7 +66,7 @@ def _ever(strikable: StrikableSpan) -> tuple[_Instant, ...]:
 
 
 def _between_saves(strikable: StrikableSpan) -> tuple[_Instant, ...]:
-    """From the end of the first save on, which locks the directory for the job, to the last save.
+    """Returns the instants from the end of the first save, which locks the directory, to the last.
 
     After that a second job would have nothing to save, and so would not be refused.
     """
