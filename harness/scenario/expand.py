@@ -62,7 +62,7 @@ def _axes(source: Source) -> Mapping[str, tuple[Any, ...]]:
 
 
 def _labels(axes: Mapping[str, tuple[Any, ...]], chosen: list[dict[str, int]]) -> list[str]:
-    """Returns a short text for each choice, numbered if the values alone do not distinguish them."""
+    """Returns a short text for each choice, numbered if the values alone are ambiguous."""
     labels = [
         "-".join(_label(axes[key][position]) for key, position in choice.items())
         for choice in chosen
