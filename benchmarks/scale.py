@@ -35,15 +35,15 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 
-from kempnerforge.checkpoint.bulk.plans import Merged, PlanBook, Proposed, assign
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.bulk.plans import Merged, PlanBook, Proposed
 from kempnerforge.checkpoint.bulk.shards import WrittenShards
 from kempnerforge.checkpoint.format import layout, manifest
+from kempnerforge.checkpoint.format.arrangement import Arrangement
 from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
-from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.protocol.proposal import Choice, LoadProposal
 from kempnerforge.checkpoint.protocol.verification import VerifyPolicy
 from kempnerforge.checkpoint.runtime.collective import pack_replies
-from kempnerforge.checkpoint.state.rank_state import Arrangement
 from kempnerforge.checkpoint.state.rank_values import PlannedValues
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def _save(
     everyone: dict[int | None, tuple[int, ...]] = {None: tuple(range(len(proposed)))}
     cost.bytes[f"{save}: proposals to rank 0"] = _bytes(proposed)
     merged = cost.timed(f"{save}: merge plans", partial(book.merge, proposed, everyone))
-    assigned = [assign(merged, rank, one) for rank, one in enumerate(proposed)]
+    assigned = [merged.assign(rank, one) for rank, one in enumerate(proposed)]
     packed = cost.timed(f"{save}: pack assignments", partial(pack_replies, assigned))
     cost.bytes[f"{save}: assignments from rank 0"] = _sent(packed)
     cost.bytes[f"{save}: reports to rank 0"] = _bytes(written)

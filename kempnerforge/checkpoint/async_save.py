@@ -1,15 +1,13 @@
-"""Saving in the background: the thread of a save under way, and the stand-alone checkpointer."""
+"""The stand-alone checkpointer, and how state is taken in each mode."""
 
-import atexit
 import logging
-import threading
 from array import array
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch.distributed.checkpoint.planner import SavePlan
@@ -24,80 +22,33 @@ from kempnerforge.checkpoint.bulk.shards import (
 from kempnerforge.checkpoint.bulk.staging import KeptBuffers, LiveTensors, Stager
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
 from kempnerforge.checkpoint.errors import (
-    CheckpointSaveError,
     RankFailure,
-    StorageTimeoutError,
-    agreed_error,
     describe,
 )
 from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.protocol.commit import new_save_id
+from kempnerforge.checkpoint.protocol.effects import Runtime
+from kempnerforge.checkpoint.protocol.rounds import LocalCollective
+from kempnerforge.checkpoint.protocol.save_messages import Assignment, Proposal, Published, Report
+from kempnerforge.checkpoint.protocol.saving import Words, save
+from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.visibility import await_made
-from kempnerforge.checkpoint.runtime.collective import Collective, GlooCollective, LocalCollective
+from kempnerforge.checkpoint.runtime.background import BackgroundCall
+from kempnerforge.checkpoint.runtime.collective import Collective, GlooCollective
+from kempnerforge.checkpoint.runtime.directories import local_directory
+from kempnerforge.checkpoint.runtime.driver import ProtocolRun
+from kempnerforge.checkpoint.runtime.process import local_runtime
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
-from kempnerforge.checkpoint.runtime.storage import LocalStorage
-from kempnerforge.checkpoint.state.rank_values import PlannedValues, unequal_names
+from kempnerforge.checkpoint.runtime.storage import LocalStorage, revocable
+from kempnerforge.checkpoint.runtime.worker import Worker
+from kempnerforge.checkpoint.state.rank_values import unequal_names
 from kempnerforge.config.schema import AsyncCheckpointMode
 
-__all__ = ["AsyncCheckpointer", "BackgroundCall", "make_stager", "mode_of"]
+__all__ = ["AsyncCheckpointer", "make_stager", "mode_of"]
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-# Calls whose result nobody has fetched, for the end of the interpreter to speak of.
-_unfetched: set["BackgroundCall[Any]"] = set()
-
-
-class BackgroundCall(Generic[T]):
-    """One call in a thread of its own; its result or error is fetched once.
-
-    The interpreter waits for the thread when it ends, so a call must be bounded by itself. An error
-    that nobody fetched is logged then.
-    """
-
-    def __init__(self, call: Callable[[], T], *, name: str, timeout_s: float) -> None:
-        self._call = call
-        self._timeout_s = timeout_s
-        self._future: Future[T] = Future()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=False)
-        _unfetched.add(self)
-        self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether the call has not returned yet."""
-        return self._thread.is_alive()
-
-    def result(self) -> T:
-        """Wait for the call and hand over its result, or raise its error.
-
-        Raises:
-            StorageTimeoutError: It did not return in time; it may still be running.
-        """
-        self._thread.join(self._timeout_s)
-        if self._thread.is_alive():
-            raise StorageTimeoutError(f"{self._thread.name} is still running after its deadline")
-        _unfetched.discard(self)
-        return self._future.result()
-
-    def report(self) -> None:
-        """Log the error of a call that nobody will fetch any more."""
-        error = self._future.exception() if self._future.done() else None
-        if error is not None:
-            logger.error("%s failed and nobody waited for it: %s", self._thread.name, error)
-
-    def _run(self) -> None:
-        try:
-            self._future.set_result(self._call())
-        except BaseException as error:  # noqa: BLE001  # travels to the thread that fetches it
-            self._future.set_exception(error)
-
-
-@atexit.register
-def _report_unfetched() -> None:
-    for call in _unfetched:
-        call.report()
+# Of a save, of which a rank may write for a third.
+_DEADLINE_S = 3 * DEFAULT_COMMIT_TIMEOUT_S
 
 
 def mode_of(value: Any) -> AsyncCheckpointMode:
@@ -133,7 +84,7 @@ class AsyncCheckpointer:
     def __init__(self, mode: AsyncCheckpointMode = AsyncCheckpointMode.disabled) -> None:
         self.mode = mode_of(mode)
         self._stager = make_stager(self.mode)
-        self._pending: BackgroundCall[None] | None = None
+        self._pending: BackgroundCall[Published] | None = None
         self._collectives: dict[tuple[int, ...], Collective] = {}
 
     def save(
@@ -160,11 +111,10 @@ class AsyncCheckpointer:
             CheckpointError: The previous save failed (nothing is saved then), or in mode
                 ``disabled`` this one.
         """
-        directory = layout.local_directory(checkpoint_id)
+        directory = local_directory(checkpoint_id)
         self.wait()
         collective = self._collective(process_group)
         collective.renew()
-        save = _DirectorySave(collective=collective, directory=directory)
         staged: StagedShards | RankFailure
         try:
             staged = stage_shards(
@@ -176,14 +126,27 @@ class AsyncCheckpointer:
             self._stager.finish()
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             staged = describe(error, collective.rank)
+        job = self._job(directory, staged, collective)
         if self.mode is AsyncCheckpointMode.disabled:
-            save.run(staged)
+            job.run()
             return
         self._pending = BackgroundCall(
-            lambda: save.run(staged),
-            name=f"saving {checkpoint_id}",
-            timeout_s=4 * DEFAULT_COMMIT_TIMEOUT_S,
+            job.run, name=f"saving {checkpoint_id}", timeout_s=4 * _DEADLINE_S
         )
+
+    def _job(
+        self, directory: Path, staged: StagedShards | RankFailure, collective: Collective
+    ) -> ProtocolRun[Published]:
+        worker = Worker(f"writing {directory}")
+        storage = revocable(RetryingStorage(LocalStorage()), revoked=lambda: worker.stuck)
+        runtime = replace(local_runtime(storage), rounds=collective)
+        to = _DirectorySave(
+            runtime=runtime,
+            path=directory,
+            shards=staged,
+            save_id=runtime.process.new_save_id(),
+        )
+        return ProtocolRun(save(to, runtime, timeout_s=_DEADLINE_S), collective, worker)
 
     def wait(self) -> None:
         """Block until the pending save, if any, is durable; not collective.
@@ -218,79 +181,80 @@ class AsyncCheckpointer:
         return self._collectives[ranks]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _DirectorySave:
-    """The two rounds of a save without staging directory or manifest."""
+    """A save without staging directory or manifest; :class:`~protocol.saving.Destination`."""
 
-    def __init__(self, *, collective: Collective, directory: Path) -> None:
-        self._collective = collective
-        self._directory = directory
-        self._storage = RetryingStorage(LocalStorage())
-        self._timeout_s = DEFAULT_COMMIT_TIMEOUT_S
+    runtime: Runtime
+    path: Path
+    shards: StagedShards | RankFailure
+    save_id: str
+    step: int | None = None
 
-    def run(self, staged: StagedShards | RankFailure) -> None:
-        """Plan, write and complete; the same error on every rank."""
-        proposal: Any = staged
-        if isinstance(staged, StagedShards):
-            proposal = staged.planned, staged.checksums()
-        plans, metadata = self._round(proposal, self._merge)
-        plan = plans[self._collective.rank]
-        try:
-            assert isinstance(staged, StagedShards)
-            self._storage.make_durable_directory(self._directory)
-            write = partial(write_shards, self._directory, plan, staged)
-            await_made(self._directory, self._storage)
-            report: Any = again_if_stale(write, self._directory)
-        except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-            report = describe(error, self._collective.rank)
-        self._round(report, lambda written: self._complete(metadata, plans, written))
+    @property
+    def words(self) -> Words:
+        doing = f"saving to {self.path}"
+        return Words(saving=doing, opening=doing, writing=doing, completing=doing)
 
-    def _round(self, vote: object, decide: Callable[[list[Any]], Any]) -> Any:
-        votes = self._collective.collect(vote, timeout_s=self._timeout_s)
-        replies = None
-        if votes is not None:
-            reply: Any = tuple(
-                vote for vote in votes.values if isinstance(vote, RankFailure)
-            ) + tuple(votes.lost)
-            if not reply:
-                try:
-                    reply = _Decision(decide(list(votes.values)))
-                except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-                    reply = (describe(error, 0),)
-            replies = [reply] * self._collective.world_size
-        answer = self._collective.answer(replies, timeout_s=2 * self._timeout_s)
-        if isinstance(answer, _Decision):
-            return answer.value
-        raise agreed_error(
-            answer,
-            doing=f"saving to {self._directory}",
-            default=CheckpointSaveError,
-            path=str(self._directory),
-        )
+    def propose(self, *, timeout_s: float) -> Steps[Proposal]:
+        del timeout_s
+        yield from ()
+        if isinstance(self.shards, RankFailure):
+            return Proposal(failure=self.shards)
+        return Proposal(plan=(self.shards.planned, self.shards.checksums()))
 
-    def _merge(self, proposals: list[tuple[PlannedValues, bytes]]) -> tuple[Any, Any]:
-        self._storage.make_durable_directory(self._directory)
-        self._storage.unlink(self._directory / layout.SHARD_METADATA)
-        planned = dict(enumerate(one for one, _ in proposals))
-        sums = {rank: array("Q", data) for rank, (_, data) in enumerate(proposals)}
-        differing = unequal_names(planned, sums)
+    def open(self, proposals: Sequence[Proposal]) -> tuple["_Merged", list[Assignment]]:
+        storage = self.runtime.storage
+        storage.make_durable_directory(self.path)
+        storage.unlink(self.path / layout.SHARD_METADATA)
+        planned = dict(enumerate(proposal.plan[0] for proposal in proposals))
+        sums = {rank: array("Q", one.plan[1]) for rank, one in enumerate(proposals)}
+        self._warn_of(unequal_names(planned, sums))
+        plans, metadata = merge_plans([one.plan for one in planned.values()])
+        return _Merged(plans, metadata), [
+            Assignment(save_id=self.save_id, plan=plan) for plan in plans
+        ]
+
+    def _warn_of(self, differing: Collection[str]) -> None:
         if differing:
             logger.warning(
                 "%s: of %d values that differ by rank under one name one rank's is kept, as by "
                 "DCP, the first: %s; give each rank's a name of its own, or use CheckpointManager",
-                self._directory,
+                self.path,
                 len(differing),
                 min(differing),
             )
-        return merge_plans([one.plan for one in planned.values()])
 
-    def _complete(self, metadata: Any, plans: list[SavePlan], written: list[Any]) -> None:
-        self._storage.sync_directory(self._directory)
-        pairs = zip(plans, written, strict=True)
-        data = encode_metadata(metadata, pairs, save_id=new_save_id())
-        self._storage.write(self._directory / layout.SHARD_METADATA, data)
-        self._storage.sync_directory(self._directory)
+    def write(self, assignment: Assignment) -> Report:
+        assert isinstance(self.shards, StagedShards)
+        self.runtime.storage.make_durable_directory(self.path)
+        await_made(self.path, self.runtime)
+        write = partial(write_shards, self.path, assignment.plan, self.shards)
+        written = again_if_stale(write, self.path)
+        return Report(shards=written, files=written.files)
+
+    def complete(
+        self, opened: "_Merged", reports: Sequence[Report]
+    ) -> tuple[Published, tuple[Path, ...]]:
+        storage = self.runtime.storage
+        storage.sync_directory(self.path)
+        written = (report.shards for report in reports)
+        pairs: Any = zip(opened.plans, written, strict=True)
+        data = encode_metadata(opened.metadata, pairs, save_id=self.save_id)
+        storage.write(self.path / layout.SHARD_METADATA, data)
+        storage.sync_directory(self.path)
+        return Published(save_id=self.save_id), ()
+
+    def withdraw(self, opened: "_Merged") -> tuple[Path, ...]:
+        del opened  # a directory without `.metadata` is torn, and may be saved into again
+        return ()
+
+    def remove(self, paths: tuple[Path, ...], *, failed: bool) -> None:
+        """There is nothing to remove."""
 
 
-class _Decision:
-    def __init__(self, value: Any) -> None:
-        self.value = value
+class _Merged(NamedTuple):
+    """The plan of each rank, and the metadata of all."""
+
+    plans: list[SavePlan]
+    metadata: Any

@@ -7,7 +7,7 @@ generators are restored last, after the last agreement.
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,27 +17,24 @@ from torch import nn
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.optim import Optimizer
 
+from kempnerforge.checkpoint.archives.shard_metadata import check_metadata
 from kempnerforge.checkpoint.bulk.reading import ReadShards, read_shards
+from kempnerforge.checkpoint.bulk.trust import Trust
 from kempnerforge.checkpoint.errors import (
-    CheckpointLoadError,
     CorruptCheckpointError,
     FreezeMismatchError,
-    RankFailure,
-    Refusal,
-    describe,
     of_read,
 )
 from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.format.shard_metadata import check_metadata
+from kempnerforge.checkpoint.format.arrangement import Arrangement, all_meshes
 from kempnerforge.checkpoint.protocol.catalog import parse_metadata, plain_stages, read_metadata
-from kempnerforge.checkpoint.protocol.choosing import Chooser, Search
+from kempnerforge.checkpoint.protocol.choosing import Search
+from kempnerforge.checkpoint.protocol.effects import Runtime
+from kempnerforge.checkpoint.protocol.loading import Load, Restored
 from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate
+from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.verification import Verifier, VerifyPolicy
-from kempnerforge.checkpoint.runtime.collective import Collective, Votes
-from kempnerforge.checkpoint.runtime.lock import Unlocked, WriteAccess
 from kempnerforge.checkpoint.runtime.stale import again_if_passing
-from kempnerforge.checkpoint.runtime.storage import Storage
-from kempnerforge.checkpoint.runtime.worker import StartedCall, Worker
 from kempnerforge.checkpoint.state import buffers
 from kempnerforge.checkpoint.state.checked import RestoreCheck
 from kempnerforge.checkpoint.state.exclusion import Exclusion
@@ -46,9 +43,7 @@ from kempnerforge.checkpoint.state.own_values import require_common, saved_keys,
 from kempnerforge.checkpoint.state.rank_local import OWN_KEY, shared_remainder
 from kempnerforge.checkpoint.state.rank_state import (
     RANK_KEYS,
-    Arrangement,
     Positions,
-    all_meshes,
     predecessor,
     rank_part,
     require_redistributable,
@@ -58,16 +53,10 @@ from kempnerforge.checkpoint.state.restore_plan import plan_restore
 from kempnerforge.checkpoint.state.restoring import RestoreTargets
 from kempnerforge.checkpoint.state.rng import require_same_devices
 
-__all__ = ["LoadJob", "LoadRequest", "Loaded"]
+__all__ = ["LoadRequest", "Loaded", "StateLoader", "load_state"]
 
 logger = logging.getLogger(__name__)
 
-# The others wait for rank 0 twice as long as it for them, and work ends before either does, so that
-# a slow rank says so itself.
-_WAIT_SHARE = 0.5
-_WORK_SHARE = 0.8
-# The other ranks go on meanwhile, and may wait for rank 0 in a save already.
-_TIDY_SHARE = 0.1
 # Names of values that a rank has no place for, of which a stage may have thousands.
 _MOST_TOLD = 500
 
@@ -77,6 +66,7 @@ class LoadRequest:
     """The arguments of a load; equal on all ranks."""
 
     search: Search
+    trust: Trust
     exclude: Exclusion
     freeze_expected: Sequence[Mapping[str, Any]] | None
     ignore_freeze_mismatch: bool
@@ -97,7 +87,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
+class Read:
     """All that one rank needs of a checkpoint, read and checked, and nothing of it applied."""
 
     targets: RestoreTargets
@@ -108,134 +98,34 @@ class _Read:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Restored:
-    """The vote of a rank that has its state, or could not take it."""
+class StateLoader:
+    """Reads model, optimizer and train state on one rank, and restores them."""
 
-    failure: RankFailure | None
-    not_taken: tuple[str, ...]
-    """Names that it has no place for, in order, as many as travel."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Agreed:
-    """Rank 0's answer where all ranks have their state."""
-
-    not_taken: tuple[str, ...]
-
-
-@dataclass(slots=True, kw_only=True)
-class LoadJob:
-    """One load. ``worker`` stays with the caller."""
-
-    collective: Collective
-    storage: Storage
-    worker: Worker
+    runtime: Runtime
     model: nn.Module
     optimizer: Optimizer
     stage: int | None
     request: LoadRequest
-    timeout_s: float
-    access: WriteAccess = field(default_factory=Unlocked)
+    apply: Callable[[Mapping[str, Any]], None]
+    """Applies what it wants of the train state; what it raises on one rank is the error of all. Not
+    for the generators."""
 
-    def run(
-        self,
-        apply: Callable[[Mapping[str, Any]], None],
-        *,
-        tidy: Callable[[], None],
-        earlier: RankFailure | None = None,
-    ) -> Loaded | None:
-        """Load model and optimizer.
-
-        Args:
-            apply: Applies what it wants of the train state; what it raises on one rank is the error
-                of all. Not for the generators: an agreement follows.
-            tidy: Called on rank 0 once nothing is read any more, while the ranks agree that all is
-                well. What it raises is logged; the load is as good without.
-            earlier: What went wrong on this rank before; then no rank loads, and all raise it.
-
-        Returns:
-            None where nothing was ever saved.
-        """
-        chooser = Chooser(
-            search=self.request.search,
-            collective=self.collective,
-            storage=self.storage,
-            worker=self.worker,
-            timeout_s=_WAIT_SHARE * self.timeout_s,
-            access=self.access,
-        )
+    def opening(self) -> object:
         meshes = mesh_signature(LiveModel(self.model).parameters.values())
-        found = chooser.prepare(self._read, told=(self.stage, meshes), earlier=earlier)
-        if found is None:
-            self._finish_tidying(self._start_tidying(tidy))
-            return None
-        read = found.result
-        agreed = self._together(read, found.choice, apply, tidy)
-        self._say_what_is_left(found.choice, agreed.not_taken)
-        return Loaded(choice=found.choice, train_state=read.train_state, not_taken=agreed.not_taken)
+        return self.stage, meshes
 
-    def _together(
-        self,
-        read: _Read,
-        choice: Choice,
-        apply: Callable[[Mapping[str, Any]], None],
-        tidy: Callable[[], None],
-    ) -> _Agreed:
-        """Restore on every rank; if that fails on one, all raise that error."""
-        wait_s = _WAIT_SHARE * self.timeout_s
-        doing = f"restoring {choice.path}"
-        cause: BaseException | None = None
-        failure = None
-        try:
-            self.worker.run(
-                lambda: self._restore(read, apply), timeout_s=_WORK_SHARE * wait_s, doing=doing
-            )
-        except BaseException as error:  # becomes the error of every rank
-            if self.worker.stuck and not isinstance(error, Exception):
-                raise  # Ctrl-C, at which nobody wants to wait
-            cause, failure = error, describe(error, self.collective.rank)
-        tidying = None if failure else self._start_tidying(tidy)
-        vote = _Restored(failure=failure, not_taken=self._not_taken(read.targets))
-        votes = self.collective.collect(vote, timeout_s=wait_s)
-        replies = None
-        if votes is not None:
-            replies = [_judge(votes, choice, doing)] * self.collective.world_size
-        agreed = self.collective.answer(replies, timeout_s=2 * wait_s)
-        self._finish_tidying(tidying)
-        if cause is not None and not isinstance(cause, Exception):
-            raise cause  # SystemExit, say, of which the others have been told
-        if isinstance(agreed, Refusal):
-            raise agreed.error() from cause
-        assert isinstance(agreed, _Agreed)
-        return agreed
+    def not_taken(self, prepared: Read) -> tuple[str, ...]:
+        return prepared.targets.unexpected(self.request.exclude)[:_MOST_TOLD]
 
-    def _not_taken(self, targets: RestoreTargets) -> tuple[str, ...]:
-        return targets.unexpected(self.request.exclude)[:_MOST_TOLD]
+    def restore(self, prepared: Read) -> None:
+        for part in prepared.shards:
+            part.hand_over()
+        prepared.targets.apply(self.request.check)
+        prepared.targets.apply_own(prepared.buffers)
+        self.apply(prepared.train_state)
+        prepared.targets.apply_groups()
 
-    def _say_what_is_left(self, choice: Choice, names: Sequence[str]) -> None:
-        if names and self.collective.rank == 0:
-            logger.warning(
-                "%d values of the checkpoint %s are not in the model or the optimizer and are not "
-                "loaded: %s",
-                len(names),
-                choice.path,
-                ", ".join(names[:5]),
-            )
-
-    def _start_tidying(self, tidy: Callable[[], None]) -> StartedCall[None] | None:
-        return self.worker.start(tidy) if self.collective.rank == 0 else None
-
-    def _finish_tidying(self, tidying: StartedCall[None] | None) -> None:
-        root = self.request.search.root
-        try:
-            if tidying is not None:
-                tidying.result(
-                    timeout_s=_TIDY_SHARE * self.timeout_s, doing=f"cleaning up in {root}"
-                )
-        except Exception as error:  # noqa: BLE001  # the ranks have agreed that all is well
-            logger.warning("leftovers in %s stay: %s", root, error)
-
-    def _read(self, candidate: LoadCandidate) -> _Read:
+    def prepare(self, candidate: LoadCandidate) -> Read:
         """Read and check everything; fills buffers of ours only."""
         choice = candidate.choice
         model = LiveModel(self.model)
@@ -248,7 +138,7 @@ class LoadJob:
             choice.manifest,
             share=candidate.share,
             full=self.request.search.verify is VerifyPolicy.full,
-            storage=self.storage,
+            runtime=self.runtime,
         )
         stages = self._stages(choice)
         same = choice.manifest is not None and now == Arrangement.from_json(choice.manifest.layout)
@@ -256,9 +146,11 @@ class LoadJob:
         for stage in stages:
             name = _within(stage, layout.SHARD_METADATA)
             where = str(choice.path / name)
-            found = self.request.search.trust.metadata(files.read(name), where=where)
-            check_metadata(choice.path / _within(stage, ""), found, size_of=self.storage.size)
-            seen.append(seen_by(found, self.collective.rank if same else None))
+            found = self.request.trust.metadata(files.read(name), where=where)
+            check_metadata(
+                choice.path / _within(stage, ""), found, size_of=self.runtime.storage.size
+            )
+            seen.append(seen_by(found, self.runtime.rank if same else None))
         train_state, own, keys = self._train_state(choice, files, now, model)
         _require_step(choice, train_state)
         require_same_devices(train_state.get("rng", {}))
@@ -271,7 +163,7 @@ class LoadJob:
         )
         targets.own = own
         own_buffers = self._own_buffers(choice, files, now, model)
-        if self.collective.rank == 0:
+        if self.runtime.rank == 0:
             self._warn_of_unused(seen, keys)
             _warn_of_conversions(targets.converted)
         shards = tuple(
@@ -282,7 +174,7 @@ class LoadJob:
         # Last, because damage of this checkpoint says more than its settings do.
         targets.decide()
         self._check_freeze(choice, files)
-        return _Read(targets=targets, shards=shards, train_state=train_state, buffers=own_buffers)
+        return Read(targets=targets, shards=shards, train_state=train_state, buffers=own_buffers)
 
     def _read_shards(
         self,
@@ -300,7 +192,7 @@ class LoadJob:
             metadata,
             targets.reads[position],
             live=targets.live,
-            decode=self.request.search.trust.values,
+            decode=self.request.trust.values,
             answerable=files.below(_within(stage, "")),
         )
         try:
@@ -329,7 +221,7 @@ class LoadJob:
         if expected is None:
             return
         if choice.manifest is None:
-            metadata = read_metadata(choice.path, self.storage)
+            metadata = read_metadata(choice.path, self.runtime.storage)
         else:
             metadata = parse_metadata(files.read(layout.METADATA))
         saved = metadata.get("vlm_freeze")
@@ -349,7 +241,9 @@ class LoadJob:
     def _stages(self, choice: Choice) -> tuple[int | None, ...]:
         """Stages that have shards of their own; only None where there are no stages."""
         stages = (
-            choice.manifest.stages if choice.manifest else plain_stages(choice.path, self.storage)
+            choice.manifest.stages
+            if choice.manifest
+            else plain_stages(choice.path, self.runtime.storage)
         )
         return tuple(stages) if stages else (None,)
 
@@ -372,7 +266,7 @@ class LoadJob:
             mine = {key: state[key] for key in wanted if key in state}
             return {**common, **mine}, {}, frozenset(state)
         then = Arrangement.from_json(choice.manifest.layout)
-        source = predecessor(self.collective.rank, now, then)
+        source = predecessor(self.runtime.rank, now, then)
         same = now == then
         if source is None:
             if self.request.redistributes and "dataloader" in wanted:
@@ -416,7 +310,7 @@ class LoadJob:
         self, choice: Choice, files: Verifier, now: Arrangement, model: LiveModel
     ) -> Mapping[str, torch.Tensor]:
         """Buffers that differed by rank, for the same rank in the same arrangement."""
-        name = layout.format_buffers_file(self.collective.rank)
+        name = layout.format_buffers_file(self.runtime.rank)
         if choice.manifest is None or name not in choice.manifest.files:
             return {}
         if Arrangement.from_json(choice.manifest.layout) != now:
@@ -427,18 +321,32 @@ class LoadJob:
 
     def _decode(self, choice: Choice, files: Verifier, name: str) -> dict[str, Any]:
         path = choice.path / name
-        found = self.request.search.trust.values(files.read(name), where=str(path))
+        found = self.request.trust.values(files.read(name), where=str(path))
         if not isinstance(found, dict):
             raise CorruptCheckpointError(f"{path}: holds no train state", path=str(path))
         return found
 
-    def _restore(self, read: _Read, apply: Callable[[Mapping[str, Any]], None]) -> None:
-        for part in read.shards:
-            part.hand_over()
-        read.targets.apply(self.request.check)
-        read.targets.apply_own(read.buffers)
-        apply(read.train_state)
-        read.targets.apply_groups()
+
+def load_state(load: Load[Read], earlier: BaseException | None = None) -> Steps[Loaded | None]:
+    """Load model and optimizer; the generators are left to the caller.
+
+    Args:
+        load: With a :class:`StateLoader`.
+        earlier: As for :meth:`Load.steps`.
+
+    Returns:
+        None where nothing was ever saved.
+    """
+    found = yield from load.steps(earlier)
+    if found is None:
+        return None
+    if load.runtime.rank == 0:
+        _warn_of_unused_values(found)
+    return Loaded(
+        choice=found.choice,
+        train_state=found.prepared.train_state,
+        not_taken=found.not_taken,
+    )
 
 
 def _warn_of_conversions(converted: Sequence[str]) -> None:
@@ -450,20 +358,16 @@ def _warn_of_conversions(converted: Sequence[str]) -> None:
         )
 
 
-def _judge(votes: Votes, choice: Choice, doing: str) -> Refusal | _Agreed:
-    """Rank 0's answer once all ranks have restored their state."""
-    failures = votes.failures(_Restored, doing)
-    if not failures:
-        # What one rank has no place for may be another one's: a stage's, an expert's.
-        left = [set(vote.not_taken) for vote in votes.values if isinstance(vote, _Restored)]
-        return _Agreed(not_taken=tuple(sorted(set.intersection(*left))))
-    return Refusal(
-        failures=failures,
-        doing=doing,
-        default=CheckpointLoadError,
-        step=choice.manifest.step if choice.manifest else None,
-        path=str(choice.path),
-    )
+def _warn_of_unused_values(found: Restored[Read]) -> None:
+    names = found.not_taken
+    if names:
+        logger.warning(
+            "%d values of the checkpoint %s are not in the model or the optimizer and are not "
+            "loaded: %s",
+            len(names),
+            found.choice.path,
+            ", ".join(names[:5]),
+        )
 
 
 def _within(stage: int | None, name: str) -> str:

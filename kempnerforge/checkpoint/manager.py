@@ -3,41 +3,45 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from kempnerforge.checkpoint.async_save import BackgroundCall, make_stager, mode_of
+from kempnerforge.checkpoint.async_save import make_stager, mode_of
 from kempnerforge.checkpoint.bulk.plans import PlanBook
+from kempnerforge.checkpoint.bulk.trust import ANY_OBJECT, PLAIN_DATA, Trust
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointNotFoundError,
-    RankFailure,
-    describe,
     naming,
 )
-from kempnerforge.checkpoint.format.layout import local_directory
-from kempnerforge.checkpoint.format.trust import ANY_OBJECT, PLAIN_DATA
-from kempnerforge.checkpoint.loading import Loaded, LoadJob, LoadRequest
+from kempnerforge.checkpoint.loading import Loaded, LoadRequest, Read, StateLoader, load_state
 from kempnerforge.checkpoint.protocol.catalog import read_metadata
+from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.choosing import Search, cheap_choice
-from kempnerforge.checkpoint.protocol.commit import new_save_id
-from kempnerforge.checkpoint.protocol.identity import DirectoryIdentity, failure_to_confirm
+from kempnerforge.checkpoint.protocol.effects import Runtime
+from kempnerforge.checkpoint.protocol.loading import Load
 from kempnerforge.checkpoint.protocol.pointer import PointerKind, require_possible_if_empty
 from kempnerforge.checkpoint.protocol.prune import tidy
+from kempnerforge.checkpoint.protocol.reachable import (
+    require_reachable,
+    require_reachable_by_all,
+)
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
 from kempnerforge.checkpoint.protocol.save_messages import Published, SaveRequest, StagedState
-from kempnerforge.checkpoint.protocol.saving import SaveJob
 from kempnerforge.checkpoint.protocol.verification import LoadReport, VerifyPolicy
+from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.collective import make_collective
+from kempnerforge.checkpoint.runtime.directories import local_directory
+from kempnerforge.checkpoint.runtime.driver import ProtocolRun, carry_out
 from kempnerforge.checkpoint.runtime.guarded import guarded
-from kempnerforge.checkpoint.runtime.lock import DirectoryAccess
-from kempnerforge.checkpoint.runtime.root import require_reachable, require_reachable_by_all
-from kempnerforge.checkpoint.runtime.stale import RetryingStorage
-from kempnerforge.checkpoint.runtime.storage import LocalStorage, Storage, revocable
+from kempnerforge.checkpoint.runtime.rank import rank_runtime
+from kempnerforge.checkpoint.runtime.storage import revocable
 from kempnerforge.checkpoint.runtime.worker import Worker
 from kempnerforge.checkpoint.settings import CheckpointSettings, Settings
 from kempnerforge.checkpoint.state.checked import RestoreCheck
@@ -103,18 +107,16 @@ class CheckpointManager:
         self._timeout_s = settings.timeout_s
         self._mode = mode_of(config.async_mode)
         self._stager = make_stager(self._mode, direct=settings.direct_io)
-        self._storage: Storage = RetryingStorage(LocalStorage())
         self._latest = PointerKind(settings.latest)
-        self._access = DirectoryAccess(self._root)
-        self._identity = DirectoryIdentity(
-            self._root, self._access, follow=settings.follow_moved_dir
-        )
         self._plans = PlanBook()
-        self._register = Register()
         self._collective = make_collective(timeout_s=self._timeout_s)
-        require_reachable_by_all(
-            self._root, self._look, self._collective, timeout_s=self._timeout_s
-        )
+        self._runtime = rank_runtime(self._root, self._collective, follow=settings.follow_moved_dir)
+        self._register = Register(self._runtime.process)
+        with Worker("looking into the checkpoint directory") as worker:
+            looking = require_reachable_by_all(
+                self._root, self._look, self._runtime, timeout_s=self._timeout_s
+            )
+            carry_out(looking, self._runtime.rounds, worker)
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
         self._said_stateless = False
@@ -220,12 +222,12 @@ class CheckpointManager:
         """
         search = self._search(path)
         if search.concerns_root:
-            self._identity.confirm(self._storage)
+            self._runtime.identity.confirm(self._runtime.storage)
         try:
-            found = cheap_choice(search, self._storage)
+            found = cheap_choice(search, self._runtime)
         except CheckpointNotFoundError:
             return None
-        step = None if found is None else read_metadata(found, self._storage).get("step")
+        step = None if found is None else read_metadata(found, self._runtime.storage).get("step")
         return step if isinstance(step, int) else None
 
     def load(
@@ -274,20 +276,19 @@ class CheckpointManager:
         with naming(f"loading {place}", path=place), Worker("checkpoint load") as worker:
             request = LoadRequest(
                 search=self._search(path),
+                trust=self._trust,
                 exclude=exclude,
                 freeze_expected=vlm_freeze_expected,
                 ignore_freeze_mismatch=self._config.ignore_freeze_mismatch,
                 redistributes=isinstance(dataloader, RedistributableDataLoader),
                 check=RestoreCheck(self._config.check_restored),
             )
-            job = self._load_job(worker, request)
+            runtime = self._runtime_for(worker, self._runtime.access.confirm_brief)
+            apply = partial(self._apply, given=(scheduler, dataloader), exclude=exclude)
+            load = self._load(runtime, request, apply)
             try:
                 self._collective.renew(worker)
-                loaded = job.run(
-                    lambda state: self._apply(state, scheduler, dataloader, exclude),
-                    tidy=lambda: self._finish_off(job.storage),
-                    earlier=self._why_not(earlier, worker, request.search),
-                )
+                loaded = carry_out(load_state(load, earlier), runtime.rounds, worker)
             except CheckpointError as error:
                 if earlier is None:
                     raise
@@ -338,13 +339,14 @@ class CheckpointManager:
 
     def _note(self, saved: Published) -> None:
         self._parent = saved.save_id
-        self._identity.note(saved.step, saved.save_id)
+        assert saved.step is not None
+        self._runtime.identity.note(saved.step, saved.save_id)
 
     def _look(self) -> None:
         """See whether the directory can be looked into, and remember which one it is."""
-        require_reachable(self._root, self._storage)
-        self._identity.confirm(self._storage)
-        if self._collective.rank == 0:
+        require_reachable(self._root, self._runtime.storage)
+        self._runtime.identity.confirm(self._runtime.storage)
+        if self._runtime.rank == 0:
             self._require_pointer()
 
     def _job(
@@ -354,13 +356,14 @@ class CheckpointManager:
         scheduler: Any,
         dataloader: Any,
         extra: Mapping[str, Any] | None,
-    ) -> SaveJob:
+    ) -> ProtocolRun[Published]:
         step, tokens_seen = int(step), int(tokens_seen)
         staged = take_state(
             self._model,
             self._optimizer,
             self._stager,
-            self._collective,
+            self._plans,
+            rounds=self._runtime.rounds,
             build=lambda: build_train_state(step, tokens_seen, scheduler, dataloader, extra),
         )
         worker = Worker(f"writing step {step}")
@@ -368,10 +371,8 @@ class CheckpointManager:
         if extra is not None and "vlm_freeze" in extra and isinstance(staged, StagedState):
             # As it is now: the next stage may begin before it is written.
             metadata["vlm_freeze"] = deepcopy(extra["vlm_freeze"])
-        return SaveJob(
-            collective=self._collective,
-            storage=self._storage_for(worker, self._access.confirm),
-            worker=worker,
+        to = CheckpointSave(
+            runtime=self._runtime_for(worker, self._runtime.access.confirm),
             root=self._root,
             stage=self._stage,
             request=SaveRequest(
@@ -379,75 +380,78 @@ class CheckpointManager:
             ),
             staged=staged,
             retention=RetentionPolicy.of(self._config.given),
-            timeout_s=self._timeout_s,
-            access=self._access,
-            identity=self._identity,
+            register=self._register,
+            save_id=self._runtime.process.new_save_id(),
             latest=self._latest,
             damaged=self._damaged,
-            plans=self._plans,
-            register=self._register,
+        )
+        return ProtocolRun(
+            save_checkpoint(to, timeout_s=self._timeout_s), self._runtime.rounds, worker
         )
 
     def _search(self, path: str | None) -> Search:
         explicit = self._config.load_path if path is None else path
-        trusting = self._config.allow_unsafe_pickle
         return Search(
             root=self._root,
             explicit=None if explicit is None else local_directory(explicit),
             verify=VerifyPolicy(self._config.verify_on_load),
-            trust=ANY_OBJECT if trusting else PLAIN_DATA,
+            shards=self._trust,
         )
+
+    @property
+    def _trust(self) -> Trust:
+        return ANY_OBJECT if self._config.allow_unsafe_pickle else PLAIN_DATA
 
     def _require_pointer(self) -> None:
         """Find out whether ``latest`` can be made, in a directory that nobody has used yet."""
-        require_possible_if_empty(self._root, self._storage, self._latest, save_id=new_save_id())
+        save_id = self._runtime.process.new_save_id()
+        require_possible_if_empty(self._root, self._runtime.storage, self._latest, save_id=save_id)
 
-    def _storage_for(self, worker: Worker, confirm: Callable[[], None]) -> Storage:
-        """Storage for the calls of a worker, revoked once the worker is given up on."""
-        mine = guarded(self._storage, confirm)
-        return revocable(mine, revoked=lambda: worker.stuck)
+    def _runtime_for(self, worker: Worker, confirm: Callable[[], None]) -> Runtime:
+        """The effects for calls of a worker; storage is revoked once that is given up on."""
+        mine = guarded(self._runtime.storage, confirm)
+        return replace(self._runtime, storage=revocable(mine, revoked=lambda: worker.stuck))
 
-    def _load_job(self, worker: Worker, request: LoadRequest) -> LoadJob:
-        return LoadJob(
-            collective=self._collective,
-            storage=self._storage_for(worker, self._access.confirm_brief),
-            worker=worker,
+    def _load(
+        self,
+        runtime: Runtime,
+        request: LoadRequest,
+        apply: Callable[[Mapping[str, Any]], None],
+    ) -> Load[Read]:
+        loader = StateLoader(
+            runtime=runtime,
             model=self._model,
             optimizer=self._optimizer,
             stage=self._stage,
             request=request,
+            apply=apply,
+        )
+        return Load(
+            search=request.search,
+            runtime=runtime,
+            loader=loader,
+            tidy=lambda: self._finish_off(runtime),
             timeout_s=self._timeout_s,
-            access=self._access,
         )
 
-    def _why_not(
-        self, earlier: BaseException | None, worker: Worker, search: Search
-    ) -> RankFailure | None:
-        """The failure that keeps this rank, and so all of them, from loading."""
-        if earlier is not None:
-            return describe(earlier, self._collective.rank)
-        if not search.concerns_root:
-            return None
-        known, rank, timeout_s = self._identity, self._collective.rank, self._timeout_s
-        return failure_to_confirm(known, self._storage, worker, rank=rank, timeout_s=timeout_s)
-
-    def _finish_off(self, storage: Storage) -> None:
+    def _finish_off(self, runtime: Runtime) -> None:
         """Finish what a dead run left half done, unless another job may be at it.
 
         Nothing is tried, or said, where this process or the medium may only be read.
         """
-        self._identity.confirm(storage)
-        with self._access.briefly() as mine:
-            if mine and storage.may_change(self._root):
-                tidy(self._root, storage, self._register)
-                self._register.leave_note(self._root, storage)
+        self._runtime.identity.confirm(runtime.storage)
+        with runtime.access.briefly() as mine:
+            if mine and runtime.storage.may_change(self._root):
+                tidy(self._root, runtime, self._register)
+                self._register.leave_note(self._root, runtime.storage)
             else:
-                self._register.look(self._root, storage)
+                self._register.look(self._root, runtime)
         self._register.accept()
 
     def _apply(
-        self, state: Mapping[str, Any], scheduler: Any, dataloader: Any, exclude: Exclusion
+        self, state: Mapping[str, Any], *, given: tuple[Any, Any], exclude: Exclusion
     ) -> None:
+        scheduler, dataloader = given
         if scheduler is not None and "scheduler" in state and not exclude.covers("scheduler"):
             scheduler.load_state_dict(state["scheduler"])
         asked = dataloader is None and not exclude.covers("dataloader")
@@ -462,8 +466,8 @@ class CheckpointManager:
         self._damaged |= choice.damaged
         self._parent = choice.manifest.save_id if choice.manifest else None
         if choice.manifest is not None and choice.path.parent == self._root:
-            self._identity.note(choice.manifest.step, choice.manifest.save_id)
-        self._access.forget_loss()
+            self._runtime.identity.note(choice.manifest.step, choice.manifest.save_id)
+        self._runtime.access.forget_loss()
         if "rng" in state:
             set_rng_state(state["rng"])
             if given["dataloader"] is None or self._handover.pending:

@@ -26,6 +26,7 @@ from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.catalog import Entry, inspect
 from kempnerforge.checkpoint.protocol.pointer import follow_file
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
+from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.guarded import guarded
 from kempnerforge.checkpoint.runtime.lease import LEASE_S
 from kempnerforge.checkpoint.runtime.lock import acquire
@@ -212,7 +213,7 @@ def _command(
 
 def _place(text: str) -> Path:
     try:
-        return layout.local_directory(text)
+        return local_directory(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

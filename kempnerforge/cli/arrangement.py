@@ -10,7 +10,7 @@ from math import gcd
 
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.catalog import Entry, plain_stages
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.cli.cautious import walk
 
 __all__ = ["Arranged", "arrange"]

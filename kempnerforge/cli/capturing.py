@@ -19,9 +19,9 @@ from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.layout import LeftoverKind
 from kempnerforge.checkpoint.protocol.catalog import Catalog, Entry, read_catalog, read_metadata
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.runtime.lease import is_lease_name
 from kempnerforge.checkpoint.runtime.lock import LOCK_FILE
-from kempnerforge.checkpoint.runtime.storage import Storage
 from kempnerforge.cli.arrangement import Arranged, arrange
 from kempnerforge.cli.cautious import walk
 from kempnerforge.cli.defects import Defect, find_defects

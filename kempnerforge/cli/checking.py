@@ -17,7 +17,7 @@ from kempnerforge.checkpoint.protocol.catalog import (
     read_metadata,
 )
 from kempnerforge.checkpoint.protocol.replacing import find_unfinished
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.cli.cautious import walk
 from kempnerforge.cli.listing import Latest, describe_latest
 from kempnerforge.cli.tensors import read_contents

@@ -8,7 +8,7 @@ from kempnerforge.checkpoint.errors import CheckpointError, shows_damage
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.protocol.catalog import Entry, read_metadata
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.cli.cautious import walk
 from kempnerforge.cli.checking import Findings
 from kempnerforge.cli.tensors import Tensor, read_contents

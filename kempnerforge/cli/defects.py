@@ -12,7 +12,7 @@ from kempnerforge.checkpoint.errors import shows_damage
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.protocol.catalog import Entry, State
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.cli.cautious import walk
 
 __all__ = ["Defect", "Neighbour", "find_defects", "neighbour_of"]

@@ -19,7 +19,7 @@ from kempnerforge.checkpoint.protocol.catalog import (
 )
 from kempnerforge.checkpoint.protocol.pointer import read_pointer, resolve_pointer
 from kempnerforge.checkpoint.protocol.replacing import find_unfinished
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.cli.cautious import walk
 
 __all__ = ["Latest", "Listing", "Row", "Sheet", "describe_latest", "list_directory", "show"]

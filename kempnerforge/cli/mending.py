@@ -15,7 +15,7 @@ from pathlib import Path
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.protocol.catalog import Catalog, Entry, State, inspect, read_catalog
-from kempnerforge.checkpoint.protocol.commit import new_save_id
+from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.pointer import Pointer, resolve_pointer
 from kempnerforge.checkpoint.protocol.prune import remove
 from kempnerforge.checkpoint.protocol.replacing import (
@@ -25,8 +25,9 @@ from kempnerforge.checkpoint.protocol.replacing import (
     plan_completion,
 )
 from kempnerforge.checkpoint.protocol.retention import Kept, RetentionPolicy
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.protocol.visibility import look_afresh
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.runtime.process import local_runtime
 from kempnerforge.cli.checking import check
 
 __all__ = ["Repair", "Retention", "Step", "apply", "plan_repair", "plan_retention"]
@@ -79,7 +80,7 @@ def plan_repair(root: Path, storage: Storage, *, deep: bool) -> Repair:
     Args:
         deep: Whether to verify every byte of a checkpoint, and not only the sizes of its files.
     """
-    catalog = read_catalog(root, storage, outline=look_afresh(root, storage))
+    catalog = read_catalog(root, storage, outline=look_afresh(root, local_runtime(storage)))
     problems: list[str] = []
     unreadable: list[str] = []
     notes: tuple[str, ...] = ()
@@ -244,7 +245,7 @@ def plan_retention(
     Only checkpoints that verify (by sizes or by every byte) count, so a damaged one never takes the
     place of a good one.
     """
-    catalog = read_catalog(root, storage, outline=look_afresh(root, storage))
+    catalog = read_catalog(root, storage, outline=look_afresh(root, local_runtime(storage)))
     checks = [
         (entry, check(entry, storage, deep=deep))
         for entry in catalog.entries
@@ -289,20 +290,22 @@ def apply(root: Path, steps: Collection[Step], storage: Storage) -> None:
     Raises:
         OSError: A step failed; the steps before it are done.
     """
+    runtime = local_runtime(storage)
     for step in steps:
         if step.action == "delete":
-            _delete(root, step.name, storage)
+            _delete(root, step.name, runtime)
         else:
             move = Move(name=step.name, target=step.target or "")
-            perform(move, Pointer.as_it_is(root, storage, save_id=new_save_id()))
+            save_id = runtime.process.new_save_id()
+            perform(move, Pointer.as_it_is(root, runtime, save_id=save_id))
 
 
-def _delete(root: Path, name: str, storage: Storage) -> None:
+def _delete(root: Path, name: str, runtime: Runtime) -> None:
     """Deletes a checkpoint as the package does: it is renamed first."""
     step = layout.parse_step(name)
     assert step is not None
-    trash = Leftover(kind=LeftoverKind.trash, step=step, save_id=new_save_id())
+    trash = Leftover(kind=LeftoverKind.trash, step=step, save_id=runtime.process.new_save_id())
     aside = root / layout.format_leftover(trash)
-    storage.rename(root / name, aside)
-    storage.sync_directory(root)
-    remove((aside,), storage)
+    runtime.storage.rename(root / name, aside)
+    runtime.storage.sync_directory(root)
+    remove((aside,), runtime)

@@ -8,9 +8,9 @@ from typing import Any
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, of_read
 from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.format.inert import Name, Stub, read_inert
 from kempnerforge.checkpoint.protocol.catalog import plain_stages
-from kempnerforge.checkpoint.runtime.storage import Storage
-from kempnerforge.cli.inert import Name, Stub, read_inert
+from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = ["Contents", "Tensor", "read_contents"]
 

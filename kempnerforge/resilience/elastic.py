@@ -1,15 +1,16 @@
 """Finds the checkpoint from which a restarted job continues."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from kempnerforge.checkpoint.bulk.trust import PLAIN_DATA
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
-from kempnerforge.checkpoint.format.layout import local_directory
 from kempnerforge.checkpoint.protocol.choosing import Search, choose
 from kempnerforge.checkpoint.runtime.collective import GlooCollective, make_collective
+from kempnerforge.checkpoint.runtime.directories import local_directory
+from kempnerforge.checkpoint.runtime.driver import carry_out
 from kempnerforge.checkpoint.runtime.guarded import guarded
-from kempnerforge.checkpoint.runtime.lock import DirectoryAccess
-from kempnerforge.checkpoint.runtime.stale import RetryingStorage
-from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from kempnerforge.checkpoint.runtime.rank import rank_runtime
 from kempnerforge.checkpoint.runtime.worker import Worker
 
 __all__ = ["resolve_resume_path"]
@@ -40,17 +41,15 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
     """
     root = local_directory(dir)
     collective = make_collective(timeout_s=DEFAULT_COMMIT_TIMEOUT_S)
-    access = DirectoryAccess(root)
+    runtime = rank_runtime(root, collective)
     try:
         with Worker("resolving a checkpoint") as worker:
-            choice = choose(
-                Search(root=root),
-                collective,
-                guarded(RetryingStorage(LocalStorage()), access.confirm_brief),
-                worker=worker,
-                timeout_s=DEFAULT_COMMIT_TIMEOUT_S,
-                access=access,
+            storage = guarded(runtime.storage, runtime.access.confirm_brief)
+            search = Search(root=root, shards=PLAIN_DATA)
+            choosing = choose(
+                search, replace(runtime, storage=storage), timeout_s=DEFAULT_COMMIT_TIMEOUT_S
             )
+            choice = carry_out(choosing, collective, worker)
     finally:
         if isinstance(collective, GlooCollective):
             collective.close()

@@ -19,7 +19,7 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 from kempnerforge.checkpoint import CheckpointManager
-from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
 from kempnerforge.config.schema import CheckpointConfig
 
 _WORDS = 33

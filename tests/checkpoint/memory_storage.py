@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kempnerforge.checkpoint.format.manifest import FileRecord
-from kempnerforge.checkpoint.runtime.storage import Stamp, Storage
+from kempnerforge.checkpoint.protocol.storage import Stamp, Storage
 
 MOST_LINKS = 20
 

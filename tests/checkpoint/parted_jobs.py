@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint import loading
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.loading import LoadJob
-from kempnerforge.checkpoint.protocol import choosing
+from kempnerforge.checkpoint.loading import StateLoader
+from kempnerforge.checkpoint.protocol import choosing, loading
 from kempnerforge.checkpoint.runtime.collective import GlooCollective
 from tests.checkpoint.telling import await_acknowledged, tell
 from tests.checkpoint.training import Job
@@ -85,14 +84,14 @@ def a_read_hangs(rank: int, directory: Path, hanging: int) -> dict[str, Any]:
     for step in range(1, 13):
         job.save(step)
     healed = threading.Event()
-    genuine, share = LoadJob._read, choosing._WORK_SHARE
+    genuine, share = StateLoader.prepare, choosing._WORK_SHARE
 
-    def hang(self: LoadJob, candidate: Any) -> Any:
+    def hang(self: StateLoader, candidate: Any) -> Any:
         healed.wait(60)
         return genuine(self, candidate)
 
     if rank == hanging:
-        LoadJob._read = hang  # type: ignore[method-assign]
+        StateLoader.prepare = hang  # type: ignore[method-assign]
         choosing._WORK_SHARE = 4 / 30  # 4 s; the others wait for it as long as ever
     started = time.monotonic()
     error = _error_of(job.load)
@@ -109,20 +108,20 @@ def damage_and_a_slow_read(rank: int, directory: Path) -> dict[str, Any]:
     job.save(1)
     job.save(2)
     told = threading.Event()
-    genuine, share = LoadJob._read, choosing._WORK_SHARE
+    genuine, share = StateLoader.prepare, choosing._WORK_SHARE
 
-    def fail(self: LoadJob, candidate: Any) -> Any:
+    def fail(self: StateLoader, candidate: Any) -> Any:
         if rank == 0:
             raise CorruptCheckpointError("bits")
         told.wait(60)
         return genuine(self, candidate)
 
-    LoadJob._read = fail  # type: ignore[method-assign]
+    StateLoader.prepare = fail  # type: ignore[method-assign]
     if rank == 1:
         choosing._WORK_SHARE = 1 / 30  # a second; rank 0 waits for it as long as ever
     error = _error_of(job.load)
     told.set()
-    LoadJob._read, choosing._WORK_SHARE = genuine, share  # type: ignore[method-assign]
+    StateLoader.prepare, choosing._WORK_SHARE = genuine, share  # type: ignore[method-assign]
     return {"error": error, "loaded": job.load()[0]}
 
 
@@ -133,7 +132,7 @@ def cleaning_up_is_slow(rank: int, directory: Path) -> dict[str, Any]:
     loading._TIDY_SHARE = 2 / 60
     saved = threading.Event()
 
-    def clean_up(storage: object) -> None:
+    def clean_up(runtime: object) -> None:
         saved.wait(60)
 
     if rank == 0:

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from kempnerforge.checkpoint import CheckpointError
-from kempnerforge.checkpoint.protocol import announced, visibility
-from kempnerforge.checkpoint.runtime.storage import LocalStorage, Stamp
+from kempnerforge.checkpoint.protocol import visibility
+from kempnerforge.checkpoint.protocol.storage import Stamp
+from kempnerforge.checkpoint.runtime import board
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from tests.checkpoint.effects import give
 from tests.checkpoint.storages import Refusing
 from tests.checkpoint.training import Job
 
@@ -16,16 +19,19 @@ def save_with_a_latest_that_cannot_be_placed(rank: int, directory: Path) -> Any:
     """Class and message of what this rank raised, and the step that it loads afterwards."""
     job = Job(directory, rank, seed=1, sharded=True)
     job.save(1)
-    storage = job.manager._storage
-    job.manager._storage = Refusing(
-        errno.EACCES, lambda name, *files: name == "rename" and files[1] == "latest"
+    storage = job.manager._runtime.storage
+    give(
+        job.manager,
+        storage=Refusing(
+            errno.EACCES, lambda name, *files: name == "rename" and files[1] == "latest"
+        ),
     )
     raised: tuple[str, str] = ("", "")
     try:
         job.save(2)
     except CheckpointError as error:
         raised = type(error).__name__, str(error)
-    job.manager._storage = storage
+    give(job.manager, storage=storage)
     return (*raised, job.load()[0])
 
 
@@ -37,7 +43,7 @@ def load_where_other_ranks_see_late(rank: int, directory: Path, kind: str, looks
     visibility.PAUSES_S = (0.0,) * 9
     job = Job(directory, rank, seed=2, sharded=True)
     classes = {"missing": _Missing, "short": _Short}
-    job.manager._storage = classes[kind](looks if rank == 1 else 0)
+    give(job.manager, storage=classes[kind](looks if rank == 1 else 0))
     step = job.load()[0]
     assert job.manager.last_load is not None
     return step, job.manager.last_load.passed_over
@@ -105,10 +111,10 @@ def load_after_a_start_that_told_the_store(rank: int, directory: Path) -> Any:
     visibility.PAUSES_S = (0.0,) * 9
     found: dict[str, Any] = {}
     for start in ("same", "next"):
-        announced._ME += start if start == "next" else ""
+        board._ME += start if start == "next" else ""
         for looks, lags in ((4, True), (10_000, True), (10_000, False)):
             manager = Job(directory, rank, seed=2).manager
-            manager._storage = _OldListing("step_2", looks, lags=lags)
+            give(manager, storage=_OldListing("step_2", looks, lags=lags))
             try:
                 found[f"{start}, {looks}, {lags}"] = manager.load()[0]
             except CheckpointError as error:

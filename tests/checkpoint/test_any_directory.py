@@ -5,7 +5,7 @@ ones, leftovers, foreign names, links, and files where directories are expected.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kempnerforge.checkpoint.bulk.trust import PLAIN_DATA
 from kempnerforge.checkpoint.errors import NoUsableCheckpointError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
 from kempnerforge.checkpoint.protocol.choosing import Search, cheap_choice, choose
 from kempnerforge.checkpoint.protocol.proposal import Choice
 from kempnerforge.checkpoint.protocol.prune import finish_off
-from kempnerforge.checkpoint.runtime.collective import LocalCollective
-from kempnerforge.checkpoint.runtime.lock import Unlocked
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
-from kempnerforge.checkpoint.runtime.worker import Worker
 from kempnerforge.cli.cautious import CautiousStorage, walk
 from kempnerforge.cli.checking import check_directory
 from kempnerforge.cli.listing import list_directory
 from kempnerforge.cli.mending import plan_repair
+from tests.checkpoint.effects import runtime
+from tests.checkpoint.simulated import carry_out
 from tests.cli.checkpoints import SHARD, save, save_plain
 
 PIECES = (
@@ -85,12 +85,6 @@ mixtures = st.builds(
     latest=st.sampled_from((None, "step_0", "step_1", "step_9", "latest", "/", "x")),
     latest_is_directory=st.booleans(),
 )
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    with Worker("tests") as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -168,21 +162,15 @@ def read(path: Path) -> object:
     return path.read_bytes()
 
 
-def chosen(root: Path, worker: Worker) -> Choice | None:
-    return choose(
-        Search(root=root),
-        LocalCollective(),
-        LocalStorage(),
-        worker=worker,
-        access=Unlocked(),
-        timeout_s=60.0,
-    )
+def chosen(root: Path) -> Choice | None:
+    search = Search(root=root, shards=PLAIN_DATA)
+    return carry_out(choose(search, runtime(LocalStorage()), timeout_s=60.0))
 
 
 @settings(max_examples=60, deadline=None)
 @given(mixture=mixtures)
 def test_any_mixture_is_listed_chosen_from_and_cleaned_without_harm(
-    tmp_path_factory: pytest.TempPathFactory, templates: Path, worker: Worker, mixture: Mixture
+    tmp_path_factory: pytest.TempPathFactory, templates: Path, mixture: Mixture
 ) -> None:
     root = tmp_path_factory.mktemp("any") / "root"
     root.mkdir()
@@ -195,18 +183,18 @@ def test_any_mixture_is_listed_chosen_from_and_cleaned_without_harm(
     }
     assert not torn & expected
     try:
-        found = chosen(root, worker)
+        found = chosen(root)
     except NoUsableCheckpointError:
         assert not expected
     else:
         assert (found is None) == (not expected)
         assert found is None or found.path.name in expected
-    cheap_choice(Search(root=root), LocalStorage())
+    cheap_choice(Search(root=root, shards=PLAIN_DATA), runtime(LocalStorage()))
     list_directory(root, CautiousStorage())
     check_directory(root, CautiousStorage(), deep=True)
     assert plan_repair(root, CautiousStorage(), deep=True).mended or not expected
 
-    finish_off(root, LocalStorage())
+    finish_off(root, runtime(LocalStorage()))
     assert contents(root, mixture.others) == before
     steps = {f"step_{step}" for step in mixture.history}
     assert steps <= {path.name for path in root.iterdir()}

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.checkpoint import loading
-from kempnerforge.checkpoint.protocol import choosing, saving
+from kempnerforge.checkpoint.protocol import choosing, loading, saving
 from tests.checkpoint import parted_jobs, rank_jobs
 from tests.checkpoint.ranks import run_ranks
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.checkpoint.protocol.save_messages import Published
-from kempnerforge.checkpoint.protocol.saving import SaveJob
+from kempnerforge.checkpoint.runtime.driver import ProtocolRun
 from kempnerforge.config.schema import (
     AsyncCheckpointMode,
     CheckpointConfig,
@@ -174,13 +174,13 @@ CHANGES = (
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Background saves begin when it is set: what they do, they do after the change."""
     event = threading.Event()
-    run = SaveJob.run
+    run = ProtocolRun.run
 
-    def later(job: SaveJob) -> Published:
+    def later(job: ProtocolRun[Published]) -> Published:
         event.wait()
         return run(job)
 
-    monkeypatch.setattr(SaveJob, "run", later)
+    monkeypatch.setattr(ProtocolRun, "run", later)
     return event
 
 

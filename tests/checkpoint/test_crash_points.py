@@ -16,6 +16,7 @@ from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.resilience.elastic import resolve_resume_path
+from tests.checkpoint.effects import give
 from tests.checkpoint.training import Job
 
 CHANGING = (
@@ -61,7 +62,7 @@ class DyingStorage(LocalStorage):
 def saved_until_death(directory: Path, survives: int, steps: list[int], exchanges: bool) -> int:
     """Versions saved before the process died; all of them if it did not."""
     job = Job(directory, 0, seed=1, keep_last_n=1)
-    job.manager._storage = DyingStorage(survives, exchanges=exchanges)
+    give(job.manager, storage=DyingStorage(survives, exchanges=exchanges))
     for done, step in enumerate(steps):
         try:
             job.save(step, version=done + 1)

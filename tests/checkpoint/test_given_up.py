@@ -14,8 +14,9 @@ import pytest
 from kempnerforge.checkpoint.errors import StorageTimeoutError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol import prune
-from kempnerforge.checkpoint.protocol.commit import new_save_id
+from kempnerforge.checkpoint.runtime.process import THIS_PROCESS
 from kempnerforge.checkpoint.runtime.storage import LocalStorage, revocable
+from tests.checkpoint.effects import give
 from tests.checkpoint.storages import Gates
 from tests.checkpoint.training import Job
 
@@ -42,14 +43,16 @@ def test_cleaning_up_that_wakes_up_during_the_next_save_leaves_it_alone(tmp_path
     job.save(1)
     root = tmp_path / "checkpoints"
     whole = names_in(root / "step_1")
-    (root / f".trash-step_0-{new_save_id()}").mkdir()  # the load has something to remove
+    (
+        root / f".trash-step_0-{THIS_PROCESS.new_save_id()}"
+    ).mkdir()  # the load has something to remove
     wake, woken = threading.Event(), threading.Event()
 
     def hang(path: Path) -> None:
         wake.wait(LONG_S)
         woken.set()
 
-    job.manager._storage = Gates("checkpoint load", remove_tree=hang)
+    give(job.manager, storage=Gates("checkpoint load", remove_tree=hang))
     job.manager._timeout_s = 20.0  # a tenth of it for cleaning up
     assert job.load()[0] == 1
     job.manager._timeout_s = 300.0
@@ -58,7 +61,7 @@ def test_cleaning_up_that_wakes_up_during_the_next_save_leaves_it_alone(tmp_path
         wake.set()
         assert woken.wait(LONG_S)
 
-    job.manager._storage = Gates("writing", rename=wake_up)
+    give(job.manager, storage=Gates("writing", rename=wake_up))
     job.save(2)
     assert names_in(root / "step_2") == whole
     assert (root / "latest").readlink() == Path("step_2")
@@ -78,7 +81,7 @@ def test_a_leftover_too_deep_to_be_removed_is_no_error_of_the_save(tmp_path: Pat
     job = job_in(tmp_path)
     job.save(1)
     root = tmp_path / "checkpoints"
-    leftover = root / f".trash-step_0-{new_save_id()}"
+    leftover = root / f".trash-step_0-{THIS_PROCESS.new_save_id()}"
     leftover.mkdir()
     try:
         subprocess.run([sys.executable, "-c", DEEP], cwd=leftover, check=True)
@@ -109,7 +112,7 @@ def test_another_manager_of_the_process_leaves_a_save_under_way_alone(
         """Before each change of a name: the staging directory is complete, or half way."""
         loaded.append(job_in(tmp_path).load()[2]["version"])
 
-    saves.manager._storage = Gates("writing", rename=load, exchange=load, make_link=load)
+    give(saves.manager, storage=Gates("writing", rename=load, exchange=load, make_link=load))
     saves.save(step, version=2)
     saves.manager.wait()
     assert loaded
@@ -154,7 +157,7 @@ def test_a_named_checkpoint_whose_replacement_was_half_way_is_completed_first(
         if layout.parse_step(target.name) is not None:
             raise Death  # step_1 was set aside, the new version has its name not yet
 
-    job.manager._storage = Gates("writing", rename=die)
+    give(job.manager, storage=Gates("writing", rename=die))
     with pytest.raises(Death):
         job.save(1, version=2)
     assert not (root / "step_1").exists()

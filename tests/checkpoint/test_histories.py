@@ -1,8 +1,9 @@
 """Random histories of saves, deaths, power cuts, failed operations, resumes, rollbacks, operators.
 
-The protocol is the package's own (:class:`SaveJob`, ``choose``, ``finish_off``, retention, repair);
-only the disk and the shards are fakes. Beside it runs a model that knows which saves the job was
-told about. After every single operation, and for every state that a power cut could leave then:
+The protocol is the package's own (``save_checkpoint``, ``choose``, ``finish_off``, retention,
+repair); only the disk and the shards are fakes. Beside it runs a model that knows which saves the
+job was told about. After every single operation, and for every state that a power cut could leave
+then:
 
 - a directory with a checkpoint's name is whole, and `latest` is absent or leads to a whole one
   (which may have a hidden name while its step is replaced where names cannot be exchanged),
@@ -12,15 +13,15 @@ told about. After every single operation, and for every state that a power cut c
 - nothing foreign has changed.
 """
 
+from __future__ import annotations
+
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
@@ -32,23 +33,25 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from torch.distributed.checkpoint.metadata import Metadata
 
-from kempnerforge.checkpoint.bulk.shards import WrittenShards, stage_shards
-from kempnerforge.checkpoint.bulk.staging import LiveTensors
+from kempnerforge.checkpoint.bulk.shards import WrittenShards, encode_metadata
+from kempnerforge.checkpoint.bulk.trust import PLAIN_DATA
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from kempnerforge.checkpoint.format import layout, manifest
-from kempnerforge.checkpoint.protocol import commit, replacing, saving, visibility
+from kempnerforge.checkpoint.protocol.bulk import WrittenFiles
+from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave, save_checkpoint
 from kempnerforge.checkpoint.protocol.choosing import Search, choose
+from kempnerforge.checkpoint.protocol.effects import Runtime, Unlocked, WriteAccess, one_by_one
 from kempnerforge.checkpoint.protocol.pointer import PointerKind
 from kempnerforge.checkpoint.protocol.prune import finish_off
+from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
 from kempnerforge.checkpoint.protocol.save_messages import SaveRequest, StagedState
-from kempnerforge.checkpoint.protocol.saving import SaveJob
-from kempnerforge.checkpoint.runtime.collective import LocalCollective
-from kempnerforge.checkpoint.runtime.lock import Unlocked, WriteAccess
-from kempnerforge.checkpoint.runtime.worker import StartedCall, Worker
 from kempnerforge.cli.mending import apply, plan_repair
+from tests.checkpoint.effects import runtime
 from tests.checkpoint.memory_storage import Death, Directory, File, Link, MemoryStorage
+from tests.checkpoint.simulated import JumpingClock, carry_out
 
 ROOT = Path("/runs/checkpoints")
 FOREIGN = {
@@ -59,33 +62,36 @@ FOREIGN = {
     "latest.old": b"a file",
 }
 MILESTONE = 5
-NO_SHARDS = stage_shards({}, stager=LiveTensors(), is_coordinator=True)
 steps = st.integers(0, 6)
 operations = st.integers(0, 60)
 
 
-class InlineWorker(Worker):
-    """Runs a call where it is made: no threads, so a history is the same every time."""
+class OneShard:
+    """Bulk of one file."""
 
-    def __init__(self) -> None:
-        self.stuck = False
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+        self.ranks_of: dict[int | None, tuple[int, ...]] = {None: (0,)}
+        self.has_rank_values = False
 
-    def start(self, call: Callable[[], Any]) -> StartedCall[Any]:
-        done: Future[Any] = Future()
-        try:
-            done.set_result(call())
-        except Exception as error:  # noqa: BLE001  # raised where the result is asked for
-            done.set_exception(error)
-        return StartedCall(self, done)
+    def propose(self) -> None:
+        """There is nothing to say."""
 
-    def close(self) -> None:
-        pass
+    def merge(self, proposed: Sequence[Any], ranks_of: Mapping[Any, Any]) -> OneShard:
+        return self
 
+    def assign(self, rank: int, proposed: Any) -> None:
+        """All of it."""
 
-def one_by_one(*calls: Callable[[], object]) -> None:
-    """In place of threads, so that a history is the same every time."""
-    for call in calls:
-        call()
+    def encode(self, stage: int | None, written: Sequence[Any], *, save_id: str) -> bytes:
+        return encode_metadata(Metadata({}), (), save_id=save_id)
+
+    def write(
+        self, directory: Path, assigned: Any, *, meanwhile: Callable[[], object]
+    ) -> WrittenFiles:
+        files = {"__0_0.distcp": self._storage.write(directory / "__0_0.distcp", b"shard")}
+        meanwhile()
+        return WrittenShards(files=files, places=b"")
 
 
 class TakenByAnother(Unlocked):
@@ -272,59 +278,39 @@ class Histories(RuleBasedStateMachine):
     def attempt(self, step: int) -> str:
         self.version += 1
         self.parents[self.version] = self.ancestor_of_a_save(step)
-        job = SaveJob(
-            collective=LocalCollective(),
-            storage=self.storage,
-            worker=InlineWorker(),
+        staged = StagedState(
+            bulk=OneShard(self.storage),
+            rank_file=lambda keys: b"rank",
+            train_state=str(self.version).encode(),
+        )
+        effects = self.effects(Unlocked())
+        to = CheckpointSave(
+            runtime=effects,
             root=ROOT,
             stage=None,
             request=SaveRequest(step=step, tokens_seen=step, metadata={}, parent=self.parent),
-            staged=StagedState(
-                shards=NO_SHARDS,
-                rank_state=b"rank",
-                train_state=str(self.version).encode(),
-                meshes=(),
-            ),
+            staged=staged,
             retention=RetentionPolicy(
                 keep_last_n=self.keep, is_milestone=lambda step: step == MILESTONE
             ),
-            timeout_s=60.0,
+            register=Register(effects.process),
+            save_id=effects.process.new_save_id(),
             latest=self.kind,
         )
+        return carry_out(save_checkpoint(to, timeout_s=60.0)).save_id
 
-        def write_shards(
-            directory: Path, *args: object, meanwhile: Callable[[], None]
-        ) -> WrittenShards:
-            files = {"__0_0.distcp": self.storage.write(directory / "__0_0.distcp", b"shard")}
-            meanwhile()
-            return WrittenShards(files=files, places=b"")
-
-        with (
-            patch.object(saving, "write_shards", write_shards),
-            patch.object(saving, "at_once", one_by_one),
-            patch.object(commit, "at_once", one_by_one),
-        ):
-            return job.run().save_id
+    def effects(self, access: WriteAccess) -> Runtime:
+        return runtime(self.storage, access=access, clock=JumpingClock(), at_once=one_by_one)
 
     def load(self, explicit: Path | None = None) -> Whole | None:
         loaded = self.choose(explicit, access=Unlocked())
-        finish_off(ROOT, self.storage)
+        finish_off(ROOT, self.effects(Unlocked()))
         self.parent, self.base = self.chosen, loaded.version if loaded else None
         return loaded
 
     def choose(self, explicit: Path | None = None, *, access: WriteAccess) -> Whole | None:
-        with (
-            patch.object(replacing, "_PAUSES_S", ()),
-            patch.object(visibility, "PAUSES_S", ()),
-        ):
-            found = choose(
-                Search(root=ROOT, explicit=explicit),
-                LocalCollective(),
-                self.storage,
-                worker=InlineWorker(),
-                access=access,
-                timeout_s=60.0,
-            )
+        search = Search(root=ROOT, explicit=explicit, shards=PLAIN_DATA)
+        found = carry_out(choose(search, self.effects(access), timeout_s=60.0))
         self.chosen = None
         if found is None:
             return None

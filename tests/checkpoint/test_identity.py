@@ -24,7 +24,7 @@ from kempnerforge.checkpoint import (
     UnreachableDirectoryError,
     UnreadableCheckpointError,
 )
-from kempnerforge.checkpoint.protocol import saving
+from kempnerforge.checkpoint.protocol.checkpoint_save import CheckpointSave
 from kempnerforge.checkpoint.protocol.commit import Commit
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 from tests.checkpoint import mounts
@@ -223,7 +223,7 @@ def test_a_directory_that_goes_within_a_save_has_no_checkpoint_put_in_its_place(
     given.save(1)
     owner, name = {
         "staging": (Commit, "open"),
-        "writing": (saving.SaveJob, "_write_files"),
+        "writing": (CheckpointSave, "write"),
         "publishing": (Commit, "publish"),
         "published": (Commit, "publish"),
     }[moment]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kempnerforge.checkpoint.state.rank_state import all_meshes
+from kempnerforge.checkpoint.format.arrangement import all_meshes
 from tests.checkpoint import layout_jobs
 from tests.checkpoint.layout_jobs import ARRANGEMENTS
 from tests.checkpoint.ranks import run_ranks

@@ -17,8 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kempnerforge.checkpoint.archives.plain_values import decode_plain, read_plain_values
 from kempnerforge.checkpoint.errors import CheckpointError
-from kempnerforge.checkpoint.format.plain_values import decode_plain, read_plain_values
 from kempnerforge.checkpoint.state.train_state import build_train_state
 
 DTYPES = [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.uint8]

@@ -20,6 +20,7 @@ from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.cli.__main__ import main
 from kempnerforge.config.schema import CheckpointConfig
 from kempnerforge.resilience.elastic import resolve_resume_path
+from tests.checkpoint.effects import give
 from tests.checkpoint.storages import Refusing
 from tests.checkpoint.training import Job
 
@@ -198,8 +199,9 @@ def test_a_directory_in_which_nothing_can_be_made_is_not_said_to_lack_links(
 ) -> None:
     job = new(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    job.manager._storage = Refusing(
-        errno.EPERM, lambda name, *_: name in ("make_link", "make_directory")
+    give(
+        job.manager,
+        storage=Refusing(errno.EPERM, lambda name, *_: name in ("make_link", "make_directory")),
     )
     with pytest.raises(CheckpointError, match="Operation not permitted") as caught:
         job.save(1)
@@ -215,7 +217,7 @@ def test_links_are_tried_before_the_first_save_and_not_again(tmp_path: Path) -> 
         return False
 
     job = new(tmp_path)
-    job.manager._storage = Refusing(errno.EIO, note)
+    give(job.manager, storage=Refusing(errno.EIO, note))
     for step in (1, 2, 3):
         job.save(step)
     assert made == [".latest"] * 4
@@ -276,7 +278,7 @@ def test_a_read_only_medium_loads_without_a_word_of_leftovers(
     reading |= {"resolve", "read_small", "checksum", "may_lag", "may_change", "note"}
     storage = ReadOnly(code, lambda name, *_: name not in reading)
     job = new(shared)
-    job.manager._storage = RetryingStorage(storage)
+    give(job.manager, storage=RetryingStorage(storage))
     assert job.load()[0] == 1
     assert storage.refused == []
     assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []

@@ -15,10 +15,11 @@ import pytest
 from kempnerforge.checkpoint import CheckpointError, StillPublishedError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol import pointer as pointer_module
+from kempnerforge.checkpoint.protocol.effects import Unlocked
 from kempnerforge.checkpoint.protocol.pointer import Pointer, PointerKind
-from kempnerforge.checkpoint.runtime.lock import Unlocked
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from tests.checkpoint.effects import give
 from tests.checkpoint.memory_storage import MemoryStorage
 from tests.checkpoint.pointer_jobs import save_with_a_latest_that_cannot_be_placed
 from tests.checkpoint.ranks import run_ranks
@@ -126,7 +127,7 @@ def test_a_death_before_any_operation_leaves_a_whole_version_and_a_latest_that_l
 
 def job_with(directory: Path, storage: LocalStorage, **options: Any) -> Job:
     job = Job(directory, 0, seed=1, **options)
-    job.manager._storage = RetryingStorage(storage)
+    give(job.manager, storage=RetryingStorage(storage))
     return job
 
 
@@ -170,7 +171,7 @@ def test_saves_that_fail_at_latest_leave_nothing_and_fill_no_disk(
 def test_a_version_that_was_replaced_has_its_name_and_its_bytes_again(tmp_path: Path) -> None:
     job = job_with(tmp_path, LocalStorage())
     job.save(1, version=1)
-    job.manager._storage = Refusing(errno.EIO, placing)
+    give(job.manager, storage=Refusing(errno.EIO, placing))
     with pytest.raises(CheckpointError, match="nothing of it is left"):
         job.save(1, version=2)
     assert job_with(tmp_path, LocalStorage()).load()[2] == {"version": 1}
@@ -261,7 +262,7 @@ def test_a_pointer_that_somebody_else_moves_meanwhile_stays_there_and_the_save_c
     job = job_with(tmp_path, LocalStorage())
     job.save(1)
     job.save(2)
-    job.manager._storage = RepointedAtOnce()
+    give(job.manager, storage=RepointedAtOnce())
     job.save(3)
     assert "names step_1, where somebody else has pointed it" in caplog.text
     assert listed(tmp_path) == ["latest", "step_1", "step_2", "step_3"]

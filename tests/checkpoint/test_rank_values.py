@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kempnerforge.checkpoint import AsyncCheckpointer
-from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
 from kempnerforge.config.schema import AsyncCheckpointMode
 from tests.checkpoint import rank_turn_jobs, rank_value_jobs
 from tests.checkpoint.rank_value_jobs import CASES

@@ -14,7 +14,9 @@ from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.checkpoint.protocol import prune
 from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
 from kempnerforge.checkpoint.protocol.register import NOTE, Register
+from kempnerforge.checkpoint.runtime.process import THIS_PROCESS
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from tests.checkpoint.effects import give, runtime
 from tests.checkpoint.newer import make_newer
 from tests.checkpoint.training import Job
 
@@ -51,7 +53,7 @@ def storage() -> Counting:
 
 def job_in(directory: Path, storage: Counting, **options: Any) -> Job:
     job = Job(directory, 0, seed=1, **{"keep_last_n": 0, **options})
-    job.manager._storage = storage
+    give(job.manager, storage=storage)
     return job
 
 
@@ -389,7 +391,10 @@ def test_the_register_holds_what_the_catalog_says(tmp_path: Path, storage: Count
     (root / "step_6").symlink_to("nowhere")
     (root / "step_7").symlink_to(root / "step_2")
     (root / ".trash-step_9-00c0ffee00c0ffee").mkdir()
-    survey, catalog = Register().look(root, storage), read_catalog(root, storage)
+    survey, catalog = (
+        Register(THIS_PROCESS).look(root, runtime(storage)),
+        read_catalog(root, storage),
+    )
     read = {entry.path.name: (entry.state, entry.head) for entry in catalog.entries}
     assert {entry.path.name: (entry.state, entry.head) for entry in survey.entries()} == read
     assert sorted(read) == ["step_1", "step_2", "step_3", "step_4", "step_7"]

@@ -15,9 +15,10 @@ from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.protocol import prune
+from kempnerforge.checkpoint.protocol.effects import Unlocked
 from kempnerforge.checkpoint.protocol.replacing import Replacement, find_unfinished
-from kempnerforge.checkpoint.runtime.lock import Unlocked
 from kempnerforge.cli.mending import apply, plan_repair
+from tests.checkpoint.effects import runtime
 from tests.checkpoint.memory_storage import Directory, File, MemoryStorage
 from tests.checkpoint.test_histories import ROOT, Histories, TakenByAnother, target_of, whole
 
@@ -195,7 +196,7 @@ def test_a_damaged_new_version_gives_the_old_one_its_name_back() -> None:
             continue
         assert isinstance(new, Directory)
         new.names[layout.TRAIN_STATE] = File(b"")
-        prune.finish_off(ROOT, history.storage)
+        prune.finish_off(ROOT, runtime(history.storage))
         assert latest_of(history) == f"step_{STEP}"
         assert version_of(history, f"step_{STEP}") == OLD
         damaged += 1
@@ -216,7 +217,7 @@ def test_of_several_versions_set_aside_the_last_that_is_whole_gets_the_name() ->
     for save_id, (_, version) in zip(("0" * 16, "2" * 16, "1" * 16), found, strict=True):
         aside = Leftover(kind=LeftoverKind.replaced, step=STEP, save_id=save_id)
         history.root().names[layout.format_leftover(aside)] = version
-    prune.recover(ROOT, history.storage)
+    prune.recover(ROOT, runtime(history.storage))
     assert version_of(history, f"step_{STEP}") == found[1][0]
 
 
@@ -253,7 +254,7 @@ def test_a_latest_that_follows_too_late_is_noticed() -> None:
 def test_a_new_version_that_is_removed_while_latest_names_it_is_noticed() -> None:
     with patch.object(prune, "_is_needed", lambda path, storage: False):
         for history in deaths():
-            prune.remove(hidden_directories(history), history.storage)
+            prune.remove(hidden_directories(history), runtime(history.storage))
             if "live: latest names nothing whole" in history.violations:
                 return
     raise AssertionError("nobody noticed")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD
 
 from kempnerforge.checkpoint import CheckpointError, CheckpointManager, UnreachableDirectoryError
-from kempnerforge.checkpoint.format.layout import local_directory
+from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.cli.__main__ import main
 from kempnerforge.config.schema import CheckpointConfig
 from kempnerforge.resilience.elastic import resolve_resume_path

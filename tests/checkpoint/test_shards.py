@@ -16,7 +16,9 @@ from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from kempnerforge.checkpoint.bulk.plans import PlanBook, assign
+from kempnerforge.checkpoint.archives.archive_template import ALIGNMENT, frame_of, memory_of
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.bulk.plans import PlanBook
 from kempnerforge.checkpoint.bulk.reading import Answerable, read_shards
 from kempnerforge.checkpoint.bulk.shards import (
     StagedShards,
@@ -27,9 +29,7 @@ from kempnerforge.checkpoint.bulk.shards import (
 )
 from kempnerforge.checkpoint.bulk.staging import KeptBuffers, LiveTensors
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.format.archive_template import ALIGNMENT, frame_of, memory_of
 from kempnerforge.checkpoint.format.manifest import FileRecord
-from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.runtime.storage import checksum_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -294,12 +294,12 @@ def test_plans_travel_once_and_again_after_an_answer_that_was_missed() -> None:
     again = other.propose(staged)
     assert again.planned is not None
     assert root.merge([again], {None: (0,)}) is missed
-    assigned = assign(missed, 0, again)
+    assigned = missed.assign(0, again)
     part = other.accept(staged, assigned)
     third = other.propose(staged)
     assert third.planned is None
-    assert assign(root.merge([third], {None: (0,)}), 0, third).plan is None
-    assert other.accept(staged, assign(missed, 0, third)) is part
+    assert root.merge([third], {None: (0,)}).assign(0, third).plan is None
+    assert other.accept(staged, missed.assign(0, third)) is part
 
 
 @given(

@@ -12,10 +12,12 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
 from kempnerforge.checkpoint import AsyncCheckpointer, async_save
 from kempnerforge.checkpoint.bulk import shards
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.runtime import stale
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
-from kempnerforge.checkpoint.runtime.storage import LocalStorage, Storage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.config.schema import AsyncCheckpointMode
+from tests.checkpoint.effects import give
 from tests.checkpoint.training import Job
 
 
@@ -73,7 +75,7 @@ class StaleOnce(LocalStorage):
 def test_saves_and_loads_survive_handles_that_go_stale_everywhere_once(tmp_path: Path) -> None:
     storage = StaleOnce()
     job = Job(tmp_path, 0, seed=1, keep_last_n=1)
-    job.manager._storage = RetryingStorage(storage)
+    give(job.manager, storage=RetryingStorage(storage))
     for step in (1, 2, 2):
         job.save(step)
     assert job.load()[0] == 2

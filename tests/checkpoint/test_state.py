@@ -17,9 +17,9 @@ from kempnerforge.checkpoint import (
     restore_train_state,
     set_rng_state,
 )
+from kempnerforge.checkpoint.archives.plain_values import decode_plain, encode_plain
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
-from kempnerforge.checkpoint.format.plain_values import decode_plain, encode_plain
-from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
 
 
 def draws() -> list[Any]:

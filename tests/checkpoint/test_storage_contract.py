@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kempnerforge.checkpoint.format.manifest import FileRecord
-from kempnerforge.checkpoint.runtime.storage import LocalStorage, Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.cli.cautious import CautiousStorage
 from tests.checkpoint.memory_storage import MemoryStorage
 

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from kempnerforge.checkpoint import CheckpointError
-from kempnerforge.checkpoint.protocol import commit
 from kempnerforge.checkpoint.protocol.catalog import read_catalog
+from kempnerforge.checkpoint.protocol.process import ProcessMemory
 from kempnerforge.checkpoint.runtime import lease, lock
 from kempnerforge.checkpoint.runtime.file_systems import Mount
 from kempnerforge.checkpoint.runtime.lease import FoundLease
 from kempnerforge.checkpoint.runtime.lease_watch import LeaseWatch
+from kempnerforge.checkpoint.runtime.process import draw_id
 from kempnerforge.checkpoint.runtime.processes import Process
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from tests.checkpoint.effects import give
 from tests.checkpoint.training import Job
 
 
@@ -68,7 +70,6 @@ class Host:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self._monkeypatch = monkeypatch
         self._process = replace(Process.this(), host=name, boot=name)
-        self._ids: set[str] = set()
         self._leases: set[str] = set()
         self._locks: dict[Any, Any] = {}
 
@@ -76,8 +77,6 @@ class Host:
     def here(self) -> Iterator[None]:
         with self._monkeypatch.context() as now:
             now.setattr(Process, "this", lambda: self._process)
-            now.setattr(commit, "_of_this_process", self._ids)
-            now.setattr(commit, "_under_way", set())
             now.setattr(lease, "_held", self._leases)
             now.setattr(lock, "_held", self._locks)
             now.setattr(lock, "_flock", lambda _: True)
@@ -108,6 +107,7 @@ def stopped_at(
     one, other = hosts
     with one.here():
         first = Job(directory, 0, seed=1, keep_last_n=2)
+        give(first.manager, process=ProcessMemory(draw_id))
         for number in (1, 2, 3):
             first.save(number)
     then: dict[str, object] = {}
@@ -116,12 +116,13 @@ def stopped_at(
     def take_over() -> None:
         with other.here():
             second.append(Job(directory, 0, seed=2, keep_last_n=2))
+            give(second[0].manager, process=ProcessMemory(draw_id))
             second[0].load()
             second[0].save(10)
             then.update(published(root))
 
     storage = Stopping(at, take_over, before=before)
-    first.manager._storage = storage
+    give(first.manager, storage=storage)
     with one.here():
         try:
             first.save(step)

@@ -14,7 +14,7 @@ import torch
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from kempnerforge.checkpoint import UnsafeCheckpointError
-from kempnerforge.checkpoint.format.plain_values import decode_plain
+from kempnerforge.checkpoint.archives.plain_values import decode_plain
 from kempnerforge.checkpoint.state.model_state import LiveModel, assemble
 from tests.checkpoint.training import Job
 

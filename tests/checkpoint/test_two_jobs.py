@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,10 @@ import pytest
 
 from kempnerforge.checkpoint import DirectoryInUseError
 from kempnerforge.checkpoint.format import manifest
-from kempnerforge.checkpoint.protocol import commit
 from kempnerforge.checkpoint.protocol.catalog import read_catalog
-from kempnerforge.checkpoint.runtime.lock import Unlocked
+from kempnerforge.checkpoint.protocol.effects import Unlocked
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
+from tests.checkpoint.effects import AnotherJob, give
 from tests.checkpoint.ranks import run_ranks
 from tests.checkpoint.training import Job
 from tests.checkpoint.two_job_ranks import replaces_a_foreign_step
@@ -27,25 +25,14 @@ class Process:
     """A job that knows of no other: its lock excludes nobody, and its ids are its own."""
 
     def __init__(self, directory: Path, seed: int, **options: Any) -> None:
-        self._ids: set[str] = set()
         self.job = Job(directory, 0, seed=seed, **options)
-        self.job.manager._access = Unlocked()  # type: ignore[assignment]
-
-    @contextmanager
-    def _own_ids(self) -> Iterator[None]:
-        others, commit._of_this_process = commit._of_this_process, self._ids
-        try:
-            yield
-        finally:
-            commit._of_this_process = others
+        give(self.job.manager, access=Unlocked(), process=AnotherJob())
 
     def save(self, step: int) -> None:
-        with self._own_ids():
-            self.job.save(step)
+        self.job.save(step)
 
     def load(self, path: str | None = None) -> int:
-        with self._own_ids():
-            return self.job.load(path)[0]
+        return self.job.load(path)[0]
 
 
 def names_in(directory: Path) -> list[str]:
@@ -124,7 +111,8 @@ def test_a_foreign_save_that_cannot_be_read_at_first_is_one_all_the_same(
     before = Process(tmp_path, 1)
     before.save(1)
     one, other = (Process(tmp_path, seed, keep_last_n=1) for seed in (1, 2))
-    one.job.manager._storage = storage = Hiding()
+    storage = Hiding()
+    give(one.job.manager, storage=storage)
     assert [one.load(), other.load()] == [1, 1]
     other.save(10)
     storage.hidden = "step_10"
@@ -209,7 +197,7 @@ def test_what_another_left_goes_once_the_directory_is_taken_anew(tmp_path: Path)
     (tmp_path / "checkpoints" / ".staging-step_8-00c0ffee00c0ffee").mkdir()
     one.save(2)
     assert ".staging-step_8-00c0ffee00c0ffee" in names_in(tmp_path)
-    one.job.manager._access = Unlocked()  # type: ignore[assignment]  # as after a loss and a load
+    give(one.job.manager, access=Unlocked())  # as after a loss and a load
     one.save(3)
     assert names_in(tmp_path) == ["latest", "step_1", "step_2", "step_3"]
 

@@ -15,10 +15,11 @@ import torch
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.bulk.reading import read_shards
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnreadableCheckpointError
-from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.state.model_state import LiveModel, assemble
+from tests.checkpoint.effects import give
 from tests.checkpoint.storages import Gates
 from tests.checkpoint.training import Job
 
@@ -32,7 +33,7 @@ from pathlib import Path
 import torch
 from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.bulk.reading import read_shards
-from kempnerforge.checkpoint.format.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
 
 directory = Path(sys.argv[1])
 metadata = decode_metadata((directory / ".metadata").read_bytes(), where=".metadata")
@@ -101,7 +102,7 @@ def test_metadata_of_another_program_that_cannot_be_read_ends_the_load(
             raise OSError(errno.EIO, "Input/output error", str(path))
 
     broken = _job(tmp_path)
-    broken.manager._storage = Gates("checkpoint load", read=fail)
+    give(broken.manager, storage=Gates("checkpoint load", read=fail))
     with pytest.raises(UnreadableCheckpointError, match="Input/output error"):
         broken.load()
     assert _job(tmp_path).load()[0] == 2
@@ -117,7 +118,7 @@ def test_a_checkpoint_elsewhere_loads_while_the_jobs_own_directory_hangs(tmp_pat
             wake.wait(LONG_S)
 
     operations = ("names", "read", "size", "is_directory", "read_link", "resolve", "remove_tree")
-    job.manager._storage = Gates("checkpoint load", **dict.fromkeys(operations, hang))
+    give(job.manager, storage=Gates("checkpoint load", **dict.fromkeys(operations, hang)))
     try:
         assert job.load(str(tmp_path / "elsewhere" / "checkpoints" / "step_3"))[0] == 3
     finally:

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 
 from kempnerforge.checkpoint import CheckpointManager, UnreadableCheckpointError
-from kempnerforge.checkpoint.bulk import shards
-from kempnerforge.checkpoint.protocol import saving, visibility
+from kempnerforge.checkpoint.bulk import plans, shards
+from kempnerforge.checkpoint.protocol import visibility
+from kempnerforge.checkpoint.protocol.storage import Stamp
 from kempnerforge.checkpoint.runtime.file_systems import may_lag
-from kempnerforge.checkpoint.runtime.storage import LocalStorage, Stamp
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.cli.cautious import CautiousStorage
 from kempnerforge.cli.mending import plan_repair
 from kempnerforge.resilience.elastic import resolve_resume_path
+from tests.checkpoint.effects import give, runtime
 from tests.checkpoint.pointer_jobs import (
     load_after_a_start_that_told_the_store,
     load_where_other_ranks_see_late,
@@ -96,7 +98,7 @@ def test_a_directory_that_another_rank_made_is_looked_for_until_it_is_seen(tmp_p
         (20, False, 1),
     ):
         storage = SeenLate(made, looks, lags=lags)
-        visibility.await_made(made, storage)
+        visibility.await_made(made, runtime(storage))
         assert storage.opened == opened
 
 
@@ -105,14 +107,14 @@ def test_a_save_looks_for_its_staging_directory_before_it_writes(
 ) -> None:
     storage = SeenLate(tmp_path / "checkpoints", looks=2)
     job = Job(tmp_path, 0, seed=1)
-    monkeypatch.setattr(job.manager, "_storage", storage)
+    give(job.manager, storage=storage)
     seen: list[int] = []
 
     def write_shards(*args: Any, **options: Any) -> Any:
         seen.append(storage.opened)
         return shards.write_shards(*args, **options)
 
-    monkeypatch.setattr(saving, "write_shards", write_shards)
+    monkeypatch.setattr(plans, "write_shards", write_shards)
     job.save(1)
     assert seen == [2]
 
@@ -137,9 +139,9 @@ def test_a_latest_that_was_replaced_is_waited_for(tmp_path: Path) -> None:
     job.save(1)
     storage = Replaced(root, looks=9)
     job.save(2)
-    assert visibility.look_afresh(root, storage).latest == "step_2"
+    assert visibility.look_afresh(root, runtime(storage)).latest == "step_2"
     (root / "latest").unlink()
-    assert visibility.look_afresh(root, Replaced(root, looks=1)).latest is None
+    assert visibility.look_afresh(root, runtime(Replaced(root, looks=1))).latest is None
 
 
 class Forgetful(LocalStorage):
@@ -181,7 +183,7 @@ def saved(directory: Path, *steps: int, **options: Any) -> Path:
 
 def reader(directory: Path, storage: LocalStorage) -> CheckpointManager:
     manager = Job(directory, 0, seed=2).manager
-    manager._storage = storage
+    give(manager, storage=storage)
     return manager
 
 

@@ -19,7 +19,8 @@ from torch.distributed.checkpoint.metadata import (
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.manifest import Manifest
 from kempnerforge.checkpoint.protocol.catalog import read_catalog
-from kempnerforge.checkpoint.protocol.commit import Commit, new_save_id
+from kempnerforge.checkpoint.protocol.commit import Commit
+from kempnerforge.checkpoint.runtime.process import local_runtime
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
 SHARD = "__0_0.distcp"
@@ -60,9 +61,11 @@ def save(
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
     """Commit a checkpoint of ``step``."""
-    storage, save_id = LocalStorage(), new_save_id()
+    storage = LocalStorage()
+    effects = local_runtime(storage)
+    save_id = effects.process.new_save_id()
     storage.make_durable_directory(root)
-    commit = Commit(storage=storage, root=root, step=step, save_id=save_id, stages=None)
+    commit = Commit(runtime=effects, root=root, step=step, save_id=save_id, stages=None)
     commit.open()
     files = {
         name: storage.write(commit.staging / name, data)

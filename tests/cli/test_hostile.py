@@ -16,9 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
-from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.format.shard_metadata import _ALLOWED_GLOBALS
-from kempnerforge.cli import inert
+from kempnerforge.checkpoint.format import inert, layout
 from kempnerforge.cli.__main__ import main
 from kempnerforge.cli.cautious import MOST_READ_BYTES
 from kempnerforge.cli.cleaning import clean
@@ -206,10 +204,6 @@ def test_damaged_metadata_is_refused_or_read_but_never_raises_otherwise(
     (path / layout.SHARD_METADATA).write_bytes(encoded)
     (path / layout.TRAIN_STATE).touch()
     assert main(["verify", str(path), "--json"]) in (0, 1)
-
-
-def test_what_is_read_as_metadata_is_what_the_loader_allows() -> None:
-    assert inert.ALLOWED_NAMES == _ALLOWED_GLOBALS
 
 
 def test_a_small_file_that_grows_without_end_is_read_to_its_size(tmp_path: Path) -> None:

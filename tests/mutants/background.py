@@ -9,8 +9,8 @@ import torch.distributed as dist
 
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.checkpoint.protocol.save_messages import Published
-from kempnerforge.checkpoint.protocol.saving import SaveJob
 from kempnerforge.checkpoint.runtime import sink
+from kempnerforge.checkpoint.runtime.driver import ProtocolRun
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from kempnerforge.resilience.signal_handler import ShutdownHandler as ShutdownHandler
 
@@ -51,7 +51,7 @@ class NeverWaits(CheckpointManager):
 class _Held:
     """A save that somebody has to ask for."""
 
-    def __init__(self, job: SaveJob, needed: threading.Event) -> None:
+    def __init__(self, job: ProtocolRun[Published], needed: threading.Event) -> None:
         self._job, self._needed = job, needed
 
     def run(self) -> Published:

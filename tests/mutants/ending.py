@@ -9,10 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kempnerforge.checkpoint import async_save
 from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.runtime import sink
+from kempnerforge.checkpoint.runtime import background, sink
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 
 _HANG_S = 60.0
@@ -23,7 +22,7 @@ class AbandonsAtExit(CheckpointManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        async_save.threading = SimpleNamespace(Thread=_daemon)  # type: ignore[attr-defined, assignment]
+        background.threading = SimpleNamespace(Thread=_daemon)  # type: ignore[attr-defined, assignment]
         self._writes = threading.Event()
         write = sink._Cached._write
 

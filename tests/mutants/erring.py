@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from kempnerforge.checkpoint.bulk import plans
 from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.protocol import commit, saving
+from kempnerforge.checkpoint.protocol.effects import one_by_one
 from kempnerforge.checkpoint.runtime import sink, storage
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
@@ -30,7 +31,7 @@ class _Manager(CheckpointManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._storage = RetryingStorage(self.STORAGE())
+        self._runtime = replace(self._runtime, storage=RetryingStorage(self.STORAGE()))
 
 
 class _GivesUp(LocalStorage):
@@ -55,12 +56,7 @@ class GivesUpTheDescription(_Manager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # The manifest last: without one there is no checkpoint, and so none that is not whole.
-        commit.at_once = _one_by_one  # type: ignore[attr-defined]
-
-
-def _one_by_one(*calls: Callable[[], object]) -> None:
-    for call in calls:
-        call()
+        self._runtime = replace(self._runtime, at_once=one_by_one)
 
 
 class _Moves(LocalStorage):
@@ -125,8 +121,8 @@ class TakesStaleForFailed(CheckpointManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._storage = LocalStorage()
-        saving.again_if_stale = lambda call, what: call()  # type: ignore[attr-defined]
+        self._runtime = replace(self._runtime, storage=LocalStorage())
+        plans.again_if_stale = lambda call, what: call()  # type: ignore[attr-defined]
 
 
 class TakesSlowForBroken(CheckpointManager):

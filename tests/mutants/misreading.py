@@ -13,9 +13,10 @@ from typing import Any
 from kempnerforge.checkpoint import errors
 from kempnerforge.checkpoint.format import manifest
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.protocol import register, replacing, saving
+from kempnerforge.checkpoint.protocol import checkpoint_save, register, replacing
+from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.runtime import stale
-from kempnerforge.checkpoint.runtime.storage import LocalStorage, Storage
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
 
 class _Everything:
@@ -58,8 +59,8 @@ class DeletesPastTheUnread(CheckpointManager):
     """Retention goes by what it could read."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        def confirm(self: register.Register, root: Path, storage: Storage) -> register.Survey:
-            return replace(genuine(self, root, storage), unread=())
+        def confirm(self: register.Register, root: Path, runtime: Runtime) -> register.Survey:
+            return replace(genuine(self, root, runtime), unread=())
 
         genuine = register.Register.confirm
         register.Register.confirm = confirm  # type: ignore[method-assign]
@@ -78,7 +79,7 @@ class ReplacesTheUnread(CheckpointManager):
     """What cannot be read is as good as not there, so it is replaced."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        saving._replaced = lambda *_: None
+        checkpoint_save._replaced = lambda *_: None
         super().__init__(*args, **kwargs)
 
 
@@ -107,7 +108,7 @@ class SeesNoLinkWhereItMayNotLook(CheckpointManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._storage = stale.RetryingStorage(_SeesNothing())
+        self._runtime = replace(self._runtime, storage=stale.RetryingStorage(_SeesNothing()))
 
 
 class TakesBackBlindly(CheckpointManager):

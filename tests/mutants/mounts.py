@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+from dataclasses import replace
 from typing import Any
 
 from kempnerforge.checkpoint.manager import CheckpointManager
@@ -62,7 +63,7 @@ class TakesTheNameForTheDirectory(CheckpointManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._identity: Any = _AnyIdentity()
+        self._runtime = replace(self._runtime, identity=_AnyIdentity())
 
 
 def _clear_the_flag(file: Any) -> int:

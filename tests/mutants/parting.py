@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.runtime.collective import Collective, Votes
-from kempnerforge.checkpoint.runtime.worker import Worker
+from kempnerforge.checkpoint.protocol.rounds import Votes
+from kempnerforge.checkpoint.runtime.collective import Collective
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 from tests.harness.simple_manager import SimpleManager
 
@@ -28,7 +28,8 @@ class VotesByFile(CheckpointManager):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        self._collective = _Twice(self._collective, Path(config.dir).parent / "votes")
+        rounds = _Twice(self._collective, Path(config.dir).parent / "votes")
+        self._runtime = replace(self._runtime, rounds=rounds)
 
 
 class _Twice:
@@ -39,10 +40,7 @@ class _Twice:
         self._inner, self._folder, self._round = inner, folder, 0
         folder.mkdir(exist_ok=True)
 
-    def renew(self, worker: Worker | None = None) -> None:
-        self._inner.renew(worker)
-
-    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
+    def collect(self, value: object, *, timeout_s: float) -> Votes[Any] | None:
         self._round += 1
         part = self._vote(self.rank).with_suffix(".part")
         part.write_bytes(pickle.dumps(value))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from kempnerforge.checkpoint.manager import CheckpointManager
-from kempnerforge.checkpoint.runtime.lock import Unlocked
+from kempnerforge.checkpoint.protocol.effects import Unlocked
 from kempnerforge.resilience.elastic import resolve_resume_path as resolve_resume_path
 
 
@@ -14,7 +15,7 @@ class TakesNoLock(CheckpointManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._access = Unlocked()  # type: ignore[assignment]
+        self._runtime = replace(self._runtime, access=Unlocked())
 
 
 class LocksWhileItSaves(CheckpointManager):
@@ -24,4 +25,4 @@ class LocksWhileItSaves(CheckpointManager):
         try:
             super().save(*args, **kwargs)
         finally:
-            self._access.let_go()
+            self._runtime.access.let_go()

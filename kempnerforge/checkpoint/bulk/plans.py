@@ -7,10 +7,11 @@ to be up to date: ids are compared in every save, and a rank that missed an answ
 that it holds.
 """
 
-import secrets
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan
@@ -20,8 +21,11 @@ from kempnerforge.checkpoint.bulk.shards import (
     WrittenShards,
     encode_metadata,
     merge_plans,
+    write_shards,
 )
 from kempnerforge.checkpoint.errors import CheckpointSaveError
+from kempnerforge.checkpoint.runtime.process import draw_id
+from kempnerforge.checkpoint.runtime.stale import again_if_stale
 from kempnerforge.checkpoint.state.rank_values import (
     PlannedValues,
     missing_names,
@@ -29,7 +33,7 @@ from kempnerforge.checkpoint.state.rank_values import (
     with_own_names,
 )
 
-__all__ = ["Assigned", "Merged", "PlanBook", "Proposed", "assign"]
+__all__ = ["Assigned", "Merged", "PlanBook", "PlannedBulk", "Proposed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,16 @@ class Merged:
     """By stage: names of which each rank writes its own value; the missing ones among them."""
     encoded: dict[int | None, tuple[tuple[bytes, ...], str, bytes]] = field(default_factory=dict)
     """By stage, of the save before: where everything was written, save id, ``.metadata``."""
+
+    @property
+    def has_rank_values(self) -> bool:
+        """Whether ranks write values of their own under one name."""
+        return any(self.differing.values())
+
+    def assign(self, rank: int, proposed: Proposed) -> Assigned:
+        """The answer to one rank."""
+        plan = None if proposed.holds == self.merger else self.plans[rank]
+        return Assigned(merger=self.merger, plan=plan)
 
     def encode(self, stage: int | None, written: Sequence[WrittenShards], *, save_id: str) -> bytes:
         """Content of ``.metadata`` of a stage.
@@ -163,7 +177,7 @@ class PlanBook:
             merged, metadata[stage] = merge_plans(list(own.values()))
             plans.update(zip(own, merged, strict=True))
         self._merged = Merged(
-            merger=secrets.token_hex(8),
+            merger=draw_id(),
             plan_ids=plan_ids,
             ranks_of=dict(ranks_of),
             plans=plans,
@@ -182,7 +196,25 @@ class PlanBook:
         return planned
 
 
-def assign(merged: Merged, rank: int, proposed: Proposed) -> Assigned:
-    """The answer to one rank."""
-    plan = None if proposed.holds == merged.merger else merged.plans[rank]
-    return Assigned(merger=merged.merger, plan=plan)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBulk:
+    """:class:`~kempnerforge.checkpoint.protocol.bulk.Bulk` of shards, by plans that are cached."""
+
+    plans: PlanBook
+    """The same one in each save of a rank; a new one costs time only, if all ranks have one."""
+    shards: StagedShards
+
+    def propose(self) -> Proposed:
+        return self.plans.propose(self.shards)
+
+    def merge(
+        self, proposed: Sequence[Proposed], ranks_of: Mapping[int | None, tuple[int, ...]]
+    ) -> Merged:
+        return self.plans.merge(proposed, ranks_of)
+
+    def write(
+        self, directory: Path, assigned: Assigned, *, meanwhile: Callable[[], object]
+    ) -> WrittenShards:
+        plan = self.plans.accept(self.shards, assigned)
+        write = partial(write_shards, directory, plan, self.shards, meanwhile=meanwhile)
+        return again_if_stale(write, directory)

@@ -32,12 +32,12 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadIte
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from kempnerforge.checkpoint.archives.archive_template import Frame, frame_of, memory_of
+from kempnerforge.checkpoint.archives.plain_values import decode_plain
+from kempnerforge.checkpoint.archives.shard_metadata import is_ours
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError, named
 from kempnerforge.checkpoint.format import checksum
-from kempnerforge.checkpoint.format.archive_template import Frame, frame_of, memory_of
 from kempnerforge.checkpoint.format.manifest import FileRecord, require_same
-from kempnerforge.checkpoint.format.plain_values import decode_plain
-from kempnerforge.checkpoint.format.shard_metadata import is_ours
 
 __all__ = ["Answerable", "ReadShards", "read_shards"]
 

@@ -7,7 +7,6 @@ whatever they find. What is written stays readable by stock ``dcp.load``.
 
 import dataclasses
 import pickle
-import secrets
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +30,12 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.tensor import DTensor
 
+from kempnerforge.checkpoint.archives.plain_values import encode_plain
 from kempnerforge.checkpoint.bulk.staging import Image, Stager
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.format import checksum
 from kempnerforge.checkpoint.format.manifest import FileRecord
-from kempnerforge.checkpoint.format.plain_values import encode_plain
+from kempnerforge.checkpoint.runtime.process import draw_id
 from kempnerforge.checkpoint.runtime.sink import FileSink
 from kempnerforge.checkpoint.runtime.storage import at_once
 from kempnerforge.checkpoint.state.rank_values import PlannedValues, common_name
@@ -280,7 +280,7 @@ def _plan(
             fingerprint=_crc32_of([plan.items[at].index for at in compared]),
         ),
         seeds=tuple(_crc32_of(_form(plan.items[at])) for at in compared),
-        plan_id=secrets.token_hex(8),
+        plan_id=draw_id(),
         items=items,
         leaves=tuple(leaf_of[item.index.fqn] for item in items),
         objects={},

@@ -19,14 +19,14 @@ from typing import Any, Protocol
 import torch
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 
-from kempnerforge.checkpoint.format import checksum
-from kempnerforge.checkpoint.format.archive_template import (
+from kempnerforge.checkpoint.archives.archive_template import (
     ALIGNMENT,
     Frame,
     bytes_of,
     frame_of,
     memory_of,
 )
+from kempnerforge.checkpoint.format import checksum
 from kempnerforge.checkpoint.runtime.sink import FileSink
 
 __all__ = ["BufferLayout", "Image", "KeptBuffers", "LiveTensors", "Stager"]

@@ -16,11 +16,9 @@
 Parsing is anchored: a name that is not exactly one of these is foreign and is left alone.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 __all__ = [
     "LATEST",
@@ -38,7 +36,6 @@ __all__ = [
     "format_stage",
     "format_step",
     "is_leftover",
-    "local_directory",
     "parse_latest_link",
     "parse_leftover",
     "parse_rank_file",
@@ -63,8 +60,6 @@ _STAGE = re.compile(rf"pp{_NUMBER}", re.ASCII)
 _SHARD = re.compile(rf"__{_NUMBER}_{_NUMBER}\.distcp", re.ASCII)
 _RANK_FILE = re.compile(r"(?:rank|buffers)_([0-9]{5,})\.pt", re.ASCII)
 _LEFTOVER = re.compile(rf"\.(staging|replaced|trash)-step_{_NUMBER}-{_SAVE_ID}", re.ASCII)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII | re.IGNORECASE)
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
 _LATEST_LINK = re.compile(rf"\.latest-{_SAVE_ID}", re.ASCII)
 
 
@@ -83,47 +78,6 @@ class Leftover:
     kind: LeftoverKind
     step: int
     save_id: str
-
-
-def local_directory(name: str | Path) -> Path:
-    """The path that a name of a directory stands for, wherever a user gives one.
-
-    ``~`` and ``~user`` at its beginning and ``$NAME`` and ``${NAME}`` in it are replaced, as by a
-    shell. Absolute, so that a later ``chdir`` does not move it.
-
-    Raises:
-        ValueError: It is empty; or a URL, which as a path would name a directory beside the
-            program; or names a variable that is not set, or a user that is not there; or a
-            directory with that name as it is written stands in the working directory.
-    """
-    written = str(name)
-    if not written:
-        raise ValueError("the name of a checkpoint directory is empty")
-    if _URL.match(written):
-        raise ValueError(f"{name} is a URL; checkpoints are written to mounted file systems")
-    literal = Path(written).absolute()
-    expanded = _expand_home(_VARIABLE.sub(_value_of_variable, written)).absolute()
-    if expanded != literal and os.path.lexists(literal):
-        # Earlier versions took such a name as it is written, and a run must not begin elsewhere.
-        raise ValueError(
-            f"{written} stands for {expanded}, and {literal} is there as well; give the whole path "
-            "of the one that is meant"
-        )
-    return expanded
-
-
-def _value_of_variable(match: re.Match[str]) -> str:
-    variable = match[1] or match[2]
-    if not os.environ.get(variable):
-        raise ValueError(f"{match.string} names {match[0]}, and {variable} is not set or empty")
-    return os.environ[variable]
-
-
-def _expand_home(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{name} names a home directory that is not known") from error
 
 
 def format_step(step: int) -> str:

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from kempnerforge.checkpoint.errors import CheckpointNotFoundError, CorruptCheckpointError
 from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.format.shard_metadata import check_metadata
-from kempnerforge.checkpoint.format.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.protocol.catalog import (
     Entry,
     Outline,
@@ -17,10 +16,23 @@ from kempnerforge.checkpoint.protocol.catalog import (
     verify_sizes,
 )
 from kempnerforge.checkpoint.protocol.pointer import follow_file, resolve_pointer
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.protocol.verification import VerifyPolicy
-from kempnerforge.checkpoint.runtime.storage import Storage
 
-__all__ = ["candidates", "find_explicit", "verify_entry"]
+__all__ = ["ForeignShards", "candidates", "find_explicit", "verify_entry"]
+
+
+class ForeignShards(Protocol):
+    """Looks at the shards of a checkpoint without a manifest."""
+
+    def require_complete(self, directory: Path, storage: Storage) -> None:
+        """See that the shards which ``.metadata`` speaks of are there and large enough.
+
+        Raises:
+            CorruptCheckpointError: One is not.
+            UnreadableCheckpointError: That cannot be seen at present.
+            UnsafeCheckpointError: ``.metadata`` asks for a class that is not allowed.
+        """
 
 
 def candidates(found: Outline, storage: Storage) -> Iterator[Entry]:
@@ -72,7 +84,7 @@ def verify_entry(
     storage: Storage,
     *,
     verify: VerifyPolicy = VerifyPolicy.full,
-    trust: Trust = PLAIN_DATA,
+    shards: ForeignShards,
 ) -> None:
     """Check all that can be checked without reading shards.
 
@@ -92,6 +104,4 @@ def verify_entry(
         return
     for stage in plain_stages(entry.path, storage) or (None,):
         folder = entry.path if stage is None else entry.path / layout.format_stage(stage)
-        file = folder / layout.SHARD_METADATA
-        found = trust.metadata(storage.read(file), where=str(file))
-        check_metadata(folder, found, size_of=storage.size)
+        shards.require_complete(folder, storage)

@@ -22,7 +22,7 @@ from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.checkpoint.format.manifest import FileRecord, Head, Manifest, require_same
 from kempnerforge.checkpoint.protocol.lineage import abandoned_branches
 from kempnerforge.checkpoint.protocol.pointer import read_pointer
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = [
     "ROOM",

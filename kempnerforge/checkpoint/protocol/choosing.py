@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.errors import (
     CheckpointError,
     CheckpointLoadError,
@@ -34,20 +33,32 @@ from kempnerforge.checkpoint.errors import (
     of_read,
     shows_damage,
 )
-from kempnerforge.checkpoint.format.trust import PLAIN_DATA, Trust
 from kempnerforge.checkpoint.protocol import prune
 from kempnerforge.checkpoint.protocol.announced import look_for_newest
-from kempnerforge.checkpoint.protocol.candidates import candidates, find_explicit, verify_entry
+from kempnerforge.checkpoint.protocol.candidates import (
+    ForeignShards,
+    candidates,
+    find_explicit,
+    verify_entry,
+)
 from kempnerforge.checkpoint.protocol.catalog import Entry, Outline, inspect
+from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.proposal import Choice, LoadCandidate, LoadProposal
+from kempnerforge.checkpoint.protocol.reachable import require_reachable
 from kempnerforge.checkpoint.protocol.replacing import read_settled
+from kempnerforge.checkpoint.protocol.rounds import Votes
+from kempnerforge.checkpoint.protocol.steps import (
+    AnswerRanks,
+    CollectVotes,
+    FinishCall,
+    RefusedError,
+    StartCall,
+    Started,
+    Steps,
+    call,
+)
 from kempnerforge.checkpoint.protocol.verification import VerifyPolicy, verify_files
 from kempnerforge.checkpoint.protocol.visibility import await_listed, once_visible, when_visible
-from kempnerforge.checkpoint.runtime.collective import Collective, Votes
-from kempnerforge.checkpoint.runtime.lock import WriteAccess
-from kempnerforge.checkpoint.runtime.root import require_reachable
-from kempnerforge.checkpoint.runtime.storage import Storage
-from kempnerforge.checkpoint.runtime.worker import StartedCall, Worker, within
 
 __all__ = [
     "Chooser",
@@ -75,7 +86,8 @@ class Search:
     root: Path
     explicit: Path | None = None
     verify: VerifyPolicy = VerifyPolicy.full
-    trust: Trust = PLAIN_DATA
+    shards: ForeignShards
+    """Looks at shards that have no manifest."""
 
     @property
     def concerns_root(self) -> bool:
@@ -112,23 +124,7 @@ class _CandidateOutcome:
     cause: Exception | None = None
 
 
-class _Refused(Exception):
-    """Ends the walk through the candidates."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal)
-        self.refusal = refusal
-
-
-def choose(
-    search: Search,
-    collective: Collective,
-    storage: Storage,
-    *,
-    worker: Worker,
-    timeout_s: float,
-    access: WriteAccess,
-) -> Choice | None:
+def choose(search: Search, runtime: Runtime, *, timeout_s: float) -> Steps[Choice | None]:
     """Find the checkpoint to load. Collective; the same result or error on every rank.
 
     Returns:
@@ -141,17 +137,10 @@ def choose(
     def verify(candidate: LoadCandidate) -> None:
         choice = candidate.choice
         if choice.manifest is not None:
-            verify_files(choice.path, choice.manifest, candidate.share.items(), storage)
+            verify_files(choice.path, choice.manifest, candidate.share.items(), runtime)
 
-    chooser = Chooser(
-        search=search,
-        collective=collective,
-        storage=storage,
-        worker=worker,
-        timeout_s=timeout_s,
-        access=access,
-    )
-    found = chooser.prepare(verify)
+    chooser = Chooser(search=search, runtime=runtime, timeout_s=timeout_s)
+    found = yield from chooser.prepare(verify)
     return None if found is None else found.choice
 
 
@@ -160,16 +149,10 @@ class Chooser:
     """Agrees with all ranks on the checkpoint to load, newest usable first."""
 
     search: Search
-    collective: Collective
-    """All ranks that load."""
-    storage: Storage
-    """Read by rank 0."""
-    worker: Worker
-    """Runs what touches storage."""
+    runtime: Runtime
+    """The effects of this rank, among them agreement with all that load."""
     timeout_s: float
     """Longest wait of rank 0 for the others; the others wait twice as long for it."""
-    access: WriteAccess
-    """Whether rank 0 may finish what a dead job left half done."""
 
     def prepare(
         self,
@@ -177,7 +160,7 @@ class Chooser:
         *,
         told: object = None,
         earlier: RankFailure | None = None,
-    ) -> Prepared[T] | None:
+    ) -> Steps[Prepared[T] | None]:
         """Find the checkpoint to load and prepare for it. Collective.
 
         Args:
@@ -197,12 +180,10 @@ class Chooser:
             CheckpointError: The explicit path is broken, a rank is lost, or what ``prepare`` raised
                 on some rank.
         """
-        root = None
-        if self.collective.rank == 0:
-            root = _Root(self.search, self.storage, self.access)
+        root = _Root(self.search, self.runtime) if self.runtime.rank == 0 else None
         attempt = _CandidateOutcome(vote=_Vote(told=told, failure=earlier))
         while True:
-            reply = self._round(attempt.vote, root)
+            reply = yield from self._round(attempt.vote, root)
             if isinstance(reply, Refusal):
                 raise reply.error() from attempt.cause
             if reply is None:
@@ -211,45 +192,56 @@ class Chooser:
                 assert attempt.choice is not None
                 return Prepared(choice=attempt.choice, result=attempt.result)
             del attempt  # before the next one, for its memory
-            attempt = self._try(prepare, reply)
+            attempt = yield from self._try(prepare, reply)
 
-    def _round(self, vote: "_Vote", root: "_Root | None") -> Any:
+    def _round(
+        self, vote: _Vote, root: "_Root | None"
+    ) -> Steps[LoadProposal | _Chosen | Refusal | None]:
         looking = None
         if root is not None and not root.has_begun:
-            looking = self._start_looking(root)  # while the others' votes are on their way
-        votes = self.collective.collect(vote, timeout_s=self.timeout_s)
+            # While the others' votes are on their way.
+            looking = yield from self._start_looking(root)
+        votes: Votes[_Vote] | None = yield CollectVotes(vote=vote, timeout_s=self.timeout_s)
         replies = None
         if votes is not None and root is not None:
-            replies = self._decide(root, votes, looking)
-        return self.collective.answer(replies, timeout_s=2 * self.timeout_s)
+            replies = yield from self._decide(root, votes, looking)
+        reply: LoadProposal | _Chosen | Refusal | None = yield AnswerRanks(
+            replies=replies, timeout_s=2 * self.timeout_s
+        )
+        return reply
 
-    def _start_looking(self, root: "_Root") -> "StartedCall[None]":
-        return self.worker.start(within(_WORK_SHARE * self.timeout_s, root.advance))
+    def _start_looking(self, root: "_Root") -> Steps[Started]:
+        started: Started = yield StartCall(
+            make=root.advance, timeout_s=_WORK_SHARE * self.timeout_s
+        )
+        return started
 
     def _try(
         self, prepare: Callable[[LoadCandidate], object], offer: LoadProposal
-    ) -> "_CandidateOutcome":
-        rank, world_size = self.collective.rank, self.collective.world_size
+    ) -> Steps[_CandidateOutcome]:
+        rank, world_size = self.runtime.rank, self.runtime.world_size
         try:
             candidate = offer.open(rank=rank, world_size=world_size)
-            with held_back():
-                result = self.worker.run(
-                    lambda: when_visible(prepare, candidate, self.storage),
+            with self.runtime.process.building():
+                result = yield from call(
+                    lambda: when_visible(prepare, candidate, self.runtime),
                     timeout_s=_WORK_SHARE * self.timeout_s,
                     doing=f"reading {offer.path}",
                 )
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-            failure = _describe(error, self.collective.rank, offer.path)
-            return _CandidateOutcome(vote=_Vote(failure=failure), cause=error)
+            return _CandidateOutcome(
+                vote=_Vote(failure=_describe(error, rank, offer.path)), cause=error
+            )
         return _CandidateOutcome(vote=_Vote(), choice=candidate.choice, result=result)
 
     def _decide(
-        self, root: "_Root", votes: Votes, looking: "StartedCall[None] | None"
-    ) -> Sequence[object]:
+        self, root: "_Root", votes: Votes[_Vote], looking: Started | None
+    ) -> Steps[Sequence[object]]:
         """One reply a rank: try this, or the choice, or that there is none, or what is wrong."""
+        reply: object
         try:
-            reply = self._next(root, votes, looking)
-        except _Refused as error:
+            reply = yield from self._next(root, votes, looking)
+        except RefusedError as error:
             reply = error.refusal
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             place = self.search.explicit or self.search.root
@@ -266,7 +258,9 @@ class Chooser:
             path=place,
         )
 
-    def _next(self, root: "_Root", votes: Votes, looking: "StartedCall[None] | None") -> object:
+    def _next(
+        self, root: "_Root", votes: Votes[_Vote], looking: Started | None
+    ) -> Steps[LoadProposal | _Chosen | Refusal | None]:
         failures = votes.failures(_Vote, f"loading from {self.search.root}")
         first, told = looking is not None, all(isinstance(vote, _Vote) for vote in votes.values)
         if failures and (first or not told):
@@ -275,8 +269,10 @@ class Chooser:
             return _Chosen()
         if failures:
             root.judge(failures)
-        looking = looking or self._start_looking(root)
-        looking.result(
+        if looking is None:
+            looking = yield from self._start_looking(root)
+        yield FinishCall(
+            started=looking,
             timeout_s=_WORK_SHARE * self.timeout_s,
             doing=f"looking for checkpoints in {self.search.root}",
         )
@@ -286,10 +282,9 @@ class Chooser:
 class _Root:
     """Rank 0's walk through the candidates."""
 
-    def __init__(self, search: Search, storage: Storage, access: WriteAccess) -> None:
+    def __init__(self, search: Search, runtime: Runtime) -> None:
         self.search = search
-        self._access = access
-        self._storage = storage
+        self._runtime = runtime
         self._passed_over: list[str] = []
         self._damaged: set[str] = set()
         self._candidates: Iterator[Entry] | None = None
@@ -351,7 +346,7 @@ class _Root:
         """Go on to the next candidate, unless that cannot help."""
         path, manifest = found.path, found.manifest
         if self.search.explicit is not None or not damaged:
-            raise _Refused(
+            raise RefusedError(
                 Refusal(
                     failures=failures,
                     doing=f"loading {path}",
@@ -371,13 +366,13 @@ class _Root:
         if explicit is not None:
             if self.search.root in (explicit.absolute(), explicit.absolute().parent):
                 self._settled()
-            await_listed(explicit, self._storage)
-            yield find_explicit(explicit, self._storage)
+            await_listed(explicit, self._runtime)
+            yield find_explicit(explicit, self._runtime.storage)
             return
         seen: set[object] = set()
         while True:
             fresh = False
-            for entry in candidates(self._settled(), self._storage):
+            for entry in candidates(self._settled(), self._runtime.storage):
                 if _identity(entry) not in seen:
                     seen.add(_identity(entry))
                     fresh = True
@@ -387,35 +382,35 @@ class _Root:
 
     def _settled(self) -> Outline:
         """The candidates, after what a dead run left half done is completed."""
-        root = self.search.root
-        require_reachable(root, self._storage)
-        found = look_for_newest(root, self._storage)
+        root, runtime = self.search.root, self._runtime
+        require_reachable(root, runtime.storage)
+        found = look_for_newest(root, runtime)
         if not prune.may_need_recovery(found):
             return found
-        with self._access.briefly() as mine:
-            if mine and self._storage.may_change(root):
+        with runtime.access.briefly() as mine:
+            if mine and runtime.storage.may_change(root):
                 self._recover(root)
-        return read_settled(root, self._storage)
+        return read_settled(root, runtime)
 
     def _recover(self, root: Path) -> None:
         """Complete what was left half done; what is under a hidden name can be loaded without."""
         try:
-            prune.recover(root, self._storage)
+            prune.recover(root, self._runtime)
         except CheckpointError:
             raise
         except OSError as error:
             logger.warning("%s: what a dead run left half done stays: %s", root, error)
 
     def _examine(self, entry: Entry) -> Choice:
-        looks = iter((entry,))
+        looks, storage = iter((entry,)), self._runtime.storage
 
         def verified() -> Entry:
-            found = next(looks, None) or inspect(entry.path, self._storage)
-            verify_entry(found, self._storage, verify=self.search.verify, trust=self.search.trust)
+            found = next(looks, None) or inspect(entry.path, storage)
+            verify_entry(found, storage, verify=self.search.verify, shards=self.search.shards)
             return found
 
         # No content was compared, so whatever is wrong may be for want of what is not seen yet.
-        found = once_visible(verified, entry.path, self._storage, late=shows_damage)
+        found = once_visible(verified, entry.path, self._runtime, late=shows_damage)
         return Choice(
             path=found.path,
             manifest=found.manifest,
@@ -445,7 +440,7 @@ def _describe(error: BaseException, rank: int, path: Path) -> RankFailure:
     return describe(error, rank)
 
 
-def cheap_choice(search: Search, storage: Storage) -> Path | None:
+def cheap_choice(search: Search, runtime: Runtime) -> Path | None:
     """The choice of :func:`choose` if no file's content is damaged. Not collective.
 
     Raises:
@@ -455,22 +450,23 @@ def cheap_choice(search: Search, storage: Storage) -> Path | None:
     """
     place = search.explicit or search.root
     try:
-        return _first_usable(search, storage)
+        return _first_usable(search, runtime)
     except (OSError, MemoryError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise of_read(error, getattr(error, "filename", None) or place, path=place) from error
 
 
-def _first_usable(search: Search, storage: Storage) -> Path | None:
+def _first_usable(search: Search, runtime: Runtime) -> Path | None:
+    storage = runtime.storage
     if search.explicit is not None:
         entries: Iterator[Entry] = iter((find_explicit(search.explicit, storage),))
     else:
         require_reachable(search.root, storage)
-        entries = candidates(look_for_newest(search.root, storage), storage)
+        entries = candidates(look_for_newest(search.root, runtime), storage)
     for entry in entries:
         try:
-            verify_entry(entry, storage, trust=search.trust)
+            verify_entry(entry, storage, shards=search.shards)
         except (CheckpointError, OSError) as error:
             if not shows_damage(error):
                 raise

@@ -26,10 +26,7 @@ kept out by :mod:`lock`.
 """
 
 import json
-import secrets
-import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +41,7 @@ from kempnerforge.checkpoint.errors import (
 from kempnerforge.checkpoint.format import layout, manifest
 from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest
+from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.pointer import (
     Pointer,
     PointerKind,
@@ -58,60 +56,31 @@ from kempnerforge.checkpoint.protocol.replacing import (
     has_name,
     replace,
 )
-from kempnerforge.checkpoint.runtime.storage import Storage, at_once
+from kempnerforge.checkpoint.protocol.storage import Storage
 
-__all__ = ["Commit", "is_of_this_process", "is_under_way", "new_save_id", "under_way"]
+__all__ = ["Commit"]
 
 # Network file systems may show another client's new file late; the sum is what NFS caches
 # attributes for at least by default (3 s).
 _VISIBILITY_RETRIES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
 
 
-def new_save_id() -> str:
-    """16 hexadecimal digits from the operating system; draws from no generator of training."""
-    save_id = secrets.token_hex(8)
-    _of_this_process.add(save_id)
-    return save_id
-
-
-_under_way: set[str] = set()
-"""Ids of saves of this process; those of another process are protected by the lock."""
-_of_this_process: set[str] = set()
-"""Ids of all saves that this process ever made or tried: its managers belong to one job."""
-
-
-def is_of_this_process(save_id: str) -> bool:
-    """Whether a checkpoint or a hidden name with that id was made here."""
-    return save_id in _of_this_process
-
-
-def is_under_way(save_id: str) -> bool:
-    """Whether a save of this process goes on under that id, so that its hidden names stay."""
-    return save_id in _under_way
-
-
-@contextmanager
-def under_way(save_id: str) -> Generator[None, None, None]:
-    """A save under that id goes on within, and nobody else of this process cleans up after it."""
-    _under_way.add(save_id)
-    _of_this_process.add(save_id)
-    try:
-        yield
-    finally:
-        _under_way.discard(save_id)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """One save on its way to becoming a checkpoint."""
 
-    storage: Storage
+    runtime: Runtime
     root: Path
     step: int
     save_id: str
     stages: tuple[int, ...] | None
     latest: PointerKind = PointerKind.link
     """The kind of ``latest``: a link or a file."""
+
+    @property
+    def storage(self) -> Storage:
+        """Where the directory lies."""
+        return self.runtime.storage
 
     @property
     def staging(self) -> Path:
@@ -133,7 +102,7 @@ class Commit:
         require_possible(self.root, self.storage, self.latest, save_id=self.save_id)
 
     def open(self) -> None:
-        """Create the staging directory and its folders, :func:`under_way`."""
+        """Create the staging directory and its folders; the save is under way."""
         for folder in self._folders():
             self.storage.make_directory(folder)
 
@@ -161,6 +130,7 @@ class Commit:
         complete = _with_files(sealed, {**written, **records})
         added[layout.MANIFEST] = manifest.encode(complete)
         # In any order: nothing refers to this directory before it is renamed.
+        at_once = self.runtime.at_once
         at_once(*(partial(self.storage.write, self.staging / name, added[name]) for name in added))
         at_once(*(partial(self.storage.sync_directory, folder) for folder in self._folders()))
 
@@ -175,7 +145,7 @@ class Commit:
             StillPublishedError: It failed, and the checkpoint is there all the same.
         """
         pointer = Pointer(
-            root=self.root, storage=self.storage, save_id=self.save_id, kind=self.latest
+            root=self.root, runtime=self.runtime, save_id=self.save_id, kind=self.latest
         )
         try:
             return self._publish(Replacement(step=self.step, save_id=self.save_id), pointer)
@@ -238,7 +208,7 @@ class Commit:
             if found == record.size:
                 return
             if delay_s is not None:
-                time.sleep(delay_s)
+                self.runtime.clock.sleep(delay_s)
         raise CheckpointSaveError(
             f"{self.staging / name}: a rank wrote {record.size} bytes, rank 0 finds: {found}; the "
             "checkpoint directory must be on storage that all ranks share"

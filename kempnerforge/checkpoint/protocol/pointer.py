@@ -14,7 +14,6 @@ older, smaller size of the file would otherwise read ``step_10`` where ``step_10
 
 import errno
 import logging
-import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -22,8 +21,8 @@ from pathlib import Path
 from kempnerforge.checkpoint.errors import UnsupportedStorageError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
-from kempnerforge.checkpoint.runtime.storage import Storage
-from kempnerforge.checkpoint.runtime.worker import seconds_left
+from kempnerforge.checkpoint.protocol.effects import Runtime
+from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = [
     "Pointer",
@@ -148,18 +147,23 @@ class Pointer:
     """``latest`` of a directory, as one save or one repair writes it."""
 
     root: Path
-    storage: Storage
+    runtime: Runtime
     save_id: str
     kind: PointerKind = PointerKind.link
 
+    @property
+    def storage(self) -> Storage:
+        """Where the directory lies."""
+        return self.runtime.storage
+
     @staticmethod
-    def as_it_is(root: Path, storage: Storage, *, save_id: str) -> "Pointer":
+    def as_it_is(root: Path, runtime: Runtime, *, save_id: str) -> "Pointer":
         """One that stays what it is; a link where there is none, or a file if that cannot be."""
-        found = Pointer(root=root, storage=storage, save_id=save_id)
+        found = Pointer(root=root, runtime=runtime, save_id=save_id)
         kind = found.kind_of_present()
         if found.read() is None:
             try:
-                require_possible(root, storage, kind, save_id=save_id)
+                require_possible(root, runtime.storage, kind, save_id=save_id)
             except UnsupportedStorageError:
                 kind = PointerKind.file
         return replace(found, kind=kind)
@@ -223,6 +227,7 @@ class Pointer:
         return self.root / layout.format_latest_link(self.save_id)
 
     def _require(self, target: str, before: str | None) -> None:
+        clock = self.runtime.clock
         for pause_s in (*_PAUSES_S, None):
             found = self.read()
             if found == target:
@@ -235,9 +240,9 @@ class Pointer:
                     target,
                 )
                 return
-            if pause_s is None or 2 * pause_s > seconds_left():
+            if pause_s is None or 2 * pause_s > clock.seconds_left():
                 break
-            time.sleep(pause_s)
+            clock.sleep(pause_s)
             self.storage.stamps(
                 self.root, (layout.LATEST,)
             )  # opens it, at which clients look again

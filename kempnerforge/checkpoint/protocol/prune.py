@@ -7,12 +7,13 @@ save that is durable is not undone because something old resists.
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.layout import Leftover, LeftoverKind
 from kempnerforge.checkpoint.protocol.catalog import Outline, inspect
-from kempnerforge.checkpoint.protocol.commit import is_under_way, new_save_id
+from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.pointer import Pointer, read_pointer
 from kempnerforge.checkpoint.protocol.register import Register, Survey
 from kempnerforge.checkpoint.protocol.replacing import (
@@ -22,7 +23,7 @@ from kempnerforge.checkpoint.protocol.replacing import (
     plan_completion,
 )
 from kempnerforge.checkpoint.protocol.retention import Kept, RetentionPolicy
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = [
     "delete",
@@ -42,7 +43,7 @@ def retire(
     root: Path,
     register: Register,
     policy: RetentionPolicy,
-    storage: Storage,
+    runtime: Runtime,
     *,
     just_saved: int,
     damaged: Collection[str] = (),
@@ -57,7 +58,7 @@ def retire(
         root: The checkpoint directory.
         register: What there is.
         policy: What to keep of it.
-        storage: Where it lies.
+        runtime: The effects of this call.
         just_saved: A step that stays.
         damaged: Save ids of checkpoints that are known to be damaged.
 
@@ -66,12 +67,12 @@ def retire(
     """
     if policy.keep_last_n <= 0:
         return ()
-    latest = read_pointer(root, storage)
+    latest = read_pointer(root, runtime.storage)
     target = None if latest is None else layout.step_of(Path(latest).name)
     protected = {just_saved} if target is None else {just_saved, target}
-    survey = register.recall_heads(root, storage)
+    survey = register.recall_heads(root, runtime)
     victims = _victims(survey, policy, protected, damaged)
-    if victims and survey is not (survey := register.confirm(root, storage)):
+    if victims and survey is not (survey := register.confirm(root, runtime)):
         victims = _victims(survey, policy, protected, damaged)
     if survey.unread:
         names = ", ".join(sorted(entry.path.name for entry in survey.unread))
@@ -85,8 +86,8 @@ def retire(
             "retention in %s deletes nothing beside saves of another job: %s", root, names
         )
         return ()
-    with register.own_change(root, storage):
-        renamed = _rename_away(root, victims, storage)
+    with register.own_change(root, runtime.storage):
+        renamed = _rename_away(root, victims, runtime)
     register.retired(renamed)
     return tuple(renamed.values())
 
@@ -107,25 +108,26 @@ def _victims(
     return policy.victims(kept, protected=protected)
 
 
-def _rename_away(root: Path, steps: Collection[int], storage: Storage) -> dict[str, Path]:
+def _rename_away(root: Path, steps: Collection[int], runtime: Runtime) -> dict[str, Path]:
     """Where the checkpoints are now, by the names that they had."""
     renamed: dict[str, Path] = {}
+    storage = runtime.storage
     for step in steps:
         path = root / layout.format_step(step)
         name = layout.format_leftover(
-            Leftover(kind=LeftoverKind.trash, step=step, save_id=new_save_id())
+            Leftover(kind=LeftoverKind.trash, step=step, save_id=runtime.process.new_save_id())
         )
         try:
             storage.rename(path, root / name)
             renamed[path.name] = root / name
         except OSError as error:
-            _say_once(f"checkpoint {path} cannot be retired: {error.strerror or error}")
+            _say_once(runtime, f"checkpoint {path} cannot be retired: {error.strerror or error}")
     if renamed:
         storage.sync_directory(root)
     return renamed
 
 
-def remove(paths: tuple[Path, ...], storage: Storage) -> None:
+def remove(paths: tuple[Path, ...], runtime: Runtime) -> None:
     """:func:`delete` directories that carry no checkpoint's name, in memory at least.
 
     First that they carry none is made durable: after a failed sync or a death, a directory may have
@@ -134,35 +136,32 @@ def remove(paths: tuple[Path, ...], storage: Storage) -> None:
     durable = []
     for path in paths:
         try:
-            storage.sync_directory(path.parent)
+            runtime.storage.sync_directory(path.parent)
             durable.append(path)
         except OSError as error:
-            _say_once(f"left to the next save: {path} cannot be removed: {error}")
-    delete(tuple(durable), storage)
+            _say_once(runtime, f"left to the next save: {path} cannot be removed: {error}")
+    delete(tuple(durable), runtime)
 
 
-def delete(paths: tuple[Path, ...], storage: Storage) -> None:
+def delete(paths: tuple[Path, ...], runtime: Runtime) -> None:
     """Delete directories that carry no checkpoint's name, durably.
 
     The versions of a replacement that is half way stay: ``latest`` names one of them.
     """
     for path in paths:
         try:
-            if _is_needed(path, storage):
+            if _is_needed(path, runtime.storage):
                 logger.warning("%s stays: the replacement that it belongs to is half way", path)
             else:
-                storage.remove_tree(path)
+                runtime.storage.remove_tree(path)
         except (OSError, RecursionError) as error:  # the latter of folders that are very deep
-            _say_once(f"left to the next save: {path} cannot be removed: {error}")
+            _say_once(runtime, f"left to the next save: {path} cannot be removed: {error}")
 
 
-_said: set[str] = set()
-"""Failed removals that were logged; each save tries again, and logs once a process."""
-
-
-def _say_once(message: str) -> None:
-    logger.log(logging.DEBUG if message in _said else logging.WARNING, "%s", message)
-    _said.add(message)
+def _say_once(runtime: Runtime, message: str) -> None:
+    """Of a failed removal, which each save tries again."""
+    is_first = runtime.process.says_first(message)
+    logger.log(logging.WARNING if is_first else logging.DEBUG, "%s", message)
 
 
 def _is_needed(path: Path, storage: Storage) -> bool:
@@ -177,22 +176,23 @@ def may_need_recovery(found: Outline) -> bool:
     return aside or find_unfinished(found.latest) is not None
 
 
-def _is_in_use(name: str) -> bool:
+def _is_in_use(name: str, runtime: Runtime) -> bool:
     """Whether a hidden name is that of a save which goes on in this process."""
     if not layout.is_leftover(name):
         return False
     leftover = layout.parse_leftover(name)
     save_id = layout.parse_latest_link(name) if leftover is None else leftover.save_id
-    return save_id is not None and is_under_way(save_id)
+    return save_id is not None and runtime.process.is_under_way(save_id)
 
 
-def recover(root: Path, storage: Storage, *, spares: Callable[[str], bool] = _is_in_use) -> None:
+def recover(root: Path, runtime: Runtime, *, spares: Callable[[str], bool] | None = None) -> None:
     """Give back their names to checkpoints that were under hidden ones when a run died.
 
     Args:
         root: The checkpoint directory.
-        storage: Where it lies.
-        spares: Tells a hidden name that is in use from one that a dead run left.
+        runtime: The effects of this call.
+        spares: Tells a hidden name that is in use from one that a dead run left; by default those
+            of saves of this process are in use.
 
     A ``latest`` that names a hidden version shows a replacement that was half way, which is
     completed. A ``.replaced-step_N-<id>`` without a ``step_N`` is the only whole version of that
@@ -203,11 +203,13 @@ def recover(root: Path, storage: Storage, *, spares: Callable[[str], bool] = _is
         UnreadableCheckpointError: It stays, because one version cannot be read at present.
         NewerFormatError: It stays, because one was written by a newer version of this package.
     """
-    _complete_replacement(root, storage, spares)
-    _give_names_back(root, storage, spares)
+    spares = spares or partial(_is_in_use, runtime=runtime)
+    _complete_replacement(root, runtime, spares)
+    _give_names_back(root, runtime.storage, spares)
 
 
-def _complete_replacement(root: Path, storage: Storage, spares: Callable[[str], bool]) -> None:
+def _complete_replacement(root: Path, runtime: Runtime, spares: Callable[[str], bool]) -> None:
+    storage = runtime.storage
     latest = read_pointer(root, storage)
     found = find_unfinished(latest)
     if found is None or spares(found.new):
@@ -216,7 +218,7 @@ def _complete_replacement(root: Path, storage: Storage, spares: Callable[[str], 
     def whole(name: str) -> bool:
         return is_whole(inspect(root / name, storage), storage, step=found.step)
 
-    pointer = Pointer.as_it_is(root, storage, save_id=found.save_id)
+    pointer = Pointer.as_it_is(root, runtime, save_id=found.save_id)
     for move in plan_completion(found, storage.names(root), latest, whole=whole):
         logger.warning("completing what a run that died began: %s -> %s", move.name, move.target)
         perform(move, pointer)
@@ -248,7 +250,9 @@ def _missing_original(name: str, names: Collection[str]) -> str | None:
     return None if step_name in names else step_name
 
 
-def finish_off(root: Path, storage: Storage, *, spares: Callable[[str], bool] = _is_in_use) -> None:
+def finish_off(
+    root: Path, runtime: Runtime, *, spares: Callable[[str], bool] | None = None
+) -> None:
     """Complete what dead runs left half done; only for who has the lock of the directory.
 
     Set-aside checkpoints get their names back, and all names become durable; staging, replaced and
@@ -257,14 +261,15 @@ def finish_off(root: Path, storage: Storage, *, spares: Callable[[str], bool] = 
 
     Args:
         root: The checkpoint directory.
-        storage: Where it lies.
+        runtime: The effects of this call.
         spares: As for :func:`recover`.
 
     Raises:
         CheckpointError: As :func:`recover`; then nothing goes.
         OSError: The same.
     """
-    recover(root, storage, spares=spares)
+    storage, spares = runtime.storage, spares or partial(_is_in_use, runtime=runtime)
+    recover(root, runtime, spares=spares)
     names = [name for name in storage.names(root) if not spares(name)]
     if names:
         # A run that died between a rename and its sync left a name that a power cut would take.
@@ -278,39 +283,39 @@ def finish_off(root: Path, storage: Storage, *, spares: Callable[[str], bool] = 
     ]
     for name in abandoned:
         logger.info("removing %s, left by a run that ended before it was done", name)
-    remove(tuple(root / name for name in abandoned), storage)
+    remove(tuple(root / name for name in abandoned), runtime)
     for name in filter(layout.parse_latest_link, filter(layout.is_leftover, names)):
         try:
             storage.unlink(root / name)
         except OSError as error:
-            _say_once(f"left to the next save: {root / name} cannot be removed: {error}")
+            _say_once(runtime, f"left to the next save: {root / name} cannot be removed: {error}")
 
 
-def tidy(root: Path, storage: Storage, register: Register) -> None:
+def tidy(root: Path, runtime: Runtime, register: Register) -> None:
     """Learn what there is, and :func:`finish_off` if that shows a need; for who has the lock.
 
     Raises:
         CheckpointError: As :func:`finish_off`.
         OSError: The same, or the directory cannot be listed.
     """
-    survey = register.look(root, storage)
-    spares = _spared(register)
+    survey = register.look(root, runtime)
+    spares = _spared(runtime, register)
     abandoned = [name for name in survey.leftovers() if not spares(name)]
-    if abandoned or find_unfinished(read_pointer(root, storage)) is not None:
-        finish_off(root, storage, spares=spares)
-        register.look(root, storage)
+    if abandoned or find_unfinished(read_pointer(root, runtime.storage)) is not None:
+        finish_off(root, runtime, spares=spares)
+        register.look(root, runtime)
     elif survey.names:
-        storage.sync_directory(root)  # for the reason that finish_off has
+        runtime.storage.sync_directory(root)  # for the reason that finish_off has
 
 
-def make_ready(root: Path, storage: Storage, register: Register) -> None:
+def make_ready(root: Path, runtime: Runtime, register: Register) -> None:
     """:func:`tidy` for a save, which says what another job has saved there meanwhile.
 
     Raises:
         CheckpointError: As :func:`tidy`.
         OSError: The same.
     """
-    tidy(root, storage, register)
+    tidy(root, runtime, register)
     register.take_stock()
     for head in register.foreign():
         logger.warning(
@@ -324,6 +329,6 @@ def make_ready(root: Path, storage: Storage, register: Register) -> None:
         )
 
 
-def _spared(register: Register) -> Callable[[str], bool]:
+def _spared(runtime: Runtime, register: Register) -> Callable[[str], bool]:
     """Tells names of saves under way, of this process or of a job that came after this one."""
-    return lambda name: _is_in_use(name) or register.is_anothers_work(name)
+    return lambda name: _is_in_use(name, runtime) or register.is_anothers_work(name)

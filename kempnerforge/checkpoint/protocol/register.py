@@ -45,14 +45,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.format.manifest import Head
 from kempnerforge.checkpoint.protocol.catalog import ROOM, Entry, State, look_at
-from kempnerforge.checkpoint.protocol.commit import is_of_this_process
+from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.lineage import abandoned_branches
-from kempnerforge.checkpoint.runtime.storage import Stamp, Storage
-from kempnerforge.checkpoint.runtime.worker import impatient
+from kempnerforge.checkpoint.protocol.process import ProcessMemory
+from kempnerforge.checkpoint.protocol.storage import Stamp, Storage
 
 __all__ = ["NOTE", "Register", "Survey"]
 
@@ -139,9 +138,14 @@ _NOTHING = Survey()
 
 
 class Register:
-    """One manager's view of its checkpoint directory; for rank 0, from one thread at a time."""
+    """One manager's view of its checkpoint directory; for rank 0, from one thread at a time.
 
-    def __init__(self) -> None:
+    Args:
+        process: Whose saves are this job's own.
+    """
+
+    def __init__(self, process: ProcessMemory) -> None:
+        self._process = process
         self._survey = _NOTHING
         self._noting: bool | None = None
         self._stock: _Stock | None = None
@@ -166,7 +170,7 @@ class Register:
     def is_foreign(self, head: Head) -> bool:
         """Whether another job made that checkpoint since this one loaded or first saved."""
         stock = self._stock
-        if stock is None or is_of_this_process(head.save_id) or head.save_id in stock.save_ids:
+        if stock is None or self._process.is_own(head.save_id) or head.save_id in stock.save_ids:
             return False
         if layout.format_step(head.step) in stock.unread:
             return False
@@ -183,14 +187,15 @@ class Register:
             return False
         parsed = layout.parse_leftover(leftover)
         save_id = parsed.save_id if parsed else layout.parse_latest_link(leftover)
-        return save_id is not None and not is_of_this_process(save_id)
+        return save_id is not None and not self._process.is_own(save_id)
 
-    def look(self, root: Path, storage: Storage) -> Survey:
+    def look(self, root: Path, runtime: Runtime) -> Survey:
         """Surveys ``root``, reading what is new or has changed.
 
         Raises:
             OSError: The directory cannot be listed.
         """
+        storage = runtime.storage
         changed, last = _last_change(root, storage), self._survey
         names = dict(storage.scan(root))
         names.pop(layout.LATEST, None)  # another one after each save
@@ -200,7 +205,7 @@ class Register:
         if not trusted:
             last = replace(last, known=_unchanged(last.known, root, storage))
         if not trusted or last.unread or names != last.names:
-            survey, read = _read(root, storage, names, last)
+            survey, read = _read(root, runtime, names, last)
             if last.is_partial:
                 self._complete_stock(survey, last)
             self._judge(survey, read)
@@ -230,17 +235,17 @@ class Register:
         new = {name: head for name, head in heads.items() if head and self.is_foreign(head)}
         self._foreign = {name: stay[name] for name in stay.keys() - heads.keys()} | new
 
-    def recall(self, root: Path, storage: Storage) -> Survey:
+    def recall(self, root: Path, runtime: Runtime) -> Survey:
         """As :meth:`look`, without a scan where nobody has changed the directory since the last."""
-        changed = _last_change(root, storage)
+        changed = _last_change(root, runtime.storage)
         unchanged = changed is not None and changed == self._survey.changed
-        return self._survey if unchanged else self.look(root, storage)
+        return self._survey if unchanged else self.look(root, runtime)
 
-    def recall_heads(self, root: Path, storage: Storage) -> Survey:
+    def recall_heads(self, root: Path, runtime: Runtime) -> Survey:
         """As :meth:`recall`, and no head is left unread."""
         if self._survey.is_partial:
             self._survey = replace(self._survey, changed=None)
-        return self.recall(root, storage)
+        return self.recall(root, runtime)
 
     def leave_note(self, root: Path, storage: Storage) -> None:
         """Spare the next start the reading of what this manager knows.
@@ -282,15 +287,15 @@ class Register:
             pass
         return _NOTHING
 
-    def confirm(self, root: Path, storage: Storage) -> Survey:
+    def confirm(self, root: Path, runtime: Runtime) -> Survey:
         """The survey, once the manifests of the newest checkpoints are confirmed."""
         heads = self._survey.committed()
         newest = heapq.nlargest(_MOST_CONFIRMED, heads, key=lambda name: heads[name].sequence)
         newest_known = {name: self._survey.known[name] for name in newest}
-        if _unchanged(newest_known, root, storage) == newest_known:
+        if _unchanged(newest_known, root, runtime.storage) == newest_known:
             return self._survey
         self._survey = replace(self._survey, changed=None)
-        return self.look(root, storage)
+        return self.look(root, runtime)
 
     def committed(self, root: Path, storage: Storage, head: Head) -> Survey:
         """The survey with a checkpoint that this manager has just committed."""
@@ -365,7 +370,7 @@ def _unchanged(
 
 
 def _read(
-    root: Path, storage: Storage, names: Mapping[str, int], last: Survey
+    root: Path, runtime: Runtime, names: Mapping[str, int], last: Survey
 ) -> tuple[Survey, Collection[str]]:
     """Read what is not known, and forget what is gone; also the names of what could be read."""
     here = dict(last.known)
@@ -373,8 +378,8 @@ def _read(
         here.pop(name, None)
     new = [name for name in names.keys() - here.keys() if layout.parse_step(name) is not None]
     tried = {entry.path.name for entry in last.unread}
-    with held_back():  # for some long-lived objects a checkpoint
-        found = {one.entry.path.name: one for one in _read_each(new, names, root, storage, tried)}
+    with runtime.process.building():  # some long-lived objects a checkpoint
+        found = {one.entry.path.name: one for one in _read_each(new, names, root, runtime, tried)}
     unread = [one.entry for one in found.values() if one.entry.is_unknown]
     here |= found
     for entry in unread:
@@ -390,17 +395,17 @@ def _read(
 
 
 def _read_each(
-    new: Iterable[str], names: Mapping[str, int], root: Path, storage: Storage, tried: set[str]
+    new: Iterable[str], names: Mapping[str, int], root: Path, runtime: Runtime, tried: set[str]
 ) -> Iterator[_KnownCheckpoint]:
     """Reads those that are directories; a name that failed before gets one attempt."""
     for name in new:
-        with impatient() if name in tried else nullcontext():
+        with runtime.clock.impatient() if name in tried else nullcontext():
             path = root / name
             try:
-                stamp = storage.stamp(path / layout.MANIFEST)
+                stamp = runtime.storage.stamp(path / layout.MANIFEST)
             except (OSError, MemoryError):  # of which look_at says more
                 stamp = None
-            entry = look_at(path, storage, heads=True)
+            entry = look_at(path, runtime.storage, heads=True)
         if entry is not None:
             if entry.is_questionable:
                 logger.warning("left alone: %s", entry.problem)

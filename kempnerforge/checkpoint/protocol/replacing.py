@@ -19,7 +19,6 @@ damaged, the old one gets its name back instead.
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +34,9 @@ from kempnerforge.checkpoint.protocol.catalog import (
     read_outline,
     verify_sizes,
 )
+from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.pointer import Pointer, UnmovedPointerError
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = [
     "CannotExchangeError",
@@ -322,15 +322,15 @@ def is_whole(entry: Entry, storage: Storage, *, step: int | None) -> bool:
     return entry.step == step
 
 
-def read_settled(root: Path, storage: Storage) -> Outline:
+def read_settled(root: Path, runtime: Runtime) -> Outline:
     """`read_outline` for readers without the lock: waits while another job swaps two versions.
 
     A hidden name that ``latest`` has for a moment would be gone when the checkpoint is loaded, so
     the writer is waited for. One that died has left the name for good; it is a whole checkpoint.
     """
     for pause_s in _PAUSES_S:
-        found = read_outline(root, storage)
+        found = read_outline(root, runtime.storage)
         if find_unfinished(found.latest) is None:
             return found
-        time.sleep(pause_s)
-    return read_outline(root, storage)
+        runtime.clock.sleep(pause_s)
+    return read_outline(root, runtime.storage)

@@ -1,13 +1,12 @@
 """The messages that the ranks of one save exchange; see :mod:`saving`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kempnerforge.checkpoint.bulk.plans import Assigned, Proposed
-from kempnerforge.checkpoint.bulk.shards import StagedShards, WrittenShards
 from kempnerforge.checkpoint.errors import RankFailure
 from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.protocol.bulk import Bulk, WrittenFiles
 
 __all__ = ["Assignment", "Proposal", "Published", "Report", "SaveRequest", "StagedState"]
 
@@ -16,15 +15,16 @@ __all__ = ["Assignment", "Proposal", "Published", "Report", "SaveRequest", "Stag
 class StagedState:
     """Everything that one rank contributes, detached from training."""
 
-    shards: StagedShards
-    rank_state: bytes
+    bulk: Bulk
+    rank_file: Callable[[Collection[str]], bytes]
+    """Content of this rank's file, with its own values of these keys of the train state."""
     train_state: bytes
     """Common state; rank 0 writes it, and the others what differs."""
-    meshes: tuple[Mapping[str, Any], ...]
+    meshes: tuple[Mapping[str, Any], ...] = ()
     digests: Mapping[str, int] = field(default_factory=dict)
     """Of the values in the train state that may differ by rank; empty where there is one."""
     has_own_values: bool = False
-    """Whether ``rank_state`` has more than a reader of format 1 would look for."""
+    """Whether the rank's file has more than a reader of format 1 would look for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +42,19 @@ class SaveRequest:
 class Published:
     """The result of a save."""
 
-    step: int
     save_id: str
+    step: int | None = None
+    """None of a bare directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """A rank's proposal: the data that it would write."""
 
-    step: int
-    stage: int | None
-    plan: Proposed | None = None
+    step: int | None = None
+    stage: int | None = None
+    plan: Any = None
+    """As :meth:`Bulk.propose` made it."""
     meshes: tuple[Mapping[str, Any], ...] = ()
     digests: Mapping[str, int] = field(default_factory=dict)
     """As :attr:`StagedState.digests`."""
@@ -66,9 +68,10 @@ class Assignment:
     """A rank's assignment: the data that it has to write."""
 
     save_id: str
-    plan: Assigned
-    stages: tuple[int, ...] | None
-    differing: frozenset[str]
+    plan: Any
+    """As :meth:`Merged.assign` made it."""
+    stages: tuple[int, ...] | None = None
+    differing: frozenset[str] = frozenset()
     """Values in the train state that each rank writes for itself."""
 
 
@@ -76,7 +79,7 @@ class Assignment:
 class Report:
     """A rank's report: the files that it has written."""
 
-    shards: WrittenShards | None
+    shards: WrittenFiles | None
     files: Mapping[str, FileRecord]
     """By path relative to the checkpoint, shards included."""
-    failure: RankFailure | None
+    failure: RankFailure | None = None

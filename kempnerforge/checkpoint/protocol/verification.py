@@ -6,7 +6,6 @@ same name, size, inode and times of change. A file that changed within the last 
 was verified is never remembered, because another change so soon could leave its times as they are.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,7 +14,8 @@ from pathlib import Path
 from kempnerforge.checkpoint.errors import of_read
 from kempnerforge.checkpoint.format.manifest import FileRecord, Manifest, require_same
 from kempnerforge.checkpoint.protocol.catalog import verify_checksums
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.effects import Runtime
+from kempnerforge.checkpoint.protocol.storage import Stamp
 
 __all__ = ["LoadReport", "Verifier", "VerifyPolicy", "verify_files"]
 
@@ -69,12 +69,8 @@ class LoadReport:
         return replace(self, not_restored=tuple(n for n in self.not_restored if n != name))
 
 
-_Signature = tuple[int, int, int, int, int]
-_intact: dict[tuple[str, str, FileRecord], _Signature] = {}
-
-
 def verify_files(
-    path: Path, manifest: Manifest, files: Iterable[tuple[str, FileRecord]], storage: Storage
+    path: Path, manifest: Manifest, files: Iterable[tuple[str, FileRecord]], runtime: Runtime
 ) -> None:
     """Read files of a checkpoint and compare them with its manifest, unless that is known.
 
@@ -83,10 +79,11 @@ def verify_files(
         UnreadableCheckpointError: One cannot be read at present.
     """
     for name, record in files:
-        if not _is_intact(path / name, manifest, name, record):
-            before = _signature(path / name)
-            verify_checksums(path, [(name, record)], storage)
-            _remember(path / name, manifest, name, record, before)
+        known = _Known(runtime, path / name, (manifest.save_id, name, record))
+        if not known.is_intact():
+            before = known.stamp()
+            verify_checksums(path, [(name, record)], runtime.storage)
+            known.remember(before)
 
 
 class Verifier:
@@ -100,7 +97,7 @@ class Verifier:
         manifest: None for one without; then nothing is compared.
         share: What this rank answers for; empty unless the policy is full.
         full: Whether contents are compared.
-        storage: Where it lies.
+        runtime: The effects of this call.
     """
 
     def __init__(
@@ -110,9 +107,9 @@ class Verifier:
         *,
         share: Mapping[str, FileRecord],
         full: bool,
-        storage: Storage,
+        runtime: Runtime,
     ) -> None:
-        self._path, self._manifest, self._storage = path, manifest, storage
+        self._path, self._manifest, self._runtime = path, manifest, runtime
         self._files = manifest.files if manifest is not None and full else {}
         self._left = dict(share)
 
@@ -124,7 +121,7 @@ class Verifier:
             UnreadableCheckpointError: It cannot be read at present.
         """
         try:
-            data = self._storage.read(self._path / name)
+            data = self._runtime.storage.read(self._path / name)
         except (OSError, MemoryError) as error:
             raise of_read(error, self._path / name, path=self._path) from error
         if name in self._files:
@@ -140,8 +137,8 @@ class Verifier:
         record = self._left.get(name)
         if record is None or self._manifest is None:
             return None
-        known = _is_intact(self._path / name, self._manifest, name, record)
-        return None if known else record
+        known = _Known(self._runtime, self._path / name, (self._manifest.save_id, name, record))
+        return None if known.is_intact() else record
 
     def found_intact(self, name: str) -> None:
         """A file of the share was read in full and is as expected."""
@@ -159,7 +156,7 @@ class Verifier:
             UnreadableCheckpointError: One cannot be read at present.
         """
         if self._manifest is not None:
-            verify_files(self._path, self._manifest, self._left.items(), self._storage)
+            verify_files(self._path, self._manifest, self._left.items(), self._runtime)
         self._left = {}
 
 
@@ -179,27 +176,32 @@ class FolderVerifier:
         self.files.found_intact(self.folder + name)
 
 
-def _is_intact(file: Path, manifest: Manifest, name: str, record: FileRecord) -> bool:
-    before = _signature(file)
-    return before is not None and _intact.get((manifest.save_id, name, record)) == before
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The knowledge that this process has of one file of a checkpoint."""
 
+    runtime: Runtime
+    file: Path
+    key: tuple[str, str, FileRecord]
 
-def _remember(
-    file: Path, manifest: Manifest, name: str, record: FileRecord, before: _Signature | None
-) -> None:
-    """Note a file that was found intact, unless it may have changed while it was read."""
-    if before is not None and _settled(before) and _signature(file) == before:
-        _intact[manifest.save_id, name, record] = before
+    def is_intact(self) -> bool:
+        """Whether it was verified, and is the same file still."""
+        intact = self.runtime.process.intact.get(self.key)
+        return intact is not None and intact == self.stamp()
 
+    def remember(self, before: Stamp | None) -> None:
+        """Note that it was found intact, unless it may have changed while it was read."""
+        if before is None or not self._has_settled(before) or self.stamp() != before:
+            return
+        if self.runtime.storage.read_link(self.file) is None:  # what it leads to may change alone
+            self.runtime.process.intact[self.key] = before
 
-def _signature(file: Path) -> _Signature | None:
-    try:
-        found = file.stat()
-    except OSError:  # nothing is remembered of it, so it is read, which tells what is wrong
-        return None
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    def stamp(self) -> Stamp | None:
+        try:
+            return self.runtime.storage.stamp(self.file)
+        except OSError:  # nothing is remembered of it, so it is read, which tells what is wrong
+            return None
 
-
-def _settled(signature: _Signature) -> bool:
-    newest_s = max(signature[3:]) / 1e9
-    return time.time() - newest_s > _SETTLED_S
+    def _has_settled(self, stamp: Stamp) -> bool:
+        newest_s = max(stamp[3:]) / 1e9
+        return self.runtime.clock.time() - newest_s > _SETTLED_S

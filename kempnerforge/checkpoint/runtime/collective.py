@@ -27,7 +27,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -35,19 +34,17 @@ import torch
 import torch.distributed as dist
 
 from kempnerforge.checkpoint.errors import (
-    CheckpointError,
     PeerLostError,
     RankFailure,
     StorageTimeoutError,
 )
+from kempnerforge.checkpoint.protocol.rounds import LocalCollective, Rounds, Votes
 from kempnerforge.checkpoint.runtime.meeting import Meeting
 from kempnerforge.checkpoint.runtime.worker import Worker
 
 __all__ = [
     "Collective",
     "GlooCollective",
-    "LocalCollective",
-    "Votes",
     "first_line",
     "make_collective",
     "open_group",
@@ -75,80 +72,19 @@ _ADDRESS = re.compile(r" \[[0-9a-f.:]+\]:[0-9]+")
 _made: Counter[str] = Counter()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Votes:
-    """The votes that rank 0 collected in one round."""
-
-    values: tuple[Any, ...]
-    """By rank; None for a lost rank."""
-    lost: tuple[RankFailure, ...]
-
-    def failures(self, kind: type[Any], doing: str) -> tuple[RankFailure, ...]:
-        """Of the ranks that are lost, that say so, or that are not at what rank 0 is doing.
-
-        Args:
-            kind: Of the votes of this round; they have an attribute ``failure``.
-            doing: What rank 0 does.
-        """
-        elsewhere = (
-            RankFailure(
-                rank=rank,
-                kind=CheckpointError.__name__,
-                message=f"it does something else than rank 0, which is {doing}",
-            )
-            for rank, vote in enumerate(self.values)
-            if vote is not None and not isinstance(vote, kind)
-        )
-        own = (vote.failure for vote in self.values if isinstance(vote, kind) and vote.failure)
-        return (*self.lost, *elsewhere, *own)
-
-
-class Collective(Protocol):
-    """Rounds of agreement; one thread at a time, all ranks in the same order."""
-
-    rank: int
-    world_size: int
+class Collective(Rounds, Protocol):
+    """Rounds of agreement over connections that may have to be opened again."""
 
     def renew(self, worker: Worker | None = None) -> None:
         """Be ready for another round, after an earlier one was given up too. Collective.
 
         Args:
-            worker: Has nothing to do, and is lent for what may hang; one is made where None.
+            worker: Idle worker to meet the other ranks on; one is made where None.
 
         Raises:
             PeerLostError: A rank is dead, so there will never be another round; or one did not
                 come within the deadline.
         """
-
-    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
-        """Vote. On rank 0 the votes of all ranks, elsewhere None."""
-
-    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
-        """On rank 0 hand out ``replies``, one a rank; everywhere, this rank's reply.
-
-        Raises:
-            PeerLostError: Rank 0 did not answer.
-        """
-
-
-class LocalCollective:
-    """A job of one process, with or without torch.distributed."""
-
-    rank = 0
-    world_size = 1
-
-    def renew(self, worker: Worker | None = None) -> None:
-        """Nothing can have gone wrong between a rank and itself."""
-        del worker
-
-    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
-        del timeout_s
-        return Votes(values=(value,), lost=())
-
-    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
-        del timeout_s
-        assert replies is not None
-        return replies[0]
 
 
 class GlooCollective:
@@ -184,7 +120,7 @@ class GlooCollective:
         self._votes = self._answers = None
         self._retired = []
 
-    def collect(self, value: object, *, timeout_s: float) -> Votes | None:
+    def collect(self, value: object, *, timeout_s: float) -> Votes[Any] | None:
         self._round += 1
         deadline = time.monotonic() + timeout_s
         if self.rank != 0:
@@ -269,7 +205,7 @@ class GlooCollective:
         except RuntimeError as lost:
             logger.warning("the store of the job does not answer: %s", first_line(lost))
 
-    def _collect_at_root(self, own: object, deadline: float) -> Votes:
+    def _collect_at_root(self, own: object, deadline: float) -> Votes[Any]:
         heads = {peer: self._post_receive(self._votes, peer) for peer in self._peers()}
         self._given_up = False
         values: list[Any] = [own] + [None] * (self.world_size - 1)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-from kempnerforge.checkpoint.runtime.storage import Storage
+from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = ["guarded"]
 

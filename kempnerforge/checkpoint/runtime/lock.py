@@ -39,10 +39,9 @@ import socket
 import time
 import weakref
 from collections.abc import Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from kempnerforge.checkpoint.errors import CheckpointError, DirectoryInUseError, named
 from kempnerforge.checkpoint.runtime import lease
@@ -64,7 +63,7 @@ from kempnerforge.checkpoint.runtime.processes import Life, Process
 from kempnerforge.checkpoint.runtime.sharing import share
 from kempnerforge.checkpoint.runtime.worker import seconds_left
 
-__all__ = ["LOCK_FILE", "DirectoryAccess", "DirectoryLock", "Unlocked", "WriteAccess", "acquire"]
+__all__ = ["LOCK_FILE", "DirectoryAccess", "DirectoryLock", "acquire"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,70 +82,6 @@ _MOST_WATCHED_S = 3 * LEASE_S
 _WATCHED_SHARE = 0.8
 
 _said: set[Path] = set()
-
-
-class WriteAccess(Protocol):
-    """The right to change one checkpoint directory; for rank 0."""
-
-    def require(self) -> bool:
-        """Have it from now on: whether somebody else may have had it since the last time.
-
-        Raises:
-            DirectoryInUseError: Another job has it, or has taken it over from this one.
-        """
-
-    def confirm(self) -> None:
-        """See that it was not taken over; nothing where it was never required.
-
-        Raises:
-            DirectoryInUseError: It was.
-            OSError: That cannot be seen.
-        """
-
-    def confirm_brief(self) -> None:
-        """As :meth:`confirm`, of what :meth:`briefly` has given; for a load.
-
-        A load does not need the directory, and what it changes outside of that is its own names.
-        """
-
-    def forget_loss(self) -> None:
-        """After it was taken over, :meth:`require` is to try again from now on."""
-
-    def briefly(self) -> AbstractContextManager[bool]:
-        """Have it within the context, if nobody else does: whether that is so.
-
-        Raises:
-            OSError: That cannot be found out at present, for want of descriptors say.
-        """
-
-    def let_go(self) -> None:
-        """The directory has another one's place now: :meth:`require` is asked anew."""
-
-
-class Unlocked:
-    """Access to a directory that nobody else can reach."""
-
-    def __init__(self) -> None:
-        self._is_taken = False
-
-    def require(self) -> bool:
-        was_taken, self._is_taken = self._is_taken, True
-        return not was_taken
-
-    def confirm(self) -> None:
-        """There is nobody to take it over."""
-
-    def confirm_brief(self) -> None:
-        """The same."""
-
-    def forget_loss(self) -> None:
-        """It was not lost."""
-
-    def briefly(self) -> AbstractContextManager[bool]:
-        return nullcontext(enter_result=True)
-
-    def let_go(self) -> None:
-        """There is nothing to let go of."""
 
 
 class DirectoryAccess:

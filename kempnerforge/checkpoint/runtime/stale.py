@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from kempnerforge.checkpoint.errors import shows_damage
 from kempnerforge.checkpoint.format.manifest import FileRecord
-from kempnerforge.checkpoint.runtime.storage import Stamp, Storage
+from kempnerforge.checkpoint.protocol.storage import Stamp, Storage
 from kempnerforge.checkpoint.runtime.worker import seconds_left
 
 __all__ = ["RetryingStorage", "again_if_passing", "again_if_stale"]

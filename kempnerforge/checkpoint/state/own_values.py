@@ -9,17 +9,17 @@ where they merely differed, with a warning, and an error where a value was sprea
 
 import logging
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from kempnerforge.checkpoint.archives.archive_template import bytes_of
+from kempnerforge.checkpoint.archives.plain_values import decode_plain, encode_plain
 from kempnerforge.checkpoint.errors import RedistributionError
 from kempnerforge.checkpoint.format import checksum
-from kempnerforge.checkpoint.format.archive_template import bytes_of
-from kempnerforge.checkpoint.format.plain_values import decode_plain, encode_plain
 from kempnerforge.checkpoint.state.exclusion import Exclusion
 from kempnerforge.checkpoint.state.rank_local import (
     encode,
@@ -31,7 +31,6 @@ from kempnerforge.checkpoint.state.rank_state import RANK_KEYS, without_rank_par
 from kempnerforge.checkpoint.state.tensor_kinds import is_dense
 
 __all__ = [
-    "differing",
     "digests",
     "divide",
     "encode_common",
@@ -87,13 +86,6 @@ def encode_common(common: Mapping[str, Any]) -> bytes:
 def digests(common: Mapping[str, Any]) -> dict[str, int]:
     """A checksum of each value, the same on two ranks that have the same value."""
     return {key: _digest(value, 0) for key, value in without_rank_part(common).items()}
-
-
-def differing(told: Iterable[Mapping[str, int]]) -> frozenset[str]:
-    """Keys of which a rank has another value than rank 0, or one where that has none."""
-    every = list(told)
-    first = every[0]
-    return frozenset(key for digests in every for key in digests if digests[key] != first.get(key))
 
 
 def with_differing(rank_state: bytes, train_state: bytes, keys: Collection[str]) -> bytes:

@@ -25,8 +25,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement
 
+from kempnerforge.checkpoint.archives.plain_values import encode_plain
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
-from kempnerforge.checkpoint.format.plain_values import encode_plain
 from kempnerforge.checkpoint.state.tensor_kinds import (
     Wrapper,
     find_class,

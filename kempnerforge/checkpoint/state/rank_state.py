@@ -16,17 +16,16 @@ On load a rank looks for the rank that it continues:
   position is an error.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from kempnerforge.checkpoint.errors import RedistributionError
+from kempnerforge.checkpoint.format.arrangement import Arrangement
 
 __all__ = [
-    "Arrangement",
     "Positions",
     "RedistributableDataLoader",
-    "all_meshes",
     "hand_over",
     "predecessor",
     "rank_part",
@@ -71,41 +70,6 @@ def hand_over(position: Any, dataloader: Any) -> bool:
         return False
     dataloader.load_state_dict(position)
     return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrangement:
-    """How the ranks of a job are arranged."""
-
-    stage_of_rank: tuple[int | None, ...]
-    """Pipeline stage by rank, None without pipeline stages."""
-    meshes: tuple[Mapping[str, Any], ...]
-    """Device meshes of the parameters of all ranks, from :func:`model_state.mesh_signature`."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The form kept in the manifest."""
-        return {"stage_of_rank": list(self.stage_of_rank), "meshes": list(self.meshes)}
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> "Arrangement":
-        """The inverse of :meth:`to_json`."""
-        return Arrangement(
-            stage_of_rank=tuple(value["stage_of_rank"]), meshes=tuple(value["meshes"])
-        )
-
-    def ranks_of(self, stage: int | None) -> tuple[int, ...]:
-        """Ranks of a stage in order; None and 0 both name the only stage there may be."""
-        return tuple(
-            rank for rank, other in enumerate(self.stage_of_rank) if (other or 0) == (stage or 0)
-        )
-
-
-def all_meshes(of_ranks: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[Mapping[str, Any], ...]:
-    """The device meshes that any rank has, by their axes and without duplicates."""
-    found = {
-        (tuple(mesh["axes"]), tuple(mesh["sizes"])): mesh for meshes in of_ranks for mesh in meshes
-    }
-    return tuple(found[key] for key in sorted(found))
 
 
 def rank_part(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
+from kempnerforge.checkpoint.archives.shard_metadata import flat_paths
 from kempnerforge.checkpoint.errors import RedistributionError, StateMismatchError
-from kempnerforge.checkpoint.format.shard_metadata import flat_paths
 from kempnerforge.checkpoint.state import optimizer_state
 from kempnerforge.checkpoint.state.exclusion import Exclusion
 from kempnerforge.checkpoint.state.fitting import (

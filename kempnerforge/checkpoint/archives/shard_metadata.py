@@ -1,22 +1,21 @@
 """``.metadata`` of a shard directory: read without running what it contains, and checked."""
 
-import io
 import math
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
+from kempnerforge.checkpoint.archives.unpickling import anything, unpickle
 from kempnerforge.checkpoint.collection import held_back
 from kempnerforge.checkpoint.errors import (
     CorruptCheckpointError,
     UnsafeCheckpointError,
     of_read,
 )
+from kempnerforge.checkpoint.format.inert import ALLOWED_NAMES, PATHLIB
 
 __all__ = ["check_metadata", "decode_metadata", "flat_paths", "is_ours", "rebuild_metadata"]
 
@@ -27,48 +26,18 @@ def is_ours(metadata: Metadata) -> bool:
     return meta is not None and meta.save_id is not None and meta.checkpoint_id is None
 
 
-_METADATA_CLASSES = (
-    "Metadata",
-    "MetadataIndex",
-    "TensorStorageMetadata",
-    "BytesStorageMetadata",
-    "ChunkStorageMetadata",
-    "TensorProperties",
-    "StorageMeta",
-    "_MEM_FORMAT_ENCODING",
-)
-# Stock DCP notes its directory as a path, and Python 3.13 pickles that under the second name, which
-# 3.11 and 3.12 do not have.
-_PATHLIB = ("pathlib", "pathlib._local")
-_ALLOWED_GLOBALS = frozenset(
-    {(dcp_metadata.__name__, name) for name in _METADATA_CLASSES}
-    | {
-        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-        ("torch", "Size"),
-        ("torch.serialization", "_get_layout"),
-        ("collections", "OrderedDict"),
-        *((module, name) for module in _PATHLIB for name in ("PosixPath", "PurePosixPath")),
-    }
-)
+def _allowed(module: str, name: str) -> Any:
+    if (module, name) in ALLOWED_NAMES:
+        return _in_any_python(module, name)
+    value = getattr(torch, name, None) if module == "torch" else None
+    if isinstance(value, torch.dtype | torch.memory_format):
+        return value
+    raise UnsafeCheckpointError(f"it asks for {module}.{name}, which is not allowed")
 
 
-class _AnyPythonsUnpickler(pickle.Unpickler):
-    """Finds the classes of pathlib under each name that a Python writes for them."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return super().find_class("pathlib" if module in _PATHLIB else module, name)
-
-
-class _MetadataUnpickler(_AnyPythonsUnpickler):
-    """Builds the few classes that ``.metadata`` consists of and refuses all else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED_GLOBALS:
-            return super().find_class(module, name)
-        value = getattr(torch, name, None) if module == "torch" else None
-        if isinstance(value, torch.dtype | torch.memory_format):
-            return value
-        raise UnsafeCheckpointError(f"it asks for {module}.{name}, which is not allowed")
+def _in_any_python(module: str, name: str) -> Any:
+    """As :func:`anything`; finds the classes of pathlib under each name that a Python writes."""
+    return anything("pathlib" if module in PATHLIB else module, name)
 
 
 def decode_metadata(data: bytes, *, where: str) -> Metadata:
@@ -80,7 +49,7 @@ def decode_metadata(data: bytes, *, where: str) -> Metadata:
     """
     try:
         with held_back():
-            found = _MetadataUnpickler(io.BytesIO(data)).load()
+            found = unpickle(data, _allowed)
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(f"{where}: refused: {error}", path=where) from error
     except Exception as error:  # a damaged pickle raises almost anything; it becomes our error
@@ -92,7 +61,7 @@ def decode_metadata(data: bytes, *, where: str) -> Metadata:
 
 def rebuild_metadata(data: bytes) -> Any:
     """Unpickles ``.metadata`` without restrictions; runs any code that it contains."""
-    return _AnyPythonsUnpickler(io.BytesIO(data)).load()
+    return unpickle(data, _in_any_python)
 
 
 def check_metadata(directory: Path, metadata: Metadata, *, size_of: Callable[[Path], int]) -> None:

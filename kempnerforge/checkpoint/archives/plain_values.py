@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kempnerforge.checkpoint.archives.unpickling import unpickle
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
 
 __all__ = ["decode_plain", "encode_plain", "read_plain_values"]
@@ -53,7 +54,8 @@ def read_plain_values(data: bytes) -> tuple[Any] | None:
         archive: Any = torch._C.PyTorchFileReader(io.BytesIO(data))  # checks every record's crc32
         if archive.get_record("byteorder").decode() != sys.byteorder:
             return None
-        return (_Unpickler(archive).load(),)
+        pickled = archive.get_record("data.pkl")
+        return (unpickle(pickled, _find, load=_Storages(archive).load),)
     except Exception:  # noqa: BLE001  # torch.load raises what there is to raise
         return None
 
@@ -119,27 +121,29 @@ _NAMES: dict[tuple[str, str], _Inert] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+def _find(module: str, name: str) -> _Inert:
+    if (module, name) not in _NAMES:
+        raise _Unusual
+    return _NAMES[module, name]
+
+
+class _Storages:
+    """The storages in an archive, each of which is read once."""
+
     def __init__(self, archive: Any) -> None:
-        super().__init__(io.BytesIO(archive.get_record("data.pkl")))
         self._archive = archive
-        self._storages: dict[str, _Stored] = {}
+        self._read: dict[str, _Stored] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _NAMES:
-            raise _Unusual
-        return _NAMES[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
+    def load(self, pid: Any) -> _Stored:
         if type(pid) is not tuple or len(pid) != _PERSISTENT_ID_PARTS or pid[0] != "storage":
             raise _Unusual
         _, kind, key, _, _ = pid
         if type(kind) is not _StorageType or type(key) is not str:
             raise _Unusual
-        if key not in self._storages:
+        if key not in self._read:
             raw = bytearray(self._archive.get_record(f"data/{key}"))
-            self._storages[key] = _Stored(torch.frombuffer(raw, dtype=kind.dtype))
-        return self._storages[key]
+            self._read[key] = _Stored(torch.frombuffer(raw, dtype=kind.dtype))
+        return self._read[key]
 
 
 def _numpy_rebuilders() -> dict[str, Any]:

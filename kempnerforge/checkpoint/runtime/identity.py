@@ -33,81 +33,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
-from typing import Protocol
 
 from kempnerforge.checkpoint.errors import (
     DirectoryChangedError,
-    RankFailure,
-    describe,
     named,
     shows_damage,
 )
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.catalog import look_at
+from kempnerforge.checkpoint.protocol.effects import WriteAccess
+from kempnerforge.checkpoint.protocol.reachable import require_reachable
+from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.runtime.file_systems import Mount, mount_of
-from kempnerforge.checkpoint.runtime.lock import WriteAccess
-from kempnerforge.checkpoint.runtime.root import require_reachable
 from kempnerforge.checkpoint.runtime.stale import again_if_passing
-from kempnerforge.checkpoint.runtime.storage import Storage
-from kempnerforge.checkpoint.runtime.worker import Worker
 
-__all__ = ["AnyDirectory", "DirectoryIdentity", "Identity", "failure_to_confirm"]
+__all__ = ["DirectoryIdentity"]
 
 logger = getLogger(__name__)
 
-# Of the deadline: ends before rank 0's wait for votes does, so that a slow rank says so itself.
-_LOOK_SHARE = 0.3
 _HOLDING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-class Identity(Protocol):
-    """Tells the checkpoint directory from another one of its name; for every rank."""
-
-    def confirm(self, storage: Storage) -> bool:
-        """Whether the directory is there, before anything is done in it; remembers the first.
-
-        Raises:
-            DirectoryChangedError: It was there, and is gone or another one.
-            UnreachableDirectoryError: It was there, and cannot be looked into.
-            OSError: The storage does not say.
-        """
-
-    def require_same(self) -> None:
-        """As :meth:`confirm`, while something is done in it: another one is never taken up."""
-
-
-class AnyDirectory:
-    """Takes what is there, where nothing can be put in its place."""
-
-    def confirm(self, storage: Storage) -> bool:
-        del storage
-        return False  # so that it is made where it is missing
-
-    def require_same(self) -> None:
-        """Nothing differs."""
-
-
-def failure_to_confirm(
-    identity: Identity, storage: Storage, worker: Worker, *, rank: int, timeout_s: float
-) -> RankFailure | None:
-    """The failure of :meth:`Identity.confirm` on this rank, for all ranks to raise.
-
-    Args:
-        identity: Of the checkpoint directory.
-        storage: Where it lies.
-        worker: The thread that looks, since storage may not answer.
-        rank: This one.
-        timeout_s: The whole deadline of what begins with this, of which a share is taken.
-    """
-    try:
-        worker.run(
-            lambda: identity.confirm(storage),
-            timeout_s=_LOOK_SHARE * timeout_s,
-            doing="looking at the checkpoint directory",
-        )
-    except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-        return describe(error, rank)
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

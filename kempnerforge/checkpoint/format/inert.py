@@ -16,9 +16,12 @@ from typing import Any, Final
 
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
 
-__all__ = ["ALLOWED_NAMES", "Name", "Stub", "read_inert"]
+__all__ = ["ALLOWED_NAMES", "PATHLIB", "Name", "Stub", "read_inert"]
 
 _DCP = "torch.distributed.checkpoint"
+# Stock DCP notes its directory as a path, and Python 3.13 pickles that under the second name, which
+# 3.11 and 3.12 do not have.
+PATHLIB = ("pathlib", "pathlib._local")
 ALLOWED_NAMES = frozenset(
     {
         (f"{_DCP}.metadata", "Metadata"),
@@ -33,10 +36,7 @@ ALLOWED_NAMES = frozenset(
         ("torch", "Size"),
         ("torch.serialization", "_get_layout"),
         ("collections", "OrderedDict"),
-        ("pathlib", "PosixPath"),
-        ("pathlib", "PurePosixPath"),
-        ("pathlib._local", "PosixPath"),  # as Python 3.13 writes it
-        ("pathlib._local", "PurePosixPath"),
+        *((module, name) for module in PATHLIB for name in ("PosixPath", "PurePosixPath")),
     }
 )
 # The names that the loader accepts from the module torch: dtypes and memory formats.

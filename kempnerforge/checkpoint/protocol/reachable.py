@@ -6,7 +6,7 @@ storage is not mounted would otherwise count as empty, and the run would begin a
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from kempnerforge.checkpoint.errors import (
     describe,
     naming,
 )
-from kempnerforge.checkpoint.runtime.collective import Collective
-from kempnerforge.checkpoint.runtime.storage import Storage
-from kempnerforge.checkpoint.runtime.worker import Worker
+from kempnerforge.checkpoint.protocol.effects import Runtime
+from kempnerforge.checkpoint.protocol.steps import Round, Steps, accepted, call
+from kempnerforge.checkpoint.protocol.storage import Storage
 
-__all__ = ["require_reachable", "require_reachable_by_all"]
+__all__ = ["failure_to_confirm", "require_reachable", "require_reachable_by_all"]
 
 # Shares of the deadline: a rank has looked before rank 0 stops waiting for it, and the others wait
 # for rank 0 longer than that.
@@ -53,21 +53,21 @@ def require_reachable(root: Path, storage: Storage) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _LookVote:
+class _Seen:
     """The vote of a rank that has looked, or could not."""
 
     failure: RankFailure | None
 
 
 def require_reachable_by_all(
-    root: Path, look: Callable[[], object], collective: Collective, *, timeout_s: float
-) -> None:
+    root: Path, look: Callable[[], object], runtime: Runtime, *, timeout_s: float
+) -> Steps[None]:
     """Have every rank look into the checkpoint directory; the same error on all. Collective.
 
     Args:
         root: The directory.
         look: As :func:`require_reachable`; may never return.
-        collective: All ranks.
+        runtime: The effects of this rank.
         timeout_s: For the looks and the agreement together.
 
     Raises:
@@ -78,22 +78,42 @@ def require_reachable_by_all(
     doing = f"looking into the checkpoint directory {root}"
     failure = None
     try:
-        with Worker("looking into the checkpoint directory") as worker:
-            worker.run(look, timeout_s=_LOOK_SHARE * timeout_s, doing=doing)
+        yield from call(look, timeout_s=_LOOK_SHARE * timeout_s, doing=doing)
     except Exception as error:  # noqa: BLE001  # becomes the error of every rank
-        failure = describe(error, collective.rank)
+        failure = describe(error, runtime.rank)
+    agreement: Round[_Seen, None] = Round(
+        votes=_Seen,
+        doing=doing,
+        refusal=Refusal(failures=(), doing=doing, default=CheckpointError, path=str(root)),
+        vote_s=_VOTE_SHARE * timeout_s,
+        answer_s=timeout_s,
+    )
     with naming(doing, path=str(root)):
-        votes = collective.collect(_LookVote(failure=failure), timeout_s=_VOTE_SHARE * timeout_s)
-        replies = None
-        if votes is not None:
-            failures = votes.failures(_LookVote, doing)
-            refusal = Refusal(
-                failures=failures, doing=doing, default=CheckpointError, path=str(root)
-            )
-            replies = [refusal if failures else None] * collective.world_size
-        answer = collective.answer(replies, timeout_s=timeout_s)
-    if isinstance(answer, Refusal):
-        raise answer.error()
+        reply = yield from agreement.hold(_Seen(failure=failure), _let_go_on)
+    accepted(reply)
+
+
+def _let_go_on(seen: Sequence[_Seen]) -> Steps[Sequence[None]]:
+    yield from ()
+    return [None] * len(seen)
+
+
+def failure_to_confirm(runtime: Runtime, *, timeout_s: float) -> Steps[RankFailure | None]:
+    """The failure of :meth:`Identity.confirm` on this rank, for all ranks to raise.
+
+    Args:
+        runtime: The effects of this rank.
+        timeout_s: The whole deadline of what begins with this, of which a share is taken.
+    """
+    try:
+        yield from call(
+            lambda: runtime.identity.confirm(runtime.storage),
+            timeout_s=_LOOK_SHARE * timeout_s,
+            doing="looking at the checkpoint directory",
+        )
+    except Exception as error:  # noqa: BLE001  # becomes the error of every rank
+        return describe(error, runtime.rank)
+    return None
 
 
 def _require_nothing_in_the_way(root: Path, storage: Storage) -> None:

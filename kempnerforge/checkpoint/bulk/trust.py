@@ -10,14 +10,21 @@ import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed.checkpoint.metadata import Metadata
 
+from kempnerforge.checkpoint.archives.plain_values import decode_plain
+from kempnerforge.checkpoint.archives.shard_metadata import (
+    check_metadata,
+    decode_metadata,
+    rebuild_metadata,
+)
 from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpointError
-from kempnerforge.checkpoint.format.plain_values import decode_plain
-from kempnerforge.checkpoint.format.shard_metadata import decode_metadata, rebuild_metadata
+from kempnerforge.checkpoint.format import layout
+from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = ["ANY_OBJECT", "PLAIN_DATA", "Trust"]
 
@@ -57,6 +64,12 @@ class Trust:
         if not isinstance(found, Metadata):
             raise CorruptCheckpointError(f"{where}: is not DCP metadata", path=where)
         return found
+
+    def require_complete(self, directory: Path, storage: Storage) -> None:
+        """As :meth:`candidates.ForeignShards.require_complete`."""
+        file = directory / layout.SHARD_METADATA
+        found = self.metadata(storage.read(file), where=str(file))
+        check_metadata(directory, found, size_of=storage.size)
 
 
 def _values(data: bytes) -> Any:
