@@ -19,6 +19,7 @@ from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation
 from harness.prove import Proof, from_here, interpreter
 from harness.report.text import describe
+from harness.run.beginning import beginning_of
 from harness.trial import Bench, try_plan
 from harness.workspace import slug
 
@@ -49,7 +50,7 @@ def replay_directory(bench: Bench, directory: Path) -> Proof:
     if bench.implementation != Implementation():
         plan = plan.model_copy(update={"implementation": bench.implementation})
     name = f"{slug(plan.name)}-replayed"
-    trial = try_plan(bench, plan, name=name)
+    trial = try_plan(bench, plan, name=name, beginning=beginning_of(before))
     then, now = know(judge(before)), know(trial.judgement)
     summary = tell_answer(then, now)
     proof = Proof(
@@ -70,12 +71,6 @@ def replay_directory(bench: Bench, directory: Path) -> Proof:
 
 def _read(directory: Path) -> Evidence:
     try:
-        evidence = read_evidence(directory)
+        return read_evidence(directory)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoReplayError(f"{directory} is not a whole run directory: {error}") from error
-    if any(one.kind == "cut" for run in evidence.runs for one in run.operations):
-        raise NoReplayError(
-            f"{directory} began at a state that a power cut could have left; explore the run that "
-            "led to it again: python -m harness crash-states"
-        )
-    return evidence

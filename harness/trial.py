@@ -16,6 +16,7 @@ from harness.judge.judge import Judgement, judge
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
+from harness.run.beginning import Beginning
 from harness.run.execute import execute
 from harness.run.services import Services
 from harness.scenario.devices import count_gpus
@@ -72,12 +73,14 @@ class Trial:
         return self.workspace.keep(Path(self.evidence.directory), name)
 
 
-def try_plan(bench: Bench, plan: Plan, *, name: str | None = None) -> Trial:
+def try_plan(
+    bench: Bench, plan: Plan, *, name: str | None = None, beginning: Beginning | None = None
+) -> Trial:
     """Run a plan and judge it. The run directory is kept if the harness itself fails."""
     name = name or slug(plan.name)
     directory = bench.workspace.new_run(name)
     try:
-        evidence = execute(plan, directory, bench.services)
+        evidence = execute(plan, directory, bench.services, beginning)
         judgement = judge(evidence)
     except BaseException:
         bench.workspace.keep(directory, name)

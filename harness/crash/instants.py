@@ -37,8 +37,10 @@ def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
     """Returns the runs before an external actor changes the directory or the layout changes.
 
     Operations after a power cut that really happened are left out. The question of what a power cut
-    may take concerns one job that is alone in its directory.
+    may take concerns one job that is alone in its directory, from its first operation on.
     """
+    if evidence.given is not None:
+        return ()
     for number, plan in enumerate(evidence.plan.runs[: len(evidence.runs)]):
         others = any(one.fault.is_from_outside for one in plan.strikes)
         changed = plan.world or plan.model or plan.freeze or plan.refused

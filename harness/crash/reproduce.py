@@ -7,14 +7,14 @@ instants are tried, with the journal written and not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.crash.explore import Exploration, Hit
-from harness.crash.instants import leading_runs
+from harness.disk.replay import happened
 from harness.evidence.evidence import Evidence
-from harness.run.repeat import RecordedRun, leave
+from harness.run.repeat import leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +60,12 @@ def _attempt(
         for journal in ("kept", "lost") if filesystem != "btrfs" else ("lost",):
             cuts += 1
             listing = leave(
-                _until(evidence, place), filesystem=filesystem, journal=journal, base=base
+                [one[1:] for one in happened(evidence, *place)],
+                filesystem=filesystem,
+                journal=journal,
+                base=base,
             )
             faults = found.judge.faults(found.parts.adopt(listing), hit.needs)
             if any(fault[:2] == hit.cause.fault[:2] for fault in faults):
                 return Reproduction(filesystem=filesystem, cuts=cuts, place=place, journal=journal)
     return Reproduction(filesystem=filesystem, cuts=cuts, place=place)
-
-
-def _until(evidence: Evidence, place: tuple[int, int]) -> Iterator[RecordedRun]:
-    run, count = place
-    for number, one in enumerate(leading_runs(evidence)[: run + 1]):
-        yield one.operations[:count] if number == run else one.operations, one.written

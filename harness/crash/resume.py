@@ -11,13 +11,8 @@ from random import Random
 from harness.crash.explore import CrashState, Exploration
 from harness.crash.restore import restore
 from harness.evidence.evidence import Evidence
-from harness.evidence.read import read_evidence
-from harness.judge.judge import Judgement, judge
-from harness.plan.place import need_of
-from harness.run.execute import run_start, tell_gpus
-from harness.run.launches import launches
-from harness.run.services import Services
-from harness.trial import Bench
+from harness.judge.judge import Judgement
+from harness.trial import Bench, Trial, try_plan
 from harness.workspace import slug
 
 
@@ -41,31 +36,23 @@ def resume_all(
         states = [states[place] for place in places]
     for number, state in enumerate(states):
         name = f"{slug(evidence.plan.name)}-crash-state-{number}"
-        directory = bench.workspace.new_run(name)
         began = time.perf_counter()
-        judgement = resume(state, found, evidence, directory, bench.services)
+        trial = resume(bench, state, found, evidence, name=name)
         seconds = time.perf_counter() - began
-        kept: Path | None = None
-        if judgement.outcome == "PASS":
-            bench.workspace.drop(directory)
-        else:
-            kept = bench.workspace.keep(directory, name)
-        yield Resumption(state=state, judgement=judgement, seconds=seconds, directory=kept)
+        kept = None if trial.passed else trial.keep(name)
+        if trial.passed:
+            trial.drop()
+        yield Resumption(state=state, judgement=trial.judgement, seconds=seconds, directory=kept)
 
 
 def resume(
+    bench: Bench,
     state: CrashState,
     found: Exploration,
     evidence: Evidence,
-    directory: Path,
-    services: Services,
-) -> Judgement:
-    """Put one state into `directory`, which is created, start the job there, and judge it."""
-    plan = restore(state, found.parts, evidence, directory)
-    number = len(plan.runs) - 1
-    (directory / f"run{number}").mkdir()
-    with services.broker.lease(need_of(plan)) as lease:
-        tell_gpus(directory, lease)
-        with launches(plan, directory, services) as starts:
-            run_start(plan, number, directory, starts.launch(number))
-    return judge(read_evidence(directory))
+    *,
+    name: str = "crash-state",
+) -> Trial:
+    """Start the job from one state, and judge the result."""
+    plan, beginning = restore(state, found.parts, evidence)
+    return try_plan(bench, plan, name=name, beginning=beginning)

@@ -13,6 +13,9 @@ folder `run0`, `run1`, ... for each start of the job:
     before.json       the actions on the checkpoint directory before the run, if any
     before.bin        the bytes that those wrote
 
+If the plan begins with what earlier runs left, `given.json` and `given.bin` describe it, and the
+folders of these runs hold their ranks' records until then, and no operation.
+
 If the checkpoint directory was relocated, `checkpoints/` is the old one or gone, and the new one is
 beside it. `executed/` holds one name for each hostile pickle whose code ran.
 
@@ -31,6 +34,7 @@ from harness.plan.model import Plan
 
 WRITTEN = "written.bin"
 BEFORE = "before.bin"
+GIVEN = "given.bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,14 @@ class AtRest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartingDirectory:
+    """The checkpoint directory that a plan began with, in the form of what a power cut left."""
+
+    operation: Operation
+    written: Bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """A whole scenario: its plan, the reference run, and each run."""
 
@@ -140,5 +152,6 @@ class Evidence:
     runs: tuple[RunEvidence, ...]
     at_rest: Mapping[int, AtRest] = field(default_factory=dict)
     """By the number of the next run."""
+    given: StartingDirectory | None = None
     executed: tuple[str, ...] = ()
     """The actions whose hostile pickle ran its code."""

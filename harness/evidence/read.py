@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.evidence.evidence import (
     BEFORE,
+    GIVEN,
     WRITTEN,
     AtRest,
     Cut,
@@ -17,6 +18,7 @@ from harness.evidence.evidence import (
     Evidence,
     Processes,
     RunEvidence,
+    StartingDirectory,
 )
 from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record, read_record
@@ -41,6 +43,7 @@ def read_evidence(directory: Path) -> Evidence:
             for number in range(len(plan.runs))
             if (directory / f"run{number}" / "before.json").exists()
         },
+        given=_read_given(directory) if plan.past else None,
         executed=tuple(sorted(path.name for path in (directory / EXECUTED).glob("*"))),
     )
 
@@ -53,6 +56,11 @@ def _read_at_rest(folder: Path) -> AtRest:
         after=_entries(value["after"]),
         behind=_entries(value["behind"]),
     )
+
+
+def _read_given(directory: Path) -> StartingDirectory:
+    value = json.loads((directory / "given.json").read_text(encoding="utf-8"))
+    return StartingDirectory(operation=Operation(**value), written=StoredBytes(directory / GIVEN))
 
 
 def _read_done(value: dict[str, Any]) -> Done:

@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.evidence.evidence import AtRest, Cut, DirectoryEntry, Processes
+from harness.evidence.evidence import (
+    WRITTEN,
+    AtRest,
+    Cut,
+    DirectoryEntry,
+    Processes,
+    RunEvidence,
+)
 from harness.evidence.operation import Fired, Operation
 
 
@@ -45,6 +52,28 @@ def write_listing(folder: Path, checkpoints: Path, *, name: str = "after") -> No
 def write_cut(folder: Path, cut: Cut) -> None:
     """Write the state in which a power cut found the directory."""
     (folder / "cut.json").write_text(json.dumps(asdict(cut)), encoding="utf-8")
+
+
+def write_given(directory: Path, listing: Operation) -> None:
+    """Write what a plan begins with; its bytes are in the directory already."""
+    (directory / "given.json").write_text(json.dumps(asdict(listing)), encoding="utf-8")
+
+
+def write_past(folder: Path, run: RunEvidence) -> None:
+    """Write a run that took place elsewhere: the records of its ranks, and how it ended."""
+    write_trace(
+        folder,
+        (),
+        run.fired,
+        [[one.index for one in event_log] for event_log in run.event_logs],
+        (),
+    )
+    for rank, event_log in enumerate(run.event_logs):
+        text = "".join(record.to_line() + "\n" for record in event_log)
+        (folder / f"rank{rank}.jsonl").write_text(text, encoding="utf-8")
+    (folder / WRITTEN).touch()
+    write_processes(folder, run.processes)
+    (folder / "after.json").write_text("{}", encoding="utf-8")
 
 
 def write_at_rest(folder: Path, at_rest: AtRest) -> None:

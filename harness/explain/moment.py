@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from harness.crash.changes import FileLog, NameChange
 from harness.crash.disk import Disk
 from harness.crash.profiles import PROFILES
+from harness.disk.replay import happened
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
 from harness.evidence.record import Drained, Finished, Raised, SaveBegan, SaveReturned, Stepped
@@ -60,15 +61,10 @@ def tell_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[st
 def disk_at(evidence: Evidence, number: int, index: int) -> Disk:
     """Returns the disk after so many operations of a run, including all earlier runs."""
     disk = Disk(PROFILES["posix"])
-    for earlier, run in enumerate(evidence.runs[: number + 1]):
-        at_rest = evidence.at_rest.get(earlier)
-        for done in at_rest.done if at_rest is not None else ():
-            for operation in done.operations:
-                disk.apply(earlier, operation, at_rest.written if at_rest is not None else b"")
-        for operation in run.operations[: index if earlier == number else None]:
-            disk.apply(earlier, operation, run.written)
-        if earlier < number:
-            disk.files.end_run()
+    for one in happened(evidence, number, index):
+        disk.files.end_run()
+        for operation in one.operations:
+            disk.apply(one.run, operation, one.written)
     return disk
 
 

@@ -50,13 +50,21 @@ def is_orderly(run: RunEvidence) -> bool:
     )
 
 
+def is_cut_short(evidence: Evidence, run: int) -> bool:
+    """Whether the end of the run was not observed: the plan began with what it had left."""
+    return run == evidence.plan.past - 1
+
+
 def was_struck(evidence: Evidence, run: int) -> bool:
     """Whether a fault was planned for the run or fired in it."""
-    return bool(evidence.plan.runs[run].strikes) or bool(evidence.runs[run].fired)
+    planned, fired = evidence.plan.runs[run].strikes, evidence.runs[run].fired
+    return bool(planned or fired) or is_cut_short(evidence, run)
 
 
 def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
     """Returns the ranks that were killed in the run; no record is expected from them."""
+    if is_cut_short(evidence, run):
+        return frozenset(range(len(evidence.runs[run].event_logs)))
     kills = {one.id for one in evidence.plan.runs[run].strikes if one.fault.is_deadly}
     found = evidence.runs[run].fired
     fired = [one for one in found if one.strike in kills or one.then == "killed"]
@@ -64,16 +72,20 @@ def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
 
 
 def may_end_early(evidence: Evidence, run: int) -> bool:
-    """Whether a fault struck that a job need not survive: a kill, a power cut, an end in the loop,
-    failing storage if the loop ends with the failed save, or reads that fail from then on while a
-    checkpoint is loaded. Reads that fail a few times are to be retried."""
+    """Whether a fault struck that a job need not survive.
+
+    That is a kill, a power cut, an end in the loop, failing storage if the loop ends with the
+    failed save, or reads that fail from then on while a checkpoint is loaded. Reads that fail a few
+    times are to be retried. A run whose end was not observed may have ended in any way.
+    """
     goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
     strikes = evidence.plan.runs[run].strikes
     planned = {
         one.id for one in strikes if one.fault.may_end_run(goes_on=goes_on, timeout_s=timeout_s)
     }
     fired = evidence.runs[run].fired
-    return any(one.strike in planned or one.then == "killed" for one in fired)
+    struck = any(one.strike in planned or one.then == "killed" for one in fired)
+    return struck or is_cut_short(evidence, run)
 
 
 def goes_on_after_errors(evidence: Evidence) -> bool:

@@ -57,8 +57,8 @@ class Moment:
 
     `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave. `operator`
     marks what was found after an external actor had changed the directory; before the run, the
-    index is -1. `by_cut` marks what the power cut that ended the run has left. `marks` are the
-    operators' marks until then.
+    index is -1. `by_cut` marks what the power cut that ended the run has left, or what the plan
+    began with. `marks` are the operators' marks until then.
     """
 
     run: int
@@ -135,6 +135,10 @@ def replay(evidence: Evidence, layout: Layout) -> History:
             gaps += _differences(f"before run {number}", watch.files.snapshot(), at_rest.after)
         marks.append(known)
         begins.append(top_names(watch.files))
+        if evidence.given is not None and number == evidence.plan.past - 1:
+            watch.files.apply(evidence.given.operation, evidence.given.written)
+            states = watch.look() or watch.states
+            moments.append(replace(_moment(number, -1, states, marks=known), by_cut=True))
         for whose, operations in groupby(run.operations, key=_whose):
             if whose == "operator":
                 action = tuple(operations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.disk.replay import happened
 from harness.evidence.evidence import Evidence
 from harness.judge.tree import Directory, File, FileSystem, Symlink, TreeNode
 
@@ -35,7 +36,8 @@ def taken(evidence: Evidence, run: int) -> Taken | None:
     operations = evidence.runs[run].operations
     if not operations or operations[-1].kind != "cut":
         return None
-    files = _until(evidence, run)
+    files = FileSystem()
+    files.follow(happened(evidence, run, len(operations) - 1))
     before = _flat(files.root)
     files.apply(operations[-1], evidence.runs[run].written)
     after = _flat(files.root)
@@ -51,22 +53,6 @@ def taken(evidence: Evidence, run: int) -> Taken | None:
             if path in after or data not in found_again
         ),
     )
-
-
-def _until(evidence: Evidence, run: int) -> FileSystem:
-    """Returns the directory as it was when the power was cut."""
-    files = FileSystem()
-    for number in range(run + 1):
-        at_rest = evidence.at_rest.get(number)
-        for done in at_rest.done if at_rest is not None else ():
-            for operation in done.operations:
-                files.apply(operation, at_rest.written if at_rest is not None else b"")
-        files.end_run()
-        this = evidence.runs[number]
-        for operation in this.operations[:-1] if number == run else this.operations:
-            files.apply(operation, this.written)
-        files.end_run()
-    return files
 
 
 def _flat(directory: Directory, prefix: str = "") -> Tree:

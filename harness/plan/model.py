@@ -106,7 +106,8 @@ class Implementation(Decided):
 class Plan(Decided):
     """A scenario made concrete. `checkpoint` is None for a reference run, which never saves.
 
-    `job` names what runs in the ranks (`harness.jobs.registry`).
+    `job` names what runs in the ranks (`harness.jobs.registry`). The first `past` runs took place
+    elsewhere: the plan begins with what they left.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Plan(Decided):
     job: str = "training"
     launcher: LauncherSettings = LauncherSettings()
     mount: Filesystem | None = None
+    past: int = 0
 
     def within(self, deadline_s: float) -> Plan:
         """Returns the plan with this silence limit for its runs, whatever the machine would

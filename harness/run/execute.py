@@ -25,6 +25,7 @@ from harness.plan.model import CHECKPOINTS, LEASED, Plan
 from harness.plan.place import need_of
 from harness.run.at_rest import do_at_rest
 from harness.run.backing import Backing, Folder, stand
+from harness.run.beginning import Beginning, begin
 from harness.run.broker import ResourceLease
 from harness.run.launch.launch import Launch
 from harness.run.launches import launches
@@ -34,8 +35,13 @@ from harness.run.trace import Trace
 from harness.system.errors import HarnessError
 
 
-def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
+def execute(
+    plan: Plan, directory: Path, services: Services, beginning: Beginning | None = None
+) -> Evidence:
     """Carry out the plan in `directory`, which is created, and read back what it left.
+
+    `beginning` is given if some runs of the plan are past: the first run that is carried out finds
+    what they left.
 
     A run whose strikes did not fire, or which hung, is the last one: a run after it would prove
     nothing. Raises HarnessError if the harness itself fails.
@@ -51,6 +57,8 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
         shutil.copytree(reference, directory / "reference")
         _prepare(plan, directory, lease)
         with stand(plan, directory) as backing:
+            if beginning is not None:
+                begin(beginning, directory, disk=plan.filesystem)
             _run_all(plan, directory, services, backing)
     return read_evidence(directory)
 
@@ -58,7 +66,7 @@ def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
 def _run_all(plan: Plan, directory: Path, services: Services, backing: Backing) -> None:
     earlier: list[Operation] = []
     with launches(plan, directory, services, mounts=backing.mounts, hosts=backing.hosts) as starts:
-        for number, run in enumerate(plan.runs):
+        for number, run in list(enumerate(plan.runs))[plan.past :]:
             if not starts.goes_on_to(number) or not _at_rest(plan, number, directory, earlier):
                 break
             trace, processes = run_start(plan, number, directory, starts.launch(number), backing)
@@ -109,11 +117,6 @@ def _run_reference(plan: Plan, folder: Path, services: Services, lease: Resource
 def _prepare(plan: Plan, directory: Path, lease: ResourceLease) -> None:
     (directory / "plan.json").write_text(plan.model_dump_json(indent=1), encoding="utf-8")
     (directory / CHECKPOINTS).mkdir()
-    tell_gpus(directory, lease)
-
-
-def tell_gpus(directory: Path, lease: ResourceLease) -> None:
-    """Write down for the ranks of a run directory which GPUs are theirs, if any."""
     if lease.gpus:
         (directory / LEASED).write_text(json.dumps(lease.gpus), encoding="utf-8")
 

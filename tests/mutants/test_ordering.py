@@ -18,7 +18,7 @@ from harness.run.execute import execute
 from harness.run.services import Services
 from harness.scenario.schema import Checkpoint, Run, Scenario
 from harness.world import World
-from tests.harness.proving import ROOT
+from tests.harness.proving import ROOT, bench_of
 from tests.mutants.catalogue import CONTROLS, MISORDERED, Misordered
 
 _MOST = 32
@@ -107,9 +107,9 @@ def test_the_job_starts_again_from_each_of_its_crash_states(
     found = explore(evidence, most=_MOST)
     places = range(0, len(found.resumable), len(found.resumable) // 6)
 
+    bench = bench_of(services, tmp_path)
     outcomes = [
-        resume(found.resumable[place], found, evidence, tmp_path / str(place), services).outcome
-        for place in places
+        resume(bench, found.resumable[place], found, evidence).judgement.outcome for place in places
     ]
 
     assert len(outcomes) >= 6
@@ -123,7 +123,7 @@ def test_a_start_from_a_state_that_lost_a_shard_is_red(services: Services, tmp_p
     state = next(one for one in found.resumable if one.faults and one.faults[0].name == "step_2"
                  and one.faults[0].property == "latest_durable")  # fmt: skip
 
-    judgement = resume(state, found, evidence, tmp_path / "again", services)
+    judgement = resume(bench_of(services, tmp_path), state, found, evidence).judgement
 
     violated = {one.property for one in judgement.verdicts if one.state == "violated"}
     assert {"latest_durable", "whole_or_absent"} <= violated

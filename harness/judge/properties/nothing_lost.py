@@ -34,6 +34,7 @@ from harness.evidence.record import Drained, Raised, SaveBegan, SaveReturned
 from harness.faults.actions import SetLatest
 from harness.judge.event_logs import (
     EventLog,
+    is_cut_short,
     raised_while_loading,
     records,
     resumed_steps,
@@ -167,7 +168,7 @@ def _resume(
     """Returns problems of the resume of one run, and questions that cannot be answered."""
     run = evidence.runs[number]
     decisions = set(resumed_steps(run))
-    if not decisions and run.fired:
+    if not decisions and (run.fired or is_cut_short(evidence, number)):
         return [], []  # a fault struck before the decision, so the survivors' errors are allowed
     if not decisions:
         raised = [one for one in map(raised_while_loading, run.event_logs) if one is not None]

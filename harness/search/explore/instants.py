@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from harness.disk.replay import happened
 from harness.evidence.evidence import Evidence
 from harness.judge.fingerprint import fingerprint
 from harness.judge.tree import FileSystem
@@ -24,7 +25,8 @@ def number_instants(evidence: Evidence, run: int) -> Instants:
     The number stays the same while no operation changes the directory, live or as a power cut would
     leave it, and no rank writes a record: acknowledgements, and how far each rank is, count too.
     """
-    files = _before(evidence, run)
+    files = FileSystem()
+    files.follow(happened(evidence, run, 0))
     this = evidence.runs[run]
     places = sorted(record.index for event_log in this.event_logs for record in event_log)
     before: list[int] = []
@@ -41,19 +43,3 @@ def number_instants(evidence: Evidence, run: int) -> Instants:
         seen = now
         after.append(number)
     return Instants(before=tuple(before), after=tuple(after))
-
-
-def _before(evidence: Evidence, run: int) -> FileSystem:
-    """Returns the directory that earlier runs, and operators between them, left for a run."""
-    files = FileSystem()
-    for number in range(run + 1):
-        at_rest = evidence.at_rest.get(number)
-        if at_rest is not None:
-            for done in at_rest.done:
-                for operation in done.operations:
-                    files.apply(operation, at_rest.written)
-        if number < run:
-            for operation in evidence.runs[number].operations:
-                files.apply(operation, evidence.runs[number].written)
-        files.end_run()
-    return files

@@ -34,6 +34,8 @@ def shrink_place(
     """
     if place.is_dir():
         evidence = read_evidence(place.resolve())
+        if evidence.given is not None:
+            raise ValueError("it began with what earlier runs had left, which no scenario says")
         scenario, signature = unmake_plan(evidence.plan), signature_of(judge(evidence))
         implementation = evidence.plan.implementation
     else:

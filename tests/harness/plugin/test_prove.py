@@ -41,7 +41,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
 def run(workspace: Workspace, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> Proof:
     """Prove a scenario whose job does nothing and whose judge says what it is told."""
 
-    def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
+    def execute(plan: Plan, directory: Path, *_: object) -> Evidence:
         (directory / "run0").mkdir(parents=True)
         return Evidence(directory=str(directory), plan=plan, reference=(), runs=())
 
@@ -88,7 +88,7 @@ def test_a_failure_leaves_its_file_its_run_and_the_command_that_replays_it(
 def test_the_evidence_stays_when_the_harness_itself_breaks(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(plan: Plan, directory: Path, services: Services) -> Evidence:
+    def break_down(plan: Plan, directory: Path, *_: object) -> Evidence:
         (directory / "run0").mkdir(parents=True)
         raise HarnessError("no server")
 

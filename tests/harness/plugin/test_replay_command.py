@@ -15,6 +15,7 @@ from harness.judge.outcome import Outcome
 from harness.plan.model import Plan
 from harness.prove import Proof
 from harness.run import support
+from harness.run.beginning import Beginning
 from harness.run.services import Services
 from tests.harness.judge.cases import Case, correct, write_run
 
@@ -70,7 +71,7 @@ def test_a_run_directory_is_run_again_and_compared(
 ) -> None:
     ran: list[Plan] = []
 
-    def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
+    def execute(plan: Plan, directory: Path, services: Services, _: Beginning | None) -> Evidence:
         ran.append(plan)
         directory.mkdir(parents=True)
         return now.evidence()
@@ -91,7 +92,7 @@ def test_the_implementation_of_the_command_line_wins_over_that_of_the_run(
 ) -> None:
     ran: list[Plan] = []
 
-    def execute(plan: Plan, directory: Path, services: Services) -> Evidence:
+    def execute(plan: Plan, directory: Path, services: Services, _: Beginning | None) -> Evidence:
         ran.append(plan)
         return correct().evidence()
 
@@ -103,16 +104,10 @@ def test_the_implementation_of_the_command_line_wins_over_that_of_the_run(
     assert [plan.implementation.name for plan in ran] == ["mine:Manager"]
 
 
-def test_a_directory_that_is_no_run_or_began_at_a_crash_state_is_bad_input(
+def test_a_directory_that_is_no_run_is_bad_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(support, "missing", lambda: None)
     monkeypatch.chdir(tmp_path)
     assert command.main(["replay", str(tmp_path)]) == command.BAD_INPUT
     assert "is not a whole run directory" in capsys.readouterr().err
-    case = correct()
-    case.runs[0].written += b"[]"
-    case.runs[0].do("cut", ".", data=len(case.runs[0].written) - 2, size=2)
-    directory = write_run(tmp_path / "ran", case)
-    assert command.main(["replay", str(directory)]) == command.BAD_INPUT
-    assert "python -m harness crash-states" in capsys.readouterr().err
