@@ -27,7 +27,7 @@ from harness.crash.profiles import PROFILES, ProfileName
 from harness.crash.resume import resume_all
 from harness.crash.state import Parts, PartTree
 from harness.evidence.evidence import Evidence
-from harness.layouts.plain import PlainLayout
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.execute import execute
@@ -106,7 +106,7 @@ def sample_states(evidence: Evidence, profile: ProfileName, wanted: int) -> Samp
 
 
 def _naive_rate(evidence: Evidence, sample: Sample) -> float:
-    layout, world = PlainLayout(), evidence.plan.workload.world
+    layout, world = LAYOUTS[DEFAULT], evidence.plan.workload.world
     began = time.process_time()
     for instant, lost, expected in sample:
         tree = rebuild(evidence, instant, lost)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.layouts.plain import PlainLayout
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.make import make_plan, reference_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.backing import Folder
@@ -77,7 +77,7 @@ def _warm(server: ForkServer, folder: Path, ranks: int) -> Callable[[], None]:
         folder=folder / "run0",
         root=folder / "checkpoints",
         ranks=ranks,
-        layout=PlainLayout(),
+        layout=LAYOUTS[DEFAULT],
         strikes=(),
         deadline_s=120,
         cut_power=Folder().cut,

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _chosen(parsed: argparse.Namespace) -> Implementation:
     folder: Path | None = parsed.implementation_path
     path = None if folder is None else str(folder.resolve())
-    return Implementation(name=parsed.implementation, path=path)
+    return Implementation(name=parsed.implementation, path=path, layout=parsed.layout)
 
 
 def _mutants(parsed: argparse.Namespace) -> int:

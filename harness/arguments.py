@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.model import Implementation
+from harness.scenario.errors import choices
 from harness.search.generate.job import AREAS
 from harness.words import FILE_SYSTEMS
 
@@ -118,3 +120,11 @@ def _file_systems(text: str) -> tuple[str, ...]:
 def _add_implementation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--implementation", default=Implementation().name, metavar="MODULE:NAME")
     parser.add_argument("--implementation-path", type=Path, metavar="DIR")
+    parser.add_argument("--layout", type=layout_name, default=DEFAULT, metavar="NAME")
+
+
+def layout_name(text: str) -> str:
+    """The argument of `--layout`: what directories of the implementation look like."""
+    if text not in LAYOUTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no layout; {choices(text, LAYOUTS)}")
+    return text

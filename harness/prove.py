@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.judge.comparison import Answer, compare, know, tell_answer
 from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
+from harness.layouts.registry import DEFAULT
 from harness.plan.model import Implementation, Plan
 from harness.report.failure import write_failure
 from harness.report.head import FailureHead, read_head
@@ -91,6 +92,8 @@ def replay_command(failure: Path, implementation: Implementation) -> str:
     words = [interpreter(), "-m", "pytest", from_here(failure)]
     if implementation.name != Implementation().name:
         words += ["--implementation", implementation.name]
+    if implementation.layout != DEFAULT:
+        words += ["--layout", implementation.layout]
     if implementation.path is not None:
         words += ["--implementation-path", from_here(Path(implementation.path))]
     return shlex.join(words)

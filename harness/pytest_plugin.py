@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.arguments import layout_name
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.scenario.devices import count_gpus
@@ -101,6 +103,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a folder in which the ranks look for it first",
     )
     group.addoption(
+        "--layout",
+        metavar="NAME",
+        type=layout_name,
+        default=DEFAULT,
+        help=f"what its checkpoint directories look like: {', '.join(LAYOUTS)}",
+    )
+    group.addoption(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
@@ -148,7 +157,8 @@ def _implementation(config: pytest.Config) -> Implementation:
     folder: Path | None = config.getoption("implementation_path")
     if folder is not None and not folder.is_dir():
         raise pytest.UsageError(f"--implementation-path {folder}: no such directory")
-    return Implementation(name=name, path=None if folder is None else str(folder.resolve()))
+    path = None if folder is None else str(folder.resolve())
+    return Implementation(name=name, path=path, layout=config.getoption("layout"))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -97,8 +97,7 @@ def _sentence(fault: StateDefect, reasons: list[str], exposed: list[str]) -> str
         shown = " and ".join(exposed)
         return f"safe only if {shown} {'is' if len(exposed) == 1 else 'are'} durable after {cause}"
     if fault.property == "nothing_lost":
-        step = fault.name.removeprefix("step_")
-        return f"safe only if step {step} is acknowledged after {cause} {verb} durable"
+        return f"safe only if {fault.name} is acknowledged after {cause} {verb} durable"
     return f"safe only if {cause} {verb} durable before {fault.name} can be seen"
 
 

@@ -27,8 +27,6 @@ from harness.evidence.evidence import Evidence
 from harness.judge.history import replay
 from harness.judge.outcome import Outcome
 from harness.judge.properties import PROMISES
-from harness.layouts.plain import PlainLayout
-from harness.layouts.protocol import Layout
 
 MOST_AN_INSTANT = 256
 """Enough for every combination of four files' contents; a save seldom leaves more unsynced."""
@@ -98,23 +96,21 @@ def explore(
     profile: ProfileName = "posix",
     seed: int = 0,
     most: int = MOST_AN_INSTANT,
-    layout: Layout | None = None,
 ) -> Exploration:
     """Judge the crash states of all runs of the evidence."""
-    chosen = layout or PlainLayout()
-    return _Explorer(evidence, profile, seed, most, chosen).explore()
+    return _Explorer(evidence, profile, seed, most).explore()
 
 
 class _Explorer:
-    def __init__(
-        self, evidence: Evidence, profile: ProfileName, seed: int, most: int, layout: Layout
-    ) -> None:
+    def __init__(self, evidence: Evidence, profile: ProfileName, seed: int, most: int) -> None:
         self._evidence, self._most = evidence, most
         self._profile = PROFILES[profile]
         self._chance = Random(seed)
         self._disk = Disk(self._profile)
         self._parts = Parts(self._disk)
-        self._judge = DirectoryJudge(self._parts, layout, evidence.plan.workload.world)
+        self._judge = DirectoryJudge(
+            self._parts, evidence.plan.layout, evidence.plan.workload.world
+        )
         self._seen: set[tuple[int, Needs]] = set()
         self._told_apart: dict[object, int] = {}
         self._trees: set[int] = set()
@@ -123,7 +119,7 @@ class _Explorer:
             seed=seed,
             parts=self._parts,
             judge=self._judge,
-            gaps=replay(evidence, layout).gaps,
+            gaps=replay(evidence).gaps,
         )
 
     def explore(self) -> Exploration:

@@ -1,9 +1,9 @@
 """Judges a state of the disk as a directory: would a resume find what it must?
 
-    latest_durable   `latest` is absent or leads to a whole checkpoint
-    whole_or_absent  every directory named `step_N` is a whole checkpoint
+    latest_durable   the pointer is absent or leads to a whole checkpoint
+    whole_or_absent  every directory with a checkpoint's name is a whole checkpoint
     nothing_lost     what was acknowledged to every rank, and the job has not removed since,
-                     is there; `latest`, if it is there, leads to the newest of these or to
+                     is there; the pointer, if it is there, leads to the newest of these or to
                      a later one
 
 A directory is whole if it holds, name for name and byte for byte, what it held at some instant of
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.crash.state import Parts, PartTree
-from harness.layouts.protocol import Layout
+from harness.layouts.base import Layout
 from harness.world import World
 
 
@@ -128,17 +128,20 @@ class DirectoryJudge:
         whole = {name for name, number in owned if name in steps and self.is_whole(name, number)}
         faults: list[StateDefect] = []
         if latest.state == "checkpoint" and latest.name not in whole:
-            detail = f"`latest` names {latest.name}, {self._why(tree, latest.name or '')}"
+            why = self._why(tree, latest.name or "")
+            detail = f"`{self._layout.pointer}` names {latest.name}, {why}"
             faults.append(StateDefect("latest_durable", latest.name or "", detail))
         elif latest.state not in ("absent", "checkpoint"):
-            faults.append(StateDefect("latest_durable", latest.name or "latest", latest.detail))
+            name = latest.name or self._layout.pointer or ""
+            faults.append(StateDefect("latest_durable", name, latest.detail))
         faults += [
             StateDefect("whole_or_absent", name, f"{name}, {self._why(tree, name)}")
             for name in steps
             if name not in whole
         ]
         current = None if latest.state != "checkpoint" else steps.get(latest.name or "")
-        return faults + _lost({name: steps[name] for name in whole}, current, needs)
+        lost = self._lost({name: steps[name] for name in whole}, current, needs)
+        return faults + ([StateDefect("nothing_lost", *lost)] if lost is not None else [])
 
     def _why(self, tree: PartTree, name: str) -> str:
         defects = self._layout.defects(tree, name, self._world)
@@ -146,22 +149,22 @@ class DirectoryJudge:
             return f"where {defects[0]}"
         return "which is complete by its layout, but is not what the job had written there"
 
+    def _lost(
+        self, whole: dict[str, int], current: int | None, needs: Needs
+    ) -> tuple[str, str] | None:
+        """The checkpoint that is missing although the job was told of it, and how it is missing.
 
-def _lost(whole: dict[str, int], current: int | None, needs: Needs) -> list[StateDefect]:
-    """Returns acknowledged saves that are missing. `current` is the step of `latest`."""
-    if not needs.steps:
-        return []
-    newest = max(needs.steps)
-    name = f"step_{newest}"
-    if all(step < newest for step in whole.values()):
-        return [StateDefect("nothing_lost", name, f"no whole checkpoint of step {newest} or later")]
-    gone = sorted(needs.present - whole.keys())
-    if gone:
-        return [
-            StateDefect(
-                "nothing_lost", gone[0], f"{gone[0]} is gone, and the job did not remove it"
-            )
-        ]
-    if current is not None and current < newest:
-        return [StateDefect("nothing_lost", name, f"`latest` still names step_{current}")]
-    return []
+        `current` is the step that the pointer names.
+        """
+        if not needs.steps:
+            return None
+        newest = max(needs.steps)
+        name = self._layout.name_of(newest)
+        if all(step < newest for step in whole.values()):
+            return name, f"no whole checkpoint of step {newest} or later"
+        gone = sorted(needs.present - whole.keys())
+        if gone:
+            return gone[0], f"{gone[0]} is gone, and the job did not remove it"
+        if current is not None and current < newest:
+            return name, f"`{self._layout.pointer}` still names {self._layout.name_of(current)}"
+        return None

@@ -12,7 +12,6 @@ from harness.crash.changes import Version
 from harness.crash.explore import CrashState
 from harness.crash.state import Parts
 from harness.evidence.evidence import Evidence
-from harness.layouts.names import checkpoint_step
 from harness.plan.model import Plan, RunPlan
 from harness.run.beginning import Beginning, cut_short, earlier
 from harness.scenario.launcher import LauncherSettings
@@ -55,7 +54,7 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence, fired: set[str]) 
     again = RunPlan(until_step=plan.workload.total_steps)
     ended = struck.model_copy(update={"strikes": tuple(strikes)})
     runs = (*plan.runs[: state.run], ended, again)
-    steps = [checkpoint_step(name) for name, _ in parts.names(state.tree)]
+    steps = [plan.layout.step_of(name) for name, _ in parts.names(state.tree)]
     newest = max((step for step in steps if step is not None), default=0)
     expect = Expect(properties=_properties(plan, state.run, newest))
     return plan.model_copy(

@@ -11,12 +11,13 @@ from harness.crash.reproduce import Reproduction
 from harness.crash.resume import Resumption
 from harness.judge.outcome import Outcome
 from harness.judge.properties import PROMISES
+from harness.layouts.registry import renumber
 from harness.plan.model import Plan
 
 _SENTENCE_WIDTH = 110
 # The same order is missing in every save; the reader needs it once.
 _MOST_CAUSES = 8
-_PLACES = re.compile(r"step_\d+|step \d+|operations? \d+( to \d+)?|torn at \d+|-[0-9a-f]{16}")
+_PLACES = re.compile(r"step \d+|operations? \d+( to \d+)?|torn at \d+|-[0-9a-f]{16}")
 
 
 Attempts = Mapping[int, Sequence[Reproduction]]
@@ -63,7 +64,9 @@ def shown_hits(hits: Sequence[Hit]) -> tuple[Hit, ...]:
 def _alike(hits: Iterable[Hit]) -> list[list[Hit]]:
     found: dict[str, list[Hit]] = {}
     for hit in hits:
-        found.setdefault(_PLACES.sub("#", hit.cause.sentence), []).append(hit)
+        found.setdefault(_PLACES.sub("#", renumber(hit.cause.sentence, lambda _: 0)), []).append(
+            hit
+        )
     return list(found.values())
 
 

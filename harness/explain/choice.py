@@ -18,7 +18,8 @@ _LONGEST_ERROR = 160
 def tell_choice(evidence: Evidence, history: History, number: int) -> Iterator[str]:
     """Yields the directory before a run, and the decision of each rank."""
     state = history.starts(number)
-    yield f"`latest`: {_latest(state)}"
+    if history.layout.pointer is not None:
+        yield f"`{history.layout.pointer}`: {_latest(state)}"
     found = sorted(state.found.items(), key=lambda one: one[1].step)
     for name, one in found:
         yield f"{name}: {_condition(one, history, number)}"
@@ -92,7 +93,7 @@ def _why(history: History, number: int, step: int | None, source: str | None) ->
         return "there was nothing to take" if newest is None else f"although step {newest} is whole"
     reasons = []
     if state.latest.name == source:
-        reasons.append("what `latest` names")
+        reasons.append(f"what `{history.layout.pointer}` names")
     if source in state.found and source not in sound:
         reasons.append("which is not whole")
     if newest is not None and step == newest:

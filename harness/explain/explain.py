@@ -16,24 +16,22 @@ from harness.explain.differences import tell_differences
 from harness.explain.moment import tell_not_durable, tell_operation, tell_ranks
 from harness.judge.history import replay
 from harness.judge.judge import Judgement, judge
-from harness.layouts.plain import PlainLayout
-from harness.layouts.protocol import Layout
 
 _WIDTH = 118
 _MOST_DETAILS = 3
 _MOST_MOMENTS = 3
 
 
-def explain(evidence: Evidence, layout: Layout | None = None) -> str:
+def explain(evidence: Evidence) -> str:
     """Returns the whole text."""
-    judgement = judge(evidence, layout)
+    judgement = judge(evidence)
     lines = [f"{judgement.outcome} {evidence.plan.name}", _what_ran(evidence)]
     lines += _part("what is broken", _broken(evidence, judgement))
     lines += _part("what was not judged", iter(judgement.left_out))
     for title, number, index in _moments(evidence, judgement):
         lines += _part(title, tell_ranks(evidence.runs[number], index))
         lines += _part("not durable then", tell_not_durable(evidence, number, index))
-    lines += _choices(evidence, layout or PlainLayout())
+    lines += _choices(evidence)
     lines += _part("where it differs from the reference", tell_differences(evidence))
     lines += _part(
         "again",
@@ -96,9 +94,9 @@ def _moments(evidence: Evidence, judgement: Judgement) -> list[tuple[str, int, i
     return found[:_MOST_MOMENTS]
 
 
-def _choices(evidence: Evidence, layout: Layout) -> Iterator[str]:
+def _choices(evidence: Evidence) -> Iterator[str]:
     try:
-        history = replay(evidence, layout)
+        history = replay(evidence)
     # The judgement above says that the operations cannot be replayed, and why.
     except Exception:  # noqa: BLE001 - the rest of the account does not need them
         return

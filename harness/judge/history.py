@@ -12,7 +12,8 @@ from harness.evidence.evidence import DirectoryEntry, Evidence
 from harness.evidence.operation import OPERATOR, Operation
 from harness.judge.marks import Marks, Top, mark, mark_late, top_names
 from harness.judge.tree import FileSystem, TreeNode, View
-from harness.layouts.protocol import Layout, Resolved
+from harness.layouts.base import Layout
+from harness.layouts.tree import Resolved
 from harness.world import World
 
 
@@ -115,8 +116,9 @@ class History:
 _NOTHING = DirectoryState(latest=Resolved(state="absent"), found={})
 
 
-def replay(evidence: Evidence, layout: Layout) -> History:
+def replay(evidence: Evidence) -> History:
     """Replays the operations of all runs and looks at the directory after each."""
+    layout = evidence.plan.layout
     watch = _Watch(layout, evidence.plan.workload.world)
     moments: list[Moment] = []
     ends: list[DirectoryState] = []

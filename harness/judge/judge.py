@@ -13,8 +13,6 @@ from harness.judge.lacking import lacks
 from harness.judge.outcome import Outcome, worst
 from harness.judge.properties import JUDGES, PROMISES
 from harness.judge.verdict import Verdict
-from harness.layouts.plain import PlainLayout
-from harness.layouts.protocol import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +41,11 @@ class Judgement:
         return tuple(line for line in (*judged, *checked) if line is not None)
 
 
-def judge(evidence: Evidence, layout: Layout | None = None) -> Judgement:
+def judge(evidence: Evidence) -> Judgement:
     """Judges the evidence of one scenario; only the properties that it names count."""
     wanted = evidence.plan.expect.properties
     names = tuple(JUDGES) if wanted == "all" else tuple(name for name in JUDGES if name in wanted)
-    history, problem = _history(evidence, layout or PlainLayout())
+    history, problem = _history(evidence)
     verdicts = tuple(_ask(name, evidence, history, problem) for name in names)
     guards = check(evidence, history, verdicts)
     outcome = worst(
@@ -66,9 +64,9 @@ def _tell_resume(run: RunEvidence) -> str:
     return " and ".join(texts) or "no step"
 
 
-def _history(evidence: Evidence, layout: Layout) -> tuple[History | None, tuple[str, ...]]:
+def _history(evidence: Evidence) -> tuple[History | None, tuple[str, ...]]:
     try:
-        return replay(evidence, layout), ()
+        return replay(evidence), ()
     # Whatever is wrong with the evidence or with the replay becomes an answer: unknown.
     except Exception:  # noqa: BLE001 - a judge that throws has no verdict
         return None, _lines("the operations could not be replayed")

@@ -13,7 +13,7 @@ from harness.content import Bytes
 from harness.evidence.evidence import AtRest, DirectoryEntry
 from harness.evidence.operation import Operation
 from harness.judge.tree import Directory, FileSystem, Symlink
-from harness.layouts.protocol import Layout
+from harness.layouts.base import Layout
 
 Top = tuple[int, int]
 """The node that has a name in the directory itself, and its version."""

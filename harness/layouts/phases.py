@@ -1,10 +1,10 @@
 """Determines the save and the phase to which each operation belongs.
 
-Only the documented names of an implementation are known, so its staging names are learned from its
-operations. An operation belongs to the save whose step occurs in its name or target; a rank's own
-saves take precedence over those of other ranks, because the order among ranks differs from run to
-run. A name without a step belongs to the save in which the rank made it. Whatever is renamed away
-from `step_N`, and every removal, is pruning by the save that the rank published last.
+Only an implementation's layout is known, so its staging names are learned from its operations. An
+operation belongs to the save whose step occurs in its name or target; a rank's own saves take
+precedence over those of other ranks, because the order among ranks differs from run to run. A name
+without a step belongs to the save in which the rank made it. Whatever is renamed away from a
+checkpoint's name, and every removal, is pruning by the save that the rank published last.
 
 If a step is saved again while its first save is still in flight, each new directory that names the
 step belongs to the oldest of these saves that has none yet.
@@ -18,15 +18,11 @@ newer one gets both.
 
 from __future__ import annotations
 
-import re
+from typing import Protocol
 
-from harness.layouts.names import LATEST, checkpoint_step, named_step
 from harness.words import READS
 
 Place = tuple[int | None, str | None]
-
-# Sealing files list the contents of a checkpoint; a temporary name can follow the suffix.
-_SEALING = re.compile(r"\.json($|[.~_-])|manifest", re.IGNORECASE)
 
 # Kinds that change no name, so that their place stays the same until a name changes.
 _STEADY = frozenset({"open", "write", "fsync", "truncate"})
@@ -36,14 +32,23 @@ def _top(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _is_pointer(path: str) -> bool:
-    return "/" not in path and LATEST in path
+class Signs(Protocol):
+    """The part of a layout that a tracker asks; `Layout` documents each."""
+
+    @property
+    def pointer(self) -> str | None: ...
+    def step_of(self, name: str) -> int | None: ...
+    def step_in(self, name: str) -> int | None: ...
+    def is_pointer(self, path: str) -> bool: ...
+    def is_seal(self, path: str) -> bool: ...
+    def is_completing(self, path: str) -> bool: ...
 
 
 class PhaseTracker:
     """The places of one run's operations."""
 
-    def __init__(self) -> None:
+    def __init__(self, signs: Signs) -> None:
+        self._signs = signs
         self._newest: int | None = None
         self._by_step: dict[int, int] = {}
         self._own_by_step: dict[tuple[int, int], int] = {}
@@ -117,7 +122,7 @@ class PhaseTracker:
         if not path.startswith(".") or "/" in path or path == ".":
             return False
         known = path in self._directories or path in self._owner
-        if known or named_step(path) is not None or _is_pointer(path):
+        if known or self._signs.step_in(path) is not None or self._signs.is_pointer(path):
             return False
         self._beside.add(path)
         return True
@@ -132,7 +137,7 @@ class PhaseTracker:
             return self._beginning(rank), "stage"
         self._directories.add(path)
         top = _top(path)
-        step = named_step(top)
+        step = self._signs.step_in(top)
         if step is None:
             self._owner.setdefault(top, self._own_newest.get(rank, self._newest))
         elif path == top and top not in self._claimed and self._without_directory.get(step):
@@ -140,8 +145,8 @@ class PhaseTracker:
         return self._save_of(rank, path), "prune" if top in self._away else "stage"
 
     def _symlink(self, rank: int, path: str, text: str) -> Place:
-        step = named_step(text)
-        if step is None and not _is_pointer(path):
+        step = self._signs.step_in(text)
+        if step is None and not self._signs.is_pointer(path):
             return self._save_of(rank, path), self._phase_of(path)
         save = self._holder.get(step) if step is not None else None
         if save is None or save in self._pointed:
@@ -154,16 +159,16 @@ class PhaseTracker:
         if save is not None:
             self._pointed.add(save)
         self._owner[path] = save
-        self._publish(rank, save if path == LATEST else None)
+        self._publish(rank, save if path == self._signs.pointer else None)
         return save, "publish"
 
     def _claimant(self, step: int | None) -> int | None:
         """Returns the oldest save of a step that has a directory and has not yet renamed it."""
-        saves = (save for top, save in self._claimed.items() if named_step(top) == step)
+        saves = (save for top, save in self._claimed.items() if self._signs.step_in(top) == step)
         return None if step is None else min(saves, default=None)
 
     def _move(self, rank: int, kind: str, path: str, target: str) -> Place:
-        here, there = checkpoint_step(path), checkpoint_step(target)
+        here, there = self._signs.step_of(path), self._signs.step_of(target)
         if there is not None or (kind == "exchange" and here is not None):
             step, source = (there, path) if there is not None else (here, target)
             save = self._claimed.pop(_top(source), None)
@@ -181,7 +186,7 @@ class PhaseTracker:
             save = self._pruning(rank, path)
             self._turn_away(target, save)
             place = (save, "prune")
-        elif _is_pointer(target):
+        elif self._signs.is_pointer(target) or self._signs.is_completing(target):
             save = self._save_of(rank, path)
             self._publish(rank, save)
             place = (save, "publish")
@@ -197,7 +202,7 @@ class PhaseTracker:
             self._turn_away(destination, save)
             return save, "prune"
         save = self._save_of(rank, path)
-        if named_step(destination) is None:
+        if self._signs.step_in(destination) is None:
             self._owner.setdefault(destination, save)
         if path in self._directories:
             return save, "seal"
@@ -206,7 +211,7 @@ class PhaseTracker:
     def _removal(self, rank: int, path: str) -> Place:
         self._directories.discard(path)
         # Unlinking the pointer is half of a swap that is not atomic.
-        if _is_pointer(path):
+        if self._signs.is_pointer(path):
             return self._save_of(rank, path), "publish"
         return self._pruning(rank, path), "prune"
 
@@ -214,7 +219,7 @@ class PhaseTracker:
         top = _top(path)
         if top in self._away:
             return self._owner.get(top)
-        replacing = self._save_of_step(rank, named_step(top))
+        replacing = self._save_of_step(rank, self._signs.step_in(top))
         if replacing is not None and replacing not in self._done:
             return replacing
         return self._published.get(rank, self._current(rank))
@@ -224,11 +229,11 @@ class PhaseTracker:
         if top in self._claimed:
             return self._claimed[top]
         if top not in self._away:
-            save = self._save_of_step(rank, named_step(top))
+            save = self._save_of_step(rank, self._signs.step_in(top))
             if save is not None:
                 return save
         if top not in self._owner:
-            if named_step(top) is not None:
+            if self._signs.step_in(top) is not None:
                 return self._current(rank)
             self._owner[top] = self._current(rank)
         return self._owner[top]
@@ -249,11 +254,11 @@ class PhaseTracker:
     def _phase_of(self, path: str) -> str:
         if _top(path) in self._away:
             return "prune"
-        if _is_pointer(path):
+        if self._signs.is_pointer(path) or self._signs.is_completing(path):
             return "publish"
-        if path in self._directories or checkpoint_step(path) is not None:
+        if path in self._directories or self._signs.step_of(path) is not None:
             return "seal"
-        return "seal" if _SEALING.search(path.rpartition("/")[2]) else "flush"
+        return "seal" if self._signs.is_seal(path) else "flush"
 
     def _publish(self, rank: int, save: int | None) -> None:
         if save is not None:
@@ -266,7 +271,7 @@ class PhaseTracker:
 
     def _follow(self, path: str, target: str) -> None:
         """Moves the entries of the directories below a renamed one along with it."""
-        if checkpoint_step(target) is not None:
+        if self._signs.step_of(target) is not None:
             self._away.discard(target)
         moved = {one for one in self._directories if one == path or one.startswith(path + "/")}
         self._directories -= moved

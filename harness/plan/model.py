@@ -7,6 +7,8 @@ from typing import Literal
 
 from harness.faults.actions import Action, Relocate
 from harness.faults.strike import Strike
+from harness.layouts.base import Layout
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.part import Decided
 from harness.scenario.devices import SHARING
 from harness.scenario.launcher import LauncherSettings
@@ -97,10 +99,15 @@ class RunPlan(Decided):
 
 
 class Implementation(Decided):
-    """The checkpoint manager under test: `module:Name`, and a folder to search first."""
+    """The checkpoint manager under test: `module:Name`, and a folder to search first.
+
+    `layout` names the layout of its checkpoint directories (`harness.layouts.registry`). It belongs
+    to the code, and not to the scenario, because the same scenarios run against any code.
+    """
 
     name: str = "kempnerforge.checkpoint.manager:CheckpointManager"
     path: str | None = None
+    layout: str = DEFAULT
 
 
 class Plan(Decided):
@@ -121,6 +128,11 @@ class Plan(Decided):
     launcher: LauncherSettings = LauncherSettings()
     mount: Filesystem | None = None
     past: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of its checkpoint directory."""
+        return LAYOUTS[self.implementation.layout]
 
     def within(self, deadline_s: float) -> Plan:
         """Returns the plan with this silence limit for its runs, whatever the machine would

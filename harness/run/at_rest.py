@@ -13,13 +13,18 @@ from harness.evidence.evidence import AtRest, DirectoryEntry, Done
 from harness.evidence.operation import Operation
 from harness.evidence.write import list_entries
 from harness.faults.actions import Relocate
+from harness.layouts.base import Layout
 from harness.plan.model import EXECUTED, OperatorAction
 from harness.run.operator import ByteLog, DirectoryOperator
 from harness.run.operator_actions import ActionContext, NothingToDoError, do
 
 
 def do_at_rest(
-    actions: Sequence[OperatorAction], root: Path, earlier: Sequence[Operation], written: ByteLog
+    actions: Sequence[OperatorAction],
+    root: Path,
+    earlier: Sequence[Operation],
+    written: ByteLog,
+    layout: Layout,
 ) -> AtRest:
     """Do the actions one after the other; their bytes are added to `written`.
 
@@ -30,7 +35,7 @@ def do_at_rest(
     behind: dict[str, DirectoryEntry] = {}
     (root.parent / EXECUTED).mkdir(exist_ok=True)
     for action in actions:
-        done.append(_do(action, operator, earlier))
+        done.append(_do(action, operator, earlier, layout))
         if isinstance(action.action, Relocate):
             behind = list_entries(root)
         if done[-1].problem is not None:
@@ -43,7 +48,12 @@ def do_at_rest(
     )
 
 
-def _do(action: OperatorAction, operator: DirectoryOperator, earlier: Sequence[Operation]) -> Done:
+def _do(
+    action: OperatorAction,
+    operator: DirectoryOperator,
+    earlier: Sequence[Operation],
+    layout: Layout,
+) -> Done:
     word, first = action.action.word, len(operator.operations)
     before, old = list_entries(operator.root), operator.root
     context = ActionContext(
@@ -51,6 +61,7 @@ def _do(action: OperatorAction, operator: DirectoryOperator, earlier: Sequence[O
         choice=action.choice,
         marker=operator.root.parent / EXECUTED / action.id,
         earlier=earlier,
+        layout=layout,
     )
     paths: tuple[str, ...] = ()
     problem: str | None = None

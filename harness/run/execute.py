@@ -19,7 +19,6 @@ from harness.evidence.write import (
     write_processes,
     write_trace,
 )
-from harness.layouts.plain import PlainLayout
 from harness.plan.make import reference_plan
 from harness.plan.model import CHECKPOINTS, LEASED, Plan
 from harness.plan.place import need_of
@@ -85,7 +84,7 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
         return True
     old = plan.folder_of(number - 1) if number else CHECKPOINTS
     with closing(ByteStore(folder / BEFORE)) as written:
-        found = do_at_rest(actions, directory / old, earlier, written)
+        found = do_at_rest(actions, directory / old, earlier, written, plan.layout)
         written.flush()
     write_at_rest(folder, found)
     return all(one.problem is None for one in found.done)
@@ -133,7 +132,7 @@ def run_start(
         folder=folder,
         root=root,
         ranks=plan.workload_of(number).world.size,
-        layout=PlainLayout(),
+        layout=plan.layout,
         strikes=run.strikes,
         deadline_s=silence_s(plan, number, reference),
         survivors_s=survivors_s(plan, reference),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.faults.actions import Action
 from harness.faults.effects import PlannedStrike
+from harness.layouts.base import Layout
 from harness.plan.model import OperatorAction
 from harness.run.at_rest import do_at_rest
 from harness.run.trace import Trace
@@ -19,12 +20,15 @@ class LateOperator:
     root: Path
     trace: Trace
     seed: int
+    layout: Layout
 
     def act(self, strike: PlannedStrike, action: Action) -> None:
         """Do what this strike says; it fires if that changed something."""
         decided = OperatorAction.of(action, strike.id, self.seed)
         self.trace.written.settle()
-        found = do_at_rest((decided,), self.root, self.trace.operations, self.trace.written)
+        found = do_at_rest(
+            (decided,), self.root, self.trace.operations, self.trace.written, self.layout
+        )
         if found.done[0].problem is not None:
             return
         self.trace.strike(strike.id, ())

@@ -23,7 +23,7 @@ from harness.faults.actions import (
     Truncation,
     Writing,
 )
-from harness.layouts.names import LATEST, checkpoint_step
+from harness.layouts.base import Layout
 from harness.run.operator import DirectoryOperator, KeptBytes
 from harness.run.pickles import make_hostile
 
@@ -44,6 +44,17 @@ class ActionContext:
     """Where a hostile pickle leaves its mark."""
     earlier: Sequence[Operation]
     """The operations of the ranks of all earlier runs."""
+    layout: Layout
+
+    @property
+    def newest(self) -> str:
+        """The checkpoint of the highest step. Raises MissedError."""
+        steps = {name: self.layout.step_of(name) for name in self.operator.matches("*")}
+        found = {name: step for name, step in steps.items() if step is not None}
+        there = [name for name in found if self.operator.is_directory(name)]
+        if not there:
+            raise NothingToDoError("there is no checkpoint")
+        return max(there, key=lambda name: found[name])
 
 
 Paths = tuple[str, ...]
@@ -135,7 +146,7 @@ def foreign(task: ActionContext, settings: Naming) -> Paths:
     if settings.kind == "file":
         task.operator.put(path, b"not a checkpoint\n")
     elif settings.kind == "link":
-        task.operator.link(path, _newest(task.operator))
+        task.operator.link(path, task.newest)
     else:
         task.operator.make(path)
         task.operator.put(f"{path}/notes.txt", b"not a checkpoint\n")
@@ -143,23 +154,24 @@ def foreign(task: ActionContext, settings: Naming) -> Paths:
 
 
 def leftover(task: ActionContext, settings: Leaving) -> Paths:
-    """Creates a staging directory with half a file in it, or a link about to become `latest`.
+    """Creates a staging directory with half a file in it, or a link about to become the pointer.
 
     The name is one that earlier saves renamed away, so nothing needs to be known about an
     implementation's names.
     """
+    layout = task.layout
     names = [
         source
         for one in task.earlier
         for source, target in _given_names(one)
-        if (target == LATEST if settings.kind == "link" else _is_checkpoint(target))
+        if (target == layout.pointer if settings.kind == "link" else _is_named(layout, target))
         and "/" not in source
-        and not _is_checkpoint(source)
+        and not _is_named(layout, source)
     ]
     free = [name for name in names if not task.operator.exists(name)]
     if not free:
         raise NothingToDoError(f"no earlier save renamed a {settings.kind} into place")
-    name, newest = free[-1], _newest(task.operator)
+    name, newest = free[-1], task.newest
     if settings.kind == "link":
         task.operator.link(name, newest)
         return (name,)
@@ -171,27 +183,30 @@ def leftover(task: ActionContext, settings: Leaving) -> Paths:
 
 
 def latest(task: ActionContext, settings: Pointing) -> Paths:
-    """Makes the symlink name another step or nothing, or replaces it by what it named."""
-    operator = task.operator
+    """Makes the pointer name another step or nothing, or replaces it by what it named."""
+    operator, layout = task.operator, task.layout
+    pointer = layout.pointer
+    if pointer is None:
+        raise NothingToDoError(f"the layout {layout.name} has no pointer")
     if settings.step is not None:
-        text = f"step_{settings.step}"
+        text = layout.name_of(settings.step)
         if not operator.is_directory(text):
             raise NothingToDoError(f"there is no {text}")
     else:
-        text = _newest(operator)
-    target = operator.root / LATEST
+        text = task.newest
+    target = operator.root / pointer
     if settings.becomes == "directory" and not target.is_dir():
-        raise NothingToDoError(f"`{LATEST}` leads to no directory")
+        raise NothingToDoError(f"`{pointer}` leads to no directory")
     source = target.resolve().name
-    if operator.exists(LATEST):
-        operator.remove(LATEST)
+    if operator.exists(pointer):
+        operator.remove(pointer)
     if settings.becomes == "directory":
-        operator.copy(source, LATEST)
+        operator.copy(source, pointer)
     elif settings.becomes == "dangling":
-        operator.link(LATEST, f"step_{(checkpoint_step(text) or 0) + 1}")
+        operator.link(pointer, layout.name_of((layout.step_of(text) or 0) + 1))
     elif settings.step is not None:
-        operator.link(LATEST, text)
-    return (LATEST,)
+        operator.link(pointer, text)
+    return (pointer,)
 
 
 def relocate(task: ActionContext, settings: Placing) -> Paths:
@@ -266,16 +281,5 @@ def _given_names(operation: Operation) -> list[tuple[str, str]]:
     return [(here, there), (there, here)] if operation.kind == "exchange" else [(here, there)]
 
 
-def _is_checkpoint(name: str) -> bool:
-    return checkpoint_step(name) is not None
-
-
-def _newest(operator: DirectoryOperator) -> str:
-    """Returns the checkpoint of the highest step."""
-    steps = {name: checkpoint_step(name) for name in operator.matches("step_*")}
-    found = [
-        name for name, step in steps.items() if step is not None and operator.is_directory(name)
-    ]
-    if not found:
-        raise NothingToDoError("there is no checkpoint")
-    return max(found, key=lambda name: steps[name] or 0)
+def _is_named(layout: Layout, name: str) -> bool:
+    return layout.step_of(name) is not None

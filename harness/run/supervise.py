@@ -23,7 +23,7 @@ from harness.budget import PUBLISHED_S, SURVIVORS_S
 from harness.evidence.evidence import WRITTEN, Processes
 from harness.faults.effects import Treatment
 from harness.faults.strike import Strike
-from harness.layouts.protocol import Layout
+from harness.layouts.base import Layout
 from harness.run.effects import RunEffects
 from harness.run.late_operator import LateOperator
 from harness.run.launch.launch import Calls, Launch, News
@@ -90,7 +90,7 @@ class _PendingOperation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WaitingRank:
-    """A rank that waits in its step record until `latest` names `step`."""
+    """A rank that waits in its step record until `step` is published."""
 
     notification: Notification
     value: int
@@ -117,7 +117,9 @@ class Supervisor:
         self._effects = RunEffects(
             trace=self.trace,
             launch=launch,
-            late=LateOperator(root=watch.root, trace=self.trace, seed=watch.seed),
+            late=LateOperator(
+                root=watch.root, trace=self.trace, seed=watch.seed, layout=watch.layout
+            ),
             second=self._second,
             now_s=self._now_s,
             cut=watch.cut_power,

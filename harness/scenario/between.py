@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 
 from harness.faults.actions import Displace, Foreign, PutBack, Relocate, SetLatest
+from harness.layouts.registry import is_owned
 from harness.part import Place
 from harness.scenario.schema import Scenario
 
 _TAKEN = re.compile(r"checkpoints|reference|executed|plan\.json|run\d+")
 """Names that a run directory already contains."""
-_CHECKPOINTERS = re.compile(r"latest|step_\d+")
 
 
 def find_impossible_between(scenario: Scenario) -> Iterator[tuple[Place, str]]:
@@ -32,7 +32,7 @@ def find_impossible_between(scenario: Scenario) -> Iterator[tuple[Place, str]]:
                     yield (*place, n), "the directory can be relocated only once in a scenario"
                 if _TAKEN.fullmatch(name := action.relocate.to):
                     yield (*place, n, "relocate", "to"), f"{name} is taken; choose another name"
-            elif isinstance(action, Foreign) and _CHECKPOINTERS.fullmatch(action.foreign.path):
+            elif isinstance(action, Foreign) and is_owned(action.foreign.path):
                 text = f"{action.foreign.path} is a checkpointer's own name; choose another name"
                 yield (*place, n, "foreign", "path"), text
             elif isinstance(action, SetLatest) and (action.latest.step or 0) > last:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from harness.faults.actions import ACTIONS
 from harness.faults.registry import FAULTS
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.part import Place
 from harness.scenario.errors import Problem, choices
 from harness.scenario.expand import MATRIX
@@ -96,7 +97,7 @@ def _wrong_value(place: Place, found: Any) -> str:
 
 
 _A_FAULT = "{kill: {rank: 1}, at: {save: 1, phase: flush}}"
-_AN_ACTION = '{flip_bit: {path: "step_4/*.distcp"}}'
+_AN_ACTION = f'{{flip_bit: {{path: "{LAYOUTS[DEFAULT].name_of(4)}/{LAYOUTS[DEFAULT].shards}"}}}}'
 
 
 def _unknown(found: Any, noun: str, known: tuple[str, ...], example: str) -> str:

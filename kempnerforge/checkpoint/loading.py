@@ -196,7 +196,7 @@ class StateLoader:
             answerable=files.below(_within(stage, "")),
         )
         try:
-            return again_if_passing(read, directory)
+            return again_if_passing(read, directory, self.runtime.clock)
         except (OSError, MemoryError) as error:
             where = getattr(error, "filename", None) or directory
             raise of_read(error, where, path=path) from error

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kempnerforge.checkpoint.errors import CorruptCheckpointError
 from kempnerforge.checkpoint.loading import StateLoader
-from kempnerforge.checkpoint.protocol import choosing, loading
+from kempnerforge.checkpoint.protocol import choosing
 from kempnerforge.checkpoint.runtime.collective import GlooCollective
 from tests.checkpoint.telling import await_acknowledged, tell
 from tests.checkpoint.training import Job
@@ -100,46 +99,6 @@ def a_read_hangs(rank: int, directory: Path, hanging: int) -> dict[str, Any]:
     choosing._WORK_SHARE = share
     loaded = job.load()[0]
     return {"error": error, "seconds": seconds, "collects": collects, "loaded": loaded}
-
-
-def damage_and_a_slow_read(rank: int, directory: Path) -> dict[str, Any]:
-    """Rank 0 finds the newest of two checkpoints damaged, and rank 1 cannot read it in time."""
-    job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
-    job.save(1)
-    job.save(2)
-    told = threading.Event()
-    genuine, share = StateLoader.prepare, choosing._WORK_SHARE
-
-    def fail(self: StateLoader, candidate: Any) -> Any:
-        if rank == 0:
-            raise CorruptCheckpointError("bits")
-        told.wait(60)
-        return genuine(self, candidate)
-
-    StateLoader.prepare = fail  # type: ignore[method-assign]
-    if rank == 1:
-        choosing._WORK_SHARE = 1 / 30  # a second; rank 0 waits for it as long as ever
-    error = _error_of(job.load)
-    told.set()
-    StateLoader.prepare, choosing._WORK_SHARE = genuine, share  # type: ignore[method-assign]
-    return {"error": error, "loaded": job.load()[0]}
-
-
-def cleaning_up_is_slow(rank: int, directory: Path) -> dict[str, Any]:
-    """Rank 0 cleans up at the end of a load until the save after it is over."""
-    job = Job(directory, rank, seed=1, commit_timeout_s=60.0)
-    job.save(1)
-    loading._TIDY_SHARE = 2 / 60
-    saved = threading.Event()
-
-    def clean_up(runtime: object) -> None:
-        saved.wait(60)
-
-    if rank == 0:
-        job.manager._finish_off = clean_up  # type: ignore[method-assign]
-    errors = [_error_of(job.load), _error_of(lambda: job.save(2))]
-    saved.set()
-    return {"errors": errors, "names": _names(directory)}
 
 
 def _names(directory: Path) -> list[str]:

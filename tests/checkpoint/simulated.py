@@ -206,10 +206,10 @@ class _Running(Generic[T]):
         if isinstance(request, StorageCall):
             return self._call(request.make, request.timeout_s, request.doing)
         if isinstance(request, StartCall):
-            return _Made.of(lambda: self._call(request.make, request.timeout_s or math.inf, ""))
+            return self._start(request.make, request.timeout_s or math.inf)
         if isinstance(request, FinishCall):
             assert isinstance(request.started, _Made)
-            return request.started.get(request.doing)
+            return self._finish(request.started, request.timeout_s, request.doing)
         return self.is_stuck
 
     def _call(self, make: Callable[[], Any], timeout_s: float, doing: str) -> Any:
@@ -225,13 +225,32 @@ class _Running(Generic[T]):
             clock.now = deadline
             raise StorageTimeoutError(f"{doing} did not finish within {timeout_s:.1f} s") from None
 
+    def _start(self, make: Callable[[], Any], timeout_s: float) -> _Made:
+        """Make a call beside what the rank does meanwhile, whose time does not pass for it."""
+        clock = self.rank.clock
+        began = clock.now
+        made = _Made.of(lambda: self._call(make, timeout_s, ""))
+        made.ended_s, clock.now = clock.now, began
+        return made
+
+    def _finish(self, made: _Made, timeout_s: float, doing: str) -> Any:
+        clock = self.rank.clock
+        deadline = clock.now + timeout_s
+        if made.ended_s > deadline:
+            self.is_stuck = True
+            clock.wait_until(deadline)
+            raise StorageTimeoutError(f"{doing} did not finish within {timeout_s:.1f} s")
+        clock.wait_until(made.ended_s)
+        return made.get(doing)
+
 
 @dataclass
 class _Made:
-    """A call that was started, and is over by the time that somebody asks for it."""
+    """A call that was started, and when it was over."""
 
     value: Any = None
     error: BaseException | None = None
+    ended_s: float = 0.0
 
     @staticmethod
     def of(call: Callable[[], Any]) -> _Made:

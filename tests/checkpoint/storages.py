@@ -11,15 +11,18 @@ from typing import Any
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 
 
-class Gates(LocalStorage):
+class Gates:
     """Calls something before an operation of a thread whose name begins so."""
 
-    def __init__(self, thread: str, **before: Callable[..., None]) -> None:
+    def __init__(
+        self, thread: str, storage: LocalStorage | None = None, **before: Callable[..., object]
+    ) -> None:
         self._thread, self._before = thread, before
+        self._storage = storage or LocalStorage()
 
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name.startswith("_") or name not in self._before:
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._storage, name)
+        if name not in self._before:
             return found
         if not threading.current_thread().name.startswith(self._thread):
             return found
@@ -54,3 +57,10 @@ class Refusing(LocalStorage):
             return found(*args)
 
         return operation
+
+
+class NoExchange(LocalStorage):
+    """A file system that cannot swap two names."""
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        return False

@@ -97,22 +97,9 @@ def test_a_read_that_hangs_ends_the_load_and_condemns_no_checkpoint(
         assert found["loaded"] == 12
 
 
-def test_what_could_not_be_read_in_time_is_not_passed_over_for_another_ranks_damage(
-    tmp_path: Path,
-) -> None:
-    for found in run_ranks(parted_jobs.damage_and_a_slow_read, tmp_path, world=2):
-        assert "step_2 failed: rank 0: CorruptCheckpointError: bits; rank 1" in found["error"]
-        assert found["loaded"] == 2
-
-
 def test_who_is_late_says_so_before_the_others_give_it_up() -> None:
     """The jobs of these tests shorten what one rank may take, and only that."""
     assert saving._WRITE_SHARE < saving._VOTE_SHARE
     assert saving._VOTE_SHARE + saving._PUBLISH_SHARE < saving._ANSWER_SHARE
     assert choosing._WORK_SHARE < 1.0
     assert loading._TIDY_SHARE < saving._VOTE_SHARE
-
-
-def test_slow_cleaning_after_a_load_does_not_fail_the_save_after_it(tmp_path: Path) -> None:
-    for found in run_ranks(parted_jobs.cleaning_up_is_slow, tmp_path, world=2):
-        assert found == {"errors": ["", ""], "names": ["step_1", "step_2"]}

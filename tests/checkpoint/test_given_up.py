@@ -17,7 +17,7 @@ from kempnerforge.checkpoint.protocol import prune
 from kempnerforge.checkpoint.runtime.process import THIS_PROCESS
 from kempnerforge.checkpoint.runtime.storage import LocalStorage, revocable
 from tests.checkpoint.effects import give
-from tests.checkpoint.storages import Gates
+from tests.checkpoint.storages import Gates, NoExchange
 from tests.checkpoint.training import Job
 
 LONG_S = 60.0
@@ -98,10 +98,8 @@ def test_a_leftover_too_deep_to_be_removed_is_no_error_of_the_save(tmp_path: Pat
 @pytest.mark.parametrize("exchanges", [True, False])
 @pytest.mark.parametrize("step", [1, 2])
 def test_another_manager_of_the_process_leaves_a_save_under_way_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, exchanges: bool
+    tmp_path: Path, step: int, exchanges: bool
 ) -> None:
-    if not exchanges:
-        monkeypatch.setattr(LocalStorage, "exchange", lambda *_: False)
     saves = job_in(tmp_path, async_mode="async", keep_last_n=1, commit_timeout_s=300.0)
     saves.save(1, version=1)
     saves.manager.wait()
@@ -112,7 +110,14 @@ def test_another_manager_of_the_process_leaves_a_save_under_way_alone(
         """Before each change of a name: the staging directory is complete, or half way."""
         loaded.append(job_in(tmp_path).load()[2]["version"])
 
-    give(saves.manager, storage=Gates("writing", rename=load, exchange=load, make_link=load))
+    storage = Gates(
+        "writing",
+        LocalStorage() if exchanges else NoExchange(),
+        rename=load,
+        exchange=load,
+        make_link=load,
+    )
+    give(saves.manager, storage=storage)
     saves.save(step, version=2)
     saves.manager.wait()
     assert loaded
@@ -143,9 +148,8 @@ def test_what_another_job_publishes_while_it_prunes_the_rest_is_found(
 
 
 def test_a_named_checkpoint_whose_replacement_was_half_way_is_completed_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(LocalStorage, "exchange", lambda *_: False)
     job = job_in(tmp_path)
     job.save(1, version=1)
     root = tmp_path / "checkpoints"
@@ -157,7 +161,7 @@ def test_a_named_checkpoint_whose_replacement_was_half_way_is_completed_first(
         if layout.parse_step(target.name) is not None:
             raise Death  # step_1 was set aside, the new version has its name not yet
 
-    give(job.manager, storage=Gates("writing", rename=die))
+    give(job.manager, storage=Gates("writing", NoExchange(), rename=die))
     with pytest.raises(Death):
         job.save(1, version=2)
     assert not (root / "step_1").exists()

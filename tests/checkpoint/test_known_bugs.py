@@ -13,10 +13,11 @@ import torch
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from kempnerforge.checkpoint import AsyncCheckpointer, CheckpointError, CheckpointManager
-from kempnerforge.checkpoint.protocol import commit
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.config.schema import CheckpointConfig
 from kempnerforge.resilience.elastic import resolve_resume_path
+from tests.checkpoint.effects import give
+from tests.checkpoint.simulated import JumpingClock
 from tests.checkpoint.training import Job
 
 
@@ -117,24 +118,23 @@ def test_a_url_is_refused_and_makes_no_directory_of_that_name(
 
 
 def test_a_rank_whose_files_rank_0_does_not_see_fails_the_save_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """The disks of the nodes are not shared."""
-    job = new(tmp_path)
+
+    class Elsewhere(LocalStorage):
+        def size(self, path: Path) -> int:
+            if path.suffix == ".distcp":
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            return super().size(path)
+
+    job, clock = new(tmp_path), JumpingClock()
     job.save(1)
-    monkeypatch.setattr(commit, "_VISIBILITY_RETRIES_S", (0.0,))
-    genuine = LocalStorage.size
-
-    def elsewhere(self: LocalStorage, path: Path) -> int:
-        if path.suffix == ".distcp":
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        return genuine(self, path)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(LocalStorage, "size", elsewhere)
-        with pytest.raises(CheckpointError, match="must be on storage that all ranks share"):
-            job.save(2)
-    assert job.load()[0] == 1
+    give(job.manager, storage=Elsewhere(), clock=clock)
+    with pytest.raises(CheckpointError, match="must be on storage that all ranks share"):
+        job.save(2)
+    assert clock.now == pytest.approx(3.62)
+    assert new(tmp_path).load()[0] == 1
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")

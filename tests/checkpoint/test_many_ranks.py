@@ -120,9 +120,11 @@ class Job:
         return carry_out_together(self.ranks, saves)
 
     def load(
-        self, loader: type[ReadsItsOwn] = ReadsItsOwn
+        self,
+        loader: type[ReadsItsOwn] = ReadsItsOwn,
+        tidy: Callable[[], None] = lambda: None,
     ) -> list[Outcome[Restored[bytes] | None]]:
-        loads = [self._load(rank, loader) for rank in self.ranks]
+        loads = [self._load(rank, loader, tidy) for rank in self.ranks]
         return carry_out_together(self.ranks, loads)
 
     def look(self) -> list[Outcome[None]]:
@@ -160,13 +162,16 @@ class Job:
         )
 
     def _load(
-        self, rank: Rank[Any], loader: type[ReadsItsOwn] = ReadsItsOwn
+        self,
+        rank: Rank[Any],
+        loader: type[ReadsItsOwn] = ReadsItsOwn,
+        tidy: Callable[[], None] = lambda: None,
     ) -> Steps[Restored[bytes] | None]:
         load = Load(
             search=Search(root=ROOT, shards=NoForeignShards()),
             runtime=rank.runtime,
             loader=loader(rank),
-            tidy=lambda: None,
+            tidy=tidy,
             timeout_s=DEADLINE_S,
         )
         return load.steps()
@@ -348,6 +353,39 @@ def test_a_read_that_hangs_on_one_rank_passes_nothing_over() -> None:
     assert error.startswith("StorageTimeoutError: loading")
     assert "rank 40: StorageTimeoutError: reading /runs/checkpoints/step_2" in error
     assert all(one.ended_s < DEADLINE_S for one in loaded)
+
+
+def test_what_could_not_be_read_in_time_is_not_passed_over_for_another_ranks_damage() -> None:
+    job = Job()
+    job.save(1)
+    job.save(2)
+    job.disk.write(ROOT / "step_2" / "__7_0.distcp", b"of 8")
+    later = Job(job.disk)
+    hang_from(later.ranks[40], "checksum")
+    (error,) = errors_of(later.load())
+    assert "step_2 failed: rank 7: CorruptCheckpointError" in error
+    assert "; rank 40: StorageTimeoutError: reading" in error
+
+
+def test_slow_cleaning_after_a_load_fails_neither_it_nor_the_save_after_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = Job()
+    job.save(1)
+    later = Job(job.disk)
+    root = later.ranks[0]
+
+    def tidy() -> None:
+        hang_from(root, "remove_tree")
+        root.runtime.storage.remove_tree(ROOT / ".trash")
+
+    loaded = later.load(tidy=tidy)
+    assert errors_of(loaded) == set()
+    assert loaded[0].ended_s < loaded[1].ended_s + 0.1 * DEADLINE_S + 1.0
+    assert "leftovers in /runs/checkpoints stay: cleaning up in" in caplog.text
+    heal(root)
+    assert errors_of(later.save(2)) == set()
+    assert later.committed() == ["step_1", "step_2"]
 
 
 class Rank40HasNoPlace(ReadsItsOwn):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,12 @@ from kempnerforge.checkpoint.format import manifest
 from kempnerforge.checkpoint.protocol import replacing
 from kempnerforge.checkpoint.protocol.catalog import read_catalog
 from kempnerforge.checkpoint.runtime import stale
+from kempnerforge.checkpoint.runtime.clock import SystemClock
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.resilience.elastic import resolve_resume_path
 from tests.checkpoint import passing_jobs
+from tests.checkpoint.effects import give
 from tests.checkpoint.failing_reads import (
     NO_MEMORY,
     PASSING,
@@ -39,6 +41,7 @@ from tests.checkpoint.failing_reads import (
 )
 from tests.checkpoint.newer import make_newer
 from tests.checkpoint.ranks import run_ranks
+from tests.checkpoint.storages import NoExchange
 from tests.checkpoint.training import Job
 
 CODES = (*PASSING, NO_MEMORY)
@@ -231,11 +234,10 @@ def test_a_save_that_cannot_look_at_the_directory_fails_and_the_next_one_works(
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES])
 def test_a_half_way_replacement_stays_as_it_is_while_a_version_cannot_be_read(
-    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, code: int
 ) -> None:
-    monkeypatch.setattr(LocalStorage, "exchange", lambda *_: False)
     root = tmp_path / "checkpoints"
-    _die_in_a_replacement(tmp_path, monkeypatch)
+    _die_in_a_replacement(tmp_path)
     hidden = os.readlink(root / "latest")
     assert hidden.startswith(".replaced-step_1-")
     before = contents(root)
@@ -250,7 +252,7 @@ def test_a_half_way_replacement_stays_as_it_is_while_a_version_cannot_be_read(
     assert names_in(root) == ["latest", "step_1"]
 
 
-def _die_in_a_replacement(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _die_in_a_replacement(directory: Path) -> None:
     """When ``latest`` names the old version under a hidden name."""
 
     class Death(BaseException):
@@ -258,17 +260,16 @@ def _die_in_a_replacement(directory: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     job = job_in(directory)
     job.save(1, version=1)
-    genuine = LocalStorage.rename
 
-    def rename(self: LocalStorage, source: Path, target: Path) -> None:
-        if target.name == "step_1":
-            raise Death
-        genuine(self, source, target)
+    class Dying(NoExchange):
+        def rename(self, source: Path, target: Path) -> None:
+            if target.name == "step_1":
+                raise Death
+            super().rename(source, target)
 
-    with monkeypatch.context() as dying:
-        dying.setattr(LocalStorage, "rename", rename)
-        with pytest.raises(Death):
-            job.save(1, version=2)
+    give(job.manager, storage=Dying())
+    with pytest.raises(Death):
+        job.save(1, version=2)
 
 
 # Two ranks.
@@ -405,16 +406,22 @@ def test_a_directory_that_is_not_there_is_a_clean_start(tmp_path: Path) -> None:
 def test_no_pause_outlasts_the_deadline_so_that_all_learn_the_cause(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.undo()
     pauses: list[float] = []
-    monkeypatch.setattr(stale, "_PAUSES_S", (0.05, 0.2, 1.0, 3.0))
-    monkeypatch.setattr(time, "sleep", pauses.append)
+
+    class Sleepless(SystemClock):
+        def sleep(self, seconds: float) -> None:
+            pauses.append(seconds)
+
     job = job_in(saved, commit_timeout_s=4.0)  # of which reading has 1.6 s
+    give(job.manager, clock=Sleepless())
     failing = failing_at("contents", saved / "checkpoints", errno.EIO)
     with failing, pytest.raises(UnreadableCheckpointError, match=r"\(EIO\)"):
         job.load()
     assert pauses == [0.05, 0.2]
     pauses.clear()
     job = job_in(saved, commit_timeout_s=40.0)
+    give(job.manager, clock=Sleepless())
     failing = failing_at("contents", saved / "checkpoints", errno.EIO)
     with failing, pytest.raises(UnreadableCheckpointError, match=r"\(EIO\)"):
         job.load()
@@ -423,21 +430,22 @@ def test_no_pause_outlasts_the_deadline_so_that_all_learn_the_cause(
 
 @pytest.mark.parametrize("moves", range(1, 5))
 def test_a_link_that_cannot_be_read_half_way_through_a_replacement_leaves_a_whole_version(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+    root: Path, tmp_path: Path, moves: int
 ) -> None:
-    monkeypatch.setattr(LocalStorage, "exchange", lambda *_: False)
-    genuine, made = LocalStorage.rename, []
+    made = []
 
-    def rename(self: LocalStorage, source: Path, target: Path) -> None:
-        genuine(self, source, target)
-        made.append(source.name)
+    class Renaming(NoExchange):
+        def rename(self, source: Path, target: Path) -> None:
+            super().rename(source, target)
+            made.append(source.name)
 
-    monkeypatch.setattr(LocalStorage, "rename", rename)
     hit = Failing(
         errno.EIO, float("inf"), lambda path: path == f"{root}/latest" and len(made) >= moves
     )
+    job = job_in(tmp_path)
+    give(job.manager, storage=RetryingStorage(Renaming()))
     with failing_paths(hit), pytest.raises(CheckpointError):
-        job_in(tmp_path).save(3, version=2)
+        job.save(3, version=2)
     assert (root / "latest" / "manifest.json").exists()
     assert job_in(tmp_path).load()[0] == 3
     assert names_in(root) == ["latest", "step_1", "step_2", "step_3"]

@@ -14,7 +14,6 @@ import pytest
 
 from kempnerforge.checkpoint import CheckpointError, StillPublishedError
 from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.protocol import pointer as pointer_module
 from kempnerforge.checkpoint.protocol.effects import Unlocked
 from kempnerforge.checkpoint.protocol.pointer import Pointer, PointerKind
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage
@@ -23,6 +22,7 @@ from tests.checkpoint.effects import give
 from tests.checkpoint.memory_storage import MemoryStorage
 from tests.checkpoint.pointer_jobs import save_with_a_latest_that_cannot_be_placed
 from tests.checkpoint.ranks import run_ranks
+from tests.checkpoint.simulated import JumpingClock
 from tests.checkpoint.storages import Refusing
 from tests.checkpoint.test_histories import Histories
 from tests.checkpoint.training import Job
@@ -127,7 +127,8 @@ def test_a_death_before_any_operation_leaves_a_whole_version_and_a_latest_that_l
 
 def job_with(directory: Path, storage: LocalStorage, **options: Any) -> Job:
     job = Job(directory, 0, seed=1, **options)
-    give(job.manager, storage=RetryingStorage(storage))
+    clock = JumpingClock()
+    give(job.manager, storage=RetryingStorage(storage, clock), clock=clock)
     return job
 
 
@@ -235,9 +236,8 @@ class OldLink(LocalStorage):
 
 
 def test_a_pointer_that_does_not_move_fails_the_save_and_leaves_the_old_one_for_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(pointer_module, "_PAUSES_S", (0.0, 0.0))
     job_with(tmp_path, LocalStorage()).save(1)
     job = job_with(tmp_path, OldLink())
     with pytest.raises(CheckpointError, match="does not show it what is written") as caught:
@@ -293,7 +293,6 @@ def test_a_link_that_is_made_only_after_the_rename_is_noticed(
 def test_a_pointer_that_is_not_read_back_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str
 ) -> None:
-    monkeypatch.setattr(pointer_module, "_PAUSES_S", ())
     if bug == "not read back":
         monkeypatch.setattr(Pointer, "_require", lambda *_: None)
     job_with(tmp_path, LocalStorage()).save(1)

@@ -213,13 +213,20 @@ def test_a_start_with_retention_reads_the_heads_that_decide(
 
 
 def test_where_other_machines_are_seen_late_no_note_is_left_and_none_believed(
-    tmp_path: Path, storage: Counting, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, storage: Counting
 ) -> None:
     saved(tmp_path, storage, 1, 2, 3)
-    monkeypatch.setattr(Counting, "may_lag", lambda *_: True)
-    monkeypatch.setattr(Counting, "leave_note", lambda *_: pytest.fail("left"))
-    job_in(tmp_path, storage).save(4)
-    assert {"step_1", "step_2", "step_3"} < set(storage.manifests)
+
+    class Lagging(Counting):
+        def may_lag(self, path: Path) -> bool:
+            return True
+
+        def leave_note(self, directory: Path, name: str, note: bytes) -> None:
+            pytest.fail("left")
+
+    lagging = Lagging()
+    job_in(tmp_path, lagging).save(4)
+    assert {"step_1", "step_2", "step_3"} < set(lagging.manifests)
 
 
 def test_what_a_start_has_to_say_is_said_by_each(

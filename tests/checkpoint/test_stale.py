@@ -13,17 +13,12 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from kempnerforge.checkpoint import AsyncCheckpointer, async_save
 from kempnerforge.checkpoint.bulk import shards
 from kempnerforge.checkpoint.protocol.storage import Storage
-from kempnerforge.checkpoint.runtime import stale
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from kempnerforge.config.schema import AsyncCheckpointMode
 from tests.checkpoint.effects import give
+from tests.checkpoint.simulated import JumpingClock
 from tests.checkpoint.training import Job
-
-
-@pytest.fixture(autouse=True)
-def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stale, "_PAUSES_S", (0.0, 0.0, 0.0, 0.0))
 
 
 def failing(times: int, code: int) -> Callable[[], int]:
@@ -40,15 +35,19 @@ def failing(times: int, code: int) -> Callable[[], int]:
 
 
 def test_a_stale_handle_is_tried_again_up_to_four_times(tmp_path: Path) -> None:
-    assert again_if_stale(failing(4, errno.ESTALE), tmp_path) == 5
+    clock = JumpingClock()
+    assert again_if_stale(failing(4, errno.ESTALE), tmp_path, clock) == 5
+    assert clock.now == pytest.approx(4.25)
     with pytest.raises(OSError, match="Stale file handle"):
-        again_if_stale(failing(5, errno.ESTALE), tmp_path)
+        again_if_stale(failing(5, errno.ESTALE), tmp_path, clock)
 
 
 def test_another_error_is_raised_at_once(tmp_path: Path) -> None:
     call = failing(1, errno.EIO)
+    clock = JumpingClock()
     with pytest.raises(OSError, match="Input/output error"):
-        again_if_stale(call, tmp_path)
+        again_if_stale(call, tmp_path, clock)
+    assert clock.now == 0.0
     assert call() == 2
 
 
@@ -75,7 +74,7 @@ class StaleOnce(LocalStorage):
 def test_saves_and_loads_survive_handles_that_go_stale_everywhere_once(tmp_path: Path) -> None:
     storage = StaleOnce()
     job = Job(tmp_path, 0, seed=1, keep_last_n=1)
-    give(job.manager, storage=RetryingStorage(storage))
+    give(job.manager, storage=RetryingStorage(storage, JumpingClock()))
     for step in (1, 2, 2):
         job.save(step)
     assert job.load()[0] == 2

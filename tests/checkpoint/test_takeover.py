@@ -22,14 +22,17 @@ from kempnerforge.checkpoint.runtime.process import draw_id
 from kempnerforge.checkpoint.runtime.processes import Process
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.effects import give
+from tests.checkpoint.storages import NoExchange
 from tests.checkpoint.training import Job
 
 
 class Stopping:
     """Storage of a process that is stopped before or after one of its operations."""
 
-    def __init__(self, at: int, meanwhile: Callable[[], None], *, before: bool) -> None:
-        self._storage = LocalStorage()
+    def __init__(
+        self, storage: LocalStorage, at: int, meanwhile: Callable[[], None], *, before: bool
+    ) -> None:
+        self._storage = storage
         self._left = at
         self._meanwhile = meanwhile
         self._before = before
@@ -100,14 +103,20 @@ def published(root: Path) -> dict[str, object]:
 
 
 def stopped_at(
-    directory: Path, hosts: tuple[Host, Host], at: int, step: int, *, before: bool
+    directory: Path,
+    hosts: tuple[Host, Host],
+    disk: LocalStorage,
+    at: int,
+    step: int,
+    *,
+    before: bool,
 ) -> bool:
     """Whether a save of ``step`` has so many operations; then it was stopped at that one."""
     root = directory / "checkpoints"
     one, other = hosts
     with one.here():
         first = Job(directory, 0, seed=1, keep_last_n=2)
-        give(first.manager, process=ProcessMemory(draw_id))
+        give(first.manager, process=ProcessMemory(draw_id), storage=disk)
         for number in (1, 2, 3):
             first.save(number)
     then: dict[str, object] = {}
@@ -116,12 +125,12 @@ def stopped_at(
     def take_over() -> None:
         with other.here():
             second.append(Job(directory, 0, seed=2, keep_last_n=2))
-            give(second[0].manager, process=ProcessMemory(draw_id))
+            give(second[0].manager, process=ProcessMemory(draw_id), storage=disk)
             second[0].load()
             second[0].save(10)
             then.update(published(root))
 
-    storage = Stopping(at, take_over, before=before)
+    storage = Stopping(disk, at, take_over, before=before)
     give(first.manager, storage=storage)
     with one.here():
         try:
@@ -152,15 +161,13 @@ def stopped_at(
 def test_who_was_taken_over_from_at_any_operation_changes_nothing_more(
     tmp_path: Path,
     hosts: tuple[Host, Host],
-    monkeypatch: pytest.MonkeyPatch,
     step: int,
     exchanges: bool,
     before: bool,
 ) -> None:
     """Before an operation, it was confirmed already, so this one is made all the same."""
-    if not exchanges:
-        monkeypatch.setattr(LocalStorage, "exchange", lambda *_: False)
+    disk = LocalStorage() if exchanges else NoExchange()
     at = 0
-    while stopped_at(tmp_path / str(at), hosts, at, step, before=before):
+    while stopped_at(tmp_path / str(at), hosts, disk, at, step, before=before):
         at += 1
     assert at > 20

@@ -17,6 +17,7 @@ from kempnerforge.checkpoint.protocol.effects import Unlocked
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.effects import AnotherJob, give
 from tests.checkpoint.ranks import run_ranks
+from tests.checkpoint.storages import Gates
 from tests.checkpoint.training import Job
 from tests.checkpoint.two_job_ranks import replaces_a_foreign_step
 
@@ -140,20 +141,18 @@ def test_a_step_that_the_other_saved_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_step_that_the_other_published_while_this_one_wrote_is_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     one, other = (Process(tmp_path, seed) for seed in (1, 2))
     one.save(1)
     other.load()
-    genuine = LocalStorage.write
-    monkeypatch.setattr(LocalStorage, "write", lambda *args: write(*args))
+    waiting = [other]
 
-    def write(storage: LocalStorage, path: Path, data: bytes) -> Any:
-        if ".staging-step_2-" in str(path):
-            monkeypatch.setattr(LocalStorage, "write", genuine)
-            other.save(2)
-        return genuine(storage, path, data)
+    def publish_first(path: Path, data: bytes) -> None:
+        if waiting and ".staging-step_2-" in str(path):
+            waiting.pop().save(2)
 
+    give(one.job.manager, storage=Gates("", write=publish_first))
     with pytest.raises(DirectoryInUseError, match="has committed step 2 as save"):
         one.save(2)
     assert list(save_ids(tmp_path)) == ["step_1", "step_2"]

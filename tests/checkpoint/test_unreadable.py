@@ -118,7 +118,7 @@ def test_a_checkpoint_elsewhere_loads_while_the_jobs_own_directory_hangs(tmp_pat
             wake.wait(LONG_S)
 
     operations = ("names", "read", "size", "is_directory", "read_link", "resolve", "remove_tree")
-    give(job.manager, storage=Gates("checkpoint load", **dict.fromkeys(operations, hang)))
+    give(job.manager, storage=Gates("checkpoint load", None, **dict.fromkeys(operations, hang)))
     try:
         assert job.load(str(tmp_path / "elsewhere" / "checkpoints" / "step_3"))[0] == 3
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +123,11 @@ class TakesStaleForFailed(CheckpointManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._runtime = replace(self._runtime, storage=LocalStorage())
-        plans.again_if_stale = lambda call, what: call()  # type: ignore[attr-defined]
+        plans.again_if_stale = _once  # type: ignore[attr-defined, assignment]
+
+
+def _once(call: Callable[[], Any], *_: object) -> Any:
+    return call()
 
 
 class TakesSlowForBroken(CheckpointManager):

@@ -1,4 +1,4 @@
-"""What is particular to a fault stands in its module: nothing else of the harness names it."""
+"""What is particular to a fault, a layout or a job stands in one place: nothing else names it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.faults.registry import KINDS
+from harness.judge.properties import PROMISES
+from harness.layouts.registry import LAYOUTS
 
 ROOT = Path(__file__).resolve().parents[2]
 _FREE = {"base", "actions", "answers", "effects", "point", "registry", "strike", "worded"}
@@ -47,10 +49,57 @@ def test_a_fault_says_what_it_is(kind: type) -> None:
     assert kind.__doc__
 
 
-def test_the_example_of_a_fault_is_the_one_that_is_there() -> None:
+def test_the_examples_are_those_that_are_there() -> None:
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert example in (ROOT / "harness" / "faults" / "interrupt.py").read_text(encoding="utf-8")
+    fault, layout = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert fault in (ROOT / "harness" / "faults" / "interrupt.py").read_text(encoding="utf-8")
+    assert layout in (ROOT / "harness" / "layouts" / "dcp_steps.py").read_text(encoding="utf-8")
+
+
+_NAMES = re.compile(
+    r"\bstep[_-](?=[\d*\\(\[{]|$)|^latest$|\.metadata|metadata\.json|train_state|distcp"
+)
+"""Names of checkpoints, pointers and files, as some layout has them."""
+_LATEST = {
+    # The word of the action on the pointer, whatever the layout calls that.
+    "harness/faults/actions.py",
+    "harness/run/operator_actions.py",
+    "harness/scenario/between.py",
+}
+
+
+def _texts(path: Path) -> set[str]:
+    """The strings of a module, those left out that describe something."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    described = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    return {
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if id(node) not in described
+    }
+
+
+def test_no_name_of_a_layout_stands_outside_of_the_layouts() -> None:
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "harness").rglob("*.py")):
+        place = str(path.relative_to(ROOT))
+        if place.startswith("harness/layouts/"):
+            continue
+        named = {text for text in _texts(path) if _NAMES.search(text)}
+        named -= {"latest"} if place in _LATEST else set()
+        # The sentence of a promise is not about a layout's names, but quotes one.
+        named -= {promise.sentence for promise in PROMISES.values()}
+        found |= {place: named} if named else {}
+    assert found == {}
+
+
+def test_only_the_registry_names_a_layout() -> None:
+    modules = {type(one).__module__ for one in LAYOUTS.values()}
+    for path in sorted((ROOT / "harness").rglob("*.py")):
+        if path != ROOT / "harness" / "layouts" / "registry.py":
+            text = path.read_text(encoding="utf-8")
+            assert not [one for one in modules if one in text], path
 
 
 def test_only_the_registry_and_the_server_name_the_built_in_job() -> None:

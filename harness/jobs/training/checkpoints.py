@@ -7,7 +7,7 @@ changes training shows as a difference between the two.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -99,9 +99,16 @@ class ManagedCheckpoints:
     """The manager under test, called as a training loop calls it."""
 
     def __init__(
-        self, settings: Checkpoint, directory: Path, *, tools: Tools, rig: Rig, run: RunPlan
+        self,
+        settings: Checkpoint,
+        directory: Path,
+        *,
+        tools: Tools,
+        rig: Rig,
+        run: RunPlan,
+        named: Callable[[int], str],
     ) -> None:
-        self._tools, self._rig, self._run = tools, rig, run
+        self._tools, self._rig, self._run, self._named = tools, rig, run, named
         self._event_log, self._rules = rig.event_log, rig.rules
         self._loader: Any = None
         self._saves = 0
@@ -162,7 +169,7 @@ class ManagedCheckpoints:
 
     def _choose(self) -> Path | None:
         if self._run.load_step is not None:
-            return Path(self._config.dir) / f"step_{self._run.load_step}"
+            return Path(self._config.dir) / self._named(self._run.load_step)
         found = self._tools.find("resolve_resume_path")(self._config.dir)
         return None if found is None else Path(found)
 

@@ -61,7 +61,12 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
     if plan.checkpoint is not None:
         asked, root = patient(plan.checkpoint, read_reference(directory)), plan.folder_of(run)
         checkpoints = ManagedCheckpoints(
-            asked, directory / root, tools=tools, rig=rig, run=settings
+            asked,
+            directory / root,
+            tools=tools,
+            rig=rig,
+            run=settings,
+            named=plan.layout.name_of,
         )
     batches = Batches(
         workload.data,

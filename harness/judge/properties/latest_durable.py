@@ -8,8 +8,8 @@ leaves. What an operator left between two runs is excused for as long as it stay
 the link can be the one that was last synced or the one that was just made, so both are followed, to
 what was synced below them. An absolute link is a violation: it breaks when the directory is moved.
 
-Unknown if the replayed tree differs from the disk. Not covered: whether a complete checkpoint loads
-(a resume shows that).
+Does not apply if the layout has no pointer. Unknown if the replayed tree differs from the disk. Not
+covered: whether a complete checkpoint loads (a resume shows that).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ PROMISE = Promise(
 
 def judge(_evidence: Evidence, history: History) -> Verdict:
     """Follow `latest` at every instant, in all views."""
+    if history.layout.pointer is None:
+        return PROMISE.does_not_apply(f"the layout {history.layout.name} has no pointer")
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
     findings: dict[str, Finding] = {}

@@ -30,7 +30,7 @@ from harness.judge.history import History, Moment
 from harness.judge.outcome import Outcome
 from harness.judge.properties.nothing_lost import acknowledged_steps
 from harness.judge.verdict import Finding, Promise, Verdict
-from harness.layouts.names import checkpoint_step
+from harness.layouts.base import Layout
 from harness.scenario.schema import Checkpoint
 from harness.words import EvidenceKind
 
@@ -66,7 +66,7 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
     return distance & (distance - 1) == 0
 
 
-def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
+def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], str]:
     """Returns, by run and operation, the checkpoints whose save gives back their earlier name."""
     found = {}
     checkpoint = evidence.plan.checkpoint
@@ -79,25 +79,21 @@ def _withdrawals(evidence: Evidence) -> dict[tuple[int, int], str]:
                 continue
             first = named.pop(one.path, None)
             back = first is not None and first.path == one.target
+            # A save that sets the pointer back counts as an older one: nobody knew of the step.
             if (
                 first is not None
                 and back
-                and (first.save == one.save or _is_unknown(one, acknowledged))
+                and (first.save == one.save or layout.step_of(one.path) not in acknowledged)
             ):
                 found[number, one.index] = one.path
             named[one.target] = one
     return found
 
 
-def _is_unknown(rename: Operation, acknowledged: set[int]) -> bool:
-    """Whether the step was not acknowledged: a save that resets `latest` counts as an older one."""
-    return checkpoint_step(rename.path) not in acknowledged
-
-
 def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[Finding]:
     """Returns checkpoints that are gone too early."""
     findings: list[Finding] = []
-    withdrawals = _withdrawals(evidence)
+    withdrawals = _withdrawals(evidence, history.layout)
     committed: dict[str, int] = {}
     before: Moment | None = None
     for moment in history.moments:

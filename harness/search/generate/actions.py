@@ -27,18 +27,12 @@ from harness.faults.actions import (
     Write,
     Writing,
 )
-from harness.layouts.names import DCP_METADATA, METADATA, TRAIN_STATE
+from harness.layouts.base import Layout
 from harness.search.generate.candidates import Candidates
 from harness.search.generate.chance import often, pick
 from harness.search.generate.job import Areas
 from harness.search.generate.past import Past
 
-_FOREIGN = (
-    ("notes.txt", "file"),
-    ("step_7.bak", "directory"),
-    ("step_x", "directory"),
-    ("best", "link"),
-)
 _PLACES = ("elsewhere", "moved")
 
 
@@ -48,12 +42,13 @@ def draw_actions(
     """Draws one or two actions that surely find something to hit; none if that is not certain."""
     if "at_rest" in without or not past.certain:
         return ()
-    kinds = [_draw_latest] + [_draw_leftover] * bool(candidates.leftovers)
-    if free_names(past.foreign, links=True):
+    kinds = [_draw_latest] * (candidates.layout.pointer is not None)
+    kinds += [_draw_leftover] * bool(candidates.leftovers)
+    if free_names(past.foreign, candidates.layout, links=True):
         kinds.insert(0, _draw_foreign)
-    first: list[Action] = (
-        [pick(random, kinds)(random, past, candidates)] if often(random, 50) else []
-    )
+    first: list[Action] = []
+    if kinds and often(random, 50):
+        first = [pick(random, kinds)(random, past, candidates)]
     if len(past.certain) > 1 and candidates.files and (not first or often(random, 30)):
         # A link that leads elsewhere and damage to its target are two causes.
         first = [one for one in first if not isinstance(one, SetLatest)]
@@ -67,9 +62,16 @@ def draw_actions(
     return tuple(first)
 
 
-def free_names(taken: frozenset[str], *, links: bool) -> tuple[tuple[str, str], ...]:
+def free_names(
+    taken: frozenset[str], layout: Layout, *, links: bool
+) -> tuple[tuple[str, str], ...]:
     """Returns free names beside the checkpoints; a link needs a checkpoint as its target."""
-    return tuple(one for one in _FOREIGN if one[0] not in taken and (links or one[1] != "link"))
+    foreign = (
+        ("notes.txt", "file"),
+        *((name, "directory") for name in layout.lookalikes),
+        ("best", "link"),
+    )
+    return tuple(one for one in foreign if one[0] not in taken and (links or one[1] != "link"))
 
 
 def draw_foreign(random: Random, free: tuple[tuple[str, str], ...]) -> Action:
@@ -79,8 +81,7 @@ def draw_foreign(random: Random, free: tuple[tuple[str, str], ...]) -> Action:
 
 
 def _draw_foreign(random: Random, past: Past, candidates: Candidates) -> Action:
-    del candidates
-    return draw_foreign(random, free_names(past.foreign, links=True))
+    return draw_foreign(random, free_names(past.foreign, candidates.layout, links=True))
 
 
 def _draw_leftover(random: Random, past: Past, candidates: Candidates) -> Action:
@@ -101,19 +102,20 @@ def _draw_latest(random: Random, past: Past, candidates: Candidates) -> Action:
 
 def draw_damage(random: Random, steps: tuple[int, ...], candidates: Candidates) -> Action:
     """Draws damage to the newest of these checkpoints; the one before it stays whole."""
-    top = f"step_{steps[-1]}"
+    layout = candidates.layout
+    top = layout.name_of(steps[-1])
     path = f"{top}/{pick(random, candidates.files)}"
     kinds: list[Callable[[], Action]] = [
         lambda: FlipBit(flip_bit=Flipping(path=path)),
         lambda: Truncate(truncate=Truncation(path=path, to=pick(random, (None, 0, 1)))),
         lambda: Delete(delete=OnFiles(path=pick(random, (path, top)))),
         lambda: HalfDelete(half_delete=OnFiles(path=top)),
-        lambda: Write(write=Writing(path=f"{top}/{METADATA}", text=pick(random, ("{}", "")))),
+        lambda: Write(write=Writing(path=f"{top}/{layout.summary}", text=pick(random, ("{}", "")))),
     ]
-    pickles = [one for one in candidates.files if one.endswith((DCP_METADATA, TRAIN_STATE))]
+    pickles = [one for one in candidates.files if one.endswith(layout.pickles)]
     if pickles:
         kinds.append(lambda: Hostile(hostile=OnFiles(path=f"{top}/{pick(random, pickles)}")))
-    if len(steps) > 2 and "*.distcp" in candidates.files:
-        against = f"step_{steps[-2]}"
-        kinds += [lambda: Swap(swap=Swapping(path=f"{top}/*.distcp", against=against))] * 3
+    if len(steps) > 2 and layout.shards in candidates.files:
+        against = layout.name_of(steps[-2])
+        kinds += [lambda: Swap(swap=Swapping(path=f"{top}/{layout.shards}", against=against))] * 3
     return pick(random, kinds)()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.faults.point import Point
-from harness.layouts.names import LATEST, checkpoint_step
+from harness.layouts.base import Layout
 from harness.search.explore.points import address
 
 
@@ -32,6 +32,7 @@ class Candidates:
     sorted, because the ranks of two baseline traces never interleave in the same way.
     """
 
+    layout: Layout
     candidates: tuple[CandidatePoint, ...]
     files: tuple[str, ...]
     leftovers: tuple[str, ...]
@@ -52,12 +53,13 @@ class Candidates:
 
 def read_candidates(evidence: Evidence) -> Candidates:
     """Returns the candidates of the first run of a baseline trace."""
-    run = evidence.runs[0]
+    run, layout = evidence.runs[0], evidence.plan.layout
     found = dict.fromkeys(_offers(run.operations))
     return Candidates(
+        layout=layout,
         candidates=tuple(sorted(found, key=lambda one: one.named.model_dump_json())),
-        files=_files(run.after),
-        leftovers=tuple(_leftovers(run.operations)),
+        files=_files(run.after, layout),
+        leftovers=tuple(_leftovers(run.operations, layout)),
     )
 
 
@@ -72,20 +74,20 @@ def _offers(operations: tuple[Operation, ...]) -> Iterator[CandidatePoint]:
         yield CandidatePoint(named=address(one, operations), counted=counted)
 
 
-def _files(names: Iterable[str]) -> tuple[str, ...]:
+def _files(names: Iterable[str], layout: Layout) -> tuple[str, ...]:
     """Returns the files of the newest checkpoint; one pattern stands for all shards."""
-    steps = {step for name in names if (step := checkpoint_step(name)) is not None}
+    steps = {step for name in names if (step := layout.step_of(name)) is not None}
     if not steps:
         return ()
-    top = f"step_{max(steps)}/"
+    top = f"{layout.name_of(max(steps))}/"
     inside = [name.removeprefix(top) for name in names if name.startswith(top)]
-    files = {"*.distcp" if name.endswith(".distcp") else name for name in inside if "." in name}
+    files = {layout.pattern_of(name) for name in inside if "." in name}
     return tuple(sorted(files))
 
 
-def _leftovers(operations: tuple[Operation, ...]) -> Iterator[str]:
+def _leftovers(operations: tuple[Operation, ...], layout: Layout) -> Iterator[str]:
     given = [one for one in operations if one.kind == "rename" and one.target and not one.error]
-    if any(checkpoint_step(one.target or "") is not None for one in given):
+    if any(layout.step_of(one.target or "") is not None for one in given):
         yield "staging"
-    if any(one.target == LATEST for one in given):
+    if any(one.target == layout.pointer for one in given):
         yield "link"

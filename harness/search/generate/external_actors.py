@@ -101,10 +101,10 @@ def _draw_action(random: Random, strikable: StrikableSpan, at: Point) -> Action 
     there = standing(strikable, at)
     if not there and often(random, 50):
         return None  # the only possible action would be a name beside the checkpoints
-    free = free_names(strikable.foreign, links=bool(there))
+    free = free_names(strikable.foreign, strikable.candidates.layout, links=bool(there))
     kinds: list[Callable[[], Action]] = [lambda: draw_foreign(random, free)] if free else []
     is_quiet = at.step is not None and (at.once_published or not strikable.in_background)
-    if there and is_quiet:
+    if there and is_quiet and strikable.candidates.layout.pointer is not None:
         kinds += [lambda: _draw_latest(random, there)] * 2
     if strikable.candidates.files and (len(there) > 1 or (there and _saves_again(strikable, at))):
         kinds += [lambda: draw_damage(random, there, strikable.candidates)] * 4

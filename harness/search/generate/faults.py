@@ -82,7 +82,9 @@ def _draw_failing_load(random: Random, strikable: StrikableSpan) -> Faults:
     operation = pick(random, LOADING)
     kinds = READS[:1] if operation == "open" else READS[1:]
     error = pick(random, fitting(kinds))
-    path = pick(random, ("step_*/*", "step_*/*.distcp" if rank else "step_*/*.json"))
+    layout = strikable.candidates.layout
+    files = layout.shards if rank else layout.seals[0]
+    path = pick(random, (f"{layout.any_name}/*", f"{layout.any_name}/{files}"))
     at = Point(phase="load", operation=operation, path=path, nth=pick(random, (1, 1, 2)))
     return (Fail(fail=Failing(rank=rank, error=error, times=pick(random, (1, 1, 2))), at=at),)
 
@@ -153,7 +155,7 @@ def _end_outside(random: Random, strikable: StrikableSpan) -> Faults:
 
 def _end_in_load(random: Random, strikable: StrikableSpan) -> Faults:
     rank = random.randrange(strikable.world.size)
-    path = pick(random, (None, "*.distcp"))
+    path = pick(random, (None, strikable.candidates.layout.shards))
     at = Point(rank=rank, phase="load", path=path, nth=pick(random, (1, 2)))
     return (_draw_kill(random, strikable, at, rank),)
 

@@ -17,6 +17,7 @@ from random import Random
 from hypothesis import strategies as st
 
 from harness.faults.point import Point
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.scenario.schema import Scenario
 from harness.search.generate.candidates import CandidatePoint, Candidates
 from harness.search.generate.draw import draw_scenario
@@ -24,7 +25,8 @@ from harness.search.generate.job import Areas, draw_job
 from harness.words import OPERATIONS, SAVE_PHASES
 
 _KINDS = tuple(kind for kind in OPERATIONS if kind not in ("read", "sync"))
-_FILES = ("*.distcp", ".metadata", "metadata.json", "train_state.pt")
+_LAYOUT = LAYOUTS[DEFAULT]
+_FILES = tuple(sorted({_LAYOUT.shards, _LAYOUT.summary, *_LAYOUT.pickles}))
 
 
 def jobs(*, without: Areas = frozenset()) -> st.SearchStrategy[Scenario]:
@@ -50,7 +52,7 @@ def _draw(random: Random, without: Areas) -> Scenario:
 def typical_candidates(ranks: int, *, saves: int = 4) -> Candidates:
     """Returns every kind of operation in every phase of every save, and one before the first."""
     candidates = [
-        CandidatePoint(named=at.model_copy(update={"path": "step_*/a"}), counted=at)
+        CandidatePoint(named=at.model_copy(update={"path": f"{_LAYOUT.any_name}/a"}), counted=at)
         for rank in range(ranks)
         for save in range(1, saves + 1)
         for phase in SAVE_PHASES
@@ -59,6 +61,7 @@ def typical_candidates(ranks: int, *, saves: int = 4) -> Candidates:
     ]
     first = Point(rank=0, operation="open", path=".lock")
     return Candidates(
+        layout=_LAYOUT,
         candidates=(CandidatePoint(named=first, counted=None), *candidates),
         files=_FILES,
         leftovers=("link", "staging"),

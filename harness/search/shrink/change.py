@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from harness.faults.actions import Action
 from harness.faults.registry import AnyFault
+from harness.layouts.registry import renumber
 from harness.part import Part
 from harness.scenario.schema import FreezePlan, Run, Scenario
-
-_STEP = re.compile(r"step_(\d+)")
 
 Steps = Callable[[int], int]
 
@@ -85,7 +83,7 @@ def _map_fault(fault: AnyFault, steps: Steps) -> AnyFault:
     if at.step is not None:
         values["step"] = max(1, steps(at.step))
     if at.path is not None:
-        values["path"] = _map_name(at.path, steps)
+        values["path"] = renumber(at.path, steps)
     moved = fault.model_copy(update={"at": at.model_copy(update=values)})
     if fault.action is not None:
         return moved.model_copy(update={fault.word: _map_action(fault.action, steps)})
@@ -103,11 +101,7 @@ def _map_action(action: Action, steps: Steps) -> Action:
     values: dict[str, Any] = {}
     for name in ("path", "against"):
         if word != "foreign" and isinstance(text := getattr(settings, name, None), str):
-            values[name] = _map_name(text, steps)
+            values[name] = renumber(text, steps)
     if isinstance(step := getattr(settings, "step", None), int):
         values["step"] = steps(step)
     return inside(action, word, **values)
-
-
-def _map_name(text: str, steps: Steps) -> str:
-    return _STEP.sub(lambda found: f"step_{steps(int(found[1]))}", text)

@@ -17,15 +17,15 @@ the ranks learn, and not that storage was slow.
 
 import errno
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from kempnerforge.checkpoint.errors import shows_damage
 from kempnerforge.checkpoint.format.manifest import FileRecord
+from kempnerforge.checkpoint.protocol.effects import Clock
 from kempnerforge.checkpoint.protocol.storage import Stamp, Storage
-from kempnerforge.checkpoint.runtime.worker import seconds_left
+from kempnerforge.checkpoint.runtime.clock import SystemClock
 
 __all__ = ["RetryingStorage", "again_if_passing", "again_if_stale"]
 
@@ -35,18 +35,19 @@ T = TypeVar("T")
 
 # Attributes that NFS caches are looked up again after 3 s at the earliest by default (acregmin).
 _PAUSES_S = (0.05, 0.2, 1.0, 3.0)
+_SYSTEM = SystemClock()
 
 
-def again_if_stale(call: Callable[[], T], what: Path) -> T:
+def again_if_stale(call: Callable[[], T], what: Path, clock: Clock = _SYSTEM) -> T:
     """Result of ``call``, repeated while it raises ESTALE, at most four times within 4.3 s.
 
     Raises:
         OSError: Whatever ``call`` raises but ESTALE, and ESTALE after the last attempt.
     """
-    return _again(call, what, when=_is_stale)
+    return _again(call, what, clock, when=_is_stale)
 
 
-def again_if_passing(call: Callable[[], T], what: Path) -> T:
+def again_if_passing(call: Callable[[], T], what: Path, clock: Clock = _SYSTEM) -> T:
     """Result of a read, repeated while it fails for want of something, at most as often.
 
     Raises:
@@ -54,7 +55,7 @@ def again_if_passing(call: Callable[[], T], what: Path) -> T:
             attempt raised.
         MemoryError: There was too little after the last attempt too.
     """
-    return _again(call, what, when=lambda error: not shows_damage(error))
+    return _again(call, what, clock, when=lambda error: not shows_damage(error))
 
 
 def _is_stale(error: OSError | MemoryError) -> bool:
@@ -62,98 +63,108 @@ def _is_stale(error: OSError | MemoryError) -> bool:
 
 
 def _again(
-    call: Callable[[], T], what: Path, *, when: Callable[[OSError | MemoryError], bool]
+    call: Callable[[], T],
+    what: Path,
+    clock: Clock,
+    *,
+    when: Callable[[OSError | MemoryError], bool],
 ) -> T:
     for pause_s in _PAUSES_S:
         try:
             return call()
         except (OSError, MemoryError) as error:
             # As long again is left for the attempt that follows.
-            if not when(error) or 2 * pause_s > max(0.0, seconds_left()):
+            if not when(error) or 2 * pause_s > max(0.0, clock.seconds_left()):
                 raise
             reason = str(error) or type(error).__name__
             logger.warning("%s: %s; trying again in %s s", what, reason, pause_s)
-        time.sleep(pause_s)
+        clock.sleep(pause_s)
     return call()
 
 
 class RetryingStorage:
     """A :class:`Storage` that repeats reads that fail and changes whose handle was stale."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, clock: Clock = _SYSTEM) -> None:
+        self._storage, self._clock = storage, clock
 
     def names(self, directory: Path) -> tuple[str, ...]:
-        return again_if_passing(lambda: self._storage.names(directory), directory)
+        return again_if_passing(lambda: self._storage.names(directory), directory, self._clock)
 
     def scan(self, directory: Path) -> Mapping[str, int]:
-        return again_if_passing(lambda: self._storage.scan(directory), directory)
+        return again_if_passing(lambda: self._storage.scan(directory), directory, self._clock)
 
     def read(self, path: Path) -> bytes:
-        return again_if_passing(lambda: self._storage.read(path), path)
+        return again_if_passing(lambda: self._storage.read(path), path, self._clock)
 
     def size(self, path: Path) -> int:
-        return again_if_passing(lambda: self._storage.size(path), path)
+        return again_if_passing(lambda: self._storage.size(path), path, self._clock)
 
     def stamp(self, path: Path) -> Stamp | None:
-        return again_if_passing(lambda: self._storage.stamp(path), path)
+        return again_if_passing(lambda: self._storage.stamp(path), path, self._clock)
 
     def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
-        return again_if_passing(lambda: self._storage.stamps(directory, files), directory)
+        return again_if_passing(
+            lambda: self._storage.stamps(directory, files), directory, self._clock
+        )
 
     def is_directory(self, path: Path) -> bool:
-        return again_if_passing(lambda: self._storage.is_directory(path), path)
+        return again_if_passing(lambda: self._storage.is_directory(path), path, self._clock)
 
     def read_link(self, path: Path) -> str | None:
-        return again_if_passing(lambda: self._storage.read_link(path), path)
+        return again_if_passing(lambda: self._storage.read_link(path), path, self._clock)
 
     def resolve(self, path: Path) -> Path | None:
-        return again_if_passing(lambda: self._storage.resolve(path), path)
+        return again_if_passing(lambda: self._storage.resolve(path), path, self._clock)
 
     def read_small(self, path: Path, most_bytes: int) -> bytes | None:
-        return again_if_passing(lambda: self._storage.read_small(path, most_bytes), path)
+        return again_if_passing(
+            lambda: self._storage.read_small(path, most_bytes), path, self._clock
+        )
 
     def checksum(self, path: Path) -> FileRecord:
-        return again_if_passing(lambda: self._storage.checksum(path), path)
+        return again_if_passing(lambda: self._storage.checksum(path), path, self._clock)
 
     def make_directory(self, path: Path) -> None:
-        again_if_stale(lambda: self._storage.make_directory(path), path)
+        again_if_stale(lambda: self._storage.make_directory(path), path, self._clock)
 
     def make_durable_directory(self, path: Path) -> None:
-        again_if_stale(lambda: self._storage.make_durable_directory(path), path)
+        again_if_stale(lambda: self._storage.make_durable_directory(path), path, self._clock)
 
     def write(self, path: Path, data: bytes) -> FileRecord:
-        return again_if_stale(lambda: self._storage.write(path, data), path)
+        return again_if_stale(lambda: self._storage.write(path, data), path, self._clock)
 
     def sync_directory(self, path: Path) -> None:
-        again_if_stale(lambda: self._storage.sync_directory(path), path)
+        again_if_stale(lambda: self._storage.sync_directory(path), path, self._clock)
 
     def rename(self, source: Path, target: Path) -> None:
-        again_if_stale(lambda: self._storage.rename(source, target), source)
+        again_if_stale(lambda: self._storage.rename(source, target), source, self._clock)
 
     def exchange(self, one: Path, other: Path) -> bool:
-        return again_if_stale(lambda: self._storage.exchange(one, other), one)
+        return again_if_stale(lambda: self._storage.exchange(one, other), one, self._clock)
 
     def make_link(self, path: Path, target: str) -> None:
-        again_if_stale(lambda: self._storage.make_link(path, target), path)
+        again_if_stale(lambda: self._storage.make_link(path, target), path, self._clock)
 
     def make_name(self, path: Path, existing: Path) -> None:
-        again_if_stale(lambda: self._storage.make_name(path, existing), path)
+        again_if_stale(lambda: self._storage.make_name(path, existing), path, self._clock)
 
     def unlink(self, path: Path) -> None:
-        again_if_stale(lambda: self._storage.unlink(path), path)
+        again_if_stale(lambda: self._storage.unlink(path), path, self._clock)
 
     def remove_tree(self, path: Path) -> None:
-        again_if_stale(lambda: self._storage.remove_tree(path), path)
+        again_if_stale(lambda: self._storage.remove_tree(path), path, self._clock)
 
     def may_change(self, directory: Path) -> bool:
-        return again_if_passing(lambda: self._storage.may_change(directory), directory)
+        return again_if_passing(lambda: self._storage.may_change(directory), directory, self._clock)
 
     def may_lag(self, path: Path) -> bool:
-        return again_if_passing(lambda: self._storage.may_lag(path), path)
+        return again_if_passing(lambda: self._storage.may_lag(path), path, self._clock)
 
     def note(self, directory: Path, name: str) -> bytes | None:
-        return again_if_passing(lambda: self._storage.note(directory, name), directory)
+        return again_if_passing(lambda: self._storage.note(directory, name), directory, self._clock)
 
     def leave_note(self, directory: Path, name: str, note: bytes) -> None:
-        again_if_stale(lambda: self._storage.leave_note(directory, name, note), directory)
+        again_if_stale(
+            lambda: self._storage.leave_note(directory, name, note), directory, self._clock
+        )

@@ -18,7 +18,6 @@ from harness.evidence.write import write_listing
 from harness.judge.history import replay
 from harness.judge.judge import judge
 from harness.judge.tree import FileSystem
-from harness.layouts.plain import PlainLayout
 from harness.plan.model import Plan
 from harness.run.beginning import begin, beginning_of
 from tests.harness.judge.cases import Case, correct, killed_run, write_run
@@ -60,7 +59,7 @@ def test_every_state_is_put_on_the_disk_as_its_evidence_tells_it(
 
         names = {path.name for path in (directory / "checkpoints").iterdir()}
         assert names == {name for name, _ in found.parts.names(state.tree)}
-        assert replay(back, PlainLayout()).gaps == ()
+        assert replay(back).gaps == ()
         assert len(plan.runs) == state.run + 2 == len(back.runs) + 1
 
 
@@ -88,7 +87,7 @@ def test_what_the_disk_has_and_the_evidence_does_not_is_noticed(
     shard.write_bytes(shard.read_bytes()[:-1])
     write_listing(tmp_path / "state" / "run0", tmp_path / "state" / "checkpoints")
 
-    gaps = replay(read_evidence(tmp_path / "state"), PlainLayout()).gaps
+    gaps = replay(read_evidence(tmp_path / "state")).gaps
     assert [gap.partition(": file")[0] for gap in gaps] == ["run 0: step_2/__0_0.distcp"]
 
 

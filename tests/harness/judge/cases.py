@@ -38,7 +38,6 @@ from harness.faults.strike import Strike
 from harness.judge.history import History, replay
 from harness.judge.properties.freeze_consistent import canonical, effective
 from harness.judge.tree import FileSystem
-from harness.layouts.plain import PlainLayout
 from harness.plan.model import Implementation, OperatorAction, Plan, RunPlan, Workload
 from harness.scenario.schema import Checkpoint, Data, Expect, FreezePlan, Model, Scheduler
 from harness.world import World
@@ -319,7 +318,7 @@ class Case:
 
     def history(self) -> History:
         """The replay of the evidence."""
-        return replay(self.evidence(), PlainLayout())
+        return replay(self.evidence())
 
     def _plan(self) -> Plan:
         return Plan(

@@ -19,7 +19,6 @@ from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES, PROMISES
 from harness.judge.verdict import Verdict
-from harness.layouts.plain import PlainLayout
 from harness.scenario.schema import Checkpoint, Expect, Freeze, FreezePlan
 from harness.words import EvidenceKind
 from tests.harness.judge.cases import Case, RunCase, checkpoint_files, correct, resumed, stepped
@@ -228,7 +227,7 @@ UNDECLARED = [
 
 def _asked(name: str, evidence: Evidence) -> Verdict:
     """The judge's own answer, which nobody keeps from answering."""
-    return JUDGES[name](evidence, replay(evidence, PlainLayout()))
+    return JUDGES[name](evidence, replay(evidence))
 
 
 def _judged(name: str, evidence: Evidence) -> Verdict:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from harness.layouts.phases import PhaseTracker
+from harness.layouts.registry import DEFAULT, LAYOUTS
 
 # One line an operation: rank, kind, path, target, the save and the phase that it must get. A line
 # `save RANK STEP ORDINAL` tells that a save began.
@@ -223,7 +224,7 @@ def _place(
     ],
 )
 def test_each_operation_gets_its_save_and_phase(event_log: str) -> None:
-    tracker = PhaseTracker()
+    tracker = LAYOUTS[DEFAULT].tracker()
     for line in event_log.strip().splitlines():
         words = line.split()
         if words[0] == "save":
@@ -239,7 +240,7 @@ def test_each_operation_gets_its_save_and_phase(event_log: str) -> None:
 
 
 def test_a_rank_that_is_still_in_an_earlier_save_of_the_step_keeps_it() -> None:
-    tracker = PhaseTracker()
+    tracker = LAYOUTS[DEFAULT].tracker()
     for rank in (0, 1):
         tracker.save_began(rank, 2, 1)
     tracker.save_began(1, 2, 2)
@@ -248,7 +249,7 @@ def test_a_rank_that_is_still_in_an_earlier_save_of_the_step_keeps_it() -> None:
 
 
 def test_a_step_is_read_as_a_whole_number() -> None:
-    tracker = PhaseTracker()
+    tracker = LAYOUTS[DEFAULT].tracker()
     tracker.save_began(0, 1, 1)
     tracker.save_began(0, 12, 2)
     tracker.save_began(0, 2, 3)
@@ -257,7 +258,7 @@ def test_a_step_is_read_as_a_whole_number() -> None:
 
 
 def test_placing_an_operation_takes_microseconds() -> None:
-    tracker = PhaseTracker()
+    tracker = LAYOUTS[DEFAULT].tracker()
     tracker.save_began(0, 2, 1)
     started = time.process_time()
     for number in range(20_000):

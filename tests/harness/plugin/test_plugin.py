@@ -213,6 +213,7 @@ def test_the_implementation_reaches_the_plan(pytester: pytest.Pytester, proved: 
     [
         (("--implementation", "manager"), "*--implementation 'manager': expected MODULE:NAME*"),
         (("--implementation-path", "none"), "*--implementation-path none: no such directory*"),
+        (("--layout", "kempnerforg"), "*'kempnerforg' is no layout;*did you mean 'kempnerforge'?*"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_runs(

@@ -12,7 +12,7 @@ from typing import Any
 from harness.boot import job_launcher
 from harness.evidence.evidence import Processes
 from harness.faults.strike import Strike
-from harness.layouts.plain import PlainLayout
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.run.backing import Folder
 from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch
@@ -54,7 +54,7 @@ def supervise(
         folder=directory / "run0",
         root=directory / "checkpoints",
         ranks=ranks,
-        layout=PlainLayout(),
+        layout=LAYOUTS[DEFAULT],
         strikes=tuple(strikes),
         deadline_s=deadline_s,
         cut_power=Folder().cut,

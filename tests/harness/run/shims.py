@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.boot import job_launcher, rank_shim
 from harness.evidence.evidence import Processes
 from harness.faults.strike import Strike
-from harness.layouts.plain import PlainLayout
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.run.backing import Folder
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.rank_shims import RankShims
@@ -54,7 +54,7 @@ def lead_by(
                 folder=directory / f"run{number}",
                 root=directory / "checkpoints",
                 ranks=ranks,
-                layout=PlainLayout(),
+                layout=LAYOUTS[DEFAULT],
                 strikes=tuple(strikes),
                 deadline_s=20.0,
                 cut_power=Folder().cut,

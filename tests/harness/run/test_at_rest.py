@@ -17,6 +17,7 @@ from harness.evidence.store import ByteStore
 from harness.evidence.write import list_entries
 from harness.judge.tree import FileSystem
 from harness.layouts.archive import read_pickle, read_torch_file
+from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.model import OperatorAction
 from harness.run.at_rest import do_at_rest
 from harness.run.operator import DirectoryOperator
@@ -48,7 +49,8 @@ def act(
     operator: DirectoryOperator, *actions: OperatorAction, earlier: tuple[Operation, ...] = ()
 ) -> AtRest:
     """Do the actions, and require that what they told explains what is on the disk."""
-    found = do_at_rest(actions, operator.root, earlier, ByteStore(operator.root.with_name(BEFORE)))
+    written = ByteStore(operator.root.with_name(BEFORE))
+    found = do_at_rest(actions, operator.root, earlier, written, LAYOUTS[DEFAULT])
     files = FileSystem()
     for operation in operator.operations:
         files.apply(operation, operator.written)

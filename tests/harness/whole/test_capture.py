@@ -31,7 +31,8 @@ def break_and_capture(scenario: str, directory: Path, services: Services) -> Pat
     first = plan.model_copy(update={"runs": plan.runs[:1]})
     evidence = execute(first, directory / "broken", services)
     root = directory / "broken" / "checkpoints"
-    found = do_at_rest(actions, root, evidence.runs[0].operations, ByteStore(directory / BEFORE))
+    earlier, written = evidence.runs[0].operations, ByteStore(directory / BEFORE)
+    found = do_at_rest(actions, root, earlier, written, plan.layout)
     assert [one.problem for one in found.done] == [None] * len(actions)
     file = directory / "captured.yaml"
     assert main(["capture", "--deep", str(root), "-o", str(file)]) == 0

@@ -136,7 +136,7 @@ def test_an_operator_gives_no_name_twice() -> None:
         if isinstance(one.operator, Foreign)
     }
     assert left == {"step_7.bak"}
-    assert free_names(taken | left, links=True) == ()
+    assert free_names(taken | left, strikable().candidates.layout, links=True) == ()
 
 
 def test_a_link_of_an_operator_leads_to_a_checkpoint_that_is_there() -> None:

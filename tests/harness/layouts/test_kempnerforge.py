@@ -3,82 +3,29 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed.checkpoint.state_dict_saver import save
 
-from harness.content import Content
 from harness.layouts.archive import Inert, read_pickle
-from harness.layouts.plain import PlainLayout
-from harness.layouts.protocol import Tree
+from harness.layouts.kempnerforge import KempnerForge
 from harness.world import World
+from tests.harness.layouts.directories import checkpoint, tree_of
 
-LAYOUT = PlainLayout()
-
-
-class DiskTree:
-    """A directory on disk, as the layout wants to see it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def kind(self, path: str) -> str | None:
-        place = self.root / path
-        if place.is_symlink():
-            return "symlink"
-        if place.is_dir():
-            return "directory"
-        return "file" if place.exists() else None
-
-    def names(self, path: str) -> tuple[str, ...]:
-        place = self.root / path
-        return tuple(sorted(one.name for one in place.iterdir())) if place.is_dir() else ()
-
-    def text(self, path: str) -> str:
-        return str((self.root / path).readlink())
-
-    def content(self, path: str) -> Content:
-        data = (self.root / path).read_bytes()
-        return Content.of(data, 0, len(data))
-
-
-def _tree(root: Path) -> Tree:
-    return DiskTree(root)  # type: ignore[return-value]
-
-
-def _stage(folder: Path) -> None:
-    state = {"model": {"weight": torch.randn(40, 3)}, "optimizer": {"step": torch.ones(1)}, "x": 3}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        save(state, checkpoint_id=folder, no_dist=True)
-
-
-def _checkpoint(root: Path, *, pp: int = 1, step: int = 4) -> Path:
-    folder = root / f"step_{step}"
-    folder.mkdir()
-    for stage in range(pp):
-        _stage(folder / f"pp{stage}" if pp > 1 else folder)
-    torch.save({"step": step, "rng": torch.get_rng_state()}, folder / "train_state.pt")
-    freeze = [{"module": "adapter", "frozen": True}]
-    (folder / "metadata.json").write_text(json.dumps({"step": step, "vlm_freeze": freeze}))
-    (folder / "manifest.json").write_text("{}")
-    return folder
+LAYOUT = KempnerForge()
 
 
 def _defects(root: Path, pp: int = 1) -> tuple[str, ...]:
-    return LAYOUT.defects(_tree(root), "step_4", World(pp=pp))
+    return LAYOUT.defects(tree_of(root), "step_4", World(pp=pp))
 
 
 @pytest.mark.parametrize("pp", [1, 2])
 def test_a_real_checkpoint_has_no_defects(tmp_path: Path, pp: int) -> None:
-    _checkpoint(tmp_path, pp=pp)
+    checkpoint(tmp_path, pp=pp)
     assert _defects(tmp_path, pp) == ()
 
 
@@ -121,18 +68,18 @@ def _write(name: str, text: str) -> Callable[[Path], None]:
     ],
 )
 def test_damage_is_a_defect(tmp_path: Path, damage: Callable[[Path], None], described: str) -> None:
-    damage(_checkpoint(tmp_path))
+    damage(checkpoint(tmp_path))
     assert [one[: len(described)] for one in _defects(tmp_path)] == [described]
 
 
 def test_a_train_state_of_another_step_is_a_defect(tmp_path: Path) -> None:
-    folder = _checkpoint(tmp_path)
+    folder = checkpoint(tmp_path)
     torch.save({"step": 2}, folder / "train_state.pt")
     assert _defects(tmp_path) == ("train_state.pt is of step 2",)
 
 
 def test_a_missing_stage_is_a_defect_and_so_is_one_too_many(tmp_path: Path) -> None:
-    folder = _checkpoint(tmp_path, pp=2)
+    folder = checkpoint(tmp_path, pp=2)
     assert _defects(tmp_path, pp=1) == ("has stages [0, 1], the job has 1",)
     for one in (folder / "pp1").iterdir():
         one.unlink()
@@ -143,7 +90,7 @@ def test_only_exact_names_are_checkpoints(tmp_path: Path) -> None:
     for name in ("step_4", "step_4.tmp", ".staging-step_6", "old-step_900", "step_8\n"):
         (tmp_path / name).mkdir()
     (tmp_path / "step_10").write_text("a file")
-    assert LAYOUT.checkpoints(_tree(tmp_path)) == {"step_4": 4}
+    assert LAYOUT.checkpoints(tree_of(tmp_path)) == {"step_4": 4}
     assert [LAYOUT.owned(name) for name in ("step_4", "latest", "step_4.tmp")] == [
         True,
         True,
@@ -164,21 +111,21 @@ def test_only_exact_names_are_checkpoints(tmp_path: Path) -> None:
     ],
 )
 def test_latest_is_followed(tmp_path: Path, text: str, state: str) -> None:
-    _checkpoint(tmp_path)
+    checkpoint(tmp_path)
     (tmp_path / "step_4" / "pp0").mkdir()
-    assert LAYOUT.latest(_tree(tmp_path)).state == "absent"
+    assert LAYOUT.latest(tree_of(tmp_path)).state == "absent"
     (tmp_path / "latest").symlink_to(text)
-    assert LAYOUT.latest(_tree(tmp_path)).state == state
+    assert LAYOUT.latest(tree_of(tmp_path)).state == state
     assert LAYOUT.published(tmp_path) == (4 if state == "checkpoint" else None)
 
 
 def test_latest_may_name_a_directory_that_has_another_name_for_the_time_being(
     tmp_path: Path,
 ) -> None:
-    _checkpoint(tmp_path)
+    checkpoint(tmp_path)
     (tmp_path / "step_4").rename(tmp_path / ".replaced-step_4")
     (tmp_path / "latest").symlink_to(".replaced-step_4")
-    tree = _tree(tmp_path)
+    tree = tree_of(tmp_path)
     assert LAYOUT.latest(tree).name == ".replaced-step_4"
     assert LAYOUT.defects(tree, ".replaced-step_4", World()) == ()
     assert LAYOUT.published(tmp_path) is None
@@ -186,14 +133,14 @@ def test_latest_may_name_a_directory_that_has_another_name_for_the_time_being(
 
 def test_a_directory_in_the_place_of_latest_leads_astray(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
-    assert LAYOUT.latest(_tree(tmp_path)).state == "astray"
+    assert LAYOUT.latest(tree_of(tmp_path)).state == "astray"
     assert LAYOUT.published(tmp_path) is None
 
 
 def test_the_freeze_metadata_is_read(tmp_path: Path) -> None:
-    _checkpoint(tmp_path)
-    assert LAYOUT.freeze(_tree(tmp_path), "step_4") == [{"module": "adapter", "frozen": True}]
-    assert LAYOUT.freeze(_tree(tmp_path), "step_6") is None
+    checkpoint(tmp_path)
+    assert LAYOUT.freeze(tree_of(tmp_path), "step_4") == [{"module": "adapter", "frozen": True}]
+    assert LAYOUT.freeze(tree_of(tmp_path), "step_6") is None
 
 
 class _Bomb:
@@ -212,5 +159,5 @@ def test_a_pickle_runs_nothing() -> None:
 def test_latest_may_be_a_file_of_one_line(tmp_path: Path, text: str, state: str) -> None:
     (tmp_path / "step_4").mkdir()
     (tmp_path / "latest").write_text(text)
-    assert LAYOUT.latest(_tree(tmp_path)).state == state
+    assert LAYOUT.latest(tree_of(tmp_path)).state == state
     assert LAYOUT.published(tmp_path) == (4 if text.startswith("step_4") else None)
