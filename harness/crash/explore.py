@@ -112,7 +112,7 @@ class _Explorer:
             self._parts, evidence.plan.layout, evidence.plan.workload.world
         )
         self._seen: set[tuple[int, Needs]] = set()
-        self._told_apart: dict[object, int] = {}
+        self._distinguished: dict[object, int] = {}
         self._trees: set[int] = set()
         self.found = Exploration(
             profile=profile,
@@ -172,7 +172,7 @@ class _Explorer:
             acknowledged=instant.acknowledged,
             faults=faults,
         )
-        kinds, states = self._told_apart, self.found.resumable
+        kinds, states = self._distinguished, self.found.resumable
         number = kinds.setdefault(self._judge.seen_by_resume(tree), len(states))
         if number == len(states):
             states.append(state)

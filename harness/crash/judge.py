@@ -152,7 +152,7 @@ class DirectoryJudge:
     def _lost(
         self, whole: dict[str, int], current: int | None, needs: Needs
     ) -> tuple[str, str] | None:
-        """The checkpoint that is missing although the job was told of it, and how it is missing.
+        """Returns an acknowledged checkpoint that is missing, and how.
 
         `current` is the step that the pointer names.
         """

@@ -25,7 +25,7 @@ def tell_choice(evidence: Evidence, history: History, number: int) -> Iterator[s
         yield f"{name}: {_condition(one, history, number)}"
     if not found:
         yield "no directory carries the name of a checkpoint"
-    acknowledged = _told(evidence, number)
+    acknowledged = _acknowledged(evidence, number)
     yield f"acknowledged to the job as durable: {_steps(acknowledged)}"
     yield from _decisions(evidence, history, number)
 
@@ -47,7 +47,7 @@ def _condition(one: FoundCheckpoint, history: History, number: int) -> str:
     return f"torn: {'; '.join(one.defects[:2])}" if one.defects else "whole"
 
 
-def _told(evidence: Evidence, number: int) -> set[int]:
+def _acknowledged(evidence: Evidence, number: int) -> set[int]:
     checkpoint = evidence.plan.checkpoint
     background = checkpoint is not None and checkpoint.async_mode != "disabled"
     acknowledged: set[int] = set()

@@ -49,7 +49,9 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         for rank, event_log in enumerate(run.event_logs):
             where = f"run {number}, rank {rank}, "
             trained += len(steps(event_log))
-            findings += [Finding(detail=where + one) for one in _told_differently(plan, event_log)]
+            findings += [
+                Finding(detail=where + one) for one in _recorded_differently(plan, event_log)
+            ]
             findings += [Finding(detail=where + one) for one in _moved(plan, event_log)]
         findings += [Finding(detail=f"run {number}, {one}") for one in _stood(plan, run.event_logs)]
     if findings:
@@ -89,7 +91,7 @@ def _metadata(plans: list[FreezePlan], history: History) -> tuple[list[Finding],
     return findings, len(seen)
 
 
-def _told_differently(plan: FreezePlan, event_log: EventLog) -> Iterator[str]:
+def _recorded_differently(plan: FreezePlan, event_log: EventLog) -> Iterator[str]:
     """Yields points at which a rank records other frozen modules than the settings say."""
     points: list[tuple[str, int, Resumed | Stepped]] = []
     decision = resumed(event_log)

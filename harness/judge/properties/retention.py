@@ -79,7 +79,7 @@ def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], st
                 continue
             first = named.pop(one.path, None)
             back = first is not None and first.path == one.target
-            # A save that sets the pointer back counts as an older one: nobody knew of the step.
+            # A save that resets the pointer counts as an older one: the step was not acknowledged.
             if (
                 first is not None
                 and back
