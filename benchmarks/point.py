@@ -5,8 +5,9 @@
 Two ranks train, save, are killed while they seal their second save, resume, train on, are judged:
 the same as one point of `benchmarks.explore`. The evidence gives the processor time of the ranks
 and of the job launcher; the rest is the worker's own: the supervisor's, that of reading and writing
-the evidence, and the judges'. The last line says how many points two idle cores could make per
-minute if nothing ever waited.
+the evidence, and the judges'. The last lines say how many points two idle cores could make per
+minute if nothing ever waited, and how many bare notifications (`benchmarks.floor`) a point is worth
+on this machine, now: that number can be compared with another machine's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.floor import notification_us
 from harness.faults.base import Target
 from harness.faults.kill import Kill
 from harness.faults.point import Point
@@ -78,6 +80,11 @@ def main() -> None:
     print(f"| {' | '.join(_PARTS)} |\n|{'---|' * len(_PARTS)}")
     print(f"| {' | '.join(f'{value:.3f}' for value in medians)} |")
     print(f"\nat most {60 * _CORES / medians[4]:.0f} points a minute on {_CORES} idle cores")
+    _, floor_us = notification_us()
+    print(
+        f"a point is worth {1e6 * medians[4] / floor_us:.0f} bare notifications "
+        f"({floor_us:.1f} us of processor time each)"
+    )
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def _manifest_and_choice(
     told = (None,) * ranks
     offer = cost.timed(
         "load: make the offer",
-        lambda: replace(LoadProposal.of(choice, verify=VerifyPolicy.full), told=told),
+        lambda: replace(LoadProposal.of(choice, verify=VerifyPolicy.full), openings=told),
     )
     packed = cost.timed("load: pack the offer", lambda: pack_replies([offer] * ranks))
     cost.bytes["load: offers from rank 0"] = _sent(packed)

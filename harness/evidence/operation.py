@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 OPERATOR = -1
 """The rank of operations that no rank made."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(NamedTuple):
     """One operation below the checkpoint directory, in the one total order of the run.
 
-    `path` and `target` are relative to the checkpoint directory ("." is the directory itself).
-    `target` is the new name of a rename, exchange or link, and the text of a symlink. `error` is an
-    errno, 0 if the call succeeded. The bytes of a write begin at `data` in the run's `written.bin`.
-    `opened` distinguishes open files, whatever their names have become; it is None for a call by
-    path. `save` is the ordinal of the save in this run to which the operation belongs.
+    `path` and `target` are relative to the checkpoint directory ("." is the directory itself);
+    `target` is the new name of a rename, exchange or link, and the text of a symlink. `error` is
+    an errno, 0 if the call succeeded. The bytes of a write begin at `data` in the run's
+    `written.bin`. `opened` distinguishes open files, whatever their names have become; it is None
+    for a call by path. `save` is the ordinal of the save in this run to which the operation
+    belongs.
+
+    A named tuple: the supervisor makes one for each call of a rank, and a frozen dataclass with so
+    many fields takes four times as long.
     """
 
-    index: int
+    index: int  # type: ignore[assignment] # nobody asks a tuple of operations for it
     time_s: float
     rank: int
     thread: int

@@ -29,7 +29,7 @@ def write_trace(
 ) -> None:
     """Write the trace of one run. `record_places[rank]` has the position of each record."""
     lines: list[dict[str, object]] = [
-        {"kind": "operation", "operation": asdict(item)} for item in operations
+        {"kind": "operation", "operation": item._asdict()} for item in operations
     ]
     lines += [{"kind": "fired", "fired": asdict(item)} for item in fired]
     lines.append({"kind": "records", "places": [list(places) for places in record_places]})
@@ -56,7 +56,7 @@ def write_cut(folder: Path, cut: Cut) -> None:
 
 def write_given(directory: Path, listing: Operation) -> None:
     """Write what a plan begins with; its bytes are in the directory already."""
-    (directory / "given.json").write_text(json.dumps(asdict(listing)), encoding="utf-8")
+    (directory / "given.json").write_text(json.dumps(listing._asdict()), encoding="utf-8")
 
 
 def write_past(folder: Path, run: RunEvidence) -> None:
@@ -79,7 +79,10 @@ def write_past(folder: Path, run: RunEvidence) -> None:
 def write_at_rest(folder: Path, at_rest: AtRest) -> None:
     """Write what was done before a run; the bytes that came with it lie in the folder already."""
     value = {
-        "done": [asdict(one) for one in at_rest.done],
+        "done": [
+            {**asdict(one), "operations": [made._asdict() for made in one.operations]}
+            for one in at_rest.done
+        ],
         "after": _as_value(at_rest.after),
         "behind": _as_value(at_rest.behind),
     }

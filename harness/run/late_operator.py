@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.faults.actions import Action
@@ -34,5 +34,5 @@ class LateOperator:
         self.trace.strike(strike.id, ())
         for one in found.done[0].operations:
             self.trace.operations.append(
-                replace(one, index=len(self.trace.operations), time_s=self.trace.seconds())
+                one._replace(index=len(self.trace.operations), time_s=self.trace.seconds())
             )

@@ -23,6 +23,7 @@ from harness.run.request import Gift, Opened, Request
 from harness.run.tree import WatchedTree, signed
 from harness.run.written import LARGE_BYTES, inode_at, inode_of
 from harness.system.memory import Span, first_bytes, read_bytes, read_path, read_vector
+from harness.system.read_ahead import ReadAhead
 from harness.system.seccomp import FIRST_DESCRIPTOR, Notification
 from harness.system.syscalls import EXCHANGE, renameat2, syncfs
 
@@ -65,6 +66,7 @@ class Performer:
     called: str | None = None
     serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _table: Descriptors = field(default_factory=Descriptors)
+    _ahead: ReadAhead = field(default_factory=ReadAhead)
     _tree: WatchedTree = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,7 @@ class Performer:
 
     def close(self) -> None:
         """Close all of the supervisor's own descriptors."""
+        self._ahead.close()
         self._table.close()
 
     def _named(self, notification: Notification, directory: int, pointer: int) -> str:
@@ -173,7 +176,8 @@ class Performer:
     def _write_request(
         self, thread: int, opened: Opened, spans: Sequence[Span], position: int | None
     ) -> Request:
-        own, size = opened.own, sum([length for _, length in spans])
+        own = opened.own
+        size = spans[0][1] if len(spans) == 1 else sum([length for _, length in spans])
         offset = position
         if opened.appends:
             offset = os.fstat(
@@ -184,9 +188,12 @@ class Performer:
         large, data = None, b""
         skew = direct_write.skew(spans) if direct_write.is_direct(own) else None
         if size >= LARGE_BYTES and opened.record_of is None and not skew and can_be_read(own):
-            large = LargeWrite(thread=thread, spans=spans, own=own, position=position)
+            large = LargeWrite(
+                thread=thread, spans=spans, own=own, position=position, ahead=self._ahead
+            )
         else:
-            data = b"".join([read_bytes(thread, *span) for span in spans])
+            parts = [read_bytes(thread, *span) for span in spans]
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
 
         def perform() -> int:
             placed = data if skew is None else direct_write.placed(data, skew)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from harness.faults.answers import meets
 from harness.faults.point import Point
 from harness.faults.strike import Strike
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Occasion:
+class Occasion(NamedTuple):
     """An operation that a rank is about to carry out, in the terms of a point."""
 
     rank: int
@@ -73,13 +73,13 @@ class Due:
 
     def at_operation(self, occasion: Occasion) -> tuple[Strike, ...]:
         """Returns the strikes at this operation; each of them says whether before or after it."""
-        due = []
+        due: list[Strike] = []
         for strike in self._waiting:
             if strike.point.step is None and _counts(strike, occasion):
                 self._seen[strike.id] = self._seen.get(strike.id, 0) + 1
                 if self._seen[strike.id] == strike.point.nth:
                     due.append(strike)
-        return self._take(due)
+        return self._take(due) if due else ()
 
     def at_step(self, rank: int, step: int) -> tuple[Strike, ...]:
         """Returns the strikes that wait for `rank` to finish `step`."""

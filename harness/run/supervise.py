@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.budget import PUBLISHED_S, SURVIVORS_S
 from harness.evidence.evidence import WRITTEN, Processes
@@ -78,8 +79,7 @@ class Watch:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PendingOperation:
+class _PendingOperation(NamedTuple):
     """An operation that a rank waits for, with the strikes that fall after it."""
 
     notification: Notification
@@ -176,7 +176,7 @@ class Supervisor:
 
     def _serve_once(self, listener: Calls, poll: select.poll) -> None:
         ready = [descriptor for descriptor, _ in poll.poll(1000 * _POLL_S)]
-        if self._launch.fileno() in ready:
+        if ready != [listener.descriptor] and self._launch.fileno() in ready:
             self._note(self._launch.hear())
         if listener.descriptor in ready and self._over is None:
             self._serve_call(listener)
@@ -312,17 +312,16 @@ class Supervisor:
             phase=phase,
         )
         due = self._due.at_operation(occasion)
-        now = [strike for strike in due if strike.point.when == "before"]
-        treatments = [self._strike(strike) for strike in now]
-        if rank in self._signals.killed:
-            return
-        given = [one for one in treatments if one is not None]
-        treatment = given[0] if given else self._storage.later(rank, request.kind)
-        after = tuple(strike for strike in due if strike.point.when == "after")
-        call = _PendingOperation(
-            notification=notification, request=request, occasion=occasion, after=after
-        )
-        self._treat(listener, call, treatment)
+        after: tuple[Strike, ...] = ()
+        treatments: list[Treatment | None] = []
+        if due:
+            after = tuple(strike for strike in due if strike.point.when == "after")
+            treatments = [self._strike(strike) for strike in due if strike not in after]
+            if rank in self._signals.killed:
+                return
+        given = next((one for one in treatments if one is not None), None)
+        treatment = given or self._storage.later(rank, request.kind)
+        self._treat(listener, _PendingOperation(notification, request, occasion, after), treatment)
 
     def _treat(self, listener: Calls, call: _PendingOperation, treatment: Treatment | None) -> None:
         """Carry an operation out, or do to it what a fault says."""

@@ -22,12 +22,15 @@ class _Vector(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-PIECE_BYTES = 1 << 18
+_libc.process_vm_readv.restype = ctypes.c_ssize_t
+PIECE_BYTES = 1 << 17
 _buffer = (ctypes.c_char * PIECE_BYTES).from_buffer(mmap.mmap(-1, PIECE_BYTES))
 """Reused for every read: a fresh buffer would be filled with zeros each time, and this one stays in
 the processor's cache. It is page-aligned, as writes past the page cache (`O_DIRECT`) need it."""
+_view = memoryview(_buffer)
 _place = ctypes.addressof(_buffer)
-_one = ctypes.c_ulong(1)
+_here, _there = _Vector(_place, 0), _Vector(0, 0)
+_BOTH = (ctypes.byref(_here), 1, ctypes.byref(_there), 1)
 
 
 def read_bytes(thread: int, address: int, size: int) -> bytes:
@@ -35,9 +38,10 @@ def read_bytes(thread: int, address: int, size: int) -> bytes:
     if size > PIECE_BYTES:
         return b"".join(bytes(piece) for piece in read_pieces(thread, [(address, size)]))
     if size:
-        here, there = _Vector(_place, size), _Vector(address, size)
-        _read(thread, here, ctypes.byref(there), 1)
-    return ctypes.string_at(_place, size)
+        _here.length = _there.length = size
+        _there.base = address
+        _read(thread, size, _BOTH)
+    return _view[:size].tobytes()
 
 
 def read_pieces(thread: int, spans: Sequence[Span]) -> Iterator[memoryview]:
@@ -45,11 +49,8 @@ def read_pieces(thread: int, spans: Sequence[Span]) -> Iterator[memoryview]:
 
     Raises OSError if memory cannot be read.
     """
-    for part in _in_pieces(spans):
-        size = sum(length for _, length in part)
-        there = (_Vector * len(part))(*(_Vector(*span) for span in part))
-        _read(thread, _Vector(_place, size), there, len(part))
-        yield memoryview(_buffer)[:size]
+    for part in in_pieces(spans):
+        yield _view[: read_part(thread, _place, part)]
 
 
 def read_path(thread: int, address: int) -> str:
@@ -81,7 +82,8 @@ def first_bytes(spans: Sequence[Span], size: int) -> list[Span]:
     return kept
 
 
-def _in_pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
+def in_pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """The spans of one piece after the other."""
     part: list[Span] = []
     room = PIECE_BYTES
     for base, length in spans:
@@ -96,12 +98,17 @@ def _in_pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
         yield part
 
 
-def _read(thread: int, here: _Vector, there: object, count: int) -> None:
-    got: int = _libc.process_vm_readv(
-        thread, ctypes.byref(here), _one, there, ctypes.c_ulong(count), 0
-    )
-    if got != here.length:
+def read_part(thread: int, place: int, part: Sequence[Span]) -> int:
+    """Read some spans to one place; how many bytes they have. Raises OSError."""
+    size = sum([length for _, length in part])
+    there = (_Vector * len(part))(*(_Vector(*span) for span in part))
+    here = _Vector(place, size)
+    _read(thread, size, (ctypes.byref(here), 1, there, len(part)))
+    return size
+
+
+def _read(thread: int, size: int, vectors: tuple[object, int, object, int]) -> None:
+    got: int = _libc.process_vm_readv(thread, *vectors, 0)
+    if got != size:
         number = ctypes.get_errno()
-        raise OSError(
-            number, f"reading {here.length} bytes of thread {thread}: {os.strerror(number)}"
-        )
+        raise OSError(number, f"reading {size} bytes of thread {thread}: {os.strerror(number)}")

@@ -44,7 +44,8 @@ _RET_ERRNO = 0x00050000
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _PROT_WRITE = 2
-_NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+_NOTIFICATION = struct.Struct("=QI4xi12x6Q")
+"""Its number, the thread, the call and its arguments; what lies between is not needed."""
 _RESPONSE = struct.Struct("=QqiI")
 _MAP_SHARED = 1
 _F_DUPFD_CLOEXEC = 1030
@@ -271,9 +272,8 @@ class Listener:
             fcntl.ioctl(self.descriptor, _RECV, buffer)  # in place: the buffer is mutable
         except FileNotFoundError:
             return None
-        identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(buffer)
-        name = self._names.get(number, str(number))
-        return Notification(identity, thread, name, tuple(arguments))
+        told = _NOTIFICATION.unpack(buffer)
+        return Notification(told[0], told[1], self._names.get(told[2]) or str(told[2]), told[3:])
 
     def answer(self, notification: Notification, value: int) -> None:
         """Return `value` to the caller; a negative value is minus an errno."""

@@ -1,7 +1,7 @@
 """Distributed checkpoints: whole or absent, agreed by all ranks, exact on resume.
 
-The names below are imported when they are first used: looking at checkpoints
-(``kempnerforge-ckpt``) needs none of torch, and importing torch costs seconds.
+The names below are imported on first use, because importing torch takes seconds and inspecting
+checkpoints (``kempnerforge-ckpt``) does not need it.
 """
 
 from importlib import import_module
@@ -78,7 +78,7 @@ __all__ = [
 ]
 
 _MODULES = ("async_save", "errors", "manager", "state")
-"""Public modules, which are attributes of this package without an import of their own."""
+"""Public modules, available as attributes of this package without importing them."""
 
 _HOME = {
     "AsyncCheckpointer": "async_save",

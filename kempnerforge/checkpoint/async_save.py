@@ -1,4 +1,4 @@
-"""The stand-alone checkpointer, and how state is taken in each mode."""
+"""The stand-alone checkpointer, and the choice of how each mode copies the state."""
 
 import logging
 from array import array
@@ -47,12 +47,12 @@ __all__ = ["AsyncCheckpointer", "make_stager", "mode_of"]
 
 logger = logging.getLogger(__name__)
 
-# Of a save, of which a rank may write for a third.
+# For a whole save, of which writing on one rank can take a third.
 _DEADLINE_S = 3 * DEFAULT_COMMIT_TIMEOUT_S
 
 
 def mode_of(value: Any) -> AsyncCheckpointMode:
-    """The mode of that value, which may be a member of another class with the same values.
+    """Returns the mode for a value, which can be a member of another enum with the same values.
 
     Raises:
         ValueError: There is no such mode.
@@ -61,24 +61,24 @@ def mode_of(value: Any) -> AsyncCheckpointMode:
 
 
 def make_stager(mode: AsyncCheckpointMode, *, direct: bool = True) -> Stager:
-    """How tensors are taken in ``mode``."""
+    """Returns the stager that copies tensors as ``mode`` asks."""
     if mode is AsyncCheckpointMode.disabled:
         return LiveTensors()
     return KeptBuffers(pinned=mode is AsyncCheckpointMode.async_pinned, direct=direct)
 
 
 class AsyncCheckpointer:
-    """Writes a distributed state dict into a directory, in the background where asked to.
+    """Writes a distributed state dict into a directory, optionally in the background.
 
-    This is the part below :class:`CheckpointManager`: no staging directory, no manifest, no
-    ``latest``. ``.metadata`` is written last, so a directory without it is torn. Each save waits
-    for the one before. All methods are for one thread.
+    Unlike :class:`CheckpointManager` it uses no staging directory, no manifest and no ``latest``.
+    ``.metadata`` is written last, so a directory without it is torn. Each save waits for the
+    previous one. All methods must be called from one thread.
 
     Args:
-        mode: Whether ``save`` waits for the flush, and how the state is copied if not.
+        mode: Whether ``save`` waits for the flush and, if not, how the state is copied.
 
     Attributes:
-        mode: The same.
+        mode: The argument.
     """
 
     def __init__(self, mode: AsyncCheckpointMode = AsyncCheckpointMode.disabled) -> None:
@@ -93,23 +93,23 @@ class AsyncCheckpointer:
         checkpoint_id: str,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        """Save ``state_dict`` into the directory ``checkpoint_id``. Collective over its group.
+        """Saves ``state_dict`` into the directory ``checkpoint_id``. Collective over its group.
 
-        In the asynchronous modes the state is copied before this returns. Communication runs on a
-        group of its own, made at the first save with these ranks.
+        In the asynchronous modes the state is copied before this returns. Communication uses a
+        separate group, created at the first save with these ranks.
 
         Args:
-            state_dict: Nested dicts of tensors, DTensors and plain values. As in DCP, a plain
-                value is one that all ranks share; one that differs by rank is warned of, and one
-                rank's is kept.
-            checkpoint_id: Directory; created.
-            process_group: Ranks that save together, such as those of one pipeline stage; all ranks
-                where None. It only says who takes part.
+            state_dict: Nested dicts of tensors, DTensors and plain values. As in DCP, plain values
+                should be equal on all ranks; if one differs, a warning is logged and one rank's
+                value is kept.
+            checkpoint_id: The directory; it is created.
+            process_group: Ranks that save together, such as those of one pipeline stage; None means
+                all. The group itself is not used for communication.
 
         Raises:
             ValueError: ``checkpoint_id`` is a URL.
-            CheckpointError: The previous save failed (nothing is saved then), or in mode
-                ``disabled`` this one.
+            CheckpointError: The previous save failed (then nothing is saved), or, in mode
+                ``disabled``, this one did.
         """
         directory = local_directory(checkpoint_id)
         self.wait()
@@ -149,10 +149,10 @@ class AsyncCheckpointer:
         return ProtocolRun(save(to, runtime, timeout_s=_DEADLINE_S), collective, worker)
 
     def wait(self) -> None:
-        """Block until the pending save, if any, is durable; not collective.
+        """Blocks until the pending save, if any, is durable; not collective.
 
         Raises:
-            CheckpointError: It failed; raised once.
+            CheckpointError: The pending save failed; raised once.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -183,7 +183,7 @@ class AsyncCheckpointer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DirectorySave:
-    """A save without staging directory or manifest; :class:`~protocol.saving.Destination`."""
+    """A :class:`~protocol.saving.Destination` without staging directory or manifest."""
 
     runtime: Runtime
     path: Path
@@ -218,8 +218,8 @@ class _DirectorySave:
     def _warn_of(self, differing: Collection[str]) -> None:
         if differing:
             logger.warning(
-                "%s: of %d values that differ by rank under one name one rank's is kept, as by "
-                "DCP, the first: %s; give each rank's a name of its own, or use CheckpointManager",
+                "%s: %d values differ by rank under one name, and one rank's is kept, as in DCP; "
+                "the first: %s; give each rank's value its own name, or use CheckpointManager",
                 self.path,
                 len(differing),
                 min(differing),
@@ -246,11 +246,11 @@ class _DirectorySave:
         return Published(save_id=self.save_id), ()
 
     def withdraw(self, opened: "_Merged") -> tuple[Path, ...]:
-        del opened  # a directory without `.metadata` is torn, and may be saved into again
+        del opened  # a directory without `.metadata` is torn, and can be saved into again
         return ()
 
     def remove(self, paths: tuple[Path, ...], *, failed: bool) -> None:
-        """There is nothing to remove."""
+        """Does nothing: there is nothing to remove."""
 
 
 class _Merged(NamedTuple):

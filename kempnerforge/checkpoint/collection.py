@@ -1,8 +1,8 @@
-"""Python's garbage collector, held back while many objects are built of which none is garbage.
+"""Suspends Python's garbage collector while many objects are built, none of which is garbage.
 
-Reading ``.metadata`` or merging plans builds one object a piece and rank, a load a few a tensor.
-Each few thousand of them set off a collection, and each full one walks over everything that torch
-has imported, some 0.4 s.
+Reading ``.metadata`` or merging plans creates one object per piece and rank, and a load a few per
+tensor. Every few thousand objects trigger a collection, and a full collection walks over everything
+that torch has imported, which takes about 0.4 s.
 """
 
 import gc
@@ -14,9 +14,10 @@ __all__ = ["held_back"]
 
 @contextmanager
 def held_back() -> Generator[None, None, None]:
-    """No collection begins within; afterwards it is as it was, off where the program had it off.
+    """Suspends the collector in the block, and restores its state afterwards.
 
-    The setting is the process's: where two threads do this, the first to end ends it for both.
+    The setting is global: if two threads use this at a time, the first to finish restores it for
+    both.
     """
     was_on = gc.isenabled()
     gc.disable()

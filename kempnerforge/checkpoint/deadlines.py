@@ -1,7 +1,7 @@
-"""How long a save or a load may take where nobody says otherwise."""
+"""The default time limit of a save or a load."""
 
 __all__ = ["DEFAULT_COMMIT_TIMEOUT_S"]
 
-# Long enough for a shared file system that is slow but alive, short enough that a job scheduler's
-# hour is not lost to one dead rank.
+# Long enough for a slow shared file system, short enough that one dead rank does not waste an hour
+# of the allocation.
 DEFAULT_COMMIT_TIMEOUT_S = 600.0

@@ -1,14 +1,14 @@
 """The errors of the checkpoint package.
 
-All derive from :class:`CheckpointError`. An error that ranks agreed on is raised on every rank with
-the same type and the same message; on the rank where it arose, ``__cause__`` is the original
-exception. ``failures`` says which rank failed and why.
+All derive from :class:`CheckpointError`. An error that the ranks agreed on is raised on every rank
+with the same type and the same message; on the rank where it arose, ``__cause__`` is the original
+exception. ``failures`` lists which ranks failed and why.
 
-A read that fails is one of two things (:func:`shows_damage`). What is missing, or is of another
-kind than it should be, is damage, as bytes are that were read and are wrong. Everything else, from
-``EACCES`` to ``ETIMEDOUT``, says nothing of the checkpoint, which may be whole: the read is tried
-again for a while (:mod:`stale`), and is then :class:`UnreadableCheckpointError` on all
-ranks. No checkpoint is passed over, replaced or deleted for it.
+A failed read is one of two things (:func:`shows_damage`). A file that is missing, has the wrong
+kind, or contains wrong bytes is damaged. Any other error, from ``EACCES`` to ``ETIMEDOUT``, says
+nothing about the checkpoint, which may be whole: the read is retried for a while (:mod:`stale`),
+and then raises :class:`UnreadableCheckpointError` on all ranks. No checkpoint is passed over,
+replaced or deleted because of such an error.
 """
 
 import errno
@@ -47,7 +47,7 @@ __all__ = [
     "shows_damage",
 ]
 
-# What these say holds for as long as nobody changes the directory.
+# These conditions last until the directory is changed.
 _OF_WHAT_IS_THERE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 )
@@ -55,7 +55,7 @@ _OF_WHAT_IS_THERE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankFailure:
-    """One rank's failure, in a form that travels between ranks."""
+    """One rank's failure, in a form that can be sent to other ranks."""
 
     rank: int
     kind: str
@@ -84,7 +84,7 @@ class CheckpointError(RuntimeError):
 
 
 class CheckpointSaveError(CheckpointError):
-    """A checkpoint was not committed; the previous one is intact and the next save may work."""
+    """A checkpoint was not committed; the previous one is intact, and a later save can succeed."""
 
 
 class CheckpointLoadError(CheckpointError):
@@ -92,10 +92,10 @@ class CheckpointLoadError(CheckpointError):
 
 
 class StillPublishedError(CheckpointSaveError):
-    """A save failed at its last step, and its checkpoint could not be taken back.
+    """A save failed at its last step, and its checkpoint could not be withdrawn.
 
-    It is whole, or nobody can see at present whether it is there; the message says which, and what
-    the next start takes. Retention counts it.
+    The checkpoint is whole, or at present it cannot be seen whether it exists. The message says
+    which, and what the next start will load. Retention counts it.
     """
 
 
@@ -116,11 +116,11 @@ class StorageTimeoutError(CheckpointError):
 
 
 class CheckpointNotFoundError(CheckpointLoadError, FileNotFoundError):
-    """The checkpoint that was asked for does not exist."""
+    """The requested checkpoint does not exist."""
 
 
 class NoUsableCheckpointError(CheckpointLoadError):
-    """Checkpoint directories exist, none of them can be used."""
+    """Checkpoints exist, but none is usable."""
 
 
 class CorruptCheckpointError(CheckpointLoadError):
@@ -128,24 +128,26 @@ class CorruptCheckpointError(CheckpointLoadError):
 
 
 class UnreadableCheckpointError(CheckpointLoadError):
-    """A checkpoint cannot be read at present, so nobody knows whether it is whole.
+    """A checkpoint cannot be read at present, so it is unknown whether it is whole.
 
-    For want of permission, memory or descriptors, or because storage fails. Also raised by a save
-    that would replace such a checkpoint. Deliberately no OSError: callers tolerate some of those.
+    The cause is a lack of permission, memory or descriptors, or failing storage. Also raised by a
+    save that would replace such a checkpoint. Deliberately not an OSError: callers tolerate some of
+    those.
     """
 
 
 class UnreachableDirectoryError(UnreadableCheckpointError, CheckpointSaveError):
-    """The checkpoint directory is there by name and cannot be looked into.
+    """The checkpoint directory exists but cannot be listed.
 
-    Whether something was saved in it is not known, so it does not count as empty.
+    Whether it contains checkpoints is unknown, so it is not treated as empty.
     """
 
 
 class DirectoryChangedError(UnreachableDirectoryError):
-    """The name of the checkpoint directory leads to another directory than before, or nowhere.
+    """The path of the checkpoint directory leads to another directory than before, or nowhere.
 
-    The one that this run began with may be whole: it was moved, or its storage is not mounted.
+    The directory that this run began with may be intact: it was moved, or its storage is not
+    mounted.
     """
 
 
@@ -157,7 +159,7 @@ class NewerFormatError(CheckpointLoadError):
 
 
 class UnsafeCheckpointError(CheckpointLoadError):
-    """A file asks for more than plain data when it is read, which loading refuses."""
+    """Reading a file would need more than plain data, so loading refuses it."""
 
 
 class StateMismatchError(CheckpointLoadError, ValueError):
@@ -169,7 +171,7 @@ class FreezeMismatchError(CheckpointLoadError, ValueError):
 
 
 class RedistributionError(CheckpointLoadError):
-    """State that belongs to one rank cannot be handed to another layout of ranks."""
+    """State that belongs to one rank cannot be loaded in another layout of ranks."""
 
 
 _FAMILY: dict[str, type[CheckpointError]] = {
@@ -196,16 +198,16 @@ _FAMILY: dict[str, type[CheckpointError]] = {
 
 
 def describe(error: BaseException, rank: int) -> RankFailure:
-    """The failure that ``error`` stands for on ``rank``."""
+    """Returns the failure that ``error`` means on ``rank``."""
     return RankFailure(rank=rank, kind=type(error).__name__, message=str(error) or repr(error))
 
 
 class OddFileError(OSError):
-    """The file cannot be part of a checkpoint: a pipe, a device, or larger than any."""
+    """The file cannot be part of a checkpoint: it is a pipe, a device, or too large."""
 
 
 def shows_damage(error: BaseException) -> bool:
-    """Whether what a read of a checkpoint raised says that something in it is missing or wrong."""
+    """Whether an error from reading a checkpoint means that something in it is missing or wrong."""
     if isinstance(error, OSError) and not isinstance(error, CheckpointError):
         return error.errno in _OF_WHAT_IS_THERE or isinstance(error, OddFileError)
     return isinstance(error, CheckpointError) and not isinstance(
@@ -216,13 +218,13 @@ def shows_damage(error: BaseException) -> bool:
 def of_read(
     error: OSError | MemoryError, where: object, *, path: object, step: int | None = None
 ) -> CheckpointLoadError:
-    """The error of this package for a read that failed.
+    """Returns this package's error for a failed read.
 
     Args:
-        error: What the read raised.
+        error: The exception from the read.
         where: The file or directory, for the message.
         path: The checkpoint.
-        step: Of the checkpoint, where it is known.
+        step: Step of the checkpoint, if known.
 
     Returns:
         :class:`CorruptCheckpointError` or :class:`UnreadableCheckpointError`.
@@ -233,7 +235,7 @@ def of_read(
     code = errno.errorcode.get(getattr(error, "errno", None) or 0)
     return UnreadableCheckpointError(
         f"{where} cannot be read at present: {reason}{f' ({code})' if code else ''}; it may be "
-        "whole, so it is not passed over: mend the permission or the storage and try again, or "
+        "whole, so it is not passed over: fix the permission or the storage and try again, or "
         "name another checkpoint",
         step=step,
         path=str(path),
@@ -242,9 +244,9 @@ def of_read(
 
 @contextmanager
 def named(path: object) -> Generator[None, None, None]:
-    """Errors of the system that arise within name ``path``, unless they name a file already.
+    """Adds ``path`` to an OSError raised in the block, unless it names a file already.
 
-    What is called with a descriptor does not: ``[Errno 5] Input/output error`` of which file?
+    Calls on a descriptor raise errors that name no file.
     """
     try:
         yield
@@ -256,7 +258,7 @@ def named(path: object) -> Generator[None, None, None]:
 
 @contextmanager
 def naming(doing: str, *, path: str, step: int | None = None) -> Generator[None, None, None]:
-    """Add to a :class:`PeerLostError` what was being done when agreement ended.
+    """Adds to a :class:`PeerLostError` raised in the block what was being done.
 
     Raises:
         PeerLostError: With ``doing``, ``step`` and ``path``, unless it has a path already.
@@ -278,9 +280,9 @@ def agreed_error(
     step: int | None = None,
     path: str | None = None,
 ) -> CheckpointError:
-    """The one error that every rank raises for ``failures``.
+    """Returns the error that every rank raises for ``failures``.
 
-    Its class is that of the lowest failing rank where the family has it, else ``default``.
+    Its class is that of the lowest failing rank if it is one of this package's, else ``default``.
     """
     ordered = tuple(sorted(failures, key=lambda failure: failure.rank))
     shown = "; ".join(str(failure) for failure in ordered[:8])
@@ -291,7 +293,7 @@ def agreed_error(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Rank 0's answer where an operation cannot go on, so that all ranks raise the same error."""
+    """Rank 0's answer if an operation cannot continue, so that all ranks raise the same error."""
 
     failures: tuple[RankFailure, ...]
     doing: str
@@ -300,7 +302,7 @@ class Refusal:
     step: int | None = None
 
     def error(self) -> CheckpointError:
-        """The exception to raise."""
+        """Returns the exception to raise."""
         return agreed_error(
             self.failures, doing=self.doing, default=self.default, step=self.step, path=self.path
         )

@@ -1,7 +1,7 @@
-"""One load, as every rank runs it: choose, check everything, then change state.
+"""Loads a checkpoint on every rank: choose, check everything, and only then change state.
 
-Whatever can be refused is refused before the first change: missing or damaged files, names and
-shapes that do not fit, another freeze state, a dataloader position that no rank continues. The
+Everything that can be refused is refused before the first change: missing or damaged files, names
+and shapes that do not fit, another freeze state, a dataloader position that no rank continues. The
 generators are restored last, after the last agreement.
 """
 
@@ -57,7 +57,7 @@ __all__ = ["LoadRequest", "Loaded", "StateLoader", "load_state"]
 
 logger = logging.getLogger(__name__)
 
-# Names of values that a rank has no place for, of which a stage may have thousands.
+# The most names to report of values without a place on a rank; a stage can have thousands.
 _MOST_TOLD = 500
 
 
@@ -81,20 +81,20 @@ class Loaded:
 
     choice: Choice
     train_state: Mapping[str, Any]
-    """As :func:`build_train_state` made it on the rank that this one continues."""
+    """The result of :func:`build_train_state` on the rank that this one continues."""
     not_taken: tuple[str, ...] = ()
-    """Flat names of values that no rank's model or optimizer has a place for, the same on all."""
+    """Flat names of values that fit no rank's model or optimizer; the same on all ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """All that one rank needs of a checkpoint, read and checked, and nothing of it applied."""
+    """Everything that one rank needs from a checkpoint, read and checked, but not yet applied."""
 
     targets: RestoreTargets
     shards: tuple[ReadShards, ...]
     train_state: Mapping[str, Any]
     buffers: Mapping[str, torch.Tensor]
-    """Values of the model that are this rank's own, by name."""
+    """Rank-local values of the model, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,8 @@ class StateLoader:
     stage: int | None
     request: LoadRequest
     apply: Callable[[Mapping[str, Any]], None]
-    """Applies what it wants of the train state; what it raises on one rank is the error of all. Not
-    for the generators."""
+    """Applies the train state, except the generators. An exception on one rank becomes the error of
+    all."""
 
     def opening(self) -> object:
         meshes = mesh_signature(LiveModel(self.model).parameters.values())
@@ -126,17 +126,17 @@ class StateLoader:
         prepared.targets.apply_groups()
 
     def prepare(self, candidate: LoadCandidate) -> Read:
-        """Read and check everything; fills buffers of ours only."""
+        """Reads and checks everything; fills only this package's own buffers."""
         choice = candidate.choice
         model = LiveModel(self.model)
         now = Arrangement(
-            stage_of_rank=tuple(stage for stage, _ in candidate.told),
-            meshes=all_meshes(meshes for _, meshes in candidate.told),
+            stage_of_rank=tuple(stage for stage, _ in candidate.openings),
+            meshes=all_meshes(meshes for _, meshes in candidate.openings),
         )
         files = Verifier(
             choice.path,
             choice.manifest,
-            share=candidate.share,
+            partition=candidate.partition,
             full=self.request.search.verify is VerifyPolicy.full,
             runtime=self.runtime,
         )
@@ -171,7 +171,7 @@ class StateLoader:
             for position, (stage, part) in enumerate(zip(stages, seen, strict=True))
         )
         files.finish()
-        # Last, because damage of this checkpoint says more than its settings do.
+        # Last, because damage is a more useful error than a difference in settings.
         targets.decide()
         self._check_freeze(choice, files)
         return Read(targets=targets, shards=shards, train_state=train_state, buffers=own_buffers)
@@ -205,8 +205,8 @@ class StateLoader:
         common = sorted(key for part in seen for key in part.common)
         if common:
             logger.warning(
-                "ranks are arranged differently; of %d values that differed by rank all get the "
-                "first rank's, among them %s",
+                "the layout of ranks has changed; %d values differed by rank, and all ranks get "
+                "the first rank's, among them %s",
                 len(common),
                 common[0],
             )
@@ -239,7 +239,7 @@ class StateLoader:
         logger.warning("loading although %s", message)
 
     def _stages(self, choice: Choice) -> tuple[int | None, ...]:
-        """Stages that have shards of their own; only None where there are no stages."""
+        """Returns the stages that have shards of their own; only None without stages."""
         stages = (
             choice.manifest.stages
             if choice.manifest
@@ -250,9 +250,9 @@ class StateLoader:
     def _train_state(
         self, choice: Choice, files: Verifier, now: Arrangement, model: LiveModel
     ) -> tuple[Mapping[str, Any], Mapping[str, Any], frozenset[str]]:
-        """The train state for this rank, the optimizer state that is its own, and what was saved.
+        """Returns the train state for this rank, its own optimizer state, and the saved keys.
 
-        The last are the keys of the train state, those that are not wanted among them.
+        The keys are those of the saved train state, including excluded ones.
         """
         state = self._decode(choice, files, layout.TRAIN_STATE)
         exclude = self.request.exclude
@@ -273,7 +273,7 @@ class StateLoader:
                 common = {**common, **self._positions(choice, files, then)}
             else:
                 require_redistributable(rank_part(state), now, then, wanted=wanted)
-            logger.warning("ranks are arranged differently; generators stay as they were seeded")
+            logger.warning("the layout of ranks has changed; generators stay as they were seeded")
         mine = (
             {} if source is None else self._decode(choice, files, layout.format_rank_file(source))
         )
@@ -287,7 +287,7 @@ class StateLoader:
         return {**common, **{key: mine[key] for key in wanted if key in mine}}, own, keys
 
     def _positions(self, choice: Choice, files: Verifier, then: Arrangement) -> dict[str, Any]:
-        """Where the dataloaders of all saved ranks were; one small file a rank is read."""
+        """Reads the dataloader positions of all saved ranks, from one small file per rank."""
         states = [
             self._decode(choice, files, layout.format_rank_file(rank)) for rank in then.ranks_of(0)
         ]
@@ -298,7 +298,7 @@ class StateLoader:
     def _own_optimizer_state(
         self, choice: Choice, rank_state: Mapping[str, Any], *, same: bool
     ) -> Mapping[str, Any]:
-        """Of the same rank in the same arrangement; else what stands for all ranks."""
+        """Returns the same rank's state in the same layout; otherwise the part valid for all."""
         exclude = self.request.exclude
         if exclude.covers("optimizer"):
             return {}
@@ -309,12 +309,12 @@ class StateLoader:
     def _own_buffers(
         self, choice: Choice, files: Verifier, now: Arrangement, model: LiveModel
     ) -> Mapping[str, torch.Tensor]:
-        """Buffers that differed by rank, for the same rank in the same arrangement."""
+        """Returns buffers that differed by rank, for the same rank in the same layout."""
         name = layout.format_buffers_file(self.runtime.rank)
         if choice.manifest is None or name not in choice.manifest.files:
             return {}
         if Arrangement.from_json(choice.manifest.layout) != now:
-            logger.warning("ranks are arranged differently; all get one rank's buffers")
+            logger.warning("the layout of ranks has changed; all get one rank's buffers")
             return {}
         saved = self._decode(choice, files, name)
         return buffers.match(model, saved, self.request.exclude)
@@ -328,14 +328,14 @@ class StateLoader:
 
 
 def load_state(load: Load[Read], earlier: BaseException | None = None) -> Steps[Loaded | None]:
-    """Load model and optimizer; the generators are left to the caller.
+    """Loads model and optimizer; the caller restores the generators.
 
     Args:
-        load: With a :class:`StateLoader`.
-        earlier: As for :meth:`Load.steps`.
+        load: A load with a :class:`StateLoader`.
+        earlier: See :meth:`Load.steps`.
 
     Returns:
-        None where nothing was ever saved.
+        The outcome, or None if nothing was ever saved.
     """
     found = yield from load.steps(earlier)
     if found is None:
@@ -371,7 +371,7 @@ def _warn_of_unused_values(found: Restored[Read]) -> None:
 
 
 def _within(stage: int | None, name: str) -> str:
-    """Path of a file of a stage, relative to the checkpoint."""
+    """Returns the path of a stage's file, relative to the checkpoint."""
     if stage is None:
         return name
     return f"{layout.format_stage(stage)}/{name}"
@@ -381,7 +381,7 @@ def _require_step(choice: Choice, state: Mapping[str, Any]) -> None:
     named = choice.manifest.step if choice.manifest else layout.parse_step(choice.path.name)
     if "step" not in state or (named is not None and state["step"] != named):
         raise CorruptCheckpointError(
-            f"{choice.path}: its train state is of step {state.get('step')}, not {named}",
+            f"{choice.path}: its train state is for step {state.get('step')}, not {named}",
             path=str(choice.path),
         )
 
@@ -389,7 +389,7 @@ def _require_step(choice: Choice, state: Mapping[str, Any]) -> None:
 def _freeze_differences(
     saved: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Modules that both sides name and that differ, in words; empty where they agree."""
+    """Describes the modules that both sides name and that differ; empty if none differ."""
     then = {spec["module"]: bool(spec["frozen"]) for spec in saved}
     now = {spec["module"]: bool(spec["frozen"]) for spec in expected}
     return ", ".join(

@@ -1,4 +1,4 @@
-"""The checkpoint manager: what a training loop talks to."""
+"""The checkpoint manager, the interface for training loops."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -64,30 +64,30 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointManager:
-    """Saves, publishes, keeps and loads checkpoints of one training job.
+    """Saves, publishes, retains and loads the checkpoints of one training job.
 
-    Constructing it, :meth:`save`, :meth:`load`, :meth:`wait` and :meth:`flush_pending_save` are for
-    all ranks in the same order, from the thread that trains; no method may run at the same time as
-    another one of the same manager. Communication runs on gloo groups of the manager's own, so it
-    may overlap with training's.
+    The constructor, :meth:`save`, :meth:`load`, :meth:`wait` and :meth:`flush_pending_save` are
+    collective: all ranks must call them in the same order, from the training thread. Methods of one
+    manager must not run concurrently. Communication uses separate gloo groups, so it can overlap
+    with that of training.
 
     Args:
         config: A :class:`~kempnerforge.config.schema.CheckpointConfig`, or any object with its
             documented fields.
-        model: The model, plain or sharded; under pipeline parallelism this rank's stage, with the
+        model: The model, plain or sharded; with pipeline parallelism this rank's stage, with the
             global names of its parameters.
         optimizer: Its optimizer.
-        process_group: The ranks of this rank's pipeline stage. Accepted for compatibility: stages
-            are told apart by ``pp_rank``, and commits are agreed on by all ranks.
-        pp_rank: This rank's pipeline stage, None without pipeline parallelism.
+        process_group: The ranks of this rank's pipeline stage. Accepted for compatibility, but not
+            used: ``pp_rank`` identifies the stage, and all ranks agree on commits.
+        pp_rank: This rank's pipeline stage; None without pipeline parallelism.
 
     Raises:
-        ValueError: ``config.dir`` is empty, a URL, or names a variable that is not set; or
-            ``config.latest`` is not known.
-        UnreachableDirectoryError: The directory is there by name and a rank cannot look into it.
-        UnsupportedStorageError: The directory is empty and cannot have the ``latest`` that is
-            configured; where that does not show yet, the first save raises it.
-        PeerLostError: The ranks did not meet within ``config.commit_timeout_s`` seconds.
+        ValueError: ``config.dir`` is empty, a URL, or names an environment variable that is not
+            set; or ``config.latest`` is unknown.
+        UnreachableDirectoryError: The directory exists, but some rank cannot list it.
+        UnsupportedStorageError: The directory is empty and does not support the configured kind of
+            ``latest``. If that cannot be seen yet, the first save raises it.
+        PeerLostError: Not all ranks made this call within ``config.commit_timeout_s`` seconds.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class CheckpointManager:
 
     @property
     def last_load(self) -> LoadReport | None:
-        """The outcome of the last :meth:`load` that found a checkpoint: loaded, and passed over.
+        """The report on the last :meth:`load` that found a checkpoint; None before.
 
-        None before; not collective. The same on every rank, except for what it says of this rank's
-        dataloader.
+        It says which checkpoint was loaded and which were passed over. Not collective. The same on
+        every rank, except for the part on this rank's dataloader.
         """
         return self._last_load
 
@@ -141,32 +141,33 @@ class CheckpointManager:
         dataloader: Any | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Save a checkpoint of ``step``. Collective.
+        """Saves a checkpoint of ``step``. Collective.
 
-        Without an asynchronous mode the checkpoint is durable and ``latest`` names it on return.
-        With one, the state is copied on return, and the rest happens in the background at once;
-        a background save that is still under way is waited for first. A checkpoint of the same
-        step is replaced. Training is not changed: no draw, no gradient, no optimizer step.
+        In mode ``disabled``, the checkpoint is durable on return and ``latest`` names it. In the
+        asynchronous modes, the state is copied on return and the rest happens in the background; a
+        background save still in progress is waited for first. A checkpoint of the same step is
+        replaced. Training is not affected: no random draw, no gradient, no optimizer step.
 
         Args:
             step: Current training step.
             tokens_seen: Tokens processed so far.
             scheduler: Anything with ``state_dict()``.
-            dataloader: Anything with ``state_dict()``; each rank's own position is saved. Of one
-                without, a warning says that nothing is saved.
-            extra: More values to keep; ``vlm_freeze`` among them also goes to ``metadata.json``.
+            dataloader: Anything with ``state_dict()``; each rank's own position is saved. Without
+                ``state_dict()`` nothing is saved, and a warning is logged.
+            extra: More values to save; ``vlm_freeze`` among them also goes to ``metadata.json``.
 
         Raises:
-            UnreadableCheckpointError: There is a checkpoint of this step that cannot be read at
+            UnreadableCheckpointError: A checkpoint of this step exists but cannot be read at
                 present, so it is not replaced.
-            NewerFormatError: There is one of a newer version of this package.
-            DirectoryChangedError: The checkpoint directory is gone, or another one on some rank.
-            StillPublishedError: This save failed at its last step, and its checkpoint is there all
-                the same; the message says what the next start takes.
+            NewerFormatError: A checkpoint of this step was written by a newer version of this
+                package.
+            DirectoryChangedError: On some rank, the checkpoint directory is gone or is another one.
+            StillPublishedError: This save failed at its last step, but its checkpoint may exist;
+                the message says what the next start will load.
             UnsupportedStorageError: The file system has no symbolic links, and ``config.latest`` is
                 ``link``.
-            CheckpointError: This save failed, on whichever rank, or the background save before it
-                did. In the latter case this save has been made all the same.
+            CheckpointError: This save failed on some rank, or the background save before it did. In
+                the latter case this save was carried out nevertheless.
         """
         earlier = self._settle()
         self._say_what_is_lost(dataloader)
@@ -186,7 +187,7 @@ class CheckpointManager:
             raise earlier
 
     def wait(self) -> None:
-        """Block until no save is under way; what was saved is durable and published. Collective.
+        """Blocks until no save is in progress and all saves are durable and published. Collective.
 
         Raises:
             CheckpointError: The pending save failed; raised once.
@@ -196,29 +197,29 @@ class CheckpointManager:
             raise error
 
     def flush_pending_save(self) -> None:
-        """The same as :meth:`wait`, called before the model's freeze state changes. Collective.
+        """Same as :meth:`wait`; to be called before the model's freeze state changes. Collective.
 
         Raises:
-            CheckpointError: As :meth:`wait`.
+            CheckpointError: See :meth:`wait`.
         """
         self.wait()
 
     def peek_saved_step(self, path: str | None = None) -> int | None:
-        """Step of the checkpoint that :meth:`load` would load; not collective, reads no shards.
+        """Returns the step that :meth:`load` would load; not collective, reads no shards.
 
-        Content of files is not verified, so name the path that ``resolve_resume_path`` returned
-        where a damaged checkpoint must not be taken for the one that is loaded.
+        The content of files is not verified, so :meth:`load` can fall back to another checkpoint
+        if this one is damaged. To be certain, pass the path returned by ``resolve_resume_path``.
 
         Args:
-            path: As for :meth:`load`.
+            path: See :meth:`load`.
 
         Returns:
             The step from ``metadata.json``, or None if there is no checkpoint or no such file.
 
         Raises:
-            UnreachableDirectoryError: The directory is there by name and cannot be looked into.
-            UnreadableCheckpointError: A checkpoint that may be the one cannot be read at present.
-            NewerFormatError: It was written by a newer version of this package.
+            UnreachableDirectoryError: The directory exists but cannot be listed.
+            UnreadableCheckpointError: A checkpoint that may be newest cannot be read at present.
+            NewerFormatError: The checkpoint was written by a newer version of this package.
         """
         search = self._search(path)
         if search.concerns_root:
@@ -238,18 +239,18 @@ class CheckpointManager:
         exclude_keys: Sequence[str] | None = None,
         vlm_freeze_expected: Sequence[Mapping[str, Any]] | None = None,
     ) -> tuple[int, int, dict[str, Any]]:
-        """Load a checkpoint and restore all state. Collective.
+        """Loads a checkpoint and restores all state. Collective.
 
-        All files are verified before anything changes, as ``config.verify_on_load`` says. Without
-        a path, a damaged checkpoint is passed over for the newest that verifies, which the log and
-        :attr:`last_load` say; a path that was named is loaded or refused.
+        All files are verified before anything changes, as far as ``config.verify_on_load`` asks.
+        Without a path, a damaged checkpoint is passed over and the newest one that verifies is
+        loaded; the log and :attr:`last_load` report this. An explicit path is loaded or refused.
 
         Args:
-            path: Checkpoint directory; None for ``config.load_path``, else ``latest``, else the
-                newest committed one.
-            scheduler: Restored if given.
-            dataloader: Restored if given; otherwise its state is kept for
-                :meth:`apply_dataloader_state`. Where the data-parallel degree has changed, one
+            path: Checkpoint directory. None means ``config.load_path``, or else ``latest``, or else
+                the newest committed checkpoint.
+            scheduler: Restored if passed.
+            dataloader: Restored if passed; otherwise its state is kept for
+                :meth:`apply_dataloader_state`. If the data-parallel degree has changed, a loader
                 with ``load_state_dicts`` gets the positions of all saved ranks
                 (:class:`~kempnerforge.checkpoint.state.rank_state.RedistributableDataLoader`).
             exclude_keys: State to leave alone, such as ``optimizer``, ``scheduler``,
@@ -258,17 +259,17 @@ class CheckpointManager:
                 that the checkpoint names too.
 
         Returns:
-            Step, tokens seen and the extra values; ``(0, 0, {})`` where nothing was ever saved.
+            Step, tokens seen and the extra values; ``(0, 0, {})`` if nothing was ever saved.
 
         Raises:
             FreezeMismatchError: The freeze states differ (a ValueError).
-            UnreadableCheckpointError: What is to be loaded, or one that may be newer, cannot be
-                read at present; the same on every rank, whichever of them it was.
-            NewerFormatError: It was written by a newer version of this package.
-            DirectoryChangedError: As for :meth:`save`.
-            CheckpointError: Nothing usable, or the named checkpoint cannot be loaded; the same on
-                every rank. Or the background save before it failed on some rank, so that nothing
-                was loaded; raised once.
+            UnreadableCheckpointError: The checkpoint to load, or one that may be newer, cannot be
+                read at present on some rank; raised on every rank.
+            NewerFormatError: The checkpoint was written by a newer version of this package.
+            DirectoryChangedError: See :meth:`save`.
+            CheckpointError: No checkpoint is usable, or the given one cannot be loaded; raised on
+                every rank. Or the background save before it failed on some rank, so nothing was
+                loaded; raised once.
         """
         earlier = self._settle()
         exclude = Exclusion((*self._config.exclude_from_loading, *(exclude_keys or ())))
@@ -300,12 +301,13 @@ class CheckpointManager:
         return self._finish_load(loaded, given, exclude)
 
     def apply_dataloader_state(self, dataloader: Any) -> None:
-        """Hand the dataloader state that :meth:`load` kept to ``dataloader``; not collective.
+        """Restores ``dataloader`` from the state that :meth:`load` kept; not collective.
 
-        Each rank's loader gets that rank's own state, once. The loader is left alone if there is
-        none or it has no ``load_state_dict``. What that raises is passed on, and the state is kept.
-        Random generators are then set as they were saved, whatever building the loader has drawn;
-        where no position is left to hand over, or once training has saved, they are not set again.
+        Each rank's loader gets that rank's own state, once. The loader is left alone if there is no
+        state or it has no ``load_state_dict``. If that method raises, the exception propagates and
+        the state is kept. Afterwards the random generators are set again to their saved state,
+        because building the loader may have drawn from them. They are not set if no position is
+        left to restore, or after the first save.
         """
         self._handover.give(dataloader)
         report = self._last_load
@@ -317,7 +319,7 @@ class CheckpointManager:
             self._last_load = report.with_missing("dataloader")
 
     def _say_what_is_lost(self, dataloader: Any) -> None:
-        """Before a save: a position still pending has come too late; a loader may have none."""
+        """Warns, before a save, of a position that no loader took or that will not be saved."""
         if self._handover.training_goes_on() and self._last_load is not None:
             self._last_load = self._last_load.with_left("dataloader")
         stateless = dataloader is not None and not hasattr(dataloader, "state_dict")
@@ -326,7 +328,7 @@ class CheckpointManager:
             warn_of_stateless(dataloader)
 
     def _settle(self) -> BaseException | None:
-        """Wait for the pending save; its error, if it failed, is handed over once."""
+        """Waits for the pending save; returns its error, if it failed, once."""
         pending, self._pending = self._pending, None
         if pending is None:
             return None
@@ -343,7 +345,7 @@ class CheckpointManager:
         self._runtime.identity.note(saved.step, saved.save_id)
 
     def _look(self) -> None:
-        """See whether the directory can be looked into, and remember which one it is."""
+        """Checks that the directory can be listed, and remembers which one it is."""
         require_reachable(self._root, self._runtime.storage)
         self._runtime.identity.confirm(self._runtime.storage)
         if self._runtime.rank == 0:
@@ -369,7 +371,7 @@ class CheckpointManager:
         worker = Worker(f"writing step {step}")
         metadata: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen}
         if extra is not None and "vlm_freeze" in extra and isinstance(staged, StagedState):
-            # As it is now: the next stage may begin before it is written.
+            # A copy, because the next freeze stage can begin before it is written.
             metadata["vlm_freeze"] = deepcopy(extra["vlm_freeze"])
         to = CheckpointSave(
             runtime=self._runtime_for(worker, self._runtime.access.confirm),
@@ -403,12 +405,12 @@ class CheckpointManager:
         return ANY_OBJECT if self._config.allow_unsafe_pickle else PLAIN_DATA
 
     def _require_pointer(self) -> None:
-        """Find out whether ``latest`` can be made, in a directory that nobody has used yet."""
+        """Checks that ``latest`` can be created, in a directory that is still unused."""
         save_id = self._runtime.process.new_save_id()
         require_possible_if_empty(self._root, self._runtime.storage, self._latest, save_id=save_id)
 
     def _runtime_for(self, worker: Worker, confirm: Callable[[], None]) -> Runtime:
-        """The effects for calls of a worker; storage is revoked once that is given up on."""
+        """Returns a runtime for a worker's calls; its storage is revoked if the worker hangs."""
         mine = guarded(self._runtime.storage, confirm)
         return replace(self._runtime, storage=revocable(mine, revoked=lambda: worker.stuck))
 
@@ -435,9 +437,9 @@ class CheckpointManager:
         )
 
     def _finish_off(self, runtime: Runtime) -> None:
-        """Finish what a dead run left half done, unless another job may be at it.
+        """Completes what a dead run left half done, unless another job may be doing so.
 
-        Nothing is tried, or said, where this process or the medium may only be read.
+        Does nothing, and logs nothing, if the directory is read-only for this process.
         """
         self._runtime.identity.confirm(runtime.storage)
         with runtime.access.briefly() as mine:

@@ -9,7 +9,7 @@ __all__ = ["CheckpointSettings", "Settings"]
 
 
 class CheckpointSettings(Protocol):
-    """The fields that a configuration has to have; any object with them will do."""
+    """The fields that a configuration must have; any object with them is accepted."""
 
     dir: str
     async_mode: Any
@@ -21,10 +21,10 @@ class CheckpointSettings(Protocol):
 
 
 class Settings:
-    """A configuration with a default for each field that it lacks.
+    """A configuration with a default for each optional field that it lacks.
 
-    Each field is read when it is asked for, so a change of the configuration counts from then on.
-    Meaning and values of the fields are those of ``kempnerforge.config.checkpoint``.
+    Fields are read on each access, so changes of the configuration take effect. Their meaning and
+    values are documented in ``kempnerforge.config.checkpoint``.
     """
 
     def __init__(self, config: CheckpointSettings) -> None:

@@ -1,4 +1,4 @@
-"""Taking the state of one rank at the moment of a save, so that training may go on."""
+"""Captures the state of one rank at the moment of a save, so that training can continue."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -33,15 +33,15 @@ def take_state(
     rounds: Rounds,
     build: Callable[[], dict[str, Any]],
 ) -> StagedState | RankFailure:
-    """Take this rank's state; what goes wrong here becomes the error of every rank.
+    """Captures this rank's state; returns a failure, for all ranks to raise, instead of raising.
 
     Args:
-        model: Plain or sharded.
+        model: The model, plain or sharded.
         optimizer: Its optimizer.
         stager: Copies tensors.
-        plans: Those of the save before.
-        rounds: All ranks.
-        build: Makes the train state, which may fail as well.
+        plans: The plans of the previous save.
+        rounds: Connects all ranks.
+        build: Creates the train state; it can fail as well.
     """
     try:
         train_state, live = build(), LiveModel(model)

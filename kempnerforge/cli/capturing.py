@@ -69,25 +69,25 @@ def capture(root: Path, storage: Storage, *, deep: bool) -> Captured:
     if not catalog.entries:
         raise ValueError(f"{root}: contains no checkpoint, so there is nothing to reproduce")
     arranged = arrange(catalog.entries, storage)
-    told: list[str] = list(_rollbacks(catalog.entries))
+    unexpressed: list[str] = list(_rollbacks(catalog.entries))
     unreadable: list[str] = []
     actions = [
-        *_latest(catalog, arranged, storage, told),
-        *_leftovers(catalog, told),
-        *_foreign(catalog, storage, told),
-        *_damage(catalog, arranged, storage, told, unreadable, deep=deep),
+        *_latest(catalog, arranged, storage, unexpressed),
+        *_leftovers(catalog, unexpressed),
+        *_foreign(catalog, storage, unexpressed),
+        *_damage(catalog, arranged, storage, unexpressed, unreadable, deep=deep),
     ]
     if len(actions) > _MOST_ACTIONS:
-        told.append(f"{len(actions) - _MOST_ACTIONS} more actions like the last ones")
+        unexpressed.append(f"{len(actions) - _MOST_ACTIONS} more actions like the last ones")
     if not deep:
-        told.append("changed bytes in files of the right size: --deep looks for them")
+        unexpressed.append("changed bytes in files of the right size: --deep looks for them")
     return Captured(
         directory=str(root),
         arranged=arranged,
-        freeze=_freeze(catalog, storage, told, unreadable),
+        freeze=_freeze(catalog, storage, unexpressed, unreadable),
         actions=tuple(actions[:_MOST_ACTIONS]),
         found=tuple(_found(catalog, storage)),
-        unexpressed=tuple(told),
+        unexpressed=tuple(unexpressed),
         unreadable=tuple(dict.fromkeys(unreadable)),
     )
 
@@ -116,17 +116,17 @@ def _rollbacks(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _latest(
-    catalog: Catalog, arranged: Arranged, storage: Storage, told: list[str]
+    catalog: Catalog, arranged: Arranged, storage: Storage, unexpressed: list[str]
 ) -> Iterator[Action]:
     target = catalog.latest
     if target is not None and storage.read_link(catalog.root / layout.LATEST) is None:
-        told.append("`latest` is a file; in the scenario it is a link")
+        unexpressed.append("`latest` is a file; in the scenario it is a link")
     newest = max(catalog.entries, key=lambda entry: entry.step or 0).path.name
     if target is None:
         is_there = layout.LATEST in storage.names(catalog.root)
         becomes = "directory" if is_there else "absent"
         if is_there and not storage.is_directory(catalog.root / layout.LATEST):
-            told.append("`latest` is a file")
+            unexpressed.append("`latest` is a file")
             return
         yield Action(word="latest", settings={"becomes": becomes})
     elif target.rstrip("/") in arranged.steps:
@@ -135,10 +135,10 @@ def _latest(
     elif layout.parse_step(target) is not None:
         yield Action(word="latest", settings={"becomes": "dangling"})
     else:
-        told.append(f"`latest` names {target}")
+        unexpressed.append(f"`latest` names {target}")
 
 
-def _leftovers(catalog: Catalog, told: list[str]) -> Iterator[Action]:
+def _leftovers(catalog: Catalog, unexpressed: list[str]) -> Iterator[Action]:
     free = len(catalog.entries)
     for name in catalog.leftovers:
         leftover = layout.parse_leftover(name)
@@ -148,10 +148,10 @@ def _leftovers(catalog: Catalog, told: list[str]) -> Iterator[Action]:
             free -= 1
             yield Action(word="leftover", settings={"kind": "staging"})
         else:
-            told.append(f"{name} was left behind")
+            unexpressed.append(f"{name} was left behind")
 
 
-def _foreign(catalog: Catalog, storage: Storage, told: list[str]) -> Iterator[Action]:
+def _foreign(catalog: Catalog, storage: Storage, unexpressed: list[str]) -> Iterator[Action]:
     ours = {layout.LATEST, LOCK_FILE, *catalog.leftovers}
     ours |= {entry.path.name for entry in catalog.entries}
     for name in storage.names(catalog.root):
@@ -159,7 +159,7 @@ def _foreign(catalog: Catalog, storage: Storage, told: list[str]) -> Iterator[Ac
         if name in ours or is_lease_name(name):
             continue
         if _FOREIGN.fullmatch(name) is None or layout.parse_step(name) is not None:
-            told.append(f"a foreign name: {name}")
+            unexpressed.append(f"a foreign name: {name}")
         elif storage.read_link(path) is not None:
             yield Action(word="foreign", settings={"path": name, "kind": "link"})
         else:
@@ -171,7 +171,7 @@ def _damage(
     catalog: Catalog,
     arranged: Arranged,
     storage: Storage,
-    told: list[str],
+    unexpressed: list[str],
     unreadable: list[str],
     *,
     deep: bool,
@@ -184,7 +184,7 @@ def _damage(
             if defect.kind == "unreadable":
                 unreadable.append(f"{entry.path.name}/{defect.name}: {defect.detail}")
             elif action is None:
-                told.append(f"{entry.path.name}/{defect.name}: {defect.detail}")
+                unexpressed.append(f"{entry.path.name}/{defect.name}: {defect.detail}")
             elif action not in done and not _undoes(action, done):
                 done.append(action)
                 yield action
@@ -221,7 +221,7 @@ def _action(entry: str, defect: Defect, arranged: Arranged) -> Action | None:
 
 
 def _freeze(
-    catalog: Catalog, storage: Storage, told: list[str], unreadable: list[str]
+    catalog: Catalog, storage: Storage, unexpressed: list[str], unreadable: list[str]
 ) -> tuple[tuple[str, bool], ...]:
     """Returns the newest freeze settings found, in the scenario's terms."""
     known = []
@@ -234,7 +234,9 @@ def _freeze(
     if not specs:
         return ()
     if any(one != specs[-1] for one in specs):
-        told.append("the freeze settings differ between checkpoints; the newest ones are used")
+        unexpressed.append(
+            "the freeze settings differ between checkpoints; the newest ones are used"
+        )
     found: list[tuple[str, bool]] = []
     for one in specs[-1]:
         module, frozen = (
@@ -243,5 +245,5 @@ def _freeze(
         if module in _MODULES and isinstance(frozen, bool):
             found.append((str(module), frozen))
         else:
-            told.append(f"a freeze setting: {one}")
+            unexpressed.append(f"a freeze setting: {one}")
     return tuple(found)

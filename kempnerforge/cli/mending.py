@@ -258,13 +258,13 @@ def plan_retention(
         f"{entry.path.name}: {reason}" for entry, checked in checks for reason in checked.unreadable
     ]
     latest = None if catalog.latest is None else layout.step_of(Path(catalog.latest).name)
-    aside = catalog.aside()
+    abandoned = catalog.abandoned()
     victims = policy.victims(
         (
             Kept(
                 step=step,
                 sequence=entry.sequence,
-                aside=entry.manifest is not None and entry.manifest.save_id in aside,
+                abandoned=entry.manifest is not None and entry.manifest.save_id in abandoned,
             )
             for step, entry in whole.items()
         ),

@@ -20,7 +20,7 @@ class Tensor:
     """One tensor, over all ranks."""
 
     dtype: str
-    """Such as ``float32``."""
+    """Name of the dtype, such as ``float32``."""
     shape: tuple[int, ...]
 
 

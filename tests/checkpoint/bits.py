@@ -1,4 +1,4 @@
-"""Bit for bit comparison of what models and optimizers hold, and pictures of it for later."""
+"""Compares models and optimizers bit for bit, and takes snapshots of them."""
 
 import copy
 from typing import Any

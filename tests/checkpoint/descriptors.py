@@ -1,7 +1,7 @@
-"""What the descriptors of this process lead to.
+"""Lists what the open descriptors of this process lead to.
 
-Their number says little: other tests leave some to threads that still end, and to the garbage
-collector.
+Their number alone says little, because earlier tests leave some to threads that are still ending
+and to the garbage collector.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""System calls that read, failing for a reason that says nothing of what they read."""
+"""Makes read system calls fail for reasons that say nothing about the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranks do in tests of arrangements: replicas, shards, tensor parallelism, and mixtures."""
+"""Rank functions for tests of layouts: replicas, shards, tensor parallelism, and mixtures."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Real mounts for tests: made where this machine lets us, else the test is skipped with the reason.
+"""Creates real mounts for tests; skips the test, with the reason, where that is not allowed.
 
-A mount is seen by this process and by what it starts, and goes with the context, lazily, so that a
-descriptor that somebody still holds keeps nothing mounted.
+A mount is visible to this process and its children. It is unmounted lazily with the context, so a
+descriptor that is still open keeps nothing mounted.
 """
 
 import os

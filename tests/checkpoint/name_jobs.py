@@ -1,4 +1,4 @@
-"""What ranks do in tests of names: one model, wrapped in several ways in turn."""
+"""Rank functions for tests of names: one model, wrapped in several ways in turn."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A manifest of a format that does not exist yet."""
+"""A manifest in a format that does not exist yet."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What ranks do with a checkpoint of format 1.
+"""Rank functions for a checkpoint of format 1.
 
-`data/format_1.tar.xz` was written by two ranks of the last version that wrote that format alone
+`data/format_1.tar.xz` was written by two ranks of the last version that wrote only that format
 (commit 94cfbaf), with the model and the optimizer below: a buffer that differs by rank in files of
-its own, extra state that was taken apart into its leaves, containers in the state of a parameter,
-and entries of the optimizer beside the standard ones.
+its own, extra state flattened into its leaves, containers in the state of a parameter, and entries
+of the optimizer besides the standard ones.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""What the ranks do in tests of optimizers."""
+"""Rank functions for tests of optimizers."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Optimizers that tell what they hold in the forms that real ones use, by kind."""
+"""Optimizers whose state dicts have the forms that real ones use, by kind."""
 
 from collections.abc import Callable
 from typing import Any

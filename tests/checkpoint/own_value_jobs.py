@@ -1,4 +1,4 @@
-"""What ranks do in tests of values that are each rank's own, in ``extra`` and in shards."""
+"""Rank functions for tests of rank-local values, in ``extra`` and in shards."""
 
 from pathlib import Path
 from typing import Any

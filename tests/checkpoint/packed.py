@@ -1,4 +1,4 @@
-"""Tensor subclasses that hold other tensors, as quantised weights and low-bit moments do."""
+"""Tensor subclasses that hold other tensors, like quantised weights and low-bit moments."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the ranks do in tests in which something goes wrong on one of them alone."""
+"""Rank functions for tests in which something goes wrong on one rank only."""
 
 import gc
 import threading

@@ -1,4 +1,4 @@
-"""What the ranks do in tests in which one of them cannot read."""
+"""Rank functions for tests in which one rank cannot read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of several ranks whose `latest` cannot be written, or is seen late."""
+"""Jobs of several ranks in which `latest` cannot be written, or is seen late."""
 
 import errno
 import os

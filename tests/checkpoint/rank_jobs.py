@@ -1,4 +1,4 @@
-"""What the ranks do in tests of several ranks."""
+"""Rank functions for tests of several ranks."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What ranks do in tests of values that differ by rank now and then, or do not fit."""
+"""Rank functions for tests of values that differ by rank only sometimes, or do not fit."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
-"""What ranks do in tests of values that differ by rank under one name.
+"""Rank functions for tests of values that differ by rank under one name.
 
-Each case is a small model and optimizer. All cases of a job are saved and loaded by one launch of
-the ranks, since starting them takes longer than all of that.
+Each case is a small model and optimizer. All cases of a job are saved and loaded in one launch of
+the ranks, because starting them takes longer than all cases together.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Runs a function on several ranks of a real gloo job, forked from a server that has torch loaded.
 
-The function and its arguments are pickled, so it lives in an importable module of its own.
+The function and its arguments are pickled, so it must live in an importable module.
 """
 
 import multiprocessing

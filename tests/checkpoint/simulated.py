@@ -1,12 +1,12 @@
-"""Carries out the protocols of many ranks in one process, on a clock that jumps.
+"""Runs the protocols of many ranks in one process, on a virtual clock.
 
-What is modelled: each rank has a clock of its own, which an operation of its storage and a wait for
-the others move on; rank 0 waits for votes and the others for its answer until their deadlines. A
-rank may be killed before an operation, be stopped for good before a vote, and have storage that is
-slow, hangs or fails. A call that outlives its deadline is given up on and does nothing more.
+Modelled: each rank has its own clock, advanced by operations of its storage and by waits for the
+others. Rank 0 waits for votes, and the others for its answer, until their deadlines. A rank can be
+killed before an operation, be stopped for good before a vote, and have storage that is slow, hangs
+or fails. A call that outlives its deadline is abandoned and does nothing more.
 
-A call is carried out in one piece, so the operations of two ranks never lie between each other. Out
-of scope: connections that break between two ranks that live.
+A call is carried out without interruption, so operations of two ranks never interleave. Out of
+scope: broken connections between two living ranks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Storage that does something first, or refuses."""
+"""Storages that do something before an operation, or refuse it."""
 
 from __future__ import annotations
 

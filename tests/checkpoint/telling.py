@@ -1,4 +1,4 @@
-"""How ranks of a test wait for each other: through the store of the job, beside what is tested."""
+"""Lets ranks of a test wait for each other through the job's store, not through the tested code."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,7 @@
 """`resolve_resume_path` and `load` choose the same checkpoint on every rank, whatever is damaged.
 
-Also where one rank sees an older state of the directory than the others do, as the cache of a
-network file system may show it.
+This includes a rank that sees an older state of the directory than the others, as with the cache of
+a network file system.
 """
 
 import shutil

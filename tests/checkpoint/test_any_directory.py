@@ -1,4 +1,4 @@
-"""Whatever a directory holds, looking at it and choosing from it end well.
+"""Whatever a directory contains, reading it and choosing from it end well.
 
 The pieces are real directories and files on a real disk: committed and plain checkpoints, torn
 ones, leftovers, foreign names, links, and files where directories are expected.

@@ -1,4 +1,4 @@
-"""What is changed after `save` has returned does not reach the checkpoint, whatever it is."""
+"""Changes after `save` has returned do not reach the checkpoint, whatever they change."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What goes back through the program's own code is compared with what was saved."""
+"""State restored through the program's own code is compared with what was saved."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The garbage collector is held back, and left as it was."""
+"""The garbage collector is suspended, and restored to its former state."""
 
 import gc
 

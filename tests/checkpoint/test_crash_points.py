@@ -1,8 +1,8 @@
 """A process that dies before any single storage operation of rank 0 loses nothing.
 
-The storage protocol is stopped before its n-th changing operation, for every n, by an exception
-that no handler of the package catches as an error. What that leaves on disk is what the next run
-starts from. (Deaths inside a write, and of other ranks, are the scenarios' business.)
+The storage is stopped before its n-th changing operation, for every n, by an exception that no
+handler of the package catches as an error. The next run starts from what that leaves on disk.
+(The scenarios cover deaths inside a write, and of other ranks.)
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What is asked of CUDA, seen without a GPU: by fake tensors, and by functions that only listen."""
+"""What the code asks of CUDA, checked without a GPU by fake tensors and recording functions."""
 
 from __future__ import annotations
 

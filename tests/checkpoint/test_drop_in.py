@@ -1,4 +1,4 @@
-"""The folder `kempnerforge/checkpoint` alone, laid over another package of that name."""
+"""The folder `kempnerforge/checkpoint` alone, copied over another package of that name."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""Ways to end with a save under way, and objects that ride in ``extra``."""
+"""Ways to exit during a save, and objects passed in ``extra``."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def test_a_save_under_way_is_finished_however_python_ends(
 
 def test_a_save_that_fails_after_the_loop_ended_says_so(tmp_path: Path) -> None:
     result = ended(tmp_path, "raise SystemExit(0)", in_write=FAIL)
-    assert "nobody waited for it" in result.stderr
+    assert "the program did not wait for it" in result.stderr
     assert "saving step 1" in result.stderr
     assert "No space left on device" in result.stderr
     assert not (tmp_path / "checkpoints" / "latest").is_symlink()

@@ -1,4 +1,4 @@
-"""Loops whose dataloader draws from the global generators: resumed, they are as never stopped."""
+"""Loops whose dataloader draws from the global generators resume as if never interrupted."""
 
 import hashlib
 import random
@@ -218,7 +218,7 @@ def test_a_position_that_a_loader_saved_by_itself_is_taken_when_the_loader_is_wr
 
 def test_a_position_of_another_kind_of_loader_is_refused() -> None:
     state = ResumableDataLoader(stateful(0)).state_dict()
-    with pytest.raises(ValueError, match="a loader with a position of its own, this is a loader w"):
+    with pytest.raises(ValueError, match="a loader with state_dict, this is a loader w"):
         ResumableDataLoader(plain(0)).load_state_dict(state)
     state = ResumableDataLoader(plain(0)).state_dict()
     with pytest.raises(

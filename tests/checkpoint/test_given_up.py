@@ -1,5 +1,5 @@
-"""What goes on in the background of a job harms no save: cleaning up that wakes up late, another
-manager of the process, another job that prunes while this one reads."""
+"""Background activity harms no save: a cleanup that wakes up late, another manager of the process,
+another job that prunes while this one reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of parameter groups: decided before anything changes, and matched by parameters."""
+"""Options of parameter groups are decided before anything changes, and matched by parameters."""
 
 import copy
 import logging

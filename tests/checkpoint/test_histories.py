@@ -1,15 +1,14 @@
 """Random histories of saves, deaths, power cuts, failed operations, resumes, rollbacks, operators.
 
 The protocol is the package's own (``save_checkpoint``, ``choose``, ``finish_off``, retention,
-repair); only the disk and the shards are fakes. Beside it runs a model that knows which saves the
-job was told about. After every single operation, and for every state that a power cut could leave
-then:
+repair); only the disk and the shards are fakes. A model beside it knows which saves were
+acknowledged. After every single operation, and for every state that a power cut could leave then:
 
 - a directory with a checkpoint's name is whole, and `latest` is absent or leads to a whole one
   (which may have a hidden name while its step is replaced where names cannot be exchanged),
 - a job that only reads, because another one has the directory, finds a whole one where `latest` is,
-- the newest ``keep`` checkpoints that the job was told about are there, those of a branch that was
-  rolled back from counted as the oldest,
+- the newest ``keep`` acknowledged checkpoints exist, with those of an abandoned branch counted as
+  the oldest,
 - nothing foreign has changed.
 """
 

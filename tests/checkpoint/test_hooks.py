@@ -1,4 +1,4 @@
-"""State that passes through hooks and methods of a module comes back the module's own way."""
+"""State that passes through a module's hooks and methods is restored by the module itself."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The checkpoint directory is another one than before: nothing is done or made under its name."""
+"""If the checkpoint directory is not the same as before, nothing is done or created at its path."""
 
 import logging
 import os
@@ -263,7 +263,7 @@ def test_a_directory_that_is_moved_is_followed_where_that_is_asked_for(
     with unchanged(tmp_path / "one"), caplog.at_level(logging.WARNING):
         given.save(3)
         given.save(4)
-    assert len([line for line in caplog.messages if "the run goes on there" in line]) == 1
+    assert len([line for line in caplog.messages if "the run continues there" in line]) == 1
     assert steps(tmp_path / "other") == ["step_3", "step_4"]
     assert given.load()[0] == 4
     assert is_locked(tmp_path / "other")
@@ -280,7 +280,7 @@ def test_a_directory_without_what_was_saved_last_is_never_followed(
     change(root)
     with (
         unchanged(tmp_path),
-        pytest.raises(DirectoryChangedError, match="it has not the step_1 that this run"),
+        pytest.raises(DirectoryChangedError, match="it lacks the step_1 that this run"),
     ):
         given.save(2)
 
@@ -302,7 +302,7 @@ def test_an_older_copy_is_not_followed(tmp_path: Path) -> None:
     given.save(1)  # another version of the same step
     move(root)
     (tmp_path / "old").rename(root)
-    with unchanged(tmp_path), pytest.raises(DirectoryChangedError, match="it has not the step_1"):
+    with unchanged(tmp_path), pytest.raises(DirectoryChangedError, match="it lacks the step_1"):
         given.save(2)
 
 
@@ -393,7 +393,7 @@ def test_the_same_storage_mounted_anew_is_gone_on_with(
         given.save(5)
         assert given.load()[0] == 5
     assert steps(real / "c") == ["step_4", "step_5"]
-    assert len([line for line in caplog.messages if "the run goes on there" in line]) == 1
+    assert len([line for line in caplog.messages if "the run continues there" in line]) == 1
 
 
 def test_the_same_image_mounted_anew_is_gone_on_with_and_locked(tmp_path: Path) -> None:

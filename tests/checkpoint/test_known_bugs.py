@@ -1,6 +1,6 @@
-"""Bugs that other systems shipped and that no other test of the package shows to be absent.
+"""Bugs that other systems shipped, and that no other test of the package covers.
 
-`docs/known-bugs.md` has the list of all of them.
+`docs/known-bugs.md` lists all of them.
 """
 
 import errno

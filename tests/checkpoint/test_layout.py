@@ -1,4 +1,4 @@
-"""Names on disk, there and back."""
+"""Names on disk are formatted and parsed."""
 
 import pytest
 from hypothesis import given
@@ -57,5 +57,5 @@ def test_foreign_names_are_not_rank_files(name: str) -> None:
 
 
 def test_a_negative_step_has_no_name() -> None:
-    with pytest.raises(ValueError, match="counts from 0"):
+    with pytest.raises(ValueError, match="must not be negative"):
         layout.format_step(-1)

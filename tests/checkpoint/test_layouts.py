@@ -1,4 +1,4 @@
-"""Any arrangement of ranks loads what any other saved, and its own bit for bit."""
+"""Any layout of ranks loads what any other saved, and its own bit for bit."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A lease has one holder, is taken over from a dead one, and never from one that lives."""
+"""A lease has one holder; it is taken over from a dead one, and never from a living one."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_lease_of_a_process_of_this_host_that_is_gone_is_taken_over_at_once(
     assert shared.now == began
     assert names_in(tmp_path) == [".lease-2", ".lock"]
     expected = f"process {pid} on {HERE.host} since 2026-01-02T03:04:05+00:00, and is taken over"
-    assert f"was left by a job that is gone, {expected}" in caplog.text
+    assert f"was left by a dead job, {expected}" in caplog.text
     del held
 
 
@@ -199,7 +199,7 @@ def test_a_lease_that_was_never_written_is_watched_as_any_other(
     tmp_path: Path, shared: Time
 ) -> None:
     (tmp_path / ".lease-7").touch()
-    with pytest.raises(DirectoryInUseError, match="a process that did not write who it is"):
+    with pytest.raises(DirectoryInUseError, match="an unidentified process"):
         acquire(tmp_path, patience_s=10.0)
     held = acquire(tmp_path, watch_s=90.0)
     assert names_in(tmp_path) == [".lease-8", ".lock"]

@@ -1,4 +1,4 @@
-"""Which checkpoints the newest one descends from."""
+"""The checkpoints that the newest one descends from."""
 
 from hypothesis import given
 from hypothesis import strategies as st

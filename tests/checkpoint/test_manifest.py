@@ -1,4 +1,4 @@
-"""The manifest notices every change."""
+"""The manifest detects every change."""
 
 import pytest
 from hypothesis import given

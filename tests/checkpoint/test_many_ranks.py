@@ -1,4 +1,4 @@
-"""Save and load as many ranks run them, in one process and on a clock that jumps."""
+"""Saves and loads of many ranks, in one process and on a virtual clock."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ class ReadsItsOwn:
 
     def prepare(self, candidate: LoadCandidate) -> bytes:
         choice = candidate.choice
-        assert candidate.told == tuple(range(self._rank.runtime.world_size))
+        assert candidate.openings == tuple(range(self._rank.runtime.world_size))
         assert choice.manifest is not None
-        verify_files(choice.path, choice.manifest, candidate.share.items(), self._rank.runtime)
+        verify_files(choice.path, choice.manifest, candidate.partition.items(), self._rank.runtime)
         return self._rank.runtime.storage.read(choice.path / f"__{self._rank.rank}_0.distcp")
 
     def restore(self, prepared: bytes) -> None:
@@ -301,7 +301,7 @@ def test_the_others_give_rank_0_up_at_the_deadline_and_not_before_it_says_so_its
     saved = job.save(2)
     (error,) = errors_of(saved)
     assert "rank 0: StorageTimeoutError: publishing step 2" in error
-    assert "whether the checkpoint is there is not known" in error
+    assert "whether the checkpoint exists is unknown" in error
     assert all(one.ended_s - began < DEADLINE_S for one in saved)
     assert not any(isinstance(one.error, PeerLostError) for one in saved)
 
@@ -382,7 +382,7 @@ def test_slow_cleaning_after_a_load_fails_neither_it_nor_the_save_after_it(
     loaded = later.load(tidy=tidy)
     assert errors_of(loaded) == set()
     assert loaded[0].ended_s < loaded[1].ended_s + 0.1 * DEADLINE_S + 1.0
-    assert "leftovers in /runs/checkpoints stay: cleaning up in" in caplog.text
+    assert "leftovers in /runs/checkpoints are not removed: cleaning up in" in caplog.text
     heal(root)
     assert errors_of(later.save(2)) == set()
     assert later.committed() == ["step_1", "step_2"]
@@ -411,7 +411,7 @@ def test_ranks_that_are_at_different_things_are_told_so() -> None:
     protocols[2].close()
     protocols[2] = job._load(job.ranks[2])
     (error,) = errors_of(carry_out_together(job.ranks, protocols))
-    assert "rank 2: CheckpointError: it does something else than rank 0" in error
+    assert "rank 2: CheckpointError: it is in another operation than rank 0" in error
 
 
 def test_a_directory_that_one_rank_cannot_look_into_is_every_ranks_error() -> None:

@@ -1,4 +1,4 @@
-"""What a model holds comes back, or is refused before anything has changed."""
+"""A model's state is restored, or refused before anything has changed."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Moments that are containers come back with the keys and the types that they had."""
+"""Moments that are containers are restored with the same keys and types."""
 
 from pathlib import Path
 from typing import Any

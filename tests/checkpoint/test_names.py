@@ -1,4 +1,4 @@
-"""Names of parameters: wrappers, sharing, shapes, what is missing and what is too much."""
+"""Names of parameters: wrappers, sharing, shapes, missing and unexpected ones."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A checkpoint that an older version wrote loads as it did then."""
+"""A checkpoint written by an older version loads as it did then."""
 
 import tarfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an optimizer says it holds comes back, whatever form it has, or is refused by name."""
+"""An optimizer's state is restored in whatever form it has, or refused by name."""
 
 import logging
 from pathlib import Path
@@ -143,7 +143,10 @@ def test_state_of_a_parameter_that_is_in_no_group_is_said_not_to_be_saved(
     optimizer.state[model[1].weight]["x"] = torch.ones(2)
     with caplog.at_level(logging.WARNING):
         manager(tmp_path, model, optimizer).save(1)
-    assert "of shape (2, 3) that is in none of its parameter groups; it is not saved" in caplog.text
+    assert (
+        "of shape (2, 3) that is in none of its parameter groups; this state is not saved"
+        in caplog.text
+    )
 
 
 def test_an_optimizer_of_another_model_is_refused_at_load_in_words(tmp_path: Path) -> None:

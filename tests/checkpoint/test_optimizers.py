@@ -1,4 +1,4 @@
-"""Optimizers resume exactly, whatever they keep and wherever they keep it."""
+"""Optimizers resume exactly, whatever state they keep and wherever they keep it."""
 
 from pathlib import Path
 

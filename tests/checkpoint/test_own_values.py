@@ -1,4 +1,4 @@
-"""Values that are each rank's own, beside the names that the ranks have in common."""
+"""Rank-local values besides the names that all ranks share."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A read that fails for a passing reason is no damage: what is loaded, raised and left on the disk,
+"""A read that fails for a transient reason is not damage: what is loaded, raised and left on disk,
 by the place of the read and by the error."""
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_a_read_that_keeps_failing_is_an_error_of_its_own_and_changes_nothing(
         job.load()
     assert not isinstance(caught.value, CorruptCheckpointError | OSError)
     unreachable = isinstance(caught.value, UnreachableDirectoryError)
-    words = "cannot be looked into" if unreachable else "cannot be read at present"
+    words = "cannot be listed" if unreachable else "cannot be read at present"
     assert words in str(caught.value)
     assert job.digest() == weights
     assert contents(root) == before

@@ -1,4 +1,4 @@
-"""Reading plain values quickly: as torch.load reads them, and nothing that it would refuse."""
+"""Plain values are read fast, as torch.load reads them, and nothing that it would refuse."""
 
 import builtins
 import contextlib

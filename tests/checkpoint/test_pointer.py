@@ -1,4 +1,4 @@
-"""`latest` as a link and as a file: written as configured, read whichever it is, refused early."""
+"""`latest` as a link and as a file: written as configured, read in either form, refused early."""
 
 import errno
 import json

@@ -1,7 +1,7 @@
-"""What a save that fails while it is published leaves: nothing, or what its error says.
+"""What a save that fails during publication leaves: nothing, or what its error says.
 
-Every operation of the publication fails in turn, once and for good, and what the caller is told is
-compared with what the next start takes. Deaths and power cuts are those of `test_histories.py`.
+Every operation of the publication fails in turn, once and permanently, and the error is compared
+with what the next start loads. `test_histories.py` covers deaths and power cuts.
 """
 
 import errno
@@ -187,8 +187,8 @@ def test_what_cannot_be_taken_back_is_said_to_be_there_and_retention_goes_on(
         with pytest.raises(StillPublishedError) as caught:
             job.save(step)
         assert f"step_{step} cannot be published" in str(caught.value)
-        assert "the checkpoint is there and whole" in str(caught.value)
-        assert "`latest` names step_1, so the next start takes that" in str(caught.value)
+        assert "the checkpoint exists and is whole" in str(caught.value)
+        assert "`latest` names step_1, so the next start loads that" in str(caught.value)
     assert len(listed(tmp_path)) <= 4  # latest, its target, and no more than two others
     assert "step_5" in listed(tmp_path)
     assert job_with(tmp_path, LocalStorage()).load()[0] == 1
@@ -240,7 +240,7 @@ def test_a_pointer_that_does_not_move_fails_the_save_and_leaves_the_old_one_for_
 ) -> None:
     job_with(tmp_path, LocalStorage()).save(1)
     job = job_with(tmp_path, OldLink())
-    with pytest.raises(CheckpointError, match="does not show it what is written") as caught:
+    with pytest.raises(CheckpointError, match="does not show what was written") as caught:
         job.save(2)
     assert type(caught.value) is not StillPublishedError
     assert "latest names step_1 after it was replaced by one that names step_2" in str(caught.value)
@@ -264,7 +264,7 @@ def test_a_pointer_that_somebody_else_moves_meanwhile_stays_there_and_the_save_c
     job.save(2)
     give(job.manager, storage=RepointedAtOnce())
     job.save(3)
-    assert "names step_1, where somebody else has pointed it" in caplog.text
+    assert "names step_1: someone has changed it since" in caplog.text
     assert listed(tmp_path) == ["latest", "step_1", "step_2", "step_3"]
     assert (tmp_path / "checkpoints" / "latest").readlink() == Path("step_1")
 

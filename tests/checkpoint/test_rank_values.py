@@ -1,4 +1,4 @@
-"""Values that differ by rank under one name come back on the rank that they belong to."""
+"""Values that differ by rank under one name are restored on the rank they belong to."""
 
 import re
 from pathlib import Path
@@ -88,8 +88,8 @@ def test_a_checkpointer_without_a_manager_says_what_it_keeps_of_one_rank_only(
 ) -> None:
     first, other = run_ranks(rank_value_jobs.checkpointer_alone, tmp_path, world=2)
     assert other == []
-    assert [line.partition(" of ")[2].partition(";")[0] for line in first] == [
-        "1 values that differ by rank under one name one rank's is kept, as by DCP, the first: mine"
+    assert [line.partition(": ")[2].rpartition("; give")[0] for line in first] == [
+        "1 values differ by rank under one name, and one rank's is kept, as in DCP; the first: mine"
     ]
 
 

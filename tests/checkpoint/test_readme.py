@@ -1,4 +1,4 @@
-"""The example of README.md runs, and resumes with the data that it had not read yet."""
+"""The example in README.md runs, and resumes with the data that it had not read yet."""
 
 import re
 from pathlib import Path

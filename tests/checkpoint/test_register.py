@@ -1,4 +1,4 @@
-"""What a save knows of the checkpoints that are kept: read once, and checked at every save."""
+"""What a save knows about existing checkpoints is read once, and checked at every save."""
 
 from __future__ import annotations
 
@@ -406,7 +406,7 @@ def test_the_register_holds_what_the_catalog_says(tmp_path: Path, storage: Count
     assert {entry.path.name: (entry.state, entry.head) for entry in survey.entries()} == read
     assert sorted(read) == ["step_1", "step_2", "step_3", "step_4", "step_7"]
     assert survey.leftovers() == catalog.leftovers == (".trash-step_9-00c0ffee00c0ffee",)
-    assert survey.aside() == catalog.aside()
+    assert survey.abandoned() == catalog.abandoned()
     assert survey.next_sequence() == catalog.next_sequence() == 4
     assert [name for name, (state, _) in sorted(read.items()) if state is State.torn] == [
         "step_4",

@@ -1,7 +1,8 @@
-"""A step that is saved again where names cannot be exchanged: whole at every instant, for everyone.
+"""A step saved again without an atomic swap of names is whole at every instant, for every reader.
 
-Every crash point of the save is tried, then every crash point of what completes it. Deaths, power
-cuts and what `latest` leads to after each operation are :mod:`tests.checkpoint.test_histories`'.
+Every crash point of the save is tried, then every crash point of its completion.
+:mod:`tests.checkpoint.test_histories` covers deaths, power cuts and where `latest` leads after each
+operation.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""What may be deleted."""
+"""Which checkpoints can be deleted."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ def test_what_was_rolled_back_from_goes_before_what_training_goes_on_from() -> N
     kept = [
         Kept(step=10, sequence=1),
         Kept(step=20, sequence=2),
-        Kept(step=30, sequence=3, aside=True),
+        Kept(step=30, sequence=3, abandoned=True),
         Kept(step=25, sequence=4),
     ]
     assert RetentionPolicy(keep_last_n=3).victims(kept) == (30,)

@@ -1,4 +1,4 @@
-"""A job goes on from an older checkpoint: what stays, what goes, what is fallen back to."""
+"""A job continues from an older checkpoint: what is retained, deleted, and fallen back to."""
 
 from pathlib import Path
 from typing import Any

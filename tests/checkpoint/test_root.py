@@ -1,4 +1,4 @@
-"""The checkpoint directory itself: its name, and whether it can be looked into."""
+"""The checkpoint directory itself: its name, and whether it can be listed."""
 
 import os
 import shutil
@@ -189,10 +189,10 @@ def test_a_name_stands_for_what_a_shell_makes_of_it(
     ("name", "problem"),
     [
         ("", "is empty"),
-        ("$UNSET/ckpt", r"\$UNSET/ckpt names \$UNSET, and UNSET is not set or empty"),
-        ("x/${UNSET}", "UNSET is not set or empty"),
-        ("$EMPTY/ckpt", "EMPTY is not set or empty"),
-        ("~no-such-user/ckpt", "home directory that is not known"),
+        ("$UNSET/ckpt", r"\$UNSET/ckpt names \$UNSET, but UNSET is not set or is empty"),
+        ("x/${UNSET}", "UNSET is not set or is empty"),
+        ("$EMPTY/ckpt", "EMPTY is not set or is empty"),
+        ("~no-such-user/ckpt", "names an unknown home directory"),
         ("s3://bucket/ckpt", "is a URL"),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_directory_that_an_older_version_made_by_the_name_as_written_is_not_fo
     environment: Path, name: str
 ) -> None:
     (environment / name).mkdir(parents=True)
-    with pytest.raises(ValueError, match="is there as well; give the whole path"):
+    with pytest.raises(ValueError, match="exists as well; give the full path"):
         resolve_resume_path(name)
     assert local_directory(environment / "literally") == environment / "literally"
 
@@ -238,7 +238,7 @@ def test_the_command_takes_the_same_names(
     manager("$RUNS/ckpt").save(3)
     assert main(["ls", "${RUNS}/ckpt"]) == 0
     assert "step_3" in capsys.readouterr().out
-    for name, problem in (("", "is empty"), ("$UNSET", "UNSET is not set or empty")):
+    for name, problem in (("", "is empty"), ("$UNSET", "UNSET is not set or is empty")):
         with pytest.raises(SystemExit) as raised:
             main(["verify", name])
         assert raised.value.code == 2

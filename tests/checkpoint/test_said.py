@@ -1,4 +1,4 @@
-"""State that only the checkpoint or only the program has is said: a warning, and in `last_load`."""
+"""State that only the checkpoint or only the program has: a warning, and in `last_load`."""
 
 import logging
 from pathlib import Path
@@ -163,7 +163,7 @@ def test_a_loader_that_cannot_take_its_position_is_said(
     run.manager.load(dataloader=[1, 2])
     assert run.report() == ((), ("dataloader",))
     (warning,) = warnings_of(caplog)
-    assert "has no load_state_dict for its position" in warning
+    assert "has no load_state_dict to take its position" in warning
 
 
 def test_a_loader_without_a_position_is_said_once_when_it_is_saved(

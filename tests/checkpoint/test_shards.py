@@ -1,4 +1,4 @@
-"""Shard files: what stock DCP and torch make of ours, and we of theirs."""
+"""Shard files: stock DCP and torch can read ours, and we can read theirs."""
 
 import io
 import os

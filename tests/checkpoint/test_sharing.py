@@ -1,4 +1,4 @@
-"""Modes: a group that shares a checkpoint directory can go on with each other's runs."""
+"""Modes: members of a group that shares a checkpoint directory can continue each other's runs."""
 
 import os
 import shutil

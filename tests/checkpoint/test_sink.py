@@ -1,4 +1,4 @@
-"""How files are written: through the page cache, and past it."""
+"""Files are written through the page cache, and past it."""
 
 import contextlib
 import errno

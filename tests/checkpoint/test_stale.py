@@ -1,4 +1,4 @@
-"""Stale file handles are retried, a bounded number of times; nothing else is."""
+"""Stale file handles are retried a bounded number of times; nothing else is."""
 
 import errno
 import os

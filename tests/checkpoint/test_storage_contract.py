@@ -1,4 +1,4 @@
-"""What both storages promise: the local file system, and the one in memory that tests crash."""
+"""The contract of both storages: the local file system, and the one in memory that tests crash."""
 
 import zlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a save makes durable, and how often: docs/storage.md says what each of these is for."""
+"""What a save syncs, and how often: docs/storage.md gives the reason for each sync."""
 
 import os
 from collections import Counter

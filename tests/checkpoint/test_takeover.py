@@ -1,4 +1,4 @@
-"""A holder that is stopped at any instant of a save, taken over from, and goes on."""
+"""A holder is stopped at any instant of a save, its lock is taken over, and it continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on two hosts, which share a directory and no lock."""
+"""Jobs on two hosts that share a directory but no lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two jobs that both believe to have a directory lose nothing, whatever let them both in."""
+"""Two jobs that both believe they own a directory lose nothing, whatever let them both in."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_neither_deletes_what_the_other_saved(
     one.save(3)
     assert names_in(tmp_path) == ["latest", "step_10", "step_11", "step_2", "step_3"]
     ids = save_ids(tmp_path)
-    waiting = f"deletes nothing beside saves of another job: step_10 ({ids['step_10']})"
+    waiting = f"deletes nothing while there are saves of another job: step_10 ({ids['step_10']})"
     assert waiting in caplog.text
     assert (
         "step_10 was committed by another job since this one loaded or first saved" in caplog.text

@@ -1,5 +1,5 @@
-"""What keeps a load from reading: damage leads to another checkpoint, want of memory does not, and
-a directory that the load does not need may hang."""
+"""Reasons why a load cannot read: damage leads to another checkpoint, a lack of memory does not,
+and a directory that the load does not need may hang."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""A load where another machine has just saved, and this one remembers how it was.
+"""A load after another machine has just saved, while this one still has an old state in its caches.
 
-Storage that remembers as clients do; and real ones, two views of a directory that share no cache:
-bindfs, whose kernel remembers which names were not there, and sshfs, which remembers listings and
-links.
+The storages cache as clients do. The real ones are two views of a directory without a common cache:
+bindfs, whose kernel caches which names did not exist, and sshfs, which caches listings and links.
 """
 
 import os
@@ -244,7 +243,7 @@ def test_a_name_that_is_listed_and_not_found_is_waited_for(
 
 def test_one_that_is_listed_and_never_found_ends_the_load(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
-    with pytest.raises(UnreadableCheckpointError, match="step_2 is listed and cannot be found"):
+    with pytest.raises(UnreadableCheckpointError, match="step_2 is listed but cannot be found"):
         reader(tmp_path, Forgetful("step_2", 10_000)).load()
 
 
@@ -279,7 +278,7 @@ def test_a_start_waits_for_what_the_one_before_told_the_store_and_takes_nothing_
     (found,) = run_ranks(load_after_a_start_that_told_the_store, tmp_path, world=1)
     refusal = found.pop("next, 10000, True")
     assert refusal.startswith("UnreadableCheckpointError: ")
-    assert "does not show step 2, of which the job's store says that it was published" in refusal
+    assert "does not show step 2, which was published according to the job's store" in refusal
     assert found == {
         "same, 4, True": 1,  # as it would be without a store
         "same, 10000, True": 1,

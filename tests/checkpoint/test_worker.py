@@ -1,4 +1,4 @@
-"""The thread for calls that may never return, by its contract."""
+"""The contract of the thread for calls that may never return."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""A tiny training job for tests: every kind of state that a resume has to bring back."""
+"""A tiny training job for tests, with every kind of state that a resume must restore."""
 
 import hashlib
 import random

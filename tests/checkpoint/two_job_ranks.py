@@ -1,4 +1,4 @@
-"""What the ranks do in a test in which another job saves in their directory."""
+"""Rank functions for a test in which another job saves in their directory."""
 
 from __future__ import annotations
 

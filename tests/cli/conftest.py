@@ -1,4 +1,4 @@
-"""The command line as tests call it."""
+"""Runs the command line for tests."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""`capture`: what was found becomes actions of a scenario, and what cannot is said."""
+"""`capture`: findings become actions of a scenario, and what cannot be expressed is listed."""
 
 from __future__ import annotations
 

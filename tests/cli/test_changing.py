@@ -1,4 +1,4 @@
-"""`repair` and `retain` beside a job, and a `latest` that is wrong in every way there is."""
+"""`repair` and `retain` beside a running job, and with every kind of wrong `latest`."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What each command says, and the status it exits with."""
+"""The output and the exit status of each command."""
 
 import subprocess
 import sys

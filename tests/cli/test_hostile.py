@@ -1,4 +1,4 @@
-"""A directory that means harm neither runs code, nor hangs, nor exhausts the one who looks."""
+"""A hostile directory neither runs code, hangs the command, nor exhausts memory."""
 
 import json
 import os
@@ -136,7 +136,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(
     outer["crc32"] = f"{zlib.crc32(canonical(outer['manifest'])):08x}"
     (path / layout.MANIFEST).write_bytes(canonical(outer) + b"\n")
     assert main(["verify", str(path)]) == 1
-    assert "is no name of a file" in capfd.readouterr().out
+    assert "cannot be the name of a file" in capfd.readouterr().out
 
 
 def canonical(value: object) -> bytes:

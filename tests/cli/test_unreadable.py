@@ -1,5 +1,5 @@
-"""What may not be read is no damage: each command says it, with a status of its own, and changes
-nothing on account of it."""
+"""A file that cannot be read is not damage: each command reports it with a status of its own, and
+changes nothing because of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ranks do in tests of a shutdown."""
+"""Rank functions for tests of a shutdown."""
 
 import os
 import signal

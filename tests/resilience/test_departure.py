@@ -1,4 +1,4 @@
-"""A rank that leaves says so, and nobody waits for it to come."""
+"""A rank that exits records it, and no other rank waits for it."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

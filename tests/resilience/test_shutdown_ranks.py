@@ -1,4 +1,4 @@
-"""Shutdown of several ranks: all save the same step or none does, and nobody waits for ever."""
+"""Shutdown of several ranks: all save the same step or none does, and no rank waits for ever."""
 
 from pathlib import Path
 

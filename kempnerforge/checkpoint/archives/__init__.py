@@ -1,1 +1,1 @@
-"""The files of torch and DCP: archives of tensors, pickled values, metadata; read, never run."""
+"""Reads the files of torch and DCP without running them: tensor archives, values, metadata."""

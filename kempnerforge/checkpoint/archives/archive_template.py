@@ -1,13 +1,13 @@
 """Tensor archive templates: the bytes that ``torch.save`` writes around those of one tensor.
 
-An archive is a zip file without compression. Everything in it but the tensor's bytes and their
-crc32 follows from dtype and shape, so it is built once a shape: writing a tensor costs no
-serialisation, and a reader that meets a head it knows finds the bytes where they lie.
-``torch.load`` and any zip program read the result. Records stand in the order pickle, byte order,
-version, data; the data begins at a multiple of 64 bytes from the start of the archive.
+An archive is a zip file without compression. Everything in it except the tensor's bytes and their
+crc32 follows from dtype and shape, so it is built once per dtype and shape. Writing a tensor then
+needs no serialisation, and a reader that recognises the head knows where the bytes are.
+``torch.load`` and any zip program can read the result. The records are, in this order: pickle, byte
+order, version, data. The data begins at a multiple of 64 bytes from the start of the archive.
 
 Out of scope, and left to ``torch.save``: dtypes without a storage class of their own, tensors that
-are not dense, and 4 GiB and more, for which a zip file has other headers.
+are not dense, and 4 GiB and more, for which zip files need other headers.
 """
 
 import io
@@ -26,7 +26,7 @@ from kempnerforge.checkpoint.format import checksum
 __all__ = ["ALIGNMENT", "Frame", "bytes_of", "frame_of", "memory_of"]
 
 ALIGNMENT = 64
-"""Alignment of data within an archive of torch, in bytes."""
+"""Alignment in bytes of the data within torch's archives."""
 
 _STORAGES: dict[torch.dtype, Any] = {
     torch.float64: torch.DoubleStorage,
@@ -41,39 +41,39 @@ _STORAGES: dict[torch.dtype, Any] = {
     torch.bool: torch.BoolStorage,
 }
 _LIMIT_BYTES = (1 << 32) - (1 << 16)
-_UTF8, _STORED, _VERSION, _DATE = 0x800, 0, 20, 0x21  # the first day that a zip file can name
+_UTF8, _STORED, _VERSION, _DATE = 0x800, 0, 20, 0x21  # the earliest date that a zip file can hold
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _CRC = struct.Struct("<I")
 _LOCAL_CRC_AT, _CENTRAL_CRC_AT = 14, 16
-_PADDING_TAG = b"FB"  # the tag that torch pads with
+_PADDING_TAG = b"FB"  # the tag of torch's padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """The bytes before and after the data of a tensor; the two places of its crc32 hold zero."""
+    """The bytes before and after the data of a tensor; the two places of its crc32 are zero."""
 
     head: bytes
     data_bytes: int
     tail: bytes
     head_crc_at: int
-    """From the start of the head."""
+    """Offset of the crc32 from the start of the head."""
     tail_crc_at: int
-    """From the start of the tail."""
+    """Offset of the crc32 from the start of the tail."""
 
     @property
     def length(self) -> int:
-        """Bytes of the whole archive."""
+        """Size of the whole archive in bytes."""
         return len(self.head) + self.data_bytes + len(self.tail)
 
     def put_crc(self, archive: Any, head_at: int, tail_at: int, crc32: int) -> None:
-        """Write the crc32 of the data into a buffer that holds head and tail at these places."""
+        """Writes the crc32 of the data into a buffer that holds head and tail at these offsets."""
         _CRC.pack_into(archive, head_at + self.head_crc_at, crc32)
         _CRC.pack_into(archive, tail_at + self.tail_crc_at, crc32)
 
     def crc_in(self, head: bytes | bytearray | memoryview) -> int | None:
-        """The crc32 of the data that ``head`` announces; None if it is not this frame's head."""
+        """Returns the crc32 stored in ``head``; None if ``head`` is not the head of this frame."""
         at = self.head_crc_at
         before, after = self.head[:at], self.head[at + _CRC.size :]
         known = before == head[:at] and after == head[at + _CRC.size :]
@@ -81,14 +81,14 @@ class Frame:
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a dense, row-major tensor on the host, without a copy."""
+    """Returns the bytes of a dense, row-major tensor on the CPU, without copying them."""
     data: Any = tensor.reshape(-1).view(torch.uint8).numpy()
     return memoryview(data)
 
 
 @lru_cache(maxsize=4096)
 def frame_of(dtype: torch.dtype, shape: tuple[int, ...]) -> Frame | None:
-    """The frame of a dense, row-major tensor; None where ``torch.save`` has to do it."""
+    """Returns the frame of a dense, row-major tensor; None if ``torch.save`` has to write it."""
     count = 1
     for size in shape:
         count *= size
@@ -115,7 +115,7 @@ def frame_of(dtype: torch.dtype, shape: tuple[int, ...]) -> Frame | None:
 
 
 def _add(local: bytearray, central: bytearray, record: bytes, size: int, *, crc32: int) -> None:
-    """Append the two headers of a record; its content follows the local one, aligned."""
+    """Appends the two headers of a record; its content follows the local one, aligned."""
     name, at = b"archive/" + record, len(local)
     extra = b""
     if record.startswith(b"data/"):
@@ -128,7 +128,7 @@ def _add(local: bytearray, central: bytearray, record: bytes, size: int, *, crc3
 
 
 class _Rebuilt:
-    """Pickles as the call that rebuilds a tensor from its storage."""
+    """An object that pickles as the call that rebuilds a tensor from its storage."""
 
     def __init__(self, storage: Any, shape: tuple[int, ...], count: int) -> None:
         self.storage, self.shape, self.count = storage, shape, count
@@ -161,13 +161,13 @@ class _Pickler(pickle.Pickler):
 
 def _pickled(dtype: torch.dtype, shape: tuple[int, ...], count: int) -> bytes:
     buffer = io.BytesIO()
-    # Protocol 2 is the one that ``torch.load`` expects.
+    # ``torch.load`` expects pickle protocol 2.
     _Pickler(buffer, protocol=2).dump(_Rebuilt(_STORAGES[dtype], shape, count))
     return buffer.getvalue()
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """The numbers of a dense tensor as they are written, in row-major order."""
+    """Returns the elements of a dense tensor as they are written, in row-major order."""
     dense = tensor.detach().cpu().contiguous()
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()

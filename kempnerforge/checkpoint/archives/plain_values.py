@@ -1,13 +1,13 @@
-"""The common case of reading what ``torch.save`` wrote: containers, numbers, strings, tensors.
+"""Reads the common output of ``torch.save`` fast: containers, numbers, strings, tensors.
 
-``torch.load(weights_only=True)`` interprets a pickle in Python, 2 us a number; a generator's state
-alone is more than a thousand. Here Python's own unpickler does it, held to three names: the dict
-and the tensor that torch writes, and its storage types. None of them is handed out as itself:
-a stand-in that can only be called as intended, and that cannot be altered, takes its place. So a
-file can make containers, numbers, strings and tensors within its own bytes, and nothing else.
+``torch.load(weights_only=True)`` interprets a pickle in Python, at 2 us per number; the state of
+one generator has more than a thousand. This module uses Python's own unpickler, restricted to three
+names: the dict and the tensor that torch writes, and its storage types. Each is replaced by a
+stand-in that can only be called as intended and cannot be altered. So a file can create containers,
+numbers, strings, and tensors within its own bytes, and nothing else.
 
-Whatever is not of this form, harmless or not, is left to ``torch.load``, which also has the words
-for what is wrong with it.
+Anything else, harmless or not, is left to ``torch.load``, which also explains what is wrong with
+it.
 """
 
 import io
@@ -42,13 +42,13 @@ _REBUILD_PARTS = 6
 
 
 class _Unusual(Exception):
-    """Not of the common form."""
+    """The data does not have the common form."""
 
 
 def read_plain_values(data: bytes) -> tuple[Any] | None:
-    """Reads the output of ``torch.save``, in a tuple; None if it is not of the common form.
+    """Reads the output of ``torch.save``, into a one-tuple; None if it lacks the common form.
 
-    Never raises for what the data holds, and runs nothing that it contains.
+    Never raises because of the data, and runs nothing that it contains.
     """
     try:
         archive: Any = torch._C.PyTorchFileReader(io.BytesIO(data))  # checks every record's crc32
@@ -56,12 +56,12 @@ def read_plain_values(data: bytes) -> tuple[Any] | None:
             return None
         pickled = archive.get_record("data.pkl")
         return (unpickle(pickled, _find, load=_Storages(archive).load),)
-    except Exception:  # noqa: BLE001  # torch.load raises what there is to raise
+    except Exception:  # noqa: BLE001  # torch.load raises the proper error
         return None
 
 
 class _Inert:
-    """Cannot be altered by a pickle, which may try that with every object it gets hold of."""
+    """An object that a pickle cannot alter, although it may try."""
 
     __slots__ = ()
 
@@ -147,12 +147,12 @@ class _Storages:
 
 
 def _numpy_rebuilders() -> dict[str, Any]:
-    """The two functions that a pickled array and a pickled scalar call, as this NumPy has them."""
+    """Returns this NumPy's two functions that pickled arrays and scalars call."""
     return {"_reconstruct": np.zeros(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
 
 
-# What NumPy arrays and scalars consist of when they are pickled, by every name that NumPy 1 and 2
-# use for it. Checkpoints of other programs hold a NumPy generator state in this form.
+# The functions and classes in pickled NumPy arrays and scalars, under every name that NumPy 1 and 2
+# use. Checkpoints of other programs hold the state of NumPy's generator in this form.
 _NUMPY_GLOBALS: list[Any] = [
     np.ndarray,
     np.dtype,
@@ -166,10 +166,10 @@ _NUMPY_GLOBALS: list[Any] = [
 
 
 def encode_plain(value: Any, *, what: str) -> bytes:
-    """Serialise, and make sure that it can be read back without unpickling objects.
+    """Serialises a value, and checks that it can be read back without unpickling objects.
 
     Raises:
-        TypeError: ``value`` holds something that a load would refuse.
+        TypeError: ``value`` holds an object that a load would refuse.
     """
     buffer = io.BytesIO()
     torch.save(value, buffer)
@@ -185,7 +185,7 @@ def encode_plain(value: Any, *, what: str) -> bytes:
 
 
 def decode_plain(data: bytes, *, where: str) -> Any:
-    """Read what :func:`encode_plain`, or plain ``torch.save``, wrote; tensors come on the CPU.
+    """Reads the output of :func:`encode_plain` or plain ``torch.save``, with tensors on the CPU.
 
     Raises:
         UnsafeCheckpointError: The data asks for a class or a function that is not allowed.
@@ -201,12 +201,12 @@ def decode_plain(data: bytes, *, where: str) -> Any:
         raise UnsafeCheckpointError(
             f"{where}: refused to rebuild objects from it: {_reason(error)}", path=where
         ) from error
-    except Exception as error:  # a damaged pickle raises almost anything; it becomes our error
+    except Exception as error:  # a damaged pickle can raise almost anything
         raise CorruptCheckpointError(f"{where}: cannot be read: {error}", path=where) from error
 
 
 def _reason(error: Exception) -> str:
-    """The part of torch's long message that names what was asked for."""
+    """Returns the part of torch's long message that names what was asked for."""
     for line in str(error).splitlines():
         if "GLOBAL" in line or "Unsupported" in line:
             return line.strip()

@@ -1,4 +1,4 @@
-"""``.metadata`` of a shard directory: read without running what it contains, and checked."""
+"""Reads the ``.metadata`` of a shard directory, without running what it contains, and checks it."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ __all__ = ["check_metadata", "decode_metadata", "flat_paths", "is_ours", "rebuil
 
 
 def is_ours(metadata: Metadata) -> bool:
-    """Whether :func:`encode_metadata` made this; DCP's own writer names its directory as well."""
+    """Whether this package wrote it; DCP's own writer records its directory as well."""
     meta = metadata.storage_meta
     return meta is not None and meta.save_id is not None and meta.checkpoint_id is None
 
@@ -36,15 +36,15 @@ def _allowed(module: str, name: str) -> Any:
 
 
 def _in_any_python(module: str, name: str) -> Any:
-    """As :func:`anything`; finds the classes of pathlib under each name that a Python writes."""
+    """As :func:`anything`; finds pathlib's classes under the names of every Python version."""
     return anything("pathlib" if module in PATHLIB else module, name)
 
 
 def decode_metadata(data: bytes, *, where: str) -> Metadata:
-    """Read ``.metadata`` without running anything that it contains.
+    """Reads ``.metadata`` without running anything that it contains.
 
     Raises:
-        UnsafeCheckpointError: It asks for a class that metadata does not consist of.
+        UnsafeCheckpointError: It asks for a class that does not belong in metadata.
         CorruptCheckpointError: It is not metadata.
     """
     try:
@@ -52,7 +52,7 @@ def decode_metadata(data: bytes, *, where: str) -> Metadata:
             found = unpickle(data, _allowed)
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(f"{where}: refused: {error}", path=where) from error
-    except Exception as error:  # a damaged pickle raises almost anything; it becomes our error
+    except Exception as error:  # a damaged pickle can raise almost anything
         raise CorruptCheckpointError(f"{where}: cannot be read: {error!r}", path=where) from error
     if not isinstance(found, Metadata) or not isinstance(found.storage_data, dict):
         raise CorruptCheckpointError(f"{where}: is not DCP metadata", path=where)
@@ -60,17 +60,17 @@ def decode_metadata(data: bytes, *, where: str) -> Metadata:
 
 
 def rebuild_metadata(data: bytes) -> Any:
-    """Unpickles ``.metadata`` without restrictions; runs any code that it contains."""
+    """Unpickles ``.metadata`` without restrictions, which runs any code that it contains."""
     return unpickle(data, _in_any_python)
 
 
 def check_metadata(directory: Path, metadata: Metadata, *, size_of: Callable[[Path], int]) -> None:
-    """Check that the shards the metadata speaks of are there and large enough.
+    """Checks that the shards named in the metadata exist and are large enough.
 
     Raises:
         CorruptCheckpointError: A file is missing, short or outside of ``directory``, or a tensor is
             not covered by its chunks.
-        UnreadableCheckpointError: The size of a file cannot be seen at present.
+        UnreadableCheckpointError: The size of a file cannot be determined at present.
     """
     ends: dict[str, int] = {}
     for info in metadata.storage_data.values():
@@ -94,7 +94,7 @@ def check_metadata(directory: Path, metadata: Metadata, *, size_of: Callable[[Pa
 
 
 def flat_paths(metadata: Metadata) -> dict[str, tuple[str | int, ...]]:
-    """Flat key to the path of keys and indices that it was flattened from."""
+    """Maps each flat key to the path of keys and indices that it was flattened from."""
     mappings = metadata.planner_data or {}
     return {
         key: tuple(mappings[key] if key in mappings else key.split("."))

@@ -1,7 +1,7 @@
-"""The unpickler of the package: it finds what its caller allows, and so builds nothing else.
+"""An unpickler that resolves only the names that its caller allows, and so builds nothing else.
 
-Without torch, pickles are read as plain data by :mod:`format.inert`; what is allowed in
-``.metadata`` is written there, for both.
+Code without torch uses :mod:`format.inert` to read pickles as plain data; the names allowed in
+``.metadata`` are listed there, for both.
 """
 
 import io
@@ -20,22 +20,22 @@ def unpickle(
     *,
     load: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """The value that a pickle describes.
+    """Returns the value that a pickle describes.
 
     Args:
         data: The pickle.
-        find: Says what a name in it stands for, by module and name, or raises.
-        load: Says what an id of something outside of the pickle stands for, or raises; where None
-            there must be no such id.
+        find: Resolves a name in it, given module and name, or raises.
+        load: Resolves the id of an object outside of the pickle, or raises; None if ids are not
+            allowed.
 
     Raises:
-        Exception: What ``find`` or ``load`` raised; or almost anything, of a damaged pickle.
+        Exception: Whatever ``find`` or ``load`` raised; a damaged pickle can raise almost anything.
     """
     return _Unpickler(data, find, load or _refuse).load()
 
 
 def anything(module: str, name: str) -> Any:
-    """Finds whatever can be imported, which lets a pickle run any code."""
+    """Resolves any importable name, which lets a pickle run any code."""
     return reduce(getattr, name.split("."), import_module(module))
 
 

@@ -1,10 +1,10 @@
 """Caches the plans of the previous save on all ranks, so that plans travel once.
 
-Plans depend on names, shapes and placements, which hardly ever change between two saves. Each has
-an id that its rank gave it. A rank says which plan it has now and which assignment it holds; plans
-and assignments themselves are sent only where the other side lacks them. Nothing here is trusted
-to be up to date: ids are compared in every save, and a rank that missed an answer says so by the id
-that it holds.
+Plans depend on names, shapes and placements, which rarely change between two saves. Each plan has
+an id, chosen by its rank. In every save a rank reports the ids of its current plan and of the
+assignment it holds; plans and assignments are sent only if the other side lacks them. Nothing here
+is assumed to be up to date: ids are compared in every save, and a rank that missed an answer
+reports an old id.
 """
 
 from array import array
@@ -38,29 +38,29 @@ __all__ = ["Assigned", "Merged", "PlanBook", "PlannedBulk", "Proposed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposed:
-    """A rank's plan, on its way to rank 0."""
+    """A rank's plan, sent to rank 0."""
 
     plan_id: str
     planned: PlannedValues | None
-    """None where rank 0 has it."""
+    """None if rank 0 has it already."""
     holds: str | None
     """Id of the merger whose part this rank holds."""
     checksums: bytes = b""
-    """Of the values that other ranks may hold as well, eight bytes each."""
+    """Checksums of the values that other ranks may hold as well, eight bytes each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assigned:
-    """A rank's part of the plan, on its way from rank 0."""
+    """A rank's part of the plan, sent by rank 0."""
 
     merger: str
     plan: SavePlan | None
-    """None where the rank holds it."""
+    """None if the rank holds it already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
-    """All plans, without duplicates."""
+    """The plans of all ranks, without duplicates."""
 
     merger: str
     plan_ids: tuple[str, ...]
@@ -70,11 +70,11 @@ class Merged:
     """The plan of each rank."""
     metadata: Mapping[int | None, Metadata]
     missing: Mapping[int | None, frozenset[str]]
-    """By stage: moments that not all ranks have that have the parameter."""
+    """By stage: moments that are missing on some rank that has the parameter."""
     differing: Mapping[int | None, frozenset[str]]
-    """By stage: names of which each rank writes its own value; the missing ones among them."""
+    """By stage: names of which each rank writes its own value, including the missing ones."""
     encoded: dict[int | None, tuple[tuple[bytes, ...], str, bytes]] = field(default_factory=dict)
-    """By stage, of the save before: where everything was written, save id, ``.metadata``."""
+    """By stage, from the previous save: where everything was written, save id, ``.metadata``."""
 
     @property
     def has_rank_values(self) -> bool:
@@ -82,23 +82,23 @@ class Merged:
         return any(self.differing.values())
 
     def assign(self, rank: int, proposed: Proposed) -> Assigned:
-        """The answer to one rank."""
+        """Returns the answer to one rank."""
         plan = None if proposed.holds == self.merger else self.plans[rank]
         return Assigned(merger=self.merger, plan=plan)
 
     def encode(self, stage: int | None, written: Sequence[WrittenShards], *, save_id: str) -> bytes:
-        """Content of ``.metadata`` of a stage.
+        """Returns the content of a stage's ``.metadata``.
 
         Args:
-            stage: Whose.
-            written: By the ranks of the stage, in order.
-            save_id: Of this save.
+            stage: The stage.
+            written: What the ranks of the stage wrote, in rank order.
+            save_id: Id of this save.
         """
         places = tuple(shards.places for shards in written)
         before = self.encoded.get(stage)
         if before is not None and before[0] == places and before[2].count(before[1].encode()) == 1:
-            # Pickling thousands of entries again would change nothing but the save id, whose
-            # length is fixed.
+            # Only the save id differs, and its length is fixed, so the thousands of entries need
+            # not be pickled again.
             data = before[2].replace(before[1].encode(), save_id.encode())
         else:
             plans = (self.plans[rank] for rank in self.ranks_of[stage])
@@ -109,7 +109,7 @@ class Merged:
 
 
 class PlanBook:
-    """Kept from save to save by one rank; one thread at a time."""
+    """The plans that one rank keeps between saves; for use by one thread at a time."""
 
     def __init__(self) -> None:
         self._shown: str | None = None
@@ -121,7 +121,7 @@ class PlanBook:
     # On every rank.
 
     def propose(self, staged: StagedShards) -> Proposed:
-        """The message to rank 0."""
+        """Returns the message to rank 0."""
         planned = None if staged.plan_id == self._shown else staged.planned
         return Proposed(
             plan_id=staged.plan_id,
@@ -131,7 +131,7 @@ class PlanBook:
         )
 
     def accept(self, staged: StagedShards, assigned: Assigned) -> SavePlan:
-        """This rank's part of the plan."""
+        """Returns this rank's part of the plan."""
         self._shown = staged.plan_id
         if assigned.plan is not None:
             self._holds, self._part = assigned.merger, assigned.plan
@@ -147,7 +147,7 @@ class PlanBook:
         """Distributes the values over the ranks.
 
         Args:
-            proposed: By rank.
+            proposed: The messages of all ranks, by rank.
             ranks_of: Ranks by the stage whose shard directory they share.
         """
         local = [self._planned_by(rank, proposal) for rank, proposal in enumerate(proposed)]
@@ -192,7 +192,7 @@ class PlanBook:
             self._local[rank] = (proposal.plan_id, proposal.planned)
         plan_id, planned = self._local.get(rank, ("", PlannedValues(plan=SavePlan([]))))
         if plan_id != proposal.plan_id:
-            raise CheckpointSaveError(f"rank {rank} speaks of a plan that rank 0 does not have")
+            raise CheckpointSaveError(f"rank {rank} refers to a plan that rank 0 does not have")
         return planned
 
 
@@ -201,7 +201,7 @@ class PlannedBulk:
     """:class:`~kempnerforge.checkpoint.protocol.bulk.Bulk` of shards, by plans that are cached."""
 
     plans: PlanBook
-    """The same one in each save of a rank; a new one costs time only, if all ranks have one."""
+    """The same object in all saves of a rank; if all ranks use a new one, that only costs time."""
     shards: StagedShards
 
     def propose(self) -> Proposed:

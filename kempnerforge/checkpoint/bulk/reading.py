@@ -1,9 +1,9 @@
-"""Reading shards: each tensor is compared with its checksum before it reaches the model.
+"""Reads shards, and compares each tensor with its checksum before it reaches the model.
 
-What this package wrote is read straight from its frames; what stock DCP wrote goes through DCP's
-own reader. A file that this rank answers for is read front to back and summed as a whole, what its
-targets do not need included; of any other file only what is needed is read, each tensor with the
-checksum that stands in front of it.
+Shards written by this package are read directly from their frames; those of stock DCP go through
+DCP's own reader. A file that this rank has to verify is read from front to back, including parts
+that its targets do not need, and its checksum is computed as a whole. Of any other file only the
+needed tensors are read, each compared with the checksum stored in front of it.
 """
 
 import io
@@ -42,23 +42,23 @@ from kempnerforge.checkpoint.format.manifest import FileRecord, require_same
 __all__ = ["Answerable", "ReadShards", "read_shards"]
 
 _SKIP_BYTES = 1 << 20
-# The end of one archive and the padding before the next one are read along with the latter.
+# The end of one archive, and the padding after it, are read together with the next one.
 _GAP_BYTES = 1 << 12
 _CACHED_CHUNKS = 4096
 
 
 class Answerable(Protocol):
-    """Which files have to be what they were, as :class:`verification.Verifier` knows it."""
+    """The part of :class:`verification.Verifier` that says which files to read in full."""
 
     def expected(self, name: str) -> FileRecord | None:
-        """Size and checksum of a file that is to be read in full; None for another."""
+        """Returns size and checksum of a file to be read in full; None for any other file."""
 
     def found_intact(self, name: str) -> None:
-        """It was read in full and is as expected."""
+        """Records that a file was read in full and is as expected."""
 
 
 class _Nothing:
-    """Answers for no file."""
+    """Asks for no file to be read in full."""
 
     def expected(self, name: str) -> None:
         del name
@@ -69,18 +69,18 @@ class _Nothing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadShards:
-    """Tensors that were read and checked, and where they go."""
+    """Tensors that were read and checked, with their targets."""
 
     targets: list[torch.Tensor]
     values: list[torch.Tensor]
 
     def hand_over(self) -> None:
-        """Copy the values into their targets."""
+        """Copies the values into their targets."""
         targets, values = [], []
         with torch.no_grad():
             for target, value in zip(self.targets, self.values, strict=True):
                 if target.is_conj() or target.is_neg():
-                    target.copy_(value)  # which a multi-tensor copy refuses
+                    target.copy_(value)  # a multi-tensor copy refuses these
                 else:
                     targets.append(target)
                     values.append(value)
@@ -97,22 +97,22 @@ def read_shards(
     decode: Callable[..., Any] = decode_plain,
     answerable: Answerable | None = None,
 ) -> ReadShards:
-    """Read the keys of ``targets``: tensors and DTensors in place, other values replaced.
+    """Reads the keys of ``targets``: fills tensors and DTensors in place, replaces other values.
 
     Not collective; each rank reads what its own targets need.
 
     Args:
-        directory: Holds the shards.
-        metadata: Of these shards.
-        targets: Flat key to the value to fill.
-        live: Keys of tensors that training uses; they are left as they are until
+        directory: The directory of the shards.
+        metadata: The metadata of these shards.
+        targets: Maps a flat key to the value to fill.
+        live: Keys of tensors that training uses; they stay unchanged until
             :meth:`ReadShards.hand_over`.
-        decode: Reads values that are no tensors.
-        answerable: Says which files are read and compared in full.
+        decode: Decodes values that are not tensors.
+        answerable: Says which files to read and verify in full.
 
     Raises:
-        CorruptCheckpointError: A file or the data of a tensor does not have its checksum, or is not
-            there.
+        CorruptCheckpointError: A file or the data of a tensor is missing, or does not match its
+            checksum.
         OSError: A file cannot be read.
     """
     answerable = answerable or _Nothing()
@@ -136,12 +136,12 @@ def read_shards(
 
 
 class _Source:
-    """One open shard file. Where it is read whole, all reads go forward and are summed.
+    """One open shard file. If it is read in full, all reads go forward and enter its checksum.
 
     Args:
-        fd: Open for reading.
-        path: For errors.
-        whole: Whether every byte is to be read.
+        fd: Descriptor, open for reading.
+        path: Path, for errors.
+        whole: Whether to read every byte.
     """
 
     def __init__(self, fd: int, path: Path, *, whole: bool) -> None:
@@ -153,16 +153,16 @@ class _Source:
         self._crc32 = 0
 
     def read(self, size: int, offset: int) -> memoryview:
-        """Bytes from the file."""
+        """Returns bytes from the file."""
         data = memoryview(bytearray(size))
         self.fill([data], offset)
         return data
 
     def fill(self, parts: list[memoryview], offset: int) -> int | None:
-        """Fill ``parts`` one after the other from the file.
+        """Fills ``parts`` one after the other from the file.
 
         Returns:
-            The crc32 of the last part, or None where the file is summed as a whole.
+            The crc32 of the last part, or None if the checksum covers the whole file.
         """
         gap = offset - self._at
         if self._whole and gap >= 0:
@@ -176,7 +176,7 @@ class _Source:
         return checksum.crc32(parts[-1])
 
     def finish(self) -> FileRecord:
-        """Read to the end; size and checksum of the whole file."""
+        """Reads to the end; returns size and checksum of the whole file."""
         with named(self.path):
             size = os.fstat(self._fd).st_size
         self._skip_to(max(self._at, size))
@@ -208,7 +208,7 @@ class _Source:
 
 
 def _beyond(parts: list[memoryview], count: int) -> list[memoryview]:
-    """``parts`` without their first bytes."""
+    """Returns ``parts`` without their first ``count`` bytes."""
     left = []
     for part in parts:
         left.append(part[count:])
@@ -217,16 +217,16 @@ def _beyond(parts: list[memoryview], count: int) -> list[memoryview]:
 
 
 class _Into(NamedTuple):
-    """Where a saved tensor goes, and what it is."""
+    """The target of a saved tensor, with the tensor's type and shape."""
 
     target: torch.Tensor
     dtype: torch.dtype
-    """Of the saved tensor."""
+    """Dtype of the saved tensor."""
     sizes: torch.Size
-    """Of the saved tensor."""
+    """Shape of the saved tensor."""
 
     def fits(self) -> bool:
-        """Whether the saved bytes may be read right into the target."""
+        """Whether the saved bytes can be read directly into the target."""
         target = self.target
         return (
             target.shape == self.sizes
@@ -244,14 +244,14 @@ class _Piece(NamedTuple):
     offset: int
     length: int
     item: ReadItem | None
-    """As DCP plans it; None where it is wanted as it was saved."""
+    """DCP's plan for it; None if the tensor is wanted exactly as saved."""
     into: _Into | None
-    """None for a value that is no tensor."""
+    """None for a value that is not a tensor."""
     frame: Frame | None
-    """None for what DCP's reader has to read, such as what was written compressed."""
+    """None for data that DCP's reader has to read, such as compressed data."""
 
     def wanted(self, saved: torch.Tensor) -> torch.Tensor:
-        """The part of the saved tensor that the target takes."""
+        """Returns the part of the saved tensor that the target takes."""
         if self.item is None:
             return saved
         part = zip(self.item.storage_offsets, self.item.lengths, strict=True)
@@ -277,7 +277,7 @@ class _Job:
         self._passage = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def pieces(self) -> Iterator[_Piece]:
-        """Plans the reads. DCP plans only values that were saved in another arrangement."""
+        """Plans the reads; DCP plans only values that were saved in another layout."""
         others = {}
         for key, value in self.targets.items():
             piece = self._as_saved(key, value)
@@ -291,14 +291,14 @@ class _Job:
                 yield self._as_planned(item, planner)
 
     def read(self, piece: _Piece, source: _Source) -> None:
-        """Read one piece; what is not in a frame is left to :meth:`read_foreign`."""
+        """Reads one piece; data without a frame is left to :meth:`read_foreign`."""
         if piece.into is None and piece.item is None:
             self._values[piece.key] = bytes(source.read(piece.length, piece.offset))
         elif piece.into is None or not self._read_tensor(piece, piece.into, source):
             self._foreign.extend(self._planned(piece))
 
     def decode_values(self, file: Path) -> None:
-        """Values that are no tensors; once their file is compared, which says more of damage."""
+        """Decodes values that are not tensors, after their file is verified: a better error."""
         for key, data in self._values.items():
             self.targets[key] = self.decode(data, where=f"{file}: {key}")
         self._values.clear()
@@ -307,14 +307,14 @@ class _Job:
         """Reads shards of stock DCP with DCP's own reader.
 
         Raises:
-            CorruptCheckpointError: DCP cannot make sense of it.
+            CorruptCheckpointError: DCP cannot read it.
         """
         if not self._foreign:
             return
         try:
             self._read_by_dcp(directory)
-        except Exception as error:  # a damaged archive raises almost anything
-            # Ours have checksums, which tell damage from the rest.
+        except Exception as error:  # a damaged archive can raise almost anything
+            # Shards of this package have checksums, which distinguish damage from other errors.
             if is_ours(self.metadata) or _says_nothing_of_a_file(error):
                 raise
             raise CorruptCheckpointError(
@@ -332,7 +332,7 @@ class _Job:
         return planner
 
     def _as_saved(self, key: str, value: Any) -> _Piece | None:
-        """The piece that is all of ``value``, or None where it is not saved in one such piece."""
+        """Returns the piece that is all of ``value``, or None if it was not saved as one piece."""
         entry = self.metadata.state_dict_metadata[key]
         if isinstance(entry, BytesStorageMetadata):
             return self._piece(MetadataIndex(key))
@@ -375,7 +375,7 @@ class _Job:
         )
 
     def _read_tensor(self, piece: _Piece, into: _Into, source: _Source) -> bool:
-        """Read and check; False if it is not in a frame, and then its target may hold anything."""
+        """Reads and checks; returns False, with undefined target, if there is no frame."""
         frame = piece.frame
         if frame is None:
             return False
@@ -389,7 +389,7 @@ class _Job:
         announced = frame.crc_in(head)
         if announced is None and is_ours(self.metadata):
             raise CorruptCheckpointError(
-                f"{source.path}: no tensor as it was saved begins at {piece.offset}",
+                f"{source.path}: the expected tensor does not begin at {piece.offset}",
                 path=str(source.path),
             )
         if announced is None:
@@ -404,18 +404,18 @@ class _Job:
             self.found.targets.append(into.target)
             self.found.values.append(piece.wanted(whole))
         elif whole is not into.target:
-            into.target.copy_(piece.wanted(whole))  # has read all of it when it returns
+            into.target.copy_(piece.wanted(whole))  # synchronous: `whole` can be reused afterwards
         return True
 
     def _passing(self, into: _Into) -> torch.Tensor:
-        """Memory for a tensor on its way to a target elsewhere, until the next one comes."""
+        """Returns scratch memory for a tensor that is copied on to its target; reused each time."""
         size = math.prod(into.sizes) * into.dtype.itemsize
         if self._passage.numel() < size:
             self._passage = torch.empty(size, dtype=torch.uint8, device="cpu")
         return self._passage[:size].view(into.dtype).view(into.sizes)
 
     def _planned(self, piece: _Piece) -> list[ReadItem]:
-        """DCP's read items for a piece; none for an empty tensor."""
+        """Returns DCP's read items for a piece; none for an empty tensor."""
         if piece.item is not None:
             return [piece.item]
         target = {piece.key: self.targets[piece.key]}
@@ -423,7 +423,7 @@ class _Job:
 
 
 def _chunk_of(value: torch.Tensor) -> ChunkStorageMetadata:
-    """The part of the whole tensor that this rank holds."""
+    """Returns the part of the whole tensor that this rank holds."""
     if isinstance(value, DTensor):
         return _chunk_of_placed(value.shape, value.device_mesh, value.placements)
     return ChunkStorageMetadata(offsets=torch.Size([0] * value.dim()), sizes=value.shape)
@@ -455,7 +455,7 @@ class _FlatLoadPlanner(DefaultLoadPlanner):
 
 
 class _HoldingPlanner(_FlatLoadPlanner):
-    """Lets DCP's reader fill buffers in place of tensors that are in use."""
+    """Makes DCP's reader fill buffers instead of tensors that are in use."""
 
     def __init__(self, live: Collection[str], read: ReadShards, decode: Callable[..., Any]) -> None:
         super().__init__(decode)
@@ -472,10 +472,10 @@ class _HoldingPlanner(_FlatLoadPlanner):
 
 
 def _says_nothing_of_a_file(error: Exception) -> bool:
-    """Whether reading failed for want of memory, for a device, or for what was said already."""
+    """Whether the error is not about a file: no memory, a device error, or already explained."""
     known = CheckpointError | OSError | MemoryError | torch.AcceleratorError
-    # DCP and torch's archive reader put errors of their own around those of the file.
+    # DCP and torch's archive reader wrap errors of the file in errors of their own.
     if any(isinstance(one, known) for one in (error, error.__cause__, error.__context__)):
         return True
-    # What torch raises where the host has no memory left has no class of its own.
+    # When host memory runs out, torch raises an error without a class of its own.
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,8 +1,8 @@
 """Shards in the format of torch.distributed.checkpoint, written durably and read without pickle.
 
-Only DCP's planners and file format are used, not its ``save`` and ``load``: those run collectives
-that cannot name a rank that is lost, fsync ``.metadata`` before it is flushed, and unpickle
-whatever they find. What is written stays readable by stock ``dcp.load``.
+Only DCP's planners and file format are used, not its ``save`` and ``load``: those use collectives
+that cannot name a lost rank, fsync ``.metadata`` before flushing it, and unpickle whatever they
+find. The files can be read by stock ``dcp.load``.
 """
 
 import dataclasses
@@ -51,26 +51,26 @@ __all__ = [
 ]
 
 _DCP_VERSION = "1.0.0"
-_SUFFIX = "0.distcp"  # one file a rank, numbered as DCP does
+_SUFFIX = "0.distcp"  # one file per rank, numbered as in DCP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedShards:
-    """The values that one rank would write, detached from training where they were copied."""
+    """The values that one rank would write; those that were copied are detached from training."""
 
     planned: PlannedValues
     plan_id: str
-    """Equal for two saves of one rank exactly if their plans are equal."""
+    """Equal for two saves of one rank if and only if their plans are equal."""
     positions: Mapping[str, int]
-    """By flat name; a rank has one item of each."""
+    """By flat name; a rank has one item per name."""
     seeds: Sequence[int]
     """For each compared item: what its dtype and shape add to its checksum."""
     image: Image
 
     def checksums(self) -> bytes:
-        """Of the values that other ranks may hold as well, eight bytes each.
+        """Computes checksums of the values that other ranks may hold as well, eight bytes each.
 
-        Takes a pass over those values.
+        This reads all bytes of those values.
         """
         items = self.planned.plan.items
         names = (items[at].index.fqn for at in self.planned.compared)
@@ -79,9 +79,9 @@ class StagedShards:
         return array("Q", sums).tobytes()
 
     def positions_of(self, plan: SavePlan) -> list[int]:
-        """Position of each item of ``plan``, which the ranks agreed on."""
+        """Returns the position of each item of ``plan``, the plan agreed by the ranks."""
         names = (item.index.fqn for item in plan.items)
-        # A state dict of a program's own may have such names itself.
+        # A program's own state dict can contain such names itself.
         return [
             self.positions[name if name in self.positions else common_name(name)] for name in names
         ]
@@ -92,13 +92,13 @@ class WrittenShards:
     """The files that one rank wrote."""
 
     files: Mapping[str, FileRecord]
-    """By name within the shard directory."""
+    """The files, by name within the shard directory."""
     places: bytes
-    """Offset and length of each item of the rank's plan in its order, eight bytes each."""
+    """Offset and length of each item, in the order of the rank's plan, eight bytes each."""
 
 
 class _FlatPlanner(DefaultSavePlanner):
-    """Plans a state dict that was flattened before."""
+    """Plans a state dict that is flattened already."""
 
     def __init__(self) -> None:
         super().__init__(flatten_state_dict=False)
@@ -106,12 +106,12 @@ class _FlatPlanner(DefaultSavePlanner):
 
 _Path = tuple[str | int, ...]
 _Structure = list[tuple[Any, Any]]
-"""Of a dict: each key, and what a plan depends on in its value; a list again where it is a dict."""
+"""The keys of a dict, each with the traits of its value that matter to a plan; nested for dicts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KnownPlan:
-    """A plan, and by what to see that it still holds."""
+    """A plan, with the data to check that it is still valid."""
 
     is_coordinator: bool
     structure: _Structure
@@ -119,11 +119,11 @@ class _KnownPlan:
     plan_id: str
     seeds: tuple[int, ...]
     items: tuple[WriteItem, ...]
-    """In the order in which they are written."""
+    """The items, in the order in which they are written."""
     leaves: tuple[int, ...]
-    """By item: position of its value among the leaves of the state dict."""
+    """For each item: position of its value among the leaves of the state dict."""
     objects: dict[str, tuple[bytes, bytes]]
-    """By key: a value that is no tensor, pickled for comparison, and as it is written."""
+    """By key: a value that is not a tensor, pickled for comparison, and serialised for writing."""
     positions: dict[str, int]
 
 
@@ -135,17 +135,17 @@ def stage_shards(
     world_size: int = 1,
     buffers: Callable[[], Collection[str]] = tuple,
 ) -> StagedShards:
-    """Plan this rank's writes of ``state_dict`` and take its values.
+    """Plans this rank's writes of ``state_dict`` and captures its values.
 
-    Not collective. Values that are not tensors are serialised here. The plan of the save before is
-    used again where names, shapes, dtypes and placements are the same.
+    Not collective. Values that are not tensors are serialised here. The plan of the previous save
+    is reused if names, shapes, dtypes and placements are the same.
 
     Args:
         state_dict: Nested dicts and lists of tensors, DTensors and plain values.
-        stager: Takes the tensors; of one rank and one kind of state dict.
+        stager: Copies the tensors; must always be used for the same kind of state dict.
         is_coordinator: Whether this is the first rank of those that share the shard directory.
-        world_size: Ranks of the job.
-        buffers: Says the flat names of values that are buffers of the model.
+        world_size: Number of ranks of the job.
+        buffers: Returns the flat names of values that are buffers of the model.
     """
     known: _KnownPlan | None = stager.known
     leaves: list[Any] = []
@@ -161,7 +161,7 @@ def stage_shards(
     with torch.no_grad():
         in_order = [leaves[leaf] for leaf in known.leaves]
         values = [
-            # What to_local gives without gradients, at a tenth of its cost.
+            # The same as to_local without gradients, at a tenth of the cost.
             value._local_tensor if isinstance(value, DTensor) else _value(known, item, value)
             for item, value in zip(known.items, in_order, strict=True)
         ]
@@ -193,7 +193,7 @@ def _has_structure(node: Mapping[Any, Any], known: _Structure, leaves: list[Any]
         if key is not known_key and (key != known_key or type(key) is not type(known_key)):
             return False
         if isinstance(value, DTensor) and value._spec is expected:
-            leaves.append(value)  # nearly all there is
+            leaves.append(value)  # the common case
         elif isinstance(value, _LEAVES) or (below := _below(value)) is None:
             traits = _traits(value)
             if traits is not expected and traits != expected:
@@ -205,7 +205,7 @@ def _has_structure(node: Mapping[Any, Any], known: _Structure, leaves: list[Any]
 
 
 def _below(value: Any) -> Mapping[Any, Any] | None:
-    """The parts into which DCP flattens a value, by key or by path; None if it leaves it whole."""
+    """Returns the parts into which DCP flattens a value, by key or path; None if it does not."""
     if isinstance(value, _LEAVES):
         return None
     if isinstance(value, dict):
@@ -217,11 +217,11 @@ def _below(value: Any) -> Mapping[Any, Any] | None:
 
 
 class _Within(tuple[str | int, ...]):
-    """Path of a part within a list, a tuple or an object; no key of a dict is of this type."""
+    """Path of a part within a list, a tuple or an object; a type that no dict key has."""
 
 
 def _leaves(path: _Path, node: Mapping[Any, Any]) -> Iterator[tuple[_Path, Any]]:
-    """The values of a state dict, in the order and by the paths that DCP flattens it to."""
+    """Yields the values of a state dict, with the paths and in the order of DCP's flattening."""
     for key, value in node.items():
         here, below = (*path, str(key)), _below(value)
         if below is None:
@@ -233,9 +233,11 @@ def _leaves(path: _Path, node: Mapping[Any, Any]) -> Iterator[tuple[_Path, Any]]
 
 
 def _traits(value: Any) -> Any:
-    """The properties that a plan depends on."""
+    """Returns the properties that a plan depends on."""
     if isinstance(value, DTensor):
-        return value._spec  # shape, dtype, placements and mesh; one object for life, as a rule
+        return (
+            value._spec
+        )  # shape, dtype, placements and mesh; usually one object for the tensor's life
     if isinstance(value, torch.Tensor):
         return value.dtype, value.shape, value.layout
     return None
@@ -248,7 +250,7 @@ def _plan(
     world_size: int,
     buffers: Collection[str],
 ) -> tuple[_KnownPlan, list[Any]]:
-    """A plan for this state dict, and the leaves of it."""
+    """Returns a plan for this state dict, and its leaves."""
     leaves = list(_leaves((), state_dict))
     flat, paths = flatten_state_dict(state_dict)
     if list(paths.values()) != [path for path, _ in leaves]:
@@ -261,8 +263,8 @@ def _plan(
     planner.set_up_planner(flat, is_coordinator=is_coordinator)
     plan = dataclasses.replace(planner.create_local_plan(), planner_data=paths)
     leaf_of = {name: leaf for leaf, name in enumerate(flat)}
-    # Sharded tensors stand first and objects, whose length varies, last, so that what a rank leaves
-    # to another one that has the same interrupts the rest as little as possible.
+    # Sharded tensors come first and objects, whose length varies, last. Items that a rank leaves to
+    # another rank with the same value then interrupt the rest as little as possible.
     order = [WriteItemType.SHARD, WriteItemType.TENSOR, WriteItemType.BYTE_IO]
     items = tuple(sorted(plan.items, key=lambda item: order.index(item.type)))
     compared = tuple(
@@ -290,7 +292,7 @@ def _plan(
 
 
 def _may_be_held_by_others(value: Any, world_size: int) -> bool:
-    """Whether another rank may offer an item of the same name and place."""
+    """Whether another rank may have an item of the same name and place."""
     if not isinstance(value, DTensor):
         return True
     spread = all(placement.is_shard() for placement in value.placements)
@@ -311,7 +313,7 @@ def _value(known: _KnownPlan, item: WriteItem, value: Any) -> torch.Tensor | byt
         return value
     if isinstance(value, Whole):
         return encode_plain(value.value, what=item.index.fqn)
-    # Most values stay as they are from save to save; comparing costs less than serialising.
+    # Most values do not change between saves, and comparing costs less than serialising.
     seen, written = known.objects.get(item.index.fqn, (None, b""))
     now = pickle.dumps(value)
     if now != seen:
@@ -321,7 +323,7 @@ def _value(known: _KnownPlan, item: WriteItem, value: Any) -> torch.Tensor | byt
 
 
 def merge_plans(plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-    """Deduplicated plans for all ranks, and the metadata of the whole.
+    """Returns deduplicated plans for all ranks, and the global metadata.
 
     Args:
         plans: Local plans of all ranks that share a shard directory, in rank order.
@@ -329,7 +331,7 @@ def merge_plans(plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
     with held_back():
         merged, metadata = DefaultSavePlanner().create_global_plan(plans)
         numbered = FileSystemWriter(".").prepare_global_plan(merged)
-    # The mappings are in the metadata already; no rank needs them to write.
+    # No rank needs the mappings to write, and the metadata has them already.
     return [dataclasses.replace(plan, planner_data=None) for plan in numbered], metadata
 
 
@@ -348,13 +350,13 @@ def write_shards(
     *,
     meanwhile: Callable[[], object] = _nothing,
 ) -> WrittenShards:
-    """Write this rank's part; durable on return, but for its name in ``directory``.
+    """Writes this rank's part; durable on return, except its entry in ``directory``.
 
     Args:
-        directory: Where to.
-        plan: What of that which was staged.
+        directory: The shard directory.
+        plan: The staged items to write.
         staged: The values.
-        meanwhile: Called once the file has its name, in a thread of its own.
+        meanwhile: Called in a separate thread once the file has been created.
     """
     wanted = staged.positions_of(plan)
     ordered = sorted(wanted)
@@ -374,7 +376,7 @@ def write_shards(
 def encode_metadata(
     metadata: Metadata, written: Iterable[tuple[SavePlan, WrittenShards]], *, save_id: str
 ) -> bytes:
-    """Content of ``.metadata`` for plans and what was written for them."""
+    """Returns the content of ``.metadata`` for plans and what was written for them."""
     metadata.storage_data = {}
     with held_back():
         for plan, shards in written:

@@ -1,13 +1,13 @@
-"""The image of a shard file: what a rank will write, held so that training may go on.
+"""The image of a shard file: what a rank will write, copied so that training can continue.
 
-Tensors have a slot each in one flat buffer, between the fixed bytes that make them archives
-(:mod:`frames`). Taking the state is then one multi-tensor copy, and writing it one pass over memory
-without serialising anything. Large tensors of a save that training waits for are not copied: their
-slot holds the fixed bytes only, and they are written from where they are.
+Each tensor has a slot in one flat buffer, between the fixed bytes that make it an archive
+(:mod:`archive_template`). Capturing the state is then one multi-tensor copy, and writing it one
+pass over memory without serialisation. If training waits for the save, large tensors are not
+copied: their slot holds only the fixed bytes, and they are written from their own memory.
 
-Kept buffers are filled again by the next save, so a save must not begin before the previous one has
-written them; the manager waits for that. Where a writer was given up on and may still use them,
-they are dropped instead.
+Buffers are reused by the next save, so a save must not begin before the previous one has written
+them; the manager waits for that. If a writer hangs and may still use them, they are dropped
+instead.
 """
 
 import io
@@ -31,21 +31,21 @@ from kempnerforge.checkpoint.runtime.sink import FileSink
 
 __all__ = ["BufferLayout", "Image", "KeptBuffers", "LiveTensors", "Stager"]
 
-# From this size on a tensor is worth a write of its own and a combined checksum (20 us).
+# From this size on, a separate write and a combined checksum (20 us) pay off for a tensor.
 _LARGE_BYTES = 1 << 20
-# Measured with `benchmarks.checkpoint`: at 25 MB a rank training loses as much either way, at
-# 250 MB half as much to a file that passes the page cache. In between nothing was measured.
+# Measured with `benchmarks.checkpoint`: at 25 MB per rank training loses the same time either way,
+# at 250 MB half as much if the file bypasses the page cache. Nothing was measured in between.
 _DIRECT_BYTES = 1 << 26
-# Below this size copying costs less than one more write.
+# Below this size, copying costs less than one more write.
 _SMALL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Slot:
     frame: Frame | None
-    """None for what has no fixed form: objects, rare dtypes."""
+    """None for values without a fixed form: objects, rare dtypes."""
     at: int
-    """Of the head, in the buffer."""
+    """Offset of the head in the buffer."""
     copied: bool
 
     @property
@@ -60,11 +60,11 @@ class _Slot:
 
 
 class BufferLayout:
-    """Where each item of a plan stands in the buffer.
+    """The place of each item of a plan in the buffer.
 
     Args:
-        items: In the order in which they are written.
-        copies_below: Size in bytes from which on a tensor is not copied.
+        items: The items, in the order in which they are written.
+        copies_below: Tensors of this size in bytes or more are not copied.
     """
 
     def __init__(self, items: Iterable[WriteItem], *, copies_below: int) -> None:
@@ -82,8 +82,8 @@ class BufferLayout:
         self.copied = [position for position, slot in enumerate(self.slots) if slot.copied]
 
     def allocate(self, *, pinned: bool) -> torch.Tensor:
-        """A buffer with all fixed bytes in place."""
-        # Said, because a program may have set another default device.
+        """Returns a buffer with all fixed bytes in place."""
+        # Explicit, because a program may have set another default device.
         host = torch.device("cpu")
         buffer = torch.zeros(self.buffer_bytes, dtype=torch.uint8, device=host, pin_memory=pinned)
         raw = memory_of(buffer)
@@ -94,7 +94,7 @@ class BufferLayout:
         return buffer
 
     def views(self, buffer: torch.Tensor) -> list[torch.Tensor]:
-        """A tensor over the data of each slot that is copied, in order."""
+        """Returns, for each slot that is copied, a tensor over its data, in order."""
         views = []
         for item, slot in zip(self.items, self.slots, strict=True):
             if slot.copied and slot.frame is not None and item.tensor_data is not None:
@@ -106,22 +106,22 @@ class BufferLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The state of one rank, detached from training where it was copied."""
+    """The state of one rank; the copied part is detached from training."""
 
     layout: BufferLayout
     buffer: torch.Tensor
     others: Sequence[torch.Tensor | bytes | None]
-    """By slot: what the buffer does not hold."""
+    """By slot: the values that the buffer does not hold."""
     may_go_direct: bool = False
-    """Whether its file may be written past the page cache."""
+    """Whether its file may bypass the page cache."""
     checksums: dict[int, int] = field(default_factory=dict)
-    """By slot: crc32 of its data, once it was needed."""
+    """By slot: crc32 of its data, computed on first use."""
 
     def fingerprint(self, position: int) -> int:
-        """Two checksums of the data of one item, in 64 bits.
+        """Returns two checksums of one item's data, in 64 bits.
 
-        By them ranks see whether they have the same, and a value that were taken for another
-        rank's would be lost; 32 bits are too few for thousands of values in thousands of saves.
+        Ranks exchange them to detect differences. A collision would lose one rank's value, and 32
+        bits are too few for thousands of values in thousands of saves.
         """
         data = self._bytes(position)
         if position not in self.checksums:
@@ -137,7 +137,7 @@ class Image:
         return memory_of(self.buffer)[slot.data_at : slot.tail_at]
 
     def goes_direct(self, wanted: Sequence[int]) -> bool:
-        """Whether the file of the items at these positions is best written past the page cache."""
+        """Whether the file of the items at these positions should bypass the page cache."""
         return self.may_go_direct and sum(map(self._size, wanted)) >= _DIRECT_BYTES
 
     def _size(self, position: int) -> int:
@@ -147,14 +147,14 @@ class Image:
         return other.nbytes if isinstance(other, torch.Tensor) else len(other or b"")
 
     def write(self, sink: FileSink, wanted: Sequence[int]) -> list[tuple[int, int]]:
-        """Write the items at these positions, in increasing order.
+        """Writes the items at these positions, in increasing order.
 
         Returns:
-            Offset and length of each in the file.
+            Offset and length of each item in the file.
         """
         raw = memory_of(self.buffer)
         places = []
-        begin = end = 0  # of what was not handed to the sink yet, in the buffer
+        begin = end = 0  # range of the buffer not yet passed to the sink
         for position in wanted:
             slot = self.layout.slots[position]
             if slot.at != end:
@@ -198,23 +198,23 @@ class Image:
 
 
 class Stager(Protocol):
-    """Takes tensors at the moment of a save. All calls come from the thread that trains."""
+    """Captures tensors at the moment of a save. All calls come from the training thread."""
 
     known: Any
-    """State that :func:`shards.stage_shards` keeps from the last save."""
+    """State that :func:`shards.stage_shards` keeps from the previous save."""
 
     def take(self, items: Sequence[WriteItem], values: Sequence[torch.Tensor | bytes]) -> Image:
-        """The image of these items; the same sequence of items means the same layout."""
+        """Returns the image of these items; the same sequence object means the same layout."""
 
     def finish(self) -> None:
-        """Return once every copy is complete, and other threads may read what was not copied."""
+        """Waits until every copy is complete and other threads can read what was not copied."""
 
     def drop(self) -> None:
-        """Never fill the present buffers again."""
+        """Gives up the present buffers, so that they are never filled again."""
 
 
 class LiveTensors:
-    """Copies small tensors only: for a save that training waits for."""
+    """Copies only small tensors, for saves that training waits for."""
 
     def __init__(self) -> None:
         self.known: Any = None
@@ -231,8 +231,8 @@ class LiveTensors:
         return Image(layout=self._layout, buffer=buffer, others=others)
 
     def finish(self) -> None:
-        # Another thread reads what was not copied, and on its own stream it would not wait for
-        # what the stream of this one still computes.
+        # Another thread reads what was not copied, and its stream would not wait for computations
+        # still queued on this thread's stream.
         _synchronize(self._devices)
         self._devices = set()
 
@@ -244,9 +244,9 @@ class KeptBuffers:
     """Copies everything into a buffer that is allocated once.
 
     Args:
-        pinned: Page-locked memory, into which accelerator tensors are copied without waiting for
-            each. Where no tensor is on an accelerator, plain memory is used.
-        direct: Large files may be written past the page cache.
+        pinned: Use page-locked memory, into which accelerator tensors are copied without waiting
+            for each. If no tensor is on an accelerator, ordinary memory is used.
+        direct: Large files may bypass the page cache.
     """
 
     def __init__(self, *, pinned: bool, direct: bool = True) -> None:
@@ -293,7 +293,7 @@ def _accelerators(values: Sequence[torch.Tensor | bytes]) -> set[torch.device]:
 
 
 def _synchronize(devices: set[torch.device]) -> None:
-    """Wait for what the current thread has asked of these devices."""
+    """Waits for the work that the current thread has queued on these devices."""
     for device in devices:
         torch.cuda.current_stream(device).synchronize()
 
@@ -305,7 +305,7 @@ def _aligned(size: int) -> int:
 def _sorted_out(
     layout: BufferLayout, values: Sequence[torch.Tensor | bytes]
 ) -> tuple[list[Any], list[torch.Tensor | bytes | None]]:
-    """The values that go into the buffer, and the others by position."""
+    """Returns the values that go into the buffer, and the others by position."""
     others: list[torch.Tensor | bytes | None] = list(values)
     sources = []
     for position in layout.copied:

@@ -1,9 +1,9 @@
-"""Restricts what a checkpoint's files may import when they are read.
+"""Restricts what reading a checkpoint's files can import.
 
-By default plain data only (:data:`PLAIN_DATA`): numbers, strings, containers, tensors, arrays, and
-the few classes that DCP's ``.metadata`` consists of. Old files of other programs sometimes hold
-objects. :data:`ANY_OBJECT`, chosen by ``allow_unsafe_pickle``, rebuilds those too, which lets the
-author of such a file run code; it is used only where plain data does not suffice, and says so.
+The default, :data:`PLAIN_DATA`, allows numbers, strings, containers, tensors, arrays, and the few
+classes that DCP's ``.metadata`` consists of. Old files from other programs sometimes hold objects.
+:data:`ANY_OBJECT`, selected by ``allow_unsafe_pickle``, rebuilds those too, which lets the author
+of such a file run code. It does so only for files that hold objects, and logs a warning.
 """
 
 import io
@@ -41,10 +41,10 @@ class Trust:
     """How the two kinds of pickled files of a checkpoint are read."""
 
     unpickle: Callable[[UnsafeCheckpointError, Callable[[], Any]], Any]
-    """The advice for a file that asks for objects: the refusal, and how to rebuild them."""
+    """Decides what happens to a file that asks for objects: refuses it, or rebuilds them."""
 
     def values(self, data: bytes, *, where: str) -> Any:
-        """Content of ``train_state.pt``, of a rank's file, or of a value in a shard.
+        """Reads the content of ``train_state.pt``, of a rank's file, or of a value in a shard.
 
         Raises:
             UnsafeCheckpointError: It asks for objects, and that is not allowed.
@@ -56,7 +56,7 @@ class Trust:
             return self.unpickle(refusal, lambda: _values(data))
 
     def metadata(self, data: bytes, *, where: str) -> Metadata:
-        """Content of ``.metadata``; raises as :meth:`values`."""
+        """Reads the content of ``.metadata``; raises as :meth:`values` does."""
         try:
             return decode_metadata(data, where=where)
         except UnsafeCheckpointError as refusal:
@@ -85,7 +85,7 @@ def _rebuild(refusal: UnsafeCheckpointError, rebuild: Callable[[], Any]) -> Any:
     logger.warning("allow_unsafe_pickle: rebuilding objects although %s", refusal)
     try:
         return rebuild()
-    except Exception as error:  # unpickling raises anything; it becomes our error
+    except Exception as error:  # unpickling can raise anything
         raise CorruptCheckpointError(
             f"{refusal.path}: cannot be read: {error!r}", path=refusal.path
         ) from error

@@ -1,1 +1,1 @@
-"""Files and names on disk: how they are formatted, and how they are recognised again."""
+"""Files and names on disk: how they are formatted and parsed."""

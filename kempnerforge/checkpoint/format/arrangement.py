@@ -1,4 +1,4 @@
-"""How the ranks of a job are arranged, as the manifest keeps it."""
+"""The layout of a job's ranks, as recorded in the manifest."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ __all__ = ["Arrangement", "all_meshes"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrangement:
-    """How the ranks of a job are arranged."""
+    """The pipeline stages and device meshes of a job's ranks."""
 
     stage_of_rank: tuple[int | None, ...]
-    """Pipeline stage by rank, None without pipeline stages."""
+    """Pipeline stage of each rank; None without pipeline stages."""
     meshes: tuple[Mapping[str, Any], ...]
     """Device meshes of the parameters of all ranks, from :func:`model_state.mesh_signature`."""
 
     def to_json(self) -> dict[str, Any]:
-        """The form kept in the manifest."""
+        """Returns the form kept in the manifest."""
         return {"stage_of_rank": list(self.stage_of_rank), "meshes": list(self.meshes)}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Arrangement":
-        """The inverse of :meth:`to_json`."""
+        """Reverses :meth:`to_json`."""
         return Arrangement(
             stage_of_rank=tuple(value["stage_of_rank"]), meshes=tuple(value["meshes"])
         )
 
     def ranks_of(self, stage: int | None) -> tuple[int, ...]:
-        """Ranks of a stage in order; None and 0 both name the only stage there may be."""
+        """Returns the ranks of a stage in order; without stages, None and 0 both mean all ranks."""
         return tuple(
             rank for rank, other in enumerate(self.stage_of_rank) if (other or 0) == (stage or 0)
         )
 
 
 def all_meshes(of_ranks: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[Mapping[str, Any], ...]:
-    """The device meshes that any rank has, by their axes and without duplicates."""
+    """Returns the device meshes of all ranks, by their axes and without duplicates."""
     found = {
         (tuple(mesh["axes"]), tuple(mesh["sizes"])): mesh for meshes in of_ranks for mesh in meshes
     }

@@ -1,7 +1,7 @@
-"""crc32 by zlib-ng, or by Python's own zlib where zlib-ng is not installed.
+"""crc32 by zlib-ng, or by Python's own zlib if zlib-ng is not installed.
 
-zlib-ng is the faster one and a dependency of this package. The checkpoint folder alone, laid
-over another package, also works where that depends on torch only. The values are the same.
+zlib-ng is faster and a dependency of this package. The fallback returns the same values; it is for
+the checkpoint folder copied into another package that depends on torch only.
 """
 
 import zlib
@@ -20,19 +20,19 @@ __all__ = ["adler32", "combine", "combine_operator", "crc32"]
 
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31
-"""The polynomial 1: bits are reflected, so the highest bit is the constant."""
+"""The polynomial 1: bits are reflected, so the highest bit is the constant term."""
 
 crc32 = zlib.crc32 if _fast is None else _fast.crc32
 adler32 = zlib.adler32 if _fast is None else _fast.adler32
 
 
 def combine(first: int, second: int, length: int) -> int:
-    """crc32 of two pieces of data in sequence, from that of each.
+    """Returns the crc32 of two pieces of data in sequence.
 
     Args:
-        first: Of the first piece.
-        second: Of the second.
-        length: Bytes of the second.
+        first: crc32 of the first piece.
+        second: crc32 of the second piece.
+        length: Size of the second piece in bytes.
     """
     if _fast is None:
         return combine_operator(first, second, length)
@@ -41,13 +41,13 @@ def combine(first: int, second: int, length: int) -> int:
 
 
 def combine_operator(first: int, second: int, length: int) -> int:
-    """:func:`combine` where there is no zlib-ng: Python's zlib does not offer it."""
+    """:func:`combine` without zlib-ng, because Python's zlib lacks the function."""
     return _times(_shift(length), first) ^ second
 
 
 @lru_cache(maxsize=4096)
 def _shift(length: int) -> int:
-    """x to the power of the bits in ``length`` bytes, modulo the polynomial of crc32."""
+    """Returns x to the power of the bits in ``length`` bytes, modulo the polynomial of crc32."""
     power, square, bits = _ONE, _ONE >> 1, 8 * length
     while bits:
         if bits & 1:

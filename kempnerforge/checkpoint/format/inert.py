@@ -19,8 +19,8 @@ from kempnerforge.checkpoint.errors import CorruptCheckpointError, UnsafeCheckpo
 __all__ = ["ALLOWED_NAMES", "PATHLIB", "Name", "Stub", "read_inert"]
 
 _DCP = "torch.distributed.checkpoint"
-# Stock DCP notes its directory as a path, and Python 3.13 pickles that under the second name, which
-# 3.11 and 3.12 do not have.
+# Stock DCP records its directory as a path, which Python 3.13 pickles under the second name; 3.11
+# and 3.12 do not have that name.
 PATHLIB = ("pathlib", "pathlib._local")
 ALLOWED_NAMES = frozenset(
     {

@@ -1,19 +1,19 @@
-"""Names on disk: how they are formatted and, beside it, how they are recognised.
+"""Names on disk: formats and parses them.
 
 ::
 
     {dir}/step_12/                      a committed checkpoint
     {dir}/step_12/pp1/                  the shards of pipeline stage 1 (without stages: in step_12/)
-    {dir}/step_12/ranks/rank_00003.pt   what only rank 3 knows: its generators, its dataloader
-    {dir}/step_12/ranks/buffers_00003.pt  its buffers, where they differ by rank
+    {dir}/step_12/ranks/rank_00003.pt   state of rank 3 alone: its generators, its dataloader
+    {dir}/step_12/ranks/buffers_00003.pt  its buffers, if they differ by rank (format 1)
     {dir}/latest                        relative symlink to the newest checkpoint
-    {dir}/.staging-step_12-<save id>    a save under way, or abandoned by a dead run
+    {dir}/.staging-step_12-<save id>    a save in progress, or abandoned by a dead run
     {dir}/.replaced-step_12-<save id>   an older version of step 12 while it is being replaced;
-                                        ``latest`` may name it or the new one for a moment
-    {dir}/.trash-step_12-<save id>      a checkpoint on its way out
+                                        ``latest`` can name it or the new one for a moment
+    {dir}/.trash-step_12-<save id>      a checkpoint that is being deleted
     {dir}/.latest-<save id>             a new ``latest`` before it is renamed into place
 
-Parsing is anchored: a name that is not exactly one of these is foreign and is left alone.
+Parsing is anchored: a name that does not match exactly is foreign and is left alone.
 """
 
 import re
@@ -52,7 +52,7 @@ TRAIN_STATE = "train_state.pt"
 SHARD_METADATA = ".metadata"
 RANKS_DIR = "ranks"
 
-# Canonical decimals only: step_007 or step_٣ would name the same step as another directory.
+# Only canonical decimals: step_007 or step_٣ would name the same step as another directory.
 _NUMBER = r"(0|[1-9][0-9]*)"
 _SAVE_ID = r"([0-9a-f]{16})"
 _STEP = re.compile(rf"step_{_NUMBER}", re.ASCII)
@@ -73,7 +73,7 @@ class LeftoverKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """The meaning of the name of a directory that is not, or no longer, a checkpoint."""
+    """The parsed name of a directory that is not yet, or no longer, a checkpoint."""
 
     kind: LeftoverKind
     step: int
@@ -81,41 +81,41 @@ class Leftover:
 
 
 def format_step(step: int) -> str:
-    """``step_12``; the step must not be negative."""
+    """Returns ``step_12``; the step must not be negative."""
     if step < 0:
-        raise ValueError(f"a step counts from 0, found {step}")
+        raise ValueError(f"a step must not be negative, found {step}")
     return f"step_{step}"
 
 
 def parse_step(name: str) -> int | None:
-    """The step that a checkpoint directory's name stands for, or None for a foreign name."""
+    """Returns the step in the name of a checkpoint directory, or None for a foreign name."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def format_stage(pp_rank: int) -> str:
-    """``pp1``, the sub-directory of a pipeline stage."""
+    """Returns ``pp1``, the sub-directory of a pipeline stage."""
     return f"pp{pp_rank}"
 
 
 def parse_stage(name: str) -> int | None:
-    """The pipeline stage that a sub-directory belongs to, or None."""
+    """Returns the pipeline stage that a sub-directory belongs to, or None."""
     match = _STAGE.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def format_rank_file(rank: int) -> str:
-    """``ranks/rank_00003.pt``, relative to the checkpoint."""
+    """Returns ``ranks/rank_00003.pt``, relative to the checkpoint."""
     return f"{RANKS_DIR}/rank_{rank:05d}.pt"
 
 
 def format_buffers_file(rank: int) -> str:
-    """``ranks/buffers_00003.pt``, relative to the checkpoint."""
+    """Returns ``ranks/buffers_00003.pt``, relative to the checkpoint."""
     return f"{RANKS_DIR}/buffers_{rank:05d}.pt"
 
 
 def parse_rank_file(relative: str) -> int | None:
-    """The rank that a file such as ``ranks/rank_00003.pt`` belongs to, or None."""
+    """Returns the rank that a file such as ``ranks/rank_00003.pt`` belongs to, or None."""
     folder, _, name = relative.partition("/")
     match = _RANK_FILE.fullmatch(name) if folder == RANKS_DIR else None
     if match is None:
@@ -125,7 +125,7 @@ def parse_rank_file(relative: str) -> int | None:
 
 
 def parse_shard(name: str) -> int | None:
-    """The writer that ``__1_0.distcp`` belongs to, counted within its stage, or None."""
+    """Returns the writer of a shard such as ``__1_0.distcp``, counted within its stage, or None."""
     match = _SHARD.fullmatch(name)
     return int(match[1]) if match else None
 
@@ -136,7 +136,7 @@ def format_leftover(leftover: Leftover) -> str:
 
 
 def parse_leftover(name: str) -> Leftover | None:
-    """Parses the name of a hidden directory of ours; None for a foreign name."""
+    """Parses the name of one of the package's hidden directories; None for a foreign name."""
     match = _LEFTOVER.fullmatch(name)
     if match is None:
         return None
@@ -144,24 +144,24 @@ def parse_leftover(name: str) -> Leftover | None:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a name is one of ours that no checkpoint has."""
-    if not name.startswith("."):  # as almost all are not
+    """Whether a name is one of the package's hidden names."""
+    if not name.startswith("."):  # the common case, decided fast
         return False
     return parse_leftover(name) is not None or parse_latest_link(name) is not None
 
 
 def step_of(name: str) -> int | None:
-    """The step that a directory of ours holds, under a checkpoint's name or a hidden one."""
+    """Returns the step that a directory holds, under a checkpoint's name or a hidden one."""
     leftover = parse_leftover(name)
     return parse_step(name) if leftover is None else leftover.step
 
 
 def format_latest_link(save_id: str) -> str:
-    """Name of a new ``latest`` until it is renamed into place."""
+    """Returns the name of a new ``latest`` until it is renamed into place."""
     return f".latest-{save_id}"
 
 
 def parse_latest_link(name: str) -> str | None:
-    """The id of the save whose ``latest`` was never renamed into place, or None."""
+    """Returns the id of the save whose ``latest`` was never renamed into place, or None."""
     match = _LATEST_LINK.fullmatch(name)
     return match[1] if match else None

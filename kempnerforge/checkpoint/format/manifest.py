@@ -1,18 +1,19 @@
-"""The manifest: what a committed checkpoint consists of, and how that is recognised again.
+"""The manifest: lists the files of a committed checkpoint, with sizes and checksums.
 
-It is the last file of a save, written once every other file is durable, and it is what makes a
-directory a checkpoint of ours. Its encoding is canonical (sorted keys, no spaces) and carries its
-own checksum, so any changed byte of it is noticed, and through it any changed byte of the rest.
+It is the last file of a save, written once every other file is durable; its presence makes a
+directory a checkpoint of this package. Its encoding is canonical (sorted keys, no spaces) and
+includes its own checksum, so any changed byte in it is detected, and through it any changed byte in
+the other files.
 
-Formats follow each other by these rules, so that each version of the package knows what it must not
-touch (docs/storage.md has them for users):
+Formats evolve by these rules, so that each version of the package knows what it must not touch
+(docs/storage.md states them for users):
 
-- A manifest is written in the smallest format that describes it, and every format that was ever
-  written is read.
+- A manifest is written in the lowest format that can describe it, and every format that was ever
+  written can be read.
 - Every format keeps the encoding, the checksum, the name ``manifest.json`` and the :class:`Head`:
-  ``format``, ``save_id``, ``step``, ``sequence`` and ``parent`` at their places.
-- Of a format beyond :data:`READABLE_FORMATS` only the head is read. Such a checkpoint is refused by
-  name when it is to be loaded, and is neither replaced nor deleted.
+  ``format``, ``save_id``, ``step``, ``sequence`` and ``parent`` in the same places.
+- Of a format beyond :data:`READABLE_FORMATS` only the head is read. Loading such a checkpoint
+  raises an error that names it, and it is neither replaced nor deleted.
 """
 
 import json
@@ -40,11 +41,11 @@ __all__ = [
 READABLE_FORMATS = (1, 2)
 """All formats that were ever written, the newest last.
 
-1: every value is common to all ranks, but for generators, dataloaders, buffers and some optimizers.
-2: other values may be each rank's own, which a reader of format 1 would take for common ones.
+1: every value is common to all ranks, except generators, dataloaders, buffers and some optimizers.
+2: other values can be rank-local too; a reader of format 1 would take them for common ones.
 """
 
-# How encoded manifests begin and end, with what is between them left out.
+# The beginning and the end of an encoded manifest, without the content between them.
 _BEGIN = re.compile(rb'\{"crc32":"([0-9a-f]{8})","manifest":', re.ASCII)
 _END = re.compile(
     rb'"parent":(?:null|"([0-9a-f]{16})"),"save_id":"([0-9a-f]{16})","sequence":([0-9]+),'
@@ -54,26 +55,26 @@ _END = re.compile(
 _BETWEEN = re.compile(rb'\},"format":([12]),"layout":\{', re.ASCII)
 _LONGEST_END = 1 << 12
 _SAVE_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
-# Content that was never ours fails in any of these ways; nesting without end is a RecursionError.
+# Foreign content can fail in any of these ways; unbounded nesting raises a RecursionError.
 _NOT_A_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
-    """Size in bytes and crc32 of one file, computed from what was handed to the kernel."""
+    """Size in bytes and crc32 of one file, computed from the bytes passed to the kernel."""
 
     size: int
     crc32: int
 
     @staticmethod
     def of(data: bytes) -> "FileRecord":
-        """The record of a file with this content."""
+        """Returns the record of a file with this content."""
         return FileRecord(size=len(data), crc32=checksum.crc32(data))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The part of a manifest that every format has: enough to order checkpoints."""
+    """The part of a manifest that every format has; it suffices to order checkpoints."""
 
     format: int
     save_id: str
@@ -91,7 +92,7 @@ class Manifest:
     step: int
     tokens_seen: int
     sequence: int
-    """Position in the order of commits in this directory, over restarts and rollbacks."""
+    """Position in the order of commits in this directory, across restarts and rollbacks."""
     parent: str | None
     """Save id of the checkpoint that this run last saved or loaded; None at the start of a run."""
     world_size: int
@@ -100,9 +101,9 @@ class Manifest:
     layout: Mapping[str, Any]
     """How ranks and devices were arranged; see :mod:`kempnerforge.checkpoint.state.rank_state`."""
     files: Mapping[str, FileRecord]
-    """Every file but the manifest, by path relative to the checkpoint."""
+    """Every file except the manifest, by path relative to the checkpoint."""
     has_rank_values: bool = False
-    """Whether ranks have values of their own that readers of format 1 would not look for."""
+    """Whether there are rank-local values that a reader of format 1 would not look for."""
 
     @property
     def head(self) -> Head:
@@ -117,12 +118,12 @@ class Manifest:
 
 
 def _format_of(manifest: Manifest) -> int:
-    """The smallest format that describes this manifest."""
+    """Returns the lowest format that can describe this manifest."""
     return 2 if manifest.has_rank_values else 1
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest as it is written."""
+    """Returns the manifest as it is written."""
     body = {
         "format": _format_of(manifest),
         "save_id": manifest.save_id,
@@ -144,15 +145,15 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(data: bytes, *, where: str) -> Manifest:
-    """Read a manifest.
+    """Decodes a manifest.
 
     Args:
         data: Content of the file.
         where: Path to name in errors.
 
     Raises:
-        CorruptCheckpointError: Not a manifest, or altered.
-        NewerFormatError: Written by a newer version of this package.
+        CorruptCheckpointError: It is not a manifest, or was altered.
+        NewerFormatError: It was written by a newer version of this package.
     """
     try:
         body = _checked_body(data, where=where)
@@ -165,14 +166,14 @@ def decode(data: bytes, *, where: str) -> Manifest:
 
 
 def read_head(data: bytes, *, where: str) -> Head:
-    """Read what a manifest of any format says of the order of checkpoints.
+    """Decodes only the head, which orders checkpoints, of a manifest of any format.
 
-    Its bytes are compared with its checksum. Of one that can be read nothing else is parsed, which
-    takes some microseconds where the list of files takes milliseconds.
+    The checksum of all bytes is verified, but in a readable format the list of files is not
+    parsed: that takes milliseconds, and the head only microseconds.
 
     Raises:
-        CorruptCheckpointError: Not a manifest, or altered.
-        NewerFormatError: Of a newer format, and without a head.
+        CorruptCheckpointError: It is not a manifest, or was altered.
+        NewerFormatError: It has a newer format, and no head.
     """
     begin, end = _BEGIN.match(data), _END.search(data, max(0, len(data) - _LONGEST_END))
     between = _BETWEEN.findall(data)
@@ -193,7 +194,7 @@ def read_head(data: bytes, *, where: str) -> Head:
 
 
 def newer_format(number: int, *, where: object, step: int | None = None) -> NewerFormatError:
-    """The refusal of a manifest of a format that is not read."""
+    """Returns the error for a manifest whose format cannot be read."""
     return NewerFormatError(
         f"{where}: written by a newer version of this package, format {number}; this version reads "
         f"up to {READABLE_FORMATS[-1]}: use a newer version, or name another checkpoint",
@@ -206,7 +207,7 @@ def _checked_body(data: bytes, *, where: str) -> Mapping[str, Any]:
     outer = json.loads(data)
     body: Mapping[str, Any] = outer["manifest"]
     intact = outer["crc32"] == f"{checksum.crc32(_canonical(body)):08x}"
-    # Bytes beside the content do not count in a format that is only looked at.
+    # In a format of which only the head is read, bytes besides the content do not matter.
     altered = data != _canonical(outer) + b"\n" and body["format"] in READABLE_FORMATS
     if not intact or altered:
         raise CorruptCheckpointError(f"{where}: the manifest was altered", path=where)
@@ -217,7 +218,7 @@ def _head_of(body: Mapping[str, Any], *, where: str) -> Head:
     number = _count(body["format"])
     newer = number > READABLE_FORMATS[-1]
     if not newer and number not in READABLE_FORMATS:
-        raise ValueError(f"there never was a format {number}")
+        raise ValueError(f"format {number} never existed")
     try:
         parent = body["parent"]
         return Head(
@@ -256,21 +257,21 @@ def _from_body(body: Mapping[str, Any]) -> Manifest:
 
 def _count(value: object) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"a number from 0 was expected, found {value!r}")
+        raise ValueError(f"expected an integer of at least 0, found {value!r}")
     return value
 
 
 def _save_id(value: str) -> str:
     if not _SAVE_ID.fullmatch(value):
-        raise ValueError(f"{value!r} is no save id")
+        raise ValueError(f"{value!r} is not a save id")
     return value
 
 
 def _file_name(name: str) -> str:
-    """A path below the checkpoint; a checksum proves no good will, so a name may not lead out."""
+    """Checks that a path stays below the checkpoint; a valid checksum does not make it harmless."""
     parts = name.split("/")
     if not all(parts) or {".", ".."} & set(parts) or not name.isprintable():
-        raise ValueError(f"{name!r} is no name of a file of a checkpoint")
+        raise ValueError(f"{name!r} cannot be the name of a file in a checkpoint")
     return name
 
 
@@ -279,10 +280,10 @@ def _canonical(value: object) -> bytes:
 
 
 def require_same(path: Path, name: str, found: FileRecord, expected: FileRecord) -> None:
-    """Check that a file of the checkpoint at ``path`` is what was saved.
+    """Checks that a file of the checkpoint at ``path`` is as it was saved.
 
     Raises:
-        CorruptCheckpointError: It is not.
+        CorruptCheckpointError: Its size or its checksum differs.
     """
     if found != expected:
         raise CorruptCheckpointError(

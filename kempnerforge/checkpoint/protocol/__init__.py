@@ -1,1 +1,1 @@
-"""Save, load, commit, choice, replacement and deletion: what happens in which order."""
+"""Saving, loading, committing, choosing, replacing and deleting: what happens in which order."""

@@ -1,12 +1,12 @@
-"""The newest published checkpoint, told through the job's store to whoever starts next.
+"""Announces the newest published checkpoint to the next start, through the job's store.
 
-A directory that a client sees as it was some seconds ago looks whole: nothing in it says that there
-is a newer checkpoint. A store that outlives the ranks does. So rank 0 leaves the sequence of each
-commit in the store that torch.distributed was started with, without the prefixes that one start
-gives its keys, and a later start that finds less in the directory waits for it.
+A client with a stale cache sees an old state of the directory that looks complete: nothing in it
+says that there is a newer checkpoint. A store that outlives the ranks does. So rank 0 records the
+sequence of each commit in the store that torch.distributed was started with, without the key
+prefixes of one start. A later start that finds less in the directory waits for that commit.
 
-Only a store of the user's own outlives the ranks today. That of rank 0 ends with it, and ranks that
-torch's agent starts again on a store that lives on do not get as far as this (docs/launchers.md).
+Today only a store provided by the user outlives the ranks. Rank 0's store ends with it, and ranks
+that torch's agent restarts on a surviving store do not get this far (docs/launchers.md).
 """
 
 import logging
@@ -25,50 +25,50 @@ logger = logging.getLogger(__name__)
 
 
 def look_for_newest(root: Path, runtime: Runtime) -> Outline:
-    """As :func:`visibility.look_afresh`, with what another start has published.
+    """As :func:`visibility.look_afresh`, including what an earlier start has announced.
 
     Raises:
-        UnreadableCheckpointError: Also where that is not seen.
+        UnreadableCheckpointError: Also if an announced checkpoint does not become visible.
         OSError: The directory cannot be listed.
     """
-    found, told = visibility.look_afresh(root, runtime), runtime.board.last(root)
-    return found if told is None else _await_announced(found, told, runtime)
+    found, announced = visibility.look_afresh(root, runtime), runtime.board.last(root)
+    return found if announced is None else _await_announced(found, announced, runtime)
 
 
-def _await_announced(found: Outline, told: Announced, runtime: Runtime) -> Outline:
-    """``found``, or a later look at the same directory, with what was published or a later commit.
+def _await_announced(found: Outline, announced: Announced, runtime: Runtime) -> Outline:
+    """Returns ``found``, or a later listing, that shows the announced commit or a later one.
 
-    Where nothing is seen late, a checkpoint that is not there was deleted.
+    If changes are never seen late, a missing checkpoint was deleted, and is not waited for.
 
     Raises:
-        UnreadableCheckpointError: It is not seen, so what is there may not be the newest.
+        UnreadableCheckpointError: It does not become visible, so others may not be the newest.
     """
     storage, clock = runtime.storage, runtime.clock
     for pause_s in (*visibility.PAUSES_S, None):
-        if not storage.may_lag(found.root) or _is_there(found, told, storage):
+        if not storage.may_lag(found.root) or _is_there(found, announced, storage):
             return found
         if pause_s is None or 2 * pause_s > clock.seconds_left():
             break
         logger.warning(
             "%s does not show step %d, which was published; looking again in %s s",
             found.root,
-            told.step,
+            announced.step,
             pause_s,
         )
         clock.sleep(pause_s)
         found = visibility.look_afresh(found.root, runtime)
     raise UnreadableCheckpointError(
-        f"{found.root} does not show step {told.step}, of which the job's store says that it was "
-        f"published (commit {told.sequence}), nor anything newer; nothing older is taken: try "
-        "again, or name a checkpoint",
+        f"{found.root} does not show step {announced.step}, which was published according to the "
+        f"job's store (commit {announced.sequence}), nor anything newer; nothing older is taken: "
+        "try again, or name a checkpoint",
         path=str(found.root),
     )
 
 
-def _is_there(found: Outline, told: Announced, storage: Storage) -> bool:
-    own = layout.format_step(told.step)
-    for name in sorted(found.steps, key=lambda name: name != own):  # the likeliest first
+def _is_there(found: Outline, announced: Announced, storage: Storage) -> bool:
+    own = layout.format_step(announced.step)
+    for name in sorted(found.steps, key=lambda name: name != own):  # the most likely first
         entry = look_at(found.root / name, storage, heads=True)
-        if entry is not None and entry.sequence >= told.sequence:
+        if entry is not None and entry.sequence >= announced.sequence:
             return True
     return False

@@ -1,7 +1,7 @@
-"""The tensors of a save, as the protocol knows them: somebody plans, writes and describes them.
+"""The interface through which the protocol has the tensors of a save planned and written.
 
-What travels between the ranks (a proposal, an assignment, where everything was written) is opaque
-to the protocol.
+The messages that the ranks exchange about them (a proposal, an assignment, where everything was
+written) are opaque to the protocol.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ class WrittenFiles(Protocol):
 
     @property
     def files(self) -> Mapping[str, FileRecord]:
-        """By name within the shard directory."""
+        """The files, by name within the shard directory."""
 
 
 class MergedPlans(Protocol):
@@ -30,18 +30,18 @@ class MergedPlans(Protocol):
 
     @property
     def has_rank_values(self) -> bool:
-        """Whether ranks write values of their own under one name."""
+        """Whether ranks write different values under one name."""
 
     def assign(self, rank: int, proposed: Any) -> Any:
-        """The answer to a rank that proposed this."""
+        """Returns the answer to a rank that proposed this."""
 
     def encode(self, stage: int | None, written: Sequence[Any], *, save_id: str) -> bytes:
-        """Content of ``.metadata`` of a stage.
+        """Returns the content of a stage's ``.metadata``.
 
         Args:
-            stage: Whose.
-            written: By the ranks of the stage, in order.
-            save_id: Of this save.
+            stage: The stage.
+            written: What the ranks of the stage wrote, in rank order.
+            save_id: Id of this save.
         """
 
 
@@ -49,25 +49,25 @@ class Bulk(Protocol):
     """One rank's tensors of one save, detached from training."""
 
     def propose(self) -> Any:
-        """The message to rank 0."""
+        """Returns the message to rank 0."""
 
     def merge(
         self, proposed: Sequence[Any], ranks_of: Mapping[int | None, tuple[int, ...]]
     ) -> MergedPlans:
-        """Distribute the values over the ranks; on rank 0.
+        """Distributes the values over the ranks; called on rank 0.
 
         Args:
-            proposed: By rank.
+            proposed: The messages of all ranks, by rank.
             ranks_of: Ranks by the stage whose shard directory they share.
         """
 
     def write(
         self, directory: Path, assigned: Any, *, meanwhile: Callable[[], object]
     ) -> WrittenFiles:
-        """Write this rank's part; durable on return, but for its name in ``directory``.
+        """Writes this rank's part; durable on return, except its entry in ``directory``.
 
         Args:
-            directory: Where to.
-            assigned: The part.
-            meanwhile: Called once the file has its name, maybe while it is being written.
+            directory: The shard directory.
+            assigned: The part to write.
+            meanwhile: Called once the file has been created, possibly while it is being written.
         """

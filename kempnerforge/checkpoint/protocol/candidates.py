@@ -23,24 +23,24 @@ __all__ = ["ForeignShards", "candidates", "find_explicit", "verify_entry"]
 
 
 class ForeignShards(Protocol):
-    """Looks at the shards of a checkpoint without a manifest."""
+    """Checks the shards of a checkpoint without a manifest."""
 
     def require_complete(self, directory: Path, storage: Storage) -> None:
-        """See that the shards which ``.metadata`` speaks of are there and large enough.
+        """Checks that the shards named in ``.metadata`` exist and are large enough.
 
         Raises:
-            CorruptCheckpointError: One is not.
-            UnreadableCheckpointError: That cannot be seen at present.
+            CorruptCheckpointError: A shard is missing or too short.
+            UnreadableCheckpointError: A file cannot be read at present.
             UnsafeCheckpointError: ``.metadata`` asks for a class that is not allowed.
         """
 
 
 def candidates(found: Outline, storage: Storage) -> Iterator[Entry]:
-    """Candidates for a load: ``latest``, then the others by commit, newest first, then the torn.
+    """Yields candidates for a load: ``latest``, the others by commit, newest first, then torn ones.
 
-    Those that cannot be read come before all that could be older than they are. Torn ones are
-    listed so that they are reported when nothing better is found. Nothing is read for an entry
-    before it is asked for.
+    Checkpoints that cannot be read come before all that may be older. Torn ones are included so
+    that they are reported if nothing better is found. Nothing is read for an entry before the
+    caller asks for it.
     """
     latest, target = found.root / layout.LATEST, None
     if found.latest is not None or storage.is_directory(latest):
@@ -54,19 +54,21 @@ def candidates(found: Outline, storage: Storage) -> Iterator[Entry]:
 
 
 def _resolve(link: Path, target: str, storage: Storage) -> Path:
-    """Where the link leads; a link within the directory keeps the directory's spelling."""
+    """Returns where the link leads; a link within the directory keeps the directory's spelling."""
     if layout.parse_step(target) is not None:
         return link.parent / target
     return storage.resolve(follow_file(link, storage)) or link.parent / target
 
 
 def find_explicit(path: Path, storage: Storage) -> Entry:
-    """The checkpoint at a path that a person named: a checkpoint, a link to one, or a directory
-    of checkpoints, which stands for what its ``latest`` names.
+    """Returns the checkpoint at a path given by a user.
+
+    The path can be a checkpoint, a link to one, or a directory of checkpoints, which means the one
+    that its ``latest`` names.
 
     Raises:
-        CheckpointNotFoundError: There is nothing.
-        OSError: One may not look there, or cannot at present.
+        CheckpointNotFoundError: Nothing is there.
+        OSError: The path may not, or at present cannot, be read.
     """
     path = follow_file(path, storage)
     real = storage.resolve(path)
@@ -86,11 +88,11 @@ def verify_entry(
     verify: VerifyPolicy = VerifyPolicy.full,
     shards: ForeignShards,
 ) -> None:
-    """Check all that can be checked without reading shards.
+    """Checks everything that can be checked without reading shards.
 
     Raises:
-        CorruptCheckpointError: Something is missing or has the wrong size.
-        UnreadableCheckpointError: It cannot be read at present.
+        CorruptCheckpointError: A file is missing or has the wrong size.
+        UnreadableCheckpointError: The checkpoint cannot be read at present.
         NewerFormatError: It was written by a newer version of this package.
         UnsafeCheckpointError: ``.metadata`` of a plain checkpoint asks for a class not allowed.
     """

@@ -1,8 +1,8 @@
 """The checkpoints in a directory, and the state of each.
 
-Reads names, manifests and small files; writes nothing. Safe on foreign content: whatever is not
-exactly ours is ignored. A checkpoint that cannot be read is an entry all the same, and so is one of
-a newer format: neither is torn, and who chooses, replaces or deletes has to mind it.
+Reads names, manifests and small files; writes nothing. Foreign content is ignored, unless a name
+matches exactly. A checkpoint that cannot be read, or that has a newer format, is an entry too:
+neither is torn, and code that chooses, replaces or deletes has to take it into account.
 """
 
 import json
@@ -44,24 +44,24 @@ __all__ = [
 
 
 class State(StrEnum):
-    """How much of a checkpoint there is."""
+    """The state of a checkpoint."""
 
     committed = "committed"
-    """Has a manifest of ours that is intact."""
+    """It has an intact manifest."""
     plain = "plain"
-    """Written by another program: shards, their metadata and a train state, no manifest."""
+    """Written by another program: shards, their metadata and a train state, but no manifest."""
     torn = "torn"
     """Something is missing."""
     unreadable = "unreadable"
-    """It cannot be read at present, and may be any of the others."""
+    """It cannot be read at present, and may be in any of the other states."""
     newer = "newer"
-    """Has an intact manifest of a format that only a newer version of this package reads."""
+    """It has an intact manifest in a format that only a newer version of this package reads."""
 
 
 _QUESTIONABLE = frozenset({State.unreadable, State.newer})
 
 ROOM = 1 << 20
-"""More saves than ever lie between two checkpoints that are kept."""
+"""More saves than there can ever be between two retained checkpoints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,23 +71,23 @@ class Entry:
     path: Path
     state: State
     step: int | None
-    """From the manifest, else from the name."""
+    """From the manifest or, without one, from the name."""
     manifest: Manifest | None = None
     problem: str | None = None
-    """Why it is torn, unreadable, or of no use to this version."""
+    """Why it is torn, unreadable, or not usable by this version."""
     head: Head | None = None
-    """Of its manifest, where that could be read."""
+    """The head of its manifest, if it could be read."""
     error: CheckpointError | None = None
-    """The error that a load raises, where it is unreadable or of a newer format."""
+    """The error for a load to raise, if it is unreadable or has a newer format."""
 
     @property
     def sequence(self) -> int:
-        """Position in the order of commits; plain checkpoints come before all of ours."""
+        """Position in the order of commits; plain checkpoints come before all others."""
         return self.head.sequence if self.head else 0
 
     @property
     def loadable_head(self) -> Head | None:
-        """Of its manifest, where this version of the package can load it."""
+        """The head of its manifest, if this version of the package can load it."""
         return self.head if self.state is State.committed else None
 
     @property
@@ -97,35 +97,35 @@ class Entry:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it is questionable, and not even its place in the order is known."""
+        """Whether it is questionable and its place in the order is unknown too."""
         return self.is_questionable and self.head is None
 
     def refuse(self) -> NoReturn:
-        """Raise what is wrong with a checkpoint that is questionable."""
+        """Raises the error of a questionable checkpoint."""
         assert self.error is not None
-        # One of its own for each raise, because its traceback holds what the frames hold.
+        # A new object for each raise, because a traceback keeps alive what its frames hold.
         raise type(self.error)(str(self.error), step=self.step, path=str(self.path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """A checkpoint directory by its names alone; nothing else was read."""
+    """The names in a checkpoint directory; nothing else was read."""
 
     root: Path
     latest: str | None
     """The target of ``latest``, as written."""
     names: tuple[str, ...]
-    """All of them, sorted."""
+    """All names, sorted."""
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The names of checkpoints, by step."""
+        """The names of checkpoints, sorted by step."""
         steps = ((layout.parse_step(name), name) for name in self.names)
         return tuple(name for _, name in sorted((s, name) for s, name in steps if s is not None))
 
     @property
     def leftovers(self) -> tuple[str, ...]:
-        """Names of ours that are no checkpoints: staging, replaced, trash, unplaced links."""
+        """The package's names other than checkpoints: staging, replaced, trash, unplaced links."""
         return tuple(filter(layout.is_leftover, self.names))
 
 
@@ -137,39 +137,40 @@ class Catalog:
     latest: str | None
     """The target of ``latest``, as written."""
     entries: tuple[Entry, ...]
-    """The ``step_N`` directories, by step."""
+    """The ``step_N`` directories, sorted by step."""
     leftovers: tuple[str, ...]
-    """Names of ours that are no checkpoints: staging, replaced, trash, unplaced links."""
+    """The package's names other than checkpoints: staging, replaced, trash, unplaced links."""
 
     def newest_first(self) -> tuple[Entry, ...]:
-        """Entries but the torn: what training descends from, the last committed first, then others.
+        """Returns all entries that are not torn, in the order in which a load prefers them.
 
-        Others are those of a branch that was rolled back from, and those without a manifest. Before
-        all of them come those that cannot be read: any of these may be the newest.
+        First come those that cannot be read, because any of them may be the newest. Then come those
+        that training descends from, newest commit first, and last those on an abandoned branch and
+        those without a manifest.
         """
         usable = [entry for entry in self.entries if entry.state is not State.torn]
-        aside = self.aside()
+        abandoned = self.abandoned()
 
         def age(entry: Entry) -> tuple[bool, bool, int, int]:
-            descended = entry.head is not None and entry.head.save_id not in aside
+            descended = entry.head is not None and entry.head.save_id not in abandoned
             return entry.is_unknown, descended, entry.sequence, entry.step or 0
 
         return tuple(sorted(usable, key=age, reverse=True))
 
-    def aside(self) -> frozenset[str]:
+    def abandoned(self) -> frozenset[str]:
         """Save ids of checkpoints that the last committed one does not descend from."""
         return abandoned_branches(entry.head for entry in self.entries if entry.head)
 
     def next_sequence(self) -> int:
-        """More than any commit so far."""
+        """Returns a sequence greater than that of any commit so far."""
         return sequence_after(self.entries)
 
 
 def sequence_after(entries: Iterable[Entry]) -> int:
-    """A position in the order of commits after all of ``entries``.
+    """Returns a position in the order of commits after all of ``entries``.
 
-    The next one where all could be read. Otherwise one so far beyond that what could not be read
-    comes before it as well.
+    It is the next one if all entries could be read. Otherwise it is so far beyond that unread
+    entries come before it as well.
     """
     highest, room = 0, 1
     for entry in entries:
@@ -180,18 +181,18 @@ def sequence_after(entries: Iterable[Entry]) -> int:
 
 
 def read_outline(root: Path, storage: Storage) -> Outline:
-    """Look at the names in ``root``; there are none where it does not exist."""
+    """Lists the names in ``root``; there are none if it does not exist."""
     names = storage.names(root)
     return Outline(root=root, latest=read_pointer(root, storage), names=names)
 
 
 def read_catalog(root: Path, storage: Storage, *, outline: Outline | None = None) -> Catalog:
-    """Look at all of ``root``; empty where it does not exist.
+    """Reads all entries of ``root``; empty if it does not exist.
 
     Args:
         root: The checkpoint directory.
-        storage: Where it lies.
-        outline: Of the directory, where that is known already.
+        storage: The storage of the directory.
+        outline: The outline of the directory, if known already.
     """
     outline = outline or read_outline(root, storage)
     entries = (look_at(root / name, storage) for name in outline.steps)
@@ -204,17 +205,17 @@ def read_catalog(root: Path, storage: Storage, *, outline: Outline | None = None
 
 
 def look_at(path: Path, storage: Storage, *, heads: bool = False) -> Entry | None:
-    """As :func:`inspect`; None where no directory is.
+    """As :func:`inspect`, but returns None if ``path`` is not a directory.
 
     Args:
-        path: A name in the checkpoint directory.
-        storage: Where it lies.
-        heads: Whether the head of a manifest is enough.
+        path: A path in the checkpoint directory.
+        storage: The storage of the directory.
+        heads: Whether the head of a manifest suffices.
     """
     where = path / layout.MANIFEST
     try:
         data = storage.read(where)
-    except (OSError, MemoryError):  # of which `inspect` has more to say
+    except (OSError, MemoryError):  # `inspect` reports it in more detail
         return (
             inspect(path, storage, heads=heads) if _may_lead_to_directory(path, storage) else None
         )
@@ -230,12 +231,12 @@ def _may_lead_to_directory(path: Path, storage: Storage) -> bool:
 
 
 def inspect(path: Path, storage: Storage, *, heads: bool = False) -> Entry:
-    """The state of one directory, from names and small files only; sizes are not looked at.
+    """Returns the state of one directory, from names and small files only, without sizes.
 
     Args:
         path: A directory that may be a checkpoint.
-        storage: Where it lies.
-        heads: Whether the head of a manifest is enough; the entry then has no manifest.
+        storage: The storage of the directory.
+        heads: Whether the head of a manifest suffices; the entry then has no manifest.
     """
     where = path / layout.MANIFEST
     try:
@@ -283,12 +284,12 @@ def _committed(path: Path, found: Manifest | Head) -> Entry:
 def _newer(path: Path, data: bytes, error: NewerFormatError) -> Entry:
     try:
         return _committed(path, manifest.read_head(data, where=str(path / layout.MANIFEST)))
-    except NewerFormatError:  # it has not even a head
+    except NewerFormatError:  # it does not even have a head
         return _refused(path, State.newer, error)
 
 
 def _failed(path: Path, error: CheckpointError) -> Entry:
-    """The entry for a failed read: damage makes it torn, anything else leaves it unknown."""
+    """Returns the entry for a failed read: torn if it is damage, and otherwise unreadable."""
     if isinstance(error, CorruptCheckpointError):
         return _torn(path, str(error))
     return _refused(path, State.unreadable, error)
@@ -323,7 +324,7 @@ def _inspect_plain(path: Path, step: int | None, storage: Storage) -> Entry:
 
 
 def plain_stages(path: Path, storage: Storage) -> tuple[int, ...] | None:
-    """Stages of a checkpoint without manifest: empty without stages, None if incomplete."""
+    """Returns the stages of a checkpoint without manifest; empty if it has none, None if torn."""
     names = storage.names(path)
     if layout.SHARD_METADATA in names:
         return ()
@@ -337,7 +338,7 @@ def plain_stages(path: Path, storage: Storage) -> tuple[int, ...] | None:
 
 
 def read_metadata(path: Path, storage: Storage) -> dict[str, Any]:
-    """Content of ``metadata.json``; empty where it is missing or makes no sense.
+    """Returns the content of ``metadata.json``; empty if it is missing or malformed.
 
     Raises:
         UnreadableCheckpointError: It cannot be read at present.
@@ -353,7 +354,7 @@ def read_metadata(path: Path, storage: Storage) -> dict[str, Any]:
 
 
 def parse_metadata(data: bytes) -> dict[str, Any]:
-    """The contents of a ``metadata.json``; empty if there is none."""
+    """Parses a ``metadata.json``; returns an empty dict if it is malformed."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
@@ -362,11 +363,11 @@ def parse_metadata(data: bytes) -> dict[str, Any]:
 
 
 def verify_sizes(path: Path, found: Manifest, storage: Storage) -> None:
-    """Check that every file of the manifest is there with its size.
+    """Checks that every file of the manifest exists and has its size.
 
     Raises:
-        CorruptCheckpointError: One is missing or has another size.
-        UnreadableCheckpointError: The size of one cannot be seen at present.
+        CorruptCheckpointError: A file is missing or has another size.
+        UnreadableCheckpointError: The size of a file cannot be determined at present.
     """
     for name, record in sorted(found.files.items()):
         try:
@@ -384,11 +385,11 @@ def verify_sizes(path: Path, found: Manifest, storage: Storage) -> None:
 def verify_checksums(
     path: Path, expected: Iterable[tuple[str, FileRecord]], storage: Storage
 ) -> None:
-    """Read files in full and compare them with what was written.
+    """Reads files in full and compares them with what was written.
 
     Raises:
-        CorruptCheckpointError: One differs or is missing.
-        UnreadableCheckpointError: One cannot be read at present.
+        CorruptCheckpointError: A file differs or is missing.
+        UnreadableCheckpointError: A file cannot be read at present.
     """
     for name, record in expected:
         try:

@@ -1,4 +1,4 @@
-"""A save that becomes a checkpoint: what each rank writes, and what rank 0 makes of it."""
+"""The save of a checkpoint: what each rank writes, and how rank 0 commits it."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -56,7 +56,7 @@ class _Opened:
 
 @dataclass(slots=True, kw_only=True)
 class CheckpointSave:
-    """A save that becomes a checkpoint; :class:`Destination` of one rank."""
+    """One rank's :class:`Destination` of a save that becomes a checkpoint."""
 
     runtime: Runtime
     root: Path
@@ -65,9 +65,9 @@ class CheckpointSave:
     staged: StagedState | RankFailure
     retention: RetentionPolicy
     register: Register
-    """The same one in each save of a rank; a new one costs time only."""
+    """The same object in all saves of a rank; a new one only costs time."""
     save_id: str
-    """Rank 0's counts."""
+    """Only rank 0's is used."""
     latest: PointerKind = PointerKind.link
     """The kind of ``latest``: a link or a file."""
     damaged: Collection[str] = ()
@@ -100,7 +100,7 @@ class CheckpointSave:
         staged = self.staged
         if isinstance(staged, RankFailure):
             return Proposal(step=self.step, stage=self.stage, failure=staged)
-        # Each rank sees whether the directory is the one that it knows.
+        # Each rank checks that the directory is the one that it knows.
         failure = yield from failure_to_confirm(self.runtime, timeout_s=timeout_s)
         if failure is not None:
             return Proposal(step=self.step, stage=self.stage, failure=failure)
@@ -204,10 +204,10 @@ class CheckpointSave:
     def _write_own_files(
         self, staging: Path, shards: Path, differing: Collection[str]
     ) -> dict[str, FileRecord]:
-        """Writes the files that are no shards: this rank's state, and on rank 0 the common state.
+        """Writes the files other than shards: this rank's state and, on rank 0, the common state.
 
-        Makes all names of this rank's files durable, that of its shard in ``shards`` too. Those of
-        rank 0 wait for :meth:`Commit.seal`, which syncs the same folders from the same machine.
+        Makes the directory entries of all files of this rank durable, including its shard's in
+        ``shards``. On rank 0, :meth:`Commit.seal` does that, which syncs the same folders anyway.
         """
         assert isinstance(self.staged, StagedState)
         rank, at_once = self.runtime.rank, self.runtime.at_once
@@ -258,7 +258,7 @@ class CheckpointSave:
         try:
             replaced = commit.publish()
         except StillPublishedError:
-            opened.retired = self._retire(None)  # or the disk would fill
+            opened.retired = self._retire(None)  # otherwise the disk would fill up
             raise
         runtime.identity.require_same()
         runtime.board.announce(self.root, sealed.head)
@@ -278,7 +278,7 @@ class CheckpointSave:
         self.register.leave_note(self.root, self.storage)
 
     def _require_own(self, replaced: Head | None) -> None:
-        """Another job's checkpoint is not replaced: it may be all that that one has."""
+        """Refuses to replace another job's checkpoint, which may be the only one it has."""
         if replaced is None or not self.register.is_foreign(replaced):
             return
         raise DirectoryInUseError(
@@ -291,10 +291,10 @@ class CheckpointSave:
         )
 
     def _retire(self, published: Head | None) -> tuple[Path, ...]:
-        """Retention; the save is durable by now, so a failure here is no failure of the save.
+        """Applies retention. The save is durable by now, so a failure here does not fail it.
 
-        Nor is the loss of the directory to another job, which the next save is refused for. Where
-        it is not certain that the checkpoint was published, what there is is looked at.
+        Neither does the loss of the directory to another job; the next save is refused then. If it
+        is uncertain whether the checkpoint was published, the directory is surveyed again.
         """
         try:
             if published is None:
@@ -317,13 +317,13 @@ class CheckpointSave:
 
 
 def save_checkpoint(to: CheckpointSave, *, timeout_s: float) -> Steps[Published]:
-    """As :func:`save`; until it ends, nothing of this process cleans up after it."""
+    """As :func:`save`; until it ends, no other manager of this process removes its files."""
     with to.runtime.process.under_way(to.save_id):
         return (yield from save(to, to.runtime, timeout_s=timeout_s))
 
 
 def _differing(proposals: Sequence[Proposal]) -> frozenset[str]:
-    """Keys of which a rank has another value than rank 0, or one where that has none."""
+    """Returns the keys for which a rank has another value than rank 0, or rank 0 has none."""
     first = proposals[0].digests
     return frozenset(
         key
@@ -334,7 +334,7 @@ def _differing(proposals: Sequence[Proposal]) -> frozenset[str]:
 
 
 def _replaced(commit: Commit, storage: Storage) -> Head | None:
-    """The head of the manifest that a save is going to replace; None if there is none.
+    """Returns the head of the manifest that a save will replace; None if there is none.
 
     Raises:
         UnreadableCheckpointError: It cannot be read at present, so it is not replaced.
@@ -347,7 +347,7 @@ def _replaced(commit: Commit, storage: Storage) -> Head | None:
 
 
 def _living_parent(replaced: Head | None, request: SaveRequest) -> str | None:
-    """The parent of a save, which is its parent's parent where it replaces its parent."""
+    """Returns the parent of a save: the parent's parent, if the save replaces its own parent."""
     if replaced is not None and replaced.save_id == request.parent:
         return replaced.parent
     return request.parent

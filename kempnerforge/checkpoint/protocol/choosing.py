@@ -1,17 +1,17 @@
-"""Which checkpoint to load: rank 0 decides, all ranks verify, everyone learns the same answer.
+"""Chooses the checkpoint to load: rank 0 decides, all ranks verify, and all get the same answer.
 
-Rank 0 lists candidates and offers one at a time; each rank prepares to load it, which includes
-comparing its share of the files with the checksums. The first candidate that
-every rank finds whole is chosen. Damage passes a candidate over; whatever else is wrong, such as a
-model that does not fit or storage that cannot be read, is the error of all ranks. A candidate that
-was named explicitly has no successor: if it is broken, that is the error.
+Rank 0 lists candidates and offers one at a time. Each rank prepares to load it, which includes
+verifying its partition of the files. The first candidate that every rank finds whole is chosen. A
+damaged candidate is passed over. Any other problem, such as a model that does not fit or storage
+that cannot be read, is an error on all ranks. An explicit path is the only candidate: if it is
+damaged, that is an error too.
 
-The first candidate is what ``latest`` names, and nothing else is looked at while that is whole. The
-others come in the order of their commits, so all manifests are read for them, and one that cannot
-be read, or is of a newer format, ends the walk at the place that it may have in that order.
+The first candidate is the target of ``latest``; if it is whole, nothing else is read. The others
+come in the order of their commits, for which all manifests are read. One that cannot be read, or
+has a newer format, ends the walk at the place that it may have in that order.
 
-A rank's share is what it would read anyway where the ranks are arranged as they were, so that
-nothing is read twice.
+In an unchanged layout of ranks, a rank's verification partition consists of the files that it reads
+anyway, so nothing is read twice.
 """
 
 import logging
@@ -72,37 +72,37 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Work ends before the other ranks' wait for its result does, so that a slow rank says so itself.
+# Work is limited to less than the other ranks' wait, so that a slow rank reports its own timeout.
 _WORK_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Where to look.
+    """Where to look for a checkpoint.
 
-    Exactly one of root and explicit path has effect: the latter wins.
+    If an explicit path is given, the root has no effect.
     """
 
     root: Path
     explicit: Path | None = None
     verify: VerifyPolicy = VerifyPolicy.full
     shards: ForeignShards
-    """Looks at shards that have no manifest."""
+    """Checks shards that have no manifest."""
 
     @property
     def concerns_root(self) -> bool:
-        """Whether what is looked for is in the checkpoint directory of this run."""
+        """Whether the search is in the checkpoint directory of this run."""
         return self.explicit is None or self.root in (self.explicit, *self.explicit.parents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chosen:
-    """All ranks load the last offer."""
+    """Rank 0's answer that all ranks load the last offer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Generic[T]):
-    """The choice, and what this rank prepared for it."""
+    """The choice, and the result of this rank's preparation for it."""
 
     choice: Choice
     result: T
@@ -110,7 +110,7 @@ class Prepared(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Vote:
-    told: Any = None
+    opening: Any = None
     failure: RankFailure | None = None
 
 
@@ -125,19 +125,19 @@ class _CandidateOutcome:
 
 
 def choose(search: Search, runtime: Runtime, *, timeout_s: float) -> Steps[Choice | None]:
-    """Find the checkpoint to load. Collective; the same result or error on every rank.
+    """Finds the checkpoint to load. Collective; the same result or error on every rank.
 
     Returns:
-        The choice, or None where nothing was ever saved.
+        The choice, or None if nothing was ever saved.
 
     Raises:
-        CheckpointError: As :meth:`Chooser.prepare`.
+        CheckpointError: See :meth:`Chooser.prepare`.
     """
 
     def verify(candidate: LoadCandidate) -> None:
         choice = candidate.choice
         if choice.manifest is not None:
-            verify_files(choice.path, choice.manifest, candidate.share.items(), runtime)
+            verify_files(choice.path, choice.manifest, candidate.partition.items(), runtime)
 
     chooser = Chooser(search=search, runtime=runtime, timeout_s=timeout_s)
     found = yield from chooser.prepare(verify)
@@ -150,38 +150,39 @@ class Chooser:
 
     search: Search
     runtime: Runtime
-    """The effects of this rank, among them agreement with all that load."""
+    """The runtime of this rank; its rounds connect all ranks that load."""
     timeout_s: float
-    """Longest wait of rank 0 for the others; the others wait twice as long for it."""
+    """Longest time that rank 0 waits for the others; they wait twice as long for it."""
 
     def prepare(
         self,
         prepare: Callable[[LoadCandidate], T],
         *,
-        told: object = None,
+        opening: object = None,
         earlier: RankFailure | None = None,
     ) -> Steps[Prepared[T] | None]:
-        """Find the checkpoint to load and prepare for it. Collective.
+        """Finds the checkpoint to load and prepares for it. Collective.
 
         Args:
-            prepare: Compares the share of this rank and does what else must not fail once the
-                choice is made. Called for each candidate in turn.
-            told: What the other ranks need to know of this one.
-            earlier: Why this rank cannot take part, which is then the error of all.
+            prepare: Verifies the partition of this rank, and does everything else that must not
+                fail once the choice is made. Called for each candidate in turn.
+            opening: This rank's opening message to the others.
+            earlier: Why this rank cannot take part; becomes the error of all ranks.
 
         Returns:
-            The choice, or None where nothing was ever saved; the same on every rank.
+            The choice, or None if nothing was ever saved; the same on every rank.
 
         Raises:
             CheckpointNotFoundError: The explicit path does not exist.
-            NoUsableCheckpointError: There are checkpoints, none of them verifies.
-            UnreadableCheckpointError: One that may be the newest cannot be read at present.
+            NoUsableCheckpointError: There are checkpoints, but none verifies.
+            UnreadableCheckpointError: A checkpoint that may be the newest cannot be read at
+                present.
             NewerFormatError: It was written by a newer version of this package.
-            CheckpointError: The explicit path is broken, a rank is lost, or what ``prepare`` raised
-                on some rank.
+            CheckpointError: The explicit path is damaged, a rank is lost, or ``prepare`` raised an
+                error on some rank.
         """
         root = _Root(self.search, self.runtime) if self.runtime.rank == 0 else None
-        attempt = _CandidateOutcome(vote=_Vote(told=told, failure=earlier))
+        attempt = _CandidateOutcome(vote=_Vote(opening=opening, failure=earlier))
         while True:
             reply = yield from self._round(attempt.vote, root)
             if isinstance(reply, Refusal):
@@ -191,7 +192,7 @@ class Chooser:
             if isinstance(reply, _Chosen):
                 assert attempt.choice is not None
                 return Prepared(choice=attempt.choice, result=attempt.result)
-            del attempt  # before the next one, for its memory
+            del attempt  # frees its memory before the next attempt
             attempt = yield from self._try(prepare, reply)
 
     def _round(
@@ -199,7 +200,7 @@ class Chooser:
     ) -> Steps[LoadProposal | _Chosen | Refusal | None]:
         looking = None
         if root is not None and not root.has_begun:
-            # While the others' votes are on their way.
+            # Overlaps with the others' votes.
             looking = yield from self._start_looking(root)
         votes: Votes[_Vote] | None = yield CollectVotes(vote=vote, timeout_s=self.timeout_s)
         replies = None
@@ -237,7 +238,7 @@ class Chooser:
     def _decide(
         self, root: "_Root", votes: Votes[_Vote], looking: Started | None
     ) -> Steps[Sequence[object]]:
-        """One reply a rank: try this, or the choice, or that there is none, or what is wrong."""
+        """Returns one reply per rank: an offer to try, the final choice, None, or a refusal."""
         reply: object
         try:
             reply = yield from self._next(root, votes, looking)
@@ -245,8 +246,8 @@ class Chooser:
             reply = error.refusal
         except Exception as error:  # noqa: BLE001  # becomes the error of every rank
             place = self.search.explicit or self.search.root
-            told = describe(error, 0) if shows_damage(error) else _describe(error, 0, place)
-            reply = self._refusal((told,))
+            failure = describe(error, 0) if shows_damage(error) else _describe(error, 0, place)
+            reply = self._refusal((failure,))
         return [reply] * len(votes.values)
 
     def _refusal(self, failures: tuple[RankFailure, ...]) -> Refusal:
@@ -262,8 +263,11 @@ class Chooser:
         self, root: "_Root", votes: Votes[_Vote], looking: Started | None
     ) -> Steps[LoadProposal | _Chosen | Refusal | None]:
         failures = votes.failures(_Vote, f"loading from {self.search.root}")
-        first, told = looking is not None, all(isinstance(vote, _Vote) for vote in votes.values)
-        if failures and (first or not told):
+        first, all_voted = (
+            looking is not None,
+            all(isinstance(vote, _Vote) for vote in votes.values),
+        )
+        if failures and (first or not all_voted):
             return self._refusal(failures)
         if not failures and not first:
             return _Chosen()
@@ -290,7 +294,7 @@ class _Root:
         self._candidates: Iterator[Entry] | None = None
         self._current: Choice | None = None
         self._offer: LoadProposal | None = None
-        self._told: tuple[Any, ...] | None = None
+        self._openings: tuple[Any, ...] | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -298,23 +302,23 @@ class _Root:
         return self._candidates is not None
 
     def judge(self, failures: tuple[RankFailure, ...]) -> None:
-        """Pass over the present candidate, unless another one cannot help; touches no storage.
+        """Passes over the current candidate, or raises if no other could help; no storage access.
 
         Args:
-            failures: What the ranks found wrong with it.
+            failures: The problems that the ranks found with it.
         """
         assert self._current is not None
         kinds = {failure.kind for failure in failures}
-        # Storage that does not answer tells nothing of this checkpoint, nor would it of another.
+        # Storage that does not respond says nothing about this checkpoint, or about any other.
         answered = StorageTimeoutError.__name__ not in kinds
         damaged = answered and CorruptCheckpointError.__name__ in kinds
         reason = "; ".join(map(str, failures))
         self._pass_over(self._current, reason, failures, damaged=damaged)
 
     def advance(self) -> None:
-        """Go on to the next candidate that looks whole."""
+        """Moves to the next candidate that looks whole."""
         if self._candidates is None:
-            # A cycle would keep the access, and with it the lock, until a garbage collection.
+            # A reference cycle would keep the lock until a garbage collection.
             self._candidates = _Root._walk(weakref.proxy(self))
         self._current = self._offer = None
         for entry in self._candidates:
@@ -330,10 +334,10 @@ class _Root:
         self._require_clean_start()
 
     def offer(self, votes: Sequence[_Vote | None]) -> LoadProposal | None:
-        """The present candidate, as all ranks are asked about it; None where there is none."""
-        if self._told is None:
-            self._told = tuple(vote.told if vote else None for vote in votes)
-        return None if self._offer is None else replace(self._offer, told=self._told)
+        """Returns the current candidate as an offer to all ranks; None if there is none."""
+        if self._openings is None:
+            self._openings = tuple(vote.opening if vote else None for vote in votes)
+        return None if self._offer is None else replace(self._offer, openings=self._openings)
 
     def _pass_over(
         self,
@@ -343,7 +347,7 @@ class _Root:
         *,
         damaged: bool,
     ) -> None:
-        """Go on to the next candidate, unless that cannot help."""
+        """Moves to the next candidate, or raises if no other could help."""
         path, manifest = found.path, found.manifest
         if self.search.explicit is not None or not damaged:
             raise RefusedError(
@@ -361,7 +365,7 @@ class _Root:
             self._damaged.add(manifest.save_id)
 
     def _walk(self) -> Iterator[Entry]:
-        """The candidates, including checkpoints that another job publishes meanwhile."""
+        """Yields the candidates, including checkpoints that another job publishes meanwhile."""
         explicit = self.search.explicit
         if explicit is not None:
             if self.search.root in (explicit.absolute(), explicit.absolute().parent):
@@ -381,7 +385,7 @@ class _Root:
                 return
 
     def _settled(self) -> Outline:
-        """The candidates, after what a dead run left half done is completed."""
+        """Lists the directory, after completing what a dead run left half done."""
         root, runtime = self.search.root, self._runtime
         require_reachable(root, runtime.storage)
         found = look_for_newest(root, runtime)
@@ -393,13 +397,13 @@ class _Root:
         return read_settled(root, runtime)
 
     def _recover(self, root: Path) -> None:
-        """Complete what was left half done; what is under a hidden name can be loaded without."""
+        """Completes what was left half done. A failure is logged: hidden versions can be loaded."""
         try:
             prune.recover(root, self._runtime)
         except CheckpointError:
             raise
         except OSError as error:
-            logger.warning("%s: what a dead run left half done stays: %s", root, error)
+            logger.warning("%s: cannot complete what a dead run left half done: %s", root, error)
 
     def _examine(self, entry: Entry) -> Choice:
         looks, storage = iter((entry,)), self._runtime.storage
@@ -409,7 +413,7 @@ class _Root:
             verify_entry(found, storage, verify=self.search.verify, shards=self.search.shards)
             return found
 
-        # No content was compared, so whatever is wrong may be for want of what is not seen yet.
+        # No content was compared, so any problem may only mean that a file is not visible yet.
         found = once_visible(verified, entry.path, self._runtime, late=shows_damage)
         return Choice(
             path=found.path,
@@ -419,33 +423,33 @@ class _Root:
         )
 
     def _require_clean_start(self) -> None:
-        """Nothing to load is fine where nothing was saved, and an error otherwise."""
+        """Accepts that there is nothing to load if nothing was ever saved; otherwise raises."""
         if self._passed_over:
             raise NoUsableCheckpointError(
-                f"{self.search.root} holds checkpoints, none can be used: "
+                f"{self.search.root} holds checkpoints, but none can be used: "
                 + "; ".join(self._passed_over)
             )
 
 
 def _identity(entry: Entry) -> object:
-    """Tells a version of a checkpoint from what had its name before."""
+    """Returns a value that distinguishes a version of a checkpoint from others of its name."""
     save_id = None if entry.manifest is None else entry.manifest.save_id
     return entry.path, entry.state, save_id
 
 
 def _describe(error: BaseException, rank: int, path: Path) -> RankFailure:
-    """As :func:`describe`, with the name that a failed read has among all ranks."""
+    """As :func:`describe`, but converts a failed read to this package's error first."""
     if isinstance(error, OSError | MemoryError) and not isinstance(error, CheckpointError):
         error = of_read(error, getattr(error, "filename", None) or path, path=path)
     return describe(error, rank)
 
 
 def cheap_choice(search: Search, runtime: Runtime) -> Path | None:
-    """The choice of :func:`choose` if no file's content is damaged. Not collective.
+    """Returns what :func:`choose` would choose if no file's content is damaged. Not collective.
 
     Raises:
         CheckpointNotFoundError: The explicit path does not exist.
-        UnreadableCheckpointError: One that may be the newest cannot be read at present.
+        UnreadableCheckpointError: A checkpoint that may be the newest cannot be read at present.
         NewerFormatError: It was written by a newer version of this package.
     """
     place = search.explicit or search.root

@@ -1,28 +1,28 @@
-"""Rank 0's part of a save: from files in a staging directory to a checkpoint.
+"""Rank 0's part of a save: turns the files in a staging directory into a checkpoint.
 
-The order is the protocol::
+The operations, in this order::
 
     open      create {dir}/.staging-step_N-<id> and its folders           (then all ranks write)
-    seal      see that every reported file is there; write .metadata, metadata.json and the
+    seal      check that every reported file exists; write .metadata, metadata.json and the
               manifest, fsynced; fsync every folder
-    publish   make the new latest, hidden; rename to step_N, fsync {dir}; swap latest, fsync {dir};
-              read latest back
+    publish   create the new latest, hidden; rename to step_N, fsync {dir}; swap latest,
+              fsync {dir}; read latest back
 
-Fault model: a process is killed, or the machine loses power, between any two operations. Until the
-rename a save is a directory without a checkpoint's name; from the rename on it is whole. ``latest``
-is replaced by a rename, so it names the old or the new checkpoint and both are whole.
+Fault model: a process is killed, or the machine loses power, between any two operations. Before the
+rename, a save is a directory without a checkpoint's name; after the rename it is whole. ``latest``
+is replaced by a rename, so it names either the old or the new checkpoint, and both are whole.
 
-An operation of the last line that fails: those before it are taken back, so the save has published
-nothing and ``latest`` is what it was. If that fails as well, the checkpoint stays, and the error
+If an operation of ``publish`` fails, those before it are undone, so that the save has published
+nothing and ``latest`` is unchanged. If undoing fails as well, the checkpoint stays, and the error
 says so (:class:`StillPublishedError`).
 
-Saving a step that exists: the two directories swap names in one operation (``RENAME_EXCHANGE``),
-so ``step_N`` is the old or the new version at every instant. Where the file system cannot, the
-versions are renamed one after the other and ``latest`` follows them (:mod:`replacing`): it leads to
-a whole version at every instant, which for a moment has a hidden name.
+Saving a step that exists: the two directories swap names in one operation (``RENAME_EXCHANGE``), so
+``step_N`` is the old or the new version at every instant. If the file system cannot swap names, the
+versions are renamed one after the other and ``latest`` follows them (:mod:`replacing`): at every
+instant it leads to a whole version, which has a hidden name for a moment.
 
-Out of scope: file systems that reorder fsynced operations. Another job on the same directory is
-kept out by :mod:`lock`.
+Out of scope: file systems that reorder fsynced operations. :mod:`lock` keeps other jobs out of the
+directory.
 """
 
 import json
@@ -60,14 +60,14 @@ from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = ["Commit"]
 
-# Network file systems may show another client's new file late; the sum is what NFS caches
-# attributes for at least by default (3 s).
+# Network file systems can show another client's new file late; the sum is the least time for which
+# NFS caches attributes by default (3 s).
 _VISIBILITY_RETRIES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """One save on its way to becoming a checkpoint."""
+    """One save, until it becomes a checkpoint."""
 
     runtime: Runtime
     root: Path
@@ -79,12 +79,12 @@ class Commit:
 
     @property
     def storage(self) -> Storage:
-        """Where the directory lies."""
+        """The storage of the directory."""
         return self.runtime.storage
 
     @property
     def staging(self) -> Path:
-        """Where the ranks write."""
+        """The directory that the ranks write to."""
         leftover = Leftover(kind=LeftoverKind.staging, step=self.step, save_id=self.save_id)
         return self.root / layout.format_leftover(leftover)
 
@@ -94,15 +94,15 @@ class Commit:
         return self.root / layout.format_step(self.step)
 
     def require_pointer(self) -> None:
-        """Find out before anything is written whether ``latest`` can be made here.
+        """Checks, before anything is written, that ``latest`` can be created here.
 
         Raises:
-            UnsupportedStorageError: It is to be a link, and there are none.
+            UnsupportedStorageError: A link is configured, but links are not supported.
         """
         require_possible(self.root, self.storage, self.latest, save_id=self.save_id)
 
     def open(self) -> None:
-        """Create the staging directory and its folders; the save is under way."""
+        """Creates the staging directory and its folders, which begins the save on disk."""
         for folder in self._folders():
             self.storage.make_directory(folder)
 
@@ -114,12 +114,12 @@ class Commit:
         written: Mapping[str, FileRecord],
         sealed: Manifest,
     ) -> None:
-        """Complete the staging directory and make it durable.
+        """Completes the staging directory and makes it durable.
 
         Args:
-            shard_metadata: Content of each ``.metadata`` by relative path.
+            shard_metadata: Content of each ``.metadata``, by relative path.
             metadata: Content of ``metadata.json``.
-            written: What the ranks report to have written, by relative path.
+            written: The files that the ranks report, by relative path.
             sealed: The manifest, without its files.
         """
         for name, record in written.items():
@@ -129,20 +129,20 @@ class Commit:
         records = {name: FileRecord.of(data) for name, data in added.items()}
         complete = _with_files(sealed, {**written, **records})
         added[layout.MANIFEST] = manifest.encode(complete)
-        # In any order: nothing refers to this directory before it is renamed.
+        # The order does not matter, because nothing refers to this directory before the rename.
         at_once = self.runtime.at_once
         at_once(*(partial(self.storage.write, self.staging / name, added[name]) for name in added))
         at_once(*(partial(self.storage.sync_directory, folder) for folder in self._folders()))
 
     def publish(self) -> Path | None:
-        """Make the sealed directory the checkpoint of its step and point ``latest`` at it.
+        """Makes the sealed directory the checkpoint of its step and points ``latest`` at it.
 
         Returns:
             An older version of the step, set aside under a hidden name, or None.
 
         Raises:
-            CheckpointSaveError: That failed, and nothing of it is left.
-            StillPublishedError: It failed, and the checkpoint is there all the same.
+            CheckpointSaveError: Publication failed and was undone.
+            StillPublishedError: Publication failed, but the checkpoint exists.
         """
         pointer = Pointer(
             root=self.root, runtime=self.runtime, save_id=self.save_id, kind=self.latest
@@ -169,7 +169,7 @@ class Commit:
         return replacement.moves() if named else replacement.moves_beside_latest()
 
     def _unpublished(self, error: OSError, pointer: Pointer) -> CheckpointSaveError:
-        """The state that a failed publication has left."""
+        """Returns the error that describes what a failed publication has left."""
         doing = f"{self.target} cannot be published: {error}"
         try:
             named = pointer.read()
@@ -179,17 +179,17 @@ class Commit:
             )
         except (OSError, CheckpointError) as unseen:
             return StillPublishedError(
-                f"{doing}; whether it is there all the same cannot be seen at present: {unseen}"
+                f"{doing}; whether it exists nevertheless cannot be seen at present: {unseen}"
             )
         latest = (
-            f"`latest` names {named}, so the next start takes that"
+            f"`latest` names {named}, so the next start loads that"
             if named
-            else "there is no `latest`, so the next start takes the newest checkpoint that verifies"
+            else "there is no `latest`, so the next start loads the newest checkpoint that verifies"
         )
         if not left:
             return CheckpointSaveError(f"{doing}; nothing of it is left, and {latest}")
         return StillPublishedError(
-            f"{doing}; this cannot be taken back, so the checkpoint is there and whole; {latest}"
+            f"{doing}; this cannot be undone, so the checkpoint exists and is whole; {latest}"
         )
 
     def _folders(self) -> tuple[Path, ...]:

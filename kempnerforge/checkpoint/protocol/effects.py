@@ -1,8 +1,8 @@
-"""The effects that the protocol needs, as one value; it has none of its own.
+"""The effects that the protocol needs, as one value: it has none of its own.
 
-What may take long or never return is asked for by requests (:mod:`steps`). What such a call does
-then, it does through its :class:`Runtime`: storage, a clock that knows the call's deadline, ids,
-the lock of the directory.
+Calls that can take long or never return are made by requests (:mod:`steps`). The code within such a
+call has its effects through a :class:`Runtime`: storage, a clock that knows the call's deadline,
+ids, the lock of the directory.
 """
 
 from collections.abc import Callable
@@ -31,19 +31,19 @@ __all__ = [
 
 
 class Clock(Protocol):
-    """Time, as a call sees it that is given up on after a while."""
+    """Time, for a call that has a deadline."""
 
     def time(self) -> float:
-        """Seconds since the epoch, by which storage stamps files."""
+        """Returns seconds since the epoch, comparable with time stamps of files."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
 
     def seconds_left(self) -> float:
-        """Until the present call is given up on; infinite where none is under way."""
+        """Returns the seconds left to the current call; infinite outside of one."""
 
     def impatient(self) -> AbstractContextManager[None]:
-        """No seconds are left within, so that nothing waits before it tries again."""
+        """Leaves no seconds in the block, so that nothing pauses for another attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,20 +56,20 @@ class Announced:
 
 
 class Board(Protocol):
-    """Where a start of the job leaves word for the next one."""
+    """Passes announcements from one start of the job to the next."""
 
     def announce(self, root: Path, head: Head) -> None:
-        """Leave word of a checkpoint that is published."""
+        """Announces a published checkpoint."""
 
     def last(self, root: Path) -> Announced | None:
-        """The last announcement of another process; None without one."""
+        """Returns the last announcement of another process; None without one."""
 
 
 class NoBoard:
-    """For a job without a store that outlives it."""
+    """The board of a job without a store that outlives it."""
 
     def announce(self, root: Path, head: Head) -> None:
-        """Nobody would find it."""
+        """Does nothing: no later start could read it."""
 
     def last(self, root: Path) -> Announced | None:
         del root
@@ -77,45 +77,45 @@ class NoBoard:
 
 
 class WriteAccess(Protocol):
-    """The right to change one checkpoint directory; for rank 0."""
+    """The right to change one checkpoint directory; used on rank 0."""
 
     def require(self) -> bool:
-        """Have it from now on: whether somebody else may have had it since the last time.
+        """Acquires the right and keeps it; returns whether another job may have had it meanwhile.
 
         Raises:
             DirectoryInUseError: Another job has it, or has taken it over from this one.
         """
 
     def confirm(self) -> None:
-        """See that it was not taken over; nothing where it was never required.
+        """Checks that the right was not taken over; does nothing if it was never required.
 
         Raises:
-            DirectoryInUseError: It was.
-            OSError: That cannot be seen.
+            DirectoryInUseError: It was taken over.
+            OSError: This cannot be checked.
         """
 
     def confirm_brief(self) -> None:
-        """As :meth:`confirm`, of what :meth:`briefly` has given; for a load.
+        """As :meth:`confirm`, for the right from :meth:`briefly`; used by loads.
 
-        A load does not need the directory, and what it changes outside of that is its own names.
+        A load does not depend on the right, and without it changes only names of its own.
         """
 
     def forget_loss(self) -> None:
-        """After it was taken over, :meth:`require` is to try again from now on."""
+        """Lets :meth:`require` try again after the right was taken over."""
 
     def briefly(self) -> AbstractContextManager[bool]:
-        """Have it within the context, if nobody else does: whether that is so.
+        """Holds the right within the context, if no other job does; yields whether it does.
 
         Raises:
-            OSError: That cannot be found out at present, for want of descriptors say.
+            OSError: This cannot be determined at present, for lack of descriptors, say.
         """
 
     def let_go(self) -> None:
-        """The directory has another one's place now: :meth:`require` is asked anew."""
+        """Releases the right, because the path now leads to another directory."""
 
 
 class Unlocked:
-    """Access to a directory that nobody else can reach."""
+    """Access to a directory that no other process can reach."""
 
     def __init__(self) -> None:
         self._is_taken = False
@@ -125,63 +125,63 @@ class Unlocked:
         return not was_taken
 
     def confirm(self) -> None:
-        """There is nobody to take it over."""
+        """Does nothing: no other process could take it over."""
 
     def confirm_brief(self) -> None:
-        """The same."""
+        """Does nothing: no other process could take it over."""
 
     def forget_loss(self) -> None:
-        """It was not lost."""
+        """Does nothing: it cannot be lost."""
 
     def briefly(self) -> AbstractContextManager[bool]:
         return nullcontext(enter_result=True)
 
     def let_go(self) -> None:
-        """There is nothing to let go of."""
+        """Does nothing: there is nothing to release."""
 
 
 class Identity(Protocol):
-    """Tells the checkpoint directory from another one of its name; for every rank."""
+    """Distinguishes the checkpoint directory from another one at its path; used on every rank."""
 
     def confirm(self, storage: Storage) -> bool:
-        """Whether the directory is there, before anything is done in it; remembers the first.
+        """Returns whether the directory exists, before it is used; remembers the first one found.
 
         Raises:
-            DirectoryChangedError: It was there, and is gone or another one.
-            UnreachableDirectoryError: It was there, and cannot be looked into.
-            OSError: The storage does not say.
+            DirectoryChangedError: The directory found before is gone or is another one.
+            UnreachableDirectoryError: The directory found before cannot be listed.
+            OSError: Storage failed.
         """
 
     def note(self, step: int, save_id: str) -> None:
-        """A checkpoint was saved or loaded in the directory, which is told by it from others."""
+        """Records a checkpoint saved or loaded here, by which to recognise the directory."""
 
     def require_same(self) -> None:
-        """As :meth:`confirm`, while something is done in it: another one is never taken up."""
+        """As :meth:`confirm`, but during an operation: never accepts another directory."""
 
 
 class AnyDirectory:
-    """Takes what is there, where nothing can be put in its place."""
+    """Accepts whatever is at the path, because it cannot be replaced."""
 
     def confirm(self, storage: Storage) -> bool:
         del storage
-        return False  # so that it is made where it is missing
+        return False  # so that it is created if it is missing
 
     def note(self, step: int, save_id: str) -> None:
-        """Any directory will do."""
+        """Does nothing: any directory is accepted."""
 
     def require_same(self) -> None:
-        """Nothing differs."""
+        """Does nothing: any directory is accepted."""
 
 
 def one_by_one(*calls: Callable[[], object]) -> None:
-    """Make several calls in turn, where waiting for one does not keep another one back."""
+    """Makes several calls in turn, if they do not have to wait for storage."""
     for call in calls:
         call()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """All effects that are open to one manager, or to one call of it."""
+    """All effects available to one manager, or to one of its calls."""
 
     storage: Storage
     clock: Clock
@@ -193,14 +193,14 @@ class Runtime:
     identity: Identity = field(default_factory=AnyDirectory)
     board: Board = field(default_factory=NoBoard)
     at_once: Callable[..., None] = one_by_one
-    """Makes calls that wait for storage together; raises what the first failing one raised."""
+    """Makes several calls that wait for storage together; raises the first error."""
 
     @property
     def rank(self) -> int:
-        """This rank, among those that agree."""
+        """This rank, among those that take part."""
         return self.rounds.rank
 
     @property
     def world_size(self) -> int:
-        """How many they are."""
+        """The number of ranks that take part."""
         return self.rounds.world_size

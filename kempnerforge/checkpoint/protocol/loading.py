@@ -1,8 +1,8 @@
-"""One load, as every rank runs it: choose, check everything, then change state.
+"""The protocol of a load: choose a checkpoint, check everything, and only then change state.
 
-Whatever can be refused is refused before the first change: missing or damaged files, names and
-shapes that do not fit, another freeze state, a dataloader position that no rank continues. Then
-every rank restores its state, and all agree that they have.
+Everything that can be refused is refused before the first change: missing or damaged files, names
+and shapes that do not fit, another freeze state, a dataloader position that no rank continues. Then
+every rank restores its state, and all agree that they have done so.
 """
 
 import logging
@@ -33,28 +33,28 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# The others wait for rank 0 twice as long as it for them, and work ends before either does, so that
-# a slow rank says so itself.
+# The others wait for rank 0 twice as long as it waits for them, and work is limited to less than
+# either, so that a slow rank reports its own timeout.
 _WAIT_SHARE = 0.5
 _WORK_SHARE = 0.8
-# The other ranks go on meanwhile, and may wait for rank 0 in a save already.
+# The other ranks continue meanwhile, and may already be waiting for rank 0 in a save.
 _TIDY_SHARE = 0.1
 
 
 class Loader(Protocol[T]):
-    """One rank's way to read a checkpoint, and to take it; a ``T`` is the result of reading."""
+    """Reads a checkpoint on one rank, and restores it; ``T`` is the result of reading."""
 
     def opening(self) -> object:
-        """This rank's message to the others when it begins."""
+        """Returns this rank's opening message to the others."""
 
     def prepare(self, candidate: LoadCandidate) -> T:
-        """Read and check everything, and change nothing."""
+        """Reads and checks everything, and changes nothing."""
 
     def restore(self, prepared: T) -> None:
-        """Take what was read. Not for the generators: an agreement follows."""
+        """Restores what was read, except the generators, because an agreement follows."""
 
     def not_taken(self, prepared: T) -> tuple[str, ...]:
-        """Names of values that this rank has no place for, in order, as many as travel."""
+        """Returns sorted names of values that this rank has no place for, up to the limit sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Restored(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RestoreVote:
-    """Of a rank that has its state, or could not take it."""
+    """The vote of a rank that has restored its state, or failed to."""
 
     failure: RankFailure | None
     not_taken: tuple[str, ...]
@@ -77,7 +77,7 @@ class _RestoreVote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Agreed:
-    """Rank 0's answer where all ranks have their state."""
+    """Rank 0's answer once all ranks have restored their state."""
 
     not_taken: tuple[str, ...]
 
@@ -88,28 +88,28 @@ class Load(Generic[T]):
 
     search: Search
     runtime: Runtime
-    """The effects of this rank."""
+    """The runtime of this rank."""
     loader: Loader[T]
     tidy: Callable[[], None]
-    """Called on rank 0 once nothing is read any more, while the ranks agree that all is well. What
-    it raises is logged; the load is as good without."""
+    """Called on rank 0 after all reading, while the ranks agree on success. Its errors are logged,
+    because the load does not depend on it."""
     timeout_s: float
 
     def steps(self, earlier: BaseException | None = None) -> Steps[Restored[T] | None]:
-        """Load. Collective.
+        """Loads a checkpoint. Collective.
 
         Args:
-            earlier: What went wrong on this rank before; then no rank loads, and all raise it.
+            earlier: An earlier error on this rank; then no rank loads, and all raise it.
 
         Returns:
-            None where nothing was ever saved.
+            The outcome, or None if nothing was ever saved.
         """
         chooser = Chooser(
             search=self.search, runtime=self.runtime, timeout_s=_WAIT_SHARE * self.timeout_s
         )
         earlier_failure = yield from self._failure_before(earlier)
         found: Prepared[T] | None = yield from chooser.prepare(
-            self.loader.prepare, told=self.loader.opening(), earlier=earlier_failure
+            self.loader.prepare, opening=self.loader.opening(), earlier=earlier_failure
         )
         if found is None:
             yield from self._finish_tidying((yield from self._start_tidying()))
@@ -118,7 +118,7 @@ class Load(Generic[T]):
         return Restored(choice=found.choice, prepared=found.result, not_taken=agreed.not_taken)
 
     def _failure_before(self, earlier: BaseException | None) -> Steps[RankFailure | None]:
-        """The failure that keeps this rank, and so all of them, from loading."""
+        """Returns the failure that prevents this rank, and so all ranks, from loading."""
         if earlier is not None:
             return describe(earlier, self.runtime.rank)
         if not self.search.concerns_root:
@@ -126,7 +126,7 @@ class Load(Generic[T]):
         return (yield from failure_to_confirm(self.runtime, timeout_s=self.timeout_s))
 
     def _together(self, prepared: T, choice: Choice) -> Steps[_Agreed]:
-        """Restore on every rank; if that fails on one, all raise that error."""
+        """Restores on every rank; if it fails on one, all raise that error."""
         wait_s = _WAIT_SHARE * self.timeout_s
         doing = f"restoring {choice.path}"
         cause: BaseException | None = None
@@ -136,10 +136,10 @@ class Load(Generic[T]):
                 lambda: self.loader.restore(prepared), timeout_s=_WORK_SHARE * wait_s, doing=doing
             )
         except GeneratorExit:
-            raise  # this rank is carried out no further
+            raise  # the driver has stopped this protocol
         except BaseException as error:  # becomes the error of every rank
             if not isinstance(error, Exception) and (yield from is_stuck()):
-                raise  # Ctrl-C, at which nobody wants to wait
+                raise  # after Ctrl-C, do not wait for the others
             cause, failure = error, describe(error, self.runtime.rank)
         tidying = None if failure else (yield from self._start_tidying())
         agreement: Round[_RestoreVote, _Agreed] = Round(
@@ -159,7 +159,7 @@ class Load(Generic[T]):
         reply = yield from agreement.hold(vote, _agree)
         yield from self._finish_tidying(tidying)
         if cause is not None and not isinstance(cause, Exception):
-            raise cause  # SystemExit, say, of which the others have been told
+            raise cause  # SystemExit, say; the others know by now
         return accepted(reply, cause=cause)
 
     def _start_tidying(self) -> Steps[Started | None]:
@@ -178,11 +178,11 @@ class Load(Generic[T]):
                     doing=f"cleaning up in {root}",
                 )
         except Exception as error:  # noqa: BLE001  # the ranks have agreed that all is well
-            logger.warning("leftovers in %s stay: %s", root, error)
+            logger.warning("leftovers in %s are not removed: %s", root, error)
 
 
 def _agree(votes: Sequence[_RestoreVote]) -> Steps[Sequence[_Agreed]]:
     yield from ()
-    # What one rank has no place for may be another one's: a stage's, an expert's.
+    # A value without a place on one rank may belong to another: to its stage, to its experts.
     left = set.intersection(*(set(vote.not_taken) for vote in votes))
     return [_Agreed(not_taken=tuple(sorted(left)))] * len(votes)

@@ -1,15 +1,17 @@
-"""``latest``: which checkpoint the next start takes, as a symlink or as a small file.
+"""``latest``, which names the checkpoint that the next start loads: a symlink or a small file.
 
-A file system without symlinks (vfat, exfat, most object stores behind FUSE) has a file of that name
-instead: one line, the name of a directory beside it. Both are read always, because a directory
-changes hands. Which one is written is configured, and a save replaces the one by the other.
+On a file system without symlinks (vfat, exfat, most object stores behind FUSE) it is a file of that
+name with one line, the name of a directory beside it. Both kinds can always be read, because a
+directory can be moved between systems. The configuration decides which kind is written, and a save
+replaces one kind by the other.
 
-A new pointer is made under a hidden name before its checkpoint is published: what can fail for want
-of links, of an inode or of a permission fails while nothing has changed. What is left is one
-rename. Then the pointer is read back, because some mounts (s3fs) go on serving the old one.
+A new pointer is created under a hidden name before its checkpoint is published, so a lack of link
+support, inodes or permission shows before anything has changed. Only one rename remains. Afterwards
+the pointer is read back, because some mounts (s3fs) keep serving the old one.
 
-A file counts only if its one line, with its end, is a name of ours. A client that remembers an
-older, smaller size of the file would otherwise read ``step_10`` where ``step_100`` is written.
+A file counts only if its single line, including the line end, is a name of the package. A client
+with an older, smaller size of the file in its cache would otherwise read ``step_10`` instead of
+``step_100``.
 """
 
 import errno
@@ -38,11 +40,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Longer than any name of ours; a larger file is somebody else's.
+# Longer than any name of the package; a larger file is foreign.
 _MOST_BYTES = 256
-# What a pointer that was just replaced is waited for, in case a cache is about to expire.
+# Time to wait for a pointer that was just replaced, in case a cache is about to expire.
 _PAUSES_S = (0.02, 0.1, 0.4, 1.0)
-# What file systems without symlinks answer; EPERM is that of the manual page.
+# Errors of file systems without symlinks; EPERM is the one in the manual page.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -56,11 +58,11 @@ class PointerKind(StrEnum):
 
 
 class UnmovedPointerError(OSError):
-    """``latest`` was replaced and still names what it named before."""
+    """``latest`` was replaced, but still names what it named before."""
 
 
 def read_pointer(root: Path, storage: Storage) -> str | None:
-    """The target of ``latest`` as written; None if there is none, or something else."""
+    """Returns the target of ``latest`` as written; None if there is no valid pointer."""
     return read_pointer_at(root / layout.LATEST, storage)
 
 
@@ -71,13 +73,13 @@ def read_pointer_at(path: Path, storage: Storage) -> str | None:
 
 
 def resolve_pointer(root: Path, storage: Storage) -> Path | None:
-    """Where ``latest`` leads with every link followed, or None where it leads nowhere."""
+    """Returns where ``latest`` leads with every link followed, or None if it leads nowhere."""
     latest = root / layout.LATEST
     return storage.resolve(follow_file(latest, storage))
 
 
 def follow_file(path: Path, storage: Storage) -> Path:
-    """The target if ``path`` is a file ``latest``; else ``path`` itself."""
+    """Returns the target if ``path`` is a pointer file, and otherwise ``path`` itself."""
     name = _in_file(path, storage) if path.name == layout.LATEST else None
     return path if name is None else path.parent / name
 
@@ -91,13 +93,13 @@ def _in_file(path: Path, storage: Storage) -> str | None:
 
 
 def require_possible(root: Path, storage: Storage, kind: PointerKind, *, save_id: str) -> None:
-    """Refuse a directory in which ``latest`` cannot be made; for who may change it.
+    """Refuses a directory in which ``latest`` cannot be created; needs the lock.
 
-    Nothing is tried where it is a link already.
+    Does nothing if ``latest`` is a link already.
 
     Raises:
-        UnsupportedStorageError: It is to be a link, and this file system has none.
-        OSError: No name can be made there.
+        UnsupportedStorageError: A link is configured, but this file system has none.
+        OSError: Nothing can be created there.
     """
     if kind is not PointerKind.link or storage.read_link(root / layout.LATEST) is not None:
         return
@@ -118,7 +120,7 @@ def require_possible(root: Path, storage: Storage, kind: PointerKind, *, save_id
 
 
 def _require_that_directories_can_be_made(root: Path, storage: Storage, save_id: str) -> None:
-    """Tells a directory in which nothing can be made from one in which links cannot."""
+    """Raises if nothing at all can be created in the directory, and not only no links."""
     name = Leftover(kind=LeftoverKind.staging, step=0, save_id=save_id)
     storage.make_directory(root / layout.format_leftover(name))
     storage.remove_tree(root / layout.format_leftover(name))
@@ -127,24 +129,23 @@ def _require_that_directories_can_be_made(root: Path, storage: Storage, save_id:
 def require_possible_if_empty(
     root: Path, storage: Storage, kind: PointerKind, *, save_id: str
 ) -> None:
-    """:func:`require_possible` before anything was ever saved, for who may only want to load.
+    """As :func:`require_possible`, before the first save, for a process that may only want to load.
 
-    Nothing is tried, and nothing said, in a directory that is not there yet, that holds anything,
-    or that may not be changed.
+    Does nothing if the directory does not exist, is not empty, or cannot be changed.
 
     Raises:
-        UnsupportedStorageError: As :func:`require_possible`.
+        UnsupportedStorageError: See :func:`require_possible`.
     """
     try:
         if storage.stamp(root) is not None and not storage.names(root):
             require_possible(root, storage, kind, save_id=save_id)
-    except OSError as error:  # of which the first save has more to say
-        logger.debug("%s: whether it has symbolic links is not known: %s", root, error)
+    except OSError as error:  # the first save reports it in more detail
+        logger.debug("%s: cannot tell whether it has symbolic links: %s", root, error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pointer:
-    """``latest`` of a directory, as one save or one repair writes it."""
+    """Writes the ``latest`` of a directory, for one save or one repair."""
 
     root: Path
     runtime: Runtime
@@ -153,12 +154,12 @@ class Pointer:
 
     @property
     def storage(self) -> Storage:
-        """Where the directory lies."""
+        """The storage of the directory."""
         return self.runtime.storage
 
     @staticmethod
     def as_it_is(root: Path, runtime: Runtime, *, save_id: str) -> "Pointer":
-        """One that stays what it is; a link where there is none, or a file if that cannot be."""
+        """Returns a pointer of the existing kind; without one, a link, or a file if need be."""
         found = Pointer(root=root, runtime=runtime, save_id=save_id)
         kind = found.kind_of_present()
         if found.read() is None:
@@ -169,17 +170,17 @@ class Pointer:
         return replace(found, kind=kind)
 
     def read(self) -> str | None:
-        """The current target."""
+        """Returns the current target."""
         return read_pointer(self.root, self.storage)
 
     def kind_of_present(self) -> PointerKind:
-        """The kind that is there now; a link if there is none."""
+        """Returns the kind of the existing pointer; a link if there is none."""
         name = _in_file(self.root / layout.LATEST, self.storage)
         return PointerKind.link if name is None else PointerKind.file
 
     def prepare(self, target: str) -> None:
-        """Make the new one under its hidden name."""
-        if self.storage.stamp(self._hidden) is not None:  # of an attempt that was not placed
+        """Creates the new pointer under its hidden name."""
+        if self.storage.stamp(self._hidden) is not None:  # left by an attempt that was not placed
             self.storage.unlink(self._hidden)
         if self.kind is PointerKind.link:
             self.storage.make_link(self._hidden, target)
@@ -187,14 +188,14 @@ class Pointer:
             self.storage.write(self._hidden, target.encode("ascii") + b"\n")
 
     def place(self, target: str, *, before: str | None) -> None:
-        """Put the one that is prepared in its place, durably; a directory there is moved aside.
+        """Moves the prepared pointer into place, durably; a directory there is renamed.
 
         Args:
-            target: What it was prepared for.
-            before: What ``latest`` names.
+            target: The target it was prepared for.
+            before: The present target of ``latest``.
 
         Raises:
-            UnmovedPointerError: It goes on naming that.
+            UnmovedPointerError: ``latest`` still names ``before``.
         """
         latest = self.root / layout.LATEST
         if self.storage.is_directory(latest):
@@ -206,7 +207,7 @@ class Pointer:
         self._require(target, before)
 
     def point(self, target: str) -> None:
-        """Make ``latest`` name ``target``, durably; without a target it is taken away."""
+        """Makes ``latest`` name ``target``, durably; without a target it is removed."""
         if target:
             before = self.read()
             self.prepare(target)
@@ -216,7 +217,7 @@ class Pointer:
         self.storage.sync_directory(self.root)
 
     def discard(self) -> None:
-        """Remove what was prepared and is not placed, if that can be; else the next save does."""
+        """Removes a prepared pointer that was not placed; on failure the next save removes it."""
         try:
             self.storage.unlink(self._hidden)
         except OSError as error:
@@ -234,7 +235,7 @@ class Pointer:
                 return
             if found is not None and found != before:
                 logger.warning(
-                    "%s names %s, where somebody else has pointed it since it was pointed to %s",
+                    "%s names %s: someone has changed it since it was pointed to %s",
                     self.root / layout.LATEST,
                     found,
                     target,
@@ -245,8 +246,8 @@ class Pointer:
             clock.sleep(pause_s)
             self.storage.stamps(
                 self.root, (layout.LATEST,)
-            )  # opens it, at which clients look again
+            )  # opening it makes clients refresh their cache
         raise UnmovedPointerError(
             f"{self.root / layout.LATEST} names {found or 'nothing'} after it was replaced by one "
-            f"that names {target}: this mount does not show it what is written to it"
+            f"that names {target}: this mount does not show what was written to it"
         )

@@ -1,4 +1,4 @@
-"""State that the managers of one process share: their saves, what was logged and verified."""
+"""State shared by the managers of one process: their saves, logged messages, verified files."""
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,11 +10,11 @@ __all__ = ["ProcessMemory"]
 
 
 class ProcessMemory:
-    """One process of a job; all its managers belong to that job.
+    """The memory of one process of a job; all its managers belong to that job.
 
     Args:
-        draw: Makes an id that nobody else has.
-        building: Within it many objects are built of which none is garbage.
+        draw: Creates a unique id.
+        building: A context for building many objects, none of which is garbage.
     """
 
     def __init__(
@@ -29,28 +29,28 @@ class ProcessMemory:
         self._own: set[str] = set()
         self._said: set[str] = set()
         self.intact: dict[tuple[str, str, FileRecord], Stamp] = {}
-        """Files that were verified, by save id, name and record, as they were then."""
+        """Verified files, by save id, name and record, with their stamps at that time."""
 
     def new_save_id(self) -> str:
-        """An id for a save of this process."""
+        """Returns an id for a save of this process."""
         save_id = self._draw()
         self._own.add(save_id)
         return save_id
 
     def is_own(self, save_id: str) -> bool:
-        """Whether a checkpoint or a hidden name with that id was made here."""
+        """Whether this process made the checkpoint or hidden name with that id."""
         return save_id in self._own
 
     def is_under_way(self, save_id: str) -> bool:
-        """Whether a save of this process goes on under that id, so that its hidden names stay.
+        """Whether a save of this process is in progress under that id, so its hidden names stay.
 
-        Those of another process are protected by the lock.
+        The lock protects those of another process.
         """
         return save_id in self._under_way
 
     @contextmanager
     def under_way(self, save_id: str) -> Generator[None, None, None]:
-        """A save under that id goes on within, and no other one cleans up after it."""
+        """Marks a save as in progress within the block, so that no other save removes its files."""
         self._under_way.add(save_id)
         self._own.add(save_id)
         try:
@@ -59,7 +59,7 @@ class ProcessMemory:
             self._under_way.discard(save_id)
 
     def says_first(self, message: str) -> bool:
-        """Whether this is said for the first time."""
+        """Whether this message is logged for the first time."""
         is_first = message not in self._said
         self._said.add(message)
         return is_first

@@ -1,8 +1,8 @@
-"""A checkpoint that is offered for loading, as it travels to the ranks and as they open it.
+"""A checkpoint offered for loading, as rank 0 sends it and as each rank opens it.
 
-An offer is the same for all ranks and is packed once. It carries the manifest, compressed: a rank
-that read it for itself could meet an older version of a replaced step. Each rank works its own
-share of the files out of it, so that nobody has to be told.
+An offer is the same for all ranks and is packed once. It contains the compressed manifest, because
+a rank that read the manifest itself could see an older version of a replaced step. Each rank
+derives its verification partition from it, so partitions need not be sent.
 """
 
 import zlib
@@ -24,39 +24,39 @@ class Choice:
 
     path: Path
     manifest: Manifest | None
-    """None for a plain checkpoint of another program."""
+    """None for a plain checkpoint, written by another program."""
     passed_over: tuple[str, ...] = ()
     """Why newer candidates were not chosen."""
     damaged: frozenset[str] = frozenset()
-    """Save ids of those of them that were committed."""
+    """Save ids of the committed ones among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadCandidate:
-    """A checkpoint that may be chosen, as one rank is asked about it."""
+    """A checkpoint that may be chosen, as one rank examines it."""
 
     choice: Choice
-    share: Mapping[str, FileRecord]
-    """The files that this rank verifies; the shares of all ranks cover every file."""
-    told: tuple[Any, ...]
-    """By rank: what it told the others when it began."""
+    partition: Mapping[str, FileRecord]
+    """This rank's verification partition; the partitions of all ranks cover every file."""
+    openings: tuple[Any, ...]
+    """Each rank's opening message, indexed by rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadProposal:
-    """A candidate on its way to the ranks, equal for all of them."""
+    """A candidate, as it is sent to all ranks."""
 
     path: Path
     sealed: bytes | None
-    """The manifest as it is written, compressed; None for a checkpoint without."""
+    """The encoded manifest, compressed; None for a checkpoint without one."""
     passed_over: tuple[str, ...]
     damaged: frozenset[str]
     verify: VerifyPolicy
-    told: tuple[Any, ...] = ()
+    openings: tuple[Any, ...] = ()
 
     @staticmethod
     def of(choice: Choice, *, verify: VerifyPolicy) -> "LoadProposal":
-        """The offer of ``choice``; the caller adds the ranks' opening messages."""
+        """Returns the offer of ``choice``; the caller adds the ranks' opening messages."""
         found = choice.manifest
         return LoadProposal(
             path=choice.path,
@@ -67,7 +67,7 @@ class LoadProposal:
         )
 
     def open(self, *, rank: int, world_size: int) -> LoadCandidate:
-        """The candidate, as this rank is asked about it."""
+        """Returns the candidate as this rank examines it."""
         found = None
         if self.sealed is not None:
             found = manifest.decode(zlib.decompress(self.sealed), where=str(self.path))
@@ -79,22 +79,24 @@ class LoadProposal:
                 passed_over=self.passed_over,
                 damaged=self.damaged,
             ),
-            share=_share_of(found, rank=rank, world_size=world_size) if found and asked else {},
-            told=self.told,
+            partition=_partition_of(found, rank=rank, world_size=world_size)
+            if found and asked
+            else {},
+            openings=self.openings,
         )
 
 
-def _share_of(found: Manifest, *, rank: int, world_size: int) -> dict[str, FileRecord]:
-    """The files that one of ``world_size`` ranks answers for; the shares of all are all files."""
+def _partition_of(found: Manifest, *, rank: int, world_size: int) -> dict[str, FileRecord]:
+    """Returns the files that one of ``world_size`` ranks verifies; together they verify all."""
     peers = _ranks_by_stage(found)
-    share = {}
+    partition = {}
     for number, (name, record) in enumerate(sorted(found.files.items())):
         writer = layout.parse_rank_file(name)
         if writer is None:
             writer = _writer_of_shard(name, peers)
         if (number if writer is None else writer) % world_size == rank:
-            share[name] = record
-    return share
+            partition[name] = record
+    return partition
 
 
 def _ranks_by_stage(found: Manifest) -> dict[int, list[int]]:
@@ -107,7 +109,7 @@ def _ranks_by_stage(found: Manifest) -> dict[int, list[int]]:
 
 
 def _writer_of_shard(name: str, peers: dict[int, list[int]]) -> int | None:
-    """The rank that wrote ``__1_0.distcp`` or ``pp1/__1_0.distcp``, None for other files."""
+    """Returns the rank that wrote ``__1_0.distcp`` or ``pp1/__1_0.distcp``; else None."""
     folder, _, file = name.rpartition("/")
     position = layout.parse_shard(file)
     if position is None or not folder:

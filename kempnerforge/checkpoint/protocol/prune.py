@@ -1,8 +1,8 @@
-"""Deleting: old checkpoints, and what dead runs left behind.
+"""Deletes old checkpoints, and what dead runs left behind.
 
-A checkpoint is renamed away and the rename made durable before its first file goes, so that a half
-deleted directory never carries a checkpoint's name. Failures to delete are logged, never raised: a
-save that is durable is not undone because something old resists.
+A checkpoint is renamed, and the rename made durable, before its first file is deleted, so a half
+deleted directory never has a checkpoint's name. Failures to delete are logged, never raised: a
+durable save must not fail because something old cannot be deleted.
 """
 
 import logging
@@ -48,19 +48,19 @@ def retire(
     just_saved: int,
     damaged: Collection[str] = (),
 ) -> tuple[Path, ...]:
-    """Rename away what the policy no longer keeps.
+    """Renames the checkpoints that the policy no longer retains.
 
-    Nothing goes while a checkpoint cannot be read: it may be one that counts, or the one that tells
-    which others training descends from. Nor does anything while there is one of another job: what
-    is old for this job may be what that one resumes from.
+    Nothing is retired while a checkpoint cannot be read: it may count, or be needed to determine
+    which others training descends from. Nor is anything retired while there is a checkpoint of
+    another job, which may resume from one that is old for this job.
 
     Args:
         root: The checkpoint directory.
-        register: What there is.
-        policy: What to keep of it.
+        register: The register of the existing checkpoints.
+        policy: The policy that decides which of them to retain.
         runtime: The effects of this call.
-        just_saved: A step that stays.
-        damaged: Save ids of checkpoints that are known to be damaged.
+        just_saved: A step to retain in any case.
+        damaged: Save ids of checkpoints known to be damaged.
 
     Returns:
         The directories to :func:`remove`, under names that no checkpoint has.
@@ -83,7 +83,7 @@ def retire(
     if others := register.foreign():
         names = ", ".join(f"{layout.format_step(head.step)} ({head.save_id})" for head in others)
         logger.warning(
-            "retention in %s deletes nothing beside saves of another job: %s", root, names
+            "retention in %s deletes nothing while there are saves of another job: %s", root, names
         )
         return ()
     with register.own_change(root, runtime.storage):
@@ -95,13 +95,13 @@ def retire(
 def _victims(
     survey: Survey, policy: RetentionPolicy, protected: Collection[int], damaged: Collection[str]
 ) -> tuple[int, ...]:
-    aside = survey.aside()
+    abandoned = survey.abandoned()
     kept = (
         Kept(
             step=head.step,
             sequence=head.sequence,
             damaged=head.save_id in damaged,
-            aside=head.save_id in aside,
+            abandoned=head.save_id in abandoned,
         )
         for head in survey.committed().values()
     )
@@ -109,7 +109,7 @@ def _victims(
 
 
 def _rename_away(root: Path, steps: Collection[int], runtime: Runtime) -> dict[str, Path]:
-    """Where the checkpoints are now, by the names that they had."""
+    """Renames checkpoints; returns their present paths, by their former names."""
     renamed: dict[str, Path] = {}
     storage = runtime.storage
     for step in steps:
@@ -128,10 +128,11 @@ def _rename_away(root: Path, steps: Collection[int], runtime: Runtime) -> dict[s
 
 
 def remove(paths: tuple[Path, ...], runtime: Runtime) -> None:
-    """:func:`delete` directories that carry no checkpoint's name, in memory at least.
+    """As :func:`delete`, for directories whose renaming may not be durable yet.
 
-    First that they carry none is made durable: after a failed sync or a death, a directory may have
-    lost its name in memory only, and a power cut would give the name to what is left of it.
+    First makes the renaming durable: after a failed sync or a death, a directory may have lost its
+    checkpoint's name only in memory, and a power cut would give that name to a half deleted
+    directory.
     """
     durable = []
     for path in paths:
@@ -144,22 +145,22 @@ def remove(paths: tuple[Path, ...], runtime: Runtime) -> None:
 
 
 def delete(paths: tuple[Path, ...], runtime: Runtime) -> None:
-    """Delete directories that carry no checkpoint's name, durably.
+    """Deletes directories that durably have no checkpoint's name.
 
-    The versions of a replacement that is half way stay: ``latest`` names one of them.
+    Keeps the versions of a replacement that is half done, because ``latest`` names one of them.
     """
     for path in paths:
         try:
             if _is_needed(path, runtime.storage):
-                logger.warning("%s stays: the replacement that it belongs to is half way", path)
+                logger.warning("%s is kept: the replacement that it belongs to is half done", path)
             else:
                 runtime.storage.remove_tree(path)
-        except (OSError, RecursionError) as error:  # the latter of folders that are very deep
+        except (OSError, RecursionError) as error:  # RecursionError: very deep folders
             _say_once(runtime, f"left to the next save: {path} cannot be removed: {error}")
 
 
 def _say_once(runtime: Runtime, message: str) -> None:
-    """Of a failed removal, which each save tries again."""
+    """Logs a failed removal once, although every save tries it again."""
     is_first = runtime.process.says_first(message)
     logger.log(logging.WARNING if is_first else logging.DEBUG, "%s", message)
 
@@ -170,14 +171,14 @@ def _is_needed(path: Path, storage: Storage) -> bool:
 
 
 def may_need_recovery(found: Outline) -> bool:
-    """Whether :func:`recover` may find something to do in the directory that was looked at."""
+    """Whether :func:`recover` may have something to do in this directory."""
     names = frozenset(found.names)
     aside = any(_missing_original(name, names) for name in found.leftovers)
     return aside or find_unfinished(found.latest) is not None
 
 
 def _is_in_use(name: str, runtime: Runtime) -> bool:
-    """Whether a hidden name is that of a save which goes on in this process."""
+    """Whether a hidden name belongs to a save in progress in this process."""
     if not layout.is_leftover(name):
         return False
     leftover = layout.parse_leftover(name)
@@ -186,22 +187,23 @@ def _is_in_use(name: str, runtime: Runtime) -> bool:
 
 
 def recover(root: Path, runtime: Runtime, *, spares: Callable[[str], bool] | None = None) -> None:
-    """Give back their names to checkpoints that were under hidden ones when a run died.
+    """Gives checkpoints back the names that they lost when a run died.
+
+    If ``latest`` names a hidden version, a replacement was half done, and is completed. A
+    ``.replaced-step_N-<id>`` without a ``step_N`` is the only whole version of that step; if there
+    are several, the one committed last is taken.
 
     Args:
         root: The checkpoint directory.
         runtime: The effects of this call.
-        spares: Tells a hidden name that is in use from one that a dead run left; by default those
-            of saves of this process are in use.
-
-    A ``latest`` that names a hidden version shows a replacement that was half way, which is
-    completed. A ``.replaced-step_N-<id>`` without a ``step_N`` is the only whole version of that
-    step; if there are several, the one that was committed last.
+        spares: Returns whether a hidden name is in use, and not left by a dead run. By default, the
+            names of this process's own saves are in use.
 
     Raises:
-        OSError: What a dead run left half done stays for the most part, because a move failed.
-        UnreadableCheckpointError: It stays, because one version cannot be read at present.
-        NewerFormatError: It stays, because one was written by a newer version of this package.
+        OSError: A move failed, so most of what a dead run left half done is unchanged.
+        UnreadableCheckpointError: A version cannot be read at present, so nothing is changed.
+        NewerFormatError: A version was written by a newer version of this package, so nothing is
+            changed.
     """
     spares = spares or partial(_is_in_use, runtime=runtime)
     _complete_replacement(root, runtime, spares)
@@ -220,7 +222,7 @@ def _complete_replacement(root: Path, runtime: Runtime, spares: Callable[[str], 
 
     pointer = Pointer.as_it_is(root, runtime, save_id=found.save_id)
     for move in plan_completion(found, storage.names(root), latest, whole=whole):
-        logger.warning("completing what a run that died began: %s -> %s", move.name, move.target)
+        logger.warning("completing what a dead run began: %s -> %s", move.name, move.target)
         perform(move, pointer)
 
 
@@ -242,7 +244,7 @@ def _give_names_back(root: Path, storage: Storage, spares: Callable[[str], bool]
 
 
 def _missing_original(name: str, names: Collection[str]) -> str | None:
-    """The checkpoint's name that a set-aside directory had, if nothing has it now."""
+    """Returns the checkpoint's name that a set-aside directory had, if it is free now."""
     leftover = layout.parse_leftover(name)
     if leftover is None or leftover.kind is not LeftoverKind.replaced:
         return None
@@ -253,26 +255,26 @@ def _missing_original(name: str, names: Collection[str]) -> str | None:
 def finish_off(
     root: Path, runtime: Runtime, *, spares: Callable[[str], bool] | None = None
 ) -> None:
-    """Complete what dead runs left half done; only for who has the lock of the directory.
+    """Completes what dead runs left half done; needs the lock of the directory.
 
     Set-aside checkpoints get their names back, and all names become durable; staging, replaced and
-    trash directories and unplaced links go. Foreign names are left alone, and so are those of a
-    save that goes on in this process: another manager's, or a later one than who asks for this.
+    trash directories and unplaced links are removed. Foreign names are left alone, and so are those
+    of a save in progress in this process, which can be another manager's or a later one.
 
     Args:
         root: The checkpoint directory.
         runtime: The effects of this call.
-        spares: As for :func:`recover`.
+        spares: See :func:`recover`.
 
     Raises:
-        CheckpointError: As :func:`recover`; then nothing goes.
-        OSError: The same.
+        CheckpointError: See :func:`recover`; then nothing is removed.
+        OSError: See :func:`recover`; then nothing is removed.
     """
     storage, spares = runtime.storage, spares or partial(_is_in_use, runtime=runtime)
     recover(root, runtime, spares=spares)
     names = [name for name in storage.names(root) if not spares(name)]
     if names:
-        # A run that died between a rename and its sync left a name that a power cut would take.
+        # A run that died between a rename and its sync left a name that a power cut would undo.
         storage.sync_directory(root)
     abandoned = [
         name
@@ -292,11 +294,11 @@ def finish_off(
 
 
 def tidy(root: Path, runtime: Runtime, register: Register) -> None:
-    """Learn what there is, and :func:`finish_off` if that shows a need; for who has the lock.
+    """Surveys the directory, and calls :func:`finish_off` if needed; needs the lock.
 
     Raises:
-        CheckpointError: As :func:`finish_off`.
-        OSError: The same, or the directory cannot be listed.
+        CheckpointError: See :func:`finish_off`.
+        OSError: See :func:`finish_off`; or the directory cannot be listed.
     """
     survey = register.look(root, runtime)
     spares = _spared(runtime, register)
@@ -305,23 +307,23 @@ def tidy(root: Path, runtime: Runtime, register: Register) -> None:
         finish_off(root, runtime, spares=spares)
         register.look(root, runtime)
     elif survey.names:
-        runtime.storage.sync_directory(root)  # for the reason that finish_off has
+        runtime.storage.sync_directory(root)  # for the same reason as in finish_off
 
 
 def make_ready(root: Path, runtime: Runtime, register: Register) -> None:
-    """:func:`tidy` for a save, which says what another job has saved there meanwhile.
+    """As :func:`tidy`, for a save: also logs what another job has saved there meanwhile.
 
     Raises:
-        CheckpointError: As :func:`tidy`.
-        OSError: The same.
+        CheckpointError: See :func:`tidy`.
+        OSError: See :func:`tidy`.
     """
     tidy(root, runtime, register)
     register.take_stock()
     for head in register.foreign():
         logger.warning(
             "%s was committed by another job since this one loaded or first saved (save %s, after "
-            "%s): this job goes on, deletes nothing in %s and does not replace it until it is gone "
-            "or this job loads or starts again; see that only one job writes there",
+            "%s): this job continues, but deletes nothing in %s and does not replace it until it "
+            "is gone or this job loads or starts again; make sure that only one job writes there",
             layout.format_step(head.step),
             head.save_id,
             head.parent or "nothing",
@@ -330,5 +332,5 @@ def make_ready(root: Path, runtime: Runtime, register: Register) -> None:
 
 
 def _spared(runtime: Runtime, register: Register) -> Callable[[str], bool]:
-    """Tells names of saves under way, of this process or of a job that came after this one."""
+    """Returns a test for names of saves in progress, of this process or of a later job."""
     return lambda name: _is_in_use(name, runtime) or register.is_anothers_work(name)

@@ -1,7 +1,7 @@
-"""The checkpoint directory itself: whether it can be looked into, or is not there yet.
+"""Checks that the checkpoint directory can be listed, or does not exist yet.
 
-One that is not there yet is a clean start. One whose name leads nowhere is not: a link whose
-storage is not mounted would otherwise count as empty, and the run would begin again.
+A directory that does not exist yet is a clean start. A path that leads nowhere is not: a link whose
+storage is not mounted would otherwise count as empty, and the run would start from scratch.
 """
 
 import errno
@@ -24,24 +24,24 @@ from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = ["failure_to_confirm", "require_reachable", "require_reachable_by_all"]
 
-# Shares of the deadline: a rank has looked before rank 0 stops waiting for it, and the others wait
-# for rank 0 longer than that.
+# Fractions of the deadline: a rank must have looked before rank 0 stops waiting for it, and the
+# others wait for rank 0 longer than that.
 _LOOK_SHARE = 0.3
 _VOTE_SHARE = 0.5
 
-# What another look does not change; every other error is that of the storage.
+# Errors that do not change with another attempt; any other error is a problem of the storage.
 _FINAL = frozenset(
     {errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL}
 )
 
 
 def require_reachable(root: Path, storage: Storage) -> None:
-    """Refuse a checkpoint directory that is there by name and cannot be listed; not collective.
+    """Refuses a checkpoint directory that exists but cannot be listed; not collective.
 
     Raises:
-        UnreachableDirectoryError: ``root``, or the nearest directory above it that has a name, is a
-            link that leads nowhere or back to itself, is no directory, or may not be entered.
-        OSError: The storage does not say.
+        UnreachableDirectoryError: ``root``, or its nearest existing parent, is a link that leads
+            nowhere or back to itself, is not a directory, or may not be entered.
+        OSError: Storage failed.
     """
     try:
         if not storage.names(root):
@@ -54,7 +54,7 @@ def require_reachable(root: Path, storage: Storage) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """The vote of a rank that has looked, or could not."""
+    """The vote of a rank that has looked, or failed to."""
 
     failure: RankFailure | None
 
@@ -62,17 +62,17 @@ class _Seen:
 def require_reachable_by_all(
     root: Path, look: Callable[[], object], runtime: Runtime, *, timeout_s: float
 ) -> Steps[None]:
-    """Have every rank look into the checkpoint directory; the same error on all. Collective.
+    """Makes every rank check the checkpoint directory; the same error on all. Collective.
 
     Args:
         root: The directory.
-        look: As :func:`require_reachable`; may never return.
-        runtime: The effects of this rank.
-        timeout_s: For the looks and the agreement together.
+        look: The check, like :func:`require_reachable`; it may never return.
+        runtime: The runtime of this rank.
+        timeout_s: Time limit for checks and agreement together.
 
     Raises:
-        UnreachableDirectoryError: A rank cannot look into it, as one whose machine lacks the mount.
-        StorageTimeoutError: The storage did not answer a rank.
+        UnreachableDirectoryError: A rank cannot list it; its machine may lack the mount.
+        StorageTimeoutError: Storage did not respond to a rank.
         PeerLostError: A rank did not vote.
     """
     doing = f"looking into the checkpoint directory {root}"
@@ -99,11 +99,11 @@ def _let_go_on(seen: Sequence[_Seen]) -> Steps[Sequence[None]]:
 
 
 def failure_to_confirm(runtime: Runtime, *, timeout_s: float) -> Steps[RankFailure | None]:
-    """The failure of :meth:`Identity.confirm` on this rank, for all ranks to raise.
+    """Returns the failure of :meth:`Identity.confirm` on this rank, for all ranks to raise.
 
     Args:
-        runtime: The effects of this rank.
-        timeout_s: The whole deadline of what begins with this, of which a share is taken.
+        runtime: The runtime of this rank.
+        timeout_s: The deadline of the whole operation, of which this uses a fraction.
     """
     try:
         yield from call(
@@ -121,7 +121,7 @@ def _require_nothing_in_the_way(root: Path, storage: Storage) -> None:
         real = storage.resolve(path)
         if real is not None:
             if not storage.is_directory(real):
-                raise _unreachable(root, f"{path} is no directory")
+                raise _unreachable(root, f"{path} is not a directory")
             return
         target = storage.read_link(path)
         if target is not None:
@@ -132,5 +132,5 @@ def _require_nothing_in_the_way(root: Path, storage: Storage) -> None:
 
 def _unreachable(root: Path, reason: str) -> UnreachableDirectoryError:
     return UnreachableDirectoryError(
-        f"the checkpoint directory {root} cannot be looked into: {reason}", path=str(root)
+        f"the checkpoint directory {root} cannot be listed: {reason}", path=str(root)
     )

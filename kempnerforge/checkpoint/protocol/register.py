@@ -1,40 +1,39 @@
-"""The register: what a save has to know of the checkpoints that are kept, without reading them all.
+"""The register: what a save needs to know about existing checkpoints, without reading them all.
 
 A save needs the order of commits, the parents, and what retention may delete: the head of each
-manifest. They are read once by each manager, with what tells a changed directory from the one that
-was read, and every save compares that with what is there:
+manifest. Each manager reads the heads once, and remembers how to detect a change. Every save
+compares that with the directory:
 
-- The names in the checkpoint directory and their inodes, by one scan (0.5 us a name): a checkpoint
-  that came, went or was exchanged for another is read, or forgotten.
-- The time of the directory itself. If anybody else has changed it since this manager last did, the
-  manifest of every known checkpoint has to have its inode, size and times; one that has not is read
-  again.
-- Before anything is deleted, the same of the newest that count (:meth:`Register.confirm`).
+- The names in the checkpoint directory and their inodes, by one scan (0.5 us per name): a
+  checkpoint that appeared or was replaced is read, and one that disappeared is forgotten.
+- The modification time of the directory itself. If someone else has changed it since this manager
+  last did, the manifest of every known checkpoint must have the same inode, size and times;
+  otherwise it is read again.
+- Before a deletion, the manifests of the newest checkpoints that count (:meth:`Register.confirm`).
 
-What could not be read is never remembered, so it is tried again at the next save.
+A failed read is never remembered, so it is tried again at the next save.
 
-A start need not read them either: each save leaves a note at the directory, in an extended
-attribute (``user.kempnerforge.register``), which no listing shows. It says when the names in the
-directory last changed, how many there were with which sum of inodes, and the place of the last
-commit. Where all that is still so, the heads are read when something asks for more than the order:
-retention, or a checkpoint that this job did not make. Without such a note, or where other machines'
-changes may be seen late, all are.
+A new start need not read all heads either. Each save leaves a note at the directory, in an extended
+attribute (``user.kempnerforge.register``), which no listing shows. It records when the names in the
+directory last changed, how many there were and the sum of their inodes, and the position of the
+last commit. If all that is unchanged, the heads are read only when something needs more than the
+order: retention, or a checkpoint that this job did not make. Without such a note, or if other
+machines' changes can be seen late, all heads are read.
 
-The register also knows a *foreign* save: a checkpoint that neither was there when this job loaded,
-or first saved if it did not load, nor was made by this process, and was committed since. Its place
-in the order of commits says so: it is beyond the last one that was there, or it is one that another
-checkpoint has, with a parent that is known here, as where a job went on from an old view of the
-directory. Another job has written there then, before this one took the directory or whatever locks
-and leases say, and this one does not go on from what it made. So long as such a checkpoint is
-there, nothing is deleted and it is not replaced. One that a person puts there, from another run or
-an archive, has another place for the most part; where it has not, it is kept like a foreign save
-until the job loads or starts again. Hidden names that appear in that time are another job's saves
-under way.
+The register also detects a *foreign* save: a checkpoint that was committed since this job loaded
+(or first saved, if it did not load), but not by this process. Its position in the order of commits
+shows that: it is beyond the last one known at that time; or it equals that of another checkpoint,
+and the parent is known here, which happens if a job continued from an old view of the directory.
+Then another job has written there, before this one took the directory or despite locks and leases,
+and this one does not continue from that checkpoint. As long as it exists, nothing is deleted and it
+is not replaced. A checkpoint that a person copies there, from another run or an archive, usually
+has another position; if not, it is kept like a foreign save until the job loads or starts again.
+Hidden names that appear in that time belong to another job's saves in progress.
 
-Out of scope: a manifest that is changed in place, which no directory shows, is noticed before a
-deletion for which it counts, and not before; its place in the order is what it was. So is a change
-by somebody without the lock within the tick of the file system's clock in which this manager
-changed the directory itself, unless names or inodes tell.
+Out of scope: a manifest that is changed in place, which no directory shows. It is noticed before a
+deletion for which it counts, but not earlier; its position in the order stays as it was. Also a
+change by someone without the lock within the same tick of the file system's clock in which this
+manager changed the directory, unless names or inodes show it.
 """
 
 import heapq
@@ -58,75 +57,75 @@ __all__ = ["NOTE", "Register", "Survey"]
 logger = logging.getLogger(__name__)
 
 NOTE = "user.kempnerforge.register"
-# What FUSE answers that does not know, and what some file systems give everything.
+# Inode numbers without meaning: FUSE uses one for "unknown", some file systems one for everything.
 _NO_INODES = frozenset({0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
-# So many that are certain to be there are worth a look; more would cost as much as they are many.
+# Checking this many checkpoints that surely exist is cheap; the cost grows with their number.
 _MOST_CONFIRMED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KnownCheckpoint:
-    """A checkpoint as it was read, and what it was read from."""
+    """A checkpoint as it was read, and how to detect that it has changed."""
 
     entry: Entry
     inode: int
-    """Of the name in the checkpoint directory."""
+    """Inode of the name in the checkpoint directory."""
     stamp: Stamp | None
-    """Of the manifest; None where there is none."""
+    """Stamp of the manifest; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """A checkpoint directory as a save sees it."""
+    """A checkpoint directory, as a save sees it."""
 
     names: Mapping[str, int] = field(default_factory=dict)
-    """All names but ``latest``, with their inodes."""
+    """All names except ``latest``, with their inodes."""
     known: Mapping[str, _KnownCheckpoint] = field(default_factory=dict)
     """The checkpoints that could be read, by name."""
     unread: tuple[Entry, ...] = ()
-    """Those that could not."""
+    """The checkpoints that could not be read."""
     is_questionable: bool = False
-    """Whether there is one that this version of the package cannot load, and has to leave."""
+    """Whether there is a checkpoint that this version cannot load, and so must leave alone."""
     highest: int = 0
-    """Sequence of the last commit that was ever read here."""
+    """The highest sequence of any commit ever read here."""
     changed: tuple[int, ...] | None = None
-    """Of the directory when this was true: device, inode and time of the last change to its names;
-    None where that is not known."""
+    """Device, inode and last change of names of the directory, when this survey was true; None if
+    unknown."""
     is_partial: bool = False
-    """Whether heads were left unread, because a note says that none is beyond `highest`."""
+    """Whether heads were left unread, because a note says that none is beyond ``highest``."""
 
     def entries(self) -> Iterator[Entry]:
-        """The checkpoints, in no order and without their manifests."""
+        """Yields the checkpoints, in no particular order and without their manifests."""
         yield from (known.entry for known in self.known.values())
         yield from self.unread
 
     def committed(self) -> dict[str, Head]:
-        """By name, what this version of the package can load."""
+        """Returns the heads of checkpoints that this version can load, by name."""
         heads = ((name, known.entry.loadable_head) for name, known in self.known.items())
         return {name: head for name, head in heads if head is not None}
 
-    def aside(self) -> frozenset[str]:
+    def abandoned(self) -> frozenset[str]:
         """Save ids of checkpoints that the last committed one does not descend from."""
         return abandoned_branches(entry.head for entry in self.entries() if entry.head)
 
     def leftovers(self) -> tuple[str, ...]:
-        """Names of ours that no checkpoint has."""
+        """Returns the package's names other than checkpoints."""
         return tuple(name for name in self.names if name[0] == "." and layout.is_leftover(name))
 
     def marks(self) -> list[int] | None:
-        """A fingerprint of the names and inodes; None if it is not known."""
+        """Returns a fingerprint of the names and inodes; None if unknown."""
         if self.changed is None:
             return None
         return [self.changed[-1], len(self.names), sum(self.names.values())]
 
     def next_sequence(self) -> int:
-        """More than any commit so far, and than what could not be read."""
+        """Returns a sequence greater than that of any commit so far, read or unread."""
         return self.highest + (ROOM if self.unread else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stock:
-    """The checkpoints that this job knows to be there, since it loaded or first saved."""
+    """The checkpoints that existed when this job loaded or first saved."""
 
     unread: frozenset[str]
     save_ids: frozenset[str]
@@ -138,10 +137,10 @@ _NOTHING = Survey()
 
 
 class Register:
-    """One manager's view of its checkpoint directory; for rank 0, from one thread at a time.
+    """One manager's view of its checkpoint directory; used on rank 0, by one thread at a time.
 
     Args:
-        process: Whose saves are this job's own.
+        process: The process whose saves are this job's own.
     """
 
     def __init__(self, process: ProcessMemory) -> None:
@@ -153,11 +152,11 @@ class Register:
         self._abandoned: frozenset[str] | None = None
 
     def begin_anew(self) -> None:
-        """The directory has just been taken: of the hidden names there, none is in use."""
+        """Starts again after the lock was taken: none of the hidden names there is in use."""
         self._abandoned = None
 
     def take_stock(self) -> None:
-        """Note what there is, as of the last look, if that is not known."""
+        """Records the existing checkpoints, as of the last look, if not recorded yet."""
         if self._abandoned is None:
             self._abandoned = frozenset(self._survey.leftovers())
         if self._stock is None:
@@ -168,7 +167,7 @@ class Register:
         self._stock, self._foreign = _stock_of(self._survey), {}
 
     def is_foreign(self, head: Head) -> bool:
-        """Whether another job made that checkpoint since this one loaded or first saved."""
+        """Whether another job made this checkpoint since this job loaded or first saved."""
         stock = self._stock
         if stock is None or self._process.is_own(head.save_id) or head.save_id in stock.save_ids:
             return False
@@ -178,11 +177,11 @@ class Register:
         return head.sequence > stock.highest or forks
 
     def foreign(self) -> tuple[Head, ...]:
-        """The foreign checkpoints that there are, as of the last look, in the order of commits."""
+        """Returns the foreign checkpoints, as of the last look, in the order of commits."""
         return tuple(sorted(self._foreign.values(), key=lambda head: head.sequence))
 
     def is_anothers_work(self, leftover: str) -> bool:
-        """Whether a hidden name appeared since this job took the directory, and is not its own."""
+        """Whether a hidden name appeared since this job took the lock, and is not its own."""
         if self._abandoned is None or leftover in self._abandoned:
             return False
         parsed = layout.parse_leftover(leftover)
@@ -190,7 +189,7 @@ class Register:
         return save_id is not None and not self._process.is_own(save_id)
 
     def look(self, root: Path, runtime: Runtime) -> Survey:
-        """Surveys ``root``, reading what is new or has changed.
+        """Surveys ``root``, and reads what is new or has changed.
 
         Raises:
             OSError: The directory cannot be listed.
@@ -198,7 +197,7 @@ class Register:
         storage = runtime.storage
         changed, last = _last_change(root, storage), self._survey
         names = dict(storage.scan(root))
-        names.pop(layout.LATEST, None)  # another one after each save
+        names.pop(layout.LATEST, None)  # it changes with each save
         if last is _NOTHING:
             last = self._from_note(root, storage, names, changed)
         trusted = changed == last.changed and _NO_INODES.isdisjoint(names.values())
@@ -214,7 +213,7 @@ class Register:
         return self._survey
 
     def _complete_stock(self, survey: Survey, partial: Survey) -> None:
-        """Count what was there all the time, and is read only now, among the stock."""
+        """Adds to the stock checkpoints that were there all the time, but are read only now."""
         if self._stock is None:
             return
         there = {name for name, _ in survey.names.items() & partial.names.items()}
@@ -229,28 +228,28 @@ class Register:
         )
 
     def _judge(self, survey: Survey, read: Iterable[str]) -> None:
-        """Forget the foreign that are gone, and find those among what was just read."""
+        """Forgets foreign checkpoints that are gone, and finds new ones among those just read."""
         stay = {name: head for name, head in self._foreign.items() if name in survey.known}
         heads = {name: survey.known[name].entry.loadable_head for name in read}
         new = {name: head for name, head in heads.items() if head and self.is_foreign(head)}
         self._foreign = {name: stay[name] for name in stay.keys() - heads.keys()} | new
 
     def recall(self, root: Path, runtime: Runtime) -> Survey:
-        """As :meth:`look`, without a scan where nobody has changed the directory since the last."""
+        """As :meth:`look`, but skips the scan if the directory has not changed since the last."""
         changed = _last_change(root, runtime.storage)
         unchanged = changed is not None and changed == self._survey.changed
         return self._survey if unchanged else self.look(root, runtime)
 
     def recall_heads(self, root: Path, runtime: Runtime) -> Survey:
-        """As :meth:`recall`, and no head is left unread."""
+        """As :meth:`recall`, but leaves no head unread."""
         if self._survey.is_partial:
             self._survey = replace(self._survey, changed=None)
         return self.recall(root, runtime)
 
     def leave_note(self, root: Path, storage: Storage) -> None:
-        """Spare the next start the reading of what this manager knows.
+        """Leaves a note that saves the next start from reading what this manager knows.
 
-        Nothing is noted that a start has to say, or to try, again.
+        Leaves none if there is something that the next start has to report or try again.
         """
         survey = self._survey
         marks = survey.marks()
@@ -261,7 +260,7 @@ class Register:
             storage.leave_note(root, NOTE, json.dumps(note).encode())
 
     def _takes_notes(self, root: Path, storage: Storage) -> bool:
-        """Whether the time of the directory tells of every change. The directory is there."""
+        """Whether the time of the directory shows every change. The directory must exist."""
         if self._noting is None:
             self._noting = not storage.may_lag(root)
         return self._noting
@@ -273,7 +272,7 @@ class Register:
         names: Mapping[str, int],
         changed: tuple[int, ...] | None,
     ) -> Survey:
-        """The survey of an earlier process, if nobody has changed the directory since."""
+        """Returns an earlier process's survey if the directory has not changed since, else none."""
         note = storage.note(root, NOTE)
         survey = Survey(names=names, changed=changed, is_partial=True)
         marks = survey.marks()
@@ -288,7 +287,7 @@ class Register:
         return _NOTHING
 
     def confirm(self, root: Path, runtime: Runtime) -> Survey:
-        """The survey, once the manifests of the newest checkpoints are confirmed."""
+        """Returns the survey, after checking that the newest manifests are unchanged."""
         heads = self._survey.committed()
         newest = heapq.nlargest(_MOST_CONFIRMED, heads, key=lambda name: heads[name].sequence)
         newest_known = {name: self._survey.known[name] for name in newest}
@@ -298,7 +297,7 @@ class Register:
         return self.look(root, runtime)
 
     def committed(self, root: Path, storage: Storage, head: Head) -> Survey:
-        """The survey with a checkpoint that this manager has just committed."""
+        """Adds a checkpoint that this manager has just committed; returns the survey."""
         path, last = root / layout.format_step(head.step), self._survey
         place = storage.stamp(path)
         one = _KnownCheckpoint(
@@ -327,9 +326,9 @@ class Register:
 
     @contextmanager
     def own_change(self, root: Path, storage: Storage) -> Generator[None, None, None]:
-        """This manager changes ``root`` within, so that it has a new time afterwards.
+        """Marks a change of ``root`` by this manager, after which it has a new time.
 
-        What somebody else has changed by then is looked at all the same.
+        A change by someone else up to then is still noticed.
         """
         is_known = _last_change(root, storage) == self._survey.changed
         yield
@@ -348,7 +347,7 @@ def _stock_of(survey: Survey) -> _Stock:
 
 
 def _last_change(root: Path, storage: Storage) -> tuple[int, ...] | None:
-    """Without the time of change of the inode, which the note of the lock's holder is, too."""
+    """Omits the inode's change time, which the note of the lock's holder changes too."""
     found = storage.stamp(root)
     return None if found is None else (*found[:2], found[3])
 
@@ -356,7 +355,7 @@ def _last_change(root: Path, storage: Storage) -> tuple[int, ...] | None:
 def _unchanged(
     known: Mapping[str, _KnownCheckpoint], root: Path, storage: Storage
 ) -> dict[str, _KnownCheckpoint]:
-    """Those whose manifest is as it was; none where they cannot be looked at."""
+    """Returns those whose manifest is unchanged; none if the manifests cannot be checked."""
     files = tuple(f"{name}/{layout.MANIFEST}" for name in known)
     try:
         stamps = storage.stamps(root, files)
@@ -372,13 +371,13 @@ def _unchanged(
 def _read(
     root: Path, runtime: Runtime, names: Mapping[str, int], last: Survey
 ) -> tuple[Survey, Collection[str]]:
-    """Read what is not known, and forget what is gone; also the names of what could be read."""
+    """Reads new checkpoints and forgets missing ones; also returns the names of those read."""
     here = dict(last.known)
-    for name, _ in last.names.items() - names.items():  # gone, or now of another inode
+    for name, _ in last.names.items() - names.items():  # gone, or has another inode now
         here.pop(name, None)
     new = [name for name in names.keys() - here.keys() if layout.parse_step(name) is not None]
     tried = {entry.path.name for entry in last.unread}
-    with runtime.process.building():  # some long-lived objects a checkpoint
+    with runtime.process.building():  # creates some long-lived objects per checkpoint
         found = {one.entry.path.name: one for one in _read_each(new, names, root, runtime, tried)}
     unread = [one.entry for one in found.values() if one.entry.is_unknown]
     here |= found
@@ -403,7 +402,7 @@ def _read_each(
             path = root / name
             try:
                 stamp = runtime.storage.stamp(path / layout.MANIFEST)
-            except (OSError, MemoryError):  # of which look_at says more
+            except (OSError, MemoryError):  # look_at reports it in more detail
                 stamp = None
             entry = look_at(path, runtime.storage, heads=True)
         if entry is not None:

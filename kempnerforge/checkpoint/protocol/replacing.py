@@ -1,4 +1,4 @@
-"""Replacing a checkpoint by a new version of its step, where names cannot be swapped at once.
+"""Replaces a checkpoint by a new version of its step, even if names cannot be swapped atomically.
 
 ``latest`` follows the versions through every rename, so at each instant it leads to a whole one::
 
@@ -10,11 +10,11 @@
     4 .replaced-step_N-<id>  new                             old
     5 step_N                 new                             old
 
-Each move is durable before the next one begins. Where ``latest`` names another step, it stays there
-until the end, and only the two renames are made. A move that fails is taken back with all before
-it. What a dead run left half way is completed by whoever may change the directory next: ``latest``
-has named the new version by then, so it counts as committed. If the new version turns out to be
-damaged, the old one gets its name back instead.
+Each move is durable before the next one begins. If ``latest`` names another step, it stays
+unchanged until the end, and only the two renames are made. A move that fails is undone, with all
+moves before it. What a dead run left half done is completed by the next holder of the lock:
+``latest`` has named the new version by then, so it counts as committed. If the new version turns
+out to be damaged, the old one gets its name back instead.
 """
 
 import dataclasses
@@ -53,11 +53,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# What a reader waits for a writer between two moves, each of which is a rename and a sync.
+# Time that a reader waits for a writer between two moves, each of which is a rename and a sync.
 _PAUSES_S = (0.02, 0.1, 0.4, 1.0)
 _LEFT = (
-    "%s: what a save that failed has changed cannot be taken back (%s); the next start of the job, "
-    "or `kempnerforge-ckpt repair`, completes what is half way"
+    "%s: the changes of a failed save cannot be undone (%s); the next start of the job, or "
+    "`kempnerforge-ckpt repair`, completes what is half done"
 )
 
 
@@ -70,23 +70,23 @@ class Move:
     """One change of a checkpoint directory: a rename, or a new target of ``latest``."""
 
     name: str
-    """The name that moves, or ``latest``."""
+    """The name that is renamed, or ``latest``."""
     target: str
-    """Its new name, or what ``latest`` is to name; nothing takes ``latest`` away."""
+    """Its new name, or the name that ``latest`` gets; None removes ``latest``."""
     swaps: bool = False
-    """Whether what has the new name gets the old one."""
+    """Whether the two names are swapped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
-    """Two versions of one step, by the names they have on the way."""
+    """Two versions of one step, and the names they have during the replacement."""
 
     step: int
     save_id: str
 
     @property
     def name(self) -> str:
-        """The name of the version that counts."""
+        """The final name of the version that counts."""
         return layout.format_step(self.step)
 
     @property
@@ -96,25 +96,25 @@ class Replacement:
 
     @property
     def old(self) -> str:
-        """Where the old version is set aside."""
+        """The hidden name under which the old version is set aside."""
         return self._hidden(LeftoverKind.replaced)
 
     def moves_to_free_name(self) -> tuple[Move, ...]:
-        """All moves of a save whose step has no version yet."""
+        """Returns all moves for a step that has no version yet."""
         return (
             Move(name=self.new, target=self.name),
             Move(name=layout.LATEST, target=self.name),
         )
 
     def moves_by_exchange(self) -> tuple[Move, ...]:
-        """All moves where names can be swapped; the old version is then where the new one was."""
+        """Returns all moves if names can be swapped; the old version then has the staging name."""
         return (
             Move(name=self.new, target=self.name, swaps=True),
             Move(name=layout.LATEST, target=self.name),
         )
 
     def moves(self) -> tuple[Move, ...]:
-        """All moves, one name after the other, for a ``latest`` that names this step."""
+        """Returns all moves without swapping, if ``latest`` names this step."""
         return (
             Move(name=layout.LATEST, target=self.new),
             Move(name=self.name, target=self.old),
@@ -124,11 +124,11 @@ class Replacement:
         )
 
     def moves_beside_latest(self) -> tuple[Move, ...]:
-        """All moves, for a ``latest`` that leads elsewhere."""
+        """Returns all moves without swapping, if ``latest`` names another step."""
         return tuple(self.moves()[number] for number in (1, 3, 4))
 
     def completion(self, names: Collection[str], latest: str | None) -> tuple[Move, ...]:
-        """The moves that are left to make; ``latest`` names, or was to name, a hidden version."""
+        """Returns the remaining moves; ``latest`` names, or was to name, a hidden version."""
         if self.new in names and self.name in names:
             return self.moves()[1:]
         if self.new in names and self.old in names:
@@ -137,13 +137,13 @@ class Replacement:
         return () if only is None else self._naming(only)
 
     def place_of_old(self, names: Collection[str]) -> str:
-        """Where the old version is."""
+        """Returns the present name of the old version."""
         return self.name if self.new in names and self.name in names else self.old
 
     def withdrawal(self, names: Collection[str]) -> tuple[Move, ...]:
-        """The moves that make the old version count, because the new one is damaged.
+        """Returns the moves that restore the old version, because the new one is damaged.
 
-        None where the new one has the step's name: ``latest`` names the old one, and stays.
+        There are none if the new one has the step's name: ``latest`` names the old one, and stays.
         """
         old = self.place_of_old(names)
         taken = old != self.name and self.name in names
@@ -158,16 +158,16 @@ class Replacement:
 
 
 def replace(moves: Sequence[Move], pointer: Pointer) -> None:
-    """Make the moves, each durable before the next, or none of them.
+    """Makes the moves, each durable before the next, or none of them.
 
-    Each new pointer is made before the move that comes before it, so that what can fail for want of
-    links or of an inode does so early.
+    Each new pointer is prepared before the move that precedes it, so that a lack of link support or
+    of inodes shows early.
 
     Raises:
-        CannotExchangeError: The first move is to swap two names, and that cannot be done here.
-        OSError: One failed. Those made were taken back, or, if that failed as well or it cannot be
-            seen whether this one was made, ``latest`` leads to a whole version and the next start
-            completes a replacement that is half way.
+        CannotExchangeError: The first move swaps two names, which is not supported here.
+        OSError: A move failed. The earlier moves were undone. If that failed as well, or it cannot
+            be seen whether this move was made, ``latest`` leads to a whole version, and the next
+            start completes the replacement.
     """
     attempt = _Attempt(pointer)
     try:
@@ -180,11 +180,11 @@ def replace(moves: Sequence[Move], pointer: Pointer) -> None:
 
 
 class _Attempt:
-    """Moves that are made one after the other, and what takes them back."""
+    """Makes moves one after the other, and can undo them."""
 
     def __init__(self, pointer: Pointer) -> None:
         self._pointer = pointer
-        # Once, because a read half way may fail.
+        # Read once at the beginning, because a later read could fail.
         self._latest = pointer.read()
         self._kind = pointer.kind_of_present()
         self._prepared: str | None = None
@@ -192,7 +192,7 @@ class _Attempt:
         self._trying: Move | None = None
 
     def make(self, moves: Sequence[Move]) -> None:
-        """The first of ``moves``, after the pointer that comes next among them is prepared."""
+        """Makes the first of ``moves``, after preparing the next pointer among them."""
         move = self._trying = moves[0]
         following = next((one.target for one in moves if one.name == layout.LATEST), None)
         if following is not None and following != self._prepared:
@@ -210,7 +210,7 @@ class _Attempt:
             self._latest, self._prepared = move.target, None
 
     def take_back(self, error: OSError) -> None:
-        """All that was made; what it fails at stays as it is, with what was made before it."""
+        """Undoes all moves made, last first; stops at the first that cannot be undone."""
         if self._trying is None:
             return
         made = _took_effect(self._trying, self._pointer, self._latest, error)
@@ -229,13 +229,12 @@ class _Attempt:
 
 
 def _took_effect(move: Move, pointer: Pointer, latest: str | None, error: OSError) -> bool | None:
-    """Whether a move that failed was made all the same, and only not made durable.
+    """Whether a failed move was made nevertheless, but is not durable.
 
-    None where that cannot be seen: to take back the moves before it would lose one version if it
-    was made.
+    None if that cannot be seen: if it was made, undoing the earlier moves would lose one version.
     """
     if isinstance(error, UnmovedPointerError):
-        return True  # for everybody but this machine it may have moved
+        return True  # for other machines it may have moved
     try:
         if move.name == layout.LATEST:
             return pointer.read() == move.target != latest
@@ -250,7 +249,7 @@ def has_name(pointer: Pointer, name: str) -> bool:
     """Whether the version that is being saved has that name.
 
     Raises:
-        CheckpointError: That cannot be seen at present.
+        CheckpointError: This cannot be seen at present.
     """
     entry = inspect(pointer.root / name, pointer.storage, heads=True)
     if entry.is_questionable:
@@ -259,7 +258,7 @@ def has_name(pointer: Pointer, name: str) -> bool:
 
 
 def _inverse(move: Move, *, latest: str | None) -> Move:
-    """The move back; ``latest`` is what the link named before."""
+    """Returns the inverse move; ``latest`` is the former target of the pointer."""
     if move.name == layout.LATEST:
         return Move(name=layout.LATEST, target=latest or "")
     return Move(name=move.target, target=move.name, swaps=move.swaps)
@@ -275,7 +274,7 @@ def _rename(move: Move, pointer: Pointer) -> None:
 
 
 def perform(move: Move, pointer: Pointer) -> None:
-    """Make one move and make it durable."""
+    """Makes one move, durably."""
     if move.name == layout.LATEST:
         pointer.point(move.target)
     else:
@@ -283,7 +282,7 @@ def perform(move: Move, pointer: Pointer) -> None:
 
 
 def find_unfinished(latest: str | None) -> Replacement | None:
-    """The replacement that a target of ``latest`` shows to be half way, if it does."""
+    """Returns the half-done replacement that a target of ``latest`` shows, if any."""
     leftover = None if latest is None else layout.parse_leftover(latest)
     if leftover is None or leftover.kind is LeftoverKind.trash:
         return None
@@ -293,10 +292,13 @@ def find_unfinished(latest: str | None) -> Replacement | None:
 def plan_completion(
     found: Replacement, names: Collection[str], latest: str | None, *, whole: Callable[[str], bool]
 ) -> tuple[Move, ...]:
-    """The moves that end a replacement which a dead run left half way.
+    """Returns the moves that complete a replacement which a dead run left half done.
 
     Args:
-        whole: Whether the directory of that name is a version of the step that can be used.
+        found: The replacement.
+        names: The names in the checkpoint directory.
+        latest: The target of ``latest``.
+        whole: Returns whether the directory of that name is a usable version of the step.
     """
     newest = found.new if found.new in names else found.name
     if whole(newest):
@@ -308,7 +310,7 @@ def is_whole(entry: Entry, storage: Storage, *, step: int | None) -> bool:
     """Whether a directory is a version of ``step`` that has all its files with their sizes.
 
     Raises:
-        UnreadableCheckpointError: That cannot be seen at present.
+        UnreadableCheckpointError: This cannot be determined at present.
         NewerFormatError: It was written by a newer version of this package.
     """
     if entry.is_questionable:
@@ -325,8 +327,8 @@ def is_whole(entry: Entry, storage: Storage, *, step: int | None) -> bool:
 def read_settled(root: Path, runtime: Runtime) -> Outline:
     """`read_outline` for readers without the lock: waits while another job swaps two versions.
 
-    A hidden name that ``latest`` has for a moment would be gone when the checkpoint is loaded, so
-    the writer is waited for. One that died has left the name for good; it is a whole checkpoint.
+    A hidden name in ``latest`` would be gone when the checkpoint is loaded, so this waits for the
+    writer. If the writer died, the name stays, and belongs to a whole checkpoint.
     """
     for pause_s in _PAUSES_S:
         found = read_outline(root, runtime.storage)

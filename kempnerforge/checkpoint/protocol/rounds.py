@@ -1,4 +1,4 @@
-"""A round of agreement: everyone votes to rank 0, rank 0 answers everyone."""
+"""The interface of a round of agreement: all ranks vote to rank 0, and rank 0 answers each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Vote(Protocol):
 
     @property
     def failure(self) -> RankFailure | None:
-        """Why this rank cannot go on, which is then the error of all."""
+        """Why this rank cannot continue; becomes the error of all ranks."""
 
 
 V = TypeVar("V", bound=Vote)
@@ -25,21 +25,21 @@ class Votes(Generic[V]):
     """The votes that rank 0 collected in one round."""
 
     values: tuple[V | Any, ...]
-    """By rank; None for a lost rank, and a vote of another round where a rank is elsewhere."""
+    """By rank; None for a lost rank. A rank that is in another operation has sent another vote."""
     lost: tuple[RankFailure, ...]
 
     def failures(self, kind: type[V], doing: str) -> tuple[RankFailure, ...]:
-        """Of the ranks that are lost, that say so, or that are not at what rank 0 is doing.
+        """Returns failures of ranks that are lost, report one, or are in another operation.
 
         Args:
-            kind: Of the votes of this round.
-            doing: What rank 0 does.
+            kind: Class of the votes of this round.
+            doing: Describes the operation that rank 0 is in.
         """
         elsewhere = (
             RankFailure(
                 rank=rank,
                 kind=CheckpointError.__name__,
-                message=f"it does something else than rank 0, which is {doing}",
+                message=f"it is in another operation than rank 0, which is {doing}",
             )
             for rank, vote in enumerate(self.values)
             if vote is not None and not isinstance(vote, kind)
@@ -48,21 +48,21 @@ class Votes(Generic[V]):
         return (*self.lost, *elsewhere, *own)
 
     def of(self, kind: type[V]) -> tuple[V, ...]:
-        """By rank, where :meth:`failures` has found none."""
+        """Returns the votes by rank, after :meth:`failures` has found none."""
         return tuple(vote for vote in self.values if isinstance(vote, kind))
 
 
 class Rounds(Protocol):
-    """Rounds of agreement; one thread at a time, all ranks in the same order."""
+    """Rounds of agreement; for one thread at a time, in the same order on all ranks."""
 
     rank: int
     world_size: int
 
     def collect(self, value: object, *, timeout_s: float) -> Votes[Any] | None:
-        """Vote. On rank 0 the votes of all ranks, elsewhere None."""
+        """Sends this rank's vote. Returns the votes of all ranks on rank 0, and None elsewhere."""
 
     def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
-        """On rank 0 hand out ``replies``, one a rank; everywhere, this rank's reply.
+        """Sends ``replies``, one per rank, on rank 0; returns this rank's reply.
 
         Raises:
             PeerLostError: Rank 0 did not answer.
@@ -76,7 +76,7 @@ class LocalCollective:
     world_size = 1
 
     def renew(self, worker: object = None) -> None:
-        """Nothing can have gone wrong between a rank and itself."""
+        """Does nothing: a single rank has no connections that could fail."""
         del worker
 
     def collect(self, value: object, *, timeout_s: float) -> Votes[Any] | None:

@@ -17,14 +17,14 @@ class StagedState:
 
     bulk: Bulk
     rank_file: Callable[[Collection[str]], bytes]
-    """Content of this rank's file, with its own values of these keys of the train state."""
+    """Returns the content of this rank's file, with its values of these keys of the train state."""
     train_state: bytes
-    """Common state; rank 0 writes it, and the others what differs."""
+    """The common state; rank 0 writes it, and the others write values that differ."""
     meshes: tuple[Mapping[str, Any], ...] = ()
     digests: Mapping[str, int] = field(default_factory=dict)
-    """Of the values in the train state that may differ by rank; empty where there is one."""
+    """Digests of the values in the train state that may differ by rank; empty with one rank."""
     has_own_values: bool = False
-    """Whether the rank's file has more than a reader of format 1 would look for."""
+    """Whether the rank's file contains more than a reader of format 1 would look for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Published:
 
     save_id: str
     step: int | None = None
-    """None of a bare directory."""
+    """None for a bare directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,12 @@ class Proposal:
     step: int | None = None
     stage: int | None = None
     plan: Any = None
-    """As :meth:`Bulk.propose` made it."""
+    """The result of :meth:`Bulk.propose`."""
     meshes: tuple[Mapping[str, Any], ...] = ()
     digests: Mapping[str, int] = field(default_factory=dict)
-    """As :attr:`StagedState.digests`."""
+    """See :attr:`StagedState.digests`."""
     has_own_values: bool = False
-    """As :attr:`StagedState.has_own_values`."""
+    """See :attr:`StagedState.has_own_values`."""
     failure: RankFailure | None = None
 
 
@@ -69,10 +69,10 @@ class Assignment:
 
     save_id: str
     plan: Any
-    """As :meth:`Merged.assign` made it."""
+    """The result of :meth:`MergedPlans.assign`."""
     stages: tuple[int, ...] | None = None
     differing: frozenset[str] = frozenset()
-    """Values in the train state that each rank writes for itself."""
+    """Keys of the train state whose values each rank writes itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,5 +81,5 @@ class Report:
 
     shards: WrittenFiles | None
     files: Mapping[str, FileRecord]
-    """By path relative to the checkpoint, shards included."""
+    """The files, including shards, by path relative to the checkpoint."""
     failure: RankFailure | None = None

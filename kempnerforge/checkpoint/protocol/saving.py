@@ -1,17 +1,17 @@
-"""One save, from staged state to something durable, as every rank runs it.
+"""The protocol of a save on every rank, from staged state to durable files.
 
-Two rounds of agreement::
+There are two rounds of agreement::
 
     propose   every rank: its plan, its step            rank 0: merged plans, a place to write to
     write     every rank writes its shards and its own files, fsynced
-    report    every rank: files and checksums           rank 0: completes it, and cleans up
+    report    every rank: files and checksums           rank 0: completes the save, and cleans up
 
-A rank that fails reports it in the next round, so all ranks raise the same error. A deadline counts
-from the first round; the fractions below leave each later wait time to end before it. What touches
-storage is a :class:`steps.StorageCall`, so a rank whose storage hangs still reports.
+A rank that fails reports that in the next round, so all ranks raise the same error. The deadline
+counts from the first round; the fractions below ensure that each wait ends before it. Everything
+that touches storage is a :class:`steps.StorageCall`, so a rank whose storage hangs still reports.
 
-Where a save goes is its :class:`Destination`: a checkpoint (:mod:`checkpoint_save`), which is
-staged, sealed and published (:mod:`commit`), or a bare directory (:mod:`async_save`).
+The :class:`Destination` of a save is a checkpoint (:mod:`checkpoint_save`), which is staged, sealed
+and published (:mod:`commit`), or a bare directory (:mod:`async_save`).
 """
 
 import logging
@@ -53,9 +53,10 @@ logger = logging.getLogger(__name__)
 
 Opened = TypeVar("Opened")
 
-# Shares of the deadline. Rank 0 waits for votes longer than a rank may write, and the others
-# wait for its answer longer than it may wait for votes and publish, so whoever is late is named by
-# the one that waited for it, and not rank 0 by all. Writing and the answer to it fit in the whole.
+# Fractions of the deadline. Rank 0 waits for votes longer than a rank may write, and the others
+# wait for its answer longer than it may wait for votes and publish. So a late rank is named by the
+# rank that waited for it, instead of all ranks blaming rank 0. Writing and its answer fit in the
+# whole deadline.
 _WRITE_SHARE = 0.3
 _VOTE_SHARE = 0.35
 _PUBLISH_SHARE = 0.2
@@ -64,7 +65,7 @@ _ANSWER_SHARE = 0.65
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """The stages of a save in words, for errors."""
+    """Descriptions of the stages of a save, for errors."""
 
     saving: str
     opening: str
@@ -73,7 +74,7 @@ class Words:
 
 
 class Destination(Protocol[Opened]):
-    """Where a save goes; ``Opened`` is rank 0's state between the rounds."""
+    """The destination of a save; ``Opened`` is rank 0's state between the rounds."""
 
     @property
     def path(self) -> Path:
@@ -81,54 +82,55 @@ class Destination(Protocol[Opened]):
 
     @property
     def words(self) -> Words:
-        """The stages, for errors."""
+        """Descriptions of the stages, for errors."""
 
     @property
     def step(self) -> int | None:
-        """For errors."""
+        """The step, for errors."""
 
     def propose(self, *, timeout_s: float) -> Steps[Proposal]:
-        """This rank's vote in the first round."""
+        """Returns this rank's vote in the first round."""
 
     def open(self, proposals: Sequence[Proposal]) -> tuple[Opened, list[Assignment]]:
-        """Make a place to write to, and say who writes what; on rank 0."""
+        """Creates a place to write to, and assigns the data to ranks; called on rank 0."""
 
     def write(self, assignment: Assignment) -> Report:
-        """Write this rank's part."""
+        """Writes this rank's part."""
 
     def complete(
         self, opened: Opened, reports: Sequence[Report]
     ) -> tuple[Published, tuple[Path, ...]]:
-        """Make what was written count; on rank 0.
+        """Commits what was written; called on rank 0.
 
         Returns:
-            The result, and directories to remove once the ranks have been told.
+            The result, and directories to remove once the ranks have their answer.
         """
 
     def withdraw(self, opened: Opened) -> tuple[Path, ...]:
-        """The directories to remove after a save that failed; on rank 0."""
+        """Returns the directories to remove after a failed save; called on rank 0."""
 
     def remove(self, paths: tuple[Path, ...], *, failed: bool) -> None:
-        """Remove directories, of a save that succeeded or failed; on rank 0."""
+        """Removes directories after the save succeeded or failed; called on rank 0."""
 
 
 def save(to: Destination[Opened], runtime: Runtime, *, timeout_s: float) -> Steps[Published]:
-    """Save.
+    """Saves. Collective.
 
     Args:
-        to: Where to, with what this rank contributes.
-        runtime: The effects of this rank.
-        timeout_s: The whole deadline.
+        to: The destination, with what this rank contributes.
+        runtime: The runtime of this rank.
+        timeout_s: The deadline of the whole save.
 
     Raises:
-        CheckpointSaveError: Or another of the family; the same on every rank that lives.
+        CheckpointSaveError: The save failed. Like other errors of this package, it is raised on
+            every living rank.
     """
     with naming(to.words.saving, step=to.step, path=str(to.path)):
         return (yield from _Save(to, runtime, timeout_s).steps())
 
 
 class _Save(Generic[Opened]):
-    """The two rounds."""
+    """Runs the two rounds."""
 
     def __init__(self, to: Destination[Opened], runtime: Runtime, timeout_s: float) -> None:
         self._to, self._runtime, self._timeout_s = to, runtime, timeout_s
@@ -208,7 +210,7 @@ class _Save(Generic[Opened]):
         return [done[0]] * len(reports)
 
     def _clean_up(self) -> Steps[None]:
-        """Remove what is not needed; what does not work is left to the next save."""
+        """Removes what is not needed any more; a failure is left to the next save."""
         for opened in self._opened:
             failed = not self._published
             paths = self._to.withdraw(opened) if failed else self._published[0][1]
@@ -238,8 +240,8 @@ def _disagreements(proposals: Sequence[Proposal]) -> tuple[RankFailure, ...]:
 
 
 def _in_doubt(error: Exception) -> Exception:
-    """The error of a publication; of one that was given up on, nobody knows what it has done."""
+    """Returns the error of a publication; the effect of an abandoned one is unknown."""
     if not isinstance(error, StorageTimeoutError):
         return error
-    doubt = "whether the checkpoint is there is not known; the next start takes what `latest` names"
+    doubt = "whether the checkpoint exists is unknown; the next start loads what `latest` names"
     return StorageTimeoutError(f"{error}; {doubt}")

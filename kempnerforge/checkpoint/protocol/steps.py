@@ -1,13 +1,12 @@
 """The requests that a protocol makes while it runs.
 
-A protocol is a generator. It yields requests and is resumed with what came of them; an error of a
-request is raised where it was yielded. It has no thread, clock or connection of its own: somebody
-carries it out (:mod:`runtime.driver` for a real rank), and can as well carry out those of a
-thousand ranks in one process, on a clock that jumps.
+A protocol is a generator. It yields requests and is resumed with their results; the error of a
+request is raised where it was yielded. It has no thread, clock or connection of its own. A driver
+carries out the requests: :mod:`runtime.driver` for a real rank, or a simulation of a thousand ranks
+in one process, on a virtual clock.
 
-A deadline belongs to the request. What touches storage is asked for as a :class:`StorageCall`,
-since it may never return; the code within it may ask the clock of its :class:`effects.Runtime` how
-many seconds are left.
+Each request has its own deadline. Access to storage is a :class:`StorageCall`, because it may never
+return; the code within it can ask the clock of its :class:`effects.Runtime` for the seconds left.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -40,7 +39,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectVotes:
-    """Vote; gives rank 0 the :class:`Votes` of all ranks, and the others None."""
+    """Sends a vote; results in the :class:`Votes` of all ranks on rank 0, and in None elsewhere."""
 
     vote: Vote
     timeout_s: float
@@ -48,7 +47,7 @@ class CollectVotes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRanks:
-    """Hand out one reply a rank, on rank 0; gives this rank's reply."""
+    """Sends one reply per rank, on rank 0; results in this rank's reply."""
 
     replies: Sequence[object] | None
     timeout_s: float
@@ -56,31 +55,31 @@ class AnswerRanks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageCall:
-    """Make a call that may never return; gives its result."""
+    """Makes a call that may never return; results in its result."""
 
     make: Callable[[], Any]
     timeout_s: float
-    """After which it is given up on, with a :class:`StorageTimeoutError`."""
+    """Seconds after which it is abandoned with a :class:`StorageTimeoutError`."""
     doing: str
-    """In words, for that error."""
+    """Description of the call, for that error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartCall:
-    """Have a call made while something else is done; gives what :class:`FinishCall` takes."""
+    """Starts a call in the background; results in the handle for :class:`FinishCall`."""
 
     make: Callable[[], Any]
     timeout_s: float | None
-    """The time that the call can ask for; None for as long as it is waited for."""
+    """Seconds that the call sees as left; None until it is waited for."""
 
 
 Started = object
-"""A call under way, as whoever carries it out knows it."""
+"""The driver's handle of a call in progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishCall:
-    """Wait for a call that was started; as :class:`StorageCall`."""
+    """Waits for a started call; results as for :class:`StorageCall`."""
 
     started: Started
     timeout_s: float
@@ -89,7 +88,7 @@ class FinishCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IsStuck:
-    """Whether a call that was given up on is still under way, so that no other can be made."""
+    """Asks whether an abandoned call is still in progress, so that no other can be made."""
 
 
 Request = CollectVotes | AnswerRanks | StorageCall | StartCall | FinishCall | IsStuck
@@ -98,19 +97,19 @@ Steps = Generator[Request, Any, T]
 
 
 def call(make: Callable[[], T], *, timeout_s: float, doing: str) -> Steps[T]:
-    """As :class:`StorageCall`, with the type of its result."""
+    """Yields a :class:`StorageCall`; types its result."""
     result: T = yield StorageCall(make=make, timeout_s=timeout_s, doing=doing)
     return result
 
 
 def is_stuck() -> Steps[bool]:
-    """As :class:`IsStuck`."""
+    """Yields an :class:`IsStuck`; types its result."""
     found: bool = yield IsStuck()
     return found
 
 
 class RefusedError(Exception):
-    """Ends a round with an answer of rank 0 that says more than the error of a call."""
+    """Ends a round with a specific refusal by rank 0, in place of the error of a call."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)
@@ -119,30 +118,30 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round(Generic[V, R]):
-    """One round of agreement, by the types of what it carries.
+    """One round of agreement, typed by its votes and replies.
 
-    Whatever one rank fails at becomes a :class:`Refusal`, which all ranks get.
+    If a rank fails, all ranks get a :class:`Refusal`.
     """
 
     votes: type[V]
     doing: str
-    """In words, for a rank that is at something else."""
+    """Description of the operation, for the error of a rank that is in another one."""
     refusal: Refusal
-    """Rank 0's answer after a failure, without that."""
+    """Rank 0's answer after a failure; the failures are filled in."""
     vote_s: float
-    """Longest wait of rank 0 for the votes."""
+    """Longest time in seconds that rank 0 waits for the votes."""
     answer_s: float
-    """Longest wait of the others for the answer, from their vote on."""
+    """Longest time in seconds that the others wait for the answer, after their vote."""
 
     def hold(
         self, vote: V, decide: Callable[[tuple[V, ...]], Steps[Sequence[R]]]
     ) -> Steps[R | Refusal]:
-        """Vote, and learn this rank's reply.
+        """Sends a vote and returns this rank's reply.
 
         Args:
-            vote: This rank's.
-            decide: Called on rank 0 with the votes of all ranks, none of which has failed; says
-                what each rank is answered.
+            vote: This rank's vote.
+            decide: Called on rank 0 with the votes of all ranks, none of which has failed; returns
+                the reply to each rank.
         """
         votes: Votes[V] | None = yield CollectVotes(vote=vote, timeout_s=self.vote_s)
         replies = None if votes is None else (yield from self._replies(votes, decide))
@@ -168,10 +167,10 @@ class Round(Generic[V, R]):
 
 
 def accepted(reply: R | Refusal, *, cause: BaseException | None = None) -> R:
-    """A reply that is no refusal.
+    """Returns a reply, unless it is a refusal.
 
     Raises:
-        CheckpointError: It is one; the same on every rank.
+        CheckpointError: The reply is a refusal; the same error on every rank.
     """
     if isinstance(reply, Refusal):
         raise reply.error() from cause

@@ -1,9 +1,9 @@
 """File operations with the durability that commits rely on.
 
-The package touches the checkpoint directory through :class:`Storage`, and for tensors through
-:mod:`bulk`. What is assumed of it: a file is durable once its ``write`` returned; a name in a
-directory is durable once ``sync_directory`` of it returned; ``rename`` within the checkpoint
-directory is atomic. Swapping two names at once is used where it works and not required.
+The package accesses the checkpoint directory through :class:`Storage` and, for tensors, through
+:mod:`bulk`. It assumes that a file is durable once its ``write`` returned, that a name is durable
+once ``sync_directory`` of its directory returned, and that ``rename`` within the checkpoint
+directory is atomic. Swapping two names atomically is used if available, but not required.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,85 +19,86 @@ Stamp = tuple[int, int, int, int, int]
 
 
 class Storage(Protocol):
-    """The operations that commit, catalog and prune consist of.
+    """The operations that commit, catalog and prune are built from.
 
-    None of those that answer "no" or "nothing" does so because it may not look, or could not.
+    An operation returns "no" or "nothing" only if that is certain; a lack of permission or a
+    failure raises.
     """
 
     def names(self, directory: Path) -> tuple[str, ...]:
-        """Names in ``directory``, sorted; none if it does not exist."""
+        """Returns the names in ``directory``, sorted; none if it does not exist."""
 
     def scan(self, directory: Path) -> Mapping[str, int]:
-        """Names in ``directory`` with their inodes, in no order; none if it does not exist."""
+        """Returns the names in ``directory`` with their inodes; none if it does not exist."""
 
     def read(self, path: Path) -> bytes:
-        """Content of a file."""
+        """Returns the content of a file."""
 
     def size(self, path: Path) -> int:
-        """Size of a file in bytes."""
+        """Returns the size of a file in bytes."""
 
     def stamp(self, path: Path) -> Stamp | None:
-        """Tells what is at ``path`` from what is there after a change; None where nothing is."""
+        """Returns a value that changes when what is at ``path`` changes; None if nothing is."""
 
     def stamps(self, directory: Path, files: Sequence[str]) -> Sequence[Stamp | None]:
-        """:meth:`stamp` of many, by their paths relative to ``directory``."""
+        """Returns :meth:`stamp` of several files, given relative to ``directory``."""
 
     def is_directory(self, path: Path) -> bool:
         """Whether ``path`` itself, not a link to it, is a directory."""
 
     def read_link(self, path: Path) -> str | None:
-        """Target of a symlink as it is written in it, or None where there is no symlink."""
+        """Returns the target of a symlink as written, or None if there is no symlink."""
 
     def resolve(self, path: Path) -> Path | None:
-        """Where ``path`` leads with every link followed, or None where it leads nowhere."""
+        """Returns where ``path`` leads with every link followed, or None if it leads nowhere."""
 
     def read_small(self, path: Path, most_bytes: int) -> bytes | None:
-        """Content of a file, not of what a link leads to; None where it is larger, or no file."""
+        """Returns the content of a file, without following a link; None if larger, or no file."""
 
     def checksum(self, path: Path) -> FileRecord:
-        """Size and checksum of a file, which is read front to back."""
+        """Returns size and checksum of a file, which is read from front to back."""
 
     def make_directory(self, path: Path) -> None:
-        """Create a directory in one that is there, with as much for its group; fine if it is."""
+        """Creates a directory with its parent's group permissions; does nothing if it exists."""
 
     def make_durable_directory(self, path: Path) -> None:
-        """Create a directory and its parents, and make all their names durable."""
+        """Creates a directory and its parents, and makes all their names durable."""
 
     def write(self, path: Path, data: bytes) -> FileRecord:
-        """Create a durable file."""
+        """Writes a file, durable on return."""
 
     def sync_directory(self, path: Path) -> None:
-        """Make the names in a directory durable."""
+        """Makes the names in a directory durable."""
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give ``source`` the name ``target``, replacing a file or link there."""
+        """Renames ``source`` to ``target``, replacing a file or link there."""
 
     def exchange(self, one: Path, other: Path) -> bool:
-        """Swap two names at once; False where the file system cannot."""
+        """Swaps two names atomically; returns False if the file system does not support it."""
 
     def make_link(self, path: Path, target: str) -> None:
-        """Create a symlink."""
+        """Creates a symlink."""
 
     def make_name(self, path: Path, existing: Path) -> None:
-        """Give a file or a symlink, not what it leads to, another name."""
+        """Creates a hard link to a file or to a symlink itself."""
 
     def unlink(self, path: Path) -> None:
-        """Remove a file or a link."""
+        """Removes a file or a link."""
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a directory with all it holds, never following links."""
+        """Removes a directory with its content, never following links."""
 
     def may_change(self, directory: Path) -> bool:
-        """Whether names in ``directory`` may be changed, as far as that shows without trying."""
+        """Whether names in ``directory`` can be changed, as far as can be seen without trying."""
 
     def may_lag(self, path: Path) -> bool:
-        """Whether what other machines have changed there may be seen late."""
+        """Whether changes by other machines can be seen late there."""
 
     def note(self, directory: Path, name: str) -> bytes | None:
-        """The last note of :meth:`leave_note`; None if there is none."""
+        """Returns the last note of :meth:`leave_note`; None if there is none."""
 
     def leave_note(self, directory: Path, name: str, note: bytes) -> None:
-        """Leave a few bytes at a directory, if it takes any, where no listing shows them.
+        """Stores a few bytes with a directory, if supported, where no listing shows them.
 
-        The times of its names stay as they are. Whether a note is there after a crash is unknown.
+        Does not change the modification time. After a crash the note may or may not be there.
         """

@@ -1,16 +1,16 @@
-"""How a client that answers from what it remembers is made to look again, or waited for.
+"""Makes file-system clients refresh their caches, or waits until the caches expire.
 
-What is remembered, by whom, and what helps:
+What clients cache, and what helps:
 
-- the names in a directory, by NFS, SMB and sshfs: opening the directory (NFS asks the server then),
-  and a change of this client's own to it, for which a hidden name is made and removed
-- what ``latest`` names, for 20 s by sshfs: another name for it, a hard link, is read instead, of
-  which nobody can remember anything
-- that a name was not there when it was last looked for, by NFS and FUSE: nothing that is harmless
-  on every file system, so a name that is listed and not found is waited for
+- The names in a directory (NFS, SMB, sshfs): opening the directory, upon which NFS asks the server,
+  and a change by this client, for which a hidden name is created and removed.
+- The target of ``latest`` (sshfs, for 20 s): reading it through a new hard link, which cannot be in
+  any cache.
+- That a name did not exist when it was last looked up (NFS, FUSE): nothing that is harmless on
+  every file system. So this waits for a name that is listed but not found.
 
-Nothing is made in a directory that may not be changed; then the client is asked as far as reading
-goes. Nothing is done, and nothing waited for, on a file system that shows every change at once
+Nothing is created in a directory that may not be changed; then only the reading measures are taken.
+Nothing is done, and nothing waited for, on a file system that shows every change at once
 (:mod:`file_systems`).
 """
 
@@ -43,18 +43,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Together 31 s: sshfs remembers for 20 s by default, and attributes of directories on NFS, which
-# say whether its names are to be looked up again, are remembered for 30 s at least (acdirmin).
+# Together 31 s: sshfs caches for 20 s by default, and NFS caches attributes of directories, which
+# decide whether names are looked up again, for at least 30 s (acdirmin).
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
 def look_afresh(root: Path, runtime: Runtime) -> Outline:
     """Lists ``root``, including checkpoints that another machine has just saved.
 
-    The lock of the directory is not needed: the name that is made is nobody else's.
+    The lock of the directory is not needed, because only a unique name is created.
 
     Raises:
-        UnreadableCheckpointError: A checkpoint is listed and cannot be found.
+        UnreadableCheckpointError: A checkpoint is listed but cannot be found.
         OSError: The directory cannot be listed.
     """
     storage = runtime.storage
@@ -69,18 +69,18 @@ def look_afresh(root: Path, runtime: Runtime) -> Outline:
 
 
 def _make_other_name(root: Path, runtime: Runtime) -> str | None:
-    """Have the client forget what it remembers of ``root``.
+    """Makes the client refresh its cache of ``root``.
 
-    Quiet where that cannot be done: the names are looked at all the same.
+    Errors are ignored, because the names can be listed anyway.
 
     Returns:
-        What ``latest`` names, where that could be read by another name.
+        The target of ``latest``, if it could be read through another name.
     """
     storage, save_id = runtime.storage, runtime.process.new_save_id()
     other = root / layout.format_latest_link(save_id)
     try:
         _name_again(root / layout.LATEST, other, runtime)
-    except OSError as error:  # there is no `latest`, or hard links are not for everybody
+    except OSError as error:  # no `latest`, or hard links are not allowed
         logger.debug("%s has no second name: %s", root / layout.LATEST, error)
         _make_and_remove(root, storage, save_id)
         return None
@@ -94,7 +94,7 @@ def _make_other_name(root: Path, runtime: Runtime) -> str | None:
 
 
 def _name_again(latest: Path, other: Path, runtime: Runtime) -> None:
-    """Make a hard link; one that is seen and not found was replaced, so what is seen is old."""
+    """Creates a hard link; waits if ``latest`` is listed but not found, as the listing is old."""
     storage, clock = runtime.storage, runtime.clock
     for pause_s in PAUSES_S:
         try:
@@ -102,7 +102,7 @@ def _name_again(latest: Path, other: Path, runtime: Runtime) -> None:
         except FileNotFoundError:
             if storage.stamp(latest) is None or 2 * pause_s > clock.seconds_left():
                 raise
-            logger.warning("%s is not what is seen of it, looking again in %s s", latest, pause_s)
+            logger.warning("%s is seen in an old state, looking again in %s s", latest, pause_s)
         clock.sleep(pause_s)
     return storage.make_name(other, latest)
 
@@ -115,11 +115,11 @@ def _make_and_remove(root: Path, storage: Storage, save_id: str) -> None:
         storage.make_directory(folder)
         storage.remove_tree(folder)
     except OSError as error:
-        logger.debug("%s: what a cache remembers of it stays: %s", root, error)
+        logger.debug("%s: cannot refresh caches: %s", root, error)
 
 
 def await_listed(root: Path, runtime: Runtime) -> None:
-    """Wait for a directory that another one lists and that is not found."""
+    """Waits for a directory that is listed in its parent but not found."""
     storage, clock = runtime.storage, runtime.clock
     for pause_s in PAUSES_S:
         if storage.stamp(root) is not None or not storage.may_lag(root.parent):
@@ -127,20 +127,20 @@ def await_listed(root: Path, runtime: Runtime) -> None:
         _open_again(root.parent, storage)
         if root.name not in storage.names(root.parent) or 2 * pause_s > clock.seconds_left():
             return
-        logger.warning("%s is listed and not found, looking again in %s s", root, pause_s)
+        logger.warning("%s is listed but not found, looking again in %s s", root, pause_s)
         clock.sleep(pause_s)
 
 
 def await_made(path: Path, runtime: Runtime) -> None:
-    """Wait for a directory that another rank has made and this one does not find.
+    """Waits for a directory that another rank has created but that this rank does not find.
 
-    Returns also where it does not come, since what is done in it says so better.
+    Also returns if it does not appear: the next operation in it raises the better error.
     """
     storage, clock = runtime.storage, runtime.clock
     for pause_s in PAUSES_S:
         if storage.is_directory(path):
             return
-        # Each that was looked for before it was made: the checkpoint directory was, at the start.
+        # Also its parents, if they were looked up before they existed, as at the start of a job.
         for folder in (*reversed(path.parents), path):
             _open_again(folder, storage)
         seen = next((folder for folder in path.parents if storage.is_directory(folder)), None)
@@ -152,11 +152,11 @@ def await_made(path: Path, runtime: Runtime) -> None:
 
 
 def _await_all_listed(found: Outline, runtime: Runtime) -> Outline:
-    """``found``, or a later look at the same directory, of which each checkpoint is there.
+    """Returns ``found``, or a later listing, of which every checkpoint can be found.
 
     Raises:
-        UnreadableCheckpointError: One is listed all the while and not found, so nobody knows
-            whether it is the newest.
+        UnreadableCheckpointError: A checkpoint stays listed but not found, and it may be the
+            newest.
     """
     storage, clock = runtime.storage, runtime.clock
     for pause_s in (*PAUSES_S, None):
@@ -166,12 +166,12 @@ def _await_all_listed(found: Outline, runtime: Runtime) -> Outline:
         path = found.root / missing
         if pause_s is None or 2 * pause_s > clock.seconds_left():
             break
-        logger.warning("%s is listed and not found, looking again in %s s", path, pause_s)
+        logger.warning("%s is listed but not found, looking again in %s s", path, pause_s)
         clock.sleep(pause_s)
         found = read_outline(found.root, storage)
     raise UnreadableCheckpointError(
-        f"{path} is listed and cannot be found, as when a client of a network file system "
-        "remembers that it was not there; it may be the newest, so nothing older is taken: try "
+        f"{path} is listed but cannot be found, as when a client of a network file system has "
+        "cached that it does not exist; it may be the newest, so nothing older is taken: try "
         "again, or name a checkpoint",
         path=str(path),
     )
@@ -188,16 +188,16 @@ def once_visible(
     *,
     late: Callable[[BaseException], bool],
 ) -> T:
-    """Result of ``call``, repeated while what it reads at ``path`` may only be seen too late.
+    """Returns the result of ``call``; retries while ``path`` may not be fully visible yet.
 
     Args:
         call: Reads a checkpoint.
-        path: That checkpoint.
+        path: The checkpoint.
         runtime: The effects of this call.
-        late: Whether an error is one for which waiting may help.
+        late: Returns whether waiting may help against an error.
 
     Raises:
-        Exception: What the last attempt raised, or the first for which waiting is no help.
+        Exception: The error of the last attempt, or the first error that waiting cannot help.
     """
     storage, clock = runtime.storage, runtime.clock
     for pause_s in PAUSES_S:
@@ -216,22 +216,22 @@ def once_visible(
 def when_visible(
     prepare: Callable[[LoadCandidate], T], candidate: LoadCandidate, runtime: Runtime
 ) -> T:
-    """Result of ``prepare(candidate)``, once this rank sees what rank 0 has chosen.
+    """Returns the result of ``prepare(candidate)``, once this rank sees what rank 0 has chosen.
 
     Raises:
-        Exception: What the last attempt raised, or the first for which waiting is no help.
+        Exception: The error of the last attempt, or the first error that waiting cannot help.
     """
     choice = candidate.choice
     if choice.manifest is not None and runtime.storage.may_lag(choice.path.parent):
-        share = replace(choice.manifest, files=candidate.share)
-        sizes = partial(verify_sizes, choice.path, share, runtime.storage)
+        partition = replace(choice.manifest, files=candidate.partition)
+        sizes = partial(verify_sizes, choice.path, partition, runtime.storage)
         once_visible(sizes, choice.path, runtime, late=shows_damage)
     reading = partial(prepare, candidate)
     return once_visible(reading, choice.path, runtime, late=_lacks_something)
 
 
 def _lacks_something(error: BaseException) -> bool:
-    """Whether something that was to be read is missing, whatever that was made into."""
+    """Whether an error, or one that it wraps, means that a file is missing."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError) and shows_damage(found):
@@ -241,7 +241,7 @@ def _lacks_something(error: BaseException) -> bool:
 
 
 def _open_again(directory: Path, storage: Storage) -> None:
-    """Open a directory; quiet where that cannot be done, because who lists it next learns why."""
+    """Opens a directory; ignores errors, because the next listing reports them."""
     try:
         storage.stamps(directory, (layout.LATEST,))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A call in the background: the thread of a save under way."""
+"""A call in the background, in which a save runs."""
 
 import atexit
 import logging
@@ -15,15 +15,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Calls whose result nobody has fetched, for the end of the interpreter to speak of.
+# Calls whose result was not fetched; their errors are logged when the interpreter exits.
 _unfetched: set["BackgroundCall[Any]"] = set()
 
 
 class BackgroundCall(Generic[T]):
-    """One call in a thread of its own; its result or error is fetched once.
+    """One call in a separate thread; its result or error is fetched once.
 
-    The interpreter waits for the thread when it ends, so a call must be bounded by itself. An error
-    that nobody fetched is logged then.
+    The interpreter waits for the thread when it exits, so the call must be bounded in time. An
+    error that was not fetched is logged then.
     """
 
     def __init__(self, call: Callable[[], T], *, name: str, timeout_s: float) -> None:
@@ -40,10 +40,10 @@ class BackgroundCall(Generic[T]):
         return self._thread.is_alive()
 
     def result(self) -> T:
-        """Wait for the call and hand over its result, or raise its error.
+        """Waits for the call and returns its result, or raises its error.
 
         Raises:
-            StorageTimeoutError: It did not return in time; it may still be running.
+            StorageTimeoutError: The call did not return in time; it may still be running.
         """
         self._thread.join(self._timeout_s)
         if self._thread.is_alive():
@@ -52,15 +52,17 @@ class BackgroundCall(Generic[T]):
         return self._future.result()
 
     def report(self) -> None:
-        """Log the error of a call that nobody will fetch any more."""
+        """Logs the error of a call whose result will not be fetched any more."""
         error = self._future.exception() if self._future.done() else None
         if error is not None:
-            logger.error("%s failed and nobody waited for it: %s", self._thread.name, error)
+            logger.error(
+                "%s failed, and the program did not wait for it: %s", self._thread.name, error
+            )
 
     def _run(self) -> None:
         try:
             self._future.set_result(self._call())
-        except BaseException as error:  # noqa: BLE001  # travels to the thread that fetches it
+        except BaseException as error:  # noqa: BLE001  # passed to the thread that fetches it
             self._future.set_exception(error)
 
 

@@ -1,4 +1,4 @@
-"""The store of the job, as the place where a start leaves word for the next one."""
+"""Announcements from one start of a job to the next, through the job's store."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ __all__ = ["StoreBoard"]
 
 logger = logging.getLogger(__name__)
 
-# The store that the job was started with has no public name.
+# torch has no public name for the store that the job was started with.
 _c10d: Any = dist.distributed_c10d
 _ME = secrets.token_hex(8)
 
 
 class StoreBoard:
-    """Announcements in the store that torch.distributed was started with, if it was."""
+    """Announcements in the store of torch.distributed, if it is initialised."""
 
     def announce(self, root: Path, head: Head) -> None:
         store = _lasting_store()
@@ -41,13 +41,13 @@ class StoreBoard:
             if store is None or not store.check([_key(root)]):
                 return None
             word = json.loads(store.get(_key(root)))
-            if word["by"] == _me():  # which has seen what it has published
+            if word["by"] == _me():  # its own announcement says nothing new
                 return None
             return Announced(
                 step=int(word["step"]), sequence=int(word["sequence"]), save_id=str(word["save_id"])
             )
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            logger.debug("the store of the job says nothing of %s: %s", root, error)
+            logger.debug("the store of the job has no announcement for %s: %s", root, error)
             return None
 
 
@@ -60,7 +60,7 @@ def _key(root: Path) -> str:
 
 
 def _lasting_store() -> Any:
-    """The job's store without the prefixes of this start; None where there is none."""
+    """Returns the job's store without the prefixes of this start; None if there is none."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
     store = _c10d._get_default_store()

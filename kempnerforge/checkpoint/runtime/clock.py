@@ -9,7 +9,7 @@ __all__ = ["SystemClock"]
 
 
 class SystemClock:
-    """Real time; a :class:`Worker` says how much of it a call has left."""
+    """Real time; :mod:`worker` knows how much of it the current call has left."""
 
     def time(self) -> float:
         return time.time()

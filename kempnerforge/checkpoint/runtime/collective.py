@@ -1,22 +1,23 @@
-"""Agreement between the ranks: everyone votes to rank 0, rank 0 answers everyone, in bounded time.
+"""Agreement between the ranks in bounded time: all ranks vote to rank 0, which answers each.
 
-One round is ``collect`` followed by ``answer``. Rank 0 learns of every rank either its vote or that
-it is lost, and which rank that is; every rank that lives gets rank 0's answer, or learns that rank
-0 is lost. Votes and answers travel on two gloo groups of their own: waiting for a vote that never
-comes makes gloo close all connections of that group, and the answers must still get through. The
-groups are made beside torch.distributed's registry: training's groups are never used, a failure to
-make one does not put later groups of training out of step, and destroying training's groups does
-not take them from a save under way. Replies are pickled, which is safe between ranks of one job.
+One round is ``collect`` followed by ``answer``. For every rank, rank 0 gets either its vote or the
+information that it is lost. Every living rank gets rank 0's answer, or learns that rank 0 is lost.
+Votes and answers use two separate gloo groups: waiting for a vote that never comes makes gloo close
+all connections of that group, and the answers must still get through. The groups are not registered
+with torch.distributed: training's groups are never used, a failure to create one does not
+desynchronise later groups of training, and destroying training's groups does not affect a save in
+progress. Replies are pickled, which is safe between ranks of one job.
 
-Every wait ends. A rank that died has closed its connections, so whatever waits for it fails at
-once, now and at every later round. A wait that ran out of time makes the groups useless; all ranks
-then meet for new ones at their next round (:mod:`meeting`), unless a rank is known to be dead,
-which raises at once, as does a job's store that died with the rank that served it.
+Every wait is bounded. A rank that died has closed its connections, so every wait for it fails at
+once, now and in later rounds. A wait that timed out makes the groups unusable; all ranks then meet
+for new ones at their next round (:mod:`meeting`). If a rank is known to be dead, or the job's store
+died with the rank that served it, that raises at once instead.
 
-Cost: two messages a rank and round, all at rank 0. That is linear in the number of ranks and was
-chosen because rank 0 needs every rank's list of files anyway.
+Cost: two messages per rank and round, all at rank 0. This is linear in the number of ranks, and
+acceptable because rank 0 needs every rank's list of files anyway.
 
-Not covered: a rank that lies, and a network that delivers to some ranks only for ever.
+Not covered: a rank that sends wrong messages, and a network that permanently reaches only some
+ranks.
 """
 
 import hashlib
@@ -53,46 +54,46 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# The store that the job was started with has no public name, and its classes have no public types.
+# torch has no public name for the store that the job was started with, and no types for its class.
 _c10d: Any = dist.distributed_c10d
 
-# A vote or an answer of a small job fits into one message of this size; the rest of a longer one
+# In a small job a vote or an answer fits into one message of this size; the rest of a longer one
 # follows in a second message.
 _HEAD_BYTES = 4096
 _LENGTH_BYTES = 8
 _SHORTEST_WAIT_S = 0.001
-# Gloo counts whole milliseconds, so its waits end a little before the deadline that they are for.
+# Gloo counts whole milliseconds, so its waits can end slightly before the deadline.
 _ROUNDING_S = 0.01
-# The store itself has no deadline for most calls; this much beyond ours it is given up on.
+# Most calls of the store have no deadline; they are abandoned this long after ours.
 _STORE_SLACK_S = 1.0
 
 _ADDRESS = re.compile(r" \[[0-9a-f.:]+\]:[0-9]+")
 
-# Collectives made so far by their ranks; it numbers them alike on every rank.
+# The number of collectives created so far, by their ranks; equal on each of these ranks.
 _made: Counter[str] = Counter()
 
 
 class Collective(Rounds, Protocol):
-    """Rounds of agreement over connections that may have to be opened again."""
+    """Rounds of agreement, over connections that can be reopened."""
 
     def renew(self, worker: Worker | None = None) -> None:
-        """Be ready for another round, after an earlier one was given up too. Collective.
+        """Prepares for another round, even after an earlier one was abandoned. Collective.
 
         Args:
-            worker: Idle worker to meet the other ranks on; one is made where None.
+            worker: Idle worker to run the rendezvous on; created if None.
 
         Raises:
-            PeerLostError: A rank is dead, so there will never be another round; or one did not
-                come within the deadline.
+            PeerLostError: A rank is dead, so no further round is possible; or a rank did not
+                arrive within the deadline.
         """
 
 
 class GlooCollective:
-    """Rounds over some ranks of the job. Constructing it is collective over them.
+    """Rounds over some ranks of the job. The constructor is collective over them.
 
     Args:
-        timeout_s: Longest that creating the groups may take.
-        ranks: Who takes part, all ranks where None; ``rank`` counts within them.
+        timeout_s: Time limit for creating the groups.
+        ranks: The participating ranks; None means all. ``rank`` is an index into them.
     """
 
     def __init__(self, *, timeout_s: float, ranks: Sequence[int] | None = None) -> None:
@@ -116,7 +117,7 @@ class GlooCollective:
         self._bounded(self._renew, worker)
 
     def close(self) -> None:
-        """Give the groups back; no round may follow."""
+        """Releases the groups; no round may follow."""
         self._votes = self._answers = None
         self._retired = []
 
@@ -127,8 +128,8 @@ class GlooCollective:
             try:
                 self._send(self._votes, 0, value, deadline)
             except RuntimeError as error:
-                # Whether rank 0 is lost or has given up waiting shows when it answers, or not.
-                logger.warning("rank %d could not hand in its vote: %s", self.rank, error)
+                # Its answer, or the lack of one, shows whether rank 0 is lost or gave up waiting.
+                logger.warning("rank %d could not send its vote: %s", self.rank, error)
                 self._note(0, error, deadline)
             return None
         return self._collect_at_root(value, deadline)
@@ -149,7 +150,7 @@ class GlooCollective:
             ) from error
 
     def _bounded(self, call: Callable[[], None], lent: Worker | None = None) -> None:
-        """Run a call that uses the store, which may hang with the machine that serves it."""
+        """Runs a call to the store, which hangs if the machine that serves the store does."""
         try:
             with nullcontext(lent) if lent else Worker("meeting of the ranks") as worker:
                 worker.run(
@@ -180,7 +181,7 @@ class GlooCollective:
         deadline = time.monotonic() + self._timeout_s
         generation = self._meeting.gather(timeout_s=self._timeout_s)
         if self._votes is not None:
-            # Kept: a peer that hangs still takes the answer that waits for it there.
+            # Kept, because a peer that hangs can still receive the answer waiting for it there.
             self._retired += [self._votes, self._answers]
         try:
             self._votes = self._group(f"{generation}/votes", deadline)
@@ -196,7 +197,7 @@ class GlooCollective:
         return dist.ProcessGroupGloo(store, self.rank, self.world_size, _remaining(deadline))
 
     def _note(self, peer: int, error: RuntimeError, deadline: float) -> None:
-        """Remember what a failed wait for ``peer`` means: it closed, or these groups are done."""
+        """Records what a failed wait for ``peer`` means: it closed, or the groups are unusable."""
         if not _ran_out(deadline):
             self._closed[peer] = first_line(error)
             return
@@ -234,14 +235,14 @@ class GlooCollective:
         self, peer: int, works: list[tuple[Any, torch.Tensor]], deadline: float
     ) -> None:
         if self._given_up:
-            # A peer that hangs takes its answer when it wakes up; the rest have theirs at once.
+            # A peer that hangs receives its answer when it wakes up; the others get theirs now.
             self._unfinished.extend(works)
             return
         for work, _keep in works:
             try:
                 work.wait(_remaining(deadline))
             except RuntimeError as error:
-                logger.warning("rank %d did not take its answer: %s", peer, first_line(error))
+                logger.warning("rank %d did not receive its answer: %s", peer, first_line(error))
                 self._note(peer, error, deadline)
 
     def _peers(self) -> range:
@@ -284,12 +285,12 @@ class GlooCollective:
             work.wait(_remaining(deadline))
 
     def _tag(self, part: int) -> int:
-        """Distinguishes the parts of a message and the rounds, should one end half way."""
+        """Returns a tag that distinguishes parts of a message, and rounds if one is cut short."""
         return 2 * self._round + part
 
 
 class _Failed:
-    """A receive that could not even be posted; fails where one that was posted would."""
+    """A receive that could not be posted; it fails when it is waited for."""
 
     def __init__(self, error: RuntimeError) -> None:
         self._error = error
@@ -300,24 +301,24 @@ class _Failed:
 
 
 def make_collective(*, timeout_s: float) -> Collective:
-    """Agreement over the ranks of this job. Collective where torch.distributed is initialised."""
+    """Connects the ranks of this job. Collective if torch.distributed is initialised."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return GlooCollective(timeout_s=timeout_s)
     return LocalCollective()
 
 
 def open_group(purpose: str, members: Sequence[int], *, timeout_s: float) -> Any:
-    """A gloo group of some ranks for one purpose, beside torch.distributed's registry. Collective.
+    """Opens a gloo group that is not registered with torch.distributed. Collective.
 
-    It ends with the last reference to it, which is when its peers notice.
+    The group is closed with the last reference to it; its peers notice that.
 
     Args:
-        purpose: Keeps it apart from other groups of these ranks.
-        members: Ranks of the job, this one among them; the same on each.
-        timeout_s: Longest that opening it may take, and any operation on it.
+        purpose: Distinguishes it from other groups of these ranks.
+        members: Ranks of the job, including this one; the same on each.
+        timeout_s: Time limit for opening it, and for each operation on it.
 
     Raises:
-        PeerLostError: A rank did not come, or the job's store is gone.
+        PeerLostError: A rank did not arrive, or the job's store is gone.
     """
     name, store = f"{purpose}/{_name_for((purpose, *members))}", _c10d._get_default_store()
     rank, timeout = members.index(dist.get_rank()), timedelta(seconds=timeout_s)
@@ -346,7 +347,7 @@ def _name_for(members: Sequence[object]) -> str:
 
 
 def pack_replies(replies: Sequence[object]) -> list[tuple[torch.Tensor, ...]]:
-    """The messages to each rank; a reply that several ranks get is packed once."""
+    """Returns the messages to each rank; a reply to several ranks is packed once."""
     packed: dict[int, tuple[torch.Tensor, ...]] = {}
     for reply in replies:
         if id(reply) not in packed:
@@ -355,7 +356,7 @@ def pack_replies(replies: Sequence[object]) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _pack(value: object) -> tuple[torch.Tensor, ...]:
-    """A value as one message, or as two where it does not fit into the first."""
+    """Packs a value into one message, or into two if it does not fit into the first."""
     data = pickle.dumps(value)
     inline = _HEAD_BYTES - _LENGTH_BYTES
     head = len(data).to_bytes(_LENGTH_BYTES, "little") + data[:inline].ljust(inline, b"\0")
@@ -368,7 +369,7 @@ def _as_tensor(data: bytes) -> torch.Tensor:
 
 
 def _ran_out(deadline: float) -> bool:
-    """Whether a wait that failed just now may have failed for lack of time."""
+    """Whether a wait that failed just now may have timed out."""
     return time.monotonic() >= deadline - _ROUNDING_S
 
 
@@ -390,6 +391,6 @@ def _lost(peer: int, error: RuntimeError) -> RankFailure:
 
 
 def first_line(error: RuntimeError) -> str:
-    """Gloo's message without source position and address, so that it reads alike on all ranks."""
+    """Returns gloo's message without source position and address, so it is equal on all ranks."""
     line = str(error).split("] ", 1)[-1].split(". This is", 1)[0].splitlines()[0]
     return _ADDRESS.sub("", line)

@@ -1,11 +1,11 @@
-"""A rank that leaves says so in the job's store, so that nobody waits for it to come.
+"""Records in the job's store that a rank has exited, so that the others do not wait for it.
 
-Connections tell that a rank is gone, once there are connections. A rank that ends its program
-before the first of them were opened, by ``sys.exit`` or an exception that nobody caught, would be
-waited for until the deadline.
+Once there are connections, a closed one shows that a rank is gone. A rank that exits before the
+first connections were opened, by ``sys.exit`` or an uncaught exception, would otherwise be waited
+for until the deadline.
 
-Not covered: a rank that is killed, or ends by ``os._exit``, before that; it says nothing. Nor one
-that has destroyed its process group, which is how a job ends in order.
+Not covered: a rank that is killed, or calls ``os._exit``, before that, because it leaves no record;
+and a rank that has destroyed its process group, which is how a job ends in order.
 """
 
 import atexit
@@ -26,16 +26,16 @@ _GONE = "kempnerforge/gone"
 
 
 def announce() -> None:
-    """Have this rank say that it leaves, when it does; once a process, however often called."""
+    """Registers the record of this rank's exit; only the first call in a process has an effect."""
     atexit.unregister(_say)
     atexit.register(_say)
 
 
 def require_present(store: Any, members: Sequence[int]) -> None:
-    """Do nothing while none of ``members``, ranks of the job, is known to have left.
+    """Checks that none of ``members``, ranks of the job, is known to have exited.
 
     Raises:
-        PeerLostError: One has; the message names it.
+        PeerLostError: A rank has exited; the message names it.
         RuntimeError: The store is gone.
     """
     if not store.check([_GONE]):
@@ -50,8 +50,8 @@ def _say() -> None:
         return
     store = _c10d._get_default_store()
     try:
-        # Setting waits for no answer, so a store that hangs does not keep the program from ending.
+        # Setting a key waits for no answer, so a store that hangs does not delay the exit.
         store.set(f"{_GONE}/{dist.get_rank()}", "1")
         store.set(_GONE, "1")
-    except RuntimeError as error:  # it ended with the rank that served it, and all see that
+    except RuntimeError as error:  # it ended with the rank that served it, which all ranks notice
         logger.debug("the store of the job is gone: %s", error)

@@ -1,4 +1,4 @@
-"""The directory that a user names."""
+"""Expands the directory name that a user gives."""
 
 import os
 import re
@@ -11,15 +11,15 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_
 
 
 def local_directory(name: str | Path) -> Path:
-    """The path that a name of a directory stands for, wherever a user gives one.
+    """Returns the absolute path for a directory name that a user has given.
 
-    ``~`` and ``~user`` at its beginning and ``$NAME`` and ``${NAME}`` in it are replaced, as by a
-    shell. Absolute, so that a later ``chdir`` does not move it.
+    Expands ``~`` and ``~user`` at the beginning, and ``$NAME`` and ``${NAME}`` anywhere, as a shell
+    does. The path is absolute so that a later ``chdir`` does not change its meaning.
 
     Raises:
-        ValueError: It is empty; or a URL, which as a path would name a directory beside the
-            program; or names a variable that is not set, or a user that is not there; or a
-            directory with that name as it is written stands in the working directory.
+        ValueError: The name is empty; or is a URL, which as a path would name a directory below the
+            working directory; or names a variable that is not set or a user that does not exist; or
+            a directory with the unexpanded name exists in the working directory.
     """
     written = str(name)
     if not written:
@@ -29,10 +29,10 @@ def local_directory(name: str | Path) -> Path:
     literal = Path(written).absolute()
     expanded = _expand_home(_VARIABLE.sub(_value_of_variable, written)).absolute()
     if expanded != literal and os.path.lexists(literal):
-        # Earlier versions took such a name as it is written, and a run must not begin elsewhere.
+        # Earlier versions did not expand names, and a run must not restart in another place.
         raise ValueError(
-            f"{written} stands for {expanded}, and {literal} is there as well; give the whole path "
-            "of the one that is meant"
+            f"{written} stands for {expanded}, but {literal} exists as well; give the full path of "
+            "the one you mean"
         )
     return expanded
 
@@ -40,7 +40,7 @@ def local_directory(name: str | Path) -> Path:
 def _value_of_variable(match: re.Match[str]) -> str:
     variable = match[1] or match[2]
     if not os.environ.get(variable):
-        raise ValueError(f"{match.string} names {match[0]}, and {variable} is not set or empty")
+        raise ValueError(f"{match.string} names {match[0]}, but {variable} is not set or is empty")
     return os.environ[variable]
 
 
@@ -48,4 +48,4 @@ def _expand_home(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{name} names a home directory that is not known") from error
+        raise ValueError(f"{name} names an unknown home directory") from error

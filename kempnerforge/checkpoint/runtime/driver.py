@@ -1,4 +1,4 @@
-"""Carries out what a protocol asks for: rounds over the connections, calls in a worker's thread."""
+"""Carries out a protocol's requests: rounds over the connections, calls in a worker's thread."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 
 def carry_out(steps: Steps[T], rounds: Rounds, worker: Worker) -> T:
-    """The result of a protocol.
+    """Runs a protocol and returns its result.
 
     Args:
         steps: The protocol.
         rounds: Agreement with the other ranks.
-        worker: Makes the calls; stays with the caller.
+        worker: Makes the calls; remains owned by the caller.
     """
     value: Any = None
     error: BaseException | None = None
@@ -38,12 +38,12 @@ def carry_out(steps: Steps[T], rounds: Rounds, worker: Worker) -> T:
                 result: T = end.value
                 return result
             finally:
-                # A result is the protocol's alone now, and may be large; an error's traceback holds
-                # this frame.
+                # Drop the references: a result can be large and now belongs to the protocol, and an
+                # error's traceback holds this frame.
                 value = error = None
             try:
                 value = _perform(request, rounds, worker)
-            except BaseException as raised:  # noqa: BLE001  # raised where it was asked for
+            except BaseException as raised:  # noqa: BLE001  # raised in the protocol, at the request
                 error = raised
     finally:
         del steps
@@ -68,7 +68,7 @@ def _perform(request: Request, rounds: Rounds, worker: Worker) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolRun(Generic[T]):
-    """A protocol with what carries it out; to be run once, in any one thread."""
+    """A protocol together with its rounds and worker; to be run once, in any thread."""
 
     steps: Steps[T]
     rounds: Rounds
@@ -76,6 +76,6 @@ class ProtocolRun(Generic[T]):
     """Closed when the job ends."""
 
     def run(self) -> T:
-        """The result of the protocol."""
+        """Runs the protocol and returns its result."""
         with self.worker:
             return carry_out(self.steps, self.rounds, self.worker)

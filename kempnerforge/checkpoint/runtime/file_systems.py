@@ -1,25 +1,24 @@
-"""The mount that a directory lies on, and what follows from its type.
+"""The mount that a directory lies on, and what its type implies for locks and for visibility.
 
-How far a lock reaches:
+How far a lock reaches: ``flock`` succeeds on almost every file system. But on most of those that
+several hosts share, it excludes only processes under the same kernel, or even on the same mount:
+NFS keeps locks on directories local, every FUSE file system without locks of its own leaves them to
+the kernel, and Lustre and CIFS do so by mount option. No call distinguishes the two kinds, so the
+type of the file system decides:
 
-``flock`` succeeds on almost every file system, and excludes only what goes through the same kernel,
-or even the same mount, on most of those that several hosts share: NFS keeps locks on directories to
-itself, every FUSE file system that has no locks of its own leaves them to the kernel, Lustre and
-CIFS do so by mount option. No call tells the two kinds apart, so the type of the file system does:
-
-- Where all access passes through this kernel, ``flock`` on the directory excludes everybody.
-- NFS turns ``flock`` on a file into a lock on the server, unless the mount says otherwise
+- If all access passes through this kernel, ``flock`` on the directory excludes everyone.
+- NFS turns ``flock`` on a file into a lock on the server, unless the mount options say otherwise
   (``local_lock``, ``nolock``).
-- Of everything else nothing is assumed, whatever it may be able to do.
+- For all other types, locks are not trusted.
 
-Whether a change by another machine may be seen late: a client of NFS, SMB or FUSE answers from what
-it remembers, for seconds. One that keeps its files on this machine has nothing to remember, and
-neither has one whose machines tell each other of each change.
+Whether a change by another machine can be seen late: clients of NFS, SMB and FUSE answer from their
+caches for seconds. A file system with all files on this machine has no such cache, and neither has
+one whose machines notify each other of each change.
 
-Out of scope: a directory that one job uses on its file system, as on the server, while another
-reaches it through a network or FUSE file system above. The latter leaves a lease, which the former
-respects if it comes later. Where the former was there before, its lock is seen on its own host
-only.
+Out of scope: a directory that one job uses directly on its file system (on the server, say) while
+another reaches it through a network or FUSE file system on top. The second job leaves a lease,
+which the first respects if it comes later. If the first was there before, its lock is seen only on
+its own host.
 """
 
 import os
@@ -29,9 +28,9 @@ from pathlib import Path
 
 __all__ = ["Mount", "Reach", "may_lag", "mount_of"]
 
-# A block device or memory of this kernel, mounted by it. Also overlay: its upper directory is in
-# use by one mount, and what another host writes to the lower ones is undefined. And fuseblk: FUSE
-# on a block device, which the kernel opens for one mount alone.
+# A block device or memory, mounted by this kernel. Also overlay, because its upper directory
+# belongs to one mount, and writes of another host to the lower ones are undefined behaviour. And
+# fuseblk, which is FUSE on a block device that the kernel opens for one mount only.
 _OF_THIS_KERNEL = frozenset(
     {
         *("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "reiserfs", "xfs"),
@@ -48,11 +47,11 @@ class Reach(StrEnum):
     """The processes that ``flock`` excludes."""
 
     everybody = "everybody"
-    """By a lock on the directory."""
+    """A lock on the directory excludes everyone."""
     by_file = "by file"
-    """Everybody by a lock on a file, and only this host by one on a directory."""
+    """A lock on a file excludes everyone; a lock on a directory excludes only this host."""
     unknown = "unknown"
-    """Perhaps only this host, or this mount."""
+    """A lock may exclude only this host, or only this mount."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +59,17 @@ class Mount:
     """The mount that a directory lies on."""
 
     type: str
-    """As in ``/proc/self/mountinfo``; empty where that does not show it."""
+    """Type as in ``/proc/self/mountinfo``; empty if unknown."""
     source: str = ""
     root: str = ""
-    """The directory of the file system that is mounted there."""
+    """The directory within the file system that is mounted there."""
     point: str = ""
     options: frozenset[str] = frozenset()
-    """Of the file system; as the kernel shows them."""
+    """Mount options of the file system, as the kernel shows them."""
 
     @property
     def reach(self) -> Reach:
-        """How far locks reach there."""
+        """The processes that locks exclude on this mount."""
         if self.type in _OF_THIS_KERNEL:
             return Reach.everybody
         shared = "local_lock=none" in self.options and "nolock" not in self.options
@@ -82,7 +81,7 @@ class Mount:
         return not self.type.startswith("fuse")
 
     def is_same(self, other: "Mount") -> bool:
-        """Whether the same was mounted, wherever; not known counts as another."""
+        """Whether both mount the same storage, at any path; an unknown mount equals no other."""
         mine, its = ((one.type, one.source, one.root) for one in (self, other))
         return mine == its and self.type != ""
 
@@ -91,10 +90,10 @@ class Mount:
 
 
 def may_lag(path: Path) -> bool:
-    """Whether what is at ``path`` may be seen late; so for every file system that is not known."""
+    """Whether changes at ``path`` can be seen late; True for an unknown file system."""
     try:
         fd = os.open(path, _LOOKING)
-    except OSError:  # there is nothing, or nobody may look
+    except OSError:  # it does not exist, or cannot be opened
         return False
     try:
         return mount_of(fd).type not in _OF_THIS_KERNEL | _COHERENT
@@ -103,7 +102,7 @@ def may_lag(path: Path) -> bool:
 
 
 def mount_of(fd: int) -> Mount:
-    """The mount that an open file or directory lies on."""
+    """Returns the mount that an open file or directory lies on."""
     try:
         lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
         wanted = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
@@ -114,7 +113,7 @@ def mount_of(fd: int) -> Mount:
 
 
 def _parse(line: str) -> Mount:
-    """A line of mountinfo, as proc(5) has them: optional fields end with a hyphen."""
+    """Parses a line of mountinfo, see proc(5): a hyphen ends the optional fields."""
     fields = line.split(" ")
     kind, source, options = fields[fields.index("-", 6) + 1 :][:3]
     return Mount(

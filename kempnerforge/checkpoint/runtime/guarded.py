@@ -1,4 +1,4 @@
-"""Storage for who has to see, before each change, that the directory is still its own."""
+"""Storage that confirms, before each visible change, that this job still has the directory."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -7,14 +7,14 @@ from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = ["guarded"]
 
-# What publishes, replaces or deletes. The rest makes hidden files that nobody else has.
+# The operations that publish, replace or delete. The others only create hidden files.
 _CHANGES = frozenset({"rename", "exchange", "make_link", "unlink", "remove_tree"})
 
 
 def guarded(storage: Storage, confirm: Callable[[], object]) -> Storage:
-    """The same storage; ``confirm`` is called before every change of what others see.
+    """Wraps a storage so that ``confirm`` is called before every change that others can see.
 
-    What it raises keeps the change from being made.
+    If it raises, the change is not made.
     """
     return cast("Storage", _Guarded(storage, confirm))
 

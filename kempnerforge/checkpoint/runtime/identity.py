@@ -1,29 +1,28 @@
-"""Whether the checkpoint directory is the one that a manager began with.
+"""Checks that the checkpoint directory is still the one that a manager began with.
 
-A name is no directory: a mount goes (``umount -l``, a lost server), a directory is moved or
-deleted, a link is pointed elsewhere, and the same path leads to another directory, or to an empty
-one on the root disk, or nowhere. A save that went on there would succeed, without the lock, beside
-everything that was saved before. So each rank remembers device and inode from its first look at
-which the directory exists, and compares them before a save or a load, and within a save before it
-writes, before it publishes and afterwards. What differs is refused on all ranks; nothing is made
-anew.
+A path can change its meaning: a mount disappears (``umount -l``, a lost server), a directory is
+moved or deleted, or a link is changed. Then the path leads to another directory, to an empty one on
+the root disk, or nowhere. A save that continued there would succeed, without the lock and away from
+all earlier checkpoints. So each rank remembers device and inode when it first finds the directory.
+It compares them before a save or a load, and within a save before it writes, before it publishes
+and afterwards. A difference is refused on all ranks; nothing is created again.
 
-What identifies a directory is device and inode *while it is held*: a descriptor (``O_PATH``, which
-opens nothing on a server) keeps the inode from being given to another directory, a FUSE file system
-from forgetting it and numbering it again, and an automounter from taking the mount down between two
-saves. Each rank compares with its own numbers, since hosts number devices by themselves.
+Device and inode identify a directory only *while it is held*. A descriptor (``O_PATH``, which opens
+nothing on a server) prevents the inode from being reused for another directory, a FUSE file system
+from forgetting and renumbering it, and an automounter from unmounting it between two saves. Each
+rank compares with its own numbers, because each host numbers its devices separately.
 
-A remount of the same storage has another device, and on FUSE other inodes, and is the same
-directory all the same. It is taken for that, with a line in the log, if all of this holds: the type
-and the source of the mount are those of before; the inode is too, or the type is FUSE; and the
-newest checkpoint that this manager has saved or loaded there is there, with its save id. With
-``follow_moved_dir`` the last of these is enough, so a directory that was moved or copied, and is
-found by the same name, is gone on with. Either way the lock is taken anew.
+A remount of the same storage has another device, and on FUSE other inodes, but is the same
+directory. It is accepted, with a line in the log, under three conditions: the mount has the same
+type and source; the inode is the same, or the type is FUSE; and the newest checkpoint that this
+manager has saved or loaded is there, with its save id. With ``follow_moved_dir`` the last condition
+suffices, so that a run can continue in a directory that was moved or copied to the same path.
+Either way the lock is taken again.
 
-Out of scope: between a comparison and the operation after it the path may change. Whatever a save
-writes lies below its staging directory, which exists in the directory that was compared and in no
-other, so that operation fails; ``latest`` alone could be made in the wrong place, which the last
-comparison finds. A client that caches names (NFS: 30 to 60 s) sees the change that late.
+Out of scope: the path can change between a comparison and the operation after it. Everything that a
+save writes lies below its staging directory, which exists only in the compared directory, so that
+operation fails. Only ``latest`` could be created in the wrong place, which the last comparison
+detects. A client that caches names (NFS: 30 to 60 s) notices the change with that delay.
 """
 
 import os
@@ -56,7 +55,7 @@ _HOLDING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SeenDirectory:
-    """A directory as it was found under the name."""
+    """The directory found at the path, and its numbers."""
 
     device: int
     inode: int
@@ -72,13 +71,13 @@ class DirectoryIdentity:
 
     Args:
         root: The checkpoint directory; a link to it is followed.
-        access: The lock of the directory, which is let go of where another one is taken up.
-        follow: Whether one that holds the newest known checkpoint is taken up whatever it is.
+        access: The lock of the directory, released before the run continues in another one.
+        follow: Whether to accept any directory that holds the newest known checkpoint.
     """
 
     def __init__(self, root: Path, access: WriteAccess, *, follow: bool = False) -> None:
         self._root = root
-        # With a last component that is no mount point, so that an automounter mounts it.
+        # The trailing "." makes an automounter mount the directory.
         self._path = f"{root}{os.sep}."
         self._access = access
         self._follow = follow
@@ -88,7 +87,7 @@ class DirectoryIdentity:
         _holding.add(self)
 
     def note(self, step: int, save_id: str) -> None:
-        """A checkpoint was saved or loaded in the directory, which is told by it from others."""
+        """Records a checkpoint saved or loaded here, by which to recognise the directory."""
         self._newest = step, save_id
 
     def confirm(self, storage: Storage) -> bool:
@@ -109,13 +108,13 @@ class DirectoryIdentity:
             raise self._changed(self._began, None if found is None else self._describe())
 
     def let_go(self) -> None:
-        """Close the descriptor; in a forked child, since the parent keeps it."""
+        """Closes the descriptor in a forked child; the parent keeps its own."""
         held, self._held = self._held, None
         if held is not None:
             held()
 
     def _look(self) -> tuple[int, int] | None:
-        """Device and inode of what has the name now; None where nothing has it."""
+        """Returns device and inode of whatever is at the path now; None if nothing is."""
 
         def look() -> tuple[int, int] | None:
             try:
@@ -129,12 +128,14 @@ class DirectoryIdentity:
         return again_if_passing(look, self._root)
 
     def _hold(self) -> _SeenDirectory:
-        """Opens the directory that has the name now, which keeps its numbers from here on."""
+        """Opens the directory at the path, so that its numbers stay valid."""
         self.let_go()
         try:
             fd = os.open(self._path, _HOLDING)
-        except OSError as error:  # no descriptors left, say: the numbers do alone, if less well
-            logger.info("%s is compared and not held: %s", self._root, error)
+        except (
+            OSError
+        ) as error:  # out of descriptors, say: the numbers alone are less certain, but serve
+            logger.info("%s is compared, but not held open: %s", self._root, error)
             return self._describe()
         self._held = weakref.finalize(self, _close, fd)
         self._held.atexit = False  # the kernel does it
@@ -153,16 +154,16 @@ class DirectoryIdentity:
             os.close(fd)
 
     def _take_up(self, began: _SeenDirectory, storage: Storage) -> None:
-        """Go on with what has the name now, if that is the same directory or is to be followed."""
+        """Continues with the directory at the path, if it is the same or may be followed."""
         if self._look() is None:
-            require_reachable(self._root, storage)  # says which link leads nowhere
+            require_reachable(self._root, storage)  # its error names the link that leads nowhere
             raise self._changed(began, None)
         now = self._describe()
         if not (self._follow or _is_remounted(began, now)) or not self._holds_newest(storage):
             raise self._changed(began, now)
         logger.warning(
-            "%s is %s now and was %s; it holds what this run saved or loaded last, so that the run "
-            "goes on there, and takes the lock anew",
+            "%s is %s now and was %s; it holds what this run last saved or loaded, so the run "
+            "continues there, and takes the lock again",
             self._root,
             now,
             began,
@@ -171,7 +172,7 @@ class DirectoryIdentity:
         self._began = self._hold()
 
     def _holds_newest(self, storage: Storage) -> bool:
-        if self._newest is None:  # nothing tells it from any other
+        if self._newest is None:  # nothing distinguishes it from any other
             return False
         step, save_id = self._newest
         entry = look_at(self._root / layout.format_step(step), storage, heads=True)
@@ -185,10 +186,10 @@ class DirectoryIdentity:
         if now is not None and not self._follow:
             option = ", or, if it was moved, set follow_moved_dir"
         elif now is not None and self._newest is None:
-            reason = "; nothing was saved or loaded yet by which to know it again"
+            reason = "; nothing was saved or loaded yet by which to recognise it"
         elif now is not None and self._newest is not None:
             name = layout.format_step(self._newest[0])
-            reason = f"; it has not the {name} that this run saved or loaded last"
+            reason = f"; it lacks the {name} that this run last saved or loaded"
         return DirectoryChangedError(
             f"the checkpoint directory {self._root} is {what}; this run began with {began}{reason}"
             f". Mount it or move it back{option}, or start the run again",
@@ -208,7 +209,7 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def _is_remounted(began: _SeenDirectory, now: _SeenDirectory) -> bool:
-    """Whether both are one directory of one storage, as far as numbers and names can tell."""
+    """Whether both are the same directory of one storage, judging by numbers and mount names."""
     if not began.mount.is_same(now.mount):
         return False
     return began.inode == now.inode or not began.mount.keeps_inodes

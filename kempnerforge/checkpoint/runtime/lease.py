@@ -1,32 +1,33 @@
-"""A lease: who may change a directory where no lock is known to reach every host.
+"""A lease: decides which job may change a directory if no lock is known to reach every host.
 
-It is a file in the directory, ``.lease-<generation>``. Who made the one with the highest generation
-has the directory, as long as the file is there. The protocol:
+It is a file in the directory, ``.lease-<generation>``. The job that created the one with the
+highest generation owns the directory, as long as the file exists. The protocol:
 
-take      create ``.lease-<n+1>`` exclusively, n being the generation found, or 0. One of several
-          takers succeeds, on NFS and through FUSE too. Then look again: the one that was found must
-          be unchanged and none higher, or what was made is withdrawn. Then remove those below.
-renew     a thread writes the file in place, with a number that grows, every :data:`BEAT_S`.
-confirm   before every rename, swap of ``latest`` and removal, the holder opens its file anew: it
-          has to be there, and be its own, and no next generation may be. Else the lease is lost,
-          for good: nothing more is changed by its holder.
-end       the file is removed.
+take      Create ``.lease-<n+1>`` exclusively, where n is the generation found, or 0. Of several
+          takers one succeeds, on NFS and through FUSE too. Then look again: the lease found first
+          must be unchanged and none may be higher, otherwise withdraw the new one. Then remove
+          all lower ones.
+renew     A thread rewrites the file in place, with a growing number, every :data:`BEAT_S`.
+confirm   Before every rename, swap of ``latest`` and removal, the holder opens its file again: it
+          must exist and be its own, and no next generation may exist. Otherwise the lease is lost
+          for good, and its holder changes nothing more.
+end       Remove the file.
 
-A lease is taken over from a holder that is gone: at once where the process was one of this host
-(and of this container) and is not there any more, and after :data:`LEASE_S` seconds without a
-renewal otherwise (:mod:`lease_watch`). Removing the old file is what makes the takeover visible to
-a holder that lives after all: opening a file asks the server on every network file system, listing
-a directory may not.
+A lease is taken over from a dead holder: at once if its process was on this host (and in this
+container) and is gone, and otherwise after :data:`LEASE_S` seconds without a renewal
+(:mod:`lease_watch`). The takeover removes the old file. This is what a holder that is alive after
+all notices: on every network file system, opening a file asks the server, while listing a directory
+may not.
 
 Fault model: a process is killed, stopped and continued, or cut off from storage, at any instant;
-storage is slow or fails; a host vanishes. What must hold: of two holders at most one finds its
-lease confirmed. What is left is one operation: one that was confirmed and then delayed, in the
-holder or on its way, beyond the whole takeover. By then the next holder has removed staging
-directories and links of the old one, so that such an operation finds nothing to publish.
+storage is slow or fails; a host vanishes. What must hold: of two holders, at most one finds its
+lease confirmed. One operation remains possible: one that was confirmed and then delayed, in the
+holder or on its way, until after the takeover. By then the next holder has removed the old one's
+staging directories and links, so such an operation finds nothing to publish.
 
-Out of scope: file systems on which exclusive creation is not exclusive, or an opened file is not
-the present one (9p with ``cache=loose``); virtual machines that are copied while they run, and so
-have one boot id and process numbers in common.
+Out of scope: file systems on which exclusive creation is not exclusive, or on which opening a file
+can yield a stale one (9p with ``cache=loose``); virtual machines cloned while they run, which share
+boot id and process numbers.
 """
 
 import json
@@ -62,16 +63,16 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 BEAT_S = 5.0
-"""Between two renewals."""
+"""Seconds between two renewals."""
 LEASE_S = 30.0
-"""Without a renewal after which a holder counts as dead: six that did not come."""
+"""Seconds without a renewal after which a holder counts as dead: six missed renewals."""
 
 _NAME = re.compile(r"\.lease-([1-9][0-9]*)", re.ASCII)
 _PROBE = re.compile(r"\.probe-[0-9a-f]{16}", re.ASCII)
 _ID_BYTES = 16
-# One size for ever, so that a renewal overwrites all of what was there; a page of memory at most.
+# A fixed size, so that a renewal overwrites the whole content; at most a page of memory.
 _RECORD_BYTES = 1024
-# For the removal of the file at the end; the thread that does it dies with the process anyway.
+# Time for removing the file at the end; the thread that does it dies with the process anyway.
 _END_S = 5.0
 
 _held: set[str] = set()
@@ -80,25 +81,25 @@ _held: set[str] = set()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundLease:
-    """A lease as it was read."""
+    """A lease, as read from its file."""
 
     generation: int
     path: Path
     content: bytes
-    """Empty where its holder died, or is, between creating and writing it."""
+    """Empty if its holder is, or died, between creating and writing it."""
     modified_ns: int
-    """Shows a renewal where a mount keeps to what it once read."""
+    """Time of change; shows a renewal even if the mount caches the content."""
 
     @property
     def id(self) -> str:
-        """Of the lease, whoever has it; empty where it says nothing."""
+        """The id of the lease; empty if the file is empty."""
         return self.content[:_ID_BYTES].decode(errors="replace")
 
     def life(self, me: Process) -> Life:
-        """Whether the holder lives, as far as it can be told without watching it.
+        """Returns whether the holder is alive, as far as this is known without watching it.
 
-        A lease of this process that this process does not know was left by the program that
-        started this one in its place, or could not be removed.
+        A lease of this process that it does not know was left by an earlier program in this process
+        (before an exec), or could not be removed.
         """
         holder = _decode(self.content)[0]
         if holder is None:
@@ -110,31 +111,31 @@ class FoundLease:
     def __str__(self) -> str:
         holder, since = _decode(self.content)
         if holder is None:
-            return "a process that did not write who it is"
+            return "an unidentified process"
         return f"process {holder.pid} on {holder.host} since {since}"
 
 
 class LeaseTakenError(Exception):
-    """Somebody else was quicker, or lives."""
+    """Another process was faster, or the holder is alive."""
 
     def __init__(self, found: FoundLease | None) -> None:
         super().__init__(str(found))
         self.found = found
-        """The other holder's lease, as far as it can be seen."""
+        """The other holder's lease, if it could be read."""
 
 
 def is_lease_name(name: str) -> bool:
-    """Whether a file of that name is a lease, or what a watch tries writing with."""
+    """Whether a file of that name is a lease, or the probe file of a watch."""
     return _NAME.fullmatch(name) is not None or _PROBE.fullmatch(name) is not None
 
 
 def format_probe() -> str:
-    """Name of a file that a watch writes and removes again."""
+    """Returns a name for the probe file that a watch writes and removes."""
     return f".probe-{secrets.token_hex(8)}"
 
 
 def came_within(seconds: float, end: "SimpleQueue[None]") -> bool:
-    """Whether the end was told, waiting for it so long."""
+    """Waits up to ``seconds`` for the end; returns whether it came."""
     try:
         end.get(timeout=seconds)
     except Empty:
@@ -143,27 +144,27 @@ def came_within(seconds: float, end: "SimpleQueue[None]") -> bool:
 
 
 def find(root: Path) -> FoundLease | None:
-    """The lease that counts in ``root``, or None where there is none.
+    """Returns the lease with the highest generation in ``root``, or None if there is none.
 
     Raises:
-        OSError: That cannot be seen.
+        OSError: The directory or the lease cannot be read.
     """
     for generation in sorted(_generations(root), reverse=True):
-        with suppress(FileNotFoundError):  # given back meanwhile, or long ago, by an old listing
+        with suppress(FileNotFoundError):  # released meanwhile, or the listing is old
             return _look_at(root, generation)
     return None
 
 
 def take(root: Path, *, instead_of: FoundLease | None) -> "Lease":
-    """Have a lease of ``root`` of one's own.
+    """Takes a lease of ``root`` for this process.
 
     Args:
         root: The directory.
-        instead_of: The lease that :func:`find` found, whose holder is known to be gone.
+        instead_of: The lease from :func:`find`, if its holder is known to be dead.
 
     Raises:
-        LeaseTakenError: Somebody else has one, or is taking one.
-        OSError: The file cannot be made.
+        LeaseTakenError: Another process has the lease, or is taking it.
+        OSError: The file cannot be created.
     """
     generation = 1 if instead_of is None else instead_of.generation + 1
     kept = _Kept(_path(root, generation))
@@ -175,7 +176,7 @@ def take(root: Path, *, instead_of: FoundLease | None) -> "Lease":
         raise LeaseTakenError(None) from None
     try:
         if _is_passed(root, generation) or not _is_unchanged(instead_of):
-            kept.remove()  # or that is what would be found
+            kept.remove()  # otherwise others would find it
             raise LeaseTakenError(find(root))
         if instead_of is not None:
             _remove(instead_of.path)
@@ -187,7 +188,7 @@ def take(root: Path, *, instead_of: FoundLease | None) -> "Lease":
 
 
 class Lease:
-    """One's own lease, renewed from construction until :meth:`end`, the last reference or exit."""
+    """This process's lease, renewed until :meth:`end`, the last reference is gone, or exit."""
 
     def __init__(self, root: Path, generation: int, kept: "_Kept") -> None:
         self.path = kept.path
@@ -197,17 +198,17 @@ class Lease:
         kept.start()
 
     def loss(self) -> str | None:
-        """The job that has the directory instead, in words; None while this lease holds.
+        """Returns why the lease is lost, such as which job took it; None while it holds.
 
         Raises:
-            OSError: That cannot be seen.
+            OSError: The lease cannot be checked.
         """
         if self._kept.lost is None and not self._kept.is_there():
             self._kept.lost = "its file was removed"
         if self._kept.lost is None:
             self._kept.renew_without_thread()
         if self._kept.lost is None and _is_there(self._next):
-            self._kept.lost = f"{self._next.name} has been made"
+            self._kept.lost = f"{self._next.name} has been created"
         if self._kept.lost is None:
             return None
         with suppress(OSError):
@@ -217,17 +218,17 @@ class Lease:
         return self._kept.lost
 
     def end(self) -> None:
-        """Give the directory back."""
+        """Releases the directory."""
         self._end()
 
     def disown(self) -> None:
-        """In a forked child: the lease stays with the parent."""
+        """Leaves the lease to the parent; called in a forked child."""
         self._end.detach()
         self._kept.lost = "it belongs to the process that forked this one"
 
 
 class _Kept:
-    """The file of a lease and the thread that renews it; has no reference to the lease."""
+    """The file of a lease and the thread that renews it; holds no reference to the lease."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -236,7 +237,7 @@ class _Kept:
         self._process = Process.this()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._beats = 0
-        # Not an event, whose lock a garbage collection within a wait would wait for.
+        # Not an Event: a garbage collection within its wait could need the lock of that same Event.
         self._ending: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._renew, name="checkpoint lease", daemon=True)
 
@@ -256,16 +257,16 @@ class _Kept:
     def start(self) -> None:
         try:
             self._thread.start()
-        except RuntimeError as error:  # the interpreter ends, or no more threads may be
-            logger.warning("%s is renewed by saves only: %s", self.path, error)
+        except RuntimeError as error:  # the interpreter exits, or the thread limit is reached
+            logger.warning("%s is renewed only by saves: %s", self.path, error)
 
     def renew_without_thread(self) -> None:
-        """Renews the lease where no thread does."""
+        """Renews the lease if there is no thread to do so."""
         if not self._thread.ident:
             self._beat()
 
     def is_there(self) -> bool:
-        """Whether the file is the one that was made."""
+        """Whether the file is still the one created here."""
         try:
             return _read(self.path)[0][:_ID_BYTES] == self.id.encode()
         except FileNotFoundError:
@@ -275,17 +276,17 @@ class _Kept:
         self._ending.put(None)
         if not self._thread.ident:
             self.remove()
-        elif self._thread is not threading.current_thread():  # a garbage collection may be there
+        elif self._thread is not threading.current_thread():  # a garbage collection can run in it
             self._thread.join(_END_S)
             if self._thread.is_alive():
-                logger.warning("%s stays: storage does not answer", self.path)
+                logger.warning("%s is not removed: storage does not respond", self.path)
 
     def remove(self) -> None:
         try:
             if self.is_there():
                 self.path.unlink(missing_ok=True)
         except OSError as error:
-            logger.warning("%s stays: %s", self.path, error)
+            logger.warning("%s is not removed: %s", self.path, error)
         _held.discard(self.id)
 
     def _renew(self) -> None:
@@ -302,7 +303,7 @@ class _Kept:
         self.remove()
 
     def _beat(self) -> None:
-        """Opened anew, and never created: a file that somebody has removed stays away."""
+        """Opens the file again, but never creates it: a file that was removed stays removed."""
         fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if os.pread(fd, _ID_BYTES, 0) == self.id.encode():
@@ -323,14 +324,14 @@ class _Kept:
 
 
 def _encode(lease_id: str, process: Process, *, since: str, beats: int) -> bytes:
-    """The id, a checksum of the rest, and the rest: one line, padded with spaces."""
+    """Returns one line, padded with spaces: the id, a checksum of the rest, and the rest."""
     text = json.dumps({**asdict(process), "since": since, "renewed": beats})
     rest = text.encode().ljust(_RECORD_BYTES - _ID_BYTES - 11)
     return f"{lease_id} {zlib.crc32(rest):08x} ".encode() + rest + b"\n"
 
 
 def _decode(content: bytes) -> tuple[Process | None, str]:
-    """The holder of a lease, and since when; None if it does not say, or was half written."""
+    """Returns the holder of a lease, and since when; no holder if the content is incomplete."""
     try:
         rest = content[_ID_BYTES + 10 : -1]
         if int(content[_ID_BYTES + 1 : _ID_BYTES + 9], 16) != zlib.crc32(rest):
@@ -360,7 +361,7 @@ def _generations(root: Path) -> list[int]:
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """Content and time of the last change, of now and not of when this host last read it."""
+    """Returns the current content and time of change, not those in this host's cache."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         with named(path):
@@ -371,25 +372,25 @@ def _read(path: Path) -> tuple[bytes, int]:
 
 
 def _is_passed(root: Path, generation: int) -> bool:
-    """Whether there is a later one: by the listing, which may be old, or by the next names."""
+    """Whether a later one exists, by the listing (which can be old) or by the next names."""
     following = {generation + number for number in (1, 2, 3)}
     later = {other for other in _generations(root) if other > generation}
     return any(_is_there(_path(root, other)) for other in later | following)
 
 
 def _is_there(path: Path) -> bool:
-    """Opened, because a name that was looked up is remembered for a while after it is gone."""
+    """Whether the file exists; opens it, because a cached name outlives the file for a while."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
     except FileNotFoundError:
         return False
-    except PermissionError:  # of another user, who may keep it to himself
+    except PermissionError:  # another user's private file
         return True
     return True
 
 
 def _is_unchanged(found: FoundLease | None) -> bool:
-    """Whether what was judged to be left behind is as it was, or gone."""
+    """Whether the lease that was judged dead is unchanged, or gone."""
     if found is None:
         return True
     try:
@@ -399,7 +400,7 @@ def _is_unchanged(found: FoundLease | None) -> bool:
 
 
 def _clear_below(root: Path, generation: int) -> None:
-    """Remove older leases, so that their holders see it, and what watches left."""
+    """Removes older leases, so that their holders notice, and probe files of watches."""
     older = [_path(root, other) for other in _generations(root) if other < generation]
     with os.scandir(root) as entries:
         probes = [Path(entry.path) for entry in entries if _PROBE.fullmatch(entry.name)]
@@ -410,5 +411,5 @@ def _clear_below(root: Path, generation: int) -> None:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError as error:  # of another user, in a directory where only owners remove
-        logger.warning("%s stays: %s", path, error)
+    except OSError as error:  # another user's file in a sticky directory
+        logger.warning("%s is not removed: %s", path, error)

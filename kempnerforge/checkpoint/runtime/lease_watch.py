@@ -1,12 +1,12 @@
-"""Watching a lease whose holder may be dead: does it move, and would it, if the holder lived?
+"""Watches a lease whose holder may be dead: is it renewed, and could a living holder renew it?
 
-That a file does not change proves nothing where storage is slow, because then a holder that lives
-cannot change it either. So each look at the lease also writes, syncs and removes a file beside it.
-Only an unbroken row of looks counts, each of which came back within :data:`_PROMPT_S`; one that
-took longer, failed, or came late because the watcher itself was held up, begins the row anew.
+An unchanged file proves nothing if storage is slow, because a living holder could not change it
+either. So each look at the lease also writes, syncs and removes a file beside it. Only an unbroken
+series of looks counts, each completed within :data:`_PROMPT_S`. A look that took longer, failed, or
+came late because the watcher itself was delayed starts the series again.
 
-Out of scope: a holder whose own way to storage is slow while the watcher's is not. It loses the
-lease, finds that out before it changes anything, and saves no more.
+Out of scope: a holder whose own path to storage is slow while the watcher's is not. It loses the
+lease, notices that before it changes anything, and saves no more.
 """
 
 import errno
@@ -36,13 +36,13 @@ __all__ = ["LOOK_S", "MAY_ONLY_READ", "LeaseWatch", "WatchVerdict"]
 logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-"""Between two looks."""
-# Slower by as much, a holder would still have renewed its lease several times within LEASE_S.
+"""Seconds between two looks."""
+# Even with this delay, a holder would have renewed its lease several times within LEASE_S.
 _PROMPT_S = BEAT_S
 _MOST_LOOKS = 300
 
 MAY_ONLY_READ = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-"""Errors of who may look at a directory and not write to it."""
+"""Errors of a process that may read a directory but not write to it."""
 
 
 class WatchVerdict(StrEnum):
@@ -50,18 +50,18 @@ class WatchVerdict(StrEnum):
 
     watching = "watching"
     moves = "moves"
-    """It was renewed, or taken by somebody else, before one's eyes."""
+    """The lease was renewed, or taken by another job, during the watch."""
     dead = "dead"
-    """Not renewed for :data:`LEASE_S`, on storage that answered all the time."""
+    """Not renewed for :data:`LEASE_S`, while storage responded all the time."""
 
 
 class LeaseWatch:
-    """Watches the lease of one directory; for several threads.
+    """Watches the lease of one directory; thread-safe.
 
     Args:
         root: The directory.
-        clock: Seconds, growing.
-        probe: Writes to the directory; what it raises is trouble with storage.
+        clock: Returns monotonic time in seconds.
+        probe: Writes to the directory; an exception means trouble with storage.
     """
 
     def __init__(
@@ -83,31 +83,31 @@ class LeaseWatch:
 
     @property
     def still_s(self) -> float:
-        """Seconds for which the lease is known not to have moved."""
+        """Seconds for which the lease is known not to have been renewed."""
         return 0.0 if self._seen is None else self._last_look - self._still_since
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a lease of which it may still turn out that its holder is dead."""
+        """Whether there is a lease whose holder may still turn out to be dead."""
         is_undecided = self._seen is not None and self._verdict is WatchVerdict.watching
         return is_undecided and not self._may_only_read
 
     def look(self) -> WatchVerdict:
-        """Look once, unless somebody did within the last :data:`LOOK_S`."""
+        """Looks once, unless another thread did within the last :data:`LOOK_S`."""
         with self._looking:
             if self._clock() - self._last_look >= LOOK_S:
                 self._look()
             return self._verdict
 
     def has_found_dead(self, found: FoundLease) -> bool:
-        """Whether the holder of a lease, as it is now, is dead by what was seen."""
+        """Whether the watch has shown that the holder of this lease, as it is now, is dead."""
         with self._looking:
             return self._verdict is WatchVerdict.dead and self._seen == found
 
     def watch_meanwhile(self) -> None:
-        """Go on in a thread of its own, until the verdict or the end of this object.
+        """Continues in a separate thread, until the verdict or the end of this object.
 
-        At most for some minutes: by then storage is too slow for a verdict.
+        It gives up after some minutes: by then storage is too slow for a verdict.
         """
         if not self.is_open or (self._thread is not None and self._thread.is_alive()):
             return
@@ -116,7 +116,7 @@ class LeaseWatch:
         thread = threading.Thread(
             target=_watch, args=(weakref.ref(self), ending), name="lease watch", daemon=True
         )
-        with suppress(RuntimeError):  # the interpreter ends
+        with suppress(RuntimeError):  # the interpreter exits
             thread.start()
             self._thread = thread
 
@@ -126,7 +126,7 @@ class LeaseWatch:
             found = find(self._root)
             self._probe(self._root)
         except OSError as error:
-            logger.info("%s: whether its lease is renewed cannot be seen: %s", self._root, error)
+            logger.info("%s: cannot see whether its lease is renewed: %s", self._root, error)
             self._last_look = self._still_since = self._clock()
             self._may_only_read = error.errno in MAY_ONLY_READ
             return
@@ -143,7 +143,7 @@ class LeaseWatch:
 
 
 def write_beside(root: Path) -> None:
-    """Write, sync and remove a file in ``root``, as a holder renews its lease."""
+    """Writes, syncs and removes a file in ``root``, like a holder that renews its lease."""
     path = root / format_probe()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o666)
@@ -157,7 +157,7 @@ def write_beside(root: Path) -> None:
 
 
 def _watch(reference: "weakref.ref[LeaseWatch]", ending: "SimpleQueue[None]") -> None:
-    """Keeps nothing alive between two looks."""
+    """Looks repeatedly, and keeps the watch alive only during a look."""
     for _ in range(_MOST_LOOKS):
         if came_within(LOOK_S, ending):
             return

@@ -1,32 +1,33 @@
 """One job at a time writes to a checkpoint directory.
 
-Rank 0 holds ``flock`` on the checkpoint directory itself while its manager lives. The reasons:
+Rank 0 holds ``flock`` on the checkpoint directory itself while its manager exists:
 
-- The kernel lets go of it when the process ends, however it ends, so a crash leaves nothing stuck.
-- A lock on the directory leaves no file behind, neither during a run nor after it.
-- Who holds it stands in an extended attribute of the directory (``user.kempnerforge.lock``), which
-  no listing shows. It is a note for people: a stale one means nothing without the lock.
+- The kernel releases it when the process ends, in whatever way, so a crash leaves nothing locked.
+- A lock on the directory needs no file, neither during a run nor after it.
+- The holder is recorded in an extended attribute of the directory (``user.kempnerforge.lock``),
+  which no listing shows. It is a note for people: without the lock it means nothing.
 - POSIX record locks (``fcntl``) would not be inherited by forked children, but are dropped when the
   process closes any descriptor of the same file, and every fsync of the directory closes one.
 - ``flock`` belongs to the open file, which forked children (dataloader workers) share: a worker
   that outlives its parent would keep the lock. Hence children close the descriptor right after a
-  fork. Children that are exec'ed do not have it (``O_CLOEXEC``).
+  fork. Children that exec do not have it (``O_CLOEXEC``).
 
-That ``flock`` succeeds does not mean that it keeps another host out, so it is trusted by the type
-of the file system only (:mod:`file_systems`):
+A successful ``flock`` does not mean that other hosts are excluded, so how far it is trusted depends
+on the type of the file system (:mod:`file_systems`):
 
 ===================  ==============================================================================
-ext4, xfs, ...       the lock on the directory; where it has none, that on a file ``.lock`` in it
-NFS, if not mounted  that on ``.lock``, which NFS carries to other hosts, and that on the directory;
-with local locks     the file stays, because removing a lock file is a race
-everything else      both locks as far as they can be had, for what they are worth, and a lease
-                     (:mod:`lease`), which is what counts
+ext4, xfs, ...       the lock on the directory; if not supported, one on a file ``.lock`` in it
+NFS, if not mounted  a lock on ``.lock``, which reaches other hosts, and one on the directory; the
+with local locks     file is kept, because removing a lock file is a race
+everything else      both locks if they can be taken, although they are not relied on, and a lease
+                     (:mod:`lease`), which decides
 ===================  ==============================================================================
 
-Where there is a lease already, whoever left it, a lease is needed too.
+If there is a lease already, from any job, a lease is needed too.
 
-Within a process the lock is shared: managers of one process belong to one job. Loading needs no
-lock; it only cleans up what dead runs left if it gets one at once, and does not wait for a lease.
+Within a process the lock is shared, because managers of one process belong to one job. Loading
+needs no lock: it cleans up what dead runs left only if it gets the lock at once, and never waits
+for a lease.
 """
 
 import errno
@@ -69,16 +70,16 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _NOTE = "user.kempnerforge.lock"
-# EBADF: NFS wants the descriptor open for writing; the rest: no flock on this mount.
+# EBADF: NFS needs the descriptor open for writing; the others: no flock on this mount.
 _CANNOT_LOCK = frozenset(
     {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EISDIR}
 )
 _POLL_S = 0.05
-# A load of another process holds the lock while it removes what a dead run left.
+# A load in another process holds the lock while it removes what a dead run left.
 _PATIENCE_S = 10.0
-# Storage that is slow for so long does not let it be told whether a holder lives.
+# If storage is slow for this long, it cannot be decided whether a holder is alive.
 _MOST_WATCHED_S = 3 * LEASE_S
-# Of the time of the call that a save begins with; the rest is for what follows.
+# Of the time for the first call of a save; the rest is for what follows.
 _WATCHED_SHARE = 0.8
 
 _said: set[Path] = set()
@@ -107,7 +108,7 @@ class DirectoryAccess:
                 watch_s=min(_MOST_WATCHED_S, most_s),
             )
         except DirectoryInUseError:
-            self._watch.watch_meanwhile()  # so that the next save may know
+            self._watch.watch_meanwhile()  # so that the next save can decide
             raise
         self._watch = None
         return True
@@ -147,7 +148,7 @@ class DirectoryAccess:
             self._brief = None
 
     def _watch_for_a_save(self, watch: LeaseWatch) -> None:
-        """Go on to watch a lease whose holder may be dead, which takes a while."""
+        """Continues to watch a lease whose holder may be dead, which takes a while."""
         if watch.is_open and self._watch is None:
             self._watch = watch
             watch.watch_meanwhile()
@@ -159,15 +160,15 @@ class _HeldError(BlockingIOError):
     def __init__(self, found: FoundLease | None) -> None:
         super().__init__(errno.EAGAIN, str(found))
         self.found = found
-        """The lease, if that is what is in the way."""
+        """The lease, if it is a lease that prevents access."""
 
 
 class DirectoryLock:
-    """Held from construction until the last reference to it, or the process, ends.
+    """The lock of a directory, held until the last reference to it is gone or the process ends.
 
     Args:
         root: The checkpoint directory.
-        watch: What knows which lease was abandoned, besides those of processes of this host.
+        watch: Knows which leases were abandoned by processes of other hosts.
 
     Raises:
         BlockingIOError: Another process holds it.
@@ -182,32 +183,32 @@ class DirectoryLock:
             if self._lease is not None:
                 held.callback(self._lease.end)
             self._closing = weakref.finalize(self, held.pop_all().close)
-        # The kernel lets go of locks; a lease is a file.
+        # The kernel releases locks by itself, but a lease is a file.
         self._closing.atexit = self._lease is not None
         _leave_note(root)
 
     def confirm(self) -> None:
-        """See that this is still held.
+        """Checks that the lock is still held.
 
         Raises:
-            DirectoryInUseError: A lease was taken over, or its file was removed.
-            OSError: That cannot be seen.
+            DirectoryInUseError: The lease was taken over, or its file was removed.
+            OSError: This cannot be checked.
         """
         loss = None if self._lease is None else self._lease.loss()
         if loss is None:
             return
         self.is_lost = True
-        self._closing()  # the locks are nothing without the lease, and would keep others out
+        self._closing()  # without the lease the locks are useless, and would keep others out
         if _held.get(self._key) is self:
             del _held[self._key]
         raise DirectoryInUseError(
             f"{self.root} is in use by another job: {loss}, so this job saves no more and changes "
-            "nothing that is there; start it again, or load, once no other job uses the directory",
+            "nothing there; start it again, or load, once no other job uses the directory",
             path=str(self.root),
         )
 
     def disown(self) -> None:
-        """In a forked child: close the descriptor, the lock stays with the parent."""
+        """Closes the descriptor in a forked child; the parent keeps the lock."""
         if self._lease is not None:
             self._lease.disown()
         self._closing()
@@ -237,18 +238,18 @@ def acquire(
     watch: LeaseWatch | None = None,
     watch_s: float = 0.0,
 ) -> DirectoryLock:
-    """The lock of ``root``, which must exist; this process's, if it has it already.
+    """Takes the lock of ``root``, which must exist; returns this process's lock if it has one.
 
-    Not collective; for rank 0. Keep what is returned for as long as the lock is needed.
+    Not collective; called on rank 0. Keep the result for as long as the lock is needed.
 
     Args:
         root: The checkpoint directory.
         patience_s: Seconds to wait for a process that only cleans up before it loads.
-        watch: Tells which holder of a lease is dead, besides those of this host.
-        watch_s: Seconds to wait for what it comes to.
+        watch: Knows which holders of a lease on other hosts are dead.
+        watch_s: Seconds to wait for the verdict of the watch.
 
     Raises:
-        DirectoryInUseError: Another process holds it; the message says which, as far as known.
+        DirectoryInUseError: Another process holds it; the message names the process, if known.
     """
     key = _identity(root)
     watch = watch or LeaseWatch(root)
@@ -265,7 +266,7 @@ def acquire(
             most_s = max(patience_s, watch_s) if doubtful else patience_s
             if doubtful and most_s and not has_said:
                 has_said = True
-                logger.warning("%s: waiting to see whether %s lives", root, error.found)
+                logger.warning("%s: waiting to see whether %s is alive", root, error.found)
             if time.monotonic() - began >= most_s:
                 raise _refusal(root, error.found, watch if doubtful else None) from None
             time.sleep(_POLL_S if error.found is None else LOOK_S / 4)
@@ -274,7 +275,7 @@ def acquire(
 
 
 def _is_doubtful(found: FoundLease | None, watch: LeaseWatch) -> bool:
-    """Whether the holder of a lease may be dead, by all that is known now."""
+    """Whether the holder of a lease may be dead, as far as is known now."""
     if found is None or found.life(Process.this()) is not Life.unknown:
         return False
     return watch.look() is not WatchVerdict.moves
@@ -286,7 +287,7 @@ def _refusal(root: Path, found: FoundLease | None, watch: LeaseWatch | None) -> 
     if watch is not None:
         still = (
             f"; its lease has not been renewed for {math.floor(watch.still_s)} s of watching, and "
-            f"counts as abandoned after {LEASE_S:.0f} s on storage that answers"
+            f"counts as abandoned after {LEASE_S:.0f} s if storage responds"
         )
     return DirectoryInUseError(
         f"{root} is in use by another job: {holder}; two jobs must not write to one checkpoint "
@@ -296,7 +297,7 @@ def _refusal(root: Path, found: FoundLease | None, watch: LeaseWatch | None) -> 
 
 
 def _holder(root: Path) -> str:
-    """The last holder of the lock of ``root``, in words."""
+    """Describes the last holder of the lock of ``root``."""
     note = _read_note(root)
     try:
         found = json.loads(note)
@@ -306,15 +307,15 @@ def _holder(root: Path) -> str:
 
 
 def _take(root: Path, held: ExitStack, watch: LeaseWatch | None) -> Lease | None:
-    """Lock ``root`` in all ways that are needed, and have ``held`` undo it.
+    """Takes all locks that ``root`` needs, and registers their release with ``held``.
 
     Returns:
-        The lease, where one was needed.
+        The lease, if one was needed.
     """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     held.callback(_close, fd)
     mount = mount_of(fd)
-    # Asked before this process has a lock itself.
+    # Checked before this process takes a lock itself.
     if mount.reach is not Reach.everybody and _is_locked_below(root):
         raise _HeldError(None)
     by_directory = _flock(fd)
@@ -342,7 +343,7 @@ def _say_once(root: Path, text: str) -> None:
 
 
 def _is_enough(mount: Mount, *, by_directory: bool, by_file: bool) -> bool:
-    """Whether the locks that were had exclude everybody."""
+    """Whether the locks that were taken exclude everyone."""
     if mount.reach is Reach.everybody:
         return by_directory or by_file
     return mount.reach is Reach.by_file and by_file
@@ -358,15 +359,15 @@ def _take_lease(root: Path, found: FoundLease | None, watch: LeaseWatch | None) 
     except LeaseTakenError as error:
         raise _HeldError(error.found) from None
     if found is not None:
-        logger.warning("%s was left by a job that is gone, %s, and is taken over", root, found)
+        logger.warning("%s was left by a dead job, %s, and is taken over", root, found)
     return taken
 
 
 def _flock(fd: int) -> bool:
-    """Lock an open file; whether it can be.
+    """Locks an open file; returns False if the file system does not support that.
 
     Raises:
-        _HeldError: Another process holds it.
+        _HeldError: Another process holds the lock.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -383,7 +384,7 @@ def _flock_file(root: Path, held: ExitStack) -> bool:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(root / LOCK_FILE, flags, 0o666)
-    except PermissionError:  # of another user of the group, whose file it is
+    except PermissionError:  # the file belongs to another user of the group
         return False
     held.callback(_close, fd)
     share(fd, like=root)
@@ -402,16 +403,16 @@ def _leave_note(root: Path) -> None:
     data = json.dumps(note).encode()
     try:
         os.setxattr(root, _NOTE, data)
-    except OSError:  # no extended attributes here: the lock works without
+    except OSError:  # no extended attributes here: the lock works without them
         with suppress(OSError):
             if (root / LOCK_FILE).exists():
                 (root / LOCK_FILE).write_bytes(data)
 
 
 def _is_locked_below(root: Path) -> bool:
-    """Whether a process of this host has locked the directory by another mount of it.
+    """Whether a process of this host has locked the directory through another mount of it.
 
-    The note comes through a FUSE mount, the lock does not; but the kernel lists its locks.
+    A FUSE mount shows the note but not the lock; the kernel's list of locks shows the latter.
     """
     try:
         note = json.loads(_read_note(root))

@@ -1,26 +1,26 @@
-"""Where the ranks of a collective meet to open process groups, and how they learn who is dead.
+"""The rendezvous at which a collective's ranks open process groups and learn which ranks are dead.
 
-A gloo group whose wait ran out of time is of no use afterwards, so the ranks sometimes need new
-groups while the old ones cannot carry a message. They arrange that through the store that the job
-was started with. Groups come in generations::
+A gloo group is unusable after a wait that timed out, so the ranks sometimes need new groups while
+the old ones cannot carry messages. They arrange that through the store that the job was started
+with. Groups have generations::
 
-    abandoned/G         some rank gave up on generation G, in the attempt whose number this holds
-    abandoned/G/R       rank R did, so what it closed is no sign that it died
-    arrived/G           how many ranks wait to open generation G
+    abandoned/G         a rank gave up on generation G; the value is the number of the attempt
+    abandoned/G/R       rank R gave up, so its closed connections do not mean that it died
+    arrived/G           number of ranks waiting to open generation G
     arrived/G/R         rank R is one of them
-    dead                a rank is dead, in words; there will never be another generation
+    dead                a rank is dead (the value says which); no further generation is possible
 
-A rank looks at ``abandoned`` before every round of saves and loads, so one that did not notice the
-trouble follows the others. A rank whose wait for a generation times out abandons it, which sends
-those who come later to the next one; ranks therefore always meet if they wait at the same time.
-Ranks count their attempts (saves and loads) alike, so a rank that comes to an attempt that the
-others gave up on is told so at once instead of waiting for ranks that wait for it elsewhere. A rank
-that died is found by its closed connections, without waiting; one whose machine vanished is found
-by waiting, which ends at the deadline. One that ended its program before there were connections
-said so (:mod:`departure`).
+A rank checks ``abandoned`` before every round of a save or a load, so a rank that did not notice
+the problem follows the others. A rank whose wait for a generation times out abandons it, which
+directs later ranks to the next one. So ranks always meet if they wait at the same time. All ranks
+count their attempts (saves and loads) in the same way. A rank that arrives at an attempt that the
+others gave up on learns that at once, instead of waiting for ranks that wait for it elsewhere. A
+dead rank is detected by its closed connections, without waiting. A rank whose machine vanished is
+detected when the wait reaches its deadline. A rank that exited before there were connections has
+recorded that (:mod:`departure`).
 
-Every call may raise RuntimeError where the store is gone, which it is when the rank that serves it
-is; the caller makes that a :class:`PeerLostError`.
+Every call can raise RuntimeError if the store is gone, which happens when the rank that serves it
+dies; the caller turns that into a :class:`PeerLostError`.
 """
 
 import time
@@ -33,16 +33,16 @@ from kempnerforge.checkpoint.runtime.departure import announce, require_present
 __all__ = ["Meeting"]
 
 _POLLS_S = (0.001, 0.1)
-# A rank that gives up closes its connections an instant before it says so in the store.
+# A rank that gives up closes its connections shortly before it records that in the store.
 _GRACE_S = 0.5
 
 
 class Meeting:
-    """The meeting place of one collective, seen by one rank.
+    """The rendezvous of one collective, seen by one rank.
 
     Args:
         store: The job's key-value store.
-        name: Of the collective, the same on all of its ranks and used by no other.
+        name: Name of the collective, the same on all of its ranks and used by no other.
         rank: This rank within the collective.
         members: The ranks of the job that take part, in the order of the collective.
     """
@@ -56,29 +56,29 @@ class Meeting:
         self._attempt = 0
 
     def begin_attempt(self) -> None:
-        """Count one more save or load."""
+        """Counts one more save or load."""
         self._attempt += 1
 
     @property
     def abandoned(self) -> bool:
-        """Whether any rank gave up on the present generation."""
+        """Whether any rank gave up on the current generation."""
         return self._has(f"abandoned/{self._generation}")
 
     def abandon(self) -> None:
-        """Give up on the present generation, for all ranks."""
+        """Gives up on the current generation, for all ranks."""
         self._set(f"abandoned/{self._generation}/{self._rank}")
         self._store.set(self._key(f"abandoned/{self._generation}"), str(self._attempt))
 
     def gather(self, *, timeout_s: float) -> int:
-        """Wait until all ranks are here to open the next generation.
+        """Waits until all ranks have arrived to open the next generation.
 
         Returns:
-            Its number, the same on every rank.
+            The number of the generation, the same on every rank.
 
         Raises:
-            PeerLostError: A rank is dead, has ended its program, or did not come within
-                ``timeout_s`` seconds; or another gave up on this attempt, before this rank came or
-                while it waited too.
+            PeerLostError: A rank is dead, has exited, or did not arrive within ``timeout_s``
+                seconds; or another rank gave up on this attempt, before this rank arrived or while
+                it waited.
         """
         announce()
         deadline = time.monotonic() + timeout_s
@@ -100,10 +100,10 @@ class Meeting:
         return self._generation
 
     def declare_dead(self, closed: Iterable[int]) -> None:
-        """Tell everyone who died, of the ranks that closed their connections to this one.
+        """Announces which of the ranks that closed their connections to this one are dead.
 
         Raises:
-            PeerLostError: One of them did not close them because it gave up; so it is dead.
+            PeerLostError: One of them had not given up, so it is dead.
         """
         end = time.monotonic() + _GRACE_S
         silent = sorted(closed)
@@ -115,10 +115,10 @@ class Meeting:
         self.require_living()
 
     def require_living(self) -> None:
-        """Do nothing while no rank is known to be dead.
+        """Checks that no rank is known to be dead.
 
         Raises:
-            PeerLostError: One is.
+            PeerLostError: A rank is dead.
         """
         if self._has("dead"):
             raise PeerLostError(self._store.get(self._key("dead")).decode())

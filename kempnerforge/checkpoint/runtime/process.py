@@ -1,4 +1,4 @@
-"""The effects of this process."""
+"""Builds the runtime of a process that is not part of a job."""
 
 import secrets
 
@@ -13,7 +13,7 @@ __all__ = ["THIS_PROCESS", "draw_id", "local_runtime"]
 
 
 def draw_id() -> str:
-    """16 hexadecimal digits from the operating system; draws from no generator of training."""
+    """Returns 16 random hexadecimal digits; draws from no generator that training uses."""
     return secrets.token_hex(8)
 
 
@@ -21,11 +21,12 @@ THIS_PROCESS = ProcessMemory(draw_id, building=held_back)
 
 
 def local_runtime(storage: Storage, access: WriteAccess | None = None) -> Runtime:
-    """The effects of a process that agrees with nobody, such as a command.
+    """Returns the runtime of a single process, such as a command.
 
     Args:
-        storage: Where the checkpoint directory lies.
-        access: Its lock; None where nobody else can reach it, or it is held already.
+        storage: The storage of the checkpoint directory.
+        access: The directory's lock; None if no other process can reach the directory, or the lock
+            is held already.
     """
     return Runtime(
         storage=storage,

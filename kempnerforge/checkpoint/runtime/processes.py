@@ -1,4 +1,4 @@
-"""Which process has something, in a form that another process, on another host, can judge."""
+"""Identifies a process so that other processes, on any host, can tell whether it still lives."""
 
 import os
 import socket
@@ -10,35 +10,35 @@ __all__ = ["Life", "Process"]
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
-# Of /proc/PID/stat, counted from the state, which follows the name in parentheses.
+# Field of /proc/PID/stat, counted from the state, which follows the name in parentheses.
 _STATE, _THREADS, _STARTED = 0, 17, 19
 
 
 class Life(StrEnum):
-    """Whether a process lives."""
+    """Whether a process is alive."""
 
     alive = "alive"
     gone = "gone"
     unknown = "unknown"
-    """It is on another host, in another container, or hidden."""
+    """It is on another host, in another container, or hidden from this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """One process among all that ever ran on any host."""
+    """Identifies one process among all that ever ran on any host."""
 
     host: str
     boot: str
-    """Drawn by the kernel when it started; the same in all containers of a host."""
+    """Boot id, drawn by the kernel when it starts; the same in all containers of a host."""
     namespace: str
-    """In which the number counts."""
+    """Namespace that the process number belongs to."""
     pid: int
     started: int
-    """In ticks since boot, because numbers are used again."""
+    """Start time in ticks since boot, because process numbers are reused."""
 
     @classmethod
     def this(cls) -> "Process":
-        """The one that asks."""
+        """Returns the calling process."""
         pid = os.getpid()
         found = _stat(pid)
         return cls(
@@ -50,9 +50,9 @@ class Process:
         )
 
     def life(self, *, seen_by: "Process") -> Life:
-        """Whether this process lives, as ``seen_by`` can tell.
+        """Returns whether this process is alive, as far as ``seen_by`` can know.
 
-        One that is stopped, by a signal or a debugger, is alive.
+        A process stopped by a signal or a debugger is alive.
         """
         numbered_alike = (self.boot, self.namespace) == (seen_by.boot, seen_by.namespace)
         if not self.boot or not self.namespace or not numbered_alike:
@@ -61,20 +61,20 @@ class Process:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return Life.gone
-        except OSError:  # it belongs to somebody else
+        except OSError:  # it belongs to another user
             pass
         found = _stat(self.pid)
         if not found:
             return Life.unknown
         if int(found[_STARTED]) != self.started:
             return Life.gone
-        # The first thread of a process may end before the others, which go on writing.
+        # The main thread can end before the others, which continue to write.
         ended = found[_STATE] in "ZX" and int(found[_THREADS]) <= 1
         return Life.gone if ended else Life.alive
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of ``/proc/PID/stat`` from the state on; none where it cannot be read."""
+    """Returns the fields of ``/proc/PID/stat`` from the state on; none if it cannot be read."""
     return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""The effects of a rank of a job."""
+"""Builds the runtime of a rank of a job."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,12 @@ __all__ = ["rank_runtime"]
 
 
 def rank_runtime(root: Path, rounds: Rounds, *, follow: bool = False) -> Runtime:
-    """The effects of a rank on a checkpoint directory.
+    """Returns the runtime of a rank for a checkpoint directory.
 
     Args:
-        root: The directory.
+        root: The checkpoint directory.
         rounds: Agreement with the other ranks.
-        follow: Whether a directory that was moved is gone on with.
+        follow: Whether to continue with a directory that was moved.
     """
     access = DirectoryAccess(root)
     return replace(

@@ -1,11 +1,11 @@
-"""Whoever may change the checkpoint directory may change what we make in it.
+"""Gives new files the group permissions of the checkpoint directory.
 
-A team that shares a directory makes it group-writable, often with setgid. The umask of most
-programs (022) takes the group's right to write away from everything below, so a colleague could
-neither go on with the run nor delete what it retires. Hence a new file or directory gets the group
-bits of the directory that it is made in, where that directory is group-writable and both belong to
-one group. Nothing is ever taken away, and nothing given to other users. A directory with a default
-ACL says itself what its entries get, and the kernel sees to it.
+A team that shares a directory makes it group-writable, often with setgid. The usual umask (022)
+removes the group's write permission from everything created in it, so a colleague could neither
+continue the run nor delete old checkpoints. Hence a new file or directory gets the group bits of
+its parent directory, if that is group-writable and both belong to the same group. No permission is
+ever removed, and none is given to other users. If a directory has a default ACL, the kernel applies
+that instead.
 """
 
 import errno
@@ -19,28 +19,28 @@ __all__ = ["share"]
 logger = logging.getLogger(__name__)
 
 _DEFAULT_ACL = "system.posix_acl_default"
-# The file system keeps no modes, or the file is not ours to change (root_squash).
+# The file system has no modes, or this user cannot change the file (root_squash).
 _KEEPS_ITS_OWN = frozenset(
     {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EROFS}
 )
 
 
 def share(made: int | Path, *, like: Path) -> None:
-    """Give the group its part in a file or directory that this process has just made.
+    """Gives group permissions to a file or directory that this process has just created.
 
-    Where the file system refuses that, nothing changes.
+    If the file system refuses, nothing changes.
 
     Args:
         made: Path or descriptor.
-        like: The directory that it was made in.
+        like: The directory in which it was created.
 
     Raises:
-        OSError: The storage does not answer.
+        OSError: The storage does not respond.
     """
     above = like.stat()
     if not above.st_mode & stat.S_IWGRP:
         return
-    found = os.stat(made)  # noqa: PTH116  # of a descriptor as well
+    found = os.stat(made)  # noqa: PTH116  # also takes a descriptor
     given = above.st_mode & (0o070 if stat.S_ISDIR(found.st_mode) else 0o060)
     wanted = stat.S_IMODE(found.st_mode) | given
     if wanted == stat.S_IMODE(found.st_mode) or found.st_gid != above.st_gid:
@@ -48,15 +48,15 @@ def share(made: int | Path, *, like: Path) -> None:
     if _has_default_acl(like):
         return
     try:
-        os.chmod(made, wanted)  # noqa: PTH101  # of a descriptor as well
+        os.chmod(made, wanted)  # noqa: PTH101  # also takes a descriptor
     except OSError as error:
         if error.errno not in _KEEPS_ITS_OWN:
             raise
-        logger.info("what is made in %s is not for its group: %s", like, error.strerror)
+        logger.info("files in %s do not get its group permissions: %s", like, error.strerror)
 
 
 def _has_default_acl(directory: Path) -> bool:
     try:
         return bool(os.getxattr(directory, _DEFAULT_ACL))
-    except OSError:  # there is none, or there are none on this file system
+    except OSError:  # no ACL, or not supported by this file system
         return False

@@ -1,9 +1,9 @@
-"""A new file that is written once, front to back: summed on the way, durable in the end.
+"""Writes a new file once, from front to back, with a checksum, and makes it durable.
 
-Two ways lead to the disk. Most files go through the page cache, and the disk is told to begin after
-each MiB. Large files that training does not wait for pass the page cache by (``O_DIRECT``): there
-the kernel takes memory for every byte, which costs training more than the rest of a flush where it
-has to be new (docs/performance.md), and may push out what training reads.
+There are two ways to the disk. Most files go through the page cache, and writeback is started after
+each MiB. Large files that training does not wait for bypass the page cache (``O_DIRECT``). The
+cache would take memory for every byte: if that memory is new, it costs training more than the rest
+of the flush (docs/performance.md), and it can evict what training reads.
 """
 
 import ctypes
@@ -23,10 +23,10 @@ __all__ = ["FileSink"]
 
 _BUFFER_BYTES = 1 << 18
 _WRITEBACK_BYTES = 1 << 20
-# Blocks of 1, 4 and 16 MiB took as long as each other here, within their noise.
+# Blocks of 1, 4 and 16 MiB took equally long, within the noise.
 _BLOCK_BYTES = 1 << 22
 _SYNC_FILE_RANGE_WRITE = 2
-# Looked up once: that takes 8 us, and every MiB asks for it.
+# Looked up once: a look-up takes 8 us, and every MiB needs it.
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _AGAIN = os.O_WRONLY | os.O_CLOEXEC
@@ -36,15 +36,15 @@ _CANNOT = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 """Errors of file systems that do not support O_DIRECT, or only with a larger alignment."""
 
 _refusing: set[int] = set()
-"""Devices that have answered so in this process, which are not asked for each file again."""
+"""Devices that have raised these errors in this process, to avoid trying again for each file."""
 
 
 class _File:
-    """A new file that is open for writing; every error of it names its path.
+    """A new file, open for writing; its errors name its path.
 
     Args:
-        path: Of the file; one that is there is overwritten.
-        flags: More than writing takes, such as ``O_DIRECT``.
+        path: Path of the file; an existing file is overwritten.
+        flags: Additional flags for opening, such as ``O_DIRECT``.
     """
 
     def __init__(self, path: Path, flags: int = 0) -> None:
@@ -58,22 +58,22 @@ class _File:
             raise
 
     def write(self, view: memoryview) -> int:
-        """How many bytes were taken, which may be fewer than were given."""
+        """Writes bytes; returns how many were written, which can be fewer than requested."""
         with named(self.path):
             return os.write(self._fd, view)
 
     def begin_writeback(self, offset: int, length: int) -> None:
-        """Let the disk begin with these bytes; a hint, the outcome of which ``sync`` tells."""
+        """Starts writeback of these bytes; only a hint: ``sync`` reports whether it succeeded."""
         if _sync_file_range is not None:
             place = ctypes.c_int64(offset), ctypes.c_int64(length)
             _sync_file_range(self._fd, *place, _SYNC_FILE_RANGE_WRITE)
 
     def reopen(self) -> int:
-        """Go on at the same place through the page cache; returns that place, in bytes.
+        """Continues at the same offset through the page cache; returns the offset in bytes.
 
-        Clearing ``O_DIRECT`` with ``F_SETFL`` would not do: a FUSE file system may have opened a
-        file of its own with it, which keeps it. An error of a write that nobody has been told yet
-        is told to the next descriptor, so a sync of that one speaks for what went before.
+        Clearing ``O_DIRECT`` with ``F_SETFL`` would not suffice: a FUSE file system may have passed
+        the flag on when it opened its own file. The kernel reports a write error that was not yet
+        reported to the next descriptor, so a sync of the new one also covers earlier writes.
         """
         with named(self.path):
             at = os.lseek(self._fd, 0, os.SEEK_CUR)
@@ -82,17 +82,17 @@ class _File:
             return os.lseek(self._fd, at, os.SEEK_SET)
 
     def device(self) -> int:
-        """Of the file system."""
+        """Device number of the file system."""
         with named(self.path):
             return os.fstat(self._fd).st_dev
 
     def sync(self) -> None:
-        """Make what was written durable."""
+        """Makes what was written durable."""
         with named(self.path):
             os.fsync(self._fd)
 
     def close(self) -> None:
-        """Close; a second call does nothing."""
+        """Closes the file; a second call does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with named(self.path):
@@ -100,13 +100,13 @@ class _File:
 
 
 class _Way(Protocol):
-    """How bytes come into an open file."""
+    """A way to write bytes into an open file."""
 
     def put(self, view: memoryview) -> None:
-        """Take these bytes, which are not needed any more when this returns."""
+        """Takes these bytes; the caller can reuse their memory afterwards."""
 
     def finish(self) -> None:
-        """Write what was only taken so far."""
+        """Writes everything that is still buffered."""
 
 
 class _Closed:
@@ -120,12 +120,12 @@ class _Closed:
 class FileSink:
     """Writes a new file, which is durable when ``close`` returns.
 
-    The checksum is taken of the bytes as they arrive, so it vouches for what the caller meant to
-    write. Looks enough like a binary file for ``torch.save`` and ``pickle``. One thread at a time.
+    The checksum is computed as the bytes arrive, so it covers what the caller meant to write. The
+    object is enough of a binary file for ``torch.save`` and ``pickle``. For one thread at a time.
 
     Args:
-        path: Of the file; one that is there is overwritten.
-        direct: Pass the page cache by, where the file system can.
+        path: Path of the file; an existing file is overwritten.
+        direct: Bypass the page cache if the file system supports it.
     """
 
     def __init__(self, path: Path, *, direct: bool = False) -> None:
@@ -135,11 +135,11 @@ class FileSink:
         self._error: OSError | None = None
 
     def write(self, data: bytes | bytearray | memoryview, *, crc32: int | None = None) -> int:
-        """Append ``data``; returns its length in bytes.
+        """Appends ``data``; returns its length in bytes.
 
         Args:
-            data: Not needed any more when this returns.
-            crc32: Of ``data``, where the caller has it already.
+            data: The bytes; the caller can reuse their memory afterwards.
+            crc32: The crc32 of ``data``, if the caller has it already.
         """
         view = memoryview(data).cast("B")
         if crc32 is None:
@@ -155,32 +155,32 @@ class FileSink:
         return view.nbytes
 
     def tell(self) -> int:
-        """Bytes written so far."""
+        """Returns the number of bytes written so far."""
         return self._size
 
     def flush(self) -> None:
-        """Nothing: durability is ``close``'s business, and earlier writes gain nothing."""
+        """Does nothing: ``close`` makes the file durable, and writing earlier has no benefit."""
 
     def close(self) -> None:
-        """Make the file durable and close it; a second call does nothing."""
+        """Makes the file durable and closes it; a second call does nothing."""
         if isinstance(self._way, _Closed):
             return
         try:
             if self._error is not None:
-                raise self._taken_error()  # that somebody passed over: bytes are missing
+                raise self._taken_error()  # the caller ignored it: bytes are missing
             self._way.finish()
             self._file.sync()
         finally:
             self.abandon()
 
     def abandon(self) -> None:
-        """Close without making anything durable; the file is of no use."""
+        """Closes the file without making it durable; the file is unusable."""
         self._way = _Closed()
         self._file.close()
 
     @property
     def record(self) -> FileRecord:
-        """Size and checksum of everything written."""
+        """Returns size and checksum of everything written."""
         return FileRecord(size=self._size, crc32=self._crc32)
 
     def __enter__(self) -> Self:
@@ -202,7 +202,7 @@ class FileSink:
         self._error = None
 
     def _taken_error(self) -> OSError:
-        """The first error; an error that held the file that holds it would hold its memory, too."""
+        """Returns the first error and drops it: the cycle with this file would keep its memory."""
         error, self._error = self._error, None
         assert error is not None
         return error
@@ -224,11 +224,11 @@ def _open(path: Path, *, direct: bool) -> tuple[_File, _Way]:
 
 
 class _Cached:
-    """Through the page cache; small pieces are collected first.
+    """Writes through the page cache; collects small pieces first.
 
     Args:
-        file: To write to.
-        begin: Where in the file that begins, in bytes.
+        file: The file to write to.
+        begin: Offset in the file at which this begins, in bytes.
     """
 
     def __init__(self, file: _File, *, begin: int = 0) -> None:
@@ -261,15 +261,15 @@ class _Cached:
 
 
 class _Direct:
-    """Past the page cache, in blocks that begin at a page in memory and in the file.
+    """Writes past the page cache, in blocks that are page-aligned in memory and in the file.
 
-    What is no whole page in the end, and all that follows a write that was refused or took less
-    than it was given, goes through the page cache: an ``O_DIRECT`` write may begin at a page only.
+    ``O_DIRECT`` writes must be page-aligned. So the last partial page, and everything after a write
+    that was refused or incomplete, goes through the page cache.
 
     Args:
-        file: Opened with ``O_DIRECT``.
-        block: Shared memory, as mmap gives it: after a fork, a page of private memory that is being
-            written could become the child's.
+        file: The file, opened with ``O_DIRECT``.
+        block: Shared memory from mmap. Private memory would not do: after a fork, a page that is
+            being written could become the child's.
     """
 
     def __init__(self, file: _File, block: mmap.mmap) -> None:
@@ -296,7 +296,7 @@ class _Direct:
             self._cached.finish()
 
     def _write(self, size: int) -> None:
-        """Write the begin of the block; what follows it begins the next one."""
+        """Writes the beginning of the block; the rest moves to the start of the next one."""
         done = 0
         try:
             if size:
@@ -311,14 +311,14 @@ class _Direct:
             self._take_cache().put(rest)
 
     def _take_cache(self) -> "_Cached":
-        """From here on through the page cache."""
+        """Continues through the page cache."""
         if self._cached is None:
             self._cached = _Cached(self._file, begin=self._file.reopen())
         return self._cached
 
 
 def _copy(target: memoryview, source: memoryview) -> None:
-    """Without the interpreter's lock where that is possible, since training waits for it."""
+    """Copies, if possible without the GIL, which training needs."""
     if source.readonly:
         target[:] = source
         return

@@ -1,18 +1,18 @@
-"""Reads that fail for a passing reason, and handles that go stale: tried again, for a while.
+"""Retries reads that fail for a transient reason, and operations whose handle is stale.
 
-A read that fails says nothing of what is read, unless something is missing or of another kind
-(:func:`errors.shows_damage`). It changes nothing either, so it is repeated: after an outage of the
-network, a full table of descriptors or want of memory the next attempt often succeeds.
+A failed read says nothing about the data, unless something is missing or has the wrong kind
+(:func:`errors.shows_damage`). It changes nothing either, so it is retried: after a network outage,
+a full descriptor table or a lack of memory, the next attempt often succeeds.
 
-What changes something is repeated where its handle was stale, and only there. A network file system
-answers ESTALE when the file or directory behind a handle was replaced on the server since this
-machine looked it up. The operation was not performed; a fresh look-up usually succeeds. Every
-operation of :class:`Storage` begins with one, and writing a file begins with truncating it, so all
-of them may be repeated. Any other error of theirs is raised at once: a sync that failed once has
-lost what it was to write.
+An operation that changes something is retried only if its handle was stale. A network file system
+returns ESTALE if the file or directory behind a handle was replaced on the server since this
+machine looked it up. The operation was not performed, and a new look-up usually succeeds. Every
+operation of :class:`Storage` begins with a look-up, and writing a file begins with truncating it,
+so all of them can be repeated. Any other error is raised at once: a failed sync has lost the data
+that it was to write.
 
-No pause outlasts the deadline of the worker that makes the call, so that the error itself is what
-the ranks learn, and not that storage was slow.
+No pause outlasts the deadline of the worker that makes the call, so the ranks learn the error
+itself, and not that storage was slow.
 """
 
 import errno
@@ -39,21 +39,21 @@ _SYSTEM = SystemClock()
 
 
 def again_if_stale(call: Callable[[], T], what: Path, clock: Clock = _SYSTEM) -> T:
-    """Result of ``call``, repeated while it raises ESTALE, at most four times within 4.3 s.
+    """Returns the result of ``call``; retries on ESTALE, at most four times within 4.3 s.
 
     Raises:
-        OSError: Whatever ``call`` raises but ESTALE, and ESTALE after the last attempt.
+        OSError: Any other error of ``call``, and ESTALE after the last attempt.
     """
     return _again(call, what, clock, when=_is_stale)
 
 
 def again_if_passing(call: Callable[[], T], what: Path, clock: Clock = _SYSTEM) -> T:
-    """Result of a read, repeated while it fails for want of something, at most as often.
+    """Returns the result of a read; retries transient failures, at most as often.
 
     Raises:
-        OSError: That something is missing or of another kind, at once; and whatever the last
-            attempt raised.
-        MemoryError: There was too little after the last attempt too.
+        OSError: Something is missing or has the wrong kind (raised at once), or the last attempt
+            failed too.
+        MemoryError: Memory was still lacking at the last attempt.
     """
     return _again(call, what, clock, when=lambda error: not shows_damage(error))
 
@@ -73,7 +73,7 @@ def _again(
         try:
             return call()
         except (OSError, MemoryError) as error:
-            # As long again is left for the attempt that follows.
+            # This leaves as much time again for the next attempt.
             if not when(error) or 2 * pause_s > max(0.0, clock.seconds_left()):
                 raise
             reason = str(error) or type(error).__name__
@@ -83,7 +83,7 @@ def _again(
 
 
 class RetryingStorage:
-    """A :class:`Storage` that repeats reads that fail and changes whose handle was stale."""
+    """A :class:`Storage` that retries failed reads, and changes whose handle was stale."""
 
     def __init__(self, storage: Storage, clock: Clock = _SYSTEM) -> None:
         self._storage, self._clock = storage, clock

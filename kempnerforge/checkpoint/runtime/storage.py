@@ -1,4 +1,4 @@
-"""Storage on a mounted file system, and calls to it that are made together or given up on."""
+"""Storage on a mounted file system, with revocable and concurrent calls."""
 
 import ctypes
 import errno
@@ -28,12 +28,12 @@ _CANNOT_EXCHANGE = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM}
 )
 
-# Between two names in one directory this is never about two file systems.
+# Between two names in one directory, EXDEV never means two file systems.
 _CANNOT_BE_RENAMED = (
-    "it cannot be renamed even within its directory. On an overlay file system that is so of what "
+    "it cannot be renamed even within its directory. On an overlay file system this happens if it "
     "comes from a lower layer: mount with redirect_dir=on, or keep checkpoints on a volume. On "
-    "ext4 and xfs it is so of what has another project quota than the directory. A copy of it in "
-    "its place can be renamed"
+    "ext4 and xfs it happens if its project quota differs from that of the directory. A copy of it "
+    "in its place can be renamed"
 )
 
 
@@ -96,7 +96,7 @@ class LocalStorage:
         found = _status(path)
         if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > most_bytes:
             return None
-        try:  # without waiting, in case it was swapped for a pipe in between
+        try:  # without blocking, in case it was swapped for a pipe in between
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if shows_damage(error):
@@ -211,12 +211,12 @@ def _stamp(path: Path, name: str | None = None, *, below: int | None = None) -> 
 def _status(
     path: Path, name: str | None = None, *, below: int | None = None
 ) -> os.stat_result | None:
-    """Of ``path`` itself, or None where nothing is.
+    """Returns the status of ``path`` itself, not of a link's target; None if nothing is there.
 
     Args:
-        path: For errors, and to look at where no ``name`` is given.
-        name: The same file, seen from the directory that is open as ``below``.
-        below: A descriptor.
+        path: The path, used for errors and, without ``name``, for the look-up.
+        name: The same file, relative to ``below``.
+        below: Descriptor of an open directory.
     """
     try:
         return os.stat(path if name is None else name, dir_fd=below, follow_symlinks=False)
@@ -228,10 +228,10 @@ def _status(
 
 
 def revocable(storage: Storage, *, revoked: Callable[[], bool]) -> Storage:
-    """The same storage, for a call that may hang and be given up on.
+    """Wraps a storage for a call that can hang and be abandoned.
 
-    When such a call wakes up, the directory has changed. Whatever it was about to do is refused
-    with :class:`StorageTimeoutError`: no OSError, because one of these may be borne.
+    When such a call wakes up, the directory has changed. Its further operations are refused with
+    :class:`StorageTimeoutError`, deliberately not an OSError: callers tolerate some of those.
     """
     return cast("Storage", _Revocable(storage, revoked))
 
@@ -243,17 +243,17 @@ class _Revocable:
 
     def __getattr__(self, name: str) -> Any:
         if self._revoked():
-            raise StorageTimeoutError(f"{name}: too late, nobody waits for this call any more")
+            raise StorageTimeoutError(f"{name}: too late, this call was abandoned")
         return getattr(self._storage, name)
 
 
 def at_once(*calls: Callable[[], object]) -> None:
-    """Make several calls that wait for storage, each in a thread of its own but the first.
+    """Makes several calls that wait for storage concurrently, all but the first in new threads.
 
-    Syncs that wait together share the journal's work. Returns when all have returned.
+    Concurrent syncs share the journal's work. Returns when all calls have returned.
 
     Raises:
-        BaseException: What the first of the failing calls raised.
+        BaseException: The error of the first failing call.
     """
     errors: list[BaseException | None] = [None] * len(calls)
 
@@ -268,7 +268,7 @@ def at_once(*calls: Callable[[], object]) -> None:
         thread = threading.Thread(target=make, args=(number,), daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the interpreter is shutting down and starts no thread any more
+        except RuntimeError:  # the interpreter is shutting down and cannot start threads
             make(number)
         else:
             threads.append(thread)
@@ -282,7 +282,7 @@ def at_once(*calls: Callable[[], object]) -> None:
 
 
 def checksum_file(path: Path) -> FileRecord:
-    """Size and crc32 of a file, read front to back."""
+    """Returns size and crc32 of a file, read from front to back."""
     size = crc32 = 0
     buffer = bytearray(_READ_BYTES)
     view = memoryview(buffer)

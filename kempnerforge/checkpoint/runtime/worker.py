@@ -1,9 +1,9 @@
-"""A thread for calls that may never return, so that waiting for them can end.
+"""A thread for calls that may never return, so that waiting for them can be bounded.
 
-Caller and thread wake each other through a socket, not with a lock: that tells the kernel that who
-wakes is about to wait (``WF_SYNC``), and it lets the other one run on the same processor. Woken
-elsewhere a thread begins with cold caches, and, where each processor has a rank, in the way of
-another rank: a load of 50 MB on two processors took 14 ms instead of 12.
+Caller and thread wake each other through a socket, not through a lock. The socket wake-up carries
+``WF_SYNC``: the kernel knows that the waker is about to sleep and may run the woken thread on the
+same CPU. On another CPU the thread would start with cold caches and, if each CPU has a rank,
+compete with another rank.
 """
 
 import contextlib
@@ -33,18 +33,18 @@ _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 def seconds_left() -> float:
-    """Until the call of a worker that this code runs in is given up on; infinite elsewhere."""
+    """Returns the seconds left to the current call of a worker; infinite outside of one."""
     return _deadline.get() - time.monotonic()
 
 
 def within(timeout_s: float, call: Callable[[], T]) -> Callable[[], T]:
-    """``call``, which can ask from now on how many of ``timeout_s`` seconds are left."""
+    """Returns ``call`` with a deadline from now on, of which it can ask the seconds left."""
     return partial(_make_until, time.monotonic() + timeout_s, call)
 
 
 @contextlib.contextmanager
 def impatient() -> Generator[None, None, None]:
-    """No seconds are left within, so that nothing waits before it tries again."""
+    """Leaves no seconds in the block, so that nothing pauses for another attempt."""
     token = _deadline.set(-math.inf)
     try:
         yield
@@ -53,14 +53,14 @@ def impatient() -> Generator[None, None, None]:
 
 
 class StartedCall(Generic[T]):
-    """A call that a worker was given."""
+    """A call in progress in a worker."""
 
     def __init__(self, worker: "Worker", future: Future[T]) -> None:
         self._worker = worker
         self._future = future
 
     def result(self, *, timeout_s: float, doing: str) -> T:
-        """The result of the call; as :meth:`Worker.run`."""
+        """Waits for the call and returns its result; see :meth:`Worker.run`."""
         try:
             if not self._worker.await_done(self._future, timeout_s):
                 raise StorageTimeoutError(f"{doing} did not finish within {timeout_s:.1f} s")
@@ -74,10 +74,10 @@ class StartedCall(Generic[T]):
 class Worker:
     """One daemon thread that runs one call at a time.
 
-    Its thread is started at construction, because no thread can be started while the interpreter
-    shuts down. A call that outlives its deadline, or is not waited for to its end, keeps the
-    thread; :attr:`stuck` tells, so that what the call does next can be refused. Where the process
-    may start no more threads, calls are made by who asks for them.
+    The thread is started by the constructor, because no thread can be started while the interpreter
+    shuts down. A call that outlives its deadline, or is no longer waited for, keeps the thread;
+    :attr:`stuck` shows that, so that the call's next operations can be refused. If the process
+    cannot start more threads, calls run in the caller's thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -92,12 +92,12 @@ class Worker:
         try:
             self._thread.start()
         except RuntimeError as error:
-            logger.warning("%s: no deadline holds, %s", name, error)
+            logger.warning("%s: deadlines cannot be enforced, %s", name, error)
             self._has_thread = False
             other_end.close()
 
     def run(self, call: Callable[[], T], *, timeout_s: float, doing: str) -> T:
-        """Result of ``call``.
+        """Runs ``call`` in the thread and returns its result.
 
         Raises:
             StorageTimeoutError: It did not return within ``timeout_s`` seconds.
@@ -105,9 +105,11 @@ class Worker:
         return self.start(within(timeout_s, call)).result(timeout_s=timeout_s, doing=doing)
 
     def start(self, call: Callable[[], T]) -> StartedCall[T]:
-        """Have ``call`` made while the caller does something else; its result must be asked for."""
+        """Starts ``call``, so that the caller can do something else; the result must be fetched."""
         future: Future[T] = Future()
-        self._last = weakref.ref(future)  # with its result it would be kept until the next call
+        self._last = weakref.ref(
+            future
+        )  # weak: otherwise its result would live until the next call
         if self._has_thread:
             self._give((call, future))
         else:
@@ -115,22 +117,22 @@ class Worker:
         return StartedCall(self, future)
 
     def await_done(self, future: Future[Any], timeout_s: float) -> bool:
-        """Wait for a call of this worker; whether it has returned."""
+        """Waits for a call of this worker; returns whether it has returned."""
         deadline = time.monotonic() + timeout_s
         try:
-            while not future.done():  # a signal may be that of an earlier call
+            while not future.done():  # the signal may belong to an earlier call
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     self.stuck = True
                     return False
                 self._end.wait(left_s)
-        except BaseException:  # Ctrl-C, or what a program's signal handler raises
+        except BaseException:  # Ctrl-C, or an exception from a program's signal handler
             self.stuck = True
             raise
         return True
 
     def close(self) -> None:
-        """Let the thread end once its call has returned; one that nobody waits for is given up."""
+        """Lets the thread end once its call has returned; a call not waited for is abandoned."""
         last = None if self._last is None else self._last()
         self.stuck |= last is not None and not last.done()
         self._give(None)
@@ -173,23 +175,23 @@ def _make_until(deadline: float, call: Callable[[], T]) -> T:
 def _make(call: Callable[[], Any], future: Future[Any]) -> None:
     try:
         future.set_result(call())
-    except BaseException as error:  # noqa: BLE001  # travels to who asks for the result
+    except BaseException as error:  # noqa: BLE001  # passed to the caller that fetches the result
         future.set_exception(error)
     finally:
         del call, future  # as in `StartedCall.result`
 
 
 class _End(Protocol):
-    """Of a line between two threads."""
+    """One end of a line between two threads."""
 
     def signal(self) -> None:
-        """Wake the other one, or its next wait."""
+        """Wakes the other end, or ends its next wait at once."""
 
     def wait(self, timeout_s: float | None) -> None:
-        """Until the other one has signalled, or the time is over."""
+        """Waits until the other end has signalled, or the time is over."""
 
     def close(self) -> None:
-        """No signal will be sent or waited for here any more."""
+        """Closes the end, which is not used any more."""
 
 
 class _Socket:
@@ -197,8 +199,8 @@ class _Socket:
         self._socket = connected
 
     def signal(self) -> None:
-        with contextlib.suppress(OSError):  # the other one has given up and is gone
-            # Without the signal that ends a program which leaves SIGPIPE to the kernel.
+        with contextlib.suppress(OSError):  # the other end has given up and is closed
+            # MSG_NOSIGNAL: SIGPIPE would end a program that does not handle it.
             self._socket.send(b"\0", socket.MSG_NOSIGNAL)
 
     def wait(self, timeout_s: float | None) -> None:
@@ -211,7 +213,7 @@ class _Socket:
 
 
 class _Locks:
-    """For a process that has no descriptor left."""
+    """Fallback for a process without free descriptors."""
 
     def __init__(self, mine: threading.Semaphore, others: threading.Semaphore) -> None:
         self._mine, self._others = mine, others
@@ -223,7 +225,7 @@ class _Locks:
         self._mine.acquire(timeout=timeout_s)
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Does nothing: there is nothing to release."""
 
 
 def _connected() -> tuple[_End, _End]:

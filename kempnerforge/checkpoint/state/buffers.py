@@ -1,7 +1,7 @@
-"""Buffers that differed by rank, as checkpoints of format 1 keep them.
+"""Buffers that differ by rank, as checkpoints of format 1 keep them.
 
-They are in a file of each rank's own (``ranks/buffers_00003.pt``). Since format 2 they are among
-the shards (:mod:`rank_values`); such files are read and no longer written.
+In format 1 each rank has a file of its own for them (``ranks/buffers_00003.pt``). Since format 2
+they are in the shards (:mod:`rank_values`); the old files are still read, but no longer written.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ __all__ = ["match"]
 def match(
     model: LiveModel, saved: Mapping[str, torch.Tensor], exclude: Exclusion
 ) -> dict[str, torch.Tensor]:
-    """Those of the values that this rank had which the model takes, by name; changes nothing.
+    """Selects the saved values that the model has a buffer for, by name; changes nothing.
 
     Raises:
         StateMismatchError: A buffer has another shape now.

@@ -1,9 +1,9 @@
-"""After a restore: whether the program's own ``state_dict()`` says what was saved.
+"""Checks, after a restore, that the program's own ``state_dict()`` returns what was saved.
 
-What is filled in place is what was read; nothing can come between. What goes back through code of
-the program (``load_state_dict`` of a module with hooks, of an optimizer around another one) may be
-cast, dropped or computed anew there, and then the run that goes on is not the one that was saved.
-Names, types, dtypes and shapes are compared of all such values, and the bits of a sample or of all.
+Values filled in place need no check. Values restored through the program's own code
+(``load_state_dict`` of a module with hooks, or of an optimizer that wraps another one) can be cast,
+dropped or recomputed there, and then the run does not continue exactly. For all such values, names,
+types, dtypes and shapes are compared, and the bits of a sample or of all.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from kempnerforge.checkpoint.state.tensor_kinds import is_dense, is_wrapper, loc
 
 __all__ = ["Comparison", "RestoreCheck"]
 
-# Numbers at each end of a tensor; what casts, drops or computes anew alters these as well.
+# Elements compared at each end of a tensor. A cast or a recomputation alters these as well.
 _SAMPLE = 1024
 _SHOWN = 5
 _NUMBERS = (int, float, complex, str, bytes)
@@ -28,7 +28,7 @@ class RestoreCheck(StrEnum):
     """How the state after a load is compared with what was saved."""
 
     sample = "sample"
-    """Names, types and shapes of all values that went through the program's own code, and the bits
+    """Names, types and shapes of all values restored through the program's own code, and the bits
     at both ends of each."""
     all = "all"
     """The bits of all of them."""
@@ -37,10 +37,10 @@ class RestoreCheck(StrEnum):
 
 
 class Comparison:
-    """Compares values that were saved with those that the program has now.
+    """Compares saved values with those that the program has now.
 
     Args:
-        policy: How much is compared.
+        policy: How much to compare.
     """
 
     def __init__(self, policy: RestoreCheck) -> None:
@@ -48,25 +48,25 @@ class Comparison:
         self._differences: list[str] = []
 
     def compare(self, name: str, saved: Any, now: Any) -> None:
-        """Note where ``now`` is not ``saved``."""
+        """Records every difference between ``saved`` and ``now``."""
         if self._policy is not RestoreCheck.off:
             self._compare(name, saved, now)
 
     def require_none(self, what: str) -> None:
-        """Raise if there was any difference.
+        """Raises if there was any difference.
 
         Args:
-            what: Whose ``load_state_dict`` had the values.
+            what: Names the code that restored the values.
 
         Raises:
-            StateMismatchError: There was.
+            StateMismatchError: At least one value differs.
         """
         if self._differences:
             raise StateMismatchError(
-                f"{what} does not take back what its state_dict() said: "
+                f"{what} does not restore what its state_dict() returned: "
                 f"{'; '.join(self._differences[:_SHOWN])}"
-                f"{' ...' if len(self._differences) > _SHOWN else ''}; the run would not go on as "
-                "it was saved. Mend its load_state_dict, exclude these keys from loading, or set "
+                f"{' ...' if len(self._differences) > _SHOWN else ''}; the run would not continue "
+                "exactly. Fix its load_state_dict, exclude these keys from loading, or set "
                 "check_restored='off'"
             )
 
@@ -124,14 +124,14 @@ def _is_same_number(saved: Any, now: Any) -> bool:
 
 
 def _values(value: Any) -> list[Any]:
-    """The contents of a value; an empty container has nothing to lose."""
+    """Returns the contents of a value; an empty container has none."""
     if isinstance(value, Mapping):
         return [leaf for item in value.values() for leaf in _values(item)]
     return [] if value is None else [value]
 
 
 def _traits(value: torch.Tensor) -> tuple[object, ...]:
-    """The properties of a tensor, besides its numbers, that have to come back."""
+    """Returns the properties of a tensor, besides its elements, that must be restored."""
     local = local_of(value)
     placed = tuple(value.placements) if isinstance(value, DTensor) else None
     kind = type(local).__name__ if is_wrapper(local) else "tensor"

@@ -1,19 +1,19 @@
-"""A dataloader that goes on in the middle of an epoch without drawing from the global generators.
+"""A dataloader that resumes in the middle of an epoch without drawing from the global generators.
 
-torch's loaders draw from the global generators when an epoch begins: ``iter()`` a seed for the
-workers, a sampler without a generator of its own the seed of its order, at ``iter()`` or at the
-first batch. A resumed run enters the epoch once more, so it makes these draws again, and everything
-after them, dropout for instance, differs from the run that was never stopped. torchdata's
-``StatefulDataLoader`` brings back its order and still makes the first of these draws.
+torch's loaders draw from the global generators when an epoch begins: ``iter()`` draws a seed for
+the workers, and a sampler without its own generator draws the seed of its order, in ``iter()`` or
+at the first batch. A resumed run enters the epoch a second time and repeats these draws, so all
+later draws (dropout, for instance) differ from those of an uninterrupted run. torchdata's
+``StatefulDataLoader`` restores its order, but still repeats the first of these draws.
 
-:class:`ResumableDataLoader` enters the epoch again with the generators put back afterwards. Where
-the loader within has no position of its own, it does so from the generators that the epoch began
-with, which gives the same order, and passes over the batches that were taken.
+:class:`ResumableDataLoader` enters the epoch again and then restores the generators. If the wrapped
+loader has no position of its own, it starts from the generator state with which the epoch began,
+which gives the same order, and skips the batches already taken.
 
 Out of scope: a sampler or an ``IterableDataset`` without ``state_dict`` that draws from the global
-generators while the epoch goes on, between draws of the training itself; a loop that draws between
-``iter()`` and the first batch; what the workers of a ``StatefulDataLoader`` have drawn since the
-epoch began, which torchdata does not bring back.
+generators during the epoch, interleaved with the draws of training; a loop that draws between
+``iter()`` and the first batch; draws of a ``StatefulDataLoader``'s workers since the epoch began,
+which torchdata does not restore.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -32,23 +32,23 @@ _KEYS = frozenset({"begun", "begin", "taken", "generators", "position"})
 
 
 class ResumableDataLoader:
-    """Wraps a dataloader so that a resumed run gets the batches and the random numbers of one that
-    was never stopped.
+    """Wraps a dataloader so that a resumed run gets the same batches and random numbers as an
+    uninterrupted one.
 
-    For a plain ``torch.utils.data.DataLoader``, a ``StatefulDataLoader``, or any iterable of
-    batches. Iterate over it, and give it to the manager, in place of the loader; everything else
-    (``len``, ``sampler``, ``dataset``) is the loader's own. Not collective; for the thread that
-    trains.
+    Works with a plain ``torch.utils.data.DataLoader``, a ``StatefulDataLoader``, or any iterable of
+    batches. Iterate over it, and pass it to the manager, in place of the loader; all other
+    attributes (``len``, ``sampler``, ``dataset``) are those of the loader. Not collective; to be
+    used by the training thread.
 
-    A plain loader reads the batches of the epoch so far once more when it resumes. The loader's own
-    generator (``generator=``) and those of its samplers are saved as well.
+    When a plain loader resumes, it reads the epoch's earlier batches again and discards them. The
+    loader's own generator (``generator=``) and those of its samplers are saved as well.
 
     Args:
-        loader: The dataloader.
+        loader: The dataloader to wrap.
     """
 
     load_state_dicts: Callable[[Sequence[Any]], None]
-    """There where the loader has it: see ``RedistributableDataLoader``."""
+    """Defined only if the loader defines it: see ``RedistributableDataLoader``."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -61,7 +61,7 @@ class ResumableDataLoader:
             self.load_state_dicts = partial(self._redistribute, loader.load_state_dicts)
 
     def __iter__(self) -> Iterator[Any]:
-        """The rest of the epoch that was loaded, once; then whole epochs."""
+        """Yields the rest of the restored epoch the first time, and whole epochs after that."""
         resumed, self._resumed = self._resumed, None
         return _Batches(self._start() if resumed is None else self._resume(resumed), self)
 
@@ -69,12 +69,12 @@ class ResumableDataLoader:
         return len(self._loader)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_loader":  # not there yet, as in a copy that is being made
+        if name == "_loader":  # not set yet, as while a copy is being made
             raise AttributeError(name)
         return getattr(self._loader, name)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is in its epoch, and how that epoch began."""
+        """Returns the position in the epoch, and the generator state with which it began."""
         if self._resumed is not None:
             return self._resumed
         return {
@@ -86,12 +86,12 @@ class ResumableDataLoader:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there at the next ``iter()``.
+        """Makes the next ``iter()`` continue from ``state``.
 
-        Takes what the loader within saved by itself, too, where that has a position of its own.
+        Also accepts the wrapped loader's own state, if that loader has a ``state_dict``.
 
         Raises:
-            ValueError: ``state`` was saved around, or by, another kind of loader.
+            ValueError: ``state`` comes from another kind of loader.
         """
         found = dict(state)
         if _KEYS - found.keys():
@@ -110,15 +110,15 @@ class ResumableDataLoader:
 
     def _require_same_kind(self, state: Mapping[str, Any]) -> None:
         if (state["position"] is not None) != self._has_position:
-            kinds = ("a loader without state_dict", "a loader with a position of its own")
+            kinds = ("a loader without state_dict", "a loader with state_dict")
             raise ValueError(
-                f"the position is that of {kinds[state['position'] is not None]}, this is "
+                f"the saved position is that of {kinds[state['position'] is not None]}, this is "
                 f"{kinds[self._has_position]}; resume with the kind of loader that was saved"
             )
         if len(state["generators"]) != len(self._own_generators()):
             raise ValueError(
-                f"the position has {len(state['generators'])} generators of the loader and its "
-                f"samplers, this loader has {len(self._own_generators())}"
+                f"the saved position has {len(state['generators'])} generators of the loader and "
+                f"its samplers, this loader has {len(self._own_generators())}"
             )
 
     def _start(self) -> Iterator[Any]:
@@ -131,7 +131,7 @@ class ResumableDataLoader:
         if not state["begun"]:
             with _nothing_drawn():
                 if self._has_position:
-                    # A StatefulDataLoader enters its old epoch here, and in iter() the next.
+                    # A StatefulDataLoader enters its old epoch here, and the next one in iter().
                     self._loader.state_dict()
             self._set_own_generators(state["generators"])
             return self._start()
@@ -158,7 +158,7 @@ class ResumableDataLoader:
         self._resumed = None
 
     def _generators(self) -> dict[str, Any]:
-        """Those that an epoch may draw from when it begins: of the process, and the loader's."""
+        """Returns the generators that an epoch can draw from when it begins: global and own."""
         common = {key: value for key, value in get_rng_state().items() if key not in CUDA_KEYS}
         return {"global": common, "own": [own.get_state() for own in self._own_generators()]}
 
@@ -175,7 +175,7 @@ class ResumableDataLoader:
 
 
 class _Batches(Iterator[Any]):
-    """The batches of one epoch, counted for its loader; otherwise the loader's own iterator."""
+    """Iterator over one epoch that counts batches for its loader; else as the loader's iterator."""
 
     def __init__(self, batches: Iterator[Any], loader: ResumableDataLoader) -> None:
         self._batches, self._of = batches, loader
@@ -198,7 +198,7 @@ class _Batches(Iterator[Any]):
 
 @contextmanager
 def _nothing_drawn() -> Generator[None, None, None]:
-    """Put the global generators back to where they are now."""
+    """Restores the global generators on exit to their state on entry."""
     now = get_rng_state()
     try:
         yield

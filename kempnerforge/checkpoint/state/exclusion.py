@@ -17,7 +17,7 @@ class Exclusion:
         return any(key == excluded or key.startswith(f"{excluded}.") for excluded in self.keys)
 
     def without_effect(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Those of the excluded keys that cover none of ``keys``."""
+        """Returns the excluded keys that cover none of ``keys``."""
         present = tuple(keys)
         return tuple(
             excluded

@@ -1,4 +1,4 @@
-"""Whether a value of the model can be saved and loaded again; asked before anything is changed."""
+"""Checks that a tensor of the model can take its saved value, before anything is changed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,15 +22,15 @@ _COMPRESSED = frozenset({torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, t
 
 
 def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
-    """Refuse a tensor that cannot take the saved value.
+    """Refuses a tensor that cannot take the saved value.
 
     Args:
-        key: Of both, for errors.
-        entry: What ``.metadata`` says of the saved value.
-        target: Of the model.
+        key: Name of both, for errors.
+        entry: Entry of the saved value in ``.metadata``.
+        target: Tensor of the model.
 
     Raises:
-        StateMismatchError: It has another shape, or no memory for each of its elements.
+        StateMismatchError: It has another shape, or lacks separate memory for each element.
     """
     if not isinstance(entry, TensorStorageMetadata):
         raise StateMismatchError(f"{key}: the checkpoint has no dense tensor, the model has one")
@@ -42,13 +42,13 @@ def require_fitting(key: str, entry: Any, target: torch.Tensor) -> None:
         )
     if _shares_memory_within(target):
         raise StateMismatchError(
-            f"{key} has elements that share memory, as expand() makes them, and cannot take a "
+            f"{key} has elements that share memory, as after expand(), and cannot hold a separate "
             "value for each; clone() it when the model is built, or exclude it from loading"
         )
 
 
 def require_same_shape(key: str, saved: Sequence[int], target: torch.Tensor) -> None:
-    """Refuse a tensor of another shape.
+    """Refuses a tensor of another shape.
 
     Raises:
         StateMismatchError: The shapes differ.
@@ -61,7 +61,7 @@ def require_same_shape(key: str, saved: Sequence[int], target: torch.Tensor) -> 
 
 
 def require_same_layout(key: str, entry: Any, target: torch.Tensor) -> None:
-    """Refuse a tensor whose memory is arranged otherwise than that of the saved one.
+    """Refuses a tensor whose layout in memory differs from that of the saved one.
 
     Raises:
         StateMismatchError: One of the two is dense and the other sparse or quantised.
@@ -75,27 +75,28 @@ def require_same_layout(key: str, entry: Any, target: torch.Tensor) -> None:
 
 
 def require_same_pattern(key: str, saved: torch.Tensor, target: torch.Tensor) -> None:
-    """Refuse a sparse tensor that cannot take what was read, though its shape is the same.
+    """Refuses a sparse tensor that cannot take what was read, although its shape is the same.
 
     Args:
-        key: Of both, for errors.
-        saved: As it was read.
-        target: Of the model.
+        key: Name of both, for errors.
+        saved: The tensor that was read.
+        target: Tensor of the model.
 
     Raises:
-        StateMismatchError: They are of different sparse layouts, or compressed and of another
-            number of elements, or of blocks of another size.
+        StateMismatchError: The sparse layouts differ or, in compressed layouts, the numbers of
+            elements or the block sizes do.
     """
     then, now = _pattern(saved), _pattern(target)
     if then != now:
         raise StateMismatchError(
-            f"{key}: the checkpoint has a tensor of {then}, the model one of {now}, into which it "
-            "cannot be copied; build the model with one like it, or exclude the key from loading"
+            f"{key}: the checkpoint has a tensor of {then}, which cannot be copied into the "
+            f"model's tensor of {now}; build the model with one like it, or exclude the key from "
+            "loading"
         )
 
 
 def _pattern(tensor: torch.Tensor) -> str:
-    """The layout that ``copy_`` between sparse tensors requires to be equal, in words."""
+    """Describes the properties that must be equal for ``copy_`` between sparse tensors."""
     layout = str(tensor.layout).removeprefix("torch.")
     if tensor.layout not in _COMPRESSED:
         return f"layout {layout}"
@@ -105,12 +106,12 @@ def _pattern(tensor: torch.Tensor) -> str:
 
 
 def require_same_class(key: str, saved: Sequence[Any], target: torch.Tensor) -> None:
-    """Refuse a tensor subclass of another class, or with other settings, than was saved.
+    """Refuses a tensor subclass whose class or settings differ from the saved ones.
 
     Args:
-        key: Of both, for errors.
-        saved: Module, name and context of its class, and the context in words.
-        target: Of the model.
+        key: Name of both, for errors.
+        saved: Module, name and context of its class, and a description of the context.
+        target: Tensor of the model.
 
     Raises:
         StateMismatchError: They differ.
@@ -126,6 +127,6 @@ def require_same_class(key: str, saved: Sequence[Any], target: torch.Tensor) -> 
 
 def _shares_memory_within(target: torch.Tensor) -> bool:
     local = target._local_tensor if isinstance(target, DTensor) else target
-    # What copy_ itself asks; 1 stands for yes, 0 for no, 2 for views that are too odd to tell.
+    # The check that copy_ itself makes: 1 is yes, 0 no, 2 unknown (unusual views).
     overlap: Any = torch._debug_has_internal_overlap  # has no types
     return bool(overlap(local) == 1)

@@ -1,10 +1,10 @@
-"""The names that parameters have in the plain model, whatever it is wrapped in.
+"""The names that parameters have in the plain model, whatever wraps it.
 
-A wrapper puts a name of its own in front of what it holds: ``_orig_mod.`` (torch.compile),
-``module.`` (DistributedDataParallel, DataParallel), ``_checkpoint_wrapped_module.`` (activation
-checkpointing), ``_fsdp_wrapped_module.`` (the first FSDP). Those are left out, at any place and in
-any order, so that one run may change them. A module that is merely called ``module`` keeps its
-name. An averaged model is no such wrapper: it has state of its own.
+A wrapper adds a prefix to the names of what it wraps: ``_orig_mod.`` (torch.compile), ``module.``
+(DistributedDataParallel, DataParallel), ``_checkpoint_wrapped_module.`` (activation checkpointing),
+``_fsdp_wrapped_module.`` (FSDP1). These prefixes are removed, at any depth and in any order, so a
+resumed run can use other wrappers. A module that is merely called ``module`` keeps its name. An
+averaged model is not such a wrapper, because it has state of its own.
 """
 
 import sys
@@ -14,8 +14,8 @@ from torch import nn
 
 __all__ = ["plain_name", "unwrapped"]
 
-# By where the class is defined: a model cannot be wrapped in what was never imported, and importing
-# the first of these takes a second.
+# Named and not imported: importing the first of these takes a second, and a model cannot be wrapped
+# in a class that was never imported.
 _WRAPPERS = (
     ("torch._dynamo.eval_frame", "OptimizedModule", "_orig_mod"),
     ("torch.nn.parallel.distributed", "DistributedDataParallel", "module"),
@@ -35,18 +35,18 @@ _HELD_AS = frozenset(held_as for _, _, held_as in _WRAPPERS)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model within its outermost wrappers, but for FSDP, whose state only it can tell."""
+    """Removes the outermost wrappers, except FSDP1, which alone can produce its state dict."""
     while (name := _held_as(model)) not in (None, "_fsdp_wrapped_module"):
         model = getattr(model, str(name))
     return model
 
 
 def plain_name(model: nn.Module, name: str) -> str:
-    """Name of a parameter or buffer without the names of wrappers.
+    """Returns the name of a parameter or buffer without the prefixes of wrappers.
 
     Args:
-        model: The module that ``name`` starts from.
-        name: As ``named_parameters`` or ``state_dict`` has it.
+        model: The module that ``name`` is relative to.
+        name: The name in ``named_parameters`` or ``state_dict``.
     """
     return _without_wrappers(model, name) if _may_be_wrapped(name) else name
 
@@ -61,7 +61,7 @@ def _without_wrappers(model: nn.Module, name: str) -> str:
     at: object = model
     for part in name.split("."):
         while (held_as := _held_as(at)) not in (None, part) and not _has_own(at, part):
-            at = getattr(at, str(held_as))  # it does not show itself in names
+            at = getattr(at, str(held_as))  # this wrapper adds no prefix
         if part != held_as:
             kept.append(part)
         at = getattr(at, part, None)
@@ -75,7 +75,7 @@ def _has_own(module: object, name: str) -> bool:
 
 
 def _held_as(module: object) -> str | None:
-    """The name under which a wrapper holds what it wraps; None for what is no wrapper."""
+    """Returns the attribute under which a wrapper holds its module; None if it is not a wrapper."""
     if isinstance(module, nn.Module):
         for where, name, held_as in _WRAPPERS:
             kind = getattr(sys.modules.get(where), name, None)

@@ -1,10 +1,10 @@
-"""Options of parameter groups: which saved group a group of now continues.
+"""Options of parameter groups: finds the saved group that each current group continues.
 
 Groups are matched by the parameters they hold, not by position: a module that was frozen when one
-of the two optimizers was built is missing from it, and stages have groups of their own. A group may
-be split or joined, as long as one saved set of options stands for all its parameters. One that
-holds none, as on a rank without experts, is matched by position. Labels and names belong to the
-optimizer of now.
+of the two optimizers was built is missing from it, and stages have groups of their own. Groups can
+be split or joined, as long as all parameters of a group were saved with the same options. A group
+without parameters, as on a rank without experts, is matched by position. Labels and names stay
+those of the current optimizer.
 """
 
 import logging
@@ -28,18 +28,18 @@ _PLACE = tuple[int, str]
 
 @dataclass(kw_only=True)
 class SavedGroups:
-    """The parameter groups of a checkpoint, and what each group of now gets of them."""
+    """The parameter groups of a checkpoint, and the options that each current group gets."""
 
     places: dict[tuple[int, int], dict[_PATH, _PLACE]] = field(default_factory=dict)
-    """Saved group, by directory and position: path within to place."""
+    """Saved groups, by directory and position; each maps a path within it to a place."""
     restores: bool = False
     parameters: frozenset[str] = frozenset()
-    """Names that the saved optimizer held; known once the groups are read."""
+    """Parameters that the saved optimizer held; known once the groups are read."""
     options: list[dict[str, Any]] = field(default_factory=list)
-    """By group of now."""
+    """Options of each current group, by position."""
 
     def add(self, group: tuple[int, int], path: _PATH, place: _PLACE) -> None:
-        """Note where an entry of a saved group is."""
+        """Records where an entry of a saved group is."""
         self.places.setdefault(group, {})[path] = place
 
     def decide(
@@ -49,13 +49,13 @@ class SavedGroups:
         owners: Mapping[str, int],
         value_at: Callable[[_PLACE], Any],
     ) -> None:
-        """Find the options of each group of now; changes nothing.
+        """Finds the options of each current group; changes nothing.
 
         Args:
-            optimizer: Of now.
+            optimizer: The current optimizer.
             names: Parameter name by ``id``.
-            owners: Shard directory by parameter, where a name is an entry of the model.
-            value_at: What was read at a place.
+            owners: Shard directory by parameter, for names that are entries of the model.
+            value_at: Returns the value read at a place.
 
         Raises:
             StateMismatchError: A group has parameters of saved groups with different options.
@@ -82,7 +82,7 @@ class SavedGroups:
             self.options.append(options)
 
     def apply(self, optimizer: Any) -> None:
-        """Set the options; may be called again."""
+        """Sets the options; can be called repeatedly."""
         groups = getattr(optimizer, "param_groups", ())
         for group, options in zip(groups, self.options, strict=False):
             for key, value in options.items():
@@ -91,7 +91,7 @@ class SavedGroups:
 
 
 def nested(entries: Mapping[_PATH, Any]) -> Any:
-    """The containers that were flattened to these paths."""
+    """Rebuilds the containers that were flattened to these paths."""
     root: dict[Any, Any] = {}
     for path, value in entries.items():
         node = root
@@ -102,7 +102,7 @@ def nested(entries: Mapping[_PATH, Any]) -> Any:
 
 
 def _lists_from_indices(node: Any) -> Any:
-    """Dicts whose keys are all indices were lists before they were flattened."""
+    """Turns dicts whose keys are all indices back into the lists they were."""
     if type(node) is not dict:
         return node
     values = {key: _lists_from_indices(value) for key, value in node.items()}
@@ -117,7 +117,7 @@ def _group_of(entries: Mapping[_PATH, _PLACE], value_at: Callable[[_PLACE], Any]
 
 
 def _placed(current: Any, value: Any) -> Any:
-    """The saved value, in the tensor that the optimizer and others may hold already."""
+    """Returns the saved value, in the existing tensor if there is one: others may hold it too."""
     if isinstance(value, tuple) and isinstance(current, tuple) and len(value) == len(current):
         return tuple(map(_placed, current, value))
     if isinstance(current, torch.Tensor) and isinstance(value, torch.Tensor):
@@ -130,7 +130,7 @@ def _placed(current: Any, value: Any) -> Any:
 
 
 def _matching(mine: set[str], saved: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Options of the saved group that held these parameters; empty where none did."""
+    """Returns the options of the saved group that held these parameters; empty if none did."""
     options = [_options_of(group) for group in saved if mine & set(group["params"])]
     if not options:
         logger.warning("no saved options for %d optimizer parameters; kept as built", len(mine))
@@ -156,7 +156,7 @@ def _tell_of_changes(
     mine: set[str],
     saved: Iterable[Mapping[str, Any]],
 ) -> None:
-    """Say so where a saved group was split and its parts were built with options of their own."""
+    """Warns if a saved group was split into groups that were built with different options."""
     whole = [set(held["params"]) for held in saved if mine & set(held["params"])]
     if not options or any(held <= mine for held in whole):
         return

@@ -1,5 +1,4 @@
-"""Keeps the state of a dataloader that does not exist yet, and reports state that only one side
-has."""
+"""Keeps the saved position of a dataloader until it is created, and reports unmatched state."""
 
 import logging
 from collections.abc import Mapping
@@ -20,36 +19,36 @@ _WITHOUT = {
 }
 _LEFT = {
     "scheduler": "the schedule of this run starts over, unless scheduler= is passed",
-    "dataloader": "the loader that was given has no load_state_dict for its position, so the data "
-    "is read from the start; wrap it in ResumableDataLoader in both runs",
+    "dataloader": "the loader has no load_state_dict to take its position, so the data is read "
+    "from the start; wrap it in ResumableDataLoader in both runs",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmatched:
-    """State of scheduler and dataloader that only one of the two sides has."""
+    """State of scheduler and dataloader that only the checkpoint or only the program has."""
 
     not_saved: tuple[str, ...]
-    """Given to the load, not in the checkpoint."""
+    """Objects passed to the load without state in the checkpoint."""
     not_restored: tuple[str, ...]
-    """In the checkpoint, not taken; without a position that a loader may still be given."""
+    """State in the checkpoint that was not restored, except a position that is still pending."""
 
     @staticmethod
     def of(
         state: Mapping[str, Any], given: Mapping[str, Any], exclude: Exclusion, *, pending: bool
     ) -> "Unmatched":
-        """Compare a train state with the objects that a load was given, None where there is none.
+        """Compares a train state with the objects that were passed to a load.
 
         Args:
             state: The train state of this rank.
-            given: What the load was given, by its name there.
-            exclude: What the load leaves alone on purpose.
-            pending: Whether the position of the dataloader has not been taken.
+            given: The objects passed to the load, by argument name; None if not passed.
+            exclude: Keys that the load leaves alone on purpose.
+            pending: Whether no dataloader has taken the position yet.
         """
         wanted = [name for name in given if not exclude.covers(name)]
         taken = {
             "scheduler": given["scheduler"] is not None,
-            # Without a loader, one may still come.
+            # If no loader was passed, one can still be passed later.
             "dataloader": given["dataloader"] is None or not pending,
         }
         return Unmatched(
@@ -58,7 +57,7 @@ class Unmatched:
         )
 
     def say(self, path: object) -> None:
-        """Warn of each."""
+        """Logs a warning for each."""
         for name in self.not_saved:
             warn_of_missing(name, path)
         for name in self.not_restored:
@@ -66,19 +65,19 @@ class Unmatched:
 
 
 def warn_of_missing(name: str, path: object) -> None:
-    """Say that the checkpoint at ``path`` has nothing for what was given as ``name``."""
+    """Logs that the checkpoint at ``path`` has no state for the argument ``name``."""
     logger.warning("%s has no state of the %s; %s", path, name, _WITHOUT[name])
 
 
 class Handover:
-    """The position of a dataloader, and the generators that go with it, until a loader takes them.
+    """Holds the position of a dataloader, with the matching generators, until a loader takes it.
 
-    Building a loader, and handing its position over, may draw random numbers; the generators are
-    set once more afterwards.
+    Building a loader and restoring its position can draw random numbers, so the generators are set
+    again afterwards.
 
     Args:
-        state: The train state that was loaded, of this rank.
-        asked: Whether a load that is given no loader leaves the question open for one to come.
+        state: The train state of this rank that was loaded.
+        asked: Whether a loader can still be passed later, after a load without one.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None, *, asked: bool = False) -> None:
@@ -89,15 +88,15 @@ class Handover:
 
     @property
     def pending(self) -> bool:
-        """Whether there is a position that no loader has taken."""
+        """Whether a position waits for a loader."""
         return self._position is not None
 
     def keep_generators(self, generators: Mapping[str, Any]) -> None:
-        """Set these again when a loader has got its position."""
+        """Remembers generators to set again after a loader has taken the position."""
         self._generators = generators
 
     def give(self, dataloader: Any) -> None:
-        """Hand over what there is, once; what the loader raises is passed on, and all is kept."""
+        """Passes the position to the loader, once. If the loader raises, the position is kept."""
         if self._position is not None and hand_over(self._position, dataloader):
             self._position = None
         if self._generators is not None:
@@ -106,21 +105,21 @@ class Handover:
                 self._generators = None
 
     def found_missing(self) -> bool:
-        """Whether a loader has come and there was nothing for it; said once."""
+        """Whether a loader asked and there was no position for it; True only the first time."""
         missing, self._missing = self._missing, False
         return missing
 
     def training_goes_on(self) -> bool:
-        """Whether a position is pending that nobody has been warned of yet; warns.
+        """Drops the generators, because training has begun to use its own.
 
-        From now on the generators are those of this training.
+        Returns whether a position is pending, and logs a warning, the first time.
         """
         self._generators, self._missing = None, False
         if not self.pending or self._warned:
             return False
         self._warned = True
         logger.warning(
-            "a dataloader position was loaded and no loader has taken it, so this run reads the "
+            "a dataloader position was loaded, but no loader has taken it, so this run reads the "
             "data from the start; call apply_dataloader_state, or pass dataloader= to load, with a "
             "loader that has load_state_dict"
         )
@@ -128,7 +127,7 @@ class Handover:
 
 
 def warn_of_stateless(dataloader: Any) -> None:
-    """Say that the position of this dataloader is not saved."""
+    """Logs that the position of this dataloader is not saved."""
     logger.warning(
         "the dataloader (%s) has no state_dict, so its position is not saved and a resumed run "
         "reads the data from the start; wrap it in ResumableDataLoader",

@@ -2,10 +2,10 @@
 
 The state is assembled here and not with ``get_optimizer_state_dict``: that helper steps the
 optimizer to create missing state, which changes training, fails for some optimizers and invents
-state for parameters that have none. What is saved is exactly what exists; what is restored is
-exactly what was saved.
+state for parameters that have none. Here a save contains exactly the state that exists, and a
+restore sets exactly what was saved.
 
-A model says what it holds by its own ``state_dict()``, hooks included. An entry is saved as one of:
+The model's own ``state_dict()``, hooks included, defines its state. An entry is saved as one of:
 
 - a dense or distributed tensor, by name;
 - the inner tensors of a wrapper (:mod:`tensor_kinds`), each by name, and its class;
@@ -53,16 +53,16 @@ __all__ = [
 ]
 
 MODEL = "model."
-"""In front of the flat names of a model's entries."""
+"""Prefix of the flat names of a model's entries."""
 CLASS_KEY = "__class__"
-"""Below the name of a wrapper: module, name and context of its class."""
+"""Suffix for the entry that describes a wrapper: module, name and context of its class."""
 
 
 class LiveModel:
-    """A model's own tensors; it is walked through at most once for each kind of question.
+    """A model's own tensors; computes each view of them at most once.
 
     Args:
-        model: Neither changed nor copied.
+        model: The model; it is neither changed nor copied.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -70,7 +70,7 @@ class LiveModel:
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """By the module's own name; a shared one has its first name."""
+        """Parameters by the module's own names; a shared one has its first name."""
         return dict(self.module.named_parameters())
 
     @cached_property
@@ -91,12 +91,12 @@ class LiveModel:
 
     @cached_property
     def buffers(self) -> frozenset[str]:
-        """The module's own names of its buffers; one that is shared has all of its names."""
+        """The module's own names of its buffers; a shared one appears under all of its names."""
         return frozenset(name for name, _ in self.module.named_buffers(remove_duplicate=False))
 
     @cached_property
     def memory(self) -> frozenset[int]:
-        """Where the memory of the module's own parameters and buffers begins."""
+        """Start addresses of the memory of the module's own parameters and buffers."""
         own = [*self.module.parameters(), *self.module.buffers()]
         return frozenset(place for tensor in own for place in _places(tensor))
 
@@ -109,11 +109,11 @@ class LiveModel:
         )
 
     def plain_name(self, name: str) -> str:
-        """The global name for one of the module's own."""
+        """Returns the global name for one of the module's own names."""
         return global_names.plain_name(self.module, name)
 
     def holds(self, value: torch.Tensor) -> bool:
-        """Whether an entry is in the module's own memory, so that filling it fills the module."""
+        """Whether an entry shares the module's memory, so that filling it fills the module."""
         places = _places(value)
         return bool(places) and all(place in self.memory for place in places)
 
@@ -125,15 +125,15 @@ class AssembledState:
     shared: dict[str, Any]
     """The values that all ranks save together, by global names."""
     own: dict[str, Any]
-    """Optimizer state of this rank alone, for its own file; see :mod:`own_state`."""
+    """Optimizer state of this rank alone, for its own file; see :mod:`rank_local`."""
 
 
 def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
-    """The state to save. Changes nothing and draws nothing.
+    """Collects the state to save. Changes nothing and draws no random numbers.
 
     Raises:
         StateMismatchError: The optimizer holds a parameter that the model does not have.
-        TypeError: The optimizer or a module holds what would not come back as it is.
+        TypeError: The optimizer or a module holds a value that could not be restored exactly.
     """
     optimizer_state.require_parameters(optimizer, live.names)
     groups = [_named_group(group, live.names) for group in getattr(optimizer, "param_groups", ())]
@@ -156,7 +156,7 @@ def assemble(live: LiveModel, optimizer: Optimizer) -> AssembledState:
 
 
 _DEPTHS = {"state": 2, "keys": 1, "extra": 1}
-"""By part of an optimizer's own state: how deep its values are."""
+"""Nesting depth of the values in each part of an optimizer's rank-local state."""
 
 
 def _require_revivable(values: Any, model: nn.Module, where: str, *, depth: int) -> None:
@@ -168,9 +168,10 @@ def _require_revivable(values: Any, model: nn.Module, where: str, *, depth: int)
 
 
 def is_extra_state(name: str) -> bool:
-    """Whether an entry of a model is what a module's ``get_extra_state`` returned.
+    """Whether an entry of a model comes from a module's ``get_extra_state``.
 
-    Such a value may be made for the caller and have any size; only ``set_extra_state`` restores it.
+    Such a value can be created for the caller and have any size; only ``set_extra_state`` can
+    restore it.
     """
     return name.rpartition(".")[2] == _EXTRA_STATE_KEY_SUFFIX
 
@@ -181,14 +182,14 @@ def is_wrapped(value: object) -> bool:
 
 
 def mesh_signature(parameters: Iterable[torch.Tensor]) -> list[dict[str, list[Any]]]:
-    """Names and sizes of the device mesh axes that the parameters are spread over."""
+    """Returns names and sizes of the axes of all device meshes that the parameters are on."""
     meshes = {param.device_mesh for param in parameters if isinstance(param, DTensor)}
     found = {(tuple(mesh.mesh_dim_names or ()), tuple(mesh.shape)) for mesh in meshes}
     return [{"axes": list(axes), "sizes": list(sizes)} for axes, sizes in sorted(found)]
 
 
 def _state_dict_of(module: nn.Module) -> dict[str, Any]:
-    """From a ``state_dict`` that may have been overridden with fewer arguments."""
+    """Calls ``state_dict``, which the program may have overridden with fewer arguments."""
     if type(module).state_dict is nn.Module.state_dict:
         return module.state_dict(keep_vars=True)
     if takes_argument(module.state_dict, "keep_vars"):
@@ -197,13 +198,13 @@ def _state_dict_of(module: nn.Module) -> dict[str, Any]:
 
 
 def takes_argument(function: Callable[..., Any], name: str) -> bool:
-    """Whether a method that a program may have overridden takes a keyword argument."""
+    """Whether a method, which the program may have overridden, takes a keyword argument."""
     known = inspect.signature(function).parameters
     return name in known or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
 
 
 def _places(tensor: torch.Tensor) -> tuple[int, ...]:
-    """Where the memory of a tensor begins, of each of its parts; nothing where it has none."""
+    """Returns the start address of each of a tensor's parts; none for a part without memory."""
     local = local_of(tensor)
     if is_wrapper(local):
         return tuple(place for part in take_apart(local).parts.values() for place in _places(part))
@@ -213,7 +214,7 @@ def _places(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def _stored(name: str, value: Any) -> Any:
-    """The form in which an entry of a model is saved."""
+    """Returns the form in which an entry of a model is saved."""
     if not isinstance(value, torch.Tensor):
         return _stored_value(name, value)
     if is_dense(value):
@@ -233,8 +234,8 @@ def _stored(name: str, value: Any) -> Any:
 def _stored_value(name: str, value: Any) -> Any:
     if needs_encoding(value):
         raise TypeError(
-            f"{name}: a container with a tensor that is distributed, nested or of a subclass would "
-            "not come back as it is; give such a tensor an entry of its own"
+            f"{name}: a container with a tensor that is distributed, nested or of a subclass could "
+            "not be restored exactly; give such a tensor an entry of its own"
         )
     return Whole(value) if isinstance(value, Mapping | list | tuple) else value
 
@@ -249,19 +250,19 @@ def _stored_option(key: str, value: Any) -> Any:
     if any(isinstance(part, DTensor) or not is_dense(part) for part in tensors):
         raise TypeError(
             f"entry {key!r} of a parameter group holds a tensor that is distributed, sparse or of "
-            "a subclass, which would not come back as it is; use a plain tensor"
+            "a subclass, which could not be restored exactly; use a plain tensor"
         )
-    # DCP makes a list of a tuple of tensors, and leaves out an empty dict.
+    # DCP turns a tuple of tensors into a list, and drops an empty dict.
     if (type(value) is tuple and tensors) or (type(value) is dict and not value):
         return Whole(value)
     if isinstance(value, Mapping) and not keeps_its_keys(value):
         raise TypeError(
             f"entry {key!r} of a parameter group holds a dict that is empty or has keys other "
-            "than strings, which would not come back as it is; use names as keys"
+            "than strings, which could not be restored exactly; use names as keys"
         )
     if not keeps_its_keys(value):
         raise TypeError(
-            f"entry {key!r} of a parameter group holds a {type(value).__qualname__}, which would "
-            "not come back as it is; use numbers, strings, lists, tuples and dicts"
+            f"entry {key!r} of a parameter group holds a {type(value).__qualname__}, which could "
+            "not be restored exactly; use numbers, strings, lists, tuples and dicts"
         )
     return value

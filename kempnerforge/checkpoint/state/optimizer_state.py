@@ -1,20 +1,20 @@
-"""Takes and restores the state of an optimizer.
+"""Captures and restores the state of an optimizer.
 
-An optimizer says what it holds by ``state_dict()``. Most say no more than ``state`` (by parameter)
-and ``param_groups``, and theirs are read directly: by name, sharded where the parameter is, exact
-in any layout. The others have one of these forms:
+An optimizer's ``state_dict()`` defines its state. For most it contains only ``state`` (by
+parameter) and ``param_groups``; these are read directly: by name, sharded like the parameter, and
+restorable in any layout. Other optimizers have one of these forms:
 
-- *indexed*: ``state_dict()`` has torch's form, and its ``state`` is not ``.state``: an optimizer
-  around another one (Lookahead), a ``state`` that is made anew when it is asked for. What it says
-  counts; it goes back through ``load_state_dict``, and then exactly, because that casts moments to
-  the type of their parameter.
-- *partitioned*: torch's ``ZeroRedundancyOptimizer``, whose ``state_dict()`` is a collective. Each
-  rank's part is the ``.state`` of the optimizer within.
-- *whole*: any other ``state_dict()`` (lists of optimizers). It is each rank's own, and goes back as
-  it was.
+- *indexed*: ``state_dict()`` has torch's form, but its ``state`` is not ``.state``: an optimizer
+  that wraps another one (Lookahead), or a ``state`` that is rebuilt on each access. The result of
+  ``state_dict()`` is saved. It is restored through ``load_state_dict``, and then once more exactly,
+  because ``load_state_dict`` casts moments to the dtype of their parameter.
+- *partitioned*: torch's ``ZeroRedundancyOptimizer``, whose ``state_dict()`` is collective. Each
+  rank saves its part, the ``.state`` of the wrapped optimizer.
+- *whole*: any other ``state_dict()`` (lists of optimizers). Each rank saves its own and restores it
+  unchanged.
 
-Keys of ``.state`` that are no parameters are kept if they are names or numbers. What was not saved
-is never cleared.
+Keys of ``.state`` that are not parameters are saved if they are strings or numbers. State that was
+not saved is never cleared.
 """
 
 import copy
@@ -57,32 +57,32 @@ class LiveState:
     """The state of an optimizer, live."""
 
     shared: dict[str, dict[str, Any]]
-    """By parameter name: what can be saved by name for any layout."""
+    """By parameter name: state that can be saved by name, for any layout."""
     own: dict[str, Any]
-    """This rank's own, encoded: ``state`` by parameter name, ``keys`` of ``.state`` that are no
-    parameters, ``extra`` entries of ``state_dict()``, or ``whole``; what is empty is left out."""
+    """Rank-local state, encoded: ``state`` by parameter name, ``keys`` of ``.state`` that are not
+    parameters, ``extra`` entries of ``state_dict()``, or ``whole``; empty parts are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """Where the state of an optimizer is."""
+    """Where an optimizer keeps its state."""
 
     holder: Any
-    """Whose ``.state`` is read and set; None where only ``state_dict()`` tells."""
+    """The object whose ``.state`` is read and set; None if only ``state_dict()`` has the state."""
     said: Mapping[str, Any] = field(default_factory=dict)
-    """The result of ``state_dict()``; empty if it says no more than the holder."""
+    """The result of ``state_dict()``; empty if it adds nothing to the holder's state."""
     indexed: bool = False
     """Whether ``said`` has torch's form, without a holder."""
 
     @property
     def extra(self) -> dict[str, Any]:
-        """Entries beside the standard ones."""
+        """Entries besides the standard ones."""
         known = self.holder is not None or self.indexed
         return {key: self.said[key] for key in self.said if known and key not in _STANDARD}
 
 
 def form_of(optimizer: Any) -> Form:
-    """Where the state of an optimizer is; changes nothing.
+    """Finds where an optimizer keeps its state; changes nothing.
 
     Raises:
         TypeError: Its ``state_dict()`` raises.
@@ -107,27 +107,27 @@ def form_of(optimizer: Any) -> Form:
 def _said_by(optimizer: Any) -> Any:
     try:
         return optimizer.state_dict()
-    except Exception as error:  # of the program's own code, which may raise anything
+    except Exception as error:  # the program's own code can raise anything
         raise TypeError(
             f"state_dict() of the optimizer, a {type(optimizer).__qualname__}, raises "
-            f"{type(error).__name__}: {error}; give the manager an optimizer that can say what it "
-            "holds, such as the one within"
+            f"{type(error).__name__}: {error}; give the manager an optimizer whose state_dict() "
+            "works, such as the wrapped one"
         ) from error
 
 
 def require_same_form(
     optimizer: Any, form: Form, own: Mapping[str, Any], *, has_moments: bool
 ) -> None:
-    """Refuse an optimizer that cannot take what was saved; changes nothing.
+    """Refuses an optimizer that cannot take what was saved; changes nothing.
 
     Args:
-        optimizer: Of now.
-        form: Of it, as :func:`form_of` found it.
-        own: As :attr:`LiveState.own` was.
+        optimizer: The current optimizer.
+        form: Its form, from :func:`form_of`.
+        own: The saved :attr:`LiveState.own`.
         has_moments: Whether any state was saved by parameter.
 
     Raises:
-        StateMismatchError: One tells its state by parameter, and the other as a whole.
+        StateMismatchError: One has its state by parameter, and the other as a whole.
     """
     by_parameter = form.holder is not None or form.indexed
     more = own.keys() & {"state", "keys", "extra"}
@@ -136,15 +136,15 @@ def require_same_form(
         raise StateMismatchError(
             f"the checkpoint has the state of the optimizer {ways[not by_parameter]}, and "
             f"{type(optimizer).__qualname__} takes it {ways[by_parameter]}; build the optimizer as "
-            "it was, or pass exclude_keys=['optimizer'] to start it afresh"
+            "it was, or pass exclude_keys=['optimizer'] to start with fresh optimizer state"
         )
 
 
 def require_parameters(optimizer: Any, names: Mapping[int, str]) -> None:
-    """Refuse an optimizer of another model.
+    """Refuses an optimizer of another model.
 
     Raises:
-        StateMismatchError: It holds a parameter that has no name.
+        StateMismatchError: It holds a parameter that the model does not have.
     """
     unknown = [param for param in parameters_of(optimizer) if id(param) not in names]
     if unknown:
@@ -155,20 +155,20 @@ def require_parameters(optimizer: Any, names: Mapping[int, str]) -> None:
 
 
 def parameters_of(optimizer: Any) -> list[torch.Tensor]:
-    """The parameters of all groups, in the order of ``state_dict()``'s indices."""
+    """Returns the parameters of all groups, in the order of ``state_dict()``'s indices."""
     groups = getattr(optimizer, "param_groups", ())
     return [param for group in groups for param in group["params"]]
 
 
 def capture(optimizer: Any, names: Mapping[int, str]) -> LiveState:
-    """The state of the optimizer; changes nothing.
+    """Captures the state of the optimizer; changes nothing.
 
     Args:
         optimizer: Has ``state_dict`` and ``param_groups``.
         names: Parameter name by ``id``.
 
     Raises:
-        TypeError: It holds what would not come back as it is.
+        TypeError: It holds a value that could not be restored exactly.
     """
     form = form_of(optimizer)
     if form.holder is None and not form.indexed:
@@ -201,22 +201,22 @@ def give(
     extra: Mapping[str, Any],
     comparison: Comparison,
 ) -> None:
-    """Restore what :func:`capture` took; what ``state`` does not name stays.
+    """Restores what :func:`capture` took; state that ``state`` does not name is left as it is.
 
     Args:
-        optimizer: Of now.
-        form: Of now, as :func:`form_of` found it.
-        state: What belongs to each parameter, empty for one that has no state, and to other keys.
-        extra: Entries of ``state_dict()`` beside the standard ones.
-        comparison: Of what the optimizer says afterwards with what it was given.
+        optimizer: The current optimizer.
+        form: Its form, from :func:`form_of`.
+        state: State by parameter (empty for a parameter without state), and by other keys.
+        extra: Entries of ``state_dict()`` besides the standard ones.
+        comparison: Compares the optimizer's state afterwards with the state it was given.
 
     Raises:
-        StateMismatchError: The optimizer does not say afterwards what it was given.
+        StateMismatchError: They differ.
     """
     if form.holder is not None:
         _set(form.holder.state, state)
         if form.said and not _tells_of(form.holder.state, optimizer):
-            # Both were empty, so nothing told that the state is kept elsewhere.
+            # Both were empty, so it could not be seen that the state is kept elsewhere.
             for key in state:
                 form.holder.state.pop(key, None)
             _give_indexed(optimizer, form, state, extra, comparison)
@@ -228,10 +228,10 @@ def give(
 
 
 def give_whole(optimizer: Any, said: Any, comparison: Comparison) -> None:
-    """Restore an optimizer that tells only the whole of its state.
+    """Restores an optimizer whose state is saved as a whole.
 
     Raises:
-        StateMismatchError: Its ``state_dict()`` does not say afterwards what it was given.
+        StateMismatchError: Its ``state_dict()`` differs afterwards from what it was given.
     """
     optimizer.load_state_dict(copy.copy(said))
     _write_through(said, optimizer.state_dict())
@@ -240,11 +240,11 @@ def give_whole(optimizer: Any, said: Any, comparison: Comparison) -> None:
 
 
 def give_extra(optimizer: Any, extra: Mapping[str, Any]) -> None:
-    """Restore entries of the optimizer's own, through its own ``load_state_dict``.
+    """Restores the optimizer's extra entries through its own ``load_state_dict``.
 
-    It gets what the optimizer holds beside them. That casts moments to the type of their
-    parameters, so moments are to be set afterwards, exactly. Options stay the objects that they
-    are, because others may hold them too.
+    The call includes the optimizer's current state and options. It casts moments to the dtype of
+    their parameters, so the exact moments have to be set afterwards. Options stay the same objects,
+    because others may hold them too.
     """
     options = [
         {key: group[key] for key in group if key != "params"} for group in optimizer.param_groups
@@ -281,10 +281,10 @@ def _give_indexed(
 
 
 def _write_through(saved: Any, now: Any) -> None:
-    """Set again, exactly, what ``load_state_dict`` has cast to the type of a parameter.
+    """Sets exactly the values that ``load_state_dict`` has cast to the dtype of a parameter.
 
-    What a ``state_dict()`` shows of the state of a parameter is the optimizer's own dict, as a
-    rule; where it is a copy, nothing is achieved here, and the comparison says so.
+    Usually, ``state_dict()`` returns the optimizer's own dict for each parameter. If it returns a
+    copy, this has no effect, and the comparison detects that.
     """
     if isinstance(saved, Mapping) and isinstance(now, dict):
         for key in saved.keys() & now.keys():
@@ -305,7 +305,7 @@ def _is_partitioned(optimizer: Any) -> bool:
 
 
 def _says_no_more(optimizer: Any) -> bool:
-    """Whether ``state_dict()`` is torch's own of ``.state``, which takes long to build."""
+    """Whether ``state_dict()`` only repeats ``.state``; saves building it, which takes long."""
     return (
         getattr(type(optimizer), "state_dict", None) is Optimizer.state_dict
         and "state" in vars(optimizer)
@@ -317,7 +317,7 @@ def _says_no_more(optimizer: Any) -> bool:
 
 
 def _listens(optimizer: Any) -> bool:
-    """Whether the program has a say in ``load_state_dict``."""
+    """Whether the program's own code takes part in ``load_state_dict``."""
     where = getattr(getattr(type(optimizer), "load_state_dict", None), "__module__", None)
     return (
         not str(where).startswith("torch.")
@@ -341,21 +341,21 @@ def _has_torch_form(optimizer: Any, said: object) -> bool:
 
 
 def _by_parameter(optimizer: Any, said: Mapping[str, Any]) -> dict[Any, Any]:
-    """The ``state`` of a state dict in torch's form, by parameter where an index is one's."""
+    """Returns the ``state`` of a state dict in torch's form, keyed by parameter."""
     indices = [index for group in said["param_groups"] for index in group["params"]]
     params = dict(zip(indices, parameters_of(optimizer), strict=True))
     return {params.get(key, key): value for key, value in said["state"].items()}
 
 
 def _is_same(held: Mapping[Any, Any], said: Mapping[Any, Any]) -> bool:
-    """Whether two states are the same objects."""
+    """Whether two states hold the same objects."""
     mine = {key: value for key, value in held.items() if value}
     theirs = {key: value for key, value in said.items() if value}
     return mine.keys() == theirs.keys() and all(mine[key] is theirs[key] for key in mine)
 
 
 def _tells_of(state: Mapping[Any, Any], optimizer: Any) -> bool:
-    """Whether ``state_dict()`` says what is in ``state``."""
+    """Whether ``state_dict()`` contains what is in ``state``."""
     said = optimizer.state_dict()
     return _has_torch_form(optimizer, said) and _is_same(state, _by_parameter(optimizer, said))
 
@@ -369,8 +369,8 @@ def _other_keys(state: Mapping[Any, Any], params: Iterable[torch.Tensor]) -> dic
         if isinstance(key, torch.Tensor):
             if value:
                 logger.warning(
-                    "the optimizer holds state of a tensor of shape %s that is in none of its "
-                    "parameter groups; it is not saved",
+                    "the optimizer holds state for a tensor of shape %s that is in none of its "
+                    "parameter groups; this state is not saved",
                     tuple(key.shape),
                 )
         elif isinstance(key, _NAMES):
@@ -426,7 +426,7 @@ def _placed_alike(one: DTensor, other: DTensor) -> bool:
 
 
 def _keeps_its_strides(param: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether memory that is made anew for a moment is laid out as it is."""
+    """Whether memory newly allocated for a moment would have the strides of ``value``."""
     if value.shape == param.shape:
         if value.is_contiguous() and param.is_contiguous():
             return True

@@ -1,10 +1,11 @@
-"""Values beside model and optimizer (``extra``, the scheduler) that differ by rank.
+"""Values besides model and optimizer (``extra``, the scheduler) that differ by rank.
 
-They are common as a rule, and rank 0 writes them for all. Where the ranks have different values
-under one key, each writes its own into its file as well (key ``common``). So does each for a value
-that holds a distributed tensor, or another one that a plain file cannot hold (key ``encoded``, see
-:mod:`own_state`). The same layout of ranks gets each its own back. Another layout gets rank 0's
-where they merely differed, with a warning, and an error where a value was spread over the ranks.
+Usually all ranks have the same values, and rank 0 writes them for all. If the ranks have different
+values under one key, each rank also writes its own to its file (key ``common``). The same holds for
+a value with a distributed tensor, or with another tensor that a plain file cannot hold (key
+``encoded``, see :mod:`rank_local`). In the same layout, each rank gets its own values back. Another
+layout gets rank 0's values with a warning if they merely differed, and an error if a value was
+spread over the ranks.
 """
 
 import logging
@@ -48,10 +49,10 @@ _COMMON, _ENCODED, _DIFFERING = "common", "encoded", "differing"
 def divide(
     train_state: Mapping[str, Any], model: nn.Module
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The part of a train state for ``train_state.pt``, and what only this rank's file can hold.
+    """Splits a train state into the part for ``train_state.pt`` and the part for this rank's file.
 
     Raises:
-        TypeError: A value could not be put together again.
+        TypeError: A value could not be restored.
     """
     common, encoded = {}, {}
     for key, value in train_state.items():
@@ -61,8 +62,8 @@ def divide(
         where = f"{key!r} in the train state"
         if key in RANK_KEYS:
             raise TypeError(
-                f"{where} holds a tensor that is distributed, nested or of a subclass, and so has "
-                "no place in it; keep plain values there"
+                f"{where} holds a tensor that is distributed, nested or of a subclass, and cannot "
+                "be saved there; keep plain values in it"
             )
         require_known_meshes(value, model, where)
         encoded[key] = encode(value, where)
@@ -70,10 +71,10 @@ def divide(
 
 
 def encode_common(common: Mapping[str, Any]) -> bytes:
-    """Content of ``train_state.pt``.
+    """Returns the content of ``train_state.pt``.
 
     Raises:
-        TypeError: A value holds an object that loading would not rebuild; the first such key.
+        TypeError: A value holds an object that loading would not rebuild; names the first such key.
     """
     try:
         return encode_plain(common, what="the train state")
@@ -84,12 +85,12 @@ def encode_common(common: Mapping[str, Any]) -> bytes:
 
 
 def digests(common: Mapping[str, Any]) -> dict[str, int]:
-    """A checksum of each value, the same on two ranks that have the same value."""
+    """Returns a checksum of each value, equal on ranks that have equal values."""
     return {key: _digest(value, 0) for key, value in without_rank_part(common).items()}
 
 
 def with_differing(rank_state: bytes, train_state: bytes, keys: Collection[str]) -> bytes:
-    """Content of this rank's file, with its own values of ``keys``."""
+    """Returns the content of this rank's file, with its own values of ``keys`` added."""
     if not keys:
         return rank_state
     mine = decode_plain(rank_state, where="the state of this rank")
@@ -102,10 +103,10 @@ def with_differing(rank_state: bytes, train_state: bytes, keys: Collection[str])
 def values_of_rank(
     rank_state: Mapping[str, Any], model: nn.Module, exclude: Exclusion
 ) -> dict[str, Any]:
-    """The values that this rank had for itself and that are wanted, for the same layout of ranks.
+    """Returns this rank's own saved values, for the same layout of ranks.
 
     Raises:
-        StateMismatchError: The model or the program lacks what it takes to build one.
+        StateMismatchError: The model has no matching mesh, or the program lacks a tensor class.
     """
     common, encoded = (
         {key: values[key] for key in values if not exclude.covers(key)}
@@ -115,20 +116,20 @@ def values_of_rank(
 
 
 def saved_keys(rank_state: Mapping[str, Any]) -> frozenset[str]:
-    """Keys of the values that a rank had for itself."""
+    """Returns the keys of a rank's own saved values."""
     return frozenset(rank_state.get(_COMMON, {})) | frozenset(rank_state.get(_ENCODED, {}))
 
 
 def require_common(rank_state: Mapping[str, Any], exclude: Exclusion, *, path: str) -> None:
-    """Refuse, for another layout of ranks, values that were spread over the ranks that saved.
+    """Refuses, in another layout of ranks, values that were spread over the ranks that saved them.
 
     Args:
-        rank_state: Rank 0's.
-        exclude: What is not wanted.
-        path: Of the checkpoint, for errors.
+        rank_state: The content of rank 0's file.
+        exclude: Keys that are not loaded.
+        path: Path of the checkpoint, for errors.
 
     Raises:
-        RedistributionError: There is one that is wanted.
+        RedistributionError: There is such a value, and it is not excluded.
     """
     bound = sorted(key for key in rank_state.get(_ENCODED, {}) if not exclude.covers(key))
     if bound:
@@ -142,12 +143,12 @@ def require_common(rank_state: Mapping[str, Any], exclude: Exclusion, *, path: s
     differed = sorted(key for key in differing if not exclude.covers(key))
     if differed:
         logger.warning(
-            "ranks are arranged differently; all get rank 0's value of %s", ", ".join(differed)
+            "the layout of ranks has changed; all get rank 0's value of %s", ", ".join(differed)
         )
 
 
 def _digest(value: Any, crc32: int) -> int:
-    """The crc32 of a value and its structure; equal values of one type have equal ones."""
+    """Returns the crc32 of a value and its structure, equal for equal values of one type."""
     crc32 = checksum.crc32(type(value).__qualname__.encode(), crc32)
     if isinstance(value, torch.Tensor):
         return _digest_of_tensor(value, crc32)

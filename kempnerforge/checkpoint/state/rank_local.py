@@ -1,18 +1,18 @@
-"""Values that belong to one rank: how they are kept in its own file, and how they come back.
+"""Rank-local values: encodes them for the rank's own file, and decodes them.
 
 Shards hold dense tensors by name, and DCP's format turns every key of a dict into a string and
-forgets dicts that are empty. What does not fit is kept as it is in the rank's own file and comes
-back bit for bit to the same layout of ranks:
+drops empty dicts. Values that do not fit are kept unchanged in the rank's own file, and restored
+bit for bit in the same layout of ranks:
 
 - statistics computed from the local shard of a parameter (factored second moments, norms): plain
-  tensors that differ by rank under one name, or distributed tensors placed in another way;
+  tensors that differ by rank under one name, or distributed tensors with other placements;
 - tensor subclasses that hold other tensors (:mod:`tensor_kinds`), sparse tensors;
-- containers with other keys than strings, tuples, empty dicts;
-- what only an optimizer's own ``state_dict()`` tells (:mod:`optimizer_state`);
+- containers with keys other than strings, tuples, empty dicts;
+- state that only an optimizer's own ``state_dict()`` contains (:mod:`optimizer_state`);
 - distributed tensors in ``extra`` and in the state of a scheduler.
 
-For another layout they are refused, except for entries without tensors, which rank 0's value stands
-for.
+In another layout they are refused, except entries without tensors: there all ranks get rank 0's
+value.
 """
 
 from collections import OrderedDict
@@ -60,7 +60,7 @@ _CONTAINERS = (list, tuple, dict, OrderedDict)
 
 
 def keeps_its_keys(value: Any) -> bool:
-    """Whether a value comes back from shards with the keys and the types that it has."""
+    """Whether a value saved in shards would be restored with the same keys and types."""
     if isinstance(value, Mapping):
         return (
             type(value) is dict
@@ -85,14 +85,14 @@ def needs_encoding(value: Any) -> bool:
 
 
 def encode(value: Any, where: str) -> Any:
-    """A plain value that stands for ``value``; tensors in it are the live ones.
+    """Encodes a value as a plain one; the tensors in the result are the live ones.
 
     Args:
-        value: Of any kind that the head of this module names.
+        value: A value of a kind listed at the head of this module.
         where: Its name, for errors.
 
     Raises:
-        TypeError: It could not be put together again in a later process.
+        TypeError: It could not be rebuilt in a later process.
     """
     if isinstance(value, torch.Tensor):
         return _encode_tensor(value, where)
@@ -105,13 +105,13 @@ def encode(value: Any, where: str) -> Any:
                 )
     elif not isinstance(value, list | tuple):
         if type(value) not in _LEAVES:
-            encode_plain(value, what=where)  # all else is one piece, and this error names it
+            encode_plain(value, what=where)  # a leaf; the error names it
         return value
     if type(value) not in _CONTAINERS:
         cls = type(value)
         raise TypeError(
-            f"{where} is a {cls.__module__}.{cls.__qualname__}, which would not come back as one; "
-            "use dicts, lists and tuples"
+            f"{where} is a {cls.__module__}.{cls.__qualname__}, which would be restored as another "
+            "type; use dicts, lists and tuples"
         )
     if isinstance(value, Mapping):
         encoded = {key: encode(item, where) for key, item in value.items()}
@@ -157,7 +157,7 @@ def _plain(value: torch.Tensor, where: str) -> torch.Tensor:
     if type(value) not in (torch.Tensor, nn.Parameter) and vars(value):
         raise TypeError(
             f"{where} is a {type(value).__qualname__} with attributes ({', '.join(vars(value))}), "
-            "which would not come back"
+            "which would not be restored"
         )
     value = value.detach()
     return value if type(value) is torch.Tensor else value.as_subclass(torch.Tensor)
@@ -167,8 +167,8 @@ def _encode_wrapper(value: torch.Tensor, where: str) -> dict[str, Any]:
     taken = take_apart(value)
     if not taken.has_plain_context:
         raise TypeError(
-            f"{where} is a {taken.module}.{taken.qualname} whose context {taken.described} is no "
-            "plain value and would not come back"
+            f"{where} is a {taken.module}.{taken.qualname} whose context {taken.described} is not "
+            "a plain value and could not be restored"
         )
     return {
         _KIND: "wrapper",
@@ -181,10 +181,10 @@ def _encode_wrapper(value: torch.Tensor, where: str) -> dict[str, Any]:
 
 
 def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
-    """The part of one rank's own optimizer state that stands for all ranks of any layout.
+    """Returns the part of a rank's own optimizer state that is valid for all ranks of any layout.
 
     Raises:
-        RedistributionError: There is more than that.
+        RedistributionError: There is other state, bound to single ranks.
     """
     bound = [
         f"{name}.{key}"
@@ -201,14 +201,14 @@ def shared_remainder(saved: Mapping[str, Any], *, path: str) -> dict[str, Any]:
         raise RedistributionError(
             f"{path}: {len(bound)} entries of the optimizer's state belong to single ranks of the "
             f"layout that saved them, the first: {bound[0]}; resume with the same layout of ranks, "
-            "or pass exclude_keys=['optimizer'] to start the optimizer afresh",
+            "or pass exclude_keys=['optimizer'] to start with fresh optimizer state",
             path=path,
         )
     return {**rest, "state": saved["state"]} if "state" in saved else rest
 
 
 def is_beyond_first_format(own: Mapping[str, Any]) -> bool:
-    """Whether an optimizer's own state has a form that format 1 of the manifest did not know."""
+    """Whether an optimizer's rank-local state has a form unknown to format 1 of the manifest."""
     known = {"tensor", "dtensor"}
     return bool({"keys", "whole"} & own.keys()) or not known.issuperset(_kinds_in(own))
 
@@ -225,14 +225,14 @@ def _kinds_in(value: Any) -> Iterator[str]:
 
 
 def revive(value: Any, model: nn.Module, *, name: str, param: torch.Tensor | None = None) -> Any:
-    """A captured value, on the kind of device and the mesh that it was on.
+    """Decodes a value, onto the kind of device and the mesh that it was on.
 
-    Which device of its kind, the parameters say: the current one differs by thread.
+    The device itself is that of the parameters, because the current device differs by thread.
 
     Args:
-        value: What :func:`encode` made.
-        model: The model of now.
-        name: Of the value, for errors.
+        value: A result of :func:`encode`.
+        model: The current model.
+        name: Name of the value, for errors.
         param: The parameter whose state it is; None for any other value.
 
     Raises:
@@ -304,7 +304,7 @@ def _placement(item: list[Any]) -> Placement:
 
 
 def _device(kind: str, model: nn.Module, param: torch.Tensor | None) -> torch.device:
-    """Where a tensor goes that was on a device of this kind; what was on the host stays there."""
+    """Returns the device for a tensor that was on a device of this kind."""
     if kind != "cpu" and param is not None:
         return param.device
     alike = (other.device for other in model.parameters() if other.device.type == kind)
@@ -312,26 +312,26 @@ def _device(kind: str, model: nn.Module, param: torch.Tensor | None) -> torch.de
 
 
 def require_known_meshes(value: Any, model: nn.Module, where: str) -> None:
-    """Refuse distributed tensors on meshes that no later process could find by the model.
+    """Refuses distributed tensors on meshes that a later process could not find through the model.
 
     Raises:
-        TypeError: No parameter of the model is on a mesh with the names and sizes of theirs.
+        TypeError: No parameter of the model is on a mesh with the same axis names and sizes.
     """
     for tensor in tensors_in(value):
         if isinstance(tensor, DTensor):
             found = _require_mesh(_mesh_of(tensor), model, where)
             if found.device_mesh != tensor.device_mesh:
                 raise TypeError(
-                    f"{where} holds a distributed tensor on a device mesh that has the names and "
-                    "sizes of another one, which parameters of the model are on; name its axes"
+                    f"{where} holds a distributed tensor on a device mesh with the same axis names "
+                    "and sizes as another mesh, which the model's parameters are on; name its axes"
                 )
 
 
 def require_revivable(encoded: Any, model: nn.Module, where: str) -> None:
-    """The same for a value that :func:`encode` has made.
+    """As :func:`require_known_meshes`, for a result of :func:`encode`.
 
     Raises:
-        TypeError: As above.
+        TypeError: See :func:`require_known_meshes`.
     """
     if isinstance(encoded, list | tuple):
         for item in encoded:

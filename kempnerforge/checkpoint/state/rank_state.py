@@ -1,18 +1,19 @@
-"""State that differs by rank, and what becomes of it when the ranks are arranged differently.
+"""State that differs by rank, and the rules for restoring it in another layout of ranks.
 
 Every rank writes a file of its own (``ranks/rank_00003.pt``): its generators and the position of
-its dataloader. A file a rank, and not one gathered file, because a loader's position can be large
-and nothing of it concerns another rank. ``train_state.pt`` holds rank 0's copy as well, for
-programs that know that file only.
+its dataloader. There is one file per rank, not one gathered file, because a loader's position can
+be large and concerns no other rank. ``train_state.pt`` also holds rank 0's copy, for programs that
+know only that file.
 
-On load a rank looks for the rank that it continues:
+On load, each rank determines the saved rank that it continues:
 
-- same number of ranks in the same stages: itself, bit for bit;
-- otherwise, if stages have as many ranks as before and the same device mesh: the rank at its place
-  in its stage (in stage 0 if there is no such stage any more). Dataloader and generators follow it;
-- otherwise: no rank. Generators stay as they were seeded. Which samples a dataloader's position
-  stands for depends on the number of ranks, so only a loader that says how it goes on from the
-  positions of all saved ranks (:class:`RedistributableDataLoader`) gets them; for any other a saved
+- Same number of ranks in the same stages: itself, bit for bit.
+- Otherwise, if each stage has as many ranks as before and the same device mesh: the rank at the
+  same place in its stage (in stage 0 if that stage no longer exists). Dataloader and generators
+  are restored from it.
+- Otherwise: no rank. Generators stay as they were seeded. Which samples a dataloader's position
+  covers depends on the number of ranks. So only a loader that can continue from the positions of
+  all saved ranks (:class:`RedistributableDataLoader`) gets them; for any other loader, a saved
   position is an error.
 """
 
@@ -38,29 +39,29 @@ RANK_KEYS = ("rng", "dataloader")
 
 @runtime_checkable
 class RedistributableDataLoader(Protocol):
-    """A dataloader that can go on where a job with another data-parallel degree stopped."""
+    """A dataloader that can continue where a job with another data-parallel degree stopped."""
 
     def load_state_dicts(self, states: Sequence[Any]) -> None:
-        """Go on from the positions of all ranks that saved.
+        """Continues from the positions of all ranks that saved.
 
-        Called by ``CheckpointManager.load`` instead of ``load_state_dict``, and only where the
-        degree or the mesh has changed, on every rank with the same states.
+        ``CheckpointManager.load`` calls this instead of ``load_state_dict``, but only if the
+        data-parallel degree or the mesh has changed, on every rank with the same states.
 
         Args:
-            states: What ``state_dict()`` returned on each rank of the first pipeline stage, in
-                their order; tensor-parallel peers among them say the same.
+            states: The results of ``state_dict()`` on each rank of the first pipeline stage, in
+                rank order; tensor-parallel peers among them have the same.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """In place of a rank's own dataloader position: those of all ranks of the first stage."""
+    """The dataloader positions of all ranks of the first stage, in place of a rank's own."""
 
     of_ranks: tuple[Any, ...]
 
 
 def hand_over(position: Any, dataloader: Any) -> bool:
-    """Give a position to a loader that has a way to take it; whether it has one."""
+    """Restores a loader's position, if it has a method for that; returns whether it has."""
     if isinstance(position, Positions):
         if not isinstance(dataloader, RedistributableDataLoader):
             return False
@@ -73,17 +74,17 @@ def hand_over(position: Any, dataloader: Any) -> bool:
 
 
 def rank_part(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a train state that belongs to this rank alone."""
+    """Returns the part of a train state that belongs to this rank alone."""
     return {key: state[key] for key in RANK_KEYS if key in state}
 
 
 def without_rank_part(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The rest of a train state."""
+    """Returns the part of a train state that all ranks share."""
     return {key: value for key, value in state.items() if key not in RANK_KEYS}
 
 
 def predecessor(rank: int, now: Arrangement, then: Arrangement) -> int | None:
-    """The saved rank that ``rank`` continues, or None."""
+    """Returns the saved rank that ``rank`` continues, or None."""
     if now.stage_of_rank == then.stage_of_rank and list(now.meshes) == list(then.meshes):
         return rank
     mine = now.ranks_of(now.stage_of_rank[rank])
@@ -96,10 +97,10 @@ def predecessor(rank: int, now: Arrangement, then: Arrangement) -> int | None:
 def require_redistributable(
     saved: Mapping[str, Any], now: Arrangement, then: Arrangement, *, wanted: Sequence[str]
 ) -> None:
-    """Refuse a dataloader position that no rank of the new arrangement continues.
+    """Refuses a dataloader position that no rank of the new arrangement continues.
 
     Raises:
-        RedistributionError: ``saved`` has a position and ``wanted`` asks for it.
+        RedistributionError: ``saved`` has a position, and ``wanted`` includes it.
     """
     if "dataloader" in saved and "dataloader" in wanted:
         raise RedistributionError(

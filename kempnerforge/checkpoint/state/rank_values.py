@@ -1,19 +1,19 @@
 """Values that differ by rank under one name, and how a checkpoint keeps each rank's own.
 
-Ranks that share a shard directory save a value under one name once: the first of them that has it
-writes it. That is right where all have the same. It is not for the experts of an expert-parallel
-model, for moments that each rank computes for itself, for distributed tensors of one name on
-different meshes, or for a moment that some ranks have and others do not. So the ranks tell the
-checksum of every value that another rank may hold as well, and where they differ each rank's own is
-written under a name of its own::
+Ranks that share a shard directory save each name once: the first rank that has it writes it. That
+is right if all have the same value. It is wrong for the experts of an expert-parallel model, for
+moments that each rank computes separately, for distributed tensors of one name on different meshes,
+and for a moment that only some ranks have. So the ranks exchange a checksum of every value that
+another rank may hold as well. If the checksums differ, each rank's value is written under a name of
+its own::
 
     model.experts.weight             one value, equal on all ranks that have it
     ranks.3.model.experts.weight     rank 3's own
 
 Buffers and extra state, numbers and other plain values in the optimizer's state, and options of
-parameter groups are kept under the common name too, with the value of the first rank, for other
-layouts. Parameters and moments are not: another layout has to be told that they are missing. The
-same layout of ranks reads its own values as if they had the common names (:func:`seen_by`).
+parameter groups are also kept under the common name, with the value of the first rank, for other
+layouts. Parameters and moments are not, so that another layout reports them as missing. In the same
+layout, each rank sees its own values under the common names (:func:`seen_by`).
 """
 
 import dataclasses
@@ -61,16 +61,16 @@ class PlannedValues:
     buffers: frozenset[str] = frozenset()
     """Flat names of values that are buffers of the model."""
     fingerprint: int = 0
-    """Of the names and places of the compared items."""
+    """Checksum of the names and places of the compared items."""
 
 
 def own_name(name: str, rank: int) -> str:
-    """Under which a rank's own value is saved."""
+    """Returns the name under which a rank's own value is saved."""
     return f"{_RANKS}.{rank}.{name}"
 
 
 def common_name(name: str) -> str:
-    """The inverse of :func:`own_name`; any other name is returned as it is."""
+    """Reverses :func:`own_name`; returns any other name unchanged."""
     parts = name.split(".", 2)
     return parts[2] if len(parts) == 3 and parts[0] == _RANKS and parts[1].isdigit() else name
 
@@ -78,22 +78,22 @@ def common_name(name: str) -> str:
 def unequal_names(
     planned: Mapping[int, PlannedValues], checksums: Mapping[int, Sequence[int]]
 ) -> frozenset[str]:
-    """Names that do not have one value on all ranks that have them.
+    """Returns the names whose value is not equal on all ranks that have them.
 
     Args:
-        planned: By rank, of the ranks that share a shard directory.
-        checksums: By rank, one for each compared item: of its bytes, dtype and shape.
+        planned: By rank, for the ranks that share a shard directory.
+        checksums: By rank, one for each compared item, over its bytes, dtype and shape.
     """
-    told = {(one.fingerprint, bytes(checksums[rank])) for rank, one in planned.items()}
-    if len(told) == 1:
+    distinct = {(one.fingerprint, bytes(checksums[rank])) for rank, one in planned.items()}
+    if len(distinct) == 1:
         return frozenset()
     first: dict[tuple[str, tuple[int, ...]], int] = {}
     unequal = set()
     for rank, one in planned.items():
         for position, checksum in zip(one.compared, checksums[rank], strict=True):
             index = one.plan.items[position].index
-            # A tensor of another number of axes, or a value that is no tensor, begins elsewhere
-            # only by the form of its place.
+            # A tensor with another number of axes, or a value that is not a tensor, has the same
+            # place in another form.
             begin = tuple(index.offset or ())
             place = index.fqn, begin if any(begin) else ()
             if first.setdefault(place, checksum) != checksum:
@@ -102,7 +102,7 @@ def unequal_names(
 
 
 def missing_names(planned: Mapping[int, PlannedValues]) -> frozenset[str]:
-    """Moments that not all ranks have that have the parameter, and options that not all have."""
+    """Returns moments missing on a rank that has the parameter, and options missing on any rank."""
     names = {
         rank: tuple(item.index.fqn for item in one.plan.items) for rank, one in planned.items()
     }
@@ -127,7 +127,7 @@ def missing_names(planned: Mapping[int, PlannedValues]) -> frozenset[str]:
                 tuple(path[:2]) == _MOMENTS
                 and ranks_of[name] != ranks_of.get(f"model.{path[2]}", every)
             )
-            # Groups are numbered by each rank for itself.
+            # Each rank numbers its groups separately.
             or (tuple(path[:2]) == _OPTIONS and ranks_of[name] != every)
         )
     )
@@ -136,7 +136,7 @@ def missing_names(planned: Mapping[int, PlannedValues]) -> frozenset[str]:
 def with_own_names(
     planned: Mapping[int, PlannedValues], names: frozenset[str]
 ) -> dict[int, SavePlan]:
-    """The plans of ranks that share a shard directory, with each rank's own value of ``names``."""
+    """Returns the plans of ranks that share a shard directory, with own values for ``names``."""
     found = {}
     common = _of_single_ranks(planned, names)  # or taken already
     for rank, one in planned.items():
@@ -159,7 +159,7 @@ def with_own_names(
 
 
 def _of_single_ranks(planned: Mapping[int, PlannedValues], names: frozenset[str]) -> set[str]:
-    """Those of the names of which no rank's value stands for other layouts."""
+    """Returns the names of which no rank's value is kept for other layouts."""
     return {
         item.index.fqn
         for one in planned.values()
@@ -178,7 +178,7 @@ def _also_common(item: WriteItem, path: Sequence[Any], buffers: frozenset[str]) 
 
 
 def _own_item(item: WriteItem, rank: int) -> WriteItem:
-    """The same item as a whole value of one rank."""
+    """Returns the same item, as a whole value of one rank."""
     name = own_name(item.index.fqn, rank)
     data = item.tensor_data
     if data is None:
@@ -196,25 +196,25 @@ def _own_item(item: WriteItem, rank: int) -> WriteItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The metadata of a shard directory, as one rank sees it."""
+    """The metadata of a shard directory, as seen by one rank."""
 
     metadata: Metadata
-    """With this rank's own values under their common names."""
+    """The metadata, with this rank's own values under their common names."""
     own: frozenset[str]
     """Names of those."""
     common: frozenset[str]
-    """Names that differed by rank and of which this rank gets the first rank's value."""
+    """Names that differed by rank, of which this rank gets the first rank's value."""
     absent: frozenset[str]
-    """Names of which no value fits this rank, because the ranks are arranged otherwise."""
+    """Names without a value for this rank, because the layout of ranks has changed."""
 
 
 def seen_by(metadata: Metadata, rank: int | None) -> Seen:
-    """One rank's view of a shard directory.
+    """Returns one rank's view of a shard directory.
 
     Args:
-        metadata: As it was saved.
-        rank: Whose values are its own; None where the ranks are arranged otherwise, so that no
-            rank has any.
+        metadata: The metadata as saved.
+        rank: The saved rank whose own values to use; None if the layout of ranks has changed, so
+            that none apply.
     """
     entries = metadata.state_dict_metadata
     own_keys = [key for key in entries if common_name(key) != key]

@@ -1,6 +1,6 @@
-"""Finds a target for every saved value that a rank needs, and refuses what does not fit.
+"""Finds a target for every saved value that a rank needs, and refuses values that do not fit.
 
-Changes nothing: the targets are filled when the checkpoint is read, and handed over after that.
+Changes nothing: the targets are filled when the checkpoint is read, and applied after that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,18 +42,18 @@ def plan_restore(
     own: int,
     exclude: Exclusion,
 ) -> RestoreTargets:
-    """Find a target for every saved value that this rank needs; changes nothing.
+    """Finds a target for every saved value that this rank needs; changes nothing.
 
     Args:
         live: The model to restore, plain or sharded in any way.
         optimizer: Its optimizer.
-        seen: One a shard directory; more than one for pipeline stages.
+        seen: One view per shard directory; more than one with pipeline stages.
         own: Position of the directory to prefer for names that several stages have.
         exclude: Keys to leave alone.
 
     Raises:
         StateMismatchError: The checkpoint lacks a value of the model, or has one that does not fit.
-        RedistributionError: It has values of single ranks only, of another layout.
+        RedistributionError: A value exists only for single ranks of another layout.
     """
     targets = RestoreTargets(live_model=live, optimizer=optimizer, owners=_owners(seen, own))
     targets.reads = {directory: {} for directory in range(len(seen))}
@@ -62,7 +62,7 @@ def plan_restore(
 
 
 def _owners(seen: Sequence[Seen], own: int) -> dict[str, int]:
-    """Model entry to the directory it is read from: the own one if it has it, else the first."""
+    """Maps each model entry to the directory to read it from: the rank's own, else the first."""
     owners: dict[str, int] = {}
     for directory in _in_order(seen, own):
         for key in seen[directory].metadata.state_dict_metadata:
@@ -96,7 +96,7 @@ class _Planner:
         self._plan_optimizer()
 
     def _offer_the_rest(self) -> None:
-        """Values without an entry in the model, which a module with a hook may create."""
+        """Plans to read values without an entry in the model, which a module's hook may create."""
         known = self.targets.live_model.entries.keys()
         for name, directory in self.targets.owners.items():
             key = f"{MODEL}{name}"
@@ -134,7 +134,7 @@ class _Planner:
         return directory, self.seen[directory].metadata.state_dict_metadata[key]
 
     def _plan_entry(self, name: str, key: str, value: Any) -> bool:
-        """Plan to read one entry of the model; whether the checkpoint has it."""
+        """Plans to read one entry of the model; returns whether the checkpoint has it."""
         if self._is_saved_as_wrapper(key, value):
             if is_extra_state(name) or not self.targets.live_model.holds(value):
                 self.targets.refilled.add(name)
@@ -161,11 +161,11 @@ class _Planner:
         )
 
     def _may_change_shape(self, name: str) -> bool:
-        """Whether the module that an entry belongs to loads it in a way of its own."""
+        """Whether the module of an entry loads it with code of its own."""
         owner = self._owner(name)
         if owner is None:
             return False
-        # Those of torch.nn, as BatchNorm has one, only add what an old checkpoint lacks.
+        # The overrides in torch.nn (BatchNorm has one) only add what an old checkpoint lacks.
         return not str(type(owner)._load_from_state_dict.__module__).startswith("torch.nn.")
 
     def _owner(self, name: str) -> nn.Module | None:
@@ -197,8 +197,8 @@ class _Planner:
         spread = len(getattr(entry, "chunks", ())) > 1
         if is_extra_state(name) and spread and not isinstance(value, torch.Tensor):
             raise StateMismatchError(
-                f"{key} was saved as a distributed tensor, and the model has nothing that says how "
-                "to place it; build the model with one, or exclude the key from loading"
+                f"{key} was saved as a distributed tensor, and the model has none there that would "
+                "define its placement; build the model with one, or exclude the key from loading"
             )
         fresh = _fresh_like(value, entry, own=key in self.seen[directory].own)
         fixed = not (is_extra_state(name) or self._may_change_shape(name))
@@ -223,7 +223,7 @@ class _Planner:
         self.targets.reads[directory][key] = fresh
 
     def _plan_parts_of(self, key: str, value: torch.Tensor) -> bool:
-        """Plan to fill the tensors of a wrapper in place."""
+        """Plans to fill the tensors of a wrapper in place; returns whether that is possible."""
         class_key = f"{key}.{CLASS_KEY}"
         found = self._entry(class_key)
         assert found is not None
@@ -241,9 +241,9 @@ class _Planner:
         return True
 
     def _plan_taken_apart(self, name: str, current: Any) -> bool:
-        """Plan to read extra state that an older version took apart; whether there is any.
+        """Plans to read extra state that an older version flattened; returns whether there is any.
 
-        An empty dict left no trace in such a checkpoint: where the module has one now, it stays.
+        Such a checkpoint has no trace of an empty dict: if the module has one now, it is kept.
         """
         prefix = (MODEL.rstrip("."), self.targets.live_model.plain_name(name))
         for directory, part in enumerate(self.seen):
@@ -289,7 +289,7 @@ class _Planner:
         self._require_moments(held)
 
     def _owners_of_moments(self) -> dict[str, int]:
-        """Directory by parameter, also for one that is no entry of ``state_dict()`` itself."""
+        """Maps each parameter to its directory, even if ``state_dict()`` has no entry for it."""
         owners: dict[str, int] = {}
         for directory in self.order:
             for path in flat_paths(self.seen[directory].metadata).values():
@@ -333,7 +333,7 @@ def _fresh_plain(entry: Any) -> torch.Tensor | None:
 
 
 def _fresh_like(current: Any, entry: Any, *, own: bool) -> torch.Tensor | None:
-    """An empty value of the saved size, placed as the current one where that is a tensor."""
+    """Returns an empty value of the saved size, placed like the current one if that is a tensor."""
     fresh = _fresh_plain(entry)
     if fresh is None or not isinstance(current, torch.Tensor) or current.is_meta:
         return fresh
@@ -346,10 +346,10 @@ def _fresh_like(current: Any, entry: Any, *, own: bool) -> torch.Tensor | None:
 def _fresh_moment(
     entry: Any, path: PATH, param: torch.Tensor, group: Mapping[str, Any], *, own: bool
 ) -> torch.Tensor | None:
-    """An empty value placed the way that the optimizer would have placed it.
+    """Returns an empty value, placed where the optimizer would have placed it.
 
-    A moment of the parameter's shape lives where the parameter does, sharded alike. ``step`` lives
-    on the host unless the optimizer is capturable or fused, as in torch's own optimizers.
+    A moment of the parameter's shape is placed and sharded like the parameter. ``step`` is on the
+    CPU unless the optimizer is capturable or fused, as in torch's own optimizers.
     """
     if not isinstance(entry, TensorStorageMetadata):
         return None
@@ -365,7 +365,7 @@ def _fresh_moment(
 def _empty_like(param: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     with torch.no_grad():
         if isinstance(param, DTensor) and param.dtype == dtype:
-            # What empty_like comes to; dispatching a DTensor costs more than reading most of them.
+            # The same as empty_like, whose dispatch costs more than reading most moments.
             local = torch.empty_like(param.to_local())
             made: Any = DTensor  # its constructor has no types
             found: torch.Tensor = made(local, param._spec, requires_grad=False)

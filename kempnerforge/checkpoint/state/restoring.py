@@ -1,11 +1,11 @@
-"""Where each value of a checkpoint goes, decided before anything changes; and putting it there.
+"""Targets for the values of a checkpoint, chosen before anything changes, and their application.
 
-A value goes one of three ways:
+A value is restored in one of three ways:
 
-- *in place*: what is in the model's own memory is filled where it is;
-- *the module's own way*: an entry that a hook or a method of the module made goes back through
-  ``load_state_dict``, together with all the others, since a hook may want them as well;
-- *the optimizer's own way*: see :mod:`optimizer_state`.
+- *in place*: a tensor in the model's own memory is filled;
+- *through the module*: an entry that a hook or a method of the module created goes back through
+  ``load_state_dict``, together with all other entries, because a hook may need them;
+- *through the optimizer*: see :mod:`optimizer_state`.
 """
 
 from collections import OrderedDict
@@ -34,54 +34,54 @@ __all__ = ["PATH", "PLACE", "RestoreTargets"]
 
 PATH = tuple[str | int, ...]
 PLACE = tuple[int, str]
-"""Shard directory by position, and flat key."""
+"""Position of a shard directory, and flat key in it."""
 
 
 @dataclass(kw_only=True)
 class RestoreTargets:
-    """Where each value of a checkpoint goes; nothing is changed until :meth:`apply`.
+    """The target of each value of a checkpoint; nothing is changed until :meth:`apply`.
 
-    Reading fills fresh values; those for tensors of the model are copied once all were read.
+    Values are read into fresh memory, and copied into tensors of the model once all are read.
     """
 
     live_model: LiveModel
     optimizer: Any
     owners: Mapping[str, int] = field(default_factory=dict)
-    """Model entry to the shard directory that it is read from."""
+    """Maps a model entry to the shard directory that it is read from."""
     reads: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """For each shard directory, by position: flat key to the value to fill."""
+    """For each shard directory, by position: maps a flat key to the value to fill."""
     live: set[str] = field(default_factory=set)
-    """Flat keys of the model's own tensors, which stay as they are until all is read."""
+    """Flat keys of the model's own tensors, which stay unchanged until everything is read."""
     module_values: dict[str, PLACE] = field(default_factory=dict)
-    """Model entries that only the module itself can set: state dict key to place."""
+    """Model entries that only the module itself can set: maps state dict key to place."""
     offered: dict[str, PLACE] = field(default_factory=dict)
-    """Model entries that the module may make, of which it has none yet."""
+    """Saved entries that the model lacks now, but that one of its modules may create."""
     converted: list[str] = field(default_factory=list)
-    """Entries of the model that are of another dtype than the saved ones, in words."""
+    """Descriptions of model entries whose dtype differs from the saved one."""
     module_parts: dict[str, dict[PATH, PLACE]] = field(default_factory=dict)
-    """The same for a dict or list that an older version took apart: path within to place."""
+    """Likewise, a dict or list that an older version flattened: maps path within it to place."""
     copied: set[str] = field(default_factory=set)
-    """State dict keys of those that torch copies into the tensor of now, as it is."""
+    """State dict keys of module values that torch copies unchanged into existing tensors."""
     refilled: set[str] = field(default_factory=set)
-    """State dict keys of wrappers that are made for whoever asks: filled, and handed back."""
+    """State dict keys of wrappers that ``state_dict()`` creates anew: filled and passed back."""
     moments: dict[str, dict[PATH, PLACE]] = field(default_factory=dict)
-    """Parameter name to the optimizer state it gets."""
+    """Maps a parameter's name to the optimizer state it gets."""
     wholes: dict[PLACE, torch.Tensor] = field(default_factory=dict)
-    """Distributed tensors of which this rank reads its own local part only."""
+    """Distributed tensors of which this rank reads only its local part."""
     classes: dict[PLACE, torch.Tensor] = field(default_factory=dict)
-    """Where the class of a wrapper is described, and the wrapper of now."""
+    """Places of the descriptions of wrappers' classes, with the model's current wrappers."""
     groups: SavedGroups = field(default_factory=SavedGroups)
     orphans: set[str] = field(default_factory=set)
     """Flat keys of moments of parameters that the optimizer does not hold."""
     restores_moments: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
-    """Optimizer state of this rank alone; see :class:`optimizer_state.LiveState`. As captured, and
-    live once all is decided."""
+    """Rank-local optimizer state; see :class:`optimizer_state.LiveState`. Encoded at first, and
+    live after :meth:`decide`."""
     form: optimizer_state.Form | None = None
-    """Of the optimizer, where it gets anything but options."""
+    """The form of the optimizer, if it gets anything but options."""
 
     def decide(self) -> None:
-        """Settle what can be settled only once the values are read; changes nothing.
+        """Makes the decisions that need the values that were read; changes nothing.
 
         Raises:
             StateMismatchError: The parameter groups, the classes of tensors, sparse tensors or the
@@ -103,10 +103,10 @@ class RestoreTargets:
         self.own = self._revived_own()
 
     def apply(self, check: RestoreCheck) -> None:
-        """Hand over what was read to the model and the optimizer, but for its groups.
+        """Applies what was read to the model and the optimizer, except parameter groups.
 
         Raises:
-            StateMismatchError: A ``load_state_dict`` of the program's does not take back what was
+            StateMismatchError: A ``load_state_dict`` of the program does not restore what was
                 saved.
         """
         places = {**self.module_values, **self.offered}
@@ -115,7 +115,7 @@ class RestoreTargets:
         parts = {name: self._nested(entries) for name, entries in self.module_parts.items()}
         versions = {name: _version(value) for name, value in values.items()}
         self._set_in_module({**values, **parts})
-        # A hook may compute in the memory that it is given, and that is no longer what was saved.
+        # A hook can compute in the memory that it is given, which then differs from what was saved.
         as_read = {
             name: value for name, value in values.items() if _version(value) == versions[name]
         }
@@ -125,11 +125,11 @@ class RestoreTargets:
             self._apply_optimizer(self.form, Comparison(check))
 
     def apply_groups(self) -> None:
-        """Set the options of the parameter groups; after a scheduler, which may write them too."""
+        """Sets the options of the parameter groups; after a scheduler, which may set them too."""
         self.groups.apply(self.optimizer)
 
     def apply_own(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Hand over entries of the model that an older version kept in this rank's own file."""
+        """Applies entries of the model that an older version kept in this rank's own file."""
         if not values:
             return
         extra = {}
@@ -144,7 +144,7 @@ class RestoreTargets:
         self._set_in_module(extra)
 
     def unexpected(self, exclude: Exclusion) -> tuple[str, ...]:
-        """Saved values that neither this model nor its optimizer has a place for."""
+        """Returns the saved values for which neither model nor optimizer has a place."""
         mine = {f"{MODEL}{name}" for name in self.live_model.entries}
         mine.update(key for part in self.module_parts.values() for _, key in part.values())
         mine.update(key for read in self.reads.values() for key in read)
@@ -154,12 +154,12 @@ class RestoreTargets:
         )
 
     def _set_in_module(self, values: Mapping[str, Any]) -> None:
-        """Through ``load_state_dict``, where only the module can set a value or its hooks ask."""
+        """Calls ``load_state_dict`` if only the module can set a value, or if it has hooks."""
         module = self.live_model.module
         if not values and not _listens(module):
             return
         state = self.live_model.state
-        # What was filled in place is given as itself, which copies nothing.
+        # Tensors filled in place are passed as themselves, so nothing is copied.
         whole = OrderedDict(state)
         whole.update(values)
         whole._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
@@ -173,7 +173,7 @@ class RestoreTargets:
         now = LiveModel(self.live_model.module).state
         before = self.live_model.state
         for name, value in values.items():
-            # Of another type than the model's it was converted, as the program wants it.
+            # A value of another dtype was converted to the model's, as the program wants.
             if not is_extra_state(name) and _is_of_one_type(value, before.get(name, now.get(name))):
                 comparison.compare(f"{MODEL}{name}", value, now.get(name))
         comparison.require_none(f"load_state_dict of {type(self.live_model.module).__name__}")
@@ -212,7 +212,7 @@ class RestoreTargets:
         )
 
     def _revived_own(self) -> dict[str, Any]:
-        """This rank's own state, on the current devices and meshes."""
+        """Decodes the rank-local state, onto the current devices and meshes."""
         model, names = self.live_model.module, self.live_model.names
         state = dict(self.own.get("state", {}))
         for param in optimizer_state.parameters_of(self.optimizer):
@@ -231,7 +231,7 @@ def _is_sparse(value: Any) -> bool:
 
 
 def _version(value: Any) -> int:
-    """Changes whenever a tensor is written to."""
+    """Returns a number that changes whenever the tensor is written to."""
     return local_of(value)._version if isinstance(value, torch.Tensor) else 0
 
 
@@ -241,7 +241,7 @@ def _is_of_one_type(one: Any, other: Any) -> bool:
 
 
 def _listens(module: nn.Module) -> bool:
-    """Whether a module of the program's own has a say in ``load_state_dict``."""
+    """Whether the program's own code takes part in the module's ``load_state_dict``."""
     return any(
         _is_own(hook)
         for part in module.modules()
@@ -262,5 +262,5 @@ def _hooks_of(module: nn.Module) -> Iterator[Any]:
 
 
 def _is_own(function: Any) -> bool:
-    """Whether a function is none of torch's, whose hooks change no values."""
+    """Whether a function is not torch's; hooks of torch change no values."""
     return not str(getattr(function, "__module__", "")).startswith("torch.")

@@ -1,7 +1,7 @@
 """The state of every random generator of this process: python, NumPy, torch, each CUDA device.
 
-Saved as numbers, strings and tensors only, so that it is read back without unpickling objects, and
-in a form that each package's own ``setstate`` takes, because training loops read it by themselves.
+It is saved as numbers, strings and tensors only, so that reading it unpickles no objects, and in a
+form that each package's own setter accepts, because some training loops read it themselves.
 """
 
 import random
@@ -20,16 +20,15 @@ _CPU_KEYS = ("torch_cpu", "torch")
 
 
 def get_rng_state() -> dict[str, Any]:
-    """Capture all generators of this process; draws from none. Not collective.
+    """Captures the state of all generators of this process; draws from none. Not collective.
 
-    For the thread that trains.
+    To be called by the training thread. The result differs by rank.
 
     Returns:
         ``python`` for ``random.setstate``, ``numpy`` for ``numpy.random.set_state``, ``torch_cpu``
         for ``torch.set_rng_state`` and ``torch_cuda`` for ``torch.cuda.set_rng_state_all`` (one
-        state a device, empty where CUDA was not used). ``torch`` and ``cuda`` are the last two
-        under the names that they had at first: the same objects, which a file holds once. Differs
-        by rank.
+        state per device, empty if CUDA was not used). ``torch`` and ``cuda`` are earlier names of
+        the last two: the same objects, which a file stores once.
     """
     version, internal, gauss = random.getstate()
     cpu, cuda = torch.get_rng_state(), _get_cuda_states()
@@ -42,12 +41,12 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restore what :func:`get_rng_state` captured; not collective.
+    """Restores what :func:`get_rng_state` captured; not collective.
 
-    For the thread that trains. Generators that ``state`` lacks stay as they are.
+    To be called by the training thread. Generators that ``state`` lacks stay unchanged.
 
     Raises:
-        StateMismatchError: As :func:`require_same_devices`, a ``ValueError``; nothing was changed.
+        StateMismatchError: See :func:`require_same_devices`; a ``ValueError``. Nothing was changed.
     """
     require_same_devices(state)
     if "python" in state:
@@ -62,12 +61,12 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def require_same_devices(state: Mapping[str, Any]) -> None:
-    """Refuse a state that :func:`set_rng_state` cannot restore here; changes nothing.
+    """Refuses a state that :func:`set_rng_state` cannot restore here; changes nothing.
 
-    A machine without CUDA takes any: the generators of its devices are left out.
+    A machine without CUDA accepts any state: CUDA generators are ignored.
 
     Raises:
-        StateMismatchError: ``state`` has CUDA generators and this process sees another number of
+        StateMismatchError: ``state`` has CUDA generators, and this process sees another number of
             devices.
     """
     states = _cuda_states(state)
@@ -89,13 +88,13 @@ def _get_numpy_state() -> Any:
     state = _plain(np.random.get_state(legacy=False))
     if state["bit_generator"] != "MT19937":
         return state
-    # NumPy's own tuple, with the words as a list in place of an array.
+    # NumPy's own tuple, with a list in place of the array of words.
     words, position = state["state"]["key"], state["state"]["pos"]
     return (state["bit_generator"], words, position, state["has_gauss"], state["gauss"])
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists and NumPy's numbers as Python's."""
+    """Converts arrays to lists, and NumPy's numbers to Python's."""
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
@@ -106,7 +105,7 @@ def _set_numpy_state(state: Any) -> None:
 
 
 def _arrays(value: Any) -> Any:
-    """The inverse of :func:`_plain`; knows the form in which arrays were saved at first, too."""
+    """Reverses :func:`_plain`; also accepts the form in which early versions saved arrays."""
     if not isinstance(value, Mapping):
         return np.array(value, dtype=np.uint64) if isinstance(value, list) else value
     if value.keys() == {"dtype", "values"}:
@@ -116,14 +115,14 @@ def _arrays(value: Any) -> Any:
 
 def _get_cuda_states() -> list[torch.Tensor]:
     initialized: Any = torch.cuda.is_initialized  # has no types
-    # Asking whether CUDA is available would start it, and what is forked later could not use it.
+    # Asking whether CUDA is available would initialise it, and then forked children cannot use it.
     if not initialized():
         return []
     return list(torch.cuda.get_rng_state_all())
 
 
 def _cuda_states(state: Mapping[str, Any]) -> Any:
-    """One state a device, or a single tensor for the current device, as other programs store it."""
+    """Returns one state per device, or (from other programs) one tensor for the current device."""
     states = _first_of(CUDA_KEYS, state)
     return states if isinstance(states, torch.Tensor) else list(states or ())
 

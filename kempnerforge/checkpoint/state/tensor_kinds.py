@@ -1,10 +1,10 @@
-"""Decomposes tensors that are more than numbers in dense memory, and rebuilds them.
+"""Decomposes tensors that are more than elements in dense memory, and rebuilds them.
 
 A *wrapper* is a tensor subclass that holds other tensors (``__tensor_flatten__``): a quantised
-weight, a low-bit moment. Its inner tensors are what is saved; the class is named, and found again
-among the modules that the program has imported, so nothing is imported or run because a checkpoint
-says so. Distributed tensors are wrappers for torch and not here: their placement is part of the
-protocol.
+weight, a low-bit moment. Its inner tensors are saved, with the name of the class. On load the class
+is looked up among the modules that the program has already imported, so a checkpoint cannot cause
+an import or run code. Distributed tensors are wrappers to torch but not here, because their
+placement is handled separately.
 """
 
 import re
@@ -36,25 +36,25 @@ __all__ = [
 
 _ORDINARY = (torch.Tensor, nn.Parameter, nn.Buffer)
 _DENSE_TYPES = frozenset(_ORDINARY)
-# Exactly these: an enumeration may be a str as well, and its class would not come back.
+# Exactly these types: an enum member can be a str too, and its class would be lost.
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), torch.dtype, torch.Size})
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrapper:
-    """A wrapper taken apart."""
+    """A wrapper, decomposed."""
 
     module: str
-    """Where its class is defined."""
+    """Module that defines its class."""
     qualname: str
     context: Any
-    """The context from which its class rebuilds it, besides the tensors; None if that is no plain
-    value, in which case it can only be filled in place."""
+    """The context from which its class rebuilds it, besides the tensors; None if it is not a plain
+    value, and the wrapper can only be filled in place."""
     described: str
-    """``repr`` of the context; without addresses in memory, where it is no plain value."""
+    """``repr`` of the context; without memory addresses if it is not a plain value."""
     parts: Mapping[str, torch.Tensor]
-    """Its tensors by attribute; they may be wrappers as well."""
+    """Its tensors by attribute; they can be wrappers as well."""
 
     @property
     def has_plain_context(self) -> bool:
@@ -63,7 +63,7 @@ class Wrapper:
 
 
 def local_of(value: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a distributed tensor, complete; any other tensor itself."""
+    """Returns the local part of a distributed tensor, fully computed; any other tensor itself."""
     local = value._local_tensor if isinstance(value, DTensor) else value
     if isinstance(local, AsyncCollectiveTensor):
         waited: torch.Tensor = local.wait()
@@ -72,7 +72,7 @@ def local_of(value: torch.Tensor) -> torch.Tensor:
 
 
 def is_dense(value: torch.Tensor) -> bool:
-    """Whether a tensor, or the local part of a distributed one, is plain numbers in memory."""
+    """Whether a tensor, or the local part of a distributed one, is plain elements in memory."""
     local = value._local_tensor if isinstance(value, DTensor) else value
     known = type(local) in _DENSE_TYPES or _is_only_named(local)
     if not known or local.layout is not torch.strided:
@@ -81,13 +81,13 @@ def is_dense(value: torch.Tensor) -> bool:
 
 
 def _is_only_named(value: torch.Tensor) -> bool:
-    """Whether a subclass leaves to torch what becomes of its numbers; lazy parameters have none."""
+    """Whether a subclass leaves all operations to torch; a lazy parameter does not count."""
     ordinary = type(value).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
     return ordinary and not (isinstance(value, ShardedTensor) or nn.parameter.is_lazy(value))
 
 
 def is_wrapper(value: object) -> bool:
-    """Whether a value is a tensor subclass that holds other tensors, and no distributed tensor."""
+    """Whether a value is a tensor subclass that holds other tensors, but is not distributed."""
     return (
         isinstance(value, torch.Tensor)
         and type(value) not in _DENSE_TYPES
@@ -98,7 +98,7 @@ def is_wrapper(value: object) -> bool:
 
 
 def problem_of(value: torch.Tensor) -> str | None:
-    """Why no form of this tensor can be saved, in words that follow its name; None if one can."""
+    """Returns why this tensor cannot be saved, as text to follow its name; None if it can."""
     local = local_of(value)
     if isinstance(local, ShardedTensor):
         return (
@@ -117,13 +117,13 @@ def problem_of(value: torch.Tensor) -> str | None:
         return None
     cls = type(local)
     return (
-        f"is a {cls.__module__}.{cls.__qualname__}, a tensor subclass that does not say what it "
-        "consists of; give it __tensor_flatten__ and __tensor_unflatten__"
+        f"is a {cls.__module__}.{cls.__qualname__}, a tensor subclass that cannot be taken "
+        "apart; give it __tensor_flatten__ and __tensor_unflatten__"
     )
 
 
 def take_apart(value: torch.Tensor) -> Wrapper:
-    """The tensors of a wrapper and what else it takes to build it again."""
+    """Returns the tensors of a wrapper, with its class and context."""
     flatten: Any = value
     names, context = flatten.__tensor_flatten__()
     cls = type(value)
@@ -140,13 +140,13 @@ def take_apart(value: torch.Tensor) -> Wrapper:
 def rebuild_wrapper(
     taken: Wrapper, *, size: tuple[int, ...], stride: tuple[int, ...], name: str
 ) -> torch.Tensor:
-    """The inverse of :func:`take_apart`.
+    """Rebuilds a wrapper from the result of :func:`take_apart`.
 
     Args:
         taken: Class, context and tensors.
-        size: Shape that the wrapper shows.
-        stride: Strides that it shows.
-        name: For errors.
+        size: Outer shape of the wrapper.
+        stride: Outer strides of the wrapper.
+        name: Name of the tensor, for errors.
 
     Raises:
         StateMismatchError: The program has no such tensor subclass.
@@ -159,10 +159,10 @@ def rebuild_wrapper(
 
 
 def find_class(module: str, qualname: str, *, name: str) -> type[torch.Tensor]:
-    """A tensor subclass that the program has imported.
+    """Finds a tensor subclass that the program has imported.
 
     Raises:
-        StateMismatchError: There is none of that name.
+        StateMismatchError: There is none with that name.
     """
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
@@ -176,7 +176,7 @@ def find_class(module: str, qualname: str, *, name: str) -> type[torch.Tensor]:
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in nested containers."""
+    """Yields the tensors in nested containers."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping | list | tuple | set | frozenset):

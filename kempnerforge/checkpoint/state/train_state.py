@@ -1,7 +1,7 @@
-"""Assembly of the training state that is not model or optimizer.
+"""The training state besides model and optimizer.
 
-Kept in ``train_state.pt`` as plain values: numbers, strings, containers, tensors. Reading it back
-never runs code from the file.
+It is kept in ``train_state.pt`` as plain values: numbers, strings, containers, tensors. Reading it
+back never runs code from the file.
 """
 
 from collections.abc import Mapping
@@ -29,24 +29,24 @@ def build_train_state(
     dataloader: Any | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Capture everything but model and optimizer; not collective, draws from no generator.
+    """Captures everything but model and optimizer; not collective, draws from no generator.
 
-    For the thread that trains: the generators are those of the process.
+    To be called by the training thread, whose generators it captures.
 
     Args:
         step: Current training step.
         tokens_seen: Tokens processed so far.
         scheduler: Anything with ``state_dict()``.
-        dataloader: Anything with ``state_dict()``; one without has no position to save.
-        extra: More values; their keys are merged into the result and come back from a load.
+        dataloader: Anything with ``state_dict()``; without it, no position is saved.
+        extra: More values; their keys are merged into the result and returned by a load.
 
     Raises:
-        ValueError: ``extra`` uses a key that the state itself uses.
+        ValueError: ``extra`` uses a reserved key.
         TypeError: The scheduler has no ``state_dict``.
     """
     taken = RESERVED_KEYS & set(extra or ())
     if taken:
-        raise ValueError(f"extra must not use the keys {sorted(taken)}; they are the state's own")
+        raise ValueError(f"extra must not use the keys {sorted(taken)}; they are reserved")
     state: dict[str, Any] = {"step": step, "tokens_seen": tokens_seen, **(extra or {})}
     if scheduler is not None:
         if not hasattr(scheduler, "state_dict"):
@@ -64,21 +64,21 @@ def build_train_state(
 def restore_train_state(
     state: Mapping[str, Any], scheduler: Any | None = None, dataloader: Any | None = None
 ) -> tuple[int, int, dict[str, Any]]:
-    """Restore what :func:`build_train_state` captured, the generators last; not collective.
+    """Restores what :func:`build_train_state` captured, the generators last; not collective.
 
-    For the thread that trains. What ``load_state_dict`` raises is passed on. A scheduler or loader
-    that only one of the two sides has is warned of.
+    To be called by the training thread. Exceptions from ``load_state_dict`` propagate. Logs a
+    warning for a scheduler or loader that only the state or only the caller has.
 
     Args:
-        state: As :func:`build_train_state` returned it.
-        scheduler: Restored if given and saved.
-        dataloader: Restored if given, saved and able to.
+        state: A result of :func:`build_train_state`.
+        scheduler: Restored if passed and saved.
+        dataloader: Restored if passed, saved, and able to load a state.
 
     Returns:
         Step, tokens seen, and the extra keys; 0 for a number that ``state`` lacks.
 
     Raises:
-        ValueError: Its generators are of another number of CUDA devices.
+        ValueError: Its generators are for another number of CUDA devices.
     """
     if scheduler is not None and "scheduler" in state:
         scheduler.load_state_dict(state["scheduler"])
@@ -93,5 +93,5 @@ def restore_train_state(
 
 
 def split_extra(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a train state that came from ``extra``."""
+    """Returns the part of a train state that came from ``extra``."""
     return {key: value for key, value in state.items() if key not in RESERVED_KEYS}

@@ -8,6 +8,6 @@ __all__ = ["Whole"]
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Keeps a container or a rare tensor in one piece; its value is what is read back."""
+    """Keeps a container or a rare tensor in one piece; reading replaces its value."""
 
     value: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def one_more_save_without(kind: str, path: str) -> RunCase:
     run.stage(6)
     left = [one for one in run.operations if (one.kind, one.path) != (kind, path)]
     assert len(left) == len(run.operations) - 1
-    run.operations = [dataclasses.replace(one, index=place) for place, one in enumerate(left)]
+    run.operations = [one._replace(index=place) for place, one in enumerate(left)]
     run.commit(6)
     run.point(6)
     return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 from collections.abc import Iterable
@@ -367,7 +366,7 @@ def _at_rest(case: RunCase, files: FileSystem) -> AtRest:
         shift = len(written)
         written += operator.written
         operations = tuple(
-            dataclasses.replace(one, rank=-1, data=None if one.data is None else one.data + shift)
+            one._replace(rank=-1, data=None if one.data is None else one.data + shift)
             for one in operator.operations
         )
         for operation in operations:

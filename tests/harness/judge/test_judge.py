@@ -136,7 +136,7 @@ def test_a_judge_that_throws_answers_unknown_with_its_traceback(
 def test_evidence_that_cannot_be_replayed_makes_every_verdict_unknown() -> None:
     case = correct()
     evidence = case.evidence()
-    broken = dataclasses.replace(evidence.runs[0].operations[0], path=None)  # type: ignore[arg-type]
+    broken = evidence.runs[0].operations[0]._replace(path=None)  # type: ignore[arg-type]
     run = dataclasses.replace(evidence.runs[0], operations=(broken,))
     judgement = judge(dataclasses.replace(evidence, runs=(run,)))
     assert {one.state for one in judgement.verdicts} == {"unknown"}

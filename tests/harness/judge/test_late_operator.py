@@ -138,6 +138,6 @@ def test_a_foreign_name_that_came_late_stays_foreign() -> None:
     case = Case(runs=[run])
     assert JUDGES["clean"](case.evidence(), case.history()).state == "holds"
 
-    run.operations[-2] = dataclasses.replace(run.operations[-2], rank=0)
+    run.operations[-2] = run.operations[-2]._replace(rank=0)
     case = Case(runs=[run])
     assert JUDGES["clean"](case.evidence(), case.history()).state == "violated"

@@ -224,3 +224,17 @@ def test_a_change_beside_the_bytes_leaves_them_in_their_file(tmp_path: Path) -> 
     written.settle()
     assert written[:] == _SECOND[:5] + bytes(_SIZE - 5)
     written.close()
+
+
+def test_equal_bytes_are_kept_once_whatever_becomes_of_the_first_file(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        inside = directory / "checkpoints"
+        (inside / "a").write_bytes(_FIRST)
+        (inside / "b").write_bytes(_FIRST)
+        (inside / "a").write_bytes(_SECOND)
+        (inside / "b").unlink()
+
+    trace, _ = supervise(body, tmp_path)
+
+    assert _contents(trace) == [_FIRST, _FIRST, _SECOND]
+    assert len(trace.written) == 2 * _SIZE
