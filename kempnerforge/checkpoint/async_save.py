@@ -1,23 +1,17 @@
 """The stand-alone checkpointer, and the choice of how each mode copies the state."""
 
 import logging
-from array import array
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.checkpoint.planner import SavePlan
 
+from kempnerforge.checkpoint.bulk.directory_save import DirectorySave
 from kempnerforge.checkpoint.bulk.shards import (
     StagedShards,
-    encode_metadata,
-    merge_plans,
     stage_shards,
-    write_shards,
 )
 from kempnerforge.checkpoint.bulk.staging import KeptBuffers, LiveTensors, Stager
 from kempnerforge.checkpoint.deadlines import DEFAULT_COMMIT_TIMEOUT_S
@@ -25,22 +19,17 @@ from kempnerforge.checkpoint.errors import (
     RankFailure,
     describe,
 )
-from kempnerforge.checkpoint.format import layout
-from kempnerforge.checkpoint.protocol.effects import Runtime
 from kempnerforge.checkpoint.protocol.rounds import LocalCollective
-from kempnerforge.checkpoint.protocol.save_messages import Assignment, Proposal, Published, Report
-from kempnerforge.checkpoint.protocol.saving import Words, save
-from kempnerforge.checkpoint.protocol.steps import Steps
-from kempnerforge.checkpoint.protocol.visibility import await_made
+from kempnerforge.checkpoint.protocol.save_messages import Published
+from kempnerforge.checkpoint.protocol.saving import save
 from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.collective import Collective, GlooCollective
 from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.driver import ProtocolRun
 from kempnerforge.checkpoint.runtime.process import local_runtime
-from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
+from kempnerforge.checkpoint.runtime.stale import RetryingStorage
 from kempnerforge.checkpoint.runtime.storage import LocalStorage, revocable
 from kempnerforge.checkpoint.runtime.worker import Worker
-from kempnerforge.checkpoint.state.rank_values import unequal_names
 from kempnerforge.config.schema import AsyncCheckpointMode
 
 __all__ = ["AsyncCheckpointer", "make_stager", "mode_of"]
@@ -140,7 +129,7 @@ class AsyncCheckpointer:
         worker = Worker(f"writing {directory}")
         storage = revocable(RetryingStorage(LocalStorage()), revoked=lambda: worker.stuck)
         runtime = replace(local_runtime(storage), rounds=collective)
-        to = _DirectorySave(
+        to = DirectorySave(
             runtime=runtime,
             path=directory,
             shards=staged,
@@ -179,82 +168,3 @@ class AsyncCheckpointer:
                 timeout_s=DEFAULT_COMMIT_TIMEOUT_S, ranks=ranks
             )
         return self._collectives[ranks]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DirectorySave:
-    """A :class:`~protocol.saving.Destination` without staging directory or manifest."""
-
-    runtime: Runtime
-    path: Path
-    shards: StagedShards | RankFailure
-    save_id: str
-    step: int | None = None
-
-    @property
-    def words(self) -> Words:
-        doing = f"saving to {self.path}"
-        return Words(saving=doing, opening=doing, writing=doing, completing=doing)
-
-    def propose(self, *, timeout_s: float) -> Steps[Proposal]:
-        del timeout_s
-        yield from ()
-        if isinstance(self.shards, RankFailure):
-            return Proposal(failure=self.shards)
-        return Proposal(plan=(self.shards.planned, self.shards.checksums()))
-
-    def open(self, proposals: Sequence[Proposal]) -> tuple["_Merged", list[Assignment]]:
-        storage = self.runtime.storage
-        storage.make_durable_directory(self.path)
-        storage.unlink(self.path / layout.SHARD_METADATA)
-        planned = dict(enumerate(proposal.plan[0] for proposal in proposals))
-        sums = {rank: array("Q", one.plan[1]) for rank, one in enumerate(proposals)}
-        self._warn_of(unequal_names(planned, sums))
-        plans, metadata = merge_plans([one.plan for one in planned.values()])
-        return _Merged(plans, metadata), [
-            Assignment(save_id=self.save_id, plan=plan) for plan in plans
-        ]
-
-    def _warn_of(self, differing: Collection[str]) -> None:
-        if differing:
-            logger.warning(
-                "%s: %d values differ by rank under one name, and one rank's is kept, as in DCP; "
-                "the first: %s; give each rank's value its own name, or use CheckpointManager",
-                self.path,
-                len(differing),
-                min(differing),
-            )
-
-    def write(self, assignment: Assignment) -> Report:
-        assert isinstance(self.shards, StagedShards)
-        self.runtime.storage.make_durable_directory(self.path)
-        await_made(self.path, self.runtime)
-        write = partial(write_shards, self.path, assignment.plan, self.shards)
-        written = again_if_stale(write, self.path)
-        return Report(shards=written, files=written.files)
-
-    def complete(
-        self, opened: "_Merged", reports: Sequence[Report]
-    ) -> tuple[Published, tuple[Path, ...]]:
-        storage = self.runtime.storage
-        storage.sync_directory(self.path)
-        written = (report.shards for report in reports)
-        pairs: Any = zip(opened.plans, written, strict=True)
-        data = encode_metadata(opened.metadata, pairs, save_id=self.save_id)
-        storage.write(self.path / layout.SHARD_METADATA, data)
-        storage.sync_directory(self.path)
-        return Published(save_id=self.save_id), ()
-
-    def withdraw(self, opened: "_Merged") -> tuple[Path, ...]:
-        del opened  # a directory without `.metadata` is torn, and can be saved into again
-        return ()
-
-    def remove(self, paths: tuple[Path, ...], *, failed: bool) -> None:
-        """Does nothing: there is nothing to remove."""
-
-
-class _Merged(NamedTuple):
-    """The plan of each rank, and the metadata of all."""
-
-    plans: list[SavePlan]
-    metadata: Any

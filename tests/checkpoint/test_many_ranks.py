@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from kempnerforge.checkpoint.bulk.shards import WrittenShards
+from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
+from kempnerforge.checkpoint.bulk.directory_save import DirectorySave
+from kempnerforge.checkpoint.bulk.shards import WrittenShards, stage_shards
+from kempnerforge.checkpoint.bulk.staging import LiveTensors
 from kempnerforge.checkpoint.errors import PeerLostError
+from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.bulk import WrittenFiles
 from kempnerforge.checkpoint.protocol.candidates import ForeignShards
 from kempnerforge.checkpoint.protocol.catalog import State, read_catalog
@@ -24,9 +29,11 @@ from kempnerforge.checkpoint.protocol.reachable import require_reachable_by_all
 from kempnerforge.checkpoint.protocol.register import Register
 from kempnerforge.checkpoint.protocol.retention import RetentionPolicy
 from kempnerforge.checkpoint.protocol.save_messages import Published, SaveRequest, StagedState
+from kempnerforge.checkpoint.protocol.saving import save
 from kempnerforge.checkpoint.protocol.steps import Steps
 from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.protocol.verification import verify_files
+from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.memory_storage import Death, MemoryStorage
 from tests.checkpoint.simulated import Outcome, Rank, carry_out_together
 
@@ -427,3 +434,39 @@ def test_a_directory_that_one_rank_cannot_look_into_is_every_ranks_error() -> No
     heal(job.ranks[40])
     (error,) = errors_of(job.look())
     assert "rank 7: StorageTimeoutError: looking into the checkpoint directory" in error
+
+
+def directory_saves(ranks: Sequence[Rank[Any]], directory: Path) -> list[Outcome[Published]]:
+    """As `AsyncCheckpointer` saves a value of each rank into one directory."""
+    saves = [
+        DirectorySave(
+            runtime=rank.runtime,
+            path=directory,
+            shards=stage_shards(
+                {f"of {rank.rank}": torch.arange(3.0)},
+                stager=LiveTensors(),
+                is_coordinator=rank.rank == 0,
+                world_size=len(ranks),
+            ),
+            save_id=rank.process.new_save_id(),
+        )
+        for rank in ranks
+    ]
+    steps = [save(to, to.runtime, timeout_s=DEADLINE_S) for to in saves]
+    return carry_out_together(ranks, steps)
+
+
+def test_a_bare_directory_is_complete_or_has_no_metadata(tmp_path: Path) -> None:
+    ranks: list[Rank[Any]] = [Rank(rank, 4, LocalStorage()) for rank in range(4)]
+    assert errors_of(directory_saves(ranks, tmp_path / "whole")) == set()
+    data = (tmp_path / "whole" / layout.SHARD_METADATA).read_bytes()
+    found = decode_metadata(data, where="whole")
+    assert sorted(found.state_dict_metadata) == ["of 0", "of 1", "of 2", "of 3"]
+    hang_from(ranks[2], "make_durable_directory")
+    (error,) = errors_of(directory_saves(ranks, tmp_path / "torn"))
+    assert error.startswith("StorageTimeoutError: saving to")
+    assert "failed: rank 2: StorageTimeoutError: saving to" in error
+    assert not (tmp_path / "torn" / layout.SHARD_METADATA).exists()
+    heal(ranks[2])
+    assert errors_of(directory_saves(ranks, tmp_path / "torn")) == set()
+    assert (tmp_path / "torn" / layout.SHARD_METADATA).exists()

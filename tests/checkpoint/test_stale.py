@@ -11,7 +11,7 @@ import torch
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
 from kempnerforge.checkpoint import AsyncCheckpointer, async_save
-from kempnerforge.checkpoint.bulk import shards
+from kempnerforge.checkpoint.bulk import directory_save, shards
 from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.checkpoint.runtime.stale import RetryingStorage, again_if_stale
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
@@ -101,7 +101,7 @@ def test_the_checkpointer_alone_survives_handles_that_go_stale_once(
         return shards.write_shards(*args, **options)
 
     monkeypatch.setattr(async_save, "LocalStorage", lambda: storage)
-    monkeypatch.setattr(async_save, "write_shards", write_shards)
+    monkeypatch.setattr(directory_save, "write_shards", write_shards)
     checkpointer = AsyncCheckpointer(mode)
     checkpointer.save({"x": torch.arange(3.0)}, str(tmp_path / "alone"))
     checkpointer.wait()

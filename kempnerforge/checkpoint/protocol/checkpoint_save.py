@@ -84,6 +84,8 @@ class CheckpointSave:
             opening=f"creating a staging directory in {self.root}",
             writing=f"writing step {self.step} to {self.root}",
             completing=f"publishing step {self.step} in {self.root}",
+            doubt="whether the checkpoint exists is unknown; the next start loads what `latest` "
+            "names",
         )
 
     @property

@@ -71,6 +71,8 @@ class Words:
     opening: str
     writing: str
     completing: str
+    doubt: str
+    """The state after a completion that was given up on."""
 
 
 class Destination(Protocol[Opened]):
@@ -205,9 +207,15 @@ class _Save(Generic[Opened]):
                 doing=self._to.words.completing,
             )
         except Exception as error:
-            raise self._refused(_in_doubt(error)) from error
+            raise self._refused(self._in_doubt(error)) from error
         self._published.append(done)
         return [done[0]] * len(reports)
+
+    def _in_doubt(self, error: Exception) -> Exception:
+        """Returns the error of a completion; the effect of an abandoned one is unknown."""
+        if not isinstance(error, StorageTimeoutError):
+            return error
+        return StorageTimeoutError(f"{error}; {self._to.words.doubt}")
 
     def _clean_up(self) -> Steps[None]:
         """Removes what is not needed any more; a failure is left to the next save."""
@@ -237,11 +245,3 @@ def _disagreements(proposals: Sequence[Proposal]) -> tuple[RankFailure, ...]:
         for rank, proposal in enumerate(proposals)
         if proposal.step != mine
     )
-
-
-def _in_doubt(error: Exception) -> Exception:
-    """Returns the error of a publication; the effect of an abandoned one is unknown."""
-    if not isinstance(error, StorageTimeoutError):
-        return error
-    doubt = "whether the checkpoint exists is unknown; the next start loads what `latest` names"
-    return StorageTimeoutError(f"{error}; {doubt}")
