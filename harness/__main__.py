@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _judge(parsed.directory)
         case "explain":
             return _explain(parsed.directory)
+        case "capture":
+            return _capture(parsed)
         case "crash-states":
             return _crash_states(parsed)
         case "mutants":
@@ -117,6 +119,16 @@ def _explain(directory: Path) -> int:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return _complain(f"{directory} is not a whole run directory: {error}")
     return _say(explain(evidence), PASSED)
+
+
+def _capture(parsed: argparse.Namespace) -> int:
+    from harness.capture.command import CaptureError, capture_directory
+
+    try:
+        captured, text = capture_directory(parsed.directory, parsed.output, deep=parsed.deep)
+    except CaptureError as error:
+        return _complain(str(error))
+    return _say(text.rstrip("\n"), RED if captured.unreadable else PASSED)
 
 
 def _run(parsed: argparse.Namespace, implementation: Implementation) -> int:

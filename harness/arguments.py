@@ -29,6 +29,10 @@ def make_parser() -> argparse.ArgumentParser:
     judging.add_argument("directory", type=Path, help="the run directory")
     explaining = commands.add_parser("explain", help="explain what happened in a run directory")
     explaining.add_argument("directory", type=Path, help="the run directory")
+    capturing = commands.add_parser("capture", help="turn a broken directory into a scenario")
+    capturing.add_argument("directory", type=Path, help="a directory of checkpoints")
+    capturing.add_argument("--deep", action="store_true", help="also look for changed bytes")
+    capturing.add_argument("-o", "--output", type=Path, metavar="FILE", help="write this new file")
     replaying = commands.add_parser("replay", help="run a failure again: FIXED, SAME or OTHER")
     replaying.add_argument(
         "file", type=Path, help="a scenario, such as a file of failures/, or a run directory"

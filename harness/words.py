@@ -37,6 +37,23 @@ VARIANTS = ("plain", "experts", "hooks", "tied", "lora")
 OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")
 """Optimizers of the job."""
 
+PROPERTIES = (
+    "latest_durable",
+    "whole_or_absent",
+    "nothing_lost",
+    "agreement",
+    "resume_exact",
+    "samples_exactly_once",
+    "freeze_consistent",
+    "retention",
+    "bounded",
+    "clean",
+    "integrity",
+    "no_code_on_load",
+    "latest_forward",
+)
+"""The properties, in the order of reports; each is a module of `harness.judge.properties`."""
+
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 """The file systems whose power can be cut."""
 

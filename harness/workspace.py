@@ -93,7 +93,7 @@ def open_workspace(
 
 
 def choose_base() -> Path:
-    """Returns shared memory if it has room, because an fsync on a disk can take 50 ms."""
+    """Returns shared memory if it has room, because an fsync on a disk takes long."""
     if _is_tmpfs(_MEMORY) and os.access(_MEMORY, os.W_OK):
         room = shutil.disk_usage(_MEMORY).free
         if room >= _ROOM_BYTES:

@@ -33,7 +33,7 @@ def _raise_descriptor_limit() -> None:
 def _cache_bytecode(folder: Path) -> None:
     """Let the first rank compile what all later ones import, even if bytecode is not kept.
 
-    Ranks import the code under test themselves; compiling it costs each of them 30 ms.
+    Ranks import the code under test themselves; compiling it would take each of them longer.
     """
     sys.dont_write_bytecode = False
     sys.pycache_prefix = str(folder)

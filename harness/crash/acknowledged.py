@@ -22,8 +22,7 @@ def acknowledged_in(evidence: Evidence, run: int) -> Iterator[Acknowledged]:
 
     A run with `load_step` continues from that step; acknowledgements of later steps are void.
     """
-    checkpoint = evidence.plan.checkpoint
-    background = checkpoint is not None and checkpoint.async_mode != "disabled"
+    background = evidence.plan.in_background
     steps: frozenset[int] = frozenset()
     for number in range(run + 1):
         load_step = evidence.plan.runs[number].load_step

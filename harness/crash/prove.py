@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.crash.explore import Exploration, explore
+from harness.crash.explore import explore
 from harness.crash.profiles import ProfileName
 from harness.crash.reproduce import reproduce
 from harness.crash.resume import resume_all
@@ -29,7 +29,6 @@ class CrashProof:
     """The outcome."""
 
     outcome: Outcome
-    exploration: Exploration
     text: str
 
 
@@ -52,4 +51,4 @@ def prove(bench: Bench, evidence: Evidence, asked: CrashOptions) -> CrashProof:
             failed_guards=[one for one in words if one is not Outcome.PASS], violated=[], unknown=0
         )
     text = tell(evidence.plan, found, resumptions, outcome, attempts)
-    return CrashProof(outcome=outcome, exploration=found, text=text)
+    return CrashProof(outcome=outcome, text=text)

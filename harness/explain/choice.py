@@ -48,8 +48,7 @@ def _condition(one: FoundCheckpoint, history: History, number: int) -> str:
 
 
 def _acknowledged(evidence: Evidence, number: int) -> set[int]:
-    checkpoint = evidence.plan.checkpoint
-    background = checkpoint is not None and checkpoint.async_mode != "disabled"
+    background = evidence.plan.in_background
     acknowledged: set[int] = set()
     for run in evidence.runs[:number]:
         acknowledged |= acknowledged_steps(run, background=background)

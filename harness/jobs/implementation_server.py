@@ -1,10 +1,10 @@
 """A process that has imported the implementation under test, and forks job launchers for it.
 
 The fork server itself imports no implementation, because each run can name another. Importing one
-costs each rank 50 ms, a quarter of its processor time. So the server forks an implementation
-server, which imports it once, from the path that the plan names, and then forks the job launchers.
-If the import fails, leaves a thread behind or touches a GPU, there is no implementation server:
-ranks then import for themselves, and their errors are their own.
+is a large part of a rank's time. So the server forks an implementation server, which imports it
+once, from the path that the plan names, and then forks the job launchers. If the import fails,
+leaves a thread behind or touches a GPU, there is no implementation server: ranks then import for
+themselves, and their errors are their own.
 
 Whatever the code under test does at its import happens before any rank is watched. Out of scope:
 code that writes to a checkpoint directory, or draws from a generator, at its import.

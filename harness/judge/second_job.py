@@ -38,10 +38,9 @@ def not_refused(evidence: Evidence) -> Iterator[str]:
 
 
 def _went_on(run: RunEvidence, plan: Plan) -> Iterator[str]:
-    background = plan.checkpoint is not None and plan.checkpoint.async_mode != "disabled"
     for rank, event_log in enumerate(run.second):
         # In the background modes `save` returns before anything is decided.
-        for record in () if background else records(event_log, SaveReturned)[:1]:
+        for record in () if plan.in_background else records(event_log, SaveReturned)[:1]:
             yield f"rank {rank} saved step {record.step}"
         for end in records(event_log, Finished):
             yield f"rank {rank} trained on to step {end.step}"

@@ -173,6 +173,11 @@ class Plan(Decided):
         return next((fault.disk for fault in faults if fault.disk is not None), None)
 
     @property
+    def in_background(self) -> bool:
+        """Whether `save` returns before the checkpoint is durable."""
+        return self.checkpoint is not None and self.checkpoint.async_mode != "disabled"
+
+    @property
     def refuses(self) -> bool:
         """Whether saves can fail for good, because the file system lacks a feature."""
         return self.mount is not None and self.mount.refuses

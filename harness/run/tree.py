@@ -50,7 +50,7 @@ class WatchedTree:
     def _is_real(self, head: str) -> bool:
         """Whether a directory with an absolute path is reached through no link.
 
-        The root is real; asking the kernel about each part of its own path would cost 20 us.
+        The root is real; the kernel is not asked about the parts of its own path.
         """
         below = self.root + "/"
         while head.startswith(below):

@@ -22,23 +22,10 @@ from harness.scenario.training import Data as Data
 from harness.scenario.training import Model as Model
 from harness.scenario.training import Scheduler as Scheduler
 from harness.scenario.training import Wrapping as Wrapping
-from harness.words import HOSTS, OPTIMIZERS
+from harness.words import HOSTS, OPTIMIZERS, PROPERTIES
 from harness.world import World
 
-PropertyName = Literal[
-    "latest_durable",
-    "whole_or_absent",
-    "nothing_lost",
-    "agreement",
-    "resume_exact",
-    "samples_exactly_once",
-    "freeze_consistent",
-    "retention",
-    "bounded",
-    "clean",
-    "integrity",
-    "no_code_on_load",
-]
+PropertyName = Literal[PROPERTIES]  # type: ignore[valid-type]
 
 
 class DynamicWindow(Part):

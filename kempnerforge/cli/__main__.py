@@ -30,7 +30,6 @@ from kempnerforge.checkpoint.runtime.directories import local_directory
 from kempnerforge.checkpoint.runtime.guarded import guarded
 from kempnerforge.checkpoint.runtime.lease import LEASE_S
 from kempnerforge.checkpoint.runtime.lock import acquire
-from kempnerforge.cli.capturing import capture
 from kempnerforge.cli.cautious import CautiousStorage
 from kempnerforge.cli.checking import CheckedDirectory, check, check_directory
 from kempnerforge.cli.cleaning import clean
@@ -65,7 +64,10 @@ class _Outcome:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
-    parsed = _parser().parse_args(arguments)
+    parser, arguments = _parser(), sys.argv[1:] if arguments is None else arguments
+    if [*arguments[:1]] == ["capture"]:
+        parser.error("unknown command capture: `python -m harness capture DIR` makes scenarios")
+    parsed = parser.parse_args(arguments)
     command: Callable[[argparse.Namespace], _Outcome] = parsed.run
     try:
         with _access(parsed) as confirm:
@@ -157,12 +159,6 @@ def _looking(commands: "Commands[argparse.ArgumentParser]") -> None:
     verifying = _command(commands, "verify", _verify, "check whether checkpoints are whole")
     verifying.add_argument("path", type=_place, help="a checkpoint, or a directory of checkpoints")
     verifying.add_argument("--deep", action="store_true", help="read and check every byte")
-    capturing = _command(commands, "capture", _capture, "turn a broken directory into a scenario")
-    capturing.add_argument("directory", type=_place)
-    capturing.add_argument("--deep", action="store_true", help="also look for changed bytes")
-    capturing.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write to this new file"
-    )
     comparing = _command(commands, "diff", _diff, "compare two checkpoints")
     comparing.add_argument("one", type=_place, metavar="A")
     comparing.add_argument("other", type=_place, metavar="B")
@@ -268,17 +264,6 @@ def _status_of_all(found: CheckedDirectory) -> int:
 def _diff(parsed: argparse.Namespace) -> _Outcome:
     found = compare(_checkpoint(parsed.one), _checkpoint(parsed.other), CautiousStorage())
     return _Outcome(result=found, status=_status(found.differs, found.unreadable))
-
-
-def _capture(parsed: argparse.Namespace) -> _Outcome:
-    captured = capture(_directory(parsed.directory), CautiousStorage(), deep=parsed.deep)
-    if parsed.output is not None:
-        try:
-            with parsed.output.open("x", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(as_text(captured, applied=None) + "\n")
-        except OSError as error:
-            raise _CannotError(str(error)) from error
-    return _Outcome(result=captured, status=_status((), captured.unreadable))
 
 
 def _repair(parsed: argparse.Namespace) -> _Outcome:

@@ -8,13 +8,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kempnerforge.cli.capturing import Captured
 from kempnerforge.cli.checking import Checked, CheckedDirectory
 from kempnerforge.cli.cleaning import clean
 from kempnerforge.cli.comparing import Difference
 from kempnerforge.cli.listing import Listing, Row, Sheet
 from kempnerforge.cli.mending import Repair, Retention, Step
-from kempnerforge.cli.scenario import scenario_lines
 
 __all__ = ["SCHEMA", "as_json", "as_text", "clean"]
 
@@ -24,7 +22,7 @@ SCHEMA = 1
 _NOTHING = "nothing is changed until it can be read, because it may be whole"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
-Result = Listing | Sheet | Checked | CheckedDirectory | Difference | Repair | Retention | Captured
+Result = Listing | Sheet | Checked | CheckedDirectory | Difference | Repair | Retention
 
 
 def as_json(command: str, result: Result, *, exit_status: int, applied: bool | None) -> str:
@@ -56,8 +54,6 @@ def _lines(result: Result, *, applied: bool) -> Iterator[str]:
             return _repair(result, applied=applied)
         case Retention():
             return _retention(result, applied=applied)
-        case Captured():
-            return scenario_lines(result)
 
 
 def _listing(listing: Listing) -> Iterator[str]:

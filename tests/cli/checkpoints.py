@@ -59,8 +59,9 @@ def save(
     content: bytes = b"shard",
     tensors: Mapping[str, tuple[int, ...]] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    extra: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Commit a checkpoint of ``step``."""
+    """Commit a checkpoint of ``step``, with files of any name besides."""
     storage = LocalStorage()
     effects = local_runtime(storage)
     save_id = effects.process.new_save_id()
@@ -69,7 +70,7 @@ def save(
     commit.open()
     files = {
         name: storage.write(commit.staging / name, data)
-        for name, data in {SHARD: content, layout.TRAIN_STATE: b"state"}.items()
+        for name, data in {SHARD: content, layout.TRAIN_STATE: b"state", **(extra or {})}.items()
     }
     commit.seal(
         shard_metadata={

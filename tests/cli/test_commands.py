@@ -232,3 +232,10 @@ def test_the_command_imports_neither_torch_nor_numpy(tmp_path: Path) -> None:
         "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_capture_says_where_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["capture", "--deep", "checkpoints"])
+    assert left.value.code == 2
+    assert "`python -m harness capture DIR` makes scenarios" in capsys.readouterr().err

@@ -25,7 +25,7 @@ UNKNOWN = 4
 REPOSITORY = Path(__file__).parents[2]
 
 ABOUT_ONE = (("show",), ("verify",), ("verify", "--deep"))
-ABOUT_ALL = (("ls",), ("verify",), ("verify", "--deep"), ("capture",), ("capture", "--deep"))
+ABOUT_ALL = (("ls",), ("verify",), ("verify", "--deep"))
 CHANGING = (
     ("repair",),
     ("repair", "--quick"),

@@ -66,6 +66,8 @@ MUTANTS = (
          "sync/killed-in-publish-after-latest.yaml", "latest_durable", "HARD_FAIL"),
     _bug("publishing:AbsoluteLatest", "R01",
          "sync/killed-in-seal-all-ranks.yaml", "latest_durable", "HARD_FAIL"),
+    _bug("publishing:StepsBackWhileItSaves", "",
+         "sync/killed-in-seal.yaml", "latest_forward", "LOST_WORK"),
     _bug("publishing:PublishesAtTheNextSave", "L16",
          "async/durable-is-published-at-once.yaml", "nothing_lost", "LOST_WORK"),
     _bug("publishing:ReplacesByDeleting", "L07",

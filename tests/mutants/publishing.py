@@ -26,6 +26,19 @@ class LatestBeforeData(SimpleManager):
         super().save(step, *args, **kwargs)
 
 
+class StepsBackWhileItSaves(SimpleManager):
+    """While a save goes on, `latest` names the oldest checkpoint, which nothing is to change."""
+
+    def save(self, step: int, *args: Any, **kwargs: Any) -> None:
+        if dist.get_rank() == 0 and (self._dir / "latest").exists():
+            oldest = min(simple_manager._committed(self._dir), key=simple_manager._order)
+            link = self._dir / simple_manager.NEW_LATEST
+            link.symlink_to(oldest.name)
+            link.rename(self._dir / "latest")
+            simple_manager._sync(self._dir)
+        super().save(step, *args, **kwargs)
+
+
 class WritesInPlace(SimpleManager):
     """B02: files are written straight into `step_N`; a kill leaves half a checkpoint there."""
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.faults.registry import KINDS
-from harness.judge.properties import PROMISES
+from harness.judge.judge import judge
+from harness.judge.outcome import Outcome
+from harness.judge.properties import JUDGES, PROMISES
+from harness.judge.verdict import Verdict
 from harness.layouts.registry import LAYOUTS
+from harness.words import EvidenceKind
+from tests.harness.judge.cases import Case, correct
+from tests.harness.judge.lacking import known_jobs, without
 
 ROOT = Path(__file__).resolve().parents[2]
 _FREE = {"base", "actions", "answers", "effects", "point", "registry", "strike", "worded"}
@@ -32,6 +39,14 @@ def _named(path: Path) -> set[str]:
     return {name.removeprefix("harness.faults.") for name in modules if "harness.faults." in name}
 
 
+def _example(section: str) -> str:
+    """The code of a section of the page."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    part = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+    return str(example)
+
+
 def test_no_other_module_of_the_harness_names_a_fault() -> None:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "harness").rglob("*.py")):
@@ -49,11 +64,12 @@ def test_a_fault_says_what_it_is(kind: type) -> None:
     assert kind.__doc__
 
 
-def test_the_examples_are_those_that_are_there() -> None:
-    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    fault, layout = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert fault in (ROOT / "harness" / "faults" / "interrupt.py").read_text(encoding="utf-8")
-    assert layout in (ROOT / "harness" / "layouts" / "dcp_steps.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("section", "module"),
+    [("A fault", "faults/interrupt.py"), ("A layout", "layouts/dcp_steps.py")],
+)
+def test_the_examples_are_those_that_are_there(section: str, module: str) -> None:
+    assert _example(section) in (ROOT / "harness" / module).read_text(encoding="utf-8")
 
 
 _NAMES = re.compile(
@@ -84,7 +100,8 @@ def test_no_name_of_a_layout_stands_outside_of_the_layouts() -> None:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "harness").rglob("*.py")):
         place = str(path.relative_to(ROOT))
-        if place.startswith("harness/layouts/"):
+        # What captures directories of the package reads them by the package's own modules.
+        if place.startswith(("harness/layouts/", "harness/capture/")):
             continue
         named = {text for text in _texts(path) if _NAMES.search(text)}
         named -= {"latest"} if place in _LATEST else set()
@@ -100,6 +117,36 @@ def test_only_the_registry_names_a_layout() -> None:
         if path != ROOT / "harness" / "layouts" / "registry.py":
             text = path.read_text(encoding="utf-8")
             assert not [one for one in modules if one in text], path
+
+
+@pytest.fixture
+def example_of_a_property(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of the page, in the registry."""
+    module: dict[str, Any] = {"__name__": "example"}
+    exec(compile(_example("A property"), "docs/extending.md", "exec"), module)  # noqa: S102
+    promise = module["PROMISE"]
+    monkeypatch.setitem(PROMISES, promise.name, promise)
+    monkeypatch.setitem(JUDGES, promise.name, module["judge"])
+
+
+def _verdict(case: Case, lacking: EvidenceKind | None = None) -> Verdict:
+    evidence = case.evidence() if lacking is None else without(case.evidence(), lacking)
+    with known_jobs():
+        return next(one for one in judge(evidence).verdicts if one.property == "single_publisher")
+
+
+@pytest.mark.usefixtures("example_of_a_property")
+def test_the_example_of_a_property_judges() -> None:
+    assert _verdict(correct()).state == "holds"
+    case = correct()
+    case.runs[1].do("rename", ".latest-new", "latest", rank=1, error=2)
+    assert _verdict(case).state == "holds"
+    case.runs[1].do("symlink", "latest", "step_6", rank=1)
+    verdict = _verdict(case)
+    assert (verdict.state, verdict.outcome) == ("violated", Outcome.HARD_FAIL)
+    assert verdict.details == ("run 1: ranks [0, 1] changed `latest`",)
+    assert not _verdict(case, EvidenceKind.TREE).applies()
+    assert _verdict(case, EvidenceKind.TRAINING) == verdict
 
 
 def test_only_the_registry_and_the_server_name_the_built_in_job() -> None:

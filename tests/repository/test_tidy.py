@@ -13,6 +13,7 @@ import grimp
 import pytest
 
 from harness.jobs.registry import JOBS
+from harness.words import PROPERTIES
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_MODULE_LINES = 500
@@ -38,9 +39,10 @@ ENTRANCES = {
     "harness.pytest_plugin",
     "harness.pytest_repeat",
     "harness.run.fuse.__main__",
+    *(f"harness.judge.properties.{name}" for name in PROPERTIES),
     *(job.main.partition(":")[0] for job in JOBS.values()),
 }
-"""Modules that are started, or that tests of others import."""
+"""Modules that are started, found by their names, or that tests of others import."""
 
 
 @cache

@@ -55,7 +55,12 @@ class EventLog:
             Raised(
                 during=self._doing,
                 type=type(error).__qualname__,
-                message=str(error),
-                trace=trace[-_TRACE_LIMIT:],
+                message=_text(str(error)),
+                trace=_text(trace[-_TRACE_LIMIT:]),
             )
         )
+
+
+def _text(said: str) -> str:
+    """With escapes for the bytes of a file name that are no text."""
+    return said.encode(errors="backslashreplace").decode()

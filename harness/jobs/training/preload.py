@@ -40,6 +40,6 @@ def preload() -> None:
 
 
 def _leave_finalizers_to_the_server() -> None:
-    """Ranks run the exit handlers, but need not free what torch registered here (35 ms a rank)."""
+    """Ranks run the exit handlers, but need not free what torch registered here."""
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False

@@ -67,8 +67,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     waiting: list[Finding] = []
     checkpoint = evidence.plan.checkpoint
     goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
-    background = checkpoint is not None and checkpoint.async_mode != "disabled"
-    success = Drained if background else SaveReturned
+    success = Drained if evidence.plan.in_background else SaveReturned
     for number, (run, plan) in enumerate(zip(evidence.runs, evidence.plan.runs, strict=False)):
         if run.processes.hung:
             last = (number, run.operations[-1].index) if run.operations else None

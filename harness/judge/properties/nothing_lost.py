@@ -60,8 +60,7 @@ _PROMPT_S = 2.0
 
 def judge(evidence: Evidence, history: History) -> Verdict:
     """Compare each resume with the acknowledgements, and look for late publications."""
-    checkpoint = evidence.plan.checkpoint
-    background = checkpoint is not None and checkpoint.async_mode != "disabled"
+    background = evidence.plan.in_background
     saves = any(
         records(event_log, SaveBegan) for run in evidence.runs for event_log in run.event_logs
     )

@@ -69,8 +69,7 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
 def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], str]:
     """Returns, by run and operation, the checkpoints whose save gives back their earlier name."""
     found = {}
-    checkpoint = evidence.plan.checkpoint
-    background = checkpoint is not None and checkpoint.async_mode != "disabled"
+    background = evidence.plan.in_background
     for number, run in enumerate(evidence.runs):
         acknowledged = acknowledged_steps(run, background=background)
         named: dict[str, Operation] = {}

@@ -78,7 +78,7 @@ class Job:
         rank, number, step = self.strike
         path = Path(self.directory, f"run{self.run}", f"rank{rank or 0}.jsonl")
         text = path.read_text() if path.exists() else ""
-        if f'"kind":"stepped","index":-1,"step":{step},' in text:
+        if f'"kind":"stepped","step":{step},' in text:
             self.strike = None
             self.send(rank, number)
 

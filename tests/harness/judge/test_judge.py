@@ -26,7 +26,7 @@ def _failed(case: Case) -> tuple[str, ...]:
 def test_a_correct_job_passes() -> None:
     judgement = judge(correct().evidence())
     assert judgement.outcome is Outcome.PASS
-    assert len(judgement.verdicts) == 12
+    assert len(judgement.verdicts) == 13
     assert all(guard.passed for guard in judgement.guards)
 
 

@@ -86,6 +86,17 @@ def _frozen_at_the_start() -> Case:
     return case
 
 
+def _set_back(*, after: int) -> Case:
+    """`latest` is set back to step 2 in a run that saves steps 2 and 4, or resumes after that."""
+    runs = [RunCase(), RunCase()]
+    runs[0].start()
+    runs[0].save(2)
+    runs[0].save(4)
+    runs[1].start(4)
+    runs[after].point(2)
+    return Case(runs=runs)
+
+
 def _hung() -> Case:
     case = correct()
     case.runs[1].hung = (1,)
@@ -200,6 +211,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "withdrawn": lambda: _withdrawn(described=False),
     "withdrawn although told": lambda: _withdrawn(described=True),
     "rolled back": _rolled_back,
+    "set back": lambda: _set_back(after=0),
+    "set back below the resume": lambda: _set_back(after=1),
     "hung": _hung,
     "failed apart": _failed_apart,
     "never again": lambda: _never_again(hit=1),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.boot import job_launcher
-from harness.evidence.record import SaveBegan, Stepped
+from harness.evidence.record import SaveBegan
 from harness.run.support import missing
 from tests.harness.run.jobs import supervise
 from tests.harness.strikes import strike
@@ -232,7 +232,7 @@ def test_sigterm_at_a_step_arrives_before_the_rank_goes_on(tmp_path: Path) -> No
         state: dict[str, dict[str, str]] = {"params": {}, "moments": {}, "rng": {}}
         line = {
             **json.loads(SaveBegan(step=1, ordinal=1).to_line()),
-            "kind": Stepped.kind,
+            "kind": "stepped",
             "step": 3,
             "state": state,
         }

@@ -192,8 +192,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "resume_exactly",
             "13: expect.properties[0]: 'resume_exactly' is not a property; known: latest_durable,"
             " whole_or_absent, nothing_lost, agreement, resume_exact, samples_exactly_once,"
-            " freeze_consistent, retention, bounded, clean, integrity, no_code_on_load (did you"
-            " mean 'resume_exact'?)",
+            " freeze_consistent, retention, bounded, clean, integrity, no_code_on_load,"
+            " latest_forward (did you mean 'resume_exact'?)",
         ),
         (
             "save: 2, ",

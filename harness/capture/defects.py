@@ -4,6 +4,8 @@ A checkpoint with a manifest is compared with it. One without is compared with a
 only missing and empty files can be found, because nothing else is known about a torn save.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +16,6 @@ from kempnerforge.checkpoint.format.manifest import FileRecord
 from kempnerforge.checkpoint.protocol.catalog import Entry, State
 from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.cli.cautious import walk
-
-__all__ = ["Defect", "Neighbour", "find_defects", "neighbour_of"]
 
 Kind = Literal["missing", "empty", "short", "long", "changed", "exchanged", "odd", "unreadable"]
 

@@ -4,6 +4,8 @@ A scenario trains from step 0 on a few ranks in at most two pipeline stages, wha
 job had. Steps keep their order; the differences are reported as text.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -12,8 +14,6 @@ from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol.catalog import Entry, plain_stages
 from kempnerforge.checkpoint.protocol.storage import Storage
 from kempnerforge.cli.cautious import walk
-
-__all__ = ["Arranged", "arrange"]
 
 _MOST_STAGES, _MOST_SHARDS = 2, 2
 """Enough to reproduce every defect between ranks; each further rank costs half a second."""

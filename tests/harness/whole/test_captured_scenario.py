@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.__main__ import main
 from harness.evidence.evidence import BEFORE
 from harness.evidence.store import ByteStore
 from harness.plan.make import make_plan
@@ -15,7 +16,6 @@ from harness.run.execute import execute
 from harness.run.services import Services
 from harness.run.support import missing
 from harness.scenario.read import read_scenario
-from kempnerforge.cli.__main__ import main
 from tests.harness.proving import ROOT, plan_of, prove
 
 pytestmark = [

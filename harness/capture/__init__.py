@@ -1,0 +1,1 @@
+"""A checkpoint directory that broke, as a scenario."""
