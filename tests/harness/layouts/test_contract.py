@@ -142,6 +142,7 @@ def test_the_newest_checkpoint_is_published(layout: Layout, tmp_path: Path) -> N
     if layout.completes is not None:
         (folder / layout.completes).unlink()
         assert layout.published(tmp_path) == 4
+        assert set(layout.checkpoints(tree_of(tmp_path))) == {layout.name_of(4)}
 
 
 @every_layout

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.crash.explore import explore
 from harness.judge.judge import judge
 from harness.layouts.registry import LAYOUTS
 from harness.plan.make import make_plan
@@ -40,16 +41,19 @@ def plan_of(manager: str, **changes: object) -> Plan:
 
 
 def states(manager: str, directory: Path, services: Services, **changes: object) -> dict[str, str]:
-    """The outcome, and what each property came to."""
-    found = judge(execute(plan_of(manager, **changes), directory / "run", services))
+    """The outcome, what each property came to, and what power cuts at any instant would come to."""
+    evidence = execute(plan_of(manager, **changes), directory / "run", services)
+    found = judge(evidence)
     told = {one.property: one.state for one in found.verdicts}
-    return {"outcome": str(found.outcome), **told}
+    return {"outcome": str(found.outcome), "cuts": str(explore(evidence).outcome), **told}
 
 
 def test_a_clean_stop_and_resume_passes(tmp_path: Path, services: Services) -> None:
     found = states(CORRECT, tmp_path, services, resumed=6)
     assert found["outcome"] == "PASS"
     assert found["whole_or_absent"] == "holds"
+    assert found["latest_durable"] == "does_not_apply"
+    assert found["cuts"] == "PASS"
     assert sorted(one.name for one in (tmp_path / "run" / "checkpoints").iterdir()) == [
         "step-6",
         "step-8",
@@ -60,7 +64,8 @@ def test_a_clean_stop_and_resume_passes(tmp_path: Path, services: Services) -> N
 def test_a_kill_in_mid_save_passes_with_a_correct_manager(
     tmp_path: Path, services: Services, fault: object
 ) -> None:
-    assert states(CORRECT, tmp_path, services, faults=(fault,))["outcome"] == "PASS"
+    found = states(CORRECT, tmp_path, services, faults=(fault,))
+    assert (found["outcome"], found["cuts"]) == ("PASS", "PASS")
 
 
 def test_metadata_that_is_written_first_is_caught(tmp_path: Path, services: Services) -> None:
@@ -68,6 +73,7 @@ def test_metadata_that_is_written_first_is_caught(tmp_path: Path, services: Serv
     found = states(manager, tmp_path, services, faults=(KILLED,))
     assert found["outcome"] == "HARD_FAIL"
     assert found["whole_or_absent"] == "violated"
+    assert found["cuts"] == "HARD_FAIL"
 
 
 def test_a_torn_folder_that_is_loaded_is_caught(tmp_path: Path, services: Services) -> None:

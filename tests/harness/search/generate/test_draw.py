@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from random import Random
 
@@ -14,6 +15,7 @@ from harness.faults.fail import Fail
 from harness.faults.operator import Operator
 from harness.faults.power_cut import PowerCut
 from harness.faults.registry import FAULTS
+from harness.layouts.registry import LAYOUTS
 from harness.report.failure import scenario_text
 from harness.scenario.possible import find_impossible, save_steps
 from harness.scenario.read import check_source
@@ -204,3 +206,22 @@ runs:
       - {delay: {rank: 0, seconds: 0.5}, at: {save: 1, phase: stage, operation: open}}
 """  # noqa: E501
 """Who changes what is drawn changes this; a seed means something within one version."""
+
+
+def test_what_is_drawn_is_of_the_layout_of_the_code_under_test() -> None:
+    layout = LAYOUTS["dcp_steps"]
+    text = ""
+    for number in range(NUMBER // 5):
+        random = Random(f"test {number}")
+        job = draw_job(random)
+        given = replace(
+            typical_candidates(job.world.size),
+            layout=layout,
+            files=(layout.shards, layout.summary),
+            leftovers=(),
+        )
+        text += scenario_text(draw_scenario(random, job, given))
+    assert f"{layout.name_of(4)}/{layout.summary}" in text
+    assert f"{layout.any_name}/{layout.shards}" in text
+    assert "latest:" not in text
+    assert "metadata.json" not in text
