@@ -4,10 +4,10 @@
                                     [--beside NAME ...] [--device cpu|cuda] [--dir DIR]
 
 FSDP2, AdamW; two ranks over gloo on the CPU, or one that has the whole state on a GPU. Competitors
-take turns within each repetition, a cell is the median over repetitions of the slower rank, and all
-is printed as ratios: the machine may be shared. The printed tables are those of docs/performance.md
-and docs/gpu.md. DCP is handed a state dict that was assembled before, which is not counted; of ours
-everything is.
+take turns within each repetition, and a cell is the median over repetitions of the slower rank.
+Everything is printed as ratios, because the machine may be shared. The printed tables are those of
+docs/performance.md and docs/gpu.md. DCP gets a state dict that was assembled before, which is not
+counted; everything of ours is counted.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _LOOP_MARGIN = 1.3
 _PR_SET_PDEATHSIG = 1
 
 Repeats = tuple[int, int, tuple[str, ...]]
-"""How often: rounds of saves and loads, loops of training, and beside whose saves."""
+"""How often: rounds of saves and loads, loops of training, and the savers that loops run beside."""
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -97,7 +97,7 @@ class Measurements:
     repeat: int
     loops: int
     beside: tuple[str, ...]
-    """Parts of the names of those that loops are measured of."""
+    """Parts of the names of the savers beside which loops are measured."""
     device: str
     home: Path
     times: Times = field(default_factory=dict)
@@ -136,11 +136,11 @@ class Measurements:
             for competitor in _rotated(background, turn):
                 self._async(competitor)
             if turn == 0 and self.size == "many":
-                # It passes a descriptor a tensor: half a minute a save.
+                # It passes a descriptor per tensor: half a minute a save.
                 background = [each for each in background if each.name != "DCP PROCESS"]
             self._say("a round of saves")
         if self.device == "cpu":
-            # It runs the code of async then, and a loop takes long.
+            # It then runs the same code as async, and a loop takes long.
             background = [each for each in background if each.name != "kempnerforge pinned"]
         background = [each for each in background if any(name in each.name for name in self.beside)]
         for turn in range(self.loops):
@@ -163,7 +163,7 @@ class Measurements:
         competitor.begin(self.steps)
 
     def _first(self, competitor: Competitor) -> None:
-        """The save that allocates; also a warm-up of everything that is imported late."""
+        """Measures the save that allocates; also warms up everything that is imported late."""
         dist.barrier()
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
         before = _memory("VmRSS")
@@ -195,7 +195,7 @@ class Measurements:
             self._note("copy", "copy", _timed(lambda: target.copy_(whole)))
 
     def _settle(self) -> None:
-        """Nobody pays for what the one before left to the disk."""
+        """Flushes the disk, so that no competitor pays for the one before."""
         dist.barrier()
         if dist.get_rank() == 0:
             syncfs(str(self.home))
@@ -217,7 +217,7 @@ class Measurements:
         competitor.clean()
 
     def _lost(self, competitor: Competitor, training: Training, turn: int) -> None:
-        """A loop that outlasts the save, with the save and without; who is first takes turns."""
+        """Times a loop that outlasts the save, with the save and without, in alternating order."""
         flush = statistics.median(self.times[PUBLISHED, competitor.name])
         one = statistics.median(_timed(training.step) for _ in range(3))
         steps = _agreed_max(max(3.0, math.ceil(_LOOP_MARGIN * flush / one)))
@@ -314,7 +314,7 @@ def _agreed_max(value: float) -> float:
 
 def _rank_main(pipe: Any, rank: int, size: str, repeats: Repeats, device: str, home: Path) -> None:
     torch.set_num_threads(1)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whatever becomes of the parent
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # even if the parent is killed
     try:
         meeting = f"file://{home / 'store'}"
         dist.init_process_group(
@@ -332,7 +332,7 @@ def _rank_main(pipe: Any, rank: int, size: str, repeats: Repeats, device: str, h
 
 
 def measure(size: str, repeats: Repeats, device: str, home: Path) -> Times:
-    """Times of one size, of the slower rank where they differ; no process outlives the call."""
+    """Returns one size's times, of the slower rank; no process outlives the call."""
     context = multiprocessing.get_context("spawn")
     home.mkdir(parents=True)
     processes, pipes = [], []
@@ -378,7 +378,10 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--loops", type=int, default=12, help="of training beside a save")
     parser.add_argument(
-        "--beside", nargs="+", default=[""], help="parts of names: whose saves loops are beside"
+        "--beside",
+        nargs="+",
+        default=[""],
+        help="parts of names of the savers beside which loops run",
     )
     parser.add_argument("--device", choices=list(_RANKS), default="cpu")
     parser.add_argument("--dir", type=Path, default=None, help="where to write; default: /tmp")

@@ -1,4 +1,4 @@
-"""Who saves in `benchmarks.checkpoint`: the package, stock DCP, and floors."""
+"""The savers of `benchmarks.checkpoint`: the package, stock DCP, and floors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import AsyncCheckpointMode, CheckpointConfig
 
-# Inner and outer width, and number of layers without bias that lead from one to the other in turn.
-# AdamW makes it 12 bytes a weight; of `many` each of two ranks holds 2,100 tensors of 4 KiB.
+# Inner and outer width, and the number of bias-free layers that lead from one to the other in turn.
+# AdamW makes it 12 bytes a weight; each of two ranks holds 2,100 tensors of 4 KiB of `many`.
 SHAPES = {
     "50": (512, 512, 16),
     "500": (1024, 1024, 40),
@@ -39,18 +39,18 @@ class Competitor(Protocol):
     name: str
 
     def begin(self, step: int) -> None:
-        """Save; training may go on when this returns."""
+        """Save; training can continue when this returns."""
 
     def finish(self) -> None:
         """Return when the save is complete."""
 
     def clean(self) -> None:
-        """Give back disk space; not timed."""
+        """Free disk space; not timed."""
 
 
 @dataclass
 class Training:
-    """What one rank trains."""
+    """The model and the optimizer of one rank."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -62,7 +62,7 @@ class Training:
         self.optimizer.step()
 
     def tensors(self) -> list[torch.Tensor]:
-        """The rank's own part of every tensor of the state."""
+        """Returns the rank's own part of every tensor of the state."""
         held: list[Any] = list(self.model.parameters())
         for state in self.optimizer.state.values():
             held += [value for value in state.values() if isinstance(value, torch.Tensor)]
@@ -76,7 +76,7 @@ class Training:
 
 
 def training_of(size: str, device: str, *, seed: int) -> Training:
-    """A model of this size, sharded over all ranks, and its optimizer."""
+    """Returns a model of this size, sharded over all ranks, and its optimizer."""
     inner, outer, layers = SHAPES[size]
     torch.manual_seed(seed)
     widths = [outer if number % 2 else inner for number in range(layers + 1)]
@@ -87,7 +87,7 @@ def training_of(size: str, device: str, *, seed: int) -> Training:
 
 
 class Ours:
-    """CheckpointManager in one of its modes; `cached`: through the page cache in any case."""
+    """CheckpointManager in one of its modes; `cached` always goes through the page cache."""
 
     def __init__(
         self, training: Training, home: Path, mode: AsyncCheckpointMode, *, cached: bool = False
@@ -107,7 +107,7 @@ class Ours:
         self._manager.wait()
 
     def clean(self) -> None:
-        """Here and not by ``keep_last_n``, because nobody deletes for the others either."""
+        """Deletes here and not by ``keep_last_n``: the others do not delete in a save either."""
         dist.barrier()
         if dist.get_rank() == 0:
             steps = sorted(self.directory.glob("step_*"), key=lambda path: int(path.name[5:]))
@@ -117,7 +117,7 @@ class Ours:
 
 
 class Dcp:
-    """``dcp.save``, or ``dcp.async_save``, of a state dict that is there already."""
+    """``dcp.save``, or ``dcp.async_save``, of an already assembled state dict."""
 
     def __init__(self, state: dict[str, Any], home: Path, kind: AsyncCheckpointerType | None):
         self.name = "DCP sync" if kind is None else f"DCP {kind.name}"
@@ -150,7 +150,7 @@ class Dcp:
 
 
 class DurableDcp(Dcp):
-    """``dcp.save`` with the directories made durable too, which DCP leaves out."""
+    """``dcp.save`` with the directories made durable too, which DCP does not do."""
 
     def __init__(self, state: dict[str, Any], home: Path) -> None:
         super().__init__(state, home, None)
@@ -189,7 +189,7 @@ class TorchSave:
 
 
 class PlainWrite(TorchSave):
-    """Copy, write, fsync: what nothing written in Python can be faster than."""
+    """Copy, write, fsync: nothing written in Python can be faster."""
 
     def __init__(self, training: Training, home: Path, *, background: bool) -> None:
         super().__init__(training, home)
@@ -213,7 +213,7 @@ class PlainWrite(TorchSave):
             self._thread.join()
 
     def _fetched(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Copies in pinned memory, which is kept."""
+        """Returns copies in pinned memory, which is kept."""
         if not self._pinned:
             self._pinned = [torch.empty_like(each, device="cpu").pin_memory() for each in tensors]
         for target, source in zip(self._pinned, tensors, strict=True):

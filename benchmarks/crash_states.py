@@ -2,10 +2,10 @@
 
     python -m benchmarks.crash_states [--scenario FILE::LABEL] [--naive 300]
 
-One distributed save job is run; its states are explored in both profiles, and of the same states a
-sample is rebuilt naively and judged with nothing remembered. Both are timed in this run on one
-core, and the trees of the sample must be equal. Then the job is started again from every state that
-a resume can tell apart, which is the other rate.
+One distributed save job is run and its states are explored in both profiles. A sample of the same
+states is rebuilt naively and judged without any caching. Both are timed in this run on one core,
+and the trees of the sample must be equal. Then the job is started again from every state that a
+resume can distinguish, which gives the other rate.
 """
 
 from __future__ import annotations
@@ -46,37 +46,37 @@ Sample = list[tuple[Instant, Lost, Tree]]
 
 
 class _PlainTree:
-    """A rebuilt tree, as the layout looks at it."""
+    """A rebuilt tree, in the form that a layout reads."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
-        """What lies at `path`."""
+        """Returns the kind of node at `path`."""
         if path not in self._tree:
             return None
         value = self._tree[path]
         return "directory" if value is None else "symlink" if isinstance(value, str) else "file"
 
     def names(self, path: str) -> tuple[str, ...]:
-        """The names in a directory."""
+        """Returns the names in a directory."""
         prefix = "" if path == "." else f"{path}/"
         below = (one[len(prefix) :] for one in self._tree if one.startswith(prefix))
         return tuple(sorted(one for one in below if "/" not in one))
 
     def text(self, path: str) -> str:
-        """The text of a link."""
+        """Returns the text of a link."""
         return str(self._tree[path])
 
     def content(self, path: str) -> Content:
-        """The bytes of a file, read as if for the first time."""
+        """Returns the bytes of a file, read as if for the first time."""
         value = self._tree[path]
         data = value if isinstance(value, bytes) else b""
         return Content.of(data, 0, len(data))
 
 
 def flatten(parts: Parts, tree: int) -> Tree:
-    """A tree of shared parts, path by path."""
+    """Rebuilds a tree of shared parts, path by path."""
     looked, found = PartTree(parts, tree), Tree()
     waiting = list(looked.names("."))
     while waiting:
@@ -91,7 +91,7 @@ def flatten(parts: Parts, tree: int) -> Tree:
 
 
 def sample_states(evidence: Evidence, profile: ProfileName, wanted: int) -> Sample:
-    """Some of the states that an exploration judges, with the trees that it makes of them."""
+    """Returns a sample of the states that an exploration judges, with its trees of them."""
     chance, picking = random.Random(0), random.Random(1)
     disk = Disk(PROFILES[profile])
     parts = Parts(disk)
@@ -143,7 +143,7 @@ def _plan(where: str, implementation: str | None) -> Plan:
 
 
 def main() -> None:
-    """Run the job, print one line a profile, then the rate of real resumes."""
+    """Run the job, print one line per profile, then the rate of real resumes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--scenario", default="baseline/every-layout-and-mode.yaml::dp_shard2-async"

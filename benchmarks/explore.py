@@ -3,8 +3,8 @@
     python -m benchmarks.explore [--points 30] [--equal] [--workers 1 2]
 
 Two ranks, a synchronous save every second step, all ranks killed at one operation, resumed, judged.
-The boot of the warm servers, the recording and the reference run are not counted: the clock starts
-when the first strike is over. `--equal` strikes equal points as well, as an exploration without
+Booting the fork servers, the baseline trace and the reference run are not counted: the clock starts
+when the first strike is over. `--equal` also strikes equal points, as an exploration without
 merging would.
 """
 
@@ -28,7 +28,7 @@ from harness.world import World
 
 
 def measure(workers: int, *, points: int, merge: bool) -> None:
-    """Explore with so many workers and print what it came to."""
+    """Explore with so many workers and print the result."""
     scenario = Scenario(
         name="benchmark: killed anywhere",
         world=World(dp_shard=2),

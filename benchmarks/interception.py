@@ -1,11 +1,11 @@
-"""What it costs that the supervisor performs every file operation of every rank, in one run.
+"""The cost of having the supervisor perform every file operation of every rank, in one run.
 
     python -m benchmarks.interception [--repeat 5]
 
-Each body runs as the ranks of a job under the supervisor, and again without it; they take turns.
-An operation: unbuffered writes of 100 bytes, and new files that are written, synced and renamed. A
-save: two ranks, FSDP2, AdamW, the package's manager, until the checkpoint is durable; a training
-step between two saves, so that no two of them have the same bytes. Rows show the median over
+Each body runs as the ranks of a job under the supervisor, and again without it, in turns. An
+operation: unbuffered writes of 100 bytes, and new files that are written, synced and renamed. A
+save: two ranks, FSDP2, AdamW, the package's manager, until the checkpoint is durable, with a
+training step between two saves, so that no two have the same bytes. Rows show the median over
 repetitions of the slower rank, and the floor of the same run (`benchmarks.floor`): bare
 notifications for operations, and for saves one copy of all bytes by one process.
 """
@@ -46,9 +46,9 @@ _BUDGET_SAVE = 1.5
 
 @dataclass(frozen=True)
 class Work:
-    """What one rank does, and of how many operations or saves its time is the time.
+    """The work of one rank, and the number of operations or saves in its time.
 
-    `size` is how many bytes a save has.
+    `size` is the number of bytes of a save.
     """
 
     name: str

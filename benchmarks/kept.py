@@ -1,11 +1,11 @@
-"""What a save and a start of a tiny model cost, by how many checkpoints are kept.
+"""The cost of a save and a start of a tiny model, by how many checkpoints are kept.
 
     python -m benchmarks.kept [--kept 10 100 300 1000 2000] [--repeat 40] [--starts 8]
 
 One process on the CPU. For each number there is a directory with one real checkpoint, which
-``latest`` names, and as many others of which only the manifest is there: nobody reads more of them.
-The directories take turns, a cell is a median, and the tables are ratios to the smallest number,
-because the machine may be shared. ``retention`` keeps just as many as there are, so each of its
+``latest`` names, and as many others with only a manifest, because no more of them is read. The
+directories take turns, a cell is a median, and the tables are ratios to the smallest number,
+because the machine may be shared. ``retention`` keeps exactly as many as there are, so each of its
 saves also decides, and deletes one. The printed tables are those of docs/performance.md.
 """
 
@@ -28,7 +28,7 @@ from kempnerforge.config.schema import CheckpointConfig
 
 _FIRST_STEP = 1_000_000
 Times = dict[tuple[str, int], list[float]]
-"""Seconds by what is done and how many checkpoints are kept."""
+"""Seconds by action and number of checkpoints."""
 
 
 def _manager(directory: Path, keep_last_n: int) -> CheckpointManager:
@@ -38,7 +38,7 @@ def _manager(directory: Path, keep_last_n: int) -> CheckpointManager:
 
 
 def _fill(directory: Path, kept: int) -> None:
-    """A checkpoint that ``latest`` names, and others before it."""
+    """Creates a checkpoint that ``latest`` names, and others before it."""
     _manager(directory, 0).save(_FIRST_STEP)
     last = directory / layout.format_step(_FIRST_STEP) / layout.MANIFEST
     sealed = manifest.decode(last.read_bytes(), where=str(last))
@@ -83,7 +83,7 @@ def _measure(base: Path, kept: Sequence[int], *, repeat: int, starts: int) -> Ti
 
 
 def _start(times: Times, number: int, directory: Path, step: int) -> None:
-    """A run that resumes and saves, and one that saves without having loaded."""
+    """Times a run that resumes and saves, and one that saves without having loaded."""
     resumed = _manager(directory, 0)
     times.setdefault(("load", number), []).append(_timed(resumed.load))
     after_load = times.setdefault(("first save after a load", number), [])

@@ -2,10 +2,10 @@
 
     python benchmarks/launch.py [--repeat 3] [--ranks 1 2 4]
 
-Cold: one new Python process a rank. Warm: the harness's server forks the ranks; its boot, paid once
-a session, is shown apart. The ranks train without a checkpoint manager, as a reference run does;
-the last column adds one: its import, its groups, and the look for a checkpoint to resume from.
-Each cell is the median; the machine is shared, so take the ratio.
+Cold: one new Python process per rank. Warm: the harness's server forks the ranks; its boot, paid
+once per session, is shown separately. The ranks train without a checkpoint manager, as a reference
+run does; the last column adds one: its import, its groups, and the search for a checkpoint to
+resume from. Each cell is the median; the machine is shared, so take the ratio.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/launchers.py [--repeat 3] [--ranks 2] [--only torchrun]
 
 The fork server is up before the clock starts, and so is the SLURM cluster, whose start is shown
-apart. With `local` the server forks the ranks, with the others each boots cold. Each line is the
-median; the load of the machine stands beside it, because the others share its cores.
+separately. With `local` the server forks the ranks, with the others each boots cold. Each line is
+the median, with the load of the machine beside it, because other programs share its cores.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def main() -> None:
                 print(f"  start of the cluster: {time.monotonic() - began:.2f} s, once a session")
             plan = _plan(kind, options.ranks)
             taken = [_seconds(plan, services) for _ in range(options.repeat)]
-            told = " ".join(f"{one:.2f}" for one in taken)
-            print(f"{kind:10} {statistics.median(taken):12.2f}   {told}   {os.getloadavg()[0]:.1f}")
+            each = " ".join(f"{one:.2f}" for one in taken)
+            print(f"{kind:10} {statistics.median(taken):12.2f}   {each}   {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

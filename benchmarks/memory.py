@@ -1,12 +1,12 @@
-"""The memory of the workbench for a job that writes much, in one run.
+"""The memory of the harness for a job that writes much, in one run.
 
     python -m benchmarks.memory [--gigabytes 20] [--place /tmp]
 
 Two ranks train, save after each step and keep the last two checkpoints, until they have written as
-much as was asked for. Rows show the peak of this process, which supervises the job, reads what it
-left, judges it and goes through its crash states, above what it had before; ranks are not counted.
-Bytes are written twice: the job writes them, and the evidence keeps them. So `--place` needs room
-for both, on a disk: what lies in shared memory is memory.
+much as was requested. Rows show by how much the memory of this process peaks above its start, while
+it supervises the job, reads what the job left, judges it and goes through its crash states; ranks
+are not counted. Bytes are written twice: by the job, and by the evidence. So `--place` needs room
+for both, on a disk: files in shared memory are memory.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MeasuredPhase:
 
 
 def writing_job(*, dim: int, layers: int, saves: int) -> Plan:
-    """Two ranks that save after each step; a save has about 96 bytes x layers x dim^2."""
+    """Returns a job of two ranks that save after each step: about 96 bytes x layers x dim^2."""
     scenario = Scenario(
         name="benchmark: a job that writes much",
         world=World(dp_shard=2),
@@ -60,7 +60,7 @@ def writing_job(*, dim: int, layers: int, saves: int) -> Plan:
 
 
 def measure(plan: Plan, directory: Path, services: Services) -> tuple[int, list[MeasuredPhase]]:
-    """Run and judge; how many bytes were written, and the phases."""
+    """Run and judge; returns how many bytes were written, and the phases."""
     phases: list[MeasuredPhase] = []
     evidence = _measured("run", lambda: execute(plan, directory, services), phases)
     written = sum(

@@ -1,19 +1,18 @@
-"""What a save costs by file system: seconds and fsyncs, as ratios to ext4.
+"""The cost of a save by file system: seconds and fsyncs, as ratios to ext4.
 
     python -m benchmarks.mounts [--rounds 8] [--mib 64] [--only ext4 xfs ...] [--at DIRECTORY]
 
 Mounts whatever this machine can, which needs root: images of ext4, xfs and btrfs on loop devices,
-tmpfs, overlayfs, and, of what is installed, bindfs, mergerfs, fuse-overlayfs and sshfs. The server
-of the last is a process here, so nothing of a network is in its times. What passes through, and the
-images, lie on ``--at``. Ranks are processes on the CPU with a replicated model of a few parameters,
-or of ``--mib`` MiB, that write into the same mount; each save is synchronous and retires one
-checkpoint.
-The mounts take turns within a round, and a cell is the median over the rounds, because the machine
-may be shared. ``fsyncs`` are those of rank 0 and those of each other rank, in a save that retires.
-``syncfs`` is one sync of the whole file system, in the time of the fsyncs of eight new files of
-4 KiB and of their directory that wait together, as those of a save do. On FUSE it is quick because
-it reaches nothing (docs/storage.md).
-The printed tables are those of docs/storage.md.
+tmpfs, overlayfs, and, if installed, bindfs, mergerfs, fuse-overlayfs and sshfs. The server of the
+last is a process here, so its times contain no network. The directories that are passed through,
+and the images, are on ``--at``. Ranks are processes on the CPU with a replicated model of a few
+parameters, or of ``--mib`` MiB, that write into the same mount; each save is synchronous and
+retires one checkpoint. The mounts take turns within a round, and a cell is the median over the
+rounds, because the machine may be shared. ``fsyncs`` are those of rank 0 and those of each other
+rank, in a save that retires. ``syncfs`` is one sync of the whole file system, relative to the
+fsyncs of eight new files of 4 KiB and of their directory that wait together, as in a save. On FUSE
+it is quick because it reaches nothing (docs/storage.md). The printed tables are those of
+docs/storage.md.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _WORLDS = (1, 2)
 
 
 class CannotMountError(Exception):
-    """This machine does not have what that takes."""
+    """This machine lacks what the mount needs."""
 
 
 def _run(*command: object) -> None:
@@ -109,7 +108,7 @@ def _tmpfs(place: Path, at: Path) -> Iterator[Path]:
 
 
 def _overlayfs(place: Path, at: Path) -> Iterator[Path]:
-    """Its upper layer is an image of ext4: an overlay takes no other overlay for one."""
+    """Its upper layer is an image of ext4: an overlay cannot be the upper layer of another."""
     (place / "ext4").mkdir()
     with _image(place, place / "ext4", "mkfs.ext4", "-q", "-F") as image:
         lower, upper, work = _folders(image, "lower", "upper", "work")
@@ -160,11 +159,11 @@ _KINDS: dict[str, Callable[[Path, Path], Iterator[Path]]] = {
     "fuse-overlayfs": _fuse_overlayfs,
     "sshfs": _sshfs,
 }
-"""The first one is what the others are compared with."""
+"""The others are compared with the first one."""
 
 
 def _mount(names: Sequence[str], base: Path, mounted: ExitStack) -> dict[str, Path]:
-    """Mount what can be; says on stderr what cannot."""
+    """Mount what can be mounted; report the rest on stderr."""
     found = {}
     for name in names:
         place, at = base / f"{name}-place", base / name
@@ -178,7 +177,7 @@ def _mount(names: Sequence[str], base: Path, mounted: ExitStack) -> dict[str, Pa
 
 
 class _Syncs:
-    """Counts what this process syncs, by what it is."""
+    """Counts what this process syncs, by kind."""
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
@@ -192,7 +191,7 @@ class _Syncs:
 
 
 def _name(path: Path) -> str:
-    """What a file or directory is in a checkpoint, without numbers and ids."""
+    """Returns the kind of a file or directory in a checkpoint, without numbers and ids."""
     if path.suffix == ".distcp":
         return "shard"
     if path.name.startswith("rank_"):
@@ -210,7 +209,7 @@ def _manager(directory: Path, mib: int) -> CheckpointManager:
 
 
 def _measure(directories: dict[str, Path], *, mib: int, rounds: int) -> dict[str, object]:
-    """Seconds of each save, and the fsyncs of the last, by mount; for every rank."""
+    """Returns seconds of each save, and the fsyncs of the last, by mount; for every rank."""
     managers = {name: _manager(path, mib) for name, path in directories.items()}
     times: dict[str, list[float]] = {name: [] for name in managers}
     syncs, counted = _Syncs(), {}
@@ -243,7 +242,7 @@ def _rank(arguments: argparse.Namespace) -> None:
 def _all_ranks(
     mounts: dict[str, Path], base: Path, *, world: int, mib: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """What each rank found."""
+    """Returns the findings of each rank."""
     store = base / f"run-{world}-{mib}" / "store"
     store.parent.mkdir()
     directories = {name: str(path / f"world-{world}-{mib}") for name, path in mounts.items()}
@@ -253,7 +252,7 @@ def _all_ranks(
     ranks = [subprocess.Popen([*words, "--rank", str(rank)]) for rank in range(world)]
     ended = [rank.wait() for rank in ranks]
     if any(ended):
-        raise SystemExit("a rank failed; its error stands above")
+        raise SystemExit("a rank failed; its error is above")
     for directory in directories.values():
         shutil.rmtree(directory)
     return [
@@ -266,7 +265,7 @@ _FILES = 8
 
 
 def _syncing(mounts: dict[str, Path], *, rounds: int) -> dict[str, float]:
-    """By mount: one syncfs in the time of the fsyncs of a few files and their directory."""
+    """Returns, by mount, one syncfs relative to the fsyncs of a few files and their directory."""
     times: dict[tuple[str, str], list[float]] = {}
     for turn in range(rounds + 1):
         for name, mount in mounts.items():
@@ -298,7 +297,7 @@ def _sync(way: str, directory: Path) -> None:
 
 
 Found = dict[tuple[int, int], list[dict[str, Any]]]
-"""What each rank found, by world and MiB."""
+"""The findings of each rank, by world and MiB."""
 
 
 def _seconds(names: Sequence[str], found: Found, syncfs: dict[str, float]) -> Iterator[str]:

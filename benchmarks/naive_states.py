@@ -1,7 +1,7 @@
 """Crash states the slow way, one after the other from the first operation on.
 
-Nothing is shared between states and nothing is remembered: what `harness.crash` does with shared
-parts has to come to the same, and is measured against this.
+Nothing is shared between states and nothing is cached: the shared parts of `harness.crash` must
+give the same result, and are measured against this.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Lost:
 
 
 def lost_in(disk: Disk, choice: SurvivingChanges) -> Lost:
-    """What a choice takes, by operation."""
+    """Returns what a choice loses, by operation."""
     waiting = (one for one in disk.journal if one.serial not in choice.kept)
     return Lost(
         names=frozenset((one.run, one.operation.index) for one in waiting),
@@ -45,7 +45,7 @@ class _Rebuild:
     writes: dict[int, list[tuple[int, bytes | None]]] = field(default_factory=dict)
 
     def follow(self, operation: Operation, written: Bytes, *, lost: bool) -> None:
-        """One operation, whose names do not reach the disk where it is lost."""
+        """Follow one operation, whose names do not reach the disk if it is lost."""
         self._note_data(operation, written)
         paths = [operation.path]
         if operation.target is not None and operation.kind != "symlink":
@@ -64,7 +64,7 @@ class _Rebuild:
                 mine[name] = node
 
     def tree(self, versions: dict[int, Version]) -> Tree:
-        """What is on the disk."""
+        """Returns the contents of the disk."""
         found: Tree = {}
         self._walk(self.live.root, "", versions, found)
         return found
@@ -127,7 +127,7 @@ def _apply(writes: list[tuple[int, bytes | None]]) -> bytes:
 
 
 def rebuild(evidence: Evidence, instant: Instant, lost: Lost) -> Tree:
-    """The tree that a power cut at the instant leaves."""
+    """Returns the tree that a power cut at the instant leaves."""
     work = _Rebuild()
     for number, run in enumerate(evidence.runs[: instant.run + 1]):
         last = instant.place if number == instant.run else len(run.operations)

@@ -1,13 +1,13 @@
-"""Where the processor time of one kill-resume-judge point goes, which other work hardly moves.
+"""The processor time of one kill-resume-judge point, which hardly depends on other load.
 
     python -m benchmarks.point [--repeat 15]
 
 Two ranks train, save, are killed while they seal their second save, resume, train on, are judged:
-the same as one point of `benchmarks.explore`. Processor time of the ranks and of the leader comes
-from the evidence; what is left is the worker's own: the supervisor's, that of reading and writing
-the evidence, and the judges'. The last lines say how many points two idle cores could make a
-minute if nothing ever waited, and how many bare notifications (`benchmarks.floor`) a point is
-worth on this machine, now: that number may be compared with another machine's.
+the same as one point of `benchmarks.explore`. The evidence gives the processor time of the ranks
+and of the job launcher; the rest is the worker's own: the supervisor's, that of reading and writing
+the evidence, and the judges'. The last lines say how many points two idle cores could make per
+minute if nothing ever waited, and how many bare notifications (`benchmarks.floor`) a point is worth
+on this machine, now: that number can be compared with another machine's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PARTS = ("first run s", "second run s", "worker, runs s", "worker, judging s", 
 
 
 def one_point() -> Plan:
-    """Two ranks, killed before the first write that seals their second save."""
+    """Returns a plan of two ranks, killed before the first write that seals their second save."""
     at = Point(rank=0, save=2, phase="seal", operation="write")
     scenario = Scenario(
         name="benchmark: one point",
@@ -49,7 +49,7 @@ def one_point() -> Plan:
 
 
 def measure(plan: Plan, directory: Path, services: Services) -> tuple[float, ...]:
-    """Run and judge the point once; its parts."""
+    """Run and judge the point once; returns its parts."""
     began, own = time.monotonic(), time.process_time()
     evidence = execute(plan, directory, services)
     executed = time.process_time()

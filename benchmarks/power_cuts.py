@@ -3,7 +3,7 @@
     python -m benchmarks.power_cuts [--rounds 5]
 
 A point is a job of two ranks that trains, is struck, resumes, and is judged. The two kinds take
-turns, so that what else the machine does meets both.
+turns, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _plan(filesystem: str) -> Plan:
 
 
 def _killed(plan: Plan) -> Plan:
-    """The same with a kill of all ranks in the place of the cut."""
+    """Returns the same plan with a kill of all ranks in place of the cut."""
     first = plan.runs[0]
     strikes = [
         one.model_copy(update={"fault": Kill(kill=Target(), at=one.point)}) for one in first.strikes
@@ -87,12 +87,12 @@ def _rows(base: Path, services: Services, rounds: int) -> Iterator[tuple[str, ..
             times["kill"].append(_point(_killed(plan), place / "kill", services))
             times["cut"].append(_point(plan, place / "cut", services))
             times["disk"].append(_cycle(filesystem, place / "disk"))
-        told = {name: statistics.median(found) for name, found in times.items()}
-        yield (filesystem, *(f"{seconds:.2f}" for seconds in told.values()))
+        medians = {name: statistics.median(found) for name, found in times.items()}
+        yield (filesystem, *(f"{seconds:.2f}" for seconds in medians.values()))
 
 
 def main() -> None:
-    """Print one line a file system."""
+    """Print one line per file system."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of each kind")
     options = parser.parse_args()

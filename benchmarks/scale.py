@@ -1,11 +1,11 @@
-"""What rank 0 and every other rank pay for agreement, plans, manifest and choice, by ranks.
+"""The cost of agreement, plans, manifest and choice for rank 0 and for every other rank, by ranks.
 
     python -m benchmarks.scale [--ranks 8 64 512 2048] [--parameters 100]
 
 The package's own functions on hand-made plans of that many ranks, without processes and without a
 network: several real ranks in one process would plan wrongly. Each parameter is sharded evenly over
-all ranks, with two moments; seconds are those of one core, bytes are what rank 0 sends and receives
-in all, and what a file holds. The printed tables are those of docs/scale.md.
+all ranks, with two moments. Seconds are those of one core; bytes are what rank 0 sends and receives
+in total, and the size of files. The printed tables are those of docs/scale.md.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PARTS = ("model.{}", "optimizer.state.{}.exp_avg", "optimizer.state.{}.exp_avg_
 
 @dataclass
 class Cost:
-    """What one number of ranks costs: seconds and bytes by what is done."""
+    """The cost for one number of ranks: seconds and bytes by action."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Cost:
 
 
 def _plan(rank: int, ranks: int, parameters: int) -> SavePlan:
-    """What a rank proposes that holds an even share of every parameter and its moments."""
+    """Returns the plan of a rank that holds an even share of every parameter and its moments."""
     size = torch.Size((_ROWS * ranks, _COLUMNS))
     chunk = ChunkStorageMetadata(
         offsets=torch.Size((_ROWS * rank, 0)), sizes=torch.Size((_ROWS, _COLUMNS))
@@ -86,7 +86,7 @@ def _plan(rank: int, ranks: int, parameters: int) -> SavePlan:
 
 
 def _proposals(plans: Sequence[SavePlan], holds: str | None) -> list[Proposed]:
-    """Of the first save, or of one that changes nothing."""
+    """Returns the proposals of the first save, or of one that changes nothing."""
     return [
         Proposed(
             plan_id=f"{rank:016x}", planned=None if holds else PlannedValues(plan=plan), holds=holds
@@ -112,7 +112,7 @@ def _bytes(values: Sequence[object]) -> int:
 
 
 def measure(ranks: int, parameters: int) -> Cost:
-    """A first save, a second one, and a load."""
+    """Times a first save, a second one, and a load."""
     cost, book = Cost(), PlanBook()
     plans = [_plan(rank, ranks, parameters) for rank in range(ranks)]
     written = [_written(rank, len(plans[0].items)) for rank in range(ranks)]
@@ -131,7 +131,7 @@ def _save(
     proposed: Sequence[Proposed],
     written: Sequence[WrittenShards],
 ) -> tuple[Merged, bytes]:
-    """Rank 0's part of a save, but for the disk."""
+    """Does rank 0's part of a save, except for the disk."""
     everyone: dict[int | None, tuple[int, ...]] = {None: tuple(range(len(proposed)))}
     cost.bytes[f"{save}: proposals to rank 0"] = _bytes(proposed)
     merged = cost.timed(f"{save}: merge plans", partial(book.merge, proposed, everyone))

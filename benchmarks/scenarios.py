@@ -2,8 +2,8 @@
 
     python benchmarks/scenarios.py [--only sync] [--repeat 3]
 
-The uninterrupted reference run is shared by scenarios and made before the clock starts. Each line
-is the median of all its repetitions: running the job's starts, then judging.
+The reference runs are shared by scenarios and made before the clock starts. Each line is the median
+of all its repetitions: running the job's starts, then judging.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _measure(plan: Plan, folder: Path, services: Services) -> tuple[float, float
 
 
 def main() -> None:
-    """Print one line a scenario, the slowest last."""
+    """Print one line per scenario, the slowest last."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="a part of the file's path")
     parser.add_argument("--repeat", type=int, default=3)

@@ -1,10 +1,10 @@
-"""How small mutants become, in how many questions and seconds, with two at once.
+"""How small mutants become by shrinking, in how many questions and seconds, with two at once.
 
     python -m benchmarks.shrinking [NAME ...] [--workers 2] [--seconds 110]
 
-The starts and what is known to be enough stand in `tests/mutants/large.py`. The boot of the warm
-servers is counted. The seconds of processors, of all processes together, say what it takes where
-other work keeps the cores busy: two idle cores need half of them at least.
+`tests/mutants/large.py` has the starts, and sizes known to be enough. Booting the fork servers is
+counted. The processor seconds, of all processes together, are the cost if other work keeps the
+cores busy: two idle cores need at least half of them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def shrink(case: Large, workers: int, seconds: float) -> None:
 
 
 def _processors_s() -> float:
-    """Of all descendants that have ended."""
+    """Returns the processor time of all descendants that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

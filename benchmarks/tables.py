@@ -53,12 +53,12 @@ def _cell(measure_name: str, name: str, size: str, times: Times, *, budgets: boo
 
 
 def _error_of_median(values: list[float]) -> float:
-    """Standard error, for values that scatter as a normal distribution does."""
+    """Returns the standard error of the median for normally distributed values."""
     return 1.25 * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def tell(found: dict[str, Times], *, budgets: bool) -> str:
-    """One table a measure, a row a competitor, a column a size; budgets are those of the CPU."""
+    """Formats one table per measure, a row per competitor, a column per size; CPU budgets."""
     return "\n".join(_lines(found, budgets=budgets))
 
 

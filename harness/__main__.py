@@ -1,7 +1,7 @@
 """The command line: `python -m harness COMMAND`, see `--help`.
 
-Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for input that cannot be used;
-`replay` has 3 and 125 besides. `docs/outcomes.md` says what to make of each.
+Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for unusable input; `replay`
+also has 3 and 125. `docs/outcomes.md` says what to do about each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PASSED, RED, BAD_INPUT = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say; the exit status."""
+    """Do what the arguments say; returns the exit status."""
     parsed = make_parser().parse_args(arguments)
     match parsed.command:
         case "schema":
@@ -171,7 +171,7 @@ def _replay_all(
                 continue
             proof = prove(bench, plan, one.source)
             green = "\n".join([f"{proof.outcome} {plan.name}", *proof.left_out])
-            text = proof.text or proof.described or green
+            text = proof.text or proof.summary or green
             yield _say(text, replay_status(proof))
 
 
@@ -324,7 +324,7 @@ def _explore(bench: Bench, parsed: argparse.Namespace, evidence: Evidence) -> in
 
 @contextmanager
 def _bench(implementation: Implementation) -> Iterator[Bench]:
-    """A session of this command's own."""
+    """Open a session of this command's own."""
     from harness.run.services import Services
     from harness.trial import Bench
 

@@ -1,4 +1,4 @@
-"""The commands of `python -m harness` and their options."""
+"""Defines the commands of `python -m harness` and their options."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ WORKERS = 2
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Everything that `python -m harness` can be asked."""
+    """Returns the parser of `python -m harness`."""
     parser = argparse.ArgumentParser(
         prog="python -m harness",
         description="Scenarios for checkpointers. `pytest scenarios/` runs them all.",
-        epilog="Exit status: 0 PASS, 1 any other outcome, 2 input that cannot be used; of replay 3 "
-        "OTHER, 125 INVALID.",
+        epilog="Exit status: 0 PASS, 1 any other outcome, 2 unusable input; of replay 3 OTHER, "
+        "125 INVALID.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("schema", help="print the JSON Schema of scenario files")
-    judging = commands.add_parser("judge", help="judge a run directory again, without a run")
+    judging = commands.add_parser("judge", help="judge a run directory again without running it")
     judging.add_argument("directory", type=Path, help="the run directory")
-    explaining = commands.add_parser("explain", help="tell what happened in a run directory")
+    explaining = commands.add_parser("explain", help="explain what happened in a run directory")
     explaining.add_argument("directory", type=Path, help="the run directory")
     capturing = commands.add_parser("capture", help="turn a broken directory into a scenario")
     capturing.add_argument("directory", type=Path, help="a directory of checkpoints")
@@ -52,61 +52,63 @@ def make_parser() -> argparse.ArgumentParser:
     crashing.add_argument("place", type=Path, help="a scenario file, or a run directory")
     crashing.add_argument("--profile", choices=("ordered", "posix"), default="posix")
     crashing.add_argument(
-        "--limit", type=int, default=40, help="start the job again from at most so many states"
+        "--limit", type=int, default=40, help="start the job again from at most this many states"
     )
     crashing.add_argument(
         "--reproduce",
         type=_file_systems,
         default=(),
         metavar="NAME,...",
-        help=f"try what is found on real file systems: {', '.join(FILE_SYSTEMS)}; needs root",
+        help=f"try the hits on real file systems: {', '.join(FILE_SYSTEMS)}; needs root",
     )
-    crashing.add_argument("--seed", type=int, default=0, help="for what is not taken whole")
+    crashing.add_argument("--seed", type=int, default=0, help="for states that are sampled")
     _add_implementation(crashing)
-    _add_mutants(commands.add_parser("mutants", help="what catches the mutants, as a table"))
+    _add_mutants(commands.add_parser("mutants", help="show what catches the mutants, as a table"))
     _add_generating(commands)
-    _add_matrix(commands.add_parser("matrix", help="what ran on which layout, mode and device"))
+    _add_matrix(
+        commands.add_parser("matrix", help="show what ran on which layout, mode and device")
+    )
     return parser
 
 
 def _add_matrix(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--junit", nargs="+", type=Path, default=[], metavar="FILE", help="what runs came to"
+        "--junit", nargs="+", type=Path, default=[], metavar="FILE", help="results of test runs"
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there")
 
 
 def _add_generating(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    fuzzing = commands.add_parser("fuzz", help="run scenarios that are drawn, and shrink failures")
+    fuzzing = commands.add_parser("fuzz", help="run generated scenarios, and shrink failures")
     fuzzing.add_argument("--minutes", type=float, default=10.0, metavar="M", help="how long")
     fuzzing.add_argument("--seed", type=int, default=0, metavar="S", help="which scenarios")
-    leave_out = f"what the implementation does not promise: {', '.join(AREAS)}"
+    leave_out = f"areas that the implementation does not promise: {', '.join(AREAS)}"
     fuzzing.add_argument(
         "--without", nargs="+", choices=AREAS, default=(), metavar="AREA", help=leave_out
     )
-    shrinking = commands.add_parser("shrink", help="the smallest scenario that fails like one")
+    shrinking = commands.add_parser("shrink", help="find the smallest scenario that fails alike")
     shrinking.add_argument("place", type=Path, help="a scenario file, or a run directory")
     shrinking.add_argument("--seconds", type=float, default=110.0, metavar="N", help="at most")
     for one in (fuzzing, shrinking):
         one.add_argument("--workers", type=int, default=WORKERS, metavar="W", help="at once")
         _add_implementation(one)
-    commands.add_parser("coverage", help="which strikes have ever fired in generated scenarios")
+    commands.add_parser("coverage", help="show which strikes have fired in generated scenarios")
 
 
 def _add_mutants(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--catalogue", default="tests.mutants.catalogue:BUGS", metavar="MODULE:NAME"
     )
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these bugs")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these mutants")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--sample", type=int, default=0, metavar="N", help="N more scenarios for each bug"
+        "--sample", type=int, default=0, metavar="N", help="N more scenarios for each mutant"
     )
-    size.add_argument("--full", action="store_true", help="each bug with every scenario")
+    size.add_argument("--full", action="store_true", help="each mutant with every scenario")
     parser.add_argument("--seed", type=int, default=0, help="for the sample")
     parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="at once")
     parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="what was run; it is not run again"
+        "--results", type=Path, metavar="FILE", help="earlier results, which are not run again"
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
 
@@ -115,7 +117,7 @@ def _file_systems(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     if unknown := [name for name in names if name not in FILE_SYSTEMS]:
         known = ", ".join(FILE_SYSTEMS)
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no file system; possible: {known}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a file system; possible: {known}")
     return names
 
 

@@ -1,10 +1,10 @@
-"""How long a run may be silent before it counts as hung: measured on this machine, not fixed.
+"""How long a run can be silent before it counts as hung: measured on this machine, not fixed.
 
-A run is hung when no rank has told anything for that long. The uninterrupted run of the same
-workload gives the measure: none of its training steps, starts and ends lasts longer than the whole
-of it, and a save or a load of these small models lasts less. What the scenario itself lets a rank
-wait for comes on top. All of it is counted by the clock of the run (`clock.py`), for which the load
-of the machine does not exist.
+A run is hung when no rank has recorded anything for that long. The reference run of the same
+workload is the measure: none of its training steps, starts and ends lasts longer than the whole of
+it, and a save or a load of these small models lasts less. Waits that the scenario itself causes are
+added. All of it is counted by the clock of the run (`clock.py`), which ignores the load of the
+machine.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from harness.scenario.schema import Checkpoint
 
 FACTOR = 20.0
 """Times the whole reference. Whole runs of nine scenarios took 0.8 to 2.4 times by this clock on a
-loaded machine (`docs/outcomes.md` names them), a silence less; the rest is for slow disks."""
+loaded machine (`docs/outcomes.md` names them), and a silence less; the rest is for slow disks."""
 LEAST_S = 20.0
-"""A reference takes 1 to 2 s on an idle core; below this nothing is gained and disks stall."""
+"""A reference takes 1 to 2 s on an idle core. A shorter budget gains nothing, and disks stall."""
 REFERENCE_S = 240.0
 """For the reference itself, which nothing strikes: only a broken workload is silent so long."""
 MOST_PATIENT = 10.0
-"""Times a manager's own deadline at most: nobody waits longer for a scenario that shows it."""
+"""At most this many times a manager's own deadline, so that a scenario about it does not take
+forever."""
 SURVIVORS_S = 5.0
-"""How long ranks may go on after another has died, as an elastic agent would let them."""
+"""How long ranks can go on after another has died, as an elastic agent would let them."""
 TAKEOVER_S = 60.0
-"""Until a job on another host may know that the one before is dead: half of it for a lease that is
-not renewed, which is what etcd, ZooKeeper and Kubernetes leave one by default at most."""
+"""Until a job on another host can know that the one before is dead. Half of it is for a lease that
+is no longer renewed: etcd, ZooKeeper and Kubernetes keep one for at most that long by default."""
 COLD_S = 60.0
-"""For a rank that imports torch first: 5 s on idle cores, more where the disk is cold."""
+"""For a rank that imports torch first: 5 s on idle cores, more if the disk is cold."""
 AGENT_S = 35.0
 """Torchrun sends SIGTERM to the survivors of a rank, and SIGKILL after 30 s."""
 _LEAST_TRAINING_S = 10.0
@@ -40,9 +41,9 @@ PUBLISHED_S = 5.0
 
 
 def silence_s(plan: Plan, number: int, reference: Processes | None) -> float:
-    """The budget of one run; what the plan itself says goes first.
+    """Returns the budget of one run; a budget in the plan takes precedence.
 
-    `reference` is None where nobody knows how long the reference took.
+    `reference` is None if the duration of the reference is unknown.
     """
     run = plan.runs[number]
     if run.deadline_s is not None:
@@ -53,9 +54,9 @@ def silence_s(plan: Plan, number: int, reference: Processes | None) -> float:
 
 
 def patient(checkpoint: Checkpoint, reference: Processes | None) -> Checkpoint:
-    """The settings for this machine: the manager counts by the clock on the wall.
+    """Returns the settings for this machine: the manager counts wall-clock time.
 
-    Its own deadline grows by as much as the load had slowed the reference.
+    Its own deadline grows by the factor by which load had slowed the reference.
     """
     if checkpoint.timeout_s is None or reference is None:
         return checkpoint
@@ -64,10 +65,11 @@ def patient(checkpoint: Checkpoint, reference: Processes | None) -> Checkpoint:
 
 
 def survivors_s(plan: Plan, reference: Processes | None) -> float:
-    """How long the ranks may go on after another has died.
+    """Returns how long the ranks can go on after another has died.
 
-    Where the scenario gives the manager a deadline, past that: who waits then, waits too long.
-    Another launcher ends them itself, and is given the time for it.
+    If the scenario gives the manager a deadline, that long and a little more: a rank that still
+    waits then waits too long. Another launcher ends the survivors itself, and gets the time to do
+    so.
     """
     if plan.checkpoint is None:
         return SURVIVORS_S
@@ -76,7 +78,7 @@ def survivors_s(plan: Plan, reference: Processes | None) -> float:
 
 
 def read_reference(directory: Path) -> Processes | None:
-    """How the reference of a run directory went; None for the reference itself."""
+    """Returns how the reference of a run directory went; None for the reference itself."""
     try:
         return read_processes(directory / "reference")
     except FileNotFoundError:
@@ -84,7 +86,7 @@ def read_reference(directory: Path) -> Processes | None:
 
 
 def _planned_s(plan: Plan, run: RunPlan, reference: Processes | None) -> float:
-    """Seconds for which the scenario itself may keep a rank silent."""
+    """Returns for how many seconds the scenario itself can keep a rank silent."""
     manager_s = None
     if plan.checkpoint is not None:
         manager_s = patient(plan.checkpoint, reference).timeout_s
@@ -97,9 +99,9 @@ def _planned_s(plan: Plan, run: RunPlan, reference: Processes | None) -> float:
 
 
 def training_limit_s(manager_s: float) -> float:
-    """How long the collectives of training wait for a rank where a cable may be pulled.
+    """Returns how long the collectives of training wait for a rank when a cable can be pulled.
 
-    Long enough for the checkpoint manager to give up first, and for TCP to go on after an outage:
-    it tries again after 0.2 s, and then after twice as long each time.
+    Long enough for the checkpoint manager to give up first, and for TCP to resume after an outage:
+    it retries after 0.2 s, and then after twice as long each time.
     """
     return _LEAST_TRAINING_S + 2 * manager_s

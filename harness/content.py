@@ -1,4 +1,4 @@
-"""Contents of files by reference: which bytes of which source, read only when somebody asks."""
+"""Contents of files by reference: which bytes of which source, read only on demand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 CHUNK_BYTES = 1 << 20
-"""As much of a file is in memory at a time, whatever its size."""
+"""At most this much of a file is in memory at a time, whatever its size."""
 
 _BLOCK_BYTES = 1 << 18
 
@@ -17,14 +17,14 @@ Fact = TypeVar("Fact")
 
 
 class Bytes(Protocol):
-    """Bytes in their order: `bytes`, or a file that reads like it."""
+    """A sequence of bytes: `bytes`, or a file that reads like it."""
 
     def __getitem__(self, part: slice, /) -> bytes:
-        """The bytes from `part.start` to `part.stop`."""
+        """Returns the bytes from `part.start` to `part.stop`."""
 
 
 class _Extent(NamedTuple):
-    """`size` bytes at offset `at` of a file: those from `start` on of a source, or zeros."""
+    """`size` bytes at offset `at` of a file: from `start` on in a source, or zeros."""
 
     at: int
     size: int
@@ -32,7 +32,7 @@ class _Extent(NamedTuple):
     start: int
 
     def between(self, begin: int, end: int) -> _Extent:
-        """The part of it that lies between two offsets of the file."""
+        """Returns the part of it between two offsets of the file."""
         first = max(self.at, begin)
         size = min(self.at + self.size, end) - first
         return _Extent(first, size, self.source, self.start + first - self.at)
@@ -44,7 +44,7 @@ class _Extent(NamedTuple):
 
 
 class Content:
-    """The bytes of one file at one time, which never change: a write makes another content.
+    """The bytes of one file at one time. They never change: a write makes another content.
 
     What was found out about the bytes is kept, so it is found out once.
     """
@@ -58,11 +58,11 @@ class Content:
 
     @classmethod
     def of(cls, source: Bytes, start: int, size: int) -> Content:
-        """Some bytes of a source."""
+        """Returns some bytes of a source."""
         return cls((_Extent(0, size, source, start),) if size else (), size)
 
     def overwritten(self, offset: int, data: Content) -> Content:
-        """These bytes after a write, with zeros where it leaves a gap."""
+        """Returns these bytes after a write, with zeros in any gap that it leaves."""
         before = self if offset <= self.size else self.resized(offset)
         end = offset + data.size
         moved = tuple(one._replace(at=one.at + offset) for one in data._pieces)
@@ -70,37 +70,37 @@ class Content:
         return Content(pieces, max(before.size, end))
 
     def resized(self, size: int) -> Content:
-        """These bytes cut off at `size`, or with zeros up to there."""
+        """Returns these bytes cut off at `size`, or extended to it with zeros."""
         pieces = self._between(0, size)
         if size > self.size:
             pieces += (_Extent(self.size, size - self.size, None, 0),)
         return Content(pieces, size)
 
     def followed(self, at: int, by: Content) -> Content:
-        """The first `at` bytes of these, and from there on those of another content."""
+        """Returns the first `at` bytes of these, followed by those of another content."""
         pieces = self._between(0, at) + by._between(at, by.size)
         return Content(pieces, max(min(at, self.size), by.size))
 
     def read(self, start: int = 0, size: int | None = None) -> bytes:
-        """Some of the bytes, or all of them."""
+        """Returns some of the bytes, or all of them."""
         end = self.size if size is None else min(start + size, self.size)
         return b"".join([piece.read() for piece in self._between(start, end)])
 
     def chunks(self) -> Iterator[bytes]:
-        """All bytes, some at a time."""
+        """Yields all bytes in chunks."""
         for start in range(0, self.size, CHUNK_BYTES):
             yield self.read(start, CHUNK_BYTES)
 
     def open(self) -> io.BufferedReader:
-        """The bytes as a file, of which only what is read is in memory."""
+        """Returns a file of the bytes, of which only what is read is in memory."""
         return io.BufferedReader(_ContentFile(self))
 
     def digest(self) -> str:
-        """BLAKE2b of the bytes (16 bytes, hexadecimal)."""
+        """Returns the BLAKE2b of the bytes (16 bytes, hexadecimal)."""
         return self.fact("digest", _digest)
 
     def fact(self, name: str, find: Callable[[Content], Fact]) -> Fact:
-        """The result of `find` for these bytes, found once."""
+        """Returns the result of `find` for these bytes, found once."""
         if name not in self._facts:
             self._facts[name] = find(self)
         return cast(Fact, self._facts[name])
@@ -118,14 +118,14 @@ class Content:
 
 
 class Identities:
-    """Tells equal contents, whatever they are made of. Of each source a block is read once, so
-    that thousands of contents that differ in a block each cost little more than one."""
+    """Identifies equal contents, however they are composed. Each block of a source is read once, so
+    that thousands of contents that differ in one block each cost little more than one."""
 
     def __init__(self) -> None:
         self._blocks: dict[tuple[tuple[int, Bytes | None, int], ...], bytes] = {}
 
     def of(self, content: Content) -> bytes:
-        """Equal for equal bytes, and only for these."""
+        """Returns a value that is equal for equal bytes, and only for these."""
         return content.fact("identity", self._find)
 
     def _find(self, content: Content) -> bytes:
@@ -148,7 +148,7 @@ def _begin(piece: _Extent) -> int:
 
 
 def _joined(pieces: tuple[_Extent, ...], more: tuple[_Extent, ...]) -> tuple[_Extent, ...]:
-    """Both, as one piece where they meet in the same source."""
+    """Returns both, as one piece if they are adjacent in the same source."""
     if pieces and more:
         last, first = pieces[-1], more[0]
         if last.source is first.source is not None and last.start + last.size == first.start:

@@ -1,4 +1,4 @@
-"""The bases of what is read from a scenario, and of what a plan decides."""
+"""The base classes of a scenario's parts and of a plan's parts."""
 
 from __future__ import annotations
 

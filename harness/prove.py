@@ -1,4 +1,4 @@
-"""The whole flow for one plan: run it, judge what it left, and write down a failure."""
+"""The whole flow for one plan: run it, judge what it left, and save a failure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from harness.trial import Bench, Trial, try_plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The outcome. `replay` and `text` are empty where it is PASS.
+    """The outcome. `replay` and `text` are empty if it is PASS.
 
-    `broken` names the violated properties and failed guards, `left_out` says what was
-    not judged. `answer` is there where the scenario was a failure file, and `told` says it in one
-    line.
+    `broken` names the violated properties and failed guards, `left_out` says what was not judged.
+    `answer` is set if the scenario was a failure file, and `summary` puts it in one line.
     """
 
     outcome: Outcome
@@ -35,19 +34,19 @@ class Proof:
     broken: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     answer: Answer | None = None
-    described: str = ""
+    summary: str = ""
 
 
 def prove(bench: Bench, plan: Plan, source: Source) -> Proof:
-    """Run a plan and judge it; its run directory is gone afterwards if it passed."""
+    """Run a plan and judge it; its run directory is removed if it passed."""
     return settle(try_plan(bench, plan), source)
 
 
 def settle(trial: Trial, source: Source) -> Proof:
-    """Drop a trial that passed; write down one that failed.
+    """Drop a trial that passed; save one that failed.
 
-    That is its file, which replays `source`, its run directory, its report. Where `source` is the
-    file of another failure, that one stays as it is.
+    A failure is saved as its file, which replays `source`, its run directory, and its report. If
+    `source` is the file of another failure, that one stays as it is.
     """
     plan, judgement = trial.evidence.plan, trial.judgement
     proof = Proof(outcome=judgement.outcome, broken=judgement.broken, left_out=judgement.left_out)
@@ -67,29 +66,29 @@ def settle(trial: Trial, source: Source) -> Proof:
         source=source,
         replay=replay,
     )
-    text = f"{proof.described}\n{text}" if proof.described else text
+    text = f"{proof.summary}\n{text}" if proof.summary else text
     return dataclasses.replace(proof, text=text, replay=replay)
 
 
 def _answer(proof: Proof, plan: Plan, source: Source, judgement: Judgement) -> Proof:
-    """The proof with what it says about the failure that `source` is the file of."""
+    """Returns the proof with its answer about the failure whose file `source` is."""
     head = read_head(source.text)
     if head is None:
         return proof
     now = know(judgement)
-    described = tell_answer(head.known, now) + _other_code(head, plan.implementation)
-    return dataclasses.replace(proof, answer=compare(head.known, now), described=described)
+    summary = tell_answer(head.known, now) + _other_code(head, plan.implementation)
+    return dataclasses.replace(proof, answer=compare(head.known, now), summary=summary)
 
 
 def _other_code(head: FailureHead, implementation: Implementation) -> str:
-    """A word of warning where a failure of one implementation is replayed with another."""
+    """Returns a warning if a failure of one implementation is replayed with another."""
     if head.implementation == implementation.name:
         return ""
     return f" (the failure was that of {head.implementation}, this is {implementation.name})"
 
 
 def replay_command(failure: Path, implementation: Implementation) -> str:
-    """The command that reproduces the failure from the current directory."""
+    """Returns the command that reproduces the failure from the current directory."""
     words = [interpreter(), "-m", "pytest", from_here(failure)]
     if implementation.name != Implementation().name:
         words += ["--implementation", implementation.name]
@@ -101,11 +100,11 @@ def replay_command(failure: Path, implementation: Implementation) -> str:
 
 
 def interpreter() -> str:
-    """The Python that runs here: a virtual environment need not be active."""
+    """Returns the Python that runs here: a virtual environment need not be active."""
     return from_here(Path(sys.executable))
 
 
 def from_here(path: Path) -> str:
-    """A path as short as it can be typed in the current directory."""
+    """Returns a path as short as it can be typed in the current directory."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

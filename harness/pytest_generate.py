@@ -1,8 +1,8 @@
-"""`pytest scenarios/ --generate N --seed S`: N scenarios that are drawn, as items `generated-1` on.
+"""`pytest scenarios/ --generate N --seed S`: N drawn scenarios, as items from `generated-1` on.
 
-They come after the files. The same seed draws the same scenarios, with any number of workers. One
-whose strike never lands is skipped, because it proves nothing, and so is one that needs what this
-machine lacks; one that fails is shrunk, and the report is that of the smallest.
+They come after the files. The same seed draws the same scenarios, with any number of workers. A
+scenario whose strike never fires is skipped, because it proves nothing, and so is one that needs
+what this machine lacks. One that fails is shrunk, and the smallest is reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.search.generate.stream import job_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options for generated scenarios."""
+    """Add the options for generated scenarios."""
     group = parser.getgroup("harness", "checkpoint scenarios")
     group.addoption("--generate", metavar="N", type=int, default=0, help="draw N scenarios, too")
     group.addoption("--seed", metavar="S", type=int, default=0, help="which scenarios are drawn")
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=float,
         default=110.0,
-        help="how long a generated scenario that failed is shrunk; 0: not at all",
+        help="how long to shrink a generated scenario that failed; 0: not at all",
     )
 
 
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Add the generated scenarios before anybody chooses among the items."""
+    """Add the generated scenarios before other plugins select among the items."""
     number = config.getoption("generate")
     if number:
         parent = Generated.from_parent(session, name="scenarios", nodeid="scenarios")
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say how many of the generated scenarios proved nothing."""
+    """Report how many of the generated scenarios proved nothing."""
     number = config.getoption("generate")
     vacuous = sum(
         ("generated", "vacuous") in report.user_properties
@@ -60,10 +60,10 @@ def pytest_terminal_summary(
 
 
 class Generated(pytest.Collector):
-    """Where the generated scenarios hang; there is no file behind it."""
+    """The parent of the generated scenarios; there is no file behind it."""
 
     def collect(self) -> list[pytest.Item]:
-        """One item for each."""
+        """Returns one item for each."""
         return [
             GeneratedItem.of(self, number)
             for number in range(1, self.config.getoption("generate") + 1)
@@ -71,7 +71,7 @@ class Generated(pytest.Collector):
 
 
 class GeneratedItem(JobItem):
-    """A scenario that is drawn when it is run, because its points come from a baseline trace."""
+    """A scenario that is drawn when it runs, because its points come from a baseline trace."""
 
     def __init__(self, *, number: int, seed: int, **rest: Any) -> None:
         super().__init__(**rest)
@@ -80,7 +80,7 @@ class GeneratedItem(JobItem):
 
     @classmethod
     def of(cls, parent: Generated, number: int) -> GeneratedItem:
-        """The n-th scenario of the session's seed, known by its job so far."""
+        """Returns the n-th scenario of the session's seed; only its job is known so far."""
         seed = parent.config.getoption("seed")
         name = f"generated-{number}"
         implementation = session_of(parent.config).implementation
@@ -107,5 +107,5 @@ class GeneratedItem(JobItem):
             raise Red(tell_failure(found, bench, seconds=self.seconds))
 
     def reportinfo(self) -> tuple[Any, int, str]:
-        """The heading of the report."""
+        """Returns the heading of the report."""
         return self.path, 0, f"{self.name} of seed {self.seed}"

@@ -1,14 +1,14 @@
-"""The pytest plugin: scenario files are collected, run and reported as ordinary items.
+"""The pytest plugin: collects, runs and reports scenario files as ordinary items.
 
-Collected are the YAML files below `scenarios/` and `failures/` of the root directory, and every
-YAML file that the command line names. Each is one item, `path::scenario`, or one for each choice
-from its matrix, such as `path::pp2-async`. A scenario with `explore:` is one item for each dozen of
-strikes, such as `path::explore-1of3`; without a budget it is marked `long`, and only runs with
-`-m long` or when its file is named. A file that cannot be read is an item that fails, and the
-others run.
+It collects the YAML files below `scenarios/` and `failures/` of the root directory, and every YAML
+file that the command line names. Each is one item, `path::scenario`, or one for each choice from
+its matrix, such as `path::pp2-async`. A scenario with `explore:` is one item for each dozen of
+strikes, such as `path::explore-1of3`; without a budget it is marked `long`, and only runs with `-m
+long` or when its file is named. A file that cannot be read is an item that fails; the others still
+run.
 
-What needs Linux or costs time is imported when the first scenario runs, so that collecting works
-everywhere and at once.
+Imports that need Linux or cost time wait until the first scenario runs, so that collecting is quick
+and works everywhere.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 FOLDERS = ("scenarios", "failures")
 SUFFIXES = (".yaml", ".yml")
 ITEM = "scenario"
-"""The item of a file without a matrix. It does not depend on the scenario's name, so `--lf`
-finds it when that has changed."""
+"""The item of a file without a matrix. It does not depend on the scenario's name, so `--lf` finds
+it when that has changed."""
 
 _FENCE_S = 3600.0
-"""The last fence, for a harness that hangs itself: no scenario takes a hundredth of it on idle
-cores. Runs that hang are ended by their own budgets, which the load of the machine does not eat."""
+"""The last resort, for a harness that hangs itself: no scenario takes a hundredth of it on idle
+cores. Hung runs are ended by their own budgets, which do not depend on the load of the machine."""
 
 
 class Red(Exception):
@@ -62,7 +62,7 @@ class Session:
     _services: Services | None = None
 
     def bench(self) -> Bench:
-        """With the fork server and the references, which are started with the first scenario."""
+        """Holds the fork server and the references, which are started with the first scenario."""
         from harness.run.services import Services
         from harness.trial import Bench
 
@@ -83,12 +83,12 @@ pytest_plugins = ["harness.pytest_generate", "harness.pytest_repeat"]
 
 
 def session_of(config: pytest.Config) -> Session:
-    """State that the scenarios of this process share."""
+    """Returns the state that the scenarios of this process share."""
     return config.stash[_SESSION]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of the harness."""
+    """Add the options of the harness."""
     group = parser.getgroup("harness", "checkpoint scenarios")
     group.addoption(
         "--implementation",
@@ -113,7 +113,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="where scenarios run that leave it open; with cuda, ranks share GPUs if they must",
+        help="the device of scenarios that leave it open; with cuda, ranks share GPUs if they must",
     )
     group.addoption(
         "--run-root",
@@ -130,7 +130,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers; decide where this session works."""
+    """Register the markers; choose the session's workspace."""
     config.addinivalue_line("markers", "gpu: a scenario with `device: cuda`")
     config.addinivalue_line("markers", "long: every strike of an exploration, for hours if need be")
     config.stash[_IS_WORKER] = hasattr(config, "workerinput")
@@ -163,12 +163,12 @@ def _implementation(config: pytest.Config) -> Implementation:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """With pytest-xdist: tell a new worker where the session works."""
+    """With pytest-xdist: pass the session's workspace to a new worker."""
     node.workerinput["harness_root"] = str(node.config.stash[_SESSION].workspace.root)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the server; the process that began the session clears up after all workers."""
+    """End the server; the process that began the session cleans up after all workers."""
     session = config.stash.get(_SESSION, None)
     if session is None:
         return
@@ -179,12 +179,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End the server while pytest still reports errors of doing so."""
+    """End the server while pytest can still report errors in doing so."""
     session.config.stash[_SESSION].open.close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is long, unless it is asked for."""
+    """Leave out items marked `long`, unless they are requested."""
     if "long" in config.option.markexpr:
         return
     out = [
@@ -200,7 +200,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what was explored, what replays answered, and where kept runs are."""
+    """Report explorations, the answers of replays, and where kept runs are."""
     for word in ("passed", "failed"):
         for report in terminalreporter.stats.get(word, []):
             for name, value in report.user_properties:
@@ -212,7 +212,7 @@ def pytest_terminal_summary(
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioModule | None:
-    """Take the YAML files that are scenarios."""
+    """Collect the YAML files that are scenarios."""
     if file_path.suffix not in SUFFIXES:
         return None
     root = parent.config.rootpath
@@ -226,7 +226,7 @@ class ScenarioModule(pytest.File):
     """A YAML file."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One item for each scenario of the file, or one that says what is wrong with it."""
+        """Yields one item for each scenario of the file, or one that reports what is wrong."""
         root = self.config.rootpath
         inside = self.path.is_relative_to(root)
         shown = self.path.relative_to(root).as_posix() if inside else str(self.path)
@@ -258,7 +258,7 @@ class ScenarioModule(pytest.File):
 
 
 class UnreadableItem(pytest.Item):
-    """A scenario file that says nothing that could be run."""
+    """A scenario file that cannot be run."""
 
     def __init__(self, *, error: ScenarioError, **rest: Any) -> None:
         super().__init__(**rest)
@@ -266,15 +266,15 @@ class UnreadableItem(pytest.Item):
         self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath))
 
     def runtest(self) -> None:
-        """Fail with what is wrong."""
+        """Fail with the mistakes of the file."""
         raise self.error
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The mistakes, without a traceback."""
+        """Returns the mistakes, without a traceback."""
         return _say(excinfo) or super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
-        """The heading of the report."""
+        """Returns the heading of the report."""
         return self.path, 0, f"{self.error.path}: not a scenario"
 
 
@@ -285,11 +285,11 @@ class JobItem(pytest.Item):
         super().__init__(**rest)
         self.plan = plan
         self.filesystem = plan.filesystem
-        """Whose power is cut, if any is."""
+        """The file system whose power is cut, if any."""
         self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
         if self.config.pluginmanager.hasplugin("timeout"):
             self.add_marker(pytest.mark.timeout(_FENCE_S))
-        # For JUnit: `python -m harness matrix` tells by it where the test ran, or would have.
+        # For JUnit: `python -m harness matrix` reads from it where the test ran, or would have.
         self.user_properties.append(("device", plan.workload.device))
         if plan.workload.device == "cuda":
             self.add_marker(pytest.mark.gpu)
@@ -298,7 +298,7 @@ class JobItem(pytest.Item):
                 self.add_marker(pytest.mark.skip(reason=reason))
 
     def setup(self) -> None:
-        """Skip where the machine lacks what the scenario needs."""
+        """Skip if the machine lacks what the scenario needs."""
         from harness.run.support import missing_disk, missing_for
 
         reason = missing_for(self.plan) or missing_disk(self.filesystem)
@@ -306,11 +306,11 @@ class JobItem(pytest.Item):
             pytest.skip(reason)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The report, without a traceback; a traceback where the harness itself broke."""
+        """Returns the report, without a traceback unless the harness itself broke."""
         return _say(excinfo) or super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
-        """The heading of the report."""
+        """Returns the heading of the report."""
         return self.path, 0, self.plan.name
 
 
@@ -332,7 +332,7 @@ class ScenarioItem(JobItem):
             self.user_properties.append(("left_out", "; ".join(proof.left_out)))
         if proof.answer is not None:
             self.user_properties.append(("answer", str(proof.answer)))
-            self.user_properties.append(("replayed", proof.described))
+            self.user_properties.append(("replayed", proof.summary))
         if proof.outcome != "PASS":
             if proof.broken:
                 self.user_properties.append(("broken", ", ".join(proof.broken)))
@@ -340,14 +340,14 @@ class ScenarioItem(JobItem):
             raise Red(proof.text)
 
     def again(self, suffix: str) -> pytest.Item:
-        """The same scenario, to be run once more."""
+        """Returns the same scenario, to be run once more."""
         assert self.parent is not None, "a scenario is collected from a file"
         name = f"{self.name}-{suffix}"
         return type(self).from_parent(self.parent, name=name, plan=self.plan, source=self.source)
 
 
 class ExploreItem(JobItem):
-    """A part of an exploration; how many strikes it has is known when it is recorded."""
+    """A part of an exploration; its number of strikes is known after the baseline trace."""
 
     def __init__(self, *, job: Explored, number: int, parts: int, **rest: Any) -> None:
         super().__init__(**rest)
@@ -355,7 +355,7 @@ class ExploreItem(JobItem):
         self.filesystem = job.filesystem
         if job.explore.budget is None:
             self.add_marker(pytest.mark.long)
-            # Only the budget of each run counts; the first marker is the one that is read.
+            # Only the budget of each run counts; pytest-timeout reads the first marker.
             self.add_marker(pytest.mark.timeout(0), append=False)
 
     def runtest(self) -> None:
@@ -381,6 +381,6 @@ def _say(excinfo: pytest.ExceptionInfo[BaseException]) -> str | None:
 
 
 def _folders(path: Path, root: Path) -> set[str]:
-    """The folders around a file, so that `-k async` picks an area."""
+    """Returns the folders around a file, so that `-k async` selects an area."""
     inside = path.relative_to(root) if path.is_relative_to(root) else path
     return {part for part in inside.parent.parts if part not in FOLDERS}

@@ -2,10 +2,10 @@
 
 `--repeat N` runs each item N times and reports the spread; `--flake` reports the items whose
 verdicts differ, after ten runs each unless `--repeat` says how many. A verdict is the outcome with
-what was broken, so two different failures of one item count as different. The session is red when a
-run was, as ever, and also when verdicts differ in any other way, such as skipped and passed.
+what was broken, so two different failures of one item count as different. The session is red if a
+run was, as always, and also if verdicts differ in any other way, such as skipped and passed.
 
-What repeats is an item with a method `again`; ordinary tests run once.
+Only items with a method `again` repeat; ordinary tests run once.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ import pytest
 from harness.report.spread import spreads, tell_spreads
 
 _TIMES = 10
-"""Of a verdict that is wrong in one run of four, ten runs miss one in eighteen (0.75 ** 10)."""
+"""If a verdict is wrong in one run of four, ten runs miss it one time in eighteen (0.75 ** 10)."""
 
 REPETITION = "repetition_of"
-"""The property by which reports of one item are found again, also when workers sent them."""
+"""The property that links the reports of one item, even across workers."""
 
 
 @runtime_checkable
 class Repeatable(Protocol):
-    """An item that can be made anew."""
+    """An item that can be created again."""
 
     nodeid: str
     user_properties: list[tuple[str, object]]
 
     def again(self, suffix: str) -> pytest.Item:
-        """The same item under its own name and a suffix."""
+        """Returns the same item under its own name and a suffix."""
 
 
 _SEEN = pytest.StashKey[list[tuple[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options."""
+    """Add the options."""
     group = parser.getgroup("harness", "checkpoint scenarios")
     group.addoption(
         "--repeat", type=int, metavar="N", help="run each scenario N times, report the verdicts"
@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Check the number, and note verdicts where something repeats."""
+    """Check the number, and collect verdicts if something repeats."""
     config.stash[_SEEN] = []
     times = config.getoption("repeat")
     if times is not None and times < 1:
@@ -68,7 +68,7 @@ def _times(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put each item there several times, round by round: a bad minute then hits all items alike."""
+    """Repeat the items round by round, so that a bad minute hits all items alike."""
     times = _times(config)
     if times == 1:
         return
@@ -88,37 +88,37 @@ def _again(item: Repeatable, suffix: str) -> pytest.Item:
 
 
 class _Notes:
-    """Takes down the verdict of each run, in the process that reports."""
+    """Records the verdict of each run, in the process that reports."""
 
     def __init__(self, seen: list[tuple[str, str]]) -> None:
         self._seen = seen
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One run, or the set-up that kept it from running."""
-        described = dict(report.user_properties)
-        item = described.get(REPETITION)
+        """Record one run, or the set-up that kept it from running."""
+        properties = dict(report.user_properties)
+        item = properties.get(REPETITION)
         if item is not None and (
             report.when == "call" or (report.when == "setup" and _out(report))
         ):
-            self._seen.append((str(item), _verdict(report, described)))
+            self._seen.append((str(item), _verdict(report, properties)))
 
 
 def _out(report: pytest.TestReport) -> bool:
     return report.outcome != "passed"
 
 
-def _verdict(report: pytest.TestReport, described: dict[str, object]) -> str:
-    """The outcome and what was broken; of a run that came to none, what pytest says."""
-    if "outcome" not in described:
+def _verdict(report: pytest.TestReport, properties: dict[str, object]) -> str:
+    """Returns the outcome and what was broken; without an outcome, pytest's own word."""
+    if "outcome" not in properties:
         return "skipped" if report.outcome == "skipped" else "no outcome"
-    broken = f" ({described['broken']})" if described.get("broken") else ""
-    answer = f"{described['answer']} " if described.get("answer") else ""
-    return f"{answer}{described['outcome']}{broken}"
+    broken = f" ({properties['broken']})" if properties.get("broken") else ""
+    answer = f"{properties['answer']} " if properties.get("answer") else ""
+    return f"{answer}{properties['outcome']}{broken}"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Red where verdicts differ."""
+    """Make the session red if verdicts differ."""
     flaky = any(one.is_flaky for one in spreads(_seen(session.config)))
     if flaky and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -129,7 +129,7 @@ def _seen(config: pytest.Config) -> list[tuple[str, str]]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The spread."""
+    """Report the spread."""
     seen = config.stash[_SEEN]
     if not seen:
         return

@@ -1,8 +1,8 @@
-"""Running a failure again, from its file or from its run directory, and what that answers.
+"""Runs a failure again, from its file or from its run directory, and compares the results.
 
-Exit status: 0 FIXED, and PASS where there was nothing to compare with; 1 SAME, and any other red
-outcome of a scenario that is no failure file; 3 OTHER; 125 INVALID, which `git bisect run` takes as
-a commit that cannot be tested.
+Exit status: 0 FIXED, and PASS if there was nothing to compare with; 1 SAME, and any other red
+outcome of a scenario that is not a failure file; 3 OTHER; 125 INVALID, which `git bisect run` takes
+as a commit that cannot be tested.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ GREEN, RED, OTHER, INVALID = 0, 1, 3, 125
 
 
 class NoReplayError(Exception):
-    """A run directory cannot be run again; its text says why."""
+    """A run directory cannot be run again; the text says why."""
 
 
 def replay_status(proof: Proof) -> int:
-    """The exit status for what a replay came to."""
+    """Returns the exit status for the result of a replay."""
     if proof.answer is Answer.OTHER:
         return OTHER
     if proof.answer is Answer.INVALID:
@@ -40,10 +40,10 @@ def replay_status(proof: Proof) -> int:
 
 
 def replay_directory(bench: Bench, directory: Path) -> Proof:
-    """Run the plan of a run directory again, and compare with what that run came to.
+    """Run the plan of a run directory again, and compare with the result of that run.
 
-    The implementation is the one that ran then, unless the bench has another than the usual one.
-    Raises NoReplayError.
+    The implementation is the one that ran then, unless the bench has a non-default one. Raises
+    NoReplayError.
     """
     before = _read(directory)
     plan = before.plan
@@ -52,13 +52,13 @@ def replay_directory(bench: Bench, directory: Path) -> Proof:
     name = f"{slug(plan.name)}-replayed"
     trial = try_plan(bench, plan, name=name, beginning=beginning_of(before))
     then, now = know(judge(before)), know(trial.judgement)
-    described = tell_answer(then, now)
+    summary = tell_answer(then, now)
     proof = Proof(
         outcome=now.outcome,
         broken=now.broken,
         answer=compare(then, now),
-        described=described,
-        text=described,
+        summary=summary,
+        text=summary,
     )
     if trial.passed:
         trial.drop()
@@ -66,7 +66,7 @@ def replay_directory(bench: Bench, directory: Path) -> Proof:
     evidence = dataclasses.replace(trial.evidence, directory=from_here(trial.keep(name)))
     command = shlex.join([interpreter(), "-m", "harness", "replay", from_here(directory)])
     text = describe(evidence, trial.judgement, source=None, replay=command)
-    return dataclasses.replace(proof, text=f"{described}\n{text}", replay=command)
+    return dataclasses.replace(proof, text=f"{summary}\n{text}", replay=command)
 
 
 def _read(directory: Path) -> Evidence:

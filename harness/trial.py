@@ -1,7 +1,7 @@
 """One trial: a plan is run and judged; its run directory stays until it is dropped or kept.
 
-Whatever runs a job and asks what came of it does so here: scenarios, strikes, candidates of a
-shrink, drawn scenarios, mutants, starts from a crash state.
+Whatever runs a job and needs the result does so here: scenarios, strikes, candidates of a shrink,
+drawn scenarios, mutants, starts from a crash state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.workspace import Workspace, slug
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """The resources to run jobs in this process, and the manager that they are run with."""
+    """The resources to run jobs in this process, and the manager to run them with."""
 
     services: Services
     workspace: Workspace
@@ -35,14 +35,14 @@ class Bench:
     gpus: int = field(default_factory=count_gpus)
 
     def plan_of(self, source: Source) -> Plan:
-        """The plan of a scenario that stands in a file, or could."""
+        """Returns the plan of a scenario that is in a file, or could be."""
         scenario = check_source(source, gpus=self.gpus)
         return make_plan(
             scenario, source=source.path, implementation=self.implementation, gpus=self.gpus
         )
 
     def baseline(self, plan: Plan) -> Evidence:
-        """The evidence of a plan that nothing strikes, run once for all workers of a session."""
+        """Returns the evidence of an unstruck plan, run once for all workers of a session."""
         digest = hashlib.blake2b(plan.model_dump_json().encode(), digest_size=12).hexdigest()
 
         def produce(folder: Path) -> None:
@@ -53,7 +53,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A plan that was run, and what came of it."""
+    """A plan that was run, with the result."""
 
     evidence: Evidence
     judgement: Judgement
@@ -65,11 +65,11 @@ class Trial:
         return self.judgement.outcome is Outcome.PASS
 
     def drop(self) -> None:
-        """Forget the run directory."""
+        """Remove the run directory."""
         self.workspace.drop(Path(self.evidence.directory))
 
     def keep(self, name: str) -> Path:
-        """Put the run directory under this name among the failures; its new place."""
+        """Move the run directory to the failures under this name; returns its new place."""
         return self.workspace.keep(Path(self.evidence.directory), name)
 
 

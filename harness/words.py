@@ -17,15 +17,15 @@ OPERATIONS = (
     "link",
     "sync",
 )
-"""Kinds of operations, as points name them. In the phase `load` an `open` is for reading, else for
-writing; a `read` belongs to that phase."""
+"""Kinds of operations, as points name them. In the phase `load` an `open` is for reading, otherwise
+for writing; a `read` belongs to that phase."""
 
 LOADING = ("open", "read")
 """The kinds of operations of the phase `load`."""
 
 READS = ("open_read", "read")
-"""The names of an open for reading and of a read in traces. They are there only if a strike asks
-for the phase `load`, reads only where it can meet them."""
+"""The names of an open for reading and of a read in traces. Opens are only traced if a strike asks
+for the phase `load`, reads only if it can hit them."""
 
 SAVE_PHASES = ("stage", "flush", "seal", "publish", "prune")
 PHASES = (*SAVE_PHASES, "load")
@@ -58,7 +58,7 @@ FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 """The file systems whose power can be cut."""
 
 HOSTS = ("first", "other")
-"""Where a job may run. The two share the checkpoint directory, and neither lock nor cache."""
+"""Where a job can run. The two share the checkpoint directory, and neither lock nor cache."""
 
 ERRORS = (
     "ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EINVAL", "ENOMEM", "EMFILE",
@@ -70,8 +70,9 @@ EXCEPTIONS = ("RuntimeError", "ValueError", "MemoryError", "KeyboardInterrupt")
 
 
 class EvidenceKind(StrEnum):
-    """The kinds of evidence that a job can give. What the operating system says of processes, and
-    the harness of its own faults and operators, is always there and is no kind."""
+    """The kinds of evidence that a job can give. Facts that the operating system reports about
+    processes, and the harness about its own faults and operators, are always there and not a
+    kind."""
 
     TREE = "tree"
     """The operations on the checkpoint directory with their bytes, and its contents after a run."""

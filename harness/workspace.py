@@ -1,11 +1,11 @@
-"""Where runs happen: a folder for the session, in memory if there is room, and what stays of it.
+"""Where runs happen: a folder for the session, in memory if there is room, and what it leaves.
 
     <base>/kempnerforge-harness-<user>-<process>-<random>/
         shared/           the references and the server's log, for all workers of the session
         async-kill-.../   one run directory for each scenario, gone once the scenario has passed
 
-The run directory of a scenario that did not pass is moved beside its failure file, unless the
-user chose the place of the runs: then it stays there.
+The run directory of a scenario that did not pass is moved beside its failure file, unless the user
+chose the place of the runs: then it stays there.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pathlib import Path
 _PREFIX = "kempnerforge-harness"
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 1 << 30
-"""A run directory holds some 5 MB; the shared memory of a container is often 64 MB in all."""
+"""A run directory holds some 5 MB; the shared memory of a container is often only 64 MB."""
 _STALE_S = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """The folder of one session, shared by its workers. It is made when it is first used."""
+    """The folder of one session, shared by its workers. It is created on first use."""
 
     root: Path
     failures: Path
@@ -41,23 +41,24 @@ class Workspace:
 
     @property
     def shared(self) -> Path:
-        """For what the workers share."""
+        """The folder for whatever the workers share."""
         return self.root / "shared"
 
     def new_run(self, name: str) -> Path:
-        """A path for a run directory, which nobody else has and which does not exist yet."""
+        """Returns an unused path for a run directory that does not exist yet."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self.root / f"{name}-{secrets.token_hex(4)}"
 
     def drop(self, directory: Path) -> None:
-        """Forget the run directory of a scenario that passed."""
+        """Remove the run directory of a scenario that passed."""
         if not self.keep_passed:
             shutil.rmtree(directory, ignore_errors=True)
 
     def keep(self, directory: Path, name: str) -> Path:
-        """Put the run directory of a scenario that did not pass where it stays; says where.
+        """Move the run directory of a scenario that did not pass to its final place, and return
+        that.
 
-        Among the failures it takes the place of the last one of the same name.
+        Among the failures it replaces the last one of the same name.
         """
         if not self.moves_failed or self.keep_passed or not directory.exists():
             return directory
@@ -69,7 +70,7 @@ class Workspace:
         return target
 
     def close(self) -> None:
-        """End the session: what is shared goes, and the folder too if no run was kept in it."""
+        """End the session: remove what is shared, and the folder too if no run was kept in it."""
         shutil.rmtree(self.shared, ignore_errors=True)
         with suppress(OSError):
             self.root.rmdir()
@@ -78,7 +79,7 @@ class Workspace:
 def open_workspace(
     *, failures: Path, chosen: Path | None = None, keep_passed: bool = False
 ) -> Workspace:
-    """A workspace for a new session; `chosen` is the user's place for it."""
+    """Opens a workspace for a new session; `chosen` is the user's place for it."""
     base = choose_base() if chosen is None else chosen
     for stale in _stale(base):
         shutil.rmtree(stale, ignore_errors=True)
@@ -92,7 +93,7 @@ def open_workspace(
 
 
 def choose_base() -> Path:
-    """Shared memory where it is one and has room, because an fsync on a disk takes long."""
+    """Returns shared memory if it has room, because an fsync on a disk takes long."""
     if _is_tmpfs(_MEMORY) and os.access(_MEMORY, os.W_OK):
         room = shutil.disk_usage(_MEMORY).free
         if room >= _ROOM_BYTES:
@@ -101,7 +102,7 @@ def choose_base() -> Path:
 
 
 def _take_place(directory: Path, target: Path) -> None:
-    """Give a directory its name; what had it goes. Several workers may do this at once."""
+    """Rename a directory over another, which is removed. Several workers can do this at once."""
     while True:
         try:
             directory.rename(target)
@@ -117,7 +118,7 @@ def _take_place(directory: Path, target: Path) -> None:
 
 
 def slug(text: str) -> str:
-    """A text as a short file name."""
+    """Returns a text as a short file name."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "scenario"
 
 
@@ -131,7 +132,7 @@ def _is_tmpfs(path: Path) -> bool:
 
 
 def _stale(base: Path) -> Iterator[Path]:
-    """Folders of sessions that ended by SIGKILL: not closed, their process gone, an hour old."""
+    """Yields folders of sessions ended by SIGKILL: not closed, no process, an hour old."""
     for folder in base.glob(f"{_PREFIX}-{_user()}-*"):
         pid = folder.name.split("-")[-2]
         with suppress(OSError):

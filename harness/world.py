@@ -1,4 +1,4 @@
-"""How the ranks of a job are arranged: the axes, their order, and which of them go together."""
+"""How the ranks of a job are arranged: the axes, their order, and which ranks belong together."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class World(Part):
     """How the ranks are arranged, from the outermost axis to the innermost.
 
     A rank is ((stage x `dp_replicate` + replica) x `dp_shard` + shard) x `tp` + its place among the
-    tensor-parallel peers. One rule says what runs: with one replica the model is FSDP2-sharded over
-    `dp_shard` ranks, also where that is one; with more replicas it is DDP where `dp_shard` is 1 and
-    HSDP where it is more. Under `tp` without `dp_shard` nothing is wrapped in FSDP2.
+    tensor-parallel peers. One rule decides the wrapping: with one replica the model is
+    FSDP2-sharded over `dp_shard` ranks, even if that is one; with more replicas it is DDP if
+    `dp_shard` is 1 and HSDP if it is more. Under `tp` without `dp_shard` nothing is wrapped in
+    FSDP2.
     """
 
     pp: int = Field(1, ge=1, le=4, description="pipeline stages")
@@ -30,7 +31,7 @@ class World(Part):
         "gpipe", description="of the stages; `interleaved` gives each rank two parts of the model"
     )
 
-    nodes: int = Field(1, ge=1, le=2, description="machines that the ranks stand on, in order")
+    nodes: int = Field(1, ge=1, le=2, description="machines that the ranks run on, in order")
 
     @model_validator(mode="after")
     def _is_a_layout_that_the_job_builds(self) -> World:
@@ -58,7 +59,7 @@ class World(Part):
 
     @property
     def degree(self) -> int:
-        """The data-parallel degree: how many shares a batch is dealt out in."""
+        """The data-parallel degree: into how many shares a batch is divided."""
         return self.dp_replicate * self.dp_shard
 
     @property
@@ -77,15 +78,15 @@ class World(Part):
         return not self.is_ddp and (self.dp_shard > 1 or self.tp == 1)
 
     def stage_of(self, rank: int) -> int:
-        """The pipeline stage of a rank."""
+        """Returns the pipeline stage of a rank."""
         return rank // self.stage_size
 
     def data_rank_of(self, rank: int) -> int:
-        """Which share of a batch a rank reads; the same in each stage and for all its tp peers."""
+        """Returns the share of a batch that a rank reads; equal in all stages and for tp peers."""
         return rank % self.stage_size // self.tp
 
     def node_of(self, rank: int) -> int:
-        """The node of a rank."""
+        """Returns the node of a rank."""
         return rank * self.nodes // self.size
 
     def same_inside(self, other: World) -> bool:

@@ -1,7 +1,7 @@
-"""The steps of a run on a GPU machine; `benchmarks/gpu_suite.sh` calls it, docs/gpu.md tells of it.
+"""The steps of a run on a GPU machine, called by `benchmarks/gpu_suite.sh`; see docs/gpu.md.
 
-What needs more than Python itself is imported by the step that needs it: before `setup` the machine
-has torch and little else.
+Each step imports whatever needs more than Python itself: before `setup` the machine has torch and
+little else.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ def _checkpoint(asked: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as home:
         for size in asked.sizes:
             found[size] = measure(size, repeats, asked.device, Path(home, size))
-            told = {
+            measured = {
                 one: {f"{kind}: {name}": values for (kind, name), values in times.items()}
                 for one, times in found.items()
             }
             text = tell(found, budgets=asked.device == "cpu")
-            record.write(asked.out, "checkpoint", {"device": asked.device, "sizes": told}, text)
+            record.write(asked.out, "checkpoint", {"device": asked.device, "sizes": measured}, text)
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -1,8 +1,8 @@
-"""Which collectives work where two ranks have one GPU: each is tried in two processes of its own.
+"""Finds the collectives that work if two ranks share a GPU; each is tried in two processes.
 
     python -m benchmarks.gpu.collectives WAY OPERATION RANK DIRECTORY DEVICE
 
-Each in its own, because one that is not there may end its process, or never end.
+Each has its own processes, because one that is missing may end its process, or never return.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.scenario.schema import Scenario
 _SIZE = 2
 _LIMIT_S = 40.0
 """For one operation, so that the step stays within ten minutes."""
-_TOLD = 600
+_MOST_ERROR = 600
 """Characters of an error that are kept, from its end."""
 
 
@@ -57,7 +57,7 @@ def _reduce_scatter(device: str, rank: int) -> bool:
 
 
 def _mean_scatter(device: str, rank: int) -> bool:
-    """As FSDP2 asks for it."""
+    """As FSDP2 uses it."""
     found = torch.empty(2, device=device)
     dist.reduce_scatter_tensor(found, torch.arange(4.0, device=device), op=dist.ReduceOp.AVG)
     return found.tolist() == [2.0 * rank, 2.0 * rank + 1]
@@ -90,7 +90,7 @@ OPERATIONS: dict[str, Callable[[str, int], bool]] = {
 
 
 def workload(device: str, way: str) -> Workload:
-    """Two ranks with one GPU between them."""
+    """Returns the workload of two ranks that share one GPU."""
     scenario = Scenario.model_validate(
         {"name": "a", "device": device, "world": {"dp_shard": _SIZE}, "runs": ({"until_step": 1},)}
     )
@@ -99,16 +99,16 @@ def workload(device: str, way: str) -> Workload:
 
 
 def try_all(device: str, way: str) -> dict[str, str]:
-    """Each operation, all at once, and `works` or what went wrong."""
+    """Tries all operations at once; returns `works` or the error for each."""
     with ThreadPoolExecutor(len(OPERATIONS)) as pool:
         tried = pool.map(lambda name: try_one(device, way, name), OPERATIONS)
         return dict(zip(OPERATIONS, tried, strict=True))
 
 
 def try_one(device: str, way: str, name: str, *, limit_s: float = _LIMIT_S) -> str:
-    """`works`, or what went wrong."""
+    """Returns `works`, or the error."""
     with tempfile.TemporaryDirectory() as folder:
-        # The GPU of the lease; where this machine shows others to us, it is the first of those.
+        # The GPU of the lease; if this machine shows us more GPUs, it is the first of them.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         Path(folder, LEASED).write_text(json.dumps([visible]), encoding="utf-8")
         words = [sys.executable, "-m", "benchmarks.gpu.collectives", way, name]
@@ -124,7 +124,7 @@ def try_one(device: str, way: str, name: str, *, limit_s: float = _LIMIT_S) -> s
 
 def _verdict(ranks: list[subprocess.Popen[str]], limit_s: float) -> str:
     try:
-        told = [rank.communicate(timeout=limit_s)[1] for rank in ranks]
+        outputs = [rank.communicate(timeout=limit_s)[1] for rank in ranks]
     except subprocess.TimeoutExpired:
         return f"does not end within {limit_s:.0f} s"
     finally:
@@ -134,12 +134,12 @@ def _verdict(ranks: list[subprocess.Popen[str]], limit_s: float) -> str:
     codes = [rank.returncode for rank in ranks]
     if any(codes):
         worst = next(number for number, code in enumerate(codes) if code)
-        return f"exit {codes[worst]}: {told[worst].strip()[-_TOLD:]}"
+        return f"exit {codes[worst]}: {outputs[worst].strip()[-_MOST_ERROR:]}"
     return "works"
 
 
 def main() -> None:
-    """One rank; see the head of this module."""
+    """Run one rank; see the head of this module."""
     way, name, number, folder, device = sys.argv[1:]
     rank = int(number)
     chosen, backend = take_device(workload(device, way), rank, _SIZE, Path(folder))
@@ -150,7 +150,7 @@ def main() -> None:
     if chosen != "cpu":
         torch.cuda.synchronize()
     dist.barrier()
-    os._exit(0)  # the clean end of a group can hang where its operations do not
+    os._exit(0)  # the clean end of a group can hang even if its operations do not
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether a GPU comes to the verdicts of the CPU: two sets of JUnit files, test by test."""
+"""Compares the verdicts of the GPU with those of the CPU: two sets of JUnit files, by test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.matrix.results import read_results
 
 
 def compare(cpu: Iterable[Path], cuda: Iterable[Path]) -> dict[str, Any]:
-    """How many agree, which differ, and which ran on one side alone."""
+    """Counts how many agree, and lists which differ and which ran on one side only."""
     one, other = _verdicts(cpu), _verdicts(cuda)
     both = sorted(one.keys() & other.keys())
     ran = [name for name in both if not _skipped(one[name]) and not _skipped(other[name])]
@@ -24,7 +24,7 @@ def compare(cpu: Iterable[Path], cuda: Iterable[Path]) -> dict[str, Any]:
 
 
 def tell(found: dict[str, Any]) -> str:
-    """What came of it, for people."""
+    """Formats the result for people."""
     lines = [
         f"{found['compared']} tests ran on both: {found['agree']} agree, "
         f"{len(found['differ'])} differ; {found['one_side_only']} results have no counterpart"
@@ -37,13 +37,13 @@ def tell(found: dict[str, Any]) -> str:
 
 
 def _verdicts(files: Iterable[Path]) -> dict[str, str]:
-    """Of each test the last one."""
+    """Returns the last verdict of each test."""
     found = read_results(sorted(files, key=lambda path: path.stat().st_mtime)).values()
     return {"::".join(one.name): _verdict(one.state, one.why) for one in found}
 
 
 def _verdict(state: str, why: str) -> str:
-    """The outcome of a failing test counts; why one was skipped does not."""
+    """Returns the outcome of a failing test; the reason of a skip does not count."""
     return why if state == "failing" else state
 
 

@@ -1,7 +1,7 @@
-"""Wheels for a machine that reaches no package registry: fetched here, installed there.
+"""Packs wheels for a machine that reaches no package registry: fetched here, installed there.
 
-What is fetched is what the extra `harness` needs, in the versions that are installed here, without
-what the machine must have: torch and numpy, which must fit its driver.
+It fetches what the extra `harness` needs, in the versions installed here, except for torch and
+numpy, which the machine must have and which must fit its driver.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 _THERE = {"torch", "numpy"}
 _PROJECT = "kempnerforge-checkpoint"
 _GLIBC = (17, 24, 27, 28, 31, 34)
-"""Minor versions of glibc that wheels are built for; pip takes each only where it is named."""
+"""Minor versions of glibc that wheels are built for; pip accepts only those that are named."""
 
 
 def pack(folder: Path, python: str) -> list[str]:
-    """Fetch the wheels for a version of Python on x86-64; their names."""
+    """Fetches the wheels for a version of Python on x86-64; returns their names."""
     shutil.rmtree(folder, ignore_errors=True)
     wanted = [f"{one.name}=={one.version}" for one in needed()]
     words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
@@ -34,7 +34,7 @@ def pack(folder: Path, python: str) -> list[str]:
 
 
 def needed() -> tuple[Distribution, ...]:
-    """The packages of the extra `harness` and all that they need, as they are installed here."""
+    """Returns the packages of the extra `harness` and their dependencies, as installed here."""
     found: dict[str, Distribution] = {}
     waiting = list(_requirements(distribution(_PROJECT), extra="harness"))
     while waiting:
@@ -56,7 +56,7 @@ def _requirements(of: Distribution, extra: str = "") -> Iterator[str]:
 
 
 def install(folder: Path) -> Path:
-    """Install the wheels of the folder beside what this Python has; where they are."""
+    """Installs the wheels of the folder beside this Python's packages; returns their place."""
     site = Path(os.environ["GPU_SUITE_SITE"])
     shutil.rmtree(site, ignore_errors=True)
     wheels = sorted(map(str, folder.glob("*.whl")))

@@ -1,4 +1,4 @@
-"""What each step writes down: the machine, the versions, the date, and what it found."""
+"""Records what each step found, with the machine, the versions and the date."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """The facts beside which numbers stand. Asks no GPU but through nvidia-smi."""
+    """Returns the facts that numbers need beside them. Asks GPUs only through nvidia-smi."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -38,31 +38,31 @@ def machine() -> dict[str, Any]:
 
 
 def gpus() -> list[str]:
-    """Name, memory and driver of each GPU."""
+    """Returns name, memory and driver of each GPU."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
     asked = "--query-gpu=name,memory.total,driver_version"
     words = [command, asked, "--format=csv,noheader"]
-    told = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    return told.stdout.splitlines() if told.returncode == 0 else []
+    listed = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    return listed.stdout.splitlines() if listed.returncode == 0 else []
 
 
 def write(out: Path, step: str, found: dict[str, Any], text: str) -> None:
     """Leave `STEP.json` and `STEP.txt` in the folder, and print the text."""
     out.mkdir(parents=True, exist_ok=True)
-    told = {"step": step, "machine": machine(), "found": found}
-    (out / f"{step}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (out / f"{step}.txt").write_text(f"{heading(told)}\n\n{text}\n", encoding="utf-8")
+    whole = {"step": step, "machine": machine(), "found": found}
+    (out / f"{step}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (out / f"{step}.txt").write_text(f"{heading(whole)}\n\n{text}\n", encoding="utf-8")
     sys.stdout.write(f"{text}\n")
 
 
-def heading(told: dict[str, Any]) -> str:
-    """The machine in one line."""
-    facts = told["machine"]
+def heading(whole: dict[str, Any]) -> str:
+    """Formats the machine in one line."""
+    facts = whole["machine"]
     where = "; ".join(facts["gpus"]) or "no GPU"
     return (
-        f"{told['step']}: {facts['date']}, {where}, {facts['processors']} processors, "
+        f"{whole['step']}: {facts['date']}, {where}, {facts['processors']} processors, "
         f"{facts['platform']}, Python {facts['python']}, torch {facts['packages']['torch']}"
     )
 

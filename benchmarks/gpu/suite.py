@@ -1,4 +1,4 @@
-"""Runs scenarios in a pytest of its own, within a time, and packs what failed."""
+"""Runs scenarios in a pytest of its own, within a time limit, and packs the failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 540.0
 """Of the ten minutes of a call; the rest is for starting, ending and packing."""
 _END_S = 40.0
-"""For the tests that are under way when the time is over."""
+"""For the tests that are under way when the time is up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,26 +36,26 @@ class SuiteOptions:
 
 
 def collect(device: str, *places: str) -> tuple[str, ...]:
-    """The tests of the scenarios in files and folders, in their order."""
+    """Returns the tests of the scenarios in files and folders, in order."""
     words = [*places, "--collect-only", "-q", "--device", device]
-    told = subprocess.run(
+    listed = subprocess.run(
         [sys.executable, "-m", "pytest", *words], cwd=ROOT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    if told.returncode:
-        raise SystemExit(f"scenarios cannot be collected:\n{told.stdout}{told.stderr}")
-    return tuple(line for line in told.stdout.splitlines() if "::" in line)
+    if listed.returncode:
+        raise SystemExit(f"scenarios cannot be collected:\n{listed.stdout}{listed.stderr}")
+    return tuple(line for line in listed.stdout.splitlines() if "::" in line)
 
 
 def part(tests: Sequence[str], number: int, of: int) -> tuple[str, ...]:
-    """One of several parts that take about as long as each other: every n-th test."""
+    """Returns one of several parts of about equal duration: every n-th test."""
     if not 1 <= number <= of:
         raise SystemExit(f"part {number} of {of}: possible are 1 to {of}")
     return tuple(tests[number - 1 :: of])
 
 
 def left(tests: Sequence[str], results: Iterable[Path]) -> tuple[str, ...]:
-    """Those that did not pass in any of these JUnit files."""
+    """Returns the tests that did not pass in any of these JUnit files."""
     passed = {
         one.name
         for path in results
@@ -66,7 +66,7 @@ def left(tests: Sequence[str], results: Iterable[Path]) -> tuple[str, ...]:
 
 
 def run(asked: SuiteOptions, out: Path) -> dict[str, Any]:
-    """Run, and leave `STEP.xml`, `STEP.log` and the failures in `out`. What came of it."""
+    """Runs the tests; leaves `STEP.xml`, `STEP.log` and failures in `out`; returns a summary."""
     if not asked.tests:
         raise SystemExit(f"{asked.step}: no test is left to run")
     out.mkdir(parents=True, exist_ok=True)
@@ -99,11 +99,11 @@ def run(asked: SuiteOptions, out: Path) -> dict[str, Any]:
 
 
 def tell(found: dict[str, Any]) -> str:
-    """What came of it, for people."""
+    """Formats the result for people."""
     states = ", ".join(f"{number} {state}" for state, number in sorted(found["states"].items()))
     lines = [
         f"{found['tests']} tests on {found['device']} in {found['seconds']} s: {states or 'none'}, "
-        f"{found['not_run']} not run" + ("" if found["in_time"] else " (the time was over)")
+        f"{found['not_run']} not run" + ("" if found["in_time"] else " (the time was up)")
     ]
     lines += [f"  {number} skipped: {why}" for why, number in found["skipped"].items()]
     lines += [f"  failing: {one}" for one in found["failing"]]
@@ -111,7 +111,7 @@ def tell(found: dict[str, Any]) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], limit_s: float) -> bool:
-    """Whether it ended in time; else it is asked to end, so that it leaves results, and ended."""
+    """Whether it ended in time; otherwise it is asked to end, so that it leaves results."""
     try:
         process.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -127,7 +127,7 @@ def _wait(process: subprocess.Popen[bytes], limit_s: float) -> bool:
 
 
 def _pack_failures(target: Path) -> None:
-    """The failure files alone: run directories are large, and a file replays them."""
+    """Packs only the failure files: run directories are large, and a file replays them."""
     files = sorted((ROOT / "failures").glob("*.yaml"))
     if files:
         with tarfile.open(target, "w:gz") as archive:

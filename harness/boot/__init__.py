@@ -1,1 +1,1 @@
-"""The processes between the supervisor and the ranks: a server, job launchers, and tasks."""
+"""The processes between the supervisor and the ranks: a server, job launchers, and rank shims."""

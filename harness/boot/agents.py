@@ -1,9 +1,9 @@
-"""Launchers that people use, one process on each node, forked by the job launcher of a launch.
+"""Starts launchers that people use, one process on each node, forked by the job launcher of a run.
 
-`torchrun`: torch's own elastic agent, called in a process that has imported torch already. What it
-starts it starts as ever, each rank a new Python process. The agents of several nodes meet through a
-store that the first of them serves, at a port of a namespace of its own; a single one picks a free
-port, in a namespace of its own where it may have one. `slurm`: see `slurm.py`.
+`torchrun`: torch's own elastic agent, called in a process that has already imported torch. It
+starts each rank as a new Python process, as usual. The agents of several nodes meet through a store
+that the first of them serves, at a port in a network namespace of its own. A single agent picks a
+free port, in a namespace of its own if it can have one. `slurm`: see `slurm.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RENDEZVOUS_PORT = 29400
 
 
 def fork_agents(request: dict[str, Any]) -> dict[int, int]:
-    """Start the launcher; the nodes by the process that is its own there."""
+    """Start the launcher; returns the node of each process of its own."""
     job_launcher = os.getpid()
     nodes = {}
     for node in range(request["nodes"]):
@@ -43,7 +43,7 @@ def _agent_main(request: dict[str, Any], node: int) -> int:
         if request["launcher"]["kind"] == "slurm":
             return slurm.launch(request)
         _torchrun(request, node)
-    except BaseException:  # noqa: BLE001 - how a launcher ends is told by its status and its log
+    except BaseException:  # noqa: BLE001 - the status and the log tell how a launcher ended
         traceback.print_exc()
         return 1
     finally:
@@ -60,8 +60,8 @@ def _redirect(log: Path) -> None:
 
 
 def _torchrun(request: dict[str, Any], node: int) -> None:
-    # Ranks that are started again would find the keys of the dead ones in a store that is shared,
-    # and gloo would call at addresses where nobody is any more (docs/launchers.md).
+    # Restarted ranks would find the keys of the dead ones in a shared store, and gloo would connect
+    # to addresses where no process listens any more (docs/launchers.md).
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     from torch.distributed.run import main
 
@@ -70,13 +70,14 @@ def _torchrun(request: dict[str, Any], node: int) -> None:
         "--nnodes": nodes,
         "--nproc-per-node": request["ranks"] // nodes,
         "--max-restarts": request["launcher"]["restarts"],
-        # Left to itself it makes a new folder among the machine's temporary ones, for good.
+        # By default it creates a new folder in the machine's temporary directory, and never removes
+        # it.
         "--log-dir": Path(request["directory"], f"run{request['run']}", f"agent{node}"),
     }
     if nodes == 1:
         meeting = ["--standalone"]
         # The agent looks for a free port and leaves it to a rank to take it. On a busy machine
-        # somebody else can be quicker, and the ranks fail before they have begun.
+        # another process can be quicker, and the ranks fail before they have begun.
         if take_own_network():
             settings["--local-addr"] = "127.0.0.1"
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -84,5 +85,5 @@ def _torchrun(request: dict[str, Any], node: int) -> None:
         meeting = ["--rdzv-backend=c10d", "--rdzv-id=job", f"--rdzv-conf=is_host={int(node == 0)}"]
         settings["--rdzv-endpoint"] = f"{address(0)}:{_RENDEZVOUS_PORT}"
         settings["--local-addr"] = address(node)
-    described = [f"{key}={value}" for key, value in settings.items()]
-    main([*described, *meeting, "--module", "harness.boot.rank_shim", request["directory"]])
+    options = [f"{key}={value}" for key, value in settings.items()]
+    main([*options, *meeting, "--module", "harness.boot.rank_shim", request["directory"]])

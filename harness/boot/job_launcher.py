@@ -1,17 +1,17 @@
 """The job launcher of one run: it puts itself under the filter, forks the ranks and reaps them.
 
-The job launcher has one thread when it installs the filter, so that one listener hears all ranks,
-their threads and their sub-processes. It is the subreaper of them all: what outlives its rank is
-found here, reported and ended.
+The job launcher has only one thread when it installs the filter, so that one listener gets the
+calls of all ranks, their threads and their sub-processes. It is the subreaper of them all: whatever
+outlives its rank is found here, reported and ended.
 
 Messages to the supervisor, one JSON object each: `{"listener": ...}` (with the descriptor),
-`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...], "cpu_s": ...}`. From
-it: `go` starts the ranks, `second` forks those of a second job, which are told as `ranks` and
-started alike, and `stop` kills those that are left; a closed socket means the same.
+`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...], "cpu_s": ...}`.
+Messages from it: `go` starts the ranks; `second` forks those of a second job, which are reported as
+`ranks` and started alike; `stop` kills those that are left, and so does a closed socket.
 
-Where another launcher starts the ranks (`agents.py`), the job launcher has no filter and forks that
-launcher instead; each rank then has a job launcher of its own (`task.py`), which says the same
-words.
+If another launcher starts the ranks (`agents.py`), the job launcher has no filter and forks that
+launcher instead; each rank then has a job launcher of its own (`rank_shim.py`), which sends the
+same messages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from harness.system.talk import hear
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3
-"""How long sub-processes may take to notice that their rank has ended in order, by a clock that
+"""How long sub-processes can take to notice that their rank has ended in order, by a clock that
 does not count the time in which they wait for a processor."""
 _ORPHAN_LOOK_S = 0.05
 _PF_EXITING = 0x4
@@ -48,7 +48,7 @@ _SIGKILL = 1 << (signal.SIGKILL - 1)
 
 
 def lead(link: socket.socket, request: dict[str, Any]) -> int:
-    """Run one job to its end. Returns the exit code of the job_launcher."""
+    """Run one job to its end. Returns the exit code of the job launcher."""
     parent = os.getppid()
     os.setsid()
     die_with_parent(parent)
@@ -56,7 +56,7 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
     if "mounts" in request:
         enter_mounts(request["mounts"])
     network = make_network(request["nodes"]) if request["nodes"] > 1 else None
-    # Descriptors only: the supervisor knows from its plan which of them are there.
+    # Only descriptors: the supervisor knows from its plan which of them were sent.
     more = [] if network is None else [network.switch, network.control.fileno()]
     request["namespaces"] = () if network is None else network.nodes
     if request["launcher"]["kind"] == "local":
@@ -66,7 +66,7 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
         reap(link, request, start(link, request, first=0))
     else:
         socket.send_fds(link, [b'{"launcher": true}'], more)
-        # Imported here: it needs torch, and the launcher of an ordinary run needs nothing of it.
+        # Imported here, because it needs torch, and a run with the local launcher does not.
         from harness.boot.agents import fork_agents
 
         reap(link, request, fork_agents(request))
@@ -80,8 +80,8 @@ def adopt_orphans() -> None:
 
 
 def cpu_s() -> float:
-    """Processor time of this process and of all that it has reaped."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    """Returns the processor time of this process and of all that it has reaped."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
@@ -93,10 +93,10 @@ def start(
     forked: Callable[[list[int]], None] = lambda _: None,
     others: Iterable[int] = (),
 ) -> dict[int, int]:
-    """Fork a job whose lowest rank is `first`; its ranks begin when the supervisor knows them.
+    """Fork a job whose lowest rank is `first`; its ranks begin once the supervisor knows them.
 
-    `forked` is called with their processes before anybody is told of them. Where they are not to
-    begin, `others` are not to go on either.
+    `forked` is called with their processes before these are reported. If the supervisor refuses
+    them, `others` are killed as well.
     """
     gate, opener = os.pipe()
     pids = {}
@@ -108,7 +108,7 @@ def start(
         os.write(opener, b"g" * len(pids))
     else:
         _kill([*pids, *others])
-    # Not before: a signal may have ended the ranks already, and a pipe that nobody reads breaks.
+    # Not earlier: a signal may have ended the ranks already, and a pipe without a reader breaks.
     os.close(gate)
     os.close(opener)
     return pids
@@ -153,12 +153,12 @@ def _rank_main(request: dict[str, Any], rank: int) -> int:
 
 
 def tell(link: socket.socket, message: dict[str, Any]) -> None:
-    """Say something to the supervisor."""
+    """Send a message to the supervisor."""
     link.send(json.dumps(message).encode())
 
 
 def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> dict[int, int]:
-    """Report each rank's end; kill the rest when told to or when nobody listens any more.
+    """Report each rank's end; kill the rest on request, or if the supervisor is gone.
 
     Returns the statuses by rank.
     """
@@ -179,7 +179,7 @@ def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> 
 
 
 def _child_descriptor() -> int:
-    """A descriptor that becomes readable at every SIGCHLD."""
+    """Returns a descriptor that becomes readable at every SIGCHLD."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
@@ -190,7 +190,7 @@ def _child_descriptor() -> int:
 
 
 def _forget_children() -> None:
-    """In a rank: how the job launcher learns of ended children is none of its business."""
+    """In a rank: undo what tells the job launcher about ended children."""
     inherited = signal.set_wakeup_fd(-1)
     if inherited >= 0:
         os.close(inherited)
@@ -212,7 +212,7 @@ def _collect(link: socket.socket, left: dict[int, int], statuses: dict[int, int]
 
 
 def orphans() -> list[str]:
-    """Wait a moment for the sub-processes of the ranks, then name and end those that stay."""
+    """Wait a moment for the sub-processes of the ranks, then name and end those that are left."""
     clock = UndelayedClock(_children, look_every_s=_ORPHAN_LOOK_S)
     while _children() and clock.seconds() < _ORPHAN_GRACE_S:
         try:
@@ -235,12 +235,12 @@ def _children() -> list[int]:
 
 
 def _is_dying(pid: int) -> bool:
-    """Whether it was killed or has ended, and the kernel is taking down what it had.
+    """Whether it was killed or has ended, and the kernel is still taking down what it had.
 
-    That takes time where it is much: a process forked from one that has a CUDA context has 1.5 GB.
+    That can take long: a process forked from one with a CUDA context has 1.5 GB.
     """
     try:
-        # In this order: who is no longer about to die by the second look has begun to.
+        # In this order: a process that is no longer about to die at the second look has begun to.
         status = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
         flags = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[6]
     except OSError:

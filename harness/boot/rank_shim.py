@@ -1,14 +1,13 @@
-"""A shim: the process that a launcher other than ours starts for one rank, and that rank's
-job_launcher.
+"""A rank shim: started by another launcher for one rank, it becomes that rank's job launcher.
 
-`python -m harness.boot.rank_shim DIRECTORY` finds the supervisor by a socket in the run directory,
-and its rank in the environment, as any training script does. It puts itself under the filter, forks
-the rank, passes signals on to it, and ends as the rank ended, so that the launcher sees what it
-would have seen of the rank itself. When the shim dies, the kernel ends the rank with it.
+`python -m harness.boot.rank_shim DIRECTORY` finds the supervisor through a socket in the run
+directory, and its rank in the environment, as any training script does. It puts itself under the
+filter, forks the rank, passes signals on to it, and ends as the rank ended, so that the launcher
+sees what it would have seen of the rank itself. When the shim dies, the kernel ends the rank, too.
 
-It says the words of a job launcher (`job_launcher.py`), before them `{"shim": rank}`, and
+It sends the messages of a job launcher (`job_launcher.py`), preceded by `{"shim": rank}`, and
 `{"signal": number}` for each signal that it has passed on. The answer `{"run": ..., "reads": ...}`
-is the start of the job that it belongs to; a closed socket means that none is wanted any more.
+says which start of the job it belongs to; a closed socket means that no rank is wanted any more.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, sign
 
 
 def main(directory: Path) -> int:
-    """Lead one rank to its end; its status, minus the signal where one ended it."""
+    """Run one rank to its end; returns its status, or minus the signal that ended it."""
     parent, rank = os.getppid(), own_rank(os.environ)
     die_with_parent(parent)
     adopt_orphans()
@@ -46,7 +45,7 @@ def main(directory: Path) -> int:
 
 
 def own_rank(environment: Mapping[str, str]) -> int:
-    """The rank that the launcher gave to this process."""
+    """Returns the rank that the launcher gave to this process."""
     torchrun = "TORCHELASTIC_RUN_ID" in environment
     return int(environment["RANK" if torchrun else "SLURM_PROCID"])
 
@@ -55,7 +54,8 @@ def _lead_one(link: socket.socket, request: dict[str, Any], rank: int) -> int:
     listener = install_filter(reads=request["reads"])
     socket.send_fds(link, [b'{"listener": true}'], [listener])
     os.close(listener)
-    # In time: who may know of the rank may send it a signal, and no child inherits the handlers.
+    # Early enough: a process that knows of the rank can send it a signal. No child inherits the
+    # handlers.
     children = start(link, request, first=rank, forked=lambda pids: _pass_signals_on(link, *pids))
     statuses = reap(link, request, children)
     tell(link, {"over": orphans(), "cpu_s": cpu_s()})

@@ -1,4 +1,4 @@
-"""The fork server: it has imported torch once, and forks a job launcher for each run.
+"""The fork server: it imports torch once, and forks a job launcher for each run.
 
 Started by `harness.run.server` as `python -m harness.boot.server DESCRIPTOR PARENT FOLDER`, where
 FOLDER keeps bytecode. Each message on the control socket is one run and carries one descriptor, the
@@ -31,7 +31,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def _cache_bytecode(folder: Path) -> None:
-    """Let the first rank compile what all later ones import, also where bytecode is not kept.
+    """Let the first rank compile what all later ones import, even if bytecode is not kept.
 
     Ranks import the code under test themselves; compiling it would take each of them longer.
     """
@@ -63,7 +63,7 @@ def _fork_job_launcher(control: socket.socket, link: int, request: dict[str, Any
 
 
 def main() -> None:
-    """Preload, say so, serve."""
+    """Preload, report readiness, serve."""
     parent = int(sys.argv[2])
     die_with_parent(parent)
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -73,11 +73,11 @@ def main() -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise RuntimeError(f"the fork server must have one thread when it forks, it has {threads}")
-    # Imports torch, which must not come before `preload`.
+    # Imports torch, which must not happen before `preload`.
     from harness.jobs.untouched import refuse_touched
 
     refuse_touched()
-    # Collected objects are not touched again, so the forked ranks share their pages.
+    # The garbage collector leaves collected objects alone, so the forked ranks share their pages.
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -1,11 +1,11 @@
-"""SLURM as the launcher of a run: `srun`, or `sbatch` where a run is to be started again.
+"""SLURM as the launcher of a run: `srun`, or `sbatch` if a run is to be restarted.
 
-A job that is started again is a batch script as SLURM's own documents have it: the signal before
+A job that is restarted is a batch script, as SLURM's own documentation has it: the signal before
 the time limit goes to the script, which passes it on to its step, waits for the ranks to save and
-end, and requeues the job. Then it stays until SLURM ends it: an exit of its own could be taken for
-that of the job which was only just queued again, and which is over with it. SLURM would let a
-requeued job wait for two minutes; here it may start at once. It keeps the limit that it had last,
-so each start asks for all of its time again.
+end, and requeues the job. Then it stays until SLURM ends it: its own exit could be taken for the
+exit of the job that has just been requeued, which would then be over. SLURM would make a requeued
+job wait for two minutes; here it is released at once. A job keeps its last time limit, so each
+start asks for the full time again.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _ENDED = frozenset({
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
     "PREEMPTED", "TIMEOUT",
 })  # fmt: skip
-"""The states of `man squeue` in which a job is over for good. All others pass: one is SIGNALING,
-until slurmd has answered for the signal."""
+"""The states of `man squeue` in which a job is over for good. All others are transient, such as
+SIGNALING, which lasts until slurmd has confirmed the signal."""
 _UNKNOWN = "UNKNOWN"
 _GONE_S = 60.0
-"""How long SLURM may say nothing of a job that is there, because its controller gets no processor;
-SLURM tells of a job for 300 s after its end."""
+"""How long SLURM can be silent about an existing job, because its controller gets no processor;
+SLURM reports a job for 300 s after its end."""
 _REST_S = 5.0
-"""Before a job starts again: slurmd refuses it while something of its last start is still there."""
+"""Before a job restarts: slurmd refuses it while something of its last start is still there."""
 _SCRIPT = """\
 #!/bin/bash
 scontrol update JobId="$SLURM_JOB_ID" TimeLimit={limit}
@@ -46,10 +46,10 @@ exit "$status"
 
 
 def launch(request: dict[str, Any]) -> int:
-    """Start the ranks, and stay until the last of them has ended for good; the status of that."""
+    """Start the ranks, and stay until the last of them has ended for good; returns its status."""
     os.environ["SLURM_CONF"] = request["slurm"]["configuration"]
     if not request["launcher"]["restarts"]:
-        # In place of this process, so that it goes with the job launcher as this one would.
+        # Replaces this process, so that it ends with the job launcher, as this one would.
         command = [*_own_processes(), *_srun(request)]
         os.execvp(command[0], command)
     script = Path(request["directory"], f"run{request['run']}", "job.sh")
@@ -59,10 +59,10 @@ def launch(request: dict[str, Any]) -> int:
 
 
 def _own_processes() -> list[str]:
-    """The command in front of srun that ends srun's helper process together with it.
+    """Returns a prefix for srun that ends srun's helper process together with it.
 
-    That one tells the controller that srun is dead, for a minute where there is no controller any
-    more. Nothing in a container that does not let us.
+    The helper reports srun's death to the controller, and retries for a minute if the controller is
+    gone. Empty in a container that does not allow it.
     """
     alone = ["unshare", "--pid", "--fork", "--kill-child", "--"]
     tried = subprocess.run([*alone, "true"], check=False)
@@ -94,16 +94,16 @@ def _batch(request: dict[str, Any]) -> list[str]:
 
 
 def _follow(number: str) -> int:
-    """Wait for the end of a batch job; its status."""
+    """Wait for the end of a batch job; returns its status."""
     before, since = None, time.monotonic()
     while True:
         state, restarts = _state(number)
         if (state, restarts) != before:
-            # What the agent of another launcher writes to its log, too.
+            # As torchrun's agent does in its own log.
             sys.stderr.write(f"job {number}: {state}, {restarts} restarts\n")
             before, since = (state, restarts), time.monotonic()
         if state in ("PENDING", "REQUEUED") and restarts and time.monotonic() - since > _REST_S:
-            # Refused where the job has begun meanwhile; the next look tells.
+            # Refused if the job has begun meanwhile; the next look shows it.
             _ask("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
         elif state in _ENDED:
             return 0 if state == "COMPLETED" else 1
@@ -114,10 +114,10 @@ def _follow(number: str) -> int:
 
 def _state(number: str) -> tuple[str, int]:
     answer = _ask("scontrol", "show", "job", number, check=False)
-    described = dict(field.partition("=")[::2] for field in answer.split())
-    return described.get("JobState", _UNKNOWN), int(described.get("Restarts", 0))
+    fields = dict(field.partition("=")[::2] for field in answer.split())
+    return fields.get("JobState", _UNKNOWN), int(fields.get("Restarts", 0))
 
 
 def _ask(*command: str, check: bool = True) -> str:
-    """The output of a SLURM command; its errors go to the log."""
+    """Returns the output of a SLURM command; its errors go to the log."""
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout

@@ -1,4 +1,4 @@
-"""The saves that the job had been told of, at each instant of its runs."""
+"""Lists the saves that were acknowledged to the job, at each instant of its runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Acknowledged:
 
 
 def acknowledged_in(evidence: Evidence, run: int) -> Iterator[Acknowledged]:
-    """The saves that the job knew of when a run began, and after each further one.
+    """Yields the acknowledged saves when a run began, and after each further one.
 
-    A run with `load_step` goes on from that step, and what was told of later ones is void.
+    A run with `load_step` continues from that step; acknowledgements of later steps are void.
     """
     background = evidence.plan.in_background
     steps: frozenset[int] = frozenset()

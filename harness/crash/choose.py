@@ -1,4 +1,4 @@
-"""Chooses what a power cut may have kept at one instant: all of it where that is few, else some."""
+"""Chooses what a power cut may have kept at one instant: all choices if they are few, else some."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Versions = Mapping[int, Version]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """The possible states at one instant. `complete` says whether the model has no other."""
+    """The possible states at one instant. `complete` says whether these are all of the model's."""
 
     found: tuple[SurvivingChanges, ...]
     complete: bool
@@ -26,9 +26,9 @@ class Choices:
 def choose(
     disk: Disk, profile: Profile, newest: JournalEntry | None, chance: Random, most: int
 ) -> Choices:
-    """The choices at this instant, `most` of them where there are more.
+    """Returns the choices at this instant, or `most` of them if there are more.
 
-    What lacks the newest change of names was there one instant earlier; it is left out where
+    A state without the newest change of names existed one instant earlier; it is left out if
     `newest` is given.
     """
     reachable = disk.reachable()
@@ -54,7 +54,7 @@ def choose(
 
 
 def everything(disk: Disk) -> SurvivingChanges:
-    """The choice that loses nothing: what the next process sees after a kill."""
+    """Returns the choice that loses nothing: what the next process sees after a kill."""
     return SurvivingChanges(kept=frozenset(one.serial for one in disk.journal), versions={})
 
 
@@ -67,7 +67,7 @@ def _shows(change: JournalEntry, reachable: set[int]) -> bool:
 def _combine(
     options: list[tuple[Version, ...]], chance: Random, most: int
 ) -> tuple[Iterable[Versions], bool]:
-    """Combinations of what each file may hold, the most complete first."""
+    """Yields combinations of what each file may hold, the most complete first."""
     total = 1
     for one in options:
         total *= len(one)

@@ -1,8 +1,8 @@
-"""Says which order was missing: the smallest loss that breaks a promise, and what it broke it for.
+"""Finds the missing order: the smallest loss that breaks a promise, and what it breaks it for.
 
-Of a bad state first everything is given back that can be without healing it; what is then still
-lost is the cause. Then everything else is taken away that can be: what is still kept is the change
-that must not be durable before it.
+First, everything that can be is given back to a bad state without healing it; what is then still
+lost is the cause. Then everything else that can be is taken away; what is then still kept is the
+change that must not be durable before the cause.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FaultsOf = Callable[[SurvivingChanges], tuple[StateDefect, ...]]
 class Cause:
     """The smallest loss, and the smallest rest beside it, in which a fault shows.
 
-    `exposed` holds serials of changes of names. `operations` are those of all that is named.
+    `exposed` holds serials of changes of names. `operations` are those of everything named.
     """
 
     fault: StateDefect
@@ -51,7 +51,7 @@ class Loss(NamedTuple):
 
 
 def loss_of(disk: Disk, choice: SurvivingChanges) -> Loss:
-    """The losses of a choice on the disk."""
+    """Returns the losses of a choice on the disk."""
     return Loss(
         names=frozenset(one.serial for one in disk.journal) - choice.kept,
         files=frozenset(one for one in choice.versions if _is_damaged(disk, choice, one)),
@@ -61,7 +61,7 @@ def loss_of(disk: Disk, choice: SurvivingChanges) -> Loss:
 def explain(
     disk: Disk, profile: Profile, choice: SurvivingChanges, fault: StateDefect, faults_of: FaultsOf
 ) -> Cause:
-    """The cause of a fault in the state that a choice leaves at this instant."""
+    """Returns the cause of a fault in the state that a choice leaves at this instant."""
 
     def is_bad(other: SurvivingChanges) -> bool:
         return any(one[:2] == fault[:2] for one in faults_of(other))
@@ -73,13 +73,13 @@ def explain(
     exposed = [one for one in waiting if one.serial in bare.kept]
     logs = [disk.logs[number] for number in sorted(loss_of(disk, small).files)]
     data = [change for log in logs for change in log.changes[log.lasting :]]
-    described = [f"{one.describe()} {_where((one,))}" for one in lost]
-    described += [_tell_file(disk, log, small.versions[log.number]) for log in logs]
+    reasons = [f"{one.describe()} {_where((one,))}" for one in lost]
+    reasons += [_tell_file(disk, log, small.versions[log.number]) for log in logs]
     left = [f"{one.describe()} {_where((one,))}" for one in exposed]
     changes: list[JournalEntry] = [*lost, *data, *exposed]
     return Cause(
         fault=next(one for one in faults_of(small) if one[:2] == fault[:2]),
-        sentence=_sentence(fault, described, left),
+        sentence=_sentence(fault, reasons, left),
         loss=Loss(frozenset(one.serial for one in lost), frozenset(log.number for log in logs)),
         exposed=frozenset(one.serial for one in exposed),
         operations=tuple(dict.fromkeys((one.run, one.operation.index) for one in changes)),
@@ -96,7 +96,7 @@ def _sentence(fault: StateDefect, reasons: list[str], exposed: list[str]) -> str
         shown = " and ".join(exposed)
         return f"safe only if {shown} {'is' if len(exposed) == 1 else 'are'} durable after {cause}"
     if fault.property == "nothing_lost":
-        return f"safe only if the job is told of {fault.name} after {cause} {verb} durable"
+        return f"safe only if {fault.name} is acknowledged after {cause} {verb} durable"
     return f"safe only if {cause} {verb} durable before {fault.name} can be seen"
 
 
@@ -140,7 +140,7 @@ def _take_away(
         if change.serial in found.kept and possible and is_bad(trial):
             found = trial
     if profile.name == "ordered" and found.kept:
-        # Of a beginning only its last change exposes: the ones before it come with it.
+        # Of a kept beginning, only the last change exposes: the ones before it come with it.
         newest = max(one.serial for one in disk.journal if one.serial in found.kept)
         return SurvivingChanges(kept=frozenset({newest}), versions=found.versions)
     return found

@@ -1,10 +1,10 @@
 """Goes through a run's operations and judges every state that a power cut could have left.
 
-The instants are those after each operation, in the one order of all ranks. At each one the profile
-says what may be lost; the states are judged as directories, equal ones once. An instant after a
-sync has no state that the instants before did not have, so states are chosen after changes, and
-again whenever the job has been told something. Where there are more than `most` at one instant they
-are sampled by the seed, and the result says at how many instants that was so.
+The instants are those after each operation, in the one order of all ranks. At each of them the
+profile says what may be lost. The states are judged as directories, equal ones once. An instant
+after a sync has no state that the instants before did not have, so states are chosen after changes,
+and again after each acknowledgement. If there are more than `most` at one instant they are sampled
+by the seed, and the result counts the sampled instants.
 
 Pure: it reads evidence and touches no disk.
 """
@@ -29,7 +29,7 @@ from harness.judge.outcome import Outcome
 from harness.judge.properties import PROMISES
 
 MOST_AN_INSTANT = 256
-"""Enough for every combination of what four files may hold; a save leaves seldom more unsynced."""
+"""Enough for every combination of four files' contents; a save seldom leaves more unsynced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +48,14 @@ class CrashState:
 
 @dataclass(slots=True, kw_only=True)
 class Hit:
-    """A cause, where it showed first and last, and in how many states.
+    """A cause, where it first and last showed, and in how many states.
 
-    A place is a run and how many of its operations there were.
+    A place is a run and the number of its operations so far.
     """
 
     cause: Cause
     needs: Needs
-    """The checkpoints that must have been there where it showed first."""
+    """The checkpoints that had to be there when it first showed."""
     first: OperationKey
     last: OperationKey
     states: int = 1
@@ -63,7 +63,7 @@ class Hit:
 
 @dataclass(slots=True, kw_only=True)
 class Exploration:
-    """The outcome. `resumable` has one state of each kind that a resume could tell apart."""
+    """The result. `resumable` has one state of each kind that a resume could distinguish."""
 
     profile: ProfileName
     seed: int
@@ -81,7 +81,7 @@ class Exploration:
 
     @property
     def outcome(self) -> Outcome:
-        """The word for it; a job that changed nothing on the disk proves nothing."""
+        """The outcome; a job that changed nothing on the disk proves nothing."""
         if self.gaps or not self.operations:
             return Outcome.INVALID
         words = [PROMISES[hit.cause.fault.property].outcome for hit in self.hits]
@@ -112,7 +112,7 @@ class _Explorer:
             self._parts, evidence.plan.layout, evidence.plan.workload.world
         )
         self._seen: set[tuple[int, Needs]] = set()
-        self._told_apart: dict[object, int] = {}
+        self._distinguished: dict[object, int] = {}
         self._trees: set[int] = set()
         self.found = Exploration(
             profile=profile,
@@ -128,7 +128,7 @@ class _Explorer:
         for instant in instants(self._evidence, self._disk):
             if instant.operation is not None and instant.change is not None:
                 self._learn(removes=is_removal(instant.operation))
-            # A sync only takes states away, but of those before it some were left out.
+            # A sync only takes states away, but some of those before it were left out.
             if instant.change is not None or instant.operation is None or not complete:
                 complete = self._look(instant)
         self.found.operations = sum(len(run.operations) for run in leading_runs(self._evidence))
@@ -144,7 +144,7 @@ class _Explorer:
             self._judge.learn(live)
 
     def _look(self, instant: Instant) -> bool:
-        """Judge the states of one instant; whether these were all."""
+        """Judge the states of one instant; returns whether these were all."""
         choices = choose(self._disk, self._profile, instant.change, self._chance, self._most)
         live = self._parts.state(everything(self._disk))
         needs = self._judge.needs(live, instant.acknowledged)
@@ -163,7 +163,7 @@ class _Explorer:
         return choices.complete
 
     def _note(self, instant: Instant, tree: int, faults: tuple[StateDefect, ...]) -> None:
-        """Keep one state of each kind, at an instant at which most is asked of it."""
+        """Keep one state of each kind, at an instant at which most is required of it."""
         self._trees.add(tree)
         state = CrashState(
             run=instant.run,
@@ -172,7 +172,7 @@ class _Explorer:
             acknowledged=instant.acknowledged,
             faults=faults,
         )
-        kinds, states = self._told_apart, self.found.resumable
+        kinds, states = self._distinguished, self.found.resumable
         number = kinds.setdefault(self._judge.seen_by_resume(tree), len(states))
         if number == len(states):
             states.append(state)

@@ -1,4 +1,4 @@
-"""The instants of a job at which a power cut is looked at, in the one order of all its ranks."""
+"""The instants of a job at which a power cut is considered, in the one order of all its ranks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from harness.evidence.operation import Operation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instant:
-    """After `place` operations of a run.
+    """The state after `place` operations of a run.
 
-    `told` has the steps that were acknowledged to the job as durable. `operation` is the one that
-    was just performed and `change` what it changed; both are None where the job was just told
-    something.
+    `acknowledged` has the steps that were acknowledged to the job. `operation` is the one that was
+    just performed and `change` what it changed; both are None at an acknowledgement.
     """
 
     run: int
@@ -28,18 +27,17 @@ class Instant:
 
 
 def instants(evidence: Evidence, disk: Disk) -> Iterator[Instant]:
-    """Let the disk follow all runs, and stop after each change, each sync and each word."""
+    """Let the disk follow all runs; yield after each change, sync and acknowledgement."""
     for number, run in enumerate(leading_runs(evidence)):
         yield from _of_run(evidence, disk, number, run)
         disk.files.end_run()
 
 
 def leading_runs(evidence: Evidence) -> tuple[RunEvidence, ...]:
-    """The runs before somebody else changes the directory or the job gets another layout, and no
-    operation behind a power cut that really happened.
+    """Returns the runs before an external actor changes the directory or the layout changes.
 
-    What a power cut may take is asked of one job that alone works in its directory, from its first
-    operation on.
+    Operations after a power cut that really happened are left out. The question of what a power cut
+    may take concerns one job that is alone in its directory, from its first operation on.
     """
     if evidence.given is not None:
         return ()

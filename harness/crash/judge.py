@@ -1,14 +1,14 @@
-"""Judges a state of the disk as a directory: would a resume find what it has to?
+"""Judges a state of the disk as a directory: would a resume find what it must?
 
     latest_durable   the pointer is absent or leads to a whole checkpoint
     whole_or_absent  every directory with a checkpoint's name is a whole checkpoint
-    nothing_lost     what was acknowledged to every rank as durable, and the job has not
-                     removed since, is there; the pointer, where it is there, leads to the newest
-                     of these or to a later one
+    nothing_lost     what was acknowledged to every rank, and the job has not removed since,
+                     is there; the pointer, if it is there, leads to the newest of these or to
+                     a later one
 
-A directory is whole when it holds, name for name and byte for byte, what it held at some instant of
+A directory is whole if it holds, name for name and byte for byte, what it held at some instant of
 the run at which the layout found nothing wrong with it under this name, before its removal began.
-So a file that only its implementation knows counts as well.
+So files that only its implementation knows count as well.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class StateDefect(NamedTuple):
 
     property: str
     name: str
-    """The checkpoint that it is about."""
+    """The checkpoint that it concerns."""
     text: str
 
 
 class Needs(NamedTuple):
-    """The checkpoints that must be there at an instant, because the job was told so."""
+    """The checkpoints that must be there at an instant, because they were acknowledged."""
 
     steps: frozenset[int]
-    """Every step that was acknowledged to the job as durable."""
+    """Every step that was acknowledged to the job."""
     present: frozenset[str]
     """The checkpoints of these steps that the job itself has not removed."""
 
@@ -55,7 +55,7 @@ class DirectoryJudge:
         self._faults: dict[tuple[tuple[tuple[str, int], ...], Needs], tuple[StateDefect, ...]] = {}
 
     def learn(self, live: int) -> None:
-        """See which checkpoints the running job finds whole at this instant."""
+        """Note which checkpoints the running job finds whole at this instant."""
         fresh = [one for one in self._parts.names(live) if one not in self._checked]
         if not fresh:
             return
@@ -67,11 +67,11 @@ class DirectoryJudge:
                 self._accept(name, number)
 
     def skip(self, live: int) -> None:
-        """Take note of what the removal of a checkpoint leaves: it is not whole any more."""
+        """Note what the removal of a checkpoint leaves: it is not whole any more."""
         self._checked.update(self._parts.names(live))
 
     def needs(self, live: int, steps: frozenset[int]) -> Needs:
-        """The checkpoints that a power cut may not take at this instant."""
+        """Returns the checkpoints that a power cut must not take at this instant."""
         checkpoints = self._layout.checkpoints(PartTree(self._parts, live))
         present = {
             name
@@ -93,11 +93,11 @@ class DirectoryJudge:
         return False
 
     def owned(self, root: int) -> tuple[tuple[str, int], ...]:
-        """The names in a state that mean something to a resume."""
+        """Returns the names in a state that mean something to a resume."""
         return tuple(one for one in self._parts.names(root) if self._layout.owned(one[0]))
 
     def seen_by_resume(self, root: int) -> tuple[tuple[str, object], ...]:
-        """The part of a state that matters to a resume: of other names whether they are whole."""
+        """Returns what a resume sees of a state: for foreign names, whether they are whole."""
         found: list[tuple[str, object]] = []
         for name, number in self._parts.names(root):
             if self._layout.owned(name):
@@ -107,7 +107,7 @@ class DirectoryJudge:
         return tuple(found)
 
     def faults(self, root: int, needs: Needs) -> tuple[StateDefect, ...]:
-        """The defects of a state; empty if a resume finds what it has to."""
+        """Returns the defects of a state; empty if a resume finds what it must."""
         key = (self.owned(root), needs)
         known = self._faults.get(key)
         if known is None:
@@ -129,8 +129,8 @@ class DirectoryJudge:
         faults: list[StateDefect] = []
         if latest.state == "checkpoint" and latest.name not in whole:
             why = self._why(tree, latest.name or "")
-            acknowledged = f"`{self._layout.pointer}` names {latest.name}, {why}"
-            faults.append(StateDefect("latest_durable", latest.name or "", acknowledged))
+            detail = f"`{self._layout.pointer}` names {latest.name}, {why}"
+            faults.append(StateDefect("latest_durable", latest.name or "", detail))
         elif latest.state not in ("absent", "checkpoint"):
             name = latest.name or self._layout.pointer or ""
             faults.append(StateDefect("latest_durable", name, latest.detail))
@@ -152,7 +152,7 @@ class DirectoryJudge:
     def _lost(
         self, whole: dict[str, int], current: int | None, needs: Needs
     ) -> tuple[str, str] | None:
-        """The checkpoint that is missing although the job was told of it, and how it is missing.
+        """Returns an acknowledged checkpoint that is missing, and how.
 
         `current` is the step that the pointer names.
         """
@@ -164,7 +164,7 @@ class DirectoryJudge:
             return name, f"no whole checkpoint of step {newest} or later"
         gone = sorted(needs.present - whole.keys())
         if gone:
-            return gone[0], f"{gone[0]} is gone, and nobody removed it"
+            return gone[0], f"{gone[0]} is gone, and the job did not remove it"
         if current is not None and current < newest:
             return name, f"`{self._layout.pointer}` still names {self._layout.name_of(current)}"
         return None

@@ -16,7 +16,7 @@ from harness.trial import Bench
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrashOptions:
-    """The task: at most `limit` starts of the job, hits tried on these file systems."""
+    """The task: at most `limit` starts of the job, and the file systems on which hits are tried."""
 
     profile: ProfileName
     seed: int
@@ -33,7 +33,7 @@ class CrashProof:
 
 
 def prove(bench: Bench, evidence: Evidence, asked: CrashOptions) -> CrashProof:
-    """Explore, start the job again from some of the states, and try the hits on real disks."""
+    """Explore, start the job from some of the states, and try the hits on real file systems."""
     found = explore(evidence, profile=asked.profile, seed=asked.seed)
     resumptions = tuple(resume_all(bench, found, evidence, limit=asked.limit))
     bench.workspace.root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Tries on real file systems whether a hit is more than a possibility of the model.
 
 The operations of the job are repeated on an image up to an instant at which the hit showed, the
-power is cut, and what is left is judged as a crash state is. The first and the last of these
+power is cut, and what is left is judged like a crash state. The first and the last of these
 instants are tried, with the journal written and not.
 """
 
@@ -24,7 +24,7 @@ class Reproduction:
     filesystem: str
     cuts: int
     place: tuple[int, int]
-    """A run, and how many of its operations there were at the last cut."""
+    """A run, and the number of its operations at the last cut."""
     journal: str | None = None
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ def reproduce(
     filesystems: Sequence[str],
     base: Path,
 ) -> dict[int, tuple[Reproduction, ...]]:
-    """Try the hits on each file system; the attempts by the identity of the hit."""
+    """Try the hits on each file system; returns the attempts by the identity of the hit."""
     return {
         id(hit): tuple(_attempt(hit, found, evidence, one, base) for one in filesystems)
         for hit in hits

@@ -1,7 +1,6 @@
 """Makes a crash state the beginning of a plan that starts the job from it.
 
-An account of the job until then is that of the run which was watched. The ordinary judges judge the
-whole.
+The account of the job until then is that of the watched run. The ordinary judges judge the whole.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from harness.scenario.schema import Expect, PropertyName
 
 
 def restore(state: CrashState, parts: Parts, evidence: Evidence) -> tuple[Plan, Beginning]:
-    """The plan whose last run starts the job again, and what it begins with."""
+    """Returns the plan whose last run starts the job again, and its beginning."""
     before = tuple(map(earlier, evidence.runs[: state.run]))
     last = cut_short(evidence.runs[state.run], state.place)
     beginning = Beginning(
@@ -31,7 +30,7 @@ def restore(state: CrashState, parts: Parts, evidence: Evidence) -> tuple[Plan, 
 
 
 def write_tree(parts: Parts, number: int, target: Path) -> None:
-    """Write the names in a directory, and all below them, into the directory `target`."""
+    """Write the names in a directory, and everything below them, into the directory `target`."""
     for name, inner in parts.names(number):
         kind, value = parts.part(inner)
         place = target / name
@@ -47,10 +46,10 @@ def write_tree(parts: Parts, number: int, target: Path) -> None:
 
 
 def _plan(state: CrashState, parts: Parts, evidence: Evidence, fired: set[str]) -> Plan:
-    """The plan up to the power cut, and a start of the job after it."""
+    """Returns the plan up to the power cut, and a start of the job after it."""
     plan = evidence.plan
     struck = plan.runs[state.run]
-    # A power cut that really ended the run leaves its place to this one.
+    # This cut replaces a power cut that really ended the run.
     strikes = (one for one in struck.strikes if one.id in fired and one.fault.disk is None)
     again = RunPlan(until_step=plan.workload.total_steps)
     ended = struck.model_copy(update={"strikes": tuple(strikes)})
@@ -69,11 +68,10 @@ def _plan(state: CrashState, parts: Parts, evidence: Evidence, fired: set[str]) 
 
 
 def _properties(plan: Plan, run: int, newest: int) -> tuple[PropertyName, ...]:
-    """The properties that can be judged of an event log that ends in the middle.
+    """Returns the properties that can be judged of an event log that ends in the middle.
 
-    Without operations, nobody knows which checkpoints are of which lineage; a start that has no
-    save left to make deletes nothing; and after a save that failed, the cut may come before the one
-    that succeeds.
+    Without operations, the lineage of checkpoints is unknown; a start with no save left to make
+    deletes nothing; and after a failed save, the cut can come before the one that succeeds.
     """
     wanted, checkpoint = plan.expect.properties, plan.checkpoint
     names: tuple[PropertyName, ...] = get_args(PropertyName) if wanted == "all" else wanted

@@ -1,4 +1,4 @@
-"""Starts the job again from crash states, and judges what it made of them."""
+"""Starts the job again from crash states, and judges the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.workspace import slug
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """One crash state, what the job made of it, and where that lies if it went wrong."""
+    """One crash state, the result of resuming from it, and its run directory if it went wrong."""
 
     state: CrashState
     judgement: Judgement
@@ -29,7 +29,7 @@ class Resumption:
 def resume_all(
     bench: Bench, found: Exploration, evidence: Evidence, *, limit: int
 ) -> Iterator[Resumption]:
-    """Start the job from each kind of state, from `limit` of them where there are more."""
+    """Start the job from each kind of state, or from `limit` of them if there are more."""
     states = found.resumable
     if len(states) > limit:
         places = sorted(Random(found.seed).sample(range(len(states)), limit))
@@ -53,6 +53,6 @@ def resume(
     *,
     name: str = "crash-state",
 ) -> Trial:
-    """Start the job from one state, and judge what it made of it."""
+    """Start the job from one state, and judge the result."""
     plan, beginning = restore(state, found.parts, evidence)
     return try_plan(bench, plan, name=name, beginning=beginning)

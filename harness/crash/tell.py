@@ -1,4 +1,4 @@
-"""Says what the exploration of crash states came to: which order was missing, and where."""
+"""Reports the exploration of crash states: which order was missing, and where."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tell(
     outcome: Outcome,
     attempts: Attempts,
 ) -> str:
-    """The whole report."""
+    """Returns the whole report."""
     return "\n".join(
         [
             f"{outcome} {plan.name}: crash states, profile {found.profile}, seed {found.seed}",
@@ -53,7 +53,7 @@ def _counts(found: Exploration) -> str:
 
 
 def shown_hits(hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """Of each property the first hits, of alike ones one: those that the report tells in full."""
+    """Returns the hits reported in full: the first of each property, similar ones once."""
     return tuple(
         same[0]
         for name in PROMISES
@@ -101,8 +101,8 @@ def _resumptions(found: Exploration, resumptions: Sequence[Resumption]) -> Itera
         return
     seconds = sum(one.seconds for one in resumptions)
     yield (
-        f"resumed from {len(resumptions)} of {len(found.resumable)} states that a resume can tell "
-        f"apart, {seconds / len(resumptions):.2f} s each"
+        f"resumed from {len(resumptions)} of {len(found.resumable)} states that a resume can "
+        f"distinguish, {seconds / len(resumptions):.2f} s each"
     )
     for one in resumptions:
         if one.judgement.outcome != "PASS":

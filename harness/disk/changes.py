@@ -1,7 +1,7 @@
 """Splits the changes of operations into the pieces that a power cut keeps or loses.
 
-A change of names is atomic, also where it has two sides: a rename, an exchange. A change of data is
-one write or one change of size.
+A change of names is atomic, even if it has two sides, like a rename or an exchange. A change of
+data is one write or one change of size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OperationKey = tuple[int, int]
 
 
 class Edit(NamedTuple):
-    """One name of one directory from now on: what it names, or None where it is gone."""
+    """One name of one directory from now on: what it names, or None if it is gone."""
 
     directory: Directory
     name: str
@@ -36,7 +36,7 @@ class NameChange:
     concerns: frozenset[int]
 
     def describe(self) -> str:
-        """The change in words, as a part of a sentence."""
+        """Describes the change, as part of a sentence."""
         path, target = self.operation.path, self.operation.target
         match self.operation.kind:
             case "rename":
@@ -71,9 +71,9 @@ class DataChange:
 class Version(NamedTuple):
     """The contents of a file: its first `upto` changes, minus the damage.
 
-    Without damage that is all. `torn`: from offset `at` on it holds what it held after its first
+    Without damage that is all. `torn`: from offset `at` on it has the bytes from after its first
     `base` changes. `zeroed`: it has its new size, but no byte of the changes after `base`. `late`:
-    only from offset `at` on are these bytes there. `without`: the change number `at` is missing.
+    only from offset `at` on are these bytes there. `without`: change number `at` is missing.
     """
 
     file: int
@@ -83,7 +83,7 @@ class Version(NamedTuple):
     at: int = 0
 
     def describe(self, lasting: int) -> str:
-        """The state of the file in words; `lasting` of its changes were durable."""
+        """Describes the state of the file; `lasting` of its changes were durable."""
         match self.damage:
             case "torn":
                 return f"torn at {self.at} bytes"
@@ -98,7 +98,7 @@ class Version(NamedTuple):
 
 
 class FileLog:
-    """All changes of one file's data in their order, and how many of them are durable."""
+    """All changes of one file's data in order, and how many of them are durable."""
 
     __slots__ = ("_base", "changes", "lasting", "number", "sizes")
 
@@ -110,17 +110,17 @@ class FileLog:
         self._base = base
 
     def add(self, change: DataChange) -> None:
-        """One more change, not durable yet."""
+        """Add one more change, not durable yet."""
         end = change.offset + change.size
         self.changes.append(change)
         self.sizes.append(end if change.data is None else max(self.sizes[-1], end))
 
     def now(self) -> Version:
-        """Everything applied."""
+        """Returns the version with every change applied."""
         return Version(self.number, len(self.changes))
 
     def content(self, version: Version) -> Content:
-        """The bytes of a version."""
+        """Returns the bytes of a version."""
         whole = self._apply(version.upto, version.at if version.damage == "without" else None)
         if version.damage in ("", "without"):
             return whole

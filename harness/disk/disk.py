@@ -1,7 +1,7 @@
-"""A disk under a job: what is durable, what is not yet, and what both may come to.
+"""A disk under a job: what is durable, what is not yet, and what both can become.
 
-It follows operations through `harness.disk.tree` and keeps of each what a power cut could still
-lose. When a change becomes durable is the profile's affair.
+It follows the operations of a run through `harness.disk.tree` and tracks what a power cut could
+still lose of each. The profile decides when a change becomes durable.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Settling(Protocol):
 
     @property
     def journals_emptying(self) -> bool:
-        """Whether emptying a file is in the order of the names."""
+        """Whether emptying a file is ordered with the names."""
 
     def settled(self, disk: Disk, node: TreeNode) -> Iterable[JournalEntry]:
-        """The changes that become durable with a sync of `node`, its own data left out."""
+        """Returns the changes that a sync of `node` makes durable, without its own data."""
 
 
 class Disk:
@@ -37,7 +37,7 @@ class Disk:
         self.files = FileSystem()
         self.logs: dict[int, FileLog] = {}
         self.journal: list[JournalEntry] = []
-        """Changes of names that are not durable, in their order."""
+        """Changes of names that are not durable, in order."""
         self.dirty: dict[int, FileLog] = {}
         """Files with data that is not durable."""
         self._lasting: dict[int, dict[str, TreeNode]] = {}
@@ -46,7 +46,7 @@ class Disk:
         self._serials = 0
 
     def apply(self, run: int, operation: Operation, written: Bytes) -> JournalEntry | None:
-        """Follow one operation; the change that it made, if it is not durable at once."""
+        """Follow one operation; returns the change that it made, unless it is durable at once."""
         if operation.error:
             return None
         if operation.kind in ("fsync", "sync"):
@@ -66,7 +66,7 @@ class Disk:
                 self.apply(one.run, operation, one.written)
 
     def entries(self, directory: Directory, kept: frozenset[int]) -> dict[str, TreeNode]:
-        """The names in a directory when of the journal only `kept` has reached the disk."""
+        """Returns the names in a directory if only `kept` of the journal has reached the disk."""
         lasting = self._lasting.get(directory.number, {})
         edits = self._edits.get(directory.number)
         if not edits:
@@ -82,7 +82,7 @@ class Disk:
         return not self._edits.get(directory.number)
 
     def reachable(self) -> set[int]:
-        """The numbers of all nodes that some choice of what is kept can show."""
+        """Returns the numbers of all nodes that some choice of what is kept can show."""
         seen: set[int] = set()
         waiting: list[TreeNode] = [self.files.root]
         while waiting:
@@ -126,7 +126,7 @@ class Disk:
     def _name_change(
         self, run: int, operation: Operation, perform: Callable[[], None]
     ) -> NameChange | None:
-        """Perform an operation, and note the names that are others afterwards."""
+        """Perform an operation, and note the names that differ afterwards."""
         paths = [operation.path]
         if operation.target is not None and operation.kind != "symlink":
             paths.append(operation.target)

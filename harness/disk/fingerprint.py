@@ -1,4 +1,4 @@
-"""Whether two instants show the same checkpoint directory, after a kill and after a power cut."""
+"""Identifies instants that show the same checkpoint directory, after a kill or a power cut."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from harness.disk.tree import Directory, File, FileSystem, Symlink, TreeNode
 
 
 def fingerprint(files: FileSystem) -> str:
-    """A digest of all that a later run, a power cut and a judge can see of the directory.
+    """Returns a digest of all that a later run, a power cut or a judge can see of the directory.
 
-    Names, bytes, texts of symlinks, which names are one file; and each of these as it was last
-    synced, because what a later sync makes durable depends on it. Only instants of one replay can
-    be compared: a node is known by its number there.
+    It covers names, bytes, texts of symlinks, and which names are one file; and each of these as it
+    was last synced, because that decides what a later sync makes durable. Only instants of one
+    replay can be compared, because a node is identified by its number there.
     """
-    described: dict[int, object] = {}
+    nodes: dict[int, object] = {}
     waiting: list[TreeNode] = [files.root]
     while waiting:
         node = waiting.pop()
-        if node.number not in described:
-            described[node.number] = _describe(node, files.identities)
+        if node.number not in nodes:
+            nodes[node.number] = _describe(node, files.identities)
             if isinstance(node, Directory):
                 waiting += [*node.entries.values(), *node.synced.values()]
     moves = [
         (source.number, old, target.number, new, node.number)
         for source, old, target, new, node in files.moves
     ]
-    return hashlib.blake2b(repr((sorted(described.items()), moves)).encode()).hexdigest()
+    return hashlib.blake2b(repr((sorted(nodes.items()), moves)).encode()).hexdigest()
 
 
 def _describe(node: TreeNode, identities: Identities) -> object:

@@ -1,23 +1,23 @@
-"""The promises of file systems about changes that were not synced.
+"""The promises of file systems about unsynced changes.
 
-Both profiles: a change of names is atomic; a file keeps what it held when it was last synced, and
-of its later changes anything from none to all, torn at 4 KiB.
+Both profiles: a change of names is atomic; a file keeps the bytes of its last sync, and of its
+later changes anything from none to all, torn at 4 KiB.
 
-    posix     Any change of names that was not synced may be lost alone, whatever was done after
-              it. A sync of a directory settles the names in it, a sync of a file its data and not
-              its name. After a change of size the new bytes may be zero, and of several writes the
-              later ones may be there without the earlier ones. More than any one file system does;
-              what holds here holds on all that keep POSIX's promises.
-    ordered   Names reach the disk in the order of the operations, through one journal: a power cut
-              keeps a beginning of them. A sync of a file or directory settles the journal up to its
-              last change; a sync of a file that grew settles all of it, since its new blocks are
-              allocated in the present transaction. Data that was appended and not synced is a
-              beginning of itself, with no gap, since its size follows its blocks; emptying a file
-              is in the order of the names. ext4 with data=ordered and without auto_da_alloc, and
-              xfs, behave so.
+    posix     Any unsynced change of names can be lost alone, whatever was done after it. A sync
+              of a directory settles the names in it, a sync of a file its data and not its name.
+              After a change of size the new bytes may be zero, and of several writes the later
+              ones may be there without the earlier ones. More than any one file system does; what
+              holds here holds on every file system that keeps POSIX's promises.
+    ordered   Names reach the disk in the order of the operations, through one journal: a power
+              cut keeps a beginning of them. A sync of a file or directory settles the journal up
+              to its last change; a sync of a file that grew settles all of it, since its new
+              blocks are allocated in the present transaction. Data that was appended and not
+              synced survives as a beginning of itself, without gaps, since its size follows its
+              blocks; emptying a file is ordered with the names. ext4 with data=ordered and
+              without auto_da_alloc behaves so, and so does xfs.
 
 Out of scope: half a change of names, bytes of other files in new blocks (data=writeback), sectors
-torn below 4 KiB, a disk that loses what it said was durable.
+torn below 4 KiB, a disk that loses what it reported as durable.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Profile(Protocol):
 
     @property
     def journals_emptying(self) -> bool:
-        """Whether emptying a file is in the order of the names."""
+        """Whether emptying a file is ordered with the names."""
 
     def settled(self, disk: Disk, node: TreeNode) -> Iterable[JournalEntry]:
-        """The changes that become durable with a sync of `node`, its own data left out."""
+        """Returns the changes that a sync of `node` makes durable, without its own data."""
 
     def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:
         """Whether a power cut can keep these and lose the rest."""
@@ -59,22 +59,22 @@ class Profile(Protocol):
     def subsets(
         self, journal: Sequence[JournalEntry], newest: int | None, chance: Random, most: int
     ) -> tuple[tuple[Kept, ...], bool]:
-        """Choices of what is kept, `newest` among it; and whether these are all there are."""
+        """Returns choices of what is kept, each with `newest`; and whether these are all."""
 
     def versions(
         self, log: FileLog, kept: Kept, journal: Sequence[JournalEntry]
     ) -> tuple[Version, ...]:
-        """The possible contents of a file, the most complete first."""
+        """Returns the possible contents of a file, the most complete first."""
 
 
 class Posix:
-    """Anything that was not synced may be lost alone."""
+    """Anything that was not synced can be lost alone."""
 
     name: ProfileName = "posix"
     journals_emptying = False
 
     def settled(self, disk: Disk, node: TreeNode) -> Iterable[JournalEntry]:
-        """The names in the directory, and what a move ties to them elsewhere, as it was before."""
+        """Returns the names in the directory, and what a move ties to them elsewhere."""
         if isinstance(node, File):
             return ()
         tied: set[tuple[int, str]] = set()
@@ -92,7 +92,7 @@ class Posix:
     def subsets(
         self, journal: Sequence[JournalEntry], newest: int | None, chance: Random, most: int
     ) -> tuple[tuple[Kept, ...], bool]:
-        """All subsets of a few; of many those that lack or have little, beginnings, and others."""
+        """Returns all subsets of a few; of many, those with little or nothing lost, and others."""
         others = [change.serial for change in journal if change.serial != newest]
         must = frozenset() if newest is None else frozenset({newest})
         if len(others) <= _ALL_SUBSETS:
@@ -119,7 +119,7 @@ class Posix:
         kept: Kept,  # noqa: ARG002 - data does not depend on names here
         journal: Sequence[JournalEntry],  # noqa: ARG002
     ) -> tuple[Version, ...]:
-        """Everything from nothing to all, in any order of blocks."""
+        """Returns everything from nothing to all, in any order of blocks."""
         return tuple(_damages(log, log.lasting, len(log.changes), in_order=False))
 
 
@@ -130,7 +130,7 @@ class Ordered:
     journals_emptying = True
 
     def settled(self, disk: Disk, node: TreeNode) -> Iterable[JournalEntry]:
-        """The journal up to the last change that concerns the node, all of it for new blocks."""
+        """Returns the journal up to the node's last change, or all of it for new blocks."""
         log = disk.dirty.get(node.number)
         if log is not None and log.sizes[-1] > log.sizes[log.lasting]:
             return tuple(disk.journal)
@@ -141,7 +141,7 @@ class Ordered:
         return [change for change in disk.journal if change.serial <= last]
 
     def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:
-        """Where it is a beginning of the journal."""
+        """Whether it is a beginning of the journal."""
         beginning = [change.serial in kept for change in journal]
         return beginning == sorted(beginning, reverse=True)
 
@@ -152,7 +152,7 @@ class Ordered:
         chance: Random,  # noqa: ARG002 - there are few enough to take them all
         most: int,  # noqa: ARG002
     ) -> tuple[tuple[Kept, ...], bool]:
-        """Every beginning of the journal, the longest first."""
+        """Returns every beginning of the journal, the longest first."""
         serials = [change.serial for change in journal]
         if newest is not None:
             return (frozenset(serials),), True
@@ -162,7 +162,7 @@ class Ordered:
     def versions(
         self, log: FileLog, kept: Kept, journal: Sequence[JournalEntry]
     ) -> tuple[Version, ...]:
-        """Appended data is there up to some block, behind the last truncation that was kept."""
+        """Returns versions with appended data up to some block, after the last kept truncation."""
         waiting = {change.serial for change in journal}
         base, top = log.lasting, len(log.changes)
         for number, change in enumerate(log.changes[log.lasting :], log.lasting):
@@ -191,7 +191,7 @@ def _concerns(change: JournalEntry, node: TreeNode, log: FileLog | None) -> bool
 
 
 def _damages(log: FileLog, base: int, top: int, *, in_order: bool) -> Iterator[Version]:
-    """Versions of a file between its first `base` and its first `top` changes."""
+    """Yields versions of a file between its first `base` and its first `top` changes."""
     yield Version(log.number, top)
     if base >= top:
         return
@@ -218,7 +218,7 @@ def _damages(log: FileLog, base: int, top: int, *, in_order: bool) -> Iterator[V
 
 
 def _cuts(start: int, end: int) -> tuple[int, ...]:
-    """Block boundaries inside of what changed: the first, one in the middle, the last."""
+    """Returns block boundaries inside of what changed: the first, one in the middle, the last."""
     first = start // BLOCK_BYTES + 1
     last = (end - 1) // BLOCK_BYTES
     if last < first:

@@ -1,7 +1,7 @@
-"""All that happened to the checkpoint directory in the one order of the evidence.
+"""Replays all that happened to the checkpoint directory, in the one order of the evidence.
 
-It goes in stretches: what the plan began with, what hands did before a run, the run itself. Files
-that one stretch left open are closed before the next one.
+It comes in stretches: what the plan began with, an operator's actions before a run, the run itself.
+Files that one stretch left open are closed before the next one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Stretch(NamedTuple):
 
 
 def happened(evidence: Evidence, run: int, operations: int | None = None) -> Iterator[Stretch]:
-    """All until so many operations of a run, or until all of it."""
+    """Yields everything up to a number of operations of a run, or up to its end."""
     for number in range(run + 1):
         yield from before_run(evidence, number)
         this = evidence.runs[number]
@@ -33,7 +33,7 @@ def happened(evidence: Evidence, run: int, operations: int | None = None) -> Ite
 
 
 def before_run(evidence: Evidence, run: int) -> Iterator[Stretch]:
-    """The changes between the end of the run before and the start of this one."""
+    """Yields the changes between the end of the previous run and the start of this one."""
     if evidence.given is not None and run == evidence.plan.past:
         yield Stretch(run, (evidence.given.operation,), evidence.given.written)
     at_rest = evidence.at_rest.get(run)

@@ -1,7 +1,7 @@
-"""One state of the disk after a power cut, made of shared parts so that thousands are cheap.
+"""One state of the disk after a power cut, built of shared parts so that thousands are cheap.
 
 Equal trees have equal numbers: a directory is the set of its names with the numbers of what they
-name, a file is a version of its changes. No bytes are copied until somebody asks for them.
+name, a file is a version of its changes. No bytes are copied until they are needed.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Parts:
         self._adopted = 0
 
     def state(self, choice: SurvivingChanges) -> int:
-        """The number of the tree that a choice leaves."""
+        """Returns the number of the tree that a choice leaves."""
         return self._of(self._disk.files.root, choice)[0]
 
     def adopt(self, listing: TreeListing) -> int:
-        """The number of a tree that was found on a disk."""
+        """Returns the number of a tree that was found on a disk."""
         inside: dict[str, list[tuple[str, int]]] = {}
         for path, kind, detail in reversed(listing.entries):
             if kind == "directory":
@@ -64,30 +64,30 @@ class Parts:
         return self._number(("directory", tuple(sorted(inside.get("", [])))))
 
     def _foreign(self, content: Content) -> int:
-        """The number of a file that no operation of the job wrote as it is."""
+        """Returns the number of a file that no operation of the job wrote in this form."""
         self._adopted += 1
         version = Version(-self._adopted, 0)
         self._contents[version] = content
         return self._number(("file", version))
 
     def names(self, number: int) -> Names:
-        """The names of a directory with the numbers of their trees; none of anything else."""
+        """Returns the names of a directory with their trees' numbers; none for anything else."""
         kind, value = self._parts[number]
         return value if kind == "directory" else ()  # type: ignore[return-value]
 
     def part(self, number: int) -> Part:
-        """The node with that number."""
+        """Returns the node with that number."""
         return self._parts[number]
 
     def content(self, version: Version) -> Content:
-        """The bytes of a version of a file, with what was found out about them."""
+        """Returns the bytes of a version of a file, with facts that were found out about them."""
         found = self._contents.get(version)
         if found is None:
             found = self._contents[version] = self._log(version.file).content(version)
         return found
 
     def digest(self, number: int) -> str:
-        """Equal for trees with equal names and bytes, however they came to be."""
+        """Returns a digest that is equal for trees with equal names and bytes."""
         known = self._digests.get(number)
         if known is None:
             kind, value = self._parts[number]
@@ -112,7 +112,7 @@ class Parts:
         return number
 
     def _of(self, node: TreeNode, choice: SurvivingChanges) -> tuple[int, bool]:
-        """The number of a tree, and whether it is the same in every choice of this instant."""
+        """Returns a tree's number, and whether it is the same in every choice of this instant."""
         if isinstance(node, Directory):
             return self._of_directory(node, choice)
         if isinstance(node, Symlink):
@@ -142,30 +142,30 @@ class Parts:
 
 
 class PartTree:
-    """A tree of parts, as the layout looks at it."""
+    """A tree of parts, in the form that a layout reads."""
 
     def __init__(self, parts: Parts, root: int) -> None:
         self._parts = parts
         self._root = root
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
-        """The node at `path`; a symlink is not followed."""
+        """Returns the kind of node at `path`; does not follow a symlink."""
         number = self._find(path)
         return None if number is None else self._parts.part(number)[0]
 
     def names(self, path: str) -> tuple[str, ...]:
-        """The names in a directory."""
+        """Returns the names in a directory."""
         number = self._find(path)
         return () if number is None else tuple(name for name, _ in self._parts.names(number))
 
     def text(self, path: str) -> str:
-        """The text of the symlink at `path`."""
+        """Returns the text of the symlink at `path`."""
         number = self._find(path)
         value = None if number is None else self._parts.part(number)[1]
         return value if isinstance(value, str) else ""
 
     def content(self, path: str) -> Content:
-        """The bytes of the file at `path`."""
+        """Returns the bytes of the file at `path`."""
         number = self._find(path)
         value = None if number is None else self._parts.part(number)[1]
         return self._parts.content(value) if isinstance(value, Version) else Content()

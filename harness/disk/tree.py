@@ -1,10 +1,10 @@
 """A file system in memory that replays operations, as it is now and as a power cut leaves it.
 
 The model. A kill loses nothing that was written: the live tree is what the next process sees. A
-power cut loses what was not synced: of a file stays what it held when it was last fsynced, of a
+power cut loses what was not synced: a file keeps the bytes that it had when it was last fsynced, a
 directory the entries that it had when it was last fsynced. A rename is one change of two
-directories: a sync of either makes it lasting. The order of changes in the checkpoint directory
-itself is kept, as journaling file systems do, so three views are judged:
+directories: a sync of either makes it durable. The order of changes in the checkpoint directory
+itself is kept, as in journaling file systems, so three views are judged:
 
     live        everything as it is now
     durable     only what was synced
@@ -14,8 +14,8 @@ itself is kept, as journaling file systems do, so three views are judged:
 An operation `cut` replaces the tree by a listing of what a power cut left; the bytes of its files
 are among those of the writes.
 
-Out of scope: part of an unsynced write surviving and changes below the checkpoint directory that
-survive in another order (`harness.crash` explores these), and writes through shared memory maps.
+Out of scope: part of an unsynced write surviving, changes below the checkpoint directory that
+survive in another order (`harness.crash` explores both), and writes through shared memory maps.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from harness.disk.replay import Stretch
 from harness.evidence.evidence import DirectoryEntry
 from harness.evidence.operation import Operation
 
-# Linux gives up on a path after 40 symlinks; here one names a checkpoint or loops.
+# Linux gives up on a path after 40 symlinks; here a link names a checkpoint or loops.
 _MOST_LINKS = 8
 
 
 class TreeNode:
-    """Anything with a place in the tree; it keeps its last place when it is unlinked."""
+    """Anything with a place in the tree; an unlinked node keeps its last place."""
 
     __slots__ = ("number", "parents", "sync_version", "version")
 
@@ -44,7 +44,7 @@ class TreeNode:
         self.version = 0
         """Grows with every change at or below this node."""
         self.sync_version = 0
-        """Grows with every change that a power cut would leave at or below this node."""
+        """Grows with every change at or below this node that a power cut would leave."""
 
 
 class File(TreeNode):
@@ -94,7 +94,7 @@ class FileSystem:
         self._bound: dict[tuple[int, str] | int, TreeNode] = {}
         self._away: tuple[dict[str, TreeNode], dict[str, TreeNode]] = ({}, {})
         self.moves: list[_Move] = []
-        """Renames from one directory to another that no sync has made lasting yet."""
+        """Renames from one directory to another that no sync has made durable yet."""
         self._do: dict[str, Callable[[Operation, Bytes], None]] = {
             "open": self._open,
             "write": self._write,
@@ -117,7 +117,7 @@ class FileSystem:
         """Replay one operation; `written` holds the bytes of its run's writes."""
         if operation.error == 0:
             change = self._do.get(operation.kind)
-            # Whatever else is in the trace, such as a read, changes nothing.
+            # Other operations in the trace, such as a read, change nothing.
             if change is not None:
                 change(operation, written)
 
@@ -129,15 +129,15 @@ class FileSystem:
                 self.apply(operation, one.written)
 
     def end_run(self) -> None:
-        """The processes are gone, and their open files with them."""
+        """Closes the open files of the processes, which are gone."""
         self._bound.clear()
 
     def find(self, path: str, *, follow: bool = True) -> TreeNode | None:
-        """The node at a path of the live tree."""
+        """Returns the node at a path of the live tree."""
         return self._walk(path, _MOST_LINKS if follow else 0)
 
     def nodes(self) -> Iterator[tuple[str, TreeNode]]:
-        """Every node of the live tree with its path."""
+        """Yields every node of the live tree with its path."""
         waiting: list[tuple[str, Directory]] = [("", self.root)]
         while waiting:
             prefix, directory = waiting.pop()
@@ -151,7 +151,7 @@ class FileSystem:
         return next((path for path, node in self.nodes() if node.number == number), None)
 
     def snapshot(self) -> dict[str, DirectoryEntry]:
-        """Every name below the checkpoint directory, as a scan of the disk would find it."""
+        """Returns every name below the checkpoint directory, as a scan of the disk would."""
         found: dict[str, DirectoryEntry] = {}
         self._scan(self.root, "", found)
         return found
@@ -183,20 +183,20 @@ class FileSystem:
         return node
 
     def _follow(self, parent: Directory, link: Symlink, links: int) -> TreeNode | None:
-        # Only links to a name beside them are met in a checkpoint directory.
+        # In a checkpoint directory, links only lead to names beside them.
         if links <= 1 or "/" in link.text.rstrip("/"):
             return None
         node = parent.entries.get(link.text.rstrip("/"))
         return self._follow(parent, node, links - 1) if isinstance(node, Symlink) else node
 
     def place(self, path: str) -> tuple[Directory, str] | None:
-        """The directory and the name that a path of the live tree means."""
+        """Returns the directory and the name that a path of the live tree refers to."""
         parent, _, name = path.rpartition("/")
         directory = self._walk(parent, _MOST_LINKS)
         return (directory, name) if isinstance(directory, Directory) else None
 
     def opened(self, operation: Operation) -> TreeNode | None:
-        """The node that an operation through a descriptor changes.
+        """Returns the node that an operation through a descriptor changes.
 
         A descriptor stays with the file that was opened, whatever its name has become.
         """
@@ -294,7 +294,7 @@ class FileSystem:
         self.moves = waiting
 
     def _cut(self, operation: Operation, written: Bytes) -> None:
-        """Power came back: what the listing tells is there and durable, and nothing else."""
+        """Replaces the tree: after a cut only what is listed exists, all of it durable."""
         start = operation.data or 0
         listing = json.loads(written[start : start + operation.size])
         self._bound.clear()
@@ -311,7 +311,7 @@ class FileSystem:
         self._changed(self.root)
 
     def _displace(self, _operation: Operation, _written: Bytes) -> None:
-        """The directory loses its name with all that is in it; nothing is to be found by name."""
+        """Takes the directory's name away, with everything in it."""
         self._away = (self.root.entries, self.root.synced)
         self._replace_root({}, {})
 
@@ -385,7 +385,7 @@ class FileSystem:
 
 
 def _alike(one: TreeNode, other: TreeNode) -> bool:
-    """Whether two trees hold the same; what came through a power cut is what it was."""
+    """Whether two trees hold the same; what survived a power cut counts as unchanged."""
     if isinstance(one, File) and isinstance(other, File):
         sizes = one.content.size == other.content.size
         return sizes and one.content.digest() == other.content.digest()

@@ -18,17 +18,17 @@ class View:
         self._synced_below = which != "live"
 
     def node(self, name: str) -> TreeNode | None:
-        """The node with this name in the checkpoint directory."""
+        """Returns the node with this name in the checkpoint directory."""
         return self._top().get(name)
 
     def version(self, node: TreeNode) -> int:
-        """It grows with every change of `node` that this view shows."""
+        """Returns a number that grows with every change of `node` that this view shows."""
         return node.sync_version + node.version if self._synced_below else node.version
 
     def unsynced(self, name: str) -> tuple[str, ...]:
-        """Files below `name` whose bytes changed after they were last synced.
+        """Returns files below `name` whose bytes changed after they were last synced.
 
-        What a power cut leaves of them is not known: the old bytes, the new ones, or none.
+        What a power cut leaves of them is unknown: the old bytes, the new ones, or none.
         """
         if not self._synced_below:
             return ()
@@ -42,7 +42,7 @@ class View:
                 yield from self._unsynced(inner, f"{path}/{name}".lstrip("/"))
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
-        """The node at `path`; a symlink is not followed."""
+        """Returns the kind of node at `path`; does not follow a symlink."""
         node = self._find(path)
         if isinstance(node, Directory):
             return "directory"
@@ -51,17 +51,17 @@ class View:
         return "file" if isinstance(node, File) else None
 
     def names(self, path: str) -> tuple[str, ...]:
-        """The names in a directory, sorted."""
+        """Returns the names in a directory, sorted."""
         node = self._find(path)
         return tuple(sorted(self._entries(node))) if isinstance(node, Directory) else ()
 
     def text(self, path: str) -> str:
-        """The text of the symlink at `path`."""
+        """Returns the text of the symlink at `path`."""
         node = self._find(path)
         return node.text if isinstance(node, Symlink) else ""
 
     def content(self, path: str) -> Content:
-        """The bytes of the file at `path`."""
+        """Returns the bytes of the file at `path`."""
         node = self._find(path)
         if not isinstance(node, File):
             return Content()

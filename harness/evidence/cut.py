@@ -1,7 +1,7 @@
-"""The state after a power cut, as the one operation `cut`, which replaces the tree by a listing.
+"""The state after a power cut, as the single operation `cut`, which replaces the whole tree.
 
-A listing names a directory before what it holds. In the trace it stands, as JSON, among the bytes
-of the run's writes, behind those of the files that it names.
+Its listing names a directory before its contents. It is stored as JSON among the bytes of the run's
+writes, after the bytes of the files that it names.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from harness.evidence.operation import Operation
 from harness.evidence.store import Sink, add_file
 
 Listed = tuple[str, str, object]
-"""A path, its kind, and the text of a link, or the place and number of a file's bytes."""
+"""A path, its kind, and the text of a link, or the position and size of a file's bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeListing:
-    """The contents of a tree. The places of bytes are those in `written`."""
+    """The contents of a tree. The positions of bytes refer to `written`."""
 
     entries: tuple[Listed, ...]
     written: Bytes
 
 
 def read_entries(root: Path, into: Sink) -> tuple[Listed, ...]:
-    """The contents of a directory on the disk, whose files' bytes are added to `into`."""
+    """Returns the contents of a directory on disk; adds the bytes of its files to `into`."""
     return tuple(_read(root, "", into))
 
 
@@ -37,7 +37,7 @@ def _read(directory: Path, prefix: str, into: Sink) -> Iterator[Listed]:
     for place in sorted(directory.iterdir()):
         path = prefix + place.name
         if place.is_symlink():
-            # Not Path.readlink, which tidies the text.
+            # Not Path.readlink, which normalizes the text.
             yield path, "symlink", os.readlink(place)  # noqa: PTH115
         elif place.is_dir():
             yield path, "directory", ""
@@ -49,7 +49,7 @@ def _read(directory: Path, prefix: str, into: Sink) -> Iterator[Listed]:
 def tell_cut(
     entries: Sequence[Listed], into: Sink, *, index: int, rank: int, time_s: float
 ) -> Operation:
-    """The operation; its listing is added to `into`, behind the bytes of the files."""
+    """Returns the operation; adds its listing to `into`, after the bytes of the files."""
     text = json.dumps(entries).encode()
     return Operation(
         index=index,

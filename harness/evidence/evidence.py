@@ -1,4 +1,4 @@
-"""Everything that a scenario left behind, and the run directory it is read from.
+"""Everything that a scenario left behind, and the run directory from which it is read.
 
 A run directory holds `plan.json`, `checkpoints/` (the job's own directory), `reference/` and one
 folder `run0`, `run1`, ... for each start of the job:
@@ -6,21 +6,20 @@ folder `run0`, `run1`, ... for each start of the job:
     rank0.jsonl ...   the records of each rank, and then of each rank of a second job
     rank0.log ...     its standard output and error
     trace.jsonl       the operations and the strikes that fired, in one total order
-    written.bin       the bytes of all writes; equal ones of some size lie there once
+    written.bin       the bytes of all writes; equal ones of some size are stored once
     processes.json    how the processes ended, and what outlived them
-    after.json        what lay in the checkpoint directory when the run was over
-    cut.json          what lay there just before the power was cut, if it was
-    before.json       what was done to the checkpoint directory before the run, if anything was
-    before.bin        the bytes that were written by that
+    after.json        contents of the checkpoint directory when the run was over
+    cut.json          its contents just before the power was cut, if it was
+    before.json       the actions on the checkpoint directory before the run, if any
+    before.bin        the bytes that those wrote
 
-Where the plan begins with what earlier runs left, `given.json` and `given.bin` say what that was,
-and the folders of these runs hold what their ranks told until then, and no operation.
+If the plan begins with what earlier runs left, `given.json` and `given.bin` describe it, and the
+folders of these runs hold their ranks' records until then, and no operation.
 
-Where the checkpoint directory was relocated, `checkpoints/` is the old one or gone, and the new one
-lies beside it. `executed/` holds one name for each hostile pickle that came to run its code.
+If the checkpoint directory was relocated, `checkpoints/` is the old one or gone, and the new one is
+beside it. `executed/` holds one name for each hostile pickle whose code ran.
 
-Bytes are read from the disk when somebody asks for them: a run may have written more than there is
-memory.
+Bytes are read from the disk on demand: a run can have written more than fits in memory.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ GIVEN = "given.bin"
 class Processes:
     """How a run's processes ended.
 
-    `exits` has one status a rank: the exit code, or minus the signal. `hung` names the ranks that
-    were still alive at the deadline. `leaked` lists the processes that outlived their rank,
-    `stopped` the ranks that the launcher ended because another had died. `undelayed_s` are the
-    seconds without those in which the processes waited for a processor; `deadline_s` is how many of
-    these the run could be silent. `second` has the exits of a second job's ranks, whose numbers
-    follow on those of the first; `cpu_s` is the processor time of all.
+    `exits` has one status for each rank: the exit code, or minus the signal. `hung` names the ranks
+    still alive at the deadline. `leaked` lists the processes that outlived their rank, `stopped`
+    the ranks that the launcher ended because another had died. `undelayed_s` is the run time
+    without run-queue delay; `deadline_s` is how long, by that clock, the run could be silent.
+    `second` has the exits of a second job's ranks, whose numbers follow those of the first; `cpu_s`
+    is the processor time of all.
     """
 
     exits: tuple[int, ...]
@@ -62,14 +61,14 @@ class Processes:
 
     @property
     def slowed(self) -> float:
-        """How many times longer the run took than it would have taken with processors to itself."""
-        # Of a run whose processes did nothing but wait, nothing can be said: the clock stood still.
+        """How many times longer the run took than it would have with processors of its own."""
+        # If its processes did nothing but wait, the clock stood still, and nothing can be said.
         return max(1.0, self.seconds / max(self.undelayed_s, 1e-3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryEntry:
-    """One name below the checkpoint directory, as found on the disk after a run."""
+    """One name below the checkpoint directory, as found on disk after a run."""
 
     kind: str
     """`file`, `directory` or `symlink`."""
@@ -103,7 +102,7 @@ class RunEvidence:
     processes: Processes
     after: dict[str, DirectoryEntry]
     second: tuple[tuple[Record, ...], ...] = ()
-    """The event logs of a second job, which was started while this one was alive."""
+    """The event logs of a second job, started while this one was alive."""
     behind: dict[str, DirectoryEntry] = field(default_factory=dict)
     """The contents of the directory that was left behind, when the run was over."""
     cut: Cut | None = None
@@ -111,9 +110,9 @@ class RunEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """An action that was done, or why it could not be: `problem` is None where it was.
+    """An action that was done, or why it could not be: `problem` is None if it was.
 
-    `paths` are the names that it hit. Its operations are told like those of a rank, by rank -1.
+    `paths` are the names that it hit. Its operations are recorded like those of a rank, as rank -1.
     """
 
     action_id: str
@@ -137,7 +136,7 @@ class AtRest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartingDirectory:
-    """The checkpoint directory that a plan began with, told as what a power cut left."""
+    """The checkpoint directory that a plan began with, in the form of what a power cut left."""
 
     operation: Operation
     written: Bytes
@@ -145,14 +144,14 @@ class StartingDirectory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A whole scenario: its plan, the uninterrupted run without saves, and each run."""
+    """A whole scenario: its plan, the reference run, and each run."""
 
     directory: str
     plan: Plan
     reference: tuple[tuple[Record, ...], ...]
     runs: tuple[RunEvidence, ...]
     at_rest: Mapping[int, AtRest] = field(default_factory=dict)
-    """By the number of the run that came next."""
+    """By the number of the next run."""
     given: StartingDirectory | None = None
     executed: tuple[str, ...] = ()
     """The actions whose hostile pickle ran its code."""

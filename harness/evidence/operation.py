@@ -14,13 +14,13 @@ class Operation(NamedTuple):
 
     `path` and `target` are relative to the checkpoint directory ("." is the directory itself);
     `target` is the new name of a rename, exchange or link, and the text of a symlink. `error` is
-    an errno, 0 when the call succeeded. The bytes of a write begin at `data` in the run's
-    `written.bin`. `opened` tells one open file from another, whatever its name has become; it is
-    None for a call by path. `save` is the n-th call of `save` in this run to which the operation
+    an errno, 0 if the call succeeded. The bytes of a write begin at `data` in the run's
+    `written.bin`. `opened` distinguishes open files, whatever their names have become; it is None
+    for a call by path. `save` is the ordinal of the save in this run to which the operation
     belongs.
 
-    A named tuple: the supervisor makes one for each call of a rank, and a frozen dataclass of so
-    many fields takes it four times as long.
+    A named tuple: the supervisor makes one for each call of a rank, and a frozen dataclass with so
+    many fields takes four times as long.
     """
 
     index: int  # type: ignore[assignment] # nobody asks a tuple of operations for it
@@ -45,8 +45,8 @@ class Operation(NamedTuple):
 class Fired:
     """A strike that happened: which one, and after how many operations of the run.
 
-    `then` is set where it is what followed from the strike: the ranks were `killed` because they
-    were alive when their grace was over, the error was `healed`, or the second job had `ended`.
+    `then` is set for a consequence of the strike: the ranks were `killed` because they were alive
+    when their grace was over, the error was `healed`, or the second job had `ended`.
     """
 
     strike: str

@@ -1,4 +1,4 @@
-"""Reading a run directory back into evidence, also long after the run."""
+"""Reads a run directory back into evidence, even long after the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.plan.model import EXECUTED, Plan
 
 
 def read_evidence(directory: Path) -> Evidence:
-    """The evidence in a run directory; runs that never started are left out."""
+    """Returns the evidence in a run directory, without runs that never started."""
     plan = Plan.model_validate_json((directory / "plan.json").read_text(encoding="utf-8"))
     runs: list[RunEvidence] = []
     while (directory / f"run{len(runs)}" / "processes.json").exists():
@@ -73,7 +73,7 @@ def _entries(value: dict[str, Any]) -> dict[str, DirectoryEntry]:
 
 
 def read_event_logs(folder: Path, ranks: int) -> tuple[tuple[Record, ...], ...]:
-    """The records of each rank, in the order in which the rank wrote them."""
+    """Returns the records of each rank, in the order in which the rank wrote them."""
     return tuple(_read_event_log(folder / f"rank{rank}.jsonl") for rank in range(ranks))
 
 
@@ -81,7 +81,7 @@ def _read_event_log(path: Path) -> tuple[Record, ...]:
     if not path.exists():
         return ()
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    # A rank killed in the middle of a line leaves no newline; half a record tells nothing.
+    # A rank killed in the middle of a line leaves no newline; half a record says nothing.
     return tuple(read_record(line) for line in lines if line.endswith("\n"))
 
 
@@ -139,7 +139,7 @@ def _placed(event_log: tuple[Record, ...], places: list[int]) -> tuple[Record, .
 
 
 def read_processes(folder: Path) -> Processes:
-    """How the processes of one run ended."""
+    """Returns how the processes of one run ended."""
     value: dict[str, Any] = json.loads((folder / "processes.json").read_text(encoding="utf-8"))
     lists = {key: tuple(item) for key, item in value.items() if isinstance(item, list)}
     return Processes(**{**value, **lists})

@@ -1,8 +1,8 @@
-"""A rank's own records, one JSON object a line.
+"""A rank's own records, one JSON object per line.
 
-The training job writes these, the judges read them. Every record carries its place `index` in the
-total order of the run (the number of operations performed before it); the supervisor fills it in
-when it reads the line, and it is -1 where no supervisor watched.
+The training job writes them, the judges read them. Every record carries its position `index` in the
+total order of the run (the number of operations performed before it). The supervisor fills it in
+when it reads the line; it is -1 if no supervisor watched.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class StateDigest:
     `params` and `moments` map global names to digests of this rank's shard; `rng` maps generator
     names (`python`, `numpy`, `torch`, `cuda:0`, ...) to digests of their state.
 
-    `pieces` is filled where a run shards otherwise than another one. It maps the names of both to
-    where this rank's piece lies in the whole and a digest that adds up: `0,16+8,32 <hex>` begins at
+    `pieces` is filled if a run shards in another way than the others. It maps the names of both to
+    this rank's place in the whole and a digest that can be added up: `0,16+8,32 <hex>` begins at
     row 0 and column 16 and has 8 rows of 32. The sum over all pieces, modulo 2^64, is the digest of
-    the whole, however it was cut.
+    the whole, however it was split.
     """
 
     params: dict[str, str]
@@ -33,7 +33,7 @@ class StateDigest:
 
 
 def keep_word(step: int) -> str:
-    """The extra value that the job gives to the save of a step, to see it again."""
+    """Returns the extra value that the job gives to the save of a step, to recognize it later."""
     return f"kept with step {step}"
 
 
@@ -45,7 +45,7 @@ class Record:
     kind: str = ""
 
     def to_line(self) -> str:
-        """One line of JSON without the newline, in ASCII: a part of it is text, too."""
+        """Returns one line of ASCII JSON, without the newline; any part of it is valid text."""
         return _RECORDS.dump_json(self, ensure_ascii=True).decode()
 
 
@@ -61,10 +61,10 @@ class Started(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed(Record):
-    """The decision at start and, after it, the state. `step` is None for a fresh start.
+    """The decision at start and the state after it. `step` is None for a fresh start.
 
-    `kept` is a word that the job gave to the save as an extra value, which has to come back, and so
-    do the values of `beside`, which the loop keeps and changes with every step.
+    `kept` is a word that the job passed to the save as an extra value, and that must come back. So
+    must the values of `beside`, which the loop keeps and changes with every step.
     """
 
     kind: Literal["resumed"] = "resumed"
@@ -82,7 +82,7 @@ class Resumed(Record):
 class Refused(Record):
     """A start that had to be refused raised; `changed` names the state that it changed before.
 
-    Told only by runs whose plan says that they are refused; the error is a record of its own.
+    Only recorded by runs whose plan says that they are refused; the error is a record of its own.
     """
 
     kind: Literal["refused"] = "refused"
@@ -93,8 +93,8 @@ class Refused(Record):
 class Stepped(Record):
     """One finished training step. `loss` and `lr` are `float.hex()`, so that equal means equal.
 
-    `loss` is None on stages that have none. `frozen` names the module aliases whose parameters
-    all stand still; `trained` counts the parameters that had a non-zero gradient.
+    `loss` is None on stages that have none. `frozen` names the module aliases whose parameters are
+    all frozen; `trained` counts the parameters with a non-zero gradient.
     """
 
     kind: Literal["stepped"] = "stepped"
@@ -129,7 +129,7 @@ class SaveBegan(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveReturned(Record):
-    """`save` came back: in synchronous mode the checkpoint of `step` is durable."""
+    """`save` returned: in synchronous mode the checkpoint of `step` is durable."""
 
     kind: Literal["save_returned"] = "save_returned"
     step: int
@@ -138,7 +138,7 @@ class SaveReturned(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained(Record):
-    """`wait` or `flush_pending_save` came back: every save begun so far is durable."""
+    """`wait` or `flush_pending_save` returned: every save begun so far is durable."""
 
     kind: Literal["drained"] = "drained"
     call: str
@@ -174,5 +174,5 @@ _RECORDS: TypeAdapter[Record] = TypeAdapter(AnyRecord)
 
 
 def read_record(line: str) -> Record:
-    """The record that `to_line` wrote. Raises ValueError for anything else."""
+    """Parses a line of `to_line`. Raises ValueError for anything else."""
     return _RECORDS.validate_json(line)

@@ -1,4 +1,4 @@
-"""Bytes that lie in a file and read like `bytes`, so that memory holds only what is looked at."""
+"""Bytes in a file that read like `bytes`, so that memory holds only what is looked at."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Sink(Protocol):
     """Keeps bytes, one after the other."""
 
     def add(self, data: bytes, /) -> int:
-        """Keep these bytes; the place at which they begin."""
+        """Keep these bytes; returns the position at which they begin."""
 
     def __len__(self) -> int:
-        """How many bytes there are."""
+        """Returns how many bytes there are."""
 
 
 def add_all(sink: Sink, chunks: Iterable[bytes]) -> tuple[int, int]:
-    """Keep some bytes in their order; the place at which they begin, and how many they are."""
+    """Keep some bytes in order; returns the position at which they begin, and their number."""
     place = len(sink)
     for chunk in chunks:
         sink.add(chunk)
@@ -30,7 +30,7 @@ def add_all(sink: Sink, chunks: Iterable[bytes]) -> tuple[int, int]:
 
 
 def add_file(sink: Sink, path: Path) -> tuple[int, int]:
-    """Keep the bytes of a file; their place and number."""
+    """Keep the bytes of a file; returns their position and number."""
     with path.open("rb", buffering=0) as file:
         return add_all(sink, iter(lambda: file.read(CHUNK_BYTES), b""))
 
@@ -52,7 +52,7 @@ class StoredBytes:
 
 
 class ByteStore(StoredBytes):
-    """A file to which bytes are added, a chunk at a time. It replaces one of the same name."""
+    """A file to which bytes are added in chunks. It replaces one of the same name."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -68,7 +68,7 @@ class ByteStore(StoredBytes):
         return super().__getitem__(part)
 
     def add(self, data: bytes) -> int:
-        """Keep these bytes; the place at which they begin."""
+        """Keep these bytes; returns the position at which they begin."""
         if len(self._waiting) >= CHUNK_BYTES:
             self.flush()
         place = self._size
@@ -77,7 +77,7 @@ class ByteStore(StoredBytes):
         return place
 
     def reserve(self, size: int) -> int:
-        """A place for so many bytes, which `fill` puts there."""
+        """Reserve space for so many bytes, which `fill` writes; returns its position."""
         self.flush()
         place = self._size
         self._size = self._waiting_at = place + size
@@ -85,11 +85,11 @@ class ByteStore(StoredBytes):
         return place
 
     def fill(self, place: int, data: bytes) -> None:
-        """Put bytes into a place that was reserved."""
+        """Write bytes into reserved space."""
         pwrite(self._descriptor, place, data)
 
     def flush(self) -> None:
-        """Let everything that was added be in the file."""
+        """Write everything that was added to the file."""
         if self._waiting:
             pwrite(self._descriptor, self._waiting_at, self._waiting)
             self._waiting_at = self._size
@@ -97,7 +97,7 @@ class ByteStore(StoredBytes):
 
 
 def pread(descriptor: int, start: int, size: int) -> bytes:
-    """Bytes of a file; fewer where it ends."""
+    """Returns bytes of a file; fewer at its end."""
     data = os.pread(descriptor, size, start) if size > 0 else b""
     while 0 < len(data) < size:
         more = os.pread(descriptor, size - len(data), start + len(data))

@@ -1,4 +1,4 @@
-"""Writing what a run left behind. The layout of the folder is described in `evidence.py`."""
+"""Writes what a run left behind. `evidence.py` describes the layout of the folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_trace(
     record_places: Sequence[Sequence[int]],
     unseen: Sequence[str],
 ) -> None:
-    """Write the trace of one run. `record_places[rank]` has the place of each record."""
+    """Write the trace of one run. `record_places[rank]` has the position of each record."""
     lines: list[dict[str, object]] = [
         {"kind": "operation", "operation": item._asdict()} for item in operations
     ]
@@ -44,23 +44,23 @@ def write_processes(folder: Path, processes: Processes) -> None:
 
 
 def write_listing(folder: Path, checkpoints: Path, *, name: str = "after") -> None:
-    """Write what lies in a directory now."""
+    """Write the present contents of a directory."""
     entries = _as_value(list_entries(checkpoints))
     (folder / f"{name}.json").write_text(json.dumps(entries), encoding="utf-8")
 
 
 def write_cut(folder: Path, cut: Cut) -> None:
-    """Write what a power cut fell on."""
+    """Write the state in which a power cut found the directory."""
     (folder / "cut.json").write_text(json.dumps(asdict(cut)), encoding="utf-8")
 
 
 def write_given(directory: Path, listing: Operation) -> None:
-    """Write what a plan begins with; the bytes that come with it lie in the directory already."""
+    """Write what a plan begins with; its bytes are in the directory already."""
     (directory / "given.json").write_text(json.dumps(listing._asdict()), encoding="utf-8")
 
 
 def write_past(folder: Path, run: RunEvidence) -> None:
-    """Write a run that took place elsewhere: what its ranks told, and how it ended."""
+    """Write a run that took place elsewhere: the records of its ranks, and how it ended."""
     write_trace(
         folder,
         (),
@@ -94,7 +94,7 @@ def _as_value(entries: Mapping[str, DirectoryEntry]) -> dict[str, object]:
 
 
 def list_entries(directory: Path) -> dict[str, DirectoryEntry]:
-    """Every name below a directory; none where it is not there."""
+    """Returns every name below a directory; none if it does not exist."""
     found: dict[str, DirectoryEntry] = {}
     for place, folders, files in os.walk(directory):
         for name in (*folders, *files):
@@ -105,7 +105,7 @@ def list_entries(directory: Path) -> dict[str, DirectoryEntry]:
 
 def _entry(path: Path) -> DirectoryEntry:
     if path.is_symlink():
-        # Not Path.readlink, which tidies the text: "./step_2/" is another text than "step_2".
+        # Not Path.readlink, which normalizes the text: "./step_2/" and "step_2" differ.
         return DirectoryEntry(kind="symlink", detail=os.readlink(path))  # noqa: PTH115
     if path.is_dir():
         return DirectoryEntry(kind="directory", detail="")

@@ -16,7 +16,7 @@ _LONGEST_ERROR = 160
 
 
 def tell_choice(evidence: Evidence, history: History, number: int) -> Iterator[str]:
-    """The directory before a run, and the decision of each rank."""
+    """Yields the directory before a run, and the decision of each rank."""
     state = history.starts(number)
     if history.layout.pointer is not None:
         yield f"`{history.layout.pointer}`: {_latest(state)}"
@@ -25,8 +25,8 @@ def tell_choice(evidence: Evidence, history: History, number: int) -> Iterator[s
         yield f"{name}: {_condition(one, history, number)}"
     if not found:
         yield "no directory carries the name of a checkpoint"
-    acknowledged = _told(evidence, number)
-    yield f"the job had been told that {_steps(acknowledged)} durable"
+    acknowledged = _acknowledged(evidence, number)
+    yield f"acknowledged to the job as durable: {_steps(acknowledged)}"
     yield from _decisions(evidence, history, number)
 
 
@@ -47,7 +47,7 @@ def _condition(one: FoundCheckpoint, history: History, number: int) -> str:
     return f"torn: {'; '.join(one.defects[:2])}" if one.defects else "whole"
 
 
-def _told(evidence: Evidence, number: int) -> set[int]:
+def _acknowledged(evidence: Evidence, number: int) -> set[int]:
     background = evidence.plan.in_background
     acknowledged: set[int] = set()
     for run in evidence.runs[:number]:
@@ -57,14 +57,13 @@ def _told(evidence: Evidence, number: int) -> set[int]:
 
 def _steps(steps: set[int]) -> str:
     if not steps:
-        return "no step is"
+        return "no step"
     word = "step" if len(steps) == 1 else "steps"
-    acknowledged = ", ".join(str(step) for step in sorted(steps))
-    return f"{word} {acknowledged} {'is' if len(steps) == 1 else 'are'}"
+    return f"{word} {', '.join(str(step) for step in sorted(steps))}"
 
 
 def _decisions(evidence: Evidence, history: History, number: int) -> Iterator[str]:
-    """The ranks' choices, equal ones together, and how they compare."""
+    """Yields the ranks' choices, equal ones together, and how they compare."""
     taken: dict[tuple[int | None, str | None], list[int]] = {}
     errors: dict[str, list[int]] = {}
     silent: list[int] = []
@@ -77,11 +76,11 @@ def _decisions(evidence: Evidence, history: History, number: int) -> Iterator[st
             errors.setdefault(words, []).append(rank)
         else:
             silent.append(rank)
-    for (step, source), who in taken.items():
+    for (step, source), alike in taken.items():
         place = "" if source is None else f" from {source}"
-        yield f"{ranks(who)} took {tell_step(step)}{place}: {_why(history, number, step, source)}"
-    for words, who in errors.items():
-        yield f"{ranks(who)} took none and raised {words}"
+        yield f"{ranks(alike)} took {tell_step(step)}{place}: {_why(history, number, step, source)}"
+    for words, alike in errors.items():
+        yield f"{ranks(alike)} took none and raised {words}"
     if silent:
         yield f"{ranks(silent)} ended before a decision"
 

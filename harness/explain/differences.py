@@ -1,8 +1,8 @@
-"""The first bytes in which a run differs from the uninterrupted one: tensor, sample, random stream.
+"""The first bytes in which a run differs from the reference: tensor, sample, random stream.
 
 Pure, over evidence. First means the earliest run, then the earliest step, then the lowest rank. A
-run that has another arrangement of ranks or other freeze settings is left out: what it has to equal
-is said by `resume_exact`.
+run with another arrangement of ranks or other freeze settings is left out: `resume_exact` says what
+it must equal.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from harness.evidence.record import Resumed, StateDigest, Stepped
 from harness.judge.event_logs import EventLog, records, resumed, steps
 from harness.judge.lineage import follows_reference
 
-_Described = tuple[str, str, StateDigest, StateDigest]
-"""Where it was, of which rank, what was found, what was expected."""
+_Pair = tuple[str, str, StateDigest, StateDigest]
+"""Where the state is, its rank, what was found, what was expected."""
 
 
 def tell_differences(evidence: Evidence) -> Iterator[str]:
-    """At most one line a kind; none where nothing differs."""
+    """Yields at most one line for each kind of state; none if nothing differs."""
     states = list(_states(evidence))
     for word, part in (("tensor", "params"), ("moment", "moments"), ("random stream", "rng")):
         found = next(_names(part, states), None)
@@ -30,12 +30,12 @@ def tell_differences(evidence: Evidence) -> Iterator[str]:
         yield f"first differing sample: {sample}"
 
 
-def _names(part: str, states: list[_Described]) -> Iterator[str]:
-    for where, who, found, wanted in states:
+def _names(part: str, states: list[_Pair]) -> Iterator[str]:
+    for where, rank, found, wanted in states:
         name = _first(getattr(found, part), getattr(wanted, part))
         if name is not None:
             here, there = getattr(found, part).get(name), getattr(wanted, part).get(name)
-            yield f"{name}, {where}, {who}: {_bytes(here)}, expected {_bytes(there)}"
+            yield f"{name}, {where}, {rank}: {_bytes(here)}, expected {_bytes(there)}"
 
 
 def _bytes(digest: str | None) -> str:
@@ -47,8 +47,8 @@ def _first(found: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
     return next((name for name in names if found.get(name) != wanted.get(name)), None)
 
 
-def _states(evidence: Evidence) -> Iterator[_Described]:
-    """Every state that a run wrote down beside the one that it has to equal, in order."""
+def _states(evidence: Evidence) -> Iterator[_Pair]:
+    """Yields every recorded state beside the state that it must equal, in order."""
     for number, _, pairs in _comparable(evidence):
         for rank, (event_log, reference) in enumerate(pairs):
             start = _at_start(event_log, reference)
@@ -98,7 +98,7 @@ def _both(pairs: list[tuple[EventLog, EventLog]], step: int) -> list[tuple[Stepp
 
 
 def _comparable(evidence: Evidence) -> Iterator[tuple[int, int, list[tuple[EventLog, EventLog]]]]:
-    """The runs that have to equal the reference: number, last step, pairs of event_logs."""
+    """Yields the runs that must equal the reference: number, last step, pairs of event logs."""
     for number, run in enumerate(evidence.runs):
         if evidence.plan.runs[number].refused is not None or not _tells(run.event_logs):
             continue
@@ -111,7 +111,7 @@ def _comparable(evidence: Evidence) -> Iterator[tuple[int, int, list[tuple[Event
 
 
 def _tells(event_logs: tuple[EventLog, ...]) -> bool:
-    """Whether any rank told of a state."""
+    """Whether any rank recorded a state."""
     return any(
         records(event_log, Resumed) or records(event_log, Stepped) for event_log in event_logs
     )

@@ -1,8 +1,8 @@
-"""An account of a run, for the one who was woken by it: read from top to bottom in a minute.
+"""An account of a run, to be read from top to bottom in a minute by whoever is on call.
 
-What is broken and since which operation; what every rank was doing when the strike fell; what was
-not on the disk for good then; what the next start found, what it took and why; and the first bytes
-that differ. Pure, over evidence: nothing is run, and nothing is read but the run directory.
+It says what is broken and since which operation; what every rank was doing when the strike fell;
+what was not durable at that time; what the next start found, what it took and why; and the first
+bytes that differ. Pure, over evidence: nothing is run, and only the run directory is read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_MOMENTS = 3
 
 
 def explain(evidence: Evidence) -> str:
-    """The whole text."""
+    """Returns the whole text."""
     judgement = judge(evidence)
     lines = [f"{judgement.outcome} {evidence.plan.name}", _what_ran(evidence)]
     lines += _part("what is broken", _broken(evidence, judgement))
@@ -32,7 +32,7 @@ def explain(evidence: Evidence) -> str:
         lines += _part(title, tell_ranks(evidence.runs[number], index))
         lines += _part("not durable then", tell_not_durable(evidence, number, index))
     lines += _choices(evidence)
-    lines += _part("where it differs from the uninterrupted run", tell_differences(evidence))
+    lines += _part("where it differs from the reference", tell_differences(evidence))
     lines += _part(
         "again",
         iter(
@@ -58,7 +58,7 @@ def _what_ran(evidence: Evidence) -> str:
 
 
 def _broken(evidence: Evidence, judgement: Judgement) -> Iterator[str]:
-    """The guards that failed and the sentences that are not true, each with its first sign."""
+    """Yields failed guards and violated properties, each with its first details."""
     for guard in judgement.guards:
         if not guard.passed:
             yield f"{guard.name}: {guard.sentence}"
@@ -76,7 +76,7 @@ def _broken(evidence: Evidence, judgement: Judgement) -> Iterator[str]:
 
 
 def _moments(evidence: Evidence, judgement: Judgement) -> list[tuple[str, int, int]]:
-    """The strikes, or where nothing struck the operation that broke the first sentence."""
+    """Returns the strikes, or without any the operation that broke the first sentence."""
     found = [
         (
             f"run {number}: {strike.strike} struck after {strike.index} operations",
@@ -98,7 +98,7 @@ def _choices(evidence: Evidence) -> Iterator[str]:
     try:
         history = replay(evidence)
     # The judgement above says that the operations cannot be replayed, and why.
-    except Exception:  # noqa: BLE001 - what can be told is told without it
+    except Exception:  # noqa: BLE001 - the rest of the account does not need them
         return
     for number in range(1, len(evidence.runs)):
         at_rest = evidence.at_rest.get(number)
@@ -111,7 +111,7 @@ def _choices(evidence: Evidence) -> Iterator[str]:
 
 
 def _part(title: str, lines: Iterator[str]) -> list[str]:
-    """A title and its lines, long ones folded; nothing where there are none."""
+    """Returns a title and its lines, long ones folded; nothing if there are none."""
     found = [
         folded
         for line in lines

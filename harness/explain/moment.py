@@ -1,6 +1,6 @@
 """One moment of a run: what each rank was doing, and what a power cut could still have taken.
 
-Pure, over evidence. A moment is a place in the order of operations: all before it had happened.
+Pure, over evidence. A moment is a position in the order of operations: all before it had happened.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _CALLS_END = (SaveReturned, Raised, Finished)
 
 
 def tell_ranks(run: RunEvidence, index: int) -> Iterator[str]:
-    """A line for each rank: how far it was, in which save, and its last operation."""
+    """Yields a line for each rank: how far it was, in which save, and its last operation."""
     for rank, event_log in enumerate(run.event_logs):
-        described = [_progress(event_log, index), *_call(event_log, index)]
+        facts = [_progress(event_log, index), *_call(event_log, index)]
         before = [one for one in run.operations[:index] if one.rank == rank]
         if before:
-            described.append(f"last did {tell_operation(before[-1])}")
-        yield f"rank {rank}{_end(run, rank)}: {', '.join(described)}"
+            facts.append(f"last did {tell_operation(before[-1])}")
+        yield f"rank {rank}{_end(run, rank)}: {', '.join(facts)}"
 
 
 def tell_operation(operation: Operation) -> str:
-    """An operation in a few words: `#61 write of step_4/.metadata (save 2, flush)`."""
+    """Describes an operation in a few words: `#61 write of step_4/.metadata (save 2, flush)`."""
     name = operation.path
     if operation.target is not None:
         name += f" -> {operation.target}"
@@ -42,7 +42,7 @@ def tell_operation(operation: Operation) -> str:
 
 
 def tell_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[str]:
-    """Unsynced changes: names first, then the bytes of files."""
+    """Yields unsynced changes: names first, then the bytes of files."""
     disk = disk_at(evidence, number, index)
     lines = [
         f"{change.describe()} (rank {change.operation.rank}, #{change.operation.index})"
@@ -62,7 +62,7 @@ def tell_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[st
 
 
 def disk_at(evidence: Evidence, number: int, index: int) -> Disk:
-    """The disk after so many operations of a run, with all that came before."""
+    """Returns the disk after so many operations of a run, including all earlier runs."""
     disk = Disk(PROFILES["posix"])
     disk.follow(happened(evidence, number, index))
     return disk
@@ -74,7 +74,7 @@ def _progress(event_log: EventLog, index: int) -> str:
 
 
 def _call(event_log: EventLog, index: int) -> Iterator[str]:
-    """The save that it was in, if it was in one."""
+    """Yields the save that it was in, if any."""
     open_save: SaveBegan | None = None
     drained = True
     for record in event_log:

@@ -1,10 +1,10 @@
 """Actions on a checkpoint directory between two runs, while no process of the job lives.
 
-Damage hits files: a pattern is matched against all paths below the checkpoint directory, and of
-several matches one is taken, which the seed decides, or all of them with `every`. The rest is what
+Damage hits files: a pattern is matched against all paths below the checkpoint directory. Of several
+matches one is taken, chosen by the seed, or all of them with `every`. The other actions are what
 people and their tools do: names of their own, a repointed `latest`, a directory moved elsewhere.
 
-Most of it can also happen while the job runs (`operator`, a fault). Out of scope: changed
+Most of them can also happen while the job runs (`operator`, a fault). Out of scope: changed
 permissions, and damage to the file system itself.
 """
 
@@ -28,7 +28,7 @@ class OnFiles(Part):
 
 
 class Flipping(OnFiles):
-    """Which byte loses one bit; by default one that the seed decides."""
+    """Which byte loses one bit; by default the seed decides."""
 
     byte: int | None = Field(None, ge=0)
 
@@ -40,14 +40,14 @@ class Truncation(OnFiles):
 
 
 class Swapping(Part):
-    """A file, and the other checkpoint whose file of the same name it changes places with."""
+    """A file, and the other checkpoint whose file of the same name it is swapped with."""
 
     path: str = Field(min_length=1, description="fnmatch pattern below the checkpoint directory")
     against: str = Field(min_length=1, description="name of the other checkpoint's directory")
 
 
 class Writing(Part):
-    """The text that a file holds from now on; it is created if it is not there."""
+    """The new text of a file, which is created if it does not exist."""
 
     path: str = Field(min_length=1)
     text: str
@@ -61,7 +61,7 @@ class Naming(Part):
 
 
 class Leaving(Part):
-    """Remains of a run that died in mid-save, under the name that earlier saves used."""
+    """Leftovers of a run that died in mid-save, under the name that earlier saves used."""
 
     kind: Literal["staging", "link"]
 
@@ -80,7 +80,7 @@ class Pointing(Part):
 
 
 class Placing(Part):
-    """Where the checkpoint directory is from now on, and whether the old one stays."""
+    """The new place of the checkpoint directory, and whether the old one stays."""
 
     how: Literal["move", "copy"]
     to: Name
@@ -89,15 +89,15 @@ class Placing(Part):
 class Displacing(Part):
     """The new owner of the directory's name: nothing, or an empty directory.
 
-    An empty one is what a lost mount leaves, or somebody who has moved the directory and made it
-    anew.
+    A lost mount leaves an empty directory, and so does a person who moved the directory away and
+    created it anew.
     """
 
     leaves: Literal["nothing", "empty"]
 
 
 class PuttingBack(Part):
-    """It is put back as it was; there is nothing to say of it."""
+    """The directory gets its old place again; there is nothing to set."""
 
 
 class Acting(Worded):
@@ -106,8 +106,8 @@ class Acting(Worded):
     does: ClassVar[str] = ""
     """The verb of titles, before a path: `a bit flips in`."""
 
-    def described(self) -> str:
-        """The event in the words of a title."""
+    def describe(self) -> str:
+        """Returns the event as titles phrase it."""
         return f"{self.does} {self.settings.path}"
 
 
@@ -123,12 +123,12 @@ class Truncate(Acting):
     """A file loses its end."""
 
     word: ClassVar[str] = "truncate"
-    does: ClassVar[str] = "the end is gone of"
+    does: ClassVar[str] = "the end is lost of"
     truncate: Truncation
 
 
 class Delete(Acting):
-    """A file, a symlink or a directory with all that is in it goes."""
+    """A file, a symlink or a whole directory is deleted."""
 
     word: ClassVar[str] = "delete"
     does: ClassVar[str] = "somebody deletes"
@@ -136,7 +136,7 @@ class Delete(Acting):
 
 
 class Swap(Acting):
-    """Two files of the same name in two checkpoints change places."""
+    """Two files of the same name in two checkpoints are swapped."""
 
     word: ClassVar[str] = "swap"
     does: ClassVar[str] = "a file of another save takes the place of"
@@ -152,7 +152,7 @@ class HalfDelete(Acting):
 
 
 class Hostile(Acting):
-    """A pickled file means the same as before, and runs code where it is unpickled carelessly."""
+    """A pickled file keeps its meaning, and runs code if it is unpickled carelessly."""
 
     word: ClassVar[str] = "hostile"
     does: ClassVar[str] = "a pickle that runs code takes the place of"
@@ -160,7 +160,7 @@ class Hostile(Acting):
 
 
 class Write(Acting):
-    """The operator writes a file."""
+    """An operator writes a file."""
 
     word: ClassVar[str] = "write"
     does: ClassVar[str] = "somebody edits"
@@ -168,7 +168,7 @@ class Write(Acting):
 
 
 class Foreign(Acting):
-    """A name of somebody else's appears beside the checkpoints."""
+    """A name that no checkpointer made appears beside the checkpoints."""
 
     word: ClassVar[str] = "foreign"
     does: ClassVar[str] = "somebody leaves"
@@ -176,12 +176,12 @@ class Foreign(Acting):
 
 
 class AddLeftover(Acting):
-    """Remains of a dead run appear."""
+    """Leftovers of a dead run appear."""
 
     word: ClassVar[str] = "leftover"
     leftover: Leaving
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return f"a dead run left a {self.leftover.kind}"
 
 
@@ -191,7 +191,7 @@ class SetLatest(Acting):
     word: ClassVar[str] = "latest"
     latest: Pointing
 
-    def described(self) -> str:
+    def describe(self) -> str:
         to = self.latest
         return f"latest is {to.becomes}" if to.becomes else f"latest is set to step {to.step}"
 
@@ -202,27 +202,27 @@ class Relocate(Acting):
     word: ClassVar[str] = "relocate"
     relocate: Placing
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return f"the directory is {'copied' if self.relocate.how == 'copy' else 'moved'}"
 
 
 class Displace(Acting):
-    """The whole directory loses its name while the job lives, and keeps all that is in it."""
+    """The directory loses its name while the job runs, and keeps its contents."""
 
     word: ClassVar[str] = "displace"
     displace: Displacing
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return "the directory is moved away"
 
 
 class PutBack(Acting):
-    """The directory has its name again; what has had it meanwhile loses it."""
+    """The directory gets its name back; what had it meanwhile loses it."""
 
     word: ClassVar[str] = "put_back"
     put_back: PuttingBack
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return "it is put back"
 
 
@@ -243,10 +243,10 @@ KINDS: tuple[type[Acting], ...] = (
 )
 
 ACTIONS = tuple(kind.word for kind in KINDS)
-"""Their words; one of these is the key of every entry of `before` and of `operator`."""
+"""Their keys; each entry of `before` and of `operator` has one of them."""
 
 DISPLACING = (Displace.word, PutBack.word)
-"""Actions on the directory as a whole while the job lives; each is an operation, too."""
+"""Actions on the directory as a whole while the job runs; each of them is one operation."""
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which errors a system could answer to which operations."""
+"""Defines which errors a system can answer to which operations."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _MEETS = {
     "EROFS": _CHANGES_NAMES,
     "EACCES": _CHANGES_NAMES | {"open_read"},
     "ESTALE": _TOUCHES_DISK,
-    # How a file system says that it cannot swap two names.
+    # A file system's answer if it cannot swap two names.
     "EINVAL": frozenset({"exchange"}),
-    # Not of the file system but of the kernel below any of its calls.
+    # Not from the file system, but from the kernel below any of its calls.
     "ENOMEM": _TOUCHES_DISK,
-    # The process has no descriptor left, and needs none for a file that is open.
+    # The process has no descriptor left; a file that is already open needs none.
     "EMFILE": frozenset({"open", "open_read"}),
 }
 
 
 def meets(error: str, kind: str) -> bool:
-    """Whether a file system could answer this error to an operation of this kind."""
+    """Whether a file system can answer this error to an operation of this kind."""
     return kind in _MEETS[error]
 
 
 def fitting(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The errors that could be the answer to one of these operations."""
+    """Returns the errors that can be the answer to one of these operations."""
     return tuple(error for error in _MEETS if any(meets(error, kind) for kind in kinds))

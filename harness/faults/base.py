@@ -1,4 +1,4 @@
-"""The base of all faults: the word, the point, and the ranks that they hit."""
+"""The base of all faults: the word, the point, and the ranks that are hit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ AnyRank = int | Literal["all"]
 
 
 def expression(text: str) -> str:
-    """A regular expression, checked."""
+    """Returns a regular expression, checked."""
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+        raise ValueError(f"{text!r} is not a regular expression: {error}") from None
     return text
 
 
@@ -42,7 +42,7 @@ class OneRank(Part):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owed:
-    """An event that has to follow a strike: its word in the trace, the text if it is missing."""
+    """An event that must follow a strike: its word in the trace, and the text if it is missing."""
 
     word: str
     otherwise: str
@@ -50,10 +50,10 @@ class Owed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """The run that a fault falls in, as far as the fault has to know it.
+    """The facts about a run that its faults need.
 
-    `saves` is how many there are at most. `goes_on` says whether the training loop goes on after a
-    save that failed, `is_requeued` whether SLURM starts the job again afterwards.
+    `saves` is an upper bound. `goes_on` says whether the training loop continues after a failed
+    save, `is_requeued` whether SLURM restarts the job afterwards.
     """
 
     until_step: int
@@ -72,29 +72,29 @@ class Fault(Worded):
     does: ClassVar[tuple[str, str]] = ("", "")
     """The verb of titles, for one rank and for several: `is killed`, `are killed`."""
     drawn_at: ClassVar[tuple[str, ...]] = ("step", "operation")
-    """Where `fuzz` lets it fall; nowhere if it draws none."""
+    """Where `fuzz` can place it; empty if `fuzz` does not draw it."""
     is_deadly: ClassVar[bool] = False
-    """Whether it leaves a rank no time to say a word."""
+    """Whether it leaves a rank no time to record anything."""
     is_in_the_loop: ClassVar[bool] = False
     """Whether the rank carries it out itself, in its training loop."""
     ends_run: ClassVar[bool] = False
-    """Whether the run is over with it, in one way or another."""
+    """Whether it ends the run, in one way or another."""
     ends_interpreter: ClassVar[bool] = False
-    """Whether what the interpreter of a rank does at its end is a part of the run."""
+    """Whether the shutdown of a rank's interpreter is part of the run."""
     asks_to_end: ClassVar[str | None] = None
     """The signal by which it asks a job to save once more and end, if it does."""
     needs_nodes: ClassVar[bool] = False
     """Whether it needs ranks on several nodes."""
     needs_own_ranks: ClassVar[bool] = False
-    """Whether it needs ranks that no other launcher starts."""
+    """Whether it needs ranks that the harness itself starts."""
     needs_plain_directory: ClassVar[bool] = False
     """Whether it needs a directory that the ranks see without a mount in between."""
     parts_ranks: ClassVar[bool] = False
-    """Whether ranks may not reach each other any more."""
+    """Whether ranks can lose contact with each other."""
     is_from_outside: ClassVar[bool] = False
-    """Whether others than the job may change the directory."""
+    """Whether something other than the job can change the directory."""
     is_beside_others: ClassVar[bool] = True
-    """Whether an exploration may strike the run, too."""
+    """Whether an exploration can strike the same run."""
     simplest: ClassVar[Mapping[str, Any]] = {}
     """The simplest values of settings that have no default."""
 
@@ -102,7 +102,7 @@ class Fault(Worded):
 
     @property
     def lasts(self) -> bool:
-        """Whether it is never over while the run goes on."""
+        """Whether it lasts until the run ends."""
         return False
 
     @property
@@ -112,12 +112,12 @@ class Fault(Worded):
 
     @property
     def repeats(self) -> bool:
-        """Whether later operations may answer it, too."""
+        """Whether later operations can answer it, too."""
         return False
 
     @property
     def second_host(self) -> str | None:
-        """Where a second job is started, if one is."""
+        """The host on which a second job is started, if one is."""
         return None
 
     @property
@@ -127,28 +127,28 @@ class Fault(Worded):
 
     @property
     def action(self) -> Acting | None:
-        """The action of an operator, if there is one."""
+        """The operator's action, if there is one."""
         return None
 
     def ranks_hit(self, world: World) -> tuple[int, ...]:
-        """The ranks that it hits."""
+        """Returns the ranks that it hits."""
         rank: AnyRank = self.settings.rank
         return tuple(range(world.size)) if rank == "all" else (rank,)
 
     def label(self) -> str:
-        """The fault and its target, for the id of a strike: `fail-EIO-rank0`."""
+        """Returns the fault and its target, for the id of a strike: `fail-EIO-rank0`."""
         rank: AnyRank = self.settings.rank
-        whom = "all" if rank == "all" else f"rank{rank}"
+        target = "all" if rank == "all" else f"rank{rank}"
         error = getattr(self.settings, "error", None)
-        return "-".join(word for word in (self.word, error, whom) if word)
+        return "-".join(word for word in (self.word, error, target) if word)
 
-    def described(self) -> str:
-        """The event in the words of a title: `rank 1 is killed`."""
+    def describe(self) -> str:
+        """Returns the event as titles phrase it: `rank 1 is killed`."""
         rank: AnyRank = self.settings.rank
         return f"all ranks {self.does[1]}" if rank == "all" else f"rank {rank} {self.does[0]}"
 
     def simpler_settings(self) -> Iterator[Mapping[str, Any]]:
-        """Changes of single settings that say less, or smaller numbers; the default says least."""
+        """Yields changes that simplify one setting: to its default, or to a smaller number."""
         now = self.settings
         defaults = {
             name: field.default
@@ -162,48 +162,48 @@ class Fault(Worded):
             yield {"rank": 0}
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment | None:
-        """Strike a run; what it does to the operation at its point is returned.
+        """Strikes a run; returns the treatment of the operation at its point, if there is one.
 
-        A fault in the loop is carried out by the rank itself and never comes here.
+        A fault in the loop is carried out by the rank itself and never gets here.
         """
         raise NotImplementedError(f"{self.word} is not carried out from outside")
 
     def impossible(self, around: Surroundings) -> Iterator[tuple[Place, str]]:
         """Yields the settings that cannot happen, and why; places are relative to the fault.
 
-        That ranks, saves and steps exist is looked at for all faults alike.
+        Whether the ranks, saves and steps exist is checked for all faults alike.
         """
         return iter(())
 
     def may_be_silent_s(self) -> float:
-        """How long it may keep its ranks from telling anything, in seconds."""
+        """Returns how long it can keep its ranks from recording anything, in seconds."""
         return 0.0
 
     def stalls(self, timeout_s: float | None) -> bool:
-        """Whether the operation may come back too late for the manager, or never does.
+        """Whether the operation can return too late for the manager, or never.
 
-        `timeout_s` is when the manager gives up on an operation, where the scenario says so.
+        `timeout_s` is when the manager gives up on an operation, if the scenario sets it.
         """
         return False
 
     def may_end_run(self, *, goes_on: bool, timeout_s: float | None) -> bool:
-        """Whether a run that it has struck may be over before its last step.
+        """Whether a struck run can end before its last step.
 
-        `goes_on` says whether the training loop goes on after a save that failed.
+        `goes_on` says whether the training loop continues after a failed save.
         """
         return self.ends_run and self.asks_to_end is None
 
     def may_fail_saves(self, timeout_s: float | None) -> bool:
-        """Whether saves may raise for it while the ranks go on."""
+        """Whether it can make saves raise while the ranks go on."""
         return self.stalls(timeout_s)
 
     def owes(self) -> Owed | None:
-        """The event that has to follow it in the trace, if any."""
+        """Returns the event that must follow it in the trace, if any."""
         return None
 
 
 class OperationFault(Fault):
-    """Base of the faults that hit one operation of one rank, instead of or around it."""
+    """Base of the faults that hit one operation of one rank."""
 
     drawn_at: ClassVar[tuple[str, ...]] = ("operation",)
 
@@ -219,7 +219,7 @@ class OperationFault(Fault):
 
 
 class LoopFault(Fault):
-    """Base of the faults that a rank carries out itself when it has finished a step."""
+    """Base of the faults that a rank carries out itself after a step."""
 
     drawn_at: ClassVar[tuple[str, ...]] = ("step",)
     is_in_the_loop: ClassVar[bool] = True
@@ -227,15 +227,15 @@ class LoopFault(Fault):
     ends_interpreter: ClassVar[bool] = True
 
     def leaves(self) -> type[BaseException]:
-        """The exception that leaves the loop of the rank."""
+        """Returns the exception that leaves the rank's loop."""
         raise NotImplementedError(self.word)
 
     @model_validator(mode="after")
     def _falls_in_the_loop(self) -> LoopFault:
         if self.at.step is None or self.at.once_published:
             raise ValueError(
-                f"`{self.word}` falls in the training loop: its point has `step` alone"
+                f"`{self.word}` strikes in the training loop: its point has only `step`"
             )
         if self.at.rank is not None:
-            raise ValueError(f"`{self.word}` falls in the rank that it hits: leave `at.rank` out")
+            raise ValueError(f"`{self.word}` strikes in the rank that it hits: leave `at.rank` out")
         return self

@@ -1,13 +1,14 @@
 """The cable of one node is pulled, and put back after some seconds or never.
 
-Fault model: packets on their way are lost, connections stay open on both sides, and nobody is told.
-The ranks of one node still reach each other. The checkpoint directory is shared over a storage
-network of its own, which is never cut.
+Fault model: packets in flight are lost, connections stay open on both sides, and no process is
+notified. The ranks of one node still reach each other. The checkpoint directory is shared over a
+separate storage network, which is never cut.
 
-What must survive: no rank waits beyond the manager's deadline; every rank is told that the save
-failed, each side naming the other; no half of a save is committed; the job goes on once the cable
-is back, and otherwise starts again. Out of scope: packets that are reordered, doubled or garbled,
-one direction alone, and a cut after a save was decided on, whose last answer nobody can deliver.
+What must survive: no rank waits beyond the manager's deadline; every rank learns that the save
+failed, and each side names the other; no half of a save is committed; the job continues once the
+cable is back, and otherwise restarts. Out of scope: packets that are reordered, doubled or garbled,
+a cut of one direction alone, and a cut after a save was decided on, whose last answer cannot be
+delivered.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ _PUT_BACK = Owed(word="healed", otherwise="its cable was never put back")
 
 
 class LinkCut(Part):
-    """Whose cable is pulled, and for how long."""
+    """Which node's cable is pulled, and for how long."""
 
     node: int = Field(1, ge=0, le=1)
     seconds: float | None = Field(None, gt=0, description="default: it is never put back")
 
 
 class CutLink(Fault):
-    """One node does not reach the others any more; the checkpoint directory it does."""
+    """One node loses the other nodes, but not the checkpoint directory."""
 
     word: ClassVar[str] = "cut_link"
     parts_ranks: ClassVar[bool] = True
@@ -67,7 +68,7 @@ class CutLink(Fault):
     def owes(self) -> Owed | None:
         return None if self.lasts else _PUT_BACK
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return "a node is cut off"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:

@@ -1,7 +1,7 @@
 """One operation takes long; other ranks and threads go on.
 
-What must survive: the job; the save may be given up where the operation lasts as long as the
-manager's own deadline. Out of scope: a storage that is slow for all.
+What must survive: the job. The save can be given up if the operation takes as long as the manager's
+own deadline. Out of scope: storage that is slow for all ranks.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ class Treatment:
 
 
 class PlannedStrike(Protocol):
-    """A strike of a plan, as far as its fault has to know it."""
+    """A planned strike, as far as its fault can see it."""
 
     @property
     def id(self) -> str:
-        """How the trace calls it."""
+        """The strike's name in the trace."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -36,10 +36,10 @@ class PlannedStrike(Protocol):
 
 
 class Effects(Protocol):
-    """The supervisor's side. A strike that finds none of its ranks does not fire."""
+    """The requests that a fault can make. A strike that finds none of its ranks does not fire."""
 
     def land(self, strike: PlannedStrike) -> None:
-        """The trace says that it has struck its ranks."""
+        """Record in the trace that the strike has hit its ranks."""
 
     def kill(self, strike: PlannedStrike) -> None:
         """SIGKILL its ranks with all their sub-processes."""
@@ -52,10 +52,10 @@ class Effects(Protocol):
         kill_after_s: float | None = None,
         wake_after_s: float | None = None,
     ) -> None:
-        """Send a signal to its ranks; some seconds later SIGKILL, or SIGCONT."""
+        """Send a signal to its ranks, and some seconds later SIGKILL or SIGCONT."""
 
     def cut_power(self, journal: str) -> None:
-        """Nothing more reaches the disk; the journal is `kept` or `lost`."""
+        """Let nothing more reach the disk; the journal is `kept` or `lost`."""
 
     def act(self, strike: PlannedStrike, action: Action) -> None:
         """Change the directory from outside."""
@@ -64,22 +64,22 @@ class Effects(Protocol):
         """Start the job once more on the same directory."""
 
     def expire(self, strike: PlannedStrike) -> None:
-        """Let the time of the batch job come to its end."""
+        """Bring the batch job's time limit to its end."""
 
     def cut_link(self, strike: PlannedStrike, node: int, seconds: float | None) -> None:
         """Pull the cable of a node; put it back after some seconds, or never."""
 
     def slow_link(self, node: int, kbit_s: int) -> None:
-        """Let the link of a node carry so much from now on."""
+        """Limit the rate of a node's link from now on."""
 
     def fail(
         self, strike: PlannedStrike, error: str, left: int | None, until: Healing | None
     ) -> None:
-        """Let later operations of its rank fail: so many more, or all until it is healed."""
+        """Make later operations of its rank fail: this many, or all of them until it is healed."""
 
 
 class Healing(Protocol):
-    """When an error is over: as the rank begins a save, or as it has finished a step."""
+    """The moment at which an error ends: when the rank begins a save, or has finished a step."""
 
     @property
     def save(self) -> int | None:

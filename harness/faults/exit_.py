@@ -1,13 +1,13 @@
 """`sys.exit()` in the training loop of one rank or of all.
 
 Fault model: right after a training step, before the save that may be due, `sys.exit()` is called.
-Then the interpreter ends as it always does: threads that are no daemons are waited for, and the
-exit handlers run. Process groups are not destroyed first, as in a script that has no `finally`.
+Then the interpreter shuts down as always: it joins non-daemon threads and runs the exit handlers.
+Process groups are not destroyed first, as in a script without `finally`.
 
-What must survive: what was acknowledged to the job as durable; and where every rank comes to its
-end, a save under way is finished or said to have failed, never dropped in silence. No rank may
-hang. Out of scope: an exit in another thread, and what a module does when it is torn down after the
-exit handlers, which a forked rank never comes to.
+What must survive: everything that was acknowledged to the job. If every rank reaches its end, a
+save under way is finished or reported as failed, never dropped silently. No rank hangs. Out of
+scope: an exit in another thread, and the teardown of modules after the exit handlers, which a
+forked rank never reaches.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
 """Storage that answers an error: once, several times, from then on, or until it is healed.
 
 Fault model: one operation answers an error instead of being carried out. A failing fsync is an
-error of that operation; its data stays in the page cache, where a later fsync finds it. An error
-that lasts meets only the kinds of operations that a real file system would answer it to: a full
-disk still deletes. While a checkpoint is loaded, opens for reading and reads are operations, too.
+error of that operation; its data stays in the page cache, where a later fsync finds it. A lasting
+error hits only the kinds of operations that a real file system would answer it to: a full disk can
+still delete. While a checkpoint is loaded, opens for reading and reads are operations, too.
 
-What must survive: the checkpoints that were committed, and the job, whose later saves succeed once
-the error is over. An error that a read met says nothing of the bytes: the checkpoint is as sound as
-before, and is what a start resumes from. Out of scope: data that is written wrongly, or dropped
-after a failed fsync, without a further error; errors of reads outside of `phase: load`, and of
-listing a directory.
+What must survive: the committed checkpoints, and the job, whose later saves succeed once the error
+is over. A read error says nothing about the bytes: the checkpoint is as sound as before, and a
+start resumes from it. Out of scope: data that is written wrongly, or dropped after a failed fsync,
+without a further error; errors of reads outside of `phase: load`, and of listing a directory.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _HEALED = Owed(word="healed", otherwise="its error was never healed")
 
 
 class Until(Part):
-    """When an error is over: as the rank begins a save, or as it has finished a step."""
+    """The moment at which an error ends: when the rank begins a save, or has finished a step."""
 
     save: int | None = Field(None, ge=2, description="the n-th call of `save` in this run")
     step: int | None = Field(None, ge=1)
@@ -44,7 +43,7 @@ class Until(Part):
     @model_validator(mode="after")
     def _is_one_moment(self) -> Until:
         if (self.save is None) == (self.step is None):
-            raise ValueError("`until` names one moment: a `save` or a `step`")
+            raise ValueError("`until` takes one moment: a `save` or a `step`")
         return self
 
 
@@ -58,10 +57,10 @@ class Failing(OneRank):
     @model_serializer(mode="wrap")
     def _says_one_end(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out `times` beside `until`, so that a plan can be read again."""
-        described: dict[str, Any] = write(self)
+        settings: dict[str, Any] = write(self)
         if self.until is not None:
-            described.pop("times", None)
-        return described
+            settings.pop("times", None)
+        return settings
 
     @model_validator(mode="after")
     def _ends_in_one_way(self) -> Failing:
@@ -85,11 +84,11 @@ class Fail(OperationFault):
 
     @property
     def lasts(self) -> bool:
-        """Whether it is never over."""
+        """Whether it never ends."""
         return self.fail.times == "always" and self.fail.until is None
 
     def may_end_run(self, *, goes_on: bool, timeout_s: float | None) -> bool:
-        # Reads that fail a few times are to be tried again.
+        # Reads that fail a few times are to be retried.
         return self.fail.times == "always" if self.is_of_load else not goes_on
 
     def may_fail_saves(self, timeout_s: float | None) -> bool:
@@ -98,7 +97,7 @@ class Fail(OperationFault):
     def owes(self) -> Owed | None:
         return None if self.fail.until is None else _HEALED
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return f"rank {self.fail.rank} meets {self.fail.error}{self._how_long()}"
 
     def _how_long(self) -> str:
@@ -113,7 +112,7 @@ class Fail(OperationFault):
             yield from self._while_loading()
 
     def _healed(self, around: Surroundings) -> Iterator[tuple[Place, str]]:
-        """An error that is over before it begins, or that the run does not live to see healed."""
+        """Yields an error that ends before it begins, or after the run has ended."""
         until, most, first = self.fail.until, around.saves, (self.at.save or 0) + 1
         if until is None:
             return
@@ -125,11 +124,11 @@ class Fail(OperationFault):
             ends = f"the run ends at {around.until_step}"
             yield (*_UNTIL, "step"), f"step {until.step} never comes: {ends}"
         if not around.goes_on:
-            text = "the training loop ends with the first save that fails, so nothing is healed"
+            text = "the training loop ends with the first failed save, so nothing is healed"
             yield _UNTIL, f"{text}: set `checkpoint.on_error: go_on`"
 
     def _while_loading(self) -> Iterator[tuple[Place, str]]:
-        """An error that nothing of a load could answer."""
+        """Yields an error that no operation of a load can answer."""
         operation, error = self.at.operation, self.fail.error
         if self.fail.until is not None:
             yield _UNTIL, "nothing heals an error while a checkpoint is loaded"

@@ -1,6 +1,6 @@
 """One operation never returns; only SIGKILL ends the thread that waits for it.
 
-What must survive: the checkpoints that were committed, and the other ranks, which are told in time.
+What must survive: the committed checkpoints, and the other ranks, which get an error in time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Hang(OperationFault):
 
     word: ClassVar[str] = "hang"
     area: ClassVar[str | None] = "storage"
-    does: ClassVar[tuple[str, str]] = ("waits for ever for its storage", "")
+    does: ClassVar[tuple[str, str]] = ("waits forever for its storage", "")
     hang: OneRank
 
     def stalls(self, timeout_s: float | None) -> bool:

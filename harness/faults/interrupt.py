@@ -1,11 +1,11 @@
 """SIGINT, as Ctrl-C sends it to every process of a terminal.
 
-Fault model: at the point each rank gets the signal; who waits in an intercepted call gets it when
-that call returns. The main thread then raises `KeyboardInterrupt` wherever it is, which may be in
-the middle of a save, and the interpreter ends as it always does.
+Fault model: at the point each rank gets the signal; a rank that waits in an intercepted call gets
+it when that call returns. The main thread then raises `KeyboardInterrupt` wherever it is, possibly
+in the middle of a save, and the interpreter shuts down as always.
 
-What must survive: what was acknowledged to the job as durable. No rank may hang. Out of scope: a
-second Ctrl-C by somebody impatient, and the SIGTERM and SIGKILL with which launchers follow it up.
+What must survive: everything that was acknowledged to the job. No rank hangs. Out of scope: a
+second, impatient Ctrl-C, and the SIGTERM and SIGKILL with which launchers follow it up.
 """
 
 from __future__ import annotations

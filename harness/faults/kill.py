@@ -1,10 +1,10 @@
 """SIGKILL of ranks: no buffer is flushed, no `finally` runs.
 
-Fault model: a rank dies together with its sub-processes, as at the end of a container, exactly
-before or after an operation, or after a training step. What it had written stays in the page cache.
+Fault model: a rank dies together with its sub-processes, as when a container ends, exactly before
+or after an operation, or after a training step. What it had written stays in the page cache.
 
-What must survive: everything that was acknowledged to the job as durable. Out of scope: SIGKILL of
-a single thread or sub-process.
+What must survive: everything that was acknowledged to the job. Out of scope: SIGKILL of a single
+thread or sub-process.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """An operator changes the checkpoint directory at an instant of a run.
 
-Fault model: what can happen between two runs happens at a point while the job lives, all of it
-before anything else that the ranks do, and is durable at once. An action that finds nothing to hit,
-or changes nothing, is not done: its strike does not fire.
+Fault model: an action that is possible between two runs happens at a point while the job runs. All
+of it comes before anything else that the ranks do, and is durable at once. An action that finds
+nothing to hit, or changes nothing, is not done: its strike does not fire.
 
-What must survive: what the operator did not damage, and the job, which goes on saving. Out of
-scope: a operator who changes what a save in flight has written so far, and one that changes two
-things between which the job does something.
+What must survive: everything that the operator did not damage, and the job, which goes on saving.
+Out of scope: an operator who changes what a save in flight has written so far, and one who changes
+two things with the job acting in between.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Operator(Fault):
     def _can_happen_to_a_live_job(self) -> Operator:
         action = self.operator.word
         if action in ("leftover", "relocate"):
-            raise ValueError(f"`{action}` is for the time between two runs")
+            raise ValueError(f"`{action}` is only possible between two runs")
         return self
 
     def ranks_hit(self, world: World) -> tuple[int, ...]:
@@ -46,8 +46,8 @@ class Operator(Fault):
     def may_fail_saves(self, timeout_s: float | None) -> bool:
         return isinstance(self.operator, Displace)
 
-    def described(self) -> str:
-        return f"{self.operator.described()} while the job runs,"
+    def describe(self) -> str:
+        return f"{self.operator.describe()} while the job runs,"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
         effects.act(strike, self.operator)

@@ -13,11 +13,11 @@ from harness.words import LOADING, OPERATIONS, PHASES
 class Point(Part):
     """Where a fault strikes: an operation of a save or of the load, or a training step.
 
-    An operation point has `save` (the n-th call of `save` in this run, from 1) and at least one
-    of `phase`, `operation` and `path`; or it has `phase: load`, which belongs to no save; or it has
-    `operation` or `path` without `save`, and counts through the whole run. A step point has `step`
-    alone: the instant after the rank has finished that training step and before
-    it decides whether to save.
+    An operation point has `save` (the n-th call of `save` in this run, from 1) and at least one of
+    `phase`, `operation` and `path`; or it has `phase: load`, which belongs to no save; or it has
+    `operation` or `path` without `save`, and counts through the whole run. A step point has only
+    `step`: the instant after the rank has finished that training step and before it decides whether
+    to save.
     """
 
     rank: int | None = Field(None, ge=0, description="whose operation; default: the rank struck")

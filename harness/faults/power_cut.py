@@ -1,13 +1,13 @@
-"""The power of the disk goes: what was not synced is lost, and no rank does anything more.
+"""The power of the disk is cut: unsynced data is lost, and no rank does anything more.
 
 {power_cut: {filesystem: ext4, journal: kept}, at: {save: 2, phase: publish, operation: rename}}
 
 Fault model: at one instant nothing more reaches the disk. What the file system had not made durable
-by then is gone, names and bytes, over all files and directories (`harness.run.disk`).
+by then is gone, names and bytes, in all files and directories (`harness.run.disk`).
 
-What must survive: whatever was synced, and whole checkpoints. Out of scope: torn blocks, which none
-of these file systems leave (`harness.crash` explores them), and disks that lose what they said was
-durable.
+What must survive: everything that was synced, and whole checkpoints. Out of scope: torn blocks,
+which none of these file systems leave (`harness.crash` explores them), and disks that lose what
+they reported as durable.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from harness.words import FILE_SYSTEMS
 
 
 class PowerCutting(Part):
-    """The file system that the checkpoint directory lies on, and what the cut takes of it.
+    """The file system of the checkpoint directory, and what the cut takes from it.
 
-    `journal: lost` leaves what the file system had made durable by itself or because it was asked
-    to. `kept` also writes the journal, as a commit in that moment would have: names are on the disk
-    as they were, and the data behind them is not.
+    `journal: lost` leaves what the file system had made durable by itself or on request. `kept`
+    also writes the journal, as a commit at that moment would: the names are on the disk as they
+    were, but not the data behind them.
     """
 
     filesystem: Literal[FILE_SYSTEMS] = "ext4"  # type: ignore[valid-type]
@@ -37,18 +37,18 @@ class PowerCutting(Part):
 
     @property
     def rank(self) -> Literal["all"]:
-        """Power goes for every rank."""
+        """The power goes for every rank."""
         return "all"
 
     @model_validator(mode="after")
     def _has_such_a_journal(self) -> PowerCutting:
         if self.filesystem == "btrfs" and self.journal == "kept":
-            raise ValueError("btrfs has no journal that could be kept: `journal: lost` alone")
+            raise ValueError("btrfs has no journal to keep: only `journal: lost` is possible")
         return self
 
 
 class PowerCut(Fault):
-    """The power goes: what was not synced is lost, and no rank does anything more."""
+    """The power goes: unsynced data is lost, and no rank does anything more."""
 
     word: ClassVar[str] = "power_cut"
     needs_own_ranks: ClassVar[bool] = True
@@ -58,7 +58,7 @@ class PowerCut(Fault):
     ends_run: ClassVar[bool] = True
     power_cut: PowerCutting
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return "the power goes"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:

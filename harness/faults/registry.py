@@ -1,4 +1,4 @@
-"""Every fault that there is. A new one is a module of this package and a line here."""
+"""Every fault there is. A new one is a module of this package and a line here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KINDS: tuple[type[Fault], ...] = (
 )
 
 FAULTS = tuple(kind.word for kind in KINDS)
-"""Their words; one of these is a key of every entry of `faults`."""
+"""Their keys; each entry of `faults` has one of them."""
 
 
 if TYPE_CHECKING:

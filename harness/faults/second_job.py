@@ -1,14 +1,14 @@
-"""The job is started once more on the same directory, while the first one is alive.
+"""The job is started a second time on the same directory, while the first one is alive.
 
 Fault model: an operator or a scheduler starts the job again, with as many ranks, which meet in a
-store of their own. At the point one rank of the first job stands still, in its operation or right
+store of their own. At the point, one rank of the first job is paused, in its operation or right
 after its training step, until every rank of the second job has ended; the other ranks go on until
-they need it. So the second job does all that it will do at one instant of the first, and nothing
-depends on which of them is faster. It resumes, trains and saves as any job; nothing strikes it.
+they need it. So the whole second job happens at one instant of the first, and nothing depends on
+which of the two is faster. It resumes, trains and saves like any job; nothing strikes it.
 
 What must survive: the second job is refused before it changes anything, with an error on every
-rank, and the first one goes on unharmed. Out of scope: one that only reads, and two jobs that write
-at the very same time because no rank stands still.
+rank, and the first one goes on unharmed. Out of scope: a second job that only reads, and two jobs
+that write at the very same time because no rank is paused.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ENDED = Owed(word="ended", otherwise="the second job never ended")
 
 
 class Joining(OneRank):
-    """Which rank's operation lasts until the second job is over, and how that has to end."""
+    """Which rank's operation lasts until the second job is over, and how that must end."""
 
     refused: str = Field(
-        min_length=1, description="a regular expression that the error of the second job has to fit"
+        min_length=1, description="a regular expression that the second job's error must match"
     )
     host: Literal[HOSTS] = Field(  # type: ignore[valid-type]
         "first", description="where it is started; `other` shares no lock and no cache"
@@ -43,7 +43,7 @@ class Joining(OneRank):
 
 
 class SecondJob(Fault):
-    """The job is started once more on the same directory, while the first one is alive."""
+    """The job is started a second time on the same directory, while the first one is alive."""
 
     word: ClassVar[str] = "second_job"
     is_from_outside: ClassVar[bool] = True
@@ -55,15 +55,17 @@ class SecondJob(Fault):
     @model_validator(mode="after")
     def _holds_one_rank_up(self) -> SecondJob:
         if self.at.rank not in (None, self.second_job.rank) or self.at.once_published:
-            raise ValueError("`second_job` holds the rank at the point up: `at` is a point of it")
+            raise ValueError(
+                "`second_job` pauses the rank at its point: `at` must be a point of that rank"
+            )
         if self.at.when == "after":
-            raise ValueError("`second_job` holds an operation up: `when: after` is too late")
+            raise ValueError("`second_job` pauses an operation: `when: after` is too late")
         return self
 
     def owes(self) -> Owed | None:
         return _ENDED
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return "a second job starts"
 
     def impossible(self, around: Surroundings) -> Iterator[tuple[Place, str]]:

@@ -1,6 +1,6 @@
-"""A write takes only the first half of its bytes and says so; the rest is up to who writes.
+"""A write takes only the first half of its bytes and says so; the rest is up to the caller.
 
-What must survive: the bytes, which are written in a second call.
+What must survive: the bytes, which the caller writes in a second call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class ShortWrite(OperationFault):
 
     word: ClassVar[str] = "short_write"
     area: ClassVar[str | None] = "storage"
-    does: ClassVar[tuple[str, str]] = ("gets half of a write done", "")
+    does: ClassVar[tuple[str, str]] = ("writes only half of a buffer", "")
     short_write: OneRank
 
     @model_validator(mode="after")

@@ -1,10 +1,9 @@
-"""SIGTERM, as a cluster scheduler sends it before it takes the machine; after a grace SIGKILL.
+"""SIGTERM, as a cluster scheduler sends it before it takes the machine; SIGKILL after a grace.
 
 A rank that waits in an intercepted call is hit when that call returns. What must survive: the job,
-which saves once more and ends in order; after the grace, everything that was acknowledged to it as
-durable. Out of scope: SIGTERM to the sub-processes of a rank, and the exact operation at which a
-grace ends: it is a time, so a scenario that needs the place makes an operation there `hang` or
-`delay`.
+which saves once more and ends in order; after the grace, everything that was acknowledged to it.
+Out of scope: SIGTERM to the sub-processes of a rank, and the exact operation at which a grace ends.
+That is a time, so a scenario that needs the place makes an operation there `hang` or `delay`.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from harness.faults.effects import Effects, PlannedStrike
 
 
 class Terminating(Target):
-    """Which rank is asked to end, and how long it may take before it is killed."""
+    """Which rank is asked to end, and how long it can take before it is killed."""
 
     grace_s: float | None = Field(
-        None, gt=0, description="SIGKILL for those that are alive then; default: none follows"
+        None, gt=0, description="SIGKILL for ranks still alive after this time; default: never"
     )
 
 
@@ -33,7 +32,7 @@ class Sigterm(Fault):
     asks_to_end: ClassVar[str | None] = "SIGTERM"
     ends_run: ClassVar[bool] = True
     area: ClassVar[str | None] = "signals"
-    does: ClassVar[tuple[str, str]] = ("is told to end", "are told to end")
+    does: ClassVar[tuple[str, str]] = ("gets SIGTERM", "get SIGTERM")
     sigterm: Terminating
 
     def may_be_silent_s(self) -> float:

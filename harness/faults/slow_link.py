@@ -1,4 +1,4 @@
-"""The link of one node carries so many kilobits a second from then on.
+"""The link of one node carries only a given number of kilobits a second from then on.
 
 What must survive: the job; a slow peer is not a dead one.
 """
@@ -16,14 +16,14 @@ from harness.world import World
 
 
 class Slowing(Part):
-    """Whose link carries less from then on."""
+    """Which node's link is slowed, and to what rate."""
 
     node: int = Field(1, ge=0, le=1)
     kbit_s: int = Field(ge=64)
 
 
 class SlowLink(Fault):
-    """The way to one node carries less from then on."""
+    """The link to one node carries less from then on."""
 
     word: ClassVar[str] = "slow_link"
     needs_nodes: ClassVar[bool] = True
@@ -40,8 +40,8 @@ class SlowLink(Fault):
     def label(self) -> str:
         return f"slow_link-node{self.slow_link.node}"
 
-    def described(self) -> str:
-        return "the way to a node is slow"
+    def describe(self) -> str:
+        return "the link to a node is slow"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
         effects.slow_link(self.slow_link.node, self.slow_link.kbit_s)

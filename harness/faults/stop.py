@@ -1,7 +1,7 @@
 """SIGSTOP, and SIGCONT some seconds later: a rank that hangs and comes back.
 
 A rank that waits in an intercepted call is stopped when that call returns. What must survive: the
-job, as if nothing had been.
+job, as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.faults.effects import Effects, PlannedStrike
 
 
 class Stopping(Target):
-    """Which rank stands still, and for how long."""
+    """Which rank is stopped, and for how long."""
 
     seconds: float = Field(gt=0)
 
@@ -26,7 +26,7 @@ class Stop(Fault):
 
     word: ClassVar[str] = "stop"
     area: ClassVar[str | None] = "storage"
-    does: ClassVar[tuple[str, str]] = ("stands still for a while", "stand still for a while")
+    does: ClassVar[tuple[str, str]] = ("is stopped for a while", "are stopped for a while")
     drawn_at: ClassVar[tuple[str, ...]] = ("operation",)
     stop: Stopping
 

@@ -21,7 +21,7 @@ class Strike(Decided):
 
 
 def make_strike(fault: Fault, number: int, world: World) -> Strike:
-    """The strike of a fault in the run `number`, in this arrangement of the ranks."""
+    """Returns the strike of a fault in the run `number`, with this arrangement of the ranks."""
     ranks = fault.ranks_hit(world)
     first = ranks[0] if ranks else 0
     at_rank = first if fault.at.rank is None else fault.at.rank

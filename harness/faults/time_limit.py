@@ -1,15 +1,15 @@
-"""The end of a job's time, as SLURM tells a job of it.
+"""The time limit of a job, as SLURM announces it.
 
-Fault model: the limit of a batch job comes near; SLURM's controller finds that out by itself, as
-always, and sends the signal that was asked for (`--signal=B:USR1@60`) to the batch script, which
-passes it on to its ranks, and requeues the job when they have ended. At the point the limit is set
-to two minutes from there, and the rank of the point stands still, right after its training step,
-until its signal has come. So the step at which the job learns of it does not depend on SLURM, which
-looks at time limits every 30 seconds.
+Fault model: the time limit of a batch job comes near. SLURM's controller notices by itself, as
+always, sends the requested signal (`--signal=B:USR1@60`) to the batch script, which passes it on to
+its ranks, and requeues the job when they have ended. At the point, the limit is set to two minutes
+from then, and the rank of the point is paused, right after its training step, until its signal has
+come. So the step at which the job notices does not depend on SLURM, which checks time limits every
+30 seconds.
 
-What must survive: the job, which saves once more, ends in order, and goes on when it is started
-again. Out of scope: ranks that do not end before the limit, whom SLURM kills; a signal that comes
-before the loop listens; preemption and the failure of a node, which requeue without a signal.
+What must survive: the job, which saves once more, ends in order, and continues when it is
+restarted. Out of scope: ranks that do not end before the limit, which SLURM kills; a signal that
+comes before the loop listens; preemption and node failure, which requeue without a signal.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _SIGNALLED = Owed(word="signalled", otherwise="the launcher sent no signal")
 
 
 class Expiring(Part):
-    """Whose time is over: that of the job."""
+    """Whose time is over: the whole job's."""
 
     rank: Literal["all"] = "all"
 
 
 class TimeLimit(Fault):
-    """SLURM's time limit comes near: its signal reaches every rank, and it starts the job again."""
+    """SLURM's time limit comes near: every rank gets its signal, and SLURM restarts the job."""
 
     word: ClassVar[str] = "time_limit"
     asks_to_end: ClassVar[str | None] = "SIGUSR1"
@@ -46,13 +46,13 @@ class TimeLimit(Fault):
     @model_validator(mode="after")
     def _comes_after_a_step(self) -> TimeLimit:
         if self.at.step is None or self.at.once_published:
-            raise ValueError("`time_limit` comes after a training step: its point has `step` alone")
+            raise ValueError("`time_limit` comes after a training step: its point has only `step`")
         return self
 
     def owes(self) -> Owed | None:
         return _SIGNALLED
 
-    def described(self) -> str:
+    def describe(self) -> str:
         return "the time limit comes"
 
     def impossible(self, around: Surroundings) -> Iterator[tuple[Place, str]]:
@@ -66,5 +66,5 @@ class TimeLimit(Fault):
         return Treatment(kind="time_limit")
 
     def may_be_silent_s(self) -> float:
-        # SLURM looks at time limits every 30 s.
+        # SLURM checks time limits every 30 s.
         return 60.0

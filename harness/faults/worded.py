@@ -1,4 +1,4 @@
-"""Parts of a scenario that are told apart by their word: `{kill: {rank: 1}, at: ...}`."""
+"""Parts of a scenario that are distinguished by a key: `{kill: {rank: 1}, at: ...}`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from harness.part import Part
 
 
 class Worded(Part):
-    """Base of such parts. The field that `word` names holds the settings."""
+    """Base of such parts. `word` is the key, and the field of that name holds the settings."""
 
     word: ClassVar[str]
-    """How files spell it."""
+    """The key in files."""
 
     @property
     def settings(self) -> Any:
-        """The settings beside the word."""
+        """The settings under the key."""
         return getattr(self, self.word)
 
 
 def one_of(kinds: tuple[type[Worded], ...], noun: str, *, entry: str) -> Any:
-    """The type of a field that holds one of these kinds.
+    """Returns the type of a field that holds one of these kinds.
 
-    `noun` is what they are called and `entry` the key whose entries they are, for error messages.
+    For error messages, `noun` is what they are called, and `entry` the key whose entries they are.
     """
     words = tuple(kind.word for kind in kinds)
 
@@ -42,9 +42,9 @@ def one_of(kinds: tuple[type[Worded], ...], noun: str, *, entry: str) -> Any:
 
     union: Any = Union[tuple(Annotated[kind, Tag(f"<{kind.word}>")] for kind in kinds)]  # noqa: UP007
     article = "an" if noun[0] in "aeiou" else "a"
-    told_apart = Discriminator(
+    by_key = Discriminator(
         tag,
         custom_error_type=f"unknown_{noun}",
         custom_error_message=f"an entry of `{entry}` names {article} {noun}",
     )
-    return Annotated[Annotated[union, told_apart], BeforeValidator(only_one)]
+    return Annotated[Annotated[union, by_key], BeforeValidator(only_one)]

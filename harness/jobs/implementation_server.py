@@ -1,14 +1,13 @@
-"""A process that has imported the implementation under test, and forks the job launchers of its
-runs.
+"""A process that has imported the implementation under test, and forks job launchers for it.
 
-The fork server itself imports no implementation, because each run may name another. Importing one
-is a large part of a rank's time; so the server forks an implementation server for it, which imports
-it once, from the path that the plan names, and forks the job launchers from there on. Where the
-import fails, leaves a thread behind or touches a GPU there is no implementation server: ranks then
-import for themselves, and what they raise is their own.
+The fork server itself imports no implementation, because each run can name another. Importing one
+is a large part of a rank's time. So the server forks an implementation server, which imports it
+once, from the path that the plan names, and then forks the job launchers. If the import fails,
+leaves a thread behind or touches a GPU, there is no implementation server: ranks then import for
+themselves, and their errors are their own.
 
-What code under test does when it is imported happens before any rank is watched. Code that writes
-to a checkpoint directory or draws from a generator at its import is out of scope.
+Whatever the code under test does at its import happens before any rank is watched. Out of scope:
+code that writes to a checkpoint directory, or draws from a generator, at its import.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ kept: dict[str, Any] | None = None
 
 
 class ImplementationServers:
-    """The fork server's side: one at a time, for the implementation that was asked for last."""
+    """The fork server's side: one server at a time, for the implementation requested last."""
 
     def __init__(self, serve: Serve, die_with_parent: Callable[[int], None]) -> None:
         self._serve, self._die_with_parent = serve, die_with_parent
@@ -37,7 +36,7 @@ class ImplementationServers:
         self._link: socket.socket | None = None
 
     def pass_on(self, message: bytes, descriptor: int, wanted: dict[str, Any]) -> bool:
-        """Give a run to the server of its implementation; False where there can be none."""
+        """Give a run to the server of its implementation; returns False if there can be none."""
         if wanted != self._wanted:
             self._replace(wanted)
         if self._link is None:

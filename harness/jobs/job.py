@@ -12,8 +12,8 @@ from harness.words import EvidenceKind
 class Job:
     """A kind of job. `main` is `module:name` of the function that a rank enters.
 
-    `gives` are the kinds of evidence by which runs of it can be judged; properties that need others
-    do not apply.
+    `gives` are the kinds of evidence by which its runs can be judged; properties that need other
+    kinds do not apply.
 
     The function gets the run directory, the number of the run and its rank, and returns the exit
     status. It is imported only in the rank, so that the value itself needs no torch.

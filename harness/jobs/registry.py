@@ -1,4 +1,4 @@
-"""The jobs, by the names that plans hold."""
+"""The jobs, by the names that plans use."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ JOBS = {job.name: job for job in (TRAINING,)}
 
 
 def job_named(name: str) -> Job:
-    """The job of this name. Raises KeyError for any other."""
+    """Returns the job of this name. Raises KeyError for any other."""
     return JOBS[name]

@@ -11,7 +11,7 @@ _DEVICES = "/dev/nvidia"
 
 
 def touched(open_files: Path = _OPEN_FILES) -> str | None:
-    """How this process has touched a GPU, or None. Does not touch one."""
+    """Returns how this process has touched a GPU, or None. Does not touch one itself."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return "CUDA is initialized"
     for link in open_files.iterdir():
@@ -25,7 +25,7 @@ def touched(open_files: Path = _OPEN_FILES) -> str | None:
 
 
 def refuse_touched() -> None:
-    """Raise RuntimeError where what is forked from here could not use a GPU any more."""
+    """Raises RuntimeError if processes forked from here could not use a GPU any more."""
     reason = touched()
     if reason is not None:
         raise RuntimeError(f"no GPU may be touched before ranks are forked, and {reason}")

@@ -1,8 +1,8 @@
-"""Compares a run that no uninterrupted one equals with the run that it continues.
+"""Compares a run that cannot equal the reference with the run that it continues.
 
-Digests are of the shard that a rank holds of each parameter. Where the ranks inside of a stage are
+Digests are of the shard that a rank holds of each parameter. If the ranks inside of a stage are
 arranged as before, the shards of all stages together are those of the whole model, whatever the
-stages. Where they are not, the pieces of all ranks are added up and whole tensors compared.
+stages. If not, the pieces of all ranks are added up and whole tensors are compared.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from harness.judge.pieces import piece_differences
 from harness.world import World
 
 _LOSS_TOLERANCE = 0.1
-"""Of the reference's loss; other random draws moved it by up to 4 % in `scenarios/layouts`."""
+"""Relative to the reference's loss; other random draws moved it by up to 4 % in
+`scenarios/layouts`."""
 
 
 def changed_run(evidence: Evidence, run: int) -> tuple[list[str], int]:
-    """The differences of each rank, and how many starts and steps were compared."""
+    """Returns the differences of each rank, and how many starts and steps were compared."""
     found: list[str] = []
     compared = 0
     for rank, event_log in enumerate(evidence.runs[run].event_logs):
@@ -76,7 +77,7 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
 
 
 def _whole(states: Iterable[StateDigest]) -> StateDigest:
-    """The state that several stages hold together."""
+    """Returns the state that several stages hold together."""
     params: dict[str, str] = {}
     moments: dict[str, str] = {}
     for state in states:
@@ -86,7 +87,7 @@ def _whole(states: Iterable[StateDigest]) -> StateDigest:
 
 
 def _part_differs(found: StateDigest, whole: StateDigest) -> list[str]:
-    """Differences of a stage from the whole."""
+    """Returns the differences of a stage from the whole."""
     moments = {
         name: digest
         for name, digest in whole.moments.items()
@@ -100,14 +101,14 @@ def _part_differs(found: StateDigest, whole: StateDigest) -> list[str]:
 
 
 def _cut_otherwise(evidence: Evidence, run: int) -> Iterator[str]:
-    """Differences between the loaded state of all ranks and that of the earlier run."""
+    """Yields differences between the loaded state of all ranks and that of the earlier run."""
     parent = parent_of(evidence, run)
     plan = evidence.plan
     if parent is None or plan.workload_of(run).world.same_inside(plan.workload_of(parent).world):
         return
     starts = [resumed(event_log) for event_log in evidence.runs[run].event_logs]
     loaded = [one for one in starts if one is not None and one.step is not None]
-    # Ranks that resumed from different steps are another property's affair.
+    # The property `agreement` covers ranks that resumed from different steps.
     if len(loaded) < len(starts) or len({one.step for one in loaded}) != 1:
         return
     step = loaded[0].step or 0
@@ -117,7 +118,7 @@ def _cut_otherwise(evidence: Evidence, run: int) -> Iterator[str]:
 
 
 def _left_out(evidence: Evidence, run: int) -> Iterator[str]:
-    """Parameters that no stage of this run holds."""
+    """Yields parameters that no stage of this run holds."""
     starts = [resumed(event_log) for event_log in evidence.runs[run].event_logs]
     held = {name for one in starts if one is not None for name in one.state.params}
     known = {
@@ -132,12 +133,12 @@ def _left_out(evidence: Evidence, run: int) -> Iterator[str]:
 
 
 def _on_the_way(evidence: Evidence, run: int, rank: int, event_log: EventLog) -> Iterator[str]:
-    """Steps at which the schedule or the loss is another than in the uninterrupted run."""
+    """Yields steps at which the schedule or the loss differs from the reference."""
     plan = evidence.plan
     here, there = plan.workload_of(run).world, plan.workload.world
     other = counterpart(rank, here, there)
     expected = steps(evidence.reference[other])
-    # The loss is told by the last stage.
+    # The last stage records the loss.
     last = steps(evidence.reference[other % there.stage_size - there.stage_size])
     # With another degree a rank reads other samples; only all ranks together read the same.
     trains_alike = _trains_alike(evidence, run) and here.degree == there.degree
@@ -161,7 +162,7 @@ def _trains_alike(evidence: Evidence, run: int) -> bool:
 
 
 def _together_on_the_way(evidence: Evidence, run: int) -> Iterator[str]:
-    """The first step at which the mean loss is another, where ranks cannot be compared singly."""
+    """Yields the first step whose mean loss differs, if ranks cannot be compared one by one."""
     plan = evidence.plan
     here, there = plan.workload_of(run).world, plan.workload.world
     if here.degree == there.degree or not _trains_alike(evidence, run):
@@ -177,12 +178,12 @@ def _together_on_the_way(evidence: Evidence, run: int) -> Iterator[str]:
 
 
 def _mean_losses(event_logs: Sequence[EventLog], world: World) -> dict[int, str]:
-    """The loss over the whole batch of each step that every rank of the last stage finished."""
-    described = [steps(event_log) for event_log in event_logs[-world.stage_size :]]
-    complete = set(described[0]).intersection(*described[1:]) if described else set()
+    """Returns the mean loss over the batch of each step that all of the last stage finished."""
+    finished = [steps(event_log) for event_log in event_logs[-world.stage_size :]]
+    complete = set(finished[0]).intersection(*finished[1:]) if finished else set()
     means: dict[int, str] = {}
     for step in complete:
-        losses = [float.fromhex(one[step].loss or "nan") for one in described]
+        losses = [float.fromhex(one[step].loss or "nan") for one in finished]
         means[step] = (sum(losses) / len(losses)).hex()
     return means
 

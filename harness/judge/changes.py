@@ -1,4 +1,4 @@
-"""The lasting changes of some ranks to the directory."""
+"""Finds the lasting changes of some ranks to the directory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _REMOVING = frozenset({"unlink", "rmdir"})
 
 
 def lasting(operations: Iterable[Operation]) -> list[Operation]:
-    """The operations that changed something; a name that was made, used and removed is nothing.
+    """Returns the operations that changed something; not names that were made, used and removed.
 
-    So does who looks whether storage answers, or has a client forget what it remembers.
+    Probes whether storage answers, or of a client's cache, do not count either.
     """
     made = [one for one in operations if not one.error and not _is_harmless(one)]
     passing = _passing(made)
@@ -23,7 +23,7 @@ def lasting(operations: Iterable[Operation]) -> list[Operation]:
 
 
 def _passing(operations: list[Operation]) -> frozenset[str]:
-    """The names that these operations made and that they removed in the end."""
+    """Returns the names that these operations made and finally removed."""
     there: dict[str, bool] = {}
     touched: set[str] = set()
     for one in operations:
@@ -33,17 +33,17 @@ def _passing(operations: list[Operation]) -> frozenset[str]:
         elif one.kind in _REMOVING and there.get(name):
             there[name] = False
         elif one.kind in (*_REMOVING, "rename", "exchange"):
-            # What was taken away or replaced may have been anybody's.
+            # A name that was removed or replaced may have existed before.
             touched |= {one.path, one.target or one.path}
     return frozenset(name for name, left in there.items() if not left and name not in touched)
 
 
 def _is_harmless(operation: Operation) -> bool:
-    """Whether it changes no name and no byte, as the open of a file that is there already."""
+    """Whether it changes no name and no byte, like the open of an existing file."""
     opens = operation.kind == "open" and not (operation.creates or operation.truncates)
     return opens or operation.kind in _HARMLESS
 
 
 def _changed_name(operation: Operation) -> str:
-    """The name that an operation makes, removes or changes."""
+    """Returns the name that an operation makes, removes or changes."""
     return (operation.target or "") if operation.kind == "link" else operation.path

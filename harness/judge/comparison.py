@@ -1,4 +1,4 @@
-"""How a failure that was run again compares with what it came to before. Pure."""
+"""Compares a failure that was replayed with its earlier result. Pure."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Known:
     """The result of a failure, in the words that are compared and printed.
 
     `broken` names the properties that were violated and the guards that failed. `resumed` has one
-    text for each run after the first. It is told and not compared, because a background save may
-    or may not be done when a strike falls in the training loop. `idle` names the properties that do
-    not apply: one that was broken and cannot be judged now is not fixed.
+    text for each run after the first. It is reported but not compared, because a background save
+    may or may not be done when a strike falls in the training loop. `idle` names the properties
+    that do not apply: one that was broken and cannot be judged now is not fixed.
     """
 
     outcome: Outcome
@@ -42,7 +42,7 @@ class Known:
 
 
 def know(judgement: Judgement) -> Known:
-    """The part of a judgement that is compared."""
+    """Returns the part of a judgement that is compared."""
     idle = tuple(one.property for one in judgement.verdicts if not one.applies())
     return Known(
         outcome=judgement.outcome, broken=judgement.broken, resumed=judgement.resumed, idle=idle
@@ -50,7 +50,7 @@ def know(judgement: Judgement) -> Known:
 
 
 def compare(before: Known, now: Known) -> Answer:
-    """The replay's answer about the failure."""
+    """Returns the replay's answer about the failure."""
     if now.outcome is Outcome.INVALID or set(before.broken) & set(now.idle):
         return Answer.INVALID
     if now.outcome is Outcome.PASS and before.outcome is not Outcome.PASS:
@@ -60,7 +60,7 @@ def compare(before: Known, now: Known) -> Answer:
 
 
 def tell_answer(before: Known, now: Known) -> str:
-    """The answer in one line, with both sides of it."""
+    """Formats the answer in one line, with both results."""
     answer = compare(before, now)
     line = f"{answer}: it was {before}"
     if answer is not Answer.SAME:

@@ -1,4 +1,4 @@
-"""Differences between two states of a rank, in words."""
+"""Describes the differences between two states of a rank."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from harness.evidence.record import Resumed, StateDigest, Stepped, keep_word
 
 
 def state_differences(found: StateDigest, wanted: StateDigest) -> list[str]:
-    """Names that only one side has, and names whose digests differ."""
+    """Describes names that only one side has, and names whose digests differ."""
     parts = (
         ("parameter", found.params, wanted.params),
         ("moment", found.moments, wanted.moments),
         ("random stream", found.rng, wanted.rng),
     )
     return [
-        described
+        difference
         for word, here, there in parts
-        for described in name_differences(word, here, there)
+        for difference in name_differences(word, here, there)
     ]
 
 
 def name_differences(word: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """The same for one kind of names."""
+    """Does the same for one kind of names."""
     missing = sorted(wanted.keys() - found.keys())
     extra = sorted(found.keys() - wanted.keys())
     other = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
@@ -31,7 +31,7 @@ def name_differences(word: str, found: Mapping[str, str], wanted: Mapping[str, s
 
 
 def values_differ(decision: Resumed, wanted: Resumed | Stepped) -> list[str]:
-    """Plain values that a load hands back to the loop."""
+    """Describes differences in the plain values that a load returns to the loop."""
     differences: list[str] = []
     if decision.tokens_seen != wanted.tokens_seen:
         differences.append(f"tokens_seen is {decision.tokens_seen}, not {wanted.tokens_seen}")
@@ -41,7 +41,7 @@ def values_differ(decision: Resumed, wanted: Resumed | Stepped) -> list[str]:
 
 
 def beside_differs(found: Resumed | Stepped, wanted: Resumed | Stepped) -> list[str]:
-    """The values that the loop keeps beside the model."""
+    """Describes differences in the values that the loop keeps beside the model."""
     return [
         f"{name} is {number(found.beside.get(name))}, not {number(wanted.beside.get(name))}"
         for name in sorted(found.beside.keys() | wanted.beside.keys())
@@ -50,12 +50,12 @@ def beside_differs(found: Resumed | Stepped, wanted: Resumed | Stepped) -> list[
 
 
 def number(text: str | None) -> str:
-    """A number that was written as hexadecimal."""
+    """Formats a number that was written as hexadecimal."""
     return "none" if text is None else f"{float.fromhex(text):.9g} ({text})"
 
 
 def rates(found: tuple[str, ...]) -> str:
-    """Learning rates."""
+    """Formats learning rates."""
     return ", ".join(number(rate) for rate in found) or "none"
 
 

@@ -1,8 +1,8 @@
-"""A checkpoint directory that is moved away while the job lives: nothing is saved beside it.
+"""Checks a directory that is moved away while the job runs: nothing is saved in its place.
 
-What has its name then is nothing, or another directory. A save that succeeds there is told to be
-durable and is lost with the mount that comes back, so every operation that changes something is
-held against the checkpointer; names that it makes and removes again are not. Judged from the
+What has its name then is nothing, or another directory. A save that succeeds there is acknowledged
+as durable and is lost when the mount comes back. So every operation that changes something counts
+against the checkpointer, except for names that it makes and removes again. The evidence is the
 operations between the two actions of the operator, or until the end of the run.
 """
 
@@ -16,7 +16,7 @@ from harness.judge.changes import lasting
 
 
 def touched(evidence: Evidence) -> Iterator[str]:
-    """Runs in which something was changed while the directory was away."""
+    """Yields runs in which something was changed while the directory was away."""
     for number, run in enumerate(evidence.runs):
         made = lasting(_while_away(run.operations))
         if made:

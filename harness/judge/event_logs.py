@@ -1,4 +1,4 @@
-"""Questions about what ranks wrote down, asked by several judges."""
+"""Answers questions about the ranks' records that several judges ask."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Kind = TypeVar("Kind", bound=Record)
 
 
 def records(event_log: EventLog, kind: type[Kind]) -> tuple[Kind, ...]:
-    """The records of one kind, in their order."""
+    """Returns the records of one kind, in order."""
     return tuple(record for record in event_log if isinstance(record, kind))
 
 
 def resumed(event_log: EventLog) -> Resumed | None:
-    """The rank's decision at its start; None if it did not get that far."""
+    """Returns the rank's decision at its start; None if it did not get that far."""
     found = records(event_log, Resumed)
     return found[0] if found else None
 
 
 def steps(event_log: EventLog) -> dict[int, Stepped]:
-    """The finished training steps of one rank in one run."""
+    """Returns the finished training steps of one rank in one run."""
     return {record.step: record for record in records(event_log, Stepped)}
 
 
 def raised_while_loading(event_log: EventLog) -> Raised | None:
-    """The exception that kept the rank from resuming."""
+    """Returns the exception that kept the rank from resuming."""
     if resumed(event_log) is not None:
         return None
     found = records(event_log, Raised)
@@ -38,7 +38,7 @@ def raised_while_loading(event_log: EventLog) -> Raised | None:
 
 
 def resumed_steps(run: RunEvidence) -> tuple[int | None, ...]:
-    """The steps from which the ranks resumed, ranks that did not get that far left out."""
+    """Returns the steps from which the ranks resumed, without ranks that did not get that far."""
     decisions = [resumed(event_log) for event_log in run.event_logs]
     return tuple(one.step for one in decisions if one is not None)
 
@@ -51,7 +51,7 @@ def is_orderly(run: RunEvidence) -> bool:
 
 
 def is_cut_short(evidence: Evidence, run: int) -> bool:
-    """Whether nobody saw the end of the run: the plan began with what it had left by then."""
+    """Whether the end of the run was not observed: the plan began with what it had left."""
     return run == evidence.plan.past - 1
 
 
@@ -62,7 +62,7 @@ def was_struck(evidence: Evidence, run: int) -> bool:
 
 
 def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
-    """The ranks that were killed in the run; nobody expects a word from them."""
+    """Returns the ranks that were killed in the run; no record is expected from them."""
     if is_cut_short(evidence, run):
         return frozenset(range(len(evidence.runs[run].event_logs)))
     kills = {one.id for one in evidence.plan.runs[run].strikes if one.fault.is_deadly}
@@ -72,10 +72,12 @@ def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
 
 
 def may_end_early(evidence: Evidence, run: int) -> bool:
-    """Whether a fault struck that a job need not come through: a kill, a power cut, an end in the
-    loop, a failing storage where the training loop ends with the save, or reads that fail from then
-    on while a checkpoint is loaded. Reads that fail a few times are to be tried again. A run whose
-    end nobody saw may have ended in any way."""
+    """Whether a fault struck that a job need not survive.
+
+    That is a kill, a power cut, an end in the loop, failing storage if the loop ends with the
+    failed save, or reads that fail from then on while a checkpoint is loaded. Reads that fail a few
+    times are to be retried. A run whose end was not observed may have ended in any way.
+    """
     goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
     strikes = evidence.plan.runs[run].strikes
     planned = {
@@ -87,7 +89,7 @@ def may_end_early(evidence: Evidence, run: int) -> bool:
 
 
 def goes_on_after_errors(evidence: Evidence) -> bool:
-    """Whether the training loop goes on after a save that failed."""
+    """Whether the training loop continues after a failed save."""
     checkpoint = evidence.plan.checkpoint
     return checkpoint is not None and checkpoint.on_error == "go_on"
 
@@ -98,11 +100,11 @@ def fails_load(strike: Strike) -> bool:
 
 
 def ranks(numbers: Sequence[int]) -> str:
-    """Ranks in words: `rank 1`, `ranks 0, 2`."""
+    """Formats ranks: `rank 1`, `ranks 0, 2`."""
     word = "rank" if len(numbers) == 1 else "ranks"
     return f"{word} {', '.join(str(number) for number in numbers)}"
 
 
 def tell_step(step: int | None) -> str:
-    """A resume decision in words."""
+    """Formats a resume decision."""
     return "a fresh start" if step is None else f"step {step}"

@@ -1,7 +1,7 @@
-"""Guards against empty proofs: what must be true before a verdict means anything.
+"""Guards against vacuous proofs: conditions without which a verdict means nothing.
 
-A guard that fails makes the scenario INVALID, but for one: a run that nothing struck, and that did
-not end in order, is a failure of the job itself.
+A failed guard makes the scenario INVALID, with one exception: a run that nothing struck, and that
+did not end in order, is a failure of the job itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SHOWN = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """One condition, and the outcome where it fails. It was not checked by what it `lacks`."""
+    """One condition, and the outcome if it fails. It was checked without what it `lacks`."""
 
     name: str
     sentence: str
@@ -45,7 +45,7 @@ class Guard:
 
     @property
     def passed(self) -> bool:
-        """Whether the condition is true, as far as could be seen."""
+        """Whether the condition is true, as far as the evidence shows."""
         return self.outcome is Outcome.PASS
 
     def left_out(self) -> str | None:
@@ -59,10 +59,10 @@ Look = Callable[[Evidence, History | None], Iterable[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """How a guard is checked: `look` says in words where the condition is not true.
+    """How a guard is checked: `look` describes where the condition is not true.
 
-    What it `needs` and `uses` is as with properties. Where the scenario asks for the condition and
-    the job cannot give what the check needs, nothing is proved.
+    `needs` and `uses` have the same meaning as for properties. If the scenario asks for the
+    condition and the job cannot give what the check needs, nothing is proved.
     """
 
     name: str
@@ -72,15 +72,15 @@ class Check:
     needs: tuple[EvidenceKind, ...] = ()
     uses: tuple[EvidenceKind, ...] = ()
     is_asked: Callable[[Evidence], bool] | None = None
-    """None where it is a condition of every scenario."""
+    """None for a condition of every scenario."""
 
     def guard(self, evidence: Evidence, history: History | None) -> Guard:
-        """The guard for one scenario."""
+        """Returns the guard for one scenario."""
         missing = lacks(evidence, self.needs)
         if missing:
             asked = self.is_asked is not None and self.is_asked(evidence)
-            described = f"no evidence of: {', '.join(missing)}"
-            outcome, said = Outcome.INVALID, [described] if asked else []
+            reason = f"no evidence of: {', '.join(missing)}"
+            outcome, said = Outcome.INVALID, [reason] if asked else []
         else:
             outcome, said = self.outcome, list(self.look(evidence, history))
         return Guard(
@@ -95,7 +95,7 @@ class Check:
 def check(
     evidence: Evidence, history: History | None, verdicts: Sequence[Verdict]
 ) -> tuple[Guard, ...]:
-    """All guards over one scenario."""
+    """Checks all guards for one scenario."""
     idle = () if any(one.applies() for one in verdicts) else ("no property applied",)
     judged = Check(
         name="something_judged",
@@ -117,21 +117,21 @@ def _missed(evidence: Evidence) -> Iterator[str]:
         for strike in plan.strikes:
             if strike.id not in fired:
                 point = strike.point.model_dump(exclude_defaults=True)
-                described = ", ".join(f"{name}: {value}" for name, value in point.items())
+                where = ", ".join(f"{name}: {value}" for name, value in point.items())
                 before = _raised_first(run)
-                yield f"run {number}: {strike.id} did not strike (at {described}){before}"
+                yield f"run {number}: {strike.id} did not strike (at {where}){before}"
                 if strike.point.phase == "load":
                     yield f"run {number}: {_read_instead(strike, run)}"
             elif not run.processes.hung and (missing := _half_struck(strike, run)):
                 yield f"run {number}: {strike.id} struck, but {missing}"
-    # A run that hung is the last one, and says so itself; so does an action that was not done.
+    # A run that hung is the last one, and is reported itself; so is an action that was not done.
     said = any(run.processes.hung for run in evidence.runs) or any(_undone(evidence))
     if len(evidence.runs) < len(evidence.plan.runs) and not said:
         yield f"{len(evidence.runs)} of {len(evidence.plan.runs)} runs took place"
 
 
 def _half_struck(strike: Strike, run: RunEvidence) -> str:
-    """The event that a strike that fired still lacks, in words; empty if it lacks nothing."""
+    """Describes the event that a fired strike still lacks; empty if it lacks nothing."""
     then = {one.then for one in run.fired if one.strike == strike.id}
     owed = strike.fault.owes()
     if owed is not None and owed.word not in then:
@@ -149,14 +149,14 @@ def _half_struck(strike: Strike, run: RunEvidence) -> str:
 
 
 def _ends_with_the_cut(strike: Strike, run: RunEvidence) -> bool:
-    """Whether what was left follows at once: no rank did anything behind the strike."""
+    """Whether the listing follows at once: no rank did anything after the strike."""
     places = [one.index for one in run.fired if one.strike == strike.id]
     last = run.operations[-1] if run.operations else None
     return run.cut is not None and last is not None and (last.kind, [last.index]) == ("cut", places)
 
 
 def _ended_by(strike: str, wanted: str, event_log: EventLog) -> bool:
-    """Whether the exception of a strike is the last that the rank tells of."""
+    """Whether the exception of a strike is the last that the rank recorded."""
     return any(
         isinstance(before, Struck)
         and before.strike == strike
@@ -180,7 +180,7 @@ def _undone(evidence: Evidence) -> Iterator[str]:
 
 
 def _raised_first(run: RunEvidence) -> str:
-    """The exception of a rank in a run in which a strike was missed, as the likely reason."""
+    """Describes a rank's exception in a run in which a strike was missed, as the likely reason."""
     for rank, event_log in enumerate(run.event_logs):
         for one in records(event_log, Raised):
             first_line = one.message.partition("\n")[0][:200]
@@ -189,22 +189,22 @@ def _raised_first(run: RunEvidence) -> str:
 
 
 def _read_instead(strike: Strike, run: RunEvidence) -> str:
-    """The files that a rank opened and read where a strike on its load was missed."""
+    """Describes the files that a rank opened and read, if a strike on its load was missed."""
     kinds = {"open_read": "opened", "read": "read"}
     seen = [
         f"{kinds[one.kind]} {one.path}"
         for one in run.operations
         if one.kind in kinds and one.rank == strike.point.rank and one.phase == "load"
     ]
-    described = list(dict.fromkeys(seen))
-    shown = ", ".join(described[:_SHOWN]) + (
-        f" and {len(described) - _SHOWN} more" * (len(described) > _SHOWN)
+    unique = list(dict.fromkeys(seen))
+    shown = ", ".join(unique[:_SHOWN]) + (
+        f" and {len(unique) - _SHOWN} more" * (len(unique) > _SHOWN)
     )
     return f"while it loaded rank {strike.point.rank} {shown or 'opened nothing'}"
 
 
 def _idle(evidence: Evidence) -> Iterator[str]:
-    """Signs that the reference proves nothing."""
+    """Yields signs that the reference proves nothing."""
     event_logs = [steps(event_log) for event_log in evidence.reference]
     if not event_logs or not all(event_logs):
         yield "a rank of it finished no step"
@@ -226,7 +226,7 @@ def _moved(event_log: EventLog) -> bool:
 
 
 def _lost(evidence: Evidence) -> Iterator[str]:
-    """Ranks of struck runs that ended without a word, though nothing had hit them."""
+    """Yields ranks of struck runs that ended without a record, though nothing had hit them."""
     for number, run in enumerate(evidence.runs):
         if not may_end_early(evidence, number):
             continue
@@ -237,7 +237,7 @@ def _lost(evidence: Evidence) -> Iterator[str]:
                 and not records(event_log, Finished)
                 and not records(event_log, Raised)
             ):
-                yield f"run {number}, rank {rank} ended without a word ({_exit(run, rank)})"
+                yield f"run {number}, rank {rank} ended without a record ({_exit(run, rank)})"
 
 
 def _failed(evidence: Evidence) -> Iterator[str]:
@@ -245,7 +245,7 @@ def _failed(evidence: Evidence) -> Iterator[str]:
         if may_end_early(evidence, number) or evidence.plan.runs[number].refused is not None:
             continue
         refuses = evidence.plan.refuses and goes_on_after_errors(evidence)
-        tells_ends = not lacks(evidence, (EvidenceKind.ENDS,))
+        records_ends = not lacks(evidence, (EvidenceKind.ENDS,))
         goes_on = refuses or any(
             one.fault.may_fail_saves(evidence.plan.timeout_s)
             for one in evidence.plan.runs[number].strikes
@@ -258,7 +258,7 @@ def _failed(evidence: Evidence) -> Iterator[str]:
                 yield f"run {number}, rank {rank}, {one.during}: {one.type}: {first_line}"
             elif rank in run.processes.hung or rank in run.processes.stopped:
                 continue
-            elif (tells_ends and not records(event_log, Finished)) or _status(run, rank) != 0:
+            elif (records_ends and not records(event_log, Finished)) or _status(run, rank) != 0:
                 yield f"run {number}, rank {rank} did not end in order ({_exit(run, rank)})"
             elif _ignored_sigterm(evidence, number, event_log):
                 word = _signal(evidence, number)
@@ -301,12 +301,12 @@ CHECKS = (
     ),
     Check(
         name="actions_done",
-        sentence="What was to happen between runs has happened.",
+        sentence="Every action between runs was done.",
         look=lambda evidence, _: _undone(evidence),
     ),
     Check(
         name="trace_complete",
-        sentence="The trace explains what lay on the disk after each run.",
+        sentence="The trace explains what was on the disk after each run.",
         look=_gaps,
         needs=(EvidenceKind.TREE,),
     ),
@@ -318,13 +318,13 @@ CHECKS = (
     ),
     Check(
         name="ranks_accounted",
-        sentence="Every rank that lived ended by its own word.",
+        sentence="Every rank that was not killed recorded its end.",
         look=lambda evidence, _: _lost(evidence),
         needs=(EvidenceKind.ENDS,),
     ),
     Check(
         name="undisturbed_runs_end",
-        sentence="A run that nothing kills ends in order on every rank, and early when it is told "
+        sentence="A run that nothing kills ends in order on every rank, and early if it is asked "
         "to.",
         look=lambda evidence, _: _failed(evidence),
         outcome=Outcome.HARD_FAIL,
@@ -341,7 +341,7 @@ CHECKS = (
     ),
     Check(
         name="displaced_untouched",
-        sentence="While the directory is moved away, nothing is changed in what has its name.",
+        sentence="While the directory is moved away, nothing is changed in its place.",
         look=lambda evidence, _: displaced.touched(evidence),
         outcome=Outcome.LOST_WORK,
         needs=(EvidenceKind.TREE,),
@@ -349,7 +349,7 @@ CHECKS = (
     # Two guards, because a start that was not refused is another failure than a wrong refusal.
     Check(
         name="refused",
-        sentence="A start that has to be refused is refused, and changes nothing.",
+        sentence="A start that must be refused is refused, and changes nothing.",
         look=refusals.not_refused,
         outcome=Outcome.SILENT_DIVERGENCE,
         needs=(EvidenceKind.TREE, EvidenceKind.RESUMES),
@@ -357,8 +357,8 @@ CHECKS = (
     ),
     Check(
         name="refused_alike",
-        sentence="Every rank refuses it with the same error, the one that the scenario tells.",
-        look=lambda evidence, _: refusals.told_otherwise(evidence),
+        sentence="Every rank refuses it with the same error, which is the expected one.",
+        look=lambda evidence, _: refusals.differing_errors(evidence),
         outcome=Outcome.HARD_FAIL,
         needs=(EvidenceKind.RESUMES,),
         is_asked=refusals.is_asked,

@@ -20,10 +20,10 @@ from harness.world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundCheckpoint:
-    """One directory that carries the name of a checkpoint.
+    """One directory that has the name of a checkpoint.
 
-    `identity` tells one directory from another that took its name; `version` grows with every
-    change inside.
+    `identity` distinguishes it from another directory that took its name; `version` grows with
+    every change inside.
     """
 
     step: int
@@ -44,12 +44,12 @@ class DirectoryState:
     """Of the directory that `latest` names, whatever its name is."""
 
     def keeps_one_set_aside(self) -> bool:
-        """Whether `latest` leads to a whole checkpoint that has another name for the time being."""
+        """Whether `latest` leads to a whole checkpoint that temporarily has another name."""
         aside = self.latest.state == "checkpoint" and self.latest.name not in self.found
         return aside and not self.latest_defects
 
     def whole(self) -> dict[str, FoundCheckpoint]:
-        """The checkpoints without defects."""
+        """Returns the checkpoints without defects."""
         return {name: one for name, one in self.found.items() if not one.defects}
 
 
@@ -58,10 +58,9 @@ class Moment:
     """The three views of the tree after an operation that changed one of them.
 
     `live` is what a kill leaves, `durable` and `journaled` what a power cut can leave. `operator`
-    marks what was found after somebody else had changed the directory; before the run, the index
-    is -1. `by_cut` marks what the power cut that ended the run has left, or what a plan was given
-    as such. `marks` are what hands
-    have left until then.
+    marks what was found after an external actor had changed the directory; before the run, the
+    index is -1. `by_cut` marks what the power cut that ended the run has left, or what the plan
+    began with. `marks` are the operators' marks until then.
     """
 
     run: int
@@ -83,7 +82,7 @@ class History:
     ends: tuple[DirectoryState, ...]
     """The live state after each run."""
     gaps: tuple[str, ...]
-    """Where the replayed tree differs from what lay on the disk: the trace missed something."""
+    """Where the replayed tree differs from what was on disk: the trace missed something."""
     marks: tuple[Marks, ...]
     """Changes of the operator that were in the directory when each run began."""
     left: Marks
@@ -91,23 +90,23 @@ class History:
     tops: tuple[Mapping[str, Top], ...]
     """The names in the directory itself after each run."""
     begins: tuple[Mapping[str, Top], ...]
-    """The same when each run began, after the operator had been at work."""
+    """The same when each run began, after the operator's actions."""
 
     def starts(self, run: int) -> DirectoryState:
-        """The live state before a run, after the operator had been at work."""
+        """Returns the live state before a run, after the operator's actions."""
         for moment in self.moments:
             if moment.run == run and moment.operator and moment.index < 0:
                 return moment.live
         return self.ends[run - 1] if run else _NOTHING
 
     def sound(self, run: int) -> dict[str, FoundCheckpoint]:
-        """The checkpoints before a run that are whole and that no operator had damaged."""
+        """Returns the checkpoints before a run that are whole and that no operator had damaged."""
         damaged = self.marks[run].damaged
         whole = self.starts(run).whole()
         return {name: one for name, one in whole.items() if one.identity not in damaged}
 
     def durable_at(self, run: int, operations: int) -> DirectoryState:
-        """The state that a power cut would have left after that many operations of the run."""
+        """Returns the state that a power cut would have left after so many operations of a run."""
         state = _NOTHING
         for moment in self.moments:
             if (moment.run, moment.index) < (run, operations):
@@ -119,7 +118,7 @@ _NOTHING = DirectoryState(latest=Resolved(state="absent"), found={})
 
 
 def replay(evidence: Evidence) -> History:
-    """Replay the operations of all runs and look at the directory after each."""
+    """Replays the operations of all runs and looks at the directory after each."""
     layout = evidence.plan.layout
     watch = _Watch(layout, evidence.plan.workload.world)
     moments: list[Moment] = []
@@ -172,7 +171,7 @@ def replay(evidence: Evidence) -> History:
 
 
 def _whose(operation: Operation) -> Literal["rank", "operator", "cut"]:
-    """The rank that made it; a power cut is nobody's."""
+    """Returns which kind of actor made it."""
     if operation.kind == "cut":
         return "cut"
     return "operator" if operation.rank == OPERATOR else "rank"
@@ -181,7 +180,7 @@ def _whose(operation: Operation) -> Literal["rank", "operator", "cut"]:
 def _after_each(
     watch: _Watch, run: int, operations: Iterable[Operation], written: Bytes, marks: Marks
 ) -> Iterator[Moment]:
-    """The states after each of the operations that changed the directory."""
+    """Yields the states after each of the operations that changed the directory."""
     for operation in operations:
         watch.files.apply(operation, written)
         states = watch.look()
@@ -209,7 +208,7 @@ _States = tuple[DirectoryState, DirectoryState, DirectoryState]
 
 
 class _Watch:
-    """Looks at the directory again only where something changed."""
+    """Looks at the directory again only if something changed."""
 
     def __init__(self, layout: Layout, world: World) -> None:
         self.files = FileSystem()
@@ -227,7 +226,7 @@ class _Watch:
         self._known: dict[tuple[bool, str, int], FoundCheckpoint] = {}
 
     def look(self) -> _States | None:
-        """The three states, or None when none of them changed."""
+        """Returns the three states, or None if none of them changed."""
         touched = self.files.touched
         if not touched:
             return None
@@ -250,7 +249,7 @@ class _Watch:
         return self.states
 
     def _names_changed(self) -> bool:
-        """Whether the names in the checkpoint directory itself are others than before."""
+        """Whether the names in the checkpoint directory itself have changed."""
         root = self.files.root
         now = (hash(_shape(root.entries)), hash(_shape(root.synced)))
         changed, self._root_versions = now != self._root_versions, now

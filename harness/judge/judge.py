@@ -1,4 +1,4 @@
-"""Judges a scenario: replay, ask every property, check the guards, find the outcome."""
+"""Judges a scenario: replays it, asks every property, checks the guards, finds the outcome."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.judge.verdict import Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """The word for the scenario, and everything that led to it.
+    """The outcome of the scenario, and everything that led to it.
 
-    `resumed` says where each run after the first went on.
+    `resumed` says where each run after the first resumed.
     """
 
     outcome: Outcome
@@ -42,7 +42,7 @@ class Judgement:
 
 
 def judge(evidence: Evidence) -> Judgement:
-    """Judge the evidence of one scenario; only the properties that it names count."""
+    """Judges the evidence of one scenario; only the properties that it names count."""
     wanted = evidence.plan.expect.properties
     names = tuple(JUDGES) if wanted == "all" else tuple(name for name in JUDGES if name in wanted)
     history, problem = _history(evidence)
@@ -58,17 +58,17 @@ def judge(evidence: Evidence) -> Judgement:
 
 
 def _tell_resume(run: RunEvidence) -> str:
-    """Where the ranks of a run went on: one step where they agree."""
+    """Describes where the ranks of a run resumed: one step if they agree."""
     steps = set(resumed_steps(run))
-    described = sorted(tell_step(step) for step in steps)
-    return " and ".join(described) or "no step"
+    texts = sorted(tell_step(step) for step in steps)
+    return " and ".join(texts) or "no step"
 
 
 def _history(evidence: Evidence) -> tuple[History | None, tuple[str, ...]]:
     try:
         return replay(evidence), ()
     # Whatever is wrong with the evidence or with the replay becomes an answer: unknown.
-    except Exception:  # noqa: BLE001 - a judge that throws cannot tell
+    except Exception:  # noqa: BLE001 - a judge that throws has no verdict
         return None, _lines("the operations could not be replayed")
 
 
@@ -82,8 +82,8 @@ def _ask(
         return promise.unknown(*problem)
     try:
         verdict = JUDGES[name](evidence, history)
-    # A judge that throws cannot tell; the traceback says why.
-    except Exception:  # noqa: BLE001 - a judge that throws cannot tell
+    # Unknown, with the traceback as the reason.
+    except Exception:  # noqa: BLE001 - a judge that throws has no verdict
         return promise.unknown(*_lines("the judge threw"))
     return replace(verdict, lacks=lacks(evidence, promise.uses)) if verdict.applies() else verdict
 

@@ -1,4 +1,4 @@
-"""The evidence that a job cannot give."""
+"""Determines the evidence that a job cannot give."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from harness.words import EvidenceKind
 
 
 def lacks(evidence: Evidence, kinds: Iterable[EvidenceKind]) -> tuple[EvidenceKind, ...]:
-    """Those of the kinds that the job of the scenario cannot give."""
+    """Returns those of the kinds that the job of the scenario cannot give."""
     gives = job_named(evidence.plan.job).gives
     return tuple(kind for kind in kinds if kind not in gives)

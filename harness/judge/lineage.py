@@ -1,4 +1,4 @@
-"""Which run another one continues, and which ranks of another arrangement stand for a rank."""
+"""Determines which run another one continues, and which ranks correspond to a rank."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.world import World
 
 
 def parent_of(evidence: Evidence, run: int) -> int | None:
-    """The newest earlier run that trained the step from which this one resumed."""
+    """Returns the newest earlier run that trained the step from which this one resumed."""
     found = set(resumed_steps(evidence.runs[run])) - {None}
     if not found:
         return None
@@ -20,10 +20,10 @@ def parent_of(evidence: Evidence, run: int) -> int | None:
 
 
 def follows_reference(evidence: Evidence, run: int) -> bool:
-    """Whether the uninterrupted run is what this one has to equal bit for bit.
+    """Whether this run must equal the reference bit for bit.
 
-    It is not where this run, or one that it continues, has another arrangement of ranks or other
-    freeze settings.
+    It need not if it, or a run that it continues, has another arrangement of ranks or other freeze
+    settings.
     """
     if evidence.plan.workload_of(run) != evidence.plan.workload:
         return False
@@ -32,10 +32,10 @@ def follows_reference(evidence: Evidence, run: int) -> bool:
 
 
 def counterpart(rank: int, here: World, there: World) -> int:
-    """The rank that reads the same share of a batch; the last stage stands for those not there.
+    """Returns the rank that reads the same share of a batch; the last stage replaces missing ones.
 
-    Where the data-parallel degree differs there is no such rank, and any rank of the stage is as
-    good as another.
+    If the data-parallel degree differs there is no such rank, and any rank of the stage is as good
+    as another.
     """
     stage = min(here.stage_of(rank), there.pp - 1)
     share = here.data_rank_of(rank) % there.degree
@@ -43,7 +43,7 @@ def counterpart(rank: int, here: World, there: World) -> int:
 
 
 def same_shard(rank: int, here: World, there: World) -> tuple[int, ...]:
-    """The ranks of all stages that hold the same shard of what their stage holds.
+    """Returns the ranks of all stages that hold the same shard of what their stage holds.
 
     Both arrangements have the same ranks inside of a stage.
     """

@@ -1,6 +1,6 @@
-"""Marks of an operator in a checkpoint directory: damage, and names of its own.
+"""Tracks an operator's marks in a checkpoint directory: damage, and foreign names.
 
-A checkpoint is damaged when a file that it had holds other bytes or is gone. It is known by the
+A checkpoint is damaged if a file that it had holds other bytes or is gone. It is identified by the
 directory itself and not by its name, so a new save of the same step is not damaged.
 """
 
@@ -16,15 +16,15 @@ from harness.evidence.operation import Operation
 from harness.layouts.base import Layout
 
 Top = tuple[int, int]
-"""Which node has a name in the directory itself, and its version."""
+"""The node that has a name in the directory itself, and its version."""
 
 _LIKE_A_DEAD_RUN = "leftover"
-"""The action whose names a checkpointer has to remove; all other names are somebody's own."""
+"""The action whose names a checkpointer must remove; all other names are foreign to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """Marks of hands at the beginning of a run, those of earlier runs included."""
+    """Operators' marks at the beginning of a run, including those of earlier runs."""
 
     damaged: Mapping[int, str] = field(default_factory=dict)
     """By directory, the first path below it that was changed or removed."""
@@ -33,7 +33,7 @@ class Marks:
 
 
 def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Marks:
-    """Replay what an operator did, and note what it left."""
+    """Replays an operator's actions between two runs, and notes their marks."""
     before, tops = files.snapshot(), top_names(files)
     foreign = dict(known.foreign)
     for done in at_rest.done:
@@ -58,13 +58,13 @@ def mark_late(
     known: Marks,
     layout: Layout,
 ) -> Marks:
-    """As `mark`, for one action of an operator while the job goes on, whose files stay open."""
+    """Acts like `mark`, for one action of an operator in mid-run, when open files stay open."""
     before, tops = files.snapshot(), top_names(files)
     earlier = {number for number, _ in tops.values()}
     for operation in action:
         files.apply(operation, written)
     foreign = dict(known.foreign)
-    # What is put back with the whole directory was there before, and is whosever it was.
+    # What comes back with the whole directory was there before, and is no new mark.
     for name, (number, version) in top_names(files).items() if not _puts_back(action) else ():
         if number in foreign or (number not in earlier and not _is_new_latest(files, name, layout)):
             foreign[number] = (name, version)
@@ -76,12 +76,12 @@ def _puts_back(action: Sequence[Operation]) -> bool:
 
 
 def top_names(files: FileSystem) -> dict[str, Top]:
-    """The names in the directory itself."""
+    """Returns the names in the directory itself."""
     return {name: (node.number, node.version) for name, node in files.root.entries.items()}
 
 
 def _is_new_latest(files: FileSystem, name: str, layout: Layout) -> bool:
-    """A repointed link stays the checkpointer's, which will replace it."""
+    """Whether it is a repointed link: that stays the checkpointer's, which will replace it."""
     return layout.owned(name) and isinstance(files.root.entries[name], Symlink)
 
 

@@ -1,4 +1,4 @@
-"""The words for how a whole scenario ended, and which one wins when several apply."""
+"""Defines how a whole scenario can end, and which outcome wins when several apply."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Outcome(StrEnum):
     LEAK = "LEAK"
     """Something outlived the run."""
     INVALID = "INVALID"
-    """Nothing was proved: a fault did not strike, nothing was checked, or a judge cannot tell."""
+    """Nothing was proved: a fault did not strike, or a judge saw nothing or has no verdict."""
 
 
 _WORST_FIRST = (
@@ -35,10 +35,10 @@ _WORST_FIRST = (
 def worst(
     *, failed_guards: Iterable[Outcome], violated: Iterable[Outcome], unknown: int
 ) -> Outcome:
-    """The outcome of a scenario from its guards and verdicts.
+    """Returns the outcome of a scenario from its guards and verdicts.
 
-    A guard that says INVALID comes first, because it takes the backing from under every verdict.
-    An unknown verdict is red as well, but hides no violation that was seen.
+    A guard that says INVALID comes first, because then no verdict has a foundation. An unknown
+    verdict is red as well, but hides no violation that was seen.
     """
     guards = set(failed_guards)
     if Outcome.INVALID in guards:

@@ -1,7 +1,7 @@
-"""Compares whole tensors of which the ranks hold pieces, whatever the pieces.
+"""Compares whole tensors that the ranks hold in pieces, however they are split.
 
-Ranks that hold the same piece have to hold the same values: replicas, and tensor-parallel peers of
-what is not split among them.
+Ranks that hold the same piece must hold the same values: replicas, and tensor-parallel peers for
+whatever is not split among them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Whole = dict[str, tuple[int, int]]
 
 
 def join(states: Iterable[StateDigest]) -> tuple[Whole, list[str]]:
-    """The tensors that all ranks hold together, and where two hold a piece differently."""
+    """Returns the tensors that all ranks hold together, and where two hold a piece differently."""
     pieces: dict[str, dict[str, str]] = {}
     differing: dict[str, None] = {}
     for state in states:
-        for name, described in state.pieces.items():
-            place, _, digest = described.partition(" ")
+        for name, piece in state.pieces.items():
+            place, _, digest = piece.partition(" ")
             if pieces.setdefault(name, {}).setdefault(place, digest) != digest:
                 differing[name] = None
     whole = {name: _add_up(places) for name, places in pieces.items()}
@@ -40,11 +40,11 @@ def _add_up(places: dict[str, str]) -> tuple[int, int]:
 
 
 def piece_differences(found: Iterable[StateDigest], wanted: Iterable[StateDigest]) -> list[str]:
-    """Differences between the ranks' state and that of the earlier run."""
+    """Describes differences between the ranks' state and that of the earlier run."""
     here, problems = join(found)
     there, _ = join(wanted)
     if not here or not there:
-        return [*problems, "no rank told the pieces that it holds"]
+        return [*problems, "no rank recorded the pieces that it holds"]
     missing = sorted(there.keys() - here.keys())
     strange = sorted(here.keys() - there.keys())
     other = sorted(name for name in here.keys() & there.keys() if here[name] != there[name])

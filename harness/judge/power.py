@@ -1,4 +1,4 @@
-"""The losses of a power cut: names that are gone or back again, and lost bytes."""
+"""Determines the losses of a power cut: names that are gone or back again, and lost bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tree = dict[str, _Bytes | str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """The directory at the instant of the cut, beside what the disk held afterwards."""
+    """The directory at the instant of the cut, compared with the disk afterwards."""
 
     gone: tuple[str, ...]
     """Names that had not reached the disk."""
@@ -27,16 +27,12 @@ class Taken:
 
     def __str__(self) -> str:
         words = (("gone", self.gone), ("back", self.back), ("changed", self.other))
-        described = [f"{len(names)} names {word}" for word, names in words if names]
-        return (
-            ", ".join([*described, f"{self.lost_bytes} bytes lost"])
-            if described
-            else "nothing lost"
-        )
+        counts = [f"{len(names)} names {word}" for word, names in words if names]
+        return ", ".join([*counts, f"{self.lost_bytes} bytes lost"]) if counts else "nothing lost"
 
 
 def taken(evidence: Evidence, run: int) -> Taken | None:
-    """The losses of the power cut that ended a run; None if there was none."""
+    """Returns the losses of the power cut that ended a run; None if there was none."""
     operations = evidence.runs[run].operations
     if not operations or operations[-1].kind != "cut":
         return None

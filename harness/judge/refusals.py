@@ -1,8 +1,8 @@
-"""Starts that have to be refused: by every rank, in the same words, and before anything changes.
+"""Checks starts that must be refused: by every rank, with one error, before anything changes.
 
-A scenario says so with `refused`, an expression that the error has to fit. What must not change is
-the state of each rank, as it says itself, every checkpoint on the disk, and `latest`. Leftovers of
-dead runs may be removed by any start.
+A scenario asks for it with `refused`, an expression that the error must match. The state that must
+not change is the state of each rank, as the rank records it, every checkpoint on disk, and
+`latest`. Any start can remove leftovers of dead runs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from harness.judge.history import DirectoryState, History
 
 
 def is_asked(evidence: Evidence) -> bool:
-    """Whether some start has to be refused."""
+    """Whether some start must be refused."""
     return any(run.refused is not None for run in evidence.plan.runs)
 
 
 def not_refused(evidence: Evidence, history: History | None) -> Iterator[str]:
-    """Ranks that went on all the same, and what changed before the error came."""
+    """Yields ranks that resumed nevertheless, and what changed before the error came."""
     for number, run in _refused_runs(evidence):
         for rank, event_log in enumerate(run.event_logs):
             decision = resumed(event_log)
@@ -31,14 +31,14 @@ def not_refused(evidence: Evidence, history: History | None) -> Iterator[str]:
             for record in records(event_log, Refused):
                 if record.changed:
                     more = len(record.changed) - 1
-                    described = record.changed[0] + (f" (and {more} more)" if more else "")
-                    yield f"run {number}, rank {rank} raised, but had changed {described}"
+                    change = record.changed[0] + (f" (and {more} more)" if more else "")
+                    yield f"run {number}, rank {rank} raised, but had changed {change}"
         if history is not None and _shown(history.starts(number)) != _shown(history.ends[number]):
             yield f"run {number} was refused, but had changed checkpoints or `latest`"
 
 
-def told_otherwise(evidence: Evidence) -> Iterator[str]:
-    """Ranks that ended without an error, with different ones, or with one of another kind."""
+def differing_errors(evidence: Evidence) -> Iterator[str]:
+    """Yields ranks that ended without an error, with different ones, or with an unexpected one."""
     for number, run in _refused_runs(evidence):
         if any(resumed(event_log) is not None for event_log in run.event_logs):
             continue
@@ -48,16 +48,16 @@ def told_otherwise(evidence: Evidence) -> Iterator[str]:
 
 
 def other_words(raised: Sequence[Raised | None], expected: str) -> Iterator[str]:
-    """Errors, one of each rank, that are not the same everywhere, or not the expected one."""
+    """Describes errors, one of each rank, that are not all the same, or not the expected one."""
     errors: dict[str, list[int]] = {}
     for rank, one in enumerate(raised):
         words = "no error" if one is None else f"{one.type}: {one.message}"
         errors.setdefault(words, []).append(rank)
-    described = "; ".join(f"{ranks(who)}: {_first_line(words)}" for words, who in errors.items())
+    found = "; ".join(f"{ranks(alike)}: {_first_line(words)}" for words, alike in errors.items())
     if len(errors) > 1:
-        yield f"the ranks raised different errors: {described}"
+        yield f"the ranks raised different errors: {found}"
     if any(words == "no error" or not re.search(expected, words) for words in errors):
-        yield f"an error that fits {expected!r} was expected; {described}"
+        yield f"expected an error that matches {expected!r}; found: {found}"
 
 
 def _refused_runs(evidence: Evidence) -> Iterator[tuple[int, RunEvidence]]:

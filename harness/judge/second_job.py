@@ -1,8 +1,8 @@
-"""A second job on the same directory: refused on every rank, in the words of the scenario.
+"""Checks a second job on the same directory: every rank is refused, with the expected error.
 
-What it may change is nothing at all, but for names that it makes and removes again. Judged from its
-own records and from its operations, which have rank numbers beyond those of the first job. What
-becomes of the first job is judged as ever.
+It must change nothing, except for names that it makes and removes again. The evidence is its own
+records and its operations, whose rank numbers follow those of the first job. The first job is
+judged as always.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_asked(evidence: Evidence) -> bool:
 
 
 def not_refused(evidence: Evidence) -> Iterator[str]:
-    """Second jobs that saved, changed something, or were refused in other words."""
+    """Yields second jobs that saved, changed something, or were refused with another error."""
     for number, (plan, run) in enumerate(zip(evidence.plan.runs, evidence.runs, strict=False)):
         for strike in plan.strikes:
             if isinstance(strike.fault, SecondJob) and not run.processes.hung:
@@ -39,7 +39,7 @@ def not_refused(evidence: Evidence) -> Iterator[str]:
 
 def _went_on(run: RunEvidence, plan: Plan) -> Iterator[str]:
     for rank, event_log in enumerate(run.second):
-        # In the background modes `save` comes back before anything is decided.
+        # In the background modes `save` returns before anything is decided.
         for record in () if plan.in_background else records(event_log, SaveReturned)[:1]:
             yield f"rank {rank} saved step {record.step}"
         for end in records(event_log, Finished):

@@ -10,7 +10,7 @@ from harness.judge.outcome import Outcome
 from harness.words import EvidenceKind
 
 OperationRef = tuple[int, int]
-"""A run and the index of one of its operations."""
+"""A run, and the index of one of its operations."""
 
 # More of the same does not help the reader; the last line says how many there were.
 _MOST_DETAILS = 8
@@ -20,9 +20,9 @@ _MOST_DETAILS = 8
 class Verdict:
     """The answer for one property.
 
-    A property does not apply where it says nothing about the scenario, as freezing without freeze
-    settings, and where the job cannot give the evidence that it needs; `details` says which.
-    `lacks` names the evidence that it could have used besides: it was judged in part.
+    A property does not apply if it says nothing about the scenario, like freezing without freeze
+    settings, or if the job cannot give the evidence that it needs; `details` says which. `lacks`
+    names further evidence that it could have used: it was judged in part.
     """
 
     property: str
@@ -62,8 +62,8 @@ class Finding:
 class Promise:
     """A property's name and sentence, the outcome of breaking it, and the evidence for it.
 
-    Without any of what it `needs` the property does not apply. What it `uses` it is judged by where
-    the job gives it, and the verdict says where it does not.
+    Without any of the evidence that it `needs` the property does not apply. The evidence that it
+    `uses` is judged if the job gives it; otherwise the verdict says that it does not.
     """
 
     name: str
@@ -73,17 +73,17 @@ class Promise:
     uses: tuple[EvidenceKind, ...] = ()
 
     def holds(self, *details: str) -> Verdict:
-        """Everything that was looked at agrees with the sentence."""
+        """Returns the verdict that everything that was checked agrees with the sentence."""
         return Verdict(property=self.name, state="holds", sentence=self.sentence, details=details)
 
     def does_not_apply(self, reason: str) -> Verdict:
-        """The sentence says nothing about this scenario, or nothing that could be seen."""
+        """Returns the verdict that the sentence cannot be judged in this scenario."""
         return Verdict(
             property=self.name, state="does_not_apply", sentence=self.sentence, details=(reason,)
         )
 
     def unknown(self, *details: str) -> Verdict:
-        """The evidence does not tell."""
+        """Returns the verdict that the evidence does not decide it."""
         return Verdict(
             property=self.name,
             state="unknown",
@@ -93,7 +93,7 @@ class Promise:
         )
 
     def violated(self, findings: Sequence[Finding], outcome: Outcome | None = None) -> Verdict:
-        """The sentence is not true of this scenario."""
+        """Returns the verdict that the sentence is not true of this scenario."""
         operations = [one.operation for one in findings if one.operation is not None]
         return Verdict(
             property=self.name,
@@ -105,7 +105,7 @@ class Promise:
         )
 
     def verdict(self, findings: Sequence[Finding], *details: str) -> Verdict:
-        """Violated when there is a finding, else it holds."""
+        """Returns violated if there is a finding, else holds."""
         return self.violated(findings) if findings else self.holds(*details)
 
 

@@ -14,7 +14,7 @@ from harness.content import Content
 
 
 class Inert:
-    """Stands in for every class and function that a pickle names: it only keeps attributes."""
+    """Replaces every class and function that a pickle names: it only keeps attributes."""
 
     def __new__(cls, *_arguments: object, **_named: object) -> Inert:
         return object.__new__(cls)
@@ -34,13 +34,13 @@ class Inert:
         pass
 
     def append(self, _item: object) -> None:
-        """A list that the pickle fills; nobody asks for its items."""
+        """Called for a list that the pickle fills; the items are never used."""
 
     def extend(self, _items: object) -> None:
-        """A list that the pickle fills; nobody asks for its items."""
+        """Called for a list that the pickle fills; the items are never used."""
 
     def add(self, _item: object) -> None:
-        """A set that the pickle fills; nobody asks for its items."""
+        """Called for a set that the pickle fills; the items are never used."""
 
 
 class _InertUnpickler(pickle.Unpickler):
@@ -56,7 +56,7 @@ class _InertUnpickler(pickle.Unpickler):
 
 
 def read_pickle(file: BinaryIO) -> Any:
-    """The object in a pickle, made of plain containers and `Inert`. Raises ValueError."""
+    """Returns the object in a pickle, made of plain containers and `Inert`. Raises ValueError."""
     try:
         return _InertUnpickler(file).load()
     # A torn pickle can raise nearly anything: EOFError, IndexError, KeyError, UnicodeDecodeError.
@@ -73,7 +73,7 @@ class Reading:
 
 
 def read_json(content: Content) -> Reading:
-    """The value of a JSON file."""
+    """Returns the value of a JSON file."""
     try:
         return Reading(value=json.loads(content.read()))
     except ValueError as error:
@@ -81,7 +81,7 @@ def read_json(content: Content) -> Reading:
 
 
 def read_shards(content: Content) -> Reading:
-    """From a `.metadata` of DCP: the files that it names, and how long each must be at least."""
+    """Returns the files that a DCP `.metadata` names, and the minimum size of each."""
     if not content.size:
         return Reading(error="empty")
     try:
@@ -102,7 +102,7 @@ def read_shards(content: Content) -> Reading:
 
 
 def read_torch_file(content: Content) -> Reading:
-    """The object in a file of `torch.save`, tensors left out; also plain pickles."""
+    """Returns the object in a file of `torch.save`, without tensors; also reads plain pickles."""
     if not content.size:
         return Reading(error="empty")
     try:
@@ -110,7 +110,7 @@ def read_torch_file(content: Content) -> Reading:
             return Reading(value=read_pickle(content.open()))
         with zipfile.ZipFile(content.open()) as archive:
             members = archive.infolist()
-            # The checksums are left alone: torch can be told not to compute them.
+            # The checksums are not checked: torch can be configured not to compute them.
             for member in members:
                 if member.header_offset + member.compress_size > content.size:
                     return Reading(error=f"member {member.filename} is cut off")

@@ -1,10 +1,10 @@
 """torch's DCP in `step-N` folders: no pointer, and `.metadata` makes a folder a checkpoint.
 
 DCP writes the shards of all ranks first, and `.metadata`, which names them, last. A folder without
-it is a save that is under way or was torn. The newest checkpoint is that of the highest step.
+it is a save that is under way or was torn. The newest checkpoint is the one of the highest step.
 
-Out of scope: pipeline stages, which programs with DCP keep in one folder, and folders of which
-several hold one checkpoint.
+Out of scope: pipeline stages, which programs with DCP keep in one folder, and several folders that
+hold one checkpoint together.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ class DcpSteps(Layout):
     pickles: ClassVar[tuple[str, ...]] = (METADATA,)
 
     def defects(self, tree: Tree, name: str, world: World) -> tuple[str, ...]:  # noqa: ARG002
-        """The files that `.metadata` names have to be there, as long as it says."""
+        """Returns the files that `.metadata` names and that are missing or too short."""
         return tuple(shard_defects(tree, name, name))

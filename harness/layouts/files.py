@@ -1,4 +1,4 @@
-"""Whether files are complete: those of torch's DCP, and those whose meaning nobody here knows."""
+"""Checks whether files are complete: those of torch's DCP, and those of unknown meaning."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ METADATA = ".metadata"
 
 
 def below(path: str) -> str:
-    """A path below its checkpoint."""
+    """Returns a path relative to its checkpoint."""
     return path.partition("/")[2]
 
 
 def read_file(tree: Tree, path: str, fact: str, read: Callable[[Content], Reading]) -> Reading:
-    """The result of `read` for a file, which is remembered as `fact`."""
+    """Returns the result of `read` for a file, which is cached as `fact`."""
     if tree.kind(path) != "file":
         return Reading(error="missing")
     return tree.content(path).fact(fact, read)
 
 
 def shard_defects(tree: Tree, name: str, folder: str) -> list[str]:
-    """Defects of the files of torch's DCP in a folder of the checkpoint `name`."""
+    """Returns defects of the files of torch's DCP in a folder of the checkpoint `name`."""
     path = f"{folder}/{METADATA}"
     reading = read_file(tree, path, "shards", read_shards)
     if reading.error is not None:
@@ -44,7 +44,7 @@ def shard_defects(tree: Tree, name: str, folder: str) -> list[str]:
 
 
 def own_defects(tree: Tree, path: str) -> list[str]:
-    """Files that only the implementation knows: are they complete in themselves?"""
+    """Returns defects of files that only the implementation knows, if they are incomplete."""
     if path.endswith(".json"):
         reading = read_file(tree, path, "json", read_json)
     elif path.endswith((".pt", ".pth")):

@@ -1,9 +1,9 @@
 """KempnerForge: `step_N` directories of DCP files, and a relative symlink `latest`.
 
-Under pipeline parallelism each stage has a directory `ppN` of DCP files in it. Where there are
-no symlinks, `latest` may be a file of one line with the name that a link would have.
+Under pipeline parallelism it has a directory `ppN` of DCP files for each stage. Without symlinks,
+`latest` can be a file of one line with the name that a link would have.
 
-What a file beside the documented ones means is its implementation's affair: it is only checked for
+The meaning of a file beside the documented ones is up to its implementation: it is only checked for
 being complete in itself (JSON parses, an archive has its end).
 """
 
@@ -30,7 +30,7 @@ _STAGE = re.compile(r"pp([0-9]+)")
 
 
 class KempnerForge(Layout):
-    """The layout of KempnerForge checkpoints, as its documentation tells it."""
+    """The layout of KempnerForge checkpoints, as documented."""
 
     name: ClassVar[str] = "kempnerforge"
     prefix: ClassVar[str] = "step_"
@@ -41,10 +41,10 @@ class KempnerForge(Layout):
     tells: ClassVar[frozenset[str]] = frozenset({"freeze", "tokens_seen"})
 
     def latest(self, tree: Tree) -> Resolved:
-        """Where `latest` leads.
+        """Resolves `latest`.
 
-        That may be a directory of another name: a checkpointer that replaces a step where names
-        cannot be swapped has to keep a whole version under one.
+        It can lead to a directory of another name: a checkpointer that replaces a step must keep a
+        whole version under another name if names cannot be swapped.
         """
         kind = tree.kind(LATEST)
         if kind is None:
@@ -59,15 +59,15 @@ class KempnerForge(Layout):
         if name == LATEST:
             return Resolved(state="astray", detail=f"`{LATEST}` leads to itself")
         if tree.kind(name) is None:
-            detail = f"`{LATEST}` names {name}, which is not there"
+            detail = f"`{LATEST}` names {name}, which does not exist"
             return Resolved(state="dangling", name=name, detail=detail)
         if tree.kind(name) != "directory" or "/" in name or name in (".", ".."):
-            detail = f"`{LATEST}` names {name}, which is no checkpoint"
+            detail = f"`{LATEST}` names {name}, which is not a checkpoint"
             return Resolved(state="astray", name=name, detail=detail)
         return Resolved(state="checkpoint", name=name)
 
     def defects(self, tree: Tree, name: str, world: World) -> tuple[str, ...]:
-        """Why the directory `name` is not a whole checkpoint; empty when it is."""
+        """Returns why the directory `name` is not a whole checkpoint; empty if it is."""
         step = self.step_of(name)
         return (
             *self._stage_defects(tree, name, world),
@@ -77,17 +77,17 @@ class KempnerForge(Layout):
         )
 
     def freeze(self, tree: Tree, name: str) -> object | None:
-        """`vlm_freeze` of a checkpoint's `metadata.json`, None where it has none."""
+        """Returns `vlm_freeze` of a checkpoint's `metadata.json`, or None."""
         value = read_file(tree, f"{name}/{METADATA}", "json", read_json).value
         return value.get("vlm_freeze") if isinstance(value, dict) else None
 
     def tokens_seen(self, tree: Tree, name: str) -> object | None:
-        """`tokens_seen` of a checkpoint's `metadata.json`, None where it has none."""
+        """Returns `tokens_seen` of a checkpoint's `metadata.json`, or None."""
         value = read_file(tree, f"{name}/{METADATA}", "json", read_json).value
         return value.get("tokens_seen") if isinstance(value, dict) else None
 
     def published(self, root: Path) -> int | None:
-        """The step of the checkpoint that `latest` names on disk now."""
+        """Returns the step of the checkpoint that `latest` names on disk now."""
         try:
             latest = root / LATEST
             text = str(latest.readlink()) if latest.is_symlink() else latest.read_text().strip()
@@ -97,7 +97,7 @@ class KempnerForge(Layout):
         return self.step_of(name) if (root / name).is_dir() else None
 
     def _text(self, tree: Tree) -> str | None:
-        """The target of `latest`, a symlink or a file of one line; None if it has none."""
+        """Returns the target of `latest`, a symlink or a file of one line; None if it has none."""
         if tree.kind(LATEST) == "symlink":
             return tree.text(LATEST)
         if tree.kind(LATEST) != "file":

@@ -1,16 +1,16 @@
-"""Tells from the stream of operations which save and which phase each one belongs to.
+"""Determines the save and the phase to which each operation belongs.
 
-Nothing is known of the implementation but its layout, so its staging names are learned from what it
-does. An operation belongs to the save whose step its name or target tells; a rank's
-own saves come before those of other ranks, because the order among ranks differs from run to run.
-A name without a step belongs to the save in which the rank made it. What is renamed away from the
-name of a checkpoint, and every removal, is pruning by the save that the rank published last.
+Only an implementation's layout is known, so its staging names are learned from its operations. An
+operation belongs to the save whose step occurs in its name or target; a rank's own saves take
+precedence over those of other ranks, because the order among ranks differs from run to run. A name
+without a step belongs to the save in which the rank made it. Whatever is renamed away from a
+checkpoint's name, and every removal, is pruning by the save that the rank published last.
 
-When a step is saved again while its first save is still in flight, each new directory that names
-the step belongs to the oldest of these saves that has none yet.
+If a step is saved again while its first save is still in flight, each new directory that names the
+step belongs to the oldest of these saves that has none yet.
 
-A hidden file in the directory itself whose name tells no step and no pointer belongs to no save: it
-is what keeps another job out, or tries what the storage can do.
+A hidden file in the directory itself, whose name contains neither a step nor a pointer, belongs to
+no save: it keeps another job out, or probes what the storage can do.
 
 Out of scope: two saves of one step in flight at once that write in place, into one directory; the
 newer one gets both.
@@ -24,7 +24,7 @@ from harness.words import READS
 
 Place = tuple[int | None, str | None]
 
-# Kinds that change no name, so that their place stays what it was until a name changes.
+# Kinds that change no name, so that their place stays the same until a name changes.
 _STEADY = frozenset({"open", "write", "fsync", "truncate"})
 
 
@@ -33,7 +33,7 @@ def _top(path: str) -> str:
 
 
 class Signs(Protocol):
-    """The part of a layout that a tracker asks; `Layout` says what each is."""
+    """The part of a layout that a tracker asks; `Layout` documents each."""
 
     @property
     def pointer(self) -> str | None: ...
@@ -68,7 +68,7 @@ class PhaseTracker:
         self._memo: dict[tuple[int, str, str], Place] = {}
 
     def save_began(self, rank: int, step: int, ordinal: int) -> None:
-        """`rank` is about to call `save`, for the `ordinal`-th time in this run."""
+        """Note that `rank` is about to call `save`, for the `ordinal`-th time in this run."""
         self._newest = max(ordinal, self._newest or 0)
         if ordinal > self._by_step.get(step, 0):
             self._by_step[step] = ordinal
@@ -84,7 +84,7 @@ class PhaseTracker:
         path: str,
         target: str | None,
     ) -> tuple[int | None, str | None]:
-        """The save (its ordinal) and the phase that the operation belongs to."""
+        """Returns the save (its ordinal) and the phase of the operation."""
         known = self._memo.get((rank, kind, path))
         if known is None:
             known = self._find(rank, kind, path, target)
@@ -116,7 +116,7 @@ class PhaseTracker:
         return place
 
     def _is_beside(self, kind: str, path: str) -> bool:
-        """Whether it is a hidden file beside the checkpoints, of no save."""
+        """Whether it is a hidden file beside the checkpoints, which belongs to no save."""
         if kind not in _STEADY:
             return kind == "unlink" and path in self._beside
         if not path.startswith(".") or "/" in path or path == ".":
@@ -150,7 +150,7 @@ class PhaseTracker:
             return self._save_of(rank, path), self._phase_of(path)
         save = self._holder.get(step) if step is not None else None
         if save is None or save in self._pointed:
-            # A pointer may be made before the directory that it names has its name.
+            # A pointer can be made before the directory that it names has its name.
             save = self._claimant(step) or save
         if save is None:
             save = self._save_of_step(rank, step)
@@ -163,7 +163,7 @@ class PhaseTracker:
         return save, "publish"
 
     def _claimant(self, step: int | None) -> int | None:
-        """The oldest save of a step that has a directory and has not given it its name yet."""
+        """Returns the oldest save of a step that has a directory and has not yet renamed it."""
         saves = (save for top, save in self._claimed.items() if self._signs.step_in(top) == step)
         return None if step is None else min(saves, default=None)
 
@@ -247,7 +247,7 @@ class PhaseTracker:
         return self._worked.get(rank, self._newest)
 
     def _beginning(self, rank: int) -> int | None:
-        """The save that makes sure of the directory itself; one that has published is past that."""
+        """Returns the save that prepares the directory itself; one that published is past that."""
         save = self._current(rank)
         return self._own_newest.get(rank, save) if save in self._done else save
 
@@ -270,7 +270,7 @@ class PhaseTracker:
         self._owner[_top(path)] = save
 
     def _follow(self, path: str, target: str) -> None:
-        """A renamed directory takes the directories below it along."""
+        """Moves the entries of the directories below a renamed one along with it."""
         if self._signs.step_of(target) is not None:
             self._away.discard(target)
         moved = {one for one in self._directories if one == path or one.startswith(path + "/")}

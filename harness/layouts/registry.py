@@ -1,4 +1,4 @@
-"""The layouts, by the names that plans hold."""
+"""The layouts, by the names that plans use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.layouts.kempnerforge import KempnerForge
 _KEMPNERFORGE = KempnerForge()
 
 DEFAULT = _KEMPNERFORGE.name
-"""The layout of an implementation that says nothing else."""
+"""The layout of an implementation that names no other."""
 
 LAYOUTS: dict[str, Layout] = {one.name: one for one in (_KEMPNERFORGE, DcpSteps())}
 
@@ -22,7 +22,7 @@ def is_owned(name: str) -> bool:
 
 
 def renumber(text: str, steps: Callable[[int], int]) -> str:
-    """The text with other steps in the names of checkpoints, in whichever layout they are."""
+    """Returns the text with other steps in the names of checkpoints, in any layout."""
     for layout in LAYOUTS.values():
         if layout.step_in(text) is not None:
             return layout.renumber(text, steps)

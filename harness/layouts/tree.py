@@ -12,21 +12,21 @@ class Tree(Protocol):
     """A checkpoint directory at one instant. Paths are relative; "." is the directory itself."""
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
-        """The node at `path`; a symlink is not followed."""
+        """Returns the kind of node at `path`; does not follow a symlink."""
 
     def names(self, path: str) -> tuple[str, ...]:
-        """The names in a directory, sorted; none where `path` is no directory."""
+        """Returns the names in a directory, sorted; none if `path` is not a directory."""
 
     def text(self, path: str) -> str:
-        """The text of the symlink at `path`."""
+        """Returns the text of the symlink at `path`."""
 
     def content(self, path: str) -> Content:
-        """The bytes of the file at `path`."""
+        """Returns the bytes of the file at `path`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """Where the pointer leads: nowhere, to a name that is not there, to a checkpoint, or astray."""
+    """Where the pointer leads: nowhere, to a missing name, to a checkpoint, or astray."""
 
     state: Literal["absent", "dangling", "checkpoint", "astray"]
     name: str | None = None

@@ -1,4 +1,4 @@
-"""One cell of the matrix: where a scenario runs, and which of them there are."""
+"""One cell of the matrix: where a scenario runs, and the tests there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.search.explore.job import count_parts
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class MatrixCell:
-    """Where a scenario runs. `layout` is its world as people read it, or one after the other."""
+    """Where a scenario runs. `layout` is its world as people read it, or several in turn."""
 
     launcher: str
     device: str
@@ -27,9 +27,9 @@ class MatrixCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A test that `pytest scenarios/` makes of a scenario, by the names that JUnit has for it.
+    """A test that `pytest scenarios/` makes from a scenario, by its JUnit names.
 
-    It may run in several cells, one for each device.
+    It can run in several cells, one for each device.
     """
 
     file: str
@@ -38,12 +38,12 @@ class Item:
 
     @property
     def name(self) -> tuple[str, str]:
-        """`classname` and `name` of a test case."""
+        """Returns `classname` and `name` of the test case."""
         return self.file.replace("/", "."), self.label
 
 
 def find_items(root: Path) -> tuple[Item, ...]:
-    """Every test of the scenarios below `root/scenarios`. Raises ScenarioError."""
+    """Returns every test of the scenarios below `root/scenarios`. Raises ScenarioError."""
     files = sorted((root / "scenarios").rglob("*.y*ml"))
     return tuple(item for path in files for item in _items(path, path.relative_to(root).as_posix()))
 
@@ -71,7 +71,7 @@ def _cells(scenario: Scenario, shown: str) -> Iterator[MatrixCell]:
 
 
 def cell_of(plan: Plan, device: str) -> MatrixCell:
-    """The cell of a plan on a device."""
+    """Returns the cell of a plan on a device."""
     mode = "no saves" if plan.checkpoint is None else str(plan.checkpoint.async_mode)
     worlds = [str(plan.workload_of(number).world) for number in range(len(plan.runs))]
     layout = " -> ".join(world for world, _ in itertools.groupby(worlds))

@@ -1,4 +1,4 @@
-"""`python -m harness matrix`: read scenarios and results, write the page."""
+"""`python -m harness matrix`: reads scenarios and results, and writes the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from harness.matrix.results import read_results
 
 
 def make_page(root: Path, files: Sequence[Path], target: Path | None) -> tuple[str, bool]:
-    """The page, and whether nothing in it is failing. Raises ScenarioError and ResultsError."""
+    """Makes the page; returns it, and whether nothing in it fails.
+
+    Raises ScenarioError and ResultsError.
+    """
     matrix = bring_together(find_items(root), read_results(files))
     words = ["python", "-m", "harness", "matrix"]
     words += ["--junit", *map(str, files)] if files else []

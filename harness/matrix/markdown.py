@@ -1,4 +1,4 @@
-"""The matrix as a page for people."""
+"""Formats the matrix as a page for people."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from harness.matrix.cell import MatrixCell
 from harness.matrix.matrix import STATES, Matrix
 
 _INTRODUCTION = (
-    "How many tests of `pytest scenarios/` run where, and what they came to. A scenario that",
-    "leaves its device open counts on each. What is marked `long` does not run unless it is asked",
-    "for. Made from the scenarios and from what runs left, by",
+    "How many tests of `pytest scenarios/` run where, and with which results. A scenario that",
+    "leaves its device open counts on each. Tests marked `long` run only on request. Made from the",
+    "scenarios and from the results of test runs by",
     "",
 )
 
 
 def page(matrix: Matrix, command: str) -> str:
-    """The whole page; `command` made it."""
+    """Returns the whole page; `command` is the command that made it."""
     return "\n".join(_lines(matrix, command)) + "\n"
 
 
@@ -30,7 +30,7 @@ def _lines(matrix: Matrix, command: str) -> Iterator[str]:
     days = " and ".join(dict.fromkeys((matrix.days[0], matrix.days[-1]))) if matrix.days else "-"
     yield f"The runs began on {days}. {_tell(_sum(matrix.cells.values()))} in all."
     if matrix.unknown:
-        yield f"{matrix.unknown} results are of tests that no scenario makes; they are left out."
+        yield f"{matrix.unknown} results belong to tests of no scenario; they are left out."
     for launcher, device in sorted({(cell.launcher, cell.device) for cell in matrix.cells}):
         yield from _table(matrix, launcher, device)
     yield from _list("Skipped", (f"{n} times: {why}" for why, n in matrix.skipped.most_common()))

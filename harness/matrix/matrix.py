@@ -1,4 +1,4 @@
-"""Scenarios and results, brought together: what each cell of the matrix has come to."""
+"""Combines scenarios and results: the state of each cell of the matrix."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ STATES = ("passed", "skipped", "failing", "not run")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
-    """How many tests of each cell came to each state, and the reasons for all but the good ones.
+    """The number of tests of each cell in each state, and the reasons for skips and failures.
 
-    `unknown` are results of tests that no scenario makes any more.
+    `unknown` counts results of tests that no scenario makes any more.
     """
 
     cells: Mapping[MatrixCell, Counter[str]]
@@ -27,7 +27,7 @@ class Matrix:
 
 
 def bring_together(items: Sequence[Item], results: Mapping[tuple[Name, str], Result]) -> Matrix:
-    """Count. An item that no result names was not run, also one that is left out by default."""
+    """Counts. An item without a result was not run, even if it is left out by default."""
     cells: dict[MatrixCell, Counter[str]] = {}
     skipped: Counter[str] = Counter()
     failing: list[str] = []

@@ -1,4 +1,4 @@
-"""Test results, read from the JUnit files of runs."""
+"""Reads test results from the JUnit files of runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Name = tuple[str, str]
 class Result:
     """The result of one test on one device: `passed`, `skipped` or `failing`, and why.
 
-    `day` is that of the run.
+    `day` is the day of the run.
     """
 
     name: Name
@@ -25,14 +25,14 @@ class Result:
 
 
 class ResultsError(Exception):
-    """A file that holds no results."""
+    """A file contains no results."""
 
 
 def read_results(files: Iterable[Path]) -> dict[tuple[Name, str], Result]:
-    """The results by test and device.
+    """Returns the results by test and device.
 
-    A later file replaces what an earlier one says, but what was skipped replaces nothing that ran:
-    another machine may have had what this one lacks.
+    A later file replaces what an earlier one says, but a skip replaces no test that ran: another
+    machine may have had what this one lacks.
     """
     found: dict[tuple[Name, str], Result] = {}
     for result in (result for path in files for result in _read(path)):
@@ -49,23 +49,23 @@ def _read(path: Path) -> Iterator[Result]:
         raise ResultsError(f"{path} is not a JUnit file: {error}") from None
     for suite in root.iter("testsuite"):
         for case in suite.iter("testcase"):
-            # Without a name it is the one in which pytest was interrupted, and not the passed one
-            # that it looks like.
+            # A case without a name is the one in which pytest was interrupted. It looks like a
+            # pass, and is not one.
             if case.get("name"):
                 yield _result(case, day=suite.get("timestamp", "")[:10])
 
 
 def _result(case: ElementTree.Element, *, day: str) -> Result:
-    described = {one.get("name"): one.get("value", "") for one in case.iter("property")}
+    properties = {one.get("name"): one.get("value", "") for one in case.iter("property")}
     state, why = "passed", ""
     for child in case:
         if child.tag == "skipped":
             state, why = "skipped", child.get("message", "")
         elif child.tag in ("failure", "error"):
-            state, why = "failing", described.get("outcome", child.tag)
+            state, why = "failing", properties.get("outcome", child.tag)
     return Result(
         name=(case.get("classname", ""), case.get("name", "")),
-        device=described.get("device", ""),
+        device=properties.get("device", ""),
         state=state,
         why=why,
         day=day,

@@ -1,8 +1,8 @@
 """The interface of a collection of mutants, and how one is found.
 
-The harness knows no collection by itself: a command names one as `module:NAME`, and what it finds
-there is a `Catalogue`. Implementations are named as `--implementation` takes them, scenarios as
-pytest does, below `scenarios/`.
+The harness itself knows no collection: a command names one as `module:NAME`, which must be a
+`Catalogue`. Implementations are named as for `--implementation`, scenarios as for pytest, below
+`scenarios/`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Bug(Protocol):
 
     @property
     def implementation(self) -> str:
-        """The manager that has it."""
+        """The manager that has the bug."""
 
     @property
     def base(self) -> str:
@@ -33,11 +33,11 @@ class Bug(Protocol):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The kinds of bugs that it stands for."""
+        """The kinds of bugs that it represents."""
 
     @property
     def scenario(self) -> str:
-        """The one that has to catch it."""
+        """The scenario that must catch it."""
 
     @property
     def caught_by(self) -> str:
@@ -45,60 +45,60 @@ class Bug(Protocol):
 
     @property
     def outcome(self) -> str:
-        """The word for what that scenario comes to."""
+        """The outcome of that scenario."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """A manager that nobody may accuse, but for what it says itself that it cannot do."""
+    """A correct manager: no scenario may accuse it, except of what it says it leaves out."""
 
     implementation: str
     leaves_out: Mapping[str, str] = field(default_factory=dict)
-    """Reasons by patterns of scenarios."""
+    """Reasons, by pattern of scenarios."""
 
     def reason(self, scenario: str) -> str | None:
-        """Why it takes no part in a scenario."""
+        """Returns why it is left out of a scenario, or None."""
         return next((why for part, why in self.leaves_out.items() if fnmatch(scenario, part)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """Bugs, controls, and the scenarios that no bug of these needs."""
+    """Bugs, controls, and the scenarios that catch none of these bugs."""
 
     bugs: tuple[Bug, ...]
     correct: tuple[Control, ...]
     quiet: Mapping[str, str] = field(default_factory=dict)
-    """Why a scenario stays that catches nothing, by patterns of scenarios."""
+    """Why a scenario that catches nothing is kept, by pattern of scenarios."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why a category or a real bug has no mutant."""
 
     def base_of(self, bug: Bug) -> Control:
-        """The control of a bug. Raises CatalogueError where there is none."""
+        """Returns the control of a bug. Raises CatalogueError if there is none."""
         for one in self.correct:
             if one.implementation == bug.base:
                 return one
         raise CatalogueError(f"{name_of(bug.implementation)} has no control {bug.base!r}")
 
     def applies(self, bug: Bug, scenario: str) -> bool:
-        """Whether a red verdict would be the bug's doing and not already that of its base."""
+        """Whether a red verdict would come from the bug, and not already from its base."""
         return scenario == bug.scenario or self.base_of(bug).reason(scenario) is None
 
     def why_quiet(self, scenario: str) -> str | None:
-        """Why a scenario may catch nothing."""
+        """Returns why a scenario is allowed to catch nothing, or None."""
         return next((why for part, why in self.quiet.items() if fnmatch(scenario, part)), None)
 
 
 class CatalogueError(Exception):
-    """A name that leads to no catalogue, or a catalogue that contradicts itself."""
+    """A name that refers to no catalogue, or a catalogue that contradicts itself."""
 
 
 def name_of(implementation: str) -> str:
-    """The short name of a manager."""
+    """Returns the short name of a manager."""
     return implementation.partition(":")[2]
 
 
 def load_catalogue(place: str, *, folder: Path) -> Catalogue:
-    """The catalogue `module:NAME`, looked for in `folder` first. Raises CatalogueError."""
+    """Returns the catalogue `module:NAME`, searched in `folder` first. Raises CatalogueError."""
     module, _, name = place.partition(":")
     if not module or not name:
         raise CatalogueError(f"a catalogue is named `module:NAME`, found {place!r}")

@@ -1,4 +1,4 @@
-"""One cell of the table: what one scenario came to with one manager."""
+"""One cell of the table: the outcome of one scenario with one manager."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class MutantCell:
 
     @property
     def key(self) -> Key:
-        """The bug or control and the scenario of the cell."""
+        """The manager and the scenario of the cell."""
         return self.manager, self.scenario
 
     @property
     def is_caught(self) -> bool:
-        """Whether the manager was found out. INVALID proves nothing, so it finds out nobody."""
+        """Whether the manager was found out. INVALID proves nothing, so it catches nothing."""
         return self.outcome not in ("PASS", "INVALID")
 
     @property
     def is_alarm(self) -> bool:
-        """Whether a control has a reason to complain: INVALID is red for it, too."""
+        """Whether a control was accused; INVALID counts, too."""
         return self.outcome != "PASS"
 
 
 def read_cells(path: Path) -> dict[Key, MutantCell]:
-    """Those of a file, the last of each; none where there is no file."""
+    """Reads the cells of a file, the last one for each key; none if there is no file."""
     if not path.exists():
         return {}
     found: dict[Key, MutantCell] = {}
@@ -50,7 +50,7 @@ def read_cells(path: Path) -> dict[Key, MutantCell]:
 
 
 def add_cells(path: Path, cells: Iterable[MutantCell]) -> None:
-    """Append to a file."""
+    """Appends cells to a file."""
     with path.open("a", encoding="utf-8") as file:
         for cell in cells:
             file.write(json.dumps(asdict(cell)) + "\n")

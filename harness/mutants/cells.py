@@ -18,7 +18,7 @@ from harness.search.pool import Pool
 from harness.trial import Bench, try_plan
 
 HANG_DEADLINE_S = 15.0
-"""For a bug that is known to hang: many times what a run takes, and a quarter of the default."""
+"""For a bug that is known to hang: many times the length of a run, and a quarter of the default."""
 
 _MOST_DETAILS = 300
 
@@ -38,7 +38,7 @@ def run_cells(
     tasks: Sequence[MutantTask],
     note: Callable[[int, int, tuple[MutantCell, ...]], None],
 ) -> None:
-    """Run all; `note` is called with how many are done, how many there are, and what came."""
+    """Runs all tasks; `note` gets how many are done, how many there are, and the new cells."""
     coming: list[Future[tuple[MutantCell, ...]]] = [pool.submit(_run, task) for task in tasks]
     for done, future in enumerate(as_completed(coming), 1):
         note(done, len(coming), future.result())
@@ -63,16 +63,16 @@ def _cell(bench: Bench, task: MutantTask) -> MutantCell:
     trial = try_plan(bench, plan)
     trial.drop()
     judgement = trial.judgement
-    described = [
+    details = [
         line for one in judgement.verdicts if one.state == "violated" for line in one.details
     ]
-    described += [line for one in judgement.guards if not one.passed for line in one.details]
+    details += [line for one in judgement.guards if not one.passed for line in one.details]
     return MutantCell(
         manager=manager.name,
         scenario=given.name,
         outcome=str(judgement.outcome),
         broken=judgement.broken,
-        details=(described[0] if described else "")[:_MOST_DETAILS],
+        details=(details[0] if details else "")[:_MOST_DETAILS],
     )
 
 

@@ -1,9 +1,9 @@
-"""Which cells of the table are run. Pure, and without chance but for a seed.
+"""Chooses which cells of the table to run. Pure, and random only by a seed.
 
-Always: each bug with the scenario that has to catch it, and each control with every scenario
-that it takes part in. Beyond that either a sample of so many scenarios for each bug, or all of
-them. A bug is only run with scenarios in which its base, the control that it changes,
-takes part: elsewhere a red verdict would not be the bug's doing.
+Always: each bug with the scenario that must catch it, and each control with every scenario that it
+takes part in. In addition, either a sample of scenarios for each bug, or all of them. A bug only
+runs with scenarios in which its base, the control that it changes, takes part: elsewhere a red
+verdict would not come from the bug.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from harness.mutants.given import Given
 
 
 def named_keys(catalogue: Catalogue) -> tuple[Key, ...]:
-    """Each bug with its own scenario."""
+    """Pairs each bug with its own scenario."""
     return tuple((bug.implementation, bug.scenario) for bug in catalogue.bugs)
 
 
 def correct_keys(catalogue: Catalogue, given: Sequence[Given]) -> tuple[Key, ...]:
-    """Each control with what it takes part in."""
+    """Pairs each control with every scenario that it takes part in."""
     return tuple(
         (one.implementation, scenario.name)
         for one in catalogue.correct
@@ -34,7 +34,7 @@ def correct_keys(catalogue: Catalogue, given: Sequence[Given]) -> tuple[Key, ...
 def sample_keys(
     catalogue: Catalogue, given: Sequence[Given], *, size: int | None, seed: int
 ) -> tuple[Key, ...]:
-    """Each bug with so many other scenarios, or with all; an exploration is many runs, so none."""
+    """Pairs each bug with a sample of other scenarios, or all; explorations are too expensive."""
     found: list[Key] = []
     for bug in catalogue.bugs:
         names = [
@@ -49,7 +49,7 @@ def sample_keys(
 
 
 def candidates(catalogue: Catalogue, scenario: Given, *, seed: int) -> tuple[str, ...]:
-    """The bugs that a scenario may catch: those of the same file, then of the same area."""
+    """Returns the bugs that a scenario could catch: of the same file, then of the same area."""
 
     def distance(bug: Bug) -> int:
         if bug.scenario.partition("::")[0] == scenario.file:
@@ -65,7 +65,7 @@ def _able(catalogue: Catalogue, scenario: Given, seed: int) -> list[Bug]:
     able: Iterator[Bug] = (
         bug
         for bug in catalogue.bugs
-        # One that hangs costs a deadline and shows little of a scenario.
+        # A hanging bug costs a whole deadline and shows little about a scenario.
         if catalogue.applies(bug, scenario.name) and bug.outcome != "HANG"
     )
     found = list(able)

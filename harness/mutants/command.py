@@ -1,4 +1,4 @@
-"""`python -m harness mutants`: run a catalogue of mutants and say what caught them."""
+"""`python -m harness mutants`: runs a catalogue of mutants and reports what caught them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from harness.search.pool import Pool
 from harness.workspace import open_workspace
 
 _MOST_TRIES = 8
-"""Bugs that are tried with a scenario which has caught nothing yet."""
+"""Bugs that are tried with a scenario that has caught nothing yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """The request of the command line. `sample` is None for the whole table."""
+    """The request on the command line. `sample` is None for the whole table."""
 
     catalogue: str
     folder: Path
@@ -47,7 +47,7 @@ class Wish:
 
 
 def try_mutants(wish: Wish) -> bool:
-    """Run what is wished and not in the results already; whether all is as it has to be."""
+    """Runs what is requested and not in the results yet; returns whether nothing is wrong."""
     catalogue = load_catalogue(wish.catalogue, folder=wish.folder)
     found = default_scenarios(wish.folder / "scenarios", gpus=count_gpus())
     given = [one for one in found if _lacks(one) is None]
@@ -64,7 +64,7 @@ def try_mutants(wish: Wish) -> bool:
 
 
 def _lacks(given: Given) -> str | None:
-    """The reason for which pytest would skip a scenario on this machine."""
+    """Returns why pytest would skip a scenario on this machine, or None."""
     plan = make_plan(given.scenario, source=given.name, implementation=Implementation())
     filesystem = plan.filesystem
     if given.scenario.explore is not None:
@@ -73,7 +73,7 @@ def _lacks(given: Given) -> str | None:
 
 
 class _Run:
-    """The cells as they come."""
+    """Runs the cells, and collects them as they finish."""
 
     def __init__(self, wish: Wish, catalogue: Catalogue, given: Sequence[Given]) -> None:
         self._wish, self._catalogue = wish, catalogue
@@ -83,14 +83,14 @@ class _Run:
         self.cells: dict[Key, MutantCell] = {} if wish.results is None else read_cells(wish.results)
 
     def everything(self) -> None:
-        """The cells to run: required ones, the sample, and those that may catch a missed bug."""
+        """Runs the required cells, the sample, and cells that could catch something."""
         wish, catalogue, given = self._wish, self._catalogue, tuple(self._given.values())
         keys = list(named_keys(catalogue))
         if not wish.only:
             keys += correct_keys(catalogue, given)
         if wish.sample != 0:
             keys += sample_keys(catalogue, given, size=wish.sample, seed=wish.seed)
-        # A bug whose own scenario cannot run here stays without its cell, and the table says so.
+        # A bug whose own scenario cannot run here stays without its cell; the table says so.
         wanted = [
             self._task(key)
             for key in dict.fromkeys(keys)

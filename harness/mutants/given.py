@@ -20,17 +20,17 @@ class Given:
 
     @property
     def folder(self) -> str:
-        """Its area."""
+        """Its area, which is the name of its folder."""
         return self.name.partition("/")[0]
 
     @property
     def file(self) -> str:
-        """Without the label."""
+        """Its name without the label."""
         return self.name.partition("::")[0]
 
 
 def default_scenarios(root: Path, *, gpus: int) -> tuple[Given, ...]:
-    """All that run here by default. Raises ScenarioError."""
+    """Returns all scenarios that run here by default. Raises ScenarioError."""
     found = [
         one for path in sorted(root.rglob("*.yaml")) for one in _of_file(path, root, gpus=gpus)
     ]
@@ -46,7 +46,7 @@ def _of_file(path: Path, root: Path, *, gpus: int) -> Iterator[Given]:
 
 
 def _runs_here(scenario: Scenario, *, gpus: int) -> bool:
-    """Not without a GPU where it needs one, and not where it is marked `long`."""
+    """Whether it is not marked `long`, and needs no GPU that is missing."""
     explore = scenario.explore
     return (scenario.device != "cuda" or gpus > 0) and (
         explore is None or explore.budget is not None

@@ -1,4 +1,4 @@
-"""The table as a page for people."""
+"""Formats the table as a page for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEGIN, END = "<!-- mutants: begin -->", "<!-- mutants: end -->"
 
 
 def page(table: Table, head: Sequence[str]) -> str:
-    """All sections; `head` says when, where and by which command."""
+    """Returns all sections; `head` says when, where and by which command they were made."""
     sections = (
         head,
         _rate(table),
@@ -27,7 +27,7 @@ def page(table: Table, head: Sequence[str]) -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Between the marks of a document, or as a document of its own."""
+    """Writes between the marks of a document, or a document of its own."""
     marked = f"{BEGIN}\n\n{text}\n{END}\n"
     if path.exists():
         old = path.read_text(encoding="utf-8")
@@ -46,12 +46,12 @@ def _rate(table: Table) -> Iterator[str]:
     managers = len({one.manager for one in table.correct})
     yield f"- {len(table.rows)} mutants: {caught} caught, {named} by what names them."
     yield f"- {len(table.scenarios)} scenarios: {len(table.silent)} caught none of these bugs."
-    yield f"- {len(others)} cells of a bug in another scenario than its own: {red} were red."
+    yield f"- {len(others)} cells of a bug in a scenario other than its own: {red} were red."
     yield f"- {managers} controls in {len(table.correct)} cells: {len(table.alarms)} accused."
     wrong = list(problems(table))
     if wrong:
         yield ""
-        yield "Not as it has to be:"
+        yield "Problems:"
         yield ""
         yield from (f"- {one}" for one in wrong)
 
@@ -116,7 +116,7 @@ def _control(table: Table) -> Iterator[str]:
 def _silent(table: Table) -> Iterator[str]:
     yield from _head("scenario", "bugs tried", "why it stays")
     for name in table.silent:
-        why = table.catalogue.why_quiet(name) or "**nobody says**"
+        why = table.catalogue.why_quiet(name) or "**no reason given**"
         yield _cells(f"`{name}`", str(len(table.scenarios[name])), why)
 
 
@@ -130,7 +130,7 @@ def _cells(*texts: str) -> str:
 
 
 def one_line(rows: Iterable[MutantRow]) -> Iterator[str]:
-    """Each bug on a line, for a terminal."""
+    """Formats each bug on a line, for a terminal."""
     for row in rows:
         mark = "caught" if row.is_named else "MISSED"
         outcome = row.own.outcome if row.own else "not run"

@@ -1,4 +1,4 @@
-"""Summarizes the cells: which bug was caught by which scenario, and the rest. Pure."""
+"""Summarizes the cells: which bug was caught by which scenario, and so on. Pure."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ class MutantRow:
 
     @property
     def caught(self) -> tuple[MutantCell, ...]:
-        """The cells in which it was found out."""
+        """The cells in which it was caught."""
         own = () if self.own is None else (self.own,)
         return tuple(one for one in (*own, *self.others) if one.is_caught)
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Everything that found it out."""
+        """Everything that caught it."""
         return tuple(sorted({name for cell in self.caught for name in cell.broken}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Of a catalogue, over the default scenarios that were there."""
+    """The results for a catalogue, over the existing default scenarios."""
 
     catalogue: Catalogue
     rows: tuple[MutantRow, ...]
     correct: tuple[MutantCell, ...]
     scenarios: Mapping[str, tuple[MutantCell, ...]]
-    """The cells of bugs by scenario, also of scenarios with none."""
+    """The cells of bugs by scenario, including scenarios with none."""
 
     @property
     def alarms(self) -> tuple[MutantCell, ...]:
-        """Controls that were accused."""
+        """The cells in which a control was accused."""
         return tuple(one for one in self.correct if one.is_alarm)
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """Scenarios that have caught nothing."""
+        """The scenarios that have caught nothing."""
         return tuple(
             name
             for name, cells in self.scenarios.items()
@@ -61,7 +61,7 @@ class Table:
 
     @property
     def by_property(self) -> dict[str, tuple[str, ...]]:
-        """The bugs that each property, or guard, is the name of."""
+        """The bugs that each property or guard names."""
         found: dict[str, list[str]] = {name: [] for name in PROMISES}
         for row in self.rows:
             if row.is_named:
@@ -81,7 +81,7 @@ class Table:
 def make_table(
     catalogue: Catalogue, cells: Mapping[Key, MutantCell], names: Sequence[str]
 ) -> Table:
-    """The table of what was run, of scenarios that are there."""
+    """Returns the table of what was run, restricted to existing scenarios."""
     bugs = {bug.implementation for bug in catalogue.bugs}
     there = set(names)
     scenarios: dict[str, list[MutantCell]] = {name: [] for name in names}
@@ -114,7 +114,7 @@ def _row(bug: Bug, cells: Mapping[Key, MutantCell], there: set[str]) -> MutantRo
 
 
 def problems(table: Table) -> Iterator[str]:
-    """The violations, one sentence each."""
+    """Yields what is wrong, one sentence each."""
     for row in table.rows:
         if not row.is_named:
             name = name_of(row.bug.implementation)
@@ -122,17 +122,17 @@ def problems(table: Table) -> Iterator[str]:
             yield f"{name} is not caught by {row.bug.caught_by}: {row.bug.scenario} {got}"
         elif row.own is not None and row.own.outcome != row.bug.outcome:
             name = name_of(row.bug.implementation)
-            yield f"{name} comes to {row.own.outcome}, the catalogue says {row.bug.outcome}"
+            yield f"{name} ends with {row.own.outcome}, the catalogue says {row.bug.outcome}"
     for cell in table.alarms:
         yield f"{name_of(cell.manager)} is correct, and {cell.scenario} {_described(cell)}"
     for name, bugs in table.by_property.items():
         if not bugs:
-            yield f"{name} is the name of no bug"
+            yield f"{name} names no bug"
     for name in table.silent:
         if table.catalogue.why_quiet(name) is None:
-            yield f"{name} catches nothing, and nobody says why it stays"
+            yield f"{name} catches nothing, and the catalogue gives no reason to keep it"
 
 
 def _described(cell: MutantCell) -> str:
     broken = ", ".join(cell.broken) or "nothing"
-    return f"came to {cell.outcome} by {broken}" + (f": {cell.details}" if cell.details else "")
+    return f"ended with {cell.outcome} by {broken}" + (f": {cell.details}" if cell.details else "")

@@ -1,4 +1,4 @@
-"""From a scenario to a plan: every default decided, every strike named. Pure, without chance."""
+"""Turns a scenario into a plan: every default decided, every strike named. Pure, without chance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from harness.world import World
 def make_plan(
     scenario: Scenario, *, source: str, implementation: Implementation, gpus: int = 0
 ) -> Plan:
-    """The plan of a scenario. `source` names its file, `gpus` counts those of this machine."""
+    """Returns the plan of a scenario. `source` names its file, `gpus` counts those of this
+    machine."""
     workload = Workload(
         seed=scenario.seed,
         device=choose_device(scenario, gpus=gpus),
@@ -41,9 +42,9 @@ def make_plan(
 
 
 def reference_plan(plan: Plan) -> Plan:
-    """The same training from start to end, never struck and never saved."""
+    """Returns the same training from start to end, never struck and never saved."""
     run = RunPlan(until_step=plan.workload.total_steps)
-    # Plans with the same workload share it, so nothing else of this one may be in it.
+    # Plans with the same workload share it, so it holds nothing else of this plan.
     return Plan(
         name="reference",
         source="",
@@ -56,7 +57,7 @@ def reference_plan(plan: Plan) -> Plan:
 
 
 def choose_device(scenario: Scenario, *, gpus: int) -> Literal["cpu", "cuda"]:
-    """`auto` takes GPUs where each rank has its own: two ranks on one GPU is another set-up."""
+    """`auto` takes GPUs if each rank can have its own: two ranks on one GPU is another set-up."""
     if scenario.device == "auto":
         worlds = [scenario.world, *(run.world for run in scenario.runs if run.world is not None)]
         return "cuda" if gpus >= max(world.size for world in worlds) else "cpu"

@@ -1,4 +1,4 @@
-"""A plan: everything decided before the first process starts. It holds no randomness."""
+"""A plan: everything decided before the first process starts. It has no randomness left."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ CHECKPOINTS = "checkpoints"
 EXECUTED = "executed"
 """The folder of a run directory in which hostile pickles leave their marks."""
 LEASED = "gpus.json"
-"""The file of a run directory that names the GPUs which the job may use, where it uses any."""
+"""The file of a run directory that names the GPUs of the job, if it uses any."""
 
 
 class Gpus(Decided):
-    """The GPUs of a job. `memory` is the part of a GPU that each rank may fill.
+    """The GPUs of a job. `memory` is the fraction of a GPU that each rank can fill.
 
-    `sharing` says how ranks talk where two of them have one GPU.
+    `sharing` says how ranks communicate when several of them have one GPU.
     """
 
     count: int
@@ -48,7 +48,7 @@ class Gpus(Decided):
 class Workload(Decided):
     """The training alone, without checkpoints: it decides the trajectory.
 
-    `gpus` is None on the CPU, and until a machine has been found to run on.
+    `gpus` is None on the CPU, and until the machine to run on is known.
     """
 
     seed: int
@@ -66,7 +66,7 @@ class Workload(Decided):
 
 
 class OperatorAction(Decided):
-    """An action of an operator. `choice` decides what the scenario leaves open."""
+    """An operator's action. `choice` decides what the scenario leaves open."""
 
     id: str
     action: Action
@@ -74,15 +74,15 @@ class OperatorAction(Decided):
 
     @classmethod
     def of(cls, action: Action, name: str, seed: int) -> OperatorAction:
-        """The action under this id; the seed of the scenario decides what is open."""
+        """Returns the action under this id; the scenario's seed decides what is open."""
         digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=6).digest()
         return cls(id=name, action=action, choice=int.from_bytes(digest, "big"))
 
 
 class RunPlan(Decided):
-    """One start of the job. `world`, `model` and `freeze` are None where they are the workload's.
+    """One start of the job. `world`, `model` and `freeze` are None if they are the workload's.
 
-    `deadline_s` is how long the run may be silent; None where the machine decides when it runs.
+    `deadline_s` is how long the run can be silent; None lets the machine decide when it runs.
     """
 
     until_step: int
@@ -99,10 +99,10 @@ class RunPlan(Decided):
 
 
 class Implementation(Decided):
-    """The checkpoint manager under test: `module:Name`, and a folder to look in first.
+    """The checkpoint manager under test: `module:Name`, and a folder to search first.
 
-    `layout` names what its checkpoint directories look like (`harness.layouts.registry`). It goes
-    with the code, and not with the scenario, because the same scenarios run against any code.
+    `layout` names the layout of its checkpoint directories (`harness.layouts.registry`). It belongs
+    to the code, and not to the scenario, because the same scenarios run against any code.
     """
 
     name: str = "kempnerforge.checkpoint.manager:CheckpointManager"
@@ -135,12 +135,13 @@ class Plan(Decided):
         return LAYOUTS[self.implementation.layout]
 
     def within(self, deadline_s: float) -> Plan:
-        """The plan whose runs may be silent for so long, whatever the machine would decide."""
+        """Returns the plan with this silence limit for its runs, whatever the machine would
+        decide."""
         runs = (run.model_copy(update={"deadline_s": deadline_s}) for run in self.runs)
         return self.model_copy(update={"runs": tuple(runs)})
 
     def workload_of(self, run: int) -> Workload:
-        """The workload of a run, with the settings that the run changes."""
+        """Returns the workload of a run, with the settings that the run changes."""
         own, usual = self.runs[run], self.workload
         found: dict[str, object] = {}
         if own.world is not None:
@@ -154,12 +155,12 @@ class Plan(Decided):
 
     @property
     def rearranges(self) -> bool:
-        """Whether some run shards the parameters otherwise than another one."""
+        """Whether some run shards the parameters in another way than the others."""
         worlds = [self.workload.world, *(run.world for run in self.runs if run.world is not None)]
         return any(not worlds[0].same_inside(world) for world in worlds)
 
     def as_second_job(self, run: int) -> Plan:
-        """The plan of a second job: the same without strikes, and it ends with the first error."""
+        """Returns the plan of a second job: no strikes, and it ends with the first error."""
         runs = list(self.runs)
         runs[run] = runs[run].model_copy(update={"strikes": ()})
         ends = self.checkpoint and self.checkpoint.model_copy(update={"on_error": "end"})
@@ -167,7 +168,7 @@ class Plan(Decided):
 
     @property
     def filesystem(self) -> str | None:
-        """The file system of the checkpoint directory where its power is cut, else None."""
+        """The file system of the checkpoint directory if its power is cut, else None."""
         faults = (strike.fault for run in self.runs for strike in run.strikes)
         return next((fault.disk for fault in faults if fault.disk is not None), None)
 
@@ -178,30 +179,30 @@ class Plan(Decided):
 
     @property
     def refuses(self) -> bool:
-        """Whether saves may fail for good, for want of something that the file system lacks."""
+        """Whether saves can fail for good, because the file system lacks a feature."""
         return self.mount is not None and self.mount.refuses
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts that mount the checkpoint directory; none where ranks see it directly."""
+        """The hosts that mount the checkpoint directory; none if ranks see it directly."""
         hosts = [host for run in range(len(self.runs)) for host in self.hosts_of(run)]
         if "other" in hosts:
             return HOSTS
         return HOSTS[:1] if self.mount is not None else ()
 
     def hosts_of(self, run: int) -> tuple[str, str]:
-        """Where the ranks of a run live, and those of a second job."""
+        """Returns the host of a run's ranks, and the host of a second job's."""
         own = self.runs[run].host
         joining = (strike.fault.second_host for strike in self.runs[run].strikes)
         return own, next((host for host in joining if host is not None), own)
 
     @property
     def timeout_s(self) -> float | None:
-        """When the manager gives up on an operation, where the scenario says so."""
+        """The time after which the manager gives up on an operation, if the scenario sets one."""
         return None if self.checkpoint is None else self.checkpoint.timeout_s
 
     def folder_of(self, run: int) -> str:
-        """The name of the checkpoint directory in a run: where the last relocation put it."""
+        """Returns the name of a run's checkpoint directory: where the last relocation put it."""
         names = [
             action.action.relocate.to
             for one in self.runs[: run + 1]
@@ -211,11 +212,11 @@ class Plan(Decided):
         return names[-1] if names else CHECKPOINTS
 
     def on_one_node(self) -> Workload:
-        """The workload where nothing depends on the network: it trains the same."""
+        """Returns the workload without its network, which does not change how it trains."""
         world = self.workload.world.model_copy(update={"nodes": 1})
         return self.workload.model_copy(update={"world": world})
 
     def reference_key(self) -> str:
-        """Plans with the same key train alike, so one reference run serves them all."""
+        """Identifies the training: one reference run serves all plans with the same key."""
         text = self.on_one_node().model_dump_json()
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -1,6 +1,6 @@
-"""Where a plan can run, and what it takes there: processes, memory, GPUs. Pure, like the plan.
+"""Decides where a plan can run, and what that takes: processes, memory, GPUs. Pure, like the plan.
 
-What a job gets depends on the machine and on the plan alone, never on what is free just now: a job
+The decision depends on the machine and on the plan alone, never on what is free just now: a job
 that ran on two GPUs would not be the same job on one.
 """
 
@@ -14,16 +14,16 @@ from harness.scenario.devices import AUTO
 from harness.world import World
 
 CPU_RANK_MIB = 256
-"""Of the host. Warm ranks were measured at 53 to 133 MB; the rest is for what they write."""
+"""Host memory. Warm ranks were measured at 53 to 133 MB; the rest is for what they write."""
 CUDA_RANK_MIB = 2048
-"""Of the host. `ps` showed 1.2 to 1.6 GB a rank on an H200, most of it shared libraries."""
+"""Host memory. `ps` showed 1.2 to 1.6 GB a rank on an H200, most of it shared libraries."""
 FILLED = 0.9
-"""The part of a GPU that ranks may fill. The rest is for their CUDA contexts."""
+"""The fraction of a GPU that ranks can fill. The rest is for their CUDA contexts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """The resources of a running job. `memory_mib` is that of the host."""
+    """The resources of a running job. `memory_mib` is host memory."""
 
     ranks: int
     memory_mib: int
@@ -31,7 +31,7 @@ class Need:
 
 
 def need_of(plan: Plan) -> Need:
-    """The resources of the largest of the runs."""
+    """Returns what the largest of the runs needs."""
     ranks = most_ranks(plan)
     each = CPU_RANK_MIB if plan.workload.device == "cpu" else CUDA_RANK_MIB
     gpus = 0 if plan.workload.gpus is None else plan.workload.gpus.count
@@ -39,7 +39,7 @@ def need_of(plan: Plan) -> Need:
 
 
 def most_ranks(plan: Plan) -> int:
-    """How many ranks live at once, those of a second job included."""
+    """Returns how many ranks live at once, including those of a second job."""
     return max(
         plan.workload_of(number).world.size
         * (2 if any(strike.fault.second_host for strike in run.strikes) else 1)
@@ -48,10 +48,10 @@ def most_ranks(plan: Plan) -> int:
 
 
 def place_plan(plan: Plan, *, present: int, jobs: int, sharing: str) -> Plan:
-    """The plan with its GPUs decided, on a machine that has some `present`.
+    """Returns the plan with its GPUs decided, on a machine with `present` GPUs.
 
-    `jobs` of them may have a GPU at once, and `sharing` is how ranks of one job talk on it, or
-    `auto`. A plan that was placed before keeps its place, so that a replay is one.
+    `jobs` is how many jobs can share a GPU, `sharing` how the ranks of one job communicate on it,
+    or `auto`. A plan that was placed before keeps its place, so that a replay is exact.
     """
     if plan.workload.device == "cpu" or plan.workload.gpus is not None or present == 0:
         return plan
@@ -66,7 +66,7 @@ def place_plan(plan: Plan, *, present: int, jobs: int, sharing: str) -> Plan:
 
 
 def lacks_collectives(plan: Plan) -> str | None:
-    """Why this plan cannot run on the GPUs that it has been given, or None."""
+    """Returns why this plan cannot run on the GPUs that it has been given, or None."""
     gpus = plan.workload.gpus
     if gpus is None or gpus.sharing != "gloo":
         return None
@@ -75,11 +75,11 @@ def lacks_collectives(plan: Plan) -> str | None:
         return None
     return (
         f"{world} on {gpus.count} GPU: stages send tensors from rank to rank, and gloo "
-        "sends none that are on a GPU"
+        "cannot send tensors that are on a GPU"
     )
 
 
 def _sharing_stages(plan: Plan, count: int) -> World | None:
-    """The first world of the plan in which stages share GPUs."""
+    """Returns the first world of the plan in which stages share GPUs."""
     worlds = (plan.workload_of(number).world for number in range(len(plan.runs)))
     return next((world for world in worlds if world.size > count and world.pp > 1), None)

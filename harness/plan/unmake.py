@@ -1,4 +1,4 @@
-"""From a plan back to the scenario that it could have been made of; the inverse of `make`."""
+"""Turns a plan back into the scenario that it could have been made from; the inverse of `make`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from harness.scenario.schema import Checkpoint, Run, Scenario
 
 
 def unmake_plan(plan: Plan) -> Scenario:
-    """A scenario whose plan is this one. Its device is left to the machine."""
+    """Returns a scenario whose plan is this one. Its device is left to the machine."""
     workload = plan.workload
     return Scenario(
         name=plan.name,

@@ -1,4 +1,4 @@
-"""A failure as a scenario of its own: the file that replays it, with what happened at its head."""
+"""Writes a failure as a scenario of its own: the file that replays it, headed by what happened."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from harness.scenario.schema import Scenario
 from harness.scenario.source import Source
 
 _WIDTH = 100
-# A short mapping is read as one thing: `{rank: 1}`, `{until_step: 8}`.
+# A short mapping is easier to read on one line: `{rank: 1}`, `{until_step: 8}`.
 _SHORT = 80
 
 
 def failure_text(
     scenario: Scenario, judgement: Judgement, implementation: Implementation | None = None
 ) -> str:
-    """The text of a failure file: a scenario without its defaults, under a comment."""
+    """Returns the text of a failure file: a scenario without its defaults, under a comment."""
     return "\n".join([*head_lines(judgement, implementation), scenario_text(scenario)])
 
 
 def failure_name(scenario: Scenario) -> str:
-    """The file name: the same scenario has the same one, whatever it came to."""
+    """Returns the file name, which depends only on the scenario, not on its outcome."""
     digest = hashlib.blake2b(scenario_text(scenario).encode(), digest_size=4).hexdigest()
     return f"{_slug(scenario.name)}-{digest}.yaml"
 
 
 def scenario_text(scenario: Scenario) -> str:
-    """A scenario as YAML, without what is default, in the order of the schema."""
+    """Returns a scenario as YAML, without defaults, in the order of the schema."""
     values = scenario.model_dump(mode="json", exclude_defaults=True)
     for run, parsed in zip(values["runs"], scenario.runs, strict=True):
         if parsed.world is not None:
-            # `world: {}` would say the same as one stage, but not to a reader.
+            # `world: {}` would mean the same as one stage, but not to a reader.
             run["world"] = run["world"] or {"pp": parsed.world.pp}
         if faults := run.pop("faults", []):
             run["faults"] = [_fault(*pair) for pair in zip(faults, parsed.faults, strict=True)]
@@ -47,9 +47,9 @@ def scenario_text(scenario: Scenario) -> str:
 
 
 def _fault(values: dict[str, Any], parsed: AnyFault) -> dict[str, Any]:
-    """Orders the keys so that a fault stands before its point."""
+    """Orders the keys so that a fault precedes its point."""
     kind = parsed.word
-    # `kill: {}` would say the same as the first field, but not to a reader.
+    # `kill: {}` would mean the same as the first field, but not to a reader.
     whole = getattr(parsed, kind).model_dump(mode="json")
     return {kind: values[kind] or dict([next(iter(whole.items()))]), "at": values["at"]}
 
@@ -61,9 +61,9 @@ def write_failure(
     implementation: Implementation | None = None,
     suffix: str = "",
 ) -> Path:
-    """Write the failure file of the scenario in `source` into `folder`, and say where it is.
+    """Write the failure file of the scenario in `source` into `folder`; returns its path.
 
-    `suffix` keeps it apart from an earlier failure of the same scenario that was another one.
+    `suffix` distinguishes it from an earlier, different failure of the same scenario.
     """
     scenario = Scenario.model_validate(source.data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def write_failure(
 
 
 def _entry(key: str, value: Any) -> str:
-    """One key of the top level: on one line where that is short, else indented below it."""
+    """Formats one key of the top level: on one line if that is short, else indented below it."""
     flow = f"{key}: {_flow(value)}"
     if isinstance(value, list) or (isinstance(value, dict) and len(flow) > _WIDTH):
         return f"{key}:\n{_block(value, '  ')}"
@@ -101,7 +101,7 @@ def _item(value: Any, indent: str) -> str:
 
 
 def _flow(value: Any) -> str:
-    """A value on one line."""
+    """Formats a value on one line."""
     text: str = yaml.safe_dump(
         value, default_flow_style=True, sort_keys=False, width=100_000, allow_unicode=True
     )

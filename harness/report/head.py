@@ -1,4 +1,4 @@
-"""The head of a failure file: what it came to, written and read side by side.
+"""The head of a failure file, which states its verdict: written and read side by side.
 
     # HARD_FAIL
     # broken: whole_or_absent, nothing_lost
@@ -6,8 +6,8 @@
     # whole_or_absent is violated: A directory named `step_N` is a committed checkpoint. ...
     # implementation: my.module:Manager in /code
 
-The first three lines are for a replay, which compares; the rest is for people. A file without them
-is a scenario like any other.
+A replay compares the first three lines; the rest is for people. A file without them is a scenario
+like any other.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _NOTHING = "nothing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureHead:
-    """The head of a failure file. `implementation` is its name."""
+    """The contents of a head. `implementation` is the name of the implementation."""
 
     known: Known
     implementation: str
 
 
 def head_lines(judgement: Judgement, implementation: Implementation | None) -> Iterator[str]:
-    """The head of a new failure file, a comment line each."""
+    """Yields the head of a new failure file, one comment line each."""
     known = know(judgement)
     yield f"# {known.outcome}"
     yield _BROKEN + (", ".join(known.broken) or _NOTHING)
@@ -49,7 +49,7 @@ def head_lines(judgement: Judgement, implementation: Implementation | None) -> I
 
 
 def read_head(text: str) -> FailureHead | None:
-    """Reads the head of a file; None if it is no failure file."""
+    """Reads the head of a file; returns None if it is not a failure file."""
     lines = list(takewhile(lambda line: line.startswith("#"), text.splitlines()))
     outcome = lines[0].removeprefix("# ") if lines else ""
     broken, resumed = _list(lines, _BROKEN, ", "), _list(lines, _RESUMED, "; ")
@@ -71,10 +71,10 @@ def _list(lines: list[str], key: str, separator: str) -> tuple[str, ...] | None:
 
 
 def _sentences(judgement: Judgement) -> list[str]:
-    described = [f"{one.name}: {one.details[0]}" for one in judgement.guards if not one.passed]
+    lines = [f"{one.name}: {one.details[0]}" for one in judgement.guards if not one.passed]
     for verdict in judgement.verdicts:
         if verdict.is_red():
-            described.append(f"{verdict.property} is {verdict.state}: {verdict.sentence}")
-            described += verdict.details[:2]
-    # One line of the comment for each line of text, so that none escapes it.
-    return [f"# {line}"[:_LONGEST_LINE] for text in described for line in text.splitlines()]
+            lines.append(f"{verdict.property} is {verdict.state}: {verdict.sentence}")
+            lines += verdict.details[:2]
+    # One comment line for each line of text, so that none escapes the comment.
+    return [f"# {part}"[:_LONGEST_LINE] for line in lines for part in line.splitlines()]

@@ -1,4 +1,4 @@
-"""The operations around the strikes and around what gave a violation away."""
+"""Shows the operations around the strikes, and around those that reveal a violation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harness.judge.judge import Judgement
 
 _BEFORE = 6
 _AFTER = 4
-# Room for four windows; more of them say the same again.
+# Room for four windows; more of them would repeat the same.
 _MOST_LINES = 46
 _LONGEST_PATH = 74
 
 
 def around(evidence: Evidence, judgement: Judgement) -> Iterator[str]:
-    """One line an operation; strikes and offending operations are marked."""
+    """Yields one line per operation; marks strikes and offending operations."""
     offending = {
         reference
         for verdict in judgement.verdicts
@@ -37,7 +37,7 @@ def _run_lines(number: int, run: RunEvidence, marked: set[int]) -> Iterator[str]
     if not points:
         return
     yield f"  run {number}"
-    # The last place is behind all operations: a strike may be what came last.
+    # The last position is after all operations: a strike can be what came last.
     shown: set[int] = set()
     for point in points:
         shown |= set(range(point - _BEFORE, point + _AFTER + 1))

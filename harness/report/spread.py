@@ -9,24 +9,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """The verdicts of one item, each with how often it came."""
+    """The verdicts of one item, each with its count."""
 
     item: str
     verdicts: Mapping[str, int]
 
     @property
     def is_flaky(self) -> bool:
-        """Whether it came to different verdicts."""
+        """Whether its verdicts differ."""
         return len(self.verdicts) > 1
 
     def __str__(self) -> str:
         most_first = sorted(self.verdicts.items(), key=lambda one: (-one[1], one[0]))
-        described = ", ".join(f"{count} x {verdict}" for verdict, count in most_first)
-        return f"{'FLAKY ' if self.is_flaky else ''}{self.item}: {described}"
+        counts = ", ".join(f"{count} x {verdict}" for verdict, count in most_first)
+        return f"{'FLAKY ' if self.is_flaky else ''}{self.item}: {counts}"
 
 
 def spreads(seen: Iterable[tuple[str, str]]) -> tuple[Spread, ...]:
-    """From pairs of an item and one of its verdicts; items keep their order."""
+    """Groups pairs of an item and one of its verdicts; items keep their order."""
     counts: dict[str, Counter[str]] = {}
     for item, verdict in seen:
         counts.setdefault(item, Counter())[verdict] += 1
@@ -34,7 +34,7 @@ def spreads(seen: Iterable[tuple[str, str]]) -> tuple[Spread, ...]:
 
 
 def tell_spreads(found: Iterable[Spread], *, only_flaky: bool) -> Iterator[str]:
-    """A line for each item, and one that counts."""
+    """Yields a line for each item, and one with the totals."""
     known = tuple(found)
     flaky = [one for one in known if one.is_flaky]
     yield from (str(one) for one in (flaky if only_flaky else known))

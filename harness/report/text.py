@@ -1,8 +1,8 @@
-"""Says what a scenario came to: for the reader who sees the failure for the first time.
+"""The report on a scenario, for a reader who sees the failure for the first time.
 
-The order is that of the questions: what happened, which promise is broken and how it shows, which
-operations surround it, what the ranks said, which lines of the scenario asked for it, and how to
-see it again.
+It answers the questions in this order: what happened, which promise is broken and how that shows,
+which operations surround it, what the ranks raised, which lines of the scenario asked for it, and
+how to reproduce it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.scenario.source import Source
 
 _WIDTH = 150
 _SENTENCE_WIDTH = 110
-# A report is read on one or two screens; each part has its share, and the whole its own limit.
+# A report fits on one or two screens; each part has its share, and the whole its own limit.
 _MOST_LINES = 120
 _MOST_EXCEPTION_LINES = 26
 _MOST_YAML_LINES = 28
@@ -31,7 +31,7 @@ _MOST_TRACE_LINES = 4
 def describe(
     evidence: Evidence, judgement: Judgement, *, source: Source | None, replay: str
 ) -> str:
-    """The report on one scenario. `source` and `replay` are left out where there are none."""
+    """Returns the report on one scenario. `source` and `replay` are left out if there are none."""
     plan = evidence.plan
     lines = [f"{judgement.outcome} {plan.name}", *_where(evidence), ""]
     lines += _verdicts(judgement)
@@ -63,7 +63,7 @@ def _where(evidence: Evidence) -> Iterator[str]:
 
 
 def _power(evidence: Evidence, run: int) -> Iterator[str]:
-    """The losses of a power cut at the end of a run."""
+    """Yields the losses of a power cut at the end of a run."""
     cut, lost = evidence.runs[run].cut, taken(evidence, run)
     if cut is not None and lost is not None:
         yield f"run {run}: the power of {cut.filesystem} was cut, journal {cut.journal}: {lost}"
@@ -71,7 +71,7 @@ def _power(evidence: Evidence, run: int) -> Iterator[str]:
 
 
 def _by_operator(evidence: Evidence, run: int) -> Iterator[str]:
-    """The actions on the directory before a run."""
+    """Yields the actions on the directory before a run."""
     at_rest = evidence.at_rest.get(run)
     for done in at_rest.done if at_rest is not None else ():
         what = ", ".join(done.paths) or done.problem
@@ -109,7 +109,7 @@ def _part(title: str, lines: Iterator[str]) -> list[str]:
 
 
 def _exceptions(evidence: Evidence) -> Iterator[str]:
-    """Each different exception once, with the end of its trace and the ranks that raised it."""
+    """Yields each distinct exception once, with the end of its trace and its ranks."""
     same: dict[tuple[int, str, str, str], tuple[list[int], str]] = {}
     for number, run in enumerate(evidence.runs):
         for rank, event_log in enumerate(run.event_logs):
@@ -117,17 +117,17 @@ def _exceptions(evidence: Evidence) -> Iterator[str]:
                 if isinstance(record, Raised):
                     key = (number, record.during, record.type, record.message)
                     same.setdefault(key, ([], record.trace))[0].append(rank)
-    described: list[str] = []
+    lines: list[str] = []
     for (number, during, kind, message), (ranks, trace) in same.items():
         where = ", ".join(str(rank) for rank in ranks)
-        described.append(f"  run {number}, rank {where}, during {during}: {kind}")
-        described += [f"    {line}" for line in message.splitlines()[:3]]
-        described += [f"    | {line}" for line in _end(trace, message)]
-    yield from _capped(described, _MOST_EXCEPTION_LINES)
+        lines.append(f"  run {number}, rank {where}, during {during}: {kind}")
+        lines += [f"    {line}" for line in message.splitlines()[:3]]
+        lines += [f"    | {line}" for line in _end(trace, message)]
+    yield from _capped(lines, _MOST_EXCEPTION_LINES)
 
 
 def _end(trace: str, message: str) -> list[str]:
-    """The last lines of a traceback, without the message that stands there again."""
+    """Returns the last lines of a traceback, without the message that is repeated there."""
     said = {line.strip() for line in message.splitlines()}
     lines = [line for line in trace.rstrip().splitlines() if line.strip() not in said]
     if lines and not lines[-1].startswith(" "):
@@ -136,7 +136,7 @@ def _end(trace: str, message: str) -> list[str]:
 
 
 def _yaml(source: Source) -> Iterator[str]:
-    """The lines of the scenario with their numbers; of a long one those from `runs` on."""
+    """Yields the numbered lines of the scenario; if it is long, those from `runs` on."""
     lines = source.text.rstrip().splitlines()
     first = 1
     if len(lines) > _MOST_YAML_LINES:

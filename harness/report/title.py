@@ -9,31 +9,31 @@ from harness.scenario.schema import Scenario
 
 
 def titled(scenario: Scenario) -> Scenario:
-    """The same scenario under a name that says what it says."""
+    """Returns the same scenario under a title that describes it."""
     return scenario.model_copy(update={"name": title_of(scenario)})
 
 
 def title_of(scenario: Scenario) -> str:
-    """A sentence with the first thing that happens, and how much else there is."""
+    """Returns a sentence with the first event, and how many more there are."""
     happenings: list[Fault | Acting] = []
     for run in scenario.runs:
         happenings += [*run.before, *run.faults]
-    described, area, subject = _quiet(scenario), "baseline", ""
+    condition, area, subject = _quiet(scenario), "baseline", ""
     if happenings:
-        area, subject, described = _event_log(happenings[0], scenario)
-    words = [described, *_also(len(happenings) - 1), _ending(scenario)]
+        area, subject, condition = _event_log(happenings[0], scenario)
+    words = [condition, *_also(len(happenings) - 1), _ending(scenario)]
     parts = [part for part in (area, subject, ", ".join(word for word in words if word)) if part]
     return f"{': '.join(parts)} ({_topology(scenario)})"
 
 
 def _event_log(happening: Fault | Acting, scenario: Scenario) -> tuple[str, str, str]:
-    """Area, subject and condition of one fault or action."""
+    """Returns area, subject and condition of one fault or action."""
     if isinstance(happening, Acting):
-        return "at rest", "", happening.described()
+        return "at rest", "", happening.describe()
     at = happening.at
     usual = "sync" if scenario.checkpoint.async_mode == "disabled" else "async"
     subject = "resume" if at.phase == "load" else at.phase or ""
-    return happening.area or usual, subject, f"{happening.described()}{_where(at)}"
+    return happening.area or usual, subject, f"{happening.describe()}{_where(at)}"
 
 
 def _where(at: Point) -> str:
@@ -47,7 +47,7 @@ def _where(at: Point) -> str:
 
 
 def _quiet(scenario: Scenario) -> str:
-    """The title of a scenario without faults."""
+    """Returns the title of a scenario without faults."""
     if any(run.refused is not None for run in scenario.runs):
         return "a start is refused"
     return "nothing strikes"
@@ -65,12 +65,12 @@ def _ending(scenario: Scenario) -> str:
 def _topology(scenario: Scenario) -> str:
     worlds = [scenario.world.brief]
     worlds += [run.world.brief for run in scenario.runs if run.world is not None]
-    described = [" to ".join(dict.fromkeys(worlds)), *_form(scenario)]
+    words = [" to ".join(dict.fromkeys(worlds)), *_form(scenario)]
     mode = scenario.checkpoint.async_mode
-    return ", ".join(described if mode == "disabled" else (*described, mode))
+    return ", ".join(words if mode == "disabled" else (*words, mode))
 
 
 def _form(scenario: Scenario) -> tuple[str, ...]:
-    """The model and the optimizer, if they are not the usual ones."""
+    """Returns the model and the optimizer, if they are not the usual ones."""
     words = (scenario.model.variant, scenario.optimizer)
     return tuple(word for word in words if word not in ("plain", "adamw"))

@@ -1,7 +1,7 @@
 """Does what a plan wants done to the checkpoint directory between two runs, and proves it.
 
-Every action has to change the directory: it is listed before and after each one. The first that
-finds nothing to hit, or changes nothing, is the last; the run after it does not take place.
+Every action must change the directory, which is listed before and after each one. The first action
+that finds nothing to hit, or changes nothing, is the last; the run after it does not take place.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def do_at_rest(
     written: ByteLog,
     layout: Layout,
 ) -> AtRest:
-    """Do the actions one after the other. `earlier` is what the ranks of earlier runs did.
+    """Do the actions one after the other; their bytes are added to `written`.
 
-    The bytes that the actions bring are added to `written`.
+    `earlier` holds the operations of earlier runs.
     """
     operator = DirectoryOperator(root, written)
     done: list[Done] = []

@@ -1,11 +1,11 @@
-"""Backing storage of a checkpoint directory: a folder, or a disk whose power can be cut.
+"""The backing storage of a checkpoint directory: a folder, or a disk whose power can be cut.
 
-With a mount in its plan, ranks see `checkpoints/` through a file system of the harness's own, one
-for each host (`fuse`, `host.py`), and the supervisor acts for them through the same one; the
-judges look at the directory itself. With a power cut in its plan, `checkpoints/` of the run
-directory is where an image is mounted, in mounts that only this scenario sees. Records, logs and
-traces lie outside of it: they are evidence, and survive. When the scenario is over, the directory
-holds what was left on the disk.
+If the plan has mounts, ranks see `checkpoints/` through the harness's own file system, one mount
+for each host (`fuse`, `host.py`), and the supervisor acts for them through the same mount; judges
+look at the directory itself. If the plan has a power cut, an image is mounted at `checkpoints/` of
+the run directory, in a mount namespace that only this scenario sees. Records, logs and traces are
+outside of it: they are evidence, and survive. When the scenario is over, the directory holds what
+was left on the disk.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from harness.system.mounts import MountError, own_mounts
 
 
 class Backing(Protocol):
-    """Under the checkpoint directory."""
+    """The storage under the checkpoint directory."""
 
     @property
     def mounts(self) -> str | None:
-        """Where the ranks find the mounts that they need to see it."""
+        """The namespace whose mounts the ranks need in order to see the directory, if any."""
 
     @property
     def hosts(self) -> Mapping[str, Host]:
-        """The hosts that mount it, by name; none where ranks see it directly."""
+        """The hosts that mount it, by name; none if ranks see it directly."""
 
     def cut(self, journal: str) -> None:
         """Cut the power at this instant."""
 
     def end_run(self, trace: Trace, folder: Path) -> None:
-        """All processes are gone: bring power back if it was cut, and tell what was left."""
+        """After all processes have ended: restore power if it was cut, and record what was left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,15 +57,15 @@ class Folder:
     hosts: Mapping[str, Host] = field(default_factory=dict)
 
     def cut(self, journal: str) -> None:
-        """There is no power to be cut."""
-        raise HarnessError(f"no power to cut ({journal}): the directory lies on no disk of its own")
+        """Raises HarnessError: there is no power to cut."""
+        raise HarnessError(f"no power to cut ({journal}): the directory is not on a disk image")
 
     def end_run(self, trace: Trace, folder: Path) -> None:
-        """Nothing to tell."""
+        """Has nothing to record."""
 
 
 class ImageBacking:
-    """A file system of its own."""
+    """A file system on an image."""
 
     def __init__(self, disk: DiskImage, mounts: str) -> None:
         self.mounts: str | None = mounts
@@ -74,9 +74,9 @@ class ImageBacking:
         self._cut: Cut | None = None
 
     def cut(self, journal: str) -> None:
-        """Note what is there, and let nothing more reach the disk."""
+        """Record what is there, and let nothing more reach the disk."""
         if self._cut is not None:
-            return  # there is no power left
+            return  # the power is already off
         before = list_entries(self._disk.root)
         self._cut = Cut(
             filesystem=self._disk.filesystem,
@@ -86,7 +86,7 @@ class ImageBacking:
         )
 
     def end_run(self, trace: Trace, folder: Path) -> None:
-        """Start the disk again, and add what it holds to the trace."""
+        """Restart the disk, and add its contents to the trace."""
         if self._cut is None:
             return
         self._disk.restart()
@@ -104,13 +104,13 @@ class ImageBacking:
 
 
 _SOONER_S = 5.0
-"""For an unmount that nothing depends on; where a session is interrupted, ranks may hold the disk
-until it ends."""
+"""For an unmount that nothing depends on. In an interrupted session, ranks can hold the disk until
+the session ends."""
 
 
 @contextmanager
 def stand(plan: Plan, directory: Path) -> Iterator[Backing]:
-    """Put backing under the checkpoint directory of a prepared run directory. Raises MountError."""
+    """Provide the backing storage of a prepared run directory. Raises MountError."""
     if plan.hosts:
         with _mounted(plan, directory) as backing:
             yield backing
@@ -127,7 +127,7 @@ def stand(plan: Plan, directory: Path) -> Iterator[Backing]:
             yield ImageBacking(disk, mounts)
             shutil.copytree(root, left, symlinks=True)
         finally:
-            # What is mounted goes with the last process; this only makes it sooner.
+            # The mounts disappear with the last process anyway; this only makes it sooner.
             with suppress(MountError):
                 disk.unmount(patience_s=_SOONER_S)
             disk.remove()
@@ -137,7 +137,7 @@ def stand(plan: Plan, directory: Path) -> Iterator[Backing]:
 
 @contextmanager
 def _mounted(plan: Plan, directory: Path) -> Iterator[Backing]:
-    """The directory, mounted once for each host. Raises MountError."""
+    """Mount the directory once for each host. Raises MountError."""
     root, folder = directory / CHECKPOINTS, directory / "hosts"
     settings = {} if plan.mount is None else plan.mount.model_dump()
     hosts = {

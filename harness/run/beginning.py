@@ -1,7 +1,7 @@
 """A plan that begins with what earlier runs left, instead of an empty directory.
 
-Nobody watched these runs here, so of their operations nothing is known. The directory that they
-left is listed from the disk, and belongs to the evidence.
+No supervisor watched these runs here, so their operations are unknown. The directory that they left
+is listed from the disk, and belongs to the evidence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.plan.model import CHECKPOINTS
 from harness.system.syscalls import syncfs
 
 _UNKNOWN = -1
-"""The place of a record at which nobody watched."""
+"""The place of a record without a supervisor."""
 
 _NOBODY_WAITED = Processes(
     exits=(), hung=(), leaked=(), stopped=(), seconds=0.0, undelayed_s=0.0, deadline_s=0.0
@@ -39,15 +39,15 @@ class Beginning:
 
 
 def earlier(run: RunEvidence) -> RunEvidence:
-    """A run before the last one: how it ended, and the records of its ranks."""
+    """Returns a run before the last one: how it ended, and the records of its ranks."""
     event_logs = tuple(_placed(event_log, _UNKNOWN) for event_log in run.event_logs)
     return replace(run, operations=(), written=b"", after={}, event_logs=event_logs)
 
 
 def cut_short(run: RunEvidence, place: int) -> RunEvidence:
-    """The same of the last run, as far as it had come after `place` operations: nobody saw its end.
+    """Returns the last run as far as it had come after `place` operations; its end is not observed.
 
-    All that its ranks had told by then was told before the directory was found as it is.
+    All records that its ranks had written by then precede the found directory.
     """
     event_logs = tuple(
         _placed([one for one in event_log if one.index <= place], 0) for event_log in run.event_logs
@@ -66,9 +66,9 @@ def _placed(event_log: Iterable[Record], place: int) -> tuple[Record, ...]:
 
 
 def begin(beginning: Beginning, directory: Path, *, disk: str | None) -> None:
-    """Fill the checkpoint directory of a prepared run directory, and tell what is there.
+    """Fill the checkpoint directory of a prepared run directory, and record what is there.
 
-    `disk` is the file system whose power will be cut, if any: nothing of this may be lost then.
+    `disk` is the file system whose power will be cut, if any: that must not lose any of this.
     """
     root = directory / CHECKPOINTS
     beginning.fill(root)
@@ -88,7 +88,7 @@ def begin(beginning: Beginning, directory: Path, *, disk: str | None) -> None:
 
 
 def beginning_of(evidence: Evidence) -> Beginning | None:
-    """The beginning of what was run, to run it again; None where it began with nothing."""
+    """Returns the beginning of what was run, to run it again; None if it began with nothing."""
     given = evidence.given
     if given is None:
         return None

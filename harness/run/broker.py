@@ -1,20 +1,21 @@
-"""Lets jobs of all workers and sessions run what fits on this machine, and never more.
+"""Lets jobs of all workers and sessions run together if they fit on this machine, and never more.
 
-Each job holds a *lease* while it runs: a file in one folder that says what it takes, locked with
-`flock` by the process that runs it. Whoever wants one stands in a queue, which is one more lock;
-the first in it looks at all leases, waits until what it wants is free, and writes its own. So
+Each job holds a *lease* while it runs: a file in a shared folder that says what the job takes,
+locked with `flock` by the process that runs it. A process that wants a lease waits in a queue,
+which is one more lock. The first in the queue looks at all leases, waits until what it wants is
+free, and writes its own. So
 
-- no GPU is leased to more jobs than it may have, and ranks and memory never add up to more than
-  there are;
+- no GPU is leased to more jobs than allowed, and ranks and memory never add up to more than there
+  are;
 - a holder that dies by SIGKILL gives back what it had, because the kernel drops its lock: a lease
-  that nobody has locked is nobody's, and is removed by whoever finds it;
-- a large job is not starved by small ones: while it waits at the head of the queue none of them is
-  served. That leaves processors idle for a moment, and is the price;
-- a job that wants more ranks or memory than there are runs alone. More GPUs than there are cannot
-  be had.
+  without a lock is removed by the next process that finds it;
+- small jobs do not starve a large one: while it waits at the head of the queue, no other job is
+  served. The price is that processors idle for a moment;
+- a job that wants more ranks or memory than there are runs alone. A job that wants more GPUs than
+  there are cannot run.
 
-The folder is that of one user on one machine. Out of scope: jobs of other users and programs that
-hold no lease, and the instants in which the processes of a killed holder still end.
+The folder belongs to one user on one machine. Out of scope: jobs of other users, programs that hold
+no lease, and the instants in which the processes of a killed holder are still ending.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ from harness.run.machine import Machine
 from harness.system.errors import HarnessError
 
 _LOOK_EVERY_S = 0.01
-"""Only the head of the queue looks; a job lasts a hundred times as long."""
+"""Only the head of the queue polls; a job lasts a hundred times as long."""
 _WHOLE = 100
-"""Percent, because thirds do not add up to one."""
+"""Percent, because three thirds do not add up to one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceLease:
     """The resources leased to a job. `gpus` are names for `CUDA_VISIBLE_DEVICES`.
 
-    `gpu_percent` is the part of each of them.
+    `gpu_percent` is the part of each GPU.
     """
 
     ranks: int
@@ -57,17 +58,19 @@ class ResourceLease:
 
 
 class Broker:
-    """Leases what a machine has. Each process has its own; they meet in the folder."""
+    """Leases what a machine has. Each process has its own broker; they meet in the folder."""
 
     def __init__(self, folder: Path, machine: Machine) -> None:
         self.folder, self.machine = folder, machine
 
     @contextmanager
     def lease(self, need: Need) -> Iterator[ResourceLease]:
-        """Wait until what is needed is free, and hold it. Raises HarnessError where it never is."""
+        """Wait for the resources, and hold them. Raises HarnessError if they never are free."""
         machine = self.machine
         if need.gpus > len(machine.gpus):
-            raise HarnessError(f"{need.gpus} GPUs are needed and {len(machine.gpus)} are here")
+            raise HarnessError(
+                f"the job needs {need.gpus} GPUs, this machine has {len(machine.gpus)}"
+            )
         ranks, memory_mib = min(need.ranks, machine.ranks), min(need.memory_mib, machine.memory_mib)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(self.folder / "queue", poll_interval=_LOOK_EVERY_S):
@@ -85,7 +88,7 @@ class Broker:
             os.close(descriptor)
 
     def _held(self) -> tuple[ResourceLease, ...]:
-        """The leases of all that live; those of the dead are removed."""
+        """Returns the leases of all live holders; removes those of the dead."""
         return tuple(
             lease
             for path in self.folder.glob("*.lease")
@@ -93,7 +96,7 @@ class Broker:
         )
 
     def _free(self, ranks: int, memory_mib: int, gpus: int) -> tuple[str, ...] | None:
-        """The GPUs to take, those that are used least; None where something is not free."""
+        """Returns the least used GPUs to take, or None if something is not free."""
         held = self._held()
         if sum(one.ranks for one in held) + ranks > self.machine.ranks:
             return None
@@ -102,7 +105,7 @@ class Broker:
         return choose_gpus(self.machine, held, gpus)
 
     def _write(self, lease: ResourceLease) -> tuple[Path, int]:
-        """Only while nobody else looks: between the creation and the lock it is nobody's."""
+        """Call only at the head of the queue: before it is locked, the file looks abandoned."""
         path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.lease"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -114,7 +117,7 @@ class Broker:
 def choose_gpus(
     machine: Machine, held: Sequence[ResourceLease], wanted: int
 ) -> tuple[str, ...] | None:
-    """The GPUs that are used least and have room; None where there are fewer than wanted."""
+    """Returns the least used GPUs that have room; None if there are fewer than wanted."""
     used: Counter[str] = Counter()
     for one in held:
         for name in one.gpus:
@@ -128,7 +131,7 @@ def choose_gpus(
 
 
 def _read_living(path: Path) -> ResourceLease | None:
-    """The lease in a file that a living process has locked. The file of a dead one is removed."""
+    """Returns the lease that a live process has locked; removes the file of a dead one."""
     with suppress(FileNotFoundError), path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -140,7 +143,7 @@ def _read_living(path: Path) -> ResourceLease | None:
 
 
 def lease_folder() -> Path:
-    """The folder in which all sessions of this user meet, whatever their temporary directory is."""
+    """Returns the folder that all sessions of this user share, whatever their TMPDIR."""
     memory = Path("/dev/shm")
     base = memory if memory.is_dir() and os.access(memory, os.W_OK) else tempfile.gettempdir()
     default = Path(base, f"kempnerforge-leases-{os.getuid() if hasattr(os, 'getuid') else 'user'}")

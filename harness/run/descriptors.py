@@ -1,9 +1,9 @@
-"""The descriptors that the supervisor has put into ranks, by the number that they have there.
+"""The descriptors that the supervisor has put into ranks, by their number in the ranks.
 
 The supervisor keeps one of its own for each, because a write is made through it. A filter does not
-hear of `close`, so an open file would outlive the rank's last descriptor of it, and with it the
-lock that a rank may have had on the file. Before a file is opened once more, what no process of the
-rank has any more is closed here too.
+see `close`, so an open file would outlive the rank's last descriptor of it, and with it any lock
+that the rank had on the file. Before a file is opened again, the descriptors that no process of the
+rank still has are closed here, too.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from harness.system.seccomp import FIRST_DESCRIPTOR
 
 @dataclass(slots=True)
 class Descriptors:
-    """Open files by their number in the ranks, which no two of them share."""
+    """Open files by their number in the ranks; no two files share a number."""
 
     _table: dict[int, Opened] = field(default_factory=dict)
     _numbers: dict[Inode, list[int]] = field(default_factory=dict)
     _next: int = FIRST_DESCRIPTOR
 
     def add(self, opened: Opened) -> int:
-        """Keep an open file; the number for it."""
+        """Keep an open file; returns its number."""
         number = self._next
         self._next += 1
         self.put(number, opened)
         return number
 
     def put(self, number: int, opened: Opened) -> None:
-        """A number that a rank has chosen stands for an open file from now on."""
+        """Let a number that a rank has chosen refer to an open file from now on."""
         self._table[number] = opened
         self._numbers.setdefault(opened.inode, []).append(number)
 
     def get(self, number: int) -> Opened | None:
-        """The file behind a descriptor number."""
+        """Returns the file behind a descriptor number."""
         return self._table.get(number)
 
     def let_go(self, inode: Inode | None) -> None:
-        """Close what is open of a file, where those who opened it have closed it."""
+        """Close the descriptors of a file that the processes that opened them have closed."""
         for number in self._numbers.pop(inode, ()) if inode is not None else ():
             opened = self._table[number]
             if _has(opened.process, number):
@@ -67,6 +67,6 @@ def _has(process: int, number: int) -> bool:
 
 
 def process_of(thread: int) -> int:
-    """The process that a thread belongs to. Raises OSError when it is gone."""
+    """Returns the process that a thread belongs to. Raises OSError if it is gone."""
     with open(f"/proc/{thread}/status", encoding="ascii", errors="replace") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Tgid:"))

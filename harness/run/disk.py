@@ -1,15 +1,15 @@
 """A file system on an image in a file, mounted through a loop device, whose power can be cut.
 
 Fault model: at one instant nothing more reaches the disk. What the file system had not made durable
-by then is gone, names and bytes, over all files and directories. ext4 and xfs are told to stop by
-FS_IOC_SHUTDOWN; with `journal: kept` they first write their journal, as a commit in that moment
-would have, but not the data behind it. btrfs refuses that call: its image is copied at the instant.
-The background writes as seldom as it can be told to, and ext4 is mounted without `auto_da_alloc`,
-which hides some missing syncs and is no promise.
+by then is gone, names and bytes, in all files and directories. ext4 and xfs are stopped by
+FS_IOC_SHUTDOWN; with `journal: kept` they first write their journal, as a commit at that moment
+would, but not the data behind it. btrfs refuses that call: its image is copied at the instant.
+Background writes are as rare as they can be configured, and ext4 is mounted without
+`auto_da_alloc`, which hides some missing syncs and promises nothing.
 
-What must survive: whatever was synced, and whole checkpoints. Out of scope: torn blocks, which none
-of these leave (`harness.crash` explores them), disks that lose what they said was durable, and the
-replay of a journal that is itself damaged.
+What must survive: everything that was synced, and whole checkpoints. Out of scope: torn blocks,
+which none of these file systems leave (`harness.crash` explores them), disks that lose what they
+reported as durable, and the replay of a journal that is itself damaged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.system.mounts import MountError
 _FS_IOC_SHUTDOWN = 0x8004587D
 _FLAGS = {"kept": 1, "lost": 2}
 _PATIENCE_S = 60.0
-"""How long a dying process may hold a file; the ranks are gone when the disk is unmounted."""
+"""How long a dying process can hold a file; the ranks are gone when the disk is unmounted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class _Kind:
 
 _KINDS = {
     "ext4": _Kind(size=256 << 20, options="noatime,noauto_da_alloc,commit=600", force="-F"),
-    # Its smallest log takes 64 MiB; all that is not written is a hole.
+    # Its smallest log takes 64 MiB; everything unwritten is a hole.
     "xfs": _Kind(size=512 << 20, options="noatime", force="-f"),
     "btrfs": _Kind(size=256 << 20, options="noatime,commit=600", force="-f"),
 }
@@ -56,7 +56,7 @@ class DiskImage:
         self._copy = image.with_name(f"{image.name}.cut")
 
     def format(self) -> None:
-        """Make an empty file system; all of it is durable. Raises MountError."""
+        """Make an empty file system, all of it durable. Raises MountError."""
         with self._image.open("wb") as file:
             file.truncate(self._kind.size)
         _run(f"mkfs.{self.filesystem}", "-q", self._kind.force, str(self._image))
@@ -67,13 +67,13 @@ class DiskImage:
         self.unmount()
 
     def mount(self) -> None:
-        """Mount it; a journal that was left is replayed. Raises MountError."""
+        """Mount it; this replays a journal that was left. Raises MountError."""
         options = f"loop,{self._kind.options}"
         place = (str(self._image), str(self.root))
         _run("mount", "-n", "-t", self.filesystem, "-o", options, *place)
 
     def unmount(self, *, patience_s: float = _PATIENCE_S) -> None:
-        """Unmount it once nobody uses it any more. Raises MountError."""
+        """Unmount it once no process uses it any more. Raises MountError."""
         deadline = time.monotonic() + patience_s
         while True:
             try:
@@ -86,7 +86,7 @@ class DiskImage:
                 return
 
     def cut(self, journal: str) -> str:
-        """Cut the power at this instant; how that was done and how it showed. Raises MountError."""
+        """Cut the power now; returns how that was done and what showed it. Raises MountError."""
         if self.filesystem == "btrfs":
             _copy_sparse(self._image, self._copy)
             return "the image was copied at this instant"
@@ -101,7 +101,7 @@ class DiskImage:
         return f"FS_IOC_SHUTDOWN {flag}; then the file system answered {self._answer()}"
 
     def restart(self) -> None:
-        """Power is back. Raises MountError."""
+        """Restore the power. Raises MountError."""
         self.unmount()
         if self._copy.exists():
             self._copy.replace(self._image)
@@ -113,7 +113,7 @@ class DiskImage:
         self._copy.unlink(missing_ok=True)
 
     def _answer(self) -> str:
-        """The answer of a disk without power to a new name. Raises MountError if it takes it."""
+        """Returns how a powerless disk answers a new name. Raises MountError if it takes it."""
         try:
             (self.root / "power").touch()
         except OSError as error:
@@ -122,7 +122,7 @@ class DiskImage:
 
 
 def _copy_sparse(source: Path, target: Path) -> None:
-    """Copy what is allocated of a file; the rest are holes in both."""
+    """Copy the allocated parts of a file; the rest are holes in both."""
     size = source.stat().st_size
     with source.open("rb") as old, target.open("wb") as new:
         new.truncate(size)
@@ -150,6 +150,6 @@ def _run(command: str, *arguments: str) -> None:
         raise MountError(f"{command} is not installed")
     done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        # What follows the first line is advice.
-        described = (done.stderr or done.stdout).strip().partition("\n")[0]
-        raise MountError(f"{command}: {described.removeprefix(f'{command}: ')}")
+        # The lines after the first are advice.
+        reason = (done.stderr or done.stdout).strip().partition("\n")[0]
+        raise MountError(f"{command}: {reason.removeprefix(f'{command}: ')}")

@@ -21,10 +21,10 @@ from harness.system.errors import HarnessError
 
 @dataclass(slots=True, kw_only=True)
 class RunEffects:
-    """Carries out faults, and keeps what lasts. `now_s` is the clock of the run.
+    """Carries out faults, and keeps track of those that last. `now_s` is the clock of the run.
 
-    `cut` lets nothing more reach the disk under the directory; `links` are there where ranks are
-    spread over nodes.
+    `cut` lets nothing more reach the disk under the directory; `links` exist if ranks are spread
+    over nodes.
     """
 
     trace: Trace
@@ -84,7 +84,7 @@ class RunEffects:
 
     def _links(self) -> Links:
         if self.links is None:
-            raise HarnessError("the ranks of this run stand on one node, which has no link")
+            raise HarnessError("the ranks of this run are on one node, which has no link")
         return self.links
 
     def _hit(self, strike: PlannedStrike, ranks: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""From a plan to evidence: the reference run, then each start of the job in one directory."""
+"""Turns a plan into evidence: the reference run, then each start of the job in one directory."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def execute(
 ) -> Evidence:
     """Carry out the plan in `directory`, which is created, and read back what it left.
 
-    `beginning` is there where runs of the plan are past: the first one that is carried out finds
+    `beginning` is given if some runs of the plan are past: the first run that is carried out finds
     what they left.
 
-    A run whose strikes did not fire, or which hung, is the last one: what would follow it proves
-    nothing. Raises HarnessError when the workbench itself fails.
+    A run whose strikes did not fire, or which hung, is the last one: a run after it would prove
+    nothing. Raises HarnessError if the harness itself fails.
     """
     directory = directory.resolve()
-    services.server()  # which must not grow up in mounts that belong to one scenario
+    services.server()  # booted outside of the mounts that belong to one scenario
     plan = services.broker.machine.place(plan)
     with services.broker.lease(need_of(plan)) as lease:
         reference = services.reference(
@@ -76,7 +76,7 @@ def _run_all(plan: Plan, directory: Path, services: Services, backing: Backing) 
 
 
 def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operation]) -> bool:
-    """Do what the plan wants done before a run; whether all of it could be done."""
+    """Do the actions before a run; returns whether all of them could be done."""
     folder = directory / f"run{number}"
     folder.mkdir()
     actions = plan.runs[number].before
@@ -91,7 +91,7 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
 
 
 def _run_reference(plan: Plan, folder: Path, services: Services, lease: ResourceLease) -> None:
-    """Fill `folder` with the records of the uninterrupted run."""
+    """Fill `folder` with the records of the reference run."""
     work = folder / "work"
     reference = reference_plan(plan)
     (work / "run0").mkdir(parents=True)
@@ -104,7 +104,7 @@ def _run_reference(plan: Plan, folder: Path, services: Services, lease: Resource
             for path in sorted((work / "run0").glob("rank*.log"))
         )
         raise HarnessError(
-            f"the reference run of {plan.name!r} ended with {processes.exits}, it never saves and "
+            f"the reference run of {plan.name!r} ended with {processes.exits}; it never saves and "
             f"nothing strikes it, so the workload itself is broken:\n{logs}"
         )
     for rank in range(plan.workload.world.size):
@@ -123,7 +123,7 @@ def _prepare(plan: Plan, directory: Path, lease: ResourceLease) -> None:
 def run_start(
     plan: Plan, number: int, directory: Path, launch: Launch, backing: Backing | None = None
 ) -> tuple[Trace, Processes]:
-    """One start of the job in a prepared run directory, whose folder of the run is there."""
+    """Run one start of the job in a prepared run directory, in which the run's folder exists."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
     under = backing or Folder()

@@ -1,7 +1,7 @@
-"""A write that is carried from a rank's memory into its file a piece at a time.
+"""Carries a write from a rank's memory into its file, one piece at a time.
 
-A piece stays in the processor's cache between the two copies, and the bytes are not kept a second
-time: see `written.py`. While one piece is written, the next one is read.
+Each piece stays in the processor's cache between the two copies, and the bytes are not kept a
+second time: see `written.py`. While one piece is written, the next one is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.system.read_ahead import ReadAhead
 class LargeWrite:
     """A write of `thread` that goes through the supervisor's descriptor `own`.
 
-    `position` is None where the offset of the open file counts. `digest` is that of the bytes that
+    `position` is None if the write uses the offset of the open file. `digest` covers the bytes that
     were written.
     """
 
@@ -33,7 +33,7 @@ class LargeWrite:
     digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
 
     def __call__(self) -> int:
-        """Write; how many bytes were, as write(2) does. Raises OSError where none was."""
+        """Write; returns how many bytes, like write(2). Raises OSError if none was written."""
         done = 0
         with closing(self.ahead.pieces(self.thread, self.spans)) as pieces:
             try:

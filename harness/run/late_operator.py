@@ -1,4 +1,4 @@
-"""An operator that changes the directory in mid-run, told in the trace as rank -1."""
+"""An operator that changes the directory in mid-run; the trace records it as rank -1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.run.trace import Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LateOperator:
-    """Does the actions of one run to its directory, and tells them in its trace."""
+    """Does the actions of one run to its directory, and records them in its trace."""
 
     root: Path
     trace: Trace
@@ -23,7 +23,7 @@ class LateOperator:
     layout: Layout
 
     def act(self, strike: PlannedStrike, action: Action) -> None:
-        """Do what this strike says; it lands if that changed something."""
+        """Do what this strike says; it fires if that changed something."""
         decided = OperatorAction.of(action, strike.id, self.seed)
         self.trace.written.settle()
         found = do_at_rest(

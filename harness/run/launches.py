@@ -1,4 +1,4 @@
-"""The starts of a scenario's runs: each by its own job launcher, or several by one launcher."""
+"""Starts the runs of a scenario: each by its own job launcher, or several by one launcher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.system.host import Host
 
 
 class Launches:
-    """One scenario's. What a launcher started goes when the next one starts, or at the end."""
+    """The starts of one scenario. What a launcher started ends when the next one starts."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class Launches:
         self._launcher: Launcher | None = None
 
     def goes_on_to(self, run: int) -> bool:
-        """Whether a run can take place: a launcher that has ended starts no rank again."""
+        """Whether a run can take place: a launcher that has ended restarts no rank."""
         covered = self._launcher is not None and run <= self._launcher.last_run
         return not covered or (self._launcher is not None and self._launcher.over is None)
 
     def launch(self, run: int) -> Launch:
-        """Start the ranks of a run, or let the launcher of the run before go on with it."""
+        """Start the ranks of a run, or let the previous run's launcher continue with it."""
         strikes = self._plan.runs[run].strikes
         reads = any(strike.point.phase == "load" for strike in strikes)
         if self._plan.launcher.is_local:
@@ -74,7 +74,7 @@ class Launches:
         return self._server.start(wanted)
 
     def close(self) -> None:
-        """End the launcher that is there."""
+        """End the current launcher."""
         if self._launcher is not None:
             self._launcher.close()
             self._launcher = None
@@ -89,9 +89,9 @@ def launches(
     mounts: str | None = None,
     hosts: Mapping[str, Host] | None = None,
 ) -> Iterator[Launches]:
-    """The starts of one scenario; nothing of them is left when it is over.
+    """Provides the starts of one scenario; nothing of them is left when it is over.
 
-    `mounts` is where the ranks find the mounts of their hosts, and of a disk whose power is cut.
+    `mounts` is the namespace with the mounts of the ranks' hosts, or of a disk whose power is cut.
     """
     found = Launches(plan, directory, services, mounts=mounts, hosts=hosts)
     try:

@@ -1,6 +1,6 @@
-"""The links of a run's nodes: a cable is pulled and put back, or carries less.
+"""The links between a run's nodes: a cable is pulled and put back, or carries less.
 
-Packets on their way are lost, connections stay open on both sides, and nobody is told.
+Packets in flight are lost, connections stay open on both sides, and no process is notified.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _SHAPE = ("burst", "32kbit", "latency", "400ms")
 
 @dataclass(slots=True, kw_only=True)
 class Links:
-    """The links of one run's nodes. `switch` is the namespace in which they end."""
+    """The links of one run's nodes. `switch` is the namespace in which they meet."""
 
     switch: int
     control: socket.socket
     _heal_at: list[tuple[float, int, PlannedStrike]] = field(default_factory=list)
 
     def cut(self, strike: PlannedStrike, node: int, seconds: float | None) -> None:
-        """Pull the cable of a node; after some seconds it is put back."""
+        """Pull the cable of a node; it is put back after some seconds, if any."""
         self._set(node, up=False)
         if seconds is not None:
             self._heal_at.append((time.monotonic() + seconds, node, strike))
 
     def heal(self) -> Iterator[PlannedStrike]:
-        """Put back the cables whose time has come."""
+        """Put back the cables whose time has come; yields their strikes."""
         now = time.monotonic()
         for due in [one for one in self._heal_at if now >= one[0]]:
             self._heal_at.remove(due)
@@ -47,7 +47,7 @@ class Links:
             yield strike
 
     def close(self) -> None:
-        """Let go of the namespace; it is gone when the ranks are."""
+        """Release the namespace; it is gone when the ranks are."""
         self.control.close()
         os.close(self.switch)
 
@@ -59,7 +59,7 @@ class Links:
         fcntl.ioctl(self.control, _SET_FLAGS, struct.pack("16sh22x", name, wanted))
 
     def slow(self, node: int, kbit_s: int) -> None:
-        """Let the link of a node carry less."""
+        """Limit the rate of a node's link."""
         place, rate = f"node{node}", f"{kbit_s}kbit"
         shaping = ("qdisc", "replace", "dev", place, "root", "tbf", "rate", rate, *_SHAPE)
         done = subprocess.run(

@@ -1,13 +1,13 @@
 """The machine's resources for jobs, in the units that the broker counts.
 
-Stated, and not measured while jobs run: four ranks for each processor, at least eight, and four
-fifths of the memory. Ranks wait for each other most of the time, so two jobs of two ranks a
-processor keep it busy; eight are the largest job that scenarios know. Environment variables say
-something else where that does not fit:
+Stated, not measured while jobs run: four ranks for each processor, at least eight, and four fifths
+of the memory. Ranks wait for each other most of the time, so two jobs of two ranks per processor
+keep it busy; eight ranks are the largest job of any scenario. Environment variables override these
+numbers:
 
     KEMPNERFORGE_RANKS=N             ranks at once, of all sessions together
     KEMPNERFORGE_GPU_JOBS=N          jobs at once on one GPU (1)
-    KEMPNERFORGE_GPU_SHARING=auto    how ranks talk that share a GPU: gloo, nccl_hostid, or by need
+    KEMPNERFORGE_GPU_SHARING=auto    how ranks on one GPU talk: gloo, nccl_hostid, or as needed
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The resources. `gpus` are names for `CUDA_VISIBLE_DEVICES`; `memory_mib` is the host's."""
+    """The resources. `gpus` are names for `CUDA_VISIBLE_DEVICES`; `memory_mib` is host memory."""
 
     ranks: int
     memory_mib: int
@@ -38,13 +38,13 @@ class Machine:
     gpu_sharing: str = AUTO
 
     def place(self, plan: Plan) -> Plan:
-        """The plan with the GPUs that it gets here."""
+        """Returns the plan with the GPUs that it gets here."""
         return place_plan(
             plan, present=len(self.gpus), jobs=self.gpu_jobs, sharing=self.gpu_sharing
         )
 
     def lacks(self, plan: Plan) -> str | None:
-        """Why the plan cannot run on the GPUs of this machine, or None."""
+        """Returns why the plan cannot run on the GPUs of this machine, or None."""
         if plan.workload.device == "cpu":
             return None
         if not self.gpus:
@@ -53,7 +53,7 @@ class Machine:
 
 
 def this_machine(root: Path = Path("/")) -> Machine:
-    """The machine as this process may use it; `root` is where its file system begins."""
+    """Returns the machine as this process can use it; `root` is where its file system begins."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     sharing = os.environ.get("KEMPNERFORGE_GPU_SHARING", AUTO)
     if sharing not in (AUTO, *SHARING):
@@ -76,7 +76,7 @@ def _number(variable: str, default: int) -> int:
 
 
 def _memory_bytes(root: Path) -> int:
-    """The least of what the machine has and what the control group of a container allows."""
+    """Returns the smaller of the machine's memory and the container's limit (its control group)."""
     found = [
         limit
         for name, read in _LIMITS.items()

@@ -1,8 +1,8 @@
 """An operator that changes a checkpoint directory while no process of the job lives.
 
-Each change is made on the disk and told as an operation of rank -1, so that judges rebuild the
-directory with it as they do with what ranks did. The operator syncs what it has changed: long
-before the next run begins, everything is on the disk.
+Each change is made on disk and recorded as an operation of rank -1, so that judges rebuild the
+directory from it as they do from the ranks' operations. The operator syncs what it has changed:
+long before the next run begins, everything is on the disk.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class DirectoryOperator:
     # What is there.
 
     def files(self, pattern: str) -> list[str]:
-        """The regular files whose path fits a pattern, sorted."""
+        """Returns the regular files whose path matches a pattern, sorted."""
         return [path for path in self.matches(pattern) if self.is_file(path)]
 
     def matches(self, pattern: str) -> list[str]:
-        """Everything whose path fits a pattern, sorted."""
+        """Returns everything whose path matches a pattern, sorted."""
         found = []
         for place, folders, files in os.walk(self.root):
             inside = Path(place).relative_to(self.root)
@@ -53,39 +53,39 @@ class DirectoryOperator:
         return sorted(path for path in found if fnmatchcase(path, pattern))
 
     def is_file(self, path: str) -> bool:
-        """Whether a regular file is there; a link is none."""
+        """Whether a regular file is there; a link does not count."""
         return (self.root / path).is_file() and not (self.root / path).is_symlink()
 
     def is_directory(self, path: str) -> bool:
-        """Whether a directory is there; a link is none."""
+        """Whether a directory is there; a link does not count."""
         return (self.root / path).is_dir() and not (self.root / path).is_symlink()
 
     def exists(self, path: str) -> bool:
-        """Whether the name is taken, by whatever."""
+        """Whether the name is taken, by anything."""
         return os.path.lexists(self.root / path)
 
     def size(self, path: str) -> int:
-        """The number of bytes of a file."""
+        """Returns the size of a file."""
         return (self.root / path).stat().st_size
 
     def read(self, path: str, start: int = 0, size: int = -1) -> bytes:
-        """The bytes of a file, or some of them."""
+        """Returns the bytes of a file, or some of them."""
         with (self.root / path).open("rb") as file:
             file.seek(start)
             return file.read(size)
 
     def keep(self, path: str) -> KeptBytes:
-        """Add the bytes of a file to those that are written, for `put_kept`."""
+        """Add the bytes of a file to `written`, for `put_kept`."""
         return KeptBytes(*add_file(self.written, self.root / path))
 
     # What is changed.
 
     def put(self, path: str, data: bytes) -> None:
-        """Create a file, or replace all of its bytes; the name stays on the same file."""
+        """Create a file, or replace all of its bytes; the name keeps the same file."""
         self.put_kept(path, KeptBytes(self.written.add(data), len(data)))
 
     def put_kept(self, path: str, kept: KeptBytes) -> None:
-        """As `put`, for bytes that were kept."""
+        """Acts like `put`, for bytes that were kept."""
         if not self.exists(path):
             self._renamed(path)
         with (self.root / path).open("wb") as file:
@@ -102,7 +102,7 @@ class DirectoryOperator:
         self._tell_write(path, KeptBytes(self.written.add(data), len(data)), offset)
 
     def cut(self, path: str, size: int) -> None:
-        """Leave the first `size` bytes of a file."""
+        """Keep only the first `size` bytes of a file."""
         os.truncate(self.root / path, size)
         self._files[path] = None
         self._tell("truncate", path, size=size)
@@ -121,7 +121,7 @@ class DirectoryOperator:
         self._tell("mkdir", path)
 
     def remove(self, path: str) -> None:
-        """Remove a file, a symlink, or a directory with all that is in it."""
+        """Remove a file, a symlink or a whole directory."""
         if self.is_directory(path):
             for inner in sorted(os.listdir(self.root / path)):
                 self.remove(f"{path}/{inner}")
@@ -133,7 +133,7 @@ class DirectoryOperator:
         self._renamed(path)
 
     def copy(self, source: str, target: str) -> None:
-        """Copy a directory with all that is in it; `target` is made."""
+        """Copy a whole directory; `target` is created."""
         self.make(target)
         for inner in sorted(os.listdir(self.root / source)):
             here, there = f"{source}/{inner}", f"{target}/{inner}"
@@ -143,21 +143,21 @@ class DirectoryOperator:
                 self.put_kept(there, self.keep(here))
 
     def displace(self, *, leaves: str) -> None:
-        """Take the directory's name away; with `leaves` `empty` another one has it."""
+        """Take the directory's name away; if `leaves` is `empty`, an empty directory takes it."""
         self.root.rename(self._away)
         if leaves == "empty":
             self.root.mkdir()
         self._tell("displace", ".")
 
     def put_back(self) -> None:
-        """Give the directory its name again; what has had it keeps what is in it, elsewhere."""
+        """Give the directory its name back; what had it meanwhile is kept elsewhere."""
         if self.root.exists():
             self.root.rename(self.root.with_name(f"{self.root.name}.instead"))
         self._away.rename(self.root)
         self._tell("put_back", ".")
 
     def is_displaced(self) -> bool:
-        """Whether it has lost its name."""
+        """Whether the directory has lost its name."""
         return self._away.exists()
 
     @property
@@ -165,7 +165,7 @@ class DirectoryOperator:
         return self.root.with_name(f"{self.root.name}.displaced")
 
     def sync(self) -> None:
-        """Make everything lasting that was changed since the last time."""
+        """Make everything durable that was changed since the last sync."""
         for path in (*self._files, *self._directories):
             if not self.exists(path):
                 continue

@@ -1,4 +1,4 @@
-"""Carries out each action. An action that finds nothing to hit says so."""
+"""Carries out each action. An action that finds nothing to hit raises NothingToDoError."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _BITS = 8
 
 
 class NothingToDoError(Exception):
-    """An action found nothing that it could be done to; its text says what."""
+    """An action found nothing to act on; the text says what was missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionContext:
-    """One action to be done, with what it has to know."""
+    """One action to be done, and what it needs to know."""
 
     operator: DirectoryOperator
     choice: int
@@ -61,7 +61,7 @@ Paths = tuple[str, ...]
 
 
 def flip_bit(task: ActionContext, settings: Flipping) -> Paths:
-    """One bit of one byte."""
+    """Flips one bit of one byte."""
     paths = _choose(task, task.operator.files(settings.path), settings)
     for path in paths:
         size = task.operator.size(path)
@@ -74,7 +74,7 @@ def flip_bit(task: ActionContext, settings: Flipping) -> Paths:
 
 
 def truncate(task: ActionContext, settings: Truncation) -> Paths:
-    """The end of a file."""
+    """Cuts off the end of a file."""
     paths = _choose(task, task.operator.files(settings.path), settings)
     for path in paths:
         size = task.operator.size(path)
@@ -86,7 +86,7 @@ def truncate(task: ActionContext, settings: Truncation) -> Paths:
 
 
 def delete(task: ActionContext, settings: OnFiles) -> Paths:
-    """A file, a symlink, or a directory."""
+    """Deletes a file, a symlink or a directory."""
     paths = _choose(task, _outermost(task.operator.matches(settings.path)), settings)
     for path in paths:
         task.operator.remove(path)
@@ -94,7 +94,7 @@ def delete(task: ActionContext, settings: OnFiles) -> Paths:
 
 
 def half_delete(task: ActionContext, settings: OnFiles) -> Paths:
-    """The first half of the files of a directory, in the order of their names."""
+    """Deletes the first half of the files of a directory, in the order of their names."""
     found = [
         path for path in task.operator.matches(settings.path) if task.operator.is_directory(path)
     ]
@@ -107,7 +107,7 @@ def half_delete(task: ActionContext, settings: OnFiles) -> Paths:
 
 
 def swap(task: ActionContext, settings: Swapping) -> Paths:
-    """Two files of the same name."""
+    """Swaps two files of the same name."""
     (path,) = _choose(task, task.operator.files(settings.path), None)
     other = f"{settings.against}/{path.partition('/')[2]}"
     if not task.operator.is_file(other) or other == path:
@@ -119,7 +119,7 @@ def swap(task: ActionContext, settings: Swapping) -> Paths:
 
 
 def hostile(task: ActionContext, settings: OnFiles) -> Paths:
-    """A pickle with a call in front."""
+    """Puts a call in front of a pickle."""
     paths = _choose(task, task.operator.files(settings.path), settings)
     for path in paths:
         try:
@@ -131,7 +131,7 @@ def hostile(task: ActionContext, settings: OnFiles) -> Paths:
 
 
 def write(task: ActionContext, settings: Writing) -> Paths:
-    """The whole text of one file."""
+    """Writes the whole text of one file."""
     if not task.operator.is_directory(Path(settings.path).parent.as_posix()):
         raise NothingToDoError(f"there is no directory for {settings.path}")
     task.operator.put(settings.path, settings.text.encode())
@@ -139,10 +139,10 @@ def write(task: ActionContext, settings: Writing) -> Paths:
 
 
 def foreign(task: ActionContext, settings: Naming) -> Paths:
-    """A file, a directory with a file in it, or a symlink to the newest checkpoint."""
+    """Creates a file, a directory with a file in it, or a symlink to the newest checkpoint."""
     path = settings.path
     if task.operator.exists(path):
-        raise NothingToDoError(f"{path} is there already")
+        raise NothingToDoError(f"{path} already exists")
     if settings.kind == "file":
         task.operator.put(path, b"not a checkpoint\n")
     elif settings.kind == "link":
@@ -154,10 +154,10 @@ def foreign(task: ActionContext, settings: Naming) -> Paths:
 
 
 def leftover(task: ActionContext, settings: Leaving) -> Paths:
-    """A staging directory with half a file in it, or a link on its way to becoming the pointer.
+    """Creates a staging directory with half a file in it, or a link about to become the pointer.
 
-    The name is one that earlier saves gave away by a rename, so nothing has to be known of how an
-    implementation calls such things.
+    The name is one that earlier saves renamed away, so nothing needs to be known about an
+    implementation's names.
     """
     layout = task.layout
     names = [
@@ -183,7 +183,7 @@ def leftover(task: ActionContext, settings: Leaving) -> Paths:
 
 
 def latest(task: ActionContext, settings: Pointing) -> Paths:
-    """The pointer names another step, or nothing, or becomes what it named."""
+    """Makes the pointer name another step or nothing, or replaces it by what it named."""
     operator, layout = task.operator, task.layout
     pointer = layout.pointer
     if pointer is None:
@@ -210,11 +210,11 @@ def latest(task: ActionContext, settings: Pointing) -> Paths:
 
 
 def relocate(task: ActionContext, settings: Placing) -> Paths:
-    """The whole directory; the operator goes with it."""
+    """Moves or copies the whole directory; the operator goes with it."""
     old = task.operator.root
     new = old.parent / settings.to
     if os.path.lexists(new):
-        raise NothingToDoError(f"{settings.to} is there already")
+        raise NothingToDoError(f"{settings.to} already exists")
     if settings.how == "move":
         old.rename(new)
     else:
@@ -224,15 +224,15 @@ def relocate(task: ActionContext, settings: Placing) -> Paths:
 
 
 def displace(task: ActionContext, settings: Displacing) -> Paths:
-    """The whole directory loses its name."""
+    """Takes the directory's name away."""
     if task.operator.is_displaced():
-        raise NothingToDoError("it is displaced already")
+        raise NothingToDoError("it is already displaced")
     task.operator.displace(leaves=settings.leaves)
     return (".",)
 
 
 def put_back(task: ActionContext, _: PuttingBack) -> Paths:
-    """It has its name again."""
+    """Gives the directory its name back."""
     if not task.operator.is_displaced():
         raise NothingToDoError("it was not displaced")
     task.operator.put_back()
@@ -257,13 +257,13 @@ _DO: dict[str, Callable[[ActionContext, Any], Paths]] = {
 
 
 def do(task: ActionContext, action: str, settings: Any) -> Paths:
-    """Do one action; the names that it hit. Raises MissedError."""
+    """Do one action; returns the names that it hit. Raises NothingToDoError."""
     return _DO[action](task, settings)
 
 
 def _choose(task: ActionContext, found: list[str], settings: OnFiles | None) -> Paths:
     if not found:
-        raise NothingToDoError("nothing fits the pattern")
+        raise NothingToDoError("nothing matches the pattern")
     if settings is not None and settings.every:
         return tuple(found)
     return (found[task.choice % len(found)],)
@@ -274,7 +274,7 @@ def _outermost(paths: list[str]) -> list[str]:
 
 
 def _given_names(operation: Operation) -> list[tuple[str, str]]:
-    """The old and the new name of what an operation renamed."""
+    """Returns the old and the new name of what an operation renamed."""
     if operation.error or operation.kind not in ("rename", "exchange"):
         return []
     here, there = operation.path, operation.target or ""

@@ -1,11 +1,10 @@
-"""Carrying out a rank's file-system calls in its place, one after the other.
+"""Carries out a rank's file-system calls in its place, one after the other.
 
 The supervisor opens files itself and gives the rank a duplicate, so that both share one open file
-description: a write that the supervisor makes moves the rank's offset too. Paths are resolved
-against the calling thread, and only calls below the watched directory are taken over; all others
-go on to the kernel untouched. A read is left to the kernel as well, but a strike may need to hear
-of it first: then the supervisor opens files for reading too, because the filter knows its
-descriptors.
+description: a write by the supervisor also moves the rank's offset. Paths are resolved as the
+calling thread sees them, and only calls below the watched directory are taken over; all others go
+on to the kernel untouched. A read is left to the kernel as well, unless a strike needs to see it
+first: then the supervisor opens files for reading, too, because the filter knows its descriptors.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def _refuse(number: int) -> Callable[[], int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Opening:
-    """An open for writing: of which file, under which name it is told, and whose record it is."""
+    """An open for writing: which file, the name to record, and whose record it is, if it is one."""
 
     path: str
     name: str
@@ -56,9 +55,9 @@ class _Opening:
 class Performer:
     """Turns notifications into requests. `records` maps absolute paths to ranks.
 
-    While `watches_reads` holds, each read of a file that is opened from now on is a request, too.
-    `called` is what the ranks call the root where they live in mounts of their own. Where several
-    performers serve one run, they share their `serials`, which number the files that are opened.
+    While `watches_reads` is set, each read of a file opened from now on is a request, too. `called`
+    is the ranks' name for the root if they live in mounts of their own. If several performers serve
+    one run, they share `serials`, which number the opened files.
     """
 
     root: str
@@ -74,15 +73,15 @@ class Performer:
         self._tree = WatchedTree(self.root, self.called or self.root)
 
     def request(self, notification: Notification) -> Request | None:
-        """The request of a call; None if it does not concern the watched directory.
+        """Returns the request of a call; None if it does not concern the watched directory.
 
-        Raises OSError when the calling thread is gone.
+        Raises OSError if the calling thread is gone.
         """
         handler = _HANDLERS.get(notification.call)
         return handler(self, notification) if handler else None
 
     def close(self) -> None:
-        """Close every descriptor of the supervisor's own."""
+        """Close all of the supervisor's own descriptors."""
         self._ahead.close()
         self._table.close()
 
@@ -181,7 +180,9 @@ class Performer:
         size = spans[0][1] if len(spans) == 1 else sum([length for _, length in spans])
         offset = position
         if opened.appends:
-            offset = os.fstat(own).st_size  # also for pwrite: Linux appends whatever it says
+            offset = os.fstat(
+                own
+            ).st_size  # also for pwrite: with O_APPEND Linux ignores its offset
         elif offset is None:
             offset = os.lseek(own, 0, os.SEEK_CUR)
         large, data = None, b""
@@ -320,7 +321,7 @@ class Performer:
         return Request(kind="duplicate", path=opened.path, perform=perform)
 
     def _duplicate_to(self, n: Notification) -> Request | None:
-        """dup2 and dup3: the number is the caller's choice, and a low one is not watched."""
+        """Handles dup2 and dup3: the caller chooses the number, and a low one is not watched."""
         opened = self._opened(n.arguments[0])
         if opened is None:
             return None
@@ -432,7 +433,7 @@ class Performer:
 
 
 def _at(n: Notification, count: int) -> tuple[int, ...]:
-    """The directory, and `count` further arguments, of a call and of its `...at` form alike."""
+    """Returns the directory and `count` more arguments, of a call and of its `...at` form alike."""
     if n.call.endswith("at"):
         return n.arguments[: count + 1]
     return (_AT_FDCWD, *n.arguments[:count])

@@ -1,8 +1,8 @@
-"""Pickled files that run code when they are unpickled carelessly, and otherwise mean what they did.
+"""Makes pickled files run code if they are unpickled carelessly, with their old meaning kept.
 
-The opcodes of a harmless call are put in front of a pickle: it makes a directory, however often it
-is made, and forgets the result. What follows is the old pickle, so a careless reader
-notices nothing, and a reader with an allow-list meets a name that is not on it.
+The opcodes of a harmless call are put in front of a pickle: it creates a directory, if that does
+not exist yet, and drops the result. The old pickle follows, so a careless reader notices nothing,
+and a reader with an allow-list meets a name that is not on it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ _PROTOCOL_2 = b"\x80\x02"
 
 
 def make_hostile(data: bytes, marker: str) -> bytes:
-    """A `.metadata` of DCP or a file of `torch.save` that makes the directory `marker` when read.
+    """Returns a DCP `.metadata` or a `torch.save` file that creates the directory `marker` when
+    read.
 
-    Raises ValueError where `data` is neither.
+    Raises ValueError if `data` is neither.
     """
     if not data.startswith(b"PK"):
         return _hostile_pickle(data, marker)
@@ -40,9 +41,9 @@ def _hostile_pickle(data: bytes, marker: str) -> bytes:
     try:
         for _opcode, _argument, _place in pickletools.genops(data):
             pass
-    except Exception as error:  # a foreign file can make the reader of opcodes raise anything
-        raise ValueError(f"is no pickle: {error}") from error
-    # Without a memo of its own: later protocols number their entries by how many there are.
+    except Exception as error:  # pickletools can raise anything for a foreign file
+        raise ValueError(f"is not a pickle: {error}") from error
+    # Without a memo entry: later protocols number their entries by how many there are.
     arguments = pickletools.optimize(pickle.dumps((marker, 0o777, True), protocol=2))
     arguments = arguments.removeprefix(_PROTOCOL_2).removesuffix(pickle.STOP)
     call = pickle.GLOBAL + b"os\nmakedirs\n" + arguments + pickle.REDUCE

@@ -1,7 +1,7 @@
-"""Opens for reading, and reads: left to the kernel, unless a strike needs to hear of each read.
+"""Opens for reading, and reads: left to the kernel, unless a strike needs to see each read.
 
-A filter sees no paths, so a read is heard of only where the descriptor is one of the supervisor's.
-Then the supervisor opens the file; what is read stays between the kernel and the rank.
+A filter sees no paths, so a read is seen only if its descriptor is one of the supervisor's. In that
+case the supervisor opens the file; the bytes still go from the kernel to the rank directly.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from harness.run.request import Gift, Opened, Request
 from harness.run.written import inode_of
 
 _NO_FILE = os.O_DIRECTORY | os.O_PATH | os.O_NOFOLLOW
-"""Flags of opens that give no file, or not the one that the path means."""
+"""Flags of opens that yield no file, or not the one that the path names."""
 
 
 class Give(Protocol):
-    """Makes of a descriptor of the supervisor one of the caller."""
+    """Turns a descriptor of the supervisor into one of the caller."""
 
     def __call__(self, own: int, opened: Opened, *, close_on_exec: bool) -> Gift:
-        """The caller's buffers."""
+        """Returns the gift for the caller."""
 
 
 def gives_file(path: str, flags: int) -> bool:
-    """Whether an open for reading gives a file, of which reads can be heard."""
+    """Whether an open for reading yields a file whose reads can be watched."""
     return not flags & _NO_FILE and os.path.isfile(path)
 
 
 def open_untouched(name: str) -> Request:
-    """An open that the kernel carries out."""
+    """Returns an open that the kernel carries out."""
     return Request(kind="open_read", path=name, perform=int, leave_to_kernel=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """An open for reading: of which file, under which name it is told, and by which process."""
+    """An open for reading: which file, the name to record, and the process that opens it."""
 
     path: str
     name: str
@@ -45,7 +45,7 @@ class Opening:
 
 
 def open_watched(wanted: Opening, *, serial: int, give: Give) -> Request:
-    """An open that the supervisor carries out, so that it hears of each read."""
+    """Returns an open that the supervisor carries out, so that it sees each read."""
     name, flags = wanted.name, wanted.flags
 
     def perform() -> Gift:
@@ -67,5 +67,5 @@ def open_watched(wanted: Opening, *, serial: int, give: Give) -> Request:
 
 
 def read(opened: Opened) -> Request:
-    """A read, which the kernel carries out."""
+    """Returns a read that the kernel carries out."""
     return Request(kind="read", path=opened.path, perform=int, leave_to_kernel=True)

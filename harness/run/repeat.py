@@ -1,4 +1,4 @@
-"""Repeats recorded operations on a real file system, and cuts its power behind the last of them."""
+"""Repeats recorded operations on a real file system, and cuts its power after the last of them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ RecordedRun = tuple[Sequence[Operation], Bytes]
 
 
 def leave(runs: Iterable[RecordedRun], *, filesystem: str, journal: str, base: Path) -> TreeListing:
-    """The contents of the disk if power goes right after the last operation. Raises MountError.
+    """Returns the contents of the disk if power is cut after the last operation. Raises MountError.
 
-    `base` is where the image lies for that time.
+    `base` is the folder for the image meanwhile.
     """
     with tempfile.TemporaryDirectory(dir=base) as name, own_mounts():
         root = Path(name, "mounted")
@@ -40,13 +40,13 @@ def leave(runs: Iterable[RecordedRun], *, filesystem: str, journal: str, base: P
             left = ByteStore(Path(name, "left"))
             return TreeListing(entries=read_entries(root, left), written=left)
         finally:
-            # What is mounted goes with the namespace; this only makes it sooner.
+            # The mount disappears with the namespace anyway; this only makes it sooner.
             with suppress(MountError):
                 disk.unmount()
 
 
 def repeat(operations: Iterable[Operation], written: Bytes, root: Path) -> None:
-    """Do below `root` what one run did; files that it left open are closed."""
+    """Repeat one run below `root`; close the files that it left open."""
     opened: dict[_File, int] = {}
     try:
         for operation in operations:
@@ -58,7 +58,7 @@ def repeat(operations: Iterable[Operation], written: Bytes, root: Path) -> None:
 
 
 _File = int | tuple[int, str]
-"""An open file as the trace tells it: by its number, or by who opened which path."""
+"""An open file as the trace identifies it: by its number, or by rank and path."""
 
 
 def _do(operation: Operation, written: Bytes, root: Path, opened: dict[_File, int]) -> None:

@@ -21,7 +21,7 @@ class Opened:
     syncs: bool
     inode: Inode
     process: int
-    """Which opened it; its descriptor may be in others that it has started."""
+    """The process that opened it; processes that this one started can have its descriptor, too."""
     reads: bool = False
 
 
@@ -39,11 +39,11 @@ class Request:
     """One call that the supervisor will carry out: what it is, and how.
 
     `perform` returns the call's result or raises OSError. `kind` is an operation's word, or
-    `record` for a rank's own notes, `open_record` for opening them, `duplicate` for a second
-    descriptor, `refused` for a call that has to be made another way, `unseen` for a descriptor
-    through which writes cannot be watched. `syncs` is a write that is durable when it returns. The
-    serial of a file that is being opened is known before it is open. A write that is `large` has no
-    `data`. `changes` is a file whose bytes are overwritten, or cut off where `kind` is no write.
+    `record` for a rank's own records, `open_record` for opening them, `duplicate` for a second
+    descriptor, `refused` for a call that must be made another way, `unseen` for a descriptor
+    through which writes cannot be watched. `syncs` marks a write that is durable when it returns.
+    The serial of a file is known before it is opened. A write that is `large` has no `data`.
+    `changes` is a file whose bytes are overwritten, or cut off if `kind` is not a write.
     """
 
     kind: str
@@ -62,4 +62,4 @@ class Request:
     syncs: bool = False
     leave_to_kernel: bool = False
     half: Callable[[], Request] | None = None
-    """For a write: the same write of only the first half of its bytes."""
+    """For a write: the same write with only the first half of its bytes."""

@@ -1,6 +1,6 @@
 """The ranks of a second job on the same directory, and what waits for their end.
 
-Its operations are in the trace, with rank numbers that follow on those of the first job.
+Its operations are in the trace; its rank numbers follow those of the first job.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from harness.faults.effects import PlannedStrike
 
 GoOn = Callable[[], None]
-"""Lets the rank that was held up go on."""
+"""Lets the paused rank go on."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,25 +24,25 @@ class SecondRanks:
     _waiting: list[GoOn] = field(default_factory=list)
 
     def begin(self, strike: PlannedStrike) -> None:
-        """It is being started because of this strike."""
+        """Note the strike because of which the second job is started."""
         self.strike = strike
         self._left = set(range(self.first, 2 * self.first))
 
     def has(self, rank: int) -> bool:
-        """Whether a rank is one of its."""
+        """Whether a rank belongs to it."""
         return rank >= self.first
 
     def hold(self, go_on: GoOn) -> None:
-        """Call this when it is over."""
+        """Call this once the second job is over."""
         self._waiting.append(go_on)
 
     def ended(self, rank: int) -> bool:
-        """One of its ranks has ended; whether it was the last."""
+        """Note that one of its ranks has ended; returns whether it was the last."""
         self._left.discard(rank)
         return not self._left
 
     def release(self) -> None:
-        """It is over: what waited for it goes on."""
+        """Let everything that waited for the second job go on."""
         waiting, self._waiting = self._waiting, []
         for go_on in waiting:
             go_on()

@@ -1,4 +1,4 @@
-"""The pytest worker's side of the fork server: start it, ask it for runs, end it."""
+"""The pytest worker's side of the fork server: starts it, asks it for runs, ends it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from harness.system.host import Host
 from harness.world import World
 
 _BOOT_TIMEOUT_S = 300.0
-"""Importing torch takes 4 s on an idle machine (FINDINGS of this project: 4 s), far more on a
-loaded one with a cold disk."""
+"""Importing torch takes 4 s on an idle machine, far more on a loaded one with a cold disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """One start of a job, as the server is asked for it.
+    """One start of a job, as it is requested from the server.
 
-    `mounts` is where the job launcher finds the mounts in which the ranks are to live. Where
-    `launcher` is another than the local one, the job launcher forks that, for this run and those
-    that it covers; `hosts` are those of the job and of a second one, none where all ranks live on
-    the machine. `slurm` has the configuration of a cluster and the name of the job.
+    `mounts` is the namespace in which the ranks are to live. If `launcher` is not the local one,
+    the job launcher forks that launcher, for this run and those that it covers. `hosts` are those
+    of the job and of a second one, none if all ranks live on the machine. `slurm` has the
+    configuration of a cluster and the name of the job.
     """
 
     directory: Path
@@ -46,7 +45,7 @@ class Start:
     launcher: LauncherSettings = field(default_factory=LauncherSettings)
 
     def as_request(self) -> dict[str, Any]:
-        """The request that the server passes on to the job_launcher."""
+        """Returns the request that the server passes on to the job launcher."""
         some = {"mounts": self.mounts, "slurm": self.slurm}
         given = {key: value for key, value in some.items() if value is not None}
         return {
@@ -98,7 +97,7 @@ class ForkServer:
             raise HarnessError(f"the fork server did not start; its log {self._log} ends:\n{tail}")
 
     def start(self, wanted: Start) -> socket.socket:
-        """Fork the job launcher of one run; its messages come on the returned socket."""
+        """Fork the job launcher of one run; its messages arrive on the returned socket."""
         link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = wanted.as_request()
         try:
@@ -111,7 +110,7 @@ class ForkServer:
         return link
 
     def close(self) -> None:
-        """End the server. Job launchers of runs in flight die with it."""
+        """End the server. The job launchers of runs in flight die with it."""
         self._control.close()
         try:
             self._process.wait(timeout=2)

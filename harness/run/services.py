@@ -17,9 +17,9 @@ from harness.run.server import ForkServer
 
 
 class Services:
-    """Owned by one process; `root` may be shared by several, which then share references.
+    """The services of one process; several processes can share `root`, and with it the references.
 
-    The server is started when the first run needs it. `broker` is by default that of this machine.
+    The server is started when the first run needs it. `broker` is this machine's by default.
     """
 
     def __init__(self, root: Path, broker: Broker | None = None) -> None:
@@ -29,9 +29,10 @@ class Services:
         self._cluster: Cluster | None = None
 
     def cluster(self) -> Cluster:
-        """A SLURM cluster, started on first use."""
+        """Returns a SLURM cluster, started on first use."""
         if self._cluster is None:
-            # Not below `root`: the address of a socket has 107 bytes. SIGKILL leaves the folder.
+            # Not below `root`: a socket address has only 107 bytes. SIGKILL leaves the folder
+            # behind.
             found = Cluster(Path(tempfile.mkdtemp(prefix="kempnerforge-slurm-")))
             try:
                 found.start()
@@ -42,7 +43,7 @@ class Services:
         return self._cluster
 
     def server(self) -> ForkServer:
-        """The fork server, booted on first use."""
+        """Returns the fork server, booted on first use."""
         if self._server is None:
             self.root.mkdir(parents=True, exist_ok=True)
             server = ForkServer(self.root / "server.log")
@@ -55,7 +56,7 @@ class Services:
         return self._server
 
     def reference(self, key: str, produce: Callable[[Path], None]) -> Path:
-        """The folder of the reference run `key`; `produce` fills it if nobody has yet."""
+        """Returns the folder of the reference run `key`; `produce` fills it on first use."""
         shared = self.root / "references"
         shared.mkdir(parents=True, exist_ok=True)
         done = shared / key
@@ -69,7 +70,7 @@ class Services:
         return done
 
     def close(self) -> None:
-        """End the server and the cluster, if they are there."""
+        """End the server and the cluster, if they were started."""
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None

@@ -1,4 +1,4 @@
-"""Sending signals to ranks; who waits in an intercepted call gets them when that returns."""
+"""Sends signals to ranks; a rank in an intercepted call gets them when the call returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.system.clock import descendants
 
 @dataclass(slots=True)
 class Signals:
-    """The ranks' processes, and what was done to them."""
+    """The ranks' processes, and the signals that they were sent."""
 
     pids: dict[int, int] = field(default_factory=dict)
     exits: dict[int, int] = field(default_factory=dict)
@@ -30,10 +30,10 @@ class Signals:
         kill_at_s: float | None = None,
         wake_after_s: float | None = None,
     ) -> tuple[int, ...]:
-        """Send a signal to the ranks of a strike; those that were there to get it.
+        """Send a signal to the ranks of a strike; returns the ranks that existed.
 
-        `kill_at_s` is when their grace is over by the clock of the run: a job that has to wait for
-        a processor is given longer.
+        `kill_at_s` is when their grace ends, by the clock of the run: a job that has to wait for a
+        processor gets more time.
         """
         hit = tuple(rank for rank in self._alive(strike) if _send(self.pids[rank], number))
         if wake_after_s is not None:
@@ -47,20 +47,20 @@ class Signals:
         return [rank for rank in strike.ranks if rank in left and rank not in self.killed]
 
     def kill(self, strike: PlannedStrike) -> tuple[int, ...]:
-        """Kill the ranks of a strike; those that were there."""
+        """Kill the ranks of a strike; returns the ranks that existed."""
         found = tuple(rank for rank in self._alive(strike) if kill_tree(self.pids[rank]))
         self.killed.update(found)
         return found
 
     def end_graces(self, now_s: float) -> Iterator[tuple[PlannedStrike, tuple[int, ...]]]:
-        """Kill the ranks whose grace is over; the strike that gave it, and whom it still found."""
+        """Kill the ranks whose grace is over; yields the strike that gave it, and the ranks."""
         for grace in [grace for grace in self._graces if now_s >= grace[0]]:
             self._graces.remove(grace)
             if found := self.kill(grace[1]):
                 yield grace[1], found
 
     def wake(self) -> None:
-        """Let ranks go on whose time has come."""
+        """Resume the stopped ranks whose time has come."""
         now = time.monotonic()
         for rank in [rank for rank, at in self._wake_at.items() if now >= at]:
             del self._wake_at[rank]
@@ -68,20 +68,20 @@ class Signals:
                 _send(self.pids[rank], signal.SIGCONT)
 
     def family(self) -> list[int]:
-        """The processes of the run: the ranks that have not ended, and what is below them."""
+        """Returns the processes of the run: ranks that have not ended, and their descendants."""
         alive = [self.pids[rank] for rank in self.left()]
         return [*alive, *(below for pid in alive for below in descendants(pid))]
 
     def left(self) -> tuple[int, ...]:
-        """The ranks that have not ended."""
+        """Returns the ranks that have not ended."""
         return tuple(rank for rank in sorted(self.pids) if rank not in self.exits)
 
 
 def kill_tree(process: int) -> bool:
-    """SIGKILL a process and its descendants; whether it was there.
+    """SIGKILL a process and its descendants; returns whether it existed.
 
-    The process goes first, so that it starts no new ones, and where it leads a group, the group
-    with it: who was forked since one looked is in that.
+    The process goes first, so that it starts no new ones. If it leads a group, the group goes with
+    it, because a child forked after the last look is in that group.
     """
     found = descendants(process)
     was_there = _send(-process if _leads_a_group(process) else process, signal.SIGKILL)
@@ -98,9 +98,9 @@ def _leads_a_group(process: int) -> bool:
 
 
 def _send(process: int, number: signal.Signals) -> bool:
-    """Send a signal to a process, or to minus a group; whether there was anybody to get it.
+    """Send a signal to a process, or to minus a group; returns whether anything received it.
 
-    A rank may have been reaped and its end not been told.
+    A rank can have been reaped without its end having been reported yet.
     """
     try:
         os.kill(process, number)

@@ -26,11 +26,11 @@ class StorageFaults:
     def fail(
         self, strike: PlannedStrike, error: str, left: int | None, until: Healing | None
     ) -> None:
-        """Let later operations of the rank fail, too: so many more, or until it is healed."""
+        """Make later operations of the rank fail, too: this many, or until it is healed."""
         self._failing[strike.ranks[0]] = _Failing(strike, error, left, until)
 
     def heal(self, rank: int, *, save: int = 0, step: int = 0) -> PlannedStrike | None:
-        """The rank begins a save or has finished a step; the strike whose error is over by that."""
+        """Note that a rank begins a save or finished a step; returns the strike that this heals."""
         failing = self._failing.get(rank)
         until = None if failing is None else failing.until
         if failing is None or until is None:
@@ -43,7 +43,7 @@ class StorageFaults:
         return failing.strike
 
     def later(self, rank: int, kind: str) -> Treatment | None:
-        """The treatment of an operation that no strike falls on."""
+        """Returns the treatment of an operation that no strike falls on."""
         failing = self._failing.get(rank)
         if failing is None or failing.left == 0 or not meets(failing.error, kind):
             return None

@@ -1,4 +1,4 @@
-"""Which planned strike falls due at an operation or a training step. Pure: it only counts."""
+"""Decides which planned strike is due at an operation or a training step. Pure: it only counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.faults.strike import Strike
 
 
 class Occasion(NamedTuple):
-    """An operation of a rank that is about to happen, in the words of a point."""
+    """An operation that a rank is about to carry out, in the terms of a point."""
 
     rank: int
     kind: str
@@ -38,13 +38,13 @@ def matches(point: Point, occasion: Occasion) -> bool:
 
 
 def _word(point: Point, occasion: Occasion) -> str:
-    """The operation's name in points: in the phase `load` an `open` is for reading."""
+    """Returns the operation's name in points: in the phase `load` an `open` is for reading."""
     opens = point.phase == "load" and occasion.kind == "open_read"
     return "open" if opens else occasion.kind
 
 
 def meets_reads(strikes: Iterable[Strike]) -> bool:
-    """Whether each read has to be heard of: a strike falls on one, or an error lasts that may."""
+    """Whether each read must be seen: a strike falls on one, or a lasting error can."""
     return any(
         one.point.phase == "load" and (one.point.operation == "read" or one.fault.repeats)
         for one in strikes
@@ -52,7 +52,7 @@ def meets_reads(strikes: Iterable[Strike]) -> bool:
 
 
 def _counts(strike: Strike, occasion: Occasion) -> bool:
-    """As `matches`; an error falls only where a file system could answer it, unless told."""
+    """Acts like `matches`, but an error only counts operations that could answer it."""
     error = strike.fault.answers
     if error is not None and strike.point.operation is None:
         return meets(error, occasion.kind) and matches(strike.point, occasion)
@@ -61,18 +61,18 @@ def _counts(strike: Strike, occasion: Occasion) -> bool:
 
 @dataclass(slots=True)
 class Due:
-    """Keeps count of the points of one run; each strike falls due once."""
+    """Counts the points of one run; each strike is due once."""
 
     _waiting: list[Strike]
     _seen: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, strikes: Iterable[Strike]) -> Due:
-        """A fresh count for the strikes of one run."""
+        """Returns a fresh count for the strikes of one run."""
         return cls(list(strikes))
 
     def at_operation(self, occasion: Occasion) -> tuple[Strike, ...]:
-        """The strikes whose point this operation is; each says whether before or after it."""
+        """Returns the strikes at this operation; each of them says whether before or after it."""
         due: list[Strike] = []
         for strike in self._waiting:
             if strike.point.step is None and _counts(strike, occasion):
@@ -82,7 +82,7 @@ class Due:
         return self._take(due) if due else ()
 
     def at_step(self, rank: int, step: int) -> tuple[Strike, ...]:
-        """The strikes that wait for `rank` to finish `step`."""
+        """Returns the strikes that wait for `rank` to finish `step`."""
         return self._take(
             [s for s in self._waiting if s.point.step == step and s.point.rank == rank]
         )

@@ -1,11 +1,11 @@
 """The supervisor of one run: it performs the ranks' file operations, strikes, and keeps the trace.
 
-The kernel effects over each file-changing call of every rank, thread and sub-process; the
-supervisor performs them one at a time, so the order in the trace is the order in which they
-happened. A strike falls exactly before or after one operation of one rank, instead of it, or right
-after a training step. What a killed rank had written stays in the page cache: a kill loses no
-written byte. What is injected stands in `harness/faults`; `effects.py` carries it out. A power cut
-falls while nothing else happens, because the supervisor does one thing at a time.
+The kernel hands over each file-changing call of every rank, thread and sub-process. The supervisor
+performs them one at a time, so the order in the trace is the order in which they happened. A strike
+falls exactly before or after one operation of one rank, instead of it, or right after a training
+step. What a killed rank had written stays in the page cache: a kill loses no written byte. The
+faults are defined in `harness/faults`; `effects.py` carries them out. A power cut falls while
+nothing else happens, because the supervisor does one thing at a time.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Watch:
     """The task of a supervisor: the job's directories and its planned strikes.
 
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
-    directory. When no rank has told anything for `deadline_s` by the clock of the run, those that
-    are left are ended and reported as hung. `survivors_s` is how long ranks may go on after another
-    has died. `places` is where the supervisor reaches the directory as the ranks of the job see it,
-    and those of a second one; none where they see it as it is. `cut_power` lets nothing more reach
-    the disk under the directory.
+    directory. If no rank has recorded anything for `deadline_s` by the clock of the run, the
+    remaining ones are ended and reported as hung. `survivors_s` is how long ranks can go on after
+    another has died. `places` is where the supervisor reaches the directory as the ranks of the job
+    see it, and then as those of a second job do; empty if they see it directly. `cut_power` lets
+    nothing more reach the disk under the directory.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class Watch:
     seed: int = 0
 
     def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
-        """The performers for the job, and for a second one that is on another mount."""
+        """Returns the performers for the job, and for a second job on another mount."""
         called, serials = str(self.root), itertools.count(1)
         return tuple(
             Performer(
@@ -110,7 +110,7 @@ class Supervisor:
         self._launch = launch
         self._watch = watch
         self._trackers = [watch.layout.tracker() for _ in range(jobs)]
-        # What a rank does to itself it tells when it does it.
+        # A rank reports what it does to itself at the moment when it does it.
         self._due = Due.of(one for one in watch.strikes if not one.fault.is_in_the_loop)
         self._performers = watch.performers(records)
         self._second = SecondRanks(first=watch.ranks)
@@ -171,7 +171,7 @@ class Supervisor:
         )
 
     def _now_s(self) -> float:
-        """The clock of the run, by which all waiting is counted."""
+        """Returns the clock of the run, by which all waiting is counted."""
         return self._clock.seconds()
 
     def _serve_once(self, listener: Calls, poll: select.poll) -> None:
@@ -190,7 +190,7 @@ class Supervisor:
             self._tick()
 
     def _tick(self) -> None:
-        """Does the work that depends on the time alone, not after each operation."""
+        """Does the work that depends only on the time, instead of after each operation."""
         self._signals.wake()
         for strike, ranks in self._signals.end_graces(self._now_s()):
             self.trace.strike(strike.id, ranks, then="killed")
@@ -201,8 +201,8 @@ class Supervisor:
 
     # News of the processes, and the clock.
 
-    def _note(self, described: Iterable[News]) -> None:
-        for news in described:
+    def _note(self, reports: Iterable[News]) -> None:
+        for news in reports:
             self._signals.pids |= news.began
             self._rank_of_thread |= {pid: rank for rank, pid in news.began.items()}
             if news.began:
@@ -247,8 +247,8 @@ class Supervisor:
             request = self._performer(notification.thread).request(notification)
             rank = self._rank(notification.thread) if request is not None else None
         except OSError:
-            # The thread died between asking and being heard, or its arguments are unreadable:
-            # the kernel gives the correct answer in both cases.
+            # The thread died between its call and now, or its arguments are unreadable: the kernel
+            # gives the correct answer in both cases.
             listener.proceed(notification)
             return
         if request is not None and rank is None:
@@ -274,14 +274,14 @@ class Supervisor:
             self._serve_operation(listener, notification, request, rank)
 
     def _performer(self, thread: int) -> Performer:
-        """The performer that reaches the directory as this thread does."""
+        """Returns the performer that reaches the directory as this thread does."""
         if len(self._performers) == 1:
             return self._performers[0]
         rank = self._rank(thread)
         return self._performers[rank is not None and self._second.has(rank)]
 
     def _rank(self, thread: int) -> int | None:
-        """The rank whose process, thread or sub-process this is."""
+        """Returns the rank that this process, thread or sub-process belongs to."""
         found = self._rank_of_thread.get(thread)
         if found is not None:
             return found
@@ -427,7 +427,7 @@ class Supervisor:
         return step is None or self._watch.layout.published(self._watch.root) == step
 
     def _strike(self, strike: Strike) -> Treatment | None:
-        """Carry out a strike. What it does to the operation at its point is returned."""
+        """Carry out a strike; returns the treatment of the operation at its point, if any."""
         return strike.fault.carry_out(strike, self._effects)
 
     def _heal(self, rank: int, **moment: int) -> None:

@@ -1,4 +1,4 @@
-"""Whether this machine can run jobs under the supervisor, and if not, why."""
+"""Finds out whether this machine can run jobs under the supervisor, and if not, why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.run.machine import this_machine
 
 @functools.cache
 def missing() -> str | None:
-    """None where scenarios can run, else the reason in words."""
+    """Returns None if scenarios can run, else the reason."""
     if sys.platform != "linux":
         return f"scenarios need Linux (seccomp user notification); this is {sys.platform}"
     from harness.system.seccomp import architecture
@@ -32,7 +32,7 @@ def missing() -> str | None:
 
 
 def missing_for(plan: Plan) -> str | None:
-    """As `missing`, and what this plan needs beside that."""
+    """Acts like `missing`, with what this plan needs in addition."""
     from harness.run.launch import cluster
     from harness.system import network
 
@@ -49,9 +49,9 @@ def missing_for(plan: Plan) -> str | None:
 
 @functools.cache
 def missing_disk(filesystem: str | None) -> str | None:
-    """None where the power of a file system can be cut, else the reason; it is tried out.
+    """Returns None if the power of a file system can be cut, else the reason; tries it out.
 
-    Where none is to be cut, nothing is missing.
+    Nothing is missing if no power is to be cut.
     """
     if filesystem is None:
         return None
@@ -61,7 +61,7 @@ def missing_disk(filesystem: str | None) -> str | None:
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            # In a child, which cannot take harm: in some containers there is no way back.
+            # In a child that can be lost: in some containers the attempt cannot be undone.
             os.write(writing, _try_disk(filesystem, Path(name)).encode())
             os._exit(0)
         os.close(writing)
@@ -72,7 +72,7 @@ def missing_disk(filesystem: str | None) -> str | None:
 
 
 def _try_disk(filesystem: str, folder: Path) -> str:
-    """Cut the power of an empty file system; why that went wrong, or nothing."""
+    """Cut the power of an empty file system; returns why that failed, or an empty string."""
     from harness.run.disk import DiskImage
     from harness.system.mounts import MountError, take_own_mounts
 
@@ -85,12 +85,12 @@ def _try_disk(filesystem: str, folder: Path) -> str:
         disk.mount()
         disk.cut("lost")
     except (MountError, OSError) as error:
-        return str(error).replace(f"{folder}/", "")  # another one each time; reasons are compared
+        return str(error).replace(f"{folder}/", "")  # the folder varies, and reasons are compared
     return ""
 
 
 def _probe() -> int:
-    """Install the filter in a child that does nothing else; 0, or the errno."""
+    """Install the filter in a child that does nothing else; returns 0, or the errno."""
     from harness.system.seccomp import install_filter
 
     pid = os.fork()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from harness.faults.effects import PlannedStrike
 
 GoOn = Callable[[], None]
-"""Lets the rank that was held up go on."""
+"""Lets the paused rank go on."""
 
 
 @dataclass(slots=True)
@@ -20,15 +20,15 @@ class LimitSignal:
     _waiting: list[GoOn] = field(default_factory=list)
 
     def begin(self, strike: PlannedStrike) -> None:
-        """The limit was set because of this strike."""
+        """Note the strike because of which the limit was set."""
         self._strike, self._missing = strike, set(strike.ranks)
 
     def hold(self, go_on: GoOn) -> None:
-        """Call this when every rank has its signal."""
+        """Call this once every rank has its signal."""
         self._waiting.append(go_on)
 
     def signalled(self, *ranks: int) -> PlannedStrike | None:
-        """These ranks have got a signal; the strike, if they were the last that it hits."""
+        """Note ranks that got a signal; returns the strike if they were the last of its ranks."""
         if self._strike is None or not self._missing:
             return None
         self._missing -= set(ranks)

@@ -14,7 +14,7 @@ from harness.run.written import Written
 
 @dataclass(slots=True)
 class Trace:
-    """Operations, strikes and places of records, in the one order of the run."""
+    """Operations, strikes and positions of records, in the one order of the run."""
 
     places: list[list[int]]
     written: Written
@@ -24,11 +24,11 @@ class Trace:
     started: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:
-        """Since the run began."""
+        """Returns the time since the run began."""
         return time.monotonic() - self.started
 
     def record(self, rank: int) -> None:
-        """A rank wrote a record here."""
+        """Note that a rank wrote a record here."""
         self.places[rank].append(len(self.operations))
 
     def strike(
@@ -37,12 +37,12 @@ class Trace:
         ranks: tuple[int, ...],
         then: Literal["killed", "healed", "ended", "signalled"] | None = None,
     ) -> None:
-        """A strike hit these ranks here, or what follows from it did."""
+        """Note that a strike hit these ranks here, or that a consequence of it did."""
         index, time_s = len(self.operations), self.seconds()
         self.fired.append(Fired(strike=strike, index=index, time_s=time_s, ranks=ranks, then=then))
 
     def before(self, request: Request) -> None:
-        """Takes the bytes out of the file that the request is about to overwrite or cut off."""
+        """Save the bytes that the request is about to overwrite or cut off."""
         if request.changes is None:
             return
         begin = request.offset if request.kind == "write" else request.size
@@ -52,7 +52,7 @@ class Trace:
     def operation(
         self, request: Request, occasion: Occasion, *, thread: int, result: int | Gift
     ) -> None:
-        """An operation was carried out, or refused; a negative result is minus an errno."""
+        """Note an operation that was carried out or refused; a negative result is minus errno."""
         data, size = None, request.size
         error = -result if isinstance(result, int) and result < 0 else 0
         if request.kind == "write" and isinstance(result, int) and not error:

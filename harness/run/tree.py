@@ -1,4 +1,4 @@
-"""The watched directory by path: what a thread means, and where the supervisor finds it."""
+"""Translates paths of the watched directory between a thread's view and the supervisor's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _AT_FDCWD = 0xFFFFFF9C
 
 
 def signed(value: int) -> int:
-    """A descriptor as the caller means it."""
+    """Returns a descriptor as the caller means it."""
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >= 1 << 31 else value
 
@@ -22,7 +22,7 @@ class WatchedTree:
     called: str
 
     def absolute(self, thread: int, directory: int, path: str) -> str:
-        """The real path that `path` means to the thread; its last part is not followed."""
+        """Returns the real path that `path` means to the thread; its last part is not followed."""
         if not path.startswith("/"):
             where = "cwd" if directory & 0xFFFFFFFF == _AT_FDCWD else f"fd/{signed(directory)}"
             path = os.path.join(os.readlink(f"/proc/{thread}/{where}"), path)
@@ -31,26 +31,26 @@ class WatchedTree:
         return self.here(os.path.join(real, name))
 
     def here(self, path: str) -> str:
-        """Where the supervisor finds what a rank calls so."""
+        """Returns the supervisor's path for a rank's path."""
         if self.called == self.root or not f"{path}/".startswith(f"{self.called}/"):
             return path
         return self.root + path[len(self.called) :]
 
     def opened(self, thread: int, descriptor: int) -> str:
-        """The path of what a thread has open."""
+        """Returns the path of what a thread has open."""
         return self.here(os.readlink(f"/proc/{thread}/fd/{signed(descriptor)}"))
 
     def relative(self, path: str) -> str | None:
-        """The path below the directory, `.` for itself, None for what lies elsewhere."""
+        """Returns the path below the directory, `.` for itself, None for anything outside."""
         if path == self.root:
             return "."
         below = self.root + "/"
         return path[len(below) :] if path.startswith(below) else None
 
     def _is_real(self, head: str) -> bool:
-        """Whether a directory that is named from the root on is reached through no link.
+        """Whether a directory with an absolute path is reached through no link.
 
-        The root is real; the parts of its own path are not asked about.
+        The root is real; the kernel is not asked about the parts of its own path.
         """
         below = self.root + "/"
         while head.startswith(below):

@@ -1,9 +1,10 @@
 """The bytes of all writes of one run, in their order, on the disk.
 
-A large write is not copied at once: its bytes lie in the file that it was made to, and are taken
+A large write is not copied at once: its bytes stay in the file that it was made to, and are taken
 out only when something is about to change them, or when the run is over. Bytes that were written
-before are not kept once more. The supervisor makes every change, so it knows when that is, and a
-digest says if somebody else was there. A descriptor of its own keeps a file that has lost its name.
+before are not stored again. The supervisor makes every change, so it knows when that is, and a
+digest shows whether anything else changed them. A descriptor of its own keeps a file that has lost
+its name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.content import CHUNK_BYTES
 from harness.evidence.store import ByteStore, pread
 
 LARGE_BYTES = 1 << 16
-"""From this size on the bytes of a write stay where they were written to."""
+"""From this size on, the bytes of a write stay where they were written."""
 
 Inode = tuple[int, int]
 
@@ -34,7 +35,7 @@ class _Left:
     digest: bytes
 
     def touches(self, begin: int, end: int | None) -> bool:
-        """Whether some of them lie between two offsets of the file."""
+        """Whether some of them are between two offsets of the file."""
         return self.offset + self.size > begin and (end is None or self.offset < end)
 
 
@@ -47,7 +48,7 @@ class _OpenFile:
 
 
 class Written:
-    """An operation's `data` is the place at which its bytes begin here.
+    """The bytes of one run; an operation's `data` is the position at which its bytes begin here.
 
     `problems` names bytes that were found changed although no operation had changed them.
     """
@@ -66,11 +67,11 @@ class Written:
         return self._store[part]
 
     def add(self, data: bytes) -> int:
-        """Keep these bytes; the place at which they begin."""
+        """Keep these bytes; returns the position at which they begin."""
         return self._store.add(data)
 
     def leave(self, own: int, offset: int, size: int, *, digest: bytes, path: str) -> int:
-        """Keep what was just written through the descriptor `own`; the place at which it begins."""
+        """Keep what was just written through `own`; returns the position at which it begins."""
         known = self._places.get((digest, size))
         if known is not None:
             return known
@@ -84,7 +85,7 @@ class Written:
         return place
 
     def before_change(self, inode: Inode, begin: int, end: int | None = None) -> None:
-        """Bytes `begin` to `end` of a file, or all from `begin` on, are about to change."""
+        """Note that bytes from `begin` to `end`, or to the end of the file, are about to change."""
         file = self._files.get(inode)
         if file is not None:
             for left in file.left:
@@ -93,8 +94,10 @@ class Written:
             file.left = [left for left in file.left if not left.touches(begin, end)]
 
     def settle(self) -> None:
-        """Take all bytes out of their files, and let go of these; of one file after the other, so
-        that the disk gets back what only the descriptor kept."""
+        """Take all bytes out of their files, and release these.
+
+        One file after the other, so that the disk gets back the space that only a descriptor kept.
+        """
         while self._files:
             _, file = self._files.popitem()
             try:
@@ -105,7 +108,7 @@ class Written:
         self._store.flush()
 
     def close(self) -> None:
-        """Let go of all files; what was not taken out of them is lost."""
+        """Release all files; bytes that were not taken out of them are lost."""
         for file in self._files.values():
             os.close(file.reader)
         self._files.clear()
@@ -124,13 +127,13 @@ class Written:
 
 
 def inode_of(file: int | str) -> Inode:
-    """The identity of a file, whatever it is called."""
+    """Returns the identity of a file, whatever it is called."""
     status = os.stat(file)
     return status.st_dev, status.st_ino
 
 
 def inode_at(path: str) -> Inode | None:
-    """The same of what lies at a path, None where nothing does."""
+    """Returns the identity of what is at a path, or None if nothing is."""
     try:
         return inode_of(path)
     except OSError:

@@ -10,7 +10,7 @@ from harness.scenario.schema import Scenario
 
 
 def find_impossible_cuts(scenario: Scenario) -> Iterator[tuple[Place, str]]:
-    """Every power cut that cannot happen, and what cannot happen beside one."""
+    """Yields every power cut that cannot happen, and what cannot happen beside one."""
     cuts: list[tuple[Place, str]] = [
         (("runs", number, "faults", n, fault.word), fault.disk)
         for number, run in enumerate(scenario.runs)
@@ -22,7 +22,7 @@ def find_impossible_cuts(scenario: Scenario) -> Iterator[tuple[Place, str]]:
         cuts.append((("explore", "power_cut"), explore.power_cut.filesystem))
     for place, filesystem in cuts:
         if filesystem != cuts[0][1]:
-            text = f"the checkpoint directory of this scenario lies on {cuts[0][1]} already"
+            text = f"the checkpoint directory of this scenario is already on {cuts[0][1]}"
             yield (*place, "filesystem"), text
     yield from _relocated(scenario, cuts)
 
@@ -31,5 +31,5 @@ def _relocated(scenario: Scenario, cuts: list[tuple[Place, str]]) -> Iterator[tu
     for number, run in enumerate(scenario.runs):
         for n, action in enumerate(run.before):
             if cuts and isinstance(action, Relocate):
-                text = "the directory lies on a file system of its own, whose power is cut"
+                text = "the directory is on a disk image whose power is cut"
                 yield ("runs", number, "before", n), f"{text}: it cannot be relocated"

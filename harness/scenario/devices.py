@@ -1,4 +1,4 @@
-"""Which GPUs a job could use here, found without importing torch, which costs seconds."""
+"""Finds the GPUs that a job could use here, without importing torch, which costs seconds."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _PATIENCE_S = 20
 
 
 SHARING = ("gloo", "nccl_hostid")
-"""How ranks talk that have one GPU between them: over gloo, which takes tensors through the memory
-of the host, or over NCCL, to which each rank pretends to be a host of its own."""
+"""How ranks that share a GPU communicate: over gloo, which passes tensors through host memory, or
+over NCCL, to which each rank pretends to be a host of its own."""
 
 AUTO = "auto"
-"""gloo where its collectives suffice, since it was found the faster one; else nccl_hostid."""
+"""gloo if its collectives suffice, since it measured faster; otherwise nccl_hostid."""
 
 RANKS_PER_GPU = 8
-"""As many as on the CPU. Each has a CUDA context of about 0.5 GB besides what it computes with."""
+"""As many as on the CPU. Each has a CUDA context of about 0.5 GB, besides its own data."""
 
 
 def count_gpus() -> int:
-    """How many GPUs the driver shows, nothing hides, and this torch can use."""
+    """Counts the GPUs that the driver shows, that nothing hides, and that this torch can use."""
     return len(usable_gpus())
 
 
 @cache
 def usable_gpus() -> tuple[str, ...]:
-    """Those GPUs, as `CUDA_VISIBLE_DEVICES` names them."""
+    """Returns the names of those GPUs, as in `CUDA_VISIBLE_DEVICES`."""
     return not_hidden(gpus_of_the_driver()) if _torch_may_use_gpus() else ()
 
 
 def _torch_may_use_gpus() -> bool:
-    """False for the CPU build, which carries its kind as the local part of its version."""
+    """Returns False for the CPU build, which says so in the local part of its version."""
     try:
         return not importlib.metadata.version("torch").endswith("+cpu")
     except importlib.metadata.PackageNotFoundError:
@@ -44,10 +44,10 @@ def _torch_may_use_gpus() -> bool:
 
 
 def gpus_of_the_driver(root: Path = Path("/")) -> int:
-    """The GPUs that this machine or container has; `root` is where its file system begins."""
+    """Counts the GPUs of this machine or container; `root` is where its file system begins."""
     listed = root / "proc/driver/nvidia/gpus"
     if listed.is_dir():
-        # The list can name GPUs of the host that a container was not given.
+        # The list can name GPUs of the host that were not given to the container.
         return min(len(list(listed.iterdir())), len(list(root.glob("dev/nvidia[0-9]*"))))
     return _gpus_of_nvidia_smi()
 
@@ -66,11 +66,11 @@ def _gpus_of_nvidia_smi() -> int:
 
 
 def not_hidden(present: int) -> tuple[str, ...]:
-    """The names of the GPUs that the environment lets a process see, of those that are present."""
+    """Returns the names of the present GPUs that the environment lets a process see."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return tuple(str(number) for number in range(present))
     names = [name.strip() for name in chosen.split(",")]
-    # CUDA ignores everything from the first name that stands for no device.
+    # CUDA ignores everything from the first name on that is no device.
     usable = names[: names.index("-1")] if "-1" in names else names
     return tuple(name for name in usable if name)[:present]

@@ -1,4 +1,4 @@
-"""Errors of scenario files: the user's mistakes, each with its place and a way out."""
+"""Errors in scenario files: the user's mistakes, each with its place and a way out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.part import Place
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One mistake. `line` counts from 1 and is None where the file has no such line."""
+    """One mistake. `line` counts from 1; None if the file has no such line."""
 
     line: int | None
     place: Place
@@ -19,7 +19,7 @@ class Problem:
 
 
 class ScenarioError(Exception):
-    """A scenario file cannot be used. Its text names file, line, what was found, what is possible.
+    """A scenario file cannot be used. The text says where, what was found, and what is possible.
 
     All problems of a file are listed at once, one a line, in the order of the file.
     """
@@ -36,7 +36,7 @@ class ScenarioError(Exception):
 
 
 def show_place(place: Place) -> str:
-    """A place as people write it: `runs[0].faults[1].at`."""
+    """Formats a place as people write it: `runs[0].faults[1].at`."""
     text = ""
     for part in place:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
@@ -44,7 +44,7 @@ def show_place(place: Place) -> str:
 
 
 def choices(found: object, known: Iterable[str]) -> str:
-    """The possible words, and the one that was probably meant, for the end of a sentence."""
+    """Formats the possible words, and the one that was probably meant, to end a sentence with."""
     words = tuple(known)
     near = difflib.get_close_matches(str(found), words, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

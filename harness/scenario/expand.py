@@ -1,10 +1,10 @@
-"""`matrix:` makes several scenarios of one file: every combination of the values that it lists.
+"""Expands `matrix:` into several scenarios: every combination of the values that it lists.
 
     matrix:
       world: [{dp_shard: 2}, {pp: 2}]
       checkpoint.async_mode: [disabled, async]
 
-A key is the dotted place of a setting, a number in it counts entries of a list from 0.
+A key is the dotted path of a setting; a number in it is an index into a list, from 0.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MOST_SCENARIOS = 256
 
 
 def expand(source: Source) -> dict[str, Source]:
-    """The scenarios of a file by labels that name the chosen values. Raises ScenarioError."""
+    """Returns a file's scenarios by labels that name the chosen values. Raises ScenarioError."""
     if MATRIX not in source.data:
         return {"": source}
     axes = _axes(source)
     if (number := prod(len(values) for values in axes.values())) > MOST_SCENARIOS:
-        found = f"stands for {number} scenarios, at most {MOST_SCENARIOS} are possible"
+        found = f"expands to {number} scenarios; possible: at most {MOST_SCENARIOS}"
         raise _failure(source, (MATRIX,), found)
     chosen = [
         dict(zip(axes, positions, strict=True))
@@ -50,17 +50,19 @@ def _axes(source: Source) -> Mapping[str, tuple[Any, ...]]:
     axes = source.data[MATRIX]
     if not isinstance(axes, dict) or not axes:
         example = "{checkpoint.async_mode: [disabled, async]}"
-        raise _failure(source, (MATRIX,), f"is a mapping of settings to lists, such as {example}")
+        raise _failure(
+            source, (MATRIX,), f"must be a mapping of settings to lists, such as {example}"
+        )
     for key, values in axes.items():
         if key in ("name", "runs", MATRIX):
             raise _failure(source, (MATRIX, key), "cannot vary: write another file")
         if not isinstance(values, tuple) or not values:
-            raise _failure(source, (MATRIX, str(key)), "is a list of one value or more")
+            raise _failure(source, (MATRIX, str(key)), "must be a list of at least one value")
     return {str(key): values for key, values in axes.items()}
 
 
 def _labels(axes: Mapping[str, tuple[Any, ...]], chosen: list[dict[str, int]]) -> list[str]:
-    """A short text for each choice, numbered where the values alone do not tell them apart."""
+    """Returns a short text for each choice, numbered if the values alone are ambiguous."""
     labels = [
         "-".join(_label(axes[key][position]) for key, position in choice.items())
         for choice in chosen
@@ -89,7 +91,7 @@ def _substitute(
     for key, position in choice.items():
         place = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
         if place in lines:
-            text = f"{key} is set on line {lines[place]} as well"
+            text = f"{key} is also set on line {lines[place]}"
             raise _failure(source, (MATRIX, key), text)
         data = _put(source, key, data, place, axes[key][position])
         origin = (MATRIX, key, position)
@@ -102,7 +104,7 @@ def _substitute(
 
 
 def _put(source: Source, key: str, data: Any, place: Place, value: Any) -> Any:
-    """`data` with the value at a place; what is around it is made where the file has nothing."""
+    """Returns `data` with a value at a place; creates what surrounds it if the file has nothing."""
     if not place:
         return value
     first, rest = place[0], place[1:]

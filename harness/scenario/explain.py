@@ -1,4 +1,4 @@
-"""From what pydantic found to sentences that teach: place, what was found, what is possible."""
+"""Turns pydantic's errors into sentences that teach: place, what was found, what is possible."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 
 def explain(source: Source, error: ValidationError) -> Iterator[Problem]:
-    """One problem for each place that has errors, however many ways pydantic tried there."""
+    """Yields one problem for each place with errors, however many ways pydantic tried there."""
     places: dict[Place, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         places.setdefault(_place(detail, source.data), []).append(detail)
     for place, details in places.items():
-        # A list that could also be a word: the error inside the list is the one to show.
+        # For a list that could also be a word, the error inside the list is the one to show.
         if not any(other[: len(place)] == place for other in places if other != place):
             text = _sentence(place, details, source.data)
             yield Problem(line=source.line_of(place), place=place, text=text)
 
 
 def _place(detail: ErrorDetails, data: Any) -> Place:
-    """The keys of the file in an error's location; pydantic puts names of types between them."""
+    """Returns the keys of the file in an error's location; pydantic inserts names of types."""
     place: Place = ()
     for part in detail["loc"]:
         inside = _get(data, part)
@@ -120,7 +120,7 @@ def _noun(place: Place) -> str:
 
 
 def show(value: Any) -> str:
-    """A value of a file, short enough for a sentence."""
+    """Formats a value of a file, short enough for a sentence."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, tuple):
@@ -149,7 +149,7 @@ def _expected_one(option: Any) -> str:
 
 
 def _known_keys(place: Place, data: Any) -> tuple[str, ...]:
-    """The keys that the part at a place may have; of several parts, those of the likeliest."""
+    """Returns the keys that the part at a place can have; of several parts, the likeliest one's."""
     for part in place:
         data = _get(data, part)
     models = [option for option in _options(_annotation(place)) if hasattr(option, "model_fields")]
@@ -158,7 +158,7 @@ def _known_keys(place: Place, data: Any) -> tuple[str, ...]:
 
 
 def _annotation(place: Place) -> Any:
-    """The type that the schema gives to a place, or None where it has no such place."""
+    """Returns the type that the schema gives to a place, or None if it has no such place."""
     annotation: Any = Scenario
     for part in place:
         annotation = next(_inside(annotation, part), None)
@@ -176,7 +176,7 @@ def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
 
 
 def _options(annotation: Any) -> Iterator[Any]:
-    """The members of a union, however deep; one option where there is no choice."""
+    """Yields the members of a union, however deep; one option if there is no choice."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _options(get_args(annotation)[0])

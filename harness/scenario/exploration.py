@@ -1,4 +1,4 @@
-"""`explore:` makes many strikes of one scenario: at every operation, or at the n-th until none is.
+"""`explore:` strikes a scenario many times: at every operation, or at the n-th until none is left.
 
 explore: {strikes: every_operation, faults: [kill_all], budget: 40, seed: 3}
 explore: {strikes: nth_failure, error: ENOSPC, ranks: [1]}
@@ -23,13 +23,13 @@ _FAILURES: tuple[ExploredFault, ...] = ("fail_once", "fail_lasting")
 class Explore(Part):
     """The strikes of an exploration. Each one has a job of its own, which resumes and is judged.
 
-    `every_operation` lists the operations of one run that nothing strikes, and strikes before and
-    after each. `nth_failure` lets the n-th operation of a rank fail, for n from 1 on, until a run
-    ends in which there was no such operation any more.
+    `every_operation` lists the operations of one unstruck run, and strikes before and after each.
+    `nth_failure` makes the n-th operation of a rank fail, for n = 1, 2, ..., until a run ends
+    before its n-th operation.
     """
 
     strikes: Literal["every_operation", "nth_failure"] = "every_operation"
-    run: int = Field(0, ge=0, description="the start of the job that is struck, from 0")
+    run: int = Field(0, ge=0, description="which start of the job is struck, from 0")
     faults: tuple[ExploredFault, ...] = Field(
         (), description="default: `kill_all`, or for `nth_failure` both failures"
     )
@@ -49,7 +49,7 @@ class Explore(Part):
     def _fits_together(self) -> Explore:
         if self.strikes == "nth_failure":
             if any(fault not in _FAILURES for fault in self.faults):
-                raise ValueError("`nth_failure` takes `fail_once` and `fail_lasting`")
+                raise ValueError("`nth_failure` takes only `fail_once` and `fail_lasting`")
             if self.phases:
                 raise ValueError("`nth_failure` counts through the whole run: leave `phases` out")
         for name in ("faults", "phases", "ranks"):
@@ -60,5 +60,5 @@ class Explore(Part):
 
     @property
     def chosen_faults(self) -> tuple[ExploredFault, ...]:
-        """The faults that are meant."""
+        """The chosen faults, with the default filled in."""
         return self.faults or (_FAILURES if self.strikes == "nth_failure" else _KILLS)

@@ -15,21 +15,21 @@ def has_other_host(run: Run) -> bool:
 
 
 def find_impossible_hosts(scenario: Scenario) -> Iterator[tuple[Place, str]]:
-    """Everything that does not go together with a mount of the harness's own."""
+    """Yields everything that cannot be combined with the harness's own mounts."""
     spread = [number for number, run in enumerate(scenario.runs) if has_other_host(run)]
     if scenario.filesystem is None and not spread:
         return
     place: Place = ("filesystem",) if scenario.filesystem is not None else ("runs", spread[0])
     if not scenario.launcher.is_local:
-        yield place, "mounts are for ranks that the harness starts: launcher: local"
+        yield place, "mounts need ranks that the harness starts: set `launcher: local`"
     if scenario.explore is not None:
-        yield place, "an exploration tries its jobs on a plain directory"
+        yield place, "an exploration runs its jobs on a plain directory: leave mounts out"
     for number, run in enumerate(scenario.runs):
         if (run.world or scenario.world).nodes > 1:
-            yield ("runs", number), "`world.nodes: 2` are of one host: leave one of the two out"
+            yield ("runs", number), "`world.nodes: 2` is for one host: leave one of the two out"
         for n, fault in enumerate(run.faults):
             if fault.needs_plain_directory:
-                text = "the power is cut of a disk that the ranks see directly"
+                text = "a power cut needs a disk that the ranks see directly"
                 yield ("runs", number, "faults", n), f"{text}: leave mounts out"
         for n, action in enumerate(run.before):
             if isinstance(action, Relocate):

@@ -14,10 +14,10 @@ Kind = Literal["local", "torchrun", "slurm"]
 
 
 class LauncherSettings(Part):
-    """The fork server of the harness, or a launcher that people use.
+    """The harness's own fork server, or a launcher that people use.
 
-    `restarts: n` has one start of the launcher cover n + 1 runs: when a run ends in failure, the
-    launcher itself starts the ranks again, and that is the next run of the scenario.
+    With `restarts: n`, one start of the launcher covers n + 1 runs: when a run fails, the launcher
+    itself starts the ranks again, and that is the next run of the scenario.
     """
 
     kind: Kind = "local"
@@ -29,12 +29,12 @@ class LauncherSettings(Part):
         return self.kind == "local"
 
     def first_run(self, run: int) -> int:
-        """The first of the runs that the same start of the launcher covers."""
+        """Returns the first of the runs that the same start of the launcher covers."""
         return run - run % (self.restarts + 1)
 
 
 def _spelled_out(value: Any) -> Any:
-    """A word alone names the kind."""
+    """Lets a bare word name the kind."""
     if isinstance(value, str) and value not in get_args(Kind):
         raise ValueError(choices(value, get_args(Kind)))
     return {"kind": value} if isinstance(value, str) else value

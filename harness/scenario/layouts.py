@@ -11,7 +11,7 @@ Finding = tuple[Place, str]
 
 
 def as_in_run(scenario: Scenario, run: Run) -> Scenario:
-    """The scenario with the settings that a run has of its own."""
+    """Returns the scenario with the settings that a run has of its own."""
     found: dict[str, object] = {}
     if run.world is not None:
         dealt = scenario.data.dealt_to(run.world.degree, before=scenario.world.degree)
@@ -24,7 +24,7 @@ def as_in_run(scenario: Scenario, run: Run) -> Scenario:
 
 
 def find_impossible_layout(scenario: Scenario) -> Iterator[Finding]:
-    """Splits that the model or the batch does not allow, and freezing that DDP does not."""
+    """Yields splits that the model or the batch does not allow, and freezing that DDP does not."""
     world, model, batch = scenario.world, scenario.model, scenario.data.batch_size
     if model.heads % world.tp:
         text = f"{model.heads} heads cannot be split among {world.tp} tensor-parallel ranks"
@@ -33,21 +33,24 @@ def find_impossible_layout(scenario: Scenario) -> Iterator[Finding]:
         text = f"{world.schedule} sends a batch through {world.pp} stages in {world.pp} parts"
         yield ("data", "batch_size"), f"{text}, found {batch}; possible: a multiple of {world.pp}"
     if world.is_ddp and scenario.freeze.schedule:
-        text = "DDP knows its parameters from the start: nothing can be frozen or freed later"
+        text = "DDP fixes its parameters at the start: nothing can be frozen or unfrozen later"
         yield ("freeze", "schedule"), f"{text}; possible: `freeze.base`, or `dp_shard`"
 
 
 def find_impossible_change(scenario: Scenario, run: Run, place: Place) -> Iterator[Finding]:
-    """A degree or a mesh with which no data loader goes on, or a batch that cannot be dealt out."""
+    """Yields a change after which no data loader can continue, or no batch can be divided."""
     before, now = scenario.world, run.world
     if now is None or run.refused is not None or before.same_inside(now):
         return
     if not scenario.data.redistributes:
-        text = f"no data loader goes on when {before} becomes {now}"
+        text = f"no data loader can continue when {before} becomes {now}"
         if before.degree != now.degree:
             ranks = f"{before.degree} data-parallel ranks become {now.degree}"
-            text = f"no data loader goes on when {ranks}"
-        yield place, f"{text}: the run has to be `refused`, or `data.redistributes` set"
+            text = f"no data loader can continue when {ranks}"
+        yield place, f"{text}: mark the run as `refused`, or set `data.redistributes`"
     elif scenario.data.batch_size * before.degree % now.degree:
         total = scenario.data.batch_size * before.degree
-        yield place, f"{total} samples of a step cannot be dealt to {now.degree} ranks alike"
+        yield (
+            place,
+            f"the {total} samples of a step cannot be divided evenly among {now.degree} ranks",
+        )

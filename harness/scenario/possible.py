@@ -1,4 +1,4 @@
-"""Refuses impossible well-formed scenarios: ranks, saves and steps that never come."""
+"""Refuses well-formed scenarios that are impossible: ranks, saves and steps that never occur."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MODULES = {
 
 
 def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
-    """Everything that cannot happen, given the GPUs of this machine."""
+    """Yields everything that cannot happen, given the GPUs of this machine."""
     yield from _world(scenario, gpus)
     yield from _model_and_data(scenario)
     yield from find_impossible_layout(scenario)
@@ -60,28 +60,30 @@ def _world(scenario: Scenario, gpus: int) -> Iterator[Finding]:
             text = f"{world} needs {size} ranks, {gpus} GPUs have room for {most}"
             yield ("world",), f"{text}; possible: {_fitting(world, most)}"
     elif size > MOST_CPU_RANKS and not (scenario.device == "auto" and gpus >= size):
-        text = f"{world} needs {size} ranks, on CPU there are at most {MOST_CPU_RANKS}"
+        text = f"{world} needs {size} ranks, the CPU has room for {MOST_CPU_RANKS}"
         yield ("world",), f"{text}; possible: {_fitting(world, MOST_CPU_RANKS)}"
 
 
 def _fitting(world: World, most: int) -> str:
-    """The widest sharding that fits beside the other axes."""
+    """Describes the widest sharding that fits beside the other axes."""
     others = {axis: getattr(world, axis) for axis in ("pp", "dp_replicate", "tp")}
     beside = math.prod(others.values())
-    described = ", ".join(f"{axis}: {size}" for axis, size in others.items() if size > 1)
+    axes = ", ".join(f"{axis}: {size}" for axis, size in others.items() if size > 1)
     if beside > most:
-        return f"fewer of {described}"
-    return f"dp_shard at most {most // beside}" + (f" with {described}" if described else "")
+        return f"fewer of {axes}"
+    return f"dp_shard at most {most // beside}" + (f" with {axes}" if axes else "")
 
 
 def find_node_problem(world: World, faults: tuple[AnyFault, ...], *, on_cpu: bool) -> str | None:
-    """Why ranks cannot be spread over nodes, or why there is no link to strike."""
+    """Returns why ranks cannot be spread over nodes, or why there is no link to strike."""
     if world.nodes == 1:
         struck = [one.word for one in faults if one.needs_nodes]
         return f"`{struck[0]}` needs `world.nodes: 2`" if struck else None
     if not on_cpu:
-        return "nodes are for ranks on the CPU: set `device: cpu`"
-    return f"{world.size} ranks cannot be halved" if world.size % world.nodes else None
+        return "nodes need ranks on the CPU: set `device: cpu`"
+    return (
+        f"{world.size} ranks cannot be split over two nodes" if world.size % world.nodes else None
+    )
 
 
 def _model_and_data(scenario: Scenario) -> Iterator[Finding]:
@@ -95,7 +97,7 @@ def _model_and_data(scenario: Scenario) -> Iterator[Finding]:
         text = f"{parts} {'pipeline stages' if scenario.world.chunks == 1 else 'interleaved parts'}"
         yield ("model", "layers"), f"{text} need at least one layer each, found {model.layers}"
     if data.generator == "global" and data.redistributes:
-        text = "the loader that redistributes has a generator of its own"
+        text = "a loader that redistributes has a generator of its own"
         yield ("data", "generator"), f"{text}: leave `data.redistributes` out"
     share = data.samples // scenario.world.degree
     if data.batch_size > share:
@@ -126,7 +128,7 @@ def _freeze(scenario: Scenario) -> Iterator[Finding]:
 
 
 def _all_frozen(scenario: Scenario, known: tuple[str, ...]) -> Iterator[Finding]:
-    """A model of which nothing trains has no gradient to compute."""
+    """Yields a model in which nothing trains: it has no gradient to compute."""
     state = dict.fromkeys(known, False)
     moments: list[tuple[Place, tuple[Freeze, ...]]] = [
         (("freeze", "base"), scenario.freeze.base),
@@ -170,18 +172,18 @@ def _surroundings(scenario: Scenario, number: int) -> Surroundings:
 
 
 def _beside(scenario: Scenario, number: int) -> Iterator[Finding]:
-    """Two second jobs, links that are not there, an exploration beside either."""
+    """Yields a second second job, links that do not exist, and an exploration beside either."""
     run, place = scenario.runs[number], ("runs", number, "faults")
     found = [n for n, fault in enumerate(run.faults) if fault.second_host]
     if len(found) > 1:
-        yield (*place, found[1]), "one second job is started in a run, not more"
+        yield (*place, found[1]), "a run can start only one second job"
     on_cpu = scenario.device == "cpu"
     problem = find_node_problem(run.world or scenario.world, run.faults, on_cpu=on_cpu)
     if problem is not None:
         yield ("runs", number), problem
     strange = [n for n, one in enumerate(run.faults) if not one.is_beside_others]
     if strange and scenario.explore is not None:
-        yield (*place, strange[0]), "an exploration strikes the operations of one job alone"
+        yield (*place, strange[0]), "an exploration can strike only the operations of a single job"
 
 
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:
@@ -193,7 +195,7 @@ def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Findin
         return
     if not number:
         key = next(iter(own))
-        yield (*place, key), f"the first run is as the scenario says: set {key} at the top"
+        yield (*place, key), f"the first run takes its {key} from the scenario: set it at the top"
         return
     changed = as_in_run(scenario, run)
     if run.world is not None:
@@ -220,12 +222,12 @@ def _rank(world: World, place: Place, rank: int | str | None) -> Iterator[Findin
 def _point(checkpoint: Checkpoint, run: Run, place: Place, point: Point) -> Iterator[Finding]:
     first = run.load_step or 0
     if point.step is not None and not first < point.step <= run.until_step:
-        text = f"step {point.step} never comes in this run"
+        text = f"this run never reaches step {point.step}"
         yield (*place, "step"), f"{text}; possible: {first + 1} to {run.until_step}"
     most = _most_saves(checkpoint, run)
     if point.save is not None and point.save > most:
-        text = f"there is no save {point.save} in this run"
-        why = f"until step {run.until_step} it saves at most {_times(most)}"
+        text = f"this run has no save {point.save}"
+        why = f"it ends at step {run.until_step} and saves at most {_times(most)}"
         yield (*place, "save"), f"{text}: {why}"
 
 
@@ -250,9 +252,9 @@ def _expect(scenario: Scenario) -> Iterator[Finding]:
     resumes = len(scenario.runs) - 1
     if isinstance(found, tuple) and len(found) != resumes:
         text = f"{len(found)} steps for {resumes} runs after the first"
-        yield place, f"{text}: one step for each of them is needed"
+        yield place, f"{text}: give one step for each of them"
     if isinstance(found, int) and not resumes:
-        yield place, "there is one run only, and it resumes from nothing"
+        yield place, "there is only one run, which resumes from nothing"
     expected = found if isinstance(found, tuple) else (found,)
     last = max(run.until_step for run in scenario.runs)
     for step in expected:
@@ -269,17 +271,20 @@ def _explore(scenario: Scenario) -> Iterator[Finding]:
         text = f"run {explore.run} is struck, and no run resumes after it"
         yield (*place, "run"), f"{text}: `runs` has {runs}"
     elif any(one.ends_run and not one.asks_to_end for one in scenario.runs[explore.run].faults):
-        yield (*place, "run"), f"run {explore.run} is ended already, so it cannot be explored"
+        yield (
+            (*place, "run"),
+            f"run {explore.run} is already ended by a fault, so it cannot be explored",
+        )
     for number, rank in enumerate(explore.ranks):
         world = scenario.runs[min(explore.run, runs - 1)].world or scenario.world
         yield from _rank(world, (*place, "ranks", number), rank)
     if scenario.expect.resumed_from_step is not None:
-        text = "each strike resumes from another step: leave `resumed_from_step` out"
+        text = "each strike resumes from a different step: leave `resumed_from_step` out"
         yield ("expect", "resumed_from_step"), text
 
 
 def save_steps(checkpoint: Checkpoint, *, after: int, until: int) -> tuple[int, ...]:
-    """The steps in (after, until] at which the training loop asks for a save."""
+    """Returns the steps in (after, until] at which the training loop asks for a save."""
     window = checkpoint.dyn_ckpt_window
     steps = set(range(checkpoint.interval, until + 1, checkpoint.interval))
     if window is not None and window.start <= window.stop:
@@ -292,7 +297,7 @@ def save_steps(checkpoint: Checkpoint, *, after: int, until: int) -> tuple[int, 
 
 
 def _most_saves(checkpoint: Checkpoint, run: Run) -> int:
-    """An upper bound: where a later run resumes is not known. A SIGTERM brings one save more."""
+    """Returns an upper bound: a later run's first step is unknown, and a SIGTERM adds a save."""
     regular = save_steps(checkpoint, after=run.load_step or 0, until=run.until_step)
     return len(regular) + any(fault.asks_to_end for fault in run.faults)
 

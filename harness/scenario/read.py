@@ -1,4 +1,4 @@
-"""Reading scenarios: from a file to checked `Scenario`s, or to an error that lists every mistake.
+"""Reads scenarios: a file becomes checked `Scenario`s, or an error that lists every mistake.
 
 text -source-> values and lines -expand-> one or several -schema, possible-> Scenario
 """
@@ -22,7 +22,7 @@ from harness.scenario.source import Source, read_source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenarioFile:
-    """A scenario and what it was read from."""
+    """A scenario, and the source that it was read from."""
 
     source: Source
     scenario: Scenario
@@ -31,12 +31,11 @@ class ScenarioFile:
 def read_file(
     path: Path, *, shown: str | None = None, gpus: int | None = None, device: str = "auto"
 ) -> dict[str, ScenarioFile | ScenarioError]:
-    """The scenarios of a file by their labels, each whole or with its mistakes.
+    """Reads the scenarios of a file by their labels, each complete or with its mistakes.
 
-    A file without a matrix has one, with the label "". `shown` names the file in messages, `gpus`
-    is the number of GPUs to reckon with, by default those of this machine, and `device` decides
-    for the scenarios that leave theirs open. Raises ScenarioError where the mistakes are those of
-    the whole file.
+    A file without a matrix has one, with the label "". `shown` names the file in messages. `gpus`
+    is the number of GPUs to assume, by default those of this machine. `device` decides for the
+    scenarios that leave theirs open. Raises ScenarioError if the mistakes concern the whole file.
     """
     here = count_gpus() if gpus is None else gpus
     found: dict[str, ScenarioFile | ScenarioError] = {}
@@ -53,17 +52,17 @@ def read_file(
 
 
 def _decide_device(source: Source, device: str) -> Source:
-    """In the source, so that the file of a failure names the device, too."""
+    """Decides it in the source, so that a failure's file names the device, too."""
     if device == "auto" or source.data.get("device", "auto") != "auto":
         return source
     return replace(source, data={**source.data, "device": device})
 
 
 def read_scenario(path: Path, *, shown: str | None = None, gpus: int | None = None) -> Scenario:
-    """The one scenario of a file without a matrix. Raises ScenarioError."""
+    """Reads the only scenario of a file without a matrix. Raises ScenarioError."""
     first, *others = read_file(path, shown=shown, gpus=gpus).values()
     if others:
-        text = f"stands for {len(others) + 1} scenarios, one is wanted here"
+        text = f"expands to {len(others) + 1} scenarios; only one is possible here"
         problem = Problem(line=None, place=(MATRIX,), text=text)
         raise ScenarioError(shown or str(path), [problem])
     if isinstance(first, ScenarioError):
@@ -72,7 +71,7 @@ def read_scenario(path: Path, *, shown: str | None = None, gpus: int | None = No
 
 
 def check_source(source: Source, *, gpus: int) -> Scenario:
-    """The scenario that a source spells out. Raises ScenarioError."""
+    """Returns the scenario that a source spells out. Raises ScenarioError."""
     try:
         scenario = Scenario.model_validate(source.data)
     except ValidationError as error:
@@ -87,7 +86,7 @@ def check_source(source: Source, *, gpus: int) -> Scenario:
 
 
 def json_schema() -> dict[str, Any]:
-    """The language as JSON Schema, for editors that complete and check scenario files."""
+    """Returns the language as JSON Schema, for editors that complete and check scenario files."""
     schema = Scenario.model_json_schema()
     schema["properties"][MATRIX] = {
         "type": "object",

@@ -1,4 +1,4 @@
-"""The scenario language: what a YAML file may say, field by field, with its defaults."""
+"""The scenario language: everything that a YAML file can say, with its defaults."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Checkpoint(Part):
     async_mode: Literal["disabled", "async", "async_with_pinned_mem"] = "disabled"
     dyn_ckpt_window: DynamicWindow | None = None
     latest: Literal["link", "file"] = Field(
-        "link", description="what `latest` is; a file where the file system has no symlinks"
+        "link", description="what `latest` is; a file if the file system has no symlinks"
     )
     timeout_s: float | None = Field(
-        None, gt=0, description="the manager's own deadline; default: what the manager has"
+        None, gt=0, description="the manager's own deadline; default: the manager's default"
     )
     on_error: Literal["end", "go_on"] = Field(
         "end", description="what the training loop does when a save raises"
@@ -57,14 +57,14 @@ ModuleName = Literal["transformer", "vision_encoder", "adapter"]
 
 
 class Freeze(Part):
-    """One module and whether its parameters stand still."""
+    """One module, and whether its parameters are frozen."""
 
     module: ModuleName
     frozen: bool = True
 
 
 class ScheduledFreeze(Part):
-    """From `start_step` on, these settings come on top of the earlier ones."""
+    """Settings that are added to the earlier ones from `start_step` on."""
 
     start_step: int = Field(ge=1)
     specs: tuple[Freeze, ...]
@@ -80,7 +80,7 @@ class FreezePlan(Part):
     def _stages_come_in_order(self) -> FreezePlan:
         starts = [stage.start_step for stage in self.schedule]
         if starts != sorted(set(starts)):
-            raise ValueError(f"start_step must rise from stage to stage, found {starts}")
+            raise ValueError(f"start_step must increase from stage to stage, found {starts}")
         return self
 
 
@@ -89,14 +89,14 @@ class Run(Part):
 
     until_step: int = Field(ge=1)
     load_step: int | None = Field(
-        None, ge=0, description="start from this checkpoint by name instead of the newest"
+        None, ge=0, description="load this checkpoint instead of the newest"
     )
-    world: World | None = Field(None, description="another arrangement of the ranks than before")
+    world: World | None = Field(None, description="a new arrangement of the ranks")
     host: Literal[HOSTS] = Field(  # type: ignore[valid-type]
         "first", description="where the ranks live; `other` shares no lock and no cache"
     )
-    model: Wrapping | None = Field(None, description="other wrappers of the blocks than before")
-    freeze: FreezePlan | None = Field(None, description="other freeze settings than before")
+    model: Wrapping | None = Field(None, description="new wrappers around the blocks")
+    freeze: FreezePlan | None = Field(None, description="new freeze settings")
     ignore_freeze_mismatch: bool = False
     before: tuple[Action, ...] = Field(
         (), description="what happens to the checkpoint directory before this run starts"
@@ -104,7 +104,7 @@ class Run(Part):
     refused: str | None = Field(
         None,
         min_length=1,
-        description="the start has to be refused with an error that fits this regular expression",
+        description="the start must be refused with an error that matches this regular expression",
     )
     faults: tuple[AnyFault, ...] = ()
 
@@ -116,12 +116,12 @@ class Run(Part):
     @model_validator(mode="after")
     def _is_refused_before_any_fault(self) -> Run:
         if self.refused is not None and self.faults:
-            raise ValueError("a run that is refused never comes to the points of its `faults`")
+            raise ValueError("a run that is refused never reaches the points of its `faults`")
         return self
 
 
 class Expect(Part):
-    """Expectations beyond the properties, and the properties that are judged."""
+    """Expectations beyond the properties, and the properties to judge."""
 
     resumed_from_step: int | tuple[int | None, ...] | None = Field(
         None, description="the step the last run resumed from, or one for each run after the first"
@@ -130,7 +130,7 @@ class Expect(Part):
 
 
 class Scenario(Part):
-    """One file: a job, what strikes it, and what must still be true."""
+    """One file: a job, the faults that strike it, and what must still be true."""
 
     name: str = Field(min_length=1)
     seed: int = 0

@@ -1,4 +1,4 @@
-"""A YAML file as plain values, with the line of every key. Only plain YAML is read, no objects."""
+"""Reads a YAML file as plain values, with the line of every key. Only plain YAML, no objects."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import yaml
 from harness.part import Place
 from harness.scenario.errors import Problem, ScenarioError
 
-# An alias repeats all that it names, so a few nested ones can stand for more values than memory
-# holds. The largest scenario that was useful so far has some two hundred.
+# An alias repeats everything that it names, so a few nested ones can expand to more values than fit
+# in memory. The largest useful scenario so far has some two hundred.
 _MOST_VALUES = 20_000
 
 
@@ -23,14 +23,14 @@ class Source:
     """The contents of a scenario file. Lists are tuples, so that values cannot change."""
 
     path: str
-    """As messages name it."""
+    """Its name in messages."""
     text: str
     data: Any
     lines: Mapping[Place, int]
     """The line, from 1, of every key and of every entry of a list."""
 
     def line_of(self, place: Place) -> int | None:
-        """The line of a place, or of the nearest place around it that the file has."""
+        """Returns the line of a place, or of the nearest place around it that the file has."""
         while place not in self.lines:
             if not place:
                 return None
@@ -39,13 +39,13 @@ class Source:
 
 
 def read_source(path: Path, *, shown: str | None = None) -> Source:
-    """Read a file. `shown` is its name in messages. Raises ScenarioError."""
+    """Reads a file. `shown` is its name in messages. Raises ScenarioError."""
     name = shown if shown is not None else str(path)
     return parse_source(_read_text(path, name), shown=name)
 
 
 def parse_source(text: str, *, shown: str) -> Source:
-    """The source that a text spells out; `shown` names it in messages. Raises ScenarioError."""
+    """Parses a text; `shown` names it in messages. Raises ScenarioError."""
     try:
         reader = _Reader(shown, text)
         data = reader.document()
@@ -70,7 +70,7 @@ def _read_text(path: Path, name: str) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        found = f"not UTF-8: the byte 0x{raw[error.start]:02x} stands for no character"
+        found = f"not UTF-8: the byte 0x{raw[error.start]:02x} is no character"
         raise _failure(name, line, found) from None
 
 
@@ -85,19 +85,23 @@ class _Reader:
         self._around: list[yaml.Node] = []
 
     def document(self) -> Any:
-        """The one document of the file."""
+        """Returns the file's only document."""
         node = self._loader.get_single_node()
         if node is None:
             raise _failure(self._path, 1, "the file is empty: a scenario needs `name` and `runs`")
         return self._value(node, ())
 
     def _value(self, node: yaml.Node, place: Place) -> Any:
-        """The value of a node; its line is kept unless its key already had one."""
+        """Returns the value of a node; keeps its line unless its key already has one."""
         self.lines.setdefault(place, node.start_mark.line + 1)
         if len(self.lines) > _MOST_VALUES:
-            raise _failure(self._path, None, f"more than {_MOST_VALUES} values, aliases followed")
+            raise _failure(
+                self._path, None, f"more than {_MOST_VALUES} values once aliases are expanded"
+            )
         if any(node is outer for outer in self._around):
-            raise _failure(self._path, self.lines[place], "an alias stands for a value around it")
+            raise _failure(
+                self._path, self.lines[place], "an alias refers to a value that contains it"
+            )
         self._around.append(node)
         try:
             return self._inner(node, place)
@@ -115,13 +119,13 @@ class _Reader:
         try:
             return self._loader.construct_object(node)
         except ValueError as error:  # such as the date 2026-02-31
-            self._report(node, place, f"{node.value!s:.60} is no value: {error}")
+            self._report(node, place, f"{node.value!s:.60} is not a value: {error}")
             return None
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[Hashable, Any]:
         own = list(self._own_keys(node, place))
         if len(own) < len(node.value):
-            # Merges the mappings behind `<<` in front of the own keys, which therefore win.
+            # Puts the mappings behind `<<` in front of the node's own keys, which therefore win.
             self._loader.flatten_mapping(node)
         found: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
@@ -141,7 +145,7 @@ class _Reader:
             key = self._key(key_node)
             line = key_node.start_mark.line + 1
             if key in lines:
-                twice = f"the key {key!r} stands here twice, first on line {lines[key]}"
+                twice = f"the key {key!r} appears twice, first on line {lines[key]}"
                 self._report(key_node, place, twice)
             lines.setdefault(key, line)
             yield key

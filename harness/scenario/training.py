@@ -11,18 +11,18 @@ from harness.words import VARIANTS
 
 
 class Model(Part):
-    """A small real network; `tiny_vlm` has a vision encoder, an adapter and a transformer."""
+    """A small but real network; `tiny_vlm` has a vision encoder, an adapter and a transformer."""
 
     preset: Literal["tiny_transformer", "tiny_vlm"] = "tiny_transformer"
     variant: Literal[VARIANTS] = Field(  # type: ignore[valid-type]
-        "plain", description="what the model holds in another way: experts of each rank, and so on"
+        "plain", description="a deviation from the plain model, such as experts local to each rank"
     )
     layers: int = Field(2, ge=1, description="transformer blocks")
     dim: int = Field(32, ge=8, multiple_of=8, description="width")
     heads: int = Field(2, ge=1)
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     precision: Literal["float32", "bf16_mixed"] = Field(
-        "float32", description="bf16_mixed: FSDP2's mixed precision, autocast where there is none"
+        "float32", description="bf16_mixed: FSDP2's mixed precision, or autocast without FSDP2"
     )
     recompute: bool = Field(
         default=False, description="activation checkpointing: blocks run again in the backward pass"
@@ -33,28 +33,29 @@ class Model(Part):
 
 
 class Wrapping(Part):
-    """A run's changes of the wrappers around the blocks; the others stay."""
+    """A run's changes to the wrappers around the blocks; the others stay."""
 
     recompute: bool | None = None
     compile: bool | None = None
 
     def of(self, model: Model) -> Model:
-        """The model with these wrappers."""
+        """Returns the model with these wrappers."""
         return model.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class Scheduler(Part):
-    """Learning-rate schedule, stepped once a training step."""
+    """Learning-rate schedule, stepped once per training step."""
 
     kind: Literal["cosine"] = "cosine"
     warmup_steps: int = Field(2, ge=0)
 
 
 class Accumulation(Part):
-    """How many batches the optimizer takes together.
+    """The number of batches whose gradients the optimizer takes together.
 
-    A training step is all of them, so that a save never falls between. With `save_between` each
-    batch is a step of its own, and the loop gives a save the gradients so far as extra values.
+    Together they are one training step, so that no save falls between them. With `save_between`
+    each batch is a step of its own, and the loop passes the gradients so far to each save as extra
+    values.
     """
 
     batches: int = Field(1, ge=1, le=8)
@@ -62,7 +63,7 @@ class Accumulation(Part):
 
     @property
     def in_a_step(self) -> int:
-        """The batches of a training step."""
+        """The number of batches in a training step."""
         return 1 if self.save_between else self.batches
 
     def closes(self, step: int) -> bool:
@@ -75,18 +76,18 @@ class Data(Part):
 
     corpus: Literal["builtin"] = "builtin"
     samples: int = Field(48, ge=1, description="samples in one epoch, over all ranks")
-    seq_len: int = Field(16, ge=4, description="bytes a sample")
+    seq_len: int = Field(16, ge=4, description="bytes per sample")
     batch_size: int = Field(4, ge=1, description="samples a data-parallel rank takes in one step")
     num_workers: int = Field(0, ge=0, le=4, description="loader processes of each rank")
     generator: Literal["own", "global"] = Field(
-        "own", description="where the loader's seed of an epoch comes from; global: torch's default"
+        "own", description="source of the loader's seed for an epoch; global: torch's default"
     )
     redistributes: bool = Field(
-        default=False, description="the loader goes on from the positions of another degree"
+        default=False, description="the loader can resume positions saved with another degree"
     )
 
     def dealt_to(self, degree: int, *, before: int) -> Data:
-        """The same for another data-parallel degree: all ranks together take what they took."""
+        """Returns the same data for another data-parallel degree, with as many samples per step."""
         if not self.redistributes:
             return self
         return self.model_copy(update={"batch_size": self.batch_size * before // degree})

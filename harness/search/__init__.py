@@ -1,1 +1,1 @@
-"""Many runs of one question: explore, generate and shrink, each over one `Trial` a run."""
+"""Many runs for one question: explore, generate and shrink, each with one `Trial` per run."""

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Pool:
-    """A context manager: its workers end with it, and what waits is dropped."""
+    """A context manager: its workers end with it, and waiting work is dropped."""
 
     def __init__(
         self,

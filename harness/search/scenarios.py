@@ -1,4 +1,4 @@
-"""Scenarios that stand in no file: their source, their plan, their trial, their failure file."""
+"""Handles scenarios that are not in a file: their source, plan, trial and failure file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from harness.workspace import Workspace
 
 
 def source_of(scenario: Scenario, *, shown: str | None = None) -> Source:
-    """The file that the scenario would have; `shown` names it in messages."""
+    """Returns the file that the scenario would have; `shown` names it in messages."""
     return parse_source(scenario_text(scenario), shown=shown or scenario.name)
 
 
 def plan_of(bench: Bench, scenario: Scenario, *, silence_s: float | None = None) -> Plan:
-    """The plan of a scenario as its file would be read.
+    """Returns the plan of a scenario as if read from its file.
 
-    `silence_s` is how long a run may be silent beyond what the scenario itself makes a rank wait;
-    without it the machine decides.
+    `silence_s` is how long a run can be silent in addition to the waits that the scenario itself
+    causes; without it the machine decides.
     """
     plan = bench.plan_of(source_of(scenario))
     if silence_s is None:
@@ -37,7 +37,7 @@ def plan_of(bench: Bench, scenario: Scenario, *, silence_s: float | None = None)
 
 
 def _waits_s(scenario: Scenario, run: RunPlan) -> float:
-    """Twice the manager's deadline, because it is told in one save and met in the next."""
+    """Twice the manager's deadline: it can pass once in a save and again in the next one."""
     strikes_s = sum(strike.fault.may_be_silent_s() for strike in run.strikes)
     return 2 * (scenario.checkpoint.timeout_s or 0.0) + strikes_s
 
@@ -55,17 +55,17 @@ def glance(bench: Bench, scenario: Scenario, *, silence_s: float | None = None) 
 
 
 def lacking(bench: Bench, scenario: Scenario) -> str | None:
-    """Why this machine cannot run a scenario, or None."""
+    """Returns why this machine cannot run a scenario, or None."""
     return missing_disk(plan_of(bench, scenario).filesystem)
 
 
 def failure_file(scenario: Scenario, workspace: Workspace) -> Path:
-    """Where the failure file of a scenario is, or would be."""
+    """Returns where the failure file of a scenario is, or would be."""
     return workspace.failures / failure_name(scenario)
 
 
 def withdraw(scenario: Scenario, workspace: Workspace) -> None:
-    """Take back a failure for which a smaller one stands."""
+    """Remove a failure that a smaller one replaces."""
     file = failure_file(scenario, workspace)
     file.unlink(missing_ok=True)
     shutil.rmtree(workspace.failures / file.stem, ignore_errors=True)

@@ -1,13 +1,13 @@
 """Undelayed seconds: run time without run-queue delay.
 
 On a loaded machine processes wait for a CPU, and a clock that counts this time mistakes a slow job
-for one that hangs. The kernel counts the wait of each thread (`schedstat`: nanoseconds in the run
-queue); the clock of a run leaves out that of the thread that waited longest. A rank that
-sleeps, or that burns a processor of its own, ages as usual.
+for a hung one. The kernel counts the wait of each thread (`schedstat`: nanoseconds in the run
+queue). The clock of a run subtracts the longest wait of any one thread. A rank that sleeps, or that
+burns a processor of its own, ages as usual.
 
-Out of scope: ranks that wait one after the other for what the other does, so that n of them may
-count up to n times as fast as they should; slow disks, memory and networks, for which budgets leave
-room; and kernels without `schedstat`, where this is the clock on the wall.
+Out of scope: ranks that wait for each other in turn, so that n of them can count up to n times too
+fast; slow disks, memory and networks, for which budgets leave room; and kernels without
+`schedstat`, where this is a wall clock.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable, Iterable
 
 _LOOK_EVERY_S = 0.2
-"""A look at 60 threads takes 2 ms of a processor (measured), so this is a hundredth of one."""
+"""Reading 60 threads takes 2 ms of CPU time (measured), so this costs a hundredth of a CPU."""
 _LONGEST_GAP_S = 1.0
-"""More than this between two looks is a machine that stood still, or a supervisor that did."""
+"""A longer gap between two readings means that the machine, or the supervisor, was suspended."""
 _NS = 1e9
 
 
 class UndelayedClock:
-    """The clock of one run; `processes` names all of its processes, whenever it is asked."""
+    """The clock of one run; `processes` returns all of its processes whenever it is called."""
 
     def __init__(
         self, processes: Callable[[], Iterable[int]], *, look_every_s: float = _LOOK_EVERY_S
@@ -36,7 +36,7 @@ class UndelayedClock:
         self._waited: dict[int, int] = {}
 
     def seconds(self) -> float:
-        """Seconds since the clock was made; between two looks it stands still."""
+        """Returns seconds since the clock was made; it stands still between two readings."""
         now = time.monotonic()
         passed = now - self._looked
         if passed < self._look_every_s:
@@ -53,7 +53,7 @@ class UndelayedClock:
 
 
 def descendants(process: int) -> list[int]:
-    """The processes below one, as far as they are there while one looks."""
+    """Returns the processes below one, as far as they exist during the walk."""
     found: list[int] = []
     for thread in _threads(process):
         for child in map(int, _read(f"/proc/{process}/task/{thread}/children").split()):
@@ -62,7 +62,7 @@ def descendants(process: int) -> list[int]:
 
 
 def _run_queue_ns(processes: Iterable[int]) -> dict[int, int]:
-    """By thread, how long it has ever waited for a processor; threads that end are left out."""
+    """Returns how long each thread has ever waited for a CPU; skips threads that end meanwhile."""
     waited: dict[int, int] = {}
     for process in processes:
         for thread in _threads(process):
@@ -73,7 +73,7 @@ def _run_queue_ns(processes: Iterable[int]) -> dict[int, int]:
 
 
 def _threads(process: int) -> list[str]:
-    """The threads of a process; none where it is gone, which it may be at any time."""
+    """Returns the threads of a process; none if it is gone, which can happen at any time."""
     try:
         return os.listdir(f"/proc/{process}/task")
     except OSError:

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class HarnessError(Exception):
-    """The workbench could not do its work; it says nothing about the checkpointer."""
+    """The harness could not do its work; this says nothing about the checkpointer."""

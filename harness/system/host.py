@@ -1,8 +1,8 @@
 """A host of its own for a rank: a mount, a host name and a boot id that no other host has.
 
-Ranks of all hosts see the checkpoint directory at the same path, as they would on a cluster; each
-host reaches it through another mount, which shares neither locks nor caches. The network, the clock
-and the process ids are those of one machine.
+Ranks of all hosts see the checkpoint directory at the same path, as on a cluster; each host reaches
+it through another mount, which shares neither locks nor caches. The network, the clock and the
+process ids are those of one machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAMESPACE = uuid.UUID("7d3f8d1c-52a4-4c0e-9d55-0b6f4e3c2a10")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """Where a host's mount lies, and the directory that its ranks are to see it at."""
+    """The place of a host's mount, and the directory at which its ranks see it."""
 
     name: str
     place: Path
@@ -29,12 +29,12 @@ class Host:
     boot_id: Path
 
     def prepare(self) -> None:
-        """Make the place, and the file of the boot id."""
+        """Create the place, and the file with the boot id."""
         self.place.mkdir(parents=True)
         self.boot_id.write_text(f"{uuid.uuid5(_NAMESPACE, self.name)}\n", encoding="ascii")
 
     def as_request(self) -> dict[str, str]:
-        """The data that a job launcher needs to have a rank enter the host."""
+        """Returns what a job launcher needs in order to put a rank on this host."""
         return {
             "name": self.name,
             "place": str(self.place),
@@ -44,7 +44,7 @@ class Host:
 
 
 def enter_host(host: Mapping[str, str]) -> None:
-    """Live on a host from now on; for a process that has one thread only. Raises MountError."""
+    """Move this process, which has only one thread, to a host. Raises MountError."""
     take_own_mounts()
     take_own_name()
     socket.sethostname(f"{host['name']}-host")

@@ -1,4 +1,4 @@
-"""The socket in a run directory where shims find the supervisor."""
+"""The socket in a run directory through which shims find the supervisor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BACKLOG = 64
 
 
 def listen(directory: Path) -> socket.socket:
-    """Open the door; who connects is a shim."""
+    """Open the door: every process that connects is a shim."""
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with _short(directory) as path:
         door.bind(path)
@@ -22,7 +22,7 @@ def listen(directory: Path) -> socket.socket:
 
 
 def connect(directory: Path) -> socket.socket:
-    """Go to the supervisor. Raises OSError where there is none any more."""
+    """Connect to the supervisor. Raises OSError if there is none any more."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with _short(directory) as path:
         link.connect(path)
@@ -30,14 +30,14 @@ def connect(directory: Path) -> socket.socket:
 
 
 def close(door: socket.socket, directory: Path) -> None:
-    """Nobody is expected any more."""
+    """Close the door: no shim is expected any more."""
     door.close()
     (directory / NAME).unlink(missing_ok=True)
 
 
 @contextmanager
 def _short(directory: Path) -> Iterator[str]:
-    """A name for the socket that fits into the 107 bytes of an address, however deep it lies."""
+    """Yields a name for the socket that fits into the 107 bytes of an address."""
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{NAME}"

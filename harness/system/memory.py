@@ -1,4 +1,4 @@
-"""Reading the memory of a rank that waits in a system call."""
+"""Reads the memory of a rank that waits in a system call."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
 PIECE_BYTES = 1 << 17
 _buffer = (ctypes.c_char * PIECE_BYTES).from_buffer(mmap.mmap(-1, PIECE_BYTES))
-"""Read into again and again: a fresh one would be filled with zeros each time, and this one stays
-in the processor's cache. It begins at a page, as writes past the page cache (`O_DIRECT`) need."""
+"""Reused for every read: a fresh buffer would be filled with zeros each time, and this one stays in
+the processor's cache. It is page-aligned, as writes past the page cache (`O_DIRECT`) need it."""
 _view = memoryview(_buffer)
 _place = ctypes.addressof(_buffer)
 _here, _there = _Vector(_place, 0), _Vector(0, 0)
@@ -34,7 +34,7 @@ _BOTH = (ctypes.byref(_here), 1, ctypes.byref(_there), 1)
 
 
 def read_bytes(thread: int, address: int, size: int) -> bytes:
-    """`size` bytes at `address` in the process of `thread`. Raises OSError if it is gone."""
+    """Reads `size` bytes at `address` in the process of `thread`. Raises OSError if it is gone."""
     if size > PIECE_BYTES:
         return b"".join(bytes(piece) for piece in read_pieces(thread, [(address, size)]))
     if size:
@@ -45,16 +45,16 @@ def read_bytes(thread: int, address: int, size: int) -> bytes:
 
 
 def read_pieces(thread: int, spans: Sequence[Span]) -> Iterator[memoryview]:
-    """The bytes of all spans, some at a time; each piece is valid until the next one is asked for.
+    """Yields the bytes of all spans in pieces; each piece is valid until the next one is requested.
 
-    Raises OSError where memory cannot be read.
+    Raises OSError if memory cannot be read.
     """
     for part in in_pieces(spans):
         yield _view[: read_part(thread, _place, part)]
 
 
 def read_path(thread: int, address: int) -> str:
-    """The zero-ended path at `address`, read page by page because the next may not be mapped."""
+    """Returns the zero-terminated path at `address`; reads by page: the next may not be mapped."""
     text = b""
     while len(text) < _PATH_MAX:
         chunk = read_bytes(thread, address + len(text), _PAGE - (address + len(text)) % _PAGE)
@@ -66,13 +66,13 @@ def read_path(thread: int, address: int) -> str:
 
 
 def read_vector(thread: int, address: int, count: int) -> list[Span]:
-    """The spans that an iovec array of `count` entries names."""
+    """Returns the spans that an iovec array of `count` entries names."""
     table = read_bytes(thread, address, 16 * count)
     return [(base, length) for base, length in struct.iter_unpack("=QQ", table)]
 
 
 def first_bytes(spans: Sequence[Span], size: int) -> list[Span]:
-    """The spans of the first `size` bytes."""
+    """Returns the spans of the first `size` bytes."""
     kept: list[Span] = []
     for base, length in spans:
         if size <= 0:

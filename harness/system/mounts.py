@@ -1,7 +1,7 @@
-"""A mount namespace of one thread's own, so that nothing stays mounted however the process ends.
+"""A private mount namespace for one thread, so that nothing stays mounted however it ends.
 
-What is mounted inside is seen by this thread and by those who enter the namespace. The kernel takes
-it down, loop device and all, when the last of them is gone, also after SIGKILL. Needs root.
+Mounts inside are visible to this thread and to processes that enter the namespace. The kernel
+removes it, loop device and all, when the last of them is gone, even after SIGKILL. Needs root.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _MS_PRIVATE = 1 << 18
 
 
 class MountError(HarnessError):
-    """This machine or container does not let us mount."""
+    """This machine or container does not allow mounts."""
 
 
 @contextmanager
 def own_mounts() -> Iterator[str]:
-    """Give this thread mounts of its own; the path by which others can enter them.
+    """Gives this thread its own mounts; yields the path by which others can enter them.
 
-    Afterwards the thread has its old mounts, root and working directory again.
+    Afterwards the thread has its old mounts, root and working directory back.
     """
     place = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/mnt"
     before = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (place, "/", ".")]
@@ -47,19 +47,19 @@ def own_mounts() -> Iterator[str]:
 
 
 def take_own_mounts() -> None:
-    """Give this thread mounts of its own for the rest of its life. Raises MountError."""
+    """Gives this thread its own mounts for the rest of its life. Raises MountError."""
     _call("unshare", _CLONE_NEWNS)
-    # Without this, what is mounted here would also be mounted outside.
+    # Otherwise, mounts made here would also appear outside.
     _call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
 
 
 def take_own_name() -> None:
-    """Give this process a host name of its own, which it may change. Raises MountError."""
+    """Gives this process its own host name, which it can change. Raises MountError."""
     _call("unshare", _CLONE_NEWUTS)
 
 
 def enter_mounts(place: str) -> None:
-    """Enter the mounts of another thread; for a process that has one thread only."""
+    """Enters the mounts of another thread; only for a process with a single thread."""
     here = os.getcwd()
     descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -70,25 +70,25 @@ def enter_mounts(place: str) -> None:
 
 
 def mount(source: str, place: str, kind: str, options: str) -> None:
-    """Mount a file system in this thread's mounts. Raises MountError."""
+    """Mounts a file system in this thread's mounts. Raises MountError."""
     texts = [text.encode() for text in (source, place, kind, options)]
     _call("mount", *texts[:3], ctypes.c_ulong(_MS_NOSUID_NODEV), texts[3])
 
 
 def bind(source: str, place: str) -> None:
-    """Show a directory or a file at another place. Raises MountError."""
+    """Shows a directory or a file at another place. Raises MountError."""
     texts = [text.encode() for text in (source, place)]
     _call("mount", *texts, None, ctypes.c_ulong(_MS_BIND), None)
 
 
 def unmount(place: str) -> None:
-    """Take a mount away, at once by name and in fact with its last user. Raises MountError."""
+    """Unmounts lazily: the name is free at once, the rest with its last user. Raises MountError."""
     _call("umount2", place.encode(), _MNT_DETACH)
 
 
 def _go_back(mounts: int, root: int, directory: int) -> None:
     _call("setns", mounts, _CLONE_NEWNS)
-    # setns leaves the thread at the root of the namespace, also one that lived in a chroot.
+    # setns leaves the thread at the root of the namespace, even if it lived in a chroot.
     os.fchdir(root)
     os.chroot(".")
     os.fchdir(directory)

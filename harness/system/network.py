@@ -1,12 +1,12 @@
 """Nodes for the ranks of one run: network namespaces, and a switch that joins them.
 
 Each node is a namespace with one interface, `net0`, whose other end `node0`, `node1`, ... is a port
-of a bridge in a namespace of its own. What takes a port down cuts that node off as a pulled cable
-does: the node keeps its addresses, and nothing says that its packets are lost. Everything vanishes
-with the processes of the run, because nobody else holds the namespaces.
+of a bridge in a separate namespace. Taking a port down cuts that node off like a pulled cable: the
+node keeps its addresses, and nothing reports that its packets are lost. Everything disappears with
+the processes of the run, because nothing else holds the namespaces.
 
-Needs root and `ip` (iproute2). The checkpoint directory is reached by another way, as over a
-storage network of its own.
+Needs root and `ip` (iproute2). The checkpoint directory is reached another way, as over a separate
+storage network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 LINK = "net0"
 """The interface of a node."""
 PORT = 29500
-"""Where rank 0 serves the store of the job: in a namespace of its own every port is free."""
+"""Where rank 0 serves the job's store: in a namespace of its own every port is free."""
 
 _CLONE_NEWNET = 0x40000000
 _TOOLS = ("ip", "tc", "nsenter", "unshare")
@@ -40,7 +40,7 @@ class Network:
 
 @functools.cache
 def missing() -> str | None:
-    """Why this machine has no nodes with a network of their own; None where it has."""
+    """Returns why this machine cannot give nodes a network of their own, or None."""
     if os.geteuid() != 0:
         return "nodes with a network of their own need root"
     tools = [name for name in _TOOLS if shutil.which(name) is None]
@@ -52,12 +52,12 @@ def missing() -> str | None:
 
 
 def address(node: int) -> str:
-    """Where a node is reached."""
+    """Returns the address of a node."""
     return f"10.77.0.{node + 1}"
 
 
 def make_network(nodes: int) -> Network:
-    """Make and join the namespaces; this process stays in its own. Raises OSError."""
+    """Create and join the namespaces; this process stays in its own. Raises OSError."""
     home = _here()
     switch, control = _make_switch()
     made = []
@@ -81,9 +81,9 @@ def make_network(nodes: int) -> Network:
 
 
 def take_own_network() -> bool:
-    """Give this process a namespace with nothing but `lo`, where every port is free.
+    """Give this process a namespace with only `lo`, in which every port is free.
 
-    False where this machine has none to give. Raises OSError.
+    Returns False if this machine does not allow it. Raises OSError.
     """
     if missing() is not None:
         return False
@@ -93,7 +93,7 @@ def take_own_network() -> bool:
 
 
 def enter(namespace: int) -> None:
-    """Go into a network namespace, with this thread. Raises OSError."""
+    """Move this thread into a network namespace. Raises OSError."""
     _check(_libc.setns(namespace, _CLONE_NEWNET))
 
 

@@ -1,4 +1,4 @@
-"""Dying with the process that started this one, however it ends."""
+"""Lets a process die with the process that started it, however that one ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, also if it already has."""
+    """Have the kernel kill this process when `parent` dies, even if it is already dead."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)

@@ -1,13 +1,13 @@
 """Seccomp user notification by ctypes: the filter, and the listener that answers its calls.
 
-The filter effects to the supervisor every call that can change the file system, and no other: opens
-that write or create, changes of names, and writes to descriptors that the supervisor itself put
-in place (`FIRST_DESCRIPTOR` and above; a filter cannot see paths, but it can see numbers). fsync
-is always handed over, because a directory is fsynced through a descriptor opened for reading.
-Reads cost nothing unless a run has a strike in its load: only then are opens for reading handed
-over, and reads of descriptors that the supervisor put in place.
-What cannot be seen is refused, so that the caller takes another way: io_uring and openat2 answer
-ENOSYS, a writable shared mapping of a watched file answers ENODEV.
+The filter hands over to the supervisor every call that can change the file system, and no other:
+opens that write or create, changes of names, and writes to descriptors that the supervisor itself
+put in place (`FIRST_DESCRIPTOR` and above; a filter cannot see paths, but it can see numbers).
+fsync is always handed over, because a directory is fsynced through a descriptor opened for reading.
+Reads cost nothing unless a strike falls in the run's load: only then are opens for reading handed
+over, and reads of descriptors that the supervisor put in place. Calls that cannot be watched are
+refused, so that the caller takes another way: io_uring and openat2 answer ENOSYS, a writable shared
+mapping of a watched file answers ENODEV.
 
 Sources: seccomp_unotify(2), linux/seccomp.h, linux/filter.h.
 """
@@ -105,7 +105,7 @@ _FLAGS_ARGUMENT = {"open": 1, "openat": 2}
 
 
 def architecture() -> Architecture | None:
-    """This machine's numbers, or None where they are not known."""
+    """Returns this machine's numbers, or None if they are not known."""
     return _ARCHITECTURES.get(platform.machine())
 
 
@@ -186,7 +186,7 @@ def _duplicating_fcntl() -> list[_Instruction]:
 
 
 def build_filter(machine: Architecture, *, reads: bool) -> bytes:
-    """The filter's program. With `reads`, opens for reading are handed over too, and reads."""
+    """Returns the filter's program. With `reads`, it hands over reads and opens for reading."""
     numbers = machine.numbers
     program = [
         _load(4),
@@ -218,11 +218,11 @@ class _Program(ctypes.Structure):
 
 
 def install_filter(*, reads: bool) -> int:
-    """Put this process and all its future children under the filter; return the listener.
+    """Put this process and all its future children under the filter; returns the listener.
 
-    The process must have one thread. There is no way back. Raises OSError where the kernel
-    refuses (5.19 or newer is needed for WAIT_KILLABLE_RECV, without which a signal would repeat
-    a call that was already performed).
+    The process must have only one thread. The filter cannot be removed. Raises OSError if the
+    kernel refuses (5.19 or newer is needed for WAIT_KILLABLE_RECV, without which a signal would
+    repeat a call that was already performed).
     """
     machine = architecture()
     if machine is None:
@@ -255,7 +255,7 @@ class Notification(NamedTuple):
 
 
 class Listener:
-    """The supervisor's end. Answering a call whose thread has died is no error."""
+    """The supervisor's end. Answering a call whose thread has died is not an error."""
 
     def __init__(self, descriptor: int) -> None:
         machine = architecture()
@@ -266,7 +266,7 @@ class Listener:
         fcntl.ioctl(descriptor, _SET_FLAGS, _SYNC_WAKE_UP)
 
     def receive(self) -> Notification | None:
-        """The next waiting call; None when its thread died before it could be read."""
+        """Returns the next waiting call; None if its thread died before it could be read."""
         buffer = bytearray(80)
         try:
             fcntl.ioctl(self.descriptor, _RECV, buffer)  # in place: the buffer is mutable
@@ -283,7 +283,7 @@ class Listener:
             self._send(_RESPONSE.pack(notification.id, value, 0, 0))
 
     def proceed(self, notification: Notification) -> None:
-        """Let the kernel carry out the call as it stands."""
+        """Let the kernel carry out the call unchanged."""
         self._send(_RESPONSE.pack(notification.id, 0, 0, _RESP_CONTINUE))
 
     def answer_with_descriptor(

@@ -12,7 +12,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def renameat2(source: str, target: str, flags: int) -> int:
-    """Rename with flags: `EXCHANGE` lets two names change places. Raises OSError."""
+    """Rename with flags: `EXCHANGE` swaps two names. Raises OSError."""
     here = ctypes.c_int(_AT_FDCWD)
     names = (os.fsencode(source), os.fsencode(target))
     result: int = _libc.renameat2(here, names[0], here, names[1], ctypes.c_uint(flags))
@@ -20,10 +20,10 @@ def renameat2(source: str, target: str, flags: int) -> int:
 
 
 def syncfs(path: str) -> int:
-    """Make all of the file system durable that this path lies on. Raises OSError.
+    """Sync the whole file system that contains this path. Raises OSError.
 
-    For a rank or a replay that syncs everything: sync(2) would take the file systems of all others
-    along, among them disks whose power another session is about to cut.
+    Used for a rank or a replay that syncs everything: sync(2) would also sync all other file
+    systems, among them disks whose power another session is about to cut.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

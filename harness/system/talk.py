@@ -1,4 +1,4 @@
-"""Speaking over a socket with a process that may end at any time, and whose end is heard."""
+"""Messages over a socket with a process that can end at any time, which the socket reports."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _LONGEST = 65536
 
 
 def hear(link: socket.socket) -> tuple[bytes, list[int]]:
-    """The next message and the descriptors with it; nothing at the end.
+    """Returns the next message and the descriptors with it; nothing at the end.
 
-    One that ended before it read all that it was told breaks the connection, as the kernel says
-    once and first. What it had said is still to be heard.
+    If the peer ended before it read everything, the kernel reports a broken connection once and
+    first. Whatever the peer had sent can still be read after that.
     """
     try:
         message, descriptors, _, _ = socket.recv_fds(link, _LONGEST, 1)
@@ -22,6 +22,6 @@ def hear(link: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def say(link: socket.socket, message: bytes) -> None:
-    """Say something to who may have ended, which is then heard."""
+    """Send a message to a peer that may have ended; its end is reported by `hear`."""
     with suppress(OSError):
         link.send(message)

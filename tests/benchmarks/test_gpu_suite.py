@@ -107,7 +107,7 @@ def test_a_run_whose_time_is_over_says_what_did_not_run(tmp_path: Path) -> None:
         tmp_path,
     )
     assert (found["states"], found["not_run"], found["in_time"]) == ({}, 1, False)
-    assert "1 not run (the time was over)" in suite.tell(found)
+    assert "1 not run (the time was up)" in suite.tell(found)
 
 
 def junit(path: Path, *cases: str) -> Path:

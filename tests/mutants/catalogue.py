@@ -309,7 +309,7 @@ MISORDERED = (
     _misordered("RenamesTooEarly", "ordered posix", "whole_or_absent",
                 _NAMED + "the data of step_N/train_state.pt"),
     _misordered("ForgetsTheLastSync", "ordered posix", "nothing_lost",
-                "safe only if the job is told of step N after the rename of .latest.new to latest "
+                "safe only if step_N is acknowledged after the rename of .latest.new to latest "
                 "is durable"),
     # A journal keeps names in their order, and the sync of a file settles those before it.
     _misordered("ForgetsTheDirectory", "posix", "whole_or_absent",

@@ -41,7 +41,7 @@ def test_a_scenario_that_is_named_exists() -> None:
 
 def test_nobody_correct_is_accused_and_nothing_is_left_open() -> None:
     assert re.search(r"controls in \d+ cells: 0 accused", TABLES)
-    assert "Not as it has to be" not in TABLES
+    assert "Problems:" not in TABLES
     assert "nobody says" not in TABLES
 
 

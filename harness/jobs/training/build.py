@@ -1,4 +1,4 @@
-"""The things that train: model, optimizer, schedule and the pass through them, on one rank."""
+"""Builds what trains: model, optimizer, schedule and the pass through them, on one rank."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Rig:
     forward_backward: Pass
     accumulate: Accumulation
     kept: KeptTensors
-    """Tensors that the loop itself keeps and gives to saves."""
+    """Tensors that the loop itself keeps and passes to saves."""
     digest: Callable[[], StateDigest]
     """Describes the current state."""
 
 
 def seed_rank(seed: int, stream: int) -> None:
-    """Every stream has its own numbers, so that none can pass for another."""
+    """Seeds each stream differently, so that no two ranks draw the same numbers by mistake."""
     mine = seed + _RANK_SEED_STRIDE * stream
     random.seed(mine)
     np.random.seed(mine % 2**32)
@@ -97,15 +97,15 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: E
         forward_backward=forward_backward,
         accumulate=workload.accumulate,
         kept=kept,
-        digest=partial(digest_state, found.net, optimizer, kept.described),
+        digest=partial(digest_state, found.net, optimizer, kept.describe),
     )
 
 
 def _groups(model: nn.Module, workload: Workload) -> Groups:
-    """The optimizer's parameters: all of them, those of this rank alone in another group.
+    """Returns the optimizer's parameters, with those that are local to this rank in a second group.
 
-    Frozen ones are in it too: without a gradient they are left alone, and once unfrozen they train.
-    Only where a base stands still for good is the optimizer given the rest.
+    Frozen ones are included: without a gradient they are left alone, and once unfrozen they train.
+    Only if a base stays frozen for good is the optimizer given the rest alone.
     """
     alone = {id(param) for _, param in rank_local(model)}
     given = [
@@ -119,9 +119,9 @@ def _groups(model: nn.Module, workload: Workload) -> Groups:
 
 
 def _cosine(workload: Workload) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine down to a tenth.
+    """Returns a linear warm-up, then half a cosine down to a tenth.
 
-    A function, because `LambdaLR` would save the attributes of an object as state.
+    A plain function, because `LambdaLR` would save the attributes of an object as state.
     """
     warmup, total = workload.scheduler.warmup_steps, workload.total_steps
 

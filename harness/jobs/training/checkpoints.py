@@ -1,6 +1,6 @@
-"""Between the training loop and the checkpoint manager: every call that the loop makes of it.
+"""Every call that the training loop makes to the checkpoint manager.
 
-A reference run has `NoCheckpoints`, which builds nothing and calls nothing, so that a save which
+A reference run has `NoCheckpoints`, which builds nothing and calls nothing, so that a save that
 changes training shows as a difference between the two.
 """
 
@@ -33,11 +33,11 @@ class Progress:
     kept: str | None = None
     beside: Companions = field(default_factory=Companions)
     source: str | None = None
-    """Name of the checkpoint that this run came from, None after a fresh start."""
+    """Name of the checkpoint that this run resumed from; None after a fresh start."""
 
 
 class Checkpoints(Protocol):
-    """The loop's use of checkpoints."""
+    """The training loop's use of checkpoints."""
 
     def resume(self, loader: Any) -> Progress:
         """Decide where to start, and load it, with the data loader if one is given."""
@@ -46,13 +46,13 @@ class Checkpoints(Protocol):
         """Give a new data loader the position that was loaded."""
 
     def is_due(self, step: int) -> bool:
-        """Whether a checkpoint is asked for after `step`."""
+        """Whether to ask for a checkpoint after `step`."""
 
     def save(self, progress: Progress) -> None:
         """Save."""
 
     def before_change(self) -> None:
-        """The model is about to be frozen or unfrozen in part."""
+        """Announce that parts of the model are about to be frozen or unfrozen."""
 
     def should_stop(self) -> bool:
         """Whether the job was asked to end. Collective."""
@@ -61,38 +61,38 @@ class Checkpoints(Protocol):
         """Wait until every save is durable."""
 
     def stop(self) -> None:
-        """The emergency save is durable."""
+        """Report that the emergency save is durable."""
 
 
 class NoCheckpoints:
-    """A reference run."""
+    """A reference run's: it neither loads nor saves."""
 
     def resume(self, loader: Any) -> Progress:  # noqa: ARG002
-        """From the beginning."""
+        """Start from the beginning."""
         return Progress()
 
     def attach(self, loader: Any) -> None:
-        """Nothing was loaded."""
+        """Do nothing: nothing was loaded."""
 
     def is_due(self, step: int) -> bool:  # noqa: ARG002
         """Never."""
         return False
 
     def save(self, progress: Progress) -> None:
-        """Nothing is saved."""
+        """Do nothing."""
 
     def before_change(self) -> None:
-        """No save can be under way."""
+        """Do nothing: no save can be under way."""
 
     def should_stop(self) -> bool:
-        """It is never interrupted."""
+        """Returns False: a reference is never interrupted."""
         return False
 
     def drain(self) -> None:
-        """No save can be under way."""
+        """Do nothing: no save can be under way."""
 
     def stop(self) -> None:
-        """It is never interrupted."""
+        """Do nothing: a reference is never interrupted."""
 
 
 class ManagedCheckpoints:
@@ -123,7 +123,7 @@ class ManagedCheckpoints:
             self._shutdown.register()
 
     def resume(self, loader: Any) -> Progress:
-        """Load what the run names, or else what the resume rule finds, or nothing."""
+        """Load the run's named checkpoint, or the one that the resume rule finds, or nothing."""
         if self._run.refused is None:
             return self._resume(loader)
         before = self._state()
@@ -137,7 +137,7 @@ class ManagedCheckpoints:
             raise
 
     def _state(self) -> dict[str, str]:
-        """Everything that a load may change, by name."""
+        """Returns everything that a load can change, by name."""
         state = self._rig.digest()
         schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
         return {**state.params, **state.moments, **state.rng, **schedule}
@@ -180,11 +180,11 @@ class ManagedCheckpoints:
             self._manager.apply_dataloader_state(loader)
 
     def is_due(self, step: int) -> bool:
-        """As the configuration says."""
+        """Follow the configured interval."""
         return bool(self._config.should_save(step))
 
     def save(self, progress: Progress) -> None:
-        """One call of `save`, between two records."""
+        """Call `save` once, between two records."""
         self._saves += 1
         extra: dict[str, Any] = {"epoch": progress.epoch, "kept": keep_word(progress.step)}
         extra |= progress.beside.extra() | self._rig.kept.extra()
@@ -204,7 +204,7 @@ class ManagedCheckpoints:
 
     @contextmanager
     def _going_on(self, call: str) -> Iterator[None]:
-        """Go on training after a save that failed, if the scenario's loop does."""
+        """Continue training after a failed save, if the scenario's loop does."""
         try:
             yield
         except Exception as error:
@@ -213,7 +213,7 @@ class ManagedCheckpoints:
             self._event_log.raised_during(call, error)
 
     def before_change(self) -> None:
-        """A save under way must describe the model as it was."""
+        """Let a save under way finish, because it must describe the model as it was."""
         with self._going_on("flush_pending_save"), self._event_log.draining("flush_pending_save"):
             self._manager.flush_pending_save()
 
@@ -228,7 +228,7 @@ class ManagedCheckpoints:
             self._manager.wait()
 
     def stop(self) -> None:
-        """Tell the shutdown handler that the emergency save is durable."""
+        """Report to the shutdown handler that the emergency save is durable."""
         with self._event_log.during("finish"):
             self._shutdown.finish()
 
@@ -252,7 +252,7 @@ def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
 
 
 def _build_shutdown(handler: Any, limit: timedelta | None) -> Any:
-    """The handler, with the limit of training's own waits where there is one and it takes one."""
+    """Returns the handler, with training's own timeout if there is one and it takes one."""
     if limit is None or "timeout_sec" not in inspect.signature(handler).parameters:
         return handler()
     return handler(timeout_sec=limit.total_seconds())

@@ -14,7 +14,7 @@ from harness.jobs.training.variants.experts import rank_local
 
 
 def count_gradients(model: nn.Module) -> int:
-    """How many parameters of this rank have a gradient that is not zero."""
+    """Counts the parameters of this rank whose gradient is not zero."""
     grads = [local(param.grad) for param in model.parameters() if param.grad is not None]
     return sum(bool(grad.count_nonzero()) for grad in grads)
 
@@ -30,7 +30,7 @@ def clip_gradients(model: nn.Module, *, max_norm: float, stage_size: int) -> int
     device = next(model.parameters()).device
     norms = [torch.linalg.vector_norm(grad) for grad in grads]
     known = torch.stack(norms) if norms else torch.zeros(1, device=device)
-    # Squares add up over all ranks, those of an element that several hold in equal shares.
+    # Squares add up over all ranks; an element that several ranks hold counts in equal parts.
     copies = [1 if id(one) in alone else _copies(one, stage_size) for one in trained] or [1]
     total = (known.square() / torch.tensor(copies, device=device)).sum()
     dist.all_reduce(total)
@@ -41,7 +41,7 @@ def clip_gradients(model: nn.Module, *, max_norm: float, stage_size: int) -> int
 
 
 def _copies(param: torch.Tensor, stage_size: int) -> int:
-    """How many ranks hold each element of a parameter."""
+    """Counts the ranks that hold each element of a parameter."""
     if not isinstance(param, DTensor):
         return stage_size
     mesh = param.device_mesh

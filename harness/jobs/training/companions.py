@@ -1,9 +1,9 @@
 """State that a training loop keeps beside the model, and saves as extra values.
 
-A loss scale that grows after some steps, as that of mixed precision does, and a moving average with
-a warm-up, as that of the weights has. Nothing in training reads them, so each has only what a
-checkpointer can lose of it: a value, and the counter on which the next value depends. A loop that
-is not given one back begins with a fresh one.
+A loss scale that grows after some steps, as in mixed precision, and a moving average with a
+warm-up, like that of the weights. Training reads neither, so each has exactly what a checkpointer
+can lose: a value, and the counter on which the next value depends. A loop that is not given one
+back begins with a fresh one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LossScale:
     growth_tracker: int = 0
 
     def step(self) -> None:
-        """One step without an overflow."""
+        """Count one step without an overflow."""
         self.growth_tracker += 1
         if self.growth_tracker == _GROWTH_INTERVAL:
             self.scale, self.growth_tracker = 2 * self.scale, 0
@@ -39,7 +39,7 @@ class MovingAverage:
     updates: int = 0
 
     def follow(self, value: float) -> None:
-        """One update."""
+        """Update it once."""
         decay = min(_MOST_DECAY, (1 + self.updates) / (_WARMUP + self.updates))
         self.value += (1 - decay) * (value - self.value)
         self.updates += 1
@@ -54,19 +54,19 @@ class Companions:
 
     @classmethod
     def from_extra(cls, extra: Mapping[str, Any]) -> Companions:
-        """As a load brought them back."""
+        """Returns the companions that a load brought back."""
         return cls(
             scaler=LossScale(**extra.get("scaler", {})),
             average=MovingAverage(**extra.get("average", {})),
         )
 
     def step(self, lr: float) -> None:
-        """After a training step."""
+        """Update both after a training step."""
         self.scaler.step()
         self.average.follow(lr)
 
     def extra(self) -> dict[str, dict[str, float | int]]:
-        """The extra values for a save."""
+        """Returns the extra values for a save."""
         return {
             "scaler": {
                 "scale": self.scaler.scale,
@@ -75,8 +75,8 @@ class Companions:
             "average": {"value": self.average.value, "updates": self.average.updates},
         }
 
-    def described(self) -> dict[str, str]:
-        """By name, as text that is equal only where the values are."""
+    def describe(self) -> dict[str, str]:
+        """Returns each value by name, as text that is equal only if the values are."""
         return {
             f"{name}.{key}": float(value).hex()
             for name, values in self.extra().items()

@@ -1,10 +1,10 @@
-"""Training data: windows of real bytes that every Python interpreter brings along.
+"""Training data: windows of real bytes that come with every Python interpreter.
 
 Text comes from the language reference in `pydoc_data.topics`; the images of the VLM are windows of
 the interpreter's own executable, read as grey levels. The order of an epoch is a permutation that
-depends on seed and epoch alone, dealt out to the data-parallel ranks; what does not fill a batch
-on every rank is left out of that epoch. Nothing here draws from the global random generators, but
-for a loader that is asked to.
+depends only on seed and epoch, divided among the data-parallel ranks; samples that do not fill a
+batch on every rank are left out of that epoch. Nothing here draws from the global random
+generators, unless a loader is asked to.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.scenario.schema import Data
 from harness.system.parent import die_with_parent
 
 _STRIDE = 7919
-"""A prime, so that the windows of neighbouring samples lie apart and do not repeat early."""
+"""A prime, so that the windows of neighbouring samples are far apart and do not repeat early."""
 _EXECUTABLE_BYTES = 1 << 20
 
 Bytes = npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Samples as they come from a loader: numpy, which crosses a process border as plain bytes."""
+    """Samples as they come from a loader: numpy, which crosses process borders as plain bytes."""
 
     ids: tuple[int, ...]
     text: Bytes
@@ -47,7 +47,7 @@ class Batch:
 
 @cache
 def text_corpus() -> Bytes:
-    """The language reference as bytes."""
+    """Returns the language reference as bytes."""
     from pydoc_data.topics import topics
 
     return np.frombuffer("".join(topics.values()).encode(), dtype=np.uint8)
@@ -55,7 +55,7 @@ def text_corpus() -> Bytes:
 
 @cache
 def image_corpus() -> Bytes:
-    """The beginning of the interpreter's executable."""
+    """Returns the beginning of the interpreter's executable."""
     with Path(sys.executable).resolve().open("rb") as file:
         return np.frombuffer(file.read(_EXECUTABLE_BYTES), dtype=np.uint8)
 
@@ -83,7 +83,7 @@ def _window(corpus: Bytes, index: int, length: int) -> Bytes:
 
 
 def collate(samples: Sequence[tuple[int, Bytes, Bytes]]) -> Batch:
-    """One batch of samples."""
+    """Returns one batch of samples."""
     ids, texts, images = zip(*samples, strict=True)
     return Batch(ids=ids, text=np.stack(texts), images=np.stack(images))
 
@@ -94,7 +94,7 @@ class EpochBatches(Sampler[list[int]]):
     def __init__(self, data: Data, *, seed: int, rank: int, ranks: int) -> None:
         self.epoch = 0
         self.first = 0
-        """Where the epoch begins here: ranks of another degree have taken the batches before."""
+        """Where the epoch begins here: ranks of another degree have taken the earlier batches."""
         self._data, self._seed, self._rank, self._ranks = data, seed, rank, ranks
         if len(self) == 0:
             raise ValueError(
@@ -115,17 +115,17 @@ class EpochBatches(Sampler[list[int]]):
 
 
 class Redistributing:
-    """A loader that can also go on from the positions of another data-parallel degree.
+    """A loader that can also continue from the positions of another data-parallel degree.
 
-    All ranks together take as many samples a step as before, so the number of batches says where
-    each rank goes on. The epoch stands in the position, too.
+    All ranks together take as many samples per step as before, so the number of batches says where
+    each rank continues. The epoch is part of the position, too.
     """
 
     def __init__(self, batches: Batches, order: EpochBatches) -> None:
         self._batches, self._order = batches, order
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the inner loader is, and the same in batches of any degree."""
+        """Returns the inner loader's position, and the same in batches of any degree."""
         inner = self._batches.inner.state_dict()
         return {
             "inner": inner,
@@ -135,22 +135,22 @@ class Redistributing:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the same rank."""
+        """Continue as the same rank."""
         self._order.epoch, self._order.first = state["epoch"], state["first"]
         self._batches.taken = state["taken"]
         self._batches.inner.load_state_dict(state["inner"])
 
     def load_state_dicts(self, states: Sequence[Any]) -> None:
-        """Go on as a rank of another degree. Raises ValueError where the positions differ."""
+        """Continue as a rank of another degree. Raises ValueError if the positions differ."""
         places = sorted({(state["epoch"], state["taken"]) for state in states})
         if len(places) != 1:
-            raise ValueError(f"the ranks stopped at different places of their epochs: {places}")
+            raise ValueError(f"the ranks stopped at different positions of their epochs: {places}")
         ((self._order.epoch, taken),) = places
         self._order.first = self._batches.taken = taken
 
 
 class _DieWithRank:
-    """Tells a loader process to die when its rank does, however that ends."""
+    """Makes a loader process die when its rank does, however that ends."""
 
     def __init__(self) -> None:
         self._rank_pid = os.getpid()
@@ -160,16 +160,16 @@ class _DieWithRank:
 
 
 def as_it_is(loader: Any) -> Any:
-    """The loader without a wrapper."""
+    """Returns the loader without a wrapper."""
     return loader
 
 
 class Batches:
-    """An endless stream over the epochs. `loader` is what a checkpoint manager is given.
+    """An endless stream over the epochs. `loader` is what a checkpoint manager gets.
 
-    Without a generator of its own the loader draws its seed from the global one at each epoch,
-    which a resumed run, entering an epoch in the middle, does once too often. Where the data asks
-    for that, `wrap` is what a program puts around such a loader to prevent it.
+    Without a generator of its own, the loader draws a seed from the global one at each epoch. A
+    resumed run enters an epoch in the middle, and so draws once too often. If the data asks for
+    that, `wrap` is what a program puts around such a loader to prevent it.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Batches:
             )
         self.inner: Any = wrap(loader)
         self.taken = 0
-        """Batches of this epoch, whoever has taken them."""
+        """Batches of this epoch, no matter which rank has taken them."""
         self.loader: Any = self.inner
         if data.redistributes:
             self.loader = Redistributing(self, self._order)
@@ -205,15 +205,15 @@ class Batches:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the newest batch."""
+        """Returns the epoch of the newest batch."""
         return self._order.epoch
 
     def begin(self, epoch: int) -> None:
-        """The epoch that a load has brought back, before the first batch."""
+        """Set the epoch that a load has brought back, before the first batch."""
         self._order.epoch = epoch
 
     def take(self) -> Batch:
-        """The next batch, of the next epoch when this one is used up."""
+        """Returns the next batch, from the next epoch if this one is used up."""
         if self._iterator is None:
             self._iterator = iter(self.inner)
         try:

@@ -17,21 +17,21 @@ from harness.evidence.record import StateDigest
 from harness.jobs.training.optimizers import moments_of
 
 _DIGEST_BYTES = 8
-"""64 bits tell apart the few thousand digests of a run, and keep its records short."""
+"""64 bits distinguish the few thousand digests of a run, and keep its records short."""
 
 
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
 
 
 def plain_name(name: str) -> str:
-    """The global name of a parameter, whatever is wrapped around its block."""
+    """Returns the global name of a parameter, whatever is wrapped around its block."""
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
 
 
 def named_plainly(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters by their global names."""
+    """Yields the parameters by their global names."""
     for full_name, param in model.named_parameters():
         yield plain_name(full_name), param
 
@@ -41,17 +41,17 @@ Beside = Callable[[], Iterator[tuple[str, Any]]]
 
 
 def nothing() -> Iterator[tuple[str, Any]]:
-    """No values."""
+    """Yields no values."""
     yield from ()
 
 
 def moments(
     model: nn.Module, optimizer: Optimizer, beside: Beside = nothing
 ) -> Iterator[tuple[str, Any]]:
-    """All that belongs to a parameter and has to come back with it, by distinct names.
+    """Yields everything that belongs to a parameter and must come back with it, by distinct names.
 
-    That is what the optimizer holds for it, with the optimizers inside of that one, and what the
-    loop keeps `beside`.
+    That is the optimizer's state for it, including the optimizers inside of that one, and what the
+    loop keeps `beside` it.
     """
     for name, param in named_plainly(model):
         for key, value in moments_of(optimizer, param):
@@ -60,7 +60,7 @@ def moments(
 
 
 def digest_state(model: nn.Module, optimizer: Optimizer, beside: Beside = nothing) -> StateDigest:
-    """The state of this rank: its shards by global parameter name, and its generators."""
+    """Digests this rank's state: its shards by global parameter name, and its generators."""
     return StateDigest(
         params={name: _digest_value(param) for name, param in named_plainly(model)},
         moments={name: _digest_value(one) for name, one in moments(model, optimizer, beside)},
@@ -69,13 +69,13 @@ def digest_state(model: nn.Module, optimizer: Optimizer, beside: Beside = nothin
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this rank holds, outside of autograd."""
+    """Returns the part of a tensor that this rank holds, outside of autograd."""
     with torch.no_grad():
         return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def inner_tensors(tensor: Tensor) -> dict[str, Tensor] | None:
-    """The tensors that a tensor subclass holds, by name; None of a plain tensor."""
+    """Returns the tensors that a tensor subclass holds, by name; None for a plain tensor."""
     flatten: Any = getattr(tensor, "__tensor_flatten__", None)
     return None if flatten is None else {name: getattr(tensor, name) for name in flatten()[0]}
 
@@ -85,8 +85,8 @@ def _digest_value(value: Any) -> str:
         return _digest_bytes(repr(value).encode())
     held = local(value)
     if type(held) is not Tensor and (inner := inner_tensors(held)) is not None:
-        described = {name: _digest_value(tensor) for name, tensor in inner.items()}
-        return _digest_bytes(f"{type(held).__name__} {described}".encode())
+        parts = {name: _digest_value(tensor) for name, tensor in inner.items()}
+        return _digest_bytes(f"{type(held).__name__} {parts}".encode())
     shard = held.cpu().contiguous().reshape(-1)
     # The bytes themselves: numpy has no bfloat16, and -0.0 must differ from 0.0.
     return _digest_bytes(shard.view(torch.uint8).numpy())

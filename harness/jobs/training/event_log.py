@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.evidence.record import Drained, Raised, Record
 
 _TRACE_LIMIT = 12_000
-"""Characters of a traceback that are kept, from its end: a record stays one modest line."""
+"""Characters of a traceback that are kept, from its end, to keep records short."""
 
 
 class EventLog:
@@ -22,7 +22,7 @@ class EventLog:
         self._doing = "start"
 
     def tell(self, record: Record) -> None:
-        """Append one record. A short write would make two lines of one, so it is an error."""
+        """Append one record. A short write would split it into two lines, so it is an error."""
         line = (record.to_line() + "\n").encode()
         written = os.write(self._file, line)
         if written != len(line):
@@ -36,14 +36,14 @@ class EventLog:
         self._doing = before
 
     def raised_during(self, call: str, error: BaseException) -> None:
-        """Record an exception that the loop goes on after."""
+        """Record an exception after which the loop continues."""
         self._doing = call
         self.tell_raised(error)
         self._doing = "step"
 
     @contextmanager
     def draining(self, call: str) -> Iterator[None]:
-        """As `during`, and afterwards every save begun so far is durable."""
+        """Acts like `during`; when it exits, every save begun so far is durable."""
         with self.during(call):
             yield
         self.tell(Drained(call=call))

@@ -1,6 +1,6 @@
-"""Which modules stand still at which step, as a training loop tells its model and its checkpoints.
+"""Decides which modules are frozen at which step, for the model and for its checkpoints.
 
-A module is known to freeze settings by its alias, the name of the model's direct child.
+Freeze settings know a module by its alias, the name of the model's direct child.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ class FreezeRules(Protocol):
         """Whether a stage begins with this training step."""
 
     def apply(self, model: nn.Module, step: int) -> None:
-        """Set `requires_grad` as it is in force at `step`."""
+        """Set `requires_grad` to what is in force at `step`."""
 
     def meta(self, step: int) -> list[dict[str, Any]] | None:
-        """The freeze settings in a checkpoint of `step`; None if nothing is ever frozen."""
+        """Returns the freeze settings in force at `step`; None if nothing is ever frozen."""
 
 
 class NeverFrozen:
-    """A plan without freeze settings: it never calls into the code under test."""
+    """The rules of a plan without freeze settings: they never call the code under test."""
 
     def changes_at(self, step: int) -> bool:  # noqa: ARG002
         """Never."""
         return False
 
     def apply(self, model: nn.Module, step: int) -> None:
-        """Nothing to set."""
+        """Do nothing."""
 
     def meta(self, step: int) -> None:  # noqa: ARG002
-        """Nothing to record."""
+        """Returns None: there is nothing to record."""
         return
 
 
 class Frozen:
-    """The settings of a plan, handed to the freeze functions of the code under test."""
+    """The settings of a plan, passed to the freeze functions of the code under test."""
 
     def __init__(self, plan: FreezePlan, tools: Tools) -> None:
         self._tools = tools
@@ -72,23 +72,23 @@ class Frozen:
         return step in self._starts
 
     def apply(self, model: nn.Module, step: int) -> None:
-        """Set `requires_grad` as it is in force at `step`."""
+        """Set `requires_grad` to what is in force at `step`."""
         patterns = self._config.module_patterns
         self._tools.find("apply_freeze_specs")(model, self._in_force(step), patterns)
 
     def meta(self, step: int) -> list[dict[str, Any]]:
-        """The canonical form of what is in force at `step`."""
+        """Returns the canonical form of what is in force at `step`."""
         meta: list[dict[str, Any]] = self._tools.find("canonical_freeze_meta")(self._in_force(step))
         return meta
 
 
 def freeze_rules(plan: FreezePlan, tools: Tools) -> FreezeRules:
-    """The rules of a plan."""
+    """Returns the rules of a plan."""
     return Frozen(plan, tools) if plan.base or plan.schedule else NeverFrozen()
 
 
 def standing_still(model: nn.Module) -> tuple[str, ...]:
-    """Aliases of the modules of this stage whose parameters are all frozen."""
+    """Returns the aliases of this stage's modules whose parameters are all frozen."""
     return tuple(
         alias
         for alias, module in model.named_children()

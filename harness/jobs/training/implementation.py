@@ -1,9 +1,9 @@
 """The checkpoint manager under test, and the names that a training loop uses beside it.
 
-`module:Name` names the manager. A module that brings its own version of one of the companions
-below (another checkpointer's shutdown handler, say) is asked first; otherwise the name comes from
-its home in `kempnerforge`. Nothing is imported before it is asked for, because a rank must not
-import the package before `sys.path` leads to the one under test.
+`module:Name` names the manager. A module with its own version of one of the companions below
+(another checkpointer's shutdown handler, say) takes precedence; otherwise the name comes from its
+home in `kempnerforge`. Imports are lazy, because a rank must not import the package before
+`sys.path` leads to the one under test.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HOMES = {
 
 
 class Tools:
-    """Where the training loop gets its checkpoint manager and the manager's companions."""
+    """The source of the training loop's checkpoint manager and the manager's companions."""
 
     def __init__(self, implementation: Implementation) -> None:
         module, separator, name = implementation.name.partition(":")
@@ -46,11 +46,11 @@ class Tools:
 
     @property
     def manager(self) -> Any:
-        """The class of the manager, a stranger to type checkers by its nature."""
+        """Returns the class of the manager, whose type is unknown here by design."""
         return getattr(importlib.import_module(self._module), self._manager)
 
     def find(self, name: str) -> Any:
-        """A companion: the implementation's own, or else the one of `kempnerforge`."""
+        """Returns a companion: the implementation's own, or else the one of `kempnerforge`."""
         own = importlib.import_module(self._module)
         if hasattr(own, name):
             return getattr(own, name)

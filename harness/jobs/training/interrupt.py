@@ -1,4 +1,4 @@
-"""Faults that a rank carries out itself in its training loop, and the end of its interpreter."""
+"""Carries out faults that a rank does to itself in its training loop, and ends its interpreter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Interruptions:
 
 
 def end_uncaught(error: BaseException) -> int:
-    """End as an interpreter does whose program let this error out; the exit status."""
+    """End as an interpreter does when this error goes uncaught; returns the exit status."""
     if not isinstance(error, SystemExit):
         sys.excepthook(type(error), error, error.__traceback__)
     end_like_an_interpreter()
@@ -41,8 +41,8 @@ def end_uncaught(error: BaseException) -> int:
 def end_like_an_interpreter() -> None:
     """Do what an interpreter does at its end, which a forked process never reaches.
 
-    First all threads that are no daemons end, then the exit handlers run: code under test may
-    finish a save in either.
+    First all non-daemon threads are joined, then the exit handlers run: code under test can finish
+    a save in either.
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()

@@ -1,7 +1,7 @@
-"""Tensors that the loop keeps beside model and optimizer, and gives to saves as extra values.
+"""Tensors that the loop keeps beside model and optimizer, and passes to saves as extra values.
 
-An average of the weights, each placed as its parameter is, and the gradients that the optimizer has
-not taken yet, where a save may fall between two updates. Both change in place from step to step.
+An average of the weights, each placed like its parameter, and the gradients that the optimizer has
+not taken yet, if a save can fall between two updates. Both change in place from step to step.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class WeightAverage:
 
     @classmethod
     def of(cls, model: nn.Module) -> WeightAverage:
-        """Begins with the weights as they are."""
+        """Start with the current weights."""
         return cls({name: param.detach().clone() for name, param in named_plainly(model)})
 
     @torch.no_grad()
     def follow(self, params: Mapping[str, nn.Parameter]) -> None:
-        """One update."""
+        """Update it once."""
         for name, param in params.items():
             self.values[name].lerp_(param.detach(), 1 - _DECAY)
 
@@ -46,12 +46,12 @@ class KeptTensors:
     saves_gradients: bool
 
     def updated(self) -> None:
-        """The optimizer has stepped."""
+        """Note that the optimizer has stepped."""
         if self.average is not None:
             self.average.follow(self.named)
 
     def extra(self) -> dict[str, Any]:
-        """The extra values for a save: the tensors themselves, which change after it."""
+        """Returns the extra values for a save: the tensors themselves, which change after it."""
         found: dict[str, Any] = {}
         if self.average is not None:
             found[AVERAGE] = dict(self.average.values)
@@ -62,14 +62,14 @@ class KeptTensors:
         return found
 
     def take(self, extra: Mapping[str, Any]) -> None:
-        """Takes the loaded values; those that are missing begin anew."""
+        """Take the loaded values; missing ones start anew."""
         if self.average is not None and AVERAGE in extra:
             self.average.values = dict(extra[AVERAGE])
         for name, gradient in extra.get(GRADIENTS, {}).items():
             self.named[name].grad = gradient
 
-    def described(self) -> Iterator[tuple[str, Tensor]]:
-        """All of it, for digests."""
+    def describe(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields all of it, for digests."""
         for name, value in self.average.values.items() if self.average is not None else ():
             yield f"{name}.{AVERAGE}", value
         for name, param in self.named.items() if self.saves_gradients else ():

@@ -1,9 +1,9 @@
 """Small real networks: a causal transformer over bytes, and one that also sees an image.
 
 Every parameter has one global name, whichever pipeline stage holds it, and its first value depends
-on that name and the seed alone. So a model starts from the same weights in every layout. The
-direct children `transformer`, `vision_encoder` and `adapter` are what freeze settings name.
-There are no biases: each parameter costs time in every step, and a bias proves nothing more.
+only on that name and the seed. So a model starts from the same weights in every layout. Freeze
+settings name the direct children `transformer`, `vision_encoder` and `adapter`. There are no
+biases: each parameter costs time in every step, and a bias proves nothing more.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _INITIAL_SPREAD = 0.08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPart:
-    """Which part of the model is held: some blocks, and maybe one or both ends."""
+    """Which part of the model is held: some blocks, and possibly one or both ends."""
 
     blocks: tuple[int, ...]
     first: bool
     last: bool
 
     def __add__(self, other: ModelPart) -> ModelPart:
-        """The part of a rank that holds this part and a later one."""
+        """Returns the part of a rank that holds this part and a later one."""
         return ModelPart(
             blocks=self.blocks + other.blocks,
             first=self.first or other.first,
@@ -45,7 +45,7 @@ class ModelPart:
 
 
 def split(layers: int, stages: int, stage: int) -> ModelPart:
-    """The part of `stage`; earlier stages take one block more where it does not divide."""
+    """Returns the part of `stage`; earlier stages take one more block if it does not divide."""
     size, more = divmod(layers, stages)
     begin = stage * size + min(stage, more)
     end = begin + size + (1 if stage < more else 0)
@@ -53,7 +53,7 @@ def split(layers: int, stages: int, stage: int) -> ModelPart:
 
 
 def visible_length(model: Model, data: Data) -> int:
-    """Positions that the transformer sees: the image's patches, then the text."""
+    """Counts the positions that the transformer sees: the image's patches, then the text."""
     return data.seq_len + (_PATCHES if model.preset == "tiny_vlm" else 0)
 
 
@@ -71,9 +71,9 @@ class Block(nn.Module):
         self.down = nn.Linear(2 * model.dim, model.dim, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Same shape in and out: batch, positions, width."""
+        """Keeps the shape: batch, positions, width."""
         batch, length, dim = hidden.shape
-        # Head by head, so that tensor-parallel peers have whole heads: fewer here than in all.
+        # Head by head, so that tensor-parallel peers have whole heads; here are this peer's only.
         qkv = self.qkv(self.norm1(hidden)).view(batch, length, -1, 3, dim // self.heads)
         query, key, value = qkv.permute(3, 0, 2, 1, 4).unbind(0)
         seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -91,7 +91,7 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(torch.empty(length, dim))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Same shape in and out."""
+        """Keeps the shape."""
         return hidden + self.weight
 
 
@@ -111,15 +111,15 @@ class Transformer(nn.Module):
         self.text_length = data.seq_len
 
     def begin(self, tokens: Tensor, before: Tensor | None) -> Tensor:
-        """Text positions, behind those of the image where there is one."""
+        """Embed the text positions, after those of the image if there is one."""
         text = self.embed(tokens)
         hidden = text if before is None else torch.cat((before, text), dim=1)
         return cast(Tensor, self.position(hidden))
 
     def forward(self, given: Tensor, before: Tensor | None = None) -> Tensor:
-        """Tokens on the first stage, hidden states on a later one; logits from the last.
+        """Takes tokens on the first stage, hidden states on a later one; the last returns logits.
 
-        The logits are those of the text, one row a position; an image's positions predict nothing.
+        The logits are for the text, one row per position; an image's positions predict nothing.
         """
         hidden = self.begin(given, before) if self.part.first else given
         for block in self.blocks.values():
@@ -141,7 +141,7 @@ class VisionEncoder(nn.Module):
         self.mix = nn.Linear(model.dim, model.dim, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """From batch, side, side to batch, patches, width."""
+        """Maps batch, side, side to batch, patches, width."""
         rows = IMAGE_SIDE // _PATCH_SIDE
         cut = images.view(-1, rows, _PATCH_SIDE, rows, _PATCH_SIDE).transpose(2, 3)
         hidden = self.patch(cut.reshape(-1, _PATCHES, _PATCH_SIDE * _PATCH_SIDE))
@@ -150,7 +150,7 @@ class VisionEncoder(nn.Module):
 
 
 class Adapter(nn.Module):
-    """From what the vision encoder says to what the transformer reads."""
+    """Maps the vision encoder's output to the transformer's width."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Adapter(nn.Module):
         self.down = nn.Linear(model.dim, model.dim, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Same shape in and out."""
+        """Keeps the shape."""
         return cast(Tensor, self.down(functional.gelu(self.up(hidden))))
 
 
@@ -170,7 +170,7 @@ class LanguageModel(nn.Module):
         self.transformer = Transformer(model, data, part)
 
     def forward(self, given: Tensor) -> Tensor:
-        """Tokens or hidden states in, hidden states or logits out."""
+        """Takes tokens or hidden states, returns hidden states or logits."""
         return cast(Tensor, self.transformer(given))
 
 
@@ -184,16 +184,16 @@ class VisionLanguageModel(nn.Module):
         self.transformer = Transformer(model, data, part)
 
     def forward(self, tokens: Tensor, images: Tensor) -> Tensor:
-        """Text and the images that belong to it."""
+        """Takes text and the images that belong to it."""
         return cast(Tensor, self.transformer(tokens, self.adapter(self.vision_encoder(images))))
 
 
 def build_model(
     model: Model, data: Data, part: ModelPart, *, seed: int, device: torch.device, rank: int = 0
 ) -> nn.Module:
-    """A part of the model with its first weights. Draws nothing from the global generators.
+    """Builds a part of the model with its first weights. Draws nothing from the global generators.
 
-    `rank` counts the ranks that hold this part; parameters that each has of its own depend on it.
+    `rank` is this rank's number among those that hold the part; rank-local parameters depend on it.
     """
     built = _outline(model, data, part)
     built.to_empty(device=device)
@@ -212,7 +212,7 @@ def _outline(model: Model, data: Data, part: ModelPart) -> nn.Module:
 
 
 def cut_out(held: nn.Module, model: Model, data: Data, part: ModelPart) -> nn.Module:
-    """A part of what a rank holds, as a module of its own with the same modules inside."""
+    """Returns a part of what a rank holds, as a module of its own with the same modules inside."""
     piece = _outline(model, data, part)
     for name, child in held.named_children():
         if name != "transformer" and hasattr(piece, name):
@@ -239,5 +239,5 @@ def _set_first_value(name: str, param: Tensor, seed: int) -> None:
 
 
 def text_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy over the text positions, whatever the precision of the model."""
+    """Returns the mean cross entropy over the text positions, in any precision of the model."""
     return functional.cross_entropy(logits.float(), targets.reshape(-1))

@@ -1,4 +1,4 @@
-"""Where a rank stands among the others: its device, its place on each axis, its groups.
+"""Finds a rank's place among the others: its device, its place on each axis, its groups.
 
 The order of the axes is that of `World`: the pipeline outermost, tensor-parallel peers innermost.
 """
@@ -22,19 +22,19 @@ from harness.world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where this rank stands."""
+    """The place of this rank."""
 
     rank: int
     world: World
     device: torch.device
     shards: DeviceMesh | None
-    """Over which FSDP2 shards, replicas before shards; None where it does not."""
+    """The mesh over which FSDP2 shards, replicas before shards; None if it does not shard."""
     peers: DeviceMesh | None
-    """The tensor-parallel peers, where there are any."""
+    """The tensor-parallel peers, if there are any."""
     stages: DeviceMesh | None
-    """The ranks at this place of each stage, where there are stages."""
+    """The ranks at this place of each stage, if there are stages."""
     stage_group: dist.ProcessGroup | None
-    """The ranks of this stage, where there are stages."""
+    """The ranks of this stage, if there are stages."""
 
     @property
     def stage(self) -> int:
@@ -43,12 +43,12 @@ class Place:
 
     @property
     def data_rank(self) -> int:
-        """Which share of a batch this rank reads."""
+        """The part of a batch that this rank reads."""
         return self.world.data_rank_of(self.rank)
 
     @property
     def stream(self) -> int:
-        """Which random numbers this rank draws: its own, but tensor-parallel peers draw the same.
+        """The stream of random numbers that this rank draws; tensor-parallel peers share one.
 
         They hold the same activations between their shards, and the same input.
         """
@@ -65,15 +65,15 @@ class Place:
         return self.stage == self.world.pp - 1
 
     def parts(self, layers: int) -> tuple[ModelPart, ...]:
-        """This rank's parts of a model with `layers` blocks; two where they interleave."""
+        """Returns this rank's parts of a model with `layers` blocks; two if they interleave."""
         count = self.world.pp * self.world.chunks
         return tuple(split(layers, count, one) for one in range(self.stage, count, self.world.pp))
 
 
 def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta | None:
-    """How long the collectives of training wait for a rank.
+    """Returns how long the collectives of training wait for a rank.
 
-    As long as torch sets, half an hour, but where a cable may be pulled.
+    None is torch's default of half an hour; it is shorter if a cable can be pulled.
     """
     if world.nodes == 1 or checkpoint is None or checkpoint.timeout_s is None:
         return None
@@ -81,7 +81,7 @@ def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta |
 
 
 def limit_waits(place: Place, timeout: timedelta | None) -> None:
-    """Give the groups of a mesh the timeout of training; they do not take it from the world's."""
+    """Give the groups of a mesh the timeout of training; they do not inherit it from the world."""
     if timeout is None:
         return
     meshes = [mesh for mesh in (place.shards, place.peers, place.stages) if mesh is not None]

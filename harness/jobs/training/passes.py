@@ -31,7 +31,7 @@ class Pass(Protocol):
     """One forward and backward pass over a batch."""
 
     def run(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor | None:
-        """Leave gradients behind. The loss, or None on a stage that has none."""
+        """Computes gradients; returns the loss, or None on a stage that has none."""
 
 
 class WholePass:
@@ -80,7 +80,7 @@ class PipelinePass:
 
 
 def microbatches(workload: Workload) -> int:
-    """In how many equal parts a batch goes through the stages."""
+    """Returns into how many equal parts a batch is split for the stages."""
     world, batch = workload.world, workload.data.batch_size
     wanted = _MICROBATCHES if world.schedule == "gpipe" else max(_MICROBATCHES, world.pp)
     return wanted if batch % wanted == 0 else 1
@@ -104,14 +104,14 @@ def _stage(piece: nn.Module, number: int, place: Place, example: Example) -> Pip
 
 
 def _example(workload: Workload, part: ModelPart, rows: int) -> Example:
-    """Shapes of what a part is given and produces, on the meta device.
+    """Returns the shapes of a part's input and output, on the meta device.
 
-    Left to find out by itself, a stage runs the model once more before the first step, and the
-    dropout of that run draws random numbers that the uninterrupted run does not draw again.
+    Without them, a stage runs the model once more before the first step, and the dropout of that
+    run draws random numbers that the uninterrupted run does not draw again.
     """
     model, data = workload.model, workload.data
     length = visible_length(model, data)
-    # FSDP2's mixed precision hands bfloat16 from block to block, autocast float32.
+    # FSDP2's mixed precision passes bfloat16 from block to block, autocast passes float32.
     low = model.precision == "bf16_mixed" and workload.world.is_sharded
     kind = torch.bfloat16 if low else torch.float32
     given: dict[str, Any] = {"device": "meta", "dtype": kind, "requires_grad": True}

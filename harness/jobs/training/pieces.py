@@ -1,7 +1,7 @@
-"""Digests of pieces of tensors that add up to a digest of the whole, however it was cut.
+"""Digests of pieces of tensors that add up to a digest of the whole, however it was split.
 
-Each element is mixed with its place in the whole tensor, and the results are added modulo 2^64. So
-ranks need not send anything to anybody, and a judge can compare a state before and after another
+Each element is mixed with its position in the whole tensor, and the results are added modulo 2^64.
+So ranks need not communicate, and a judge can compare a state before and after a change in the
 number of shards, replicas or tensor-parallel peers.
 """
 
@@ -34,20 +34,20 @@ _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
-"""Those of splitmix64, of which each output bit depends on each input bit."""
+"""Those of splitmix64, in which each output bit depends on each input bit."""
 
 
 def digest_with_pieces(
     model: nn.Module, optimizer: Optimizer, beside: Beside = nothing
 ) -> StateDigest:
-    """As `digest_state`, and the pieces of all parameters and moments."""
+    """Acts like `digest_state`, with the pieces of all parameters and moments."""
     held = (*named_plainly(model), *moments(model, optimizer, beside))
     pieces = {name: digest_piece(torch.as_tensor(value)) for name, value in held}
     return replace(digest_state(model, optimizer, beside), pieces=pieces)
 
 
 def digest_piece(tensor: Tensor) -> str:
-    """Where the piece of this rank lies, and its share of the digest of the whole."""
+    """Returns where this rank's piece is, and its contribution to the digest of the whole."""
     shape, offset = tuple(tensor.shape), (0,) * tensor.dim()
     if isinstance(tensor, DTensor):
         mesh, placements = tensor.device_mesh, tensor.placements
@@ -56,7 +56,7 @@ def digest_piece(tensor: Tensor) -> str:
 
 
 def digest_part(part: Tensor, *, offset: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """The same for a part that begins at `offset` of a whole of that shape."""
+    """Does the same for a part that begins at `offset` of a whole of that shape."""
     mixed = _mix(_bits(part) ^ _mix(_places(tuple(part.shape), offset, shape)))
     total = int(np.sum(mixed, dtype=np.uint64))
     return f"{_numbers(offset)}+{_numbers(part.shape)} {total:016x}"
@@ -70,7 +70,7 @@ def _bits(tensor: Tensor) -> Words:
 
 
 def _places(size: tuple[int, ...], offset: tuple[int, ...], shape: tuple[int, ...]) -> Words:
-    """The number of each element in the whole tensor, counted row by row."""
+    """Returns the number of each element in the whole tensor, counted row by row."""
     places = np.zeros(1, dtype=np.uint64)
     for length, begin, whole in zip(size, offset, shape, strict=True):
         along = np.arange(begin, begin + length, dtype=np.uint64)

@@ -1,8 +1,8 @@
 """Imports everything that a rank will need, in the fork server before it forks.
 
-Only imports and pure byte tables. Nothing distributed is tried out here: a sharding on a pretended
-mesh leaves caches behind that give the forked ranks the wrong shards. The package under test stays
-out, because each rank imports its own.
+Only imports and pure byte tables. Nothing distributed is tried out here: sharding on a fake mesh
+leaves caches behind that give the forked ranks the wrong shards. The package under test is not
+imported, because each rank imports its own.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ def preload() -> None:
 
 
 def _leave_finalizers_to_the_server() -> None:
-    """Ranks run the exit handlers, and need not free what torch registered here."""
+    """Ranks run the exit handlers, but need not free what torch registered here."""
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False

@@ -1,10 +1,10 @@
 """One rank of a job: from its plan to its exit code.
 
 `enter` is called in a process forked from the fork server. `python -m harness.jobs.training.rank
-DIRECTORY RUN RANK` does the same from a cold start. Ranks meet through a file in the run
-directory, so a job needs no port; ranks on nodes of their own meet through a port there. Numbers
-from the world's size up are the ranks of a second job, which nothing strikes and whose loop ends
-with the first save that fails.
+DIRECTORY RUN RANK` does the same from a cold start. Ranks meet through a file in the run directory,
+so a job needs no port; ranks on several nodes meet through a port in their own network namespace.
+Numbers from the world's size up are the ranks of a second job, which nothing strikes and whose loop
+ends with the first failed save.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def enter(directory: str, run: int, rank: int) -> int:
 
 
 def _ends_like_a_script(directory: Path, run: int) -> bool:
-    """Whether what the interpreter does at its end is a part of the run, also after an error."""
+    """Whether the interpreter's shutdown is part of the run, even after an error."""
     return any(one.fault.ends_interpreter for one in _read_plan(directory).runs[run].strikes)
 
 
@@ -108,12 +108,12 @@ def _set_environment(rank: int, world: World) -> None:
 
 
 def _asked(plan: Plan, directory: Path) -> Checkpoint | None:
-    """The manager's settings on this machine."""
+    """Returns the manager's settings on this machine."""
     return plan.checkpoint and patient(plan.checkpoint, read_reference(directory))
 
 
 def _meeting_place(file: Path, world: World, job: int) -> str:
-    """Torchrun's own store; else a file, or a store of rank 0 that a cut takes from the others."""
+    """Returns torchrun's own store; else a file, or rank 0's store, which a cut separates."""
     if dist.is_torchelastic_launched():
         return "env://"
     return f"file://{file}" if world.nodes == 1 else f"tcp://{address(0)}:{PORT + job}"
@@ -129,7 +129,7 @@ def _versions() -> dict[str, str]:
 
 
 def _other_threads() -> tuple[str, ...]:
-    """Names of the Python threads that are left when the interpreter has ended its own."""
+    """Returns the Python threads that are left when the interpreter has ended its own."""
     main = threading.main_thread()
     return tuple(sorted(thread.name for thread in threading.enumerate() if thread is not main))
 

@@ -1,8 +1,8 @@
-"""Spreads a built model over the ranks: tensor parallelism, wrappers of the blocks, FSDP2 or DDP.
+"""Parallelizes a built model: tensor parallelism, wrappers of the blocks, FSDP2 or DDP.
 
-In this order, as training frameworks do it. The manager is given `model`; `net` has the same
-parameters without the wrapper around the whole, under the names that freeze settings and digests
-use.
+They are applied in this order, as in training frameworks. The manager is given `model`; `net` has
+the same parameters without the wrapper around the whole, under the names that freeze settings and
+digests use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BLOCK_PLAN: dict[str, Callable[[], ParallelStyle]] = {
     "up": ColwiseParallel,
     "down": RowwiseParallel,
 }
-"""Attention and MLP of a block; every other module is held by each peer."""
+"""Attention and MLP of a block; every peer holds all of every other module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class ShardedModel:
 
 
 def spread(built: nn.Module, place: Place, workload: Workload) -> ShardedModel:
-    """Spread a model that is whole on every rank of a stage. Collective."""
+    """Parallelize a model that is whole on every rank of a stage. Collective."""
     if place.peers is not None:
         _make_tensor_parallel(built, place.peers)
     _wrap_blocks(built, workload.model)
@@ -68,8 +68,8 @@ def spread(built: nn.Module, place: Place, workload: Workload) -> ShardedModel:
             _cast_forward(piece, place.device)
     if place.world.is_ddp:
         _leave_alone(built)
-        # DDP moves parameters to other buckets after the first step. A resumed run would then add
-        # up in another order than the uninterrupted one; with this setting the buckets stay.
+        # DDP moves parameters to other buckets after the first step. A resumed run would then sum
+        # in another order than the uninterrupted one; with this setting the buckets stay.
         whole = DistributedDataParallel(built, find_unused_parameters=True)
         return ShardedModel(model=whole, net=built, pieces=(whole,))
     return ShardedModel(model=built, net=built, pieces=pieces)
@@ -80,7 +80,7 @@ def _blocks(model: nn.Module) -> nn.Module:
 
 
 def _make_tensor_parallel(model: nn.Module, peers: DeviceMesh) -> None:
-    """Every rank has drawn the same first values, so nothing is sent."""
+    """Sends nothing: every rank has drawn the same first values."""
     for block in _blocks(model).children():
         plan = {name: style() for name, style in _BLOCK_PLAN.items()}
         parallelize_module(block, peers, plan, src_data_rank=None)
@@ -93,8 +93,8 @@ def _make_tensor_parallel(model: nn.Module, peers: DeviceMesh) -> None:
 class _Replicated(ParallelStyle):
     """Each peer holds the whole module and does the same with it.
 
-    Its parameters are distributed tensors all the same, so that one optimizer step can take all
-    parameters at once.
+    Its parameters are still distributed tensors, so that one optimizer step can take all parameters
+    at once.
     """
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
@@ -110,21 +110,21 @@ def _to_plain(module: nn.Module, made: Any, mesh: DeviceMesh) -> Any:  # noqa: A
 
 
 def _wrap_blocks(model: nn.Module, settings: Model) -> None:
-    """Wrappers that leave a prefix in the names of what is inside."""
+    """Add wrappers that put a prefix in front of the names inside."""
     blocks = _blocks(model)
     for name, block in list(blocks.named_children()):
         wrapped: Any = checkpoint_wrapper(block) if settings.recompute else block
         if settings.compile:
-            # The backend needs no compiler on the machine: the prefix is the point, not the speed.
+            # The backend needs no compiler on the machine: the test is the prefix, not the speed.
             wrapped = torch.compile(wrapped, backend="eager")
         blocks.register_module(name, wrapped)
 
 
 def _shard(piece: nn.Module, mesh: DeviceMesh, settings: Model) -> None:
-    """FSDP2 over the transformer blocks, and over the rest as the root.
+    """Apply FSDP2 to the transformer blocks, and to the rest as the root.
 
-    The blocks are one group, and gathered once a step: with two ranks a core, the time of a step
-    is mostly that of waiting in collectives.
+    The blocks are one group, gathered once per step: with two ranks per core, most of a step's time
+    is spent waiting in collectives.
     """
     options: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": False}
     if alone := {param for _, param in rank_local(piece)}:
@@ -140,7 +140,7 @@ def _shard(piece: nn.Module, mesh: DeviceMesh, settings: Model) -> None:
 
 
 def _leave_alone(model: nn.Module) -> None:
-    """Have DDP neither send nor average the parameters that each rank has of its own."""
+    """Keep DDP from sending or averaging the parameters that are local to each rank."""
     names = [name for name, _ in rank_local(model)]
     if names:
         ddp: Any = DistributedDataParallel
@@ -148,6 +148,6 @@ def _leave_alone(model: nn.Module) -> None:
 
 
 def _cast_forward(piece: Any, device: torch.device) -> None:
-    """Autocast around the forward pass alone; it is not meant for the backward one."""
+    """Autocast only the forward pass; it is not meant for the backward pass."""
     cast = torch.autocast(device.type, dtype=torch.bfloat16)
     piece.forward = cast(piece.forward)

@@ -1,10 +1,10 @@
-"""The training loop, as a real framework writes it, and what a rank records along the way.
+"""The training loop, as a real framework writes it, and the records of a rank along the way.
 
-In this order: build, also the data loader, resume, then step by step: freeze stages, batch,
-forward, backward, clip, optimizer, schedule; after each step the save that may be due, then the
-question whether to shut down; at the end wait for what is still being saved. Under pipeline
-parallelism all stages of a data-parallel rank read the same samples: the first needs the inputs,
-the last the targets.
+In this order: build, including the data loader; resume; then step by step: freeze stages, batch,
+forward, backward, clip, optimizer, schedule. After each step comes the save that may be due, then
+the question whether to shut down; at the end the loop waits for what is still being saved. Under
+pipeline parallelism all stages of a data-parallel rank read the same samples: the first needs the
+inputs, the last the targets.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _LOADER_GRACE_S = 30.0
 
 
 def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: EventLog) -> Finished:
-    """Run one start of the job to its end; what to say about it once the rank is done."""
+    """Run one start of the job to its end; returns the record for when the rank is done."""
     workload, settings = plan.workload_of(run), plan.runs[run]
     with event_log.during("build"):
         tools = Tools(plan.implementation)
         seed_rank(workload.seed, place.stream)
         rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), event_log)
         if plan.rearranges:
-            digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.described)
+            digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.describe)
             rig = replace(rig, digest=digest)
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.checkpoint is not None:
@@ -75,7 +75,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
         ranks=place.world.degree,
         wrap=_wrapper(plan, tools),
     )
-    # A loader that redistributes has to be there when a checkpoint is loaded.
+    # A loader that redistributes must exist when a checkpoint is loaded.
     progress = checkpoints.resume(batches.loader if workload.data.redistributes else None)
     batches.begin(progress.epoch)
     checkpoints.attach(batches.loader)
@@ -89,7 +89,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
 
 
 def _wrapper(plan: Plan, tools: Tools) -> Callable[[Any], Any]:
-    """The wrapper of a loader that draws from the global generator, if it is saved."""
+    """Returns the wrapper of a loader that draws from the global generator, if it is saved."""
     if plan.checkpoint is None or plan.workload.data.generator == "own":
         return as_it_is
     found: Callable[[Any], Any] = tools.find("ResumableDataLoader")
@@ -120,13 +120,13 @@ class Loop:
             if self._checkpoints.is_due(self._progress.step):
                 self._checkpoints.save(self._progress)
             if self._checkpoints.should_stop():
-                # Also right after a regular save of this step: a loop asks once, at one place.
+                # Also right after a regular save of this step: a loop asks once, in one place.
                 self._checkpoints.save(self._progress)
                 return "shutdown"
         return "until_step"
 
     def finish(self, reason: str) -> Finished:
-        """Wait for what is being saved."""
+        """Wait for what is still being saved."""
         self._checkpoints.drain()
         if reason == "shutdown":
             self._checkpoints.stop()
@@ -158,12 +158,12 @@ class Loop:
                 trained=trained,
                 state=rig.digest(),
                 tokens_seen=progress.tokens_seen,
-                beside=progress.beside.described(),
+                beside=progress.beside.describe(),
             )
         )
 
     def _add_up_gradients(self) -> tuple[list[Tensor], tuple[int, ...]]:
-        """The batches of a step, forward and backward: losses where there are any, and samples."""
+        """Run the batches of a step forward and backward; returns losses, if any, and samples."""
         rig = self._rig
         losses: list[Tensor] = []
         samples: tuple[int, ...] = ()
@@ -177,7 +177,7 @@ class Loop:
         return losses, samples
 
     def _update(self) -> int:
-        """Let the optimizer take the gradients, if they are complete; how many are not zero."""
+        """Let the optimizer take complete gradients; returns how many are not zero."""
         rig = self._rig
         if not rig.accumulate.closes(self._progress.step + 1):
             return count_gradients(rig.model)
@@ -192,11 +192,11 @@ class Loop:
 
 
 def prepare(batch: Batch, model: Model, place: Place) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Inputs and targets of one step, on the device.
+    """Returns the inputs and targets of one step, on the device.
 
     Some bytes are replaced by random ones, half of them drawn from `random` and half from numpy, so
-    that a generator that was not restored changes the loss: on the first stage bytes that are read,
-    on the last stage bytes that are to be predicted.
+    that a generator that was not restored changes the loss: on the first stage the bytes that are
+    read, on the last stage the bytes to be predicted.
     """
     text = batch.text.copy()
     if place.is_first:
@@ -232,13 +232,13 @@ def _tell_resumed(rig: Rig, progress: Progress) -> None:
             state=rig.digest(),
             frozen=standing_still(rig.net),
             kept=progress.kept,
-            beside=progress.beside.described(),
+            beside=progress.beside.describe(),
         )
     )
 
 
 def _end_loader_threads() -> None:
-    """The closed loader's threads may still be ending; they are no leftovers of a checkpointer."""
+    """Wait for the closed loader's threads to end; they are not a checkpointer's leftovers."""
     for thread in threading.enumerate():
         if thread.name.startswith(_LOADER_THREAD):
             thread.join(_LOADER_GRACE_S)

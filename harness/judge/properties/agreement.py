@@ -3,11 +3,11 @@
 The promise: all ranks and all pipeline stages load the same step, or all raise the same error.
 
 Evidence: the resume decision of every rank (step and source), exceptions before it, and the step of
-each `save` by its ordinal. A run in which a fault struck before every rank had decided is only
-judged on the ranks that had.
+each `save` by its ordinal. If a fault struck a run before every rank had decided, only the ranks
+that had are judged.
 
-Unknown when no rank of any run got as far as a decision or an exception. Not covered: whether the
-exceptions of the ranks say the same.
+Unknown if no rank of any run got as far as a decision or an exception. Not covered: whether the
+ranks' exceptions agree in content.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def _different_choices(evidence: Evidence, number: int) -> list[Finding]:
             choices.setdefault((decision.step, decision.source), []).append(rank)
     if len(choices) < 2:
         return []
-    described = "; ".join(
-        f"{ranks(who)}: {tell_step(step)} from {source or 'nowhere'}"
-        for (step, source), who in choices.items()
+    choice = "; ".join(
+        f"{ranks(alike)}: {tell_step(step)} from {source or 'nowhere'}"
+        for (step, source), alike in choices.items()
     )
-    return [Finding(detail=f"run {number}: the ranks resumed differently: {described}")]
+    return [Finding(detail=f"run {number}: the ranks resumed differently: {choice}")]
 
 
 def _different_saves(evidence: Evidence, number: int) -> list[Finding]:
@@ -79,7 +79,7 @@ def _different_saves(evidence: Evidence, number: int) -> list[Finding]:
     findings: list[Finding] = []
     for ordinal, by_step in saves.items():
         if len(by_step) > 1:
-            described = "; ".join(f"{ranks(who)}: step {step}" for step, who in by_step.items())
-            detail = f"run {number}: save {ordinal} is of different steps: {described}"
+            listed = "; ".join(f"{ranks(alike)}: step {step}" for step, alike in by_step.items())
+            detail = f"run {number}: save {ordinal} is of different steps: {listed}"
             findings.append(Finding(detail=detail))
     return findings

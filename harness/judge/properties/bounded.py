@@ -1,25 +1,25 @@
-"""`bounded`: no rank waits for ever, and a failed save is everyone's error and nobody's end.
+"""`bounded`: no rank waits forever; a failed save is an error on every rank and ends none.
 
 The promise: no rank waits beyond the configured deadline for a rank that died, hung or failed to
 write; every rank raises the same error, which names the rank and the cause. Training can go on and
 a later save succeeds.
 
-Evidence: the ranks that were still alive at the deadline of their run; where the scenario gives the
-manager a deadline (`timeout_s`), the ranks that the launcher had to end in a call of `save` after
-another rank had died, since it waits for that deadline and five seconds more; and, in runs whose
-loop goes on after a failed save, what each rank was told of each save. Ranks must fail at the same
-saves with the same words, these must name the rank whose storage failed and the error that it
+Evidence: the ranks that were still alive at the deadline of their run. If the scenario gives the
+manager a deadline (`timeout_s`): the ranks that the launcher had to end in a call of `save` after
+another rank had died, since it waits for that deadline and five seconds more. In runs whose loop
+continues after a failed save: the outcome of each save on each rank. Ranks must fail at the same
+saves with the same error. It must name the rank whose storage failed and the error that the storage
 answered, and once the fault is over a later save must succeed. A save that meets a fault and
-succeeds, because what failed was tried again, is no violation. Where reads fail while a checkpoint
-is loaded and a rank raises, every rank has to raise the same error, which names both. Ranks that a
-cut parts from each other cannot agree on words: they must fail at the same saves with errors of the
-same type.
+succeeds, because the failed operation was retried, is no violation. If reads fail while a
+checkpoint is loaded and a rank raises, every rank must raise the same error, which names both.
+Ranks that a cut separates from each other cannot agree on a message: they must fail at the same
+saves with errors of the same type.
 
-Never unknown: who waits is seen. Not covered: survivors of a dead rank without a deadline of the
-scenario, which the launcher ends after five seconds; survivors that torchrun or SLURM ends as soon
-as it sees the dead one; survivors that wait in another call than `save`; the errors of a run in
-which a rank was killed or ended in its loop, because it is told of nothing any more and no later
-save can succeed.
+Never unknown: a waiting rank is always seen. Not covered: survivors of a dead rank without a
+deadline in the scenario, which the launcher ends after five seconds; survivors that torchrun or
+SLURM ends as soon as it sees the dead one; survivors that wait in another call than `save`; the
+errors of a run in which a rank was killed or ended in its loop, because that rank learns of nothing
+any more and no later save can succeed.
 """
 
 from __future__ import annotations
@@ -71,20 +71,20 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     for number, (run, plan) in enumerate(zip(evidence.runs, evidence.plan.runs, strict=False)):
         if run.processes.hung:
             last = (number, run.operations[-1].index) if run.operations else None
-            who = ranks(run.processes.hung)
+            late = ranks(run.processes.hung)
             silent_s = run.processes.deadline_s
-            described = f"run {number}: {who} still alive after {silent_s:.0f} s without a word"
-            waiting.append(Finding(detail=described, operation=last))
-        # Another launcher ends survivors at once: nobody knows how long they would have waited.
+            detail = f"run {number}: {late} still alive after {silent_s:.0f} s without a record"
+            waiting.append(Finding(detail=detail, operation=last))
+        # Another launcher ends survivors at once: how long they would have waited is unknown.
         local = evidence.plan.launcher.is_local
         if local and checkpoint is not None and checkpoint.timeout_s is not None:
             waiting += [Finding(detail=f"run {number}: {one}") for one in _left_waiting(run)]
-        # Ranks that a cut parts for good are all told of the save, and end later, in training.
+        # Ranks that a cut separates for good all see the save fail, and end later, in training.
         only_parted = _are_parted(plan.strikes) and not killed_ranks(evidence, number)
         ends_early = may_end_early(evidence, number) and not only_parted
         if goes_on and not run.processes.hung and not ends_early:
             problems = _errors(run, plan.strikes, timeout_s)
-            # Where the file system lacks what a save needs, none can succeed.
+            # If the file system lacks what a save needs, none can succeed.
             if not evidence.plan.refuses:
                 problems += _no_later_save(run, plan.strikes, success, timeout_s)
             findings += [Finding(detail=f"run {number}: {one}") for one in problems]
@@ -99,7 +99,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
 
 
 def _left_waiting(run: RunEvidence) -> Iterator[str]:
-    """Ranks that were ended in a save although the deadline of their manager was over."""
+    """Yields ranks that were ended in a save although the deadline of their manager was over."""
     for rank in run.processes.stopped:
         begun = None
         for record in run.event_logs[rank]:
@@ -115,7 +115,7 @@ def _left_waiting(run: RunEvidence) -> Iterator[str]:
 
 
 def _errors(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None) -> list[str]:
-    """Problems with the errors of one run whose ranks all came to an end."""
+    """Returns problems with the errors of one run whose ranks all came to an end."""
     failures = [_failures(event_log) for event_log in run.event_logs]
     first = failures[0] if failures else {}
     parted = _are_parted(strikes)
@@ -123,11 +123,11 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | No
     for rank, other in enumerate(failures):
         if other.keys() != first.keys():
             problems.append(
-                f"rank 0 was told of failed saves {sorted(first)}, rank {rank} of {sorted(other)}"
+                f"rank 0 saw saves {sorted(first)} fail, rank {rank} saves {sorted(other)}"
             )
         for save in other.keys() & first.keys():
-            tell = _words if not parted else _kind
-            mine, theirs = tell(first[save]), tell(other[save])
+            summarize = _words if not parted else _kind
+            mine, theirs = summarize(first[save]), summarize(other[save])
             if mine != theirs:
                 problems.append(f"save {save}: rank 0 raised {mine}, rank {rank} raised {theirs}")
     if first:
@@ -138,20 +138,18 @@ def _errors(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | No
 def _start_errors(
     run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None
 ) -> list[str]:
-    """Problems with the errors of a start whose reads failed."""
+    """Returns problems with the errors of a start whose reads failed."""
     fired = {one.strike for one in run.fired}
     failing = tuple(one for one in strikes if fails_load(one) and one.id in fired)
     raised = [raised_while_loading(event_log) for event_log in run.event_logs]
-    described = [one for one in raised if one is not None]
-    if not failing or not described:
+    errors = [one for one in raised if one is not None]
+    if not failing or not errors:
         return []
     silent = [rank for rank, one in enumerate(raised) if one is None]
-    problems = [f"rank {rank} was not told that the start failed" for rank in silent]
-    if len({_words(one) for one in described}) > 1:
-        problems.append(
-            f"the ranks raised {' and '.join(sorted({_words(one) for one in described}))}"
-        )
-    return problems + _unnamed({0: described[0]}, failing, timeout_s)
+    problems = [f"rank {rank} did not learn that the start failed" for rank in silent]
+    if len({_words(one) for one in errors}) > 1:
+        problems.append(f"the ranks raised {' and '.join(sorted({_words(one) for one in errors}))}")
+    return problems + _unnamed({0: errors[0]}, failing, timeout_s)
 
 
 def _failures(event_log: EventLog) -> Failures:
@@ -174,12 +172,12 @@ def _are_parted(strikes: tuple[Strike, ...]) -> bool:
 
 
 def _kind(error: Raised) -> str:
-    """The common part of the errors of parted ranks: each names the other side."""
+    """Returns what the errors of separated ranks share: each names the other side."""
     return error.type
 
 
 def _unnamed(failures: Failures, strikes: tuple[Strike, ...], timeout_s: float | None) -> list[str]:
-    """Errors that do not say whose storage failed and why."""
+    """Returns problems of errors that do not say whose storage failed, and why."""
     text = "\n".join(error.message for error in failures.values())
     problems: list[str] = []
     for strike in strikes:
@@ -200,7 +198,7 @@ def _says(text: str, name: str) -> bool:
 
 
 def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None) -> int:
-    """The last save in which the storage failed, by its ordinal; 0 where it failed in none."""
+    """Returns the ordinal of the last save in which the storage failed; 0 if there is none."""
     errors = {
         (one.ranks[0], getattr(errno, one.fault.answers))
         for one in strikes
@@ -217,11 +215,11 @@ def _no_later_save(
     success: type[Record],
     timeout_s: float | None,
 ) -> list[str]:
-    """Ranks of which no save succeeded after the last failure, although the fault was over.
+    """Returns ranks on which no save succeeded after the last failure, although the fault was over.
 
-    Where the storage still failed in the last save there was none that could have succeeded.
-    In the background modes a failure is told by the next save, which may itself succeed: the wait
-    for it that comes back says so.
+    If the storage still failed in the last save, none could have succeeded. In the background modes
+    the next save reports a failure, and can itself succeed: the wait for it, when it returns, says
+    so.
     """
     if any(one.fault.lasts for one in strikes):
         return []

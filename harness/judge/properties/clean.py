@@ -3,19 +3,18 @@
 The promise: no process, thread, port, temporary file or lock outlives a run.
 
 Evidence: the processes that outlived their rank in any run, the threads that a rank still had when
-its loop had ended, and, when the last run ended in order, the names in the checkpoint directory:
-only the layout's own may be there, and what an operator put there for itself. Where the
-directory is mounted, an empty `.lock` may stay: it is what is locked where a directory cannot be,
-and removing it is a race. The directory is empty before the first run. A directory that was left
-behind when the job was moved elsewhere stays as it was. A process that was killed and that the
-kernel is still taking down is not left, nor is a thread of a name that the reference, which saves
-nothing, ends with as well: libraries of the training leave such. Names that Python gives
-(`Thread-3`) say nothing and excuse nobody. Threads that a library keeps one of for the life of the
-process, such as tqdm's monitor, are whosever made it first, and come and go with its timing: they
-are nobody's leak.
+its loop had ended, and, if the last run ended in order, the names in the checkpoint directory. Only
+the layout's own names can be there, and foreign names that an operator created. If the directory is
+mounted, an empty `.lock` can stay: it is locked if a directory cannot be, and removing it would be
+a race. The directory is empty before the first run. A directory that was left behind when the job
+was moved elsewhere must not change. Not counted: a process that was killed and that the kernel is
+still taking down; a thread with a name that also survives in the reference, which saves nothing,
+because libraries of the training leave such threads; and threads that a library keeps once per
+process, such as tqdm's monitor, which belong to whatever made them first, and come and go with its
+timing. Names that Python gives (`Thread-3`) identify nothing and excuse nothing.
 
-Never unknown: what is not seen is not left. Not covered: ports, files outside of the checkpoint
-directory, names in it after a run that did not end in order (the next run has to clear them), and
+Never unknown: only what is seen counts as left. Not covered: ports, files outside of the checkpoint
+directory, names in it after a run that did not end in order (the next run must clear them), and
 threads of a rank whose operation was made to hang or to outlast the manager's deadline.
 """
 
@@ -42,13 +41,13 @@ PROMISE = Promise(
 _LOCK = ".lock"
 _EMPTY = DirectoryEntry(kind="file", detail=hashlib.blake2b(b"", digest_size=16).hexdigest())
 _NAMED_BY_PYTHON = ("Thread-", "ThreadPoolExecutor-")
-# One a process: tqdm's, which torch.compile starts where tqdm is installed, and jemalloc's.
+# One per process: tqdm's, which torch.compile starts if tqdm is installed, and jemalloc's.
 _OF_THE_PROCESS = frozenset({"tqdm_monitor", "jemalloc_bg_thd"})
 
 
 def judge(evidence: Evidence, history: History) -> Verdict:
     """Look for leftovers of each kind."""
-    described: list[str] = []
+    leftovers: list[str] = []
     of_training = {
         name
         for event_log in evidence.reference
@@ -56,13 +55,13 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         if not name.startswith(_NAMED_BY_PYTHON)
     }
     for number, run in enumerate(evidence.runs):
-        described += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
+        leftovers += [f"run {number}: process {one} outlived it" for one in run.processes.leaked]
         stuck = _stuck_ranks(evidence, number)
-        # Which threads are of the training, only the reference tells.
+        # Only the reference shows which threads belong to the training.
         for rank, event_log in enumerate(run.event_logs if evidence.reference else ()):
             if rank in stuck:
                 continue  # the kernel does not let go of a thread whose operation never returns
-            described += [
+            leftovers += [
                 f"run {number}, rank {rank}: thread {one} is left"
                 for one in _threads(event_log)
                 if one not in of_training | _OF_THE_PROCESS
@@ -70,22 +69,22 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     if is_orderly(evidence.runs[-1]):
         names = {path.partition("/")[0] for path in evidence.runs[-1].after} - {"."}
         strange = sorted(name for name in names if not history.layout.owned(name))
-        described += [
+        leftovers += [
             f"{name} is left in the checkpoint directory"
             for name in strange
             if not _is_foreign(name, history) and not _is_lock(name, evidence)
         ]
-    described += _touched_behind(evidence)
-    return PROMISE.verdict([Finding(detail=one) for one in described])
+    leftovers += _touched_behind(evidence)
+    return PROMISE.verdict([Finding(detail=one) for one in leftovers])
 
 
 def _threads(event_log: EventLog) -> list[str]:
-    """The names of the threads that a rank ended with."""
+    """Returns the names of the threads that a rank ended with."""
     return [name for record in records(event_log, Finished) for name in record.threads]
 
 
 def _is_lock(name: str, evidence: Evidence) -> bool:
-    """Whether it is the empty file of a lock, where directories cannot be locked."""
+    """Whether it is the empty file of a lock, if directories cannot be locked."""
     entry = evidence.runs[-1].after[name]
     return bool(evidence.plan.hosts) and (name, entry) == (_LOCK, _EMPTY)
 
@@ -97,8 +96,8 @@ def _is_foreign(name: str, history: History) -> bool:
 
 
 def _touched_behind(evidence: Evidence) -> list[str]:
-    """Changes in the directory that the job had left for another."""
-    described: list[str] = []
+    """Returns changes in the directory that the job had left for another."""
+    changes: list[str] = []
     behind: dict[str, DirectoryEntry] | None = None
     for number, run in enumerate(evidence.runs):
         at_rest = evidence.at_rest.get(number)
@@ -106,12 +105,12 @@ def _touched_behind(evidence: Evidence) -> list[str]:
             behind = at_rest.behind
         if behind is not None and run.behind != behind:
             path = min(path for path, _ in run.behind.items() ^ behind.items())
-            described.append(f"run {number}: {path} changed in the directory that was left behind")
-    return described
+            changes.append(f"run {number}: {path} changed in the directory that was left behind")
+    return changes
 
 
 def _stuck_ranks(evidence: Evidence, number: int) -> set[int]:
-    """The ranks of a run of which an operation never came back, or came too late to be of use."""
+    """Returns the ranks with an operation that never returned, or too late to be of use."""
     return {
         rank
         for strike in evidence.plan.runs[number].strikes

@@ -4,13 +4,13 @@ The promise: `metadata.json`'s `vlm_freeze`, the freeze state effective at that 
 parameters that the shards were written with agree.
 
 Evidence: the settings of the plan decide what is frozen at each step (the base, then every stage
-whose `start_step` has come; the last word wins). Compared with it are the `vlm_freeze` of every
-checkpoint at every instant, what the ranks said was frozen after each step and at the resume, and
-the parameter digests: a frozen module's stand still from step to step, another module's move on
-some rank. A run with settings of its own is compared with those, and so are the checkpoints that it
-makes. A module counts on the ranks that hold parameters under its name.
+whose `start_step` has come; the last setting wins). They are compared with the `vlm_freeze` of
+every checkpoint at every instant, with what the ranks recorded as frozen after each step and at the
+resume, and with the parameter digests: a frozen module's stay the same from step to step, another
+module's change on some rank. A run with settings of its own is compared with those, and so are the
+checkpoints that it makes. A module counts on the ranks that hold parameters under its name.
 
-Does not apply without freeze settings. Unknown when neither a checkpoint nor a step was seen. Not
+Does not apply without freeze settings. Unknown if neither a checkpoint nor a step was seen. Not
 covered: that a load with other freeze settings is refused (the guards `refused` and
 `refused_alike`), and which bytes of a shard belong to which module.
 """
@@ -50,14 +50,10 @@ def judge(evidence: Evidence, history: History) -> Verdict:
             where = f"run {number}, rank {rank}, "
             trained += len(steps(event_log))
             findings += [
-                Finding(detail=where + described)
-                for described in _told_differently(plan, event_log)
+                Finding(detail=where + one) for one in _recorded_differently(plan, event_log)
             ]
-            findings += [Finding(detail=where + described) for described in _moved(plan, event_log)]
-        findings += [
-            Finding(detail=f"run {number}, {described}")
-            for described in _stood(plan, run.event_logs)
-        ]
+            findings += [Finding(detail=where + one) for one in _moved(plan, event_log)]
+        findings += [Finding(detail=f"run {number}, {one}") for one in _stood(plan, run.event_logs)]
     if findings:
         return PROMISE.violated(findings)
     if not checkpoints and not trained:
@@ -66,7 +62,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
 
 
 def effective(plan: FreezePlan, step: int) -> dict[str, bool]:
-    """Which modules are named at `step`, and whether they are frozen."""
+    """Returns which modules are named at `step`, and whether they are frozen."""
     settings = {one.module: one.frozen for one in plan.base}
     for stage in plan.schedule:
         if stage.start_step <= step:
@@ -75,7 +71,7 @@ def effective(plan: FreezePlan, step: int) -> dict[str, bool]:
 
 
 def canonical(plan: FreezePlan, step: int) -> list[dict[str, object]]:
-    """The expected `vlm_freeze` of a checkpoint of `step`."""
+    """Returns the expected `vlm_freeze` of a checkpoint of `step`."""
     return [{"module": name, "frozen": frozen} for name, frozen in effective(plan, step).items()]
 
 
@@ -95,8 +91,8 @@ def _metadata(plans: list[FreezePlan], history: History) -> tuple[list[Finding],
     return findings, len(seen)
 
 
-def _told_differently(plan: FreezePlan, event_log: EventLog) -> Iterator[str]:
-    """Where a rank says that other modules stand still than the settings tell."""
+def _recorded_differently(plan: FreezePlan, event_log: EventLog) -> Iterator[str]:
+    """Yields points at which a rank records other frozen modules than the settings say."""
     points: list[tuple[str, int, Resumed | Stepped]] = []
     decision = resumed(event_log)
     if decision is not None:
@@ -122,7 +118,7 @@ def _digests(record: Resumed | Stepped, module: str) -> dict[str, str]:
 def _pairs(
     plan: FreezePlan, event_log: EventLog, module: str, *, frozen: bool
 ) -> list[tuple[int, bool]]:
-    """Steps through which the module was (not) frozen, and whether any of its digests changed."""
+    """Returns the steps through which the module was (not) frozen, and whether a digest changed."""
     found = steps(event_log)
     pairs: list[tuple[int, bool]] = []
     for step, record in sorted(found.items()):
@@ -145,16 +141,16 @@ def _moved(plan: FreezePlan, event_log: EventLog) -> Iterator[str]:
 
 
 def _stood(plan: FreezePlan, event_logs: tuple[EventLog, ...]) -> Iterator[str]:
-    """Modules that stood still on every rank through every step in which they were to train."""
+    """Yields modules that never changed on any rank although they were to train."""
     for module in _modules(plan):
         pairs = [
             pair
             for event_log in event_logs
             for pair in _pairs(plan, event_log, module, frozen=False)
         ]
-        # One step alone may have a learning rate of zero.
+        # A single step can have a learning rate of zero.
         if len({step for step, _ in pairs}) > 1 and not any(changed for _, changed in pairs):
-            yield f"{module} is not frozen, but its parameters stood still on every rank"
+            yield f"{module} is not frozen, but its parameters did not change on any rank"
 
 
 def _modules(plan: FreezePlan) -> list[str]:

@@ -1,22 +1,22 @@
 """`integrity`: damage that was done at rest never reaches the model.
 
-The promise: a flipped bit, a truncated or missing file, a shard from another save are noticed
-before they reach the model; resume falls back to a checkpoint that is undamaged, or raises on every
-rank an error that names what is damaged.
+The promise: a flipped bit, a truncated or missing file, a shard from another save are detected
+before they reach the model; resume falls back to an undamaged checkpoint, or raises on every rank
+an error that names what is damaged.
 
-Evidence: the files of each checkpoint before and after an operator was at work between two
-runs. A checkpoint is damaged when one of its files holds other bytes or is gone; it stays so until
-another directory takes its name. No rank may resume from a damaged one. Where ranks raise, all of
-them do, and each error names a damaged checkpoint or one of its files.
+Evidence: the files of each checkpoint before and after an operator's actions between two runs. A
+checkpoint is damaged if one of its files holds other bytes or is gone; it stays so until another
+directory takes its name. No rank may resume from a damaged one. If ranks raise, all of them do, and
+each error names a damaged checkpoint or one of its files.
 
-How an implementation notices is its own affair; one that notices nothing breaks the promise, even
-if the damage happens to be harmless. Which undamaged checkpoint a resume has to take, and that it
-has to take one where there is one, belongs to `nothing_lost`.
+How an implementation detects damage is up to it; one that detects nothing breaks the promise, even
+if the damage happens to be harmless. The property `nothing_lost` decides which undamaged checkpoint
+a resume must take, and that it must take one if there is one.
 
-Does not apply where nothing was damaged. Unknown when the replayed tree differs from the disk, and
-when no rank of a run with damage got as far as a decision or an exception. Not covered: damage
-while the job runs until the next start, and what the ranks raise in a run in which a fault fired,
-or which has to be refused for settings of its own.
+Does not apply if nothing was damaged. Unknown if the replayed tree differs from the disk, or if no
+rank of a run with damage got as far as a decision or an exception. Not covered: damage while the
+job runs until the next start, and what the ranks raise in a run in which a fault fired, or which
+must be refused for settings of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROMISE = Promise(
 
 
 def judge(evidence: Evidence, history: History) -> Verdict:
-    """Look at what each start made of the damage that it found."""
+    """Check what each start did with the damage that it found."""
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
     loaded: list[Finding] = []
@@ -50,12 +50,12 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         if not damaged:
             continue
         decided = _loaded_damage(evidence, number, damaged)
-        described = _says_otherwise(evidence, number, damaged)
-        if decided is None and described is None:
+        wrong_errors = _says_otherwise(evidence, number, damaged)
+        if decided is None and wrong_errors is None:
             return PROMISE.unknown(f"run {number}: no rank got as far as a decision")
         starts += 1
         loaded += decided or []
-        unsaid += described or []
+        unsaid += wrong_errors or []
     if loaded:
         return PROMISE.violated([*loaded, *unsaid])
     if unsaid:
@@ -66,7 +66,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
 
 
 def _damaged(history: History, number: int) -> dict[str, str]:
-    """The damaged directories before a run by name, each with a path that was hit."""
+    """Returns the damaged directories before a run by name, each with a path that was hit."""
     marks = history.marks[number].damaged
     tops = history.begins[number]
     return {name: marks[node] for name, (node, _) in tops.items() if node in marks}
@@ -75,7 +75,7 @@ def _damaged(history: History, number: int) -> dict[str, str]:
 def _loaded_damage(
     evidence: Evidence, number: int, damaged: dict[str, str]
 ) -> list[Finding] | None:
-    """Ranks that resumed from something damaged; None where no rank resumed at all."""
+    """Returns ranks that resumed from something damaged; None if no rank resumed at all."""
     sources: dict[str | None, list[int]] = {}
     for rank, event_log in enumerate(evidence.runs[number].event_logs):
         decision = resumed(event_log)
@@ -85,10 +85,10 @@ def _loaded_damage(
         return None
     return [
         Finding(
-            detail=f"run {number}: {ranks(who)} resumed from {name}, of which {damaged[name]} had "
-            "been changed or removed"
+            detail=f"run {number}: {ranks(alike)} resumed from {name}, in which {damaged[name]} "
+            "had been changed or removed"
         )
-        for name, who in sources.items()
+        for name, alike in sources.items()
         if name in damaged
     ]
 
@@ -96,7 +96,7 @@ def _loaded_damage(
 def _says_otherwise(
     evidence: Evidence, number: int, damaged: dict[str, str]
 ) -> list[Finding] | None:
-    """Errors that name nothing of the damage, and ranks without one; None where no rank raised."""
+    """Returns errors that name no damage, and ranks without an error; None if no rank raised."""
     raised = [raised_while_loading(event_log) for event_log in evidence.runs[number].event_logs]
     excused = bool(evidence.runs[number].fired) or _is_refused_for_its_settings(evidence, number)
     if not any(raised) or excused:
@@ -114,6 +114,6 @@ def _says_otherwise(
 
 
 def _is_refused_for_its_settings(evidence: Evidence, number: int) -> bool:
-    """Whether it is another arrangement of ranks or freezing that the errors have to tell of."""
+    """Whether the errors must concern another arrangement of ranks, or other freezing."""
     run = evidence.plan.runs[number]
     return run.refused is not None and (run.world is not None or run.freeze is not None)

@@ -4,14 +4,12 @@ The promise: at every instant, and after any crash or power cut, `latest` is abs
 a checkpoint that loads completely on every rank and stage.
 
 Evidence: the replayed tree after every operation. The live view is what a kill at that instant
-leaves. What an operator left between two runs is excused for as long as it stays. After a
-power cut the link may be the one that was last synced or the one that was just made, so both are
-followed, to what was synced below them. An absolute link is a violation: it breaks when the
-directory is moved.
+leaves. What an operator left between two runs is excused for as long as it stays. After a power cut
+the link can be the one that was last synced or the one that was just made, so both are followed, to
+what was synced below them. An absolute link is a violation: it breaks when the directory is moved.
 
-Does not apply where the layout has no pointer. Unknown when the replayed tree differs from the
-disk. Not covered: whether a checkpoint that is
-complete loads (a resume shows that).
+Does not apply if the layout has no pointer. Unknown if the replayed tree differs from the disk. Not
+covered: whether a complete checkpoint loads (a resume shows that).
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""`no_code_on_load`: what a checkpoint contains is read, and never run.
+"""`no_code_on_load`: the contents of a checkpoint are read, and never run.
 
 The promise: loading executes nothing that a checkpoint contains; neither `train_state.pt` nor DCP's
-`.metadata` is unpickled without a list of what it may ask for.
+`.metadata` is unpickled without an allow-list.
 
-Evidence: the names that hostile pickles create when they are unpickled by an ordinary unpickler.
-Such a pickle, planted between two runs, means the same as the one before, so that nothing else
-shows that it ran. A checkpointer that notices the change first never opens it, which is as good.
+Evidence: the names that hostile pickles create when an ordinary unpickler reads them. Such a
+pickle, planted between two runs, means the same as the one before, so that nothing else shows that
+it ran. A checkpointer that first notices the change never opens it, which is as good.
 
-Does not apply where no hostile pickle was planted. Unknown when no rank got as far as a decision or
-an exception after it was. Not covered: other ways to run code than a call in a pickle, and files
-that no scenario makes hostile.
+Does not apply if no hostile pickle was planted. Unknown if no rank got as far as a decision or an
+exception afterwards. Not covered: other ways to run code than a call in a pickle, and files that no
+scenario makes hostile.
 """
 
 from __future__ import annotations

@@ -1,28 +1,27 @@
-"""`nothing_lost`: resume starts from the newest checkpoint that was acknowledged to the job as
-durable.
+"""`nothing_lost`: resume starts from the newest checkpoint acknowledged to the job, or a newer one.
 
-The promise: after a crash, resume starts from the newest checkpoint that the job had been told is
-durable, or a newer one. What the job was told is true: the checkpoint is there when it is told. A
-durable checkpoint becomes visible at once (background), not at the next save.
+The promise: after a crash, resume starts from the newest checkpoint that was acknowledged to the
+job as durable, or a newer one. The acknowledgement is true: the checkpoint is there when it comes.
+A durable checkpoint becomes visible at once (background), not at the next save.
 
-Evidence: what every rank was told in earlier runs (`save` came back in synchronous mode; in the
-background modes the saves begun before `wait` or `flush_pending_save` came back), and the step that
-each later run resumed from. A run with `load_step` starts a new lineage: what was told before it
-counts up to that step; so it does where somebody repointed `latest` between the runs. What an
-operator from outside damaged or took away between two runs was lost by the operator: of what was
-told, what is still there and undamaged counts; so was what it took while a run went on. A run that
-has to be refused resumes from nothing. Where the scenario says which step it expects, another one
-is a violation in both directions; None in a list of steps stands for a fresh start.
+Evidence: the acknowledgements on every rank in earlier runs (`save` returned in synchronous mode;
+in the background modes the saves begun before `wait` or `flush_pending_save` returned), and the
+step that each later run resumed from. A run with `load_step` starts a new lineage, in which earlier
+acknowledgements count up to that step; so does a run before which an operator repointed `latest`.
+Checkpoints that an operator damaged or removed, between two runs or in mid-run, were lost by the
+operator: of the acknowledged ones, only those that are still there and undamaged count. A run that
+must be refused resumes from nothing. If the scenario says which step it expects, any other is a
+violation, older or newer; None in a list of steps means a fresh start.
 
-Promptness: in the background modes a save whose flush had ended more than two seconds before the
-next save began must have been published by then; on a loaded machine as many times two seconds as
-the run was slowed by waiting for processors. Once a fault has fired saves are left out: a disk
-that stalls is a reason to wait. Records carry no time, so the first operation after the beginning
-of that save gives it; training alone makes no operation.
+Promptness: in the background modes, a save whose flush had ended more than two seconds before the
+next save began must have been published by then; on a loaded machine the limit grows with the
+factor by which the run was slowed. Once a fault has fired, saves are left out: a stalled disk is a
+reason to wait. Records carry no time, so the first operation after the beginning of the next save
+supplies it; training alone makes no operation.
 
-Does not apply to one run that never saved. Unknown when a later run ended before any rank had
-decided where to resume, and no rank said why; a run in which a fault fired before that says
-nothing and is passed over. Not covered: saves of which only some ranks were told.
+Does not apply to a single run that never saved. Unknown if a later run ended before any rank had
+decided where to resume, and no rank said why; a run in which a fault fired before that is passed
+over. Not covered: saves that were acknowledged to some ranks only.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ from harness.words import EvidenceKind
 
 PROMISE = Promise(
     name="nothing_lost",
-    sentence="After a crash, resume starts from the newest checkpoint that the job had been told "
-    "is durable, or a newer one. A durable checkpoint becomes visible at once, not at the next "
-    "save.",
+    sentence="After a crash, resume starts from the newest checkpoint that was acknowledged to "
+    "the job as durable, or a newer one. A durable checkpoint becomes visible at once, not at the "
+    "next save.",
     outcome=Outcome.LOST_WORK,
     needs=(EvidenceKind.TREE, EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS),
 )
@@ -60,7 +59,7 @@ _PROMPT_S = 2.0
 
 
 def judge(evidence: Evidence, history: History) -> Verdict:
-    """Compare each resume with what the job had been told, and look for late publications."""
+    """Compare each resume with the acknowledgements, and look for late publications."""
     background = evidence.plan.in_background
     saves = any(
         records(event_log, SaveBegan) for run in evidence.runs for event_log in run.event_logs
@@ -81,7 +80,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         findings += _untrue(number, run, history, background=background)
         acknowledged |= acknowledged_steps(run, background=background)
     if findings:
-        # A start that raised gave the job nothing back; the word for that is another one.
+        # A start that raised gave nothing back to the job, which is a different outcome.
         raised = any("raised" in one.detail for one in findings)
         return PROMISE.violated(findings, Outcome.HARD_FAIL if raised else None)
     return PROMISE.unknown(*unknown) if unknown else PROMISE.holds()
@@ -90,7 +89,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
 def _still_acknowledged(
     acknowledged: set[int], evidence: Evidence, history: History, number: int
 ) -> set[int]:
-    """The steps that the job may count on at a start: an operator can choose an older one."""
+    """Returns the steps that the job can rely on at a start: an operator can choose one."""
     plan = evidence.plan.runs[number]
     chosen = plan.load_step
     acknowledged = acknowledged - _taken_late(history, number - 1)
@@ -116,7 +115,7 @@ def _still_acknowledged(
 
 
 def _taken_late(history: History, number: int) -> set[int]:
-    """The steps whose checkpoints an operator damaged or took away for good in mid-run."""
+    """Returns the steps whose checkpoints an operator damaged or removed for good in mid-run."""
     taken: dict[int, set[int]] = {}
     for before, after in _late_operators(history, number):
         for one in before.live.whole().values():
@@ -128,7 +127,7 @@ def _taken_late(history: History, number: int) -> set[int]:
 
 
 def _was_taken_durable(history: History, number: int, step: int, *, until: int) -> bool:
-    """Whether an operator took what was durable already, within so many operations of a run."""
+    """Whether an operator took what was already durable, within so many operations of a run."""
     return any(
         step in _taken(before.durable, after)
         for before, after in _late_operators(history, number)
@@ -137,7 +136,7 @@ def _was_taken_durable(history: History, number: int, step: int, *, until: int) 
 
 
 def _late_operators(history: History, number: int) -> list[tuple[Moment, Moment]]:
-    """Before and after each action of an operator while a run went on."""
+    """Returns the moments before and after each action of an operator in mid-run."""
     return [
         (before, after)
         for before, after in pairwise(history.moments)
@@ -146,13 +145,13 @@ def _late_operators(history: History, number: int) -> list[tuple[Moment, Moment]
 
 
 def _taken(before: DirectoryState, after: Moment) -> set[int]:
-    """The steps whose checkpoints were whole, and are damaged or gone after an operator."""
+    """Returns the steps whose checkpoints were whole, and which an operator damaged or removed."""
     left = {one.identity for one in after.live.whole().values()} - set(after.marks.damaged)
     return {one.step for one in before.whole().values() if one.identity not in left}
 
 
 def _pointed_late(evidence: Evidence, history: History, number: int) -> int | None:
-    """The step that an operator pointed `latest` at while a run went on, if no save has since."""
+    """Returns the step at which an operator pointed `latest` in mid-run, if no save has since."""
     states = [one for one in history.moments if one.run == number]
     changes = [now for old, now in pairwise(states) if old.live.latest.name != now.live.latest.name]
     if not changes or not changes[-1].operator:
@@ -165,11 +164,11 @@ def _pointed_late(evidence: Evidence, history: History, number: int) -> int | No
 def _resume(
     evidence: Evidence, history: History, number: int, acknowledged: set[int]
 ) -> tuple[list[str], list[str]]:
-    """Problems of the resume of one run, and questions that cannot be answered."""
+    """Returns problems of the resume of one run, and questions that cannot be answered."""
     run = evidence.runs[number]
     decisions = set(resumed_steps(run))
     if not decisions and (run.fired or is_cut_short(evidence, number)):
-        return [], []  # a fault struck before the decision; what the survivors raise is its due
+        return [], []  # a fault struck before the decision, so the survivors' errors are allowed
     if not decisions:
         raised = [one for one in map(raised_while_loading, run.event_logs) if one is not None]
         if raised:
@@ -189,7 +188,7 @@ def _against_acknowledged(
     if newest is not None and (step is None or step < newest):
         return [
             f"run {number} resumed from {tell_step(step)}, although step {newest} had been "
-            "reported durable to every rank"
+            "acknowledged to every rank"
         ]
     marks = history.marks[number].damaged
     found = history.starts(number).found.items()
@@ -221,9 +220,9 @@ def _against_expected(evidence: Evidence, number: int, step: int | None) -> list
 
 
 def acknowledged_steps(run: RunEvidence, *, background: bool) -> set[int]:
-    """The steps that were acknowledged to every rank of the run as durable."""
-    tell = _drained if background else _returned
-    each = [tell(event_log) for event_log in run.event_logs]
+    """Returns the steps that were acknowledged to every rank of the run as durable."""
+    of = _drained if background else _returned
+    each = [of(event_log) for event_log in run.event_logs]
     return set.intersection(*each) if each else set()
 
 
@@ -245,7 +244,7 @@ def _drained(event_log: EventLog) -> set[int]:
 
 
 def _untrue(number: int, run: RunEvidence, history: History, *, background: bool) -> list[Finding]:
-    """Checkpoints that were acknowledged to every rank as durable, and that were not there."""
+    """Returns checkpoints that were acknowledged to every rank, and that were not there."""
     acknowledged: dict[int, list[int]] = {}
     for event_log in run.event_logs:
         for step, place in claims(event_log, background=background):
@@ -253,15 +252,15 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
     findings: list[Finding] = []
     for step, places in acknowledged.items():
         if min(places) < 0:
-            continue  # no supervisor watched, so the instant is not known
+            continue  # no supervisor watched, so the instant is unknown
         whole = history.durable_at(number, max(places)).whole().values()
         if len(places) < len(run.event_logs) or any(one.step >= step for one in whole):
             continue
         if _was_taken_durable(history, number, step, until=max(places)):
-            continue  # before the job was told
+            continue  # before the acknowledgement
         findings.append(
             Finding(
-                detail=f"run {number}: every rank was told that step {step} is durable, and a "
+                detail=f"run {number}: step {step} was acknowledged to every rank, and a "
                 "power cut would have left no whole checkpoint of it or of a later step",
                 operation=(number, max(places) - 1) if max(places) else None,
             )
@@ -270,7 +269,7 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
 
 
 def claims(event_log: EventLog, *, background: bool) -> list[tuple[int, int]]:
-    """The steps acknowledged to a rank as durable, and when; of several at once the last one."""
+    """Returns the steps acknowledged to a rank, and when; of several at once the last one."""
     if not background:
         return [(one.step, one.index) for one in records(event_log, SaveReturned)]
     found: list[tuple[int, int]] = []
@@ -287,7 +286,7 @@ def claims(event_log: EventLog, *, background: bool) -> list[tuple[int, int]]:
 
 
 def _late(number: int, run: RunEvidence) -> list[Finding]:
-    """Saves that waited for the next one before they became visible."""
+    """Returns saves that became visible only when the next one began."""
     begins: dict[int, int] = {}
     for event_log in run.event_logs:
         for record in records(event_log, SaveBegan):

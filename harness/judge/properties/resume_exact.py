@@ -4,22 +4,21 @@ The promise: the resumed run equals the uninterrupted one bit for bit: weights, 
 learning rate, loss, tokens seen, extra values (among them a loss scale and a moving average with
 their counters), random draws of every rank (python, numpy, torch, each CUDA device).
 
-Evidence: the digests that each rank wrote down after its resume and after each step, against those
-of the uninterrupted run at the same step. A name that only one side has is a difference. The first
-run is compared as well, so a save that disturbs training is seen. The number of tokens that a
-checkpoint's description says, where it says one, must be what its run had seen at that step.
+Evidence: the digests that each rank recorded after its resume and after each step, compared with
+those of the uninterrupted run at the same step. A name that only one side has is a difference. The
+first run is compared as well, so a save that disturbs training is seen. If a checkpoint's metadata
+gives a number of tokens, it must be what its run had seen at that step.
 
-A run with another arrangement of ranks, other wrappers or other freeze settings trains otherwise
-than the uninterrupted one, and so does what continues it. At its start each shard of every
-parameter and moment must be the one of that name, whichever stage holds it, that the run had which
-it continues; where shards are cut otherwise, every whole tensor must be, and ranks that hold the
-same piece must hold the same values. So must tokens seen and extra values, and the random draws
-where the arrangement is the same. From then on the learning rate is still that of the uninterrupted
-run, and with unchanged freeze settings the loss stays within a tenth of it, as other random draws
-explain; its mean over all ranks where they read other shares.
+A run with another arrangement of ranks, other wrappers or other freeze settings trains in another
+way than the uninterrupted one, and so does every run that continues it. At its start, each shard of
+every parameter and moment must equal the one of that name, whichever stage holds it, in the run
+that it continues; if shards are split differently, every whole tensor must, and ranks that hold the
+same piece must hold the same values. So must tokens seen and extra values, and the random draws if
+the arrangement is the same. From then on the learning rate is still that of the uninterrupted run,
+and with unchanged freeze settings the loss stays within a tenth of it, as other random draws
+explain; or its mean over all ranks does, if they read other shares.
 
-Unknown when no step could be compared. Not covered: the random draws of a run in another
-arrangement.
+Unknown if no step could be compared. Not covered: the random draws of a run in another arrangement.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
 
 
 def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]:
-    """Checkpoints that say another number of tokens than the run that made them had seen."""
+    """Yields checkpoints whose number of tokens differs from what their run had seen."""
     known: set[int] = set()
     for moment in history.moments:
         for name, found in moment.live.whole().items():
@@ -91,17 +90,17 @@ def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]
                 continue
             event_logs = evidence.runs[moment.run].event_logs
             records = [steps(event_log).get(found.step) for event_log in event_logs]
-            described = {record.tokens_seen for record in records if record is not None}
-            if described and found.tokens_seen not in described:
+            seen = {record.tokens_seen for record in records if record is not None}
+            if seen and found.tokens_seen not in seen:
                 detail = (
                     f"run {moment.run}: {name} says {found.tokens_seen} tokens seen, its run had "
-                    f"seen {', '.join(str(one) for one in sorted(described))}"
+                    f"seen {', '.join(str(one) for one in sorted(seen))}"
                 )
                 yield Finding(detail=detail, operation=(moment.run, moment.index))
 
 
 def _first_difference(event_log: EventLog, reference: EventLog) -> tuple[str | None, int]:
-    """The first difference of one rank in one run, and how many steps were compared."""
+    """Returns the first difference of one rank in one run, and how many steps were compared."""
     expected = steps(reference)
     decision = resumed(event_log)
     if decision is not None:
@@ -120,7 +119,7 @@ def _first_difference(event_log: EventLog, reference: EventLog) -> tuple[str | N
 
 
 def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Stepped]) -> str | None:
-    # A loop can save before its first step: that is what the uninterrupted run began with.
+    # A loop can save before its first step: the uninterrupted run began with that state.
     wanted = expected.get(decision.step) if decision.step else fresh
     is_fresh = decision.step is None
     where = "at its fresh start" if is_fresh else f"resumed at step {decision.step}"

@@ -5,20 +5,20 @@ in-flight save and milestones are never deleted; an interrupted deletion is fini
 run; nothing else is left behind.
 
 Evidence: the replayed tree at every instant. From the first commit on there are never fewer whole
-checkpoints than `keep_last_n`, or than were ever committed; what `latest` names and the milestones
-of `dyn_ckpt_window` do not vanish. When the last run ended in order, the checkpoints of its
-lineage, milestones left out, are at most `keep_last_n`. A run with `load_step`, or before which a
-hand from outside was at work, starts a lineage: newer checkpoints from before it do not count.
-`keep_last_n` of zero or less keeps all. What an operator damaged or took away is its own doing, and
-a checkpointer that still counts it is not accused; names that it gave to things of its own are
-still there after every run, with what is below them. A save that fails after the rename may take it
-back: a checkpoint that the same save, or one of which nobody was told that it is durable, gives the
-name back which it had before, and that `latest` does not name, was never committed. What a power
-cut took is the affair of `nothing_lost`: retention counts anew from what it left.
+checkpoints than `keep_last_n`, or than were ever committed; the target of `latest` and the
+milestones of `dyn_ckpt_window` do not vanish. If the last run ended in order, the checkpoints of
+its lineage, without milestones, are at most `keep_last_n`. A run with `load_step`, or before which
+an operator changed the directory, starts a lineage: newer checkpoints from before it do not count.
+`keep_last_n` of zero or less keeps all. The checkpointer is not blamed for what an operator damaged
+or removed, nor for still counting it. Foreign names that an operator created are still there after
+every run, with everything below them. A save that fails after the rename can take it back: a
+checkpoint was never committed if it gets its earlier name back from the same save, or from one that
+was not acknowledged, while `latest` does not name it. The property `nothing_lost` covers the losses
+of a power cut: retention starts counting anew after it.
 
-Does not apply where nothing is saved. Unknown when the replayed tree differs from the disk. Not
-covered: leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run
-has ended in order.
+Does not apply if nothing is saved. Unknown if the replayed tree differs from the disk. Not covered:
+leftovers that are no checkpoints (`clean`), and too many checkpoints before the last run has ended
+in order.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def is_milestone(checkpoint: Checkpoint, step: int) -> bool:
 
 
 def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], str]:
-    """By run and operation: the checkpoint whose save gives it the name back which it had."""
+    """Returns, by run and operation, the checkpoints whose save gives back their earlier name."""
     found = {}
     background = evidence.plan.in_background
     for number, run in enumerate(evidence.runs):
@@ -78,7 +78,7 @@ def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], st
                 continue
             first = named.pop(one.path, None)
             back = first is not None and first.path == one.target
-            # A save that sets the pointer back counts as an older one: nobody knew of the step.
+            # A save that resets the pointer counts as an older one: the step was not acknowledged.
             if (
                 first is not None
                 and back
@@ -90,7 +90,7 @@ def _withdrawals(evidence: Evidence, layout: Layout) -> dict[tuple[int, int], st
 
 
 def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[Finding]:
-    """Checkpoints that are gone too early."""
+    """Returns checkpoints that are gone too early."""
     findings: list[Finding] = []
     withdrawals = _withdrawals(evidence, history.layout)
     committed: dict[str, int] = {}
@@ -101,14 +101,14 @@ def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
             committed = {name: found.step for name, found in whole.items()}
             before = moment
             continue
-        acknowledged: list[str] = []
+        problems: list[str] = []
         withdrawn = withdrawals.get((moment.run, moment.index))
         for name in [] if before is None else before.live.whole():
             if name == withdrawn and before is not None and before.live.latest.name != name:
                 committed.pop(name, None)
             elif name not in whole:
                 reason = _needed(checkpoint, name, committed[name], before)
-                acknowledged += [f"{name} is gone, {reason}"] if reason else []
+                problems += [f"{name} is gone, {reason}"] if reason else []
         for name, found in whole.items():
             committed[name] = found.step
         least = _least(checkpoint, committed)
@@ -119,16 +119,16 @@ def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
         counted = [one for one in there if not is_milestone(checkpoint, one.step)]
         count = len(counted) + moment.live.keeps_one_set_aside()
         if count < least:
-            acknowledged.append(f"{count} whole checkpoints are left, {least} have to be kept")
+            problems.append(f"{count} whole checkpoints are left, {least} have to be kept")
         here = (moment.run, moment.index)
         where = f"run {moment.run}, after operation {moment.index}: "
-        findings += [Finding(detail=where + one, operation=here) for one in acknowledged]
+        findings += [Finding(detail=where + one, operation=here) for one in problems]
         before = moment
     return findings
 
 
 def _taken(history: History) -> list[Finding]:
-    """Foreign names that are gone or changed after a run."""
+    """Returns foreign names that are gone or changed after a run."""
     findings: list[Finding] = []
     for number, (marks, tops) in enumerate(zip(history.marks, history.tops, strict=True)):
         left = dict(tops.values())
@@ -152,7 +152,7 @@ def _least(checkpoint: Checkpoint, committed: dict[str, int]) -> int:
 
 
 def _left(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[Finding]:
-    """Checkpoints that should be gone when the last run has ended in order."""
+    """Returns checkpoints that should be gone when the last run has ended in order."""
     if checkpoint.keep_last_n <= 0 or not is_orderly(evidence.runs[-1]):
         return []
     lineage = _lineage(evidence, history)
@@ -172,7 +172,7 @@ def _left(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
 
 
 def _lineage(evidence: Evidence, history: History) -> set[str]:
-    """The checkpoints that the last run's training descends from, and its own."""
+    """Returns the checkpoints that the last run's training descends from, and its own."""
     lineage: dict[str, int] = {}
     for number, run in enumerate(evidence.runs):
         chosen = evidence.plan.runs[number].load_step is not None or number in evidence.at_rest

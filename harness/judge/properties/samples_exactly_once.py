@@ -4,17 +4,17 @@ The promise: over crash and resume no training sample is skipped or repeated, at
 mid-epoch, at an epoch boundary, on the second resume.
 
 Evidence: the sample ids of each step, along the chain of runs: a run that resumed from step N
-continues the newest earlier run that got to N; all other steps are discarded work. Along the chain
-each rank must have seen what the uninterrupted run saw at each step, and within an epoch an id may
-occur once over the data-parallel ranks of a pipeline stage (other stages see the same samples).
-With another number of stages or tensor-parallel peers, the rank with the same share of the batch
-goes on. With another data-parallel degree no rank does: then all ranks together must have read what
-those of the uninterrupted run read together at each step. Runs that have to be refused are left
-out.
+continues the newest earlier run that reached N; all other steps are discarded work. Along the chain
+each rank must have seen what the uninterrupted run saw at each step, and within an epoch an id can
+occur only once over the data-parallel ranks of a pipeline stage (other stages see the same
+samples). With another number of stages or tensor-parallel peers, the rank with the same share of
+the batch continues. With another data-parallel degree no rank does: then all ranks together must
+have read what those of the uninterrupted run read together at each step. Runs that must be refused
+are left out.
 
-Unknown when no sample was seen, or when the uninterrupted run itself repeats an id within what the
-ranks call an epoch: then the epochs in the records tell nothing. Not covered: which rank reads
-which share under another data-parallel degree.
+Unknown if no sample was seen, or if the uninterrupted run itself repeats an id within a recorded
+epoch: then the epochs in the records are useless. Not covered: which rank reads which share under
+another data-parallel degree.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
 
 
 def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
-    """The samples of each rank of the widest arrangement, or of the one in its place."""
+    """Judge the samples of each rank of the widest arrangement, or of the one in its place."""
     first = evidence.plan.workload.world
     widest = max((first, *worlds.values()), key=lambda world: world.size)
     chains: list[Chain] = []
@@ -72,7 +72,7 @@ def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
         if detail is not None:
             findings.append(Finding(detail=f"rank {rank}, {detail}"))
     for begin in range(0, widest.size, widest.stage_size):
-        # Tensor-parallel peers read the same samples: one of them stands for all.
+        # Tensor-parallel peers read the same samples: one of them represents all.
         stage = slice(begin, begin + widest.stage_size, widest.tp)
         repeated = _repeated(chains[stage])
         if repeated is not None and _repeated(references[stage]) is not None:
@@ -83,7 +83,7 @@ def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
 
 
 def _judge_together(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
-    """The samples of all ranks in each step, where ranks do not go on from one another."""
+    """Judge the samples of all ranks in each step, if no rank continues another."""
     reference, _ = read_together(evidence.reference, evidence.plan.workload.world)
     findings: list[Finding] = []
     event_logs: list[EventLog] = []
@@ -97,9 +97,9 @@ def _judge_together(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
     detail = _first_difference(chain, reference)
     if _repeated([reference]) is not None:
         return PROMISE.unknown(f"the uninterrupted run: {_repeated([reference])}")
-    for described in (detail, _repeated([chain])):
-        if described is not None:
-            findings.append(Finding(detail=f"all ranks, {described}"))
+    for problem in (detail, _repeated([chain])):
+        if problem is not None:
+            findings.append(Finding(detail=f"all ranks, {problem}"))
     return _verdict([chain], findings)
 
 
@@ -113,7 +113,7 @@ def _verdict(chains: list[Chain], findings: list[Finding]) -> Verdict:
 
 
 def _chain(event_logs: Sequence[EventLog]) -> Chain:
-    """The steps that count of one place: those of the last run and of the runs it came from."""
+    """Returns the steps that count for one place: of the last run and of those it came from."""
     chains: list[Chain] = []
     for event_log in event_logs:
         decision = resumed(event_log)
@@ -123,7 +123,7 @@ def _chain(event_logs: Sequence[EventLog]) -> Chain:
 
 
 def _up_to(step: int, earlier: list[Chain]) -> Chain:
-    """The steps that led to a checkpoint: those of the newest earlier run that got so far."""
+    """Returns the steps that led to a checkpoint: those of the newest earlier run that far."""
     for chain in reversed(earlier):
         if step in chain:
             return {number: record for number, record in chain.items() if number <= step}
@@ -143,7 +143,7 @@ def _first_difference(chain: Chain, reference: Mapping[int, Stepped]) -> str | N
 
 
 def _repeated(chains: list[Chain]) -> str | None:
-    """The first id that occurs twice within an epoch, over the ranks given."""
+    """Returns the first id that occurs twice within an epoch, over the given ranks."""
     seen: set[tuple[int, int]] = set()
     for chain in chains:
         for step, record in sorted(chain.items()):

@@ -8,7 +8,7 @@ without defects must also stay as it is: its bytes change only when another dire
 place. What an operator tore or changed between two runs is excused for as long as the same
 directory stays.
 
-Unknown when the replayed tree differs from the disk. Not covered: bytes that an operator changed
+Unknown if the replayed tree differs from the disk. Not covered: bytes that an operator changed
 between two runs (`integrity`), and states that a power cut leaves by keeping some unsynced changes
 and not others (`harness.crash` explores these).
 """
@@ -31,7 +31,7 @@ PROMISE = Promise(
 
 
 def judge(_evidence: Evidence, history: History) -> Verdict:
-    """Look into every directory that carries a checkpoint's name, at every instant."""
+    """Look into every directory with a checkpoint's name, at every instant."""
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
     findings: dict[str, Finding] = {}
@@ -46,18 +46,18 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
         ]
         now = {fault for fault, _ in faults}
         excused = now if moment.operator else excused & now
-        for fault, described in faults:
+        for fault, detail in faults:
             if fault not in findings and fault not in excused:
                 where = f"run {moment.run}, after operation {moment.index}: "
                 findings[fault] = Finding(
-                    detail=where + described, operation=(moment.run, moment.index)
+                    detail=where + detail, operation=(moment.run, moment.index)
                 )
         whole = moment.live.whole()
     return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
 
 
 def _torn(state: DirectoryState, suffix: str) -> list[tuple[str, str]]:
-    """One finding a directory and view: later operations show the same tear."""
+    """Returns one finding per directory and view: later operations show the same tear."""
     return [
         (
             f"torn {name} ({one.identity}){suffix}",

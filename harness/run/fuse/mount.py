@@ -1,8 +1,8 @@
-"""Mounts the FUSE file system of the harness in the mounts of the calling thread. Needs root.
+"""Mounts the harness's FUSE file system in the mounts of the calling thread. Needs root.
 
 The server is a process of its own, because the kernel asks it while this one waits in a call. It
-dies with the thread that mounted, and the mount is useless from then on; in mounts of one's own
-(`harness/system/mounts.py`) it is gone with them.
+dies with the thread that mounted, and the mount is useless from then on; in a private mount
+namespace (`harness/system/mounts.py`) it disappears with the namespace.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.system.mounts import MountError, mount, take_own_mounts, unmount
 
 _DEVICE = "/dev/fuse"
 _PATIENCE_S = 5.0
-"""For a server whose mount is gone; it has nothing left to do."""
+"""For a server whose mount is gone: it has nothing left to do."""
 
 
 @contextmanager
@@ -40,7 +40,8 @@ def mounted(below: Path, place: Path, behaviour: Behaviour) -> Iterator[None]:
             mount("harness", str(place), "fuse.harness", options)
             server = _start(device, below, behaviour)
         finally:
-            # The server alone has it: if that dies, the kernel gives all that waits an error.
+            # Only the server has it: if the server dies, the kernel gives every waiting caller an
+            # error.
             os.close(device)
         place.stat()
         yield
@@ -74,13 +75,13 @@ def _end(server: subprocess.Popen[bytes] | None) -> None:
 
 @functools.cache
 def missing_fuse() -> str | None:
-    """None where such a file system can be mounted, else the reason; it is tried out."""
+    """Returns None if such a file system can be mounted, else the reason; tries it out."""
     if os.geteuid() != 0:
-        return "a FUSE file system of the harness's own needs root"
+        return "the harness's FUSE file system needs root"
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        # In a child, which cannot take harm: in some containers there is no way back.
+        # In a child that can be lost: in some containers the attempt cannot be undone.
         os.write(writing, _try().encode())
         os._exit(0)
     os.close(writing)
@@ -91,7 +92,7 @@ def missing_fuse() -> str | None:
 
 
 def _try() -> str:
-    """Mount an empty directory; why that went wrong, or nothing."""
+    """Mount an empty directory; returns why that failed, or an empty string."""
     try:
         take_own_mounts()
         with tempfile.TemporaryDirectory() as name:

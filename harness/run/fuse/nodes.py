@@ -1,7 +1,7 @@
 """The files that a mount shows: by node, each held open without being read, and by name.
 
-A node is one inode, whatever it is called, so that locks within a mount meet. It is let go when the
-kernel has forgotten it and no listing holds it.
+A node is one inode, whatever it is called, so that locks within a mount conflict as they should. It
+is released when the kernel has forgotten it and no listing holds it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Inode = tuple[int, int]
 
 @dataclass(slots=True, kw_only=True)
 class FileNode:
-    """One inode. `held` counts the kernel's lookups, and the looks in which it is.
+    """One inode. `held` counts the kernel's lookups, and the listings that contain it.
 
-    `called` is the directory and the name by which it was last found. `attributes` are believed
-    until `until_s`.
+    `called` is the directory and the name by which it was last found. `attributes` are valid until
+    `until_s`.
     """
 
     number: int
@@ -40,11 +40,11 @@ class FileNode:
 
     @property
     def path(self) -> str:
-        """A path that leads to it, whatever it is called and wherever it lies."""
+        """A path that leads to it, whatever it is called and wherever it is."""
         return f"/proc/self/fd/{self.own}"
 
     def status(self) -> os.stat_result:
-        """The attributes from the file system below."""
+        """Returns the attributes from the file system below."""
         return os.stat(self.own)
 
     def is_directory(self) -> bool:
@@ -75,11 +75,11 @@ class Nodes:
     # Nodes.
 
     def add_root(self, path: str) -> None:
-        """The directory below the mount; always held."""
+        """Add the directory below the mount, which is always held."""
         self._take(os.open(path, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)).held += 1
 
     def _take(self, own: int) -> FileNode:
-        """The node of an inode that was opened."""
+        """Returns the node of an inode that was opened."""
         status = os.stat(own)
         inode = (status.st_dev, status.st_ino)
         known = self._by_inode.get(inode)
@@ -92,7 +92,7 @@ class Nodes:
         return node
 
     def forget(self, node: FileNode, times: int) -> None:
-        """The kernel, or a look, does not need it any more."""
+        """Release it for the kernel, or for a listing that expired."""
         node.held -= times
         if node.held > 0:
             return
@@ -103,7 +103,7 @@ class Nodes:
     # Names.
 
     def find(self, directory: FileNode, name: str) -> FileNode:
-        """Looks up a name for this mount. Raises FileNotFoundError."""
+        """Look up a name for this mount. Raises FileNotFoundError."""
         if self._remembers:
             found = self.seen(directory).get(name)
             if found is None:
@@ -114,7 +114,7 @@ class Nodes:
         return found
 
     def listing(self, directory: FileNode) -> list[tuple[str, int, int]]:
-        """Names in a directory for this mount, with inodes and modes, sorted."""
+        """Returns names in a directory for this mount, with inodes and modes, sorted."""
         if self._remembers:
             names = sorted(self.seen(directory).items())
             return [(name, node.inode[1], node.status().st_mode) for name, node in names]
@@ -128,7 +128,7 @@ class Nodes:
         return self.behaviour.stale_s > 0 or self.behaviour.late_s > 0
 
     def seen(self, directory: FileNode) -> dict[str, FileNode]:
-        """The names of a directory, as of a look that may be as old as the mount allows."""
+        """Returns the names of a directory, from a listing as old as the mount allows."""
         look = directory.look
         if look is None or time.monotonic() >= look.until_s:
             look = self._look(directory)
@@ -159,7 +159,7 @@ class Nodes:
         return look
 
     def _is_late(self, directory: FileNode, name: str, node: FileNode) -> bool:
-        """Whether somebody else gave the name too short a time ago."""
+        """Whether another mount created the name too recently."""
         key = (directory.inode, name, node.inode)
         if not self.behaviour.late_s or key in self._own_names:
             return False
@@ -171,7 +171,7 @@ class Nodes:
         self.forget(node, 1)
 
     def drop_look(self, directory: FileNode) -> None:
-        """Believe nothing any more that was seen in a directory."""
+        """Forget everything that was seen in a directory."""
         look, directory.look = directory.look, None
         for node in look.names.values() if look is not None else ():
             node.attributes = None
@@ -182,7 +182,7 @@ class Nodes:
         return self._take(os.open(name, flags, dir_fd=directory.own))
 
     def changed(self, directory: FileNode, *given: str) -> None:
-        """Names of a directory were changed through this mount, and these were given."""
+        """Record that this mount changed names of a directory, and which ones it created."""
         directory.attributes = None
         if not self.behaviour.late_s:
             self.drop_look(directory)
@@ -190,18 +190,18 @@ class Nodes:
         for name in given:
             status = os.stat(name, dir_fd=directory.own, follow_symlinks=False)
             self._own_names.add((directory.inode, name, (status.st_dev, status.st_ino)))
-        # At once, so that what others replace from now on is still to be seen.
+        # At once, so that whatever others replace from now on can still be seen.
         self._look(directory)
 
     # Attributes and texts of links.
 
     def believe(self, node: FileNode, *, until_s: float) -> None:
-        """Have the attributes that a node has now for as long, unless it is being written to."""
+        """Cache the attributes that a node has now, unless it is being written to."""
         if node.writers == 0:
             node.attributes, node.until_s = node.status(), until_s
 
     def attributes(self, node: FileNode) -> os.stat_result:
-        """The attributes of a node for this mount."""
+        """Returns the attributes of a node for this mount."""
         if not self.behaviour.stale_s or node.writers:
             return node.status()
         if node.attributes is None or time.monotonic() >= node.until_s:
@@ -209,12 +209,12 @@ class Nodes:
         return node.attributes or node.status()
 
     def text(self, node: FileNode) -> str:
-        """The target of a symlink for this mount."""
+        """Returns the target of a symlink for this mount."""
         found = os.readlink("", dir_fd=node.own)
         if self.behaviour.follows_links or node.called is None:
             return found
         return self._texts.setdefault(node.called, found)
 
     def unlinked(self, directory: FileNode, name: str) -> None:
-        """A name was taken away through this mount."""
+        """Record that a name was removed through this mount."""
         self._texts.pop((directory.inode, name), None)

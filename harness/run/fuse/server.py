@@ -1,7 +1,7 @@
 """Answers one mount's requests from the directory below it, one after the other.
 
-What the mount does otherwise than that directory stands in `behaviour.py`. Errors of the file
-system below are passed on as they are.
+`behaviour.py` defines how the mount differs from that directory. Errors of the file system below
+are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Server:
             found, problem = handler(self, message), 0
         except OSError as error:
             found, problem = b"", error.errno or errno.EIO
-        except Exception:  # noqa: BLE001 - a caller that is not answered would wait for ever
+        except Exception:  # noqa: BLE001 - a caller without an answer would wait forever
             traceback.print_exc()
             found, problem = b"", errno.EIO
         if found is None:
@@ -82,7 +82,7 @@ class Server:
         try:
             os.writev(self._device, [wire.ANSWER.pack(size, -problem, message.unique), found])
         except FileNotFoundError:
-            return  # whoever asked was interrupted, and does not wait any more
+            return  # the caller was interrupted, and does not wait any more
 
     def _node(self, message: Message) -> FileNode:
         node = self._nodes.by_number.get(message.node)
@@ -163,7 +163,7 @@ class Server:
             self._nodes.forget(node, times)
 
     def _given(self, message: Message, name: str) -> bytes:
-        """The answer to a request that gave a name; the file belongs to the caller."""
+        """Answers a request that created a name; the file belongs to the caller."""
         directory = self._node(message)
         if (message.uid, message.gid) != (0, 0):
             owner = (message.uid, message.gid)
@@ -194,7 +194,7 @@ class Server:
         (number,) = message.numbers("Q")
         (name,) = message.names(8)
         if not self._behaviour.follows_links:
-            raise _refuse(errno.EPERM)  # another name would tell what the link says
+            raise _refuse(errno.EPERM)  # another name would reveal the link's new text
         old = self._nodes.by_number[number]
         os.link(old.path, name, dst_dir_fd=self._node(message).own)
         return self._given(message, name)
@@ -284,7 +284,7 @@ class Server:
         return self._sized(message, b"".join(os.fsencode(name) + b"\0" for name in names))
 
     def _sized(self, message: Message, value: bytes) -> bytes:
-        """A value, or only its size where that is what the caller asks for."""
+        """Returns a value, or only its size if the caller asks for that."""
         size, _ = message.numbers("II")
         if size == 0:
             return wire.WRITE_OUT.pack(len(value), 0)
@@ -360,7 +360,7 @@ class Server:
         return b""
 
     def _setlk(self, _: Message) -> bytes:
-        """Asked only where the kernel does not keep the locks of this mount itself."""
+        """Called only if the kernel does not keep the locks of this mount itself."""
         raise _refuse(errno.ENOSYS)
 
     def _release(self, message: Message) -> bytes:

@@ -1,7 +1,7 @@
-"""The messages of the FUSE protocol, version 7.31, as `include/uapi/linux/fuse.h` has them.
+"""The messages of the FUSE protocol, version 7.31, as in `include/uapi/linux/fuse.h`.
 
-A request is a header, a structure that its operation has, and names that end with a zero byte. An
-answer is a header with an error, and what the operation returns.
+A request is a header, a structure specific to its operation, and names that end with a zero byte.
+An answer is a header with an error, and the operation's result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import IntEnum
 
 MAJOR, MINOR = 7, 31
 MOST_BYTES = 1 << 20
-"""Of one write; with the header and a page more it is what a request can take."""
+"""Of one write; a request can take this much, the header and one page more."""
 REQUEST_BYTES = MOST_BYTES + 8192
 ROOT_ID = 1
 
@@ -26,7 +26,7 @@ FSYNC_DATA_ONLY = 1
 
 
 class Call(IntEnum):
-    """The operations that a kernel asks for; others are answered with ENOSYS."""
+    """The operations that are answered; the kernel gets ENOSYS for others."""
 
     LOOKUP = 1
     FORGET = 2
@@ -94,18 +94,18 @@ class Message:
     body: memoryview
 
     def numbers(self, form: str) -> tuple[int, ...]:
-        """The structure at the beginning of the body, with fields of these sizes."""
+        """Returns the structure at the beginning of the body, with fields of these sizes."""
         found: tuple[int, ...] = struct.unpack_from(f"<{form}", self.body)
         return found
 
     def names(self, skip: int) -> list[str]:
-        """The names that follow the first `skip` bytes of the body."""
+        """Returns the names that follow the first `skip` bytes of the body."""
         parts = bytes(self.body[skip:]).split(b"\0")
         return [os.fsdecode(part) for part in parts[:-1]]
 
 
 def parse(buffer: memoryview, size: int) -> Message:
-    """The request that was read into a buffer."""
+    """Returns the request that was read into a buffer."""
     _, call, unique, node, uid, gid, _, _, _ = HEADER.unpack_from(buffer)
     return Message(
         call=call,
@@ -118,7 +118,7 @@ def parse(buffer: memoryview, size: int) -> Message:
 
 
 def attributes(status: os.stat_result) -> bytes:
-    """The attributes of a stat, in the form of an answer."""
+    """Encodes the attributes of a stat for an answer."""
     times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
     return _ATTRIBUTES.pack(
         status.st_ino,
@@ -137,24 +137,24 @@ def attributes(status: os.stat_result) -> bytes:
 
 
 def attributes_out(status: os.stat_result, valid_s: float) -> bytes:
-    """An answer of attributes that hold for some seconds."""
+    """Encodes attributes that are valid for some seconds."""
     return _VALIDITY.pack(*_split(valid_s), 0) + attributes(status)
 
 
 def entry_out(node: int, status: os.stat_result, valid_s: float) -> bytes:
-    """An answer of a name that leads to a node."""
+    """Encodes a name that leads to a node."""
     seconds, ns = _split(valid_s)
     return _ENTRY.pack(node, 0, seconds, seconds, ns, ns) + attributes(status)
 
 
 def absent_out(valid_s: float) -> bytes:
-    """An answer of a name that is not there, and will not be for some seconds."""
+    """Encodes a name that does not exist, which the kernel can cache for some seconds."""
     seconds, ns = _split(valid_s)
     return _ENTRY.pack(0, 0, seconds, seconds, ns, ns) + bytes(_ATTRIBUTES.size)
 
 
 def directory_entry(inode: int, place: int, name: str, mode: int) -> bytes:
-    """One name of a listing; `place` is where a reader goes on behind it."""
+    """Encodes one name of a listing; `place` is where a reader continues after it."""
     raw = os.fsencode(name)
     entry = DIRENT.pack(inode, place, len(raw), mode >> 12) + raw
     return entry + bytes(-len(entry) % 8)

@@ -1,9 +1,9 @@
 """A SLURM cluster of one node, for the scenarios whose ranks SLURM starts.
 
-SLURM's own daemons, munged, slurmctld and slurmd, run by hand in a folder, on ports that are free
-when they start, and end with this process. Nothing of them is ours but the configuration: no
-accounting, no cgroups (a container has none to give), and more processors than there are, because a
-job of four ranks has to fit on any machine. Needs root, as slurmd does.
+SLURM's own daemons, munged, slurmctld and slurmd, run unmodified in a folder, on ports that are
+free when they start, and end with this process. Only the configuration is ours: no accounting, no
+cgroups (a container has none to give), and more processors than there are, because a job of four
+ranks must fit on any machine. Needs root, as slurmd does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BOOT_S = 60.0
 """The node is idle 2 s after the start on idle cores."""
 _END_S = 60.0
 _ANSWER_S = 60.0
-"""For a command of SLURM, while the controller gets no processor."""
+"""For a command of SLURM while the controller gets no processor."""
 _LOOK_EVERY_S = 0.1
 _SETTINGS = """\
 ClusterName=harness
@@ -67,16 +67,16 @@ ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=64 State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
-"""SLURM's own commands, `sbatch` and `srun` too, give up after 10 s on a controller that gets no
-processor, and the controller on a batch job that has not begun by then: `MessageTimeout` and
-`BatchStartTimeout` give both a minute."""
+"""SLURM's own commands, also `sbatch` and `srun`, give up after 10 s on a controller that gets no
+processor, and the controller gives up on a batch job that has not begun by then. `MessageTimeout`
+and `BatchStartTimeout` give both a minute."""
 
 
 @functools.cache
 def missing() -> str | None:
-    """Why no cluster can be started on this machine; None where one can."""
+    """Returns why no cluster can be started on this machine, or None."""
     if os.geteuid() != 0:
-        return "a SLURM cluster of its own needs root, as slurmd does"
+        return "a SLURM cluster needs root, as slurmd does"
     tools = [name for name in _TOOLS if _find(name) is None]
     if tools:
         packages = "slurmctld slurmd slurm-client munge"
@@ -85,7 +85,7 @@ def missing() -> str | None:
 
 
 def _find(name: str) -> str | None:
-    """Daemons are not on the path of every user."""
+    """Daemons are not on every user's PATH."""
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(_SYSTEM_FOLDERS))
 
 
@@ -96,7 +96,7 @@ _PORTS_END = 1 << 16
 
 
 class Cluster:
-    """Owned by one process, from the thread that created it: its daemons end with that."""
+    """A cluster owned by one process: its daemons end with the thread that created it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -104,7 +104,7 @@ class Cluster:
         self.daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start the daemons, and wait until the node takes jobs. Raises HarnessError."""
+        """Start the daemons, and wait until the node accepts jobs. Raises HarnessError."""
         for name in ("state", "spool"):
             (self._folder / name).mkdir(parents=True)
         key = self._folder / "munge.key"
@@ -118,7 +118,7 @@ class Cluster:
             node_port=node,
         )
         self.configuration.write_text(text, encoding="utf-8")
-        # One after the other: each one ends at once where it does not find the one before.
+        # One after the other: each of them ends at once if it does not find the one before.
         self._run("munged", "--foreground", "--force", *self._munge(key))
         self._wait_for("munged", (self._folder / "munge.socket").exists)
         self._run("slurmctld", "-D", "-f", str(self.configuration))
@@ -133,7 +133,8 @@ class Cluster:
     def _run(self, name: str, *arguments: str, leaves_steps: bool = False) -> None:
         """Start a daemon that ends with this process.
 
-        One that `leaves_steps` starts processes that are meant to outlive it; they end with it.
+        With `leaves_steps`, it starts processes that are meant to outlive it; they are ended with
+        it.
         """
         command = ["setpriv", "--pdeathsig=KILL", "--", str(_find(name)), *arguments]
         if leaves_steps:
@@ -170,7 +171,7 @@ class Cluster:
         )
 
     def _answer(self, *command: str) -> str:
-        """The output of a command, retried while it fails. Raises HarnessError."""
+        """Returns the output of a command, retried while it fails. Raises HarnessError."""
         until = time.monotonic() + _ANSWER_S
         while (done := self._ask(*command)).returncode:
             if time.monotonic() > until:
@@ -179,7 +180,7 @@ class Cluster:
         return done.stdout
 
     def expire(self, job: str) -> None:
-        """Let a job's time limit come in two minutes, before which SLURM sends its signal.
+        """Set a job's time limit to two minutes from now, before which SLURM sends its signal.
 
         Raises HarnessError.
         """
@@ -191,20 +192,20 @@ class Cluster:
     def cancel(self, job: str) -> None:
         """End what is left of a job, and wait for it."""
         until = time.monotonic() + _END_S
-        # Where nobody answers, the job ends with the daemons.
+        # If the controller does not answer, the job ends with the daemons.
         with suppress(HarnessError):
             while (left := self._jobs(job, "%A")) and time.monotonic() < until:
                 self._ask("scancel", *left)
                 time.sleep(_LOOK_EVERY_S)
 
     def _jobs(self, job: str, form: str) -> list[str]:
-        """The jobs of that name that have not ended, a line each. Raises HarnessError."""
+        """Returns the unfinished jobs of that name, one line each. Raises HarnessError."""
         return self._answer(
             "squeue", "--noheader", f"--name={job}", f"--format={form}"
         ).splitlines()
 
     def close(self) -> None:
-        """End the daemons, the last first."""
+        """End the daemons, the last one first."""
         for daemon in reversed(self.daemons):
             daemon.send_signal(signal.SIGTERM)
             try:
@@ -217,10 +218,10 @@ class Cluster:
 
 
 def _free_ports() -> tuple[int, int]:
-    """Two ports that nobody has; SLURM has to be told them before it opens them.
+    """Returns two unused ports; SLURM must know them before it opens them.
 
-    They lie below those that the kernel gives to whoever asks for any, as the ranks of other jobs
-    do all the time: one of these would be taken by then, now and again.
+    They are below the range from which the kernel hands out ephemeral ports, as the ranks of other
+    jobs get them all the time: one of those would sometimes be taken by then.
     """
     low = int(_PORTS_FOR_ALL.read_text(encoding="ascii").split()[0])
     low = low if low >= _FIRST_PORT + _PORTS_TRIED else _PORTS_END

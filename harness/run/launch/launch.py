@@ -1,7 +1,8 @@
-"""How the processes of one run are started, as far as its supervisor has to know.
+"""How the processes of one run are started, as far as its supervisor needs to know.
 
-A launcher starts the ranks. Of each the supervisor is told its process and its end, and asked for
-every operation; it can have all of them killed. Who forks, restarts and waits is not its business.
+A launcher starts the ranks. The supervisor learns the process and the end of each rank, answers its
+operations, and can have all ranks killed. It does not matter to it which process forks, restarts
+and waits.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from harness.system.seccomp import Notification
 
 
 class Calls(Protocol):
-    """The calls of all ranks of a run that wait for an answer, as of one listener."""
+    """The intercepted calls of all ranks of a run that wait for an answer, as of one listener."""
 
     descriptor: int
 
     def receive(self) -> Notification | None:
-        """The next one; None when its thread is gone."""
+        """Returns the next call; None if its thread is gone."""
 
     def answer(self, notification: Notification, value: int) -> None:
         """Return a value to the caller, or minus an errno."""
@@ -34,17 +35,16 @@ class Calls(Protocol):
         """Give the caller a duplicate of `own` as `number`."""
 
     def close(self) -> None:
-        """Hear nobody any more."""
+        """Stop listening."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """News of the processes of a run: processes and ends by rank.
+    """News of the processes of a run: new processes and ends by rank.
 
     `stopped` are ranks that their launcher ended because another had failed, `signalled` those to
-    which it sent a signal.
-    `over` is None while any process of the run is there, and then names those that outlived their
-    rank.
+    which it sent a signal. `over` is None while any process of the run exists, and then names those
+    that outlived their rank.
     """
 
     began: Mapping[int, int] = field(default_factory=dict)
@@ -59,25 +59,25 @@ class Launch(Protocol):
     """The processes of one run."""
 
     def listen(self) -> tuple[Calls, Links | None]:
-        """The listeners for operations, and the links between the nodes, where there are nodes."""
+        """Returns the calls to answer, and the links between the nodes, if there are nodes."""
 
     def fileno(self) -> int:
-        """The descriptors that are readable when there is news."""
+        """Returns a descriptor that is readable when there is news."""
 
     def hear(self) -> Iterable[News]:
-        """The news, in their order. Raises HarnessError when whoever tells them died."""
+        """Yields the news, in order. Raises HarnessError if its sender died."""
 
     def overdue(self) -> Iterable[News]:
-        """Polls for changes that nothing announces."""
+        """Polls for changes that are not announced."""
 
     def stop(self) -> None:
         """Kill the ranks that are left."""
 
     def start_second(self) -> None:
-        """Start a second job; its ranks are numbered behind those of the first."""
+        """Start a second job; its ranks are numbered after those of the first."""
 
     def expire(self) -> None:
-        """Have the launcher's time limit come, and with it the signal that it sends before."""
+        """Let the launcher's time limit come, and the signal that it sends before."""
 
     def close(self) -> None:
-        """The run is over, or nobody wants to know more of it."""
+        """Release everything: the run is over, or abandoned."""

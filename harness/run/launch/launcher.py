@@ -1,8 +1,7 @@
-"""One start of a launcher, which covers one run or several: its door, and the job launcher that
-forks it.
+"""One start of a launcher, which covers one or several runs: its door, and its job launcher.
 
-The door is a socket in the run directory. Rank shims that have come and belong to no run yet wait
-here.
+The job launcher forks the launcher. The door is a socket in the run directory. Rank shims that have
+arrived and belong to no run yet wait here.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from harness.system.meet import close, listen
 from harness.system.talk import hear, say
 
 _ENDING_S = 20.0
-"""For a job launcher that was told to stop: it kills, and waits for what it killed."""
+"""For a job launcher that was asked to stop: it kills, and waits for what it killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A shim that has said its rank."""
+    """A shim that has announced its rank."""
 
     rank: int
     link: socket.socket
 
 
 class Launcher:
-    """Owned by one scenario. `last_run` is the last that this start of the launcher covers."""
+    """One launcher, owned by one scenario. `last_run` is the last run that this start covers."""
 
     def __init__(self, directory: Path, *, last_run: int, cluster: Cluster | None = None) -> None:
         self.directory = directory
@@ -49,12 +48,12 @@ class Launcher:
 
     @property
     def job_launcher(self) -> socket.socket:
-        """The socket of the job_launcher."""
+        """The socket of the job launcher."""
         assert self._job_launcher is not None, "a launcher is begun before anything is asked of it"
         return self._job_launcher
 
     def begin(self, job_launcher: socket.socket) -> None:
-        """The job launcher was forked. Wait for the network that it makes."""
+        """Take over the forked job launcher, and wait for the network that it makes."""
         self._job_launcher = job_launcher
         message, descriptors, _, _ = socket.recv_fds(job_launcher, 256, 2)
         if not message:
@@ -62,18 +61,18 @@ class Launcher:
         self.links = links_of(list(descriptors))
 
     def descriptors(self) -> list[int]:
-        """The descriptors to listen to beside the shims of a run."""
+        """Returns the descriptors to poll besides the shims of a run."""
         return [self.door.fileno(), *([self.job_launcher.fileno()] if self.over is None else [])]
 
     def accept(self) -> None:
-        """Let a shim in, and hear its rank."""
+        """Accept a shim, and read its rank."""
         link, _ = self.door.accept()
         raw = link.recv(1024)
         if raw:
             self._waiting.append(Waiting(rank=json.loads(raw)["shim"], link=link))
 
     def hear(self) -> None:
-        """The job launcher's next message: how an agent ended, or that all is over."""
+        """Read the job launcher's next message: how an agent ended, or that everything is over."""
         raw, _ = hear(self.job_launcher)
         if not raw:
             raise HarnessError("the job launcher of the launcher died; see the server's log")
@@ -82,12 +81,12 @@ class Launcher:
             self.over = tuple(message["over"])
 
     def has_waiting(self) -> bool:
-        """Whether a shim waits for the next run, and lives."""
+        """Whether a live shim waits for the next run."""
         self._waiting = [one for one in self._waiting if not _has_ended(one.link)]
         return bool(self._waiting)
 
     def take_waiting(self, wanted: Callable[[int], bool]) -> list[Waiting]:
-        """The shims that wait, one of each rank that is wanted."""
+        """Returns waiting shims, one for each rank that is wanted."""
         found: dict[int, Waiting] = {}
         for one in self._waiting if self.has_waiting() else ():
             if wanted(one.rank):
@@ -102,7 +101,7 @@ class Launcher:
 
     @property
     def slurm(self) -> dict[str, str] | None:
-        """The cluster's data for the job launcher, where there is a cluster."""
+        """The cluster's data for the job launcher, if there is a cluster."""
         if self._cluster is None:
             return None
         return {"configuration": str(self._cluster.configuration), "job": self._job}
@@ -113,13 +112,15 @@ class Launcher:
         return f"{self.directory.name}-until-run{self.last_run}"
 
     def expire(self) -> None:
-        """Let the time of the job be over soon, so that the launcher sends its signal."""
+        """Set the job's time limit to soon, so that the launcher sends its signal."""
         if self._cluster is None:
-            raise HarnessError("no other launcher than SLURM has a time limit")
+            raise HarnessError(
+                "time_limit needs `launcher: slurm`: no other launcher has a time limit"
+            )
         self._cluster.expire(self._job)
 
     def close(self) -> None:
-        """End the launcher and all that it has started."""
+        """End the launcher and everything that it has started."""
         close(self.door, self.directory)
         for one in self._waiting:
             one.link.close()
@@ -138,5 +139,5 @@ class Launcher:
 
 
 def _has_ended(link: socket.socket) -> bool:
-    """Whether a shim that has nothing to say until it is answered has closed its end."""
+    """Whether a shim, which is silent until it gets an answer, has closed its end."""
     return bool(select.select([link], [], [], 0)[0])

@@ -1,7 +1,7 @@
-"""The listeners of several shims, heard as one.
+"""Combines the listeners of several shims into one.
 
-The kernel numbers the calls of each listener for itself, so they are numbered anew here. One after
-the other they are received, so that the calls of all ranks still have one order.
+The kernel numbers the calls of each listener separately, so they are renumbered here. They are
+received one after the other, so that the calls of all ranks still have one order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from harness.system.seccomp import Listener, Notification
 
 
 class Listeners:
-    """As a `Listener`, from the first shim of a run to the end of the last."""
+    """Acts as one `Listener`, from the first shim of a run to the end of the last."""
 
     def __init__(self) -> None:
         self._any = select.epoll()
@@ -22,16 +22,16 @@ class Listeners:
         self._last = 0
 
     def add(self, descriptor: int) -> None:
-        """Hear one more, whose descriptor belongs to this object from now on."""
+        """Add a listener, whose descriptor belongs to this object from now on."""
         self._open[descriptor] = Listener(descriptor)
         self._any.register(descriptor, select.EPOLLIN)
 
     def receive(self) -> Notification | None:
-        """The next waiting call; None when its thread died, or when no call waits."""
+        """Returns the next waiting call; None if its thread died, or if no call waits."""
         for descriptor, event in self._any.poll(0, 1):
             listener = self._open[descriptor]
             if not event & select.EPOLLIN:
-                # Its shim has ended. It stays open: an answer may still be on its way.
+                # Its shim has ended. It stays open: an answer can still be on its way.
                 self._any.unregister(descriptor)
                 return None
             found = listener.receive()
@@ -48,7 +48,7 @@ class Listeners:
         listener.answer(asked, value)
 
     def proceed(self, notification: Notification) -> None:
-        """Let the kernel carry out the call as it stands."""
+        """Let the kernel carry out the call unchanged."""
         listener, asked = self._take(notification)
         listener.proceed(asked)
 

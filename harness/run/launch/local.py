@@ -14,7 +14,7 @@ from harness.system.talk import hear, say
 
 
 class LocalLaunch:
-    """One run of a job launcher, over the socket that `harness/boot/job_launcher.py` describes."""
+    """One run of a job launcher, over the socket protocol of `harness/boot/job_launcher.py`."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
@@ -33,11 +33,11 @@ class LocalLaunch:
         return Listener(listener), self._links
 
     def fileno(self) -> int:
-        """Readable when the job launcher says something."""
+        """Returns a descriptor that is readable when the job launcher sends something."""
         return self._link.fileno()
 
     def hear(self) -> Iterator[News]:
-        """The job launcher's next message."""
+        """Yields the job launcher's next message."""
         raw, _ = hear(self._link)
         if not raw:
             raise HarnessError("the job launcher of the run died; see the server's log")
@@ -52,7 +52,7 @@ class LocalLaunch:
             yield News(over=tuple(message["over"]), cpu_s=message["cpu_s"])
 
     def overdue(self) -> tuple[News, ...]:
-        """The job launcher says everything itself."""
+        """Returns nothing: the job launcher announces everything itself."""
         return ()
 
     def stop(self) -> None:
@@ -64,18 +64,18 @@ class LocalLaunch:
         say(self._link, b"second")
 
     def expire(self) -> None:
-        """No scenario asks for it."""
-        raise HarnessError("ranks that the harness starts have all the time in the world")
+        """Raises HarnessError: these ranks have no time limit."""
+        raise HarnessError("time_limit needs `launcher: slurm` (found: local)")
 
     def close(self) -> None:
-        """Let the job launcher go, and with it what is left."""
+        """Let the job launcher go, and everything that is left with it."""
         self._link.close()
         if self._links is not None:
             self._links.close()
 
 
 def links_of(network: list[int]) -> Links | None:
-    """The links that a job launcher's descriptors stand for."""
+    """Returns the links behind a job launcher's descriptors."""
     if not network:
         return None
     switch, control = network

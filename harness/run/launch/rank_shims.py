@@ -1,9 +1,10 @@
 """One run of ranks that another launcher starts, each by a shim (`harness/boot/rank_shim.py`).
 
-A shim that connects says its rank and is told which run it belongs to: to the one that goes on, as
-long as none of its ranks has failed and the rank is not there yet; else to the next one, for which
-it waits. The run is over when its shims are gone and either the next run begins or the launcher has
-ended. A launcher that does neither is ended: an agent whose peer is gone may wait for ever.
+A shim that connects announces its rank and learns which run it belongs to: to the current run, as
+long as none of its ranks has failed and this rank is not there yet; otherwise to the next one, for
+which it waits. The run is over when its shims are gone and either the next run begins or the
+launcher has ended. A launcher that does neither is ended: an agent whose peer is gone can wait
+forever.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from harness.system.errors import HarnessError
 from harness.system.talk import hear, say
 
 _BOOT_S = 180.0
-"""Until the ranks of a run have to be there: they boot cold, which took 5 s on idle cores."""
+"""Until the ranks of a run must be there: they boot cold, which took 5 s on idle cores."""
 _LAST_WORDS_S = 15.0
-"""Until a launcher whose last run has ended has to end itself; torchrun takes less than a second,
-and 300 where it waits for a peer that is gone."""
+"""Until a launcher whose last run has ended must end itself. Torchrun takes less than a second, or
+300 if it waits for a peer that is gone."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Shim:
-    """One rank's, until it says that it is over or its socket closes."""
+    """The shim of one rank, until it reports that it is over or its socket closes."""
 
     rank: int
     link: socket.socket
@@ -58,15 +59,15 @@ class RankShims:
         self._since = time.monotonic()
 
     def listen(self) -> tuple[Listeners, Links | None]:
-        """All shims' listeners, also of those that are still to come."""
+        """Returns the listeners of all shims, including those still to come."""
         return self._calls, self._launcher.links
 
     def fileno(self) -> int:
-        """Readable when a shim comes or says something, and when the launcher does."""
+        """Returns a descriptor that is readable when a shim or the launcher has news."""
         return self._ready.fileno()
 
     def hear(self) -> Iterator[News]:
-        """The messages so far."""
+        """Yields the messages so far."""
         for descriptor, _ in self._ready.poll(0):
             if descriptor == self._launcher.door.fileno():
                 self._launcher.accept()
@@ -86,9 +87,9 @@ class RankShims:
             self._ready.unregister(self._launcher.job_launcher.fileno())
 
     def _admit(self) -> None:
-        """Give the shims that wait and belong to this run their place in it."""
+        """Admit to this run the waiting shims that belong to it."""
         if any(one.exit for one in self._shims.values()):
-            return  # one of its ranks has failed: who comes now was started again
+            return  # one of its ranks has failed: a shim that comes now was restarted
         for waiting in self._launcher.take_waiting(lambda rank: rank not in self._shims):
             self._shims[waiting.rank] = _Shim(rank=waiting.rank, link=waiting.link)
             say(waiting.link, self._answer)
@@ -113,7 +114,7 @@ class RankShims:
             yield from self._let_go(shim)
 
     def _let_go(self, shim: _Shim) -> Iterator[News]:
-        """A shim is gone; where it was killed, it took its rank along without a word."""
+        """Remove a shim that is gone; a killed shim took its rank along without a message."""
         self._ready.unregister(shim.link.fileno())
         shim.over = True
         self._since = time.monotonic()
@@ -135,7 +136,7 @@ class RankShims:
             yield News(over=tuple(self._leaked), cpu_s=self._cpu_s)
 
     def overdue(self) -> Iterator[News]:
-        """Let in who came before the run began; end a launcher that neither goes on nor ends."""
+        """Admit shims that arrived before the run began; end a launcher that is stuck."""
         self._admit()
         waits = len(self._shims) < self._ranks or self._may_go_on
         patience_s = _BOOT_S if waits else _LAST_WORDS_S
@@ -146,21 +147,23 @@ class RankShims:
         yield from self._end()
 
     def stop(self) -> None:
-        """Kill the ranks that are left; what their launcher then does is for it to say."""
+        """Kill the ranks that are left; the launcher then reports what it does."""
         for shim in self._shims.values():
             if not shim.over:
                 say(shim.link, b"stop")
 
     def start_second(self) -> None:
-        """No scenario asks for it."""
-        raise HarnessError("a second job is started by the local launcher alone")
+        """Raises HarnessError: only the local launcher starts a second job."""
+        raise HarnessError(
+            "second_job needs `launcher: local`: no other launcher starts a second job"
+        )
 
     def expire(self) -> None:
-        """Have the launcher's time limit come."""
+        """Let the launcher's time limit come."""
         self._launcher.expire()
 
     def close(self) -> None:
-        """Let go of the shims; those that are left end with it."""
+        """Release the shims; those that are left end with it."""
         for shim in self._shims.values():
             shim.link.close()
         self._ready.close()

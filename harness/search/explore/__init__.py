@@ -1,1 +1,1 @@
-"""Many strikes of one scenario: list its points, leave out what is equal, strike, sum up."""
+"""Many strikes of one scenario: list its points, merge equal ones, strike, sum up."""

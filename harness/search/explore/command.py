@@ -1,4 +1,4 @@
-"""`python -m harness explore FILE`: explore the scenarios of a file, with a live count."""
+"""`python -m harness explore FILE`: explores the scenarios of a file, with a live count."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int, StrikeOutcome], None]
 def explore_job(
     job: Explored, *, implementation: Implementation, workers: int, merge: bool
 ) -> Summary | None:
-    """Explore one scenario and print what came of it; None where the baseline trace is red."""
+    """Explore one scenario and print the result; returns None if the baseline trace is red."""
     began = time.monotonic()
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Pool(workspace, workers, implementation=implementation) as pool:
@@ -44,7 +44,7 @@ def explore_job(
 
 
 def explore_all(job: Explored, pool: Pool, *, merge: bool, progress: Progress) -> Summary:
-    """Strike everything that is chosen, several points at once. Raises RedBaseline."""
+    """Strike every chosen point, several at once. Raises RedBaseline."""
     choice = pool.submit(_choose, job, merge).result()
     coming: list[Future[tuple[StrikeOutcome, ...]]] = [
         pool.submit(_strike, job, candidate) for candidate in choice.chosen
@@ -65,7 +65,7 @@ def _strike(bench: Bench, job: Explored, candidate: Candidate) -> tuple[StrikeOu
 
 
 def _count(done: int, of: int, newest: StrikeOutcome) -> None:
-    """One line that is written over on a terminal; elsewhere only what is red."""
+    """Show one line that is overwritten on a terminal; elsewhere only what is red."""
     red = newest.proof.outcome != "PASS"
     if red:
         sys.stderr.write(f"{newest.proof.outcome}: {newest.name}\n")

@@ -1,6 +1,6 @@
-"""Explores a scenario: record it unstruck, choose the points, strike each, end where none is left.
+"""Explores a scenario: runs it unstruck, chooses the points, and strikes each until none is left.
 
-The baseline is an ordinary run of the scenario, judged as such: where it is not green, nothing is
+The baseline is an ordinary run of the scenario, judged as such: if it is not green, nothing is
 struck. It is made once and shared by all workers of a session, so that they agree on the points.
 """
 
@@ -20,7 +20,7 @@ from harness.system.errors import HarnessError
 from harness.trial import Bench
 
 _MOST_BEYOND = 50
-"""A run that has this many operations more than the baseline trace goes on for ever."""
+"""A run with this many more operations than the baseline trace is taken to go on forever."""
 
 
 class RedBaseline(Exception):
@@ -35,7 +35,7 @@ class RedBaseline(Exception):
 
 
 def choose_points(bench: Bench, job: Explored, *, merge: bool = True) -> ChosenPoints:
-    """Record the scenario, or take its baseline, and list what to strike. Raises RedBaseline."""
+    """Run the scenario, or take its baseline, and list the points to strike. Raises RedBaseline."""
     plan = make_plan(
         job.scenario, source=job.shown, implementation=bench.implementation, gpus=bench.gpus
     )
@@ -51,9 +51,10 @@ def choose_points(bench: Bench, job: Explored, *, merge: bool = True) -> ChosenP
 
 
 def ends(job: Explored, choice: ChosenPoints) -> tuple[Candidate, ...]:
-    """The first operation after the baseline trace's last, of each rank and fault of `nth_failure`.
+    """Returns the first operation past the baseline trace, for each rank and fault of
+    `nth_failure`.
 
-    None where a budget left points out: then an end proves nothing.
+    Returns none if a budget left points out: then an end proves nothing.
     """
     if job.explore.strikes != "nth_failure" or not choice.is_exhaustive:
         return ()
@@ -67,7 +68,7 @@ def ends(job: Explored, choice: ChosenPoints) -> tuple[Candidate, ...]:
 
 
 def strike_until_clean(bench: Bench, job: Explored, end: Candidate) -> tuple[StrikeOutcome, ...]:
-    """Strike the n-th operation for ever larger n, until it does not come any more."""
+    """Strike the n-th operation for ever larger n, until a run has no such operation."""
     assert end.at.rank is not None, "a candidate names its rank"
     found: list[StrikeOutcome] = []
     while not found or found[-1].fired:

@@ -1,4 +1,4 @@
-"""Which instants of a recorded run are the same for a job that is killed there."""
+"""Determines which instants of a baseline trace are the same for a job that is killed there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.evidence.evidence import Evidence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instants:
-    """Just before and just after each operation; equal numbers stand for equal instants."""
+    """Just before and just after each operation; equal numbers mean equal instants."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -22,8 +22,8 @@ class Instants:
 def number_instants(evidence: Evidence, run: int) -> Instants:
     """Number the instants of one run.
 
-    A number lasts as long as no operation changes the directory, live or as a power cut would leave
-    it, and no rank writes a record: what the job was told, and how far each rank is, counts too.
+    The number stays the same while no operation changes the directory, live or as a power cut would
+    leave it, and no rank writes a record: acknowledgements, and how far each rank is, count too.
     """
     files = FileSystem()
     files.follow(happened(evidence, run, 0))
@@ -31,11 +31,11 @@ def number_instants(evidence: Evidence, run: int) -> Instants:
     places = sorted(record.index for event_log in this.event_logs for record in event_log)
     before: list[int] = []
     after: list[int] = []
-    number, described, seen = 0, 0, fingerprint(files)
+    number, recorded, seen = 0, 0, fingerprint(files)
     for operation in this.operations:
         written = bisect_right(places, operation.index)
-        number += written != described
-        described = written
+        number += written != recorded
+        recorded = written
         before.append(number)
         files.apply(operation, this.written)
         now = fingerprint(files)

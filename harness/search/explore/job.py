@@ -1,4 +1,4 @@
-"""The scope of an exploration and its parts; known before anything has run."""
+"""The scope of an exploration and its parts, which are known before anything has run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from harness.scenario.schema import Scenario
 PART_POINTS = 12
 """Strikes in one part: some 15 s on an idle core, so that two workers end together."""
 LONG_PARTS = 4
-"""Parts of an exploration without a budget, whose points are not known before it is recorded."""
+"""Parts of an exploration without a budget, whose points are unknown before its baseline trace."""
 
 
 def count_parts(budget: int | None) -> int:
-    """How many parts an exploration has; known before anything has run."""
+    """Returns how many parts an exploration has, before anything has run."""
     return LONG_PARTS if budget is None else -(-budget // PART_POINTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explored:
-    """The scenario that is explored, and how messages name its file."""
+    """The explored scenario, and the name of its file in messages."""
 
     scenario: Scenario
     shown: str
@@ -33,7 +33,7 @@ class Explored:
 
     @property
     def filesystem(self) -> str | None:
-        """Whose power is cut, by the exploration or by the scenario itself, if any is."""
+        """The file system whose power is cut, by the exploration or by the scenario, if any."""
         faults = [fault for run in self.scenario.runs for fault in run.faults]
         cuts = [fault.disk for fault in faults if fault.disk is not None]
         if "power_cut" in self.explore.chosen_faults:

@@ -1,12 +1,12 @@
-"""The points of a recorded run that are to be struck, and those of them that are equal.
+"""Lists the points of a baseline trace that are to be struck, and finds equal ones.
 
-Two points are equal only where they are the same place in the program of one thread and the same
+Two points are equal only if they are the same place in the program of one thread and the same
 instant of the baseline trace (`instants`). For `kill_all` these are the points before and after an
-operation that changed nothing, and the points after one operation and before the thread's next
-one if nothing happened in between. For `kill` the ranks that go on could tell whether the killed
-one has answered them in between, so only the first kind is equal. Points of a power cut are equal
-as those of `kill_all` are, but never across a sync, whatever it was thought to change. For failures
-no two points are.
+operation that changed nothing, and the points after one operation and before the thread's next one
+if nothing happened in between. For `kill`, the surviving ranks could notice whether the killed one
+has answered them in between, so only the first kind is equal. Points of a power cut are equal like
+those of `kill_all`, but never across a sync, whatever it seemed to change. For failures no two
+points are equal.
 
 Of equal points the last is struck: it is only reached when all the others are.
 """
@@ -32,13 +32,13 @@ from harness.words import READS
 
 Same = tuple[object, ...]
 
-# Tokens that are drawn anew in each run: hexadecimal ones, and those of the module `tempfile`.
+# Tokens that are random in each run: hexadecimal ones, and those of the module `tempfile`.
 _DRAWN = re.compile(r"(?<![0-9a-z])(?:[0-9a-f]{8,}|tmp[0-9a-z_]{8})(?![0-9a-z])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A fault and where it may strike. Candidates with one value of `same` are equal."""
+    """A fault and where it can strike. Candidates with the same value of `same` are equal."""
 
     fault: ExploredFault
     at: Point
@@ -63,7 +63,7 @@ class ChosenPoints:
 def choose(
     explore: Explore, run: RunEvidence, instants: Instants, *, size: int, merge: bool = True
 ) -> ChosenPoints:
-    """The points of a recorded run of `size` ranks; with `merge` equal ones are struck once."""
+    """Choose points of a baseline trace of `size` ranks; with `merge`, equal ones only once."""
     operations = [one for one in run.operations if _is_meant(explore, one)]
     if explore.strikes == "nth_failure":
         found = _nth(explore, operations, size)
@@ -83,13 +83,13 @@ def choose(
 
 
 def nth_of_rank(explore: Explore, fault: ExploredFault, rank: int, nth: int) -> Candidate:
-    """The n-th operation of a rank that could fail with the error."""
+    """Returns the n-th operation of a rank that could fail with the error."""
     at = Point(rank=rank, operation=explore.operation, path="*", nth=nth)
     return Candidate(fault=fault, at=at, same=(fault, rank, nth))
 
 
 def address(operation: Operation, operations: tuple[Operation, ...]) -> Point:
-    """How a scenario names an operation of a run, so that it is found again in another run."""
+    """Returns how a scenario names an operation, so that another run finds it again."""
     first = Point(
         rank=operation.rank,
         save=operation.save,
@@ -111,7 +111,7 @@ def _is_meant(explore: Explore, operation: Operation) -> bool:
 
 
 def _nth(explore: Explore, operations: list[Operation], size: int) -> list[Candidate]:
-    # An operation that is named may fail with anything, as in a scenario that names it.
+    # A named operation can fail with any error, as in a scenario that names it.
     able = [one for one in operations if explore.operation or meets(explore.error, one.kind)]
     counts = Counter(one.rank for one in able)
     return [
@@ -148,9 +148,9 @@ def _same(fault: ExploredFault, operation: Operation, instant: int) -> Same:
 
 
 def _count_syncs(operations: tuple[Operation, ...]) -> list[int]:
-    """How many syncs there were before each operation, and in all.
+    """Returns how many syncs there were before each operation, and in all.
 
-    A real file system can make more durable with a sync than the model of the judges knows.
+    On a real file system a sync can make more durable than the judges' model knows.
     """
     syncs = (one.kind in ("fsync", "sync") and one.error == 0 for one in operations)
     return list(accumulate(syncs, initial=0))
@@ -159,7 +159,7 @@ def _count_syncs(operations: tuple[Operation, ...]) -> list[int]:
 def _pattern(path: str) -> str:
     parts, end = [], 0
     for drawn in _DRAWN.finditer(path):
-        # Not `*`, which would also match the files of a directory whose name is drawn.
+        # Not `*`, which would also match the files of a directory with a random name.
         parts += [_literally(path[end : drawn.start()]), "?" * len(drawn[0])]
         end = drawn.end()
     return "".join([*parts, _literally(path[end:])])

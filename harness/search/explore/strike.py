@@ -1,7 +1,7 @@
-"""One strike of an exploration: a scenario of its own, run, judged, and written down if it fails.
+"""One strike of an exploration: a scenario of its own, run, judged, and saved if it fails.
 
-A failure leaves the scenario that replays it alone, with the operation named as scenarios name it
-and not as the n-th of all.
+A failure leaves the scenario that replays it alone. It names the operation as scenarios do, and not
+as the n-th of all.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from harness.search.scenarios import source_of
 from harness.trial import Bench, try_plan
 
 _ATTEMPTS = 3
-"""In the background modes an operation can come in another phase or not at all in one run of
-several; a point that is missed this often in a row is reported."""
+"""In the background modes, an operation can come in another phase, or in one run of several not at
+all; a point that is missed this often in a row is reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +61,14 @@ def strike(bench: Bench, job: Explored, candidate: Candidate) -> StrikeOutcome:
 
 
 def tell_point(at: Point) -> str:
-    """A point in words: `before the 2nd write of *.distcp, rank 1, save 2, flush`."""
+    """Describes a point: `before the 2nd write of *.distcp, rank 1, save 2, flush`."""
     what = " ".join(word for word in (at.operation or "operation", at.path) if word)
     where = (f"rank {at.rank}", None if at.save is None else f"save {at.save}", at.phase)
     return f"{at.when} {what} #{at.nth}, {', '.join(word for word in where if word)}"
 
 
 def _named(job: Explored, candidate: Candidate, evidence: Evidence) -> Source | None:
-    """The scenario with the operation that was hit named as scenarios name it, if one was."""
+    """Returns the scenario that names the operation that was hit as scenarios do, if one was."""
     hit = _operation_hit(evidence.runs[job.explore.run])
     if hit is None or candidate.at.path != "*":
         return None
@@ -77,7 +77,7 @@ def _named(job: Explored, candidate: Candidate, evidence: Evidence) -> Source | 
 
 
 def _source(job: Explored, candidate: Candidate, at: Point, name: str) -> Source:
-    """The scenario of one strike, as a file would spell it out."""
+    """Returns the scenario of one strike, as a file would spell it out."""
     number = job.explore.run
     run = job.scenario.runs[number]
     struck = run.model_copy(update={"faults": (*run.faults, _fault(job.explore, candidate, at))})
@@ -107,7 +107,7 @@ def _fired(evidence: Evidence, number: int) -> bool:
 
 
 def _without_strike(evidence: Evidence, number: int) -> Evidence:
-    """The runs until the one in which the operation never came, as if no strike had been meant."""
+    """Returns the runs up to the one whose operation never came, as if no strike was planned."""
     runs = list(evidence.plan.runs[: number + 1])
     runs[number] = runs[number].model_copy(update={"strikes": runs[number].strikes[:-1]})
     plan = evidence.plan.model_copy(update={"runs": tuple(runs)})
@@ -115,7 +115,7 @@ def _without_strike(evidence: Evidence, number: int) -> Evidence:
 
 
 def _operation_hit(run: RunEvidence) -> Point | None:
-    """The operation that the last strike to land fell on, as a scenario names it."""
+    """Returns the operation that the last fired strike hit, as a scenario names it."""
     if not run.fired or run.fired[-1].index >= len(run.operations):
         return None
     return address(run.operations[run.fired[-1].index], run.operations)

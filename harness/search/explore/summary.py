@@ -11,12 +11,12 @@ from harness.search.explore.points import ChosenPoints
 from harness.search.explore.strike import StrikeOutcome
 
 _MOST_REPORTS = 3
-"""Reports in full; of the others the replay command says enough."""
+"""Full reports; for further failures the replay command is enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Some or all strikes of an exploration. `part` is such as `part 2 of 3`, empty for all."""
+    """Some or all strikes of an exploration. `part` reads like `part 2 of 3`, empty for all."""
 
     job: Explored
     choice: ChosenPoints
@@ -25,7 +25,7 @@ class Summary:
 
     @property
     def red(self) -> tuple[StrikeOutcome, ...]:
-        """The strikes that are not green, or of which nothing is known."""
+        """The strikes that are not green, or whose outcome is unknown."""
         return tuple(one for one in self.struck if one.proof.outcome != "PASS")
 
     @property
@@ -35,13 +35,13 @@ class Summary:
 
 
 def headline(summary: Summary) -> str:
-    """One line of counts."""
+    """Formats one line of counts."""
     choice, explore = summary.choice, summary.job.explore
     equal = choice.points - choice.distinct
     how = "exhaustive" if choice.is_exhaustive else f"sampled by seed {explore.seed}"
     fired = sum(one.fired for one in summary.struck)
     outcomes = Counter(str(one.proof.outcome) for one in summary.struck)
-    described = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
     words = [
         f"{choice.points} points at {choice.operations} operations",
         f"{equal} judged as equal to another",
@@ -50,11 +50,11 @@ def headline(summary: Summary) -> str:
     ]
     if clean := len(summary.struck) - fired:
         words.append(f"{clean} runs ended before their strike")
-    return f"{', '.join(words)}: {described or 'nothing'}"
+    return f"{', '.join(words)}: {counts or 'nothing'}"
 
 
 def tell(summary: Summary) -> str:
-    """The headline, and what is red."""
+    """Formats the headline, and what is red."""
     return "\n".join([f"{summary.job.scenario.name}", headline(summary), *_reds(summary)])
 
 

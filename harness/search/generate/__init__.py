@@ -1,1 +1,1 @@
-"""Scenarios that write themselves: drawn, run, judged, shrunk where they fail, and counted."""
+"""Generated scenarios: drawn, run, judged, shrunk if they fail, and counted."""

@@ -1,4 +1,4 @@
-"""Draws what an operator does between two runs: damage only where another checkpoint stays."""
+"""Draws an operator's actions between two runs: damage only if another checkpoint stays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PLACES = ("elsewhere", "moved")
 def draw_actions(
     random: Random, past: Past, candidates: Candidates, *, relocated: bool, without: Areas
 ) -> tuple[Action, ...]:
-    """One or two actions that surely find something to hit; none where that is not certain."""
+    """Draws one or two actions that surely find something to hit; none if that is not certain."""
     if "at_rest" in without or not past.certain:
         return ()
     kinds = [_draw_latest] * (candidates.layout.pointer is not None)
@@ -50,7 +50,7 @@ def draw_actions(
     if kinds and often(random, 50):
         first = [pick(random, kinds)(random, past, candidates)]
     if len(past.certain) > 1 and candidates.files and (not first or often(random, 30)):
-        # A link that leads elsewhere and damage to where it leads are two causes.
+        # A link that leads elsewhere and damage to its target are two causes.
         first = [one for one in first if not isinstance(one, SetLatest)]
         return (*first, draw_damage(random, past.certain, candidates))
     if not relocated and not first:
@@ -65,7 +65,7 @@ def draw_actions(
 def free_names(
     taken: frozenset[str], layout: Layout, *, links: bool
 ) -> tuple[tuple[str, str], ...]:
-    """Names that are free beside the checkpoints; a link needs a checkpoint as its target."""
+    """Returns free names beside the checkpoints; a link needs a checkpoint as its target."""
     foreign = (
         ("notes.txt", "file"),
         *((name, "directory") for name in layout.lookalikes),
@@ -75,7 +75,7 @@ def free_names(
 
 
 def draw_foreign(random: Random, free: tuple[tuple[str, str], ...]) -> Action:
-    """A name that no operator has taken so far."""
+    """Draws a name that no operator has taken so far."""
     path, kind = pick(random, free)
     return Foreign.model_validate({"foreign": {"path": path, "kind": kind}})
 
@@ -92,7 +92,7 @@ def _draw_leftover(random: Random, past: Past, candidates: Candidates) -> Action
 
 
 def _draw_latest(random: Random, past: Past, candidates: Candidates) -> Action:
-    """The link is lost, or is set back to an older checkpoint."""
+    """Draws a lost link, or one that is set back to an older checkpoint."""
     del candidates
     if len(past.certain) > 1 and often(random, 50):
         return SetLatest(latest=Pointing(step=past.certain[-2]))
@@ -101,7 +101,7 @@ def _draw_latest(random: Random, past: Past, candidates: Candidates) -> Action:
 
 
 def draw_damage(random: Random, steps: tuple[int, ...], candidates: Candidates) -> Action:
-    """To the newest of these checkpoints; the one before it stays whole."""
+    """Draws damage to the newest of these checkpoints; the one before it stays whole."""
     layout = candidates.layout
     top = layout.name_of(steps[-1])
     path = f"{top}/{pick(random, candidates.files)}"

@@ -1,4 +1,4 @@
-"""One generated scenario: record its job, draw it, run it, judge it, note what it struck."""
+"""One generated scenario: run its job unstruck, draw it, run it, judge it, note what it struck."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from harness.trial import Bench, Trial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """The outcome of one. `vacuous` is a scenario that proves nothing, for the `reason`: a strike
-    never fired, or its job failed without one. `skipped` was not run, because this machine lacks
-    what it needs. `broken` is one on which the harness itself failed. `signature` and `proof`
-    belong
-    to one that failed."""
+    """The outcome of one generated scenario.
+
+    `vacuous` is a scenario that proves nothing, for the `reason`: a strike never fired, or its job
+    failed without one. `skipped` was not run, because this machine lacks what it needs. `broken` is
+    one on which the harness itself failed. `signature` and `proof` belong to one that failed.
+    """
 
     number: int
     scenario: Scenario
@@ -41,11 +42,11 @@ class Attempt:
 
 
 def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) -> Attempt:
-    """Make the n-th scenario of a seed, and see."""
+    """Draw the n-th scenario of a seed, and run it."""
     job = titled(job_of(seed, number, without=without))
     recording = bench.baseline(plan_of(bench, job))
     if judge(recording).outcome is not Outcome.PASS:
-        # The job fails although nothing strikes it: that is the scenario to report, once.
+        # The job fails although nothing strikes it: report that scenario, once.
         if not is_first_of_job(number):
             reason = "its job fails although nothing strikes it"
             return Attempt(number=number, scenario=job, came="vacuous", reason=reason)
@@ -69,7 +70,7 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
 
 
 def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
-    """Shrink what failed, if there is time for it; the report of the smallest."""
+    """Shrink a failure, if there is time for it; returns the report of the smallest."""
     assert found.signature is not None, "what failed has a signature"
     assert found.proof is not None, "what failed was written down"
     if seconds <= 0:
@@ -83,7 +84,7 @@ def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
 
 
 def without_unfired(scenario: Scenario, evidence: Evidence) -> Scenario:
-    """The scenario with those strikes only that fired."""
+    """Returns the scenario with only those strikes that fired."""
     for number, run in enumerate(evidence.runs):
         fired = {one.strike for one in run.fired}
         planned = evidence.plan.runs[number].strikes
@@ -97,7 +98,7 @@ def without_unfired(scenario: Scenario, evidence: Evidence) -> Scenario:
 
 
 def _misses(judgement: Judgement) -> bool:
-    """Whether nothing is wrong but that a strike did not fire, or an error had no time to heal."""
+    """Whether the only problem is a strike that did not fire, or an error with no time to heal."""
     broken = {one.name for one in judgement.guards if one.outcome is Outcome.INVALID}
     return broken == {"strikes_fired"}
 

@@ -29,7 +29,7 @@ class Candidates:
     """All operations, and the files of a checkpoint as patterns below its directory.
 
     `leftovers` are the kinds that a dead run of this implementation could leave. Everything is
-    sorted, because the ranks of two baseline traces never interleave alike.
+    sorted, because the ranks of two baseline traces never interleave in the same way.
     """
 
     layout: Layout
@@ -39,20 +39,20 @@ class Candidates:
 
     @property
     def saves(self) -> int:
-        """How many saves the run had."""
+        """Returns how many saves the run had."""
         return max((one.counted.save or 0 for one in self.candidates if one.counted), default=0)
 
     def of_save(self, save: int) -> tuple[CandidatePoint, ...]:
-        """The points of one save."""
+        """Returns the points of one save."""
         return tuple(one for one in self.candidates if one.counted and one.counted.save == save)
 
     def outside_of_saves(self) -> tuple[CandidatePoint, ...]:
-        """The points outside of saves, such as in the constructor of a manager."""
+        """Returns the points outside of saves, such as in the constructor of a manager."""
         return tuple(one for one in self.candidates if one.counted is None)
 
 
 def read_candidates(evidence: Evidence) -> Candidates:
-    """The candidates of the first run of a baseline trace."""
+    """Returns the candidates of the first run of a baseline trace."""
     run, layout = evidence.runs[0], evidence.plan.layout
     found = dict.fromkeys(_offers(run.operations))
     return Candidates(
@@ -75,7 +75,7 @@ def _offers(operations: tuple[Operation, ...]) -> Iterator[CandidatePoint]:
 
 
 def _files(names: Iterable[str], layout: Layout) -> tuple[str, ...]:
-    """The files of the newest checkpoint; shards are meant together, whatever their number."""
+    """Returns the files of the newest checkpoint; one pattern stands for all shards."""
     steps = {step for name in names if (step := layout.step_of(name)) is not None}
     if not steps:
         return ()

@@ -1,7 +1,7 @@
-"""Which strikes have ever fired: phase, fault, layout of the ranks, mode of the saves.
+"""Counts which strikes have ever fired: phase, fault, layout of the ranks, mode of the saves.
 
-Only what fired counts, as the evidence tells, not what was planned. A JSON line for each scenario
-stands in `failures/coverage.jsonl`, so that sessions add up.
+Only fired strikes count, as the evidence shows, not planned ones. `failures/coverage.jsonl` has a
+JSON line for each scenario, so that sessions add up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODES = ("disabled", "async", "async_with_pinned_mem")
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class StrikeCell:
-    """One kind of strike. An action of an operator has the phase `between runs`."""
+    """One kind of strike. An operator's action between runs has the phase `between runs`."""
 
     phase: str
     fault: str
@@ -36,7 +36,7 @@ class StrikeCell:
 
 
 def cells_of(evidence: Evidence) -> tuple[StrikeCell, ...]:
-    """The cells that a scenario has struck, each once."""
+    """Returns the cells that a scenario has struck, each once."""
     checkpoint = evidence.plan.checkpoint
     assert checkpoint is not None, "only the reference run never saves"
     mode = checkpoint.async_mode
@@ -48,7 +48,7 @@ def cells_of(evidence: Evidence) -> tuple[StrikeCell, ...]:
 
 
 def layout_of(world: World) -> str:
-    """The layout by its kind, not by its size."""
+    """Returns the kind of the layout, without its size."""
     if world.tp > 1:
         return "with tp"
     if world.dp_replicate > 1:
@@ -79,16 +79,16 @@ def _actions(evidence: Evidence) -> Iterator[tuple[str, str, World]]:
 
 def note(folder: Path, cells: Iterable[StrikeCell]) -> None:
     """Add a scenario. One short write at the end of the file, so that writers need no lock."""
-    described = [astuple(cell) for cell in cells]
-    if not described:
+    rows = [astuple(cell) for cell in cells]
+    if not rows:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(described) + "\n")
+        file.write(json.dumps(rows) + "\n")
 
 
 def read_coverage(folder: Path) -> Counter[StrikeCell]:
-    """How many scenarios have struck each cell; lines of other versions are passed over."""
+    """Counts how many scenarios have struck each cell; skips lines of other versions."""
     found: Counter[StrikeCell] = Counter()
     file = folder / FILE
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
@@ -105,7 +105,7 @@ def read_coverage(folder: Path) -> Counter[StrikeCell]:
 
 
 def possible_rows() -> tuple[tuple[str, str], ...]:
-    """Every phase with every fault that can fall into it."""
+    """Returns every phase with every fault that can fall into it."""
     rows = [(STEP, kind.word) for kind in KINDS if "step" in kind.drawn_at]
     in_saves = [kind.word for kind in KINDS if "operation" in kind.drawn_at]
     rows += [(phase, fault) for phase in SAVE_PHASES for fault in in_saves]
@@ -115,7 +115,7 @@ def possible_rows() -> tuple[tuple[str, str], ...]:
 
 
 def tell(found: Counter[StrikeCell]) -> str:
-    """The table, a row for each phase and fault; a dot is a cell that was never struck."""
+    """Formats the table, a row for each phase and fault; a dot is a cell never struck."""
     columns = [(layout, mode) for layout in LAYOUTS for mode in MODES]
     rows = sorted({(cell.phase, cell.fault) for cell in found} | set(possible_rows()), key=_order)
     lines = [_heading(), ""]
@@ -126,8 +126,8 @@ def tell(found: Counter[StrikeCell]) -> str:
             for layout, mode in columns
         ]
         struck += sum(count > 0 for count in counts)
-        described = "".join(f"{count or '.':>5}" for count in counts)
-        lines.append(f"{phase:<13}{fault:<12}{described}")
+        entries = "".join(f"{count or '.':>5}" for count in counts)
+        lines.append(f"{phase:<13}{fault:<12}{entries}")
     empty = [f"{phase} {fault}" for phase, fault in rows if not _any(found, phase, fault)]
     lines += ["", f"{struck} of {len(rows) * len(columns)} cells struck"]
     lines += [f"never struck in any layout and mode: {', '.join(empty)}"] if empty else []

@@ -27,7 +27,7 @@ _REFUSED_FREEZE = "(?i)freeze"
 def draw_scenario(
     random: Random, job: Scenario, candidates: Candidates, *, without: Areas = frozenset()
 ) -> Scenario:
-    """Two to four runs of a job: struck, meddled with in between, resumed, and run to the end."""
+    """Draws two to four runs of a job: struck, tampered with in between, run to the end."""
     number = pick(random, (2, 2, 2, 3, 3, 4))
     runs: list[Run] = []
     past = Past(checkpoint=job.checkpoint)
@@ -56,7 +56,7 @@ class _Drawer:
         self._runs, self._past = runs, past
 
     def struck(self, *, is_last: bool) -> Run:
-        """A run that is struck, and meddled with before, as far as something fits."""
+        """Draws a run that is struck, and tampered with before, as far as something fits."""
         random, past, number = self._random, self._past, len(self._runs)
         until = self._until()
         before = self._before() if number and often(random, 60) else ()
@@ -65,13 +65,13 @@ class _Drawer:
             load_step = pick(random, past.certain[::-1])
         world = self._world() if number and not before else None
         settled = Run(until_step=until, before=before, load_step=load_step, world=world)
-        # What an operator can do is certain only after a run that came to its end.
+        # An operator's possible actions are certain only after a run that came to its end.
         if not often(random, 15 if is_last else 65):
             return settled
         return settled.model_copy(update={"faults": self._faults(settled, is_last=is_last)})
 
     def refused(self) -> Run | None:
-        """Rarely: a start with settings that the checkpoints do not fit."""
+        """Draws, rarely, a start with settings that the checkpoints do not fit."""
         random, job = self._random, self._job
         if "layouts" in self._without or not self._past.certain or not often(random, 12):
             return None
@@ -83,7 +83,7 @@ class _Drawer:
             other = FreezePlan(base=(module.model_copy(update={"frozen": False}),))
             return Run(until_step=until, freeze=other, refused=_REFUSED_FREEZE)
         degree = 1 if job.world.dp_shard > 1 else 2
-        # Several shards of one stage are enough to share out the same samples otherwise.
+        # Several shards of one stage are enough to divide the same samples in another way.
         world = World(pp=1, dp_shard=degree)
         if job.data.samples // degree < job.data.batch_size:
             return None
@@ -97,7 +97,7 @@ class _Drawer:
         return max(self._past.reached, min(_MOST_STEPS, self._past.reached + more))
 
     def _before(self) -> tuple[Action, ...]:
-        # Where a power is cut the directory stays: it lies on a file system of its own.
+        # If the power is cut the directory stays where it is: on a file system of its own.
         stays = _is_relocated(self._runs) or any(
             one.disk is not None for run in self._runs for one in run.faults
         )
@@ -106,7 +106,7 @@ class _Drawer:
         )
 
     def _world(self) -> World | None:
-        """Another number of stages, with the same data-parallel degree."""
+        """Draws another number of stages, with the same data-parallel degree."""
         world = self._job.world
         plain = World(pp=world.pp, dp_shard=world.dp_shard)
         if {"layouts", "pipeline"} & self._without or world.dp_shard > 2 or world != plain:
@@ -144,5 +144,5 @@ def _is_relocated(runs: tuple[Run, ...]) -> bool:
 
 
 def _frozen_throughout(freeze: FreezePlan) -> Freeze | None:
-    """A module that stands still from the first step to the last."""
+    """Returns a module that is frozen from the first step to the last."""
     return freeze.base[0] if freeze.base and not freeze.schedule else None

@@ -1,7 +1,7 @@
-"""Draws what comes from outside of the job while it runs: an operator, and a second job.
+"""Draws external actors while the job runs: an operator, and a second job.
 
-The run comes through either. An operator does only what is certain to find something to hit and to
-leave the next run a checkpoint to start from, whatever ends this one later.
+The run survives both. An operator's action is certain to find something to hit and to leave the
+next run a checkpoint to start from, whatever ends this run later.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MOST_RANKS = 2
 
 
 def has_second_job(strikable: StrikableSpan) -> bool:
-    """Whether a second job fits: it holds one rank up for longer than a short deadline."""
+    """Whether a second job fits: it pauses one rank for longer than a short deadline."""
     fits = strikable.world.size <= _MOST_RANKS and strikable.checkpoint.timeout_s is None
     return fits and "two_jobs" not in strikable.without and bool(_between_saves(strikable))
 
 
 def draw_second_job(random: Random, strikable: StrikableSpan) -> Faults:
-    """Between two saves or in one."""
+    """Draws a second job between two saves or in one."""
     at = pick(random, _between_saves(strikable))(random, strikable)
     if at is None or (at.save == len(strikable.saves) and at.phase in _PUBLISHED):
         return ()
@@ -46,7 +46,7 @@ def has_operator(strikable: StrikableSpan) -> bool:
 
 
 def draw_operator(random: Random, strikable: StrikableSpan) -> Faults:
-    """One action at a step or in a save, rather where there are checkpoints already."""
+    """Draws one action at a step or in a save, preferably when there are checkpoints already."""
     found = [pick(random, _ever(strikable))(random, strikable) for _ in range(_TRIES)]
     instants = [_once_published(random, strikable, one) for one in found if one is not None]
     at = max(instants, key=lambda one: len(standing(strikable, one)), default=None)
@@ -60,15 +60,15 @@ _Instant = Callable[[Random, StrikableSpan], Point | None]
 
 
 def _ever(strikable: StrikableSpan) -> tuple[_Instant, ...]:
-    """Any step and any save."""
+    """Returns any step and any save."""
     steps = range(strikable.first + 1, strikable.until + 1)
     return (_at_step(steps),) * 2 * bool(steps) + (_in_save(1),) * bool(strikable.saves)
 
 
 def _between_saves(strikable: StrikableSpan) -> tuple[_Instant, ...]:
-    """From the end of the first save on, which takes the directory for the job, to the last one.
+    """Returns the instants from the end of the first save, which locks the directory, to the last.
 
-    Behind that a second job would have nothing to save, and so nothing to be refused for.
+    After that a second job would have nothing to save, and so would not be refused.
     """
     if len(strikable.saves) < 2:
         return ()
@@ -100,7 +100,7 @@ def _once_published(random: Random, strikable: StrikableSpan, at: Point) -> Poin
 def _draw_action(random: Random, strikable: StrikableSpan, at: Point) -> Action | None:
     there = standing(strikable, at)
     if not there and often(random, 50):
-        return None  # a name beside the checkpoints is all that an operator could give
+        return None  # the only possible action would be a name beside the checkpoints
     free = free_names(strikable.foreign, strikable.candidates.layout, links=bool(there))
     kinds: list[Callable[[], Action]] = [lambda: draw_foreign(random, free)] if free else []
     is_quiet = at.step is not None and (at.once_published or not strikable.in_background)
@@ -112,7 +112,7 @@ def _draw_action(random: Random, strikable: StrikableSpan, at: Point) -> Action 
 
 
 def _draw_latest(random: Random, there: tuple[int, ...]) -> Action:
-    """The link is lost, or is set back to an older checkpoint; no save is about to swap it."""
+    """Draws a lost or set-back link; no save is about to swap it."""
     if len(there) > 1 and often(random, 50):
         return SetLatest(latest=Pointing(step=there[-2]))
     becomes = pick(random, ("absent", "dangling", "directory"))
@@ -120,10 +120,10 @@ def _draw_latest(random: Random, there: tuple[int, ...]) -> Action:
 
 
 def standing(strikable: StrikableSpan, at: Point) -> tuple[int, ...]:
-    """The steps of this run whose checkpoints are whole at a point, and that retention keeps.
+    """Returns the steps of this run whose checkpoints are whole at a point, and retained.
 
-    A save under way may be about to remove the oldest. Only of the first run is it known which
-    step a save that is counted has.
+    A save under way may be about to remove the oldest. Only in the first run is the step of the
+    n-th save known.
     """
     if at.step is not None:
         begun = tuple(step for step in strikable.saves if step < at.step)
@@ -139,6 +139,6 @@ def standing(strikable: StrikableSpan, at: Point) -> tuple[int, ...]:
 
 
 def _saves_again(strikable: StrikableSpan, at: Point) -> bool:
-    """Whether the run certainly comes to a save after this."""
+    """Whether the run certainly reaches a save after this."""
     later = at.step is None or any(step >= at.step for step in strikable.saves)
     return strikable.comes_through and later

@@ -1,4 +1,4 @@
-"""Draws what strikes a run: faults at points that a clean run of the same job has.
+"""Draws the strikes of a run: faults at points that a clean run of the same job has.
 
 At most one fault ends the run, and it comes last, so that the others have fired by then.
 """
@@ -45,14 +45,14 @@ from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
 NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
 """Faults of jobs on two nodes, and of a launcher; Ctrl-C, for which there is no rule yet; and a
 directory that is moved away from a job, which few checkpointers notice. The outcome of a cut link
-depends on its timing; SLURM starts daemons of its own for half a minute of a run."""
+depends on its timing; SLURM's own daemons take half a minute to start."""
 
 _FILE_SYSTEM = "ext4"
-"""One that every machine which can cut a power at all is likely to have."""
+"""Likely to exist on every machine that can cut a power at all."""
 
 
 def draw_faults(random: Random, strikable: StrikableSpan) -> Faults:
-    """One fault that ends the run, one that does not, or one after the other; none if none fits."""
+    """Draws one fault that ends the run, one that does not, or both in turn; none if none fits."""
     calm: Faults = ()
     if often(random, 40):
         alone = often(random, 50)
@@ -63,7 +63,7 @@ def draw_faults(random: Random, strikable: StrikableSpan) -> Faults:
 
 
 def draw_calm(random: Random, strikable: StrikableSpan) -> Faults:
-    """A fault that the run comes through: of the storage or from outside, or a rank that stops."""
+    """Draws a fault that the run survives: of storage or an external actor, or a stopped rank."""
     kinds: list[Callable[[Random, StrikableSpan], Faults]] = []
     if strikable.number and "storage" not in strikable.without:
         kinds += [_draw_failing_load] * 2
@@ -77,7 +77,7 @@ def draw_calm(random: Random, strikable: StrikableSpan) -> Faults:
 
 
 def _draw_failing_load(random: Random, strikable: StrikableSpan) -> Faults:
-    """An error that a load meets once or twice, and that says nothing of the checkpoint."""
+    """Draws an error that a load meets once or twice, and that says nothing of the checkpoint."""
     rank = random.randrange(strikable.world.size)
     operation = pick(random, LOADING)
     kinds = READS[:1] if operation == "open" else READS[1:]
@@ -98,7 +98,7 @@ def _draw_storage(random: Random, strikable: StrikableSpan) -> Faults:
 
 
 def _draw_ending(random: Random, strikable: StrikableSpan, earlier: Faults) -> Faults:
-    """The fault that ends a run, later than those before it."""
+    """Draws the fault that ends the run, later than those before it."""
     begun, reached = _after(strikable, earlier)
     lasts = any(_lasts(one) for one in earlier)
     kinds: list[Callable[[], Faults]] = []
@@ -114,9 +114,9 @@ def _draw_ending(random: Random, strikable: StrikableSpan, earlier: Faults) -> F
 
 
 def _after(strikable: StrikableSpan, earlier: Faults) -> tuple[int, int]:
-    """The saves that have begun and the step that is over when the faults so far have struck.
+    """Returns the saves begun and the step finished when the faults so far have struck.
 
-    Of a later run it is not known which of its saves comes after a step: then none does.
+    In a later run it is unknown which of its saves come after a step: then none does.
     """
     if not earlier:
         return 0, strikable.first
@@ -129,12 +129,12 @@ def _after(strikable: StrikableSpan, earlier: Faults) -> tuple[int, int]:
     healed = first.fail.until if isinstance(first, Fail) else None
     begun = (healed.save if healed is not None else at.save) or 0
     waits = isinstance(first, SecondJob) and strikable.in_background
-    # Training goes on while a save in the background waits for the second job to be over.
+    # Training goes on while a background save waits for the second job to end.
     return begun, strikable.until if waits else max(strikable.first, strikable.saves[begun - 1])
 
 
 def _lasts(fault: AnyFault) -> bool:
-    """Whether later saves may be without some of their operations."""
+    """Whether later saves may lack some of their operations."""
     return not is_of_load(fault) and _fails_on(fault)
 
 
@@ -161,7 +161,7 @@ def _end_in_load(random: Random, strikable: StrikableSpan) -> Faults:
 
 
 def _end_at_step(random: Random, strikable: StrikableSpan, reached: int) -> Faults:
-    """Late enough that the saves and steps with faults of their own have begun."""
+    """Draws a step late enough that the saves and steps with faults of their own have begun."""
     step = random.randrange(reached + 1, strikable.until + 1)
     rank = random.randrange(strikable.world.size)
     if "loop" not in strikable.without and often(random, 40):
@@ -177,22 +177,22 @@ def _end_at_step(random: Random, strikable: StrikableSpan, reached: int) -> Faul
 
 
 def _draw_signal(random: Random, strikable: StrikableSpan, at: Point, rank: int) -> AnyFault:
-    """SIGKILL, a power cut, or SIGTERM which lets the loop save once more."""
+    """Draws SIGKILL, a power cut, or SIGTERM, which lets the loop save once more."""
     if "power" not in strikable.without and not strikable.relocated and often(random, 15):
         journal = pick(random, ("lost", "kept"))
         power = PowerCutting.model_validate({"filesystem": _FILE_SYSTEM, "journal": journal})
         return PowerCut(power_cut=power, at=as_default(at, "all"))
     if "signals" in strikable.without or not often(random, 20):
         return _draw_kill(random, strikable, at, rank)
-    whom: AnyRank = pick(random, ("all", rank))
+    target: AnyRank = pick(random, ("all", rank))
     grace = pick(random, (None, 2.0))
-    return Sigterm(sigterm=Terminating(rank=whom, grace_s=grace), at=as_default(at, whom))
+    return Sigterm(sigterm=Terminating(rank=target, grace_s=grace), at=as_default(at, target))
 
 
 def _draw_kill(random: Random, strikable: StrikableSpan, at: Point, rank: int) -> AnyFault:
     others = [one for one in range(strikable.world.size) if one != rank]
-    whom: AnyRank = pick(random, ("all", "all", rank, *others[:1]))
-    return Kill(kill=Target(rank=whom), at=as_default(at, whom))
+    target: AnyRank = pick(random, ("all", "all", rank, *others[:1]))
+    return Kill(kill=Target(rank=target), at=as_default(at, target))
 
 
 def _draw_storage_fault(random: Random, strikable: StrikableSpan, at: Point, rank: int) -> AnyFault:
@@ -207,7 +207,7 @@ def _draw_storage_fault(random: Random, strikable: StrikableSpan, at: Point, ran
     if strikable.is_last:
         return pick(random, kinds)()
     if strikable.goes_on and strikable.checkpoint.timeout_s is not None:
-        # Only for this does a job have a deadline of its own.
+        # Only for this fault does a job have a deadline of its own.
         kinds += [lambda: Hang(hang=OneRank(rank=rank), at=point)] * 4
     errors = [one for one in ERRORS if meets(one, kind)]
     if errors:

@@ -1,7 +1,7 @@
-"""Draws in which form a job holds its state: variants, optimizers, gradients, averages, a loader.
+"""Draws the form of a job's state: variants, optimizers, gradients, averages, a loader.
 
-Most jobs keep the plain one. What is drawn comes back in the arrangement of ranks that it was saved
-in; whether another one can take it, or has to refuse it, depends on the form.
+Most jobs keep the plain one. Every form comes back in the arrangement of ranks in which it was
+saved; whether another arrangement can take it, or must refuse it, depends on the form.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLAIN_OPTIMIZERS = ("adamw", "sgd")
 
 
 def draw_form(random: Random, job: Scenario) -> Scenario:
-    """The job, at times with its state in another form."""
+    """Returns the job, sometimes with its state in another form."""
     changes: dict[str, Any] = {}
     if often(random, 25):
         variant = pick(random, _variants(job.world, job.freeze))
@@ -27,7 +27,7 @@ def draw_form(random: Random, job: Scenario) -> Scenario:
         changes["optimizer"] = pick(random, OPTIMIZERS[1:])
     if often(random, 15):
         changes["data"] = job.data.model_copy(update={"generator": "global"})
-    # What a loop gives as extra values is the same on all stages, but for these.
+    # A loop's extra values are the same on all stages, except for these.
     if job.world.pp == 1 and often(random, 10):
         changes["ema"] = True
     if often(random, 15):
@@ -36,7 +36,7 @@ def draw_form(random: Random, job: Scenario) -> Scenario:
 
 
 def is_plain(job: Scenario) -> bool:
-    """Whether any checkpointer for the documented layouts must take it over to another one."""
+    """Whether any checkpointer for the documented layouts must carry it over to another one."""
     between = job.accumulate.save_between or job.ema or job.data.generator == "global"
     return job.model.variant == "plain" and job.optimizer in _PLAIN_OPTIMIZERS and not between
 
@@ -53,7 +53,7 @@ def _variants(world: World, freeze: FreezePlan) -> tuple[str, ...]:
 
 
 def _accumulating(random: Random, job: Scenario, changes: dict[str, Any]) -> dict[str, Any]:
-    """Several batches to an update. An epoch has room for whole steps of them."""
+    """Draws several batches per update. An epoch has room for whole steps of them."""
     batches = pick(random, (2, 3))
     between = job.world.pp == 1 and often(random, 50)
     found: dict[str, Any] = {"accumulate": Accumulation(batches=batches, save_between=between)}

@@ -1,4 +1,4 @@
-"""`python -m harness fuzz`: known failures first, then new scenarios until time is over."""
+"""`python -m harness fuzz`: known failures first, then new scenarios until the time is up."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from harness.trial import Bench
 from harness.workspace import Workspace, open_workspace
 
 _SHRUNK_ALIKE = 2
-"""So many failures of one signature are shrunk in a session. The others are kept as they are: they
-may be the same bug, and a shrink takes as long as a hundred new scenarios."""
+"""This many failures of one signature are shrunk in a session. Further ones are kept as they are:
+they may be the same bug, and a shrink takes as long as a hundred new scenarios."""
 _SAY_EVERY_S = 30.0
 _SKIPPED = "skipped"
 
@@ -60,7 +60,7 @@ class Tally:
 
 
 def fuzz(asked: Fuzz) -> bool:
-    """Say on the way what fails, and at the end how much was tried; whether nothing failed."""
+    """Report failures as they come, and at the end how much was tried; returns if none failed."""
     began, tally = time.monotonic(), Tally()
     end = began + 60 * asked.minutes
     workspace = open_workspace(failures=Path("failures").resolve())
@@ -86,7 +86,7 @@ def fuzz(asked: Fuzz) -> bool:
 
 
 def try_one(bench: Bench, seed: int, number: int, without: Areas) -> Attempt:
-    """An attempt, also where the workbench itself fails: a long session goes on after that."""
+    """Make an attempt, even if the harness itself fails: a long session continues after that."""
     try:
         return attempt(bench, seed, number, without)
     except HarnessError as error:
@@ -95,7 +95,7 @@ def try_one(bench: Bench, seed: int, number: int, without: Areas) -> Attempt:
 
 
 def _known(pool: Pool, workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """The failures of earlier sessions; files that cannot be read are somebody else's."""
+    """Yields the failures of earlier sessions; skips unreadable files, which are not ours."""
     coming: list[tuple[Path, Future[str]]] = []
     for file in sorted(workspace.failures.glob("*.yaml")):
         try:
@@ -115,7 +115,7 @@ def _outcome(bench: Bench, scenario: Scenario) -> str:
 
 
 def _attempts(asked: Fuzz, pool: Pool, end: float, tally: Tally) -> Iterator[Attempt]:
-    """New scenarios, some in the making all the time; the caller may use the pool in between."""
+    """Yields new scenarios, several under way at a time; the caller can use the pool meanwhile."""
     numbers = count(1)
     coming: set[Future[Attempt]] = set()
     said = time.monotonic()
@@ -157,14 +157,14 @@ def _on_failure(found: Attempt, runner: Together, workspace: Workspace, tally: T
 
 
 def summary(tally: Tally, seconds: float, cells: int) -> str:
-    """The last lines of a session."""
+    """Returns the last lines of a session."""
     number = sum(tally.came.values())
     vacuous = 100 * tally.came["vacuous"] / number if number else 0
     rate = 60 * number / seconds
     skipped = "".join(f"{times} skipped: {one}\n" for one, times in tally.lacking.items())
     return (
         f"{number} scenarios in {seconds / 60:.1f} minutes, {rate:.0f} a minute: {_counts(tally)}\n"
-        f"{vacuous:.0f} % proved nothing, because a strike of theirs never fired\n{skipped}"
+        f"{vacuous:.0f} % proved nothing, because one of their strikes never fired\n{skipped}"
         f"{cells} cells struck for the first time: python -m harness coverage"
     )
 

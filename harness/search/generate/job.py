@@ -41,14 +41,14 @@ _WORLDS = (
 """Four ranks are as many as two cores run well."""
 _MOST_SAVES = 4
 _HANG_TIMEOUT_S = 4.0
-"""A hanging operation costs a run this long; where the machine is busy it grows."""
+"""A hanging operation makes a run this long; it grows if the machine is busy."""
 _MODULES: tuple[ModuleName, ...] = ("vision_encoder", "adapter", "transformer")
 
 Areas = frozenset[str]
 
 
 def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
-    """A scenario of one run that nothing strikes. It has a save at least, two as a rule."""
+    """Draws an unstruck scenario of one run. It has at least one save, usually two."""
     world = pick(random, _WORLDS)
     if world.pp > 1 and "pipeline" in without:
         world = World(dp_shard=world.dp_shard)
@@ -92,7 +92,7 @@ def _draw_checkpoint(random: Random, without: Areas) -> Checkpoint:
 
 
 def _draw_end(random: Random, checkpoint: Checkpoint) -> int:
-    """Two to four saves, and a few steps more."""
+    """Draws the last step: after two to four saves, and a few steps more."""
     saves = random.randrange(2, _MOST_SAVES + 1)
     every = save_steps(checkpoint, after=0, until=checkpoint.interval * saves)
     return every[saves - 1] + random.randrange(checkpoint.interval)
@@ -108,7 +108,7 @@ def _draw_model(random: Random, *, vlm: bool, least: int) -> Model:
 
 
 def _draw_data(random: Random, world: World) -> Data:
-    """An epoch of few steps, so that many runs cross its end."""
+    """Draws an epoch of few steps, so that many runs cross its end."""
     batch = pick(random, (4, 2, 1))
     if world.schedule != "gpipe":
         batch = max(batch, world.pp)
@@ -121,7 +121,7 @@ def _draw_data(random: Random, world: World) -> Data:
 
 
 def _draw_freeze(random: Random, until: int) -> FreezePlan:
-    """One module stands still from the start, or from some step on, or until then."""
+    """Draws a module that is frozen from the start, or from some step on, or until then."""
     module = pick(random, _MODULES)
     base = (Freeze(module=module),) if often(random, 70) else ()
     schedule: tuple[ScheduledFreeze, ...] = ()

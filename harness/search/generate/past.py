@@ -1,4 +1,4 @@
-"""The state that earlier runs of a scenario are certain to have left, whatever struck them."""
+"""The state that earlier runs of a scenario have certainly left, whatever struck them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _HARMLESS = Delay | Stop | ShortWrite | SecondJob | Operator
 class Past:
     """`latest_start` is the latest step from which the next run can resume.
 
-    `certain` are steps whose checkpoints are there: those that a run saved which nothing could keep
-    from it and which retention keeps, after the last time that an operator changed any. `reached`
-    is the last step of all runs so far, `foreign` are the names that operators have put there.
+    `certain` are steps whose checkpoints exist: those that a run saved without any possible
+    obstacle and that are retained, after the last time that an operator changed any. `reached` is
+    the last step of all runs so far, `foreign` are the names that operators have created.
     """
 
     checkpoint: Checkpoint
@@ -36,7 +36,7 @@ class Past:
     foreign: frozenset[str] = frozenset()
 
     def after(self, run: Run) -> Past:
-        """The past of the run that comes next."""
+        """Returns the past of the next run."""
         if run.refused is not None:
             return replace(self, foreign=self.foreign | foreign_names(run))
         start = self.latest_start if run.load_step is None else run.load_step
@@ -58,19 +58,19 @@ class Past:
         return replace(then, latest_start=newest, certain=kept)
 
     def _kept(self, saved: tuple[int, ...]) -> tuple[int, ...]:
-        """Milestones are kept besides, so this many of the last ones are there at least."""
+        """Milestones are kept in addition, so at least this many of the last ones exist."""
         keep = self.checkpoint.keep_last_n
         return saved if keep <= 0 else saved[-keep:]
 
 
 def foreign_names(run: Run) -> frozenset[str]:
-    """Names that operators put beside the checkpoints before a run and during it."""
+    """Returns names that operators put beside the checkpoints before a run and during it."""
     late = [one.action for one in run.faults]
     return frozenset(one.foreign.path for one in (*run.before, *late) if isinstance(one, Foreign))
 
 
 def _touched(run: Run, saved: tuple[int, ...]) -> int:
-    """The first step whose checkpoint, and `latest` after it, no operator can have changed."""
+    """Returns the first step whose checkpoint, and later `latest`, no operator can have changed."""
     steps = [
         saved[(one.at.save or 1) - 1] if one.at.step is None else one.at.step
         for one in run.faults
@@ -80,7 +80,7 @@ def _touched(run: Run, saved: tuple[int, ...]) -> int:
 
 
 def ends_run(faults: Sequence[AnyFault], *, goes_on: bool) -> bool:
-    """Whether a run with these faults may be over before its last step."""
+    """Whether a run with these faults may end before its last step."""
     return any(
         one.ends_run or (not goes_on and isinstance(one, Fail | Hang) and not is_of_load(one))
         for one in faults
@@ -88,5 +88,5 @@ def ends_run(faults: Sequence[AnyFault], *, goes_on: bool) -> bool:
 
 
 def is_of_load(fault: AnyFault) -> bool:
-    """Whether an error is one that a load meets: what is drawn of these passes."""
+    """Whether an error is one that a load meets: drawn errors of a load are temporary."""
     return isinstance(fault, Fail) and fault.at.phase == "load"

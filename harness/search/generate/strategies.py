@@ -1,12 +1,12 @@
-"""Hypothesis strategies over the whole scenario language, for tests of what reads scenarios.
+"""Hypothesis strategies over the whole scenario language, for tests of code that reads scenarios.
 
     @given(scenarios())
     def test_my_reader_takes_it(scenario: Scenario) -> None: ...
 
-They draw by the same code as `fuzz` and `--generate`, but run nothing: the points are those that a
-save of any checkpointer has, and may not be there in a real run. What Hypothesis shrinks to is the
-simplest scenario that `draw_scenario` can draw. Real runs are shrunk by `harness.search.shrink`,
-because a second of work an example asks for another order of attempts, and two at once.
+They draw with the same code as `fuzz` and `--generate`, but run nothing: the points are those of a
+save by any checkpointer, and may not exist in a real run. Hypothesis shrinks to the simplest
+scenario that `draw_scenario` can draw. Real runs are shrunk by `harness.search.shrink`: an example
+that costs a second calls for another order of attempts, and for two at once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _FILES = tuple(sorted({_LAYOUT.shards, _LAYOUT.summary, *_LAYOUT.pickles}))
 
 
 def jobs(*, without: Areas = frozenset()) -> st.SearchStrategy[Scenario]:
-    """One run that nothing strikes."""
+    """Draws one run that nothing strikes."""
     return _randoms().map(lambda random: draw_job(random, without=without))
 
 
 def scenarios(*, without: Areas = frozenset()) -> st.SearchStrategy[Scenario]:
-    """Two to four runs, struck and meddled with."""
+    """Draws two to four runs, struck and tampered with."""
     return _randoms().map(lambda random: _draw(random, without))
 
 
@@ -50,7 +50,7 @@ def _draw(random: Random, without: Areas) -> Scenario:
 
 @cache
 def typical_candidates(ranks: int, *, saves: int = 4) -> Candidates:
-    """Every kind of operation in every phase of every save, and one before the first."""
+    """Returns every kind of operation in every phase of every save, and one before the first."""
     candidates = [
         CandidatePoint(named=at.model_copy(update={"path": f"{_LAYOUT.any_name}/a"}), counted=at)
         for rank in range(ranks)

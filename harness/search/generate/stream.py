@@ -1,6 +1,6 @@
-"""The scenarios of a seed, one after the other: the n-th is the same however many are asked for.
+"""The scenarios of a seed: the n-th is the same, however many are requested.
 
-Some of them share a job, so that they share its baseline and its reference run as well.
+Some of them share a job, so that they share its baseline trace and its reference as well.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from harness.search.generate.draw import draw_scenario
 from harness.search.generate.job import Areas, draw_job
 
 SCENARIOS_OF_A_JOB = 4
-"""a baseline trace costs about as much as half a scenario."""
+"""A baseline trace costs about as much as half a scenario."""
 
 
 def job_of(seed: int, number: int, *, without: Areas = frozenset()) -> Scenario:
-    """The job of the n-th scenario, from 1."""
+    """Returns the job of the n-th scenario, from 1."""
     family = (number - 1) // SCENARIOS_OF_A_JOB
     # Text, because Python promises to draw the same from it in every process.
     return draw_job(Random(f"{seed} job {family}"), without=without)
@@ -31,6 +31,6 @@ def is_first_of_job(number: int) -> bool:
 def scenario_of(
     seed: int, number: int, candidates: Candidates, *, without: Areas = frozenset()
 ) -> Scenario:
-    """The n-th scenario, from 1, given the candidates of its job."""
+    """Returns the n-th scenario, from 1, given the candidates of its job."""
     job = job_of(seed, number, without=without)
     return draw_scenario(Random(f"{seed} scenario {number}"), job, candidates, without=without)

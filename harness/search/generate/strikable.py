@@ -22,10 +22,10 @@ class StrikableSpan:
     """The strikable part of one run.
 
     `saves` are the steps of the saves that it makes wherever it resumes, `first` is the latest step
-    from which it can. `number` is the run's, from 0. After the last run nobody clears away what a
+    from which it can. `number` is the run's, from 0. After the last run nothing clears away what
     failing storage has kept from being removed. `relocated` says whether the directory was or will
-    be moved, `foreign` names what hands have put there, `comes_through` promises that nothing ends
-    the run before its last step.
+    be moved, `foreign` holds the names that operators have created, `comes_through` promises that
+    nothing ends the run before its last step.
     """
 
     number: int
@@ -43,7 +43,7 @@ class StrikableSpan:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the training loop goes on after a failed save."""
+        """Whether the training loop continues after a failed save."""
         return self.checkpoint.on_error == "go_on"
 
     @property
@@ -54,14 +54,14 @@ class StrikableSpan:
 
     @property
     def in_background(self) -> bool:
-        """Whether a save may still be under way in later steps."""
+        """Whether a save can still be under way in later steps."""
         return self.checkpoint.async_mode != "disabled"
 
 
 def draw_point(random: Random, strikable: StrikableSpan, save: int) -> Point | None:
-    """An operation of a save; each phase is as likely as the others, however short it is.
+    """Draws an operation of a save; each phase is equally likely, however short it is.
 
-    Later runs save other steps, and prune from the first save on, as late saves of the first do.
+    Later runs save other steps, and prune from the first save on, like late saves of the first run.
     """
     recorded = save if not strikable.number else min(save + 1, strikable.candidates.saves)
     candidates = strikable.candidates.of_save(recorded)
@@ -82,11 +82,11 @@ def _named(random: Random, candidate: CandidatePoint, strikable: StrikableSpan) 
 
 
 def either_side(random: Random, at: Point) -> Point:
-    """Before the operation or after it."""
+    """Draws the instant before the operation or after it."""
     return at.model_copy(update={"when": pick(random, ("before", "after"))})
 
 
-def as_default(at: Point, whom: AnyRank) -> Point:
-    """A point without its rank where that is the one that would be taken anyway."""
-    usual = 0 if whom == "all" else whom
+def as_default(at: Point, target: AnyRank) -> Point:
+    """Returns a point without its rank if that is the default."""
+    usual = 0 if target == "all" else target
     return at.model_copy(update={"rank": None}) if at.rank == usual else at

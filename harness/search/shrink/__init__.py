@@ -1,1 +1,1 @@
-"""From a scenario that fails to the smallest one that fails in the same way."""
+"""Reduces a failing scenario to the smallest one that fails in the same way."""

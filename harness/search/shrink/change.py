@@ -1,4 +1,4 @@
-"""Small changes of a scenario that the simplifications are made of."""
+"""Small changes of a scenario, from which the simplifications are built."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Steps = Callable[[int], int]
 
 
 def with_run(scenario: Scenario, number: int, **values: Any) -> Scenario:
-    """Another value for settings of one run."""
+    """Changes settings of one run."""
     run = scenario.runs[number].model_copy(update=values)
     runs = (*scenario.runs[:number], run, *scenario.runs[number + 1 :])
     return scenario.model_copy(update={"runs": runs})
 
 
 def with_fault(scenario: Scenario, number: int, place: int, fault: AnyFault) -> Scenario:
-    """Another fault in the place of one."""
+    """Replaces one fault by another."""
     faults = scenario.runs[number].faults
     return with_run(scenario, number, faults=(*faults[:place], fault, *faults[place + 1 :]))
 
@@ -31,20 +31,20 @@ P = TypeVar("P", bound=Part)
 
 
 def inside(part: P, key: str, **values: Any) -> P:
-    """Another value for settings of what a part holds under a key."""
+    """Changes settings of what a part holds under a key."""
     inner: Part = getattr(part, key)
     return part.model_copy(update={key: inner.model_copy(update=values)})
 
 
 def faults_of(scenario: Scenario) -> Iterator[tuple[int, int, AnyFault]]:
-    """Every fault with its run and its place in it."""
+    """Yields every fault with its run and its position in it."""
     for number, run in enumerate(scenario.runs):
         for place, fault in enumerate(run.faults):
             yield number, place, fault
 
 
 def map_steps(scenario: Scenario, steps: Steps) -> Scenario:
-    """Every training step that the scenario names becomes another one, also in names of files."""
+    """Maps every training step that the scenario names to another one, also in names of files."""
     window = scenario.checkpoint.dyn_ckpt_window
     changes: dict[str, Any] = {
         "runs": tuple(_map_run(run, steps) for run in scenario.runs),

@@ -1,4 +1,4 @@
-"""`python -m harness shrink`: the smallest scenario that fails as a file or a run did."""
+"""`python -m harness shrink`: finds the smallest scenario that fails as a file or a run did."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from harness.trial import Bench
 from harness.workspace import open_workspace
 
 _LOOKS = 3
-"""So many runs of a file may pass before it is said to pass."""
+"""A file is reported to pass after this many passing runs."""
 
 
 def shrink_place(
     place: Path, *, implementation: Implementation, workers: int, seconds: float
 ) -> bool:
-    """Shrink and say what came of it; whether there was a failure and a file stands for it.
+    """Shrink and report the result; returns whether there was a failure and a file now shows it.
 
-    Raises ScenarioError, or OSError and ValueError where the directory is not one of a run.
+    Raises ScenarioError, or OSError and ValueError if the directory is not one of a run.
     """
     if place.is_dir():
         evidence = read_evidence(place.resolve())

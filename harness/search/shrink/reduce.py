@@ -1,4 +1,4 @@
-"""Reduces one failure: sees it again, shrinks it, and writes down the smallest that stays."""
+"""Reduces one failure: reproduces it, shrinks it, and saves the smallest that still shows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ATTEMPTS = 3
 """A failure that depends on which rank comes first shows in one run of several."""
 
 SHRINK_S = 110.0
-"""A minute or two is what a person waits; the last runs, which write it down, come on top."""
+"""A person waits a minute or two; the last runs, which save the failure, come on top."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Reduced:
 def reduce_failure(
     start: Scenario, signature: Signature, runner: Runner, *, seconds: float = SHRINK_S
 ) -> Reduced:
-    """The smallest scenario that shows the signature, as a failure file with its run directory."""
+    """Finds the smallest scenario that shows the signature; saves its failure file and run."""
     began = time.monotonic()
     shrunk, proof, found = None, None, start
     if _shows_again(start, signature, runner):

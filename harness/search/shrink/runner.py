@@ -1,4 +1,4 @@
-"""Runners that tell whether scenarios fail alike: in this process, or in several."""
+"""Runners that decide whether scenarios fail alike: in this process, or in several."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from harness.search.shrink.signature import Signature, shows
 from harness.trial import Bench
 
 SILENCE_S = 10.0
-"""Half of what a run may be silent elsewhere (`harness/budget.py`): a candidate that hangs
-should not use up the time of the others. One that was only slow is found out when the smallest is
-run with the budgets of all runs."""
+"""Half of the silence allowed elsewhere (`harness/budget.py`): a hanging candidate should not use
+up the time of the others. One that was only slow is found out when the smallest one runs with the
+usual budgets."""
 
 
 class Runner(Protocol):
@@ -23,17 +23,17 @@ class Runner(Protocol):
 
     @property
     def at_once(self) -> int:
-        """How many scenarios are best asked about together."""
+        """Returns how many scenarios to ask about at once."""
 
     def shows(self, some: Sequence[Scenario], signature: Signature) -> Sequence[bool]:
-        """Which of them fail like that."""
+        """Returns which of them fail like that."""
 
     def report(self, scenario: Scenario, signature: Signature) -> Proof | None:
-        """Run it once more and write the failure down; None where it did not fail like that."""
+        """Run it once more and save the failure; returns None if it did not fail like that."""
 
 
 class Alone:
-    """In this process, one after the other."""
+    """Runs in this process, one after the other."""
 
     at_once = 1
 
@@ -41,28 +41,28 @@ class Alone:
         self._bench = bench
 
     def shows(self, some: Sequence[Scenario], signature: Signature) -> Sequence[bool]:
-        """Which of them fail like that."""
+        """Returns which of them fail like that."""
         return [_shows_again(self._bench, one, signature) for one in some]
 
     def report(self, scenario: Scenario, signature: Signature) -> Proof | None:
-        """Run it once more and write the failure down."""
+        """Run it once more and save the failure."""
         return _report_again(self._bench, scenario, signature)
 
 
 class Together:
-    """In the workers of a pool."""
+    """Runs in the workers of a pool."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.at_once = pool.workers
 
     def shows(self, some: Sequence[Scenario], signature: Signature) -> Sequence[bool]:
-        """Which of them fail like that."""
+        """Returns which of them fail like that."""
         coming = [self._pool.submit(_shows_again, one, signature) for one in some]
         return [future.result() for future in coming]
 
     def report(self, scenario: Scenario, signature: Signature) -> Proof | None:
-        """Run it once more and write the failure down."""
+        """Run it once more and save the failure."""
         return self._pool.submit(_report_again, scenario, signature).result()
 
 
@@ -72,7 +72,7 @@ def _shows_again(bench: Bench, scenario: Scenario, signature: Signature) -> bool
 
 
 def _report_again(bench: Bench, scenario: Scenario, signature: Signature) -> Proof | None:
-    """Run the scenario with the budgets of all runs, and write it down if it fails like that."""
+    """Run the scenario with the usual budgets, and save it if it fails like that."""
     trial = try_scenario(bench, scenario)
     if shows(trial.judgement, signature):
         return settle(trial, source_of(scenario))

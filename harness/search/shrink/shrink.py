@@ -1,8 +1,8 @@
 """Shrinks: tries simpler scenarios, boldest first, and keeps each one that still fails alike.
 
-Pure but for the question that it asks, `shows`: which of some scenarios fail in the same way. It is
-asked several at once, because each answer is a real run. Nothing is asked twice, and nothing that
-the reader of scenarios would refuse is asked at all.
+Pure but for the question that it asks, `shows`: which of some scenarios fail in the same way. It
+asks about several at once, because each answer is a real run. It asks nothing twice, and nothing
+that the reader of scenarios would refuse.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ PASSES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shrunk:
-    """`kept` are the scenarios on the way, the smallest last; the first is where it began.
+    """`kept` are the scenarios on the way, the smallest last; the first is the original.
 
-    `is_complete` is False where time was over before nothing helped any more.
+    `is_complete` is False if the time was up while simplifications could still have helped.
     """
 
     kept: tuple[Scenario, ...]
@@ -60,12 +60,12 @@ class Shrunk:
 
     @property
     def smallest(self) -> Scenario:
-        """Where it ended."""
+        """The last scenario that was kept."""
         return self.kept[-1]
 
 
 def shrink(start: Scenario, shows: Shows, *, at_once: int, is_over: IsOver) -> Shrunk:
-    """The smallest scenario found that still shows what `start` shows."""
+    """Returns the smallest scenario found that still shows what `start` shows."""
     search = _Search(start, shows, at_once, is_over)
     while search.round():
         pass
@@ -85,7 +85,7 @@ class _Search:
         self._shows, self._at_once, self._is_over = shows, at_once, is_over
 
     def round(self) -> bool:
-        """Every simplification until it helps no more; whether any has helped."""
+        """Try every simplification until it no longer helps; returns whether any has helped."""
         before = len(self.kept)
         for simplify in PASSES:
             while self._improves(simplify):
@@ -96,7 +96,7 @@ class _Search:
         some: list[Scenario] = []
         for candidate in self._candidates(simplify):
             some.append(candidate)
-            # One that was asked together with a bolder one is known to show it already.
+            # One that was tried together with a bolder one is known to show it already.
             if _nameless(candidate) in self._answers or len(some) == self._at_once:
                 if self._takes(some):
                     return True
@@ -117,7 +117,7 @@ class _Search:
                 yield named
 
     def _takes(self, some: Sequence[Scenario]) -> bool:
-        """Ask about those of which nothing is known, and keep the first that shows it."""
+        """Ask about those whose answer is unknown, and keep the first that shows it."""
         if self._is_over():
             return False
         unknown = [one for one in some if _nameless(one) not in self._answers]
@@ -133,9 +133,9 @@ class _Search:
 
 
 def is_readable(scenario: Scenario) -> bool:
-    """Whether the scenario would be accepted if it stood in a file."""
+    """Whether the scenario would be accepted from a file."""
     try:
-        # Copies with changes were not checked when they were made. Files spell out no defaults.
+        # Copies with changes were not checked when they were made. Files do not contain defaults.
         checked = Scenario.model_validate(scenario.model_dump(exclude_defaults=True))
     except ValidationError:
         return False

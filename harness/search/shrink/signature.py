@@ -1,4 +1,4 @@
-"""The failure signature of a scenario, by which a smaller one is known to fail alike."""
+"""The failure signature of a scenario, which identifies failures of the same kind."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Signature:
 
 
 def signature_of(judgement: Judgement) -> Signature | None:
-    """The signature of a judgement; None where everything holds."""
+    """Returns the signature of a judgement; None if everything holds."""
     if judgement.outcome is Outcome.PASS:
         return None
     return Signature(outcome=judgement.outcome, broken=_broken(judgement)[0])
 
 
 def shows(judgement: Judgement, signature: Signature) -> bool:
-    """Whether a scenario failed like that; it may break other properties than before besides."""
+    """Whether a scenario failed like that; it may break other properties in addition."""
     return judgement.outcome is signature.outcome and signature.broken in _broken(judgement)
 
 
 def _broken(judgement: Judgement) -> list[str]:
-    """The causes of the outcome, in the order of the report."""
+    """Returns the causes of the outcome, in the order of the report."""
     guards = [one.name for one in judgement.guards if one.outcome is judgement.outcome]
     verdicts = [
         one.property

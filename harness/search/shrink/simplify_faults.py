@@ -1,4 +1,4 @@
-"""Simpler scenarios whose faults say less: earlier points, fewer words, smaller numbers."""
+"""Proposes scenarios with simpler faults: earlier points, fewer words, smaller numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POINT = {
 
 
 def simpler_faults(scenario: Scenario) -> Iterator[Scenario]:
-    """One word of one fault less, or one number smaller."""
+    """Yields scenarios with one word of one fault less, or one number smaller."""
     for number, place, fault in faults_of(scenario):
         for simpler in _simpler(fault):
             yield with_fault(scenario, number, place, simpler)

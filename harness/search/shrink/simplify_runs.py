@@ -1,4 +1,4 @@
-"""Simpler scenarios with fewer runs, happenings, ranks and steps; these save most."""
+"""Proposes scenarios with fewer runs, events, ranks and steps; these save most."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _OWN = {
 
 
 def fewer_runs(scenario: Scenario) -> Iterator[Scenario]:
-    """The first runs alone, then all but one."""
+    """Yields the first runs alone, then all but one."""
     runs = scenario.runs
     for number in range(1, len(runs)):
         yield scenario.model_copy(update={"runs": runs[:number]})
     for number in range(len(runs)):
         left = (*runs[:number], *runs[number + 1 :])
         if left:
-            # Nothing can have happened before the first run, and it is as the scenario says.
+            # Nothing can happen before the first run, and its settings are the scenario's.
             first = left[0].model_copy(update={**_OWN, "ignore_freeze_mismatch": False})
             yield scenario.model_copy(update={"runs": (first, *left[1:])})
 
 
 def fewer_happenings(scenario: Scenario) -> Iterator[Scenario]:
-    """Without the faults or the actions of a run, without one of them, without its own settings."""
+    """Yields a run without its faults or actions, without one of them, without its settings."""
     for number, run in enumerate(scenario.runs):
         if run.faults:
             yield with_run(scenario, number, faults=())
@@ -58,7 +58,7 @@ def _usual_settings(scenario: Scenario, number: int, run: Run) -> Iterator[Scena
 
 
 def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
-    """A smaller world; what named a rank that is gone names the last one."""
+    """Yields smaller worlds; faults on a rank that is gone move to the last one."""
     now = scenario.world
     worlds = [
         World(pp=pp, dp_shard=shards, nodes=nodes)
@@ -81,7 +81,7 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _simple(world: World) -> tuple[int, ...]:
-    """Fewer ranks, then fewer stages and no other axes than shards; nodes are asked for above."""
+    """Prefers fewer ranks, then fewer stages and no axes but shards; nodes are tried above."""
     return (world.size, world.pp, world.tp, world.dp_replicate, world.nodes)
 
 
@@ -98,7 +98,7 @@ def _within(fault: AnyFault, most: int) -> AnyFault:
 
 
 def fewer_steps(scenario: Scenario) -> Iterator[Scenario]:
-    """Saves closer together, everything earlier, and runs that end earlier."""
+    """Yields saves closer together, everything earlier, and runs that end earlier."""
     interval = scenario.checkpoint.interval
     for closer in sorted({1, 2} - set(range(interval, 3))):
         yield _closer(scenario, interval, closer)
@@ -109,7 +109,7 @@ def fewer_steps(scenario: Scenario) -> Iterator[Scenario]:
         if 0 < saves * interval < last:
             yield _earlier(scenario, saves)
     for number, run in enumerate(scenario.runs):
-        # A start that ends before the last one did would puzzle the reader.
+        # A start that ends before the previous one did would puzzle the reader.
         least = max((one.until_step for one in scenario.runs[:number]), default=1)
         for until in _lower(run.until_step, least):
             yield with_run(scenario, number, until_step=until)
@@ -122,7 +122,7 @@ def _closer(scenario: Scenario, old: int, new: int) -> Scenario:
 
 
 def _earlier(scenario: Scenario, saves: int) -> Scenario:
-    """Without the first saves: they are counted from 1 in the first run."""
+    """Drops the first saves: they are counted from 1 in the first run."""
     by = saves * scenario.checkpoint.interval
     moved = map_steps(scenario, lambda step: max(1, step - by))
     for number, place, fault in faults_of(moved):
@@ -133,7 +133,7 @@ def _earlier(scenario: Scenario, saves: int) -> Scenario:
 
 
 def _lower(number: int, least: int) -> Iterator[int]:
-    """Smaller numbers, the boldest first."""
+    """Yields smaller numbers, the boldest first."""
     yield from sorted(
         {least, (number + least) // 2, number - 2, number - 1} & set(range(least, number))
     )

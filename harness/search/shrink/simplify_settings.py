@@ -1,4 +1,4 @@
-"""Simpler scenarios with more settings as they are by default."""
+"""Proposes scenarios with more settings at their defaults."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.search.shrink.change import inside
 
 
 def simpler_mode(scenario: Scenario) -> Iterator[Scenario]:
-    """Synchronous saves rather than saves in the background."""
+    """Yields synchronous instead of background saves."""
     for mode in ("disabled", "async"):
         yield inside(scenario, "checkpoint", async_mode=mode)
 
 
 def less_frozen(scenario: Scenario) -> Iterator[Scenario]:
-    """No freezing at all, without its network; a schedule without one of its stages."""
+    """Yields no freezing at all, without its network; then a schedule without one of its stages."""
     freeze = scenario.freeze
     if freeze != FreezePlan():
         yield scenario.model_copy(update={"freeze": FreezePlan(), "model": Model()})
@@ -51,9 +51,9 @@ _USUAL_VALUES: dict[str, Any] = {"seed": 0, "optimizer": "adamw", "ema": False}
 
 
 def usual_job(scenario: Scenario) -> Iterator[Scenario]:
-    """Everything as it is by default, but for the freezing and the steps between saves.
+    """Sets everything to its default, except for the freezing and the steps between saves.
 
-    Most failures have nothing to do with most settings: one question here saves a dozen later.
+    Most failures have nothing to do with most settings: one run here saves a dozen later.
     """
     interval = scenario.checkpoint.interval
     usual = {key: part for key, part in _USUAL if key != "checkpoint"} | _USUAL_VALUES
@@ -65,7 +65,7 @@ def usual_job(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def usual_settings(scenario: Scenario) -> Iterator[Scenario]:
-    """Whole parts as they are by default, then one setting after the other."""
+    """Sets whole parts to their defaults, then one setting after the other."""
     for key, usual in _USUAL:
         if getattr(scenario, key) != usual:
             yield scenario.model_copy(update={key: usual})
@@ -85,7 +85,7 @@ def usual_settings(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _between(number: int, usual: int) -> Iterator[int]:
-    """Numbers on the way to the usual one, the boldest first."""
+    """Yields numbers on the way to the usual one, the boldest first."""
     step = 1 if usual > number else -1
     for nearer in dict.fromkeys((usual - step, (number + usual) // 2, number + step)):
         if nearer not in (number, usual):

@@ -1,4 +1,4 @@
-"""How large a scenario is: smaller is what a reader understands sooner."""
+"""Measures how large a scenario is: a smaller one is understood sooner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MODES = ("disabled", "async", "async_with_pinned_mem")
 
 
 def size_of(scenario: Scenario) -> Size:
-    """Compared from left to right: runs, what happens, ranks, mode, settings, and their numbers.
+    """Compared from left to right: runs, events, ranks, mode, settings, and their numbers.
 
     A setting is whatever the file would spell out because it is not the default.
     """

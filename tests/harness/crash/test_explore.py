@@ -126,7 +126,7 @@ def test_a_job_that_is_told_before_latest_is_durable(profile: ProfileName) -> No
     assert causes(found) == [
         (
             "nothing_lost",
-            "safe only if the job is told of step_4 after the rename of .latest-new to latest is "
+            "safe only if step_4 is acknowledged after the rename of .latest-new to latest is "
             "durable",
         )
     ]

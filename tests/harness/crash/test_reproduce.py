@@ -116,4 +116,4 @@ def test_a_file_system_that_is_not_known_is_bad_input(
     with pytest.raises(SystemExit) as caught:
         main(["crash-states", str(tmp_path), "--reproduce", "ext4,zfs"])
     assert caught.value.code == BAD_INPUT
-    assert "'zfs' is no file system; possible: ext4, xfs, btrfs" in capsys.readouterr().err
+    assert "'zfs' is not a file system; possible: ext4, xfs, btrfs" in capsys.readouterr().err

@@ -39,7 +39,7 @@ EVENT_LOGS = [
         [
             r"first differing sample: run 1, step 3, rank 0: saw sample 7, expected sample 55",
             r"first differing tensor: transformer.blocks.0.down.weight, run 1 after step 3, rank 0",
-            r"the job had been told that steps 2, 4 are durable",
+            r"acknowledged to the job as durable: steps 2, 4",
         ],
     ),
     (

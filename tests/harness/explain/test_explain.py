@@ -31,14 +31,14 @@ def test_of_a_run_that_passed_the_strike_and_the_choice_are_told_and_nothing_is_
     assert described["run 1 found and chose"] == [
         "`latest`: names step_2",
         "step_2: whole",
-        "the job had been told that step 2 is durable",
+        "acknowledged to the job as durable: step 2",
         "ranks 0, 1 took step 2 from step_2: what `latest` names, the newest whole one",
     ]
     assert "what is broken" not in described
     assert described["what was not judged"][1] == (
         "does not apply: integrity (nothing was damaged between runs)"
     )
-    assert "where it differs from the uninterrupted run" not in described
+    assert "where it differs from the reference" not in described
 
 
 def test_a_run_without_a_strike_is_told_from_the_operation_that_broke_the_sentence() -> None:

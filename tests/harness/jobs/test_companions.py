@@ -28,7 +28,7 @@ def test_the_average_follows_the_first_values_fast() -> None:
 
 def test_what_was_saved_and_loaded_goes_on_as_if_it_never_stopped() -> None:
     resumed = trained(3, Companions.from_extra(trained(4).extra()), done=4)
-    assert resumed.described() == trained(7).described()
+    assert resumed.describe() == trained(7).describe()
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_each_value_that_is_lost_shows_at_once_or_later(name: str, lost: str) ->
     extra = trained(4).extra()
     del extra[name][lost]
     resumed = trained(3, Companions.from_extra(extra), done=4)
-    assert resumed.described() != trained(7).described()
+    assert resumed.describe() != trained(7).describe()
 
 
 def test_nothing_given_back_is_a_fresh_start() -> None:
-    assert Companions.from_extra({}).described() == Companions().described()
+    assert Companions.from_extra({}).describe() == Companions().describe()

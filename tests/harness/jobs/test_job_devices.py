@@ -103,7 +103,7 @@ def test_a_rank_on_the_cpu_asks_nothing_of_cuda_and_sees_no_gpu(
 
 
 def test_a_rank_without_a_lease_takes_no_gpu(tmp_path: Path, calls: list[object]) -> None:
-    with pytest.raises(RuntimeError, match="no GPU has been given to this job"):
+    with pytest.raises(RuntimeError, match="this job was given no GPU"):
         take_device(workload("cuda"), 0, 1, tmp_path)
     assert calls == []
 

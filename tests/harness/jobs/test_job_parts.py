@@ -154,7 +154,7 @@ def test_positions_of_ranks_that_stopped_apart_are_refused() -> None:
     _take(before[1], 2)
     after = Batches(data, seed=7, rank=0, ranks=1)
     with pytest.raises(
-        ValueError, match=r"different places of their epochs: \[\(0, 1\), \(0, 2\)\]"
+        ValueError, match=r"different positions of their epochs: \[\(0, 1\), \(0, 2\)\]"
     ):
         after.loader.load_state_dicts([one.loader.state_dict() for one in before])
 

@@ -240,4 +240,4 @@ def test_an_average_is_given_as_it_is_and_taken_back() -> None:
     model.weight.grad = None
     second.take(given)
     assert torch.equal(second.extra()["ema"]["weight"], given["ema"]["weight"])
-    assert [name for name, _ in second.described()] == ["weight.ema", "weight.gradient"]
+    assert [name for name, _ in second.describe()] == ["weight.ema", "weight.gradient"]

@@ -98,7 +98,7 @@ def test_resuming_from_a_damaged_checkpoint_is_a_violation_that_names_the_file()
     verdict = ask("integrity", damaged(resumes_from=4))
     assert (verdict.state, verdict.outcome) == ("violated", Outcome.SILENT_DIVERGENCE)
     assert verdict.details == (
-        "run 1: ranks 0, 1 resumed from step_4, of which step_4/__0_0.distcp had been changed or"
+        "run 1: ranks 0, 1 resumed from step_4, in which step_4/__0_0.distcp had been changed or"
         " removed",
     )
 
@@ -109,7 +109,7 @@ def test_falling_back_further_than_needed_is_lost_work() -> None:
     case.runs[1].event_logs = [[resumed(rank, None)] for rank in RANKS]
     verdict = ask("nothing_lost", case)
     assert verdict.details == (
-        "run 1 resumed from a fresh start, although step 2 had been reported durable to every rank",
+        "run 1 resumed from a fresh start, although step 2 had been acknowledged to every rank",
     )
 
 
@@ -186,7 +186,7 @@ def test_a_dangling_latest_is_excused_as_long_as_it_stays_and_not_when_it_comes_
     case = Case(runs=[first_run(), second])
     assert outcome(case) == (Outcome.PASS, {})
     second.point(5)
-    assert "`latest` names step_5, which is not there" in ask("latest_durable", case).details[0]
+    assert "`latest` names step_5, which does not exist" in ask("latest_durable", case).details[0]
 
 
 def foreign_case() -> Case:
@@ -248,7 +248,7 @@ def test_an_older_step_that_latest_was_pointed_at_is_the_one_to_resume_from() ->
 def test_a_action_that_was_not_done_is_invalid() -> None:
     case = damaged()
     evidence = case.evidence()
-    missed = dataclasses.replace(evidence.at_rest[1].done[0], problem="nothing fits the pattern")
+    missed = dataclasses.replace(evidence.at_rest[1].done[0], problem="nothing matches the pattern")
     at_rest = {1: dataclasses.replace(evidence.at_rest[1], done=(missed,))}
     for broken in (
         dataclasses.replace(evidence, at_rest=at_rest, runs=evidence.runs[:1]),

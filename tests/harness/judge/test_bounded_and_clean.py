@@ -35,7 +35,7 @@ def test_a_rank_that_is_alive_at_the_deadline_is_a_hang() -> None:
     case = correct()
     case.runs[1].hung = (1,)
     verdict = _judge("bounded", case)
-    assert verdict.details == ("run 1: rank 1 still alive after 20 s without a word",)
+    assert verdict.details == ("run 1: rank 1 still alive after 20 s without a record",)
     assert verdict.outcome is Outcome.HANG
 
 
@@ -104,7 +104,7 @@ def _fails_while_loading(*, times: int | str) -> Case:
     ("messages", "details"),
     [
         (("rank 1: EIO", "rank 1: EIO"), ()),
-        (("rank 1: EIO", None), ("run 1: rank 1 was not told that the start failed",)),
+        (("rank 1: EIO", None), ("run 1: rank 1 did not learn that the start failed",)),
         (("step_6 is damaged",) * 2, (
             "run 1: no error names rank 1, whose storage failed",
             "run 1: no error says EIO, which the storage answered",

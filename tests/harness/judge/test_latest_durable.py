@@ -27,7 +27,7 @@ def test_latest_that_is_swapped_before_the_checkpoint_has_its_name_is_a_violatio
     run.commit(2)
     verdict = _judge(run)
     assert verdict.state == "violated"
-    assert "step_2, which is not there" in verdict.details[0]
+    assert "step_2, which does not exist" in verdict.details[0]
     assert verdict.outcome is Outcome.HARD_FAIL
 
 

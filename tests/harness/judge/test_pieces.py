@@ -131,7 +131,9 @@ def test_a_tensor_that_differs_as_a_whole_is_named() -> None:
 def test_pieces_that_nobody_told_prove_nothing() -> None:
     described = with_start(event_logs(ONE, 4, 6), 0, pieces())
     differences, _ = changed_run(evidence(ONE, described), 1)
-    assert differences == ["all ranks, resumed at step 4: no rank told the pieces that it holds"]
+    assert differences == [
+        "all ranks, resumed at step 4: no rank recorded the pieces that it holds"
+    ]
 
 
 def test_the_mean_loss_is_compared_where_ranks_read_other_shares() -> None:

@@ -357,7 +357,7 @@ def test_a_frozen_module_that_moves_and_a_free_one_that_stands_are_violations() 
                 record.state.params["vision_encoder.weight"] = "stands"
     verdict = _judge("freeze_consistent", case)
     assert verdict.details == (
-        "run 0, vision_encoder is not frozen, but its parameters stood still on every rank",
+        "run 0, vision_encoder is not frozen, but its parameters did not change on any rank",
     )
 
 

@@ -60,8 +60,8 @@ def test_a_second_job_that_is_refused_alike_on_every_rank_is_fine() -> None:
             (
                 "run 0, second job: the ranks raised different errors: rank 0: InUseError: in use "
                 "by job 1; rank 1: InUseError: no room is left",
-                "run 0, second job: an error that fits 'InUseError.*in use' was expected; rank 0: "
-                "InUseError: in use by job 1; rank 1: InUseError: no room is left",
+                "run 0, second job: expected an error that matches 'InUseError.*in use'; found: "
+                "rank 0: InUseError: in use by job 1; rank 1: InUseError: no room is left",
             ),
         ),
         (
@@ -74,8 +74,8 @@ def test_a_second_job_that_is_refused_alike_on_every_rank_is_fine() -> None:
                 "run 0, second job: rank 0 trained on to step 8",
                 "run 0, second job: the ranks raised different errors: rank 0: no error; rank 1: "
                 "InUseError: in use by job 1",
-                "run 0, second job: an error that fits 'InUseError.*in use' was expected; rank 0: "
-                "no error; rank 1: InUseError: in use by job 1",
+                "run 0, second job: expected an error that matches 'InUseError.*in use'; found: "
+                "rank 0: no error; rank 1: InUseError: in use by job 1",
             ),
         ),
     ],

@@ -25,20 +25,22 @@ def table(*cells: MutantCell) -> Table:
 
 def described(found: Table) -> list[str]:
     """The problems that are not about properties which this small catalogue has no bug of."""
-    return [one for one in problems(found) if "is the name of no bug" not in one]
+    return [one for one in problems(found) if "names no bug" not in one]
 
 
 def test_a_bug_is_named_when_its_own_scenario_breaks_the_property_that_names_it() -> None:
     found = table(*CAUGHT)
     assert [row.is_named for row in found.rows] == [True, True]
     assert found.rows[0].broken == ("latest_durable", "whole_or_absent")
-    assert described(found) == [f"{GONE} catches nothing, and nobody says why it stays"]
+    assert described(found) == [
+        f"{GONE} catches nothing, and the catalogue gives no reason to keep it"
+    ]
 
 
 def test_a_bug_is_missed_when_only_another_property_is_broken() -> None:
     found = table(cell("wrong:Early", KILLED, "LEAK", "clean"), *CAUGHT[1:])
     assert described(found)[0] == (
-        f"Early is not caught by latest_durable: {KILLED} came to LEAK by clean"
+        f"Early is not caught by latest_durable: {KILLED} ended with LEAK by clean"
     )
     assert [bool(row.caught) for row in found.rows] == [True, True]
 
@@ -55,14 +57,16 @@ def test_a_bug_that_was_not_run_is_missed() -> None:
 
 def test_another_outcome_than_the_catalogue_says_is_a_problem() -> None:
     found = table(cell("wrong:Early", KILLED, "LEAK", "latest_durable"), *CAUGHT[1:])
-    assert described(found)[0] == "Early comes to LEAK, the catalogue says HARD_FAIL"
+    assert described(found)[0] == "Early ends with LEAK, the catalogue says HARD_FAIL"
 
 
 @pytest.mark.parametrize("outcome", ["HARD_FAIL", "INVALID"])
 def test_a_control_that_is_not_green_is_accused(outcome: str) -> None:
     found = table(*CAUGHT, cell("correct:Careful", GONE, outcome, "integrity"))
     assert [one.manager for one in found.alarms] == ["correct:Careful"]
-    assert described(found)[0] == f"Careful is correct, and {GONE} came to {outcome} by integrity"
+    assert (
+        described(found)[0] == f"Careful is correct, and {GONE} ended with {outcome} by integrity"
+    )
 
 
 def test_what_a_control_leaves_out_does_not_accuse_it() -> None:
@@ -78,7 +82,7 @@ def test_a_scenario_that_catches_nothing_may_say_why_it_stays() -> None:
 
 
 def test_each_property_without_a_bug_is_a_problem() -> None:
-    missing = [one for one in problems(table(*CAUGHT)) if "is the name of no bug" in one]
+    missing = [one for one in problems(table(*CAUGHT)) if "names no bug" in one]
     assert len(missing) == len(PROMISES) - 2
 
 

@@ -155,7 +155,7 @@ def test_a_failure_file_is_compared_with_its_replay_and_stays(
 
     proof = replay(workspace, file)
 
-    assert (str(proof.answer), proof.described) == (described.partition(":")[0], described)
+    assert (str(proof.answer), proof.summary) == (described.partition(":")[0], described)
     assert file.read_text(encoding="utf-8") == before
     if left:
         assert proof.text.startswith(f"{described}\n{outcome} sync: an event log\n")
@@ -174,7 +174,7 @@ def test_a_replay_with_other_code_says_so(
     monkeypatch.setattr(
         trial, "judge", lambda _: Judgement(outcome=Outcome.PASS, verdicts=(), guards=())
     )
-    assert replay(workspace, file).described.endswith(
+    assert replay(workspace, file).summary.endswith(
         "(the failure was that of mine:Manager, this is "
         "kempnerforge.checkpoint.manager:CheckpointManager)"
     )

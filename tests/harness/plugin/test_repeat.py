@@ -117,7 +117,7 @@ def prove(bench, plan, source):
     outcome = Outcome.LEAK if plan.source.endswith("b.yaml") else Outcome.PASS
     broken = ("clean",) if outcome is Outcome.LEAK else ()
     return Proof(outcome=outcome, text="red", replay="pytest failures/b.yaml", broken=broken,
-                 answer=Answer.SAME, described="SAME: it was LEAK (clean)")
+                 answer=Answer.SAME, summary="SAME: it was LEAK (clean)")
 
 harness.prove.prove = prove
 harness.run.support.missing = lambda: None

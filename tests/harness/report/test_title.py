@@ -21,7 +21,7 @@ ONE = "runs: [{until_step: 4, faults: [%s]}, {until_step: 6}]\n"
         ("{kill: {rank: 0}, at: {phase: load, path: a}}",
          "sync: resume: rank 0 is killed, and the job resumes (1 rank)"),
         ("{sigterm: {rank: all}, at: {step: 3}}",
-         "signals: all ranks are told to end after step 3, and the job resumes (1 rank)"),
+         "signals: all ranks get SIGTERM after step 3, and the job resumes (1 rank)"),
         ("{fail: {rank: 1, error: EIO, times: 3}, at: {save: 1, operation: fsync}}",
          "storage: rank 1 meets EIO 3 times before fsync of save 1, and the job resumes (1 rank)"),
         ("{raise: {rank: 0}, at: {step: 3}}",

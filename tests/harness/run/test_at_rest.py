@@ -99,17 +99,17 @@ def test_latest_becomes_a_directory_with_what_it_named(operator: DirectoryOperat
 @pytest.mark.parametrize(
     ("action", "expected"),
     [
-        ({"flip_bit": {"path": "step_6/*"}}, "nothing fits the pattern"),
+        ({"flip_bit": {"path": "step_6/*"}}, "nothing matches the pattern"),
         ({"flip_bit": {"path": "*/metadata.json", "byte": 99}}, "step_4/metadata.json has 11"),
         ({"truncate": {"path": "step_4/metadata.json", "to": 11}}, "step_4/metadata.json has 11"),
         ({"swap": {"path": "step_4/*.distcp", "against": "step_6"}}, "step_6 has no other file"),
-        ({"hostile": {"path": "step_4/metadata.json"}}, "step_4/metadata.json is no pickle: "),
+        ({"hostile": {"path": "step_4/metadata.json"}}, "step_4/metadata.json is not a pickle: "),
         ({"write": {"path": "step_4/metadata.json", "text": '{"step": 4}'}}, "changed nothing"),
-        ({"foreign": {"path": "latest", "kind": "file"}}, "latest is there already"),
+        ({"foreign": {"path": "latest", "kind": "file"}}, "latest already exists"),
         ({"leftover": {"kind": "staging"}}, "no earlier save renamed a staging into place"),
         ({"latest": {"step": 6}}, "there is no step_6"),
         ({"latest": {"step": 4}}, "changed nothing"),
-        ({"relocate": {"how": "move", "to": "checkpoints"}}, "checkpoints is there already"),
+        ({"relocate": {"how": "move", "to": "checkpoints"}}, "checkpoints already exists"),
     ],
 )  # fmt: skip
 def test_an_action_that_finds_nothing_is_the_last_and_says_why(

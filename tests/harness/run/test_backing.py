@@ -82,5 +82,5 @@ def test_the_image_is_gone_when_something_goes_wrong_on_it(directory: Path) -> N
 
 
 def test_a_power_cut_on_a_plain_directory_is_an_error_of_the_harness() -> None:
-    with pytest.raises(HarnessError, match="the directory lies on no disk of its own"):
+    with pytest.raises(HarnessError, match="the directory is not on a disk image"):
         Folder().cut("lost")

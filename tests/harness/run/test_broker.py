@@ -137,7 +137,7 @@ def test_a_job_larger_than_the_machine_runs_alone(broker: Broker) -> None:
 
 def test_more_gpus_than_there_are_cannot_be_had(broker: Broker) -> None:
     with (
-        pytest.raises(HarnessError, match="3 GPUs are needed and 2 are here"),
+        pytest.raises(HarnessError, match="the job needs 3 GPUs, this machine has 2"),
         broker.lease(need(gpus=3)),
     ):
         pass

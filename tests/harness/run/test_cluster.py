@@ -136,7 +136,7 @@ def test_what_is_not_installed_is_named_with_its_packages(monkeypatch: pytest.Mo
         )
         missing.cache_clear()
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
-        assert missing() == "a SLURM cluster of its own needs root, as slurmd does"
+        assert missing() == "a SLURM cluster needs root, as slurmd does"
     finally:
         missing.cache_clear()
 

@@ -90,4 +90,4 @@ def test_a_scenario_skips_with_what_its_gpus_lack(monkeypatch: pytest.MonkeyPatc
     stages = plan_of("gpu/ranks-share-a-gpu.yaml::pp2")
     assert support.missing_for(stages) is None
     monkeypatch.setenv("KEMPNERFORGE_GPU_SHARING", "gloo")
-    assert "gloo sends none that are on a GPU" in str(support.missing_for(stages))
+    assert "gloo cannot send tensors that are on a GPU" in str(support.missing_for(stages))

@@ -60,7 +60,7 @@ def plan(folder: Path, second: str, top: str = "seed: 1") -> Plan:
         ),
         (
             "before: [{foreign: {path: step_7, kind: file}}]",
-            "before[0].foreign.path: step_7 is the name of a checkpointer, not a foreign one",
+            "before[0].foreign.path: step_7 is a checkpointer's own name; choose another name",
         ),
         ("before: [{foreign: {path: a/b, kind: file}}]", "before[0].foreign.path: found 'a/b': "),
         (
@@ -69,18 +69,21 @@ def plan(folder: Path, second: str, top: str = "seed: 1") -> Plan:
         ),
         (
             "before: [{relocate: {how: move, to: a}}, {relocate: {how: move, to: b}}]",
-            "before[1]: the directory is relocated once in a scenario",
+            "before[1]: the directory can be relocated only once in a scenario",
         ),
-        ("refused: '('", "refused: '(' is no regular expression: "),
+        ("refused: '('", "refused: '(' is not a regular expression: "),
         (
             "refused: x, faults: [{kill: {}, at: {step: 5}}]",
-            "a run that is refused never comes to the points of its `faults`",
+            "a run that is refused never reaches the points of its `faults`",
         ),
-        ("world: {dp_shard: 9}, refused: x", "world: pp1 x fsdp9 needs 9 ranks, on CPU there are"),
+        (
+            "world: {dp_shard: 9}, refused: x",
+            "world: pp1 x fsdp9 needs 9 ranks, the CPU has room for",
+        ),
         (
             "world: {dp_shard: 2}",
-            "world: no data loader goes on when 1 data-parallel ranks become 2: the run has to be"
-            " `refused`",
+            "world: no data loader can continue when 1 data-parallel ranks become 2: mark the run"
+            " as `refused`",
         ),
         ("world: {dp_shard: 2}, refused: x", ""),
         ("world: {pp: 2}, faults: [{kill: {rank: 1}, at: {step: 5}}]", ""),
@@ -105,8 +108,8 @@ def test_what_cannot_happen_between_runs_is_refused_with_its_place(
 @pytest.mark.parametrize(
     ("first", "expected"),
     [
-        ("before: [{delete: {path: a}}]", "the first run finds an empty directory"),
-        ("world: {pp: 2}", "the first run is as the scenario says: set world at the top"),
+        ("before: [{delete: {path: a}}]", "the directory is empty before the first run"),
+        ("world: {pp: 2}", "the first run takes its world from the scenario: set it at the top"),
     ],
 )
 def test_the_first_run_has_nothing_before_it(tmp_path: Path, first: str, expected: str) -> None:

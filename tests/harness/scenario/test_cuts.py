@@ -36,7 +36,7 @@ def test_a_power_cut_falls_on_ext4_and_takes_the_journal_unless_told_otherwise(
         ("filesystem: xfs, journal: kept", ""),
         ("filesystem: zfs", "'zfs' is not a filesystem; known: ext4, xfs, btrfs"),
         ("journal: half", "'half' is not a journal"),
-        ("filesystem: btrfs, journal: kept", "btrfs has no journal that could be kept"),
+        ("filesystem: btrfs, journal: kept", "btrfs has no journal to keep"),
         ("rank: 1", "unknown key"),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_scenario_has_one_file_system(tmp_path: Path) -> None:
         f"  - {{until_step: 4, faults: {cut('filesystem: btrfs')}}}",
         "  - {until_step: 6}",
     )
-    text = "the checkpoint directory of this scenario lies on xfs already"
+    text = "the checkpoint directory of this scenario is already on xfs"
     assert found == f"x.yaml:4: runs[1].faults[0].power_cut.filesystem: {text}"
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_a_power_cut_ends_cannot_be_explored(tmp_path: Path) -> None:
         f"runs: [{{until_step: 2, faults: {cut('')}}}, {{until_step: 4}}]",
         "explore: {faults: [power_cut]}",
     )
-    assert "run 0 is ended already, so it cannot be explored" in found
+    assert "run 0 is already ended by a fault, so it cannot be explored" in found
 
 
 def test_an_exploration_and_a_fault_agree_on_the_file_system(tmp_path: Path) -> None:

@@ -68,20 +68,20 @@ def test_a_mistake_in_all_combinations_is_told_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("matrix", "expected"),
     [
-        ("  []", "3: matrix: is a mapping of settings to lists, such as "),
-        ("  {}", "3: matrix: is a mapping of settings to lists, such as "),
-        ("  seed: 1", "4: matrix.seed: is a list of one value or more"),
-        ("  seed: []", "4: matrix.seed: is a list of one value or more"),
+        ("  []", "3: matrix: must be a mapping of settings to lists, such as "),
+        ("  {}", "3: matrix: must be a mapping of settings to lists, such as "),
+        ("  seed: 1", "4: matrix.seed: must be a list of at least one value"),
+        ("  seed: []", "4: matrix.seed: must be a list of at least one value"),
         ("  name.x: [1]", "4: matrix.name.x: the file has no place name.x"),
         ("  runs.2.until_step: [1]", "4: matrix.runs.2.until_step: the file has no place runs.2"),
         ("  runs: [[]]", "4: matrix.runs: cannot vary: write another file"),
         (
             "  runs.0.until_step: [1]",
-            "4: matrix.runs.0.until_step: runs.0.until_step is set on line 2",
+            "4: matrix.runs.0.until_step: runs.0.until_step is also set on line 2",
         ),
         (
             f"  seed: [{', '.join('1' * 17)}]\n  device: [{', '.join('1' * 16)}]",
-            "3: matrix: stands for 272 scenarios, at most 256 are possible",
+            "3: matrix: expands to 272 scenarios; possible: at most 256",
         ),
     ],
 )
@@ -93,5 +93,7 @@ def test_a_matrix_that_says_nothing_is_refused(tmp_path: Path, matrix: str, expe
 
 def test_one_scenario_is_not_read_from_a_file_that_has_several(tmp_path: Path) -> None:
     read(tmp_path, HEAD + "  seed: [1, 2]\n")
-    with pytest.raises(ScenarioError, match=r"matrix: stands for 2 scenarios, one is wanted here"):
+    with pytest.raises(
+        ScenarioError, match=r"matrix: expands to 2 scenarios; only one is possible here"
+    ):
         read_scenario(tmp_path / "x.yaml", gpus=0)

@@ -62,15 +62,15 @@ def test_only_a_mount_that_lacks_what_saves_need_may_refuse_them(
     [
         (["filesystem: {stale: 3}", _PLAIN], "did you mean 'stale_s'?"),
         (["filesystem: {direct: never}", _PLAIN], "known: works, refused, kept"),
-        (["launcher: torchrun", _TAKING_OVER], "mounts are for ranks that the harness starts"),
-        (["world: {dp_shard: 2, nodes: 2}", _TAKING_OVER], "are of one host"),
+        (["launcher: torchrun", _TAKING_OVER], "mounts need ranks that the harness starts"),
+        (["world: {dp_shard: 2, nodes: 2}", _TAKING_OVER], "is for one host"),
         (
             [
                 "filesystem: {}",
                 "runs: [{until_step: 4, faults: [{power_cut: {}, at: {step: 3}}]},"
                 " {until_step: 6}]",
             ],
-            "the power is cut of a disk that the ranks see directly",
+            "a power cut needs a disk that the ranks see directly",
         ),
         (
             [
@@ -113,10 +113,10 @@ _AWAY, _BACK = "{displace: {leaves: nothing}}", "{put_back: {}}"
     [
         ((_AWAY, _BACK), None),
         ((_AWAY, _BACK, _AWAY, _BACK), None),
-        ((_AWAY,), "the directory is displaced, and a run follows: `put_back`"),
+        ((_AWAY,), "the directory is still displaced when the next run begins: add `put_back`"),
         ((_BACK,), "the directory was not displaced before"),
-        ((_AWAY, _AWAY, _BACK), "the directory is displaced already"),
-        ((_AWAY, "{delete: {path: step_2}}", _BACK), "there is nothing to be done to it"),
+        ((_AWAY, _AWAY, _BACK), "the directory is already displaced"),
+        ((_AWAY, "{delete: {path: step_2}}", _BACK), "there is nothing to act on"),
     ],
 )
 def test_a_directory_that_is_moved_away_comes_back_before_the_next_run(
@@ -134,4 +134,4 @@ def test_a_directory_is_moved_away_from_a_job_that_lives_alone(tmp_path: Path) -
     before = "runs: [{until_step: 4}, {until_step: 6, before: [{put_back: {}}]}]"
     with pytest.raises(ScenarioError) as caught:
         _plan(tmp_path, before)
-    assert "`put_back` is for a job that lives: `operator`" in str(caught.value)
+    assert "`put_back` needs a running job: use the fault `operator`" in str(caught.value)

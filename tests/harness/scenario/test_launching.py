@@ -58,28 +58,28 @@ def test_a_launcher_s_restarts_group_the_runs() -> None:
                 "runs:",
                 "- {until_step: 4, faults: [{second_job: {rank: 0, refused: x}, at: {step: 2}}]}",
             ],
-            "`second_job` is for ranks that the harness starts",
+            "`second_job` needs ranks that the harness starts",
         ),
         (
             [
                 "launcher: torchrun",
                 "runs: [{until_step: 4, faults: [{power_cut: {filesystem: ext4}, at: {step: 2}}]}]",
             ],
-            "`power_cut` is for ranks that the harness starts",
+            "`power_cut` needs ranks that the harness starts",
         ),
         (
             [
                 "launcher: {kind: torchrun, restarts: 1}",
                 "runs: [{until_step: 4}, {until_step: 6}]",
             ],
-            "its until_step is the same",
+            "it cannot change until_step",
         ),
         (
             [
                 "launcher: {kind: torchrun, restarts: 1}",
                 "runs: [{until_step: 4}, {until_step: 4, before: [{delete: {path: latest}}]}]",
             ],
-            "nothing happens between the two",
+            "nothing can happen between the two",
         ),
         (
             ["launcher: torchrun", *_LIMITED, "- {until_step: 4}"],
@@ -91,7 +91,7 @@ def test_a_launcher_s_restarts_group_the_runs() -> None:
         ),
         (
             ["launcher: {kind: slurm, restarts: 1}", _TWO_RUNS],
-            "slurm starts a run again that met its `time_limit`",
+            "slurm restarts only a run that met its `time_limit`",
         ),
         (
             [

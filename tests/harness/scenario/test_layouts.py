@@ -31,7 +31,7 @@ def problem(*lines: str) -> str:
         ),
         (
             ("world: {pp: 2, tp: 8}", "model: {heads: 8}", "runs: [{until_step: 2}]"),
-            "world: pp2 x tp8 needs 16 ranks, on CPU there are at most 8;"
+            "world: pp2 x tp8 needs 16 ranks, the CPU has room for 8;"
             " possible: fewer of pp: 2, tp: 8",
         ),
         (
@@ -55,8 +55,8 @@ def problem(*lines: str) -> str:
                 "freeze: {schedule: [{start_step: 2, specs: [{module: adapter}]}]}",
                 "runs: [{until_step: 2}]",
             ),
-            "freeze.schedule: DDP knows its parameters from the start: nothing can be frozen or"
-            " freed later; possible: `freeze.base`, or `dp_shard`",
+            "freeze.schedule: DDP fixes its parameters at the start: nothing can be frozen or"
+            " unfrozen later; possible: `freeze.base`, or `dp_shard`",
         ),
     ],
 )
@@ -69,13 +69,13 @@ def test_what_cannot_be_split_is_told_with_what_could(
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        ("{dp_shard: 4}", "no data loader goes on when 2 data-parallel ranks become 4"),
-        ("{dp_replicate: 2}", "no data loader goes on when pp1 x fsdp2 becomes pp1 x ddp2"),
+        ("{dp_shard: 4}", "no data loader can continue when 2 data-parallel ranks become 4"),
+        ("{dp_replicate: 2}", "no data loader can continue when pp1 x fsdp2 becomes pp1 x ddp2"),
     ],
 )
 def test_another_degree_or_mesh_needs_a_loader_that_redistributes(now: str, expected: str) -> None:
     world = "world: {dp_shard: 2}"
-    where = f"runs[1].world: {expected}: the run has to be `refused`, or `data.redistributes` set"
+    where = f"runs[1].world: {expected}: mark the run as `refused`, or set `data.redistributes`"
     assert problem(world, TWO % now) == where
     assert problem(world, "data: {redistributes: true}", TWO % now) == ""
 
@@ -84,7 +84,7 @@ def test_a_step_that_cannot_be_dealt_out_alike_is_told() -> None:
     found = problem(
         "world: {dp_shard: 2}", "data: {redistributes: true, batch_size: 2}", TWO % "{dp_shard: 3}"
     )
-    assert found == "runs[1].world: 4 samples of a step cannot be dealt to 3 ranks alike"
+    assert found == "runs[1].world: the 4 samples of a step cannot be divided evenly among 3 ranks"
 
 
 def test_another_number_of_stages_needs_nothing_of_the_loader() -> None:

@@ -34,7 +34,7 @@ RUNS = "runs: [{until_step: 6}, {until_step: 8}]"
             "{pp: 2, dp_shard: 5}",
             "auto",
             0,
-            "pp2 x fsdp5 needs 10 ranks, on CPU there are at most 8;"
+            "pp2 x fsdp5 needs 10 ranks, the CPU has room for 8;"
             " possible: dp_shard at most 4 with pp: 2",
         ),
         ("{dp_shard: 9}", "auto", 16, ""),
@@ -42,13 +42,13 @@ RUNS = "runs: [{until_step: 6}, {until_step: 8}]"
             "{dp_shard: 9}",
             "cpu",
             16,
-            "pp1 x fsdp9 needs 9 ranks, on CPU there are at most 8; possible: dp_shard at most 8",
+            "pp1 x fsdp9 needs 9 ranks, the CPU has room for 8; possible: dp_shard at most 8",
         ),
         (
             "{pp: 2, dp_shard: 4, tp: 2}",
             "cpu",
             16,
-            "pp2 x fsdp4 x tp2 needs 16 ranks, on CPU there are at most 8;"
+            "pp2 x fsdp4 x tp2 needs 16 ranks, the CPU has room for 8;"
             " possible: dp_shard at most 2 with pp: 2, tp: 2",
         ),
         ("{dp_shard: 4}", "cuda", 0, ""),
@@ -119,10 +119,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path, part: str, expected: str) -> 
         ("{kill: {rank: 2}, at: {step: 6}}", "kill.rank: there is no rank 2 in pp1 x fsdp2"),
         ("{kill: {rank: -1}, at: {step: 6}}", "kill.rank: there is no rank -1 in pp1 x fsdp2"),
         ("{kill: {}, at: {rank: 2, step: 6}}", "at.rank: there is no rank 2 in pp1 x fsdp2"),
-        ("{kill: {}, at: {step: 7}}", "at.step: step 7 never comes in this run; possible: 1 to 6"),
+        ("{kill: {}, at: {step: 7}}", "at.step: this run never reaches step 7; possible: 1 to 6"),
         (
             "{kill: {}, at: {save: 4, phase: flush}}",
-            "at.save: there is no save 4 in this run: until step 6 it saves at most 3 times",
+            "at.save: this run has no save 4: it ends at step 6 and saves at most 3 times",
         ),
         ("{kill: {}, at: {save: 1, phase: load}}", "at: `phase: load` belongs to no save"),
     ],
@@ -177,8 +177,8 @@ def refused(folder: Path, fault: str, more: str = "") -> str:
     [
         ("{raise: {rank: 1}, at: {step: 6}}", ""),
         ("{exit: {rank: all}, at: {step: 6}}", ""),
-        ("{exit: {}, at: {save: 1, phase: flush}}", "its point has `step` alone"),
-        ("{exit: {}, at: {step: 6, once_published: true}}", "its point has `step` alone"),
+        ("{exit: {}, at: {save: 1, phase: flush}}", "its point has only `step`"),
+        ("{exit: {}, at: {step: 6, once_published: true}}", "its point has only `step`"),
         ("{exit: {}, at: {rank: 1, step: 6}}", "leave `at.rank` out"),
         ("{raise: {rank: 2}, at: {step: 6}}", "there is no rank 2"),
         ("{raise: {rank: 1, error: Oops}, at: {step: 6}}", "'Oops' is not an error"),
@@ -203,7 +203,7 @@ GOES_ON = "checkpoint: {on_error: go_on}"
         ("until: {save: 2}", GOES_ON, "save 2 does not end an error that begins at save 2"),
         ("until: {save: 4}", GOES_ON, "possible: 3 to 3"),
         ("until: {step: 7}", GOES_ON, "step 7 never comes"),
-        ("until: {}", GOES_ON, "names one moment"),
+        ("until: {}", GOES_ON, "takes one moment"),
         ("times: 2, until: {save: 3}", GOES_ON, "not both"),
     ],
 )
@@ -250,7 +250,7 @@ def _struck(*faults: str) -> str:
         ((_struck(_JOINING),), ""),
         (
             (_struck(_JOINING, _JOINING),),
-            "runs[0].faults[1]: one second job is started in a run, not more",
+            "runs[0].faults[1]: a run can start only one second job",
         ),
         (
             ("world: {dp_shard: 5}", _struck(_JOINING)),
@@ -259,11 +259,11 @@ def _struck(*faults: str) -> str:
         ),
         (
             (_struck("{operator: {delete: {path: step_2}}, at: {step: 3}}"), "explore: {}"),
-            "runs[0].faults[0]: an exploration strikes the operations of one job alone",
+            "runs[0].faults[0]: an exploration can strike only the operations of a single job",
         ),
         (
             (_struck(_JOINING), "explore: {}"),
-            "runs[0].faults[0]: an exploration strikes the operations of one job alone",
+            "runs[0].faults[0]: an exploration can strike only the operations of a single job",
         ),
     ],
 )
@@ -288,13 +288,13 @@ def test_a_second_job_is_one_that_the_machine_holds(
             "{dp_shard: 3, nodes: 2}",
             "cpu",
             "cut_link: {node: 1}",
-            "runs[0]: 3 ranks cannot be halved",
+            "runs[0]: 3 ranks cannot be split over two nodes",
         ),
         (
             "{dp_shard: 2, nodes: 2}",
             "auto",
             "cut_link: {node: 1}",
-            "runs[0]: nodes are for ranks on the CPU: set `device: cpu`",
+            "runs[0]: nodes need ranks on the CPU: set `device: cpu`",
         ),
     ],
 )

@@ -90,15 +90,15 @@ def test_an_anchor_and_a_merge_stand_for_what_they_name(tmp_path: Path) -> None:
         (b"\njust text\n", "x.yaml:2: a scenario is a mapping, this is the single value 'just"),
         (b"name: [a\nruns: 1\n", "x.yaml:2: not YAML: while parsing a flow sequence, expected"),
         (b"name: a\n\truns: 1\n", "x.yaml:2: not YAML: while scanning"),
-        (b"name: a\nruns: \xff\n", "x.yaml:2: not UTF-8: the byte 0xff stands for no character"),
+        (b"name: a\nruns: \xff\n", "x.yaml:2: not UTF-8: the byte 0xff is no character"),
         (b"name: a\nruns: \x07\n", "x.yaml:2: not YAML: the character U+0007 is not allowed"),
         (b"name: a\n---\nname: b\n", "x.yaml:2: not YAML: expected a single document in the s"),
         (b"name: a\nruns: *none\n", "x.yaml:2: not YAML: found undefined alias 'none'"),
-        (b"name: a\nruns: &r [*r]\n", "x.yaml:2: an alias stands for a value around it"),
+        (b"name: a\nruns: &r [*r]\n", "x.yaml:2: an alias refers to a value that contains it"),
         (b"name: !!python/name:os.system x\n", "x.yaml:1: not YAML: could not determine a const"),
-        (b"name: 2026-02-31\n", "x.yaml:1: name: 2026-02-31 is no value: day "),
+        (b"name: 2026-02-31\n", "x.yaml:1: name: 2026-02-31 is not a value: day "),
         (b"? [a]\n: 1\n", "x.yaml:1: a key is a word, not a list or a mapping"),
-        (b"name: a\nseed: 1\nname: b\n", "x.yaml:3: the key 'name' stands here twice, first on l"),
+        (b"name: a\nseed: 1\nname: b\n", "x.yaml:3: the key 'name' appears twice, first on l"),
         (b"[" * 5000, "x.yaml: lists or mappings are nested too deeply"),
     ],
 )
@@ -113,7 +113,7 @@ def test_what_is_not_a_mapping_is_refused(tmp_path: Path, raw: bytes, expected: 
 def test_aliases_that_multiply_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
     levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12)]
     text = "\n".join(["l0: &l0 [a]", *levels])
-    assert complaint(tmp_path, text) == "x.yaml: more than 20000 values, aliases followed"
+    assert complaint(tmp_path, text) == "x.yaml: more than 20000 values once aliases are expanded"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (
             "schedule: [",
             "schedule: [{start_step: 6, specs: []}, ",
-            "6: freeze: start_step must rise from stage to stage, found [6, 5]",
+            "6: freeze: start_step must increase from stage to stage, found [6, 5]",
         ),
         ("seed: 1", "sed: 1", "1: sed: unknown key; known: name, seed, world, device, model"),
     ],

@@ -17,12 +17,13 @@ LOADER = "data: {redistributes: true}"
         (("world: {tp: 2}", "model: {variant: hooks}", ONE), ""),
         (
             ("world: {tp: 2}", "model: {variant: experts}", ONE),
-            "model.variant: experts knows no `tp`: tensor-parallel peers would each have experts of"
-            " their own",
+            "model.variant: experts does not support `tp`: tensor-parallel peers would each have"
+            " experts of their own",
         ),
         (
             ("world: {pp: 2}", "model: {variant: tied}", ONE),
-            "model.variant: the two ends of the model are on other stages, so they cannot be tied",
+            "model.variant: the two ends of the model are on different stages, so they cannot be"
+            " tied",
         ),
         (
             (
@@ -30,12 +31,12 @@ LOADER = "data: {redistributes: true}"
                 "freeze: {base: [{module: adapter}]}",
                 ONE,
             ),
-            "model.variant: lora says itself what is frozen: leave `freeze` out",
+            "model.variant: lora decides by itself what is frozen: leave `freeze` out",
         ),
         (
             ("world: {dp_shard: 2}", "optimizer: low_bit", LOADER, TWO % "{dp_shard: 4}"),
-            "runs[1].world: low_bit does not go on when pp1 x fsdp2 becomes pp1 x fsdp4, because"
-            " each shard of a moment has a scale of its own: the run has to be `refused`",
+            "runs[1].world: low_bit cannot continue when pp1 x fsdp2 becomes pp1 x fsdp4, because"
+            " each shard of a moment has a scale of its own: mark the run as `refused`",
         ),
         (
             (
@@ -52,20 +53,22 @@ LOADER = "data: {redistributes: true}"
         ),
         (
             ("model: {variant: tied}", TWO % "{pp: 2}"),
-            "runs[1].world: the two ends of the model are on other stages, so they cannot be tied",
+            "runs[1].world: the two ends of the model are on different stages, so they cannot be"
+            " tied",
         ),
         (
             ("world: {pp: 2}", "accumulate: {batches: 2, save_between: true}", ONE),
-            "accumulate.save_between: a pipeline of torch forgets the gradients that it finds"
-            " before its first pass, so none come back: leave it out with `pp`",
+            "accumulate.save_between: torch's pipeline discards the gradients that it finds"
+            " before its first pass: leave one of `save_between` and `pp` out",
         ),
         (
             ("accumulate: {batches: 5}", ONE),
-            "accumulate.batches: an epoch of 12 batches a rank does not end with a step of 5",
+            "accumulate.batches: an epoch of 12 batches a rank is not a multiple of the 5 of a"
+            " step",
         ),
         (
             ("data: {redistributes: true, generator: global}", ONE),
-            "data.generator: the loader that redistributes has a generator of its own: leave"
+            "data.generator: a loader that redistributes has a generator of its own: leave"
             " `data.redistributes` out",
         ),
         (

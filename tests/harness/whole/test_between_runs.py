@@ -55,5 +55,5 @@ def test_an_action_that_hits_nothing_is_invalid_and_the_run_after_it_does_not_ta
     judgement = judge(evidence)
     assert (judgement.outcome, len(evidence.runs)) == (Outcome.INVALID, 1)
     assert [one.details for one in judgement.guards if not one.passed] == [
-        ("before run 1: run1.1-flip_bit: nothing fits the pattern",)
+        ("before run 1: run1.1-flip_bit: nothing matches the pattern",)
     ]

@@ -1,7 +1,7 @@
-"""The optimizers of the job, by the words of the language (`harness.words.OPTIMIZERS`).
+"""The optimizers of the job, by their names in scenarios (`harness.words.OPTIMIZERS`).
 
-Each is a module of this package with a function `build`. An optimizer that holds others tells them
-as `inner`, a mapping of labels, so that digests see what is theirs.
+Each is a module of this package with a function `build`. An optimizer that holds others exposes
+them as `inner`, a mapping by label, so that digests include their state.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ OPTIMIZERS: dict[str, Build] = {
 
 
 def build_optimizer(name: str, groups: Groups) -> Optimizer:
-    """The optimizer of that name over groups of parameters."""
+    """Returns the optimizer of that name over groups of parameters."""
     return OPTIMIZERS[name](groups)
 
 
 def moments_of(optimizer: Optimizer, param: nn.Parameter) -> Iterator[tuple[str, Any]]:
-    """All that an optimizer and those inside of it hold for a parameter, by distinct labels."""
+    """Yields all state that an optimizer and its inner ones hold for a parameter, by label."""
     yield from optimizer.state.get(param, {}).items()
     inner: dict[str, Optimizer] = getattr(optimizer, "inner", {})
     for label, one in inner.items():

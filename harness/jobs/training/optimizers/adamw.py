@@ -1,4 +1,4 @@
-"""AdamW, as torch has it."""
+"""torch's AdamW."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.jobs.training.optimizers.groups import LEARNING_RATE, WEIGHT_DECAY,
 
 
 def build(groups: Groups) -> Optimizer:
-    """One AdamW over all groups."""
+    """Returns one AdamW over all groups."""
     return AdamW(
         [{"params": list(group)} for group in groups],
         lr=LEARNING_RATE,

@@ -17,9 +17,10 @@ _HOOKS = (
 
 
 class Around(Optimizer):
-    """An optimizer to whoever asks, as a schedule does; its groups are those of others."""
+    """An optimizer from outside, for a schedule say, whose groups are those of inner optimizers."""
 
     def __init__(self) -> None:
-        # Not that of the base class, which makes groups and a state. Only its hooks are needed.
+        # Not the base class's constructor, which creates groups and state: only its hooks are
+        # needed.
         for name in _HOOKS:
             setattr(self, name, OrderedDict())

@@ -12,7 +12,7 @@ LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01
 
 Groups = tuple[tuple[nn.Parameter, ...], ...]
-"""Parameters that one call may take together; those of two groups may be of other kinds."""
+"""Parameters that one call can take together; two groups can differ in kind."""
 
 
 Build = Callable[[Groups], Optimizer]
@@ -20,14 +20,14 @@ Build = Callable[[Groups], Optimizer]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parted:
-    """Groups parted in two, each group in its order; groups that are empty are left out."""
+    """Groups split in two, each group in its order; empty groups are left out."""
 
     matrices: Groups
     rest: Groups
 
 
 def part_matrices(groups: Groups) -> Parted:
-    """Tell the parameters with two dimensions from the others."""
+    """Splits the parameters with two dimensions from the others."""
     matrices = [tuple(one for one in group if one.dim() == 2) for group in groups]
     rest = [tuple(one for one in group if one.dim() != 2) for group in groups]
     return Parted(

@@ -1,8 +1,8 @@
-"""Lookahead around AdamW, as timm has it.
+"""Lookahead around AdamW, as in timm.
 
-Every second step the weights go back half the way to slow ones, which follow. The slow weights
-stand in the state of the inner optimizer, and nothing stands in that of the outer: only
-`state_dict()` tells of it. The number of steps is a setting of each group.
+Every second step the weights go half of the way back to slow weights, which follow. The slow
+weights are in the state of the inner optimizer, and the outer one's state is empty: only
+`state_dict()` contains them. The number of steps is a setting of each group.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Lookahead(Around):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """The inner step; after every second one the slow weights follow."""
+        """Do the inner step; after every second one the slow weights follow."""
         del closure
         self.base.step()
         for group in self.param_groups:
@@ -55,19 +55,19 @@ class Lookahead(Around):
             param.copy_(state["slow"])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """The inner optimizer forgets the gradients."""
+        """Clear the inner optimizer's gradients."""
         self.base.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the inner optimizer."""
+        """Returns that of the inner optimizer."""
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Into the inner optimizer, whose groups are new ones then."""
+        """Load into the inner optimizer, which gets new groups from it."""
         self.base.load_state_dict(state_dict)
         self.param_groups = self.base.param_groups
 
 
 def build(groups: Groups) -> Optimizer:
-    """Lookahead around AdamW over all groups."""
+    """Returns Lookahead around AdamW over all groups."""
     return Lookahead(adamw.build(groups))

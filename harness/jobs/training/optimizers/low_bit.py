@@ -1,6 +1,6 @@
-"""SGD whose momentum has eight bits, as the moments of low-bit optimizers have.
+"""SGD whose momentum has eight bits, like the moments of low-bit optimizers.
 
-The momentum is a tensor subclass; where the parameter is sharded, it is a distributed tensor whose
+The momentum is a tensor subclass; if the parameter is sharded, it is a distributed tensor whose
 local part is one.
 """
 
@@ -22,7 +22,7 @@ _FASTER = 30
 
 
 class LowBit(Optimizer):
-    """Momentum in eight bits, and the number of steps of each parameter."""
+    """Keeps the momentum in eight bits, and the number of steps of each parameter."""
 
     def __init__(self, groups: Groups) -> None:
         lists: list[dict[str, Any]] = [{"params": list(group)} for group in groups]
@@ -30,7 +30,7 @@ class LowBit(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step of every parameter that has a gradient."""
+        """Step every parameter that has a gradient."""
         del closure
         for group in self.param_groups:
             for param in group["params"]:
@@ -54,7 +54,7 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def _like(param: Tensor, packed: Packed) -> Tensor:
-    """Placed as the parameter is."""
+    """Returns the packed tensor, placed like the parameter."""
     if not isinstance(param, DTensor):
         return packed
     return DTensor.from_local(
@@ -68,5 +68,5 @@ def _like(param: Tensor, packed: Packed) -> Tensor:
 
 
 def build(groups: Groups) -> Optimizer:
-    """One over all groups."""
+    """Returns one over all groups."""
     return LowBit(groups)

@@ -1,8 +1,8 @@
-"""Muon over the matrices and AdamW over the rest, in a chain, as training frameworks have them.
+"""Muon for the matrices and AdamW for the rest, in a chain, as in training frameworks.
 
-torch's Muon takes parameters of two dimensions only. The chain is an optimizer to whoever asks: its
-groups and its state are those of both, made when they are asked for. What it saves is a list with
-an entry for each.
+torch's Muon takes only parameters with two dimensions. From outside, the chain is one optimizer:
+its groups and its state are those of both, created on request. It saves a list with an entry for
+each.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ class Chain(Around):
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Those of all links."""
+        """Returns those of all links."""
         return [group for link in self.links for group in link.param_groups]
 
     @property
     def state(self) -> Any:  # type: ignore[override]
-        """That of all links, in a mapping of its own."""
+        """Returns that of all links, in a new mapping."""
         found = [item for link in self.links for item in link.state.items()]
         return defaultdict(dict, found)
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Each link steps."""
+        """Step each link."""
         del closure
         for link in self.links:
             link.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Each link forgets the gradients."""
+        """Clear each link's gradients."""
         for link in self.links:
             link.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """An entry for each link."""
-        described = [link.state_dict() for link in self.links]
+        """Returns an entry for each link."""
+        states = [link.state_dict() for link in self.links]
         return {
-            "state": [one["state"] for one in described],
-            "param_groups": [one["param_groups"] for one in described],
+            "state": [one["state"] for one in states],
+            "param_groups": [one["param_groups"] for one in states],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Each link takes its entry."""
+        """Load each link's entry."""
         pairs = zip(state_dict["state"], state_dict["param_groups"], strict=True)
         for link, (state, groups) in zip(self.links, pairs, strict=True):
             link.load_state_dict({"state": state, "param_groups": groups})
 
 
 def build(groups: Groups) -> Optimizer:
-    """The chain of both; of one where there is nothing for the other."""
+    """Returns the chain of both, or of one if the other has no parameters."""
     parted = part_matrices(groups)
     links: list[Optimizer] = []
     if parted.matrices:

@@ -1,7 +1,7 @@
-"""A tensor subclass that holds numbers in eight bits, as low-bit optimizers and weights do.
+"""A tensor subclass that holds numbers in eight bits, as in low-bit optimizers and weights.
 
-It claims float32 and holds codes and one scale. A copy into it rounds; whatever else is done to it
-is done to the float32 tensor that it stands for.
+It claims to be float32 and holds codes and one scale. A copy into it rounds; every other operation
+is applied to the unpacked float32 tensor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KEEPING = (_aten.detach.default, _aten.alias.default, _aten.clone.default, _ate
 
 
 class Packed(torch.Tensor):
-    """Codes of one byte and their scale."""
+    """One-byte codes and their scale."""
 
     codes: Tensor
     scale: Tensor
@@ -37,12 +37,12 @@ class Packed(torch.Tensor):
 
     @classmethod
     def of(cls, values: Tensor) -> Packed:
-        """The nearest packed tensor."""
+        """Returns the nearest packed tensor."""
         scale = values.abs().max().clamp(min=_LEAST) / _MOST_CODE
         return cls((values / scale).round().to(torch.int8), scale)
 
     def unpacked(self) -> Tensor:
-        """The unpacked values."""
+        """Returns the unpacked values."""
         return self.codes.float() * self.scale
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:

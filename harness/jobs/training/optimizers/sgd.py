@@ -1,4 +1,4 @@
-"""SGD with momentum, as torch has it: its state begins with the first gradient."""
+"""torch's SGD with momentum: its state begins with the first gradient."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch.optim import SGD, Optimizer
 from harness.jobs.training.optimizers.groups import LEARNING_RATE, WEIGHT_DECAY, Groups
 
 _FASTER = 30
-"""Momentum alone learns slower than Adam at the same rate."""
+"""Momentum alone learns more slowly than Adam at the same rate."""
 
 
 def build(groups: Groups) -> Optimizer:
-    """One SGD over all groups."""
+    """Returns one SGD over all groups."""
     return SGD(
         [{"params": list(group)} for group in groups],
         lr=_FASTER * LEARNING_RATE,

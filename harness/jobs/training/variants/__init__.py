@@ -1,4 +1,4 @@
-"""Variants of the models: what people train that holds its state in another way.
+"""Variants of the models: real kinds of training whose state is held in another way.
 
 Each is a module of this package and a word of the language (`harness.words.VARIANTS`).
 """

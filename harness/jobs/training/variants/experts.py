@@ -1,9 +1,9 @@
 """Experts in the MLP of each block, as expert parallelism leaves them: each rank has its own.
 
-They are plain parameters that have one name on all ranks and other values on each, because no
-gradient of theirs is shared: an expert learns from the samples of its rank. The router belongs to
-all ranks, as every other parameter does. Tokens stay on their rank; sending them to the experts of
-others would change nothing of what a checkpoint has to hold.
+They are plain parameters with one name on all ranks and different values on each, because their
+gradients are not shared: an expert learns from the samples of its rank. The router belongs to all
+ranks, like every other parameter. Tokens stay on their rank; sending them to other ranks' experts
+would not change what a checkpoint must hold.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LocalExperts(nn.Module):
         self.weight = nn.Parameter(torch.empty(_EXPERTS, dim, width))
 
     def forward(self, hidden: Tensor, gates: Tensor) -> Tensor:
-        """The answers of the experts, weighted by the gates of each token."""
+        """Returns the experts' outputs, weighted by the gates of each token."""
         answers = torch.einsum("...d,edw->...ew", hidden, self.weight.to(hidden.dtype))
         return (answers * gates.unsqueeze(-1)).sum(-2)
 
@@ -43,14 +43,14 @@ class ExpertLayer(nn.Module):
         self.experts = LocalExperts(dim, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """From width `dim` to the inner width of the MLP."""
+        """Maps width `dim` to the inner width of the MLP."""
         gates: Tensor = self.router(hidden).softmax(-1)
         answer: Tensor = self.experts(hidden, gates)
         return answer
 
 
 def rank_local(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters, by name, of which each rank has its own."""
+    """Yields the parameters that are local to each rank, by name."""
     for path, module in model.named_modules():
         if isinstance(module, LocalExperts):
             yield f"{path}.weight", module.weight

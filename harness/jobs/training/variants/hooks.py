@@ -1,7 +1,7 @@
 """State that passes through hooks: the fused q, k, v of each block is saved as three tensors.
 
-A hook of `state_dict` parts it, a hook of `load_state_dict` joins it again. So what a state dict
-names is no parameter of the model, and shares no memory with one.
+A `state_dict` hook splits it, a `load_state_dict` hook joins it again. So the names in a state dict
+are not parameters of the model, and share no memory with one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Low-rank adapters: the model as it was stands still, and a small part beside it trains.
+"""Low-rank adapters: the original model is frozen, and a small part beside it trains.
 
-The optimizer is given the trained part alone, as fine-tuning programs do.
+The optimizer is given only the trained part, as in fine-tuning programs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Adapted(nn.Module):
         self.lora_b = nn.Parameter(torch.empty(base.out_features, _RANK))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The sum of both."""
+        """Returns the sum of both."""
         answer: Tensor = self.base(hidden)
         return answer + hidden @ self.lora_a.T @ self.lora_b.T
 

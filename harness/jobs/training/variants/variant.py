@@ -1,4 +1,4 @@
-"""The changes that a variant makes to a model, and when."""
+"""Defines what a variant changes in a model, and when."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.scenario.training import Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where first values come from: the seed, and the rank among those of its stage."""
+    """The origin of first values: the seed, and the rank among those of its stage."""
 
     seed: int
     rank: int
@@ -28,7 +28,7 @@ def nothing_to_begin(model: nn.Module, origin: Origin) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """`change` is given the modules before they have values, `begin` once they have."""
+    """`change` gets the modules before they have values, `begin` afterwards."""
 
     change: Callable[[nn.Module, Model], None] = nothing_to_change
     begin: Callable[[nn.Module, Origin], None] = nothing_to_begin
@@ -38,5 +38,5 @@ PLAIN = Variant()
 
 
 def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
-    """The transformer blocks that this rank holds."""
+    """Yields the transformer blocks that this rank holds."""
     return model.get_submodule("transformer.blocks").children()

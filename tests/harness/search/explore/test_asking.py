@@ -79,7 +79,7 @@ def test_of_many_reds_all_have_their_replay() -> None:
         ("{run: 1}", "explore.run: run 1 is struck, and no run resumes after it"),
         ("{ranks: [1]}", "explore.ranks[0]: there is no rank 1"),
         ("{faults: [kil]}", "explore.faults[0]: 'kil' is not a fault; known: kill, kill_all"),
-        ("{strikes: nth_failure, faults: [kill]}", "`nth_failure` takes `fail_once`"),
+        ("{strikes: nth_failure, faults: [kill]}", "`nth_failure` takes only `fail_once`"),
         ("{strikes: nth_failure, phases: [seal]}", "leave `phases` out"),
         ("{ranks: [0, 0]}", "`ranks` names something twice"),
         ("{budget: 0}", "explore.budget: found 0"),
@@ -104,7 +104,7 @@ def test_an_expected_step_and_a_run_that_is_killed_cannot_be_explored(tmp_path: 
     )
     with pytest.raises(ScenarioError) as caught:
         read_file(path, gpus=0)
-    assert "run 0 is ended already" in str(caught.value)
+    assert "run 0 is already ended" in str(caught.value)
     assert "leave `resumed_from_step` out" in str(caught.value)
 
 
