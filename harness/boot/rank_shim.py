@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from harness.boot.job_launcher import adopt_orphans, cpu_s, orphans, reap, start, tell
+from harness.system.dispositions import restore_dispositions
 from harness.system.meet import connect
 from harness.system.parent import die_with_parent
 from harness.system.seccomp import install_filter
@@ -34,6 +35,7 @@ def main(directory: Path) -> int:
     """Run one rank to its end; returns its status, or minus the signal that ended it."""
     parent, rank = os.getppid(), own_rank(os.environ)
     die_with_parent(parent)
+    restore_dispositions()
     adopt_orphans()
     link = connect(directory)
     tell(link, {"shim": rank})

@@ -21,6 +21,7 @@ from typing import Any
 from harness.boot.job_launcher import lead
 from harness.jobs.implementation_server import ImplementationServers
 from harness.jobs.training.preload import preload
+from harness.system.dispositions import restore_dispositions
 from harness.system.parent import die_with_parent
 
 
@@ -66,6 +67,7 @@ def main() -> None:
     """Preload, report readiness, serve."""
     parent = int(sys.argv[2])
     die_with_parent(parent)
+    restore_dispositions()
     control = socket.socket(fileno=int(sys.argv[1]))
     _raise_descriptor_limit()
     preload()
