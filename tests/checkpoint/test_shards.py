@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from kempnerforge.checkpoint.archives.archive_template import ALIGNMENT, frame_of, memory_of
+from kempnerforge.checkpoint.archives.archive_template import ALIGNMENT, memory_of, template_of
 from kempnerforge.checkpoint.archives.shard_metadata import decode_metadata
 from kempnerforge.checkpoint.bulk.plans import PlanBook
 from kempnerforge.checkpoint.bulk.reading import Answerable, read_shards
@@ -245,7 +245,7 @@ def _flipped(data: bytes, at: int, bit: int) -> bytes:
 def test_a_flipped_bit_before_the_data_of_a_tensor_is_damage(tmp_path: Path) -> None:
     _write(tmp_path, stage_shards({"x": torch.ones(3)}, stager=LiveTensors(), is_coordinator=True))
     metadata = decode_metadata((tmp_path / ".metadata").read_bytes(), where=".metadata")
-    file, frame = tmp_path / "__0_0.distcp", frame_of(torch.float32, (3,))
+    file, frame = tmp_path / "__0_0.distcp", template_of(torch.float32, (3,))
     assert frame is not None
     data = file.read_bytes()
     for at in range(len(frame.head)):
@@ -310,7 +310,7 @@ def test_a_frame_makes_the_archive_that_torch_and_zip_read(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     tensor = (torch.arange(1000) % 7)[: torch.Size(shape).numel()].reshape(shape).to(dtype)
-    frame = frame_of(dtype, shape)
+    frame = template_of(dtype, shape)
     assert frame is not None
     assert len(frame.head) % ALIGNMENT == 0
     data = bytes(memory_of(tensor))

@@ -23,7 +23,7 @@ import torch
 
 from kempnerforge.checkpoint.format import checksum
 
-__all__ = ["ALIGNMENT", "Frame", "bytes_of", "frame_of", "memory_of"]
+__all__ = ["ALIGNMENT", "ArchiveTemplate", "bytes_of", "memory_of", "template_of"]
 
 ALIGNMENT = 64
 """Alignment in bytes of the data within torch's archives."""
@@ -51,7 +51,7 @@ _PADDING_TAG = b"FB"  # the tag of torch's padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class ArchiveTemplate:
     """The bytes before and after the data of a tensor; the two places of its crc32 are zero."""
 
     head: bytes
@@ -73,7 +73,7 @@ class Frame:
         _CRC.pack_into(archive, tail_at + self.tail_crc_at, crc32)
 
     def crc_in(self, head: bytes | bytearray | memoryview) -> int | None:
-        """Returns the crc32 stored in ``head``; None if ``head`` is not the head of this frame."""
+        """Returns the crc32 stored in ``head``; None if ``head`` is not of this template."""
         at = self.head_crc_at
         before, after = self.head[:at], self.head[at + _CRC.size :]
         known = before == head[:at] and after == head[at + _CRC.size :]
@@ -87,8 +87,8 @@ def memory_of(tensor: torch.Tensor) -> memoryview:
 
 
 @lru_cache(maxsize=4096)
-def frame_of(dtype: torch.dtype, shape: tuple[int, ...]) -> Frame | None:
-    """Returns the frame of a dense, row-major tensor; None if ``torch.save`` has to write it."""
+def template_of(dtype: torch.dtype, shape: tuple[int, ...]) -> ArchiveTemplate | None:
+    """Returns the template of a dense, row-major tensor; None if ``torch.save`` must write it."""
     count = 1
     for size in shape:
         count *= size
@@ -105,7 +105,7 @@ def frame_of(dtype: torch.dtype, shape: tuple[int, ...]) -> Frame | None:
     _add(local, central, b"data/0", data_bytes, crc32=0)
     total = len(local) + data_bytes
     central += _END.pack(b"PK\5\6", 0, 0, 4, 4, len(central), total, 0)
-    return Frame(
+    return ArchiveTemplate(
         head=bytes(local),
         data_bytes=data_bytes,
         tail=bytes(central),

@@ -1,6 +1,6 @@
 """Reads shards, and compares each tensor with its checksum before it reaches the model.
 
-Shards written by this package are read directly from their frames; those of stock DCP go through
+Shards written by this package are read directly from their templates; those of stock DCP go through
 DCP's own reader. A file that this rank has to verify is read from front to back, including parts
 that its targets do not need, and its checksum is computed as a whole. Of any other file only the
 needed tensors are read, each compared with the checksum stored in front of it.
@@ -32,7 +32,11 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadIte
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from kempnerforge.checkpoint.archives.archive_template import Frame, frame_of, memory_of
+from kempnerforge.checkpoint.archives.archive_template import (
+    ArchiveTemplate,
+    memory_of,
+    template_of,
+)
 from kempnerforge.checkpoint.archives.plain_values import decode_plain
 from kempnerforge.checkpoint.archives.shard_metadata import is_ours
 from kempnerforge.checkpoint.errors import CheckpointError, CorruptCheckpointError, named
@@ -247,7 +251,7 @@ class _Piece(NamedTuple):
     """DCP's plan for it; None if the tensor is wanted exactly as saved."""
     into: _Into | None
     """None for a value that is not a tensor."""
-    frame: Frame | None
+    template: ArchiveTemplate | None
     """None for data that DCP's reader has to read, such as compressed data."""
 
     def wanted(self, saved: torch.Tensor) -> torch.Tensor:
@@ -291,7 +295,7 @@ class _Job:
                 yield self._as_planned(item, planner)
 
     def read(self, piece: _Piece, source: _Source) -> None:
-        """Reads one piece; data without a frame is left to :meth:`read_foreign`."""
+        """Reads one piece; data without a template is left to :meth:`read_foreign`."""
         if piece.into is None and piece.item is None:
             self._values[piece.key] = bytes(source.read(piece.length, piece.offset))
         elif piece.into is None or not self._read_tensor(piece, piece.into, source):
@@ -361,9 +365,9 @@ class _Job:
         stored = self.metadata.storage_data.get(index)
         if stored is None or (item is None and stored.transform_descriptors):
             return None
-        frame = None
+        template = None
         if into is not None and not stored.transform_descriptors:
-            frame = frame_of(into.dtype, tuple(into.sizes))
+            template = template_of(into.dtype, tuple(into.sizes))
         return _Piece(
             key=index.fqn,
             file=stored.relative_path,
@@ -371,22 +375,24 @@ class _Job:
             length=stored.length,
             item=item,
             into=into,
-            frame=frame if frame is not None and frame.length == stored.length else None,
+            template=template
+            if template is not None and template.length == stored.length
+            else None,
         )
 
     def _read_tensor(self, piece: _Piece, into: _Into, source: _Source) -> bool:
-        """Reads and checks; returns False, with undefined target, if there is no frame."""
-        frame = piece.frame
-        if frame is None:
+        """Reads and checks; returns False, with undefined target, if there is no template."""
+        template = piece.template
+        if template is None:
             return False
         held = piece.key in self.live
         if held:
             whole = torch.empty(into.sizes, dtype=into.dtype, device="cpu")
         else:
             whole = into.target if into.fits() else self._passing(into)
-        head, data = memoryview(bytearray(len(frame.head))), memory_of(whole)
+        head, data = memoryview(bytearray(len(template.head))), memory_of(whole)
         crc32 = source.fill([head, data], piece.offset)
-        announced = frame.crc_in(head)
+        announced = template.crc_in(head)
         if announced is None and is_ours(self.metadata):
             raise CorruptCheckpointError(
                 f"{source.path}: the expected tensor does not begin at {piece.offset}",

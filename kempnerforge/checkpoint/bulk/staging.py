@@ -21,10 +21,10 @@ from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 
 from kempnerforge.checkpoint.archives.archive_template import (
     ALIGNMENT,
-    Frame,
+    ArchiveTemplate,
     bytes_of,
-    frame_of,
     memory_of,
+    template_of,
 )
 from kempnerforge.checkpoint.format import checksum
 from kempnerforge.checkpoint.runtime.sink import FileSink
@@ -42,7 +42,7 @@ _SMALL_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Slot:
-    frame: Frame | None
+    template: ArchiveTemplate | None
     """None for values without a fixed form: objects, rare dtypes."""
     at: int
     """Offset of the head in the buffer."""
@@ -50,13 +50,13 @@ class _Slot:
 
     @property
     def data_at(self) -> int:
-        assert self.frame is not None
-        return self.at + len(self.frame.head)
+        assert self.template is not None
+        return self.at + len(self.template.head)
 
     @property
     def tail_at(self) -> int:
-        assert self.frame is not None
-        return self.data_at + (self.frame.data_bytes if self.copied else 0)
+        assert self.template is not None
+        return self.data_at + (self.template.data_bytes if self.copied else 0)
 
 
 class BufferLayout:
@@ -72,11 +72,11 @@ class BufferLayout:
         self.slots: list[_Slot] = []
         size = 0
         for item in self.items:
-            slot = _Slot(frame=_frame(item), at=size, copied=False)
-            if slot.frame is not None:
-                copied = slot.frame.data_bytes < copies_below
-                slot = _Slot(frame=slot.frame, at=size, copied=copied)
-                size = _aligned(slot.tail_at + len(slot.frame.tail))  # type: ignore[union-attr]
+            slot = _Slot(template=_template(item), at=size, copied=False)
+            if slot.template is not None:
+                copied = slot.template.data_bytes < copies_below
+                slot = _Slot(template=slot.template, at=size, copied=copied)
+                size = _aligned(slot.tail_at + len(slot.template.tail))  # type: ignore[union-attr]
             self.slots.append(slot)
         self.buffer_bytes = size
         self.copied = [position for position, slot in enumerate(self.slots) if slot.copied]
@@ -88,16 +88,16 @@ class BufferLayout:
         buffer = torch.zeros(self.buffer_bytes, dtype=torch.uint8, device=host, pin_memory=pinned)
         raw = memory_of(buffer)
         for slot in self.slots:
-            if slot.frame is not None:
-                raw[slot.at : slot.data_at] = slot.frame.head
-                raw[slot.tail_at : slot.tail_at + len(slot.frame.tail)] = slot.frame.tail
+            if slot.template is not None:
+                raw[slot.at : slot.data_at] = slot.template.head
+                raw[slot.tail_at : slot.tail_at + len(slot.template.tail)] = slot.template.tail
         return buffer
 
     def views(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         """Returns, for each slot that is copied, a tensor over its data, in order."""
         views = []
         for item, slot in zip(self.items, self.slots, strict=True):
-            if slot.copied and slot.frame is not None and item.tensor_data is not None:
+            if slot.copied and slot.template is not None and item.tensor_data is not None:
                 data = buffer[slot.data_at : slot.tail_at]
                 sizes = item.tensor_data.chunk.sizes
                 views.append(data.view(item.tensor_data.properties.dtype).view(sizes))
@@ -132,7 +132,7 @@ class Image:
         slot, other = self.layout.slots[position], self.others[position]
         if isinstance(other, torch.Tensor):
             return bytes_of(other)
-        if other is not None or slot.frame is None:
+        if other is not None or slot.template is None:
             return other or b""
         return memory_of(self.buffer)[slot.data_at : slot.tail_at]
 
@@ -141,9 +141,9 @@ class Image:
         return self.may_go_direct and sum(map(self._size, wanted)) >= _DIRECT_BYTES
 
     def _size(self, position: int) -> int:
-        frame, other = self.layout.slots[position].frame, self.others[position]
-        if frame is not None:
-            return frame.length
+        template, other = self.layout.slots[position].template, self.others[position]
+        if template is not None:
+            return template.length
         return other.nbytes if isinstance(other, torch.Tensor) else len(other or b"")
 
     def write(self, sink: FileSink, wanted: Sequence[int]) -> list[tuple[int, int]]:
@@ -160,22 +160,22 @@ class Image:
             if slot.at != end:
                 sink.write(raw[begin:end])
                 begin = end = slot.at
-            if slot.frame is None:
+            if slot.template is None:
                 sink.write(raw[begin:end])
                 begin = end
                 places.append(self._write_other(sink, position))
                 continue
-            places.append((sink.tell() + slot.at - begin, slot.frame.length))
+            places.append((sink.tell() + slot.at - begin, slot.template.length))
             data = self._data(raw, slot, position)
             crc32 = self.checksums.get(position)
             if crc32 is None:
                 crc32 = checksum.crc32(data)
-            slot.frame.put_crc(raw, slot.at, slot.tail_at, crc32)
+            slot.template.put_crc(raw, slot.at, slot.tail_at, crc32)
             if not slot.copied or len(data) >= _LARGE_BYTES:
                 sink.write(raw[begin : slot.data_at])
                 sink.write(data, crc32=crc32)
                 begin = slot.tail_at
-            end = _aligned(slot.tail_at + len(slot.frame.tail))
+            end = _aligned(slot.tail_at + len(slot.template.tail))
         sink.write(raw[begin:end])
         return places
 
@@ -281,11 +281,11 @@ class KeptBuffers:
         self._views = []
 
 
-def _frame(item: WriteItem) -> Frame | None:
+def _template(item: WriteItem) -> ArchiveTemplate | None:
     data = item.tensor_data
     if item.type == WriteItemType.BYTE_IO or data is None:
         return None
-    return frame_of(data.properties.dtype, tuple(data.chunk.sizes))
+    return template_of(data.properties.dtype, tuple(data.chunk.sizes))
 
 
 def _accelerators(values: Sequence[torch.Tensor | bytes]) -> set[torch.device]:
