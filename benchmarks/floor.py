@@ -1,4 +1,4 @@
-"""The floor of interception on this machine: what nobody who answers each call can do without.
+"""The floor of interception on this machine: the least that any supervisor has to spend.
 
     python -m benchmarks.floor
 
@@ -28,7 +28,7 @@ _ANSWER = struct.Struct("=QqiI")
 
 
 def notification_us(repeat: int = 5) -> tuple[float, float]:
-    """A bare notification: the caller's time, and the processor time of who answers; medians."""
+    """A bare notification: the caller's time, and the answering process's CPU time; medians."""
     found = [_notifications() for _ in range(repeat)]
     wall, own = (statistics.median(values) for values in zip(*found, strict=True))
     return wall, own
@@ -61,9 +61,9 @@ def _notifications() -> tuple[float, float]:
     own = _answer(Listener(descriptors[0]))
     os.waitpid(pid, 0)
     here.close()
-    told = os.read(reader, 100)
+    answer = os.read(reader, 100)
     os.close(reader)
-    return 1e6 * float(told) / _CALLS, 1e6 * own / _CALLS
+    return 1e6 * float(answer) / _CALLS, 1e6 * own / _CALLS
 
 
 def _call(there: socket.socket, writer: int) -> None:

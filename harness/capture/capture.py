@@ -227,11 +227,11 @@ def _damage(
     for entry in catalog.entries:
         others = [other for other in catalog.entries if other is not entry]
         for defect in find_defects(entry, others, storage, deep=deep):
-            told = f"{entry.path.name}/{defect.name}: {defect.detail}"
+            detail = f"{entry.path.name}/{defect.name}: {defect.detail}"
             if defect.kind == "unreadable":
-                notes.unreadable.append(told)
+                notes.unreadable.append(detail)
                 continue
-            for action in _action(entry.path.name, defect, arranged, notes, told):
+            for action in _action(entry.path.name, defect, arranged, notes, detail):
                 if action not in done and not _undoes(action, done):
                     done.append(action)
                     yield action

@@ -23,7 +23,7 @@ class Operation(NamedTuple):
     many fields takes four times as long.
     """
 
-    index: int  # type: ignore[assignment] # nobody asks a tuple of operations for it
+    index: int  # type: ignore[assignment] # tuple.index is not used
     time_s: float
     rank: int
     thread: int

@@ -37,10 +37,10 @@ class Layout(ABC):
     seals: ClassVar[tuple[str, ...]] = ()
     """Patterns of the names of files that list the contents of a checkpoint."""
     summary: ClassVar[str]
-    """The file of a checkpoint that says most about it, for people who edit it by hand."""
+    """The file of a checkpoint that says most about it, for operators who edit it."""
     pickles: ClassVar[tuple[str, ...]] = ()
     """The files that are pickles or contain one."""
-    tells: ClassVar[frozenset[str]] = frozenset()
+    states: ClassVar[frozenset[str]] = frozenset()
     """Which of `freeze` and `tokens_seen` a checkpoint states."""
 
     # Names.

@@ -38,7 +38,7 @@ class KempnerForge(Layout):
     seals: ClassVar[tuple[str, ...]] = ("*.json", "*manifest*")
     summary: ClassVar[str] = METADATA
     pickles: ClassVar[tuple[str, ...]] = (".metadata", TRAIN_STATE)
-    tells: ClassVar[frozenset[str]] = frozenset({"freeze", "tokens_seen"})
+    states: ClassVar[frozenset[str]] = frozenset({"freeze", "tokens_seen"})
 
     def latest(self, tree: Tree) -> Resolved:
         """Resolves `latest`.

@@ -56,7 +56,7 @@ class ReadAhead:
             if found is not None:
                 raise found
         finally:
-            while isinstance(found, _Filled):  # nobody wants the rest
+            while isinstance(found, _Filled):  # the rest is not needed
                 self._free.put(found.number)
                 found = self._filled.get()
 

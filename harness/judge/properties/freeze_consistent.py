@@ -78,7 +78,7 @@ def canonical(plan: FreezePlan, step: int) -> list[dict[str, object]]:
 def _metadata(plans: list[FreezePlan], history: History) -> tuple[list[Finding], int]:
     findings: list[Finding] = []
     seen: set[tuple[str, int]] = set()
-    for moment in history.moments if "freeze" in history.layout.tells else ():
+    for moment in history.moments if "freeze" in history.layout.states else ():
         for name, found in moment.live.whole().items():
             if (name, found.identity) in seen:
                 continue
