@@ -98,8 +98,7 @@ class SimpleManager:
         if chosen[0] is None:
             raise FileNotFoundError(f"no checkpoint in {self._dir}")
         source = Path(chosen[0]).resolve()
-        state = torch.load(source / "train_state.pt", weights_only=True)
-        mine = torch.load(source / _rank_file(), weights_only=True)
+        state, mine = self._read_states(source)
         _check_freeze(state["extra"].get("vlm_freeze"), vlm_freeze_expected)
         self._read_shards(source)
         for group, saved in zip(self._optimizer.param_groups, state["groups"], strict=True):
@@ -111,6 +110,11 @@ class SimpleManager:
             self.apply_dataloader_state(dataloader)
         _set_generators(mine["generators"])
         return state["step"], state["tokens_seen"], state["extra"]
+
+    def _read_states(self, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The state that all ranks share, and that of this rank."""
+        shared = torch.load(source / "train_state.pt", weights_only=True)
+        return shared, torch.load(source / _rank_file(), weights_only=True)
 
     def apply_dataloader_state(self, dataloader: Any) -> None:
         if self._loader_state is not None and hasattr(dataloader, "load_state_dict"):
@@ -148,20 +152,25 @@ class SimpleManager:
                 self._optimizer.state[param][key] = tensors[prefix + key] = like
         dcp_load(tensors, storage_reader=reader, process_group=self._group)
 
-    def _seal(
-        self, staging: Path, step: int, tokens_seen: int, scheduler: Any, extra: dict[str, Any]
-    ) -> None:
+    def _shared_state(
+        self, step: int, tokens_seen: int, scheduler: Any, extra: dict[str, Any]
+    ) -> dict[str, Any]:
         groups = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self._optimizer.param_groups
         ]
-        state = {
+        return {
             "step": step,
             "tokens_seen": tokens_seen,
             "scheduler": None if scheduler is None else scheduler.state_dict(),
             "groups": groups,
             "extra": extra,
         }
+
+    def _seal(
+        self, staging: Path, step: int, tokens_seen: int, scheduler: Any, extra: dict[str, Any]
+    ) -> None:
+        state = self._shared_state(step, tokens_seen, scheduler, extra)
         torch.save(state, staging / "train_state.pt")
         order = 1 + max((_order(path) for path in _committed(self._dir)), default=0)
         metadata = {"step": step, "tokens_seen": tokens_seen, "order": order}

@@ -31,9 +31,7 @@ from tests.harness.simple_manager import (
 from tests.harness.simple_manager import (
     SimpleManager,
     _agree,
-    _check_freeze,
     _rank_state,
-    _set_generators,
     _sync,
 )
 
@@ -75,14 +73,8 @@ class StepManager(SimpleManager):
         folder = self._dir / f"step-{step}"
         if (folder / METADATA).exists():
             return
-        state = {
-            "step": step,
-            "tokens_seen": tokens_seen,
-            "scheduler": None if scheduler is None else scheduler.state_dict(),
-            "groups": [_settings(group) for group in self._optimizer.param_groups],
-            "extra": extra or {},
-            **_rank_state(dataloader),
-        }
+        shared = self._shared_state(step, tokens_seen, scheduler, extra or {})
+        state = shared | _rank_state(dataloader)
         _agree(folder.mkdir, only_first=True)
         self._begin(folder)
         tensors = {**self._tensors(), _own_key(): _as_bytes(state)}
@@ -100,32 +92,14 @@ class StepManager(SimpleManager):
         found = path or resolve_resume_path(str(self._dir))
         return None if found is None else _step_of(Path(found))
 
-    def load(
-        self,
-        path: str | None = None,
-        scheduler: Any = None,
-        dataloader: Any = None,
-        exclude_keys: list[str] | None = None,
-        vlm_freeze_expected: list[dict[str, Any]] | None = None,
-    ) -> tuple[int, int, dict[str, Any]]:
-        """Loads a checkpoint, the newest if none is named."""
-        chosen: list[Any] = [path or resolve_resume_path(str(self._dir))]
-        dist.broadcast_object_list(chosen, src=0)
-        if chosen[0] is None:
-            raise FileNotFoundError(f"no checkpoint in {self._dir}")
-        source = Path(chosen[0])
+    def _newest(self) -> Path | None:
+        found = resolve_resume_path(str(self._dir))
+        return None if found is None else Path(found)
+
+    def _read_states(self, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One and the same: each rank keeps all of it."""
         state = self._read_own(source)
-        _check_freeze(state["extra"].get("vlm_freeze"), vlm_freeze_expected)
-        self._read_shards(source)
-        for group, saved in zip(self._optimizer.param_groups, state["groups"], strict=True):
-            group.update(saved)
-        if scheduler is not None:
-            scheduler.load_state_dict(state["scheduler"])
-        self._loader_state = state["loader"]
-        if dataloader is not None:
-            self.apply_dataloader_state(dataloader)
-        _set_generators(state["generators"])
-        return state["step"], state["tokens_seen"], state["extra"]
+        return state, state
 
     def _read_own(self, source: Path) -> dict[str, Any]:
         reader = FileSystemReader(source)
@@ -165,10 +139,6 @@ def _folders(directory: Path) -> Iterator[Path]:
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
-
-
-def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _own_key() -> str:
