@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.evidence.evidence import Evidence
-from harness.judge.properties.nothing_lost import acknowledged_steps, claims
+from harness.judge.acknowledgements import acknowledged_at, acknowledged_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,7 @@ def acknowledged_in(evidence: Evidence, run: int) -> Iterator[Acknowledged]:
         if number < run:
             steps |= acknowledged_steps(evidence.runs[number], background=background)
     yield Acknowledged(place=0, steps=steps)
-    places: dict[int, list[int]] = {}
-    event_logs = evidence.runs[run].event_logs
-    for event_log in event_logs:
-        for step, place in claims(event_log, background=background):
-            places.setdefault(step, []).append(place)
-    for step, acknowledged in sorted(places.items(), key=lambda item: max(item[1])):
-        if len(acknowledged) >= len(event_logs) and min(acknowledged) >= 0:
-            steps |= {step}
-            yield Acknowledged(place=max(acknowledged), steps=steps)
+    found = acknowledged_at(evidence.runs[run], background=background)
+    for step, place in sorted(found.items(), key=lambda item: item[1]):
+        steps |= {step}
+        yield Acknowledged(place=place, steps=steps)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence
+from harness.judge.acknowledgements import acknowledged_steps
 from harness.judge.event_logs import raised_while_loading, ranks, resumed, tell_step
 from harness.judge.history import DirectoryState, FoundCheckpoint, History
-from harness.judge.properties.nothing_lost import acknowledged_steps
 
 _LONGEST_ERROR = 160
 

@@ -12,7 +12,15 @@ from collections.abc import Iterator, Sequence
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
+from harness.faults.actions import Displace
 from harness.judge.changes import lasting
+
+
+def is_asked(evidence: Evidence) -> bool:
+    """Whether the scenario moves the directory away while the job runs."""
+    return any(
+        isinstance(one.fault.action, Displace) for run in evidence.plan.runs for one in run.strikes
+    )
 
 
 def touched(evidence: Evidence) -> Iterator[str]:

@@ -35,13 +35,17 @@ _SHOWN = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """One condition, and the outcome if it fails. It was checked without what it `lacks`."""
+    """One condition, and the outcome if it fails.
+
+    It was checked without what it `lacks`, or not at all.
+    """
 
     name: str
     sentence: str
     details: tuple[str, ...] = ()
     outcome: Outcome = Outcome.PASS
     lacks: tuple[EvidenceKind, ...] = ()
+    is_checked: bool = True
 
     @property
     def passed(self) -> bool:
@@ -50,8 +54,10 @@ class Guard:
 
     def left_out(self) -> str | None:
         """The part that was not checked, in one line; None if all was."""
-        lacks = ", ".join(self.lacks)
-        return f"checked in part: {self.name} (no evidence of: {lacks})" if lacks else None
+        if not self.lacks:
+            return None
+        how = "checked in part" if self.is_checked else "not checked"
+        return f"{how}: {self.name} (no evidence of: {', '.join(self.lacks)})"
 
 
 Look = Callable[[Evidence, History | None], Iterable[str]]
@@ -89,14 +95,15 @@ class Check:
             details=tuple(said),
             outcome=outcome if said else Outcome.PASS,
             lacks=() if self.is_asked else lacks(evidence, (*self.needs, *self.uses)),
+            is_checked=not missing,
         )
 
 
 def check(
     evidence: Evidence, history: History | None, verdicts: Sequence[Verdict]
 ) -> tuple[Guard, ...]:
-    """Checks all guards for one scenario."""
-    idle = () if any(one.applies() for one in verdicts) else ("no property applied",)
+    """Checks all guards for one scenario; `verdicts` are those that were judged on evidence."""
+    idle = () if verdicts else ("no property applied",)
     judged = Check(
         name="something_judged",
         sentence="At least one property applies.",
@@ -345,6 +352,7 @@ CHECKS = (
         look=lambda evidence, _: displaced.touched(evidence),
         outcome=Outcome.LOST_WORK,
         needs=(EvidenceKind.TREE,),
+        is_asked=displaced.is_asked,
     ),
     # Two guards, because a start that was not refused is another failure than a wrong refusal.
     Check(

@@ -47,7 +47,7 @@ def judge(evidence: Evidence) -> Judgement:
     names = tuple(JUDGES) if wanted == "all" else tuple(name for name in JUDGES if name in wanted)
     history, problem = _history(evidence)
     verdicts = tuple(_ask(name, evidence, history, problem) for name in names)
-    guards = check(evidence, history, verdicts)
+    guards = check(evidence, history, tuple(one for one in verdicts if _had_evidence(one)))
     outcome = worst(
         failed_guards=[one.outcome for one in guards if not one.passed],
         violated=[one.outcome for one in verdicts if one.state == "violated"],
@@ -85,7 +85,17 @@ def _ask(
     # Unknown, with the traceback as the reason.
     except Exception:  # noqa: BLE001 - a judge that throws has no verdict
         return promise.unknown(*_lines("the judge threw"))
-    return replace(verdict, lacks=lacks(evidence, promise.uses)) if verdict.applies() else verdict
+    if not verdict.applies():
+        return verdict
+    return replace(verdict, lacks=(*verdict.lacks, *lacks(evidence, promise.uses)))
+
+
+def _had_evidence(verdict: Verdict) -> bool:
+    """Whether the property was judged on any of the evidence that it declares."""
+    promise = PROMISES[verdict.property]
+    return verdict.applies() and any(
+        kind not in verdict.lacks for kind in (*promise.needs, *promise.uses)
+    )
 
 
 def _lines(head: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ class Verdict:
 
     A property does not apply if it says nothing about the scenario, like freezing without freeze
     settings, or if the job cannot give the evidence that it needs; `details` says which. `lacks`
-    names further evidence that it could have used: it was judged in part.
+    names what it could have used and was not there: it was judged in part.
     """
 
     property: str
@@ -31,7 +31,7 @@ class Verdict:
     details: tuple[str, ...] = ()
     operations: tuple[OperationRef, ...] = ()
     outcome: Outcome = Outcome.PASS
-    lacks: tuple[EvidenceKind, ...] = ()
+    lacks: tuple[str, ...] = ()
 
     def applies(self) -> bool:
         """Whether the property says anything about the scenario."""
@@ -72,9 +72,18 @@ class Promise:
     needs: tuple[EvidenceKind, ...] = ()
     uses: tuple[EvidenceKind, ...] = ()
 
-    def holds(self, *details: str) -> Verdict:
-        """Returns the verdict that everything that was checked agrees with the sentence."""
-        return Verdict(property=self.name, state="holds", sentence=self.sentence, details=details)
+    def holds(self, *details: str, lacks: tuple[str, ...] = ()) -> Verdict:
+        """Returns the verdict that everything that was checked agrees with the sentence.
+
+        `lacks` names what the layout does not state, so that it was not checked.
+        """
+        return Verdict(
+            property=self.name,
+            state="holds",
+            sentence=self.sentence,
+            details=details,
+            lacks=lacks,
+        )
 
     def does_not_apply(self, reason: str) -> Verdict:
         """Returns the verdict that the sentence cannot be judged in this scenario."""

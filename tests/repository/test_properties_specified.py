@@ -45,6 +45,7 @@ def test_every_property_stands_in_the_document_with_what_it_does_not_cover(name:
     assert len(cells) == 5
     assert cells[4]
     promise = PROMISES[name]
+    assert cells[1] == promise.sentence
     used = f"({', '.join(f'`{one}`' for one in promise.uses)})" if promise.uses else ""
     needed = ", ".join(f"`{one}`" for one in promise.needs)
     assert cells[2] == f"{needed} {used}".strip()

@@ -58,7 +58,10 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         return PROMISE.violated(findings)
     if not checkpoints and not trained:
         return PROMISE.unknown("neither a checkpoint nor a training step was seen")
-    return PROMISE.holds(f"{checkpoints} checkpoints and {trained} steps looked at")
+    return PROMISE.holds(
+        f"{checkpoints} checkpoints and {trained} steps looked at",
+        lacks=() if "freeze" in history.layout.states else ("freeze settings in this layout",),
+    )
 
 
 def effective(plan: FreezePlan, step: int) -> dict[str, bool]:

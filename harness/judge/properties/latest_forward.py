@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
+from harness.judge.acknowledgements import acknowledged_at
 from harness.judge.event_logs import resumed_steps
 from harness.judge.history import History, Moment
 from harness.judge.outcome import Outcome
-from harness.judge.properties.nothing_lost import claims
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.words import EvidenceKind
 
@@ -54,11 +54,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
 
 def _counting(run: RunEvidence, *, background: bool) -> dict[int, int]:
     """The steps that count, each with the number of operations after which it does."""
-    each = [dict(claims(event_log, background=background)) for event_log in run.event_logs]
-    everywhere = set.intersection(*map(set, each)) if each else set()
-    # Where no supervisor watched, the place is not known: it is -1.
-    known = {step for step in everywhere if all(one[step] >= 0 for one in each)}
-    counting = {step: max(one[step] for one in each) for step in known}
+    counting = acknowledged_at(run, background=background)
     return counting | {step: 0 for step in resumed_steps(run) if step is not None}
 
 

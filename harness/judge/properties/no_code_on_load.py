@@ -8,8 +8,8 @@ pickle, planted between two runs, means the same as the one before, so that noth
 it ran. A checkpointer that first notices the change never opens it, which is as good.
 
 Does not apply if no hostile pickle was planted. Unknown if no rank got as far as a decision or an
-exception afterwards. Not covered: other ways to run code than a call in a pickle, and files that no
-scenario makes hostile.
+exception afterwards; if the job cannot show either, the names alone are judged. Not covered: other
+ways to run code than a call in a pickle, and files that no scenario makes hostile.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 from harness.evidence.evidence import Evidence
 from harness.judge.event_logs import raised_while_loading, resumed
 from harness.judge.history import History
+from harness.judge.lacking import lacks
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.words import EvidenceKind
@@ -25,7 +26,7 @@ PROMISE = Promise(
     name="no_code_on_load",
     sentence="Loading executes nothing that a checkpoint contains.",
     outcome=Outcome.HARD_FAIL,
-    needs=(EvidenceKind.RESUMES,),
+    uses=(EvidenceKind.RESUMES,),
 )
 
 
@@ -46,6 +47,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     ]
     last = max(number for number, _ in planted.values())
     event_logs = evidence.runs[last].event_logs if last < len(evidence.runs) else ()
-    if not findings and not any(resumed(one) or raised_while_loading(one) for one in event_logs):
+    seen = any(resumed(one) or raised_while_loading(one) for one in event_logs)
+    if not findings and not seen and not lacks(evidence, PROMISE.uses):
         return PROMISE.unknown(f"no rank of run {last} resumed or said why it did not")
     return PROMISE.verdict(findings, f"{len(planted)} hostile files were planted")

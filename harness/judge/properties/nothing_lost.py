@@ -30,10 +30,10 @@ from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
-from harness.evidence.record import Drained, Raised, SaveBegan, SaveReturned
+from harness.evidence.record import SaveBegan
 from harness.faults.actions import SetLatest
+from harness.judge.acknowledgements import acknowledged_at, acknowledged_steps
 from harness.judge.event_logs import (
-    EventLog,
     is_cut_short,
     raised_while_loading,
     records,
@@ -219,70 +219,23 @@ def _against_expected(evidence: Evidence, number: int, step: int | None) -> list
     ]
 
 
-def acknowledged_steps(run: RunEvidence, *, background: bool) -> set[int]:
-    """Returns the steps that were acknowledged to every rank of the run as durable."""
-    of = _drained if background else _returned
-    each = [of(event_log) for event_log in run.event_logs]
-    return set.intersection(*each) if each else set()
-
-
-def _returned(event_log: EventLog) -> set[int]:
-    return {record.step for record in records(event_log, SaveReturned)}
-
-
-def _drained(event_log: EventLog) -> set[int]:
-    begun: set[int] = set()
-    durable: set[int] = set()
-    for record in event_log:
-        if isinstance(record, SaveBegan):
-            begun.add(record.step)
-        elif isinstance(record, Raised):
-            begun.clear()  # one of them failed, and the exception need not say which
-        elif isinstance(record, Drained):
-            durable |= begun
-    return durable
-
-
 def _untrue(number: int, run: RunEvidence, history: History, *, background: bool) -> list[Finding]:
     """Returns checkpoints that were acknowledged to every rank, and that were not there."""
-    acknowledged: dict[int, list[int]] = {}
-    for event_log in run.event_logs:
-        for step, place in claims(event_log, background=background):
-            acknowledged.setdefault(step, []).append(place)
     findings: list[Finding] = []
-    for step, places in acknowledged.items():
-        if min(places) < 0:
-            continue  # no supervisor watched, so the instant is unknown
-        whole = history.durable_at(number, max(places)).whole().values()
-        if len(places) < len(run.event_logs) or any(one.step >= step for one in whole):
+    for step, place in acknowledged_at(run, background=background).items():
+        whole = history.durable_at(number, place).whole().values()
+        if any(one.step >= step for one in whole):
             continue
-        if _was_taken_durable(history, number, step, until=max(places)):
+        if _was_taken_durable(history, number, step, until=place):
             continue  # before the acknowledgement
         findings.append(
             Finding(
                 detail=f"run {number}: step {step} was acknowledged to every rank, and a "
                 "power cut would have left no whole checkpoint of it or of a later step",
-                operation=(number, max(places) - 1) if max(places) else None,
+                operation=(number, place - 1) if place else None,
             )
         )
     return findings
-
-
-def claims(event_log: EventLog, *, background: bool) -> list[tuple[int, int]]:
-    """Returns the steps acknowledged to a rank, and when; of several at once the last one."""
-    if not background:
-        return [(one.step, one.index) for one in records(event_log, SaveReturned)]
-    found: list[tuple[int, int]] = []
-    begun: int | None = None
-    for record in event_log:
-        if isinstance(record, SaveBegan):
-            begun = record.step
-        elif isinstance(record, Raised):
-            begun = None
-        elif isinstance(record, Drained) and begun is not None:
-            found.append((begun, record.index))
-            begun = None
-    return found
 
 
 def _late(number: int, run: RunEvidence) -> list[Finding]:

@@ -45,7 +45,8 @@ from harness.words import EvidenceKind
 PROMISE = Promise(
     name="resume_exact",
     sentence="The resumed run equals the uninterrupted one bit for bit: weights, optimizer "
-    "moments, LR, loss, RNG draws of every rank.",
+    "moments, LR, loss, RNG draws of every rank, tokens, extra values. In another layout, weights "
+    "and moments are equal at load.",
     outcome=Outcome.SILENT_DIVERGENCE,
     needs=(EvidenceKind.RESUMES, EvidenceKind.TRAINING, EvidenceKind.REFERENCE),
     uses=(EvidenceKind.TREE,),
@@ -76,7 +77,11 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         return PROMISE.violated(findings)
     if not compared:
         return PROMISE.unknown("no step of any run could be compared with the reference")
-    return PROMISE.holds(f"{compared} steps compared")
+    stated = "tokens_seen" in history.layout.states
+    return PROMISE.holds(
+        f"{compared} steps compared",
+        lacks=() if stated else ("tokens seen in this layout",),
+    )
 
 
 def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]:

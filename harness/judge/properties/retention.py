@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
+from harness.judge.acknowledgements import acknowledged_steps
 from harness.judge.event_logs import is_orderly, resumed_steps
 from harness.judge.history import History, Moment
 from harness.judge.outcome import Outcome
-from harness.judge.properties.nothing_lost import acknowledged_steps
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.layouts.base import Layout
 from harness.scenario.schema import Checkpoint
@@ -37,7 +37,8 @@ from harness.words import EvidenceKind
 PROMISE = Promise(
     name="retention",
     sentence="`keep_last_n` counts committed checkpoints of this run only; the `latest` target, "
-    "the in-flight save and milestones are never deleted; nothing else is left behind.",
+    "the in-flight save and milestones are never deleted; an interrupted deletion is finished by "
+    "the next run; nothing else is left behind.",
     outcome=Outcome.LEAK,
     needs=(EvidenceKind.TREE,),
     uses=(EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS, EvidenceKind.ENDS),

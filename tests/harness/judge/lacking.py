@@ -47,9 +47,10 @@ def job_without(kind: EvidenceKind) -> Job:
 
 
 @contextmanager
-def known_jobs() -> Iterator[None]:
-    """Those jobs are in the registry for a time."""
-    names = {job_without(kind).name: job_without(kind) for kind in EvidenceKind}
+def known_jobs(*more: Job) -> Iterator[None]:
+    """Those jobs, or the given ones, are in the registry for a time."""
+    jobs = more or tuple(job_without(kind) for kind in EvidenceKind)
+    names = {one.name: one for one in jobs}
     JOBS.update(names)
     yield
     for name in names:

@@ -43,6 +43,13 @@ def test_a_pointer_that_is_set_back_from_an_acknowledged_checkpoint_is_lost_work
     )
 
 
+def test_a_step_that_is_acknowledged_again_counts_from_the_first_time() -> None:
+    run = _saved(2, 4)
+    run.point(2)
+    run.tell(SaveReturned(step=4, ordinal=3, index=len(run.operations)))
+    assert _ask(run).state == "violated"
+
+
 def test_it_need_not_pass_through_the_newer_one() -> None:
     run = _saved(2, 4)
     run.do("unlink", "latest")

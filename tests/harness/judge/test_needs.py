@@ -14,17 +14,20 @@ import pytest
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Fired
 from harness.evidence.record import Finished, Record, SaveBegan, SaveReturned, Stepped
+from harness.faults.actions import Displace
+from harness.jobs.job import Job
 from harness.judge.history import replay
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES, PROMISES
 from harness.judge.verdict import Verdict
+from harness.layouts.kempnerforge import KempnerForge
 from harness.scenario.schema import Checkpoint, Expect, Freeze, FreezePlan
 from harness.words import EvidenceKind
 from tests.harness.judge.cases import Case, RunCase, checkpoint_files, correct, resumed, stepped
 from tests.harness.judge.lacking import known_jobs, without
 from tests.harness.judge.test_at_rest import before, damaged, first_run, flip, second_run
-from tests.harness.strikes import strike
+from tests.harness.strikes import operator, strike
 
 FREEZE = FreezePlan(base=(Freeze(module="vision_encoder"),))
 
@@ -335,6 +338,37 @@ def test_a_job_that_gives_none_of_what_the_scenario_asks_for_proves_nothing() ->
     case.expect = Expect(properties=("samples_exactly_once", "resume_exact"))
     judgement = judge(without(case.evidence(), EvidenceKind.TRAINING))
     assert (judgement.outcome, judgement.broken) == (Outcome.INVALID, ("something_judged",))
+
+
+def test_a_job_that_gives_nothing_at_all_proves_nothing() -> None:
+    evidence = correct().evidence()
+    with known_jobs(Job(name="mute", gives=frozenset(), main="")):
+        mute = evidence.plan.model_copy(update={"job": "mute"})
+        judgement = judge(dataclasses.replace(evidence, plan=mute))
+    assert (judgement.outcome, judgement.broken) == (Outcome.INVALID, ("something_judged",))
+    assert "not checked: reference_trained (no evidence of: reference, training)" in (
+        judgement.left_out
+    )
+
+
+def test_a_displaced_directory_that_cannot_be_watched_proves_nothing() -> None:
+    case = correct()
+    action = Displace.model_validate({"displace": {"leaves": "empty"}})
+    case.runs[0].strikes.append(operator(action, name="run0.operator", step=3))
+    case.runs[0].fired.append(Fired(strike="run0.operator", index=0, time_s=0.0, ranks=()))
+    judgement = judge(without(case.evidence(), EvidenceKind.TREE))
+    assert judgement.outcome is Outcome.INVALID
+    assert judgement.broken == ("displaced_untouched",)
+
+
+def test_what_a_layout_does_not_state_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KempnerForge, "states", frozenset())
+    judgement = judge(correct(freeze=FREEZE).evidence())
+    assert judgement.outcome is Outcome.PASS
+    assert {
+        "judged in part: freeze_consistent (no evidence of: freeze settings in this layout)",
+        "judged in part: resume_exact (no evidence of: tokens seen in this layout)",
+    } <= set(judgement.left_out)
 
 
 def test_a_refusal_that_cannot_be_seen_proves_nothing() -> None:
