@@ -224,9 +224,9 @@ def _explore_all(
 
 
 def _coverage() -> int:
-    from harness.search.generate.coverage import read_coverage, tell
+    from harness.search.generate.coverage import describe_coverage, read_coverage
 
-    return _say(tell(read_coverage(Path("failures"))), PASSED)
+    return _say(describe_coverage(read_coverage(Path("failures"))), PASSED)
 
 
 def _generate(parsed: argparse.Namespace, implementation: Implementation) -> int:

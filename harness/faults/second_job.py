@@ -74,7 +74,7 @@ class SecondJob(Fault):
             yield (), f"{text}; possible: a world of at most {around.most_ranks // 2}"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         effects.start_second_job(strike)
         return Treatment(kind="second_job")
 

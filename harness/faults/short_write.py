@@ -28,5 +28,5 @@ class ShortWrite(OperationFault):
         return self
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         return Treatment(kind="short_write")

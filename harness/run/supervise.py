@@ -130,7 +130,7 @@ class Supervisor:
         self._rank_of_thread: dict[int, int] = {}
         self._tick_at = 0.0
         self._clock = UndelayedClock(self._signals.family)
-        self._heard_s = 0.0
+        self._reported_s = 0.0
         self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
@@ -177,7 +177,7 @@ class Supervisor:
     def _serve_once(self, listener: Calls, poll: select.poll) -> None:
         ready = [descriptor for descriptor, _ in poll.poll(1000 * _POLL_S)]
         if ready != [listener.descriptor] and self._launch.fileno() in ready:
-            self._note(self._launch.hear())
+            self._note(self._launch.receive())
         if listener.descriptor in ready and self._over is None:
             self._serve_call(listener)
         if self._held:
@@ -206,7 +206,7 @@ class Supervisor:
             self._signals.pids |= news.began
             self._rank_of_thread |= {pid: rank for rank, pid in news.began.items()}
             if news.began:
-                self._heard_s = self._now_s()
+                self._reported_s = self._now_s()
             for rank, status in news.ended.items():
                 self._note_exit(rank, status)
             self._stopped += tuple(set(news.stopped) - self._signals.killed)
@@ -218,17 +218,17 @@ class Supervisor:
 
     def _note_exit(self, rank: int, status: int) -> None:
         self._signals.exits[rank] = status
-        self._heard_s = self._now_s()
+        self._reported_s = self._now_s()
         if not self._second.has(rank):
             if status != 0 and self._stop_at_s is None:
-                self._stop_at_s = self._heard_s + self._watch.survivors_s
+                self._stop_at_s = self._reported_s + self._watch.survivors_s
         elif self._second.ended(rank) and self._second.strike is not None:
             self.trace.strike(self._second.strike.id, self._second.strike.ranks, then="ended")
             self._second.release()
 
     def _watch_the_clock(self) -> None:
         left, now_s = self._signals.left(), self._now_s()
-        if now_s - self._heard_s > self._watch.deadline_s and not self._hung and left:
+        if now_s - self._reported_s > self._watch.deadline_s and not self._hung and left:
             self._hung = left
             self._launch.stop()
         elif self._stop_at_s is not None and now_s > self._stop_at_s:
@@ -381,7 +381,7 @@ class Supervisor:
         result = _perform(request)
         value = result if isinstance(result, int) else 0
         self.trace.record(rank)
-        self._heard_s = self._now_s()
+        self._reported_s = self._now_s()
         record = json.loads(request.data)
         strikes: tuple[Strike, ...] = ()
         if record["kind"] == "save_began":
