@@ -300,8 +300,11 @@ def _crash_states_of(bench: Bench, parsed: argparse.Namespace) -> Iterator[int]:
             yield _complain(f"{parsed.place} cannot run here: {reason}")
             continue
         trial = try_plan(bench, plan)
+        if not trial.passed:
+            broken = ", ".join(trial.judgement.broken) or "unknown verdicts"
+            _say(f"the run itself: {trial.judgement.outcome} {plan.name}: {broken}", RED)
         status = _explore(bench, parsed, trial.evidence)
-        if status == PASSED:
+        if trial.passed and status == PASSED:
             trial.drop()
         else:
             kept = trial.keep(f"{slug(plan.name)}-crash-states")
