@@ -1,4 +1,4 @@
-"""The scenarios that ship with the repository are whole, and each tells another event_log."""
+"""The scenarios that ship with the repository are whole, and no two have the same name."""
 
 from __future__ import annotations
 
