@@ -35,7 +35,7 @@ from harness.system.mounts import enter_mounts
 from harness.system.network import enter, make_network
 from harness.system.parent import die_with_parent
 from harness.system.seccomp import install_filter
-from harness.system.talk import receive
+from harness.system.talk import receive, send
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3
@@ -153,8 +153,8 @@ def _rank_main(request: dict[str, Any], rank: int) -> int:
 
 
 def report(link: socket.socket, message: dict[str, Any]) -> None:
-    """Send a message to the supervisor."""
-    link.send(json.dumps(message).encode())
+    """Send a message to the supervisor; if it is gone, what it left must still be ended here."""
+    send(link, json.dumps(message).encode())
 
 
 def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> dict[int, int]:

@@ -49,6 +49,7 @@ class SecondJob(Fault):
     is_from_outside: ClassVar[bool] = True
     needs_own_ranks: ClassVar[bool] = True
     is_beside_others: ClassVar[bool] = False
+    decides_operation: ClassVar[bool] = True
     area: ClassVar[str | None] = "second job"
     second_job: Joining
 
