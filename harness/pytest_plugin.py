@@ -362,7 +362,7 @@ class ExploreItem(JobItem):
         """Strike, judge, and fail unless every outcome is PASS."""
         from harness.search.explore.explore import RedBaseline
         from harness.search.explore.part import explore_part
-        from harness.search.explore.summary import headline, tell
+        from harness.search.explore.summary import describe_summary, headline
 
         bench = self.config.stash[_SESSION].bench()
         try:
@@ -373,7 +373,7 @@ class ExploreItem(JobItem):
         red = next((str(one.proof.outcome) for one in summary.red), "INVALID")
         self.user_properties.append(("outcome", "PASS" if summary.is_green else red))
         if not summary.is_green:
-            raise Red(tell(summary))
+            raise Red(describe_summary(summary))
 
 
 def _say(excinfo: pytest.ExceptionInfo[BaseException]) -> str | None:

@@ -18,7 +18,7 @@ _Pair = tuple[str, str, StateDigest, StateDigest]
 """Where the state is, its rank, what was found, what was expected."""
 
 
-def tell_differences(evidence: Evidence) -> Iterator[str]:
+def describe_differences(evidence: Evidence) -> Iterator[str]:
     """Yields at most one line for each kind of state; none if nothing differs."""
     states = list(_states(evidence))
     for word, part in (("tensor", "params"), ("moment", "moments"), ("random stream", "rng")):
@@ -100,7 +100,7 @@ def _both(pairs: list[tuple[EventLog, EventLog]], step: int) -> list[tuple[Stepp
 def _comparable(evidence: Evidence) -> Iterator[tuple[int, int, list[tuple[EventLog, EventLog]]]]:
     """Yields the runs that must equal the reference: number, last step, pairs of event logs."""
     for number, run in enumerate(evidence.runs):
-        if evidence.plan.runs[number].refused is not None or not _tells(run.event_logs):
+        if evidence.plan.runs[number].refused is not None or not _recorded_states(run.event_logs):
             continue
         if follows_reference(evidence, number):
             pairs = list(zip(run.event_logs, evidence.reference, strict=False))
@@ -110,7 +110,7 @@ def _comparable(evidence: Evidence) -> Iterator[tuple[int, int, list[tuple[Event
             yield number, last, pairs
 
 
-def _tells(event_logs: tuple[EventLog, ...]) -> bool:
+def _recorded_states(event_logs: tuple[EventLog, ...]) -> bool:
     """Whether any rank recorded a state."""
     return any(
         records(event_log, Resumed) or records(event_log, Stepped) for event_log in event_logs

@@ -313,9 +313,11 @@ def _differences(
     for path in sorted((replayed.keys() | found.keys()) - {"."}):
         here, there = replayed.get(path), found.get(path)
         if here != there:
-            gaps.append(f"{when}: {path}: {_tell(here)} by the trace, {_tell(there)} on disk")
+            gaps.append(
+                f"{when}: {path}: {_describe(here)} by the trace, {_describe(there)} on disk"
+            )
     return gaps
 
 
-def _tell(entry: DirectoryEntry | None) -> str:
+def _describe(entry: DirectoryEntry | None) -> str:
     return "absent" if entry is None else f"{entry.kind} {entry.detail}".strip()

@@ -79,7 +79,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
     progress = checkpoints.resume(batches.loader if workload.data.redistributes else None)
     batches.begin(progress.epoch)
     checkpoints.attach(batches.loader)
-    _tell_resumed(rig, progress)
+    _record_resumed(rig, progress)
     first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
     if first_save and progress.source is None and checkpoints.is_due(0):
         checkpoints.save(progress)
@@ -147,7 +147,7 @@ class Loop:
         progress.step += 1
         progress.beside.step(rates[0])
         progress.epoch = self._batches.epoch
-        rig.event_log.tell(
+        rig.event_log.record(
             Stepped(
                 step=progress.step,
                 epoch=progress.epoch,
@@ -182,7 +182,10 @@ class Loop:
         if not rig.accumulate.closes(self._progress.step + 1):
             return count_gradients(rig.model)
         trained = clip_gradients(
-            rig.model, max_norm=_MAX_GRADIENT_NORM, stage_size=rig.place.world.stage_size
+            rig.model,
+            rig.place.everyone,
+            max_norm=_MAX_GRADIENT_NORM,
+            stage_size=rig.place.world.stage_size,
         )
         rig.optimizer.step()
         rig.scheduler.step()
@@ -222,8 +225,8 @@ def _corrupt(text: Bytes) -> None:
     text[np.arange(rows), columns] = np.random.randint(VOCABULARY, size=rows)
 
 
-def _tell_resumed(rig: Rig, progress: Progress) -> None:
-    rig.event_log.tell(
+def _record_resumed(rig: Rig, progress: Progress) -> None:
+    rig.event_log.record(
         Resumed(
             source=progress.source,
             step=None if progress.source is None else progress.step,

@@ -77,7 +77,7 @@ def test_holes_truncation_and_hard_links_are_kept() -> None:
     assert _bytes(_replay(run), "b") == b"\0\0x"
 
 
-def test_a_write_through_latest_lands_in_the_checkpoint() -> None:
+def test_a_write_through_latest_goes_to_the_checkpoint() -> None:
     run = RunCase()
     run.do("mkdir", "step_2")
     run.do("symlink", "latest", "step_2")

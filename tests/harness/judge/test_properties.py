@@ -230,8 +230,8 @@ def test_ranks_that_all_raise_agree() -> None:
 
 def test_ranks_that_save_different_steps_are_a_violation() -> None:
     case = correct()
-    case.runs[1].tell(SaveBegan(step=8, ordinal=3), ranks=(0,))
-    case.runs[1].tell(SaveBegan(step=7, ordinal=3), ranks=(1,))
+    case.runs[1].record(SaveBegan(step=8, ordinal=3), ranks=(0,))
+    case.runs[1].record(SaveBegan(step=7, ordinal=3), ranks=(1,))
     assert _judge("agreement", case).state == "violated"
 
 

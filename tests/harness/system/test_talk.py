@@ -10,7 +10,7 @@ import pytest
 from harness.run.launch.launch import News
 from harness.run.launch.local import LocalLaunch
 from harness.system.errors import HarnessError
-from harness.system.talk import hear, say
+from harness.system.talk import receive, send
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
@@ -20,15 +20,15 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 def test_the_last_words_are_heard_of_who_ended_with_words_unread() -> None:
     link, other = _pair()
     with link:
-        say(link, b"stop")
+        send(link, b"stop")
         reading, writing = os.pipe()
         socket.send_fds(other, [b"over"], [reading])
         other.close()
 
-        message, descriptors = hear(link)
+        message, descriptors = receive(link)
 
         assert (message, len(descriptors)) == (b"over", 1)
-        assert hear(link) == (b"", [])
+        assert receive(link) == (b"", [])
         for descriptor in (reading, writing, *descriptors):
             os.close(descriptor)
 
@@ -42,6 +42,6 @@ def test_a_job_launcher_that_ends_when_it_is_stopped_is_heard_to_its_end() -> No
         other.close()
         launch.stop()
 
-        assert list(launch.hear()) == [News(over=(), cpu_s=1.0)]
+        assert list(launch.receive()) == [News(over=(), cpu_s=1.0)]
         with pytest.raises(HarnessError, match="the job launcher of the run died"):
-            list(launch.hear())
+            list(launch.receive())
