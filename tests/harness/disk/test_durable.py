@@ -46,7 +46,7 @@ class _Naive:
     live: FileSystem = field(default_factory=FileSystem)
     changes: list[dict[tuple[int, str], TreeNode | None]] = field(default_factory=list)
     settled: set[int] = field(default_factory=set)
-    bytes: dict[int, bytes] = field(default_factory=dict)
+    synced: dict[int, bytes] = field(default_factory=dict)
 
     def follow(self, operation: Operation, written: bytes) -> None:
         node, before = self.live.opened(operation), self._names()
@@ -96,7 +96,7 @@ class _Naive:
         }
 
     def _keep_bytes(self, nodes: list[TreeNode]) -> None:
-        self.bytes |= {one.number: one.content.read() for one in nodes if isinstance(one, File)}
+        self.synced |= {one.number: one.content.read() for one in nodes if isinstance(one, File)}
 
     def _walk(self, number: int, prefix: str, names: _Names) -> Tree:
         found: Tree = {}
@@ -106,7 +106,7 @@ class _Naive:
             if isinstance(node, Symlink):
                 found[prefix + name] = node.text
             elif isinstance(node, File):
-                found[prefix + name] = self.bytes.get(node.number, b"")
+                found[prefix + name] = self.synced.get(node.number, b"")
             else:
                 found[prefix + name] = None
                 found |= self._walk(node.number, f"{prefix}{name}/", names)
