@@ -182,7 +182,10 @@ class Loop:
         if not rig.accumulate.closes(self._progress.step + 1):
             return count_gradients(rig.model)
         trained = clip_gradients(
-            rig.model, max_norm=_MAX_GRADIENT_NORM, stage_size=rig.place.world.stage_size
+            rig.model,
+            rig.place.everyone,
+            max_norm=_MAX_GRADIENT_NORM,
+            stage_size=rig.place.world.stage_size,
         )
         rig.optimizer.step()
         rig.scheduler.step()

@@ -240,6 +240,7 @@ def test_what_a_stage_is_given_has_the_strides_of_its_example() -> None:
         shards=None,
         peers=None,
         stages=None,
+        everyone=None,
         stage_group=None,
     )
     (tokens,), _ = prepare(batch, Model(), place)
