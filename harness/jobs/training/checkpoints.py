@@ -140,7 +140,7 @@ class ManagedCheckpoints:
         """Returns everything that a load can change, by name."""
         state = self._rig.digest()
         schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
-        return {**state.params, **state.moments, **state.rng, **schedule}
+        return {**state.params, **state.moments, **state.rng, **state.groups, **schedule}
 
     def _resume(self, loader: Any) -> Progress:
         with self._event_log.during("resume"):
