@@ -69,11 +69,15 @@ class Disk:
         return None
 
     def follow(self, stretches: Iterable[Stretch]) -> None:
-        """Follow all of these."""
+        """Follow all of these; files that one of them left open are closed before the next."""
         for one in stretches:
             self.files.end_run()
-            for operation in one.operations:
-                self.apply(one.run, operation, one.written)
+            self.go_on(one)
+
+    def go_on(self, stretch: Stretch) -> None:
+        """Follow one of these while files stay open."""
+        for operation in stretch.operations:
+            self.apply(stretch.run, operation, stretch.written)
 
     def durable_entries(self, directory: Directory) -> Mapping[str, TreeNode]:
         """Returns the names in a directory without what a power cut can lose."""
