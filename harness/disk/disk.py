@@ -175,9 +175,10 @@ class Disk:
         return change
 
     def _sync(self, node: TreeNode | None) -> None:
-        if node is not None:
-            self._settle(list(self._profile.settled(self, node)))
-        if node is not None and node.number in self.dirty:
+        if node is None:
+            return
+        self._settle(list(self._profile.settled(self, node)))
+        if node.number in self.dirty:
             self._settle_data([self.dirty[node.number]])
 
     def _settle(self, changes: Sequence[JournalEntry]) -> None:
@@ -189,8 +190,10 @@ class Disk:
                 self._settle_emptied(change)
                 continue
             for directory, name, node in change.edits:
-                before.setdefault(directory, dict(self.durable_entries(directory)))
-                _edit(self._durable.setdefault(directory.number, {}), name, node)
+                names = self._durable.setdefault(directory.number, {})
+                if directory not in before:
+                    before[directory] = dict(names)
+                _edit(names, name, node)
         for directory, old in before.items():
             waiting = self._edits[directory.number]
             self._edits[directory.number] = [one for one in waiting if one[0] not in done]
@@ -203,6 +206,7 @@ class Disk:
         for log in list(self.dirty.values()):
             if change in log.changes:
                 log.settle_emptied(change)
+                self.files.note_durable(log.file)
                 if log.lasting == len(log.changes):
                     del self.dirty[log.number]
 

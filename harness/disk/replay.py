@@ -23,7 +23,7 @@ class Stretch(NamedTuple):
     operations: Sequence[Operation]
     written: Bytes
     action: str = ""
-    """What the operator did, if these are an operator's operations before the run."""
+    """The action of an operator before the run that consists of these."""
 
 
 def happened(evidence: Evidence, run: int, operations: int | None = None) -> Iterator[Stretch]:
@@ -45,10 +45,9 @@ def before_run(evidence: Evidence, run: int) -> Iterator[Stretch]:
 def at_rest(evidence: Evidence, run: int) -> Iterator[Stretch]:
     """Yields the operator's actions before a run."""
     found = evidence.at_rest.get(run)
-    for done in found.done if found is not None else ():
-        yield Stretch(
-            run, done.operations, found.written if found is not None else b"", done.action
-        )
+    if found is not None:
+        for done in found.done:
+            yield Stretch(run, done.operations, found.written, done.action)
 
 
 def by_actor(stretch: Stretch) -> Iterator[tuple[str, Stretch]]:
