@@ -273,9 +273,9 @@ def _explore_all(
 
 
 def _coverage() -> int:
-    from harness.search.generate.coverage import read_coverage, tell
+    from harness.search.generate.coverage import describe_coverage, read_coverage
 
-    return _say(tell(read_coverage(Path("failures"))), PASSED)
+    return _say(describe_coverage(read_coverage(Path("failures"))), PASSED)
 
 
 def _generate(parsed: argparse.Namespace, implementation: Implementation) -> int:
@@ -351,8 +351,11 @@ def _crash_states_of(bench: Bench, parsed: argparse.Namespace) -> Iterator[int]:
             yield _complain(f"{parsed.place} cannot run here: {reason}")
             continue
         trial = try_plan(bench, plan)
+        if not trial.passed:
+            broken = ", ".join(trial.judgement.broken) or "unknown verdicts"
+            _say(f"the run itself: {trial.judgement.outcome} {plan.name}: {broken}", RED)
         status = _explore(bench, parsed, trial.evidence)
-        if status == PASSED:
+        if trial.passed and status == PASSED:
             trial.drop()
         else:
             kept = trial.keep(f"{slug(plan.name)}-crash-states")

@@ -16,9 +16,11 @@ PARTS = {
     "deadlines": "no rank waits for ever for a rank that died or hung, or for storage that hangs",
     "errors": "all ranks raise the same error, which names the rank and the cause",
     "every_instant": "a checkpoint is whole at every instant, not only while `latest` names it",
-    "file_systems": "file systems that lack a feature, are full, or show names and handles late",
+    "file_systems": "file systems that lack a feature, answer ESTALE or show names late; reads "
+    "that fail for a moment",
     "later_saves": "after a save that failed, training goes on and a later save succeeds",
-    "other_ranks": "a checkpoint loads with other data-parallel or tensor-parallel ranks",
+    "other_ranks": "a checkpoint loads with other data-parallel or tensor-parallel ranks, or other "
+    "wrappers",
     "other_stages": "a checkpoint loads with another number of pipeline stages",
     "power_cuts": "what is acknowledged as durable survives a power cut",
     "prompt": "a checkpoint is visible once it is durable, not with the next call",

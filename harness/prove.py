@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.judge.comparison import Answer, compare, know, tell_answer
+from harness.judge.comparison import Answer, compare, describe_answer, know
 from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
 from harness.layouts.registry import DEFAULT
@@ -77,7 +77,7 @@ def _answer(proof: Proof, plan: Plan, source: Source, judgement: Judgement) -> P
     if head is None:
         return proof
     now = know(judgement)
-    summary = tell_answer(head.known, now) + _other_code(head, plan.implementation)
+    summary = describe_answer(head.known, now) + _other_code(head, plan.implementation)
     return dataclasses.replace(proof, answer=compare(head.known, now), summary=summary)
 
 

@@ -463,7 +463,7 @@ class ExploreItem(JobItem):
         """Strike, judge, and fail unless every outcome is PASS."""
         from harness.search.explore.explore import RedBaseline
         from harness.search.explore.part import explore_part
-        from harness.search.explore.summary import headline, tell
+        from harness.search.explore.summary import describe_summary, headline
 
         bench = self.config.stash[_SESSION].bench()
         try:
@@ -474,7 +474,7 @@ class ExploreItem(JobItem):
         red = next((str(one.proof.outcome) for one in summary.red), "INVALID")
         self.user_properties.append(("outcome", "PASS" if summary.is_green else red))
         broken = {name for one in summary.red for name in one.proof.broken} or {red}
-        self.settle(() if summary.is_green else tuple(sorted(broken)), tell(summary))
+        self.settle(() if summary.is_green else tuple(sorted(broken)), describe_summary(summary))
 
 
 def _say(excinfo: pytest.ExceptionInfo[BaseException]) -> str | None:

@@ -79,6 +79,10 @@ class Fault(Worded):
     """Whether the rank carries it out itself, in its training loop."""
     ends_run: ClassVar[bool] = False
     """Whether it ends the run, in one way or another."""
+    decides_operation: ClassVar[bool] = False
+    """Whether it determines the outcome of the operation at its point; only one fault can."""
+    splits_write: ClassVar[bool] = False
+    """Whether it needs a write that can be split."""
     ends_interpreter: ClassVar[bool] = False
     """Whether the shutdown of a rank's interpreter is part of the run."""
     asks_to_end: ClassVar[str | None] = None
@@ -212,6 +216,7 @@ class Fault(Worded):
 class OperationFault(Fault):
     """Base of the faults that hit one operation of one rank."""
 
+    decides_operation: ClassVar[bool] = True
     drawn_at: ClassVar[tuple[str, ...]] = ("operation",)
 
     @model_validator(mode="after")

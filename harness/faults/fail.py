@@ -145,7 +145,7 @@ class Fail(OperationFault):
             yield ("fail", "error"), f"{text}; possible: {', '.join(possible)}"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         fail = self.fail
         lasts = fail.times == "always" or fail.until is not None
         left = None if lasts else int(fail.times) - 1

@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass, replace
 
 from harness.evidence.evidence import Evidence, RunEvidence
-from harness.judge.event_logs import resumed_steps, tell_step
+from harness.judge.event_logs import describe_step, resumed_steps
 from harness.judge.guards import Guard, check
 from harness.judge.history import History, replay
 from harness.judge.lacking import lacks
@@ -54,14 +54,14 @@ def judge(evidence: Evidence) -> Judgement:
         violated=[one.outcome for one in verdicts if one.state == "violated"],
         unknown=sum(one.state == "unknown" for one in verdicts),
     )
-    resumed = tuple(_tell_resume(run) for run in evidence.runs[1:])
+    resumed = tuple(_describe_resume(run) for run in evidence.runs[1:])
     return Judgement(outcome=outcome, verdicts=verdicts, guards=guards, resumed=resumed)
 
 
-def _tell_resume(run: RunEvidence) -> str:
+def _describe_resume(run: RunEvidence) -> str:
     """Describes where the ranks of a run resumed: one step if they agree."""
     steps = set(resumed_steps(run))
-    texts = sorted(tell_step(step) for step in steps)
+    texts = sorted(describe_step(step) for step in steps)
     return " and ".join(texts) or "no step"
 
 

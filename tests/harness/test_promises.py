@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,8 +25,12 @@ from harness.promises import (
     describe_promises,
     parse_promises,
 )
+from harness.run.services import Services
 from harness.scenario.errors import ScenarioError
-from harness.scenario.read import read_file
+from harness.scenario.read import read_file, read_scenario
+from harness.search.scenarios import lacking
+from harness.trial import Bench
+from harness.workspace import Workspace
 from tests.harness.judge.cases import Case, correct
 from tests.harness.proving import ROOT
 
@@ -44,7 +50,7 @@ def test_what_is_described_is_read_back(promises: set[str]) -> None:
     assert parse_promises(describe_promises(promises)) == tuple(sorted(promises))
 
 
-@pytest.mark.parametrize("text", ["errrors", "-errrors", "all,--errors"])
+@pytest.mark.parametrize("text", ["nonsense", "-nonsense", "all,--errors"])
 def test_an_unknown_word_is_refused_and_the_possible_ones_are_listed(text: str) -> None:
     with pytest.raises(PromiseError, match=r"is no promise; possible: all, documented, .*errors"):
         parse_promises(text)
@@ -57,6 +63,13 @@ def test_every_part_is_asked_of_some_default_scenario_or_marks_some_finding() ->
     )
     for part in PARTS:
         assert f'"{part}"' in source or any(part in reason for reason in asked), part
+
+
+def test_every_part_stands_in_the_document() -> None:
+    document = (ROOT / "docs/properties.md").read_text(encoding="utf-8")
+    section = document.partition("## Promises")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, flags=re.MULTILINE)
+    assert dict(rows) == PARTS
 
 
 def test_ours_is_asked_everything_and_the_documented_api_less() -> None:
@@ -130,3 +143,14 @@ def test_a_checkpoint_that_latest_does_not_name_yet_must_only_be_whole_if_that_i
     assert found["whole_or_absent"].state == "not_promised"
     assert any(one.part == "every_instant" for one in found["whole_or_absent"].spared)
     assert set(found) == set(PROMISES)
+
+
+def test_a_drawn_scenario_that_is_not_promised_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    scenario = read_scenario(ROOT / "scenarios/two_jobs/second-job-between-saves.yaml")
+    workspace = Workspace(root=tmp_path / "runs", failures=tmp_path / "failures")
+    for promises, expected in ((DOCUMENTED, "not promised by "), (ALL, "None")):
+        implementation = Implementation(promises=promises)
+        bench = Bench(
+            services=Services(tmp_path), workspace=workspace, implementation=implementation, gpus=0
+        )
+        assert str(lacking(bench, scenario)).startswith(expected)

@@ -42,6 +42,13 @@ PLAIN_AT_REST = (
 )
 """What a manager without checksums, and for one layout, must come through."""
 
+IN_BACKGROUND = (
+    "baseline/every-layout-and-mode.yaml::dp_shard2-async",
+    "baseline/every-layout-and-mode.yaml::pp2_dp_shard2-async",
+    "async/durable-is-published-at-once.yaml",
+)
+"""What a manager must come through that saves with collectives on the group that it is given."""
+
 DAMAGED = (
     "at_rest/flipped-bit-in-a-shard.yaml::disabled",
     "at_rest/truncated-shard-of-a-stage.yaml",

@@ -133,14 +133,14 @@ class ManagedCheckpoints:
             after = self._state()
             names = sorted(before.keys() | after.keys())
             changed = tuple(name for name in names if before.get(name) != after.get(name))
-            self._event_log.tell(Refused(changed=changed))
+            self._event_log.record(Refused(changed=changed))
             raise
 
     def _state(self) -> dict[str, str]:
         """Returns everything that a load can change, by name."""
         state = self._rig.digest()
         schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
-        return {**state.params, **state.moments, **state.rng, **schedule}
+        return {**state.params, **state.moments, **state.rng, **state.groups, **schedule}
 
     def _resume(self, loader: Any) -> Progress:
         with self._event_log.during("resume"):
@@ -191,7 +191,7 @@ class ManagedCheckpoints:
         meta = self._rules.meta(progress.step)
         if meta is not None:
             extra["vlm_freeze"] = meta
-        self._event_log.tell(SaveBegan(step=progress.step, ordinal=self._saves))
+        self._event_log.record(SaveBegan(step=progress.step, ordinal=self._saves))
         with self._going_on("save"), self._event_log.during("save"):
             self._manager.save(
                 progress.step,
@@ -200,7 +200,7 @@ class ManagedCheckpoints:
                 dataloader=self._loader,
                 extra=extra,
             )
-            self._event_log.tell(SaveReturned(step=progress.step, ordinal=self._saves))
+            self._event_log.record(SaveReturned(step=progress.step, ordinal=self._saves))
 
     @contextmanager
     def _going_on(self, call: str) -> Iterator[None]:

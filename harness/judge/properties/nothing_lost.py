@@ -34,11 +34,11 @@ from harness.evidence.record import SaveBegan
 from harness.faults.actions import SetLatest
 from harness.judge.acknowledgements import acknowledged_at, acknowledged_steps
 from harness.judge.event_logs import (
+    describe_step,
     is_cut_short,
     raised_while_loading,
     records,
     resumed_steps,
-    tell_step,
 )
 from harness.judge.history import DirectoryState, History, Moment
 from harness.judge.outcome import Outcome
@@ -187,7 +187,7 @@ def _against_acknowledged(
 ) -> list[str]:
     if newest is not None and (step is None or step < newest):
         return [
-            f"run {number} resumed from {tell_step(step)}, although step {newest} had been "
+            f"run {number} resumed from {describe_step(step)}, although step {newest} had been "
             "acknowledged to every rank"
         ]
     marks = history.marks[number].damaged
@@ -215,7 +215,8 @@ def _against_expected(evidence: Evidence, number: int, step: int | None) -> list
     older = wanted is not None and (step is None or step < wanted)
     word = "older" if older else "newer"
     return [
-        f"run {number} resumed from {tell_step(step)}, {word} than the expected {tell_step(wanted)}"
+        f"run {number} resumed from {describe_step(step)}, "
+        f"{word} than the expected {describe_step(wanted)}"
     ]
 
 

@@ -85,7 +85,8 @@ class _Drawer:
         degree = 1 if job.world.dp_shard > 1 else 2
         # Several shards of one stage are enough to divide the same samples in another way.
         world = World(pp=1, dp_shard=degree)
-        if job.data.samples // degree < job.data.batch_size:
+        batches = job.data.samples // (job.data.batch_size * degree)
+        if batches == 0 or batches % job.accumulate.in_a_step:
             return None
         return Run(until_step=until, world=world, refused=_REFUSED_DEGREE)
 

@@ -24,7 +24,7 @@ from harness.world import World
 
 AREAS = (
     "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "operator",
-    "two_jobs", "forms",
+    "two_jobs", "forms", "groups",
 )  # fmt: skip
 """Areas that can be left out, for implementations that do not promise them."""
 
@@ -88,6 +88,7 @@ def _draw_checkpoint(random: Random, without: Areas) -> Checkpoint:
         dyn_ckpt_window=window,
         timeout_s=_HANG_TIMEOUT_S if hangs else None,
         on_error="go_on" if goes_on else "end",
+        shares_groups="groups" not in without and often(random, 5),
     )
 
 

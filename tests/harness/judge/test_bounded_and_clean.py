@@ -66,7 +66,7 @@ def _fails_in_save(number: int, *, of: int) -> RunCase:
         if save <= number:
             run.fail("save", message="rank 0: EIO")
         else:
-            run.tell(SaveReturned(step=2 * save, ordinal=save, index=len(run.operations)))
+            run.record(SaveReturned(step=2 * save, ordinal=save, index=len(run.operations)))
     return run
 
 

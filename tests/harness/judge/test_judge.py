@@ -39,9 +39,9 @@ def test_only_the_named_properties_are_judged() -> None:
     assert judgement.outcome is Outcome.PASS
 
 
-def test_a_strike_that_did_not_land_is_invalid_and_named() -> None:
+def test_a_strike_that_did_not_fire_is_invalid_and_named() -> None:
     case = correct()
-    case.runs[0].kill(lands=False)
+    case.runs[0].kill(fires=False)
     judgement = judge(case.evidence())
     assert judgement.outcome is Outcome.INVALID
     assert judgement.guards[0].details == (
@@ -180,7 +180,7 @@ def _struck_in_the_loop(*, leaves: bool) -> Case:
     first.train(3, 3)
     first.strikes.append(strike("raise", {"error": "RuntimeError"}, ranks=(1,), step=3))
     first.fired.append(Fired(strike="s", index=len(first.operations), time_s=0.0, ranks=(1,)))
-    first.tell(Struck(strike="s"), [1])
+    first.record(Struck(strike="s"), [1])
     if leaves:
         first.fail("step", kind="RuntimeError")
     second.start(2)

@@ -22,6 +22,8 @@ STATE = (
     bug("moments:MomentsOfRankZero", "G08", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:RoundsTheMoments", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:ForgetsTheGroups", "G10 H01", "baseline/stopped-between-saves.yaml", *_DIVERGES),
+    bug("moments:ForgetsTheDecay", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
+    bug("moments:DropsAKeyOfTheGroups", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:MomentsOfTheTrainable", "H01", _FROZEN, *_DIVERGES),
     bug("moments:WeightsOfTheTrainable", "H03", _FROZEN, *_DIVERGES),
     bug("moments:CachesTheSchedule", "G12", _TWO_RANKS, *_DIVERGES),
