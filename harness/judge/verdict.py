@@ -52,14 +52,19 @@ class Verdict:
         if not self.applies():
             return self
         if self.property not in promises:
-            return replace(self, state="not_promised", outcome=Outcome.PASS, spared=self.findings)
+            return self._spared(self.findings)
         spared = tuple(one for one in self.findings if one.part not in (None, *promises))
         if not spared:
             return self
         counted = tuple(one for one in self.findings if one not in spared)
         if not counted:
-            return replace(self, state="not_promised", outcome=Outcome.PASS, spared=spared)
+            return self._spared(spared)
         return replace(self, **_as_shown(counted), findings=counted, spared=spared)
+
+    def _spared(self, findings: tuple[Finding, ...]) -> Verdict:
+        return Verdict(
+            property=self.property, state="not_promised", sentence=self.sentence, spared=findings
+        )
 
     def is_red(self) -> bool:
         """Whether it is violated or unknown."""
