@@ -106,11 +106,17 @@ class History:
 
     def durable_at(self, run: int, operations: int) -> DirectoryState:
         """Returns the state that a power cut would have left after so many operations of a run."""
-        state = _NOTHING
-        for moment in self.moments:
-            if (moment.run, moment.index) < (run, operations):
-                state = moment.durable
-        return state
+        moment = self._before(run, operations)
+        return _NOTHING if moment is None else moment.durable
+
+    def live_at(self, run: int, operations: int) -> DirectoryState:
+        """Returns the state after so many operations of a run."""
+        moment = self._before(run, operations)
+        return _NOTHING if moment is None else moment.live
+
+    def _before(self, run: int, operations: int) -> Moment | None:
+        before = (run, operations)
+        return next((m for m in reversed(self.moments) if (m.run, m.index) < before), None)
 
 
 _NOTHING = DirectoryState(latest=Resolved(state="absent"), found={})
