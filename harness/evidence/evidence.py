@@ -107,7 +107,7 @@ class RunEvidence:
     """The contents of the directory that was left behind, when the run was over."""
     cut: Cut | None = None
     stacks: dict[int, str] = field(default_factory=dict)
-    """What ranks that hung wrote of the stacks of their threads."""
+    """The stacks that ranks wrote when they hung, by rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
