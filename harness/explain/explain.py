@@ -87,7 +87,8 @@ def _moments(evidence: Evidence, judgement: Judgement) -> list[tuple[str, int, i
         for strike in run.fired
         if strike.then is None
     ]
-    offending = [one for verdict in judgement.verdicts for one in verdict.operations]
+    deciding = sorted(judgement.verdicts, key=lambda one: one.outcome is not judgement.outcome)
+    offending = [one for verdict in deciding for one in verdict.operations]
     if not found and offending:
         number, index = offending[0]
         found = [(f"run {number}: when that became true", number, index + 1)]

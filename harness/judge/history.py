@@ -8,7 +8,9 @@ from itertools import groupby
 from typing import Literal
 
 from harness.content import Bytes
-from harness.disk.tree import FileSystem, TreeNode
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES
+from harness.disk.tree import TreeNode
 from harness.disk.view import View
 from harness.evidence.evidence import DirectoryEntry, Evidence
 from harness.evidence.operation import OPERATOR, Operation
@@ -107,11 +109,17 @@ class History:
 
     def durable_at(self, run: int, operations: int) -> DirectoryState:
         """Returns the state that a power cut would have left after so many operations of a run."""
-        state = _NOTHING
-        for moment in self.moments:
-            if (moment.run, moment.index) < (run, operations):
-                state = moment.durable
-        return state
+        moment = self._before(run, operations)
+        return _NOTHING if moment is None else moment.durable
+
+    def live_at(self, run: int, operations: int) -> DirectoryState:
+        """Returns the state after so many operations of a run."""
+        moment = self._before(run, operations)
+        return _NOTHING if moment is None else moment.live
+
+    def _before(self, run: int, operations: int) -> Moment | None:
+        before = (run, operations)
+        return next((m for m in reversed(self.moments) if (m.run, m.index) < before), None)
 
 
 _NOTHING = DirectoryState(latest=Resolved(state="absent"), found={})
@@ -132,32 +140,32 @@ def replay(evidence: Evidence) -> History:
         watch.world = evidence.plan.workload_of(number).world
         at_rest = evidence.at_rest.get(number)
         if at_rest is not None:
-            known = mark(watch.files, at_rest, known, layout)
+            known = mark(watch.disk, number, at_rest, known, layout)
             states = watch.look() or watch.states
             moments.append(_moment(number, -1, states, marks=known, operator=True))
-            gaps += _differences(f"before run {number}", watch.files.snapshot(), at_rest.after)
+            gaps += _differences(f"before run {number}", watch.disk.files.snapshot(), at_rest.after)
         marks.append(known)
-        begins.append(top_names(watch.files))
+        begins.append(top_names(watch.disk.files))
         if evidence.given is not None and number == evidence.plan.past - 1:
-            watch.files.apply(evidence.given.operation, evidence.given.written)
+            watch.disk.apply(number, evidence.given.operation, evidence.given.written)
             states = watch.look() or watch.states
             moments.append(replace(_moment(number, -1, states, marks=known), by_cut=True))
         for whose, operations in groupby(run.operations, key=_whose):
             if whose == "operator":
                 action = tuple(operations)
-                known = mark_late(watch.files, action, run.written, known, layout)
+                known = mark_late(watch.disk, number, action, run.written, known, layout)
                 states = watch.look() or watch.states
                 index = action[-1].index
                 moments.append(_moment(number, index, states, marks=known, operator=True))
                 continue
             if whose == "cut" and run.cut is not None:
                 when = f"run {number}, before the power cut"
-                gaps += _differences(when, watch.files.snapshot(), run.cut.before)
+                gaps += _differences(when, watch.disk.files.snapshot(), run.cut.before)
             moments += _after_each(watch, number, operations, run.written, known)
-        watch.files.end_run()
+        watch.disk.files.end_run()
         ends.append(moments[-1].live if moments else _NOTHING)
-        tops.append(top_names(watch.files))
-        gaps += _differences(f"run {number}", watch.files.snapshot(), run.after)
+        tops.append(top_names(watch.disk.files))
+        gaps += _differences(f"run {number}", watch.disk.files.snapshot(), run.after)
     return History(
         layout=layout,
         moments=tuple(moments),
@@ -182,7 +190,7 @@ def _after_each(
 ) -> Iterator[Moment]:
     """Yields the states after each of the operations that changed the directory."""
     for operation in operations:
-        watch.files.apply(operation, written)
+        watch.disk.apply(run, operation, written)
         states = watch.look()
         if states is not None:
             moment = _moment(run, operation.index, states, marks=marks)
@@ -211,14 +219,14 @@ class _Watch:
     """Looks at the directory again only if something changed."""
 
     def __init__(self, layout: Layout, world: World) -> None:
-        self.files = FileSystem()
+        self.disk = Disk(PROFILES["posix"])
         self.world = world
         self._layout = layout
         self._worlds: dict[int, World] = {}
         self._views = (
-            View(self.files, "live"),
-            View(self.files, "durable"),
-            View(self.files, "journaled"),
+            View(self.disk, "live"),
+            View(self.disk, "durable"),
+            View(self.disk, "journaled"),
         )
         self.states: _States = (_NOTHING, _NOTHING, _NOTHING)
         self._watched: set[int] = set()
@@ -227,10 +235,10 @@ class _Watch:
 
     def look(self) -> _States | None:
         """Returns the three states, or None if none of them changed."""
-        touched = self.files.touched
+        touched = self.disk.files.touched
         if not touched:
             return None
-        root = self.files.root
+        root = self.disk.files.root
         names_changed = self._names_changed()
         relevant = names_changed or any(node.number in self._watched for node in touched)
         touched.clear()
@@ -239,7 +247,7 @@ class _Watch:
         live, durable, journaled = (self._state(view) for view in self._views)
         self._watched = {
             node.number
-            for entries in (root.entries, root.synced)
+            for entries in (root.entries, self.disk.durable_entries(root))
             for name, node in entries.items()
             if self._layout.owned(name)
         }
@@ -250,8 +258,8 @@ class _Watch:
 
     def _names_changed(self) -> bool:
         """Whether the names in the checkpoint directory itself have changed."""
-        root = self.files.root
-        now = (hash(_shape(root.entries)), hash(_shape(root.synced)))
+        root = self.disk.files.root
+        now = (hash(_shape(root.entries)), hash(_shape(self.disk.durable_entries(root))))
         changed, self._root_versions = now != self._root_versions, now
         return changed
 
@@ -300,7 +308,7 @@ class _Watch:
         return known
 
 
-def _shape(entries: dict[str, TreeNode]) -> tuple[tuple[str, int], ...]:
+def _shape(entries: Mapping[str, TreeNode]) -> tuple[tuple[str, int], ...]:
     return tuple((name, node.number) for name, node in entries.items())
 
 

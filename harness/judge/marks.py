@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.content import Bytes
+from harness.disk.disk import Disk
 from harness.disk.tree import Directory, FileSystem, Symlink
 from harness.evidence.evidence import AtRest, DirectoryEntry
 from harness.evidence.operation import Operation
@@ -32,14 +33,15 @@ class Marks:
     """By node, the name that it got and its version."""
 
 
-def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Marks:
-    """Replays an operator's actions between two runs, and notes their marks."""
+def mark(disk: Disk, run: int, at_rest: AtRest, known: Marks, layout: Layout) -> Marks:
+    """Replays an operator's actions before a run, and notes their marks."""
+    files = disk.files
     before, tops = files.snapshot(), top_names(files)
     foreign = dict(known.foreign)
     for done in at_rest.done:
         earlier = {number for number, _ in top_names(files).values()}
         for operation in done.operations:
-            files.apply(operation, at_rest.written)
+            disk.apply(run, operation, at_rest.written)
         if done.action == _LIKE_A_DEAD_RUN:
             continue
         for name, (number, version) in top_names(files).items():
@@ -52,17 +54,19 @@ def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Ma
 
 
 def mark_late(
-    files: FileSystem,
+    disk: Disk,
+    run: int,
     action: Sequence[Operation],
     written: Bytes,
     known: Marks,
     layout: Layout,
 ) -> Marks:
     """Acts like `mark`, for one action of an operator in mid-run, when open files stay open."""
+    files = disk.files
     before, tops = files.snapshot(), top_names(files)
     earlier = {number for number, _ in tops.values()}
     for operation in action:
-        files.apply(operation, written)
+        disk.apply(run, operation, written)
     foreign = dict(known.foreign)
     # What comes back with the whole directory was there before, and is no new mark.
     for name, (number, version) in top_names(files).items() if not _puts_back(action) else ():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES, PROMISES
 from harness.judge.verdict import Verdict
 from harness.layouts.registry import LAYOUTS
+from harness.plan.model import Implementation
+from harness.promises import ALL
 from harness.words import EvidenceKind
 from tests.harness.judge.cases import Case, correct
 from tests.harness.judge.lacking import known_jobs, without
@@ -150,6 +153,9 @@ def example_of_a_property(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _verdict(case: Case, lacking: EvidenceKind | None = None) -> Verdict:
     evidence = case.evidence() if lacking is None else without(case.evidence(), lacking)
+    implementation = Implementation(promises=(*ALL, "single_publisher"))
+    plan = evidence.plan.model_copy(update={"implementation": implementation})
+    evidence = replace(evidence, plan=plan)
     with known_jobs():
         return next(one for one in judge(evidence).verdicts if one.property == "single_publisher")
 

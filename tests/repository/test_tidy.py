@@ -45,6 +45,7 @@ ENTRANCES = {
     "harness.run.fuse.__main__",
     *(f"harness.judge.properties.{name}" for name in PROPERTIES),
     *(job.main.partition(":")[0] for job in JOBS.values()),
+    *(str(job.inspection).partition(":")[0] for job in JOBS.values()),
 }
 """Modules that are started, found by their names, or that tests of others import."""
 

@@ -117,7 +117,7 @@ class ManagedCheckpoints:
         self._saves = 0
         self._goes_on = settings.on_error == "go_on"
         with self._event_log.during("build"):
-            self._config = _build_config(settings, directory, tools)
+            self._config = build_config(settings, directory, tools)
             if run.ignore_freeze_mismatch:
                 self._config.ignore_freeze_mismatch = True
             self._manager = _build_manager(self._config, tools, rig)
@@ -237,7 +237,8 @@ class ManagedCheckpoints:
             self._shutdown.finish()
 
 
-def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
+def build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
+    """Returns the configuration of the manager under test."""
     window = settings.dyn_ckpt_window
     if window is not None:
         window = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)

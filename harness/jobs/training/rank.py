@@ -91,7 +91,7 @@ def _work(directory: Path, run: int, number: int, event_log: EventLog) -> None:
 
 
 def _refuse_early_import(plan: Plan) -> None:
-    if implementation_server.kept == plan.implementation.model_dump():
+    if implementation_server.kept == plan.implementation.code:
         return
     early = sorted(name for name in sys.modules if name.split(".")[0] == "kempnerforge")
     if early:
