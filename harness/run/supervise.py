@@ -356,6 +356,8 @@ class Supervisor:
             self._carry_out(listener, call, call.request)
         elif treatment.kind == "fail":
             self._finish(listener, call, call.request, -treatment.error)
+        elif treatment.kind == "retransmit":
+            self._carry_out(listener, call, call.request, answer=-treatment.error)
         elif treatment.kind == "short_write" and call.request.half is not None:
             self._carry_out(listener, call, call.request.half())
         elif treatment.kind == "second_job":
@@ -364,11 +366,20 @@ class Supervisor:
             self._late.append((time.monotonic() + treatment.seconds, call))
         # An operation that never returns is never answered.
 
-    def _carry_out(self, listener: Calls, call: _PendingOperation, request: Request) -> None:
+    def _carry_out(
+        self,
+        listener: Calls,
+        call: _PendingOperation,
+        request: Request,
+        *,
+        answer: int | None = None,
+    ) -> None:
+        """Perform an operation; its rank gets the result, or another answer if it succeeded."""
         if call.occasion.rank in self._signals.killed:
             return
         self.trace.before(request)
-        self._finish(listener, call, request, 0 if request.leave_to_kernel else _perform(request))
+        result = 0 if request.leave_to_kernel else _perform(request)
+        self._finish(listener, call, request, result, answer=answer)
 
     def _carry_out_late(self, listener: Calls) -> None:
         now = time.monotonic()
@@ -377,7 +388,13 @@ class Supervisor:
             self._carry_out(listener, due[1], due[1].request)
 
     def _finish(
-        self, listener: Calls, call: _PendingOperation, request: Request, result: int | Gift
+        self,
+        listener: Calls,
+        call: _PendingOperation,
+        request: Request,
+        result: int | Gift,
+        *,
+        answer: int | None = None,
     ) -> None:
         self.trace.operation(request, call.occasion, thread=call.notification.thread, result=result)
         if request.syncs and isinstance(result, int) and result >= 0:
@@ -387,7 +404,9 @@ class Supervisor:
             self._strike(strike)
         if call.occasion.rank in self._signals.killed:
             return
-        if request.leave_to_kernel and result == 0:
+        if answer is not None and result == 0:
+            self._reply(listener, call.notification, answer)
+        elif request.leave_to_kernel and result == 0:
             listener.proceed(call.notification)
         else:
             self._reply(listener, call.notification, result)
