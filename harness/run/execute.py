@@ -33,6 +33,10 @@ from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
 from harness.system.errors import HarnessError
 
+_IN_BACKGROUND = frozenset({"drained"})
+_AT_ONCE = _IN_BACKGROUND | {"save_returned", "raised"}
+"""The records after which a rank has no save under way, by whether `save` returns before that."""
+
 
 def execute(
     plan: Plan, directory: Path, services: Services, beginning: Beginning | None = None
@@ -138,6 +142,7 @@ def run_start(
         survivors_s=survivors_s(plan, reference),
         cut_power=under.cut,
         seed=plan.workload.seed,
+        ends_saves=_IN_BACKGROUND if plan.in_background else _AT_ONCE,
         places=tuple(under.hosts[name].place for name in plan.hosts_of(number) if under.hosts),
     )
     supervisor = Supervisor(launch, watch)
