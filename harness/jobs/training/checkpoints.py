@@ -149,13 +149,13 @@ class ManagedCheckpoints:
                 return Progress()
             saved_step = self._manager.peek_saved_step(str(path))
             self._rules.apply(self._rig.net, saved_step or 0)
-        given = {} if loader is None else {"dataloader": loader}
+        given: dict[str, Any] = {} if loader is None else {"dataloader": loader}
+        meta = self._rules.meta(saved_step or 0)
+        if meta is not None:
+            given["vlm_freeze_expected"] = meta
         with self._event_log.during("load"):
             step, tokens_seen, extra = self._manager.load(
-                path=str(path),
-                scheduler=self._rig.scheduler,
-                vlm_freeze_expected=self._rules.meta(saved_step or 0),
-                **given,
+                path=str(path), scheduler=self._rig.scheduler, **given
             )
             self._rig.kept.take(extra)
         return Progress(
@@ -234,15 +234,19 @@ class ManagedCheckpoints:
 
 
 def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
+    """Returns the manager's settings, without those that the scenario leaves at their default."""
+    given: dict[str, Any] = {}
     window = settings.dyn_ckpt_window
     if window is not None:
-        window = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)
+        made = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)
+        given["dyn_ckpt_window"] = made
+    if settings.async_mode != "disabled":
+        given["async_mode"] = tools.find("AsyncCheckpointMode")(settings.async_mode)
     config = tools.find("CheckpointConfig")(
         dir=str(directory),
         interval=settings.interval,
         keep_last_n=settings.keep_last_n,
-        async_mode=tools.find("AsyncCheckpointMode")(settings.async_mode),
-        dyn_ckpt_window=window,
+        **given,
     )
     if settings.timeout_s is not None:
         config.commit_timeout_s = settings.timeout_s
