@@ -24,6 +24,7 @@ CONTROLS = (
     "tests.mutants.controls:Appends",
     "tests.mutants.controls:SyncsEverything",
     "tests.mutants.controls:LinksWithADot",
+    "tests.mutants.controls:PrunesAlone",
 )
 """Managers that must not be accused: the first of every scenario below, all of one."""
 
@@ -33,6 +34,7 @@ PLAIN_AT_REST = (
     "at_rest/latest-is-not-what-it-was.yaml::absent",
     "at_rest/latest-is-not-what-it-was.yaml::dangling",
     "at_rest/rollback-and-train-on.yaml::disabled",
+    "at_rest/rollback-to-other-numbers.yaml",
     "at_rest/foreign-names.yaml",
     "at_rest/directory-elsewhere.yaml::copy",
     "layouts/other-freeze-settings.yaml",
@@ -109,6 +111,8 @@ MUTANTS = (
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("telling:DropsExtra", "",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("telling:ReturnsWhileRankZeroCommits", "",
+         "sync/killed-in-seal.yaml", "nothing_lost", "LOST_WORK"),
     _bug("telling:SkipsEverySecond", "",
          "baseline/every-layout-and-mode.yaml::dp_shard2-disabled", "nothing_lost", "LOST_WORK"),
     _bug("telling:NeverSyncsTheRoot", "L35",
@@ -165,6 +169,8 @@ MUTANTS = (
          "layouts/data-parallel-degree-changes.yaml", "refused", "SILENT_DIVERGENCE"),
     _bug("follows_latest:FollowsLatestOnly", "B06 L01",
          "at_rest/latest-is-not-what-it-was.yaml::absent", "nothing_lost", "LOST_WORK"),
+    _bug("pruning:CountsTheAbandonedBranch", "",
+         "at_rest/rollback-to-other-numbers.yaml", "retention", "LOST_WORK"),
     _bug("highest_step:TakesTheHighestStep", "",
          "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "LOST_WORK",
          "stale-branch"),
