@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from harness.evidence.record import Refused, SaveBegan, SaveReturned, keep_word
 from harness.jobs.training.build import Rig
 from harness.jobs.training.companions import Companions
+from harness.jobs.training.data import Batches
 from harness.jobs.training.implementation import Tools
 from harness.jobs.training.parallel import training_timeout
 from harness.plan.model import RunPlan
@@ -42,7 +43,7 @@ class Checkpoints(Protocol):
     def resume(self, loader: Any) -> Progress:
         """Decide where to start, and load it, with the data loader if one is given."""
 
-    def attach(self, loader: Any) -> None:
+    def attach(self, batches: Batches) -> None:
         """Give a new data loader the position that was loaded."""
 
     def is_due(self, step: int) -> bool:
@@ -71,7 +72,7 @@ class NoCheckpoints:
         """Start from the beginning."""
         return Progress()
 
-    def attach(self, loader: Any) -> None:
+    def attach(self, batches: Batches) -> None:
         """Do nothing: nothing was loaded."""
 
     def is_due(self, step: int) -> bool:  # noqa: ARG002
@@ -173,11 +174,11 @@ class ManagedCheckpoints:
         found = self._tools.find("resolve_resume_path")(self._config.dir)
         return None if found is None else Path(found)
 
-    def attach(self, loader: Any) -> None:
+    def attach(self, batches: Batches) -> None:
         """Give the loader the position that was loaded, and keep it for the saves."""
-        self._loader = loader
+        self._loader = batches.loader
         with self._event_log.during("apply_dataloader_state"):
-            self._manager.apply_dataloader_state(loader)
+            self._manager.apply_dataloader_state(self._loader)
 
     def is_due(self, step: int) -> bool:
         """Follow the configured interval."""
