@@ -172,7 +172,7 @@ MUTANTS = (
     _bug("pruning:CountsTheAbandonedBranch", "",
          "at_rest/rollback-to-other-numbers.yaml", "retention", "LOST_WORK"),
     _bug("highest_step:TakesTheHighestStep", "",
-         "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "LOST_WORK",
+         "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "SILENT_DIVERGENCE",
          "stale-branch"),
     _bug("any_name:TakesAnyName", "Q02",
          "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),

@@ -35,7 +35,7 @@ from harness.plan.model import BEGINNING, HANDED_OVER, generators_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What a rank holds of a tensor, and where in the whole it begins."""
+    """The part of a tensor that a rank holds, and where in the whole it begins."""
 
     shape: tuple[int, ...]
     offset: tuple[int, ...]

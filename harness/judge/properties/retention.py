@@ -28,7 +28,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.judge.acknowledgements import acknowledged_steps
 from harness.judge.event_logs import is_orderly, resumed_steps
-from harness.judge.history import DirectoryState, FoundCheckpoint, History, Moment
+from harness.judge.history import FoundCheckpoint, History, Moment
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.layouts.base import Layout
@@ -102,9 +102,9 @@ def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
     for moment in history.moments:
         branch = abandoned[moment.run]
         if before is not None and branch != abandoned[before.run]:
-            committed = _own(before.live, branch)
+            committed = _own(before, branch)
         if moment.operator or moment.by_cut:
-            committed = _own(moment.live, branch)
+            committed = _own(moment, branch)
             before = moment
             continue
         problems: list[str] = []
@@ -116,7 +116,7 @@ def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
             elif name not in whole:
                 reason = _needed(checkpoint, name, found, before, branch)
                 problems += [f"{name} {_fate(name, before, moment)}, {reason}"] if reason else []
-        committed |= _own(moment.live, branch)
+        committed |= _own(moment, branch)
         least, count = _least(checkpoint, committed), _count(checkpoint, moment, branch)
         was_short, short = short, (count, least) if count < least else None
         if short not in (None, was_short):
@@ -140,10 +140,11 @@ def _count(checkpoint: Checkpoint, moment: Moment, branch: frozenset[int]) -> in
     return len(counted) + moment.live.keeps_one_set_aside()
 
 
-def _own(state: DirectoryState, branch: frozenset[int]) -> dict[str, int]:
-    """Returns the whole checkpoints, and their steps, that are not of an abandoned branch."""
-    found = state.whole().items()
-    return {name: one.step for name, one in found if one.identity not in branch}
+def _own(moment: Moment, branch: frozenset[int]) -> dict[str, int]:
+    """Returns the undamaged checkpoints, and their steps, that are not of an abandoned branch."""
+    without = branch | moment.marks.damaged.keys()
+    found = moment.live.whole().items()
+    return {name: one.step for name, one in found if one.identity not in without}
 
 
 def _abandoned(evidence: Evidence, history: History) -> list[frozenset[int]]:
