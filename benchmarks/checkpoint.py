@@ -60,7 +60,7 @@ from benchmarks.tables import (
     PUBLISHED,
     SAVE,
     Times,
-    tell,
+    describe_times,
 )
 from harness.system.syscalls import syncfs
 from kempnerforge.checkpoint import CheckpointManager
@@ -392,7 +392,7 @@ def main() -> None:
         for size in options.sizes:
             repeats = (options.repeat, options.loops, tuple(options.beside))
             found[size] = measure(size, repeats, options.device, Path(name, size))
-            print(tell(found, budgets=options.device == "cpu"), flush=True)
+            print(describe_times(found, budgets=options.device == "cpu"), flush=True)
 
 
 if __name__ == "__main__":

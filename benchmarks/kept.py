@@ -93,7 +93,7 @@ def _start(times: Times, number: int, directory: Path, step: int) -> None:
     without_load.append(_timed(partial(fresh.save, step + 1)))
 
 
-def _tell(times: Times, kept: Sequence[int]) -> None:
+def _print_table(times: Times, kept: Sequence[int]) -> None:
     print(f"| kept | {' | '.join(map(str, kept))} |")
     print(f"|---|{'---|' * len(kept)}")
     for what in dict.fromkeys(what for what, _ in times):
@@ -112,7 +112,7 @@ def main() -> None:
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         times = _measure(Path(name), parsed.kept, repeat=parsed.repeat, starts=parsed.starts)
-    _tell(times, parsed.kept)
+    _print_table(times, parsed.kept)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def _error_of_median(values: list[float]) -> float:
     return 1.25 * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def tell(found: dict[str, Times], *, budgets: bool) -> str:
+def describe_times(found: dict[str, Times], *, budgets: bool) -> str:
     """Formats one table per measure, a row per competitor, a column per size; CPU budgets."""
     return "\n".join(_lines(found, budgets=budgets))
 

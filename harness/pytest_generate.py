@@ -93,7 +93,7 @@ class GeneratedItem(JobItem):
 
     def runtest(self) -> None:
         """Draw, run and judge it; shrink it if it fails."""
-        from harness.search.generate.attempt import attempt, tell_failure
+        from harness.search.generate.attempt import attempt, describe_failure
 
         bench = session_of(self.config).bench()
         found = attempt(bench, self.seed, self.number)
@@ -104,7 +104,7 @@ class GeneratedItem(JobItem):
         if found.came == "skipped":
             pytest.skip(f"{found.reason}: {found.scenario.name}")
         if found.came == "failed":
-            raise Red(tell_failure(found, bench, seconds=self.seconds))
+            raise Red(describe_failure(found, bench, seconds=self.seconds))
 
     def reportinfo(self) -> tuple[Any, int, str]:
         """Returns the heading of the report."""

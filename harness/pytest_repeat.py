@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pytest
 
-from harness.report.spread import spreads, tell_spreads
+from harness.report.spread import describe_spreads, spreads
 
 _TIMES = 10
 """If a verdict is wrong in one run of four, ten runs miss it one time in eighteen (0.75 ** 10)."""
@@ -134,5 +134,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not seen:
         return
     terminalreporter.section("verdicts of repeated scenarios")
-    for line in tell_spreads(spreads(seen), only_flaky=config.getoption("flake")):
+    for line in describe_spreads(spreads(seen), only_flaky=config.getoption("flake")):
         terminalreporter.write_line(line)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.read import read_evidence
-from harness.judge.comparison import Answer, compare, know, tell_answer
+from harness.judge.comparison import Answer, compare, describe_answer, know
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.plan.model import Implementation
@@ -52,7 +52,7 @@ def replay_directory(bench: Bench, directory: Path) -> Proof:
     name = f"{slug(plan.name)}-replayed"
     trial = try_plan(bench, plan, name=name, beginning=beginning_of(before))
     then, now = know(judge(before)), know(trial.judgement)
-    summary = tell_answer(then, now)
+    summary = describe_answer(then, now)
     proof = Proof(
         outcome=now.outcome,
         broken=now.broken,

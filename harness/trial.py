@@ -48,7 +48,7 @@ class Bench:
         def produce(folder: Path) -> None:
             execute(plan, folder / "run", self.services)
 
-        return read_evidence(self.services.reference(f"recording-{digest}", produce) / "run")
+        return read_evidence(self.services.reference(f"baseline-{digest}", produce) / "run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

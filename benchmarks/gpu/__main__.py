@@ -50,7 +50,7 @@ def _smoke(asked: argparse.Namespace) -> None:
         limit_s=asked.limit,
     )
     found = suite.run(wish, asked.out) | {"missing": missing()}
-    record.write(asked.out, "smoke", found, f"missing: {missing()}\n{suite.tell(found)}")
+    record.write(asked.out, "smoke", found, f"missing: {missing()}\n{suite.describe_suite(found)}")
 
 
 def _sharing(asked: argparse.Namespace) -> None:
@@ -70,7 +70,7 @@ def _sharing(asked: argparse.Namespace) -> None:
         ran = suite.run(wish, asked.out)
         found[way] = {"collectives": tried, "scenarios": ran}
         lines += [f"{way}: {name}: {verdict}" for name, verdict in tried.items()]
-        lines += [f"{way}: {suite.tell(ran)}"]
+        lines += [f"{way}: {suite.describe_suite(ran)}"]
     record.write(asked.out, "sharing", found, "\n".join(lines))
 
 
@@ -95,19 +95,19 @@ def _suite(asked: argparse.Namespace) -> None:
         limit_s=asked.limit,
     )
     found = suite.run(wish, asked.out)
-    record.write(asked.out, step, found, suite.tell(found))
+    record.write(asked.out, step, found, suite.describe_suite(found))
 
 
 def _compare(asked: argparse.Namespace) -> None:
-    from benchmarks.gpu.compare import compare, tell
+    from benchmarks.gpu.compare import compare, describe_comparison
 
     found = compare(*(asked.out.glob(f"suite-{device}-*.xml") for device in ("cpu", "cuda")))
-    record.write(asked.out, "compare", found, tell(found))
+    record.write(asked.out, "compare", found, describe_comparison(found))
 
 
 def _checkpoint(asked: argparse.Namespace) -> None:
     from benchmarks.checkpoint import measure
-    from benchmarks.tables import Times, tell
+    from benchmarks.tables import Times, describe_times
 
     repeats = (asked.repeat, asked.loops, ("kempnerforge", "THREAD", "floor"))
     found: dict[str, Times] = {}
@@ -118,7 +118,7 @@ def _checkpoint(asked: argparse.Namespace) -> None:
                 one: {f"{kind}: {name}": values for (kind, name), values in times.items()}
                 for one, times in found.items()
             }
-            text = tell(found, budgets=asked.device == "cpu")
+            text = describe_times(found, budgets=asked.device == "cpu")
             record.write(asked.out, "checkpoint", {"device": asked.device, "sizes": measured}, text)
 
 

@@ -23,7 +23,7 @@ def compare(cpu: Iterable[Path], cuda: Iterable[Path]) -> dict[str, Any]:
     }
 
 
-def tell(found: dict[str, Any]) -> str:
+def describe_comparison(found: dict[str, Any]) -> str:
     """Formats the result for people."""
     lines = [
         f"{found['compared']} tests ran on both: {found['agree']} agree, "

@@ -98,7 +98,7 @@ def run(asked: SuiteOptions, out: Path) -> dict[str, Any]:
     }
 
 
-def tell(found: dict[str, Any]) -> str:
+def describe_suite(found: dict[str, Any]) -> str:
     """Formats the result for people."""
     states = ", ".join(f"{number} {state}" for state, number in sorted(found["states"].items()))
     lines = [

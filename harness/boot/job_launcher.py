@@ -35,7 +35,7 @@ from harness.system.mounts import enter_mounts
 from harness.system.network import enter, make_network
 from harness.system.parent import die_with_parent
 from harness.system.seccomp import install_filter
-from harness.system.talk import hear
+from harness.system.talk import receive, send
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S = 0.3
@@ -70,7 +70,7 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
         from harness.boot.agents import fork_agents
 
         reap(link, request, fork_agents(request))
-    tell(link, {"over": orphans(), "cpu_s": cpu_s()})
+    report(link, {"over": orphans(), "cpu_s": cpu_s()})
     return 0
 
 
@@ -103,8 +103,8 @@ def start(
     for rank in range(first, first + request["ranks"]):
         pids[_fork_rank(link, request, rank, gate, opener)] = rank
     forked(list(pids))
-    tell(link, {"ranks": list(pids)})
-    if hear(link)[0] == b"go":
+    report(link, {"ranks": list(pids)})
+    if receive(link)[0] == b"go":
         os.write(opener, b"g" * len(pids))
     else:
         _kill([*pids, *others])
@@ -152,9 +152,9 @@ def _rank_main(request: dict[str, Any], rank: int) -> int:
         sys.stderr.flush()
 
 
-def tell(link: socket.socket, message: dict[str, Any]) -> None:
-    """Send a message to the supervisor."""
-    link.send(json.dumps(message).encode())
+def report(link: socket.socket, message: dict[str, Any]) -> None:
+    """Send a message to the supervisor; if it is gone, what it left must still be ended here."""
+    send(link, json.dumps(message).encode())
 
 
 def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> dict[int, int]:
@@ -167,7 +167,7 @@ def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> 
     while left:
         ready, _, _ = select.select([link.fileno(), child_ended], [], [])
         if link.fileno() in ready:
-            message, _ = hear(link)
+            message, _ = receive(link)
             if message in (b"stop", b""):
                 _kill(list(left))
             elif message == b"second":
@@ -207,7 +207,7 @@ def _collect(link: socket.socket, left: dict[int, int], statuses: dict[int, int]
             return left
         if pid in left:
             statuses[left[pid]] = os.waitstatus_to_exitcode(status)
-            tell(link, {"exit": [left[pid], statuses[left[pid]]]})
+            report(link, {"exit": [left[pid], statuses[left[pid]]]})
             left = {other: rank for other, rank in left.items() if other != pid}
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from harness.boot.job_launcher import adopt_orphans, cpu_s, orphans, reap, start, tell
+from harness.boot.job_launcher import adopt_orphans, cpu_s, orphans, reap, report, start
 from harness.system.dispositions import restore_dispositions
 from harness.system.meet import connect
 from harness.system.parent import die_with_parent
@@ -38,7 +38,7 @@ def main(directory: Path) -> int:
     restore_dispositions()
     adopt_orphans()
     link = connect(directory)
-    tell(link, {"shim": rank})
+    report(link, {"shim": rank})
     answer = link.recv(1024)
     if not answer:
         return 1
@@ -60,7 +60,7 @@ def _lead_one(link: socket.socket, request: dict[str, Any], rank: int) -> int:
     # handlers.
     children = start(link, request, first=rank, forked=lambda pids: _pass_signals_on(link, *pids))
     statuses = reap(link, request, children)
-    tell(link, {"over": orphans(), "cpu_s": cpu_s()})
+    report(link, {"over": orphans(), "cpu_s": cpu_s()})
     return statuses.get(rank, 1)
 
 
@@ -68,7 +68,7 @@ def _pass_signals_on(link: socket.socket, rank: int) -> None:
     def pass_on(number: int, _frame: FrameType | None) -> None:
         try:
             os.kill(rank, number)
-            tell(link, {"signal": number})
+            report(link, {"signal": number})
         except ProcessLookupError:
             return  # it has ended, and its job launcher is about to
 

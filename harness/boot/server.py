@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -22,13 +21,8 @@ from harness.boot.job_launcher import lead
 from harness.jobs.implementation_server import ImplementationServers
 from harness.jobs.training.preload import preload
 from harness.system.dispositions import restore_dispositions
+from harness.system.limits import raise_descriptor_limit
 from harness.system.parent import die_with_parent
-
-
-def _raise_descriptor_limit() -> None:
-    """Watched files get descriptors from 512 up, one number for each open of the run."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _cache_bytecode(folder: Path) -> None:
@@ -69,7 +63,7 @@ def main() -> None:
     die_with_parent(parent)
     restore_dispositions()
     control = socket.socket(fileno=int(sys.argv[1]))
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     preload()
     _cache_bytecode(Path(sys.argv[3]))
     threads = len(list(Path("/proc/self/task").iterdir()))

@@ -54,7 +54,7 @@ def arrange(entries: Sequence[Entry], storage: Storage) -> Arranged:
     """Returns a job that makes checkpoints like these; ``entries`` is not empty."""
     found = {entry.path.name: entry.step or 0 for entry in entries}
     steps, interval = _steps(found)
-    smaller = [] if steps == found else [_tell_steps(found, steps)]
+    smaller = [] if steps == found else [_describe_steps(found, steps)]
     pp, dp_shard = _world(entries, storage)
     if pp * dp_shard > _FEW_RANKS or pp > _MOST_STAGES:
         asked = f"the job had {pp * dp_shard} ranks in {pp} stages"
@@ -76,7 +76,7 @@ def _steps(found: dict[str, int]) -> tuple[dict[str, int], int]:
     return {name: _INTERVAL * number for number, name in enumerate(names, 1)}, _INTERVAL
 
 
-def _tell_steps(found: dict[str, int], steps: dict[str, int]) -> str:
+def _describe_steps(found: dict[str, int], steps: dict[str, int]) -> str:
     names = sorted(found, key=lambda name: found[name])
     return ", ".join(f"{name} is step_{steps[name]}" for name in names) + " here"
 

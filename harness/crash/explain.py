@@ -74,7 +74,7 @@ def explain(
     logs = [disk.logs[number] for number in sorted(loss_of(disk, small).files)]
     data = [change for log in logs for change in log.changes[log.lasting :]]
     reasons = [f"{one.describe()} {_where((one,))}" for one in lost]
-    reasons += [_tell_file(disk, log, small.versions[log.number]) for log in logs]
+    reasons += [_describe_file(disk, log, small.versions[log.number]) for log in logs]
     left = [f"{one.describe()} {_where((one,))}" for one in exposed]
     changes: list[JournalEntry] = [*lost, *data, *exposed]
     return Cause(
@@ -150,7 +150,7 @@ def _is_damaged(disk: Disk, choice: SurvivingChanges, number: int) -> bool:
     return choice.versions[number] != disk.logs[number].now()
 
 
-def _tell_file(disk: Disk, log: FileLog, version: Version) -> str:
+def _describe_file(disk: Disk, log: FileLog, version: Version) -> str:
     pending = log.changes[log.lasting :]
     path = disk.files.path_of(log.number) or pending[-1].operation.path
     return f"the data of {path} {_where(pending, version.describe(log.lasting))}"

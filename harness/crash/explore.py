@@ -6,7 +6,7 @@ after a sync has no state that the instants before did not have, so states are c
 and again after each acknowledgement. If there are more than `most` at one instant they are sampled
 by the seed, and the result counts the sampled instants.
 
-Pure: it reads evidence and touches no disk.
+It changes no file. It reads the stored bytes of files through the evidence's references to them.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.crash.describe import describe_exploration, shown_hits
 from harness.crash.explore import explore
 from harness.crash.reproduce import reproduce
 from harness.crash.resume import resume_all
-from harness.crash.tell import shown_hits, tell
 from harness.disk.profiles import ProfileName
 from harness.evidence.evidence import Evidence
 from harness.judge.outcome import Outcome, worst
@@ -50,5 +50,5 @@ def prove(bench: Bench, evidence: Evidence, asked: CrashOptions) -> CrashProof:
         outcome = worst(
             failed_guards=[one for one in words if one is not Outcome.PASS], violated=[], unknown=0
         )
-    text = tell(evidence.plan, found, resumptions, outcome, attempts)
+    text = describe_exploration(evidence.plan, found, resumptions, outcome, attempts)
     return CrashProof(outcome=outcome, text=text)

@@ -46,7 +46,7 @@ def _read(directory: Path, prefix: str, into: Sink) -> Iterator[Listed]:
             yield path, "file", add_file(into, place)
 
 
-def tell_cut(
+def cut_operation(
     entries: Sequence[Listed], into: Sink, *, index: int, rank: int, time_s: float
 ) -> Operation:
     """Returns the operation; adds its listing to `into`, after the bytes of the files."""

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence
 from harness.judge.acknowledgements import acknowledged_steps
-from harness.judge.event_logs import raised_while_loading, ranks, resumed, tell_step
+from harness.judge.event_logs import describe_step, raised_while_loading, ranks, resumed
 from harness.judge.history import DirectoryState, FoundCheckpoint, History
 
 _LONGEST_ERROR = 160
 
 
-def tell_choice(evidence: Evidence, history: History, number: int) -> Iterator[str]:
+def describe_choice(evidence: Evidence, history: History, number: int) -> Iterator[str]:
     """Yields the directory before a run, and the decision of each rank."""
     state = history.starts(number)
     if history.layout.pointer is not None:
@@ -78,7 +78,8 @@ def _decisions(evidence: Evidence, history: History, number: int) -> Iterator[st
             silent.append(rank)
     for (step, source), alike in taken.items():
         place = "" if source is None else f" from {source}"
-        yield f"{ranks(alike)} took {tell_step(step)}{place}: {_why(history, number, step, source)}"
+        why = _why(history, number, step, source)
+        yield f"{ranks(alike)} took {describe_step(step)}{place}: {why}"
     for words, alike in errors.items():
         yield f"{ranks(alike)} took none and raised {words}"
     if silent:

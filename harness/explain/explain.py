@@ -11,9 +11,9 @@ import textwrap
 from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence
-from harness.explain.choice import tell_choice
-from harness.explain.differences import tell_differences
-from harness.explain.moment import tell_not_durable, tell_operation, tell_ranks
+from harness.explain.choice import describe_choice
+from harness.explain.differences import describe_differences
+from harness.explain.moment import describe_not_durable, describe_operation, describe_ranks
 from harness.judge.history import replay
 from harness.judge.judge import Judgement, judge
 
@@ -29,10 +29,10 @@ def explain(evidence: Evidence) -> str:
     lines += _part("what is broken", _broken(evidence, judgement))
     lines += _part("what was not judged", iter(judgement.left_out))
     for title, number, index in _moments(evidence, judgement):
-        lines += _part(title, tell_ranks(evidence.runs[number], index))
-        lines += _part("not durable then", tell_not_durable(evidence, number, index))
+        lines += _part(title, describe_ranks(evidence.runs[number], index))
+        lines += _part("not durable then", describe_not_durable(evidence, number, index))
     lines += _choices(evidence)
-    lines += _part("where it differs from the reference", tell_differences(evidence))
+    lines += _part("where it differs from the reference", describe_differences(evidence))
     lines += _part(
         "again",
         iter(
@@ -72,7 +72,7 @@ def _broken(evidence: Evidence, judgement: Judgement) -> Iterator[str]:
             operations = evidence.runs[number].operations
             if 0 <= index < len(operations):
                 one = operations[index]
-                yield f"  made so by run {number}, rank {one.rank}: {tell_operation(one)}"
+                yield f"  made so by run {number}, rank {one.rank}: {describe_operation(one)}"
 
 
 def _moments(evidence: Evidence, judgement: Judgement) -> list[tuple[str, int, int]]:
@@ -87,7 +87,8 @@ def _moments(evidence: Evidence, judgement: Judgement) -> list[tuple[str, int, i
         for strike in run.fired
         if strike.then is None
     ]
-    offending = [one for verdict in judgement.verdicts for one in verdict.operations]
+    deciding = sorted(judgement.verdicts, key=lambda one: one.outcome is not judgement.outcome)
+    offending = [one for verdict in deciding for one in verdict.operations]
     if not found and offending:
         number, index = offending[0]
         found = [(f"run {number}: when that became true", number, index + 1)]
@@ -107,7 +108,7 @@ def _choices(evidence: Evidence) -> Iterator[str]:
             for done in (at_rest.done if at_rest is not None else ())
         ]
         title = f"run {number} found and chose"
-        yield from _part(title, iter([*operator, *tell_choice(evidence, history, number)]))
+        yield from _part(title, iter([*operator, *describe_choice(evidence, history, number)]))
 
 
 def _part(title: str, lines: Iterator[str]) -> list[str]:

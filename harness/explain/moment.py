@@ -20,17 +20,17 @@ _MOST_CHANGES = 8
 _CALLS_END = (SaveReturned, Raised, Finished)
 
 
-def tell_ranks(run: RunEvidence, index: int) -> Iterator[str]:
+def describe_ranks(run: RunEvidence, index: int) -> Iterator[str]:
     """Yields a line for each rank: how far it was, in which save, and its last operation."""
     for rank, event_log in enumerate(run.event_logs):
         facts = [_progress(event_log, index), *_call(event_log, index)]
         before = [one for one in run.operations[:index] if one.rank == rank]
         if before:
-            facts.append(f"last did {tell_operation(before[-1])}")
+            facts.append(f"last did {describe_operation(before[-1])}")
         yield f"rank {rank}{_end(run, rank)}: {', '.join(facts)}"
 
 
-def tell_operation(operation: Operation) -> str:
+def describe_operation(operation: Operation) -> str:
     """Describes an operation in a few words: `#61 write of step_4/.metadata (save 2, flush)`."""
     name = operation.path
     if operation.target is not None:
@@ -41,7 +41,7 @@ def tell_operation(operation: Operation) -> str:
     return f"#{operation.index} {operation.kind} of {name}{f' ({where})' if where else ''}{failed}"
 
 
-def tell_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[str]:
+def describe_not_durable(evidence: Evidence, number: int, index: int) -> Iterator[str]:
     """Yields unsynced changes: names first, then the bytes of files."""
     disk = disk_at(evidence, number, index)
     lines = [

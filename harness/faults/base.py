@@ -79,10 +79,16 @@ class Fault(Worded):
     """Whether the rank carries it out itself, in its training loop."""
     ends_run: ClassVar[bool] = False
     """Whether it ends the run, in one way or another."""
+    decides_operation: ClassVar[bool] = False
+    """Whether it determines the outcome of the operation at its point; only one fault can."""
+    splits_write: ClassVar[bool] = False
+    """Whether it needs a write that can be split."""
     ends_interpreter: ClassVar[bool] = False
     """Whether the shutdown of a rank's interpreter is part of the run."""
     asks_to_end: ClassVar[str | None] = None
     """The signal by which it asks a job to save once more and end, if it does."""
+    rests_on: ClassVar[str | None] = None
+    """The promise without which a run that it strikes shows nothing, if there is one."""
     needs_nodes: ClassVar[bool] = False
     """Whether it needs ranks on several nodes."""
     needs_own_ranks: ClassVar[bool] = False
@@ -99,6 +105,11 @@ class Fault(Worded):
     """The simplest values of settings that have no default."""
 
     at: Point
+
+    @property
+    def asks(self) -> str | None:
+        """Returns `rests_on`, unless it depends on the settings."""
+        return self.rests_on
 
     @property
     def lasts(self) -> bool:
@@ -205,6 +216,7 @@ class Fault(Worded):
 class OperationFault(Fault):
     """Base of the faults that hit one operation of one rank."""
 
+    decides_operation: ClassVar[bool] = True
     drawn_at: ClassVar[tuple[str, ...]] = ("operation",)
 
     @model_validator(mode="after")

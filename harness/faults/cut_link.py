@@ -73,4 +73,4 @@ class CutLink(Fault):
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
         effects.cut_link(strike, self.cut_link.node, self.cut_link.seconds)
-        effects.land(strike)
+        effects.record_fired(strike)

@@ -38,5 +38,5 @@ class Delay(OperationFault):
         return not goes_on and self.stalls(timeout_s)
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         return Treatment(kind="wait", seconds=self.delay.seconds)

@@ -38,7 +38,7 @@ class PlannedStrike(Protocol):
 class Effects(Protocol):
     """The requests that a fault can make. A strike that finds none of its ranks does not fire."""
 
-    def land(self, strike: PlannedStrike) -> None:
+    def record_fired(self, strike: PlannedStrike) -> None:
         """Record in the trace that the strike has hit its ranks."""
 
     def kill(self, strike: PlannedStrike) -> None:

@@ -78,6 +78,11 @@ class Fail(OperationFault):
     fail: Failing
 
     @property
+    def asks(self) -> str | None:
+        for_a_moment = self.is_of_load and self.fail.times != "always"
+        return "file_systems" if for_a_moment or self.fail.error == "ESTALE" else None
+
+    @property
     def is_of_load(self) -> bool:
         """Whether opens or reads fail while a checkpoint is loaded."""
         return self.at.phase == "load"
@@ -140,7 +145,7 @@ class Fail(OperationFault):
             yield ("fail", "error"), f"{text}; possible: {', '.join(possible)}"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         fail = self.fail
         lasts = fail.times == "always" or fail.until is not None
         left = None if lasts else int(fail.times) - 1

@@ -26,5 +26,5 @@ class Hang(OperationFault):
         return not goes_on
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         return Treatment(kind="wait")

@@ -47,8 +47,10 @@ class SecondJob(Fault):
 
     word: ClassVar[str] = "second_job"
     is_from_outside: ClassVar[bool] = True
+    rests_on: ClassVar[str | None] = "second_job"
     needs_own_ranks: ClassVar[bool] = True
     is_beside_others: ClassVar[bool] = False
+    decides_operation: ClassVar[bool] = True
     area: ClassVar[str | None] = "second job"
     second_job: Joining
 
@@ -74,7 +76,7 @@ class SecondJob(Fault):
             yield (), f"{text}; possible: a world of at most {around.most_ranks // 2}"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         effects.start_second_job(strike)
         return Treatment(kind="second_job")
 

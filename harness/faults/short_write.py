@@ -1,5 +1,7 @@
 """A write takes only the first half of its bytes and says so; the rest is up to the caller.
 
+It does not fire on a write that cannot be split: one byte, or one sector past the page cache.
+
 What must survive: the bytes, which the caller writes in a second call.
 """
 
@@ -19,6 +21,7 @@ class ShortWrite(OperationFault):
     word: ClassVar[str] = "short_write"
     area: ClassVar[str | None] = "storage"
     does: ClassVar[tuple[str, str]] = ("writes only half of a buffer", "")
+    splits_write: ClassVar[bool] = True
     short_write: OneRank
 
     @model_validator(mode="after")
@@ -28,5 +31,5 @@ class ShortWrite(OperationFault):
         return self
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         return Treatment(kind="short_write")

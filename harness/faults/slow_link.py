@@ -45,4 +45,4 @@ class SlowLink(Fault):
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
         effects.slow_link(self.slow_link.node, self.slow_link.kbit_s)
-        effects.land(strike)
+        effects.record_fired(strike)

@@ -61,7 +61,7 @@ class TimeLimit(Fault):
             yield (), f"`time_limit` needs {needs}"
 
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> Treatment:
-        effects.land(strike)
+        effects.record_fired(strike)
         effects.expire(strike)
         return Treatment(kind="time_limit")
 

@@ -19,6 +19,7 @@ from harness.judge.differences import (
     differing_steps,
     name_differences,
     rates,
+    settings_differ,
     state_differences,
     values_differ,
 )
@@ -68,6 +69,8 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
     same = wanted[rank] if here == there else None
     if same is not None:
         differences = state_differences(decision.state, same.state)
+    elif record is not None:
+        differences += settings_differ(decision.state, record.state)
     if isinstance(record, Stepped):
         differences += values_differ(decision, record)
     if differences:

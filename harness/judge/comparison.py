@@ -59,7 +59,7 @@ def compare(before: Known, now: Known) -> Answer:
     return Answer.SAME if same else Answer.OTHER
 
 
-def tell_answer(before: Known, now: Known) -> str:
+def describe_answer(before: Known, now: Known) -> str:
     """Formats the answer in one line, with both results."""
     answer = compare(before, now)
     line = f"{answer}: it was {before}"

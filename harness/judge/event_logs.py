@@ -110,6 +110,6 @@ def ranks(numbers: Sequence[int]) -> str:
     return f"{word} {', '.join(str(number) for number in numbers)}"
 
 
-def tell_step(step: int | None) -> str:
+def describe_step(step: int | None) -> str:
     """Formats a resume decision."""
     return "a fresh start" if step is None else f"step {step}"

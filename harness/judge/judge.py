@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass, replace
 
 from harness.evidence.evidence import Evidence, RunEvidence
-from harness.judge.event_logs import resumed_steps, tell_step
+from harness.judge.event_logs import describe_step, resumed_steps
 from harness.judge.guards import Guard, check
 from harness.judge.history import History, replay
 from harness.judge.lacking import lacks
@@ -46,7 +46,8 @@ def judge(evidence: Evidence) -> Judgement:
     wanted = evidence.plan.expect.properties
     names = tuple(JUDGES) if wanted == "all" else tuple(name for name in JUDGES if name in wanted)
     history, problem = _history(evidence)
-    verdicts = tuple(_ask(name, evidence, history, problem) for name in names)
+    promises = evidence.plan.implementation.promises
+    verdicts = tuple(_ask(name, evidence, history, problem).within(promises) for name in names)
     guards = check(evidence, history, tuple(one for one in verdicts if _had_evidence(one)))
     outcome = worst(
         failed_guards=[one.outcome for one in guards if not one.passed and one.spoils],
@@ -54,14 +55,14 @@ def judge(evidence: Evidence) -> Judgement:
         unknown=sum(one.state == "unknown" for one in verdicts)
         + sum(not one.passed and not one.spoils for one in guards),
     )
-    resumed = tuple(_tell_resume(run) for run in evidence.runs[1:])
+    resumed = tuple(_describe_resume(run) for run in evidence.runs[1:])
     return Judgement(outcome=outcome, verdicts=verdicts, guards=guards, resumed=resumed)
 
 
-def _tell_resume(run: RunEvidence) -> str:
+def _describe_resume(run: RunEvidence) -> str:
     """Describes where the ranks of a run resumed: one step if they agree."""
     steps = set(resumed_steps(run))
-    texts = sorted(tell_step(step) for step in steps)
+    texts = sorted(describe_step(step) for step in steps)
     return " and ".join(texts) or "no step"
 
 

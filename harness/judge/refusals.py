@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Raised, Refused
 from harness.judge.event_logs import (
+    describe_step,
     raised_while_loading,
     ranks,
     records,
     resumed,
     resumed_steps,
-    tell_step,
 )
 from harness.judge.history import DirectoryState, History
 from harness.layouts.tree import Resolved
@@ -35,7 +35,7 @@ def not_refused(evidence: Evidence, history: History | None) -> Iterator[str]:
         for rank, event_log in enumerate(run.event_logs):
             decision = resumed(event_log)
             if decision is not None:
-                yield f"run {number}, rank {rank} resumed from {tell_step(decision.step)}"
+                yield f"run {number}, rank {rank} resumed from {describe_step(decision.step)}"
             for record in records(event_log, Refused):
                 if record.changed:
                     more = len(record.changed) - 1

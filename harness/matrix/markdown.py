@@ -28,7 +28,7 @@ def _lines(matrix: Matrix, command: str) -> Iterator[str]:
     yield f"    {command}"
     yield ""
     days = " and ".join(dict.fromkeys((matrix.days[0], matrix.days[-1]))) if matrix.days else "-"
-    yield f"The runs began on {days}. {_tell(_sum(matrix.cells.values()))} in all."
+    yield f"The runs began on {days}. {_describe(_sum(matrix.cells.values()))} in all."
     if matrix.unknown:
         yield f"{matrix.unknown} results belong to tests of no scenario; they are left out."
     for launcher, device in sorted({(cell.launcher, cell.device) for cell in matrix.cells}):
@@ -53,10 +53,10 @@ def _table(matrix: Matrix, launcher: str, device: str) -> Iterator[str]:
         row = [
             MatrixCell(launcher=launcher, device=device, layout=layout, mode=mode) for mode in modes
         ]
-        yield f"| {layout} | {' | '.join(_tell(here.get(cell, Counter())) for cell in row)} |"
+        yield f"| {layout} | {' | '.join(_describe(here.get(cell, Counter())) for cell in row)} |"
 
 
-def _tell(found: Counter[str]) -> str:
+def _describe(found: Counter[str]) -> str:
     return ", ".join(f"{found[state]} {state}" for state in STATES if found[state]) or "-"
 
 

@@ -33,7 +33,7 @@ def spreads(seen: Iterable[tuple[str, str]]) -> tuple[Spread, ...]:
     return tuple(Spread(item=item, verdicts=dict(one)) for item, one in counts.items())
 
 
-def tell_spreads(found: Iterable[Spread], *, only_flaky: bool) -> Iterator[str]:
+def describe_spreads(found: Iterable[Spread], *, only_flaky: bool) -> Iterator[str]:
     """Yields a line for each item, and one with the totals."""
     known = tuple(found)
     flaky = [one for one in known if one.is_flaky]

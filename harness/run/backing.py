@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from harness.evidence.cut import read_entries, tell_cut
+from harness.evidence.cut import cut_operation, read_entries
 from harness.evidence.evidence import Cut
 from harness.evidence.operation import OPERATOR
 from harness.evidence.write import list_entries, write_cut
@@ -91,7 +91,7 @@ class ImageBacking:
             return
         self._disk.restart()
         entries = read_entries(self._disk.root, trace.written)
-        cut = tell_cut(
+        cut = cut_operation(
             entries,
             trace.written,
             index=len(trace.operations),

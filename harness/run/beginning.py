@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.content import Content
-from harness.evidence.cut import read_entries, tell_cut
+from harness.evidence.cut import cut_operation, read_entries
 from harness.evidence.evidence import GIVEN, Evidence, Processes, RunEvidence, StartingDirectory
 from harness.evidence.operation import OPERATOR
 from harness.evidence.record import Record
@@ -75,7 +75,7 @@ def begin(beginning: Beginning, directory: Path, *, disk: str | None) -> None:
     if disk is not None:
         syncfs(str(root))
     with closing(ByteStore(directory / GIVEN)) as written:
-        listing = tell_cut(
+        listing = cut_operation(
             read_entries(root, written), written, index=-1, rank=OPERATOR, time_s=0.0
         )
         written.flush()

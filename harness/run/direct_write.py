@@ -37,8 +37,6 @@ def placed(data: bytes, skew: int) -> memoryview:
 
 
 def half(size: int) -> int:
-    """Returns the size of a short write: whole pages or sectors, if there are several."""
+    """Returns the size of a short write, in whole pages or sectors; 0 if it cannot be split."""
     some = (size + 1) // 2
-    if some < _SECTOR:
-        return some
     return some - some % (mmap.PAGESIZE if some > mmap.PAGESIZE else _SECTOR)

@@ -38,7 +38,7 @@ class RunEffects:
     limit: LimitSignal = field(default_factory=LimitSignal)
     links: Links | None = None
 
-    def land(self, strike: PlannedStrike) -> None:
+    def record_fired(self, strike: PlannedStrike) -> None:
         self.trace.strike(strike.id, strike.ranks)
 
     def kill(self, strike: PlannedStrike) -> None:

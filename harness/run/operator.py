@@ -90,35 +90,35 @@ class DirectoryOperator:
             self._renamed(path)
         with (self.root / path).open("wb") as file:
             file.writelines(Content.of(self.written, *kept).chunks())
-        self._tell("open", path, creates=True, truncates=True)
-        self._tell_write(path, kept, 0)
+        self._record("open", path, creates=True, truncates=True)
+        self._record_write(path, kept, 0)
 
     def patch(self, path: str, offset: int, data: bytes) -> None:
         """Overwrite some bytes of a file."""
         with (self.root / path).open("r+b") as file:
             file.seek(offset)
             file.write(data)
-        self._tell("open", path)
-        self._tell_write(path, KeptBytes(self.written.add(data), len(data)), offset)
+        self._record("open", path)
+        self._record_write(path, KeptBytes(self.written.add(data), len(data)), offset)
 
     def cut(self, path: str, size: int) -> None:
         """Keep only the first `size` bytes of a file."""
         os.truncate(self.root / path, size)
         self._files[path] = None
-        self._tell("truncate", path, size=size)
+        self._record("truncate", path, size=size)
 
     def link(self, path: str, text: str) -> None:
         """Create a symlink."""
         os.symlink(text, self.root / path)
         self._renamed(path)
-        self._tell("symlink", path, target=text)
+        self._record("symlink", path, target=text)
 
     def make(self, path: str) -> None:
         """Create a directory."""
         (self.root / path).mkdir()
         self._renamed(path)
         self._directories[path] = None
-        self._tell("mkdir", path)
+        self._record("mkdir", path)
 
     def remove(self, path: str) -> None:
         """Remove a file, a symlink or a whole directory."""
@@ -126,10 +126,10 @@ class DirectoryOperator:
             for inner in sorted(os.listdir(self.root / path)):
                 self.remove(f"{path}/{inner}")
             (self.root / path).rmdir()
-            self._tell("rmdir", path)
+            self._record("rmdir", path)
         else:
             (self.root / path).unlink()
-            self._tell("unlink", path)
+            self._record("unlink", path)
         self._renamed(path)
 
     def copy(self, source: str, target: str) -> None:
@@ -147,14 +147,14 @@ class DirectoryOperator:
         self.root.rename(self._away)
         if leaves == "empty":
             self.root.mkdir()
-        self._tell("displace", ".")
+        self._record("displace", ".")
 
     def put_back(self) -> None:
         """Give the directory its name back; what had it meanwhile is kept elsewhere."""
         if self.root.exists():
             self.root.rename(self.root.with_name(f"{self.root.name}.instead"))
         self._away.rename(self.root)
-        self._tell("put_back", ".")
+        self._record("put_back", ".")
 
     def is_displaced(self) -> bool:
         """Whether the directory has lost its name."""
@@ -174,18 +174,18 @@ class DirectoryOperator:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            self._tell("fsync", path)
+            self._record("fsync", path)
         self._files.clear()
         self._directories.clear()
 
     def _renamed(self, path: str) -> None:
         self._directories[Path(path).parent.as_posix()] = None
 
-    def _tell_write(self, path: str, kept: KeptBytes, offset: int) -> None:
+    def _record_write(self, path: str, kept: KeptBytes, offset: int) -> None:
         self._files[path] = None
-        self._tell("write", path, offset=offset, size=kept.size, data=kept.place)
+        self._record("write", path, offset=offset, size=kept.size, data=kept.place)
 
-    def _tell(
+    def _record(
         self, kind: str, path: str, *, target: str | None = None, **more: int | bool | None
     ) -> None:
         self.operations.append(

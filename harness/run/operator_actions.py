@@ -48,7 +48,7 @@ class ActionContext:
 
     @property
     def newest(self) -> str:
-        """The checkpoint of the highest step. Raises MissedError."""
+        """The checkpoint of the highest step. Raises NothingToDoError."""
         steps = {name: self.layout.step_of(name) for name in self.operator.matches("*")}
         found = {name: step for name, step in steps.items() if step is not None}
         there = [name for name in found if self.operator.is_directory(name)]

@@ -201,11 +201,10 @@ class Performer:
                 return os.write(own, placed)
             return os.pwrite(own, placed, position)
 
+        some = direct_write.half(size) if skew is not None else (size + 1) // 2
+
         def half() -> Request:
-            first = first_bytes(
-                spans, direct_write.half(size) if skew is not None else (size + 1) // 2
-            )
-            return self._write_request(thread, opened, first, position)
+            return self._write_request(thread, opened, first_bytes(spans, some), position)
 
         return Request(
             kind="write" if opened.record_of is None else "record",
@@ -219,7 +218,7 @@ class Performer:
             record_of=opened.record_of,
             opened=opened.serial,
             syncs=opened.syncs,
-            half=half,
+            half=half if 0 < some < size else None,
         )
 
     def _write(self, n: Notification) -> Request | None:

@@ -62,4 +62,4 @@ class Request:
     syncs: bool = False
     leave_to_kernel: bool = False
     half: Callable[[], Request] | None = None
-    """For a write: the same write with only the first half of its bytes."""
+    """For a write that can be split: the same write with only the first half of its bytes."""

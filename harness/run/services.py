@@ -14,6 +14,7 @@ from harness.run.broker import Broker, lease_folder
 from harness.run.launch.cluster import Cluster
 from harness.run.machine import this_machine
 from harness.run.server import ForkServer
+from harness.system.limits import raise_descriptor_limit
 
 
 class Services:
@@ -46,6 +47,8 @@ class Services:
         """Returns the fork server, booted on first use."""
         if self._server is None:
             self.root.mkdir(parents=True, exist_ok=True)
+            # The supervisor runs in this process.
+            raise_descriptor_limit()
             server = ForkServer(self.root / "server.log")
             try:
                 server.wait_until_ready()

@@ -10,12 +10,14 @@ nothing else happens, because the supervisor does one thing at a time.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import resource
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +37,7 @@ from harness.run.strikes import Due, Occasion, meets_reads
 from harness.run.trace import Trace
 from harness.run.written import Written
 from harness.system.clock import UndelayedClock
+from harness.system.errors import HarnessError
 from harness.system.seccomp import Notification
 
 _POLL_S = 0.02
@@ -132,7 +135,7 @@ class Supervisor:
         self._rank_of_thread: dict[int, int] = {}
         self._tick_at = 0.0
         self._clock = UndelayedClock(self._signals.family)
-        self._heard_s = 0.0
+        self._reported_s = 0.0
         self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
@@ -179,7 +182,7 @@ class Supervisor:
     def _serve_once(self, listener: Calls, poll: select.poll) -> None:
         ready = [descriptor for descriptor, _ in poll.poll(1000 * _POLL_S)]
         if ready != [listener.descriptor] and self._launch.fileno() in ready:
-            self._note(self._launch.hear())
+            self._note(self._launch.receive())
         if listener.descriptor in ready and self._over is None:
             self._serve_call(listener)
         if self._held:
@@ -208,7 +211,7 @@ class Supervisor:
             self._signals.pids |= news.began
             self._rank_of_thread |= {pid: rank for rank, pid in news.began.items()}
             if news.began:
-                self._heard_s = self._now_s()
+                self._reported_s = self._now_s()
             for rank, status in news.ended.items():
                 self._note_exit(rank, status)
             self._stopped += tuple(set(news.stopped) - self._signals.killed)
@@ -220,17 +223,17 @@ class Supervisor:
 
     def _note_exit(self, rank: int, status: int) -> None:
         self._signals.exits[rank] = status
-        self._heard_s = self._now_s()
+        self._reported_s = self._now_s()
         if not self._second.has(rank):
             if status != 0 and self._stop_at_s is None:
-                self._stop_at_s = self._heard_s + self._watch.survivors_s
+                self._stop_at_s = self._reported_s + self._watch.survivors_s
         elif self._second.ended(rank) and self._second.strike is not None:
             self.trace.strike(self._second.strike.id, self._second.strike.ranks, then="ended")
             self._second.release()
 
     def _watch_the_clock(self) -> None:
         left, now_s = self._signals.left(), self._now_s()
-        if now_s - self._heard_s > self._watch.deadline_s and not self._hung and left:
+        if now_s - self._reported_s > self._watch.deadline_s and not self._hung and left:
             self._hung = left
             self._launch.stop()
         elif self._stop_at_s is not None and now_s > self._stop_at_s:
@@ -248,7 +251,8 @@ class Supervisor:
         try:
             request = self._performer(notification.thread).request(notification)
             rank = self._rank(notification.thread) if request is not None else None
-        except OSError:
+        except OSError as error:
+            _raise_own_failure(error)
             # The thread died between its call and now, or its arguments are unreadable: the kernel
             # gives the correct answer in both cases.
             listener.proceed(notification)
@@ -315,15 +319,30 @@ class Supervisor:
         )
         due = self._due.at_operation(occasion)
         after: tuple[Strike, ...] = ()
-        treatments: list[Treatment | None] = []
+        given: Treatment | None = None
         if due:
             after = tuple(strike for strike in due if strike.point.when == "after")
-            treatments = [self._strike(strike) for strike in due if strike not in after]
+            given = self._strike_before(request, [one for one in due if one not in after])
             if rank in self._signals.killed:
                 return
-        given = next((one for one in treatments if one is not None), None)
         treatment = given or self._storage.later(rank, request.kind)
         self._treat(listener, _PendingOperation(notification, request, occasion, after), treatment)
+
+    def _strike_before(self, request: Request, due: Sequence[Strike]) -> Treatment | None:
+        """Carries out the strikes that can fire; returns the treatment of the operation.
+
+        An operation has one outcome: only the first fault that decides it fires. A write that
+        cannot be split is not struck by a fault that splits it. The guard `strikes_fired` reports
+        the others.
+        """
+        given: Treatment | None = None
+        for strike in due:
+            if strike.fault.decides_operation and given is not None:
+                continue
+            if strike.fault.splits_write and request.half is None:
+                continue
+            given = self._strike(strike) or given
+        return given
 
     def _treat(self, listener: Calls, call: _PendingOperation, treatment: Treatment | None) -> None:
         """Carry an operation out, or do to it what a fault says."""
@@ -383,7 +402,7 @@ class Supervisor:
         result = _perform(request)
         value = result if isinstance(result, int) else 0
         self.trace.record(rank)
-        self._heard_s = self._now_s()
+        self._reported_s = self._now_s()
         record = json.loads(request.data)
         strikes: tuple[Strike, ...] = ()
         if record["kind"] == "save_began":
@@ -445,4 +464,19 @@ def _perform(request: Request) -> int | Gift:
     try:
         return request.perform()
     except OSError as error:
+        _raise_own_failure(error)
         return -(error.errno or 5)
+
+
+def _raise_own_failure(error: OSError) -> None:
+    """Raises HarnessError if the supervisor failed, and not what the rank wanted.
+
+    A rank's descriptors do not count against the supervisor's limit. The rank must not get this
+    error, and the kernel must not carry the call out unseen.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        raise HarnessError(
+            f"the supervisor cannot open another file: {error}; the hard limit of open files "
+            f"(`ulimit -Hn`) is {hard}"
+        ) from error

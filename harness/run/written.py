@@ -3,8 +3,8 @@
 A large write is not copied at once: its bytes stay in the file that it was made to, and are taken
 out only when something is about to change them, or when the run is over. Bytes that were written
 before are not stored again. The supervisor makes every change, so it knows when that is, and a
-digest shows whether anything else changed them. A descriptor of its own keeps a file that has lost
-its name.
+digest shows whether anything else changed them in the file that had them first. A file that has
+lost its name is kept by a descriptor.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class _OpenFile:
 
     reader: int
     left: list[_Left] = field(default_factory=list)
+    end: int = 0
+    """No byte was left from this offset on."""
 
 
 class Written:
@@ -81,17 +83,25 @@ class Written:
             self._files[inode] = _OpenFile(reader)
         place = self._places[digest, size] = self._store.reserve(size)
         left = _Left(place=place, path=path, offset=offset, size=size, digest=digest)
-        self._files[inode].left.append(left)
+        file = self._files[inode]
+        file.left.append(left)
+        file.end = max(file.end, offset + size)
         return place
 
     def before_change(self, inode: Inode, begin: int, end: int | None = None) -> None:
         """Note that bytes from `begin` to `end`, or to the end of the file, are about to change."""
         file = self._files.get(inode)
-        if file is not None:
-            for left in file.left:
-                if left.touches(begin, end):
-                    self._take(file.reader, left)
-            file.left = [left for left in file.left if not left.touches(begin, end)]
+        if file is None or begin >= file.end:
+            return  # so for most writes, which append
+        untouched: list[_Left] = []
+        for left in file.left:
+            if left.touches(begin, end):
+                self._take(file.reader, left)
+            else:
+                untouched.append(left)
+        file.left = untouched
+        if not untouched:
+            os.close(self._files.pop(inode).reader)
 
     def settle(self) -> None:
         """Take all bytes out of their files, and release these.

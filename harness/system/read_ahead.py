@@ -34,7 +34,7 @@ class ReadAhead:
 
     def __init__(self) -> None:
         self._wanted: SimpleQueue[tuple[int, Sequence[Span]] | None] = SimpleQueue()
-        self._free: SimpleQueue[int] = SimpleQueue()
+        self._free: SimpleQueue[int | None] = SimpleQueue()
         self._filled: SimpleQueue[_Filled | Exception | None] = SimpleQueue()
         self._buffers: list[ctypes.Array[ctypes.c_char]] = []
         self._reader: Thread | None = None
@@ -47,27 +47,27 @@ class ReadAhead:
         if self._reader is None:
             self._start()
         self._wanted.put((thread, spans))
-        found = self._filled.get()
         try:
-            while isinstance(found, _Filled):
+            while isinstance(found := self._filled.get(), _Filled):
                 yield memoryview(self._buffers[found.number])[: found.size], found.digest
                 self._free.put(found.number)
-                found = self._filled.get()
-            if found is not None:
-                raise found
-        finally:
-            while isinstance(found, _Filled):  # the rest is not needed
-                self._free.put(found.number)
-                found = self._filled.get()
+        except BaseException:  # the rest is not needed
+            self.close()
+            raise
+        if found is not None:
+            raise found
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, even if it still has bytes to read; `pieces` starts a new one."""
         if self._reader is not None:
             self._wanted.put(None)
+            self._free.put(None)
             self._reader.join()
             self._reader = None
 
     def _start(self) -> None:
+        self._wanted, self._free, self._filled = SimpleQueue(), SimpleQueue(), SimpleQueue()
+        self._buffers = []
         for number in range(_BUFFERS):
             # They begin at a page, as writes past the page cache (`O_DIRECT`) need.
             pages = mmap.mmap(-1, PIECE_BYTES)
@@ -82,6 +82,8 @@ class ReadAhead:
             try:
                 for part in in_pieces(wanted[1]):
                     number = self._free.get()
+                    if number is None:
+                        return
                     buffer = self._buffers[number]
                     try:
                         size = read_part(wanted[0], ctypes.addressof(buffer), part)

@@ -8,7 +8,7 @@ from contextlib import suppress
 _LONGEST = 65536
 
 
-def hear(link: socket.socket) -> tuple[bytes, list[int]]:
+def receive(link: socket.socket) -> tuple[bytes, list[int]]:
     """Returns the next message and the descriptors with it; nothing at the end.
 
     If the peer ended before it read everything, the kernel reports a broken connection once and
@@ -21,7 +21,7 @@ def hear(link: socket.socket) -> tuple[bytes, list[int]]:
     return message, list(descriptors)
 
 
-def say(link: socket.socket, message: bytes) -> None:
-    """Send a message to a peer that may have ended; its end is reported by `hear`."""
+def send(link: socket.socket, message: bytes) -> None:
+    """Send a message to a peer that may have ended; its end is reported by `receive`."""
     with suppress(OSError):
         link.send(message)

@@ -128,7 +128,9 @@ class AsyncCheckpointer:
     ) -> ProtocolRun[Published]:
         worker = Worker(f"writing {directory}")
         storage = revocable(RetryingStorage(LocalStorage()), revoked=lambda: worker.stuck)
-        runtime = replace(local_runtime(storage), rounds=collective)
+        runtime = replace(
+            local_runtime(storage), rank=collective.rank, world_size=collective.world_size
+        )
         to = DirectorySave(
             runtime=runtime,
             path=directory,
@@ -143,14 +145,17 @@ class AsyncCheckpointer:
         Raises:
             CheckpointError: The pending save failed; raised once.
         """
-        pending, self._pending = self._pending, None
-        if pending is None:
+        if self._pending is None:
             return
         try:
-            pending.result()
-        finally:
-            if pending.running:
-                self._stager.drop()
+            self._pending.result()
+        except Exception:
+            # A writer that was given up may still read the buffers.
+            self._stager.drop()
+            self._pending = None
+            raise
+        # Not before: after an interrupt the save is still pending.
+        self._pending = None
 
     @property
     def is_pending(self) -> bool:

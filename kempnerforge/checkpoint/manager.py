@@ -110,13 +110,18 @@ class CheckpointManager:
         self._latest = PointerKind(settings.latest)
         self._plans = PlanBook()
         self._collective = make_collective(timeout_s=self._timeout_s)
-        self._runtime = rank_runtime(self._root, self._collective, follow=settings.follow_moved_dir)
+        self._runtime = rank_runtime(
+            self._root,
+            rank=self._collective.rank,
+            world_size=self._collective.world_size,
+            follow=settings.follow_moved_dir,
+        )
         self._register = Register(self._runtime.process)
         with Worker("looking into the checkpoint directory") as worker:
             looking = require_reachable_by_all(
                 self._root, self._look, self._runtime, timeout_s=self._timeout_s
             )
-            carry_out(looking, self._runtime.rounds, worker)
+            carry_out(looking, self._collective, worker)
         self._pending: BackgroundCall[Published] | None = None
         self._handover = Handover()
         self._said_stateless = False
@@ -289,7 +294,7 @@ class CheckpointManager:
             load = self._load(runtime, request, apply)
             try:
                 self._collective.renew(worker)
-                loaded = carry_out(load_state(load, earlier), runtime.rounds, worker)
+                loaded = carry_out(load_state(load, earlier), self._collective, worker)
             except CheckpointError as error:
                 if earlier is None:
                     raise
@@ -329,14 +334,16 @@ class CheckpointManager:
 
     def _settle(self) -> BaseException | None:
         """Waits for the pending save; returns its error, if it failed, once."""
-        pending, self._pending = self._pending, None
-        if pending is None:
+        if self._pending is None:
             return None
         try:
-            self._note(pending.result())
+            self._note(self._pending.result())
         except Exception as error:  # noqa: BLE001  # raised by the caller once it has done its own part
             self._stager.drop()
+            self._pending = None
             return error
+        # Not before: after an interrupt the save is still pending.
+        self._pending = None
         return None
 
     def _note(self, saved: Published) -> None:
@@ -365,7 +372,7 @@ class CheckpointManager:
             self._optimizer,
             self._stager,
             self._plans,
-            rounds=self._runtime.rounds,
+            rounds=self._collective,
             build=lambda: build_train_state(step, tokens_seen, scheduler, dataloader, extra),
         )
         worker = Worker(f"writing step {step}")
@@ -387,9 +394,7 @@ class CheckpointManager:
             latest=self._latest,
             damaged=self._damaged,
         )
-        return ProtocolRun(
-            save_checkpoint(to, timeout_s=self._timeout_s), self._runtime.rounds, worker
-        )
+        return ProtocolRun(save_checkpoint(to, timeout_s=self._timeout_s), self._collective, worker)
 
     def _search(self, path: str | None) -> Search:
         explicit = self._config.load_path if path is None else path
@@ -480,7 +485,7 @@ class CheckpointManager:
             path=choice.path,
             step=int(state["step"]),
             passed_over=choice.passed_over,
-            verified=self._search(None).verify,
+            verified=VerifyPolicy(self._config.verify_on_load),
             not_saved=unmatched.not_saved,
             not_restored=(*unmatched.not_restored, *loaded.not_taken),
         )

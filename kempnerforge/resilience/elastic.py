@@ -41,7 +41,7 @@ def resolve_resume_path(dir: str | Path) -> Path | None:  # the documented name
     """
     root = local_directory(dir)
     collective = make_collective(timeout_s=DEFAULT_COMMIT_TIMEOUT_S)
-    runtime = rank_runtime(root, collective)
+    runtime = rank_runtime(root, rank=collective.rank, world_size=collective.world_size)
     try:
         with Worker("resolving a checkpoint") as worker:
             storage = guarded(runtime.storage, runtime.access.confirm_brief)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu import collectives, pack, suite
-from benchmarks.gpu.compare import compare, tell
+from benchmarks.gpu.compare import compare, describe_comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPS = "scenarios/gpu/pinned-memory.yaml::disabled"
@@ -90,7 +90,7 @@ def test_a_run_says_what_was_skipped_and_why(tmp_path: Path) -> None:
     reason = "device: cuda, and there is no GPU here that this torch can use"
     assert (found["states"], found["not_run"], found["in_time"]) == ({"skipped": 1}, 0, True)
     assert found["skipped"] == {reason: 1}
-    assert suite.tell(found).endswith(f"1 skipped, 0 not run\n  1 skipped: {reason}")
+    assert suite.describe_suite(found).endswith(f"1 skipped, 0 not run\n  1 skipped: {reason}")
     assert (tmp_path / "s.log").read_text(encoding="utf-8").count("1 skipped") == 1
 
 
@@ -107,7 +107,7 @@ def test_a_run_whose_time_is_over_says_what_did_not_run(tmp_path: Path) -> None:
         tmp_path,
     )
     assert (found["states"], found["not_run"], found["in_time"]) == ({}, 1, False)
-    assert "1 not run (the time was up)" in suite.tell(found)
+    assert "1 not run (the time was up)" in suite.describe_suite(found)
 
 
 def junit(path: Path, *cases: str) -> Path:
@@ -146,7 +146,7 @@ def test_verdicts_are_compared_test_by_test(tmp_path: Path) -> None:
         },
         "one_side_only": 4,
     }
-    assert tell(found).splitlines()[1] == "  f::b: cpu passed, cuda HANG"
+    assert describe_comparison(found).splitlines()[1] == "  f::b: cpu passed, cuda HANG"
 
 
 def test_what_was_skipped_replaces_no_verdict(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar, cast
 from kempnerforge.checkpoint.errors import PeerLostError, RankFailure, StorageTimeoutError
 from kempnerforge.checkpoint.protocol.effects import Runtime, Unlocked
 from kempnerforge.checkpoint.protocol.process import ProcessMemory
-from kempnerforge.checkpoint.protocol.rounds import Rounds, Votes
+from kempnerforge.checkpoint.protocol.rounds import Votes
 from kempnerforge.checkpoint.protocol.steps import (
     AnswerRanks,
     CollectVotes,
@@ -103,20 +103,6 @@ class SlowStorage:
         return operation
 
 
-@dataclass
-class Seat:
-    """Place of a rank among the others; :class:`Rounds` for a protocol that asks for its number."""
-
-    rank: int
-    world_size: int
-
-    def collect(self, value: object, *, timeout_s: float) -> Votes[Any] | None:
-        raise AssertionError("a protocol asks for that by a request")
-
-    def answer(self, replies: Sequence[object] | None, *, timeout_s: float) -> Any:
-        raise AssertionError("a protocol asks for that by a request")
-
-
 class Rank(Generic[T]):
     """One simulated rank, from job to job.
 
@@ -130,12 +116,12 @@ class Rank(Generic[T]):
         self.clock = JumpingClock()
         self.storage = SlowStorage(storage, self.clock)
         self.process = ProcessMemory(lambda: f"{rank:08x}{next(numbers):08x}")
-        rounds: Rounds = Seat(rank, world_size)
         self.runtime = Runtime(
             storage=cast("Storage", self.storage),
             clock=self.clock,
             process=self.process,
-            rounds=rounds,
+            rank=rank,
+            world_size=world_size,
             access=Unlocked(),
         )
         self.stops_at = 0

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
+from kempnerforge.checkpoint import AsyncCheckpointer, async_save
+from kempnerforge.checkpoint.bulk import directory_save, shards
 from kempnerforge.checkpoint.errors import StorageTimeoutError
 from kempnerforge.checkpoint.format import layout
 from kempnerforge.checkpoint.protocol import prune
+from kempnerforge.checkpoint.runtime.background import BackgroundCall
 from kempnerforge.checkpoint.runtime.process import THIS_PROCESS
 from kempnerforge.checkpoint.runtime.storage import LocalStorage, revocable
+from kempnerforge.config.schema import AsyncCheckpointMode
 from tests.checkpoint.effects import give
 from tests.checkpoint.storages import Gates, NoExchange
 from tests.checkpoint.training import Job
@@ -65,6 +71,66 @@ def test_cleaning_up_that_wakes_up_during_the_next_save_leaves_it_alone(tmp_path
     job.save(2)
     assert names_in(root / "step_2") == whole
     assert (root / "latest").readlink() == Path("step_2")
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
+@pytest.mark.parametrize("mode", list(AsyncCheckpointMode))
+def test_a_writer_of_a_bare_directory_that_was_given_up_changes_no_later_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: AsyncCheckpointMode
+) -> None:
+    wake = threading.Event()
+    hung: list[threading.Thread] = []
+
+    def write_shards(*args: Any, **options: Any) -> Any:
+        if not hung:
+            hung.append(threading.current_thread())
+            assert wake.wait(LONG_S)
+        return shards.write_shards(*args, **options)
+
+    monkeypatch.setattr(directory_save, "write_shards", write_shards)
+    checkpointer = AsyncCheckpointer(mode)
+    place = tmp_path / "alone"
+
+    def save(value: float, to: Path) -> None:
+        checkpointer.save({"x": torch.full((3,), value)}, str(to))
+        checkpointer.wait()
+
+    monkeypatch.setattr(async_save, "_DEADLINE_S", 1.0)
+    with pytest.raises(StorageTimeoutError):
+        save(1.0, place)
+    monkeypatch.setattr(async_save, "_DEADLINE_S", 10 * LONG_S)
+    save(2.0, place)
+    save(3.0, tmp_path / "another")
+    wake.set()
+    hung[0].join(LONG_S)
+    assert not hung[0].is_alive()
+
+    state = {"x": torch.zeros(3)}
+    dcp_load(state, checkpoint_id=str(place))
+    assert state["x"].tolist() == [2.0] * 3
+    save(4.0, place)
+    assert names_in(place) == [".metadata", "__0_0.distcp"]
+
+
+def test_an_interrupted_wait_leaves_the_save_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_in(tmp_path, async_mode=AsyncCheckpointMode.async_)
+    job.save(1)
+    interrupted: list[bool] = []
+
+    def result(call: BackgroundCall[Any]) -> Any:
+        if not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        return given(call)
+
+    given = BackgroundCall.result
+    monkeypatch.setattr(BackgroundCall, "result", result)
+    with pytest.raises(KeyboardInterrupt):
+        job.manager.wait()
+    job.manager.wait()
+    assert (tmp_path / "checkpoints" / "latest").readlink() == Path("step_1")
 
 
 def test_a_call_that_was_given_up_on_is_refused_what_it_does_next(tmp_path: Path) -> None:

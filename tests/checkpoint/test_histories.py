@@ -459,5 +459,19 @@ def test_a_death_while_a_step_is_saved_again_loses_nothing_in_a_later_power_cut(
     history.holds()
 
 
+def test_an_older_version_whose_deletion_failed_does_not_outlive_its_step() -> None:
+    history = Histories()
+    history.start(exchanges=False, keep=2)
+    history.save(step=1)
+    history.save(step=0)
+    history.save_while_an_operation_fails(step=1, succeeds=22)  # the deletion of the older version
+    assert history.leftovers()
+    history.save_while_an_operation_fails(step=0, succeeds=2)  # the next attempt
+    history.save_while_an_operation_fails(step=2, succeeds=2)  # and the next
+    history.holds()
+    history.resume()
+    history.holds()
+
+
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=200, stateful_step_count=15, deadline=None)

@@ -300,7 +300,18 @@ def test_a_rank_that_is_stopped_costs_the_others_their_wait_for_its_vote(vote: i
     assert job.names() == ("latest", "step_1")
 
 
-def test_the_others_give_rank_0_up_at_the_deadline_and_not_before_it_says_so_itself() -> None:
+@pytest.mark.parametrize("vote", [1, 2])
+def test_a_rank_0_that_stops_is_given_up_by_the_others_before_the_deadline(vote: int) -> None:
+    job = Job()
+    job.save(1)
+    began = job.ranks[0].clock.now
+    job.ranks[0].stops_at = vote
+    saved = job.save(2)
+    assert all(isinstance(one.error, PeerLostError) for one in saved[1:])
+    assert all(one.ended_s - began < DEADLINE_S for one in saved[1:])
+
+
+def test_a_rank_0_whose_storage_hangs_says_so_before_the_others_give_it_up() -> None:
     job = Job()
     job.save(1)
     hang_from(job.ranks[0], "rename")

@@ -28,8 +28,7 @@ class VotesByFile(CheckpointManager):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        rounds = _Twice(self._collective, Path(config.dir).parent / "votes")
-        self._runtime = replace(self._runtime, rounds=rounds)
+        self._collective = _Twice(self._collective, Path(config.dir).parent / "votes")
 
 
 class _Twice:
@@ -39,6 +38,9 @@ class _Twice:
         self.rank, self.world_size = inner.rank, inner.world_size
         self._inner, self._folder, self._round = inner, folder, 0
         folder.mkdir(exist_ok=True)
+
+    def renew(self, *given: Any) -> None:
+        self._inner.renew(*given)
 
     def collect(self, value: object, *, timeout_s: float) -> Votes[Any] | None:
         self._round += 1

@@ -1,4 +1,4 @@
-"""The scenarios that ship with the repository are whole, and each tells another event_log."""
+"""The scenarios that ship with the repository are whole, and no two have the same name."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ SCENARIOS = sorted((ROOT / "scenarios").rglob("*.y*ml"))
 
 def test_there_are_scenarios_for_the_whole_main_job() -> None:
     assert len(SCENARIOS) >= 20
+
+
+def test_the_readme_lists_the_folders_of_scenarios() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `scenarios/` \| the scenarios: (.*) \|$", text, re.MULTILINE)
+    assert sorted(row.split(", ")) == sorted(
+        {path.relative_to(ROOT / "scenarios").parts[0] for path in SCENARIOS}
+    )
 
 
 def names(path: Path) -> list[str]:

@@ -23,6 +23,9 @@ from harness.jobs.training.parallel import training_timeout
 from harness.plan.model import RunPlan
 from harness.scenario.schema import Checkpoint
 
+_ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""Exceptions that end a loop, whatever they leave."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
@@ -115,7 +118,7 @@ class ManagedCheckpoints:
         self._saves = 0
         self._goes_on = settings.on_error == "go_on"
         with self._event_log.during("build"):
-            self._config = _build_config(settings, directory, tools)
+            self._config = build_config(settings, directory, tools)
             if run.ignore_freeze_mismatch:
                 self._config.ignore_freeze_mismatch = True
             self._manager = _build_manager(self._config, tools, rig)
@@ -134,14 +137,14 @@ class ManagedCheckpoints:
             after = self._state()
             names = sorted(before.keys() | after.keys())
             changed = tuple(name for name in names if before.get(name) != after.get(name))
-            self._event_log.tell(Refused(changed=changed))
+            self._event_log.record(Refused(changed=changed))
             raise
 
     def _state(self) -> dict[str, str]:
         """Returns everything that a load can change, by name."""
         state = self._rig.digest()
         schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
-        return {**state.params, **state.moments, **state.rng, **schedule}
+        return {**state.params, **state.moments, **state.rng, **state.groups, **schedule}
 
     def _resume(self, loader: Any) -> Progress:
         with self._event_log.during("resume"):
@@ -192,7 +195,7 @@ class ManagedCheckpoints:
         meta = self._rules.meta(progress.step)
         if meta is not None:
             extra["vlm_freeze"] = meta
-        self._event_log.tell(SaveBegan(step=progress.step, ordinal=self._saves))
+        self._event_log.record(SaveBegan(step=progress.step, ordinal=self._saves))
         with self._going_on("save"), self._event_log.during("save"):
             self._manager.save(
                 progress.step,
@@ -201,15 +204,16 @@ class ManagedCheckpoints:
                 dataloader=self._loader,
                 extra=extra,
             )
-            self._event_log.tell(SaveReturned(step=progress.step, ordinal=self._saves))
+            self._event_log.record(SaveReturned(step=progress.step, ordinal=self._saves))
 
     @contextmanager
     def _going_on(self, call: str) -> Iterator[None]:
         """Continue training after a failed save, if the scenario's loop does."""
         try:
             yield
-        except Exception as error:
-            if not self._goes_on:
+        # torch's CheckpointException, which `dcp.save` raises, is no Exception.
+        except BaseException as error:
+            if not self._goes_on or isinstance(error, _ENDS):
                 raise
             self._event_log.raised_during(call, error)
 
@@ -234,8 +238,8 @@ class ManagedCheckpoints:
             self._shutdown.finish()
 
 
-def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
-    """Returns the manager's settings, without those that the scenario leaves at their default."""
+def build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
+    """Returns the configuration of the manager under test, without what the scenario leaves out."""
     given: dict[str, Any] = {}
     window = settings.dyn_ckpt_window
     if window is not None:

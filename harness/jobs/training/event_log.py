@@ -21,7 +21,7 @@ class EventLog:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._doing = "start"
 
-    def tell(self, record: Record) -> None:
+    def record(self, record: Record) -> None:
         """Append one record. A short write would split it into two lines, so it is an error."""
         line = (record.to_line() + "\n").encode()
         written = os.write(self._file, line)
@@ -30,7 +30,7 @@ class EventLog:
 
     @contextmanager
     def during(self, call: str) -> Iterator[None]:
-        """Name the call inside. After an exception the name stays, for `tell_raised`."""
+        """Name the call inside. After an exception the name stays, for `record_raised`."""
         before, self._doing = self._doing, call
         yield
         self._doing = before
@@ -38,7 +38,7 @@ class EventLog:
     def raised_during(self, call: str, error: BaseException) -> None:
         """Record an exception after which the loop continues."""
         self._doing = call
-        self.tell_raised(error)
+        self.record_raised(error)
         self._doing = "step"
 
     @contextmanager
@@ -46,12 +46,12 @@ class EventLog:
         """Acts like `during`; when it exits, every save begun so far is durable."""
         with self.during(call):
             yield
-        self.tell(Drained(call=call))
+        self.record(Drained(call=call))
 
-    def tell_raised(self, error: BaseException) -> None:
+    def record_raised(self, error: BaseException) -> None:
         """Record an exception that left a call, and which call it was."""
         trace = "".join(traceback.format_exception(error))
-        self.tell(
+        self.record(
             Raised(
                 during=self._doing,
                 type=type(error).__qualname__,

@@ -24,7 +24,7 @@ class Interruptions:
         """Raise what is due now; the record before it is what makes the strike fire."""
         for strike in self._strikes:
             if strike.point.step == step:
-                self._event_log.tell(Struck(strike=strike.id))
+                self._event_log.record(Struck(strike=strike.id))
                 assert isinstance(strike.fault, LoopFault), "the others are carried out elsewhere"
                 error = strike.fault.leaves()
                 raise error() if error is SystemExit else error(f"struck at step {step}")

@@ -41,7 +41,7 @@ def enter(directory: str, run: int, rank: int) -> int:
     try:
         _work(Path(directory), run, rank, event_log)
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is evidence
-        event_log.tell_raised(error)
+        event_log.record_raised(error)
         if _ends_like_a_script(Path(directory), run):
             return end_uncaught(error)
         sys.stdout.flush()
@@ -66,7 +66,7 @@ def _work(directory: Path, run: int, number: int, event_log: EventLog) -> None:
     job, rank = divmod(number, plan.workload_of(run).world.size)
     if job:
         plan = plan.as_second_job(run)
-    event_log.tell(Started(rank=rank, pid=os.getpid(), versions=_versions()))
+    event_log.record(Started(rank=rank, pid=os.getpid(), versions=_versions()))
     world = plan.workload_of(run).world
     with event_log.during("build"):
         _set_environment(rank, world)
@@ -80,17 +80,18 @@ def _work(directory: Path, run: int, number: int, event_log: EventLog) -> None:
             world_size=world.size,
             timeout=limit,
         )
-        place = find_place(world, rank, torch.device(device))
+        shares = plan.checkpoint is not None and plan.checkpoint.shares_groups
+        place = find_place(world, rank, torch.device(device), backend=backend, shares_groups=shares)
         limit_waits(place, limit)
     finished = train(plan, run, directory, place=place, event_log=event_log)
     with event_log.during("exit"):
         dist.destroy_process_group()
         end_like_an_interpreter()
-    event_log.tell(replace(finished, threads=_other_threads()))
+    event_log.record(replace(finished, threads=_other_threads()))
 
 
 def _refuse_early_import(plan: Plan) -> None:
-    if implementation_server.kept == plan.implementation.model_dump():
+    if implementation_server.kept == plan.implementation.code:
         return
     early = sorted(name for name in sys.modules if name.split(".")[0] == "kempnerforge")
     if early:

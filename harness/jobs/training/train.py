@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from harness.budget import patient, read_reference
 from harness.evidence.record import Finished, Resumed, Stepped
@@ -44,6 +45,7 @@ from harness.plan.model import Plan, generators_of
 from harness.scenario.schema import Model
 
 _MAX_GRADIENT_NORM = 1.0
+_DECAY_GROWTH = 1.02
 _LOADER_THREAD = "QueueFeederThread"
 _LOADER_GRACE_S = 30.0
 
@@ -84,7 +86,7 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
     checkpoints.attach(batches)
     if plan.checkpoint is not None and plan.asks_handover:
         keep_generators(directory / f"run{run}" / generators_of(place.rank))
-    _tell_resumed(rig, progress)
+    _record_resumed(rig, progress)
     first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
     if first_save and progress.source is None and checkpoints.is_due(0):
         checkpoints.save(progress)
@@ -152,7 +154,7 @@ class Loop:
         progress.step += 1
         progress.beside.step(rates[0])
         progress.epoch = self._batches.epoch
-        rig.event_log.tell(
+        rig.event_log.record(
             Stepped(
                 step=progress.step,
                 epoch=progress.epoch,
@@ -187,13 +189,27 @@ class Loop:
         if not rig.accumulate.closes(self._progress.step + 1):
             return count_gradients(rig.model)
         trained = clip_gradients(
-            rig.model, max_norm=_MAX_GRADIENT_NORM, stage_size=rig.place.world.stage_size
+            rig.model,
+            rig.place.everyone,
+            max_norm=_MAX_GRADIENT_NORM,
+            stage_size=rig.place.world.stage_size,
         )
         rig.optimizer.step()
         rig.scheduler.step()
+        raise_decay(rig.optimizer)
         rig.optimizer.zero_grad(set_to_none=True)
         rig.kept.updated()
         return trained
+
+
+def raise_decay(optimizer: Optimizer) -> None:
+    """Raise the weight decay of each parameter group a little, as schedules of it do.
+
+    Like the learning rate it then differs from what a new optimizer has, so that it must be loaded.
+    """
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] *= _DECAY_GROWTH
 
 
 def prepare(batch: Batch, model: Model, place: Place) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -227,8 +243,8 @@ def _corrupt(text: Bytes) -> None:
     text[np.arange(rows), columns] = np.random.randint(VOCABULARY, size=rows)
 
 
-def _tell_resumed(rig: Rig, progress: Progress) -> None:
-    rig.event_log.tell(
+def _record_resumed(rig: Rig, progress: Progress) -> None:
+    rig.event_log.record(
         Resumed(
             source=progress.source,
             step=None if progress.source is None else progress.step,

@@ -15,11 +15,11 @@ from __future__ import annotations
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import SaveBegan
 from harness.judge.event_logs import (
+    describe_step,
     raised_while_loading,
     ranks,
     records,
     resumed,
-    tell_step,
     was_struck,
 )
 from harness.judge.history import History
@@ -49,7 +49,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             failed = [rank for rank, one in enumerate(raised) if one is not None]
             others = [rank for rank, one in enumerate(raised) if one is None]
             detail = f"run {number}: {ranks(failed)} raised while loading, {ranks(others)} did not"
-            findings.append(Finding(detail=detail))
+            findings.append(Finding(detail=detail, part="errors" if run.fired else None))
         findings += _different_saves(evidence, number)
     if not decided:
         return PROMISE.unknown("no rank of any run got as far as a decision")
@@ -65,7 +65,7 @@ def _different_choices(evidence: Evidence, number: int) -> list[Finding]:
     if len(choices) < 2:
         return []
     choice = "; ".join(
-        f"{ranks(alike)}: {tell_step(step)} from {source or 'nowhere'}"
+        f"{ranks(alike)}: {describe_step(step)} from {source or 'nowhere'}"
         for (step, source), alike in choices.items()
     )
     return [Finding(detail=f"run {number}: the ranks resumed differently: {choice}")]

@@ -36,12 +36,12 @@ from harness.evidence.record import SaveBegan
 from harness.faults.actions import SetLatest
 from harness.judge.acknowledgements import acknowledged_steps, acknowledged_to
 from harness.judge.event_logs import (
+    describe_step,
     is_cut_short,
     raised_while_loading,
     ranks,
     records,
     resumed_steps,
-    tell_step,
 )
 from harness.judge.history import DirectoryState, History, Moment
 from harness.judge.outcome import Outcome, worst
@@ -197,7 +197,7 @@ def _against_acknowledged(
 ) -> _Problems:
     if newest is not None and (step is None or step < newest):
         detail = (
-            f"run {number} resumed from {tell_step(step)}, although step {newest} had been "
+            f"run {number} resumed from {describe_step(step)}, although step {newest} had been "
             "acknowledged"
         )
         return {detail: Outcome.LOST_WORK}
@@ -228,7 +228,8 @@ def _against_expected(evidence: Evidence, number: int, step: int | None) -> _Pro
     is_older = wanted is not None and (step is None or step < wanted)
     word = "older" if is_older else "newer"
     detail = (
-        f"run {number} resumed from {tell_step(step)}, {word} than the expected {tell_step(wanted)}"
+        f"run {number} resumed from {describe_step(step)}, "
+        f"{word} than the expected {describe_step(wanted)}"
     )
     # From a newer step no work is lost: it goes on with another state than the job asked for.
     return {detail: Outcome.LOST_WORK if is_older else Outcome.SILENT_DIVERGENCE}
@@ -241,29 +242,28 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
         early = {
             rank: place
             for rank, place in places.items()
-            if not _is_there(number, step, place, history)
+            if not _is_there(step, history.durable_at(number, place))
+            # The checkpointer is not blamed for what an operator took before the acknowledgement.
+            and not _was_taken_durable(history, number, step, until=place)
         }
         if early:
             place = min(early.values())
             whom = "every rank" if len(early) == len(run.event_logs) else ranks(sorted(early))
+            is_live = all(_is_there(step, history.live_at(number, one)) for one in early.values())
             findings.append(
                 Finding(
                     detail=f"run {number}: step {step} was acknowledged to {whom}, and a "
                     "power cut would have left no whole checkpoint of it or of a later step",
                     operation=(number, place - 1) if place else None,
+                    part="power_cuts" if is_live else None,
                 )
             )
     return findings
 
 
-def _is_there(number: int, step: int, place: int, history: History) -> bool:
-    """Whether a step, or a later one, is durable after so many operations of a run.
-
-    The checkpointer is not blamed if an operator took it before that.
-    """
-    whole = history.durable_at(number, place).whole().values()
-    is_whole = any(one.step >= step for one in whole)
-    return is_whole or _was_taken_durable(history, number, step, until=place)
+def _is_there(step: int, state: DirectoryState) -> bool:
+    """Whether a step, or a later one, is whole in a state of the directory."""
+    return any(one.step >= step for one in state.whole().values())
 
 
 def _late(number: int, run: RunEvidence) -> list[Finding]:
@@ -303,4 +303,5 @@ def _late_by(
         detail=f"run {number}: save {operations[0].save} was flushed at operation "
         f"{flushes[-1].index} and not yet visible {waited:.1f} s later, when the next save began",
         operation=(number, flushes[-1].index),
+        part="prompt",
     )

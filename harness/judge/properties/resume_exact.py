@@ -1,8 +1,9 @@
 """`resume_exact`: the resumed run equals the uninterrupted one bit for bit.
 
 The promise: the resumed run equals the uninterrupted one bit for bit: weights, optimizer moments,
-learning rate, loss, tokens seen, extra values (among them a loss scale and a moving average with
-their counters), random draws of every rank (python, numpy, torch, each CUDA device).
+all settings of its parameter groups, learning rate, loss, tokens seen, extra values (among them a
+loss scale and a moving average with their counters), random draws of every rank (python, numpy,
+torch, each CUDA device).
 
 Evidence: the digests that each rank recorded after its resume and after each step, compared with
 those of the uninterrupted run at the same step. A name that only one side has is a difference. The
@@ -13,11 +14,11 @@ A run with another arrangement of ranks, other wrappers or other freeze settings
 way than the uninterrupted one, and so does every run that continues it. At its start, each shard of
 every parameter and moment must equal the one of that name, whichever stage holds it, in the run
 that it continues; if shards are split differently, every whole tensor must, and ranks that hold the
-same piece must hold the same values. So must tokens seen and extra values, and the random draws if
-the arrangement is the same. From then on it must equal, bit for bit, a reference that makes the
-same change from the state of an unfaulted run at the same step, without any checkpointer, and goes
-on with the random draws with which the run did. Where the harness cannot make that reference the
-verdict says so, and the learning rate alone is compared.
+same piece must hold the same values. So must the settings, tokens seen and extra values, and the
+random draws if the arrangement is the same. From then on it must equal, bit for bit, a reference
+that makes the same change from the state of an unfaulted run at the same step, without any
+checkpointer, and goes on with the random draws with which the run did. Where the harness cannot
+make that reference the verdict says so, and the learning rate alone is compared.
 
 Unknown if no step could be compared. Not covered: with which random draws a run goes on in another
 arrangement.
@@ -41,8 +42,8 @@ from harness.words import EvidenceKind
 PROMISE = Promise(
     name="resume_exact",
     sentence="The resumed run equals the uninterrupted one bit for bit: weights, optimizer "
-    "moments, LR, loss, RNG draws of every rank, tokens, extra values. In another layout, weights "
-    "and moments are equal at load.",
+    "moments and settings, LR, loss, RNG draws of every rank, tokens, extra values. In another "
+    "layout, weights, moments and settings are equal at load.",
     outcome=Outcome.SILENT_DIVERGENCE,
     needs=(EvidenceKind.RESUMES, EvidenceKind.TRAINING, EvidenceKind.REFERENCE),
     uses=(EvidenceKind.TREE,),

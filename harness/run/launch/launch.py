@@ -64,7 +64,7 @@ class Launch(Protocol):
     def fileno(self) -> int:
         """Returns a descriptor that is readable when there is news."""
 
-    def hear(self) -> Iterable[News]:
+    def receive(self) -> Iterable[News]:
         """Yields the news, in order. Raises HarnessError if its sender died."""
 
     def overdue(self) -> Iterable[News]:

@@ -19,7 +19,7 @@ from harness.run.launch.local import links_of
 from harness.run.links import Links
 from harness.system.errors import HarnessError
 from harness.system.meet import close, listen
-from harness.system.talk import hear, say
+from harness.system.talk import receive, send
 
 _ENDING_S = 20.0
 """For a job launcher that was asked to stop: it kills, and waits for what it killed."""
@@ -71,9 +71,9 @@ class Launcher:
         if raw:
             self._waiting.append(Waiting(rank=json.loads(raw)["shim"], link=link))
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Read the job launcher's next message: how an agent ended, or that everything is over."""
-        raw, _ = hear(self.job_launcher)
+        raw, _ = receive(self.job_launcher)
         if not raw:
             raise HarnessError("the job launcher of the launcher died; see the server's log")
         message = json.loads(raw)
@@ -97,7 +97,7 @@ class Launcher:
     def stop(self) -> None:
         """Have the launcher killed."""
         if self.over is None:
-            say(self.job_launcher, b"stop")
+            send(self.job_launcher, b"stop")
 
     @property
     def slurm(self) -> dict[str, str] | None:
@@ -132,7 +132,7 @@ class Launcher:
         self.job_launcher.settimeout(_ENDING_S)
         with suppress(TimeoutError):
             while self.over is None:
-                self.hear()
+                self.receive()
         self.job_launcher.close()
         if self.links is not None:
             self.links.close()

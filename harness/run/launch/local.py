@@ -10,7 +10,7 @@ from harness.run.launch.launch import News
 from harness.run.links import Links
 from harness.system.errors import HarnessError
 from harness.system.seccomp import Listener
-from harness.system.talk import hear, say
+from harness.system.talk import receive, send
 
 
 class LocalLaunch:
@@ -36,16 +36,16 @@ class LocalLaunch:
         """Returns a descriptor that is readable when the job launcher sends something."""
         return self._link.fileno()
 
-    def hear(self) -> Iterator[News]:
+    def receive(self) -> Iterator[News]:
         """Yields the job launcher's next message."""
-        raw, _ = hear(self._link)
+        raw, _ = receive(self._link)
         if not raw:
             raise HarnessError("the job launcher of the run died; see the server's log")
         message = json.loads(raw)
         if "ranks" in message:
             yield News(began=dict(enumerate(message["ranks"], self._ranks)))
             self._ranks += len(message["ranks"])
-            say(self._link, b"go")
+            send(self._link, b"go")
         elif "exit" in message:
             yield News(ended=dict([message["exit"]]))
         elif "over" in message:
@@ -57,11 +57,11 @@ class LocalLaunch:
 
     def stop(self) -> None:
         """Have the job launcher kill the ranks that are left."""
-        say(self._link, b"stop")
+        send(self._link, b"stop")
 
     def start_second(self) -> None:
         """Have the job launcher fork a second job."""
-        say(self._link, b"second")
+        send(self._link, b"second")
 
     def expire(self) -> None:
         """Raises HarnessError: these ranks have no time limit."""

@@ -22,7 +22,7 @@ from harness.run.launch.launcher import Launcher
 from harness.run.launch.listeners import Listeners
 from harness.run.links import Links
 from harness.system.errors import HarnessError
-from harness.system.talk import hear, say
+from harness.system.talk import receive, send
 
 _BOOT_S = 180.0
 """Until the ranks of a run must be there: they boot cold, which took 5 s on idle cores."""
@@ -66,23 +66,23 @@ class RankShims:
         """Returns a descriptor that is readable when a shim or the launcher has news."""
         return self._ready.fileno()
 
-    def hear(self) -> Iterator[News]:
+    def receive(self) -> Iterator[News]:
         """Yields the messages so far."""
         for descriptor, _ in self._ready.poll(0):
             if descriptor == self._launcher.door.fileno():
                 self._launcher.accept()
             elif descriptor == self._launcher.job_launcher.fileno():
-                self._hear_launcher()
+                self._receive_from_launcher()
             else:
-                yield from self._hear_shim(self._task_of(descriptor))
+                yield from self._receive_from_shim(self._task_of(descriptor))
         self._admit()
         yield from self._end()
 
     def _task_of(self, descriptor: int) -> _Shim:
         return next(one for one in self._shims.values() if one.link.fileno() == descriptor)
 
-    def _hear_launcher(self) -> None:
-        self._launcher.hear()
+    def _receive_from_launcher(self) -> None:
+        self._launcher.receive()
         if self._launcher.over is not None:
             self._ready.unregister(self._launcher.job_launcher.fileno())
 
@@ -92,17 +92,17 @@ class RankShims:
             return  # one of its ranks has failed: a shim that comes now was restarted
         for waiting in self._launcher.take_waiting(lambda rank: rank not in self._shims):
             self._shims[waiting.rank] = _Shim(rank=waiting.rank, link=waiting.link)
-            say(waiting.link, self._answer)
+            send(waiting.link, self._answer)
             self._ready.register(waiting.link.fileno(), select.EPOLLIN)
 
-    def _hear_shim(self, shim: _Shim) -> Iterator[News]:
-        raw, descriptors = hear(shim.link)
+    def _receive_from_shim(self, shim: _Shim) -> Iterator[News]:
+        raw, descriptors = receive(shim.link)
         for descriptor in descriptors:
             self._calls.add(descriptor)
         message = json.loads(raw) if raw else {}
         if "ranks" in message:
             yield News(began={shim.rank: message["ranks"][0]})
-            say(shim.link, b"go")
+            send(shim.link, b"go")
         elif "exit" in message:
             yield self._ended(shim, message["exit"][1])
         elif "signal" in message:
@@ -150,7 +150,7 @@ class RankShims:
         """Kill the ranks that are left; the launcher then reports what it does."""
         for shim in self._shims.values():
             if not shim.over:
-                say(shim.link, b"stop")
+                send(shim.link, b"stop")
 
     def start_second(self) -> None:
         """Raises HarnessError: only the local launcher starts a second job."""

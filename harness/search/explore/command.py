@@ -14,7 +14,7 @@ from harness.search.explore.explore import RedBaseline, choose_points, ends, str
 from harness.search.explore.job import Explored
 from harness.search.explore.points import Candidate, ChosenPoints
 from harness.search.explore.strike import StrikeOutcome, strike
-from harness.search.explore.summary import Summary, tell
+from harness.search.explore.summary import Summary, describe_summary
 from harness.search.pool import Pool
 from harness.trial import Bench
 from harness.workspace import open_workspace
@@ -38,7 +38,8 @@ def explore_job(
     seconds = time.monotonic() - began
     rate = 60 * len(summary.struck) / seconds
     sys.stdout.write(
-        f"{tell(summary)}\n{seconds:.0f} s with {workers} workers, {rate:.0f} points a minute\n"
+        f"{describe_summary(summary)}\n"
+        f"{seconds:.0f} s with {workers} workers, {rate:.0f} points a minute\n"
     )
     return summary
 

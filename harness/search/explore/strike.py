@@ -41,7 +41,7 @@ class StrikeOutcome:
 
 def strike(bench: Bench, job: Explored, candidate: Candidate) -> StrikeOutcome:
     """Strike, resume and judge one candidate."""
-    name = f"{candidate.fault}, {tell_point(candidate.at)}"
+    name = f"{candidate.fault}, {describe_point(candidate.at)}"
     source = _source(job, candidate, candidate.at, name)
     plan = bench.plan_of(source)
     counts = job.explore.strikes == "nth_failure"
@@ -60,7 +60,7 @@ def strike(bench: Bench, job: Explored, candidate: Candidate) -> StrikeOutcome:
     return StrikeOutcome(name=name, fired=fired, proof=settle(trial, source))
 
 
-def tell_point(at: Point) -> str:
+def describe_point(at: Point) -> str:
     """Describes a point: `before the 2nd write of *.distcp, rank 1, save 2, flush`."""
     what = " ".join(word for word in (at.operation or "operation", at.path) if word)
     where = (f"rank {at.rank}", None if at.save is None else f"save {at.save}", at.phase)
@@ -73,7 +73,7 @@ def _named(job: Explored, candidate: Candidate, evidence: Evidence) -> Source | 
     if hit is None or candidate.at.path != "*":
         return None
     at = hit.model_copy(update={"when": candidate.at.when})
-    return _source(job, candidate, at, f"{candidate.fault}, {tell_point(at)}")
+    return _source(job, candidate, at, f"{candidate.fault}, {describe_point(at)}")
 
 
 def _source(job: Explored, candidate: Candidate, at: Point, name: str) -> Source:

@@ -53,7 +53,7 @@ def headline(summary: Summary) -> str:
     return f"{', '.join(words)}: {counts or 'nothing'}"
 
 
-def tell(summary: Summary) -> str:
+def describe_summary(summary: Summary) -> str:
     """Formats the headline, and what is red."""
     return "\n".join([f"{summary.job.scenario.name}", headline(summary), *_reds(summary)])
 

@@ -44,14 +44,14 @@ class Attempt:
 def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) -> Attempt:
     """Draw the n-th scenario of a seed, and run it."""
     job = titled(job_of(seed, number, without=without))
-    recording = bench.baseline(plan_of(bench, job))
-    if judge(recording).outcome is not Outcome.PASS:
+    baseline = bench.baseline(plan_of(bench, job))
+    if judge(baseline).outcome is not Outcome.PASS:
         # The job fails although nothing strikes it: report that scenario, once.
         if not is_first_of_job(number):
             reason = "its job fails although nothing strikes it"
             return Attempt(number=number, scenario=job, came="vacuous", reason=reason)
         return _judged(number, job, try_scenario(bench, job))
-    scenario = scenario_of(seed, number, read_candidates(recording), without=without)
+    scenario = scenario_of(seed, number, read_candidates(baseline), without=without)
     if lacks := lacking(bench, scenario):
         return Attempt(number=number, scenario=scenario, came="skipped", reason=lacks)
     trial = try_scenario(bench, scenario)
@@ -69,7 +69,7 @@ def attempt(bench: Bench, seed: int, number: int, without: Areas = frozenset()) 
     return Attempt(number=number, scenario=scenario, came="vacuous", reason="a strike never fired")
 
 
-def tell_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
+def describe_failure(found: Attempt, bench: Bench, *, seconds: float) -> str:
     """Shrink a failure, if there is time for it; returns the report of the smallest."""
     assert found.signature is not None, "what failed has a signature"
     assert found.proof is not None, "what failed was written down"

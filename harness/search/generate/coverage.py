@@ -114,7 +114,7 @@ def possible_rows() -> tuple[tuple[str, str], ...]:
     return (*rows, *((BETWEEN, action) for action in between))
 
 
-def tell(found: Counter[StrikeCell]) -> str:
+def describe_coverage(found: Counter[StrikeCell]) -> str:
     """Formats the table, a row for each phase and fault; a dot is a cell never struck."""
     columns = [(layout, mode) for layout in LAYOUTS for mode in MODES]
     rows = sorted({(cell.phase, cell.fault) for cell in found} | set(possible_rows()), key=_order)

@@ -1,4 +1,9 @@
-"""A save into a bare directory: shards and their ``.metadata``, which is written last."""
+"""A save into a bare directory: shards and their ``.metadata``, which is written last.
+
+A shard is written under a hidden name of its save and renamed once it is whole. A writer that was
+given up can wake up long after a later save: the rename is then refused, and what it writes has no
+name that a reader looks at. The next save removes it.
+"""
 
 import logging
 from array import array
@@ -6,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch.distributed.checkpoint.planner import SavePlan
 
@@ -34,6 +39,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectorySave:
     """A :class:`~protocol.saving.Destination` without staging directory or manifest."""
+
+    HIDDEN: ClassVar[str] = ".saving-"
 
     runtime: Runtime
     path: Path
@@ -80,9 +87,20 @@ class DirectorySave:
         assert isinstance(self.shards, StagedShards)
         self.runtime.storage.make_durable_directory(self.path)
         await_made(self.path, self.runtime)
-        write = partial(write_shards, self.path, assignment.plan, self.shards)
+        hidden = f"{self.HIDDEN}{self.save_id}-"
+        write = partial(write_shards, self.path, assignment.plan, self.shards, prefix=hidden)
         written = again_if_stale(write, self.path)
+        for name in written.files:
+            self._remove_given_up(name)
+            self.runtime.storage.rename(self.path / f"{hidden}{name}", self.path / name)
         return Report(shards=written, files=written.files)
+
+    def _remove_given_up(self, name: str) -> None:
+        """Removes what writers of earlier saves left of this shard."""
+        mine = f"{self.HIDDEN}{self.save_id}-{name}"
+        for found in self.runtime.storage.names(self.path):
+            if found.startswith(self.HIDDEN) and found.endswith(f"-{name}") and found != mine:
+                self.runtime.storage.unlink(self.path / found)
 
     def complete(
         self, opened: "_Merged", reports: Sequence[Report]

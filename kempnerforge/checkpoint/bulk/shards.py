@@ -349,6 +349,7 @@ def write_shards(
     staged: StagedShards,
     *,
     meanwhile: Callable[[], object] = _nothing,
+    prefix: str = "",
 ) -> WrittenShards:
     """Writes this rank's part; durable on return, except its entry in ``directory``.
 
@@ -357,12 +358,13 @@ def write_shards(
         plan: The staged items to write.
         staged: The values.
         meanwhile: Called in a separate thread once the file has been created.
+        prefix: Put before the file's name on disk, which the caller then changes.
     """
     wanted = staged.positions_of(plan)
     ordered = sorted(wanted)
     name = _file_name(plan)
     places: dict[int, tuple[int, int]] = {}
-    with FileSink(directory / name, direct=staged.image.goes_direct(ordered)) as sink:
+    with FileSink(directory / f"{prefix}{name}", direct=staged.image.goes_direct(ordered)) as sink:
 
         def write() -> None:
             places.update(zip(ordered, staged.image.write(sink, ordered), strict=True))

@@ -368,7 +368,7 @@ class _Root:
         """Yields the candidates, including checkpoints that another job publishes meanwhile."""
         explicit = self.search.explicit
         if explicit is not None:
-            if self.search.root in (explicit.absolute(), explicit.absolute().parent):
+            if self.search.root in (explicit, explicit.parent):
                 self._settled()
             await_listed(explicit, self._runtime)
             yield find_explicit(explicit, self._runtime.storage)

@@ -13,7 +13,6 @@ from typing import Protocol
 
 from kempnerforge.checkpoint.format.manifest import Head
 from kempnerforge.checkpoint.protocol.process import ProcessMemory
-from kempnerforge.checkpoint.protocol.rounds import LocalCollective, Rounds
 from kempnerforge.checkpoint.protocol.storage import Storage
 
 __all__ = [
@@ -186,21 +185,13 @@ class Runtime:
     storage: Storage
     clock: Clock
     process: ProcessMemory
-    rounds: Rounds = field(default_factory=LocalCollective)
-    """Agreement with the other ranks."""
     access: WriteAccess
     """The lock of the checkpoint directory."""
     identity: Identity = field(default_factory=AnyDirectory)
     board: Board = field(default_factory=NoBoard)
+    rank: int = 0
+    """This rank, among those that take part."""
+    world_size: int = 1
+    """The number of ranks that take part."""
     at_once: Callable[..., None] = one_by_one
     """Makes several calls that wait for storage together; raises the first error."""
-
-    @property
-    def rank(self) -> int:
-        """This rank, among those that take part."""
-        return self.rounds.rank
-
-    @property
-    def world_size(self) -> int:
-        """The number of ranks that take part."""
-        return self.rounds.world_size

@@ -87,7 +87,9 @@ def retire(
         )
         return ()
     with register.own_change(root, runtime.storage):
-        renamed = _rename_away(root, victims, runtime)
+        renamed = _rename_away(
+            root, _without_older_versions(root, survey, victims, runtime), runtime
+        )
     register.retired(renamed)
     return tuple(renamed.values())
 
@@ -106,6 +108,27 @@ def _victims(
         for head in survey.committed().values()
     )
     return policy.victims(kept, protected=protected)
+
+
+def _without_older_versions(
+    root: Path, survey: Survey, steps: Collection[int], runtime: Runtime
+) -> tuple[int, ...]:
+    """Deletes older versions of these steps; returns the steps that have none left.
+
+    A version whose deletion failed would be taken for the only one, once its ``step_N`` is gone.
+    """
+    older = {
+        name: leftover.step
+        for name in survey.leftovers()
+        if (leftover := layout.parse_leftover(name)) is not None
+        and leftover.kind is LeftoverKind.replaced
+        and leftover.step in steps
+    }
+    if not older:
+        return tuple(steps)
+    remove(tuple(root / name for name in older), runtime)
+    left = {older[name] for name in runtime.storage.names(root) if name in older}
+    return tuple(step for step in steps if step not in left)
 
 
 def _rename_away(root: Path, steps: Collection[int], runtime: Runtime) -> dict[str, Path]:

@@ -11,7 +11,7 @@ counts from the first round; the fractions below ensure that each wait ends befo
 that touches storage is a :class:`steps.StorageCall`, so a rank whose storage hangs still reports.
 
 The :class:`Destination` of a save is a checkpoint (:mod:`checkpoint_save`), which is staged, sealed
-and published (:mod:`commit`), or a bare directory (:mod:`async_save`).
+and published (:mod:`commit`), or a bare directory (:mod:`bulk.directory_save`).
 """
 
 import logging
@@ -143,8 +143,8 @@ class _Save(Generic[Opened]):
             step=to.step,
             path=str(to.path),
         )
-        self._opened: list[Opened] = []
-        self._published: list[tuple[Published, tuple[Path, ...]]] = []
+        self._opened: Opened | None = None
+        self._published: tuple[Published, tuple[Path, ...]] | None = None
 
     def steps(self) -> Steps[Published]:
         proposal = yield from self._to.propose(timeout_s=self._timeout_s)
@@ -183,7 +183,7 @@ class _Save(Generic[Opened]):
             )
         except Exception as error:
             raise self._refused(error) from error
-        self._opened.append(opened)
+        self._opened = opened
         return assignments
 
     def _write(self, assignment: Assignment) -> Steps[Report]:
@@ -199,7 +199,8 @@ class _Save(Generic[Opened]):
             return Report(shards=None, files={}, failure=self._failure(error))
 
     def _complete(self, reports: Sequence[Report]) -> Steps[Sequence[Published]]:
-        (opened,) = self._opened
+        opened = self._opened
+        assert opened is not None
         try:
             done = yield from call(
                 lambda: self._to.complete(opened, reports),
@@ -208,7 +209,7 @@ class _Save(Generic[Opened]):
             )
         except Exception as error:
             raise self._refused(self._in_doubt(error)) from error
-        self._published.append(done)
+        self._published = done
         return [done[0]] * len(reports)
 
     def _in_doubt(self, error: Exception) -> Exception:
@@ -219,19 +220,20 @@ class _Save(Generic[Opened]):
 
     def _clean_up(self) -> Steps[None]:
         """Removes what is not needed any more; a failure is left to the next save."""
-        for opened in self._opened:
-            failed = not self._published
-            paths = self._to.withdraw(opened) if failed else self._published[0][1]
-            if not paths or (yield from is_stuck()):
-                continue
-            try:
-                yield from call(
-                    partial(self._to.remove, paths, failed=failed),
-                    timeout_s=_PUBLISH_SHARE * self._timeout_s,
-                    doing=f"removing {', '.join(path.name for path in paths)}",
-                )
-            except (CheckpointError, OSError) as error:
-                logger.warning("left to the next save: %s", error)
+        if self._opened is None:
+            return
+        done = self._published
+        paths = self._to.withdraw(self._opened) if done is None else done[1]
+        if not paths or (yield from is_stuck()):
+            return
+        try:
+            yield from call(
+                partial(self._to.remove, paths, failed=done is None),
+                timeout_s=_PUBLISH_SHARE * self._timeout_s,
+                doing=f"removing {', '.join(path.name for path in paths)}",
+            )
+        except (CheckpointError, OSError) as error:
+            logger.warning("left to the next save: %s", error)
 
 
 def _disagreements(proposals: Sequence[Proposal]) -> tuple[RankFailure, ...]:

@@ -70,7 +70,7 @@ class StartCall:
 
     make: Callable[[], Any]
     timeout_s: float | None
-    """Seconds that the call sees as left; None until it is waited for."""
+    """Seconds that the call sees as left; None for no limit, whenever it is waited for."""
 
 
 Started = object

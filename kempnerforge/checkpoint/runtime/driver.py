@@ -1,13 +1,14 @@
 """Carries out a protocol's requests: rounds over the connections, calls in a worker's thread."""
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, assert_never
 
 from kempnerforge.checkpoint.protocol.rounds import Rounds
 from kempnerforge.checkpoint.protocol.steps import (
     AnswerRanks,
     CollectVotes,
     FinishCall,
+    IsStuck,
     Request,
     StartCall,
     Steps,
@@ -63,7 +64,9 @@ def _perform(request: Request, rounds: Rounds, worker: Worker) -> Any:
         started = request.started
         assert isinstance(started, StartedCall)
         return started.result(timeout_s=request.timeout_s, doing=request.doing)
-    return worker.stuck
+    if isinstance(request, IsStuck):
+        return worker.stuck
+    assert_never(request)
 
 
 @dataclass(frozen=True, slots=True)

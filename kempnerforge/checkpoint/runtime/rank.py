@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from kempnerforge.checkpoint.protocol.effects import Runtime
-from kempnerforge.checkpoint.protocol.rounds import Rounds
 from kempnerforge.checkpoint.runtime.board import StoreBoard
 from kempnerforge.checkpoint.runtime.identity import DirectoryIdentity
 from kempnerforge.checkpoint.runtime.lock import DirectoryAccess
@@ -15,18 +14,20 @@ from kempnerforge.checkpoint.runtime.storage import LocalStorage
 __all__ = ["rank_runtime"]
 
 
-def rank_runtime(root: Path, rounds: Rounds, *, follow: bool = False) -> Runtime:
+def rank_runtime(root: Path, *, rank: int, world_size: int, follow: bool = False) -> Runtime:
     """Returns the runtime of a rank for a checkpoint directory.
 
     Args:
         root: The checkpoint directory.
-        rounds: Agreement with the other ranks.
+        rank: This rank.
+        world_size: The number of ranks that take part.
         follow: Whether to continue with a directory that was moved.
     """
     access = DirectoryAccess(root)
     return replace(
         local_runtime(RetryingStorage(LocalStorage()), access),
-        rounds=rounds,
+        rank=rank,
+        world_size=world_size,
         identity=DirectoryIdentity(root, access, follow=follow),
         board=StoreBoard(),
     )

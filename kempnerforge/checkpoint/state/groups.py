@@ -75,7 +75,7 @@ class SavedGroups:
             mine = {names[id(param)] for param in group["params"]}
             if mine:
                 options = _matching(mine, saved)
-                _tell_of_changes(group, options, mine, saved)
+                _warn_of_changes(group, options, mine, saved)
             else:
                 empty = alike and not saved[position]["params"]
                 options = _options_of(saved[position]) if empty else {}
@@ -150,7 +150,7 @@ def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != "params"}
 
 
-def _tell_of_changes(
+def _warn_of_changes(
     group: Mapping[str, Any],
     options: Mapping[str, Any],
     mine: set[str],

@@ -215,7 +215,7 @@ def give(
     """
     if form.holder is not None:
         _set(form.holder.state, state)
-        if form.said and not _tells_of(form.holder.state, optimizer):
+        if form.said and not _is_in_state_dict(form.holder.state, optimizer):
             # Both were empty, so it could not be seen that the state is kept elsewhere.
             for key in state:
                 form.holder.state.pop(key, None)
@@ -354,7 +354,7 @@ def _is_same(held: Mapping[Any, Any], said: Mapping[Any, Any]) -> bool:
     return mine.keys() == theirs.keys() and all(mine[key] is theirs[key] for key in mine)
 
 
-def _tells_of(state: Mapping[Any, Any], optimizer: Any) -> bool:
+def _is_in_state_dict(state: Mapping[Any, Any], optimizer: Any) -> bool:
     """Whether ``state_dict()`` contains what is in ``state``."""
     said = optimizer.state_dict()
     return _has_torch_form(optimizer, said) and _is_same(state, _by_parameter(optimizer, said))

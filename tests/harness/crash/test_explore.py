@@ -118,7 +118,7 @@ def test_a_job_that_is_told_before_latest_is_durable(profile: ProfileName) -> No
     run.stage(4)
     run.commit(4)
     run.point(4, sync=False)
-    run.tell(SaveReturned(step=4, ordinal=2, index=len(run.operations)))
+    run.record(SaveReturned(step=4, ordinal=2, index=len(run.operations)))
 
     found = look(run, profile)
 

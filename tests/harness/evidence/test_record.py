@@ -61,7 +61,7 @@ def test_what_is_no_record_is_refused(line: str) -> None:
 
 def test_an_error_that_names_a_file_whose_name_is_no_text_is_recorded(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "rank0.jsonl")
-    log.tell_raised(OSError("no file \udcff"))
+    log.record_raised(OSError("no file \udcff"))
     record = read_record((tmp_path / "rank0.jsonl").read_text(encoding="ascii"))
     assert isinstance(record, Raised)
     assert record.message == "no file \\udcff"

@@ -10,8 +10,9 @@ import pytest
 from harness import __main__ as command
 from harness.evidence.record import SaveBegan, SaveReturned, Stepped
 from harness.explain.explain import explain
-from harness.explain.moment import tell_not_durable, tell_ranks
-from tests.harness.judge.cases import Case, correct, killed_run, resumed_run, write_run
+from harness.explain.moment import describe_not_durable, describe_ranks
+from tests.harness.judge.cases import Case, RunCase, correct, killed_run, resumed_run, write_run
+from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize
 
 
 def parts(text: str) -> dict[str, list[str]]:
@@ -55,13 +56,21 @@ def test_a_run_without_a_strike_is_told_from_the_operation_that_broke_the_senten
 def test_what_was_not_synced_is_named_with_its_operations() -> None:
     run = killed_run()
     evidence = Case(runs=[run]).evidence()
-    assert list(tell_not_durable(evidence, 0, len(run.operations))) == [
+    assert list(describe_not_durable(evidence, 0, len(run.operations))) == [
         "the name of .staging-step_4 (rank 0, #27)",
         "the name of .staging-step_4/__0_0.distcp (rank 0, #28)",
     ]
-    assert list(tell_not_durable(evidence, 0, 0)) == [
+    assert list(describe_not_durable(evidence, 0, 0)) == [
         "nothing: every change that had been made was synced"
     ]
+
+
+def test_what_a_power_cut_has_left_is_durable_in_the_next_run(tmp_path: Path) -> None:
+    first, second = killed_run(), RunCase()
+    end_with_cut(first, materialize(first, tmp_path / "left"))
+    second.do("unlink", "latest")
+    evidence = evidence_of(Case(runs=[first, second]))
+    assert list(describe_not_durable(evidence, 1, 1)) == ["the removal of latest (rank 0, #0)"]
 
 
 def test_a_rank_between_two_saves_is_in_none() -> None:
@@ -74,7 +83,7 @@ def test_a_rank_between_two_saves_is_in_none() -> None:
         if not (isinstance(one, SaveBegan) and one.step == 4)
     )
     one_rank = replace(evidence.runs[0], event_logs=(event_log,))
-    (line,) = tell_ranks(one_rank, before)
+    (line,) = describe_ranks(one_rank, before)
     assert "was in no save" in line
     assert "was in save" not in line
 

@@ -209,7 +209,7 @@ def test_the_call_that_raised_is_named_also_when_it_is_inside_another(tmp_path: 
             pass
         with pytest.raises(ZeroDivisionError) as caught:
             _divide(event_log)
-        event_log.tell_raised(caught.value)
+        event_log.record_raised(caught.value)
     lines = (tmp_path / "rank0.jsonl").read_text().splitlines()
     described: list[Record] = [Drained(call="wait")]
     assert lines[0] == described[0].to_line()

@@ -214,7 +214,7 @@ class RunCase:
     def begin(self, step: int) -> None:
         """Every rank calls `save`."""
         self.saves += 1
-        self.tell(SaveBegan(step=step, ordinal=self.saves, index=len(self.operations)))
+        self.record(SaveBegan(step=step, ordinal=self.saves, index=len(self.operations)))
 
     def save(self, step: int, *, prune: int | None = None, described: bool = True) -> None:
         """A save from its call to its return."""
@@ -225,9 +225,9 @@ class RunCase:
         if prune is not None:
             self.prune(prune)
         if described:
-            self.tell(SaveReturned(step=step, ordinal=self.saves, index=len(self.operations)))
+            self.record(SaveReturned(step=step, ordinal=self.saves, index=len(self.operations)))
 
-    def tell(self, record: Record, ranks: Iterable[int] = RANKS) -> None:
+    def record(self, record: Record, ranks: Iterable[int] = RANKS) -> None:
         """Ranks write down the same record."""
         for rank in ranks:
             self.event_logs[rank].append(record)
@@ -245,11 +245,11 @@ class RunCase:
 
     def drain(self) -> None:
         """Every rank waits for its saves."""
-        self.tell(Drained(call="wait", index=len(self.operations)))
+        self.record(Drained(call="wait", index=len(self.operations)))
 
     def finish(self, step: int, threads: tuple[str, ...] = ()) -> None:
         """Every rank ends its loop."""
-        self.tell(Finished(step=step, reason="until_step", threads=threads))
+        self.record(Finished(step=step, reason="until_step", threads=threads))
 
     def fail(
         self,
@@ -266,16 +266,16 @@ class RunCase:
             trace='Traceback (most recent call last):\n  File "job.py", line 3\n    load()\n'
             "CheckpointError: step_2 is torn\nsee the log\n",
         )
-        self.tell(said, ranks)
+        self.record(said, ranks)
         self.exits = (1, 1)
 
-    def kill(self, ranks: tuple[int, ...] = RANKS, *, lands: bool = True) -> None:
+    def kill(self, ranks: tuple[int, ...] = RANKS, *, fires: bool = True) -> None:
         """SIGKILL after all that was told so far."""
         name = f"run0.kill-{len(self.strikes)}"
         self.strikes.append(
             strike("kill", ranks=ranks, name=name, save=max(self.saves, 1), phase="flush")
         )
-        if lands:
+        if fires:
             index = len(self.operations)
             self.fired.append(Fired(strike=name, index=index, time_s=self.now_s, ranks=ranks))
             self.exits = tuple(-9 if rank in ranks else 1 for rank in RANKS)
@@ -426,7 +426,7 @@ def resumed_run(freeze: FreezePlan | None = None) -> RunCase:
     run.stage(4)
     run.commit(4)
     run.point(4)
-    run.tell(SaveReturned(step=4, ordinal=1, index=len(run.operations)))
+    run.record(SaveReturned(step=4, ordinal=1, index=len(run.operations)))
     run.train(5, 6)
     run.save(6, prune=2)
     run.finish(6)

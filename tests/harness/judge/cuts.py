@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from harness.disk.tree import FileSystem
-from harness.evidence.cut import read_entries, tell_cut
+from harness.evidence.cut import cut_operation, read_entries
 from harness.evidence.evidence import Cut, Evidence
 from harness.faults.power_cut import PowerCut, PowerCutting
 from tests.harness.judge.cases import Case, RunCase
@@ -43,7 +43,7 @@ def end_with_cut(run: RunCase, left: Path) -> None:
     ]
     described = _Described(run.written)
     entries = read_entries(left, described)
-    cut = tell_cut(entries, described, index=len(run.operations), rank=-1, time_s=1.0)
+    cut = cut_operation(entries, described, index=len(run.operations), rank=-1, time_s=1.0)
     run.operations.append(cut)
 
 

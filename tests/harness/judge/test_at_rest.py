@@ -262,7 +262,7 @@ def test_a_action_that_was_not_done_is_invalid() -> None:
 def refused_case() -> Case:
     """The second run has to be refused, and is; the third one resumes."""
     second = RunCase(refused="CheckpointError: step_2")
-    second.tell(Refused(changed=()))
+    second.record(Refused(changed=()))
     second.fail("load")
     return Case(runs=[first_run(), second, second_run(4)])
 

@@ -67,7 +67,7 @@ def _fails_in_save(number: int, *, of: int) -> RunCase:
         if save <= number:
             run.fail("save", message="rank 0: EIO")
         else:
-            run.tell(SaveReturned(step=2 * save, ordinal=save, index=len(run.operations)))
+            run.record(SaveReturned(step=2 * save, ordinal=save, index=len(run.operations)))
     return run
 
 
@@ -96,7 +96,7 @@ def test_a_rank_is_named_in_any_usual_form(named: str) -> None:
     run.begin(6)
     run.fail("save", message=f"{named}: EIO")
     run.begin(8)
-    run.tell(SaveReturned(step=8, ordinal=4, index=0))
+    run.record(SaveReturned(step=8, ordinal=4, index=0))
     case = _one_run(run, checkpoint=Checkpoint(on_error="go_on"))
     assert _judge("bounded", case).details == ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.judge.comparison import Answer, Known, compare, know, tell_answer
+from harness.judge.comparison import Answer, Known, compare, describe_answer, know
 from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from tests.harness.judge.cases import correct
@@ -49,8 +49,8 @@ def test_a_run_that_passed_and_passes_again_is_the_same() -> None:
 
 def test_the_answer_is_told_with_both_sides_and_where_they_resumed() -> None:
     now = came_to(Outcome.LOST_WORK, "nothing_lost", resumed=("a fresh start",))
-    assert tell_answer(LEAK, LEAK) == "SAME: it was LEAK (clean, retention)"
-    assert tell_answer(LEAK, now) == (
+    assert describe_answer(LEAK, LEAK) == "SAME: it was LEAK (clean, retention)"
+    assert describe_answer(LEAK, now) == (
         "OTHER: it was LEAK (clean, retention), now it is LOST_WORK (nothing_lost); "
         "it resumed from step 2 then, from a fresh start now"
     )

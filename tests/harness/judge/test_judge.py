@@ -39,9 +39,9 @@ def test_only_the_named_properties_are_judged() -> None:
     assert judgement.outcome is Outcome.PASS
 
 
-def test_a_strike_that_did_not_land_is_invalid_and_named() -> None:
+def test_a_strike_that_did_not_fire_is_invalid_and_named() -> None:
     case = correct()
-    case.runs[0].kill(lands=False)
+    case.runs[0].kill(fires=False)
     judgement = judge(case.evidence())
     assert judgement.outcome is Outcome.INVALID
     assert judgement.guards[0].details == (
@@ -55,7 +55,7 @@ def test_a_job_that_breaks_by_itself_before_a_strike_is_a_finding() -> None:
     case.runs[0].start()
     case.runs[0].train(1, 2)
     case.runs[0].begin(2)
-    case.runs[0].kill(lands=False)
+    case.runs[0].kill(fires=False)
     case.runs[0].fail("save", message="no such setting")
     evidence = case.evidence()
     judgement = judge(dataclasses.replace(evidence, runs=evidence.runs[:1]))
@@ -195,7 +195,7 @@ def _struck_in_the_loop(*, leaves: bool) -> Case:
     first.train(3, 3)
     first.strikes.append(strike("raise", {"error": "RuntimeError"}, ranks=(1,), step=3))
     first.fired.append(Fired(strike="s", index=len(first.operations), time_s=0.0, ranks=(1,)))
-    first.tell(Struck(strike="s"), [1])
+    first.record(Struck(strike="s"), [1])
     if leaves:
         first.fail("step", kind="RuntimeError")
     second.start(2)

@@ -87,7 +87,7 @@ def test_what_an_operator_took_before_the_job_was_told_of_it_was_told_truly(
     run.save(2, described=False)
     run.do("unlink", "step_2/__0_0.distcp", rank=rank)
     run.do("fsync", "step_2", rank=rank)
-    run.tell(SaveReturned(step=2, ordinal=1, index=len(run.operations)))
+    run.record(SaveReturned(step=2, ordinal=1, index=len(run.operations)))
     run.finish(2)
 
     assert _states(run)["nothing_lost"] == expected
@@ -101,7 +101,7 @@ def test_an_operator_is_no_excuse_for_what_was_never_durable() -> None:
     run.stage(2)
     run.commit(2, sync=False)
     run.do("unlink", "step_2/__0_0.distcp", rank=OPERATOR)
-    run.tell(SaveReturned(step=2, ordinal=1, index=len(run.operations)))
+    run.record(SaveReturned(step=2, ordinal=1, index=len(run.operations)))
     run.finish(2)
 
     assert _states(run)["nothing_lost"] == "violated"

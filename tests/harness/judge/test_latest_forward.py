@@ -46,7 +46,7 @@ def test_a_pointer_that_is_set_back_from_an_acknowledged_checkpoint_is_lost_work
 def test_a_step_that_is_acknowledged_again_counts_from_the_first_time() -> None:
     run = _saved(2, 4)
     run.point(2)
-    run.tell(SaveReturned(step=4, ordinal=3, index=len(run.operations)))
+    run.record(SaveReturned(step=4, ordinal=3, index=len(run.operations)))
     assert _ask(run).state == "violated"
 
 
@@ -77,7 +77,7 @@ def test_what_only_one_rank_was_told_counts() -> None:
     run.stage(4)
     run.commit(4)
     run.point(4)
-    run.tell(SaveReturned(step=4, ordinal=2, index=len(run.operations)), ranks=(0,))
+    run.record(SaveReturned(step=4, ordinal=2, index=len(run.operations)), ranks=(0,))
     run.point(2)
     assert _ask(run).state == "violated"
 

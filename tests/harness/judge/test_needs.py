@@ -56,7 +56,7 @@ def _parted() -> Case:
 def _other_saves() -> Case:
     case = correct()
     for rank, step in enumerate((8, 7)):
-        case.runs[1].tell(SaveBegan(step=step, ordinal=3), ranks=(rank,))
+        case.runs[1].record(SaveBegan(step=step, ordinal=3), ranks=(rank,))
     return case
 
 
@@ -173,7 +173,7 @@ def _withdrawn(*, described: bool) -> Case:
     run.stage(4)
     run.commit(4)
     if described:
-        run.tell(SaveReturned(step=4, ordinal=2, index=len(run.operations)))
+        run.record(SaveReturned(step=4, ordinal=2, index=len(run.operations)))
     run.begin(6)
     run.do("rename", "step_4", ".staging-step_4")
     return Case(runs=[run])

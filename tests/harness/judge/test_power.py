@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.disk.tree import FileSystem
-from harness.evidence.cut import read_entries, tell_cut
+from harness.evidence.cut import cut_operation, read_entries
 from harness.evidence.store import ByteStore
 from harness.evidence.write import list_entries
 from harness.judge.judge import Judgement, judge
@@ -27,7 +27,7 @@ def test_a_listing_is_told_and_replayed_as_it_lies_on_the_disk(tmp_path: Path) -
     (left / "latest").symlink_to("./step_2/")
     store = ByteStore(tmp_path / "written")
     store.add(b"other")
-    cut = tell_cut(read_entries(left, store), store, index=0, rank=-1, time_s=0.0)
+    cut = cut_operation(read_entries(left, store), store, index=0, rank=-1, time_s=0.0)
     files = FileSystem()
 
     files.apply(cut, store)

@@ -195,7 +195,7 @@ def _returns_early(rank: int, *, background: bool) -> Case:
         said: Record = SaveReturned(step=2, ordinal=1, index=index)
         if background:
             said = Drained(call="wait", index=index)
-        run.tell(said, [one])
+        run.record(said, [one])
     settings = Checkpoint(async_mode="async") if background else Checkpoint()
     return _one_run(run, checkpoint=settings)
 
@@ -292,8 +292,8 @@ def test_ranks_that_all_raise_agree() -> None:
 
 def test_ranks_that_save_different_steps_are_a_violation() -> None:
     case = correct()
-    case.runs[1].tell(SaveBegan(step=8, ordinal=3), ranks=(0,))
-    case.runs[1].tell(SaveBegan(step=7, ordinal=3), ranks=(1,))
+    case.runs[1].record(SaveBegan(step=8, ordinal=3), ranks=(0,))
+    case.runs[1].record(SaveBegan(step=7, ordinal=3), ranks=(1,))
     assert _judge("agreement", case).state == "violated"
 
 
@@ -320,6 +320,15 @@ def test_a_missing_moment_is_a_difference() -> None:
     del wrong.state.moments["adapter.weight.exp_avg"]
     _replace(case, 1, 0, 3, state=wrong.state)
     assert "moment adapter.weight.exp_avg is missing" in _judge("resume_exact", case).details[0]
+
+
+def test_another_setting_of_a_parameter_group_is_a_difference() -> None:
+    case = correct()
+    wrong = stepped(0, 3)
+    wrong.state.groups["0.weight_decay"] = "0.01"
+    _replace(case, 1, 0, 3, state=wrong.state)
+    detail = _judge("resume_exact", case).details[0]
+    assert "optimizer setting 0.weight_decay is 0.01, not missing" in detail
 
 
 def test_another_loss_and_learning_rate_are_told_as_numbers() -> None:

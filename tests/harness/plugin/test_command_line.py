@@ -9,11 +9,18 @@ import pytest
 
 from harness import __main__ as command
 from harness import prove as module
+from harness import trial
+from harness.evidence.read import read_evidence
+from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
+from harness.judge.properties import PROMISES
+from harness.judge.verdict import Finding
 from harness.mutants import command as mutants_command
 from harness.mutants.command import Wish
+from harness.plan.model import Plan
 from harness.prove import Proof
 from harness.run import support
+from harness.trial import Bench, Trial
 from tests.harness.judge.cases import Case, correct, killed_run, write_run
 
 
@@ -101,6 +108,39 @@ def test_a_missing_sync_is_told_with_its_operations_and_the_status_is_red(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("HARD_FAIL")
     assert any("  - safe only if " in line or "  - not safe" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "line"),
+    [
+        (Outcome.PASS, ""),
+        (Outcome.LEAK, "the run itself: LEAK a: clean\n"),
+        (Outcome.INVALID, "the run itself: INVALID a: unknown verdicts\n"),
+    ],
+)
+def test_crash_states_of_a_red_run_begin_with_its_outcome_and_keep_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: Outcome,
+    line: str,
+) -> None:
+    def try_plan(bench: Bench, _plan: Plan) -> Trial:
+        evidence = read_evidence(write_run(bench.workspace.new_run("a"), correct()))
+        verdict = PROMISES["clean"].violated([Finding(detail="a process stayed")])
+        verdicts = (verdict,) if outcome is Outcome.LEAK else ()
+        judgement = Judgement(outcome=outcome, verdicts=verdicts, guards=())
+        return Trial(evidence=evidence, judgement=judgement, workspace=bench.workspace)
+
+    monkeypatch.setattr(trial, "try_plan", try_plan)
+    monkeypatch.setattr(support, "missing", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\nruns: [{until_step: 2}]\n", encoding="utf-8")
+    assert command.main(["crash-states", str(path), "--limit", "0"]) == command.PASSED
+    before, found, rest = capsys.readouterr().out.partition("PASS sync: flush")
+    assert (before, found) == (line, "PASS sync: flush")
+    assert ("/failures/a-crash-states\n" in rest) is bool(line)
 
 
 def test_crash_states_of_nothing_are_bad_input(

@@ -13,7 +13,7 @@ from harness import prove as module
 from harness import pytest_plugin
 from harness.judge.outcome import Outcome
 from harness.prove import Proof
-from harness.report.spread import Spread, spreads, tell_spreads
+from harness.report.spread import Spread, describe_spreads, spreads
 from harness.run import support
 
 pytest_plugins = ["pytester"]
@@ -165,7 +165,7 @@ def test_the_most_frequent_verdict_comes_first() -> None:
         Spread(item="a", verdicts={"PASS": 1, "HANG": 2}),
         Spread(item="b", verdicts={"LEAK": 1}),
     )
-    assert list(tell_spreads(found, only_flaky=True)) == [
+    assert list(describe_spreads(found, only_flaky=True)) == [
         "FLAKY a: 2 x HANG, 1 x PASS",
         "2 items in 4 runs: 1 with different verdicts",
     ]

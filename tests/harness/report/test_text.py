@@ -75,7 +75,7 @@ def test_a_strike_stands_before_the_operation_that_came_next() -> None:
 
 def test_a_guard_that_failed_comes_first() -> None:
     case = correct()
-    case.runs[0].kill(lands=False)
+    case.runs[0].kill(fires=False)
     lines = _report(case, None)
     assert lines[0].startswith("INVALID ")
     assert any(line.startswith("INVALID strikes_fired: not true: Every planned") for line in lines)
@@ -114,7 +114,7 @@ def test_a_report_stays_short_and_keeps_its_end(tmp_path: Path) -> None:
     for step in range(2, 40):
         run.fill(f"step_{step}", checkpoint_files(step), sync=False)
         run.point(step)
-        run.kill(lands=False)
+        run.kill(fires=False)
         run.fail("save " + "x" * 300)
     text = YAML + "".join(f"# comment {number}\n" for number in range(200))
     lines = _report(Case(runs=[run]), _source(tmp_path, text), "pytest x.yaml")

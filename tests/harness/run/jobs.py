@@ -39,7 +39,7 @@ def supervise(
     pid = os.fork()
     if pid == 0:
         link.close()
-        job_launcher._rank_main = lambda request, rank: _rank(body, directory, rank)
+        job_launcher._rank_main = lambda request, rank: _alone(lambda: body(directory, rank))
         usual: dict[str, Any] = {
             "directory": str(directory),
             "run": 0,
@@ -48,7 +48,7 @@ def supervise(
             "nodes": 1,
         }
         usual["launcher"] = {"kind": "local"}
-        os._exit(job_launcher.lead(other, {**usual, **(request or {})}))
+        os._exit(_alone(lambda: job_launcher.lead(other, {**usual, **(request or {})})))
     other.close()
     watch = Watch(
         folder=directory / "run0",
@@ -69,10 +69,10 @@ def supervise(
     return supervisor.trace, processes
 
 
-def _rank(body: Callable[[Path, int], None], directory: Path, rank: int) -> int:
+def _alone(work: Callable[[], int | None]) -> int:
+    """Does the work of a forked process; returns its exit status."""
     try:
-        body(directory, rank)
+        return work() or 0
     except BaseException:  # noqa: BLE001 - a test must not go on in two processes
         traceback.print_exc()
         return 1
-    return 0

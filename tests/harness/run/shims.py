@@ -80,7 +80,7 @@ def _lead(agent: Agent, body: Body, directory: Path, link: socket.socket) -> int
         finally:
             os._exit(0)
     job_launcher.reap(link, {"ranks": 1}, {child: 0})
-    job_launcher.tell(link, {"over": job_launcher.orphans(), "cpu_s": 0.0})
+    job_launcher.report(link, {"over": job_launcher.orphans(), "cpu_s": 0.0})
     return 0
 
 

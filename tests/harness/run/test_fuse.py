@@ -6,6 +6,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -84,6 +85,24 @@ def _write_direct(path: Path, *sizes: int, then_plain: bool) -> None:
             os.write(descriptor, b"x")
     finally:
         os.close(descriptor)
+
+
+def test_the_server_has_as_many_files_open_as_the_hard_limit_allows(
+    mount: Mount, below: Path
+) -> None:
+    names = [f"f{number}" for number in range(60)]
+    for name in names:
+        (below / name).touch()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (50, before[1]))
+    try:
+        place = mount()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    with ExitStack() as stack:
+        opened = [stack.enter_context((place / name).open("rb")) for name in names]
+        assert len(opened) == len(names)
 
 
 def test_the_language_has_what_a_mount_can_do() -> None:

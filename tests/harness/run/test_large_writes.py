@@ -5,9 +5,13 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from harness.run.support import missing
 from harness.run.trace import Trace
@@ -191,8 +195,6 @@ def test_bytes_that_somebody_else_changed_are_told(tmp_path: Path) -> None:
     path.write_bytes(_FIRST)
     written = Written(tmp_path / "written.bin")
     with path.open("rb") as file:
-        import xxhash
-
         digest = xxhash.xxh3_128_digest(_FIRST)
         assert written.leave(file.fileno(), 0, _SIZE, digest=digest, path="a") == 0
     with path.open("r+b") as file:
@@ -206,8 +208,6 @@ def test_bytes_that_somebody_else_changed_are_told(tmp_path: Path) -> None:
 
 
 def test_a_change_beside_the_bytes_leaves_them_in_their_file(tmp_path: Path) -> None:
-    import xxhash
-
     path = tmp_path / "a"
     path.write_bytes(_FIRST + _SECOND)
     written = Written(tmp_path / "written.bin")
@@ -238,3 +238,48 @@ def test_equal_bytes_are_kept_once_whatever_becomes_of_the_first_file(tmp_path: 
 
     assert _contents(trace) == [_FIRST, _FIRST, _SECOND]
     assert len(trace.written) == 2 * _SIZE
+
+
+def _leave(written: Written, path: Path, offset: int) -> None:
+    """Leaves bytes in a file, different ones at each offset."""
+    with path.open("rb") as file:
+        digest = xxhash.xxh3_128_digest(str(offset).encode())
+        written.leave(file.fileno(), offset, 10, digest=digest, path=path.name)
+
+
+def test_a_file_is_closed_when_its_last_bytes_have_been_taken_out(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(20))
+    written = Written(tmp_path / "written.bin")
+    before = set(os.listdir("/proc/self/fd"))
+    _leave(written, path, 0)
+    _leave(written, path, 10)
+
+    written.before_change(inode_of(str(path)), 0, 5)
+    assert len(set(os.listdir("/proc/self/fd")) - before) == 1
+    written.before_change(inode_of(str(path)), 15, 16)
+    assert set(os.listdir("/proc/self/fd")) == before
+    written.close()
+
+
+def _calls(work: Callable[[], None]) -> int:
+    """The number of Python functions that are entered."""
+    events = []
+    sys.setprofile(lambda frame, event, _: events.append(event))
+    work()
+    sys.setprofile(None)
+    return events.count("call")
+
+
+def test_an_appended_write_examines_none_of_those_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"a")
+    written = Written(tmp_path / "written.bin")
+    inode = inode_of(str(path))
+    calls = set()
+    for offset in range(0, 1000, 10):
+        calls.add(_calls(partial(written.before_change, inode, offset, offset + 10)))
+        _leave(written, path, offset)
+
+    assert calls == {1}
+    written.close()

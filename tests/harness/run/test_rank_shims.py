@@ -115,15 +115,15 @@ def test_a_signal_to_a_task_reaches_its_rank_and_leaves_the_task_alone(
 def test_a_signal_to_a_task_whose_rank_has_not_begun_ends_the_rank_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = job_launcher.tell
+    report = job_launcher.report
 
-    def tell_and_get_a_signal(link: socket.socket, message: dict[str, Any]) -> None:
-        tell(link, message)
+    def report_and_get_a_signal(link: socket.socket, message: dict[str, Any]) -> None:
+        report(link, message)
         if "ranks" in message:
             os.kill(os.getpid(), signal.SIGUSR1)
 
     def agent(start: Start) -> None:
-        monkeypatch.setattr(job_launcher, "tell", tell_and_get_a_signal)
+        monkeypatch.setattr(job_launcher, "report", report_and_get_a_signal)
         (tmp_path / "status").write_text(str(wait_for(start(0))))
 
     ((_, processes),) = lead_by(agent, _write_one_file, tmp_path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
+from threading import Event, Thread
 
 import pytest
 import xxhash
@@ -12,6 +14,7 @@ import xxhash
 from harness.system.memory import PIECE_BYTES, Span
 from harness.system.read_ahead import ReadAhead
 
+_PATIENCE_S = 10.0
 _DATA = bytes(range(251)) * (10 * PIECE_BYTES // 251)
 
 
@@ -76,3 +79,25 @@ def test_memory_that_is_not_there_is_an_error_and_not_the_last_thing(
 
 def test_it_can_be_closed_without_having_read(ahead: ReadAhead) -> None:
     ahead.close()
+
+
+def test_it_can_be_closed_after_an_interrupt_before_the_first_piece(
+    ahead: ReadAhead, span: Span
+) -> None:
+    class Interrupting(list[Span]):
+        """Spans that interrupt the process before the first of them is read."""
+
+        def __iter__(self) -> Iterator[Span]:
+            os.kill(os.getpid(), signal.SIGINT)
+            interrupted.wait(_PATIENCE_S)
+            return super().__iter__()
+
+    interrupted = Event()
+    with pytest.raises(KeyboardInterrupt):
+        next(ahead.pieces(os.getpid(), Interrupting([span])))
+    interrupted.set()
+    closing = Thread(target=ahead.close, daemon=True)
+    closing.start()
+    closing.join(_PATIENCE_S)
+    assert not closing.is_alive()
+    assert _read(ahead, [span])[0] == _DATA

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import mmap
 import os
 import shutil
 import time
@@ -112,6 +113,40 @@ def test_a_short_write_takes_half_and_says_so(tmp_path: Path) -> None:
 
     assert _answers(tmp_path) == ["5", "5"]
     assert (tmp_path / "checkpoints" / "f").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize(("flags", "size"), [(0, 1), (os.O_DIRECT, 512)])
+def test_a_short_write_does_not_fire_where_there_is_nothing_to_split(
+    tmp_path: Path, flags: int, size: int
+) -> None:
+    def body(directory: Path, rank: int) -> None:
+        path = directory / "checkpoints" / "f"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
+        taken = os.write(file, memoryview(mmap.mmap(-1, size)))
+        (directory / "answers").write_text(str(taken))
+
+    short = strike("short_write", operation="write", path="f")
+
+    trace, _ = supervise(body, tmp_path, strikes=[short])
+
+    assert _answers(tmp_path) == [str(size)]
+    assert trace.fired == []
+
+
+@pytest.mark.parametrize("second", ["fail", "short_write", "delay", "second_job"])
+def test_only_the_first_of_two_faults_that_decide_an_operation_fires(
+    tmp_path: Path, second: str
+) -> None:
+    strikes = [
+        strike(fault, save=1, operation="write", name=name)
+        for fault, name in (("fail", "first"), (second, "second"))
+    ]
+
+    trace, processes = supervise(_write_five, tmp_path, strikes=strikes)
+
+    assert processes.exits == (0,)
+    assert _answers(tmp_path) == ["EIO", "ok", "ok", "ok", "ok"]
+    assert [one.strike for one in trace.fired] == ["first"]
 
 
 def test_a_short_write_falls_on_the_write_that_replaces_a_copy_in_the_kernel(

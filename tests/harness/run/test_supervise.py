@@ -6,10 +6,12 @@ import fcntl
 import json
 import mmap
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from harness.boot import job_launcher
 from harness.evidence.record import SaveBegan
 from harness.run.support import missing
+from harness.system.errors import HarnessError
 from tests.harness.run.jobs import supervise
 from tests.harness.strikes import strike
 
@@ -285,3 +288,32 @@ def test_a_file_that_a_rank_has_closed_is_not_locked_any_more(tmp_path: Path) ->
     trace, processes = supervise(_lock_twice, tmp_path)
     assert (processes.exits, trace.unseen) == ((0,), [])
     assert [one.offset for one in trace.operations if one.kind == "write"] == [0, 0, 0]
+
+
+def _open_a_file(directory: Path) -> None:
+    (directory / "checkpoints" / "a").write_bytes(b"x")
+
+
+def _sync_a_folder(directory: Path) -> None:
+    os.fsync(os.open(directory / "checkpoints", os.O_RDONLY))
+
+
+@pytest.mark.parametrize("ask", [_open_a_file, _sync_a_folder])
+def test_a_supervisor_without_descriptors_ends_the_run(
+    tmp_path: Path, ask: Callable[[Path], None]
+) -> None:
+    supervisor, before = os.getpid(), resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def body(directory: Path, rank: int) -> None:
+        sleeping = subprocess.Popen(["sleep", "1000"])
+        (directory / "sleeping").write_text(str(sleeping.pid))
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, before[1]))
+        ask(directory)
+
+    try:
+        with pytest.raises(HarnessError, match="Too many open files"):
+            supervise(body, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert os.listdir(tmp_path / "checkpoints") == []
+    assert not Path("/proc", (tmp_path / "sleeping").read_text()).exists()

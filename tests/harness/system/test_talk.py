@@ -1,4 +1,4 @@
-"""Whoever speaks with a process that has ended hears its last words, and then nothing."""
+"""A process whose peer has ended receives the last messages of it, and then nothing."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import pytest
 from harness.run.launch.launch import News
 from harness.run.launch.local import LocalLaunch
 from harness.system.errors import HarnessError
-from harness.system.talk import hear, say
+from harness.system.talk import receive, send
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def test_the_last_words_are_heard_of_who_ended_with_words_unread() -> None:
+def test_the_last_messages_of_a_peer_that_ended_with_messages_unread_are_received() -> None:
     link, other = _pair()
     with link:
-        say(link, b"stop")
+        send(link, b"stop")
         reading, writing = os.pipe()
         socket.send_fds(other, [b"over"], [reading])
         other.close()
 
-        message, descriptors = hear(link)
+        message, descriptors = receive(link)
 
         assert (message, len(descriptors)) == (b"over", 1)
-        assert hear(link) == (b"", [])
+        assert receive(link) == (b"", [])
         for descriptor in (reading, writing, *descriptors):
             os.close(descriptor)
 
 
-def test_a_job_launcher_that_ends_when_it_is_stopped_is_heard_to_its_end() -> None:
+def test_all_messages_of_a_job_launcher_that_ends_when_it_is_stopped_are_received() -> None:
     link, other = _pair()
     with link:
         launch = LocalLaunch(link)
@@ -42,6 +42,6 @@ def test_a_job_launcher_that_ends_when_it_is_stopped_is_heard_to_its_end() -> No
         other.close()
         launch.stop()
 
-        assert list(launch.hear()) == [News(over=(), cpu_s=1.0)]
+        assert list(launch.receive()) == [News(over=(), cpu_s=1.0)]
         with pytest.raises(HarnessError, match="the job launcher of the run died"):
-            list(launch.hear())
+            list(launch.receive())

@@ -22,7 +22,7 @@ from harness.search.explore.explore import RedBaseline
 from harness.search.explore.job import PART_POINTS, Explored, count_parts
 from harness.search.explore.points import ChosenPoints, nth_of_rank
 from harness.search.explore.strike import StrikeOutcome
-from harness.search.explore.summary import Summary, headline, tell
+from harness.search.explore.summary import Summary, describe_summary, headline
 from harness.trial import Bench
 
 pytest_plugins = ["pytester"]
@@ -62,7 +62,7 @@ def test_the_headline_counts_points_equal_ones_strikes_and_outcomes() -> None:
 
 
 def test_what_is_red_is_told_and_nothing_struck_is_not_green() -> None:
-    assert "LEAK because" in tell(summary_of(Outcome.LEAK))
+    assert "LEAK because" in describe_summary(summary_of(Outcome.LEAK))
     assert summary_of(Outcome.PASS).is_green
     assert not summary_of(Outcome.PASS, Outcome.LEAK).is_green
     assert not summary_of(Outcome.PASS, fired=False).is_green
@@ -70,7 +70,10 @@ def test_what_is_red_is_told_and_nothing_struck_is_not_green() -> None:
 
 
 def test_of_many_reds_all_have_their_replay() -> None:
-    assert tell(summary_of(*[Outcome.LEAK] * 6)).count("replay: pytest failures/a.yaml") == 3
+    assert (
+        describe_summary(summary_of(*[Outcome.LEAK] * 6)).count("replay: pytest failures/a.yaml")
+        == 3
+    )
 
 
 @pytest.mark.parametrize(

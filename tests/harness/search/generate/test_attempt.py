@@ -12,7 +12,7 @@ from harness.scenario.read import check_source
 from harness.scenario.schema import Scenario
 from harness.scenario.source import parse_source
 from harness.search import scenarios as scenarios_module
-from harness.search.generate.attempt import attempt, tell_failure, without_unfired
+from harness.search.generate.attempt import attempt, describe_failure, without_unfired
 from harness.search.generate.candidates import read_candidates
 from harness.search.generate.coverage import read_coverage
 from harness.search.generate.stream import job_of, scenario_of
@@ -61,7 +61,7 @@ def test_a_job_that_fails_on_its_own_is_reported_once_and_shrunk(
     assert first.signature.broken == "whole_or_absent"
     large = failure_file(first.scenario, bench.workspace)
     assert large.exists()
-    report = tell_failure(first, bench, seconds=300)
+    report = describe_failure(first, bench, seconds=300)
     assert "  - {until_step: 2}" in report
     assert not large.exists()
     (file,) = bench.workspace.failures.glob("*.yaml")

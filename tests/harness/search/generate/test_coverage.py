@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.faults.actions import Foreign, Naming
-from harness.search.generate.coverage import StrikeCell, cells_of, note, read_coverage, tell
+from harness.search.generate.coverage import (
+    StrikeCell,
+    cells_of,
+    describe_coverage,
+    note,
+    read_coverage,
+)
 from tests.harness.judge.cases import Case, RunCase, correct, killed_run, resumed_run
 
 FLUSH = StrikeCell(phase="flush", fault="kill", layout="fsdp", mode="disabled")
@@ -15,10 +21,10 @@ def test_a_strike_that_fired_is_a_cell() -> None:
     assert cells_of(correct().evidence()) == (FLUSH,)
 
 
-def test_a_strike_that_did_not_land_is_none() -> None:
+def test_a_strike_that_did_not_fire_is_none() -> None:
     run = RunCase()
     run.start()
-    run.kill(lands=False)
+    run.kill(fires=False)
     assert cells_of(Case(runs=[run]).evidence()) == ()
 
 
@@ -50,7 +56,7 @@ def test_without_a_file_nothing_was_struck(tmp_path: Path) -> None:
 
 def test_the_table_shows_counts_and_what_was_never_struck(tmp_path: Path) -> None:
     note(tmp_path, [FLUSH])
-    lines = tell(read_coverage(tmp_path)).splitlines()
+    lines = describe_coverage(read_coverage(tmp_path)).splitlines()
     (row,) = [line for line in lines if line.startswith("flush        kill")]
     assert row.split() == ["flush", "kill", ".", ".", ".", "1", *["."] * 14]
     assert "1 of " in lines[-2]

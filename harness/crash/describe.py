@@ -24,7 +24,7 @@ Attempts = Mapping[int, Sequence[Reproduction]]
 """The outcomes of the hits on real file systems, by the identity of the hit."""
 
 
-def tell(
+def describe_exploration(
     plan: Plan,
     found: Exploration,
     resumptions: Sequence[Resumption],
