@@ -22,6 +22,9 @@ from harness.jobs.training.parallel import training_timeout
 from harness.plan.model import RunPlan
 from harness.scenario.schema import Checkpoint
 
+_ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""Exceptions that end a loop, whatever they leave."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
@@ -207,8 +210,9 @@ class ManagedCheckpoints:
         """Continue training after a failed save, if the scenario's loop does."""
         try:
             yield
-        except Exception as error:
-            if not self._goes_on:
+        # torch's CheckpointException, which `dcp.save` raises, is no Exception.
+        except BaseException as error:
+            if not self._goes_on or isinstance(error, _ENDS):
                 raise
             self._event_log.raised_during(call, error)
 

@@ -196,8 +196,8 @@ world: {dp_shard: 2}
 model: {dropout: 0.0}
 optimizer: muon
 scheduler: {warmup_steps: 5}
-data: {samples: 56}
-checkpoint: {interval: 3, async_mode: async_with_pinned_mem}
+data: {samples: 80}
+checkpoint: {interval: 3, async_mode: async_with_pinned_mem, timeout_s: 4.0, on_error: go_on}
 runs:
   - until_step: 9
     faults:
