@@ -55,7 +55,8 @@ class Watch:
     remaining ones are ended and reported as hung. `survivors_s` is how long ranks can go on after
     another has died. `places` is where the supervisor reaches the directory as the ranks of the job
     see it, and then as those of a second job do; empty if they see it directly. `cut_power` lets
-    nothing more reach the disk under the directory.
+    nothing more reach the disk under the directory. `ends_saves` names the kinds of records after
+    which a rank has no save under way.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Watch:
     survivors_s: float = SURVIVORS_S
     places: tuple[Path, ...] = ()
     seed: int = 0
+    ends_saves: frozenset[str] = frozenset({"drained"})
 
     def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
         """Returns the performers for the job, and for a second job on another mount."""
@@ -437,6 +439,8 @@ class Supervisor:
             self._trackers[second].save_began(rank, record["step"], record["ordinal"])
             self._last_save = self._last_save if second else record["step"]
             self._heal(rank, save=record["ordinal"])
+        elif record["kind"] in self._watch.ends_saves:
+            self._trackers[self._second.has(rank)].save_ended(rank)
         elif record["kind"] == "stepped":
             strikes = self._due.at_step(rank, record["step"])
             self._heal(rank, step=record["step"])
