@@ -87,12 +87,16 @@ class Watch:
 
 
 class _PendingOperation(NamedTuple):
-    """An operation that a rank waits for, with the strikes that fall after it."""
+    """An operation that a rank waits for, with the strikes that fall after it.
+
+    `error` is what its rank is answered although it was carried out; 0 for its result.
+    """
 
     notification: Notification
     request: Request
     occasion: Occasion
     after: tuple[Strike, ...]
+    error: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,7 +363,7 @@ class Supervisor:
         elif treatment.kind == "fail":
             self._finish(listener, call, call.request, -treatment.error)
         elif treatment.kind == "retransmit":
-            self._carry_out(listener, call, call.request, answer=-treatment.error)
+            self._carry_out(listener, call._replace(error=treatment.error), call.request)
         elif treatment.kind == "short_write" and call.request.half is not None:
             self._carry_out(listener, call, call.request.half())
         elif treatment.kind == "second_job":
@@ -368,20 +372,11 @@ class Supervisor:
             self._late.append((time.monotonic() + treatment.seconds, call))
         # An operation that never returns is never answered.
 
-    def _carry_out(
-        self,
-        listener: Calls,
-        call: _PendingOperation,
-        request: Request,
-        *,
-        answer: int | None = None,
-    ) -> None:
-        """Perform an operation; its rank gets the result, or another answer if it succeeded."""
+    def _carry_out(self, listener: Calls, call: _PendingOperation, request: Request) -> None:
         if call.occasion.rank in self._signals.killed:
             return
         self.trace.before(request)
-        result = 0 if request.leave_to_kernel else _perform(request)
-        self._finish(listener, call, request, result, answer=answer)
+        self._finish(listener, call, request, 0 if request.leave_to_kernel else _perform(request))
 
     def _carry_out_late(self, listener: Calls) -> None:
         now = time.monotonic()
@@ -390,13 +385,7 @@ class Supervisor:
             self._carry_out(listener, due[1], due[1].request)
 
     def _finish(
-        self,
-        listener: Calls,
-        call: _PendingOperation,
-        request: Request,
-        result: int | Gift,
-        *,
-        answer: int | None = None,
+        self, listener: Calls, call: _PendingOperation, request: Request, result: int | Gift
     ) -> None:
         self.trace.operation(request, call.occasion, thread=call.notification.thread, result=result)
         if request.syncs and isinstance(result, int) and result >= 0:
@@ -406,8 +395,8 @@ class Supervisor:
             self._strike(strike)
         if call.occasion.rank in self._signals.killed:
             return
-        if answer is not None and result == 0:
-            self._reply(listener, call.notification, answer)
+        if call.error and result == 0:
+            self._reply(listener, call.notification, -call.error)
         elif request.leave_to_kernel and result == 0:
             listener.proceed(call.notification)
         else:
