@@ -87,12 +87,16 @@ class Watch:
 
 
 class _PendingOperation(NamedTuple):
-    """An operation that a rank waits for, with the strikes that fall after it."""
+    """An operation that a rank waits for, with the strikes that fall after it.
+
+    `error` is what its rank is answered although it was carried out; 0 for its result.
+    """
 
     notification: Notification
     request: Request
     occasion: Occasion
     after: tuple[Strike, ...]
+    error: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,6 +362,8 @@ class Supervisor:
             self._carry_out(listener, call, call.request)
         elif treatment.kind == "fail":
             self._finish(listener, call, call.request, -treatment.error)
+        elif treatment.kind == "retransmit":
+            self._carry_out(listener, call._replace(error=treatment.error), call.request)
         elif treatment.kind == "short_write" and call.request.half is not None:
             self._carry_out(listener, call, call.request.half())
         elif treatment.kind == "second_job":
@@ -389,7 +395,9 @@ class Supervisor:
             self._strike(strike)
         if call.occasion.rank in self._signals.killed:
             return
-        if request.leave_to_kernel and result == 0:
+        if call.error and result == 0:
+            self._reply(listener, call.notification, -call.error)
+        elif request.leave_to_kernel and result == 0:
             listener.proceed(call.notification)
         else:
             self._reply(listener, call.notification, result)
