@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,55 @@ def test_a_mutant_and_its_control_differ_in_what_the_mutant_breaks() -> None:
     assert f"only {mutant} breaks:\n" in done.stdout
     assert "whole_or_absent: 1 scenario\n" in done.stdout
     assert f"--implementation {mutant} --implementation-path . --promises all" in done.stdout
+
+
+WITHOUT_A_WINDOW = """
+import sys
+from pathlib import Path
+sys.path.append({root!r})
+from dataclasses import dataclass
+from tests.harness.simple_manager import ShutdownHandler, SimpleManager, resolve_resume_path
+
+@dataclass
+class CheckpointConfig:
+    dir: str
+    interval: int
+    keep_last_n: int
+    async_mode: object = "disabled"
+
+    def should_save(self, step):
+        return step > 0 and step % self.interval == 0
+
+    def is_dynamic_milestone(self, step):
+        return False
+"""
+WITH_A_WINDOW = """
+import sys
+from pathlib import Path
+sys.path.append({root!r})
+from tests.harness.simple_manager import ShutdownHandler, SimpleManager, resolve_resume_path
+"""
+
+
+def test_a_version_whose_configuration_lacks_a_field_differs_only_where_it_is_set(
+    tmp_path: Path,
+) -> None:
+    for name, text in (("before", WITHOUT_A_WINDOW), ("after", WITH_A_WINDOW)):
+        (tmp_path / name).mkdir()
+        code = text.format(root=str(ROOT))
+        (tmp_path / name / "mine.py").write_text(code, encoding="utf-8")
+    words = [str(tmp_path / "before"), str(tmp_path / "after"), "--workers", "1"]
+    patterns = ["sync/killed-in-flush-all-ranks.yaml", "baseline/milestones.yaml"]
+    command = [sys.executable, "-m", "harness", "compare", *words, "--implementation"]
+    done = subprocess.run(
+        [*command, "mine:SimpleManager", "--only", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    only_before = done.stdout.partition(f"only {tmp_path / 'after'} breaks: nothing")[0]
+    assert "baseline/milestones.yaml" in only_before
+    assert "killed-in-flush" not in only_before
+    assert "1 green with both" in done.stdout

@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 
 from harness.jobs.training.checkpoints import build_config
-from harness.jobs.training.implementation import HOMES, Tools
+from harness.jobs.training.implementation import Tools
 from harness.plan.model import Implementation
 from harness.scenario.schema import Checkpoint
 
 _OWN = str(Path(__file__).resolve().parent)
-_OPTIONAL = frozenset({"ResumableDataLoader"})
-"""Used only where a loader draws from the global generator."""
+_NEEDED = ("CheckpointConfig", "ShutdownHandler", "resolve_resume_path")
+"""The names that every scenario uses beside the manager."""
 
 
 def inspect(implementation: Implementation) -> dict[str, str | None]:
@@ -36,8 +36,8 @@ def inspect(implementation: Implementation) -> dict[str, str | None]:
 
 
 def _build(tools: Tools) -> None:
-    """Find all that a training loop uses, and build a manager of a small model on one rank."""
-    for name in HOMES.keys() - _OPTIONAL:
+    """Find what every training loop uses, and build a manager of a small model on one rank."""
+    for name in _NEEDED:
         tools.find(name)
     model: Any = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
