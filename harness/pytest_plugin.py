@@ -471,10 +471,9 @@ class ExploreItem(JobItem):
         except RedBaseline as error:
             raise Red(str(error)) from None
         self.user_properties.append(("explored", headline(summary)))
-        red = next((str(one.proof.outcome) for one in summary.red), "INVALID")
-        self.user_properties.append(("outcome", "PASS" if summary.is_green else red))
-        broken = {name for one in summary.red for name in one.proof.broken} or {red}
-        self.settle(() if summary.is_green else tuple(sorted(broken)), describe_summary(summary))
+        self.user_properties.append(("outcome", str(summary.outcome)))
+        broken = () if summary.is_green else summary.broken or (str(summary.outcome),)
+        self.settle(broken, describe_summary(summary))
 
 
 def _say(excinfo: pytest.ExceptionInfo[BaseException]) -> str | None:

@@ -69,11 +69,15 @@ class Disk:
         return None
 
     def follow(self, stretches: Iterable[Stretch]) -> None:
-        """Follow all of these."""
+        """Follow all of these; files that one of them left open are closed before the next."""
         for one in stretches:
             self.files.end_run()
-            for operation in one.operations:
-                self.apply(one.run, operation, one.written)
+            self.go_on(one)
+
+    def go_on(self, stretch: Stretch) -> None:
+        """Follow one of these while files stay open."""
+        for operation in stretch.operations:
+            self.apply(stretch.run, operation, stretch.written)
 
     def durable_entries(self, directory: Directory) -> Mapping[str, TreeNode]:
         """Returns the names in a directory without what a power cut can lose."""
@@ -171,9 +175,10 @@ class Disk:
         return change
 
     def _sync(self, node: TreeNode | None) -> None:
-        if node is not None:
-            self._settle(list(self._profile.settled(self, node)))
-        if node is not None and node.number in self.dirty:
+        if node is None:
+            return
+        self._settle(list(self._profile.settled(self, node)))
+        if node.number in self.dirty:
             self._settle_data([self.dirty[node.number]])
 
     def _settle(self, changes: Sequence[JournalEntry]) -> None:
@@ -185,8 +190,10 @@ class Disk:
                 self._settle_emptied(change)
                 continue
             for directory, name, node in change.edits:
-                before.setdefault(directory, dict(self.durable_entries(directory)))
-                _edit(self._durable.setdefault(directory.number, {}), name, node)
+                names = self._durable.setdefault(directory.number, {})
+                if directory not in before:
+                    before[directory] = dict(names)
+                _edit(names, name, node)
         for directory, old in before.items():
             waiting = self._edits[directory.number]
             self._edits[directory.number] = [one for one in waiting if one[0] not in done]
@@ -199,6 +206,7 @@ class Disk:
         for log in list(self.dirty.values()):
             if change in log.changes:
                 log.settle_emptied(change)
+                self.files.note_durable(log.file)
                 if log.lasting == len(log.changes):
                     del self.dirty[log.number]
 

@@ -10,11 +10,10 @@ Out of scope: writes through shared memory maps.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from harness.content import Bytes, Content, Identities
-from harness.disk.replay import Stretch
 from harness.evidence.evidence import DirectoryEntry
 from harness.evidence.operation import Operation
 
@@ -101,13 +100,6 @@ class FileSystem:
             # Other operations in the trace, such as a read, change nothing.
             if change is not None:
                 change(operation, written)
-
-    def follow(self, stretches: Iterable[Stretch]) -> None:
-        """Replay all of these."""
-        for one in stretches:
-            self.end_run()
-            for operation in one.operations:
-                self.apply(operation, one.written)
 
     def end_run(self) -> None:
         """Closes the open files of the processes, which are gone."""

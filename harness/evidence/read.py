@@ -19,11 +19,13 @@ from harness.evidence.evidence import (
     Processes,
     RunEvidence,
     StartingDirectory,
+    changed_folder,
 )
 from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record, read_record
 from harness.evidence.store import StoredBytes
 from harness.plan.model import EXECUTED, Plan
+from harness.system.stacks import read_stacks, stacks_of
 
 
 def read_evidence(directory: Path) -> Evidence:
@@ -42,6 +44,13 @@ def read_evidence(directory: Path) -> Evidence:
             number: _read_at_rest(directory / f"run{number}")
             for number in range(len(plan.runs))
             if (directory / f"run{number}" / "before.json").exists()
+        },
+        changed={
+            number: read_event_logs(
+                directory / changed_folder(number), plan.workload_of(number).world.size
+            )
+            for number in range(len(runs))
+            if (directory / changed_folder(number)).exists()
         },
         given=_read_given(directory) if plan.past else None,
         executed=tuple(sorted(path.name for path in (directory / EXECUTED).glob("*"))),
@@ -118,6 +127,9 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         after=_read_entries(folder / "after.json"),
         behind=_read_entries(behind) if behind.exists() else {},
         cut=_read_cut(folder / "cut.json"),
+        stacks={
+            rank: text for rank in range(ranks) if (text := read_stacks(stacks_of(folder, rank)))
+        },
     )
 
 

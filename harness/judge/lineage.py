@@ -1,27 +1,28 @@
-"""Determines which run another one continues, and which ranks correspond to a rank."""
+"""Determines which runs follow the reference or a branch, and which ranks correspond to a rank."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from harness.evidence.descent import parent_of
 from harness.evidence.evidence import Evidence
 from harness.evidence.operation import OPERATOR
 from harness.evidence.record import SaveBegan, keep_word
 from harness.judge.acknowledgements import acknowledged_steps
-from harness.judge.event_logs import records, resumed_steps, steps
+from harness.judge.event_logs import records, resumed_steps
 from harness.world import World
 
 
-def parent_of(evidence: Evidence, run: int) -> int | None:
-    """Returns the newest earlier run that trained the step from which this one resumed."""
-    found = set(resumed_steps(evidence.runs[run])) - {None}
-    if not found:
-        return None
-    for earlier in reversed(range(run)):
-        event_logs = evidence.runs[earlier].event_logs
-        if event_logs and all(found <= steps(event_log).keys() for event_log in event_logs):
-            return earlier
-    return None
+def follows_reference(evidence: Evidence, run: int) -> bool:
+    """Whether this run must equal the reference bit for bit.
+
+    It need not if it, or a run that it continues, has another arrangement of ranks or other freeze
+    settings.
+    """
+    if evidence.plan.workload_of(run) != evidence.plan.workload:
+        return False
+    parent = parent_of(evidence, run)
+    return parent is None or follows_reference(evidence, parent)
 
 
 def saved_words(evidence: Evidence, run: int, step: int) -> frozenset[str]:
@@ -60,18 +61,6 @@ def _may_take_any(evidence: Evidence, run: int) -> bool:
     plan = evidence.plan.runs[run]
     acted = run > 0 and any(one.rank == OPERATOR for one in evidence.runs[run - 1].operations)
     return bool(plan.before) or plan.load_step is not None or acted
-
-
-def follows_reference(evidence: Evidence, run: int) -> bool:
-    """Whether this run must equal the reference bit for bit.
-
-    It need not if it, or a run that it continues, has another arrangement of ranks or other freeze
-    settings.
-    """
-    if evidence.plan.workload_of(run) != evidence.plan.workload:
-        return False
-    parent = parent_of(evidence, run)
-    return parent is None or follows_reference(evidence, parent)
 
 
 def counterpart(rank: int, here: World, there: World) -> int:

@@ -19,7 +19,7 @@ from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
 from harness.judge.power import taken
 from harness.plan.model import Plan
-from harness.report.frames import is_consequence, short_traceback
+from harness.report.frames import is_consequence, short_stacks, short_traceback
 from harness.report.operations import around
 from harness.scenario.source import Source
 
@@ -43,6 +43,7 @@ def describe(
     lines += _verdicts(judgement)
     if judgement.outcome is not Outcome.PASS:
         lines += _part("operations", around(evidence, judgement))
+        lines += _part("where the ranks hung", describe_stacks(evidence))
         lines += _part("what the ranks raised", _exceptions(evidence))
         lines += _part("what they printed before they died", _last_words(evidence))
         if source is not None:
@@ -133,6 +134,17 @@ def _exceptions(evidence: Evidence) -> Iterator[str]:
         lines += [f"    {line}" for line in _both_ends(message.splitlines())]
         lines += [f"    | {line}" for line in short_traceback(trace, most=_MOST_FRAMES)]
     yield from _capped(lines, _MOST_EXCEPTION_LINES)
+
+
+def describe_stacks(evidence: Evidence) -> Iterator[str]:
+    """Yields, for each rank that hung, the last operation that it asked for, and its stacks."""
+    for number, run in enumerate(evidence.runs):
+        for rank in run.processes.hung:
+            last = [one for one in run.operations if one.rank == rank][-1:]
+            ended = [f"its last operation was {one.kind} {one.path}" for one in last]
+            yield f"  {', '.join((f'run {number}', f'rank {rank}', *ended))}"
+            stacks = short_stacks(run.stacks.get(rank, ""), most=_MOST_FRAMES)
+            yield from (f"    {line}" for line in stacks or ["no stack: it was stopped or gone"])
 
 
 def _both_ends(lines: list[str]) -> list[str]:

@@ -40,6 +40,8 @@ from harness.system.clock import UndelayedClock
 from harness.system.errors import HarnessError
 from harness.system.seccomp import Notification
 
+_STACKS_S = 1.0
+"""How long ranks that hang have to write their stacks."""
 _POLL_S = 0.02
 _TICK_S = 0.005
 
@@ -53,7 +55,8 @@ class Watch:
     remaining ones are ended and reported as hung. `survivors_s` is how long ranks can go on after
     another has died. `places` is where the supervisor reaches the directory as the ranks of the job
     see it, and then as those of a second job do; empty if they see it directly. `cut_power` lets
-    nothing more reach the disk under the directory.
+    nothing more reach the disk under the directory. `ends_saves` names the kinds of records after
+    which a rank has no save under way.
     """
 
     folder: Path
@@ -66,6 +69,7 @@ class Watch:
     survivors_s: float = SURVIVORS_S
     places: tuple[Path, ...] = ()
     seed: int = 0
+    ends_saves: frozenset[str] = frozenset({"drained"})
 
     def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
         """Returns the performers for the job, and for a second job on another mount."""
@@ -83,12 +87,16 @@ class Watch:
 
 
 class _PendingOperation(NamedTuple):
-    """An operation that a rank waits for, with the strikes that fall after it."""
+    """An operation that a rank waits for, with the strikes that fall after it.
+
+    `error` is what its rank is answered although it was carried out; 0 for its result.
+    """
 
     notification: Notification
     request: Request
     occasion: Occasion
     after: tuple[Strike, ...]
+    error: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +145,7 @@ class Supervisor:
         self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
+        self._end_hung_at: float | None = None
         self._over: tuple[str, ...] | None = None
         self._cpu_s = 0.0
         self._held: list[_WaitingRank] = []
@@ -233,6 +242,10 @@ class Supervisor:
         left, now_s = self._signals.left(), self._now_s()
         if now_s - self._reported_s > self._watch.deadline_s and not self._hung and left:
             self._hung = left
+            self._signals.ask_for_stacks(left)
+            self._end_hung_at = time.monotonic() + _STACKS_S
+        elif self._end_hung_at is not None and time.monotonic() > self._end_hung_at:
+            self._end_hung_at = None
             self._launch.stop()
         elif self._stop_at_s is not None and now_s > self._stop_at_s:
             self._stop_at_s = None
@@ -261,8 +274,9 @@ class Supervisor:
             )
         if request is None or rank is None:
             listener.proceed(notification)
-        elif rank in self._signals.killed:
-            # It was struck and waits to die: nothing that it asked for may still happen.
+        elif rank in self._signals.killed or rank in self._hung:
+            # It waits to die: nothing that it asked for may still happen. A rank that hung can
+            # have been woken by the request for its stacks.
             return
         elif request.kind == "record":
             self._serve_record(listener, notification, request, rank)
@@ -348,6 +362,8 @@ class Supervisor:
             self._carry_out(listener, call, call.request)
         elif treatment.kind == "fail":
             self._finish(listener, call, call.request, -treatment.error)
+        elif treatment.kind == "retransmit":
+            self._carry_out(listener, call._replace(error=treatment.error), call.request)
         elif treatment.kind == "short_write" and call.request.half is not None:
             self._carry_out(listener, call, call.request.half())
         elif treatment.kind == "second_job":
@@ -379,7 +395,9 @@ class Supervisor:
             self._strike(strike)
         if call.occasion.rank in self._signals.killed:
             return
-        if request.leave_to_kernel and result == 0:
+        if call.error and result == 0:
+            self._reply(listener, call.notification, -call.error)
+        elif request.leave_to_kernel and result == 0:
             listener.proceed(call.notification)
         else:
             self._reply(listener, call.notification, result)
@@ -410,6 +428,8 @@ class Supervisor:
             self._trackers[second].save_began(rank, record["step"], record["ordinal"])
             self._last_save = self._last_save if second else record["step"]
             self._heal(rank, save=record["ordinal"])
+        elif record["kind"] in self._watch.ends_saves:
+            self._trackers[self._second.has(rank)].save_ended(rank)
         elif record["kind"] == "stepped":
             strikes = self._due.at_step(rank, record["step"])
             self._heal(rank, step=record["step"])
