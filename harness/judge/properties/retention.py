@@ -28,7 +28,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.judge.acknowledgements import acknowledged_steps
 from harness.judge.event_logs import is_orderly, resumed_steps
-from harness.judge.history import FoundCheckpoint, History, Moment
+from harness.judge.history import DirectoryState, FoundCheckpoint, History, Moment
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.layouts.base import Layout
@@ -159,8 +159,18 @@ def _abandoned(evidence: Evidence, history: History) -> list[frozenset[int]]:
             newer = {one.identity for one in there if one.step > kept}
             # One that was damaged is passed over, and not abandoned.
             branch |= newer - history.marks[number].damaged.keys()
+        elif steps:
+            # Nothing was saved on the new branch, so `latest` still leads to the old one.
+            branch = _taken_up(branch, max(step or 0 for step in steps), history.starts(number))
         found.append(branch)
     return found
+
+
+def _taken_up(branch: frozenset[int], step: int, start: DirectoryState) -> frozenset[int]:
+    """Returns the branches that stay abandoned when a run resumes from a step."""
+    older = {one.identity for one in start.found.values() if one.step <= step}
+    own = {one.identity for one in start.found.values() if one.step == step}
+    return branch - older if own & branch else branch
 
 
 def _starts_lineage(evidence: Evidence, number: int) -> bool:

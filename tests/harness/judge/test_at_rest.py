@@ -328,3 +328,13 @@ def test_until_the_new_branch_has_a_save_either_may_be_resumed_from() -> None:
     third.start(4)
     found = Case(runs=[first_run(), again, third]).evidence()
     assert saved_words(found, 2, 4) == {keep_word(4, 0), keep_word(4, 1)}
+
+
+def test_checkpoints_of_a_branch_that_is_taken_up_again_count_again() -> None:
+    back, again = RunCase(), RunCase()
+    back.point(2)
+    before(again, back, latest={"step": 2})
+    again.start(2)
+    again.kill()
+    found = Case(runs=[first_run(), again, second_run(4)]).evidence()
+    assert JUDGES["retention"](found, replay(found)).state == "holds"
