@@ -28,7 +28,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.judge.acknowledgements import acknowledged_steps
 from harness.judge.event_logs import is_orderly, resumed_steps
-from harness.judge.history import DirectoryState, FoundCheckpoint, History, Moment
+from harness.judge.history import FoundCheckpoint, History, Moment
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.layouts.base import Layout
@@ -148,29 +148,24 @@ def _own(moment: Moment, branch: frozenset[int]) -> dict[str, int]:
 
 
 def _abandoned(evidence: Evidence, history: History) -> list[frozenset[int]]:
-    """Returns by run the directories of branches that have been abandoned until it trains."""
+    """Returns by run the directories of branches that have been abandoned until it trains.
+
+    A run that resumes from such a branch takes it up again.
+    """
     found: list[frozenset[int]] = []
     branch: frozenset[int] = frozenset()
     for number, run in enumerate(evidence.runs):
-        steps = resumed_steps(run)
-        if steps and _starts_lineage(evidence, number):
-            kept = max(step or 0 for step in steps)
+        kept = max((step or 0 for step in resumed_steps(run)), default=None)
+        if kept is not None:
             there = history.starts(number).found.values()
-            newer = {one.identity for one in there if one.step > kept}
-            # One that was damaged is passed over, and not abandoned.
-            branch |= newer - history.marks[number].damaged.keys()
-        elif steps:
-            # Nothing was saved on the new branch, so `latest` still leads to the old one.
-            branch = _taken_up(branch, max(step or 0 for step in steps), history.starts(number))
+            if any(one.step == kept and one.identity in branch for one in there):
+                branch -= {one.identity for one in there if one.step <= kept}
+            if _starts_lineage(evidence, number):
+                newer = {one.identity for one in there if one.step > kept}
+                # One that was damaged is passed over, and not abandoned.
+                branch |= newer - history.marks[number].damaged.keys()
         found.append(branch)
     return found
-
-
-def _taken_up(branch: frozenset[int], step: int, start: DirectoryState) -> frozenset[int]:
-    """Returns the branches that stay abandoned when a run resumes from a step."""
-    older = {one.identity for one in start.found.values() if one.step <= step}
-    own = {one.identity for one in start.found.values() if one.step == step}
-    return branch - older if own & branch else branch
 
 
 def _starts_lineage(evidence: Evidence, number: int) -> bool:
