@@ -144,6 +144,20 @@ class ScheduleLagsBehind(SimpleManager):
         super()._seal(staging, step, tokens_seen, late, extra)
 
 
+class CountsTheScheduleAlone(SimpleManager):
+    """Of the schedule only its count of steps comes back, and its settings are those of now."""
+
+    def load(
+        self, path: str | None = None, scheduler: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        now = dict(scheduler.__dict__)
+        result = super().load(path, scheduler, *args, **kwargs)
+        count = scheduler.last_epoch
+        scheduler.__dict__.update(now)
+        scheduler.last_epoch, scheduler._step_count = count, count + 1
+        return result
+
+
 class SkipsWhatItCannotCount(SimpleManager):
     """K11: with a file too many in the checkpoint, the schedule is left out with a warning."""
 

@@ -33,6 +33,8 @@ STATE = (
     bug("moments:WeightsOfTheTrainable", "H03", _FROZEN, *_DIVERGES),
     bug("moments:CachesTheSchedule", "G12", _TWO_RANKS, *_DIVERGES),
     bug("moments:ScheduleLagsBehind", "K01", "baseline/stopped-between-saves.yaml", *_DIVERGES),
+    bug("moments:CountsTheScheduleAlone", "",
+        "resume/schedule-of-another-kind.yaml::annealing", *_DIVERGES),
     bug("moments:SkipsWhatItCannotCount", "K11",
         "at_rest/stray-file-in-a-checkpoint.yaml", *_DIVERGES),
     bug("moments:RollsBackToAnAlias", "E17",
