@@ -6,8 +6,8 @@ Each body runs as the ranks of a job under the supervisor, and again without it,
 operation: unbuffered writes of 100 bytes, and new files that are written, synced and renamed. A
 save: two ranks, FSDP2, AdamW, the package's manager, until the checkpoint is durable, with a
 training step between two saves, so that no two have the same bytes. Rows show the median over
-repetitions of the slower rank, and the floor of the same run (`benchmarks.floor`): bare
-notifications for operations, and for saves one copy of all bytes by one process.
+repetitions of the slower rank, and the floors of the same run (`benchmarks.floor`): for operations
+a bare notification and a write in the rank's place, for saves one copy of all bytes by one process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
-from benchmarks.floor import copy_s, notification_us
+from benchmarks.floor import copy_s, notification_us, write_us
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import CheckpointConfig
 from tests.harness.run.jobs import supervise
@@ -163,17 +163,19 @@ def main() -> None:
         for label, width, layers in (("0.1 MB", 32, 4), ("50 MB", 1024, 4), ("500 MB", 2048, 10))
     ]
     print(
-        f"| an operation | alone us | supervised us | bare us | in floors (<= {_BUDGET_FLOORS}) |"
+        "| an operation | alone us | supervised us | bare us | added, in bare ones | "
+        f"in its place us | supervised, in these (<= {_BUDGET_FLOORS}) |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as home:
         for work in operations:
             bare, supervised = _measure(work, Path(home), options.repeat)
             one, other = (1e6 * seconds / work.parts for seconds in (bare, supervised))
-            floor_us, _ = notification_us()
-            floors = (other - one) / (work.ranks * floor_us)
+            bare_us, place_us = notification_us()[0], write_us()[0]
             print(
-                f"| {work.name} | {one:.1f} | {other:.1f} | {floor_us:.1f} | {floors:.2f} |",
+                f"| {work.name} | {one:.1f} | {other:.1f} | {bare_us:.1f} | "
+                f"{(other - one) / (work.ranks * bare_us):.2f} | {place_us:.1f} | "
+                f"{other / (work.ranks * place_us):.2f} |",
                 flush=True,
             )
     print(

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.run import direct_write, reading
-from harness.run.descriptors import Descriptors, process_of
+from harness.run.descriptors import Descriptors
 from harness.run.large_write import LargeWrite, can_be_read
 from harness.run.request import Gift, Opened, Request
 from harness.run.tree import WatchedTree, signed
-from harness.run.written import LARGE_BYTES, inode_at, inode_of
+from harness.run.written import LARGE_BYTES, Inode, inode_at, inode_of
+from harness.system.membership import process_of
 from harness.system.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.system.read_ahead import ReadAhead
 from harness.system.seccomp import FIRST_DESCRIPTOR, Notification
@@ -49,6 +50,8 @@ class _Opening:
     rank: int | None
     flags: int
     mode: int
+    there: Inode | None
+    """The file that is there already."""
 
 
 @dataclass(slots=True)
@@ -107,19 +110,27 @@ class Performer:
             return self._open_to_read(notification.thread, path, relative, flags)
         if flags & _O_TMPFILE == _O_TMPFILE:
             return Request(kind="refused", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
-        if relative is not None and os.path.islink(path):
+        there = _status(path)
+        if relative is not None and there is not None and stat.S_ISLNK(there.st_mode):
             path = os.path.realpath(path)
-            relative = self._tree.relative(path) or path
-        opening = _Opening(path=path, name=relative or path, rank=rank, flags=flags, mode=mode)
+            relative, there = self._tree.relative(path) or path, _status(path)
+        opening = _Opening(
+            path=path,
+            name=relative or path,
+            rank=rank,
+            flags=flags,
+            mode=mode,
+            there=there and (there.st_dev, there.st_ino),
+        )
         return self._open(opening, process_of(notification.thread))
 
     def _open(self, wanted: _Opening, process: int) -> Request:
         path, name, flags = wanted.path, wanted.name, wanted.flags
         serial = next(self.serials)
-        there = os.path.lexists(path)
 
         def perform() -> Gift:
-            self._table.let_go(inode_at(path) if there else None)
+            if wanted.there is not None:
+                self._table.let_go(inode_at(path))
             own = os.open(path, flags | os.O_CLOEXEC, wanted.mode)
             opened = Opened(
                 own=own,
@@ -137,9 +148,9 @@ class Performer:
             kind="open" if wanted.rank is None else "open_record",
             path=name,
             perform=perform,
-            creates=bool(flags & os.O_CREAT) and not there,
+            creates=bool(flags & os.O_CREAT) and wanted.there is None,
             truncates=bool(flags & os.O_TRUNC),
-            changes=inode_at(path) if there and flags & os.O_TRUNC else None,
+            changes=wanted.there if flags & os.O_TRUNC else None,
             record_of=wanted.rank,
             opened=serial,
         )
@@ -436,6 +447,14 @@ def _at(n: Notification, count: int) -> tuple[int, ...]:
     if n.call.endswith("at"):
         return n.arguments[: count + 1]
     return (_AT_FDCWD, *n.arguments[:count])
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Returns the status of what is at a path, which may be a link; None if nothing is."""
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
 
 
 def _fsync_path(path: str) -> int:

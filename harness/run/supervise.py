@@ -11,6 +11,7 @@ nothing else happens, because the supervisor does one thing at a time.
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import json
 import resource
@@ -38,6 +39,7 @@ from harness.run.trace import Trace
 from harness.run.written import Written
 from harness.system.clock import UndelayedClock
 from harness.system.errors import HarnessError
+from harness.system.membership import membership
 from harness.system.seccomp import Notification
 
 _POLL_S = 0.02
@@ -146,6 +148,9 @@ class Supervisor:
     def run(self) -> Processes:
         """Serve until every process of the run is gone; whatever happens, none is left."""
         listener: Calls | None = None
+        # From here on, the garbage collector examines only what the run makes. All that is imported
+        # can take it a tenth of a second, in which the ranks wait.
+        gc.freeze()
         try:
             listener, self._effects.links = self._launch.listen()
             poll = select.poll()
@@ -154,6 +159,7 @@ class Supervisor:
             while self._over is None:
                 self._serve_once(listener, poll)
         finally:
+            gc.unfreeze()
             self._launch.close()
             if listener is not None:
                 listener.close()
@@ -286,19 +292,17 @@ class Supervisor:
 
     def _rank(self, thread: int) -> int | None:
         """Returns the rank that this process, thread or sub-process belongs to."""
-        found = self._rank_of_thread.get(thread)
-        if found is not None:
-            return found
+        if thread in self._rank_of_thread:
+            return self._rank_of_thread[thread]
         process = thread
         while process > 1:
-            status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
-            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            found = membership(process)
             # A process whose parents are gone still has the process group of its rank.
-            for known in (int(fields["Tgid"]), int(fields["NSpgid"].split()[-1])):
+            for known in (found.process, found.group):
                 if known in self._rank_of_thread:
                     self._rank_of_thread[thread] = self._rank_of_thread[known]
                     return self._rank_of_thread[known]
-            process = int(fields["PPid"])
+            process = found.parent
         return None
 
     def _serve_operation(

@@ -26,9 +26,11 @@ class WatchedTree:
         if not path.startswith("/"):
             where = "cwd" if directory & 0xFFFFFFFF == _AT_FDCWD else f"fd/{signed(directory)}"
             path = os.path.join(os.readlink(f"/proc/{thread}/{where}"), path)
-        head, name = os.path.split(self.here(os.path.normpath(path)))
-        real = head if self._is_real(head) else self.here(os.path.realpath(head))
-        return self.here(os.path.join(real, name))
+        path = self.here(os.path.normpath(path))
+        head, _, name = path.rpartition("/")
+        if self._is_real(head):
+            return path
+        return self.here(os.path.join(self.here(os.path.realpath(head or "/")), name))
 
     def here(self, path: str) -> str:
         """Returns the supervisor's path for a rank's path."""
@@ -56,5 +58,5 @@ class WatchedTree:
         while head.startswith(below):
             if os.path.islink(head):
                 return False
-            head = os.path.dirname(head)
+            head = head.rpartition("/")[0]
         return head == self.root
