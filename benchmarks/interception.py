@@ -1,6 +1,6 @@
 """The cost of having the supervisor perform every file operation of every rank, in one run.
 
-    python -m benchmarks.interception [--repeat 5]
+    python -m benchmarks.interception [--repeat 5] [--only TEXT]
 
 Each body runs as the ranks of a job under the supervisor, and again without it, in turns. An
 operation: unbuffered writes of 100 bytes, and new files that are written, synced and renamed. A
@@ -147,6 +147,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", default="", help="rows whose name has this text")
     options = parser.parse_args()
     operations = [
         Work(f"writes of 100 bytes, {ranks} ranks", _small_writes, ranks, _WRITES)
@@ -162,13 +163,17 @@ def main() -> None:
         )
         for label, width, layers in (("0.1 MB", 32, 4), ("50 MB", 1024, 4), ("500 MB", 2048, 10))
     ]
+
+    def chosen(works: list[Work]) -> list[Work]:
+        return [work for work in works if options.only in work.name]
+
     print(
         "| an operation | alone us | supervised us | bare us | added, in bare ones | "
         f"in its place us | supervised, in these (<= {_BUDGET_FLOORS}) |"
     )
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as home:
-        for work in operations:
+        for work in chosen(operations):
             bare, supervised = _measure(work, Path(home), options.repeat)
             one, other = (1e6 * seconds / work.parts for seconds in (bare, supervised))
             bare_us, place_us = notification_us()[0], write_us()[0]
@@ -184,7 +189,7 @@ def main() -> None:
     )
     for place in ("/dev/shm", None):
         with tempfile.TemporaryDirectory(dir=place) as home:
-            for work in saves:
+            for work in chosen(saves):
                 bare, supervised = _measure(work, Path(home), options.repeat)
                 copy = copy_s(work.size, home)
                 where = "memory" if place else "disk"

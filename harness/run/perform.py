@@ -20,7 +20,7 @@ from harness.run import direct_write, reading
 from harness.run.descriptors import Descriptors
 from harness.run.large_write import LargeWrite, can_be_read
 from harness.run.request import Gift, Opened, Request
-from harness.run.tree import WatchedTree, signed
+from harness.run.tree import WatchedTree, followed, signed
 from harness.run.written import LARGE_BYTES, Inode, inode_at, inode_of
 from harness.system.membership import process_of
 from harness.system.memory import Span, first_bytes, read_bytes, read_path, read_vector
@@ -110,18 +110,9 @@ class Performer:
             return self._open_to_read(notification.thread, path, relative, flags)
         if flags & _O_TMPFILE == _O_TMPFILE:
             return Request(kind="refused", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
-        there = _status(path)
-        if relative is not None and there is not None and stat.S_ISLNK(there.st_mode):
-            path = os.path.realpath(path)
-            relative, there = self._tree.relative(path) or path, _status(path)
-        opening = _Opening(
-            path=path,
-            name=relative or path,
-            rank=rank,
-            flags=flags,
-            mode=mode,
-            there=there and (there.st_dev, there.st_ino),
-        )
+        path, there = followed(path)
+        name = self._tree.relative(path) or path
+        opening = _Opening(path=path, name=name, rank=rank, flags=flags, mode=mode, there=there)
         return self._open(opening, process_of(notification.thread))
 
     def _open(self, wanted: _Opening, process: int) -> Request:
@@ -447,14 +438,6 @@ def _at(n: Notification, count: int) -> tuple[int, ...]:
     if n.call.endswith("at"):
         return n.arguments[: count + 1]
     return (_AT_FDCWD, *n.arguments[:count])
-
-
-def _status(path: str) -> os.stat_result | None:
-    """Returns the status of what is at a path, which may be a link; None if nothing is."""
-    try:
-        return os.lstat(path)
-    except OSError:
-        return None
 
 
 def _fsync_path(path: str) -> int:

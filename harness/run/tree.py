@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
+
+from harness.run.written import Inode
 
 _AT_FDCWD = 0xFFFFFF9C
 
@@ -12,6 +15,22 @@ def signed(value: int) -> int:
     """Returns a descriptor as the caller means it."""
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def followed(path: str) -> tuple[str, Inode | None]:
+    """Returns the path of the file that an open reaches, and which file is there already."""
+    there = _status(path)
+    if there is not None and stat.S_ISLNK(there.st_mode):
+        path = os.path.realpath(path)
+        there = _status(path)
+    return path, there and (there.st_dev, there.st_ino)
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
