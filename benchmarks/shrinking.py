@@ -1,4 +1,4 @@
-"""How small mutants become by shrinking, in how many questions and seconds, with two at once.
+"""How small mutants become by shrinking, in how many candidates and seconds, with two at once.
 
     python -m benchmarks.shrinking [NAME ...] [--workers 2] [--seconds 110]
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SHRINK_S)
     asked = parser.parse_args()
     print("ranks / runs / faults and actions / steps")
-    print("| bug | broken | start | enough | shrunk | questions | s | processor s |")
+    print("| bug | broken | start | enough | shrunk | candidates | s | processor s |")
     print("|---|---|---|---|---|---|---|---|")
     for case in LARGE:
         if not asked.names or str(case) in asked.names:

@@ -1,7 +1,8 @@
 """The command line: `python -m harness COMMAND`, see `--help`.
 
-Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for unusable input; `replay`
-also has 3 and 125. `docs/outcomes.md` says what to do about each.
+Exit status: 0 for PASS and for a schema, 1 for any other outcome, 2 for unusable input, 4 for an
+implementation that cannot be started; `replay` also has 3 and 125. `docs/outcomes.md` says what to
+do about each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.arguments import make_parser
+from harness.plan.asked import not_promised
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.scenario.errors import ScenarioError
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from harness.evidence.evidence import Evidence
     from harness.trial import Bench
 
-PASSED, RED, BAD_INPUT = 0, 1, 2
+PASSED, RED, BAD_INPUT, UNUSABLE = 0, 1, 2, 4
+
+_PROMISE_MORE = "`--promises all` judges it all the same"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,21 +44,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _explain(parsed.directory)
         case "capture":
             return _capture(parsed)
-        case "crash-states":
-            return _crash_states(parsed)
         case "mutants":
             return _mutants(parsed)
         case "coverage":
             return _coverage()
         case "matrix":
             return _matrix(parsed)
-        case "fuzz" | "shrink":
-            return _generate(parsed, _chosen(parsed))
+        case "compare":
+            return _compare(parsed)
         case _:
-            return _run(parsed, _chosen(parsed))
+            return _with_implementation(parsed)
 
 
-def _chosen(parsed: argparse.Namespace) -> Implementation:
+def _with_implementation(parsed: argparse.Namespace) -> int:
+    """Does what needs the implementation under test, if that can be started."""
+    from harness.run.inspecting import ImplementationError, inspect_implementation
+
+    try:
+        chosen = inspect_implementation(_named(parsed), parsed.promises)
+    except ImplementationError as error:
+        return _complain(f"ERROR: {error}", UNUSABLE)
+    match parsed.command:
+        case "crash-states":
+            return _crash_states(parsed, chosen)
+        case "fuzz" | "shrink":
+            return _generate(parsed, chosen)
+        case _:
+            return _run(parsed, chosen)
+
+
+def _named(parsed: argparse.Namespace) -> Implementation:
     folder: Path | None = parsed.implementation_path
     path = None if folder is None else str(folder.resolve())
     return Implementation(name=parsed.implementation, path=path, layout=parsed.layout)
@@ -81,6 +100,29 @@ def _mutants(parsed: argparse.Namespace) -> int:
         return PASSED if try_mutants(wish) else RED
     except (CatalogueError, ScenarioError) as error:
         return _complain(str(error))
+
+
+def _compare(parsed: argparse.Namespace) -> int:
+    from harness.compare import compare, describe, versions_of
+    from harness.run.inspecting import ImplementationError, inspect_implementation
+    from harness.run.support import missing
+
+    if (reason := missing()) is not None:
+        return _complain(f"scenarios cannot run here: {reason}")
+    common = _named(parsed)
+    try:
+        versions = versions_of(
+            parsed.first,
+            parsed.second,
+            common,
+            build=lambda one: inspect_implementation(one, parsed.promises),
+        )
+        found = compare(versions, Path.cwd(), patterns=parsed.only, workers=parsed.workers)
+    except ImplementationError as error:
+        return _complain(f"ERROR: {error}", UNUSABLE)
+    except ScenarioError as error:
+        return _complain(str(error))
+    return _say(describe(found), RED if found.is_worse else PASSED)
 
 
 def _matrix(parsed: argparse.Namespace) -> int:
@@ -136,7 +178,7 @@ def _run(parsed: argparse.Namespace, implementation: Implementation) -> int:
 
     path: Path = parsed.file
     if parsed.command == "replay" and path.is_dir():
-        return _replay_directory(path, parsed)
+        return _replay_directory(path, implementation)
     try:
         files = read_file(path)
     except ScenarioError as error:
@@ -166,6 +208,9 @@ def _replay_all(
             plan = make_plan(
                 one.scenario, source=str(path), implementation=implementation, gpus=bench.gpus
             )
+            if (reason := not_promised(plan)) is not None:
+                yield _complain(f"{path} is {reason}; {_PROMISE_MORE}")
+                continue
             if (reason := missing_disk(plan.filesystem)) is not None:
                 yield _complain(f"{path} cannot run here: {reason}")
                 continue
@@ -175,13 +220,13 @@ def _replay_all(
             yield _say(text, replay_status(proof))
 
 
-def _replay_directory(directory: Path, parsed: argparse.Namespace) -> int:
+def _replay_directory(directory: Path, implementation: Implementation) -> int:
     from harness.replay import NoReplayError, replay_directory, replay_status
     from harness.run.support import missing
 
     if (reason := missing()) is not None:
         return _complain(f"{directory} cannot run here: {reason}")
-    with _bench(_chosen(parsed)) as bench:
+    with _bench(implementation) as bench:
         try:
             proof = replay_directory(bench, directory)
         except NoReplayError as error:
@@ -214,6 +259,10 @@ def _explore_all(
             scenario=one.scenario.model_copy(update={"explore": explore}),
             shown=str(parsed.file),
         )
+        plan = make_plan(one.scenario, source=job.shown, implementation=implementation)
+        if (reason := not_promised(plan, explore)) is not None:
+            yield _complain(f"{parsed.file} is {reason}; {_PROMISE_MORE}")
+            continue
         if (reason := missing_disk(job.filesystem)) is not None:
             yield _complain(f"{parsed.file} cannot be explored here: {reason}")
             continue
@@ -257,7 +306,7 @@ def _generate(parsed: argparse.Namespace, implementation: Implementation) -> int
     return PASSED if done else RED
 
 
-def _crash_states(parsed: argparse.Namespace) -> int:
+def _crash_states(parsed: argparse.Namespace, implementation: Implementation) -> int:
     from harness.evidence.read import read_evidence
     from harness.run.support import missing, missing_disk
 
@@ -266,7 +315,9 @@ def _crash_states(parsed: argparse.Namespace) -> int:
     lacking += [missing_disk(name) for name in parsed.reproduce]
     if reasons := [reason for reason in lacking if reason is not None]:
         return _complain(f"{parsed.place} cannot run here: {reasons[0]}")
-    with _bench(_chosen(parsed)) as bench:
+    if "power_cuts" not in implementation.promises:
+        return _complain(f"{implementation.name} does not promise power_cuts: {_PROMISE_MORE}")
+    with _bench(implementation) as bench:
         if parsed.place.is_file():
             return max(_crash_states_of(bench, parsed))
         try:
@@ -341,9 +392,9 @@ def _say(text: str, status: int) -> int:
     return status
 
 
-def _complain(text: str) -> int:
+def _complain(text: str, status: int = BAD_INPUT) -> int:
     sys.stderr.write(f"{text}\n")
-    return BAD_INPUT
+    return status
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.model import Implementation
+from harness.promises import PromiseError, parse_promises
 from harness.scenario.errors import choices
 from harness.search.generate.job import AREAS
 from harness.words import FILE_SYSTEMS
@@ -14,14 +15,20 @@ from harness.words import FILE_SYSTEMS
 WORKERS = 2
 """Two jobs of two ranks each use two cores well; see `benchmarks/explore.py`."""
 
+PROMISES_HELP = (
+    "what the implementation promises: `all`, `documented`, properties and parts of them, or "
+    "`-WORD` for all but one; by default our package promises all, another implementation what "
+    "its class says in `promises`, else the documented API"
+)
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of `python -m harness`."""
     parser = argparse.ArgumentParser(
         prog="python -m harness",
         description="Scenarios for checkpointers. `pytest scenarios/` runs them all.",
-        epilog="Exit status: 0 PASS, 1 any other outcome, 2 unusable input; of replay 3 OTHER, "
-        "125 INVALID.",
+        epilog="Exit status: 0 PASS, 1 any other outcome, 2 unusable input, 4 an implementation "
+        "that cannot be started; of replay 3 OTHER, 125 INVALID.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("schema", help="print the JSON Schema of scenario files")
@@ -63,12 +70,26 @@ def make_parser() -> argparse.ArgumentParser:
     )
     crashing.add_argument("--seed", type=int, default=0, help="for states that are sampled")
     _add_implementation(crashing)
+    _add_comparison(
+        commands.add_parser("compare", help="show what only one of two versions breaks")
+    )
     _add_mutants(commands.add_parser("mutants", help="show what catches the mutants, as a table"))
     _add_generating(commands)
     _add_matrix(
         commands.add_parser("matrix", help="show what ran on which layout, mode and device")
     )
     return parser
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    for name, which in (("first", "the one before"), ("second", "the one after")):
+        place = "its folder, as for --implementation-path, or another MODULE:NAME"
+        parser.add_argument(name, metavar=name.upper(), help=f"{which}: {place}")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="PATTERN", help="scenarios such as `async/*`"
+    )
+    parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="at once")
+    _add_implementation(parser)
 
 
 def _add_matrix(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +146,15 @@ def _add_implementation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--implementation", default=Implementation().name, metavar="MODULE:NAME")
     parser.add_argument("--implementation-path", type=Path, metavar="DIR")
     parser.add_argument("--layout", type=layout_name, default=DEFAULT, metavar="NAME")
+    parser.add_argument("--promises", type=promises_text, metavar="WORD,...", help=PROMISES_HELP)
+
+
+def promises_text(text: str) -> tuple[str, ...]:
+    """The argument of `--promises`: what the implementation can be blamed for."""
+    try:
+        return parse_promises(text)
+    except PromiseError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def layout_name(text: str) -> str:

@@ -13,6 +13,7 @@ from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
 from harness.layouts.registry import DEFAULT
 from harness.plan.model import Implementation, Plan
+from harness.promises import ALL, DOCUMENTED, describe_promises
 from harness.report.failure import write_failure
 from harness.report.head import FailureHead, read_head
 from harness.report.text import describe
@@ -90,13 +91,21 @@ def _other_code(head: FailureHead, implementation: Implementation) -> str:
 def replay_command(failure: Path, implementation: Implementation) -> str:
     """Returns the command that reproduces the failure from the current directory."""
     words = [interpreter(), "-m", "pytest", from_here(failure)]
+    return shlex.join([*words, *implementation_words(implementation)])
+
+
+def implementation_words(implementation: Implementation) -> list[str]:
+    """Returns the options that choose the implementation on a command line."""
+    words: list[str] = []
     if implementation.name != Implementation().name:
         words += ["--implementation", implementation.name]
     if implementation.layout != DEFAULT:
         words += ["--layout", implementation.layout]
     if implementation.path is not None:
         words += ["--implementation-path", from_here(Path(implementation.path))]
-    return shlex.join(words)
+    if implementation.promises != (DOCUMENTED if implementation.is_foreign else ALL):
+        words += ["--promises", describe_promises(implementation.promises)]
+    return words
 
 
 def interpreter() -> str:

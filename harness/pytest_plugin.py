@@ -22,12 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.arguments import layout_name
+from harness.arguments import PROMISES_HELP, layout_name, promises_text
+from harness.known import KnownError, Reds, read_known, surprises, write_known
 from harness.layouts.registry import DEFAULT, LAYOUTS
+from harness.plan.asked import not_promised
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
+from harness.scenario.exploration import Explore
 from harness.scenario.read import read_file
 from harness.scenario.source import Source
 from harness.search.explore.job import Explored, count_parts
@@ -56,8 +59,11 @@ class Red(Exception):
 class Session:
     """State that the scenarios of one pytest process share."""
 
+    root: Path
     workspace: Workspace
     implementation: Implementation
+    known: Reds = dataclasses.field(default_factory=dict)
+    """Scenarios that are expected to be red, and what they break."""
     open: ExitStack = dataclasses.field(default_factory=ExitStack)
     _services: Services | None = None
 
@@ -110,6 +116,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"what its checkpoint directories look like: {', '.join(LAYOUTS)}",
     )
     group.addoption(
+        "--known",
+        metavar="FILE",
+        type=Path,
+        help="expect the reds that this file lists, and no others",
+    )
+    group.addoption(
+        "--write-known", metavar="FILE", type=Path, help="write the reds of this session there"
+    )
+    group.addoption("--promises", metavar="WORD,...", type=promises_text, help=PROMISES_HELP)
+    group.addoption(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
@@ -134,19 +150,56 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: a scenario with `device: cuda`")
     config.addinivalue_line("markers", "long: every strike of an exploration, for hours if need be")
     config.stash[_IS_WORKER] = hasattr(config, "workerinput")
-    config.stash[_SESSION] = Session(_workspace(config), _implementation(config))
+    root = _root(config)
+    config.stash[_SESSION] = Session(
+        root, _workspace(config, root), _implementation(config), known=_known(config)
+    )
 
 
-def _workspace(config: pytest.Config) -> Workspace:
+@pytest.hookimpl(tryfirst=True)  # before xdist starts its workers
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start another implementation once, before any scenario; learn what it promises."""
+    from harness.run.inspecting import ImplementationError, inspect_implementation
+
+    own = session.config.stash[_SESSION]
+    if session.config.stash[_IS_WORKER]:
+        return
+    try:
+        promises = session.config.getoption("promises")
+        own.implementation = inspect_implementation(own.implementation, promises)
+    except ImplementationError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _root(config: pytest.Config) -> Path:
+    """Returns pytest's root directory, unless pytest found it through another option's folder.
+
+    Before it knows the options it takes `--implementation-path DIR` for a path to tests.
+    """
+    folder: Path | None = config.getoption("implementation_path")
+    here, found = config.invocation_params.dir, config.rootpath
+    misled = folder is not None and folder.resolve().is_relative_to(found)
+    return here if misled and not here.is_relative_to(found) else found
+
+
+def _workspace(config: pytest.Config, root: Path) -> Workspace:
     workspace = open_workspace(
-        failures=config.rootpath / "failures",
+        failures=root / "failures",
         chosen=config.getoption("run_root"),
         keep_passed=config.getoption("keep_runs"),
     )
     if config.stash[_IS_WORKER]:
-        root = config.workerinput["harness_root"]  # type: ignore[attr-defined]
-        return dataclasses.replace(workspace, root=Path(root))
+        shared = config.workerinput["harness_root"]  # type: ignore[attr-defined]
+        return dataclasses.replace(workspace, root=Path(shared))
     return workspace
+
+
+def _known(config: pytest.Config) -> Reds:
+    path: Path | None = config.getoption("known")
+    try:
+        return {} if path is None else read_known(path)
+    except KnownError as error:
+        raise pytest.UsageError(f"--known {error}") from None
 
 
 def _implementation(config: pytest.Config) -> Implementation:
@@ -158,13 +211,19 @@ def _implementation(config: pytest.Config) -> Implementation:
     if folder is not None and not folder.is_dir():
         raise pytest.UsageError(f"--implementation-path {folder}: no such directory")
     path = None if folder is None else str(folder.resolve())
-    return Implementation(name=name, path=path, layout=config.getoption("layout"))
+    found = Implementation(name=name, path=path, layout=config.getoption("layout"))
+    if not config.stash[_IS_WORKER]:
+        return found
+    promises = tuple(config.workerinput["harness_promises"])  # type: ignore[attr-defined]
+    return found.model_copy(update={"promises": promises})
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """With pytest-xdist: pass the session's workspace to a new worker."""
-    node.workerinput["harness_root"] = str(node.config.stash[_SESSION].workspace.root)
+    session = node.config.stash[_SESSION]
+    node.workerinput["harness_root"] = str(session.workspace.root)
+    node.workerinput["harness_promises"] = session.implementation.promises
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -200,22 +259,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Report explorations, the answers of replays, and where kept runs are."""
+    """Report explorations, the answers of replays, fixed reds, and where kept runs are."""
+    _write_known(terminalreporter, config)
     for word in ("passed", "failed"):
         for report in terminalreporter.stats.get(word, []):
             for name, value in report.user_properties:
                 if name in ("explored", "replayed"):
                     terminalreporter.write_line(f"{report.nodeid}: {value}")
+                if name == "fixed":
+                    terminalreporter.write_line(f"{report.nodeid}: fixed, no longer {value}")
     workspace = config.stash[_SESSION].workspace
     if workspace.keep_passed and workspace.root.exists():
         terminalreporter.write_line(f"runs are kept in {workspace.root}")
+
+
+def _write_known(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    path: Path | None = config.getoption("write_known")
+    if path is None:
+        return
+    reports = [
+        report for word in ("failed", "xfailed") for report in terminalreporter.stats.get(word, [])
+    ]
+    found = {one.nodeid: dict(one.user_properties).get("broken") for one in reports}
+    reds = {name: tuple(broken.split(", ")) for name, broken in found.items() if broken}
+    write_known(path, config.stash[_SESSION].implementation.name, reds)
+    terminalreporter.write_line(f"{len(reds)} known reds are in {path}")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioModule | None:
     """Collect the YAML files that are scenarios."""
     if file_path.suffix not in SUFFIXES:
         return None
-    root = parent.config.rootpath
+    root = parent.config.stash[_SESSION].root
     inside = any(file_path.is_relative_to(root / folder) for folder in FOLDERS)
     if not inside and not parent.session.isinitpath(file_path):
         return None
@@ -227,7 +302,7 @@ class ScenarioModule(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yields one item for each scenario of the file, or one that reports what is wrong."""
-        root = self.config.rootpath
+        root = self.config.stash[_SESSION].root
         inside = self.path.is_relative_to(root)
         shown = self.path.relative_to(root).as_posix() if inside else str(self.path)
         gpus = count_gpus()
@@ -263,7 +338,7 @@ class UnreadableItem(pytest.Item):
     def __init__(self, *, error: ScenarioError, **rest: Any) -> None:
         super().__init__(**rest)
         self.error = error
-        self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath))
+        self.extra_keyword_matches.update(_folders(self.path, self.config.stash[_SESSION].root))
 
     def runtest(self) -> None:
         """Fail with the mistakes of the file."""
@@ -281,12 +356,16 @@ class UnreadableItem(pytest.Item):
 class JobItem(pytest.Item):
     """An item that runs jobs: a scenario, or a part of an exploration."""
 
+    explore: Explore | None = None
+
     def __init__(self, *, plan: Plan, **rest: Any) -> None:
         super().__init__(**rest)
         self.plan = plan
         self.filesystem = plan.filesystem
         """The file system whose power is cut, if any."""
-        self.extra_keyword_matches.update(_folders(self.path, self.config.rootpath), {plan.name})
+        self.extra_keyword_matches.update(
+            _folders(self.path, self.config.stash[_SESSION].root), {plan.name}
+        )
         if self.config.pluginmanager.hasplugin("timeout"):
             self.add_marker(pytest.mark.timeout(_FENCE_S))
         # For JUnit: `python -m harness matrix` reads from it where the test ran, or would have.
@@ -301,9 +380,31 @@ class JobItem(pytest.Item):
         """Skip if the machine lacks what the scenario needs."""
         from harness.run.support import missing_disk, missing_for
 
-        reason = missing_for(self.plan) or missing_disk(self.filesystem)
+        reason = not_promised(self.plan, self.explore)
+        reason = reason or missing_for(self.plan) or missing_disk(self.filesystem)
         if reason is not None:
             pytest.skip(reason)
+
+    def settle(self, broken: tuple[str, ...], text: str) -> None:
+        """Ends a test that broke something, or nothing, as the known reds expect or not."""
+        known = self.config.stash[_SESSION].known
+        if not broken:
+            if self.key in known:
+                self.user_properties.append(("fixed", ", ".join(known[self.key])))
+            return
+        self.user_properties.append(("broken", ", ".join(broken)))
+        new = surprises(known, self.key, broken)
+        if not new:
+            pytest.xfail(f"known: {', '.join(broken)}")
+        head = f"known, and now also {', '.join(new)}:\n" if self.key in known else ""
+        raise Red(head + text)
+
+    @property
+    def key(self) -> str:
+        """The name of the scenario in a list of known reds."""
+        root = self.config.stash[_SESSION].root
+        inside = self.path.is_relative_to(root)
+        return f"{self.path.relative_to(root) if inside else self.path}::{self.name}"
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Returns the report, without a traceback unless the harness itself broke."""
@@ -334,10 +435,9 @@ class ScenarioItem(JobItem):
             self.user_properties.append(("answer", str(proof.answer)))
             self.user_properties.append(("replayed", proof.summary))
         if proof.outcome != "PASS":
-            if proof.broken:
-                self.user_properties.append(("broken", ", ".join(proof.broken)))
             self.user_properties.append(("replay", proof.replay))
-            raise Red(proof.text)
+        broken = proof.broken or (str(proof.outcome),)
+        self.settle(broken if proof.outcome != "PASS" else (), proof.text)
 
     def again(self, suffix: str) -> pytest.Item:
         """Returns the same scenario, to be run once more."""
@@ -352,6 +452,7 @@ class ExploreItem(JobItem):
     def __init__(self, *, job: Explored, number: int, parts: int, **rest: Any) -> None:
         super().__init__(**rest)
         self.job, self.number, self.parts = job, number, parts
+        self.explore = job.explore
         self.filesystem = job.filesystem
         if job.explore.budget is None:
             self.add_marker(pytest.mark.long)
@@ -370,10 +471,9 @@ class ExploreItem(JobItem):
         except RedBaseline as error:
             raise Red(str(error)) from None
         self.user_properties.append(("explored", headline(summary)))
-        red = next((str(one.proof.outcome) for one in summary.red), "INVALID")
-        self.user_properties.append(("outcome", "PASS" if summary.is_green else red))
-        if not summary.is_green:
-            raise Red(describe_summary(summary))
+        self.user_properties.append(("outcome", str(summary.outcome)))
+        broken = () if summary.is_green else summary.broken or (str(summary.outcome),)
+        self.settle(broken, describe_summary(summary))
 
 
 def _say(excinfo: pytest.ExceptionInfo[BaseException]) -> str | None:

@@ -35,6 +35,7 @@ from harness.system.mounts import enter_mounts
 from harness.system.network import enter, make_network
 from harness.system.parent import die_with_parent
 from harness.system.seccomp import install_filter
+from harness.system.stacks import stacks_of, write_on_request
 from harness.system.talk import receive, send
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -133,6 +134,7 @@ def _fork_rank(
     os.close(opener)
     os.read(gate, 1)
     os.close(gate)
+    write_on_request(stacks_of(Path(request["directory"], f"run{request['run']}"), rank))
     os._exit(_rank_main(request, rank))
 
 

@@ -60,7 +60,7 @@ def _attempt(
         for journal in ("kept", "lost") if filesystem != "btrfs" else ("lost",):
             cuts += 1
             listing = leave(
-                [one[1:] for one in happened(evidence, *place)],
+                [(one.operations, one.written) for one in happened(evidence, *place)],
                 filesystem=filesystem,
                 journal=journal,
                 base=base,

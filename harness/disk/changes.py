@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.content import Content
-from harness.disk.tree import Directory, TreeNode
+from harness.disk.tree import Directory, File, TreeNode
 from harness.evidence.operation import Operation
 
 OperationKey = tuple[int, int]
@@ -100,20 +100,31 @@ class Version(NamedTuple):
 class FileLog:
     """All changes of one file's data in order, and how many of them are durable."""
 
-    __slots__ = ("_base", "changes", "lasting", "number", "sizes")
+    __slots__ = ("_base", "changes", "durable", "file", "lasting", "number", "sizes")
 
-    def __init__(self, number: int, base: Content) -> None:
-        self.number = number
+    def __init__(self, file: File) -> None:
+        self.file, self.number = file, file.number
         self.changes: list[DataChange] = []
-        self.sizes = [base.size]
+        self.sizes = [file.content.size]
         self.lasting = 0
-        self._base = base
+        self.durable = self._base = file.content
+        """The bytes after the first `lasting` changes."""
 
     def add(self, change: DataChange) -> None:
         """Add one more change, not durable yet."""
         end = change.offset + change.size
         self.changes.append(change)
         self.sizes.append(end if change.data is None else max(self.sizes[-1], end))
+
+    def settle(self) -> None:
+        """Note that every change is durable."""
+        self.lasting, self.durable = len(self.changes), self.file.content
+
+    def settle_emptied(self, change: DataChange) -> None:
+        """Note that a change that emptied the file is durable, and all before it."""
+        upto = self.changes.index(change) + 1
+        if upto > self.lasting:
+            self.lasting, self.durable = upto, Content()
 
     def now(self) -> Version:
         """Returns the version with every change applied."""

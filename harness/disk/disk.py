@@ -1,12 +1,13 @@
 """A disk under a job: what is durable, what is not yet, and what both can become.
 
 It follows the operations of a run through `harness.disk.tree` and tracks what a power cut could
-still lose of each. The profile decides when a change becomes durable.
+still lose of each. The profile decides when a change becomes durable. A change of names is durable
+as a whole or not at all: a rename between two directories loses no name and doubles none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from harness.content import Bytes, Content
@@ -40,7 +41,7 @@ class Disk:
         """Changes of names that are not durable, in order."""
         self.dirty: dict[int, FileLog] = {}
         """Files with data that is not durable."""
-        self._lasting: dict[int, dict[str, TreeNode]] = {}
+        self._durable: dict[int, dict[str, TreeNode]] = {}
         self._edits: dict[int, list[tuple[int, str, TreeNode | None]]] = {}
         self._profile = profile
         self._serials = 0
@@ -49,29 +50,51 @@ class Disk:
         """Follow one operation; returns the change that it made, unless it is durable at once."""
         if operation.error:
             return None
-        if operation.kind in ("fsync", "sync"):
-            node = self.files.opened(operation) if operation.kind == "fsync" else None
-            self.files.apply(operation, written)
-            self._sync(node, everything=operation.kind == "sync")
-            return None
-        data = self._data_change(run, operation, written)
-        names = self._name_change(run, operation, lambda: self.files.apply(operation, written))
-        return names or data
+        match operation.kind:
+            case "fsync":
+                self._sync(self.files.opened(operation))
+            case "sync":
+                self._settle(self.journal)
+                self._settle_data(list(self.dirty.values()))
+            case "cut":
+                self.files.apply(operation, written)
+                self._settle_as_found()
+            case "write" | "truncate":
+                change = self._data_change(run, operation, written)
+                self.files.apply(operation, written)
+                return change
+            case _:
+                emptied = self._data_change(run, operation, written)
+                return self._name_change(run, operation, written) or emptied
+        return None
 
     def follow(self, stretches: Iterable[Stretch]) -> None:
-        """Follow all of these."""
+        """Follow all of these; files that one of them left open are closed before the next."""
         for one in stretches:
             self.files.end_run()
-            for operation in one.operations:
-                self.apply(one.run, operation, one.written)
+            self.go_on(one)
 
-    def entries(self, directory: Directory, kept: frozenset[int]) -> dict[str, TreeNode]:
+    def go_on(self, stretch: Stretch) -> None:
+        """Follow one of these while files stay open."""
+        for operation in stretch.operations:
+            self.apply(stretch.run, operation, stretch.written)
+
+    def durable_entries(self, directory: Directory) -> Mapping[str, TreeNode]:
+        """Returns the names in a directory without what a power cut can lose."""
+        return self._durable.get(directory.number, {})
+
+    def durable_content(self, file: File) -> Content:
+        """Returns the bytes of a file without what a power cut can lose."""
+        log = self.logs.get(file.number)
+        return file.content if log is None else log.durable
+
+    def entries(self, directory: Directory, kept: frozenset[int]) -> Mapping[str, TreeNode]:
         """Returns the names in a directory if only `kept` of the journal has reached the disk."""
-        lasting = self._lasting.get(directory.number, {})
+        durable = self._durable.get(directory.number, {})
         edits = self._edits.get(directory.number)
         if not edits:
-            return lasting
-        found = dict(lasting)
+            return durable
+        found = dict(durable)
         for serial, name, node in edits:
             if serial in kept:
                 _edit(found, name, node)
@@ -91,7 +114,7 @@ class Disk:
                 continue
             seen.add(node.number)
             if isinstance(node, Directory):
-                waiting.extend(self._lasting.get(node.number, {}).values())
+                waiting.extend(self.durable_entries(node).values())
                 edits = self._edits.get(node.number, ())
                 waiting.extend(one for _, _, one in edits if one is not None)
         return seen
@@ -116,23 +139,20 @@ class Disk:
         change = DataChange(
             serial=self._next(), run=run, operation=operation, offset=offset, size=size, data=data
         )
-        log = self.logs.setdefault(node.number, FileLog(node.number, node.content))
+        log = self.dirty[node.number] = self.logs.setdefault(node.number, FileLog(node))
         log.add(change)
-        self.dirty[node.number] = log
         if change.empties and self._profile.journals_emptying:
             self.journal.append(change)
         return change
 
-    def _name_change(
-        self, run: int, operation: Operation, perform: Callable[[], None]
-    ) -> NameChange | None:
+    def _name_change(self, run: int, operation: Operation, written: Bytes) -> NameChange | None:
         """Perform an operation, and note the names that differ afterwards."""
         paths = [operation.path]
         if operation.target is not None and operation.kind != "symlink":
             paths.append(operation.target)
         places = [place for path in paths if (place := self.files.place(path)) is not None]
         before = [directory.entries.get(name) for directory, name in places]
-        perform()
+        self.files.apply(operation, written)
         edits = tuple(
             Edit(directory, name, directory.entries.get(name))
             for (directory, name), old in zip(places, before, strict=True)
@@ -154,34 +174,57 @@ class Disk:
             waiting.append((change.serial, edit.name, edit.node))
         return change
 
-    def _sync(self, node: TreeNode | None, *, everything: bool) -> None:
-        settled = list(self.journal) if everything else []
-        if node is not None:
-            settled = list(self._profile.settled(self, node))
-        done = {change.serial for change in settled}
-        for change in settled:
-            if isinstance(change, NameChange):
-                self._settle(change, done)
-            else:
-                self._settle_emptied(change)
-        self.journal = [change for change in self.journal if change.serial not in done]
-        for log in list(self.dirty.values()):
-            if everything or (node is not None and log.number == node.number):
-                log.lasting = len(log.changes)
-            if log.lasting == len(log.changes):
-                del self.dirty[log.number]
+    def _sync(self, node: TreeNode | None) -> None:
+        if node is None:
+            return
+        self._settle(list(self._profile.settled(self, node)))
+        if node.number in self.dirty:
+            self._settle_data([self.dirty[node.number]])
 
-    def _settle(self, change: NameChange, done: set[int]) -> None:
-        for edit in change.edits:
-            number = edit.directory.number
-            _edit(self._lasting.setdefault(number, {}), edit.name, edit.node)
-            left = [one for one in self._edits.get(number, ()) if one[0] not in done]
-            self._edits[number] = left
+    def _settle(self, changes: Sequence[JournalEntry]) -> None:
+        """Note that changes of the journal are durable, in their order."""
+        done = {change.serial for change in changes}
+        before: dict[Directory, dict[str, TreeNode]] = {}
+        for change in changes:
+            if isinstance(change, DataChange):
+                self._settle_emptied(change)
+                continue
+            for directory, name, node in change.edits:
+                names = self._durable.setdefault(directory.number, {})
+                if directory not in before:
+                    before[directory] = dict(names)
+                _edit(names, name, node)
+        for directory, old in before.items():
+            waiting = self._edits[directory.number]
+            self._edits[directory.number] = [one for one in waiting if one[0] not in done]
+            if self._durable[directory.number] != old:
+                self.files.note_durable(directory)
+        if done:
+            self.journal = [change for change in self.journal if change.serial not in done]
 
     def _settle_emptied(self, change: DataChange) -> None:
-        for log in self.dirty.values():
+        for log in list(self.dirty.values()):
             if change in log.changes:
-                log.lasting = max(log.lasting, log.changes.index(change) + 1)
+                log.settle_emptied(change)
+                self.files.note_durable(log.file)
+                if log.lasting == len(log.changes):
+                    del self.dirty[log.number]
+
+    def _settle_data(self, logs: Iterable[FileLog]) -> None:
+        """Note that all bytes of some files are durable."""
+        for log in logs:
+            log.settle()
+            del self.dirty[log.number]
+            self.files.note_durable(log.file)
+
+    def _settle_as_found(self) -> None:
+        """Note that the whole tree is durable, as a power cut has left it."""
+        self.journal, self._edits = [], {}
+        self._settle_data(list(self.dirty.values()))
+        for node in (self.files.root, *(node for _, node in self.files.nodes())):
+            if isinstance(node, Directory) and self.durable_entries(node) != node.entries:
+                self._durable[node.number] = dict(node.entries)
+                self.files.note_durable(node)
 
     def _next(self) -> int:
         self._serials += 1

@@ -3,11 +3,12 @@
 Both profiles: a change of names is atomic; a file keeps the bytes of its last sync, and of its
 later changes anything from none to all, torn at 4 KiB.
 
-    posix     Any unsynced change of names can be lost alone, whatever was done after it. A sync
-              of a directory settles the names in it, a sync of a file its data and not its name.
-              After a change of size the new bytes may be zero, and of several writes the later
-              ones may be there without the earlier ones. More than any one file system does; what
-              holds here holds on every file system that keeps POSIX's promises.
+    posix     Any unsynced change of names can be lost alone, whatever was done after it; only a
+              directory that has moved to another one never has two names. A sync of a directory
+              settles the names in it, a sync of a file its data and not its name. After a change
+              of size the new bytes may be zero, and of several writes the later ones may be there
+              without the earlier ones. More than any one file system does; what holds here holds
+              on every file system that keeps POSIX's promises.
     ordered   Names reach the disk in the order of the operations, through one journal: a power
               cut keeps a beginning of them. A sync of a file or directory settles the journal up
               to its last change; a sync of a file that grew settles all of it, since its new
@@ -23,13 +24,13 @@ torn below 4 KiB, a disk that loses what it reported as durable.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Literal, Protocol
 
 from harness.disk.changes import FileLog, NameChange, Version
 from harness.disk.disk import Disk, JournalEntry
-from harness.disk.tree import File, TreeNode
+from harness.disk.tree import Directory, File, TreeNode
 
 BLOCK_BYTES = 4096
 Kept = frozenset[int]
@@ -77,17 +78,20 @@ class Posix:
         """Returns the names in the directory, and what a move ties to them elsewhere."""
         if isinstance(node, File):
             return ()
-        tied: set[tuple[int, str]] = set()
-        found: list[JournalEntry] = []
-        for change in reversed(disk.journal):
-            if isinstance(change, NameChange) and _touches(change, node, tied):
-                tied.update((edit.directory.number, edit.name) for edit in change.edits)
-                found.append(change)
-        return reversed(found)
+        return _with_earlier(
+            disk.journal, lambda one: any(edit.directory is node for edit in one.edits)
+        )
 
-    def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:  # noqa: ARG002
-        """Always."""
-        return True
+    def is_possible(self, kept: Kept, journal: Sequence[JournalEntry]) -> bool:
+        """Whether no directory that has moved to another one has two names."""
+        moved = _moved(journal)
+        if not moved:
+            return True
+        needed = _with_earlier(
+            journal,
+            lambda one: one.serial in kept and any(edit.node in moved for edit in one.edits),
+        )
+        return all(change.serial in kept for change in needed)
 
     def subsets(
         self, journal: Sequence[JournalEntry], newest: int | None, chance: Random, most: int
@@ -98,7 +102,7 @@ class Posix:
         if len(others) <= _ALL_SUBSETS:
             sizes = range(len(others), -1, -1)
             chosen = (one for size in sizes for one in itertools.combinations(others, size))
-            return tuple(must.union(one) for one in chosen), True
+            return self._possible((must.union(one) for one in chosen), journal), True
         whole = must.union(others)
         found = dict.fromkeys(
             itertools.chain(
@@ -111,7 +115,7 @@ class Posix:
         )
         while len(found) < most:
             found[must.union(one for one in others if chance.random() < 0.5)] = None
-        return tuple(found), False
+        return self._possible(found, journal), False
 
     def versions(
         self,
@@ -121,6 +125,13 @@ class Posix:
     ) -> tuple[Version, ...]:
         """Returns everything from nothing to all, in any order of blocks."""
         return tuple(_damages(log, log.lasting, len(log.changes), in_order=False))
+
+    def _possible(
+        self, subsets: Iterable[Kept], journal: Sequence[JournalEntry]
+    ) -> tuple[Kept, ...]:
+        if not _moved(journal):
+            return tuple(subsets)
+        return tuple(one for one in subsets if self.is_possible(one, journal))
 
 
 class Ordered:
@@ -177,11 +188,32 @@ class Ordered:
 PROFILES: dict[str, Profile] = {"ordered": Ordered(), "posix": Posix()}
 
 
-def _touches(change: NameChange, node: TreeNode, names: set[tuple[int, str]]) -> bool:
-    return any(
-        edit.directory is node or (edit.directory.number, edit.name) in names
+def _with_earlier(
+    journal: Sequence[JournalEntry], begins: Callable[[NameChange], bool]
+) -> list[NameChange]:
+    """Returns some changes of names, each with all earlier ones of the same names, in order."""
+    names: set[tuple[int, str]] = set()
+    found: list[NameChange] = []
+    for change in reversed(journal):
+        if not isinstance(change, NameChange):
+            continue
+        own = {(edit.directory.number, edit.name) for edit in change.edits}
+        if own & names or begins(change):
+            names |= own
+            found.append(change)
+    return found[::-1]
+
+
+def _moved(journal: Sequence[JournalEntry]) -> set[TreeNode | None]:
+    """Returns the directories that have moved to another directory."""
+    return {
+        edit.node
+        for change in journal
+        if isinstance(change, NameChange) and len(change.edits) > 1
         for edit in change.edits
-    )
+        if isinstance(edit.node, Directory)
+        and any(other.directory is not edit.directory for other in change.edits)
+    }
 
 
 def _concerns(change: JournalEntry, node: TreeNode, log: FileLog | None) -> bool:

@@ -7,11 +7,12 @@ Files that one stretch left open are closed before the next one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from harness.content import Bytes
 from harness.evidence.evidence import Evidence
-from harness.evidence.operation import Operation
+from harness.evidence.operation import OPERATOR, Operation
 
 
 class Stretch(NamedTuple):
@@ -21,6 +22,8 @@ class Stretch(NamedTuple):
     """The run that made them, or before which they were made."""
     operations: Sequence[Operation]
     written: Bytes
+    action: str = ""
+    """The action of an operator before the run that consists of these."""
 
 
 def happened(evidence: Evidence, run: int, operations: int | None = None) -> Iterator[Stretch]:
@@ -36,6 +39,24 @@ def before_run(evidence: Evidence, run: int) -> Iterator[Stretch]:
     """Yields the changes between the end of the previous run and the start of this one."""
     if evidence.given is not None and run == evidence.plan.past:
         yield Stretch(run, (evidence.given.operation,), evidence.given.written)
-    at_rest = evidence.at_rest.get(run)
-    for done in at_rest.done if at_rest is not None else ():
-        yield Stretch(run, done.operations, at_rest.written if at_rest is not None else b"")
+    yield from at_rest(evidence, run)
+
+
+def at_rest(evidence: Evidence, run: int) -> Iterator[Stretch]:
+    """Yields the operator's actions before a run."""
+    found = evidence.at_rest.get(run)
+    if found is not None:
+        for done in found.done:
+            yield Stretch(run, done.operations, found.written, done.action)
+
+
+def by_actor(stretch: Stretch) -> Iterator[tuple[str, Stretch]]:
+    """Splits a run's operations into those of `ranks`, of the `operator`, and the `cut`."""
+    for actor, operations in groupby(stretch.operations, key=_actor):
+        yield actor, stretch._replace(operations=tuple(operations))
+
+
+def _actor(operation: Operation) -> str:
+    if operation.kind == "cut":
+        return "cut"
+    return "operator" if operation.rank == OPERATOR else "ranks"

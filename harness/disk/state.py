@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.content import Content
-from harness.disk.changes import FileLog, Version
+from harness.disk.changes import Version
 from harness.disk.disk import Disk
 from harness.disk.profiles import Kept
-from harness.disk.tree import Directory, Symlink, TreeNode
+from harness.disk.tree import Directory, File, Symlink, TreeNode
 from harness.evidence.cut import TreeListing
 
 Names = tuple[tuple[str, int], ...]
@@ -83,7 +83,7 @@ class Parts:
         """Returns the bytes of a version of a file, with facts that were found out about them."""
         found = self._contents.get(version)
         if found is None:
-            found = self._contents[version] = self._log(version.file).content(version)
+            found = self._contents[version] = self._disk.logs[version.file].content(version)
         return found
 
     def digest(self, number: int) -> str:
@@ -102,9 +102,6 @@ class Parts:
             known = self._digests[number] = hashed.hexdigest()
         return known
 
-    def _log(self, file: int) -> FileLog:
-        return self._disk.logs.get(file) or FileLog(file, Content())
-
     def _number(self, part: Part) -> int:
         number = self._numbers.setdefault(part, len(self._parts))
         if number == len(self._parts):
@@ -115,13 +112,20 @@ class Parts:
         """Returns a tree's number, and whether it is the same in every choice of this instant."""
         if isinstance(node, Directory):
             return self._of_directory(node, choice)
-        if isinstance(node, Symlink):
+        if not isinstance(node, File):
+            assert isinstance(node, Symlink)
             return self._number(("symlink", node.text)), True
-        version = choice.versions.get(node.number)
-        if version is None:
-            log = self._disk.logs.get(node.number)
-            version = Version(node.number, 0) if log is None else log.now()
+        version = choice.versions.get(node.number) or self._whole(node)
         return self._number(("file", version)), node.number not in self._disk.dirty
+
+    def _whole(self, file: File) -> Version:
+        """Returns the version with every change applied."""
+        log = self._disk.logs.get(file.number)
+        if log is not None:
+            return log.now()
+        untouched = Version(file.number, 0)
+        self._contents[untouched] = file.content
+        return untouched
 
     def _of_directory(self, node: Directory, choice: SurvivingChanges) -> tuple[int, bool]:
         key = (node.number, node.version)

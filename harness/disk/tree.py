@@ -1,31 +1,19 @@
-"""A file system in memory that replays operations, as it is now and as a power cut leaves it.
+"""A file system in memory that replays operations.
 
-The model. A kill loses nothing that was written: the live tree is what the next process sees. A
-power cut loses what was not synced: a file keeps the bytes that it had when it was last fsynced, a
-directory the entries that it had when it was last fsynced. A rename is one change of two
-directories: a sync of either makes it durable. The order of changes in the checkpoint directory
-itself is kept, as in journaling file systems, so three views are judged:
+It shows what the next process sees after a kill, which loses nothing that was written.
+`harness.disk.disk` tracks what of it is durable. An operation `cut` replaces the tree by a listing
+of what a power cut left; the bytes of its files are among those of the writes.
 
-    live        everything as it is now
-    durable     only what was synced
-    journaled   the names in the checkpoint directory as they are now, below them only what was
-                synced: the journal was written, the data was not
-
-An operation `cut` replaces the tree by a listing of what a power cut left; the bytes of its files
-are among those of the writes.
-
-Out of scope: part of an unsynced write surviving, changes below the checkpoint directory that
-survive in another order (`harness.crash` explores both), and writes through shared memory maps.
+Out of scope: writes through shared memory maps.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from harness.content import Bytes, Content, Identities
-from harness.disk.replay import Stretch
 from harness.evidence.evidence import DirectoryEntry
 from harness.evidence.operation import Operation
 
@@ -48,14 +36,13 @@ class TreeNode:
 
 
 class File(TreeNode):
-    """Its bytes, now and when they were last synced: one object until a write."""
+    """A file, and its bytes."""
 
-    __slots__ = ("content", "synced")
+    __slots__ = ("content",)
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.content = Content()
-        self.synced = Content()
 
 
 class Symlink(TreeNode):
@@ -69,17 +56,13 @@ class Symlink(TreeNode):
 
 
 class Directory(TreeNode):
-    """Names, now and when they were last synced."""
+    """A directory, and the names in it."""
 
-    __slots__ = ("entries", "synced")
+    __slots__ = ("entries",)
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.entries: dict[str, TreeNode] = {}
-        self.synced: dict[str, TreeNode] = {}
-
-
-_Move = tuple[Directory, str, Directory, str, TreeNode]
 
 
 class FileSystem:
@@ -92,13 +75,11 @@ class FileSystem:
         self.touched: set[TreeNode] = set()
         """The nodes at or below which something changed since the set was last cleared."""
         self._bound: dict[tuple[int, str] | int, TreeNode] = {}
-        self._away: tuple[dict[str, TreeNode], dict[str, TreeNode]] = ({}, {})
-        self.moves: list[_Move] = []
-        """Renames from one directory to another that no sync has made durable yet."""
+        self._away = self.root
+        """The checkpoint directory itself, also while it is moved away."""
         self._do: dict[str, Callable[[Operation, Bytes], None]] = {
             "open": self._open,
             "write": self._write,
-            "fsync": self._fsync,
             "truncate": self._truncate,
             "mkdir": self._mkdir,
             "rmdir": self._remove,
@@ -107,7 +88,6 @@ class FileSystem:
             "exchange": self._exchange,
             "symlink": self._symlink,
             "link": self._link,
-            "sync": self._sync_all,
             "cut": self._cut,
             "displace": self._displace,
             "put_back": self._put_back,
@@ -120,13 +100,6 @@ class FileSystem:
             # Other operations in the trace, such as a read, change nothing.
             if change is not None:
                 change(operation, written)
-
-    def follow(self, stretches: Iterable[Stretch]) -> None:
-        """Replay all of these."""
-        for one in stretches:
-            self.end_run()
-            for operation in one.operations:
-                self.apply(operation, one.written)
 
     def end_run(self) -> None:
         """Closes the open files of the processes, which are gone."""
@@ -213,11 +186,12 @@ class FileSystem:
         for parent in node.parents:
             self._changed(parent)
 
-    def _lasting(self, node: TreeNode) -> None:
+    def note_durable(self, node: TreeNode) -> None:
+        """Note a change at a node of what a power cut would leave."""
         node.sync_version += 1
         self.touched.add(node)
         for parent in node.parents:
-            self._lasting(parent)
+            self.note_durable(parent)
 
     def _put(self, directory: Directory, name: str, node: TreeNode) -> None:
         directory.entries[name] = node
@@ -254,51 +228,11 @@ class FileSystem:
         if isinstance(file, File):
             self._put_content(file, file.content.resized(operation.size))
 
-    def _fsync(self, operation: Operation, _written: Bytes) -> None:
-        node = self.opened(operation)
-        if isinstance(node, File) and node.synced is not node.content:
-            node.synced = node.content
-            self._lasting(node)
-        elif isinstance(node, Directory):
-            self._sync_directory(node)
-
-    def _sync_all(self, _operation: Operation, _written: Bytes) -> None:
-        self._sync_below(self.root)
-        self.moves.clear()
-
-    def _sync_below(self, directory: Directory) -> None:
-        self._sync_directory(directory)
-        for node in directory.entries.values():
-            if isinstance(node, Directory):
-                self._sync_below(node)
-            elif isinstance(node, File) and node.synced is not node.content:
-                node.synced = node.content
-                self._lasting(node)
-
-    def _sync_directory(self, directory: Directory) -> None:
-        if directory.synced != directory.entries:
-            directory.synced = dict(directory.entries)
-            self._lasting(directory)
-        waiting: list[_Move] = []
-        for move in self.moves:
-            source, old, target, new, node = move
-            if directory not in (source, target):
-                waiting.append(move)
-                continue
-            if source.synced.get(old) is node and source.entries.get(old) is not node:
-                del source.synced[old]
-                self._lasting(source)
-            if target.entries.get(new) is node and target.synced.get(new) is not node:
-                target.synced[new] = node
-                self._lasting(target)
-        self.moves = waiting
-
     def _cut(self, operation: Operation, written: Bytes) -> None:
         """Replaces the tree: after a cut only what is listed exists, all of it durable."""
         start = operation.data or 0
         listing = json.loads(written[start : start + operation.size])
         self._bound.clear()
-        self.moves.clear()
         before, self.root.entries = self.root.entries, {}
         for path, kind, detail in listing:
             place = self.place(path)
@@ -307,22 +241,16 @@ class FileSystem:
         for name, node in self.root.entries.items():
             if name in before and _alike(before[name], node):
                 self._put(self.root, name, before[name])
-        self._sync_below(self.root)
         self._changed(self.root)
 
     def _displace(self, _operation: Operation, _written: Bytes) -> None:
         """Takes the directory's name away, with everything in it."""
-        self._away = (self.root.entries, self.root.synced)
-        self._replace_root({}, {})
+        self.root = Directory(self._next_number())
+        self._changed(self.root)
 
     def _put_back(self, _operation: Operation, _written: Bytes) -> None:
-        self._replace_root(*self._away)
-
-    def _replace_root(self, entries: dict[str, TreeNode], synced: dict[str, TreeNode]) -> None:
-        self.root.entries, self.root.synced = entries, synced
-        self.moves.clear()
+        self.root = self._away
         self._changed(self.root)
-        self._lasting(self.root)
 
     def _found(self, kind: str, detail: Any, written: Bytes) -> TreeNode:
         number = self._next_number()
@@ -364,7 +292,8 @@ class FileSystem:
             return
         del source[0].entries[source[1]]
         self._changed(source[0])
-        self._moved(node, source[0], source[1], *target)
+        self._put(*target, node)
+        _leave(source[0], node)
 
     def _exchange(self, operation: Operation, _written: Bytes) -> None:
         source, target = self.place(operation.path), self.place(operation.target or "")
@@ -372,16 +301,16 @@ class FileSystem:
             return
         one, other = source[0].entries.get(source[1]), target[0].entries.get(target[1])
         if one is not None and other is not None:
-            self._moved(one, *source, *target)
-            self._moved(other, *target, *source)
+            self._put(*target, one)
+            self._put(*source, other)
+            _leave(source[0], one)
+            _leave(target[0], other)
 
-    def _moved(
-        self, node: TreeNode, source: Directory, old: str, target: Directory, new: str
-    ) -> None:
-        if source is not target:
-            node.parents = [parent for parent in node.parents if parent is not source]
-            self.moves.append((source, old, target, new, node))
-        self._put(target, new, node)
+
+def _leave(directory: Directory, node: TreeNode) -> None:
+    """Notes that a name of a node has left a directory; the node may have another one there."""
+    if node not in directory.entries.values():
+        node.parents.remove(directory)
 
 
 def _alike(one: TreeNode, other: TreeNode) -> bool:

@@ -1,25 +1,35 @@
-"""The checkpoint directory as it is now, and as a power cut can leave it."""
+"""The checkpoint directory as it is now, and as a power cut can leave it. Three views are judged:
+
+    live        everything as it is now
+    durable     only what was synced
+    journaled   the names in the checkpoint directory as they are now, below them only what was
+                synced: the journal was written, the data was not; a rename between the two may
+                be half there
+
+`harness.crash` explores what lies between them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from harness.content import Content
-from harness.disk.tree import Directory, File, FileSystem, Symlink, TreeNode
+from harness.disk.disk import Disk
+from harness.disk.tree import Directory, File, Symlink, TreeNode
 
 
 class View:
     """The tree as seen live, after a power cut, or with the journal ahead of the data."""
 
-    def __init__(self, files: FileSystem, which: Literal["live", "durable", "journaled"]) -> None:
-        self._files = files
+    def __init__(self, disk: Disk, which: Literal["live", "durable", "journaled"]) -> None:
+        self._disk = disk
         self._synced_top = which == "durable"
         self._synced_below = which != "live"
 
     def node(self, name: str) -> TreeNode | None:
         """Returns the node with this name in the checkpoint directory."""
-        return self._top().get(name)
+        return self._entries(self._disk.files.root).get(name)
 
     def version(self, node: TreeNode) -> int:
         """Returns a number that grows with every change of `node` that this view shows."""
@@ -35,10 +45,10 @@ class View:
         return tuple(self._unsynced(self._find(name), ""))
 
     def _unsynced(self, node: TreeNode | None, path: str) -> Iterator[str]:
-        if isinstance(node, File) and node.content is not node.synced:
+        if isinstance(node, File) and node.number in self._disk.dirty:
             yield path
         elif isinstance(node, Directory):
-            for name, inner in node.synced.items():
+            for name, inner in self._entries(node).items():
                 yield from self._unsynced(inner, f"{path}/{name}".lstrip("/"))
 
     def kind(self, path: str) -> Literal["file", "directory", "symlink"] | None:
@@ -65,18 +75,15 @@ class View:
         node = self._find(path)
         if not isinstance(node, File):
             return Content()
-        return node.synced if self._synced_below else node.content
+        return self._disk.durable_content(node) if self._synced_below else node.content
 
-    def _top(self) -> dict[str, TreeNode]:
-        return self._files.root.synced if self._synced_top else self._files.root.entries
-
-    def _entries(self, directory: Directory) -> dict[str, TreeNode]:
-        if directory is self._files.root:
-            return self._top()
-        return directory.synced if self._synced_below else directory.entries
+    def _entries(self, directory: Directory) -> Mapping[str, TreeNode]:
+        is_top = directory is self._disk.files.root
+        synced = self._synced_top if is_top else self._synced_below
+        return self._disk.durable_entries(directory) if synced else directory.entries
 
     def _find(self, path: str) -> TreeNode | None:
-        node: TreeNode | None = self._files.root
+        node: TreeNode | None = self._disk.files.root
         for part in path.split("/"):
             if part == ".":
                 continue

@@ -106,6 +106,8 @@ class RunEvidence:
     behind: dict[str, DirectoryEntry] = field(default_factory=dict)
     """The contents of the directory that was left behind, when the run was over."""
     cut: Cut | None = None
+    stacks: dict[int, str] = field(default_factory=dict)
+    """The stacks that ranks wrote when they hung, by rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

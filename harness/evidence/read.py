@@ -24,6 +24,7 @@ from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record, read_record
 from harness.evidence.store import StoredBytes
 from harness.plan.model import EXECUTED, Plan
+from harness.system.stacks import read_stacks, stacks_of
 
 
 def read_evidence(directory: Path) -> Evidence:
@@ -118,6 +119,9 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         after=_read_entries(folder / "after.json"),
         behind=_read_entries(behind) if behind.exists() else {},
         cut=_read_cut(folder / "cut.json"),
+        stacks={
+            rank: text for rank in range(ranks) if (text := read_stacks(stacks_of(folder, rank)))
+        },
     )
 
 

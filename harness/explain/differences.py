@@ -7,7 +7,7 @@ it must equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, StateDigest, Stepped
@@ -18,11 +18,30 @@ _Pair = tuple[str, str, StateDigest, StateDigest]
 """Where the state is, its rank, what was found, what was expected."""
 
 
+Show = Callable[[str | None], str]
+
+
+def _bytes(digest: str | None) -> str:
+    return "not there" if digest is None else f"bytes with digest {digest}"
+
+
+def _text(value: str | None) -> str:
+    return "not there" if value is None else value
+
+
+_KINDS: tuple[tuple[str, str, Show], ...] = (
+    ("tensor", "params", _bytes),
+    ("moment", "moments", _bytes),
+    ("random stream", "rng", _bytes),
+    ("optimizer setting", "groups", _text),
+)
+
+
 def describe_differences(evidence: Evidence) -> Iterator[str]:
     """Yields at most one line for each kind of state; none if nothing differs."""
     states = list(_states(evidence))
-    for word, part in (("tensor", "params"), ("moment", "moments"), ("random stream", "rng")):
-        found = next(_names(part, states), None)
+    for word, part, show in _KINDS:
+        found = next(_names(part, show, states), None)
         if found is not None:
             yield f"first differing {word}: {found}"
     sample = next(_samples(evidence), None)
@@ -30,16 +49,12 @@ def describe_differences(evidence: Evidence) -> Iterator[str]:
         yield f"first differing sample: {sample}"
 
 
-def _names(part: str, states: list[_Pair]) -> Iterator[str]:
+def _names(part: str, show: Show, states: list[_Pair]) -> Iterator[str]:
     for where, rank, found, wanted in states:
         name = _first(getattr(found, part), getattr(wanted, part))
         if name is not None:
             here, there = getattr(found, part).get(name), getattr(wanted, part).get(name)
-            yield f"{name}, {where}, {rank}: {_bytes(here)}, expected {_bytes(there)}"
-
-
-def _bytes(digest: str | None) -> str:
-    return "not there" if digest is None else f"bytes with digest {digest}"
+            yield f"{name}, {where}, {rank}: {show(here)}, expected {show(there)}"
 
 
 def _first(found: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:

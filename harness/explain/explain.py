@@ -16,6 +16,7 @@ from harness.explain.differences import describe_differences
 from harness.explain.moment import describe_not_durable, describe_operation, describe_ranks
 from harness.judge.history import replay
 from harness.judge.judge import Judgement, judge
+from harness.report.text import describe_stacks
 
 _WIDTH = 118
 _MOST_DETAILS = 3
@@ -27,6 +28,7 @@ def explain(evidence: Evidence) -> str:
     judgement = judge(evidence)
     lines = [f"{judgement.outcome} {evidence.plan.name}", _what_ran(evidence)]
     lines += _part("what is broken", _broken(evidence, judgement))
+    lines += _part("where the ranks hung", describe_stacks(evidence))
     lines += _part("what was not judged", iter(judgement.left_out))
     for title, number, index in _moments(evidence, judgement):
         lines += _part(title, describe_ranks(evidence.runs[number], index))
@@ -87,7 +89,8 @@ def _moments(evidence: Evidence, judgement: Judgement) -> list[tuple[str, int, i
         for strike in run.fired
         if strike.then is None
     ]
-    offending = [one for verdict in judgement.verdicts for one in verdict.operations]
+    deciding = sorted(judgement.verdicts, key=lambda one: one.outcome is not judgement.outcome)
+    offending = [one for verdict in deciding for one in verdict.operations]
     if not found and offending:
         number, index = offending[0]
         found = [(f"run {number}: when that became true", number, index + 1)]

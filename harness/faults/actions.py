@@ -105,6 +105,13 @@ class Acting(Worded):
 
     does: ClassVar[str] = ""
     """The verb of titles, before a path: `a bit flips in`."""
+    rests_on: ClassVar[str | None] = None
+    """The promise without which the runs after it show nothing, if there is one."""
+
+    @property
+    def asks(self) -> str | None:
+        """Returns `rests_on`, unless it depends on the settings."""
+        return self.rests_on
 
     def describe(self) -> str:
         """Returns the event as titles phrase it."""
@@ -115,6 +122,7 @@ class FlipBit(Acting):
     """One bit of a file changes."""
 
     word: ClassVar[str] = "flip_bit"
+    rests_on: ClassVar[str | None] = "integrity"
     does: ClassVar[str] = "a bit flips in"
     flip_bit: Flipping
 
@@ -123,6 +131,7 @@ class Truncate(Acting):
     """A file loses its end."""
 
     word: ClassVar[str] = "truncate"
+    rests_on: ClassVar[str | None] = "integrity"
     does: ClassVar[str] = "the end is lost of"
     truncate: Truncation
 
@@ -131,6 +140,7 @@ class Delete(Acting):
     """A file, a symlink or a whole directory is deleted."""
 
     word: ClassVar[str] = "delete"
+    rests_on: ClassVar[str | None] = "integrity"
     does: ClassVar[str] = "somebody deletes"
     delete: OnFiles
 
@@ -139,6 +149,7 @@ class Swap(Acting):
     """Two files of the same name in two checkpoints are swapped."""
 
     word: ClassVar[str] = "swap"
+    rests_on: ClassVar[str | None] = "integrity"
     does: ClassVar[str] = "a file of another save takes the place of"
     swap: Swapping
 
@@ -147,6 +158,7 @@ class HalfDelete(Acting):
     """A deletion that was interrupted: half of the files below a directory are gone."""
 
     word: ClassVar[str] = "half_delete"
+    rests_on: ClassVar[str | None] = "integrity"
     does: ClassVar[str] = "somebody deletes half of"
     half_delete: OnFiles
 
@@ -155,6 +167,7 @@ class Hostile(Acting):
     """A pickled file keeps its meaning, and runs code if it is unpickled carelessly."""
 
     word: ClassVar[str] = "hostile"
+    rests_on: ClassVar[str | None] = "no_code_on_load"
     does: ClassVar[str] = "a pickle that runs code takes the place of"
     hostile: OnFiles
 
@@ -163,6 +176,7 @@ class Write(Acting):
     """An operator writes a file."""
 
     word: ClassVar[str] = "write"
+    rests_on: ClassVar[str | None] = "integrity"
     does: ClassVar[str] = "somebody edits"
     write: Writing
 
@@ -191,6 +205,10 @@ class SetLatest(Acting):
     word: ClassVar[str] = "latest"
     latest: Pointing
 
+    @property
+    def asks(self) -> str | None:
+        return None if self.latest.becomes is None else "integrity"
+
     def describe(self) -> str:
         to = self.latest
         return f"latest is {to.becomes}" if to.becomes else f"latest is set to step {to.step}"
@@ -210,6 +228,7 @@ class Displace(Acting):
     """The directory loses its name while the job runs, and keeps its contents."""
 
     word: ClassVar[str] = "displace"
+    rests_on: ClassVar[str | None] = "file_systems"
     displace: Displacing
 
     def describe(self) -> str:
@@ -220,6 +239,7 @@ class PutBack(Acting):
     """The directory gets its name back; what had it meanwhile loses it."""
 
     word: ClassVar[str] = "put_back"
+    rests_on: ClassVar[str | None] = "file_systems"
     put_back: PuttingBack
 
     def describe(self) -> str:

@@ -87,6 +87,8 @@ class Fault(Worded):
     """Whether the shutdown of a rank's interpreter is part of the run."""
     asks_to_end: ClassVar[str | None] = None
     """The signal by which it asks a job to save once more and end, if it does."""
+    rests_on: ClassVar[str | None] = None
+    """The promise without which a run that it strikes shows nothing, if there is one."""
     needs_nodes: ClassVar[bool] = False
     """Whether it needs ranks on several nodes."""
     needs_own_ranks: ClassVar[bool] = False
@@ -103,6 +105,11 @@ class Fault(Worded):
     """The simplest values of settings that have no default."""
 
     at: Point
+
+    @property
+    def asks(self) -> str | None:
+        """Returns `rests_on`, unless it depends on the settings."""
+        return self.rests_on
 
     @property
     def lasts(self) -> bool:

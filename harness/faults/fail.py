@@ -78,6 +78,11 @@ class Fail(OperationFault):
     fail: Failing
 
     @property
+    def asks(self) -> str | None:
+        for_a_moment = self.is_of_load and self.fail.times != "always"
+        return "file_systems" if for_a_moment or self.fail.error == "ESTALE" else None
+
+    @property
     def is_of_load(self) -> bool:
         """Whether opens or reads fail while a checkpoint is loaded."""
         return self.at.phase == "load"

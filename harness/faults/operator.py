@@ -46,6 +46,10 @@ class Operator(Fault):
     def may_fail_saves(self, timeout_s: float | None) -> bool:
         return isinstance(self.operator, Displace)
 
+    @property
+    def asks(self) -> str | None:
+        return self.operator.asks
+
     def describe(self) -> str:
         return f"{self.operator.describe()} while the job runs,"
 

@@ -51,6 +51,7 @@ class PowerCut(Fault):
     """The power goes: unsynced data is lost, and no rank does anything more."""
 
     word: ClassVar[str] = "power_cut"
+    rests_on: ClassVar[str | None] = "power_cuts"
     needs_own_ranks: ClassVar[bool] = True
     needs_plain_directory: ClassVar[bool] = True
     area: ClassVar[str | None] = "power"

@@ -47,6 +47,7 @@ class SecondJob(Fault):
 
     word: ClassVar[str] = "second_job"
     is_from_outside: ClassVar[bool] = True
+    rests_on: ClassVar[str | None] = "second_job"
     needs_own_ranks: ClassVar[bool] = True
     is_beside_others: ClassVar[bool] = False
     decides_operation: ClassVar[bool] = True

@@ -15,6 +15,7 @@ from harness.judge.differences import (
     name_differences,
     number,
     rates,
+    settings_differ,
     state_differences,
     values_differ,
 )
@@ -70,6 +71,8 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
     same = wanted[rank] if here == there else None
     if same is not None:
         differences = state_differences(decision.state, same.state)
+    elif record is not None:
+        differences += settings_differ(decision.state, record.state)
     if isinstance(record, Stepped):
         differences += values_differ(decision, record)
     if differences:

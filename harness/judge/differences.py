@@ -14,10 +14,22 @@ def state_differences(found: StateDigest, wanted: StateDigest) -> list[str]:
         ("moment", found.moments, wanted.moments),
         ("random stream", found.rng, wanted.rng),
     )
-    return [
+    found_differences = [
         difference
         for word, here, there in parts
         for difference in name_differences(word, here, there)
+    ]
+    return found_differences + settings_differ(found, wanted)
+
+
+def settings_differ(found: StateDigest, wanted: StateDigest) -> list[str]:
+    """Describes the first difference in the settings of the optimizer's parameter groups."""
+    names = sorted(found.groups.keys() | wanted.groups.keys())
+    other = [name for name in names if found.groups.get(name) != wanted.groups.get(name)]
+    return [
+        f"optimizer setting {name} is {found.groups.get(name, 'missing')}, "
+        f"not {wanted.groups.get(name, 'missing')}{_and_more(other)}"
+        for name in other[:1]
     ]
 
 

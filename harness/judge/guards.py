@@ -37,7 +37,8 @@ _SHOWN = 6
 class Guard:
     """One condition, and the outcome if it fails.
 
-    It was checked without what it `lacks`, or not at all.
+    It was checked without what it `lacks`, or not at all. `spared` is what was found against the
+    part of a promise that the implementation does not make.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Guard:
     outcome: Outcome = Outcome.PASS
     lacks: tuple[EvidenceKind, ...] = ()
     is_checked: bool = True
+    spared: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -54,6 +56,8 @@ class Guard:
 
     def left_out(self) -> str | None:
         """The part that was not checked, in one line; None if all was."""
+        if self.spared:
+            return f"not promised: {self.name}: {self.spared[0]}"
         if not self.lacks:
             return None
         how = "checked in part" if self.is_checked else "not checked"
@@ -79,6 +83,8 @@ class Check:
     uses: tuple[EvidenceKind, ...] = ()
     is_asked: Callable[[Evidence], bool] | None = None
     """None for a condition of every scenario."""
+    part: str | None = None
+    """The part of a promise that it rests on (`harness.promises`), if any."""
 
     def guard(self, evidence: Evidence, history: History | None) -> Guard:
         """Returns the guard for one scenario."""
@@ -89,6 +95,9 @@ class Check:
             outcome, said = Outcome.INVALID, [reason] if asked else []
         else:
             outcome, said = self.outcome, list(self.look(evidence, history))
+        spared: list[str] = []
+        if self.part not in (None, *evidence.plan.implementation.promises):
+            said, spared = [], said
         return Guard(
             name=self.name,
             sentence=self.sentence,
@@ -96,6 +105,7 @@ class Check:
             outcome=outcome if said else Outcome.PASS,
             lacks=() if self.is_asked else lacks(evidence, (*self.needs, *self.uses)),
             is_checked=not missing,
+            spared=tuple(spared),
         )
 
 
@@ -370,5 +380,6 @@ CHECKS = (
         outcome=Outcome.HARD_FAIL,
         needs=(EvidenceKind.RESUMES,),
         is_asked=refusals.is_asked,
+        part="errors",
     ),
 )

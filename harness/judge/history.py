@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import groupby
-from typing import Literal
+from dataclasses import dataclass, field
 
-from harness.content import Bytes
-from harness.disk.tree import FileSystem, TreeNode
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES
+from harness.disk.replay import Stretch, at_rest, by_actor
+from harness.disk.tree import TreeNode
 from harness.disk.view import View
 from harness.evidence.evidence import DirectoryEntry, Evidence
-from harness.evidence.operation import OPERATOR, Operation
-from harness.judge.marks import Marks, Top, mark, mark_late, top_names
+from harness.judge.marks import Marks, Top, mark, top_names
 from harness.layouts.base import Layout
 from harness.layouts.tree import Resolved
 from harness.world import World
@@ -107,11 +106,17 @@ class History:
 
     def durable_at(self, run: int, operations: int) -> DirectoryState:
         """Returns the state that a power cut would have left after so many operations of a run."""
-        state = _NOTHING
-        for moment in self.moments:
-            if (moment.run, moment.index) < (run, operations):
-                state = moment.durable
-        return state
+        moment = self._before(run, operations)
+        return _NOTHING if moment is None else moment.durable
+
+    def live_at(self, run: int, operations: int) -> DirectoryState:
+        """Returns the state after so many operations of a run."""
+        moment = self._before(run, operations)
+        return _NOTHING if moment is None else moment.live
+
+    def _before(self, run: int, operations: int) -> Moment | None:
+        before = (run, operations)
+        return next((m for m in reversed(self.moments) if (m.run, m.index) < before), None)
 
 
 _NOTHING = DirectoryState(latest=Resolved(state="absent"), found={})
@@ -119,88 +124,48 @@ _NOTHING = DirectoryState(latest=Resolved(state="absent"), found={})
 
 def replay(evidence: Evidence) -> History:
     """Replays the operations of all runs and looks at the directory after each."""
-    layout = evidence.plan.layout
-    watch = _Watch(layout, evidence.plan.workload.world)
+    watch = _Watch(evidence.plan.layout, evidence.plan.workload.world)
+    files = watch.disk.files
     moments: list[Moment] = []
     ends: list[DirectoryState] = []
     gaps: list[str] = []
-    known = Marks()
     marks: list[Marks] = []
     tops: list[Mapping[str, Top]] = []
     begins: list[Mapping[str, Top]] = []
     for number, run in enumerate(evidence.runs):
         watch.world = evidence.plan.workload_of(number).world
-        at_rest = evidence.at_rest.get(number)
-        if at_rest is not None:
-            known = mark(watch.files, at_rest, known, layout)
-            states = watch.look() or watch.states
-            moments.append(_moment(number, -1, states, marks=known, operator=True))
-            gaps += _differences(f"before run {number}", watch.files.snapshot(), at_rest.after)
-        marks.append(known)
-        begins.append(top_names(watch.files))
+        between = evidence.at_rest.get(number)
+        if between is not None:
+            moments.append(watch.after_operator(number, -1, at_rest(evidence, number)))
+            gaps += _differences(f"before run {number}", files.snapshot(), between.after)
+        files.end_run()
+        marks.append(watch.marks)
+        begins.append(top_names(files))
         if evidence.given is not None and number == evidence.plan.past - 1:
-            watch.files.apply(evidence.given.operation, evidence.given.written)
-            states = watch.look() or watch.states
-            moments.append(replace(_moment(number, -1, states, marks=known), by_cut=True))
-        for whose, operations in groupby(run.operations, key=_whose):
-            if whose == "operator":
-                action = tuple(operations)
-                known = mark_late(watch.files, action, run.written, known, layout)
-                states = watch.look() or watch.states
-                index = action[-1].index
-                moments.append(_moment(number, index, states, marks=known, operator=True))
-                continue
-            if whose == "cut" and run.cut is not None:
+            watch.disk.apply(number, evidence.given.operation, evidence.given.written)
+            moments.append(watch.moment(number, -1, by_cut=True))
+        for actor, stretch in by_actor(Stretch(number, run.operations, run.written)):
+            if actor == "cut" and run.cut is not None:
                 when = f"run {number}, before the power cut"
-                gaps += _differences(when, watch.files.snapshot(), run.cut.before)
-            moments += _after_each(watch, number, operations, run.written, known)
-        watch.files.end_run()
-        ends.append(moments[-1].live if moments else _NOTHING)
-        tops.append(top_names(watch.files))
-        gaps += _differences(f"run {number}", watch.files.snapshot(), run.after)
+                gaps += _differences(when, files.snapshot(), run.cut.before)
+            if actor == "operator":
+                last = stretch.operations[-1].index
+                moments.append(watch.after_operator(number, last, (stretch,)))
+            else:
+                moments += watch.after_each(stretch)
+        files.end_run()
+        ends.append(watch.states[0])
+        tops.append(top_names(files))
+        gaps += _differences(f"run {number}", files.snapshot(), run.after)
     return History(
-        layout=layout,
+        layout=evidence.plan.layout,
         moments=tuple(moments),
         ends=tuple(ends),
         gaps=tuple(gaps),
         marks=tuple(marks),
-        left=known,
+        left=watch.marks,
         tops=tuple(tops),
         begins=tuple(begins),
-    )
-
-
-def _whose(operation: Operation) -> Literal["rank", "operator", "cut"]:
-    """Returns which kind of actor made it."""
-    if operation.kind == "cut":
-        return "cut"
-    return "operator" if operation.rank == OPERATOR else "rank"
-
-
-def _after_each(
-    watch: _Watch, run: int, operations: Iterable[Operation], written: Bytes, marks: Marks
-) -> Iterator[Moment]:
-    """Yields the states after each of the operations that changed the directory."""
-    for operation in operations:
-        watch.files.apply(operation, written)
-        states = watch.look()
-        if states is not None:
-            moment = _moment(run, operation.index, states, marks=marks)
-            yield replace(moment, by_cut=operation.kind == "cut")
-
-
-def _moment(
-    run: int, index: int, states: _States, *, marks: Marks, operator: bool = False
-) -> Moment:
-    live, durable, journaled = states
-    return Moment(
-        run=run,
-        index=index,
-        live=live,
-        durable=durable,
-        journaled=journaled,
-        operator=operator,
-        marks=marks,
     )
 
 
@@ -208,50 +173,77 @@ _States = tuple[DirectoryState, DirectoryState, DirectoryState]
 
 
 class _Watch:
-    """Looks at the directory again only if something changed."""
+    """Looks at the directory again only if something changed. `marks` are the operators' so far."""
 
     def __init__(self, layout: Layout, world: World) -> None:
-        self.files = FileSystem()
-        self.world = world
+        self.disk = Disk(PROFILES["posix"])
+        self.world, self.marks = world, Marks()
         self._layout = layout
         self._worlds: dict[int, World] = {}
         self._views = (
-            View(self.files, "live"),
-            View(self.files, "durable"),
-            View(self.files, "journaled"),
+            View(self.disk, "live"),
+            View(self.disk, "durable"),
+            View(self.disk, "journaled"),
         )
         self.states: _States = (_NOTHING, _NOTHING, _NOTHING)
         self._watched: set[int] = set()
         self._root_versions = (0, 0)
         self._known: dict[tuple[bool, str, int], FoundCheckpoint] = {}
 
-    def look(self) -> _States | None:
-        """Returns the three states, or None if none of them changed."""
-        touched = self.files.touched
+    def after_operator(self, run: int, index: int, actions: Iterable[Stretch]) -> Moment:
+        """Replays an operator's actions; returns what is there then."""
+        self.marks = mark(self.disk, actions, self.marks, self._layout)
+        return self.moment(run, index, operator=True)
+
+    def after_each(self, stretch: Stretch) -> Iterator[Moment]:
+        """Replays operations; yields what is there after each that changed the directory."""
+        for operation in stretch.operations:
+            self.disk.apply(stretch.run, operation, stretch.written)
+            if self._look():
+                yield self.moment(stretch.run, operation.index, by_cut=operation.kind == "cut")
+
+    def moment(
+        self, run: int, index: int, *, operator: bool = False, by_cut: bool = False
+    ) -> Moment:
+        """Returns what is there now."""
+        self._look()
+        live, durable, journaled = self.states
+        return Moment(
+            run=run,
+            index=index,
+            live=live,
+            durable=durable,
+            journaled=journaled,
+            operator=operator,
+            by_cut=by_cut,
+            marks=self.marks,
+        )
+
+    def _look(self) -> bool:
+        """Looks at the three states; returns whether any of them changed."""
+        touched = self.disk.files.touched
         if not touched:
-            return None
-        root = self.files.root
+            return False
+        root = self.disk.files.root
         names_changed = self._names_changed()
         relevant = names_changed or any(node.number in self._watched for node in touched)
         touched.clear()
         if not relevant:
-            return None
+            return False
         live, durable, journaled = (self._state(view) for view in self._views)
         self._watched = {
             node.number
-            for entries in (root.entries, root.synced)
+            for entries in (root.entries, self.disk.durable_entries(root))
             for name, node in entries.items()
             if self._layout.owned(name)
         }
-        if (live, durable, journaled) == self.states:
-            return None
-        self.states = (live, durable, journaled)
-        return self.states
+        before, self.states = self.states, (live, durable, journaled)
+        return self.states != before
 
     def _names_changed(self) -> bool:
         """Whether the names in the checkpoint directory itself have changed."""
-        root = self.files.root
-        now = (hash(_shape(root.entries)), hash(_shape(root.synced)))
+        root = self.disk.files.root
+        now = (hash(_shape(root.entries)), hash(_shape(self.disk.durable_entries(root))))
         changed, self._root_versions = now != self._root_versions, now
         return changed
 
@@ -300,7 +292,7 @@ class _Watch:
         return known
 
 
-def _shape(entries: dict[str, TreeNode]) -> tuple[tuple[str, int], ...]:
+def _shape(entries: Mapping[str, TreeNode]) -> tuple[tuple[str, int], ...]:
     return tuple((name, node.number) for name, node in entries.items())
 
 

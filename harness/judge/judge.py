@@ -46,7 +46,8 @@ def judge(evidence: Evidence) -> Judgement:
     wanted = evidence.plan.expect.properties
     names = tuple(JUDGES) if wanted == "all" else tuple(name for name in JUDGES if name in wanted)
     history, problem = _history(evidence)
-    verdicts = tuple(_ask(name, evidence, history, problem) for name in names)
+    promises = evidence.plan.implementation.promises
+    verdicts = tuple(_ask(name, evidence, history, problem).within(promises) for name in names)
     guards = check(evidence, history, tuple(one for one in verdicts if _had_evidence(one)))
     outcome = worst(
         failed_guards=[one.outcome for one in guards if not one.passed],

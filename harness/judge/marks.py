@@ -6,13 +6,13 @@ directory itself and not by its name, so a new save of the same step is not dama
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.content import Bytes
+from harness.disk.disk import Disk
+from harness.disk.replay import Stretch
 from harness.disk.tree import Directory, FileSystem, Symlink
-from harness.evidence.evidence import AtRest, DirectoryEntry
-from harness.evidence.operation import Operation
+from harness.evidence.evidence import DirectoryEntry
 from harness.layouts.base import Layout
 
 Top = tuple[int, int]
@@ -32,47 +32,25 @@ class Marks:
     """By node, the name that it got and its version."""
 
 
-def mark(files: FileSystem, at_rest: AtRest, known: Marks, layout: Layout) -> Marks:
-    """Replays an operator's actions between two runs, and notes their marks."""
+def mark(disk: Disk, actions: Iterable[Stretch], known: Marks, layout: Layout) -> Marks:
+    """Replays an operator's actions, and notes their marks."""
+    files, foreign = disk.files, dict(known.foreign)
     before, tops = files.snapshot(), top_names(files)
-    foreign = dict(known.foreign)
-    for done in at_rest.done:
+    for action in actions:
         earlier = {number for number, _ in top_names(files).values()}
-        for operation in done.operations:
-            files.apply(operation, at_rest.written)
-        if done.action == _LIKE_A_DEAD_RUN:
+        disk.go_on(action)
+        # What comes back with the whole directory was there before, and is no new mark.
+        if action.action == _LIKE_A_DEAD_RUN or _puts_back(action):
             continue
         for name, (number, version) in top_names(files).items():
             made = number not in earlier and not _is_new_latest(files, name, layout)
             if made or number in foreign:
                 foreign[number] = (name, version)
-    files.end_run()
-    damaged = {**known.damaged, **_damage(before, tops, files)}
-    return Marks(damaged=damaged, foreign=foreign)
-
-
-def mark_late(
-    files: FileSystem,
-    action: Sequence[Operation],
-    written: Bytes,
-    known: Marks,
-    layout: Layout,
-) -> Marks:
-    """Acts like `mark`, for one action of an operator in mid-run, when open files stay open."""
-    before, tops = files.snapshot(), top_names(files)
-    earlier = {number for number, _ in tops.values()}
-    for operation in action:
-        files.apply(operation, written)
-    foreign = dict(known.foreign)
-    # What comes back with the whole directory was there before, and is no new mark.
-    for name, (number, version) in top_names(files).items() if not _puts_back(action) else ():
-        if number in foreign or (number not in earlier and not _is_new_latest(files, name, layout)):
-            foreign[number] = (name, version)
     return Marks(damaged={**known.damaged, **_damage(before, tops, files)}, foreign=foreign)
 
 
-def _puts_back(action: Sequence[Operation]) -> bool:
-    return any(one.kind == "put_back" for one in action)
+def _puts_back(action: Stretch) -> bool:
+    return any(one.kind == "put_back" for one in action.operations)
 
 
 def top_names(files: FileSystem) -> dict[str, Top]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES
 from harness.disk.replay import happened
-from harness.disk.tree import Directory, File, FileSystem, Symlink, TreeNode
+from harness.disk.tree import Directory, File, Symlink, TreeNode
 from harness.evidence.evidence import Evidence
 
 _Bytes = tuple[int, str]
@@ -36,11 +38,11 @@ def taken(evidence: Evidence, run: int) -> Taken | None:
     operations = evidence.runs[run].operations
     if not operations or operations[-1].kind != "cut":
         return None
-    files = FileSystem()
-    files.follow(happened(evidence, run, len(operations) - 1))
-    before = _flat(files.root)
-    files.apply(operations[-1], evidence.runs[run].written)
-    after = _flat(files.root)
+    disk = Disk(PROFILES["posix"])
+    disk.follow(happened(evidence, run, len(operations) - 1))
+    before = _flat(disk.files.root)
+    disk.apply(run, operations[-1], evidence.runs[run].written)
+    after = _flat(disk.files.root)
     found_again = [after[path] for path in after.keys() - before.keys()]
     other = [path for path in before.keys() & after.keys() if before[path] != after[path]]
     return Taken(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict
 
 from harness.judge.outcome import Outcome
 from harness.words import EvidenceKind
 
 OperationRef = tuple[int, int]
 """A run, and the index of one of its operations."""
+
+
+class _Shown(TypedDict):
+    details: tuple[str, ...]
+    operations: tuple[OperationRef, ...]
+
 
 # More of the same does not help the reader; the last line says how many there were.
 _MOST_DETAILS = 8
@@ -22,20 +28,43 @@ class Verdict:
 
     A property does not apply if it says nothing about the scenario, like freezing without freeze
     settings, or if the job cannot give the evidence that it needs; `details` says which. `lacks`
-    names what it could have used and was not there: it was judged in part.
+    names what it could have used and was not there: it was judged in part. `spared` are findings
+    against what the implementation does not promise; the state is `not_promised` if it promises
+    nothing of the property, or if there was nothing else to find.
     """
 
     property: str
-    state: Literal["holds", "violated", "unknown", "does_not_apply"]
+    state: Literal["holds", "violated", "unknown", "does_not_apply", "not_promised"]
     sentence: str
     details: tuple[str, ...] = ()
     operations: tuple[OperationRef, ...] = ()
     outcome: Outcome = Outcome.PASS
     lacks: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    spared: tuple[Finding, ...] = ()
 
     def applies(self) -> bool:
         """Whether the property says anything about the scenario."""
         return self.state != "does_not_apply"
+
+    def within(self, promises: Collection[str]) -> Verdict:
+        """Returns the verdict on an implementation that promises no more than this."""
+        if not self.applies():
+            return self
+        if self.property not in promises:
+            return self._spared(self.findings)
+        spared = tuple(one for one in self.findings if one.part not in (None, *promises))
+        if not spared:
+            return self
+        counted = tuple(one for one in self.findings if one not in spared)
+        if not counted:
+            return self._spared(spared)
+        return replace(self, **_as_shown(counted), findings=counted, spared=spared)
+
+    def _spared(self, findings: tuple[Finding, ...]) -> Verdict:
+        return Verdict(
+            property=self.property, state="not_promised", sentence=self.sentence, spared=findings
+        )
 
     def is_red(self) -> bool:
         """Whether it is violated or unknown."""
@@ -45,6 +74,11 @@ class Verdict:
         """The part that was not judged and why, in one line; None if all was."""
         if not self.applies():
             return f"does not apply: {self.property} ({'; '.join(self.details)})"
+        if self.state == "not_promised" or self.spared:
+            parts = sorted({one.part or self.property for one in self.spared}) or [self.property]
+            seen = f": {self.spared[0].detail}" if self.spared else ""
+            more = f", and {len(self.spared) - 1} more" if len(self.spared) > 1 else ""
+            return f"not promised: {self.property} ({', '.join(parts)}){seen}{more}"
         if self.lacks:
             return f"judged in part: {self.property} (no evidence of: {', '.join(self.lacks)})"
         return None
@@ -52,10 +86,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One observation against a property, and the operation after which it could be seen."""
+    """One observation against a property, and the operation after which it could be seen.
+
+    `part` names the part of the property that it is against (`harness.promises`), if an
+    implementation can keep the property without it.
+    """
 
     detail: str
     operation: OperationRef | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,19 +142,27 @@ class Promise:
 
     def violated(self, findings: Sequence[Finding], outcome: Outcome | None = None) -> Verdict:
         """Returns the verdict that the sentence is not true of this scenario."""
-        operations = [one.operation for one in findings if one.operation is not None]
         return Verdict(
             property=self.name,
             state="violated",
             sentence=self.sentence,
-            details=_capped([finding.detail for finding in findings]),
-            operations=tuple(dict.fromkeys(operations))[:_MOST_DETAILS],
             outcome=outcome or self.outcome,
+            findings=tuple(findings),
+            **_as_shown(findings),
         )
 
     def verdict(self, findings: Sequence[Finding], *details: str) -> Verdict:
         """Returns violated if there is a finding, else holds."""
         return self.violated(findings) if findings else self.holds(*details)
+
+
+def _as_shown(findings: Sequence[Finding]) -> _Shown:
+    """Returns the parts of a verdict that say what was found."""
+    operations = [one.operation for one in findings if one.operation is not None]
+    return {
+        "details": _capped([one.detail for one in findings]),
+        "operations": tuple(dict.fromkeys(operations))[:_MOST_DETAILS],
+    }
 
 
 def _capped(details: Sequence[str]) -> tuple[str, ...]:

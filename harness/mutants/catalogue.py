@@ -15,6 +15,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Protocol
 
+from harness.promises import ALL
+
 
 class Bug(Protocol):
     """One defect, made in a manager that is right without it."""
@@ -50,11 +52,15 @@ class Bug(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """A correct manager: no scenario may accuse it, except of what it says it leaves out."""
+    """A correct manager: no scenario may accuse it, except of what it says it leaves out.
+
+    `promises` are its own and those of the mutants that are made of it (`harness.promises`).
+    """
 
     implementation: str
+    promises: tuple[str, ...] = ALL
     leaves_out: Mapping[str, str] = field(default_factory=dict)
-    """Reasons, by pattern of scenarios."""
+    """Reasons for what no promise expresses, by pattern of scenarios."""
 
     def reason(self, scenario: str) -> str | None:
         """Returns why it is left out of a scenario, or None."""
@@ -79,9 +85,13 @@ class Catalogue:
                 return one
         raise CatalogueError(f"{name_of(bug.implementation)} has no control {bug.base!r}")
 
-    def applies(self, bug: Bug, scenario: str) -> bool:
-        """Whether a red verdict would come from the bug, and not already from its base."""
-        return scenario == bug.scenario or self.base_of(bug).reason(scenario) is None
+    def promises_of(self, implementation: str, scenario: str) -> tuple[str, ...]:
+        """Returns what a manager is judged by: all in a mutant's own scenario, else its base's."""
+        for bug in self.bugs:
+            if bug.implementation == implementation:
+                return ALL if bug.scenario == scenario else self.base_of(bug).promises
+        controls = {one.implementation: one.promises for one in self.correct}
+        return controls.get(implementation, ALL)
 
     def why_quiet(self, scenario: str) -> str | None:
         """Returns why a scenario is allowed to catch nothing, or None."""

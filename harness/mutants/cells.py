@@ -11,6 +11,7 @@ from harness.mutants.cell import MutantCell
 from harness.mutants.given import Given
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
+from harness.prove import Proof
 from harness.search.explore.explore import RedBaseline
 from harness.search.explore.job import Explored
 from harness.search.explore.part import explore_part
@@ -80,6 +81,7 @@ def _explored(bench: Bench, given: Given) -> MutantCell:
     try:
         summary = explore_part(bench, Explored(scenario=given.scenario, shown=given.name), 0, 1)
         proofs = [one.proof for one in summary.struck]
+        proofs += [Proof(outcome=summary.choice.outcome, broken=summary.choice.broken)]
     except RedBaseline as error:
         proofs = [error.proof]
     outcomes = [one.outcome for one in proofs if one.outcome is not Outcome.PASS]
@@ -88,5 +90,5 @@ def _explored(bench: Bench, given: Given) -> MutantCell:
         scenario=given.name,
         outcome=str(worst(failed_guards=(), violated=outcomes, unknown=0)),
         broken=tuple(dict.fromkeys(name for one in proofs for name in one.broken)),
-        details=f"{len(outcomes)} of {len(proofs)} strikes are red",
+        details=f"{len(outcomes)} of {len(proofs)} runs are red",
     )

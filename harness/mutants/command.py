@@ -16,7 +16,13 @@ from pathlib import Path
 from harness.mutants.catalogue import Bug, Catalogue, load_catalogue, name_of
 from harness.mutants.cell import Key, MutantCell, add_cells, read_cells
 from harness.mutants.cells import HANG_DEADLINE_S, MutantTask, run_cells
-from harness.mutants.choose import candidates, correct_keys, named_keys, sample_keys
+from harness.mutants.choose import (
+    candidates,
+    correct_keys,
+    named_keys,
+    participation,
+    sample_keys,
+)
 from harness.mutants.given import Given, default_scenarios
 from harness.mutants.markdown import one_line, page, write_page
 from harness.mutants.table import Table, make_table, problems
@@ -87,7 +93,7 @@ class _Run:
         wish, catalogue, given = self._wish, self._catalogue, tuple(self._given.values())
         keys = list(named_keys(catalogue))
         if not wish.only:
-            keys += correct_keys(catalogue, given)
+            keys += correct_keys(participation(catalogue, given))
         if wish.sample != 0:
             keys += sample_keys(catalogue, given, size=wish.sample, seed=wish.seed)
         # A bug whose own scenario cannot run here stays without its cell; the table says so.
@@ -109,7 +115,7 @@ class _Run:
         hangs = bug is not None and bug.outcome == "HANG"
         return MutantTask(
             given=self._given[scenario],
-            managers=(self._implementation(manager),),
+            managers=(self._implementation(manager, scenario),),
             deadline_s=HANG_DEADLINE_S if hangs else None,
         )
 
@@ -125,13 +131,15 @@ class _Run:
             near, far = untried[: _MOST_TRIES // 2], untried[_MOST_TRIES // 2 :]
             # Then those that show wherever anything does.
             broad = sorted(far, key=lambda one: -red[one])[: _MOST_TRIES // 2]
-            managers = tuple(self._implementation(one) for one in (*near, *broad))
+            managers = tuple(self._implementation(one, name) for one in (*near, *broad))
             yield MutantTask(given=self._given[name], managers=managers, until_caught=True)
 
-    def _implementation(self, manager: str) -> Implementation:
+    def _implementation(self, manager: str, scenario: str) -> Implementation:
         if manager == Implementation().name:
             return Implementation()
-        return Implementation(name=manager, path=str(self._wish.folder.resolve()))
+        promises = self._catalogue.promises_of(manager, scenario)
+        folder = str(self._wish.folder.resolve())
+        return Implementation(name=manager, path=folder, promises=promises)
 
     def _note(self, done: int, of: int, found: tuple[MutantCell, ...]) -> None:
         self.cells.update({cell.key: cell for cell in found})

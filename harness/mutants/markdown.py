@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.mutants.catalogue import name_of
 from harness.mutants.table import MutantRow, Table, problems
+from harness.promises import describe_promises
 
 BEGIN, END = "<!-- mutants: begin -->", "<!-- mutants: end -->"
 
@@ -103,13 +104,17 @@ def _categories(table: Table) -> Iterator[str]:
 
 
 def _control(table: Table) -> Iterator[str]:
-    yield from _head("manager", "scenarios", "accused", "leaves out")
+    yield from _head("manager", "scenarios", "accused", "promises", "leaves out")
     for one in table.catalogue.correct:
         cells = [cell for cell in table.correct if cell.manager == one.implementation]
         alarms = sum(cell.is_alarm for cell in cells)
         out = "; ".join(f"`{part}`: {why}" for part, why in one.leaves_out.items())
         yield _cells(
-            f"`{name_of(one.implementation)}`", str(len(cells)), str(alarms), out or "nothing"
+            f"`{name_of(one.implementation)}`",
+            str(len(cells)),
+            str(alarms),
+            f"`{describe_promises(one.promises)}`",
+            out or "nothing",
         )
 
 

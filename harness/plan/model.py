@@ -10,6 +10,7 @@ from harness.faults.strike import Strike
 from harness.layouts.base import Layout
 from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.part import Decided
+from harness.promises import ALL
 from harness.scenario.devices import SHARING
 from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import (
@@ -101,13 +102,25 @@ class RunPlan(Decided):
 class Implementation(Decided):
     """The checkpoint manager under test: `module:Name`, and a folder to search first.
 
-    `layout` names the layout of its checkpoint directories (`harness.layouts.registry`). It belongs
-    to the code, and not to the scenario, because the same scenarios run against any code.
+    `layout` names the layout of its checkpoint directories (`harness.layouts.registry`), and
+    `promises` what it can be blamed for (`harness.promises`). Both belong to the code, and not to
+    the scenario, because the same scenarios run against any code.
     """
 
     name: str = "kempnerforge.checkpoint.manager:CheckpointManager"
     path: str | None = None
     layout: str = DEFAULT
+    promises: tuple[str, ...] = ALL
+
+    @property
+    def code(self) -> dict[str, str | None]:
+        """The place from which it is imported."""
+        return {"name": self.name, "path": self.path}
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is another one than the package beside this harness."""
+        return self.path is not None or self.name != Implementation().name
 
 
 class Plan(Decided):

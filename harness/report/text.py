@@ -7,15 +7,19 @@ how to reproduce it.
 
 from __future__ import annotations
 
+import signal
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Raised
+from harness.judge.event_logs import killed_ranks
 from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
 from harness.judge.power import taken
 from harness.plan.model import Plan
+from harness.report.frames import is_consequence, short_stacks, short_traceback
 from harness.report.operations import around
 from harness.scenario.source import Source
 
@@ -25,7 +29,9 @@ _SENTENCE_WIDTH = 110
 _MOST_LINES = 120
 _MOST_EXCEPTION_LINES = 26
 _MOST_YAML_LINES = 28
-_MOST_TRACE_LINES = 4
+_MOST_FRAMES = 3
+_MOST_MESSAGE_LINES = 5
+_MOST_LOG_LINES = 8
 
 
 def describe(
@@ -37,7 +43,9 @@ def describe(
     lines += _verdicts(judgement)
     if judgement.outcome is not Outcome.PASS:
         lines += _part("operations", around(evidence, judgement))
+        lines += _part("where the ranks hung", describe_stacks(evidence))
         lines += _part("what the ranks raised", _exceptions(evidence))
+        lines += _part("what they printed before they died", _last_words(evidence))
         if source is not None:
             lines += _part(source.path, _yaml(source))
     end = ["", "replay:", f"  {replay}"] if replay else []
@@ -118,21 +126,46 @@ def _exceptions(evidence: Evidence) -> Iterator[str]:
                     key = (number, record.during, record.type, record.message)
                     same.setdefault(key, ([], record.trace))[0].append(rank)
     lines: list[str] = []
-    for (number, during, kind, message), (ranks, trace) in same.items():
+    # The cause first: a rank whose peer is gone raises because of that.
+    causes_first = sorted(same.items(), key=lambda one: is_consequence(one[0][2], one[0][3]))
+    for (number, during, kind, message), (ranks, trace) in causes_first:
         where = ", ".join(str(rank) for rank in ranks)
         lines.append(f"  run {number}, rank {where}, during {during}: {kind}")
-        lines += [f"    {line}" for line in message.splitlines()[:3]]
-        lines += [f"    | {line}" for line in _end(trace, message)]
+        lines += [f"    {line}" for line in _both_ends(message.splitlines())]
+        lines += [f"    | {line}" for line in short_traceback(trace, most=_MOST_FRAMES)]
     yield from _capped(lines, _MOST_EXCEPTION_LINES)
 
 
-def _end(trace: str, message: str) -> list[str]:
-    """Returns the last lines of a traceback, without the message that is repeated there."""
-    said = {line.strip() for line in message.splitlines()}
-    lines = [line for line in trace.rstrip().splitlines() if line.strip() not in said]
-    if lines and not lines[-1].startswith(" "):
-        lines.pop()
-    return lines[-_MOST_TRACE_LINES:]
+def describe_stacks(evidence: Evidence) -> Iterator[str]:
+    """Yields, for each rank that hung, the last operation that it asked for, and its stacks."""
+    for number, run in enumerate(evidence.runs):
+        for rank in run.processes.hung:
+            last = [one for one in run.operations if one.rank == rank][-1:]
+            ended = [f"its last operation was {one.kind} {one.path}" for one in last]
+            yield f"  {', '.join((f'run {number}', f'rank {rank}', *ended))}"
+            stacks = short_stacks(run.stacks.get(rank, ""), most=_MOST_FRAMES)
+            yield from (f"    {line}" for line in stacks or ["no stack: it was stopped or gone"])
+
+
+def _both_ends(lines: list[str]) -> list[str]:
+    """Returns a long message without its middle: many begin with a summary and end with a cause."""
+    if len(lines) <= _MOST_MESSAGE_LINES:
+        return lines
+    first, last = lines[: _MOST_MESSAGE_LINES - 2], lines[-1]
+    return [*first, f"... {len(lines) - len(first) - 1} more lines", last]
+
+
+def _last_words(evidence: Evidence) -> Iterator[str]:
+    """Yields the end of the output of ranks that died by a signal which no strike sent."""
+    for number, run in enumerate(evidence.runs):
+        sent = killed_ranks(evidence, number) | {*run.processes.hung, *run.processes.stopped}
+        for rank, status in enumerate(run.processes.exits):
+            if status >= 0 or rank in sent:
+                continue
+            yield f"  run {number}, rank {rank}, {signal.Signals(-status).name}:"
+            log = Path(evidence.directory, f"run{number}", f"rank{rank}.log")
+            text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+            yield from (f"    {line}" for line in text.rstrip().splitlines()[-_MOST_LOG_LINES:])
 
 
 def _yaml(source: Source) -> Iterator[str]:

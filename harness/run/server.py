@@ -56,7 +56,7 @@ class Start:
             "reads": self.reads,
             "hosts": [host.as_request() for host in self.hosts],
             "launcher": self.launcher.model_dump(),
-            "wanted": self.implementation.model_dump(),
+            "wanted": self.implementation.code,
             **given,
         }
 

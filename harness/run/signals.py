@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness.faults.effects import PlannedStrike
 from harness.system.clock import descendants
+from harness.system.stacks import REQUEST
 
 
 @dataclass(slots=True)
@@ -67,6 +68,12 @@ class Signals:
             if rank not in self.killed | self.exits.keys():
                 _send(self.pids[rank], signal.SIGCONT)
 
+    def ask_for_stacks(self, ranks: Iterable[int]) -> None:
+        """Have ranks write the stacks of their threads."""
+        for rank in ranks:
+            if rank not in self.killed:
+                _send(self.pids[rank], REQUEST)
+
     def family(self) -> list[int]:
         """Returns the processes of the run: ranks that have not ended, and their descendants."""
         alive = [self.pids[rank] for rank in self.left()]
@@ -97,7 +104,7 @@ def _leads_a_group(process: int) -> bool:
         return False
 
 
-def _send(process: int, number: signal.Signals) -> bool:
+def _send(process: int, number: int) -> bool:
     """Send a signal to a process, or to minus a group; returns whether anything received it.
 
     A rank can have been reaped without its end having been reported yet.

@@ -42,6 +42,8 @@ from harness.system.errors import HarnessError
 from harness.system.membership import membership
 from harness.system.seccomp import Notification
 
+_STACKS_S = 1.0
+"""How long ranks that hang have to write their stacks."""
 _POLL_S = 0.02
 _TICK_S = 0.005
 
@@ -139,6 +141,7 @@ class Supervisor:
         self._stop_at_s: float | None = None
         self._stopped: tuple[int, ...] = ()
         self._hung: tuple[int, ...] = ()
+        self._end_hung_at: float | None = None
         self._over: tuple[str, ...] | None = None
         self._cpu_s = 0.0
         self._held: list[_WaitingRank] = []
@@ -239,6 +242,10 @@ class Supervisor:
         left, now_s = self._signals.left(), self._now_s()
         if now_s - self._reported_s > self._watch.deadline_s and not self._hung and left:
             self._hung = left
+            self._signals.ask_for_stacks(left)
+            self._end_hung_at = time.monotonic() + _STACKS_S
+        elif self._end_hung_at is not None and time.monotonic() > self._end_hung_at:
+            self._end_hung_at = None
             self._launch.stop()
         elif self._stop_at_s is not None and now_s > self._stop_at_s:
             self._stop_at_s = None
@@ -267,8 +274,9 @@ class Supervisor:
             )
         if request is None or rank is None:
             listener.proceed(notification)
-        elif rank in self._signals.killed:
-            # It was struck and waits to die: nothing that it asked for may still happen.
+        elif rank in self._signals.killed or rank in self._hung:
+            # It waits to die: nothing that it asked for may still happen. A rank that hung can
+            # have been woken by the request for its stacks.
             return
         elif request.kind == "record":
             self._serve_record(listener, notification, request, rank)

@@ -51,6 +51,10 @@ class Checkpoint(Part):
     on_error: Literal["end", "go_on"] = Field(
         "end", description="what the training loop does when a save raises"
     )
+    shares_groups: bool = Field(
+        default=False,
+        description="training uses the default process group and the one that the manager gets",
+    )
 
 
 ModuleName = Literal["transformer", "vision_encoder", "adapter"]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from harness.judge.judge import Judgement
+from harness.plan.asked import not_promised
 from harness.plan.model import Plan, RunPlan
 from harness.report.failure import failure_name, scenario_text
 from harness.run.support import missing_disk
@@ -55,8 +56,9 @@ def glance(bench: Bench, scenario: Scenario, *, silence_s: float | None = None) 
 
 
 def lacking(bench: Bench, scenario: Scenario) -> str | None:
-    """Returns why this machine cannot run a scenario, or None."""
-    return missing_disk(plan_of(bench, scenario).filesystem)
+    """Returns why a scenario shows nothing of the implementation, or cannot run here, or None."""
+    plan = plan_of(bench, scenario)
+    return not_promised(plan) or missing_disk(plan.filesystem)
 
 
 def failure_file(scenario: Scenario, workspace: Workspace) -> Path:

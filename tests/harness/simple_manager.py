@@ -246,7 +246,9 @@ def resolve_resume_path(directory: str) -> str | None:
     return str(committed[-1]) if committed else None
 
 
-def _agree(work: Callable[[], None], *, only_first: bool = False) -> None:
+def _agree(
+    work: Callable[[], None], group: dist.ProcessGroup | None = None, *, only_first: bool = False
+) -> None:
     """Do a part of a save, on rank 0 alone or on all; a failure of one is raised by all."""
     problem: str | None = None
     if dist.get_rank() == 0 or not only_first:
@@ -255,16 +257,16 @@ def _agree(work: Callable[[], None], *, only_first: bool = False) -> None:
         except Exception as error:  # noqa: BLE001 - it becomes an error of every rank
             problem = f"rank {dist.get_rank()}: {type(error).__name__}: {error}"
     problems: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(problems, problem)
+    dist.all_gather_object(problems, problem, group=group)
     failed = [text for text in problems if text is not None]
     if failed:
         raise RuntimeError(f"the checkpoint was not saved: {'; '.join(failed)}")
 
 
-def _prepare(staging: Path, pp_rank: int | None) -> None:
+def _prepare(staging: Path, pp_rank: int | None, group: dist.ProcessGroup | None = None) -> None:
     if dist.get_rank() == 0 and staging.exists():
         shutil.rmtree(staging)
-    dist.barrier()
+    dist.barrier(group)
     place = staging if pp_rank is None else staging / f"pp{pp_rank}"
     place.mkdir(parents=True, exist_ok=True)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.mutants.catalogue import Catalogue, Control
+from harness.promises import parse_promises
 from tests.mutants.entry import COPIES, PACKAGE, SIMPLE
 from tests.mutants.entry import Mutant as Mutant
 from tests.mutants.entry import bug as _bug
@@ -40,6 +41,13 @@ PLAIN_AT_REST = (
     "layouts/killed-in-flush.yaml::dp_replicate2_dp_shard2",
 )
 """What a manager without checksums, and for one layout, must come through."""
+
+IN_BACKGROUND = (
+    "baseline/every-layout-and-mode.yaml::dp_shard2-async",
+    "baseline/every-layout-and-mode.yaml::pp2_dp_shard2-async",
+    "async/durable-is-published-at-once.yaml",
+)
+"""What a manager must come through that saves with collectives on the group that it is given."""
 
 DAMAGED = (
     "at_rest/flipped-bit-in-a-shard.yaml::disabled",
@@ -319,9 +327,6 @@ MISORDERED = (
                 "of .staging-step_N to step_N"),
 )  # fmt: skip
 
-_NO_COPIES = "it verifies nothing of what it loads"
-_STOCK_DCP = "stock DCP says neither which rank failed nor why"
-_ONE_LAYOUT = "it loads what was saved by the same arrangement of ranks"
 _NO_DIRECTORY = "it cannot replace a directory"
 _NOT_OURS = "the scenario is about names that only the package has"
 
@@ -329,31 +334,20 @@ _PLAIN_FORMS = "it knows plain models, Adam and extra values of rank 0"
 _ONE_TRY = "a read that failed ends its load"
 
 _ONE_WRITE = "it writes a shard at once, so nobody dies within"
+_COPIES = "all,-later_saves,-other_ranks,-other_stages,-second_job"
 _BEYOND_COPIES = {
     "async/killed-in-flush-past-the-page-cache.yaml*": _ONE_WRITE,
     "power/past-the-page-cache.yaml*": _ONE_WRITE,
     "at_rest/hostile-pickle-without-manifest.yaml*": _NOT_OURS,
     "at_rest/latest-is-not-what-it-was.yaml::directory": _NO_DIRECTORY,
     "operator/latest-changed-while-the-job-trains.yaml::directory": _NO_DIRECTORY,
-    "explore/any-operation-fails.yaml*": "an error in the last save leaves it no other to succeed",
-    "layouts/data-parallel-degree-changes.yaml": _NOT_OURS,
     "layouts/o*-on-purpose.yaml": "it has no `ignore_freeze_mismatch`",
-    "layouts/one-stage-becomes-two.yaml": _ONE_LAYOUT,
-    "layouts/two-stages*": _ONE_LAYOUT,
-    "layouts/degree-changes.yaml*": _ONE_LAYOUT,
-    "layouts/every-axis-changes.yaml": _ONE_LAYOUT,
-    "layouts/four-stages-become-one.yaml": _ONE_LAYOUT,
-    "layouts/replicas-become-shards.yaml*": _ONE_LAYOUT,
-    "layouts/stages-become-others.yaml*": _ONE_LAYOUT,
-    "layouts/tensor-parallel-peers-come-and-go.yaml*": _ONE_LAYOUT,
-    "layouts/wrappers-come-and-go.yaml*": "it takes the names that wrappers give to parameters",
     "storage/handle-goes-stale.yaml*": "it gives a save up whose handle is stale",
     "storage/names-cannot-be-swapped.yaml*": "where names cannot be swapped it raises",
     "storage/write-hangs.yaml*": "it waits without a deadline",
     "resume/loader-draws-from-the-global-generator.yaml": _NOT_OURS,
     "state/average-of-the-weights.yaml": _PLAIN_FORMS,
     "state/experts-of-each-rank.yaml::dp_*": _PLAIN_FORMS,
-    "state/experts-of-two-ranks-on-one.yaml": _ONE_LAYOUT,
     "state/fused-weights-saved-apart.yaml*": _PLAIN_FORMS,
     "state/gradients-between-two-updates.yaml::dp_shard2": _PLAIN_FORMS,
     "state/optimizer-of-each-stage.yaml": _PLAIN_FORMS,
@@ -361,29 +355,12 @@ _BEYOND_COPIES = {
     "state/optimizers.yaml::l*": _PLAIN_FORMS,
     "state/optimizers.yaml::muon": _PLAIN_FORMS,
     "storage/reads-fail-for-one-start.yaml": "not all ranks are told that a read failed",
-    "two_jobs/*": "it has no lock",
 }
 _BEYOND_SIMPLE = {
     **_BEYOND_COPIES,
-    "storage/disk-*": _STOCK_DCP,
     "storage/open-fails-while-loading.yaml::*EMFILE*": _ONE_TRY,
     "storage/read-fails-once.yaml*": _ONE_TRY,
-    "storage/stage-of-a-pipeline-full.yaml": _STOCK_DCP,
-    "storage/sync-fails.yaml*": _STOCK_DCP,
 }
-_DAMAGE = {
-    "operator/bit-flipped-while-the-job-trains.yaml": _NO_COPIES,
-} | {
-    f"at_rest/{name}": _NO_COPIES
-    for name in (
-        "damaged-checkpoint-by-name.yaml", "description-edited.yaml", "empty-train-state.yaml",
-        "every-checkpoint-damaged.yaml", "flipped-bit-in-a-shard.yaml*",
-        "half-deleted-checkpoint.yaml*", "hostile-pickle.yaml*",
-        "latest-points-at-a-damaged-step.yaml", "missing-shard.yaml",
-        "shards-of-two-saves-swapped.yaml", "truncated-shard-of-a-stage.yaml",
-    )
-}  # fmt: skip
-
 _MISSING = {
     "L12": "a deletion that the storage refuses ends rank 0 alone: with the faults of the storage",
     "L17": "the training loop here has no hook that is called when a checkpoint is saved",
@@ -416,8 +393,12 @@ BUGS = Catalogue(
     bugs=(*MUTANTS, *_CUT),
     correct=(
         Control(implementation=PACKAGE),
-        Control(implementation=SIMPLE, leaves_out={**_BEYOND_SIMPLE, **_DAMAGE}),
-        Control(implementation=COPIES, leaves_out=_BEYOND_COPIES),
+        Control(
+            implementation=SIMPLE,
+            promises=parse_promises(f"{_COPIES},-errors,-integrity,-no_code_on_load"),
+            leaves_out=_BEYOND_SIMPLE,
+        ),
+        Control(implementation=COPIES, promises=parse_promises(_COPIES), leaves_out=_BEYOND_COPIES),
     ),
     missing=_MISSING,
 )

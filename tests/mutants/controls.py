@@ -6,10 +6,26 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kempnerforge.checkpoint.errors import CheckpointError
+from kempnerforge.checkpoint.manager import CheckpointManager
 from tests.harness import simple_manager
 from tests.harness.simple_manager import ShutdownHandler as ShutdownHandler
 from tests.harness.simple_manager import SimpleManager
 from tests.harness.simple_manager import resolve_resume_path as resolve_resume_path
+
+
+class RaisesLikeTorch(CheckpointManager):
+    """A save that failed raises what is no Exception, as torch's CheckpointException."""
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().save(*args, **kwargs)
+        except CheckpointError as error:
+            raise NotAnException(str(error)) from error
+
+
+class NotAnException(BaseException):
+    """Stands for CheckpointException, which tells of each rank on lines of its own."""
 
 
 class RenamesThenSyncs(SimpleManager):

@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from kempnerforge.checkpoint.manager import CheckpointManager
 from kempnerforge.checkpoint.state import global_names
@@ -58,3 +60,17 @@ class _Converting:
         self._inner.load_state_dicts(
             [{**state, "taken": state["taken"] * len(states) // now} for state in states]
         )
+
+
+class CutsToEqualShards(CheckpointManager):
+    """A shard is taken to have as many rows as every other: what exceeds that is not loaded."""
+
+    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
+        shards = [param for param in self._model.parameters() if isinstance(param, DTensor)]
+        before = [param.to_local().detach().clone() for param in shards]
+        result = super().load(*args, **kwargs)
+        with torch.no_grad():
+            for param, old in zip(shards, before, strict=True):
+                equal = param.shape[0] // param.device_mesh.size()
+                param.to_local()[equal:] = old[equal:]
+        return result

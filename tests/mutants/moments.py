@@ -48,6 +48,27 @@ class ForgetsTheGroups(SimpleManager):
         return result
 
 
+class ForgetsTheDecay(SimpleManager):
+    """G10: the weight decay of the parameter groups is that of a new optimizer."""
+
+    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
+        now = [group["weight_decay"] for group in self._optimizer.param_groups]
+        result = super().load(*args, **kwargs)
+        for group, decay in zip(self._optimizer.param_groups, now, strict=True):
+            group["weight_decay"] = decay
+        return result
+
+
+class DropsAKeyOfTheGroups(SimpleManager):
+    """G10: a key that the optimizer itself does not set is missing from the groups that load."""
+
+    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
+        result = super().load(*args, **kwargs)
+        for group in self._optimizer.param_groups:
+            del group["initial_lr"]
+        return result
+
+
 class MomentsOfTheTrainable(SimpleManager):
     """H01: what is frozen at the save keeps no moments."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from tests.harness import simple_manager
 from tests.harness.simple_manager import ShutdownHandler as ShutdownHandler
@@ -44,6 +45,18 @@ class SavesWhatItLoaded(SimpleManager):
     ) -> None:  # fmt: skip
         loader = dataloader if self._loaded is None else Taken(self._loaded)
         super().save(step, tokens_seen, scheduler, loader, extra)
+
+
+class PositionOfRankZero(SimpleManager):
+    """The position of rank 0 is saved for all ranks."""
+
+    def save(
+        self, step: int, tokens_seen: int = 0, scheduler: Any = None, dataloader: Any = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        states: list[Any] = [dataloader.state_dict()]
+        dist.broadcast_object_list(states, src=0)
+        super().save(step, tokens_seen, scheduler, Taken(states[0]), extra)
 
 
 class CountsFromTheResume(SimpleManager):

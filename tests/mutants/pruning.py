@@ -82,6 +82,24 @@ class SortsByStep(Pruner):
         self._remove(counted[: -self._config.keep_last_n])
 
 
+class KeepsZero(Pruner):
+    """Only a negative number means all, so that of zero none but the newest stays."""
+
+    def _prune(self, newest: Path) -> None:
+        keep = self._config.keep_last_n
+        if keep >= 0:
+            self._remove([path for path in self._ordered()[: -keep or None] if path != newest])
+
+
+class CountsBackwards(Pruner):
+    """Only zero means all; a negative number is a slice from the other end."""
+
+    def _prune(self, newest: Path) -> None:
+        keep = self._config.keep_last_n
+        if keep != 0:
+            self._remove([path for path in self._ordered()[:-keep] if path != newest])
+
+
 class StagesPruneAlone(Pruner):
     """C12: a stage deletes its own part of the old ones as soon as its own part is written."""
 

@@ -12,6 +12,7 @@ from tests.harness.proving import plan_of, prove
 from tests.mutants.catalogue import (
     CONTROLS,
     DAMAGED,
+    IN_BACKGROUND,
     MUTANTS,
     PLAIN_AT_REST,
     READS_FAIL,
@@ -64,6 +65,8 @@ OTHER_FORMS = tuple({bug.scenario: bug for bug in MUTANTS if bug.scenario[:6] ==
     [fenced(CONTROLS[0], scenario, scenario=scenario) for scenario in _WITHOUT_STORAGE_FAULTS]
     + [(CONTROLS[0], scenario) for scenario in PLAIN_AT_REST]
     + [("tests.mutants.checksums:Checksums", scenario) for scenario in DAMAGED]
+    + [("tests.mutants.controls:RaisesLikeTorch", "storage/disk-full-once.yaml::disabled")]
+    + [("tests.mutants.groups:SavesInItsGroup", scenario) for scenario in IN_BACKGROUND]
     + [("tests.mutants.own_form:OwnForm", bug.scenario) for bug in OTHER_FORMS]
     + [("tests.mutants.own_form:TriesAgain", scenario) for scenario in READS_FAIL]
     + [(manager, "sync/killed-in-prune-half-way.yaml") for manager in CONTROLS[1:]],

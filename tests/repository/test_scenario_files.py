@@ -22,6 +22,14 @@ def test_there_are_scenarios_for_the_whole_main_job() -> None:
     assert len(SCENARIOS) >= 20
 
 
+def test_the_readme_lists_the_folders_of_scenarios() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `scenarios/` \| the scenarios: (.*) \|$", text, re.MULTILINE)
+    assert sorted(row.split(", ")) == sorted(
+        {path.relative_to(ROOT / "scenarios").parts[0] for path in SCENARIOS}
+    )
+
+
 def names(path: Path) -> list[str]:
     """The names of the scenarios of a file; an error in it is raised."""
     found = read_file(path, gpus=0).values()

@@ -22,6 +22,9 @@ from harness.jobs.training.parallel import training_timeout
 from harness.plan.model import RunPlan
 from harness.scenario.schema import Checkpoint
 
+_ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""Exceptions that end a loop, whatever they leave."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
@@ -114,7 +117,7 @@ class ManagedCheckpoints:
         self._saves = 0
         self._goes_on = settings.on_error == "go_on"
         with self._event_log.during("build"):
-            self._config = _build_config(settings, directory, tools)
+            self._config = build_config(settings, directory, tools)
             if run.ignore_freeze_mismatch:
                 self._config.ignore_freeze_mismatch = True
             self._manager = _build_manager(self._config, tools, rig)
@@ -140,7 +143,7 @@ class ManagedCheckpoints:
         """Returns everything that a load can change, by name."""
         state = self._rig.digest()
         schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
-        return {**state.params, **state.moments, **state.rng, **schedule}
+        return {**state.params, **state.moments, **state.rng, **state.groups, **schedule}
 
     def _resume(self, loader: Any) -> Progress:
         with self._event_log.during("resume"):
@@ -207,8 +210,9 @@ class ManagedCheckpoints:
         """Continue training after a failed save, if the scenario's loop does."""
         try:
             yield
-        except Exception as error:
-            if not self._goes_on:
+        # torch's CheckpointException, which `dcp.save` raises, is no Exception.
+        except BaseException as error:
+            if not self._goes_on or isinstance(error, _ENDS):
                 raise
             self._event_log.raised_during(call, error)
 
@@ -233,7 +237,8 @@ class ManagedCheckpoints:
             self._shutdown.finish()
 
 
-def _build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
+def build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
+    """Returns the configuration of the manager under test."""
     window = settings.dyn_ckpt_window
     if window is not None:
         window = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)

@@ -19,8 +19,12 @@ def count_gradients(model: nn.Module) -> int:
     return sum(bool(grad.count_nonzero()) for grad in grads)
 
 
-def clip_gradients(model: nn.Module, *, max_norm: float, stage_size: int) -> int:
+def clip_gradients(
+    model: nn.Module, group: dist.ProcessGroup | None, *, max_norm: float, stage_size: int
+) -> int:
     """Scale all gradients so that their norm over all ranks and stages is at most `max_norm`.
+
+    `group` has all ranks; None is the default group.
 
     Returns how many parameters of this rank had a gradient that is not zero.
     """
@@ -33,7 +37,7 @@ def clip_gradients(model: nn.Module, *, max_norm: float, stage_size: int) -> int
     # Squares add up over all ranks; an element that several ranks hold counts in equal parts.
     copies = [1 if id(one) in alone else _copies(one, stage_size) for one in trained] or [1]
     total = (known.square() / torch.tensor(copies, device=device)).sum()
-    dist.all_reduce(total)
+    dist.all_reduce(total, group=group)
     factor = (max_norm / (total.sqrt() + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(factor)

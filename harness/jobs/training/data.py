@@ -93,9 +93,11 @@ class EpochBatches(Sampler[list[int]]):
 
     def __init__(self, data: Data, *, seed: int, rank: int, ranks: int) -> None:
         self.epoch = 0
+        self.share = rank
+        """The samples that this rank reads: every one of so many, from here on."""
         self.first = 0
         """Where the epoch begins here: ranks of another degree have taken the earlier batches."""
-        self._data, self._seed, self._rank, self._ranks = data, seed, rank, ranks
+        self._data, self._seed, self._ranks = data, seed, ranks
         if len(self) == 0:
             raise ValueError(
                 f"{data.samples} samples do not fill one batch of {data.batch_size} "
@@ -108,10 +110,31 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = list(range(self._data.samples))
         random.Random(self._seed + self.epoch).shuffle(order)
-        mine = order[self._rank :: self._ranks]
+        mine = order[self.share :: self._ranks]
         for number in range(self.first, len(self)):
             begin = number * self._data.batch_size
             yield mine[begin : begin + self._data.batch_size]
+
+
+class ShareLoader(StatefulDataLoader[Batch]):  # type: ignore[misc]
+    """A loader whose state says which share of the samples it reads.
+
+    So the states of two ranks differ, as where loaders keep offsets into files of their own.
+    """
+
+    def __init__(self, *args: Any, order: EpochBatches, **kwargs: Any) -> None:
+        self._order = order
+        super().__init__(*args, batch_sampler=order, **kwargs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the position, and the share."""
+        return {**super().state_dict(), "share": self._order.share}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at the position of the share."""
+        state = dict(state_dict)
+        self._order.share = state.pop("share")
+        super().load_state_dict(state)
 
 
 class Redistributing:
@@ -186,9 +209,9 @@ class Batches:
         with warnings.catch_warnings():
             # torchdata 0.11 calls a function that torch 2.13 calls deprecated.
             warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
-            loader: Any = StatefulDataLoader(
+            loader: Any = ShareLoader(
                 Windows(data),
-                batch_sampler=self._order,
+                order=self._order,
                 num_workers=data.num_workers,
                 collate_fn=collate,
                 generator=own,

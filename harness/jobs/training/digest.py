@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from harness.evidence.record import StateDigest
-from harness.jobs.training.optimizers import moments_of
+from harness.jobs.training.optimizers import moments_of, settings_of
 
 _DIGEST_BYTES = 8
 """64 bits distinguish the few thousand digests of a run, and keep its records short."""
@@ -60,11 +60,12 @@ def moments(
 
 
 def digest_state(model: nn.Module, optimizer: Optimizer, beside: Beside = nothing) -> StateDigest:
-    """Digests this rank's state: its shards by global parameter name, and its generators."""
+    """Describes this rank's state: shards by global parameter name, generators, settings."""
     return StateDigest(
         params={name: _digest_value(param) for name, param in named_plainly(model)},
         moments={name: _digest_value(one) for name, one in moments(model, optimizer, beside)},
         rng=_digest_generators(),
+        groups={name: _describe(value) for name, value in settings_of(optimizer)},
     )
 
 
@@ -90,6 +91,13 @@ def _digest_value(value: Any) -> str:
     shard = held.cpu().contiguous().reshape(-1)
     # The bytes themselves: numpy has no bfloat16, and -0.0 must differ from 0.0.
     return _digest_bytes(shard.view(torch.uint8).numpy())
+
+
+def _describe(setting: Any) -> str:
+    """Returns a setting as text; a list like a tuple, which optimizers do not tell apart."""
+    if isinstance(setting, Tensor):
+        return f"tensor {_digest_value(setting)}"
+    return repr(tuple(setting) if isinstance(setting, list) else setting)
 
 
 def _digest_generators() -> dict[str, str]:

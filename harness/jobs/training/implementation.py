@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.plan.model import Implementation
 
-_HOMES = {
+HOMES = {
     "resolve_resume_path": "kempnerforge.resilience.elastic",
     "ShutdownHandler": "kempnerforge.resilience.signal_handler",
     "ResumableDataLoader": "kempnerforge.checkpoint",
@@ -54,4 +54,4 @@ class Tools:
         own = importlib.import_module(self._module)
         if hasattr(own, name):
             return getattr(own, name)
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(HOMES[name]), name)

@@ -1,6 +1,11 @@
 """Finds a rank's place among the others: its device, its place on each axis, its groups.
 
 The order of the axes is that of `World`: the pipeline outermost, tensor-parallel peers innermost.
+
+Training has process groups of its own, and so has the manager: gloo matches the collectives of a
+group by their order alone, so a save in the background must not share one with training. The
+default group is left to the code under test, too. Only a scenario with `shares_groups` trains on
+the groups that the manager gets.
 """
 
 from __future__ import annotations
@@ -33,8 +38,10 @@ class Place:
     """The tensor-parallel peers, if there are any."""
     stages: DeviceMesh | None
     """The ranks at this place of each stage, if there are stages."""
+    everyone: dist.ProcessGroup | None
+    """All ranks, for training; None is the default group."""
     stage_group: dist.ProcessGroup | None
-    """The ranks of this stage, if there are stages."""
+    """The ranks of this stage, for the manager; None lets it take the default group."""
 
     @property
     def stage(self) -> int:
@@ -81,17 +88,20 @@ def training_timeout(world: World, checkpoint: Checkpoint | None) -> timedelta |
 
 
 def limit_waits(place: Place, timeout: timedelta | None) -> None:
-    """Give the groups of a mesh the timeout of training; they do not inherit it from the world."""
+    """Give all groups the timeout of training; they do not inherit it from the world."""
     if timeout is None:
         return
     meshes = [mesh for mesh in (place.shards, place.peers, place.stages) if mesh is not None]
     groups = [group for mesh in meshes for group in mesh.get_all_groups()]
-    for group in (*groups, *([] if place.stage_group is None else [place.stage_group])):
-        _set_pg_timeout(timeout, group)
+    for group in (*groups, place.everyone, place.stage_group):
+        if group is not None:
+            _set_pg_timeout(timeout, group)
 
 
-def find_place(world: World, rank: int, device: torch.device) -> Place:
-    """Build the mesh. Collective over all ranks."""
+def find_place(
+    world: World, rank: int, device: torch.device, *, backend: str, shares_groups: bool
+) -> Place:
+    """Build the mesh and the groups. Collective over all ranks."""
     sharded = ("dp_replicate", "dp_shard") if world.dp_replicate > 1 else ("dp_shard",)
     used = {
         "pp": world.pp > 1,
@@ -101,7 +111,11 @@ def find_place(world: World, rank: int, device: torch.device) -> Place:
     }
     axes = tuple(axis for axis, there in used.items() if there)
     shape = tuple(getattr(world, axis) for axis in axes)
-    mesh = init_device_mesh(device.type, shape, mesh_dim_names=axes)
+    # A mesh takes the default group for an axis of all ranks, unless it is told which backend.
+    apart: dict[Any, Any] = {} if shares_groups else dict.fromkeys(axes, backend)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=axes, backend_override=apart)
+    groups = _shared_groups if shares_groups else _groups_apart
+    everyone, stage_group = groups(world, mesh)
     return Place(
         rank=rank,
         world=world,
@@ -109,16 +123,27 @@ def find_place(world: World, rank: int, device: torch.device) -> Place:
         shards=mesh[sharded] if world.is_sharded else None,
         peers=mesh["tp"] if world.tp > 1 else None,
         stages=mesh["pp"] if world.pp > 1 else None,
-        stage_group=_stage_group(world, mesh),
+        everyone=everyone,
+        stage_group=stage_group,
     )
 
 
-def _stage_group(world: World, mesh: DeviceMesh) -> dist.ProcessGroup | None:
-    if world.pp == 1:
-        return None
+Group = dist.ProcessGroup | None
+
+
+def _groups_apart(world: World, mesh: DeviceMesh) -> tuple[Group, Group]:
+    everyone = mesh.get_group() if mesh.ndim == 1 else dist.new_group()
+    return everyone, _new_stage_group(world)
+
+
+def _shared_groups(world: World, mesh: DeviceMesh) -> tuple[Group, Group]:
     inside = [axis for axis in mesh.mesh_dim_names or () if axis != "pp"]
-    if len(inside) == 1:
-        return mesh.get_group(inside[0])
+    if world.pp == 1:
+        return None, None
+    return None, mesh.get_group(inside[0]) if len(inside) == 1 else _new_stage_group(world)
+
+
+def _new_stage_group(world: World) -> dist.ProcessGroup:
     size = world.stage_size
     stages = [list(range(first, first + size)) for first in range(0, world.size, size)]
     found: Any = dist.new_subgroups_by_enumeration(stages)  # type: ignore[no-untyped-call]

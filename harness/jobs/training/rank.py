@@ -80,7 +80,8 @@ def _work(directory: Path, run: int, number: int, event_log: EventLog) -> None:
             world_size=world.size,
             timeout=limit,
         )
-        place = find_place(world, rank, torch.device(device))
+        shares = plan.checkpoint is not None and plan.checkpoint.shares_groups
+        place = find_place(world, rank, torch.device(device), backend=backend, shares_groups=shares)
         limit_waits(place, limit)
     finished = train(plan, run, directory, place=place, event_log=event_log)
     with event_log.during("exit"):
@@ -90,7 +91,7 @@ def _work(directory: Path, run: int, number: int, event_log: EventLog) -> None:
 
 
 def _refuse_early_import(plan: Plan) -> None:
-    if implementation_server.kept == plan.implementation.model_dump():
+    if implementation_server.kept == plan.implementation.code:
         return
     early = sorted(name for name in sys.modules if name.split(".")[0] == "kempnerforge")
     if early:

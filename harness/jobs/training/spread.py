@@ -70,7 +70,9 @@ def spread(built: nn.Module, place: Place, workload: Workload) -> ShardedModel:
         _leave_alone(built)
         # DDP moves parameters to other buckets after the first step. A resumed run would then sum
         # in another order than the uninterrupted one; with this setting the buckets stay.
-        whole = DistributedDataParallel(built, find_unused_parameters=True)
+        whole = DistributedDataParallel(
+            built, process_group=place.everyone, find_unused_parameters=True
+        )
         return ShardedModel(model=whole, net=built, pieces=(whole,))
     return ShardedModel(model=built, net=built, pieces=pieces)
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from harness.budget import patient, read_reference
 from harness.evidence.record import Finished, Resumed, Stepped
@@ -43,6 +44,7 @@ from harness.plan.model import Plan
 from harness.scenario.schema import Model
 
 _MAX_GRADIENT_NORM = 1.0
+_DECAY_GROWTH = 1.02
 _LOADER_THREAD = "QueueFeederThread"
 _LOADER_GRACE_S = 30.0
 
@@ -182,13 +184,27 @@ class Loop:
         if not rig.accumulate.closes(self._progress.step + 1):
             return count_gradients(rig.model)
         trained = clip_gradients(
-            rig.model, max_norm=_MAX_GRADIENT_NORM, stage_size=rig.place.world.stage_size
+            rig.model,
+            rig.place.everyone,
+            max_norm=_MAX_GRADIENT_NORM,
+            stage_size=rig.place.world.stage_size,
         )
         rig.optimizer.step()
         rig.scheduler.step()
+        raise_decay(rig.optimizer)
         rig.optimizer.zero_grad(set_to_none=True)
         rig.kept.updated()
         return trained
+
+
+def raise_decay(optimizer: Optimizer) -> None:
+    """Raise the weight decay of each parameter group a little, as schedules of it do.
+
+    Like the learning rate it then differs from what a new optimizer has, so that it must be loaded.
+    """
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] *= _DECAY_GROWTH
 
 
 def prepare(batch: Batch, model: Model, place: Place) -> tuple[tuple[Tensor, ...], Tensor]:

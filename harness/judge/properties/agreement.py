@@ -49,7 +49,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             failed = [rank for rank, one in enumerate(raised) if one is not None]
             others = [rank for rank, one in enumerate(raised) if one is None]
             detail = f"run {number}: {ranks(failed)} raised while loading, {ranks(others)} did not"
-            findings.append(Finding(detail=detail))
+            findings.append(Finding(detail=detail, part="errors" if run.fired else None))
         findings += _different_saves(evidence, number)
     if not decided:
         return PROMISE.unknown("no rank of any run got as far as a decision")

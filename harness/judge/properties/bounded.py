@@ -27,7 +27,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Drained, Raised, Record, SaveBegan, SaveReturned
@@ -74,28 +74,34 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
             late = ranks(run.processes.hung)
             silent_s = run.processes.deadline_s
             detail = f"run {number}: {late} still alive after {silent_s:.0f} s without a record"
-            waiting.append(Finding(detail=detail, operation=last))
+            # A deadlock in a run that nothing struck needs no deadline to be wrong.
+            part = "deadlines" if run.fired else None
+            waiting.append(Finding(detail=detail, operation=last, part=part))
         # Another launcher ends survivors at once: how long they would have waited is unknown.
         local = evidence.plan.launcher.is_local
         if local and checkpoint is not None and checkpoint.timeout_s is not None:
-            waiting += [Finding(detail=f"run {number}: {one}") for one in _left_waiting(run)]
+            waiting += _findings(number, _left_waiting(run), "deadlines")
         # Ranks that a cut separates for good all see the save fail, and end later, in training.
         only_parted = _are_parted(plan.strikes) and not killed_ranks(evidence, number)
         ends_early = may_end_early(evidence, number) and not only_parted
         if goes_on and not run.processes.hung and not ends_early:
-            problems = _errors(run, plan.strikes, timeout_s)
+            findings += _findings(number, _errors(run, plan.strikes, timeout_s), "errors")
             # If the file system lacks what a save needs, none can succeed.
             if not evidence.plan.refuses:
-                problems += _no_later_save(run, plan.strikes, success, timeout_s)
-            findings += [Finding(detail=f"run {number}: {one}") for one in problems]
+                later = _no_later_save(run, plan.strikes, success, timeout_s)
+                findings += _findings(number, later, "later_saves")
         if not killed_ranks(evidence, number) and not run.processes.hung:
             found = _start_errors(run, plan.strikes, timeout_s)
-            findings += [Finding(detail=f"run {number}: {one}") for one in found]
+            findings += _findings(number, found, "errors")
     if waiting:
         return PROMISE.violated([*waiting, *findings])
     if findings:
         return PROMISE.violated(findings, Outcome.HARD_FAIL)
     return PROMISE.holds()
+
+
+def _findings(number: int, problems: Iterable[str], part: str) -> list[Finding]:
+    return [Finding(detail=f"run {number}: {one}", part=part) for one in problems]
 
 
 def _left_waiting(run: RunEvidence) -> Iterator[str]:

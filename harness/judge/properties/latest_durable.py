@@ -49,7 +49,9 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
             if fault not in findings and fault not in excused:
                 where = f"run {moment.run}, after operation {moment.index}{suffix}: "
                 findings[fault] = Finding(
-                    detail=where + fault, operation=(moment.run, moment.index)
+                    detail=where + fault,
+                    operation=(moment.run, moment.index),
+                    part="power_cuts" if suffix else None,
                 )
     return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
 

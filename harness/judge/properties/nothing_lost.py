@@ -227,6 +227,7 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
         whole = history.durable_at(number, place).whole().values()
         if any(one.step >= step for one in whole):
             continue
+        is_there = any(one.step >= step for one in history.live_at(number, place).whole().values())
         if _was_taken_durable(history, number, step, until=place):
             continue  # before the acknowledgement
         findings.append(
@@ -234,6 +235,7 @@ def _untrue(number: int, run: RunEvidence, history: History, *, background: bool
                 detail=f"run {number}: step {step} was acknowledged to every rank, and a "
                 "power cut would have left no whole checkpoint of it or of a later step",
                 operation=(number, place - 1) if place else None,
+                part="power_cuts" if is_there else None,
             )
         )
     return findings
@@ -276,4 +278,5 @@ def _late_by(
         detail=f"run {number}: save {operations[0].save} was flushed at operation "
         f"{flushes[-1].index} and not yet visible {waited:.1f} s later, when the next save began",
         operation=(number, flushes[-1].index),
+        part="prompt",
     )

@@ -1,8 +1,9 @@
 """`resume_exact`: the resumed run equals the uninterrupted one bit for bit.
 
 The promise: the resumed run equals the uninterrupted one bit for bit: weights, optimizer moments,
-learning rate, loss, tokens seen, extra values (among them a loss scale and a moving average with
-their counters), random draws of every rank (python, numpy, torch, each CUDA device).
+all settings of its parameter groups, learning rate, loss, tokens seen, extra values (among them a
+loss scale and a moving average with their counters), random draws of every rank (python, numpy,
+torch, each CUDA device).
 
 Evidence: the digests that each rank recorded after its resume and after each step, compared with
 those of the uninterrupted run at the same step. A name that only one side has is a difference. The
@@ -13,10 +14,10 @@ A run with another arrangement of ranks, other wrappers or other freeze settings
 way than the uninterrupted one, and so does every run that continues it. At its start, each shard of
 every parameter and moment must equal the one of that name, whichever stage holds it, in the run
 that it continues; if shards are split differently, every whole tensor must, and ranks that hold the
-same piece must hold the same values. So must tokens seen and extra values, and the random draws if
-the arrangement is the same. From then on the learning rate is still that of the uninterrupted run,
-and with unchanged freeze settings the loss stays within a tenth of it, as other random draws
-explain; or its mean over all ranks does, if they read other shares.
+same piece must hold the same values. So must the settings, tokens seen and extra values, and the
+random draws if the arrangement is the same. From then on the learning rate is still that of the
+uninterrupted run, and with unchanged freeze settings the loss stays within a tenth of it, as other
+random draws explain; or its mean over all ranks does, if they read other shares.
 
 Unknown if no step could be compared. Not covered: the random draws of a run in another arrangement.
 """
@@ -45,8 +46,8 @@ from harness.words import EvidenceKind
 PROMISE = Promise(
     name="resume_exact",
     sentence="The resumed run equals the uninterrupted one bit for bit: weights, optimizer "
-    "moments, LR, loss, RNG draws of every rank, tokens, extra values. In another layout, weights "
-    "and moments are equal at load.",
+    "moments and settings, LR, loss, RNG draws of every rank, tokens, extra values. In another "
+    "layout, weights, moments and settings are equal at load.",
     outcome=Outcome.SILENT_DIVERGENCE,
     needs=(EvidenceKind.RESUMES, EvidenceKind.TRAINING, EvidenceKind.REFERENCE),
     uses=(EvidenceKind.TREE,),

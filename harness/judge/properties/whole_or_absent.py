@@ -39,41 +39,52 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
     excused: set[str] = set()
     for moment in history.moments:
         faults = [
-            *_torn(moment.live, ""),
+            *_torn(moment.live),
             *_torn(moment.durable, " after a power cut"),
             *_torn(moment.journaled, " after a power cut that keeps the newest names"),
             *([] if moment.operator else _changed(whole, moment.live)),
         ]
-        now = {fault for fault, _ in faults}
+        now = {fault for fault, _, _ in faults}
         excused = now if moment.operator else excused & now
-        for fault, detail in faults:
+        for fault, detail, part in faults:
             if fault not in findings and fault not in excused:
                 where = f"run {moment.run}, after operation {moment.index}: "
                 findings[fault] = Finding(
-                    detail=where + detail, operation=(moment.run, moment.index)
+                    detail=where + detail, operation=(moment.run, moment.index), part=part
                 )
         whole = moment.live.whole()
     return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
 
 
-def _torn(state: DirectoryState, suffix: str) -> list[tuple[str, str]]:
+Fault = tuple[str, str, str | None]
+"""An id that stays the same while the fault lasts, the text, and the part of the promise."""
+
+
+def _torn(state: DirectoryState, suffix: str = "") -> list[Fault]:
     """Returns one finding per directory and view: later operations show the same tear."""
     return [
         (
             f"torn {name} ({one.identity}){suffix}",
             f"{name} carries a checkpoint's name{suffix}, but {one.defects[0]}",
+            "power_cuts" if suffix else _unless_latest(state, name),
         )
         for name, one in state.found.items()
         if one.defects
     ]
 
 
-def _changed(before: dict[str, FoundCheckpoint], state: DirectoryState) -> list[tuple[str, str]]:
-    faults: list[tuple[str, str]] = []
+def _unless_latest(state: DirectoryState, name: str) -> str | None:
+    """Returns the part of the promise, without which only what `latest` names must be whole."""
+    return None if state.latest.name == name else "every_instant"
+
+
+def _changed(before: dict[str, FoundCheckpoint], state: DirectoryState) -> list[Fault]:
+    faults: list[Fault] = []
     for name, old in before.items():
         new = state.found.get(name)
         if new is None or new.defects or new.identity != old.identity:
             continue
         if new.version != old.version:
-            faults.append((f"changed {name}", f"{name} was whole and is changed in place"))
+            detail = f"{name} was whole and is changed in place"
+            faults.append((f"changed {name}", detail, _unless_latest(state, name)))
     return faults

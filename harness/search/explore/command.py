@@ -26,7 +26,7 @@ Progress = Callable[[int, int, StrikeOutcome], None]
 def explore_job(
     job: Explored, *, implementation: Implementation, workers: int, merge: bool
 ) -> Summary | None:
-    """Explore one scenario and print the result; returns None if the baseline trace is red."""
+    """Explore one scenario and print the result; returns None if nothing could be struck."""
     began = time.monotonic()
     workspace = open_workspace(failures=Path("failures").resolve())
     with closing(workspace), Pool(workspace, workers, implementation=implementation) as pool:
@@ -48,9 +48,11 @@ def explore_all(job: Explored, pool: Pool, *, merge: bool, progress: Progress) -
     """Strike every chosen point, several at once. Raises RedBaseline."""
     choice = pool.submit(_choose, job, merge).result()
     coming: list[Future[tuple[StrikeOutcome, ...]]] = [
-        pool.submit(_strike, job, candidate) for candidate in choice.chosen
+        pool.submit(_strike, job, candidate, choice.broken) for candidate in choice.chosen
     ]
-    coming += [pool.submit(strike_until_clean, job, end) for end in ends(job, choice)]
+    coming += [
+        pool.submit(strike_until_clean, job, end, choice.broken) for end in ends(job, choice)
+    ]
     for done, future in enumerate(as_completed(coming), 1):
         progress(done, len(coming), future.result()[-1])
     struck = tuple(one for future in coming for one in future.result())
@@ -61,8 +63,10 @@ def _choose(bench: Bench, job: Explored, merge: bool) -> ChosenPoints:
     return choose_points(bench, job, merge=merge)
 
 
-def _strike(bench: Bench, job: Explored, candidate: Candidate) -> tuple[StrikeOutcome, ...]:
-    return (strike(bench, job, candidate),)
+def _strike(
+    bench: Bench, job: Explored, candidate: Candidate, known: tuple[str, ...]
+) -> tuple[StrikeOutcome, ...]:
+    return (strike(bench, job, candidate, known),)
 
 
 def _count(done: int, of: int, newest: StrikeOutcome) -> None:

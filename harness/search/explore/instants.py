@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from harness.disk.disk import Disk
 from harness.disk.fingerprint import fingerprint
+from harness.disk.profiles import PROFILES
 from harness.disk.replay import happened
-from harness.disk.tree import FileSystem
 from harness.evidence.evidence import Evidence
 
 
@@ -25,20 +26,20 @@ def number_instants(evidence: Evidence, run: int) -> Instants:
     The number stays the same while no operation changes the directory, live or as a power cut would
     leave it, and no rank writes a record: acknowledgements, and how far each rank is, count too.
     """
-    files = FileSystem()
-    files.follow(happened(evidence, run, 0))
+    disk = Disk(PROFILES["posix"])
+    disk.follow(happened(evidence, run, 0))
     this = evidence.runs[run]
     places = sorted(record.index for event_log in this.event_logs for record in event_log)
     before: list[int] = []
     after: list[int] = []
-    number, recorded, seen = 0, 0, fingerprint(files)
+    number, recorded, seen = 0, 0, fingerprint(disk)
     for operation in this.operations:
         written = bisect_right(places, operation.index)
         number += written != recorded
         recorded = written
         before.append(number)
-        files.apply(operation, this.written)
-        now = fingerprint(files)
+        disk.apply(run, operation, this.written)
+        now = fingerprint(disk)
         number += now != seen
         seen = now
         after.append(number)

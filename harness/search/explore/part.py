@@ -12,8 +12,9 @@ from harness.trial import Bench
 def explore_part(bench: Bench, job: Explored, number: int, parts: int) -> Summary:
     """Strike every `parts`-th point from `number` on, counted from 0."""
     choice = choose_points(bench, job)
-    struck = [strike(bench, job, candidate) for candidate in choice.chosen[number::parts]]
+    known = choice.broken
+    struck = [strike(bench, job, candidate, known) for candidate in choice.chosen[number::parts]]
     for end in ends(job, choice)[number::parts]:
-        struck += strike_until_clean(bench, job, end)
+        struck += strike_until_clean(bench, job, end, known)
     part = f"part {number + 1} of {parts}" if parts > 1 else ""
     return Summary(job=job, choice=choice, struck=tuple(struck), part=part)

@@ -25,6 +25,7 @@ from harness.evidence.evidence import RunEvidence
 from harness.evidence.operation import Operation
 from harness.faults.answers import meets
 from harness.faults.point import Point
+from harness.judge.outcome import Outcome
 from harness.run.strikes import Occasion, matches
 from harness.scenario.exploration import Explore, ExploredFault
 from harness.search.explore.instants import Instants
@@ -47,12 +48,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenPoints:
-    """The chosen points, and their total."""
+    """The chosen points, and their total.
+
+    `broken` is what the baseline breaks although nothing strikes it, and `outcome` its outcome.
+    """
 
     operations: int
     points: int
     distinct: int
     chosen: tuple[Candidate, ...]
+    broken: tuple[str, ...] = ()
+    outcome: Outcome = Outcome.PASS
 
     @property
     def is_exhaustive(self) -> bool:

@@ -39,8 +39,10 @@ class StrikeOutcome:
     proof: Proof
 
 
-def strike(bench: Bench, job: Explored, candidate: Candidate) -> StrikeOutcome:
-    """Strike, resume and judge one candidate."""
+def strike(
+    bench: Bench, job: Explored, candidate: Candidate, known: tuple[str, ...] = ()
+) -> StrikeOutcome:
+    """Strike, resume and judge one candidate; drop a failure that breaks only what is known."""
     name = f"{candidate.fault}, {describe_point(candidate.at)}"
     source = _source(job, candidate, candidate.at, name)
     plan = bench.plan_of(source)
@@ -55,6 +57,11 @@ def strike(bench: Bench, job: Explored, candidate: Candidate) -> StrikeOutcome:
     if counts and not fired:
         evidence = _without_strike(trial.evidence, job.explore.run)
         trial = replace(trial, evidence=evidence, judgement=judge(evidence))
+    broken = trial.judgement.broken
+    if broken and not {*broken} - {*known}:
+        trial.drop()
+        proof = Proof(outcome=trial.judgement.outcome, broken=broken)
+        return StrikeOutcome(name=name, fired=fired, proof=proof)
     if not trial.passed:
         source = _named(job, candidate, trial.evidence) or source
     return StrikeOutcome(name=name, fired=fired, proof=settle(trial, source))

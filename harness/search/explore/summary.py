@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.judge.outcome import Outcome
 from harness.search.explore.job import Explored
 from harness.search.explore.points import ChosenPoints
 from harness.search.explore.strike import StrikeOutcome
@@ -25,13 +26,29 @@ class Summary:
 
     @property
     def red(self) -> tuple[StrikeOutcome, ...]:
-        """The strikes that are not green, or whose outcome is unknown."""
-        return tuple(one for one in self.struck if one.proof.outcome != "PASS")
+        """The strikes that break something which the baseline does not, or prove nothing."""
+        proofs = ((one, one.proof) for one in self.struck if one.proof.outcome != "PASS")
+        known = {*self.choice.broken}
+        return tuple(one for one, proof in proofs if not proof.broken or {*proof.broken} - known)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The names that the baseline and the strikes break, each once."""
+        struck = [name for one in self.red for name in one.proof.broken]
+        return tuple(dict.fromkeys((*self.choice.broken, *struck)))
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of the first red strike, else of the baseline; INVALID if nothing fired."""
+        if self.is_green:
+            return Outcome.PASS
+        without = self.choice.outcome if self.choice.broken else Outcome.INVALID
+        return next((one.proof.outcome for one in self.red), without)
 
     @property
     def is_green(self) -> bool:
-        """Whether something was struck, and all of it passed."""
-        return any(one.fired for one in self.struck) and not self.red
+        """Whether something was struck, and all of it passed, as the baseline did."""
+        return any(one.fired for one in self.struck) and not self.red and not self.choice.broken
 
 
 def headline(summary: Summary) -> str:
@@ -55,7 +72,14 @@ def headline(summary: Summary) -> str:
 
 def describe_summary(summary: Summary) -> str:
     """Formats the headline, and what is red."""
-    return "\n".join([f"{summary.job.scenario.name}", headline(summary), *_reds(summary)])
+    lines = [f"{summary.job.scenario.name}", headline(summary)]
+    if summary.choice.broken:
+        lines.append(
+            f"without a strike it is {summary.choice.outcome} "
+            f"({', '.join(summary.choice.broken)}); only strikes that break something else are "
+            "reported"
+        )
+    return "\n".join([*lines, *_reds(summary)])
 
 
 def _reds(summary: Summary) -> Iterator[str]:

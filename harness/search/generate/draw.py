@@ -20,6 +20,7 @@ from harness.world import World
 
 _MOST_STEPS = 20
 """More steps show nothing new and cost time."""
+_MOST_DEGREE = 6
 _REFUSED_DEGREE = "(?i)redistribut"
 _REFUSED_FREEZE = "(?i)freeze"
 
@@ -85,7 +86,10 @@ class _Drawer:
         degree = 1 if job.world.dp_shard > 1 else 2
         # Several shards of one stage are enough to divide the same samples in another way.
         world = World(pp=1, dp_shard=degree)
-        if job.data.samples // degree < job.data.batch_size:
+        if job.data.redistributes:
+            return None
+        batches = job.data.samples // (job.data.batch_size * degree)
+        if batches == 0 or batches % job.accumulate.in_a_step:
             return None
         return Run(until_step=until, world=world, refused=_REFUSED_DEGREE)
 
@@ -106,14 +110,22 @@ class _Drawer:
         )
 
     def _world(self) -> World | None:
-        """Draws another number of stages, with the same data-parallel degree."""
+        """Draws another degree if the loader can follow, else another number of stages."""
         world = self._job.world
+        if self._job.data.redistributes:
+            return self._degree(world)
         plain = World(pp=world.pp, dp_shard=world.dp_shard)
         if {"layouts", "pipeline"} & self._without or world.dp_shard > 2 or world != plain:
             return None
-        if not is_plain(self._job):
+        if not is_plain(self._job) or self._job.model.layers < 2:
             return None
         return World(pp=3 - world.pp, dp_shard=world.dp_shard) if often(self._random, 10) else None
+
+    def _degree(self, world: World) -> World | None:
+        if "layouts" in self._without or not is_plain(self._job) or not often(self._random, 40):
+            return None
+        others = [degree for degree in range(1, _MOST_DEGREE + 1) if degree != world.degree]
+        return World(dp_shard=pick(self._random, others))
 
     def _faults(self, run: Run, *, is_last: bool) -> Faults:
         number, past = len(self._runs), self._past

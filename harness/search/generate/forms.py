@@ -25,7 +25,7 @@ def draw_form(random: Random, job: Scenario) -> Scenario:
         changes["model"] = job.model.model_copy(update={"variant": variant})
     if often(random, 30):
         changes["optimizer"] = pick(random, OPTIMIZERS[1:])
-    if often(random, 15):
+    if often(random, 15) and not job.data.redistributes:
         changes["data"] = job.data.model_copy(update={"generator": "global"})
     # A loop's extra values are the same on all stages, except for these.
     if job.world.pp == 1 and often(random, 10):

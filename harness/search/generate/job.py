@@ -24,7 +24,7 @@ from harness.world import World
 
 AREAS = (
     "signals", "loop", "storage", "at_rest", "layouts", "pipeline", "freeze", "power", "operator",
-    "two_jobs", "forms",
+    "two_jobs", "forms", "groups",
 )  # fmt: skip
 """Areas that can be left out, for implementations that do not promise them."""
 
@@ -39,6 +39,10 @@ _WORLDS = (
     World(pp=2, schedule="interleaved"),
 )
 """Four ranks are as many as two cores run well."""
+_WIDE = (World(dp_shard=5), World(dp_shard=6), World(pp=2, dp_shard=3))
+"""Degrees that divide no width; drawn rarely, because they are slow on two cores."""
+_TOGETHER = 60
+"""Samples of a step of which every degree up to six gets as many."""
 _MOST_SAVES = 4
 _HANG_TIMEOUT_S = 4.0
 """A hanging operation makes a run this long; it grows if the machine is busy."""
@@ -49,7 +53,7 @@ Areas = frozenset[str]
 
 def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
     """Draws an unstruck scenario of one run. It has at least one save, usually two."""
-    world = pick(random, _WORLDS)
+    world = pick(random, _WIDE if often(random, 4) else _WORLDS)
     if world.pp > 1 and "pipeline" in without:
         world = World(dp_shard=world.dp_shard)
     checkpoint = _draw_checkpoint(random, without)
@@ -66,7 +70,7 @@ def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
         world=world,
         model=_draw_model(random, vlm=preset_vlm, least=world.pp * world.chunks),
         scheduler=Scheduler(warmup_steps=pick(random, (2, 2, 0, 5))),
-        data=_draw_data(random, world),
+        data=_draw_data(random, world, without),
         checkpoint=checkpoint,
         freeze=freeze,
         runs=(Run(until_step=until),),
@@ -83,11 +87,12 @@ def _draw_checkpoint(random: Random, without: Areas) -> Checkpoint:
     hangs = goes_on and often(random, 10)
     return Checkpoint(
         interval=pick(random, (2, 1, 3, 4)),
-        keep_last_n=pick(random, (2, 1, 3, 0)),
+        keep_last_n=pick(random, (2, 1, 3, 0, -1)),
         async_mode=pick(random, ("disabled", "async", "async_with_pinned_mem")),
         dyn_ckpt_window=window,
         timeout_s=_HANG_TIMEOUT_S if hangs else None,
         on_error="go_on" if goes_on else "end",
+        shares_groups="groups" not in without and often(random, 5),
     )
 
 
@@ -101,15 +106,18 @@ def _draw_end(random: Random, checkpoint: Checkpoint) -> int:
 def _draw_model(random: Random, *, vlm: bool, least: int) -> Model:
     return Model(
         preset="tiny_vlm" if vlm else "tiny_transformer",
-        layers=max(least, pick(random, (2, 2, 3))),
-        dim=pick(random, (32, 32, 16)),
+        layers=max(least, pick(random, (2, 2, 3, 1))),
+        dim=pick(random, (32, 32, 16, 40)),
         dropout=pick(random, (0.1, 0.1, 0.0)),
     )
 
 
-def _draw_data(random: Random, world: World) -> Data:
+def _draw_data(random: Random, world: World, without: Areas) -> Data:
     """Draws an epoch of few steps, so that many runs cross its end."""
     batch = pick(random, (4, 2, 1))
+    redistributes = "layouts" not in without and often(random, 10)
+    if redistributes:
+        batch = _TOGETHER // world.degree
     if world.schedule != "gpipe":
         batch = max(batch, world.pp)
     steps = random.randrange(2, 12)
@@ -117,6 +125,7 @@ def _draw_data(random: Random, world: World) -> Data:
         samples=batch * world.degree * steps + random.randrange(batch),
         batch_size=batch,
         num_workers=pick(random, (0, 0, 0, 1, 2)),
+        redistributes=redistributes,
     )
 
 

@@ -12,7 +12,7 @@ from harness.content import Content
 from harness.disk.changes import FileLog, Version
 from harness.disk.profiles import ProfileName
 from harness.evidence.evidence import Evidence
-from tests.harness.crash.histories import random_run
+from tests.harness.crash.histories import TREES, random_run
 from tests.harness.judge.cases import Case, correct
 
 BOTH: tuple[ProfileName, ...] = ("ordered", "posix")
@@ -38,6 +38,13 @@ def test_over_two_runs_of_a_correct_job(profile: ProfileName) -> None:
 def test_over_any_operations(profile: ProfileName, seed: int) -> None:
     evidence = Case(runs=[random_run(Random(seed))]).evidence()
     assert differences(evidence, profile, 150) == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("profile", BOTH)
+def test_over_any_operations_on_directories(profile: ProfileName, seed: int) -> None:
+    evidence = Case(runs=[random_run(Random(seed), kinds=TREES)]).evidence()
+    assert differences(evidence, profile, 50) == []
 
 
 def test_a_difference_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ import pytest
 from harness.crash.explore import CrashState, Exploration, explore
 from harness.crash.instants import leading_runs
 from harness.crash.restore import restore
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES
 from harness.disk.replay import before_run
-from harness.disk.tree import FileSystem
 from harness.evidence.evidence import Evidence
 from harness.evidence.read import read_evidence
 from harness.evidence.write import write_listing
@@ -152,8 +153,8 @@ def test_a_run_that_goes_on_from_there_is_told_with_what_it_found(
     state = next(one for one in found.resumable if one.run == 1 and one.acknowledged == {2, 4})
     put(state, found, evidence, tmp_path / "state")
     back = read_evidence(tmp_path / "state")
-    files = FileSystem()
-    files.follow(before_run(back, 2))
-    assert set(files.root.entries) == {name for name, _ in found.parts.names(state.tree)}
+    disk = Disk(PROFILES["posix"])
+    disk.follow(before_run(back, 2))
+    assert set(disk.files.root.entries) == {name for name, _ in found.parts.names(state.tree)}
     assert list(before_run(back, 1)) == []
     assert leading_runs(back) == ()

@@ -157,6 +157,22 @@ def test_a_move_between_directories_is_one_change_that_either_sync_settles() -> 
         assert steps.trees("posix") == [moved]
 
 
+def test_a_directory_that_moves_on_has_one_name_in_each_state() -> None:
+    steps = Steps()
+    for folder in ("a", "b", "c"):
+        steps.do("mkdir", folder)
+    steps.do("sync", ".")
+    steps.do("rename", "b", "a/b")
+    steps.do("rename", "a/b", "c/b")
+    a_and_c = {"a": None, "c": None}
+    assert steps.trees("posix") == [
+        {**a_and_c, "c/b": None}, {**a_and_c, "a/b": None}, {**a_and_c, "b": None},
+    ]  # fmt: skip
+    steps.do("rename", "c/b", "a/b")
+    steps.do("rename", "c", "a/b/c")  # where b was in c before
+    assert {"a": None, "b": None, "b/c": None} in steps.trees("posix")
+
+
 def test_an_exchange_has_no_middle() -> None:
     steps = Steps()
     steps.create("a", b"1", sync=True)

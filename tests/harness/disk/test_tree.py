@@ -6,21 +6,22 @@ import json
 import time
 from pathlib import Path
 
-from harness.disk.tree import FileSystem
+from harness.disk.disk import Disk
+from harness.disk.profiles import PROFILES
 from harness.disk.view import View
 from harness.evidence.write import write_listing
 from tests.harness.judge.cases import Case, RunCase
 
 
-def _replay(run: RunCase) -> FileSystem:
-    files = FileSystem()
+def _replay(run: RunCase) -> Disk:
+    disk = Disk(PROFILES["posix"])
     for operation in run.operations:
-        files.apply(operation, bytes(run.written))
-    return files
+        disk.apply(0, operation, bytes(run.written))
+    return disk
 
 
-def _bytes(files: FileSystem, path: str, which: str = "live") -> bytes | None:
-    view = View(files, which)  # type: ignore[arg-type]
+def _bytes(disk: Disk, path: str, which: str = "live") -> bytes | None:
+    view = View(disk, which)  # type: ignore[arg-type]
     return view.content(path).read() if view.kind(path) == "file" else None
 
 
@@ -39,11 +40,11 @@ def test_what_was_not_synced_is_lost_in_a_power_cut() -> None:
     run.do("fsync", ".")
     run.put("a", b"new", sync=False)
     run.put("b", b"synced, but its name is not")
-    files = _replay(run)
-    assert _bytes(files, "a") == b"new"
-    assert _bytes(files, "a", "durable") == b"old"
-    assert _bytes(files, "b", "durable") is None
-    assert _bytes(files, "b", "journaled") == b"synced, but its name is not"
+    replayed = _replay(run)
+    assert _bytes(replayed, "a") == b"new"
+    assert _bytes(replayed, "a", "durable") == b"old"
+    assert _bytes(replayed, "b", "durable") is None
+    assert _bytes(replayed, "b", "journaled") == b"synced, but its name is not"
 
 
 def test_a_rename_into_another_directory_lasts_when_the_target_is_synced() -> None:
@@ -54,16 +55,16 @@ def test_a_rename_into_another_directory_lasts_when_the_target_is_synced() -> No
     run.do("rename", "a", "d/a")
     assert _bytes(_replay(run), "a", "durable") == b"bytes"
     run.do("fsync", "d")
-    files = _replay(run)
-    assert _bytes(files, "a", "durable") is None
-    assert _bytes(files, "d/a", "durable") == b"bytes"
+    replayed = _replay(run)
+    assert _bytes(replayed, "a", "durable") is None
+    assert _bytes(replayed, "d/a", "durable") == b"bytes"
 
 
 def test_operations_that_failed_change_nothing() -> None:
     run = RunCase()
     run.do("mkdir", "d", error=17)
     run.do("unlink", "nothing")
-    assert _replay(run).snapshot() == {}
+    assert _replay(run).files.snapshot() == {}
 
 
 def test_holes_truncation_and_hard_links_are_kept() -> None:
@@ -90,28 +91,28 @@ def test_an_exchange_swaps_two_names_at_once() -> None:
         run.do("mkdir", name)
         run.put(f"{name}/name", name.encode())
     run.do("exchange", "one", "two")
-    files = _replay(run)
-    assert (_bytes(files, "one/name"), _bytes(files, "two/name")) == (b"two", b"one")
+    replayed = _replay(run)
+    assert (_bytes(replayed, "one/name"), _bytes(replayed, "two/name")) == (b"two", b"one")
 
 
 def test_the_snapshot_says_what_a_listing_of_the_disk_says(tmp_path: Path) -> None:
     run = RunCase()
     run.save(2)
-    files = _replay(run)
+    replayed = _replay(run)
     disk = tmp_path / "checkpoints"
     disk.mkdir()
-    for path, entry in files.snapshot().items():
+    for path, entry in replayed.files.snapshot().items():
         if entry.kind == "directory":
             (disk / path).mkdir()
         elif entry.kind == "symlink":
             (disk / path).symlink_to(entry.detail)
         else:
-            (disk / path).write_bytes(_bytes(files, path) or b"")
+            (disk / path).write_bytes(_bytes(replayed, path) or b"")
     write_listing(tmp_path, disk)
     found = json.loads((tmp_path / "after.json").read_text(encoding="utf-8"))
     assert found == {
         path: {"kind": entry.kind, "detail": entry.detail}
-        for path, entry in files.snapshot().items()
+        for path, entry in replayed.files.snapshot().items()
     }
 
 

@@ -11,7 +11,8 @@ from harness import __main__ as command
 from harness.evidence.record import SaveBegan, SaveReturned, Stepped
 from harness.explain.explain import explain
 from harness.explain.moment import describe_not_durable, describe_ranks
-from tests.harness.judge.cases import Case, correct, killed_run, resumed_run, write_run
+from tests.harness.judge.cases import Case, RunCase, correct, killed_run, resumed_run, write_run
+from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize
 
 
 def parts(text: str) -> dict[str, list[str]]:
@@ -62,6 +63,14 @@ def test_what_was_not_synced_is_named_with_its_operations() -> None:
     assert list(describe_not_durable(evidence, 0, 0)) == [
         "nothing: every change that had been made was synced"
     ]
+
+
+def test_what_a_power_cut_has_left_is_durable_in_the_next_run(tmp_path: Path) -> None:
+    first, second = killed_run(), RunCase()
+    end_with_cut(first, materialize(first, tmp_path / "left"))
+    second.do("unlink", "latest")
+    evidence = evidence_of(Case(runs=[first, second]))
+    assert list(describe_not_durable(evidence, 1, 1)) == ["the removal of latest (rank 0, #0)"]
 
 
 def test_a_rank_between_two_saves_is_in_none() -> None:

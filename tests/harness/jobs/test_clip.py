@@ -28,7 +28,7 @@ def alone(tmp_path: Path) -> Iterator[None]:
 def clipped(param: torch.nn.Parameter, stage_size: int) -> list[float]:
     model = torch.nn.Module()
     model.register_parameter("weight", param)
-    assert clip_gradients(model, max_norm=1.0, stage_size=stage_size) == 1
+    assert clip_gradients(model, None, max_norm=1.0, stage_size=stage_size) == 1
     grad = param.grad
     assert grad is not None
     found: list[float] = (grad.to_local() if isinstance(grad, DTensor) else grad).tolist()

@@ -18,7 +18,7 @@ from harness.jobs.training.digest import digest_state
 from harness.jobs.training.implementation import Tools
 from harness.jobs.training.models import build_model, split
 from harness.jobs.training.parallel import Place
-from harness.jobs.training.train import prepare
+from harness.jobs.training.train import prepare, raise_decay
 from harness.plan.model import Implementation
 from harness.scenario.schema import Data, Model
 from harness.world import World
@@ -176,6 +176,12 @@ def test_digest_sees_each_parameter_each_moment_and_each_generator() -> None:
         f"{name}.{key}" for name in ("weight", "bias") for key in ("step", "exp_avg", "exp_avg_sq")
     }
     assert all(stepped.params[name] != fresh.params[name] for name in fresh.params)
+    assert (fresh.groups["0.lr"], fresh.groups["0.betas"]) == ("0.001", "(0.9, 0.999)")
+    raise_decay(optimizer)
+    raised = digest_state(model, optimizer).groups
+    assert {name for name in fresh.groups if raised[name] != fresh.groups[name]} == {
+        "0.weight_decay"
+    }
     draws: dict[str, Callable[[], object]] = {
         "python": random.random,
         "numpy": np.random.rand,
@@ -240,6 +246,7 @@ def test_what_a_stage_is_given_has_the_strides_of_its_example() -> None:
         shards=None,
         peers=None,
         stages=None,
+        everyone=None,
         stage_group=None,
     )
     (tokens,), _ = prepare(batch, Model(), place)

@@ -25,7 +25,9 @@ def state(names: tuple[str, ...], step: int) -> StateDigest:
     """What a stage with these parameters holds after a step."""
     params = {name: f"{name} at {step}" for name in names}
     moments = {f"{name}.exp_avg": f"{name} moment at {step}" for name in names if step}
-    return StateDigest(params=params, moments=moments, rng={"torch": f"{names} at {step}"})
+    groups = {"0.lr": repr(0.1 / max(step, 1))}
+    rng = {"torch": f"{names} at {step}"}
+    return StateDigest(params=params, moments=moments, rng=rng, groups=groups)
 
 
 def stepped(names: tuple[str, ...], step: int) -> Stepped:
@@ -97,6 +99,8 @@ def test_two_stages_that_become_one_and_two_again_are_compared_by_name() -> None
     [
         ({"params": {"a": "a at 4", "b": "other"}}, "parameter b differs"),
         ({"moments": {"a.exp_avg": "a moment at 4"}}, "moment b.exp_avg is missing"),
+        ({"groups": {"0.lr": "0.1"}}, "optimizer setting 0.lr is 0.1, not 0.025"),
+        ({"groups": {}}, "optimizer setting 0.lr is missing, not 0.025"),
     ],
 )
 def test_what_a_stage_had_and_the_joined_job_has_not_is_named(

@@ -260,6 +260,15 @@ def test_a_missing_moment_is_a_difference() -> None:
     assert "moment adapter.weight.exp_avg is missing" in _judge("resume_exact", case).details[0]
 
 
+def test_another_setting_of_a_parameter_group_is_a_difference() -> None:
+    case = correct()
+    wrong = stepped(0, 3)
+    wrong.state.groups["0.weight_decay"] = "0.01"
+    _replace(case, 1, 0, 3, state=wrong.state)
+    detail = _judge("resume_exact", case).details[0]
+    assert "optimizer setting 0.weight_decay is 0.01, not missing" in detail
+
+
 def test_another_loss_and_learning_rate_are_told_as_numbers() -> None:
     case = correct()
     _replace(case, 1, 0, 5, loss=(1.5).hex(), lr=((0.25).hex(),))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.mutants.choose import candidates, correct_keys, named_keys, sample_keys
+from harness.mutants.choose import (
+    candidates,
+    correct_keys,
+    named_keys,
+    participation,
+    sample_keys,
+)
 from harness.scenario.exploration import Explore
 from tests.harness.mutants.bugs import CATALOGUE, EARLY, GONE, KILLED, LATE, NAMES, TORN, given
 
@@ -14,7 +20,7 @@ def test_each_bug_is_run_with_its_own_scenario() -> None:
 
 
 def test_a_control_is_run_with_what_it_takes_part_in() -> None:
-    assert correct_keys(CATALOGUE, given(*NAMES)) == (
+    assert correct_keys(participation(CATALOGUE, given(*NAMES))) == (
         ("correct:Plain", KILLED),
         ("correct:Plain", TORN),
         ("correct:Careful", KILLED),

@@ -15,7 +15,7 @@ from harness import pytest_plugin
 from harness.judge.outcome import Outcome
 from harness.plan.model import Plan
 from harness.prove import Proof
-from harness.run import support
+from harness.run import inspecting, support
 from harness.scenario.source import Source
 from harness.trial import Bench
 
@@ -33,7 +33,9 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 
 def fake_prove(monkeypatch: pytest.MonkeyPatch, proof: Proof) -> list[Plan]:
+    """Replaces what runs a scenario, and what builds its implementation once before."""
     plans: list[Plan] = []
+    monkeypatch.setattr(inspecting, "inspect_implementation", lambda one, _: one)
 
     def prove(bench: Bench, plan: Plan, source: Source) -> Proof:
         plans.append(plan)
@@ -139,6 +141,7 @@ def test_a_red_outcome_shows_its_report_alone(
         ("outcome", "HARD_FAIL"),
         ("left_out", "does not apply: clean (x); does not apply: retention (y)"),
         ("replay", "pytest failures/a.yaml"),
+        ("broken", "HARD_FAIL"),
     ]
 
 

@@ -15,6 +15,7 @@ from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
+from harness.promises import DOCUMENTED, parse_promises
 from harness.prove import Proof, prove, replay_command
 from harness.run.services import Services
 from harness.scenario.read import ScenarioFile, read_file
@@ -104,13 +105,18 @@ def test_the_replay_command_can_be_pasted_into_a_shell(
     monkeypatch.chdir(tmp_path)
     failure = tmp_path / "failures" / "a b.yaml"
     assert replay_command(failure, Implementation()) == f"{PYTEST} 'failures/a b.yaml'"
-    other = Implementation(name="mine:Manager", path=str(tmp_path / "my code"))
+    other = Implementation(name="mine:Manager", path=str(tmp_path / "my code"), promises=DOCUMENTED)
     assert replay_command(failure, other) == (
         f"{PYTEST} 'failures/a b.yaml' --implementation mine:Manager"
         " --implementation-path 'my code'"
     )
-    elsewhere = Implementation(path="/opt/checkout")
+    elsewhere = Implementation(path="/opt/checkout", promises=DOCUMENTED)
     assert replay_command(failure, elsewhere).endswith(" --implementation-path /opt/checkout")
+    more = elsewhere.model_copy(update={"promises": parse_promises("documented,power_cuts")})
+    assert replay_command(failure, more).endswith(" --promises documented,power_cuts")
+    assert replay_command(failure, Implementation(promises=parse_promises("all,-errors"))) == (
+        f"{PYTEST} 'failures/a b.yaml' --promises all,-errors"
+    )
 
 
 def replay(workspace: Workspace, file: Path) -> Proof:

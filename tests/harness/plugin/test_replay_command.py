@@ -14,7 +14,7 @@ from harness.judge.comparison import Answer
 from harness.judge.outcome import Outcome
 from harness.plan.model import Plan
 from harness.prove import Proof
-from harness.run import support
+from harness.run import inspecting, support
 from harness.run.beginning import Beginning
 from harness.run.services import Services
 from tests.harness.judge.cases import Case, correct, write_run
@@ -98,6 +98,7 @@ def test_the_implementation_of_the_command_line_wins_over_that_of_the_run(
 
     monkeypatch.setattr(trial, "execute", execute)
     monkeypatch.setattr(support, "missing", lambda: None)
+    monkeypatch.setattr(inspecting, "inspect_implementation", lambda one, _: one)
     monkeypatch.chdir(tmp_path)
     directory = write_run(tmp_path / "ran", leaking())
     assert command.main(["replay", str(directory), "--implementation", "mine:Manager"]) == 0

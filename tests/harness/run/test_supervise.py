@@ -20,10 +20,12 @@ import pytest
 
 from harness.boot import job_launcher
 from harness.evidence.record import SaveBegan
+from harness.report.frames import short_stacks
 from harness.run.launch.launch import Calls
 from harness.run.supervise import Supervisor
 from harness.run.support import missing
 from harness.system.errors import HarnessError
+from harness.system.stacks import read_stacks, stacks_of
 from tests.harness.run.jobs import supervise
 from tests.harness.strikes import strike
 
@@ -223,12 +225,33 @@ def test_a_process_that_was_killed_with_its_rank_is_not_left_while_its_memory_is
 def test_ranks_that_are_alive_at_the_deadline_are_named_and_ended(tmp_path: Path) -> None:
     def body(directory: Path, rank: int) -> None:
         if rank == 1:
-            signal.pause()
+            signal.pause()  # which ends when the rank is asked for its stacks
+            (directory / "checkpoints" / "late").write_text("x")
 
-    _, processes = supervise(body, tmp_path, ranks=2, deadline_s=2.0)
+    trace, processes = supervise(body, tmp_path, ranks=2, deadline_s=2.0)
 
     assert processes.hung == (1,)
     assert processes.exits == (0, -signal.SIGKILL)
+    assert trace.operations == []
+    assert not (tmp_path / "checkpoints" / "late").exists()
+
+
+def test_a_rank_that_hangs_writes_where_each_of_its_threads_is(tmp_path: Path) -> None:
+    def wait_in_a_thread() -> None:
+        threading.Event().wait()
+
+    def body(directory: Path, rank: int) -> None:
+        thread = threading.Thread(target=wait_in_a_thread)
+        thread.start()
+        thread.join()  # in C, with the main thread never back in Python
+
+    _, processes = supervise(body, tmp_path, deadline_s=2.0)
+
+    assert (processes.hung, processes.exits) == ((0,), (-signal.SIGKILL,))
+    main, thread = short_stacks(read_stacks(stacks_of(tmp_path / "run0", 0)), most=3)
+    assert main.startswith("main thread: ")
+    assert "test_supervise.py" in main
+    assert "wait_in_a_thread" in thread
 
 
 def test_sigterm_at_a_step_arrives_before_the_rank_goes_on(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whoever speaks with a process that has ended hears its last words, and then nothing."""
+"""A process whose peer has ended receives the last messages of it, and then nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def test_the_last_words_are_heard_of_who_ended_with_words_unread() -> None:
+def test_the_last_messages_of_a_peer_that_ended_with_messages_unread_are_received() -> None:
     link, other = _pair()
     with link:
         send(link, b"stop")
@@ -33,7 +33,7 @@ def test_the_last_words_are_heard_of_who_ended_with_words_unread() -> None:
             os.close(descriptor)
 
 
-def test_a_job_launcher_that_ends_when_it_is_stopped_is_heard_to_its_end() -> None:
+def test_all_messages_of_a_job_launcher_that_ends_when_it_is_stopped_are_received() -> None:
     link, other = _pair()
     with link:
         launch = LocalLaunch(link)

@@ -13,6 +13,8 @@ RANKS = (
         "async/killed-in-flush-past-the-page-cache.yaml::async", "latest_durable", "HARD_FAIL"),
     bug("apart:OverlapsSaves", "E07",
         "baseline/stopped-between-saves.yaml", "bounded", "HANG"),
+    bug("groups:OverlapsInTheBackground", "E07",
+        "baseline/every-layout-and-mode.yaml::dp_shard2-async", "bounded", "HANG"),
     bug("buffer:ReusesTheBuffer", "E04",
         "async/killed-in-publish-after-latest.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
     bug("old_listing:SeesAnOldListing", "M03",

@@ -12,6 +12,7 @@ _TWO_RANKS = "baseline/every-layout-and-mode.yaml::dp_shard2-disabled"
 
 STATE = (
     bug("positions:SavesWhatItLoaded", "J17", "resume/second-resume.yaml", *_SAMPLES),
+    bug("positions:PositionOfRankZero", "", "sync/killed-in-seal.yaml", *_SAMPLES, "dataloader"),
     bug("positions:CountsFromTheResume", "J02", "resume/second-resume.yaml", *_SAMPLES),
     bug("positions:CountsWhatWasFetched", "J12", _TWO_RANKS, *_SAMPLES),
     bug("positions:EpochFromTheStep", "J03 J04", "resume/epoch-boundary.yaml", *_SAMPLES),
@@ -22,6 +23,9 @@ STATE = (
     bug("moments:MomentsOfRankZero", "G08", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:RoundsTheMoments", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:ForgetsTheGroups", "G10 H01", "baseline/stopped-between-saves.yaml", *_DIVERGES),
+    bug("dealing:CutsToEqualShards", "", "layouts/sizes-that-do-not-divide.yaml", *_DIVERGES),
+    bug("moments:ForgetsTheDecay", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
+    bug("moments:DropsAKeyOfTheGroups", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:MomentsOfTheTrainable", "H01", _FROZEN, *_DIVERGES),
     bug("moments:WeightsOfTheTrainable", "H03", _FROZEN, *_DIVERGES),
     bug("moments:CachesTheSchedule", "G12", _TWO_RANKS, *_DIVERGES),

@@ -36,3 +36,11 @@ def moments_of(optimizer: Optimizer, param: nn.Parameter) -> Iterator[tuple[str,
     for label, one in inner.items():
         for key, value in one.state.get(param, {}).items():
             yield label + key, value
+
+
+def settings_of(optimizer: Optimizer) -> Iterator[tuple[str, Any]]:
+    """Yields every setting of every parameter group, by the group's number and its own name."""
+    for number, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            if key != "params":
+                yield f"{number}.{key}", value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,17 @@ def test_what_is_red_is_told_and_nothing_struck_is_not_green() -> None:
     assert not summary_of(Outcome.PASS, Outcome.LEAK).is_green
     assert not summary_of(Outcome.PASS, fired=False).is_green
     assert not summary_of().is_green
+
+
+def test_what_the_baseline_breaks_is_not_counted_again_and_makes_nothing_green() -> None:
+    found = summary_of(Outcome.PASS)
+    broken = replace(found, choice=replace(found.choice, broken=("clean",), outcome=Outcome.LEAK))
+    assert (broken.is_green, broken.outcome, broken.broken) == (False, Outcome.LEAK, ("clean",))
+    worse = Proof(outcome=Outcome.LOST_WORK, broken=("clean", "nothing_lost"))
+    struck = (replace(found.struck[0], proof=worse),)
+    found = replace(broken, struck=struck)
+    assert found.red == struck
+    assert (found.outcome, found.broken) == (Outcome.LOST_WORK, ("clean", "nothing_lost"))
 
 
 def test_of_many_reds_all_have_their_replay() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from harness.evidence.read import read_evidence
+from harness.judge.judge import Judgement
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.prove import Proof
@@ -17,10 +19,13 @@ from harness.scenario.errors import ScenarioError
 from harness.scenario.exploration import Explore
 from harness.scenario.read import read_file
 from harness.scenario.schema import Checkpoint, Run, Scenario
+from harness.search.explore import explore as explore_module
 from harness.search.explore.explore import RedBaseline, choose_points, ends, strike_until_clean
 from harness.search.explore.job import Explored
+from harness.search.explore.part import explore_part
 from harness.search.explore.points import Candidate, nth_of_rank
 from harness.search.explore.strike import StrikeOutcome, strike
+from harness.search.explore.summary import describe_summary
 from harness.trial import Bench
 from harness.world import World
 from tests.harness.proving import bench_of
@@ -90,10 +95,29 @@ def test_the_nth_failure_ends_with_a_clean_run_and_its_failure_replays_alone(
     assert again.outcome in red
 
 
-def test_a_scenario_that_is_red_unstruck_is_not_struck(services: Services, tmp_path: Path) -> None:
+def test_of_a_scenario_that_is_red_unstruck_only_what_is_new_is_reported(
+    services: Services, tmp_path: Path
+) -> None:
     bench = bench_of(services, tmp_path, "tests.mutants.upkeep:LeavesAThread")
-    with pytest.raises(RedBaseline, match="nothing strikes it, and it is not green"):
+    summary = explore_part(bench, job_of(budget=2), 0, 1)
+    assert (summary.choice.broken, summary.choice.outcome) == (("clean",), Outcome.LEAK)
+    assert [one.fired for one in summary.struck] == [True, True]
+    assert {one.proof.outcome for one in summary.struck} == {Outcome.LEAK}
+    assert (summary.red, summary.is_green, summary.outcome) == ((), False, Outcome.LEAK)
+    assert "without a strike it is LEAK (clean); only strikes" in describe_summary(summary)
+    assert not list(bench.workspace.failures.glob("*.yaml"))
+
+
+def test_a_scenario_that_proves_nothing_unstruck_is_not_struck_and_its_run_is_kept(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = bench_of(services, tmp_path)
+    nothing = Judgement(outcome=Outcome.INVALID, verdicts=(), guards=())
+    monkeypatch.setattr(explore_module, "judge", lambda _: nothing)
+    with pytest.raises(RedBaseline, match="nothing strikes it, and it proves nothing") as error:
         choose_points(bench, job_of())
+    (line,) = [one for one in str(error.value).splitlines() if one.startswith("evidence: ")]
+    assert read_evidence(Path(line.removeprefix("evidence: "))).runs
 
 
 def test_the_package_survives_the_first_and_the_last_point(
@@ -119,7 +143,7 @@ def test_ever_larger_n_are_struck_until_one_does_not_fire(
 ) -> None:
     tried: list[int] = []
 
-    def fake(bench: Bench, job: Explored, candidate: Candidate) -> StrikeOutcome:
+    def fake(bench: Bench, job: Explored, candidate: Candidate, known: object) -> StrikeOutcome:
         tried.append(candidate.at.nth)
         fired = candidate.at.nth < 6
         return StrikeOutcome(name="x", fired=fired, proof=Proof(outcome=Outcome.PASS))

@@ -190,20 +190,20 @@ def test_four_scenarios_share_a_job() -> None:
 
 
 SECOND_OF_SEED_7 = """\
-name: 'operator: somebody deletes half of step_6 while the job runs, after step 7, 1 more, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
-seed: 52
+name: 'operator: the end is lost of step_3/.metadata while the job runs, after step 5, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
+seed: 25
 world: {dp_shard: 2}
+model: {dropout: 0.0}
 optimizer: muon
 scheduler: {warmup_steps: 5}
-data: {samples: 56}
-checkpoint: {interval: 3, async_mode: async_with_pinned_mem}
+data: {samples: 80}
+checkpoint: {interval: 3, async_mode: async_with_pinned_mem, timeout_s: 4.0, on_error: go_on}
 runs:
-  - until_step: 7
+  - until_step: 9
     faults:
-      - {operator: {half_delete: {path: step_6}}, at: {rank: 1, step: 7, once_published: true}}
-  - until_step: 10
-    faults:
-      - {delay: {rank: 0, seconds: 0.5}, at: {save: 1, phase: stage, operation: open}}
+      - operator: {truncate: {path: step_3/.metadata, to: 1}}
+        at: {rank: 1, step: 5, once_published: true}
+  - {until_step: 9}
 """  # noqa: E501
 """Who changes what is drawn changes this; a seed means something within one version."""
 

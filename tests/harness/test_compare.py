@@ -1,0 +1,100 @@
+"""Two versions of an implementation with the same scenarios, and what only one of them breaks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from harness.compare import VersionComparison, Versions, compare, describe, versions_of
+from harness.mutants.cell import MutantCell
+from harness.plan.model import Implementation
+from harness.promises import parse_promises
+from harness.run.inspecting import ImplementationError
+from tests.harness.proving import ROOT
+from tests.mutants.entry import SIMPLE
+
+BEFORE, AFTER = (Implementation(path=f"/{name}") for name in ("before", "after"))
+VERSIONS = Versions(first=BEFORE, second=AFTER, names=("before", "after"))
+
+
+def _cell(scenario: str, outcome: str = "PASS", *broken: str) -> MutantCell:
+    return MutantCell(
+        manager=BEFORE.name, scenario=scenario, outcome=outcome, broken=broken, details="because"
+    )
+
+
+def _comparison(*pairs: tuple[MutantCell, MutantCell]) -> VersionComparison:
+    return VersionComparison(
+        versions=VERSIONS, pairs={one.scenario: (one, two) for one, two in pairs}
+    )
+
+
+def test_each_property_that_only_one_breaks_is_listed_with_one_replay() -> None:
+    found = _comparison(
+        (_cell("a.yaml::x", "LOST_WORK", "nothing_lost"), _cell("a.yaml::x")),
+        (_cell("b.yaml", "HARD_FAIL", "nothing_lost", "clean"), _cell("b.yaml", "LEAK", "clean")),
+        (_cell("c.yaml"), _cell("c.yaml")),
+    )
+    text = describe(found)
+    assert text.count("replay:") == 1
+    assert "nothing_lost: 2 scenarios" in text
+    assert "scenarios/a.yaml::x" in text
+    assert "--implementation-path /before" in text
+    assert "only after breaks: nothing" in text
+    assert (
+        "3 scenarios with before and after: 1 green with both, 1 break something with both" in text
+    )
+    assert not found.is_worse
+
+
+def test_a_version_that_breaks_more_is_worse() -> None:
+    assert _comparison((_cell("a.yaml"), _cell("a.yaml", "LEAK", "clean"))).is_worse
+
+
+def test_what_cannot_be_asked_of_both_is_left_out_with_its_reason() -> None:
+    less = [
+        one.model_copy(update={"promises": parse_promises("documented")}) for one in (BEFORE, AFTER)
+    ]
+    versions = Versions(first=less[0], second=less[1], names=("before", "after"))
+    found = compare(versions, ROOT, patterns=["two_jobs/*"], workers=1)
+    assert found.pairs == {}
+    assert found.left_out
+    assert "left out: two_jobs/" in describe(found)
+    assert "not promised by" in describe(found)
+
+
+def test_both_are_judged_by_what_both_promise() -> None:
+    says = {"a:Manager": "documented,errors,prompt", "b:Manager": "all,-errors"}
+
+    def build(one: Implementation) -> Implementation:
+        return one.model_copy(update={"promises": parse_promises(says[one.name])})
+
+    versions = versions_of("a:Manager", "b:Manager", Implementation(), build=build)
+    assert (
+        versions.first.promises == versions.second.promises == parse_promises("documented,prompt")
+    )
+
+
+def test_what_is_neither_a_folder_nor_a_name_is_refused() -> None:
+    with pytest.raises(ImplementationError, match="old is no folder, and no MODULE:NAME"):
+        versions_of("old", "a:Manager", Implementation(), build=lambda one: one)
+
+
+def test_a_mutant_and_its_control_differ_in_what_the_mutant_breaks() -> None:
+    mutant = "tests.mutants.publishing:WritesInPlace"
+    words = [SIMPLE, mutant, "--implementation-path", ".", "--promises", "all"]
+    command = [sys.executable, "-m", "harness", "compare", *words]
+    done = subprocess.run(
+        [*command, "--only", "sync/killed-in-flush-all-ranks.yaml", "--workers", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"only {SIMPLE} breaks: nothing" in done.stdout
+    assert f"only {mutant} breaks:\n" in done.stdout
+    assert "whole_or_absent: 1 scenario\n" in done.stdout
+    assert f"--implementation {mutant} --implementation-path . --promises all" in done.stdout
