@@ -11,7 +11,7 @@ from harness.judge.acknowledgements import acknowledged_at, acknowledged_steps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """The steps acknowledged to every rank as durable, after `place` operations of a run."""
+    """The steps acknowledged to a rank as durable, after `place` operations of a run."""
 
     place: int
     steps: frozenset[int]

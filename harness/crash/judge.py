@@ -2,7 +2,7 @@
 
     latest_durable   the pointer is absent or leads to a whole checkpoint
     whole_or_absent  every directory with a checkpoint's name is a whole checkpoint
-    nothing_lost     what was acknowledged to every rank, and the job has not removed since,
+    nothing_lost     what was acknowledged to a rank, and the job has not removed since,
                      is there; the pointer, if it is there, leads to the newest of these or to
                      a later one
 

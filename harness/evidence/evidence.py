@@ -13,6 +13,9 @@ folder `run0`, `run1`, ... for each start of the job:
     before.json       the actions on the checkpoint directory before the run, if any
     before.bin        the bytes that those wrote
 
+A folder `changed1` holds what a reference of run 1 recorded that makes the same change of
+arrangement as that run; it begins with the state of an earlier reference (`handed_over`).
+
 If the plan begins with what earlier runs left, `given.json` and `given.bin` describe it, and the
 folders of these runs hold their ranks' records until then, and no operation.
 
@@ -35,6 +38,11 @@ from harness.plan.model import Plan
 WRITTEN = "written.bin"
 BEFORE = "before.bin"
 GIVEN = "given.bin"
+
+
+def changed_folder(run: int) -> str:
+    """Returns the name of the folder with the reference of a changed run."""
+    return f"changed{run}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,5 +163,7 @@ class Evidence:
     at_rest: Mapping[int, AtRest] = field(default_factory=dict)
     """By the number of the next run."""
     given: StartingDirectory | None = None
+    changed: Mapping[int, tuple[tuple[Record, ...], ...]] = field(default_factory=dict)
+    """By run, the reference of one that continues another in another arrangement."""
     executed: tuple[str, ...] = ()
     """The actions whose hostile pickle ran its code."""

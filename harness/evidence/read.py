@@ -19,6 +19,7 @@ from harness.evidence.evidence import (
     Processes,
     RunEvidence,
     StartingDirectory,
+    changed_folder,
 )
 from harness.evidence.operation import Fired, Operation
 from harness.evidence.record import Record, read_record
@@ -43,6 +44,13 @@ def read_evidence(directory: Path) -> Evidence:
             number: _read_at_rest(directory / f"run{number}")
             for number in range(len(plan.runs))
             if (directory / f"run{number}" / "before.json").exists()
+        },
+        changed={
+            number: read_event_logs(
+                directory / changed_folder(number), plan.workload_of(number).world.size
+            )
+            for number in range(len(runs))
+            if (directory / changed_folder(number)).exists()
         },
         given=_read_given(directory) if plan.past else None,
         executed=tuple(sorted(path.name for path in (directory / EXECUTED).glob("*"))),

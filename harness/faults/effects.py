@@ -12,9 +12,12 @@ from harness.faults.point import Point
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Treatment:
-    """The effect on one operation. `seconds` is None for an operation that never returns."""
+    """The effect on one operation. `seconds` is None for an operation that never returns.
 
-    kind: Literal["fail", "short_write", "wait", "second_job", "time_limit"]
+    `retransmit` carries it out and answers the error all the same.
+    """
+
+    kind: Literal["fail", "short_write", "retransmit", "wait", "second_job", "time_limit"]
     error: int = 0
     seconds: float | None = None
 

@@ -15,6 +15,7 @@ from harness.faults.kill import Kill
 from harness.faults.operator import Operator
 from harness.faults.power_cut import PowerCut
 from harness.faults.raise_ import Raise
+from harness.faults.retransmit import Retransmit
 from harness.faults.second_job import SecondJob
 from harness.faults.short_write import ShortWrite
 from harness.faults.sigterm import Sigterm
@@ -29,6 +30,7 @@ KINDS: tuple[type[Fault], ...] = (
     Stop,
     Fail,
     ShortWrite,
+    Retransmit,
     Delay,
     Hang,
     Raise,

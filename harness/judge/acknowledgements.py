@@ -8,10 +8,9 @@ from harness.judge.event_logs import EventLog, records
 
 
 def acknowledged_steps(run: RunEvidence, *, background: bool) -> set[int]:
-    """Returns the steps that were acknowledged to every rank of the run as durable."""
+    """Returns the steps that were acknowledged to some rank of the run as durable."""
     of = _drained if background else _returned
-    each = [of(event_log) for event_log in run.event_logs]
-    return set.intersection(*each) if each else set()
+    return {step for event_log in run.event_logs for step in of(event_log)}
 
 
 def _returned(event_log: EventLog) -> set[int]:
@@ -32,15 +31,23 @@ def _drained(event_log: EventLog) -> set[int]:
 
 
 def acknowledged_at(run: RunEvidence, *, background: bool) -> dict[int, int]:
-    """Returns by step the number of operations after which every rank had its acknowledgement.
+    """Returns by step the number of operations until its first acknowledgement to a rank."""
+    each = acknowledged_to(run, background=background)
+    return {step: min(places.values()) for step, places in each.items()}
+
+
+def acknowledged_to(run: RunEvidence, *, background: bool) -> dict[int, dict[int, int]]:
+    """Returns by step and rank the number of operations until the acknowledgement.
 
     A step that is saved again counts from its first acknowledgement. Steps of a run that no
     supervisor watched are left out, because the instant is unknown.
     """
-    each = [_first_places(event_log, background=background) for event_log in run.event_logs]
-    everywhere = set.intersection(*map(set, each)) if each else set()
-    places = {step: [one[step] for one in each] for step in sorted(everywhere)}
-    return {step: max(found) for step, found in places.items() if min(found) >= 0}
+    found: dict[int, dict[int, int]] = {}
+    for rank, event_log in enumerate(run.event_logs):
+        for step, place in _first_places(event_log, background=background).items():
+            if place >= 0:
+                found.setdefault(step, {})[rank] = place
+    return dict(sorted(found.items()))
 
 
 def _first_places(event_log: EventLog, *, background: bool) -> dict[int, int]:

@@ -3,30 +3,29 @@
 Digests are of the shard that a rank holds of each parameter. If the ranks inside of a stage are
 arranged as before, the shards of all stages together are those of the whole model, whatever the
 stages. If not, the pieces of all ranks are added up and whole tensors are compared.
+
+From then on each step is compared with that of a reference which makes the same change from the
+state of its own unfaulted run, without any checkpointer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
+from harness.evidence.descent import parent_of
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, StateDigest, Stepped
 from harness.judge.differences import (
+    differing_steps,
     name_differences,
-    number,
     rates,
     settings_differ,
     state_differences,
     values_differ,
 )
 from harness.judge.event_logs import EventLog, resumed, steps
-from harness.judge.lineage import counterpart, parent_of, same_shard
+from harness.judge.lineage import counterpart, same_shard
 from harness.judge.pieces import piece_differences
-from harness.world import World
-
-_LOSS_TOLERANCE = 0.1
-"""Relative to the reference's loss; other random draws moved it by up to 4 % in
-`scenarios/layouts`."""
 
 
 def changed_run(evidence: Evidence, run: int) -> tuple[list[str], int]:
@@ -43,7 +42,6 @@ def changed_run(evidence: Evidence, run: int) -> tuple[list[str], int]:
             break
         compared += len(steps(event_log))
     found += _cut_otherwise(evidence, run)
-    found += _together_on_the_way(evidence, run)
     return [*found, *_left_out(evidence, run)], compared
 
 
@@ -136,63 +134,52 @@ def _left_out(evidence: Evidence, run: int) -> Iterator[str]:
 
 
 def _on_the_way(evidence: Evidence, run: int, rank: int, event_log: EventLog) -> Iterator[str]:
-    """Yields steps at which the schedule or the loss differs from the reference."""
+    """Yields steps that differ from the reference that makes the same change, if there is one."""
+    changed = evidence.changed.get(run)
+    if changed is not None and not _reads_otherwise(evidence, run):
+        yield from differing_steps(event_log, steps(changed[rank]))
+        return
     plan = evidence.plan
-    here, there = plan.workload_of(run).world, plan.workload.world
-    other = counterpart(rank, here, there)
+    other = counterpart(rank, plan.workload_of(run).world, plan.workload.world)
     expected = steps(evidence.reference[other])
-    # The last stage records the loss.
-    last = steps(evidence.reference[other % there.stage_size - there.stage_size])
-    # With another degree a rank reads other samples; only all ranks together read the same.
-    trains_alike = _trains_alike(evidence, run) and here.degree == there.degree
     for step, record in sorted(steps(event_log).items()):
         if step not in expected:
             yield f"step {step}: the uninterrupted run has no such step"
-            return
-        if record.lr != expected[step].lr:
-            yield (
-                f"step {step}: learning rate is {rates(record.lr)}, not {rates(expected[step].lr)}"
-            )
-        if trains_alike and record.loss is not None and _is_far(record.loss, last[step].loss):
-            yield (
-                f"step {step}: loss is {number(record.loss)}, more than a tenth away from "
-                f"{number(last[step].loss)}"
-            )
+        elif record.lr != expected[step].lr:
+            wanted = rates(expected[step].lr)
+            yield f"step {step}: learning rate is {rates(record.lr)}, not {wanted}"
 
 
-def _trains_alike(evidence: Evidence, run: int) -> bool:
-    return evidence.plan.workload_of(run).freeze == evidence.plan.workload.freeze
+def not_judged(evidence: Evidence, run: int) -> str | None:
+    """Returns what could not be compared after the start of a changed run, and why."""
+    what = f"how run {run} trains in its arrangement"
+    if (obstacle := evidence.plan.handover_obstacle) is not None:
+        return f"{what}: no reference for {obstacle}"
+    if not any(steps(event_log) for event_log in evidence.runs[run].event_logs):
+        return None
+    if run not in evidence.changed:
+        return f"{what}: no reference makes the same change"
+    if _reads_otherwise(evidence, run):
+        return f"{what}: its ranks read other samples than those of a reference"
+    return None
 
 
-def _together_on_the_way(evidence: Evidence, run: int) -> Iterator[str]:
-    """Yields the first step whose mean loss differs, if ranks cannot be compared one by one."""
-    plan = evidence.plan
-    here, there = plan.workload_of(run).world, plan.workload.world
-    if here.degree == there.degree or not _trains_alike(evidence, run):
-        return
-    expected = _mean_losses(evidence.reference, there)
-    for step, loss in sorted(_mean_losses(evidence.runs[run].event_logs, here).items()):
-        if step in expected and _is_far(loss, expected[step]):
-            yield (
-                f"all ranks, step {step}: mean loss is {number(loss)}, more than a tenth away from "
-                f"{number(expected[step])}"
-            )
-            return
+def _reads_otherwise(evidence: Evidence, run: int) -> bool:
+    """Whether another degree is dealt its samples in another way than by the harness.
 
-
-def _mean_losses(event_logs: Sequence[EventLog], world: World) -> dict[int, str]:
-    """Returns the mean loss over the batch of each step that all of the last stage finished."""
-    finished = [steps(event_log) for event_log in event_logs[-world.stage_size :]]
-    complete = set(finished[0]).intersection(*finished[1:]) if finished else set()
-    means: dict[int, str] = {}
-    for step in complete:
-        losses = [float.fromhex(one[step].loss or "nan") for one in finished]
-        means[step] = (sum(losses) / len(losses)).hex()
-    return means
-
-
-def _is_far(found: str, wanted: str | None) -> bool:
-    if wanted is None:
+    Which rank reads which is up to the checkpointer; the property `samples_exactly_once` covers
+    what all of them read together.
+    """
+    parent, plan = parent_of(evidence, run), evidence.plan
+    degree = plan.workload_of(run).world.degree
+    if parent is None or plan.workload_of(parent).world.degree == degree:
         return False
-    near = float.fromhex(wanted)
-    return not abs(float.fromhex(found) - near) <= _LOSS_TOLERANCE * abs(near)
+    return any(
+        record.samples != wanted[step].samples
+        for event_log, reference in zip(
+            evidence.runs[run].event_logs, evidence.changed.get(run, ()), strict=False
+        )
+        for wanted in [steps(reference)]
+        for step, record in steps(event_log).items()
+        if step in wanted
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from harness.evidence.record import Resumed, StateDigest, Stepped, keep_word
+from harness.evidence.record import Record, Resumed, StateDigest, Stepped, keep_word
 
 
 def state_differences(found: StateDigest, wanted: StateDigest) -> list[str]:
@@ -73,3 +73,24 @@ def rates(found: tuple[str, ...]) -> str:
 
 def _and_more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def differing_steps(event_log: Iterable[Record], expected: Mapping[int, Stepped]) -> Iterator[str]:
+    """Describes the steps of a rank that differ from the expected ones, in their order."""
+    found = {one.step: one for one in event_log if isinstance(one, Stepped)}
+    for step, record in sorted(found.items()):
+        if step not in expected:
+            yield f"step {step}: the uninterrupted run has no such step"
+        elif differences := step_differences(record, expected[step]):
+            yield f"step {step}: {'; '.join(differences)}"
+
+
+def step_differences(found: Stepped, wanted: Stepped) -> list[str]:
+    """Describes the differences between two records of a step."""
+    differences: list[str] = []
+    if found.loss != wanted.loss:
+        differences.append(f"loss is {number(found.loss)}, not {number(wanted.loss)}")
+    if found.lr != wanted.lr:
+        differences.append(f"learning rate is {rates(found.lr)}, not {rates(wanted.lr)}")
+    differences += beside_differs(found, wanted)
+    return differences + state_differences(found.state, wanted.state)

@@ -61,6 +61,12 @@ def was_struck(evidence: Evidence, run: int) -> bool:
     return bool(planned or fired) or is_cut_short(evidence, run)
 
 
+def fired_strikes(evidence: Evidence, run: int) -> tuple[Strike, ...]:
+    """Returns the planned strikes of the run that fired in it."""
+    fired = {one.strike for one in evidence.runs[run].fired}
+    return tuple(one for one in evidence.plan.runs[run].strikes if one.id in fired)
+
+
 def killed_ranks(evidence: Evidence, run: int) -> frozenset[int]:
     """Returns the ranks that were killed in the run; no record is expected from them."""
     if is_cut_short(evidence, run):
@@ -79,13 +85,12 @@ def may_end_early(evidence: Evidence, run: int) -> bool:
     times are to be retried. A run whose end was not observed may have ended in any way.
     """
     goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
-    strikes = evidence.plan.runs[run].strikes
-    planned = {
-        one.id for one in strikes if one.fault.may_end_run(goes_on=goes_on, timeout_s=timeout_s)
-    }
-    fired = evidence.runs[run].fired
-    struck = any(one.strike in planned or one.then == "killed" for one in fired)
-    return struck or is_cut_short(evidence, run)
+    struck = any(
+        one.fault.may_end_run(goes_on=goes_on, timeout_s=timeout_s)
+        for one in fired_strikes(evidence, run)
+    )
+    killed = any(one.then == "killed" for one in evidence.runs[run].fired)
+    return struck or killed or is_cut_short(evidence, run)
 
 
 def goes_on_after_errors(evidence: Evidence) -> bool:

@@ -1,7 +1,8 @@
 """Guards against vacuous proofs: conditions without which a verdict means nothing.
 
-A failed guard makes the scenario INVALID, with one exception: a run that nothing struck, and that
-did not end in order, is a failure of the job itself.
+A failed guard makes the scenario INVALID, with two exceptions: a run that nothing struck, and that
+did not end in order, is a failure of the job itself; and a strike that did not fire proves nothing,
+but takes nothing back from what the job did wrong without it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from harness.faults.strike import Strike
 from harness.judge import displaced, refusals, second_job
 from harness.judge.event_logs import (
     EventLog,
+    fired_strikes,
     goes_on_after_errors,
     killed_ranks,
     may_end_early,
@@ -48,6 +50,8 @@ class Guard:
     lacks: tuple[EvidenceKind, ...] = ()
     is_checked: bool = True
     spared: tuple[str, ...] = ()
+    spoils: bool = True
+    """Whether no verdict has a foundation if it fails with INVALID."""
 
     @property
     def passed(self) -> bool:
@@ -85,6 +89,7 @@ class Check:
     """None for a condition of every scenario."""
     part: str | None = None
     """The part of a promise that it rests on (`harness.promises`), if any."""
+    spoils: bool = True
 
     def guard(self, evidence: Evidence, history: History | None) -> Guard:
         """Returns the guard for one scenario."""
@@ -106,6 +111,7 @@ class Check:
             lacks=() if self.is_asked else lacks(evidence, (*self.needs, *self.uses)),
             is_checked=not missing,
             spared=tuple(spared),
+            spoils=self.spoils,
         )
 
 
@@ -139,20 +145,33 @@ def _missed(evidence: Evidence) -> Iterator[str]:
                 yield f"run {number}: {strike.id} did not strike (at {where}){before}"
                 if strike.point.phase == "load":
                     yield f"run {number}: {_read_instead(strike, run)}"
-            elif not run.processes.hung and (missing := _half_struck(strike, run)):
+            elif not run.processes.hung and (missing := _owed(strike, run)):
                 yield f"run {number}: {strike.id} struck, but {missing}"
-    # A run that hung is the last one, and is reported itself; so is an action that was not done.
-    said = any(run.processes.hung for run in evidence.runs) or any(_undone(evidence))
+
+
+def _owed(strike: Strike, run: RunEvidence) -> str:
+    """Describes the event that a fired strike still owes; empty if it owes none."""
+    owed = strike.fault.owes()
+    then = {one.then for one in run.fired if one.strike == strike.id}
+    return "" if owed is None or owed.word in then else owed.otherwise
+
+
+def _incomplete(evidence: Evidence) -> Iterator[str]:
+    """Yields strikes without the effect that they have at once, and runs missing for no reason."""
+    for number, run in enumerate(evidence.runs):
+        for strike in () if run.processes.hung else fired_strikes(evidence, number):
+            if missing := _without_effect(strike, run):
+                yield f"run {number}: {strike.id} struck, but {missing}"
+    # A run that hung or that a strike missed is the last one, and is reported itself; so is an
+    # action that was not done.
+    hung = any(run.processes.hung for run in evidence.runs)
+    said = hung or any(_missed(evidence)) or any(_undone(evidence))
     if len(evidence.runs) < len(evidence.plan.runs) and not said:
         yield f"{len(evidence.runs)} of {len(evidence.plan.runs)} runs took place"
 
 
-def _half_struck(strike: Strike, run: RunEvidence) -> str:
-    """Describes the event that a fired strike still lacks; empty if it lacks nothing."""
-    then = {one.then for one in run.fired if one.strike == strike.id}
-    owed = strike.fault.owes()
-    if owed is not None and owed.word not in then:
-        return owed.otherwise
+def _without_effect(strike: Strike, run: RunEvidence) -> str:
+    """Describes the effect that a fired strike lacks; empty if it lacks none."""
     if strike.fault.disk is not None and not _ends_with_the_cut(strike, run):
         return "its trace does not end with what the power cut left"
     fault = strike.fault
@@ -265,7 +284,7 @@ def _failed(evidence: Evidence) -> Iterator[str]:
         records_ends = not lacks(evidence, (EvidenceKind.ENDS,))
         goes_on = refuses or any(
             one.fault.may_fail_saves(evidence.plan.timeout_s)
-            for one in evidence.plan.runs[number].strikes
+            for one in fired_strikes(evidence, number)
         )
         for rank, event_log in enumerate(run.event_logs):
             raised = () if goes_on else records(event_log, Raised)
@@ -285,17 +304,15 @@ def _failed(evidence: Evidence) -> Iterator[str]:
 def _ignored_sigterm(evidence: Evidence, number: int, event_log: EventLog) -> bool:
     """Whether the run was asked to end before its last step, and did not."""
     run = evidence.plan.runs[number]
-    early = [
-        strike.id
-        for strike in run.strikes
-        if strike.fault.asks_to_end and (strike.point.step or run.until_step) < run.until_step
-    ]
-    fired = any(one.strike in early for one in evidence.runs[number].fired)
-    return fired and any(one.reason != "shutdown" for one in records(event_log, Finished))
+    early = any(
+        strike.fault.asks_to_end and (strike.point.step or run.until_step) < run.until_step
+        for strike in fired_strikes(evidence, number)
+    )
+    return early and any(one.reason != "shutdown" for one in records(event_log, Finished))
 
 
 def _signal(evidence: Evidence, number: int) -> str:
-    asked = (one.fault.asks_to_end for one in evidence.plan.runs[number].strikes)
+    asked = (one.fault.asks_to_end for one in fired_strikes(evidence, number))
     return " and ".join(sorted({signal for signal in asked if signal is not None}))
 
 
@@ -315,6 +332,12 @@ CHECKS = (
         name="strikes_fired",
         sentence="Every planned strike has fired.",
         look=lambda evidence, _: _missed(evidence),
+        spoils=False,
+    ),
+    Check(
+        name="strikes_complete",
+        sentence="Every strike that fired had its effect, and every run took place.",
+        look=lambda evidence, _: _incomplete(evidence),
     ),
     Check(
         name="actions_done",

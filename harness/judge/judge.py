@@ -50,9 +50,10 @@ def judge(evidence: Evidence) -> Judgement:
     verdicts = tuple(_ask(name, evidence, history, problem).within(promises) for name in names)
     guards = check(evidence, history, tuple(one for one in verdicts if _had_evidence(one)))
     outcome = worst(
-        failed_guards=[one.outcome for one in guards if not one.passed],
+        failed_guards=[one.outcome for one in guards if not one.passed and one.spoils],
         violated=[one.outcome for one in verdicts if one.state == "violated"],
-        unknown=sum(one.state == "unknown" for one in verdicts),
+        unknown=sum(one.state == "unknown" for one in verdicts)
+        + sum(not one.passed and not one.spoils for one in guards),
     )
     resumed = tuple(_describe_resume(run) for run in evidence.runs[1:])
     return Judgement(outcome=outcome, verdicts=verdicts, guards=guards, resumed=resumed)

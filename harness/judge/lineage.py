@@ -1,22 +1,10 @@
-"""Determines which run another one continues, and which ranks correspond to a rank."""
+"""Determines which runs follow the reference, and which ranks correspond to a rank."""
 
 from __future__ import annotations
 
+from harness.evidence.descent import parent_of
 from harness.evidence.evidence import Evidence
-from harness.judge.event_logs import resumed_steps, steps
 from harness.world import World
-
-
-def parent_of(evidence: Evidence, run: int) -> int | None:
-    """Returns the newest earlier run that trained the step from which this one resumed."""
-    found = set(resumed_steps(evidence.runs[run])) - {None}
-    if not found:
-        return None
-    for earlier in reversed(range(run)):
-        event_logs = evidence.runs[earlier].event_logs
-        if event_logs and all(found <= steps(event_log).keys() for event_log in event_logs):
-            return earlier
-    return None
 
 
 def follows_reference(evidence: Evidence, run: int) -> bool:

@@ -37,8 +37,9 @@ def worst(
 ) -> Outcome:
     """Returns the outcome of a scenario from its guards and verdicts.
 
-    A guard that says INVALID comes first, because then no verdict has a foundation. An unknown
-    verdict is red as well, but hides no violation that was seen.
+    A guard that says INVALID comes first, because then no verdict has a foundation. `unknown`
+    counts unknown verdicts and guards for strikes that did not fire: they are red as well, but hide
+    no violation that was seen.
     """
     guards = set(failed_guards)
     if Outcome.INVALID in guards:

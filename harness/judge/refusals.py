@@ -12,8 +12,16 @@ from collections.abc import Iterator, Sequence
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Raised, Refused
-from harness.judge.event_logs import describe_step, raised_while_loading, ranks, records, resumed
+from harness.judge.event_logs import (
+    describe_step,
+    raised_while_loading,
+    ranks,
+    records,
+    resumed,
+    resumed_steps,
+)
 from harness.judge.history import DirectoryState, History
+from harness.layouts.tree import Resolved
 
 
 def is_asked(evidence: Evidence) -> bool:
@@ -33,8 +41,11 @@ def not_refused(evidence: Evidence, history: History | None) -> Iterator[str]:
                     more = len(record.changed) - 1
                     change = record.changed[0] + (f" (and {more} more)" if more else "")
                     yield f"run {number}, rank {rank} raised, but had changed {change}"
-        if history is not None and _shown(history.starts(number)) != _shown(history.ends[number]):
-            yield f"run {number} was refused, but had changed checkpoints or `latest`"
+        # One that resumed goes on to save: what it changes then is no finding of its own.
+        if history is not None and not resumed_steps(run):
+            changes = _changes(history.starts(number), history.ends[number])
+            if changes:
+                yield f"run {number} did not resume, but changed the directory: {changes}"
 
 
 def differing_errors(evidence: Evidence) -> Iterator[str]:
@@ -66,9 +77,23 @@ def _refused_runs(evidence: Evidence) -> Iterator[tuple[int, RunEvidence]]:
             yield number, run
 
 
-def _shown(state: DirectoryState) -> tuple[object, ...]:
-    found = {name: (one.identity, one.version) for name, one in state.found.items()}
-    return found, state.latest
+def _changes(before: DirectoryState, after: DirectoryState) -> str:
+    """Describes the differences between the checkpoints and `latest` of two states."""
+    old = {name: (one.identity, one.version) for name, one in before.found.items()}
+    new = {name: (one.identity, one.version) for name, one in after.found.items()}
+    groups = (
+        ("is gone", old.keys() - new.keys()),
+        ("is new", new.keys() - old.keys()),
+        ("is changed", {name for name in old.keys() & new.keys() if old[name] != new[name]}),
+    )
+    said = [f"{name} {verb}" for verb, names in groups for name in sorted(names)]
+    if before.latest != after.latest:
+        said.append(f"`latest` is {_tell(after.latest)}, not {_tell(before.latest)}")
+    return ", ".join(said)
+
+
+def _tell(latest: Resolved) -> str:
+    return latest.name or latest.state
 
 
 def _first_line(words: str) -> str:

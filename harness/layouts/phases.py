@@ -7,7 +7,8 @@ without a step belongs to the save in which the rank made it. Whatever is rename
 checkpoint's name, and every removal, is pruning by the save that the rank published last.
 
 If a step is saved again while its first save is still in flight, each new directory that names the
-step belongs to the oldest of these saves that has none yet.
+step belongs to the oldest of these saves that has none yet. Once the save that made a directory is
+over, what a rank does in it belongs to that rank's newest save of the step, which writes in place.
 
 A hidden file in the directory itself, whose name contains neither a step nor a pointer, belongs to
 no save: it keeps another job out, or probes what the storage can do.
@@ -60,6 +61,7 @@ class PhaseTracker:
         self._owner: dict[str, int | None] = {}
         self._without_directory: dict[int, list[int]] = {}
         self._claimed: dict[str, int] = {}
+        self._ended: dict[int, int] = {}
         self._holder: dict[int, int | None] = {}
         self._away: set[str] = set()
         self._directories: set[str] = set()
@@ -75,6 +77,11 @@ class PhaseTracker:
             self._without_directory.setdefault(step, []).append(ordinal)
         self._own_by_step[rank, step] = ordinal
         self._own_newest[rank] = self._worked[rank] = ordinal
+        self._memo.clear()
+
+    def save_ended(self, rank: int) -> None:
+        """Note that every save that `rank` has begun is over for it."""
+        self._ended[rank] = self._own_newest.get(rank, 0)
         self._memo.clear()
 
     def place(
@@ -140,8 +147,12 @@ class PhaseTracker:
         step = self._signs.step_in(top)
         if step is None:
             self._owner.setdefault(top, self._own_newest.get(rank, self._newest))
-        elif path == top and top not in self._claimed and self._without_directory.get(step):
-            self._claimed[top] = self._without_directory[step].pop(0)
+        elif path == top and self._claim(rank, top) is None:
+            over = self._ended.get(rank, 0)
+            waiting = [save for save in self._without_directory.get(step, ()) if save > over]
+            if waiting:
+                self._claimed[top] = waiting[0]
+                self._without_directory[step] = waiting[1:]
         return self._save_of(rank, path), "prune" if top in self._away else "stage"
 
     def _symlink(self, rank: int, path: str, text: str) -> Place:
@@ -151,7 +162,7 @@ class PhaseTracker:
         save = self._holder.get(step) if step is not None else None
         if save is None or save in self._pointed:
             # A pointer can be made before the directory that it names has its name.
-            save = self._claimant(step) or save
+            save = self._claimant(rank, step) or save
         if save is None:
             save = self._save_of_step(rank, step)
         if save is None:
@@ -162,16 +173,27 @@ class PhaseTracker:
         self._publish(rank, save if path == self._signs.pointer else None)
         return save, "publish"
 
-    def _claimant(self, step: int | None) -> int | None:
+    def _claimant(self, rank: int, step: int | None) -> int | None:
         """Returns the oldest save of a step that has a directory and has not yet renamed it."""
-        saves = (save for top, save in self._claimed.items() if self._signs.step_in(top) == step)
+        tops = (top for top in self._claimed if self._signs.step_in(top) == step)
+        saves = (save for top in tops if (save := self._claim(rank, top)) is not None)
         return None if step is None else min(saves, default=None)
+
+    def _claim(self, rank: int, top: str) -> int | None:
+        """Returns the save that made a directory, unless the rank is in a newer one of its step."""
+        save, step = self._claimed.get(top), self._signs.step_in(top)
+        newest = None if step is None else self._own_by_step.get((rank, step))
+        if save is None or newest is None or newest <= save:
+            return save
+        is_over = save in self._done or save <= self._ended.get(rank, 0)
+        return None if is_over else save
 
     def _move(self, rank: int, kind: str, path: str, target: str) -> Place:
         here, there = self._signs.step_of(path), self._signs.step_of(target)
         if there is not None or (kind == "exchange" and here is not None):
             step, source = (there, path) if there is not None else (here, target)
-            save = self._claimed.pop(_top(source), None)
+            save = self._claim(rank, _top(source))
+            self._claimed.pop(_top(source), None)
             if save is None:
                 save = self._save_of_step(rank, step)
             if save is None:
@@ -226,8 +248,9 @@ class PhaseTracker:
 
     def _save_of(self, rank: int, path: str) -> int | None:
         top = _top(path)
-        if top in self._claimed:
-            return self._claimed[top]
+        claim = self._claim(rank, top)
+        if claim is not None:
+            return claim
         if top not in self._away:
             save = self._save_of_step(rank, self._signs.step_in(top))
             if save is not None:

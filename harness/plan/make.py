@@ -43,16 +43,25 @@ def make_plan(
 
 def reference_plan(plan: Plan) -> Plan:
     """Returns the same training from start to end, never struck and never saved."""
-    run = RunPlan(until_step=plan.workload.total_steps)
-    # Plans with the same workload share it, so it holds nothing else of this plan.
+    return _reference(plan.workload, hands_over=plan.asks_handover)
+
+
+def changed_reference_plan(plan: Plan, run: int, step: int) -> Plan:
+    """Returns the training of a run from a step to the end, as it is arranged there."""
+    return _reference(plan.workload_of(run), hands_over=True).model_copy(update={"begins_at": step})
+
+
+def _reference(workload: Workload, *, hands_over: bool) -> Plan:
+    # Plans with the same workload share it, so it holds nothing else of a plan.
     return Plan(
         name="reference",
         source="",
-        workload=plan.on_one_node(),
+        workload=workload.on_one_node(),
         checkpoint=None,
         implementation=Implementation(),
-        runs=(run,),
+        runs=(RunPlan(until_step=workload.total_steps),),
         expect=Expect(),
+        hands_over=hands_over,
     )
 
 

@@ -35,6 +35,18 @@ LEASED = "gpus.json"
 """The file of a run directory that names the GPUs of the job, if it uses any."""
 
 
+HANDED_OVER = "handed_over"
+"""The folder of a reference with its state after each step."""
+BEGINNING = "beginning"
+"""The folder of a reference with the state that it begins with."""
+GENERATORS = "generators"
+
+
+def generators_of(rank: int) -> str:
+    """Returns the name of the file with the generators of a rank as it went on."""
+    return f"{GENERATORS}{rank}.pt"
+
+
 class Gpus(Decided):
     """The GPUs of a job. `memory` is the fraction of a GPU that each rank can fill.
 
@@ -64,6 +76,10 @@ class Workload(Decided):
     accumulate: Accumulation = Accumulation()
     ema: bool = False
     gpus: Gpus | None = None
+
+    def on_one_node(self) -> Workload:
+        """Returns the workload without its network, which does not change how it trains."""
+        return self.model_copy(update={"world": self.world.model_copy(update={"nodes": 1})})
 
 
 class OperatorAction(Decided):
@@ -141,6 +157,10 @@ class Plan(Decided):
     launcher: LauncherSettings = LauncherSettings()
     mount: Filesystem | None = None
     past: int = 0
+    begins_at: int = 0
+    """Of a reference: the step whose state another reference hands over to it."""
+    hands_over: bool = False
+    """Of a reference: whether it writes down its state after each step, for others to go on."""
 
     @property
     def layout(self) -> Layout:
@@ -171,6 +191,26 @@ class Plan(Decided):
         """Whether some run shards the parameters in another way than the others."""
         worlds = [self.workload.world, *(run.world for run in self.runs if run.world is not None)]
         return any(not worlds[0].same_inside(world) for world in worlds)
+
+    @property
+    def changes(self) -> bool:
+        """Whether some run trains in another arrangement, or with other settings, than another."""
+        return any(self.workload_of(run) != self.workload for run in range(len(self.runs)))
+
+    @property
+    def handover_obstacle(self) -> str | None:
+        """Why the state of a reference cannot be handed over to another arrangement, if so."""
+        used = self.workload
+        if used.optimizer not in ("adamw", "sgd"):
+            return f"optimizer {used.optimizer}"
+        if used.model.variant == "experts":
+            return "experts of each rank"
+        return "loader without a generator of its own" if used.data.generator != "own" else None
+
+    @property
+    def asks_handover(self) -> bool:
+        """Whether its runs are compared with references that hand their state over."""
+        return self.changes and self.handover_obstacle is None
 
     def as_second_job(self, run: int) -> Plan:
         """Returns the plan of a second job: no strikes, and it ends with the first error."""
@@ -224,12 +264,7 @@ class Plan(Decided):
         ]
         return names[-1] if names else CHECKPOINTS
 
-    def on_one_node(self) -> Workload:
-        """Returns the workload without its network, which does not change how it trains."""
-        world = self.workload.world.model_copy(update={"nodes": 1})
-        return self.workload.model_copy(update={"world": world})
-
     def reference_key(self) -> str:
         """Identifies the training: one reference run serves all plans with the same key."""
-        text = self.on_one_node().model_dump_json()
+        text = self.workload.on_one_node().model_dump_json() + HANDED_OVER * self.asks_handover
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -20,18 +20,23 @@ from harness.evidence.write import (
     write_trace,
 )
 from harness.plan.make import reference_plan
-from harness.plan.model import CHECKPOINTS, LEASED, Plan
+from harness.plan.model import CHECKPOINTS, HANDED_OVER, LEASED, Plan
 from harness.plan.place import need_of
 from harness.run.at_rest import do_at_rest
 from harness.run.backing import Backing, Folder, stand
 from harness.run.beginning import Beginning, begin
 from harness.run.broker import ResourceLease
+from harness.run.changed import add_changed_references, copy_reference
 from harness.run.launch.launch import Launch
 from harness.run.launches import launches
 from harness.run.services import Services
 from harness.run.supervise import Supervisor, Watch
 from harness.run.trace import Trace
 from harness.system.errors import HarnessError
+
+_IN_BACKGROUND = frozenset({"drained"})
+_AT_ONCE = _IN_BACKGROUND | {"save_returned", "raised"}
+"""The records after which a rank has no save under way, by whether `save` returns before that."""
 
 
 def execute(
@@ -49,16 +54,21 @@ def execute(
     services.server()  # booted outside of the mounts that belong to one scenario
     plan = services.broker.machine.place(plan)
     with services.broker.lease(need_of(plan)) as lease:
-        reference = services.reference(
-            plan.reference_key(), lambda folder: _run_reference(plan, folder, services, lease)
-        )
+
+        def produce(key: str, wanted: Plan, files: Mapping[str, Path]) -> Path:
+            return services.reference(
+                key, lambda folder: _run_reference(wanted, folder, services, lease, files)
+            )
+
+        reference = produce(plan.reference_key(), reference_plan(plan), {})
         directory.mkdir(parents=True)
-        shutil.copytree(reference, directory / "reference")
+        copy_reference(reference, directory / "reference")
         _prepare(plan, directory, lease)
         with stand(plan, directory) as backing:
             if beginning is not None:
                 begin(beginning, directory, disk=plan.filesystem)
             _run_all(plan, directory, services, backing)
+        add_changed_references(plan, directory, reference, produce)
     return read_evidence(directory)
 
 
@@ -90,12 +100,20 @@ def _at_rest(plan: Plan, number: int, directory: Path, earlier: Sequence[Operati
     return all(one.problem is None for one in found.done)
 
 
-def _run_reference(plan: Plan, folder: Path, services: Services, lease: ResourceLease) -> None:
-    """Fill `folder` with the records of the reference run."""
+def _run_reference(
+    reference: Plan,
+    folder: Path,
+    services: Services,
+    lease: ResourceLease,
+    files: Mapping[str, Path],
+) -> None:
+    """Fill `folder` with the records of a reference run, which begins with the given files."""
     work = folder / "work"
-    reference = reference_plan(plan)
     (work / "run0").mkdir(parents=True)
     _prepare(reference, work, lease)
+    for name, path in files.items():
+        (work / name).parent.mkdir(exist_ok=True)
+        shutil.copy(path, work / name)
     with launches(reference, work, services) as starts:
         _, processes = run_start(reference, 0, work, starts.launch(0))
     if any(processes.exits):
@@ -104,11 +122,13 @@ def _run_reference(plan: Plan, folder: Path, services: Services, lease: Resource
             for path in sorted((work / "run0").glob("rank*.log"))
         )
         raise HarnessError(
-            f"the reference run of {plan.name!r} ended with {processes.exits}; it never saves and "
+            f"the reference run ended with {processes.exits}; it never saves and "
             f"nothing strikes it, so the workload itself is broken:\n{logs}"
         )
-    for rank in range(plan.workload.world.size):
+    for rank in range(reference.workload.world.size):
         shutil.copy(work / "run0" / f"rank{rank}.jsonl", folder)
+    if reference.hands_over:
+        (work / HANDED_OVER).rename(folder / HANDED_OVER)
     write_processes(folder, processes)
     shutil.rmtree(work)
 
@@ -138,6 +158,7 @@ def run_start(
         survivors_s=survivors_s(plan, reference),
         cut_power=under.cut,
         seed=plan.workload.seed,
+        ends_saves=_IN_BACKGROUND if plan.in_background else _AT_ONCE,
         places=tuple(under.hosts[name].place for name in plan.hosts_of(number) if under.hosts),
     )
     supervisor = Supervisor(launch, watch)

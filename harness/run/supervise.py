@@ -57,7 +57,8 @@ class Watch:
     remaining ones are ended and reported as hung. `survivors_s` is how long ranks can go on after
     another has died. `places` is where the supervisor reaches the directory as the ranks of the job
     see it, and then as those of a second job do; empty if they see it directly. `cut_power` lets
-    nothing more reach the disk under the directory.
+    nothing more reach the disk under the directory. `ends_saves` names the kinds of records after
+    which a rank has no save under way.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Watch:
     survivors_s: float = SURVIVORS_S
     places: tuple[Path, ...] = ()
     seed: int = 0
+    ends_saves: frozenset[str] = frozenset({"drained"})
 
     def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
         """Returns the performers for the job, and for a second job on another mount."""
@@ -87,12 +89,16 @@ class Watch:
 
 
 class _PendingOperation(NamedTuple):
-    """An operation that a rank waits for, with the strikes that fall after it."""
+    """An operation that a rank waits for, with the strikes that fall after it.
+
+    `error` is what its rank is answered although it was carried out; 0 for its result.
+    """
 
     notification: Notification
     request: Request
     occasion: Occasion
     after: tuple[Strike, ...]
+    error: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,6 +366,8 @@ class Supervisor:
             self._carry_out(listener, call, call.request)
         elif treatment.kind == "fail":
             self._finish(listener, call, call.request, -treatment.error)
+        elif treatment.kind == "retransmit":
+            self._carry_out(listener, call._replace(error=treatment.error), call.request)
         elif treatment.kind == "short_write" and call.request.half is not None:
             self._carry_out(listener, call, call.request.half())
         elif treatment.kind == "second_job":
@@ -391,7 +399,9 @@ class Supervisor:
             self._strike(strike)
         if call.occasion.rank in self._signals.killed:
             return
-        if request.leave_to_kernel and result == 0:
+        if call.error and result == 0:
+            self._reply(listener, call.notification, -call.error)
+        elif request.leave_to_kernel and result == 0:
             listener.proceed(call.notification)
         else:
             self._reply(listener, call.notification, result)
@@ -422,6 +432,8 @@ class Supervisor:
             self._trackers[second].save_began(rank, record["step"], record["ordinal"])
             self._last_save = self._last_save if second else record["step"]
             self._heal(rank, save=record["ordinal"])
+        elif record["kind"] in self._watch.ends_saves:
+            self._trackers[self._second.has(rank)].save_ended(rank)
         elif record["kind"] == "stepped":
             strikes = self._due.at_step(rank, record["step"])
             self._heal(rank, step=record["step"])

@@ -49,6 +49,8 @@ class SimpleManager:
         self._group, self._pp_rank = process_group, pp_rank
         self._dir = Path(config.dir)
         self._loader_state: dict[str, Any] | None = None
+        self._resumed: Path | None = None
+        self._abandoned: dict[str, int] = {}
         if dist.get_rank() == 0:
             self._dir.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(self._dir)
@@ -105,7 +107,7 @@ class SimpleManager:
             group.update(saved)
         if scheduler is not None:
             scheduler.load_state_dict(state["scheduler"])
-        self._loader_state = mine["loader"]
+        self._loader_state, self._resumed = mine["loader"], source
         if dataloader is not None:
             self.apply_dataloader_state(dataloader)
         _set_generators(mine["generators"])
@@ -172,7 +174,12 @@ class SimpleManager:
     ) -> None:
         state = self._shared_state(step, tokens_seen, scheduler, extra)
         torch.save(state, staging / "train_state.pt")
-        order = 1 + max((_order(path) for path in _committed(self._dir)), default=0)
+        orders = {path.name: _order(path) for path in _committed(self._dir)}
+        if self._resumed is not None:
+            since = orders.get(self._resumed.name, 0)
+            self._abandoned = {name: order for name, order in orders.items() if order > since}
+            self._resumed = None
+        order = 1 + max(orders.values(), default=0)
         metadata = {"step": step, "tokens_seen": tokens_seen, "order": order}
         if "vlm_freeze" in extra:
             metadata["vlm_freeze"] = extra["vlm_freeze"]
@@ -197,15 +204,17 @@ class SimpleManager:
         keep = self._config.keep_last_n
         if keep <= 0:
             return
+        there = [path for path in _committed(self._dir) if path != newest]
+        abandoned = [path for path in there if self._abandoned.get(path.name) == _order(path)]
         counted = [
             path
-            for path in _committed(self._dir)
-            if path != newest and not self._config.is_dynamic_milestone(_step(path))
+            for path in there
+            if path not in abandoned and not self._config.is_dynamic_milestone(_step(path))
         ]
         counted.sort(key=_order)
         # `newest` is one of those kept, unless it is a milestone and counts for nothing.
         room = keep if self._config.is_dynamic_milestone(_step(newest)) else keep - 1
-        for path in counted[: max(0, len(counted) - room)]:
+        for path in abandoned + counted[: max(0, len(counted) - room)]:
             victim = self._dir / REMOVED.format(step=_step(path))
             path.rename(victim)
             _sync(self._dir)

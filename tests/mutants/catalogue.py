@@ -25,6 +25,7 @@ CONTROLS = (
     "tests.mutants.controls:Appends",
     "tests.mutants.controls:SyncsEverything",
     "tests.mutants.controls:LinksWithADot",
+    "tests.mutants.controls:PrunesAlone",
 )
 """Managers that must not be accused: the first of every scenario below, all of one."""
 
@@ -34,6 +35,7 @@ PLAIN_AT_REST = (
     "at_rest/latest-is-not-what-it-was.yaml::absent",
     "at_rest/latest-is-not-what-it-was.yaml::dangling",
     "at_rest/rollback-and-train-on.yaml::disabled",
+    "at_rest/rollback-to-other-numbers.yaml",
     "at_rest/foreign-names.yaml",
     "at_rest/directory-elsewhere.yaml::copy",
     "layouts/other-freeze-settings.yaml",
@@ -117,6 +119,8 @@ MUTANTS = (
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("telling:DropsExtra", "",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("telling:ReturnsWhileRankZeroCommits", "",
+         "sync/killed-in-seal.yaml", "nothing_lost", "LOST_WORK"),
     _bug("telling:SkipsEverySecond", "",
          "baseline/every-layout-and-mode.yaml::dp_shard2-disabled", "nothing_lost", "LOST_WORK"),
     _bug("telling:NeverSyncsTheRoot", "L35",
@@ -173,8 +177,10 @@ MUTANTS = (
          "layouts/data-parallel-degree-changes.yaml", "refused", "SILENT_DIVERGENCE"),
     _bug("follows_latest:FollowsLatestOnly", "B06 L01",
          "at_rest/latest-is-not-what-it-was.yaml::absent", "nothing_lost", "LOST_WORK"),
+    _bug("pruning:CountsTheAbandonedBranch", "",
+         "at_rest/rollback-to-other-numbers.yaml", "retention", "LOST_WORK"),
     _bug("highest_step:TakesTheHighestStep", "",
-         "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "LOST_WORK",
+         "at_rest/rollback-and-train-on.yaml::disabled", "nothing_lost", "SILENT_DIVERGENCE",
          "stale-branch"),
     _bug("any_name:TakesAnyName", "Q02",
          "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),

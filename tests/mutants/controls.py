@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from kempnerforge.checkpoint.errors import CheckpointError
 from kempnerforge.checkpoint.manager import CheckpointManager
 from tests.harness import simple_manager
@@ -68,3 +70,15 @@ class LinksWithADot(SimpleManager):
         os.symlink(f"./step_{step}/", link)
         link.rename(self._dir / "latest")
         simple_manager._sync(self._dir)
+
+
+class PrunesAlone(SimpleManager):
+    """Ranks return as soon as the checkpoint is whole, while rank 0 still prunes."""
+
+    def save(self, step: int, *args: Any, **kwargs: Any) -> None:
+        super().save(step, *args, **kwargs)
+        if dist.get_rank() == 0:
+            super()._prune(self._dir / f"step_{step}")
+
+    def _prune(self, newest: Path) -> None:
+        """Nothing yet: `save` does it when the other ranks have returned."""

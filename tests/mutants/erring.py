@@ -152,3 +152,18 @@ class WaitsForEver(CheckpointManager):
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         config.commit_timeout_s = 365 * 86400.0
         super().__init__(config, *args, **kwargs)
+
+
+class _UndoesWhatFailed(LocalStorage):
+    def rename(self, source: Path, target: Path) -> None:
+        try:
+            super().rename(source, target)
+        except FileNotFoundError:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+
+
+class ClearsWhatItCouldNotName(_Manager):
+    """A rename that is answered ENOENT is taken for not done, and its target is cleared away."""
+
+    STORAGE = _UndoesWhatFailed

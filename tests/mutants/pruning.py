@@ -131,6 +131,14 @@ class PrunesTwice(Pruner):
         self._remove(victims)
 
 
+class CountsTheAbandonedBranch(SimpleManager):
+    """Checkpoints that the run did not go on from are kept in place of its own."""
+
+    def _seal(self, staging: Path, step: int, *args: Any) -> None:
+        super()._seal(staging, step, *args)
+        self._abandoned = {}
+
+
 class DeletesTheUnmarked(SimpleManager):
     """B12: what has no description of ours is taken for a torn save, whoever wrote it."""
 

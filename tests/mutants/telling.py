@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from tests.harness import simple_manager
@@ -46,6 +47,27 @@ class DropsExtra(SimpleManager):
     def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
         step, tokens_seen, extra = super().load(*args, **kwargs)
         return step, tokens_seen, {key: extra[key] for key in ("epoch",) if key in extra}
+
+
+class ReturnsWhileRankZeroCommits(SimpleManager):
+    """Only rank 0 waits until its directory is a checkpoint: the others have done their part."""
+
+    def save(
+        self,
+        step: int,
+        tokens_seen: int = 0,
+        scheduler: Any = None,
+        dataloader: Any = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        staging = self._dir / simple_manager.STAGING.format(step=step)
+        simple_manager._agree(lambda: simple_manager._prepare(staging, self._pp_rank))
+        simple_manager._agree(lambda: self._write_shards(staging))
+        mine = simple_manager._rank_state(dataloader)
+        simple_manager._agree(lambda: torch.save(mine, staging / simple_manager._rank_file()))
+        if dist.get_rank() == 0:
+            self._seal(staging, step, tokens_seen, scheduler, extra or {})
+            self._publish(staging, step)
 
 
 class SkipsEverySecond(SimpleManager):

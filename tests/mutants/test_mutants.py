@@ -48,6 +48,18 @@ def test_a_weaker_fault_does_not_show_the_bug(
     assert judgement.outcome == "PASS", judgement.verdicts
 
 
+def test_a_strike_falls_in_the_save_that_writes_in_place_again(
+    services: Services, tmp_path: Path
+) -> None:
+    scenario = "signals/second-save-of-a-step-killed.yaml::disabled"
+    judgement = prove(
+        plan_of(scenario, "tests.mutants.publishing:WritesInPlace"), tmp_path, services
+    )
+
+    fired = next(one for one in judgement.guards if one.name == "strikes_fired")
+    assert (fired.details, judgement.outcome) == ((), "HARD_FAIL")
+
+
 # Stock DCP hides ENOSPC behind an error of its archive writer and names no rank, so a manager that
 # stands on it cannot keep `bounded` when the storage fails.
 _WITHOUT_STORAGE_FAULTS = sorted(

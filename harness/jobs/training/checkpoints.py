@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from harness.evidence.record import Refused, SaveBegan, SaveReturned, keep_word
 from harness.jobs.training.build import Rig
 from harness.jobs.training.companions import Companions
+from harness.jobs.training.data import Batches
 from harness.jobs.training.implementation import Tools
 from harness.jobs.training.parallel import training_timeout
 from harness.plan.model import RunPlan
@@ -45,7 +46,7 @@ class Checkpoints(Protocol):
     def resume(self, loader: Any) -> Progress:
         """Decide where to start, and load it, with the data loader if one is given."""
 
-    def attach(self, loader: Any) -> None:
+    def attach(self, batches: Batches) -> None:
         """Give a new data loader the position that was loaded."""
 
     def is_due(self, step: int) -> bool:
@@ -74,7 +75,7 @@ class NoCheckpoints:
         """Start from the beginning."""
         return Progress()
 
-    def attach(self, loader: Any) -> None:
+    def attach(self, batches: Batches) -> None:
         """Do nothing: nothing was loaded."""
 
     def is_due(self, step: int) -> bool:  # noqa: ARG002
@@ -152,13 +153,13 @@ class ManagedCheckpoints:
                 return Progress()
             saved_step = self._manager.peek_saved_step(str(path))
             self._rules.apply(self._rig.net, saved_step or 0)
-        given = {} if loader is None else {"dataloader": loader}
+        given: dict[str, Any] = {} if loader is None else {"dataloader": loader}
+        meta = self._rules.meta(saved_step or 0)
+        if meta is not None:
+            given["vlm_freeze_expected"] = meta
         with self._event_log.during("load"):
             step, tokens_seen, extra = self._manager.load(
-                path=str(path),
-                scheduler=self._rig.scheduler,
-                vlm_freeze_expected=self._rules.meta(saved_step or 0),
-                **given,
+                path=str(path), scheduler=self._rig.scheduler, **given
             )
             self._rig.kept.take(extra)
         return Progress(
@@ -176,11 +177,11 @@ class ManagedCheckpoints:
         found = self._tools.find("resolve_resume_path")(self._config.dir)
         return None if found is None else Path(found)
 
-    def attach(self, loader: Any) -> None:
+    def attach(self, batches: Batches) -> None:
         """Give the loader the position that was loaded, and keep it for the saves."""
-        self._loader = loader
+        self._loader = batches.loader
         with self._event_log.during("apply_dataloader_state"):
-            self._manager.apply_dataloader_state(loader)
+            self._manager.apply_dataloader_state(self._loader)
 
     def is_due(self, step: int) -> bool:
         """Follow the configured interval."""
@@ -238,16 +239,19 @@ class ManagedCheckpoints:
 
 
 def build_config(settings: Checkpoint, directory: Path, tools: Tools) -> Any:
-    """Returns the configuration of the manager under test."""
+    """Returns the configuration of the manager under test, without what the scenario leaves out."""
+    given: dict[str, Any] = {}
     window = settings.dyn_ckpt_window
     if window is not None:
-        window = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)
+        made = tools.find("DynamicCheckpointWindow")(start=window.start, stop=window.stop)
+        given["dyn_ckpt_window"] = made
+    if settings.async_mode != "disabled":
+        given["async_mode"] = tools.find("AsyncCheckpointMode")(settings.async_mode)
     config = tools.find("CheckpointConfig")(
         dir=str(directory),
         interval=settings.interval,
         keep_last_n=settings.keep_last_n,
-        async_mode=tools.find("AsyncCheckpointMode")(settings.async_mode),
-        dyn_ckpt_window=window,
+        **given,
     )
     if settings.timeout_s is not None:
         config.commit_timeout_s = settings.timeout_s

@@ -35,12 +35,13 @@ from harness.jobs.training.clip import clip_gradients, count_gradients
 from harness.jobs.training.data import Batch, Batches, Bytes, as_it_is
 from harness.jobs.training.event_log import EventLog
 from harness.jobs.training.freeze import freeze_rules, standing_still
+from harness.jobs.training.handover import HandsOver, keep_generators
 from harness.jobs.training.implementation import Tools
 from harness.jobs.training.interrupt import Interruptions
 from harness.jobs.training.models import VOCABULARY
 from harness.jobs.training.parallel import Place
 from harness.jobs.training.pieces import digest_with_pieces
-from harness.plan.model import Plan
+from harness.plan.model import Plan, generators_of
 from harness.scenario.schema import Model
 
 _MAX_GRADIENT_NORM = 1.0
@@ -60,6 +61,8 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
             digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.describe)
             rig = replace(rig, digest=digest)
     checkpoints: Checkpoints = NoCheckpoints()
+    if plan.hands_over:
+        checkpoints = HandsOver(rig, directory, begins_at=plan.begins_at)
     if plan.checkpoint is not None:
         asked, root = patient(plan.checkpoint, read_reference(directory)), plan.folder_of(run)
         checkpoints = ManagedCheckpoints(
@@ -80,7 +83,9 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
     # A loader that redistributes must exist when a checkpoint is loaded.
     progress = checkpoints.resume(batches.loader if workload.data.redistributes else None)
     batches.begin(progress.epoch)
-    checkpoints.attach(batches.loader)
+    checkpoints.attach(batches)
+    if plan.checkpoint is not None and plan.asks_handover:
+        keep_generators(directory / f"run{run}" / generators_of(place.rank))
     _record_resumed(rig, progress)
     first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
     if first_save and progress.source is None and checkpoints.is_due(0):

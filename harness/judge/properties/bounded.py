@@ -35,6 +35,7 @@ from harness.faults.strike import Strike
 from harness.judge.event_logs import (
     EventLog,
     fails_load,
+    fired_strikes,
     goes_on_after_errors,
     killed_ranks,
     may_end_early,
@@ -68,7 +69,7 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     checkpoint = evidence.plan.checkpoint
     goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
     success = Drained if evidence.plan.in_background else SaveReturned
-    for number, (run, plan) in enumerate(zip(evidence.runs, evidence.plan.runs, strict=False)):
+    for number, run in enumerate(evidence.runs):
         if run.processes.hung:
             last = (number, run.operations[-1].index) if run.operations else None
             late = ranks(run.processes.hung)
@@ -81,17 +82,18 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
         local = evidence.plan.launcher.is_local
         if local and checkpoint is not None and checkpoint.timeout_s is not None:
             waiting += _findings(number, _left_waiting(run), "deadlines")
+        strikes = fired_strikes(evidence, number)
         # Ranks that a cut separates for good all see the save fail, and end later, in training.
-        only_parted = _are_parted(plan.strikes) and not killed_ranks(evidence, number)
+        only_parted = _are_parted(strikes) and not killed_ranks(evidence, number)
         ends_early = may_end_early(evidence, number) and not only_parted
         if goes_on and not run.processes.hung and not ends_early:
-            findings += _findings(number, _errors(run, plan.strikes, timeout_s), "errors")
+            findings += _findings(number, _errors(run, strikes, timeout_s), "errors")
             # If the file system lacks what a save needs, none can succeed.
             if not evidence.plan.refuses:
-                later = _no_later_save(run, plan.strikes, success, timeout_s)
+                later = _no_later_save(run, strikes, success, timeout_s)
                 findings += _findings(number, later, "later_saves")
         if not killed_ranks(evidence, number) and not run.processes.hung:
-            found = _start_errors(run, plan.strikes, timeout_s)
+            found = _start_errors(run, strikes, timeout_s)
             findings += _findings(number, found, "errors")
     if waiting:
         return PROMISE.violated([*waiting, *findings])
@@ -145,8 +147,7 @@ def _start_errors(
     run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: float | None
 ) -> list[str]:
     """Returns problems with the errors of a start whose reads failed."""
-    fired = {one.strike for one in run.fired}
-    failing = tuple(one for one in strikes if fails_load(one) and one.id in fired)
+    failing = tuple(one for one in strikes if fails_load(one))
     raised = [raised_while_loading(event_log) for event_log in run.event_logs]
     errors = [one for one in raised if one is not None]
     if not failing or not errors:
@@ -191,11 +192,24 @@ def _unnamed(failures: Failures, strikes: tuple[Strike, ...], timeout_s: float |
         if error is None and not strike.fault.stalls(timeout_s):
             continue
         rank = strike.ranks[0]
-        if not re.search(rf"\brank {rank}\b", text):
+        if rank not in _named_ranks(text):
             problems.append(f"no error names rank {rank}, whose storage failed")
         if error is not None and not _says(text, error):
             problems.append(f"no error says {error}, which the storage answered")
     return problems
+
+
+_NAMED = re.compile(
+    r"(?:(?<![a-z_-])|(?<=global_))rank(?:[\W_]{0,3}\d+|(?:s|\(s\))[\W_]{1,3}\d+(?:(?:,|\s|and)+\d+)*)",
+    re.IGNORECASE,
+)
+"""`rank 1`, `RANK 1`, `rank=1`, `[rank1]`, `ranks [0, 1]`; not `pp_rank 1`, which is a stage."""
+
+
+def _named_ranks(text: str) -> frozenset[int]:
+    """Returns the ranks that a text names, in any usual form."""
+    named = _NAMED.findall(text)
+    return frozenset(int(number) for words in named for number in re.findall(r"\d+", words))
 
 
 def _says(text: str, name: str) -> bool:

@@ -5,7 +5,7 @@ has resumed from or that was acknowledged in it; only an operator sets it back. 
 while it is set back would lose what lies between, even if no start happens to fall there.
 
 Evidence: the replayed tree after each operation that changed `latest`, the step from which the run
-resumed, and the saves that were acknowledged to every rank before that operation. What an earlier
+resumed, and the saves that were acknowledged to a rank before that operation. What an earlier
 run saved does not count: a run that resumed from an older step by name goes on from there. A
 checkpoint counts while it is whole and no operator has damaged it.
 

@@ -1,10 +1,11 @@
 """`nothing_lost`: resume starts from the newest checkpoint acknowledged to the job, or a newer one.
 
 The promise: after a crash, resume starts from the newest checkpoint that was acknowledged to the
-job as durable, or a newer one. The acknowledgement is true: the checkpoint is there when it comes.
+job as durable, or a newer one. The acknowledgement is true on every rank: the checkpoint is there
+when it comes to the first of them.
 A durable checkpoint becomes visible at once (background), not at the next save.
 
-Evidence: the acknowledgements on every rank in earlier runs (`save` returned in synchronous mode;
+Evidence: the acknowledgements to any rank in earlier runs (`save` returned in synchronous mode;
 in the background modes the saves begun before `wait` or `flush_pending_save` returned), and the
 step that each later run resumed from. A run with `load_step` starts a new lineage, in which earlier
 acknowledgements count up to that step; so does a run before which an operator repointed `latest`.
@@ -21,7 +22,8 @@ supplies it; training alone makes no operation.
 
 Does not apply to a single run that never saved. Unknown if a later run ended before any rank had
 decided where to resume, and no rank said why; a run in which a fault fired before that is passed
-over. Not covered: saves that were acknowledged to some ranks only.
+over, and so is one that raised where nothing had been saved: nothing could be lost.
+Not covered: how much work a lost checkpoint held.
 """
 
 from __future__ import annotations
@@ -32,16 +34,17 @@ from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
 from harness.evidence.record import SaveBegan
 from harness.faults.actions import SetLatest
-from harness.judge.acknowledgements import acknowledged_at, acknowledged_steps
+from harness.judge.acknowledgements import acknowledged_steps, acknowledged_to
 from harness.judge.event_logs import (
     describe_step,
     is_cut_short,
     raised_while_loading,
+    ranks,
     records,
     resumed_steps,
 )
 from harness.judge.history import DirectoryState, History, Moment
-from harness.judge.outcome import Outcome
+from harness.judge.outcome import Outcome, worst
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.words import EvidenceKind
 
@@ -53,6 +56,9 @@ PROMISE = Promise(
     outcome=Outcome.LOST_WORK,
     needs=(EvidenceKind.TREE, EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS),
 )
+
+_Problems = dict[str, Outcome]
+"""Descriptions of wrong resumes, each with its outcome."""
 
 # The largest delay between the end of a flush and its publication that a slow disk explains.
 _PROMPT_S = 2.0
@@ -66,23 +72,23 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     )
     if len(evidence.runs) < 2 and not saves:
         return PROMISE.does_not_apply("one run that never saved: nothing could be lost")
-    findings: list[Finding] = []
+    resumes: _Problems = {}
+    lost: list[Finding] = []
     unknown: list[str] = []
     acknowledged: set[int] = set()
     for number, run in enumerate(evidence.runs):
         acknowledged = _still_acknowledged(acknowledged, evidence, history, number)
         if number and evidence.plan.runs[number].refused is None:
-            problem = _resume(evidence, history, number, acknowledged)
-            findings += [Finding(detail=one) for one in problem[0]]
-            unknown += problem[1]
-        if background:
-            findings += _late(number, run)
-        findings += _untrue(number, run, history, background=background)
+            problems, questions = _resume(evidence, history, number, acknowledged)
+            resumes |= problems
+            unknown += questions
+        late = _late(number, run) if background else []
+        lost += [*late, *_untrue(number, run, history, background=background)]
         acknowledged |= acknowledged_steps(run, background=background)
-    if findings:
-        # A start that raised gave nothing back to the job, which is a different outcome.
-        raised = any("raised" in one.detail for one in findings)
-        return PROMISE.violated(findings, Outcome.HARD_FAIL if raised else None)
+    if resumes or lost:
+        outcomes = {*resumes.values(), *(PROMISE.outcome for _ in lost)}
+        findings = [*(Finding(detail=one) for one in resumes), *lost]
+        return PROMISE.violated(findings, worst(failed_guards=(), violated=outcomes, unknown=0))
     return PROMISE.unknown(*unknown) if unknown else PROMISE.holds()
 
 
@@ -163,82 +169,101 @@ def _pointed_late(evidence: Evidence, history: History, number: int) -> int | No
 
 def _resume(
     evidence: Evidence, history: History, number: int, acknowledged: set[int]
-) -> tuple[list[str], list[str]]:
+) -> tuple[_Problems, list[str]]:
     """Returns problems of the resume of one run, and questions that cannot be answered."""
     run = evidence.runs[number]
     decisions = set(resumed_steps(run))
     if not decisions and (run.fired or is_cut_short(evidence, number)):
-        return [], []  # a fault struck before the decision, so the survivors' errors are allowed
+        return {}, []  # a fault struck before the decision, so the survivors' errors are allowed
     if not decisions:
         raised = [one for one in map(raised_while_loading, run.event_logs) if one is not None]
+        if raised and not acknowledged and not history.starts(number).found:
+            return {}, []  # there was nothing to resume from
         if raised:
-            return [f"run {number} did not resume: a rank raised {raised[0].type}"], []
-        return [], [f"run {number}: no rank decided where to resume, and none raised"]
-    problems: list[str] = []
+            detail = f"run {number} did not resume: a rank raised {raised[0].type}"
+            # Nothing was given back to the job.
+            return {detail: Outcome.HARD_FAIL}, []
+        return {}, [f"run {number}: no rank decided where to resume, and none raised"]
+    problems: _Problems = {}
     newest = max(acknowledged, default=None)
     for step in sorted(decisions, key=lambda one: -1 if one is None else one):
-        problems += _against_acknowledged(number, step, newest, history)
-        problems += _against_expected(evidence, number, step)
+        problems |= _against_acknowledged(number, step, newest, history)
+        problems |= _against_expected(evidence, number, step)
     return problems, []
 
 
 def _against_acknowledged(
     number: int, step: int | None, newest: int | None, history: History
-) -> list[str]:
+) -> _Problems:
     if newest is not None and (step is None or step < newest):
-        return [
+        detail = (
             f"run {number} resumed from {describe_step(step)}, although step {newest} had been "
-            "acknowledged to every rank"
-        ]
+            "acknowledged"
+        )
+        return {detail: Outcome.LOST_WORK}
     marks = history.marks[number].damaged
     found = history.starts(number).found.items()
     committed = [name for name, one in found if not one.defects or one.identity in marks]
     if step is None and committed:
-        return [f"run {number} started afresh, although {', '.join(sorted(committed))} was there"]
-    return []
+        names = ", ".join(sorted(committed))
+        detail = f"run {number} started afresh, although {names} was there"
+        return {detail: Outcome.LOST_WORK}
+    return {}
 
 
-def _against_expected(evidence: Evidence, number: int, step: int | None) -> list[str]:
+def _against_expected(evidence: Evidence, number: int, step: int | None) -> _Problems:
     expected = evidence.plan.expect.resumed_from_step
     if expected is None:
-        return []
+        return {}
     if isinstance(expected, tuple):
         if number > len(expected):
-            return []
+            return {}
         wanted = expected[number - 1]
     elif number == len(evidence.plan.runs) - 1:
         wanted = expected
     else:
-        return []
+        return {}
     if step == wanted:
-        return []
-    older = wanted is not None and (step is None or step < wanted)
-    word = "older" if older else "newer"
-    return [
+        return {}
+    is_older = wanted is not None and (step is None or step < wanted)
+    word = "older" if is_older else "newer"
+    detail = (
         f"run {number} resumed from {describe_step(step)}, "
         f"{word} than the expected {describe_step(wanted)}"
-    ]
+    )
+    # From a newer step no work is lost: it goes on with another state than the job asked for.
+    return {detail: Outcome.LOST_WORK if is_older else Outcome.SILENT_DIVERGENCE}
 
 
 def _untrue(number: int, run: RunEvidence, history: History, *, background: bool) -> list[Finding]:
-    """Returns checkpoints that were acknowledged to every rank, and that were not there."""
+    """Returns checkpoints that were acknowledged to a rank, and that were not there."""
     findings: list[Finding] = []
-    for step, place in acknowledged_at(run, background=background).items():
-        whole = history.durable_at(number, place).whole().values()
-        if any(one.step >= step for one in whole):
-            continue
-        is_there = any(one.step >= step for one in history.live_at(number, place).whole().values())
-        if _was_taken_durable(history, number, step, until=place):
-            continue  # before the acknowledgement
-        findings.append(
-            Finding(
-                detail=f"run {number}: step {step} was acknowledged to every rank, and a "
-                "power cut would have left no whole checkpoint of it or of a later step",
-                operation=(number, place - 1) if place else None,
-                part="power_cuts" if is_there else None,
+    for step, places in acknowledged_to(run, background=background).items():
+        early = {
+            rank: place
+            for rank, place in places.items()
+            if not _is_there(step, history.durable_at(number, place))
+            # The checkpointer is not blamed for what an operator took before the acknowledgement.
+            and not _was_taken_durable(history, number, step, until=place)
+        }
+        if early:
+            place = min(early.values())
+            whom = "every rank" if len(early) == len(run.event_logs) else ranks(sorted(early))
+            is_live = all(_is_there(step, history.live_at(number, one)) for one in early.values())
+            findings.append(
+                Finding(
+                    detail=f"run {number}: step {step} was acknowledged to {whom}, and a "
+                    "power cut would have left no whole checkpoint of it or of a later step",
+                    operation=(number, place - 1) if place else None,
+                    part="power_cuts" if is_live else None,
+                )
             )
-        )
     return findings
+
+
+def _is_there(step: int, state: DirectoryState) -> bool:
+    """Whether a step, or a later one, is whole in a state of the directory."""
+    return any(one.step >= step for one in state.whole().values())
 
 
 def _late(number: int, run: RunEvidence) -> list[Finding]:

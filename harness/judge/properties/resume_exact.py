@@ -15,11 +15,13 @@ way than the uninterrupted one, and so does every run that continues it. At its 
 every parameter and moment must equal the one of that name, whichever stage holds it, in the run
 that it continues; if shards are split differently, every whole tensor must, and ranks that hold the
 same piece must hold the same values. So must the settings, tokens seen and extra values, and the
-random draws if the arrangement is the same. From then on the learning rate is still that of the
-uninterrupted run, and with unchanged freeze settings the loss stays within a tenth of it, as other
-random draws explain; or its mean over all ranks does, if they read other shares.
+random draws if the arrangement is the same. From then on it must equal, bit for bit, a reference
+that makes the same change from the state of an unfaulted run at the same step, without any
+checkpointer, and goes on with the random draws with which the run did. Where the harness cannot
+make that reference the verdict says so, and the learning rate alone is compared.
 
-Unknown if no step could be compared. Not covered: the random draws of a run in another arrangement.
+Unknown if no step could be compared. Not covered: with which random draws a run goes on in another
+arrangement.
 """
 
 from __future__ import annotations
@@ -28,14 +30,8 @@ from collections.abc import Iterator
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, Stepped
-from harness.judge.changed_run import changed_run
-from harness.judge.differences import (
-    beside_differs,
-    number,
-    rates,
-    state_differences,
-    values_differ,
-)
+from harness.judge.changed_run import changed_run, not_judged
+from harness.judge.differences import differing_steps, state_differences, values_differ
 from harness.judge.event_logs import EventLog, resumed, steps
 from harness.judge.history import History
 from harness.judge.lineage import follows_reference
@@ -58,12 +54,14 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     """Compare every rank of every run with the reference, step by step."""
     findings = list(_misstated_tokens(evidence, history))
     compared = 0
+    unjudged: list[str] = []
     for which, run in enumerate(evidence.runs):
         if evidence.plan.runs[which].refused is not None:
             continue
         if not follows_reference(evidence, which):
             differences, count = changed_run(evidence, which)
             findings += [Finding(detail=f"run {which}, {one}") for one in differences]
+            unjudged += [one for one in [not_judged(evidence, which)] if one is not None]
             compared += count
             continue
         for rank, event_log in enumerate(run.event_logs):
@@ -78,11 +76,9 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         return PROMISE.violated(findings)
     if not compared:
         return PROMISE.unknown("no step of any run could be compared with the reference")
-    stated = "tokens_seen" in history.layout.states
-    return PROMISE.holds(
-        f"{compared} steps compared",
-        lacks=() if stated else ("tokens seen in this layout",),
-    )
+    if "tokens_seen" not in history.layout.states:
+        unjudged.append("tokens seen in this layout")
+    return PROMISE.holds(f"{compared} steps compared", lacks=tuple(unjudged))
 
 
 def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]:
@@ -113,15 +109,9 @@ def _first_difference(event_log: EventLog, reference: EventLog) -> tuple[str | N
         difference = _at_start(decision, resumed(reference), expected)
         if difference is not None:
             return difference, 0
-    compared = 0
-    for step, record in sorted(steps(event_log).items()):
-        if step not in expected:
-            return f"step {step}: the uninterrupted run has no such step", compared
-        differences = _step_differences(record, expected[step])
-        if differences:
-            return f"step {step}: {'; '.join(differences)}", compared
-        compared += 1
-    return None, compared
+    for difference in differing_steps(event_log, expected):
+        return difference, 0
+    return None, len(steps(event_log))
 
 
 def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Stepped]) -> str | None:
@@ -135,13 +125,3 @@ def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Step
     if not is_fresh:
         differences += values_differ(decision, wanted)
     return f"{where}: {'; '.join(differences)}" if differences else None
-
-
-def _step_differences(found: Stepped, wanted: Stepped) -> list[str]:
-    differences: list[str] = []
-    if found.loss != wanted.loss:
-        differences.append(f"loss is {number(found.loss)}, not {number(wanted.loss)}")
-    if found.lr != wanted.lr:
-        differences.append(f"learning rate is {rates(found.lr)}, not {rates(wanted.lr)}")
-    differences += beside_differs(found, wanted)
-    return differences + state_differences(found.state, wanted.state)

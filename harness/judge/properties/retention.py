@@ -5,10 +5,11 @@ in-flight save and milestones are never deleted; an interrupted deletion is fini
 run; nothing else is left behind.
 
 Evidence: the replayed tree at every instant. From the first commit on there are never fewer whole
-checkpoints than `keep_last_n`, or than were ever committed; the target of `latest` and the
-milestones of `dyn_ckpt_window` do not vanish. If the last run ended in order, the checkpoints of
-its lineage, without milestones, are at most `keep_last_n`. A run with `load_step`, or before which
-an operator changed the directory, starts a lineage: newer checkpoints from before it do not count.
+checkpoints of the run's lineage than `keep_last_n`, or than were ever committed in it; the target
+of `latest` and the lineage's milestones of `dyn_ckpt_window` do not vanish. If the last run ended
+in order, the checkpoints of its lineage, without milestones, are at most `keep_last_n`. A run with
+`load_step`, or before which an operator changed the directory, starts a lineage: newer checkpoints
+from before it are an abandoned branch, which neither counts nor has to be kept.
 `keep_last_n` of zero or less keeps all. The checkpointer is not blamed for what an operator damaged
 or removed, nor for still counting it. Foreign names that an operator created are still there after
 every run, with everything below them. A save that fails after the rename can take it back: a
@@ -27,7 +28,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.operation import Operation
 from harness.judge.acknowledgements import acknowledged_steps
 from harness.judge.event_logs import is_orderly, resumed_steps
-from harness.judge.history import History, Moment
+from harness.judge.history import FoundCheckpoint, History, Moment
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.layouts.base import Layout
@@ -94,38 +95,89 @@ def _lost(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
     """Returns checkpoints that are gone too early."""
     findings: list[Finding] = []
     withdrawals = _withdrawals(evidence, history.layout)
+    abandoned = _abandoned(evidence, history)
     committed: dict[str, int] = {}
+    short: tuple[int, int] | None = None
     before: Moment | None = None
     for moment in history.moments:
-        whole = moment.live.whole()
+        branch = abandoned[moment.run]
+        if before is not None and branch != abandoned[before.run]:
+            committed = _own(before, branch)
         if moment.operator or moment.by_cut:
-            committed = {name: found.step for name, found in whole.items()}
+            committed = _own(moment, branch)
             before = moment
             continue
         problems: list[str] = []
         withdrawn = withdrawals.get((moment.run, moment.index))
-        for name in [] if before is None else before.live.whole():
+        whole = moment.live.whole()
+        for name, found in {} if before is None else before.live.whole().items():
             if name == withdrawn and before is not None and before.live.latest.name != name:
                 committed.pop(name, None)
             elif name not in whole:
-                reason = _needed(checkpoint, name, committed[name], before)
-                problems += [f"{name} is gone, {reason}"] if reason else []
-        for name, found in whole.items():
-            committed[name] = found.step
-        least = _least(checkpoint, committed)
-        damaged = moment.marks.damaged
-        there = [
-            one for one in moment.live.found.values() if not one.defects or one.identity in damaged
-        ]
-        counted = [one for one in there if not is_milestone(checkpoint, one.step)]
-        count = len(counted) + moment.live.keeps_one_set_aside()
-        if count < least:
+                reason = _needed(checkpoint, name, found, before, branch)
+                problems += [f"{name} {_fate(name, before, moment)}, {reason}"] if reason else []
+        committed |= _own(moment, branch)
+        least, count = _least(checkpoint, committed), _count(checkpoint, moment, branch)
+        was_short, short = short, (count, least) if count < least else None
+        if short not in (None, was_short):
             problems.append(f"{count} whole checkpoints are left, {least} have to be kept")
         here = (moment.run, moment.index)
         where = f"run {moment.run}, after operation {moment.index}: "
         findings += [Finding(detail=where + one, operation=here) for one in problems]
         before = moment
     return findings
+
+
+def _count(checkpoint: Checkpoint, moment: Moment, branch: frozenset[int]) -> int:
+    """Returns how many checkpoints there are that count; what an operator damaged still may."""
+    damaged = moment.marks.damaged
+    counted = [
+        one
+        for one in moment.live.found.values()
+        if (not one.defects or one.identity in damaged) and one.identity not in branch
+        if not is_milestone(checkpoint, one.step)
+    ]
+    return len(counted) + moment.live.keeps_one_set_aside()
+
+
+def _own(moment: Moment, branch: frozenset[int]) -> dict[str, int]:
+    """Returns the undamaged checkpoints, and their steps, that are not of an abandoned branch."""
+    without = branch | moment.marks.damaged.keys()
+    found = moment.live.whole().items()
+    return {name: one.step for name, one in found if one.identity not in without}
+
+
+def _abandoned(evidence: Evidence, history: History) -> list[frozenset[int]]:
+    """Returns by run the directories of branches that have been abandoned until it trains."""
+    found: list[frozenset[int]] = []
+    branch: frozenset[int] = frozenset()
+    for number, run in enumerate(evidence.runs):
+        steps = resumed_steps(run)
+        if steps and _starts_lineage(evidence, number):
+            kept = max(step or 0 for step in steps)
+            there = history.starts(number).found.values()
+            newer = {one.identity for one in there if one.step > kept}
+            # One that was damaged is passed over, and not abandoned.
+            branch |= newer - history.marks[number].damaged.keys()
+        found.append(branch)
+    return found
+
+
+def _starts_lineage(evidence: Evidence, number: int) -> bool:
+    """Whether somebody chose where the run starts: the scenario, or an operator before it."""
+    plan = evidence.plan.runs[number]
+    chosen = plan.load_step is not None or number in evidence.at_rest
+    return chosen and plan.refused is None
+
+
+def _fate(name: str, before: Moment | None, now: Moment) -> str:
+    """Describes how a checkpoint that was whole is whole no more."""
+    found = now.live.found.get(name)
+    if found is None:
+        return "is gone"
+    is_same = before is not None and before.live.found[name].identity == found.identity
+    verb = "is no longer whole" if is_same else "is replaced by what is not whole"
+    return f"{verb} ({found.defects[0]})"
 
 
 def _taken(history: History) -> list[Finding]:
@@ -141,10 +193,17 @@ def _taken(history: History) -> list[Finding]:
     return findings
 
 
-def _needed(checkpoint: Checkpoint, name: str, step: int, before: Moment | None) -> str | None:
+def _needed(
+    checkpoint: Checkpoint,
+    name: str,
+    found: FoundCheckpoint,
+    before: Moment | None,
+    branch: frozenset[int],
+) -> str | None:
     if before is not None and before.live.latest.name == name:
         return "which `latest` named"
-    return "which is a milestone" if is_milestone(checkpoint, step) else None
+    is_own = found.identity not in branch
+    return "which is a milestone" if is_own and is_milestone(checkpoint, found.step) else None
 
 
 def _least(checkpoint: Checkpoint, committed: dict[str, int]) -> int:
@@ -176,8 +235,7 @@ def _lineage(evidence: Evidence, history: History) -> set[str]:
     """Returns the checkpoints that the last run's training descends from, and its own."""
     lineage: dict[str, int] = {}
     for number, run in enumerate(evidence.runs):
-        chosen = evidence.plan.runs[number].load_step is not None or number in evidence.at_rest
-        if chosen and evidence.plan.runs[number].refused is None:
+        if _starts_lineage(evidence, number):
             kept = max((step or 0 for step in resumed_steps(run)), default=0)
             lineage = {name: step for name, step in lineage.items() if step <= kept}
         seen = history.starts(number).whole()

@@ -34,8 +34,9 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
     """Look into every directory with a checkpoint's name, at every instant."""
     if history.gaps:
         return PROMISE.unknown(*history.gaps)
-    findings: dict[str, Finding] = {}
+    findings: list[Finding] = []
     whole: dict[str, FoundCheckpoint] = {}
+    known: set[str] = set()
     excused: set[str] = set()
     for moment in history.moments:
         faults = [
@@ -47,13 +48,14 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
         now = {fault for fault, _, _ in faults}
         excused = now if moment.operator else excused & now
         for fault, detail, part in faults:
-            if fault not in findings and fault not in excused:
+            if fault not in known and fault not in excused:
                 where = f"run {moment.run}, after operation {moment.index}: "
-                findings[fault] = Finding(
-                    detail=where + detail, operation=(moment.run, moment.index), part=part
+                findings.append(
+                    Finding(detail=where + detail, operation=(moment.run, moment.index), part=part)
                 )
+        known = now
         whole = moment.live.whole()
-    return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
+    return PROMISE.verdict(findings, f"{len(history.moments)} instants looked at")
 
 
 Fault = tuple[str, str, str | None]
@@ -61,7 +63,7 @@ Fault = tuple[str, str, str | None]
 
 
 def _torn(state: DirectoryState, suffix: str = "") -> list[Fault]:
-    """Returns one finding per directory and view: later operations show the same tear."""
+    """Returns the tears by directory and view; one that stays is the same in later moments."""
     return [
         (
             f"torn {name} ({one.identity}){suffix}",

@@ -21,6 +21,7 @@ from harness.faults.point import Point
 from harness.faults.power_cut import PowerCut, PowerCutting
 from harness.faults.raise_ import Raise, Raising
 from harness.faults.registry import KINDS, AnyFault
+from harness.faults.retransmit import RETRANSMITTED, Retransmit
 from harness.faults.second_job import SecondJob
 from harness.faults.short_write import ShortWrite
 from harness.faults.sigterm import Sigterm, Terminating
@@ -206,6 +207,8 @@ def _draw_storage_fault(random: Random, strikable: StrikableSpan, at: Point, ran
         kinds += [lambda: ShortWrite(short_write=OneRank(rank=rank), at=point)] * 2
     if strikable.is_last:
         return pick(random, kinds)()
+    if strikable.goes_on and kind in RETRANSMITTED:
+        kinds.append(lambda: Retransmit(retransmit=OneRank(rank=rank), at=point))
     if strikable.goes_on and strikable.checkpoint.timeout_s is not None:
         # Only for this fault does a job have a deadline of its own.
         kinds += [lambda: Hang(hang=OneRank(rank=rank), at=point)] * 4

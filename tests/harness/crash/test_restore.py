@@ -100,7 +100,7 @@ def test_a_start_that_has_not_happened_proves_nothing(
     judgement = judge(read_evidence(tmp_path / "state"))
 
     assert judgement.outcome == "INVALID"
-    assert {one.name for one in judgement.guards if not one.passed} == {"strikes_fired"}
+    assert {one.name for one in judgement.guards if not one.passed} == {"strikes_complete"}
 
 
 def test_a_run_that_was_cut_before_it_decided_where_to_resume_owes_no_decision(

@@ -109,7 +109,7 @@ def test_falling_back_further_than_needed_is_lost_work() -> None:
     case.runs[1].event_logs = [[resumed(rank, None)] for rank in RANKS]
     verdict = ask("nothing_lost", case)
     assert verdict.details == (
-        "run 1 resumed from a fresh start, although step 2 had been acknowledged to every rank",
+        "run 1 resumed from a fresh start, although step 2 had been acknowledged",
     )
 
 
@@ -276,6 +276,9 @@ def test_a_start_that_is_not_refused_is_red() -> None:
     case.runs[1].refused = "FreezeMismatch"
     found, described = outcome(case)
     assert (found, set(described)) == (Outcome.SILENT_DIVERGENCE, {"refused"})
+    assert described["refused"] == tuple(
+        f"run 1, rank {rank} resumed from step 4" for rank in (0, 1)
+    )
 
 
 def test_a_refusal_with_another_error_or_of_one_rank_alone_is_red() -> None:
@@ -296,5 +299,5 @@ def test_a_refusal_that_comes_too_late_is_red() -> None:
     case = refused_case()
     case.runs[1].point(2)
     assert outcome(case)[1]["refused"] == (
-        "run 1 was refused, but had changed checkpoints or `latest`",
+        "run 1 did not resume, but changed the directory: `latest` is step_2, not step_4",
     )

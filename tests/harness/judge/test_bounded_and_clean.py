@@ -59,6 +59,7 @@ def _fails_in_save(number: int, *, of: int) -> RunCase:
     run = RunCase()
     run.start()
     run.strikes.append(strike("fail", name="run0.fail", save=1, operation="write"))
+    run.fired.append(Fired(strike="run0.fail", index=0, time_s=0.0, ranks=(0,)))
     for save in range(1, of + 1):
         run.begin(2 * save)
         if save == 1:
@@ -84,6 +85,41 @@ def test_a_save_after_the_storage_has_failed_has_to_succeed_if_there_is_one(
 ) -> None:
     case = _one_run(_fails_in_save(failed, of=saves), checkpoint=Checkpoint(on_error="go_on"))
     assert _judge("bounded", case).details == details
+
+
+@pytest.mark.parametrize(
+    "named", ["rank 0", "(RANK 0)", "Rank 0", "rank=0", "[rank0]", "ranks [1, 0]", "global_rank 0"]
+)
+def test_a_rank_is_named_in_any_usual_form(named: str) -> None:
+    run = _fails_in_save(0, of=2)
+    run.event_logs = [[], []]
+    run.begin(6)
+    run.fail("save", message=f"{named}: EIO")
+    run.begin(8)
+    run.record(SaveReturned(step=8, ordinal=4, index=0))
+    case = _one_run(run, checkpoint=Checkpoint(on_error="go_on"))
+    assert _judge("bounded", case).details == ()
+
+
+@pytest.mark.parametrize("named", ["rank 10", "pp_rank 0", "local_rank=0", "rank 1, 0 files"])
+def test_another_rank_or_a_stage_is_not_the_rank(named: str) -> None:
+    run = _fails_in_save(1, of=1)
+    for event_log in run.event_logs:
+        event_log[-1] = replace(event_log[-1], message=f"{named}: EIO")  # type: ignore[call-arg]
+    case = _one_run(run, checkpoint=Checkpoint(on_error="go_on"))
+    assert _judge("bounded", case).details == (
+        "run 0: no error names rank 0, whose storage failed",
+    )
+
+
+def test_a_storage_fault_that_did_not_strike_need_not_be_named() -> None:
+    run = _fails_in_save(1, of=1)
+    run.fired.clear()
+    run.event_logs = [[], []]
+    run.begin(2)
+    run.fail("save", message="out of memory")
+    case = _one_run(run, checkpoint=Checkpoint(on_error="go_on"))
+    assert "names" not in " ".join(_judge("bounded", case).details)
 
 
 def _fails_while_loading(*, times: int | str) -> Case:

@@ -6,10 +6,11 @@ import dataclasses
 
 import pytest
 
+from harness.evidence.descent import parent_of
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Record, Resumed, StateDigest, Stepped, keep_word
-from harness.judge.changed_run import changed_run
-from harness.judge.lineage import counterpart, follows_reference, parent_of, same_shard
+from harness.judge.changed_run import changed_run, not_judged
+from harness.judge.lineage import counterpart, follows_reference, same_shard
 from harness.judge.properties import JUDGES
 from harness.plan.model import Plan, RunPlan
 from harness.scenario.schema import FreezePlan
@@ -65,8 +66,15 @@ def event_logs(world: World, start: int | None, until: int) -> Event_logs:
     return [[started(names, start), *(stepped(names, step) for step in steps)] for names in parts]
 
 
-def evidence(*runs: tuple[World, Event_logs], freeze: FreezePlan | None = None) -> Evidence:
-    """Runs of a job that begins with two stages; `freeze` is that of the last run."""
+def evidence(
+    *runs: tuple[World, Event_logs],
+    freeze: FreezePlan | None = None,
+    changed: Event_logs | None = None,
+) -> Evidence:
+    """Runs of a job that begins with two stages; `freeze` is that of the last run.
+
+    `changed` is what a reference recorded that makes the change of the second run.
+    """
     plain = correct().evidence()
     workload = plain.plan.workload.model_copy(update={"world": TWO})
     plans = [RunPlan(until_step=8, deadline_s=60.0, world=world) for world, _ in runs]
@@ -77,7 +85,13 @@ def evidence(*runs: tuple[World, Event_logs], freeze: FreezePlan | None = None) 
         for _, described in runs
     ]
     reference = tuple(tuple(one) for one in event_logs(TWO, None, 8))
-    return Evidence(directory="", plan=plan, reference=reference, runs=tuple(found))
+    return Evidence(
+        directory="",
+        plan=plan,
+        reference=reference,
+        runs=tuple(found),
+        changed={} if changed is None else {1: tuple(tuple(one) for one in changed)},
+    )
 
 
 def joined() -> tuple[tuple[World, Event_logs], ...]:
@@ -123,7 +137,7 @@ def test_a_parameter_that_no_stage_holds_any_more_is_missed() -> None:
     assert changed_run(evidence(first, (world, described)), 1)[0] == ["no stage holds parameter b"]
 
 
-def test_tokens_extra_values_schedule_and_loss_are_held_to_the_uninterrupted_run() -> None:
+def test_tokens_extra_values_and_schedule_are_held_to_the_uninterrupted_run() -> None:
     first, (world, described) = joined()
     start, five = described[0][:2]
     assert isinstance(start, Resumed)
@@ -133,11 +147,58 @@ def test_tokens_extra_values_schedule_and_loss_are_held_to_the_uninterrupted_run
     found = changed_run(evidence(first, (world, described)), 1)[0]
     assert found[0].endswith("tokens_seen is 0, not 32; an extra value came back as None")
     assert found[1].startswith("rank 0, step 5: learning rate is 0.5 ")
-    described[0][:2] = [start, dataclasses.replace(five, loss=(5.5).hex())]
-    found = changed_run(evidence(first, (world, described)), 1)[0]
-    assert found[0].startswith("rank 0, step 5: loss is 5.5 ")
-    described[0][1] = dataclasses.replace(five, loss=(4.6).hex())
-    assert changed_run(evidence(first, (world, described)), 1)[0] == []
+
+
+def _trained_otherwise(**change: object) -> Evidence:
+    """A reference makes the same change; the job differs from it in step 5."""
+    first, (world, described) = joined()
+    five = described[0][1]
+    assert isinstance(five, Stepped)
+    described[0][1] = dataclasses.replace(five, **change)  # type: ignore[arg-type]
+    return evidence(first, (world, described), changed=event_logs(World(), 4, 6))
+
+
+def test_a_changed_run_is_held_bit_for_bit_to_a_reference_that_makes_the_same_change() -> None:
+    assert changed_run(_trained_otherwise(), 1) == ([], 3)
+    nearly = float.fromhex((4.5).hex()) + 2**-50
+    found = changed_run(_trained_otherwise(loss=nearly.hex()), 1)[0]
+    assert found[0].startswith("rank 0, step 5: loss is 4.5 ")
+    state = StateDigest(params={"a": "a at 5", "b": "other"}, moments={}, rng={})
+    found = changed_run(_trained_otherwise(state=state), 1)[0]
+    assert "parameter b differs" in found[0]
+
+
+def test_what_no_reference_shows_is_said_and_never_judged_by_a_tolerance() -> None:
+    first, (world, described) = joined()
+    five = described[0][1]
+    assert isinstance(five, Stepped)
+    described[0][1] = dataclasses.replace(five, loss=(50.0).hex())
+    found = evidence(first, (world, described))
+    assert changed_run(found, 1)[0] == []
+    missing = "how run 1 trains in its arrangement: no reference makes the same change"
+    assert not_judged(found, 1) == missing
+    assert JUDGES["resume_exact"](found, correct().history()).lacks == (missing,)
+    workload = found.plan.workload.model_copy(update={"optimizer": "muon"})
+    found = dataclasses.replace(found, plan=found.plan.model_copy(update={"workload": workload}))
+    assert not_judged(found, 1) == (
+        "how run 1 trains in its arrangement: no reference for optimizer muon"
+    )
+
+
+def test_ranks_of_another_degree_may_read_other_samples_than_the_reference() -> None:
+    first, (world, described) = joined()
+    reference = event_logs(World(), 4, 6)
+    five = reference[0][1]
+    assert isinstance(five, Stepped)
+    reference[0][1] = dataclasses.replace(five, samples=(0, 1), loss=(1.0).hex())
+    # With the same degree, other samples are a difference.
+    found = evidence(first, (world, described), changed=reference)
+    assert changed_run(found, 1)[0] != []
+    found = evidence(first, (World(dp_shard=2), described * 2), changed=reference * 2)
+    assert changed_run(found, 1)[0] == [
+        "all ranks, resumed at step 4: no rank recorded the pieces that it holds"
+    ]
+    assert "read other samples" in (not_judged(found, 1) or "")
 
 
 def test_with_other_freeze_settings_random_draws_are_compared_at_the_start_alone() -> None:

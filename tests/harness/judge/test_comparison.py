@@ -61,7 +61,7 @@ def test_violated_properties_failed_guards_and_resumes_are_known_of_a_judgement(
     case.runs[0].leaked = ("a process",)
     case.runs[0].fired.clear()
     known = know(judge(case.evidence()))
-    assert known.outcome is Outcome.INVALID
+    assert known.outcome is Outcome.HARD_FAIL
     assert known.broken[0] == "strikes_fired"
     assert "clean" in known.broken
     assert known.resumed == ("step 2",)

@@ -49,6 +49,21 @@ def test_a_strike_that_did_not_fire_is_invalid_and_named() -> None:
     )
 
 
+def test_a_job_that_breaks_by_itself_before_a_strike_is_a_finding() -> None:
+    case = correct()
+    case.runs[0] = RunCase()
+    case.runs[0].start()
+    case.runs[0].train(1, 2)
+    case.runs[0].begin(2)
+    case.runs[0].kill(fires=False)
+    case.runs[0].fail("save", message="no such setting")
+    evidence = case.evidence()
+    judgement = judge(dataclasses.replace(evidence, runs=evidence.runs[:1]))
+    failed = [one.name for one in judgement.guards if not one.passed]
+    assert failed == ["strikes_fired", "undisturbed_runs_end"]
+    assert judgement.outcome is Outcome.HARD_FAIL
+
+
 @pytest.mark.parametrize(
     ("read", "described"),
     [
@@ -192,6 +207,6 @@ def _struck_in_the_loop(*, leaves: bool) -> Case:
 @pytest.mark.parametrize("leaves", [True, False])
 def test_a_strike_in_the_loop_counts_only_when_its_exception_left_it(*, leaves: bool) -> None:
     judged = judge(_struck_in_the_loop(leaves=leaves).evidence())
-    fired = next(one for one in judged.guards if one.name == "strikes_fired")
+    fired = next(one for one in judged.guards if one.name == "strikes_complete")
     described = ("run 0: s struck, but nothing left the loop of rank 1",)
     assert fired.details == (() if leaves else described)

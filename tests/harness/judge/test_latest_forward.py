@@ -71,7 +71,7 @@ def test_a_run_that_resumed_from_an_older_one_goes_on_from_there() -> None:
     assert _ask(_saved(2, 4), second).state == "holds"
 
 
-def test_what_only_one_rank_was_told_does_not_count() -> None:
+def test_what_only_one_rank_was_told_counts() -> None:
     run = _saved(2)
     run.begin(4)
     run.stage(4)
@@ -79,7 +79,7 @@ def test_what_only_one_rank_was_told_does_not_count() -> None:
     run.point(4)
     run.record(SaveReturned(step=4, ordinal=2, index=len(run.operations)), ranks=(0,))
     run.point(2)
-    assert _ask(run).state == "holds"
+    assert _ask(run).state == "violated"
 
 
 @pytest.mark.parametrize(("rank", "state"), [(OPERATOR, "holds"), (0, "violated")])

@@ -136,16 +136,6 @@ def test_pieces_that_nobody_told_prove_nothing() -> None:
     ]
 
 
-def test_the_mean_loss_is_compared_where_ranks_read_other_shares() -> None:
-    described = event_logs(ONE, 4, 6)
-    assert changed_run(evidence(ONE, described), 1)[0] == []
-    five = described[0][1]
-    assert isinstance(five, Stepped)
-    described[0][1] = dataclasses.replace(five, loss=(3.0).hex())
-    (found,) = changed_run(evidence(ONE, described), 1)[0]
-    assert found.startswith("all ranks, step 5: mean loss is 3 ")
-
-
 def test_all_ranks_together_read_on_where_the_others_stopped() -> None:
     history = correct().history()
     described = event_logs(ONE, 4, 6)

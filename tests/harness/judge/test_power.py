@@ -117,7 +117,7 @@ def test_a_power_cut_without_its_proof_proves_nothing(tmp_path: Path) -> None:
     judgement = judge(evidence_of(Case(runs=[first, second]), proven=False))
 
     (failed,) = [one for one in judgement.guards if not one.passed]
-    assert failed.name == "strikes_fired"
+    assert failed.name == "strikes_complete"
     assert "its trace does not end with what the power cut left" in failed.details[0]
     assert judgement.outcome == "INVALID"
 
@@ -130,7 +130,7 @@ def test_a_rank_that_did_something_after_the_cut_spoils_the_proof(tmp_path: Path
     judgement = judge(evidence_of(Case(runs=[first, second])))
 
     (failed,) = [one for one in judgement.guards if not one.passed]
-    assert (failed.name, judgement.outcome) == ("strikes_fired", "INVALID")
+    assert (failed.name, judgement.outcome) == ("strikes_complete", "INVALID")
 
 
 def test_what_lay_there_before_the_cut_has_to_be_what_the_trace_says(tmp_path: Path) -> None:

@@ -7,25 +7,25 @@ import dataclasses
 import pytest
 
 from harness.evidence.evidence import DirectoryEntry
-from harness.evidence.record import Drained, Resumed, SaveBegan, SaveReturned, Stepped
+from harness.evidence.record import Drained, Record, Resumed, SaveBegan, SaveReturned, Stepped
+from harness.judge.judge import judge
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
 from harness.scenario.schema import (
     Checkpoint,
-    DynamicWindow,
     Expect,
     Freeze,
     FreezePlan,
     ScheduledFreeze,
 )
 from tests.harness.judge.cases import (
+    RANKS,
     Case,
     RunCase,
     checkpoint_files,
     correct,
     resumed,
-    resumed_run,
     stepped,
 )
 
@@ -88,6 +88,18 @@ def test_a_checkpoint_that_is_removed_under_its_own_name_is_a_violation() -> Non
     assert verdict.details[0].endswith("name, but __1_0.distcp is missing")
 
 
+def test_a_directory_that_is_torn_again_is_reported_again() -> None:
+    run = RunCase()
+    run.fill("step_2", checkpoint_files(2))
+    made = len(run.operations)
+    run.do("unlink", "step_2/__1_0.distcp")
+    run.do("unlink", "step_2/__0_0.distcp")
+    verdict = _judge("whole_or_absent", _one_run(run))
+    torn = [place for _, place in verdict.operations]
+    assert [place for place in torn if place >= made] == [made]
+    assert verdict.details[-1].endswith("name, but __1_0.distcp is missing")
+
+
 def test_bytes_that_change_inside_a_whole_checkpoint_are_a_violation() -> None:
     run = RunCase()
     run.save(2)
@@ -132,6 +144,13 @@ def test_a_resume_from_another_step_than_expected_is_a_violation(step: int, word
     assert f"{word} than the expected step 2" in verdict.details[-1]
 
 
+@pytest.mark.parametrize(("step", "outcome"), [(0, "LOST_WORK"), (4, "SILENT_DIVERGENCE")])
+def test_a_resume_from_a_newer_step_than_expected_loses_no_work(step: int, outcome: str) -> None:
+    case = _resumed_from(step, 2)
+    case.runs[0].event_logs = [[], []]  # nothing was acknowledged
+    assert _judge("nothing_lost", case).outcome == outcome
+
+
 def test_a_resume_from_the_expected_step_holds() -> None:
     assert _judge("nothing_lost", _resumed_from(2, (2,))).state == "holds"
 
@@ -151,6 +170,49 @@ def test_a_resume_that_raised_is_a_hard_failure_and_one_without_a_word_is_unknow
     case.runs[1].fail("load")
     verdict = _judge("nothing_lost", case)
     assert (verdict.state, verdict.outcome) == ("violated", Outcome.HARD_FAIL)
+
+
+def test_a_start_that_raises_where_nothing_was_saved_has_lost_nothing() -> None:
+    first, second = RunCase(), RunCase()
+    first.fail("build")
+    second.fail("build")
+    case = Case(runs=[first, second])
+    assert _judge("nothing_lost", case).state == "holds"
+    assert judge(case.evidence()).outcome is Outcome.HARD_FAIL
+
+
+def _returns_early(rank: int, *, background: bool) -> Case:
+    """A save that is whole in the end; one rank is told before it is."""
+    run = RunCase()
+    run.begin(2)
+    run.stage(2)
+    place = len(run.operations)
+    run.commit(2)
+    run.point(2)
+    done = len(run.operations)
+    for one in RANKS:
+        index = place if one == rank else done
+        said: Record = SaveReturned(step=2, ordinal=1, index=index)
+        if background:
+            said = Drained(call="wait", index=index)
+        run.record(said, [one])
+    settings = Checkpoint(async_mode="async") if background else Checkpoint()
+    return _one_run(run, checkpoint=settings)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_no_rank_is_told_of_a_save_before_it_is_whole(background: bool) -> None:
+    verdict = _judge("nothing_lost", _returns_early(1, background=background))
+    assert "step 2 was acknowledged to rank 1, and a power cut" in verdict.details[0]
+    assert _judge("nothing_lost", _returns_early(2, background=background)).state == "holds"
+
+
+def test_what_one_rank_alone_was_told_counts_at_the_next_start() -> None:
+    case = _resumed_from(None)
+    returned = [one for one in case.runs[0].event_logs[0] if not isinstance(one, SaveReturned)]
+    case.runs[0].event_logs[0] = returned
+    details = _judge("nothing_lost", case).details
+    assert "resumed from a fresh start, although step 2 had been acknowledged" in details[0]
 
 
 def test_survivors_may_raise_when_a_rank_was_killed_before_the_decision() -> None:
@@ -381,99 +443,3 @@ def test_a_rank_that_says_otherwise_than_the_settings_is_a_violation() -> None:
 
 def test_freezing_is_unknown_when_nothing_was_seen() -> None:
     assert _judge("freeze_consistent", _one_run(RunCase(), freeze=FREEZE)).state == "unknown"
-
-
-# retention
-
-
-def test_a_checkpoint_too_many_at_the_end_is_a_leak() -> None:
-    case = correct(checkpoint=Checkpoint(keep_last_n=1))
-    verdict = _judge("retention", case)
-    assert (verdict.state, verdict.outcome) == ("violated", Outcome.LEAK)
-    assert verdict.details == ("step_4, step_6 are left at the end, keep_last_n is 1",)
-
-
-def test_a_checkpoint_too_few_is_lost_work() -> None:
-    verdict = _judge("retention", correct(checkpoint=Checkpoint(keep_last_n=3)))
-    assert (verdict.state, verdict.outcome) == ("violated", Outcome.LOST_WORK)
-    assert "2 whole checkpoints are left, 3 have to be kept" in verdict.details[0]
-
-
-def test_everything_is_kept_when_keep_last_n_is_zero() -> None:
-    assert _judge("retention", correct(checkpoint=Checkpoint(keep_last_n=0))).state == "violated"
-
-
-def test_removing_what_latest_names_is_lost_work() -> None:
-    run = RunCase()
-    run.save(2)
-    run.save(4)
-    run.prune(4)
-    verdict = _judge("retention", _one_run(run, checkpoint=Checkpoint(keep_last_n=1)))
-    assert "step_4 is gone, which `latest` named" in verdict.details[0]
-
-
-def test_a_save_that_takes_its_rename_back_has_committed_nothing() -> None:
-    for settings in (Checkpoint(keep_last_n=2), Checkpoint(keep_last_n=0)):
-        run = RunCase()
-        run.save(2)
-        run.begin(4)
-        run.stage(4)
-        run.commit(4)
-        rename = next(one for one in reversed(run.operations) if one.kind == "rename")
-        assert (rename.target, rename.save) == ("step_4", 2)
-        run.do("rename", "step_4", rename.path)
-        assert _judge("retention", _one_run(run, checkpoint=settings)).state == "holds"
-        run.do("rename", rename.path, "step_4")
-        run.do("rename", "step_4", ".trash-step_4")
-        details = _judge("retention", _one_run(run, checkpoint=settings)).details
-        assert "1 whole checkpoints are left, 2 have to be kept" in details[0]
-
-
-@pytest.mark.parametrize(("described", "state"), [(False, "holds"), (True, "violated")])
-def test_one_that_points_latest_back_first_takes_back_only_what_nobody_was_told_of(
-    described: bool, state: str
-) -> None:
-    run = RunCase()
-    run.save(2)
-    run.save(4, described=described)
-    rename = next(one for one in run.operations if one.target == "step_4")
-    run.point(2)
-    run.do("rename", "step_4", rename.path, save=1)
-    assert _judge("retention", _one_run(run)).state == state
-
-
-def test_a_checkpoint_that_latest_names_is_not_taken_back() -> None:
-    run = RunCase()
-    run.save(2)
-    run.save(4)
-    rename = next(one for one in run.operations if one.target == "step_4")
-    run.do("rename", "step_4", rename.path)
-    verdict = _judge("retention", _one_run(run, checkpoint=Checkpoint(keep_last_n=1)))
-    assert "step_4 is gone, which `latest` named" in verdict.details[0]
-
-
-def test_milestones_do_not_count_and_do_not_vanish() -> None:
-    window = DynamicWindow(start=0, stop=2)
-    kept = Checkpoint(keep_last_n=1, dyn_ckpt_window=window)
-    run = RunCase()
-    for step in (2, 4, 6):
-        run.save(step, prune=4 if step == 6 else None)
-    run.finish(6)
-    assert _judge("retention", _one_run(run, checkpoint=kept)).state == "holds"
-    run.prune(2)
-    verdict = _judge("retention", _one_run(run, checkpoint=kept))
-    assert "step_2 is gone, which is a milestone" in verdict.details[0]
-
-
-def test_newer_checkpoints_from_before_a_rollback_do_not_count() -> None:
-    first = RunCase()
-    for step in (2, 4, 6):
-        first.save(step)
-    first.finish(6)
-    second = resumed_run()
-    second.load_step = 2
-    second.operations = []
-    second.save(3, prune=2)
-    second.finish(3)
-    kept = Checkpoint(keep_last_n=1)
-    assert _judge("retention", Case(runs=[first, second], checkpoint=kept)).state == "holds"

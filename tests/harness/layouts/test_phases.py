@@ -191,6 +191,45 @@ save 0 2 3
 0 unlink .replaced-step_2/a - 3 prune
 """
 
+# The directory stays, and so do its names. Rank 0 publishes later than rank 1 returns.
+IN_PLACE_AGAIN = """
+save 0 4 1
+save 1 4 1
+0 mkdir step_4 - 1 stage
+1 mkdir step_4 - 1 stage
+1 write step_4/__1_0.distcp - 1 flush
+end 1
+save 1 4 2
+1 write step_4/__1_0.distcp - 2 flush
+0 write step_4/.metadata - 1 flush
+0 symlink .latest.tmp step_4 1 publish
+0 rename .latest.tmp latest 1 publish
+end 0
+save 0 4 2
+0 mkdir step_4 - 2 stage
+0 write step_4/__0_0.distcp - 2 flush
+0 symlink .latest.tmp step_4 2 publish
+0 rename .latest.tmp latest 2 publish
+0 fsync . - 2 publish
+end 0
+end 1
+save 0 4 3
+save 1 4 3
+0 open step_4/__0_0.distcp - 3 flush
+1 write step_4/__1_0.distcp - 3 flush
+0 unlink step_4/.metadata - 3 prune
+"""
+
+IN_PLACE_IN_TURN = """
+save 0 4 1
+0 mkdir step_4 - 1 stage
+0 write step_4/a - 1 flush
+0 symlink .latest.tmp step_4 1 publish
+0 rename .latest.tmp latest 1 publish
+save 0 4 2
+0 write step_4/a - 2 flush
+"""
+
 
 def _place(
     tracker: PhaseTracker, rank: int, kind: str, path: str, target: str | None = None
@@ -207,6 +246,8 @@ def _place(
         MADE_EACH_TIME,
         MADE_IN_TURN,
         IN_PLACE,
+        IN_PLACE_AGAIN,
+        IN_PLACE_IN_TURN,
         BACKGROUND,
         NAMELESS,
         REPLACED,
@@ -218,6 +259,8 @@ def _place(
         "made-each-time",
         "made-in-turn",
         "in-place",
+        "in-place-again",
+        "in-place-in-turn",
         "background",
         "nameless",
         "replaced",
@@ -229,6 +272,9 @@ def test_each_operation_gets_its_save_and_phase(event_log: str) -> None:
         words = line.split()
         if words[0] == "save":
             tracker.save_began(int(words[1]), int(words[2]), int(words[3]))
+            continue
+        if words[0] == "end":
+            tracker.save_ended(int(words[1]))
             continue
         rank, kind, path, *rest = words
         target = (

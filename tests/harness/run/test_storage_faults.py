@@ -8,6 +8,7 @@ import mmap
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,35 @@ def test_a_short_write_takes_half_and_says_so(tmp_path: Path) -> None:
 
     assert _answers(tmp_path) == ["5", "5"]
     assert (tmp_path / "checkpoints" / "f").read_bytes() == b"0123456789"
+
+
+def test_a_retransmitted_change_is_done_once_and_answered_as_if_it_could_not_be(
+    tmp_path: Path,
+) -> None:
+    def body(directory: Path, rank: int) -> None:
+        os.close(_begin_save(directory, rank))
+        root = directory / "checkpoints"
+        answers: list[str] = []
+        changes: list[Callable[[], None]] = [
+            (root / "a").mkdir,
+            lambda: os.rename(root / "a", root / "b"),
+        ]
+        for change in changes:
+            try:
+                change()
+                answers.append("done")
+            except OSError as error:
+                answers.append(errno.errorcode[error.errno or 0])
+        (directory / "answers").write_text(" ".join(answers))
+
+    kinds = ("mkdir", "rename")
+    strikes = [strike("retransmit", name=kind, save=1, operation=kind) for kind in kinds]
+    trace, _ = supervise(body, tmp_path, strikes=strikes)
+
+    assert _answers(tmp_path) == ["EEXIST", "ENOENT"]
+    assert os.listdir(tmp_path / "checkpoints") == ["b"]
+    done = [(one.kind, one.error) for one in trace.operations if one.kind in kinds]
+    assert done == [("mkdir", 0), ("rename", 0)]
 
 
 @pytest.mark.parametrize(("flags", "size"), [(0, 1), (os.O_DIRECT, 512)])

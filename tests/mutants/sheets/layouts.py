@@ -14,6 +14,8 @@ LAYOUTS = (
     bug("spreading:KeepsTheShardOfOnePeer", "", "layouts/killed-in-flush.yaml::tp2", *_DIVERGES),
     bug("spreading:GeneratorsOfTheFirstReplica", "",
         "layouts/killed-in-flush.yaml::dp_replicate2_dp_shard2", *_DIVERGES),
+    bug("arranged:DropsWeightDecayWhereRanksChange", "",
+        "layouts/two-stages-become-one.yaml::disabled", *_DIVERGES),
     bug("dealing:NumbersBlocksByStage", "",
         "layouts/stages-become-others.yaml::pp2_scheduleinterleaved", *_DIVERGES),
     bug("dealing:CountsPositionsByRank", "",

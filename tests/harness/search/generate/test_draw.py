@@ -150,7 +150,7 @@ def test_nothing_of_the_language_is_left_out() -> None:
     [
         ("signals", {"sigterm"}),
         ("loop", {"raise", "exit"}),
-        ("storage", {"fail", "short_write", "delay", "hang", "stop"}),
+        ("storage", {"fail", "short_write", "retransmit", "delay", "hang", "stop"}),
         ("at_rest", set(ACTIONS)),
         ("layouts", {"refused of a run", "world of a run", "freeze of a run"}),
         ("pipeline", {"2 1", "2 2"}),

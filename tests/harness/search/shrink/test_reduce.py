@@ -99,4 +99,4 @@ def test_a_guard_can_be_what_decided() -> None:
     case.runs[0].fired.clear()
     found = signature_of(judged(case))
     assert found is not None
-    assert (found.outcome, found.broken) == (Outcome.INVALID, "strikes_fired")
+    assert (found.outcome, found.broken) == (Outcome.HARD_FAIL, "undisturbed_runs_end")
