@@ -10,11 +10,9 @@ nothing else happens, because the supervisor does one thing at a time.
 
 from __future__ import annotations
 
-import errno
 import gc
 import itertools
 import json
-import resource
 import select
 import signal
 import time
@@ -38,7 +36,7 @@ from harness.run.strikes import Due, Occasion, meets_reads
 from harness.run.trace import Trace
 from harness.run.written import Written
 from harness.system.clock import UndelayedClock
-from harness.system.errors import HarnessError
+from harness.system.limits import raise_if_exhausted
 from harness.system.membership import membership
 from harness.system.seccomp import Notification
 
@@ -269,7 +267,7 @@ class Supervisor:
             request = self._performer(notification.thread).request(notification)
             rank = self._rank(notification.thread) if request is not None else None
         except OSError as error:
-            _raise_own_failure(error)
+            raise_if_exhausted(error)
             # The thread died between its call and now, or its arguments are unreadable: the kernel
             # gives the correct answer in both cases.
             listener.proceed(notification)
@@ -484,19 +482,5 @@ def _perform(request: Request) -> int | Gift:
     try:
         return request.perform()
     except OSError as error:
-        _raise_own_failure(error)
+        raise_if_exhausted(error)
         return -(error.errno or 5)
-
-
-def _raise_own_failure(error: OSError) -> None:
-    """Raises HarnessError if the supervisor failed, and not what the rank wanted.
-
-    A rank's descriptors do not count against the supervisor's limit. The rank must not get this
-    error, and the kernel must not carry the call out unseen.
-    """
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        raise HarnessError(
-            f"the supervisor cannot open another file: {error}; the hard limit of open files "
-            f"(`ulimit -Hn`) is {hard}"
-        ) from error
