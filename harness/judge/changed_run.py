@@ -24,7 +24,7 @@ from harness.judge.differences import (
     values_differ,
 )
 from harness.judge.event_logs import EventLog, resumed, steps
-from harness.judge.lineage import counterpart, same_shard
+from harness.judge.lineage import counterpart, same_shard, saved_words
 from harness.judge.pieces import piece_differences
 
 
@@ -72,7 +72,8 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
     elif record is not None:
         differences += settings_differ(decision.state, record.state)
     if isinstance(record, Stepped):
-        differences += values_differ(decision, record)
+        words = saved_words(evidence, run, decision.step or 0)
+        differences += values_differ(decision, record, words)
     if differences:
         yield f"{where}: {'; '.join(differences)}"
 

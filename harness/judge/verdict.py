@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
-from harness.judge.outcome import Outcome
+from harness.judge.outcome import Outcome, worst
 from harness.words import EvidenceKind
 
 OperationRef = tuple[int, int]
@@ -16,6 +16,8 @@ OperationRef = tuple[int, int]
 class _Shown(TypedDict):
     details: tuple[str, ...]
     operations: tuple[OperationRef, ...]
+    outcome: Outcome
+    findings: tuple[Finding, ...]
 
 
 # More of the same does not help the reader; the last line says how many there were.
@@ -59,7 +61,7 @@ class Verdict:
         counted = tuple(one for one in self.findings if one not in spared)
         if not counted:
             return self._spared(spared)
-        return replace(self, **_as_shown(counted), findings=counted, spared=spared)
+        return replace(self, **_as_shown(counted), spared=spared)
 
     def _spared(self, findings: tuple[Finding, ...]) -> Verdict:
         return Verdict(
@@ -89,12 +91,13 @@ class Finding:
     """One observation against a property, and the operation after which it could be seen.
 
     `part` names the part of the property that it is against (`harness.promises`), if an
-    implementation can keep the property without it.
+    implementation can keep the property without it. `outcome` is None for that of the property.
     """
 
     detail: str
     operation: OperationRef | None = None
     part: str | None = None
+    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,14 +144,14 @@ class Promise:
         )
 
     def violated(self, findings: Sequence[Finding], outcome: Outcome | None = None) -> Verdict:
-        """Returns the verdict that the sentence is not true of this scenario."""
+        """Returns the verdict that the sentence is not true of this scenario.
+
+        Its outcome is the worst of the findings', which is `outcome` where they have none.
+        """
+        usual = outcome or self.outcome
+        found = tuple(replace(one, outcome=one.outcome or usual) for one in findings)
         return Verdict(
-            property=self.name,
-            state="violated",
-            sentence=self.sentence,
-            outcome=outcome or self.outcome,
-            findings=tuple(findings),
-            **_as_shown(findings),
+            property=self.name, state="violated", sentence=self.sentence, **_as_shown(found)
         )
 
     def verdict(self, findings: Sequence[Finding], *details: str) -> Verdict:
@@ -159,9 +162,12 @@ class Promise:
 def _as_shown(findings: Sequence[Finding]) -> _Shown:
     """Returns the parts of a verdict that say what was found."""
     operations = [one.operation for one in findings if one.operation is not None]
+    outcomes = [one.outcome for one in findings if one.outcome is not None]
     return {
         "details": _capped([one.detail for one in findings]),
         "operations": tuple(dict.fromkeys(operations))[:_MOST_DETAILS],
+        "outcome": worst(failed_guards=(), violated=outcomes, unknown=0),
+        "findings": tuple(findings),
     }
 
 

@@ -28,6 +28,7 @@ from harness.promises import (
 from harness.run.services import Services
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file, read_scenario
+from harness.scenario.schema import Expect
 from harness.search.scenarios import lacking
 from harness.trial import Bench
 from harness.workspace import Workspace
@@ -154,3 +155,27 @@ def test_a_drawn_scenario_that_is_not_promised_is_skipped_with_the_reason(tmp_pa
             services=Services(tmp_path), workspace=workspace, implementation=implementation, gpus=0
         )
         assert str(lacking(bench, scenario)).startswith(expected)
+
+
+@pytest.mark.parametrize(("fails", "part"), [(True, "later_saves"), (False, None)])
+def test_a_step_that_was_expected_rests_on_later_saves_if_a_save_failed(
+    fails: bool, part: str | None
+) -> None:
+    case = correct()
+    case.expect = Expect(resumed_from_step=8)
+    if fails:
+        case.runs[0].fail("save")
+    (verdict,) = [one for one in judge(case.evidence()).verdicts if one.property == "nothing_lost"]
+    (finding,) = [one for one in verdict.findings if "older than the expected" in one.detail]
+    assert finding.part == part
+
+
+def test_the_outcome_is_the_worst_of_what_counts() -> None:
+    verdict = RULE.violated(
+        [
+            Finding(detail="it waits", part="deadlines"),
+            Finding(detail="it says something else", outcome=Outcome.HARD_FAIL),
+        ]
+    )
+    assert verdict.outcome is Outcome.HANG
+    assert verdict.within(["bounded"]).outcome is Outcome.HARD_FAIL

@@ -69,6 +69,29 @@ class DropsAKeyOfTheGroups(SimpleManager):
         return result
 
 
+class FillsEmptyStates(SimpleManager):
+    """What has no optimizer state gets one of zeros, so that every parameter has the same keys."""
+
+    def _read_shards(self, source: Path) -> None:
+        super()._read_shards(source)
+        for group in self._optimizer.param_groups:
+            for param in group["params"]:
+                state = self._optimizer.state[param]
+                state.setdefault("step", torch.zeros(()))
+                for key in ("exp_avg", "exp_avg_sq"):
+                    state.setdefault(key, torch.zeros_like(param).detach())
+
+
+class OneStepForAll(SimpleManager):
+    """All parameters are taken to have stepped equally often."""
+
+    def _read_shards(self, source: Path) -> None:
+        super()._read_shards(source)
+        steps = [state["step"] for state in self._optimizer.state.values() if state]
+        for step in steps:
+            step.fill_(max(float(one) for one in steps))
+
+
 class MomentsOfTheTrainable(SimpleManager):
     """H01: what is frozen at the save keeps no moments."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.judge.properties import PROMISES
+from harness.promises import DOCUMENTED
 from harness.run.services import Services
 from tests.harness.proving import plan_of, prove
 from tests.mutants.catalogue import (
@@ -95,3 +96,17 @@ def test_a_control_of_another_make_is_not_accused(
 
 def test_every_property_is_the_one_that_catches_some_bug() -> None:
     assert {bug.caught_by for bug in MUTANTS} - REFUSALS - {ENDS_IN_ORDER} == set(PROMISES)
+
+
+def test_without_deadlines_a_hang_after_a_fault_is_listed_and_the_job_is_started_again(
+    services: Services, tmp_path: Path
+) -> None:
+    manager, scenario = "tests.mutants.erring:WaitsForEver", "storage/write-hangs.yaml::disabled"
+    plan = plan_of(scenario, manager, deadline_s=_DEADLINE_S)
+    less = plan.implementation.model_copy(update={"promises": DOCUMENTED})
+
+    judgement = prove(plan.model_copy(update={"implementation": less}), tmp_path, services)
+
+    assert (judgement.outcome, judgement.broken) == ("PASS", ())
+    assert judgement.resumed != ()
+    assert any(one.startswith("not promised: bounded (") for one in judgement.left_out)

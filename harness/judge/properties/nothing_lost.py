@@ -32,7 +32,7 @@ from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
-from harness.evidence.record import SaveBegan
+from harness.evidence.record import Raised, SaveBegan
 from harness.faults.actions import SetLatest
 from harness.judge.acknowledgements import acknowledged_steps, acknowledged_to
 from harness.judge.event_logs import (
@@ -44,7 +44,7 @@ from harness.judge.event_logs import (
     resumed_steps,
 )
 from harness.judge.history import DirectoryState, History, Moment
-from harness.judge.outcome import Outcome, worst
+from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.words import EvidenceKind
 
@@ -56,9 +56,6 @@ PROMISE = Promise(
     outcome=Outcome.LOST_WORK,
     needs=(EvidenceKind.TREE, EvidenceKind.RESUMES, EvidenceKind.ACKNOWLEDGEMENTS),
 )
-
-_Problems = dict[str, Outcome]
-"""Descriptions of wrong resumes, each with its outcome."""
 
 # The largest delay between the end of a flush and its publication that a slow disk explains.
 _PROMPT_S = 2.0
@@ -72,23 +69,20 @@ def judge(evidence: Evidence, history: History) -> Verdict:
     )
     if len(evidence.runs) < 2 and not saves:
         return PROMISE.does_not_apply("one run that never saved: nothing could be lost")
-    resumes: _Problems = {}
-    lost: list[Finding] = []
+    findings: list[Finding] = []
     unknown: list[str] = []
     acknowledged: set[int] = set()
     for number, run in enumerate(evidence.runs):
         acknowledged = _still_acknowledged(acknowledged, evidence, history, number)
         if number and evidence.plan.runs[number].refused is None:
             problems, questions = _resume(evidence, history, number, acknowledged)
-            resumes |= problems
+            findings += problems
             unknown += questions
         late = _late(number, run) if background else []
-        lost += [*late, *_untrue(number, run, history, background=background)]
+        findings += [*late, *_untrue(number, run, history, background=background)]
         acknowledged |= acknowledged_steps(run, background=background)
-    if resumes or lost:
-        outcomes = {*resumes.values(), *(PROMISE.outcome for _ in lost)}
-        findings = [*(Finding(detail=one) for one in resumes), *lost]
-        return PROMISE.violated(findings, worst(failed_guards=(), violated=outcomes, unknown=0))
+    if findings:
+        return PROMISE.violated(findings)
     return PROMISE.unknown(*unknown) if unknown else PROMISE.holds()
 
 
@@ -169,70 +163,86 @@ def _pointed_late(evidence: Evidence, history: History, number: int) -> int | No
 
 def _resume(
     evidence: Evidence, history: History, number: int, acknowledged: set[int]
-) -> tuple[_Problems, list[str]]:
-    """Returns problems of the resume of one run, and questions that cannot be answered."""
+) -> tuple[list[Finding], list[str]]:
+    """Returns findings on the resume of one run, and questions that cannot be answered."""
     run = evidence.runs[number]
     decisions = set(resumed_steps(run))
     if not decisions and (run.fired or is_cut_short(evidence, number)):
-        return {}, []  # a fault struck before the decision, so the survivors' errors are allowed
+        return [], []  # a fault struck before the decision, so the survivors' errors are allowed
     if not decisions:
         raised = [one for one in map(raised_while_loading, run.event_logs) if one is not None]
         if raised and not acknowledged and not history.starts(number).found:
-            return {}, []  # there was nothing to resume from
+            return [], []  # there was nothing to resume from
         if raised:
             detail = f"run {number} did not resume: a rank raised {raised[0].type}"
             # Nothing was given back to the job.
-            return {detail: Outcome.HARD_FAIL}, []
-        return {}, [f"run {number}: no rank decided where to resume, and none raised"]
-    problems: _Problems = {}
+            return [Finding(detail=detail, outcome=Outcome.HARD_FAIL)], []
+        return [], [f"run {number}: no rank decided where to resume, and none raised"]
+    found: list[Finding] = []
     newest = max(acknowledged, default=None)
     for step in sorted(decisions, key=lambda one: -1 if one is None else one):
-        problems |= _against_acknowledged(number, step, newest, history)
-        problems |= _against_expected(evidence, number, step)
-    return problems, []
+        found += _against_acknowledged(number, step, newest, history)
+        found += _against_expected(evidence, number, step)
+    return found, []
 
 
 def _against_acknowledged(
     number: int, step: int | None, newest: int | None, history: History
-) -> _Problems:
+) -> list[Finding]:
     if newest is not None and (step is None or step < newest):
         detail = (
             f"run {number} resumed from {describe_step(step)}, although step {newest} had been "
             "acknowledged"
         )
-        return {detail: Outcome.LOST_WORK}
+        return [Finding(detail=detail)]
     marks = history.marks[number].damaged
     found = history.starts(number).found.items()
     committed = [name for name, one in found if not one.defects or one.identity in marks]
     if step is None and committed:
         names = ", ".join(sorted(committed))
         detail = f"run {number} started afresh, although {names} was there"
-        return {detail: Outcome.LOST_WORK}
-    return {}
+        return [Finding(detail=detail)]
+    return []
 
 
-def _against_expected(evidence: Evidence, number: int, step: int | None) -> _Problems:
+def _against_expected(evidence: Evidence, number: int, step: int | None) -> list[Finding]:
     expected = evidence.plan.expect.resumed_from_step
     if expected is None:
-        return {}
+        return []
     if isinstance(expected, tuple):
         if number > len(expected):
-            return {}
+            return []
         wanted = expected[number - 1]
     elif number == len(evidence.plan.runs) - 1:
         wanted = expected
     else:
-        return {}
+        return []
     if step == wanted:
-        return {}
+        return []
     is_older = wanted is not None and (step is None or step < wanted)
     word = "older" if is_older else "newer"
     detail = (
         f"run {number} resumed from {describe_step(step)}, "
         f"{word} than the expected {describe_step(wanted)}"
     )
+    if is_older:
+        return [Finding(detail=detail, part=_expects(evidence, number))]
     # From a newer step no work is lost: it goes on with another state than the job asked for.
-    return {detail: Outcome.LOST_WORK if is_older else Outcome.SILENT_DIVERGENCE}
+    return [Finding(detail=detail, outcome=Outcome.SILENT_DIVERGENCE)]
+
+
+def _expects(evidence: Evidence, number: int) -> str | None:
+    """Returns the part of a promise on which an expected step rests, if earlier saves failed."""
+    earlier = evidence.runs[:number]
+    if any(run.fired and run.processes.hung for run in earlier):
+        return "deadlines"
+    failed = (
+        record.during in ("save", "wait", "flush_pending_save")
+        for run in earlier
+        for event_log in run.event_logs
+        for record in records(event_log, Raised)
+    )
+    return "later_saves" if any(failed) else None
 
 
 def _untrue(number: int, run: RunEvidence, history: History, *, background: bool) -> list[Finding]:

@@ -148,17 +148,22 @@ def _own(moment: Moment, branch: frozenset[int]) -> dict[str, int]:
 
 
 def _abandoned(evidence: Evidence, history: History) -> list[frozenset[int]]:
-    """Returns by run the directories of branches that have been abandoned until it trains."""
+    """Returns by run the directories of branches that have been abandoned until it trains.
+
+    A run that resumes from such a branch takes it up again.
+    """
     found: list[frozenset[int]] = []
     branch: frozenset[int] = frozenset()
     for number, run in enumerate(evidence.runs):
-        steps = resumed_steps(run)
-        if steps and _starts_lineage(evidence, number):
-            kept = max(step or 0 for step in steps)
+        kept = max((step or 0 for step in resumed_steps(run)), default=None)
+        if kept is not None:
             there = history.starts(number).found.values()
-            newer = {one.identity for one in there if one.step > kept}
-            # One that was damaged is passed over, and not abandoned.
-            branch |= newer - history.marks[number].damaged.keys()
+            if any(one.step == kept and one.identity in branch for one in there):
+                branch -= {one.identity for one in there if one.step <= kept}
+            if _starts_lineage(evidence, number):
+                newer = {one.identity for one in there if one.step > kept}
+                # One that was damaged is passed over, and not abandoned.
+                branch |= newer - history.marks[number].damaged.keys()
         found.append(branch)
     return found
 

@@ -151,3 +151,18 @@ def test_a_milestone_of_an_abandoned_branch_may_go() -> None:
     window = DynamicWindow(start=6, stop=6)
     case.checkpoint = Checkpoint(keep_last_n=3, dyn_ckpt_window=window)
     assert _judge("retention", case).state == "holds"
+
+
+def test_a_branch_is_taken_up_again_by_a_run_that_resumes_from_it() -> None:
+    first, second, third = RunCase(), RunCase(load_step=2), RunCase()
+    for step in (2, 4, 6):
+        first.save(step)
+    second.start(2)
+    second.kill()
+    third.start(6)
+    third.save(8, prune=2)
+    case = Case(runs=[first, second, third], checkpoint=Checkpoint(keep_last_n=3))
+    assert _judge("retention", case).state == "holds"
+    third.prune(6)
+    verdict = _judge("retention", case)
+    assert "2 whole checkpoints are left, 3 have to be kept" in verdict.details[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from harness.judge.judge import judge
@@ -135,3 +136,64 @@ def test_a_power_cut_is_told_with_what_it_took(tmp_path: Path) -> None:
     assert "run 0: the power of ext4 was cut, journal lost: 1 names changed, 17 bytes lost" in text
     assert "run 0: it was told" in text
     assert "power is back: what the disk holds is listed here" in text
+
+
+def test_the_cause_comes_before_the_errors_of_ranks_that_lost_their_peer(tmp_path: Path) -> None:
+    case = _torn()
+    case.runs[1].event_logs = [[], []]
+    lost = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711"
+    case.runs[1].fail("load", ranks=[0], kind="RuntimeError", message=lost)
+    case.runs[1].fail("load", ranks=[1], kind="OSError", message="[Errno 5] Input/output error")
+    text = "\n".join(_report(case, _source(tmp_path)))
+    cause, consequence = text.index("rank 1, during load: OSError"), text.index("rank 0, during")
+    assert cause < consequence
+
+
+def test_a_long_message_is_shown_with_both_ends(tmp_path: Path) -> None:
+    case = _torn()
+    case.runs[1].event_logs = [[], []]
+    message = "\n".join(["the save failed", *(f"frame {one}" for one in range(30)), "disk is full"])
+    case.runs[1].fail("load", message=message)
+    lines = _report(case, _source(tmp_path))
+    first = lines.index("    the save failed")
+    assert lines[first + 1 : first + 5] == [
+        "    frame 0",
+        "    frame 1",
+        "    ... 28 more lines",
+        "    disk is full",
+    ]
+
+
+def test_what_a_rank_printed_before_a_signal_ended_it_is_shown(tmp_path: Path) -> None:
+    case = _torn()
+    case.runs[1].exits = (-6, 1)
+    folder = tmp_path / "run1"
+    folder.mkdir()
+    printed = "\n".join(["begun", *(["noise"] * 20), "terminate called: std::bad_alloc"])
+    (folder / "rank0.log").write_text(printed, encoding="utf-8")
+    evidence = replace(case.evidence(), directory=str(tmp_path))
+    text = describe(evidence, judge(evidence), source=None, replay="")
+    assert "what they printed before they died:\n  run 1, rank 0, SIGABRT:\n    noise" in text
+    assert "    terminate called: std::bad_alloc" in text
+    assert "begun" not in text
+
+
+def test_where_a_rank_hung_is_shown_with_its_last_operation(tmp_path: Path) -> None:
+    case = correct()
+    case.runs[1].hung = (1,)
+    case.runs[1].do("mkdir", ".staging-step_8", rank=1)
+    evidence = case.evidence()
+    stack = 'Current thread 0x1 (most recent call first):\n  File "/code/m.py", line 7 in save\n'
+    runs = (evidence.runs[0], replace(evidence.runs[1], stacks={1: stack}))
+    evidence = replace(evidence, runs=runs)
+    text = describe(evidence, judge(evidence), source=None, replay="")
+    assert "  run 1, rank 1, its last operation was mkdir .staging-step_8\n" in text
+    assert "    main thread: code/m.py:7 save" in text
+
+
+def test_a_killed_rank_has_no_last_words(tmp_path: Path) -> None:
+    (tmp_path / "run0").mkdir()
+    (tmp_path / "run0" / "rank0.log").write_text("busy", encoding="utf-8")
+    case = _torn()
+    evidence = replace(case.evidence(), directory=str(tmp_path))
+    assert "before they died" not in describe(evidence, judge(evidence), source=None, replay="")
