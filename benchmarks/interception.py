@@ -1,13 +1,13 @@
 """The cost of having the supervisor perform every file operation of every rank, in one run.
 
-    python -m benchmarks.interception [--repeat 5]
+    python -m benchmarks.interception [--repeat 5] [--only TEXT]
 
 Each body runs as the ranks of a job under the supervisor, and again without it, in turns. An
 operation: unbuffered writes of 100 bytes, and new files that are written, synced and renamed. A
 save: two ranks, FSDP2, AdamW, the package's manager, until the checkpoint is durable, with a
 training step between two saves, so that no two have the same bytes. Rows show the median over
-repetitions of the slower rank, and the floor of the same run (`benchmarks.floor`): bare
-notifications for operations, and for saves one copy of all bytes by one process.
+repetitions of the slower rank, and the floors of the same run (`benchmarks.floor`): for operations
+a bare notification and a write in the rank's place, for saves one copy of all bytes by one process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
-from benchmarks.floor import copy_s, notification_us
+from benchmarks.floor import copy_s, notification_us, write_us
 from kempnerforge.checkpoint import CheckpointManager
 from kempnerforge.config.schema import CheckpointConfig
 from tests.harness.run.jobs import supervise
@@ -147,6 +147,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", default="", help="rows whose name has this text")
     options = parser.parse_args()
     operations = [
         Work(f"writes of 100 bytes, {ranks} ranks", _small_writes, ranks, _WRITES)
@@ -162,18 +163,24 @@ def main() -> None:
         )
         for label, width, layers in (("0.1 MB", 32, 4), ("50 MB", 1024, 4), ("500 MB", 2048, 10))
     ]
+
+    def chosen(works: list[Work]) -> list[Work]:
+        return [work for work in works if options.only in work.name]
+
     print(
-        f"| an operation | alone us | supervised us | bare us | in floors (<= {_BUDGET_FLOORS}) |"
+        "| an operation | alone us | supervised us | bare us | added, in bare ones | "
+        f"in its place us | supervised, in these (<= {_BUDGET_FLOORS}) |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as home:
-        for work in operations:
+        for work in chosen(operations):
             bare, supervised = _measure(work, Path(home), options.repeat)
             one, other = (1e6 * seconds / work.parts for seconds in (bare, supervised))
-            floor_us, _ = notification_us()
-            floors = (other - one) / (work.ranks * floor_us)
+            bare_us, place_us = notification_us()[0], write_us()[0]
             print(
-                f"| {work.name} | {one:.1f} | {other:.1f} | {floor_us:.1f} | {floors:.2f} |",
+                f"| {work.name} | {one:.1f} | {other:.1f} | {bare_us:.1f} | "
+                f"{(other - one) / (work.ranks * bare_us):.2f} | {place_us:.1f} | "
+                f"{other / (work.ranks * place_us):.2f} |",
                 flush=True,
             )
     print(
@@ -182,7 +189,7 @@ def main() -> None:
     )
     for place in ("/dev/shm", None):
         with tempfile.TemporaryDirectory(dir=place) as home:
-            for work in saves:
+            for work in chosen(saves):
                 bare, supervised = _measure(work, Path(home), options.repeat)
                 copy = copy_s(work.size, home)
                 where = "memory" if place else "disk"

@@ -34,9 +34,9 @@ class StateDigest:
     pieces: dict[str, str] = field(default_factory=dict)
 
 
-def keep_word(step: int) -> str:
-    """Returns the extra value that the job gives to the save of a step, to recognize it later."""
-    return f"kept with step {step}"
+def keep_word(step: int, run: int) -> str:
+    """Returns the extra value that a run gives to its save of a step, to recognize it later."""
+    return f"kept with step {step} of run {run}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

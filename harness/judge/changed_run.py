@@ -24,7 +24,7 @@ from harness.judge.differences import (
     values_differ,
 )
 from harness.judge.event_logs import EventLog, resumed, steps
-from harness.judge.lineage import counterpart, same_shard
+from harness.judge.lineage import counterpart, same_shard, saved_words
 from harness.judge.pieces import piece_differences
 
 
@@ -72,7 +72,8 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
     elif record is not None:
         differences += settings_differ(decision.state, record.state)
     if isinstance(record, Stepped):
-        differences += values_differ(decision, record)
+        words = saved_words(evidence, run, decision.step or 0)
+        differences += values_differ(decision, record, words)
     if differences:
         yield f"{where}: {'; '.join(differences)}"
 
@@ -142,10 +143,11 @@ def _on_the_way(evidence: Evidence, run: int, rank: int, event_log: EventLog) ->
     plan = evidence.plan
     other = counterpart(rank, plan.workload_of(run).world, plan.workload.world)
     expected = steps(evidence.reference[other])
+    keeps_schedule = all(one.scheduler is None for one in plan.runs)
     for step, record in sorted(steps(event_log).items()):
         if step not in expected:
             yield f"step {step}: the uninterrupted run has no such step"
-        elif record.lr != expected[step].lr:
+        elif keeps_schedule and record.lr != expected[step].lr:
             wanted = rates(expected[step].lr)
             yield f"step {step}: learning rate is {rates(record.lr)}, not {wanted}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness.evidence.record import Record, Resumed, StateDigest, Stepped, keep_word
+from harness.evidence.record import Record, Resumed, StateDigest, Stepped
 
 
 def state_differences(found: StateDigest, wanted: StateDigest) -> list[str]:
@@ -42,13 +42,17 @@ def name_differences(word: str, found: Mapping[str, str], wanted: Mapping[str, s
     return [f"{word} {names[0]} {verb}{_and_more(names)}" for verb, names in groups if names]
 
 
-def values_differ(decision: Resumed, wanted: Resumed | Stepped) -> list[str]:
-    """Describes differences in the plain values that a load returns to the loop."""
+def values_differ(decision: Resumed, wanted: Resumed | Stepped, words: frozenset[str]) -> list[str]:
+    """Describes differences in the plain values that a load returns to the loop.
+
+    `words` are those that the checkpoint of this step may have been saved with.
+    """
     differences: list[str] = []
     if decision.tokens_seen != wanted.tokens_seen:
         differences.append(f"tokens_seen is {decision.tokens_seen}, not {wanted.tokens_seen}")
-    if decision.kept != keep_word(decision.step or 0):
-        differences.append(f"an extra value came back as {decision.kept!r}")
+    if decision.kept not in words:
+        wanted_words = " or ".join(repr(word) for word in sorted(words))
+        differences.append(f"an extra value came back as {decision.kept!r}, not {wanted_words}")
     return differences + beside_differs(decision, wanted)
 
 

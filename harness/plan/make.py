@@ -82,6 +82,7 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
         world=run.world,
         model=run.model,
         freeze=run.freeze,
+        scheduler=run.scheduler,
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
         before=tuple(
             OperatorAction.of(action, f"run{number}.{place}-{action.word}", scenario.seed)

@@ -107,6 +107,7 @@ class RunPlan(Decided):
     world: World | None = None
     model: Wrapping | None = None
     freeze: FreezePlan | None = None
+    scheduler: Scheduler | None = None
     ignore_freeze_mismatch: bool = False
     before: tuple[OperatorAction, ...] = ()
     refused: str | None = None
@@ -184,6 +185,8 @@ class Plan(Decided):
             found["model"] = own.model.of(usual.model)
         if own.freeze is not None:
             found["freeze"] = own.freeze
+        if own.scheduler is not None:
+            found["scheduler"] = own.scheduler
         return usual.model_copy(update=found)
 
     @property

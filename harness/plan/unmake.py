@@ -35,6 +35,7 @@ def _unmake_run(run: RunPlan) -> Run:
         world=run.world,
         model=run.model,
         freeze=run.freeze,
+        scheduler=run.scheduler,
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
         before=tuple(action.action for action in run.before),
         refused=run.refused,

@@ -64,9 +64,3 @@ def _has(process: int, number: int) -> bool:
     """Whether a process, or one that it has started, has a descriptor of this number."""
     family = (process, *descendants(process))
     return any(os.path.lexists(f"/proc/{one}/fd/{number}") for one in family)
-
-
-def process_of(thread: int) -> int:
-    """Returns the process that a thread belongs to. Raises OSError if it is gone."""
-    with open(f"/proc/{thread}/status", encoding="ascii", errors="replace") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Tgid:"))

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.run import direct_write, reading
-from harness.run.descriptors import Descriptors, process_of
+from harness.run.descriptors import Descriptors
 from harness.run.large_write import LargeWrite, can_be_read
 from harness.run.request import Gift, Opened, Request
-from harness.run.tree import WatchedTree, signed
-from harness.run.written import LARGE_BYTES, inode_at, inode_of
+from harness.run.tree import WatchedTree, followed, signed
+from harness.run.written import LARGE_BYTES, Inode, inode_at, inode_of
+from harness.system.membership import process_of
 from harness.system.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.system.read_ahead import ReadAhead
 from harness.system.seccomp import FIRST_DESCRIPTOR, Notification
@@ -49,6 +50,8 @@ class _Opening:
     rank: int | None
     flags: int
     mode: int
+    there: Inode | None
+    """The file that is there already."""
 
 
 @dataclass(slots=True)
@@ -107,19 +110,18 @@ class Performer:
             return self._open_to_read(notification.thread, path, relative, flags)
         if flags & _O_TMPFILE == _O_TMPFILE:
             return Request(kind="refused", path=relative or path, perform=_refuse(errno.EOPNOTSUPP))
-        if relative is not None and os.path.islink(path):
-            path = os.path.realpath(path)
-            relative = self._tree.relative(path) or path
-        opening = _Opening(path=path, name=relative or path, rank=rank, flags=flags, mode=mode)
+        path, there = followed(path)
+        name = self._tree.relative(path) or path
+        opening = _Opening(path=path, name=name, rank=rank, flags=flags, mode=mode, there=there)
         return self._open(opening, process_of(notification.thread))
 
     def _open(self, wanted: _Opening, process: int) -> Request:
         path, name, flags = wanted.path, wanted.name, wanted.flags
         serial = next(self.serials)
-        there = os.path.lexists(path)
 
         def perform() -> Gift:
-            self._table.let_go(inode_at(path) if there else None)
+            if wanted.there is not None:
+                self._table.let_go(inode_at(path))
             own = os.open(path, flags | os.O_CLOEXEC, wanted.mode)
             opened = Opened(
                 own=own,
@@ -137,9 +139,9 @@ class Performer:
             kind="open" if wanted.rank is None else "open_record",
             path=name,
             perform=perform,
-            creates=bool(flags & os.O_CREAT) and not there,
+            creates=bool(flags & os.O_CREAT) and wanted.there is None,
             truncates=bool(flags & os.O_TRUNC),
-            changes=inode_at(path) if there and flags & os.O_TRUNC else None,
+            changes=wanted.there if flags & os.O_TRUNC else None,
             record_of=wanted.rank,
             opened=serial,
         )

@@ -10,10 +10,9 @@ nothing else happens, because the supervisor does one thing at a time.
 
 from __future__ import annotations
 
-import errno
+import gc
 import itertools
 import json
-import resource
 import select
 import signal
 import time
@@ -37,7 +36,8 @@ from harness.run.strikes import Due, Occasion, meets_reads
 from harness.run.trace import Trace
 from harness.run.written import Written
 from harness.system.clock import UndelayedClock
-from harness.system.errors import HarnessError
+from harness.system.limits import raise_if_exhausted
+from harness.system.membership import membership
 from harness.system.seccomp import Notification
 
 _STACKS_S = 1.0
@@ -155,6 +155,9 @@ class Supervisor:
     def run(self) -> Processes:
         """Serve until every process of the run is gone; whatever happens, none is left."""
         listener: Calls | None = None
+        # From here on, the garbage collector examines only what the run makes. All that is imported
+        # can take it a tenth of a second, in which the ranks wait.
+        gc.freeze()
         try:
             listener, self._effects.links = self._launch.listen()
             poll = select.poll()
@@ -163,6 +166,7 @@ class Supervisor:
             while self._over is None:
                 self._serve_once(listener, poll)
         finally:
+            gc.unfreeze()
             self._launch.close()
             if listener is not None:
                 listener.close()
@@ -263,7 +267,7 @@ class Supervisor:
             request = self._performer(notification.thread).request(notification)
             rank = self._rank(notification.thread) if request is not None else None
         except OSError as error:
-            _raise_own_failure(error)
+            raise_if_exhausted(error)
             # The thread died between its call and now, or its arguments are unreadable: the kernel
             # gives the correct answer in both cases.
             listener.proceed(notification)
@@ -300,19 +304,17 @@ class Supervisor:
 
     def _rank(self, thread: int) -> int | None:
         """Returns the rank that this process, thread or sub-process belongs to."""
-        found = self._rank_of_thread.get(thread)
-        if found is not None:
-            return found
+        if thread in self._rank_of_thread:
+            return self._rank_of_thread[thread]
         process = thread
         while process > 1:
-            status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
-            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            found = membership(process)
             # A process whose parents are gone still has the process group of its rank.
-            for known in (int(fields["Tgid"]), int(fields["NSpgid"].split()[-1])):
+            for known in (found.process, found.group):
                 if known in self._rank_of_thread:
                     self._rank_of_thread[thread] = self._rank_of_thread[known]
                     return self._rank_of_thread[known]
-            process = int(fields["PPid"])
+            process = found.parent
         return None
 
     def _serve_operation(
@@ -480,19 +482,5 @@ def _perform(request: Request) -> int | Gift:
     try:
         return request.perform()
     except OSError as error:
-        _raise_own_failure(error)
+        raise_if_exhausted(error)
         return -(error.errno or 5)
-
-
-def _raise_own_failure(error: OSError) -> None:
-    """Raises HarnessError if the supervisor failed, and not what the rank wanted.
-
-    A rank's descriptors do not count against the supervisor's limit. The rank must not get this
-    error, and the kernel must not carry the call out unseen.
-    """
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        raise HarnessError(
-            f"the supervisor cannot open another file: {error}; the hard limit of open files "
-            f"(`ulimit -Hn`) is {hard}"
-        ) from error

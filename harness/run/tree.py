@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
+
+from harness.run.written import Inode
 
 _AT_FDCWD = 0xFFFFFF9C
 
@@ -12,6 +15,22 @@ def signed(value: int) -> int:
     """Returns a descriptor as the caller means it."""
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def followed(path: str) -> tuple[str, Inode | None]:
+    """Returns the path of the file that an open reaches, and which file is there already."""
+    there = _status(path)
+    if there is not None and stat.S_ISLNK(there.st_mode):
+        path = os.path.realpath(path)
+        there = _status(path)
+    return path, there and (there.st_dev, there.st_ino)
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +45,11 @@ class WatchedTree:
         if not path.startswith("/"):
             where = "cwd" if directory & 0xFFFFFFFF == _AT_FDCWD else f"fd/{signed(directory)}"
             path = os.path.join(os.readlink(f"/proc/{thread}/{where}"), path)
-        head, name = os.path.split(self.here(os.path.normpath(path)))
-        real = head if self._is_real(head) else self.here(os.path.realpath(head))
-        return self.here(os.path.join(real, name))
+        path = self.here(os.path.normpath(path))
+        head, _, name = path.rpartition("/")
+        if self._is_real(head):
+            return path
+        return self.here(os.path.join(self.here(os.path.realpath(head or "/")), name))
 
     def here(self, path: str) -> str:
         """Returns the supervisor's path for a rank's path."""
@@ -56,5 +77,5 @@ class WatchedTree:
         while head.startswith(below):
             if os.path.islink(head):
                 return False
-            head = os.path.dirname(head)
+            head = head.rpartition("/")[0]
         return head == self.root

@@ -20,6 +20,8 @@ def as_in_run(scenario: Scenario, run: Run) -> Scenario:
         found["model"] = run.model.of(scenario.model)
     if run.freeze is not None:
         found["freeze"] = run.freeze
+    if run.scheduler is not None:
+        found["scheduler"] = run.scheduler
     return scenario.model_copy(update=found)
 
 

@@ -189,7 +189,7 @@ def _beside(scenario: Scenario, number: int) -> Iterator[Finding]:
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:
     """Refuses impossible settings of a single run."""
     run, place = scenario.runs[number], ("runs", number)
-    keys = ("world", "model", "freeze")
+    keys = ("world", "model", "freeze", "scheduler")
     own = {key: value for key in keys if (value := getattr(run, key)) is not None}
     if not own:
         return

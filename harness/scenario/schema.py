@@ -101,6 +101,7 @@ class Run(Part):
     )
     model: Wrapping | None = Field(None, description="new wrappers around the blocks")
     freeze: FreezePlan | None = Field(None, description="new freeze settings")
+    scheduler: Scheduler | None = Field(None, description="new settings of the schedule")
     ignore_freeze_mismatch: bool = False
     before: tuple[Action, ...] = Field(
         (), description="what happens to the checkpoint directory before this run starts"

@@ -46,8 +46,15 @@ class Wrapping(Part):
 class Scheduler(Part):
     """Learning-rate schedule, stepped once per training step."""
 
-    kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(2, ge=0)
+    kind: Literal["cosine", "annealing"] = Field(
+        "cosine",
+        description="cosine: a function of the step, with a warm-up; annealing: torch's "
+        "CosineAnnealingLR, which keeps its settings in its state",
+    )
+    warmup_steps: int = Field(2, ge=0, description="of `cosine`")
+    total_steps: int | None = Field(
+        None, ge=1, description="where the rate is lowest; default: the last step of the scenario"
+    )
 
 
 class Accumulation(Part):

@@ -15,6 +15,7 @@ Finding = tuple[Place, str]
 
 _WITHOUT_TP = {
     "experts": "tensor-parallel peers would each have experts of their own",
+    "idle": "the split layers would have a branch beside them",
     "lora": "the split layers would have adapters beside them",
     "tied": "each module is parallelized by itself, which would untie the two",
 }

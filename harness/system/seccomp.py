@@ -44,7 +44,7 @@ _RET_ERRNO = 0x00050000
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _PROT_WRITE = 2
-_NOTIFICATION = struct.Struct("=QI4xi12x6Q")
+NOTIFICATION = struct.Struct("=QI4xi12x6Q")
 """Its number, the thread, the call and its arguments; what lies between is not needed."""
 _RESPONSE = struct.Struct("=QqiI")
 _MAP_SHARED = 1
@@ -272,7 +272,7 @@ class Listener:
             fcntl.ioctl(self.descriptor, _RECV, buffer)  # in place: the buffer is mutable
         except FileNotFoundError:
             return None
-        told = _NOTIFICATION.unpack(buffer)
+        told = NOTIFICATION.unpack(buffer)
         return Notification(told[0], told[1], self._names.get(told[2]) or str(told[2]), told[3:])
 
     def answer(self, notification: Notification, value: int) -> None:

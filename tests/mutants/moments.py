@@ -69,6 +69,29 @@ class DropsAKeyOfTheGroups(SimpleManager):
         return result
 
 
+class FillsEmptyStates(SimpleManager):
+    """What has no optimizer state gets one of zeros, so that every parameter has the same keys."""
+
+    def _read_shards(self, source: Path) -> None:
+        super()._read_shards(source)
+        for group in self._optimizer.param_groups:
+            for param in group["params"]:
+                state = self._optimizer.state[param]
+                state.setdefault("step", torch.zeros(()))
+                for key in ("exp_avg", "exp_avg_sq"):
+                    state.setdefault(key, torch.zeros_like(param).detach())
+
+
+class OneStepForAll(SimpleManager):
+    """All parameters are taken to have stepped equally often."""
+
+    def _read_shards(self, source: Path) -> None:
+        super()._read_shards(source)
+        steps = [state["step"] for state in self._optimizer.state.values() if state]
+        for step in steps:
+            step.fill_(max(float(one) for one in steps))
+
+
 class MomentsOfTheTrainable(SimpleManager):
     """H01: what is frozen at the save keeps no moments."""
 
@@ -119,6 +142,20 @@ class ScheduleLagsBehind(SimpleManager):
         state = scheduler.state_dict()
         late = Taken({**state, "last_epoch": state["last_epoch"] - 1})
         super()._seal(staging, step, tokens_seen, late, extra)
+
+
+class CountsTheScheduleAlone(SimpleManager):
+    """Of the schedule only its count of steps comes back, and its settings are those of now."""
+
+    def load(
+        self, path: str | None = None, scheduler: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        now = dict(scheduler.__dict__)
+        result = super().load(path, scheduler, *args, **kwargs)
+        count = scheduler.last_epoch
+        scheduler.__dict__.update(now)
+        scheduler.last_epoch, scheduler._step_count = count, count + 1
+        return result
 
 
 class SkipsWhatItCannotCount(SimpleManager):

@@ -102,3 +102,21 @@ class ClearsWhatOthersWrote(SimpleManager):
         for path in staging.glob("rank_state_[1-9].pt"):
             path.unlink()
         super()._seal(staging, *args)
+
+
+class SkipsWhatIsThere(SimpleManager):
+    """A step that has a checkpoint is not saved again, even if that is of an abandoned branch."""
+
+    def save(self, step: int, *args: Any, **kwargs: Any) -> None:
+        there = self._dir / f"step_{step}"
+        is_there = there.is_dir()
+        dist.barrier()
+        if not is_there:
+            super().save(step, *args, **kwargs)
+            return
+        if dist.get_rank() == 0:
+            link = self._dir / simple_manager.NEW_LATEST
+            link.symlink_to(there.name)
+            link.rename(self._dir / "latest")
+            simple_manager._sync(self._dir)
+        dist.barrier()

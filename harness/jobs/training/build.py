@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 
 from harness.evidence.record import StateDigest
 from harness.jobs.training.digest import digest_state, named_plainly
@@ -46,7 +46,7 @@ class Rig:
     net: nn.Module
     """The same parameters, without the wrapper that DDP puts around the whole."""
     optimizer: Optimizer
-    scheduler: LambdaLR
+    scheduler: LRScheduler
     forward_backward: Pass
     accumulate: Accumulation
     kept: KeptTensors
@@ -93,7 +93,7 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: E
         model=found.model,
         net=found.net,
         optimizer=optimizer,
-        scheduler=LambdaLR(optimizer, _cosine(workload)),
+        scheduler=_schedule(optimizer, workload),
         forward_backward=forward_backward,
         accumulate=workload.accumulate,
         kept=kept,
@@ -118,12 +118,18 @@ def _groups(model: nn.Module, workload: Workload) -> Groups:
     return (shared, own) if own else (shared,)
 
 
-def _cosine(workload: Workload) -> Callable[[int], float]:
+def _schedule(optimizer: Optimizer, workload: Workload) -> LRScheduler:
+    total = workload.scheduler.total_steps or workload.total_steps
+    if workload.scheduler.kind == "annealing":
+        return CosineAnnealingLR(optimizer, T_max=total)
+    return LambdaLR(optimizer, _cosine(workload.scheduler.warmup_steps, total))
+
+
+def _cosine(warmup: int, total: int) -> Callable[[int], float]:
     """Returns a linear warm-up, then half a cosine down to a tenth.
 
     A plain function, because `LambdaLR` would save the attributes of an object as state.
     """
-    warmup, total = workload.scheduler.warmup_steps, workload.total_steps
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -7,7 +7,7 @@ changes training shows as a difference between the two.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,7 +20,7 @@ from harness.jobs.training.companions import Companions
 from harness.jobs.training.data import Batches
 from harness.jobs.training.implementation import Tools
 from harness.jobs.training.parallel import training_timeout
-from harness.plan.model import RunPlan
+from harness.plan.model import Plan
 from harness.scenario.schema import Checkpoint
 
 _ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -109,17 +109,18 @@ class ManagedCheckpoints:
         *,
         tools: Tools,
         rig: Rig,
-        run: RunPlan,
-        named: Callable[[int], str],
+        plan: Plan,
+        number: int,
     ) -> None:
-        self._tools, self._rig, self._run, self._named = tools, rig, run, named
+        self._tools, self._rig, self._number = tools, rig, number
+        self._run, self._named = plan.runs[number], plan.layout.name_of
         self._event_log, self._rules = rig.event_log, rig.rules
         self._loader: Any = None
         self._saves = 0
         self._goes_on = settings.on_error == "go_on"
         with self._event_log.during("build"):
             self._config = build_config(settings, directory, tools)
-            if run.ignore_freeze_mismatch:
+            if self._run.ignore_freeze_mismatch:
                 self._config.ignore_freeze_mismatch = True
             self._manager = _build_manager(self._config, tools, rig)
             limit = training_timeout(rig.place.world, settings)
@@ -190,7 +191,7 @@ class ManagedCheckpoints:
     def save(self, progress: Progress) -> None:
         """Call `save` once, between two records."""
         self._saves += 1
-        extra: dict[str, Any] = {"epoch": progress.epoch, "kept": keep_word(progress.step)}
+        extra: dict[str, Any] = {"epoch": progress.epoch, "kept": self._word(progress.step)}
         extra |= progress.beside.extra() | self._rig.kept.extra()
         meta = self._rules.meta(progress.step)
         if meta is not None:
@@ -205,6 +206,9 @@ class ManagedCheckpoints:
                 extra=extra,
             )
             self._event_log.record(SaveReturned(step=progress.step, ordinal=self._saves))
+
+    def _word(self, step: int) -> str:
+        return keep_word(step, self._number)
 
     @contextmanager
     def _going_on(self, call: str) -> Iterator[None]:

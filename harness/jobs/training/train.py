@@ -41,6 +41,7 @@ from harness.jobs.training.interrupt import Interruptions
 from harness.jobs.training.models import VOCABULARY
 from harness.jobs.training.parallel import Place
 from harness.jobs.training.pieces import digest_with_pieces
+from harness.jobs.training.variants import VARIANTS
 from harness.plan.model import Plan, generators_of
 from harness.scenario.schema import Model
 
@@ -70,8 +71,8 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
             directory / root,
             tools=tools,
             rig=rig,
-            run=settings,
-            named=plan.layout.name_of,
+            plan=plan,
+            number=run,
         )
     batches = Batches(
         workload.data,
@@ -149,6 +150,7 @@ class Loop:
     def _take_step(self) -> None:
         rig, progress = self._rig, self._progress
         rates = tuple(float(group["lr"]) for group in rig.optimizer.param_groups)
+        VARIANTS[rig.settings.variant].before_step(rig.net, progress.step + 1)
         losses, samples = self._add_up_gradients()
         trained = self._update()
         progress.step += 1

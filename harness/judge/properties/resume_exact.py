@@ -10,6 +10,10 @@ those of the uninterrupted run at the same step. A name that only one side has i
 first run is compared as well, so a save that disturbs training is seen. If a checkpoint's metadata
 gives a number of tokens, it must be what its run had seen at that step.
 
+An extra value says which run saved a checkpoint. Where an operator went back to an older step, or a
+run was given one by name, and the run then saved, the checkpoints of later steps are those of an
+abandoned branch: no later start may take one, although its state is the same.
+
 A run with another arrangement of ranks, other wrappers or other freeze settings trains in another
 way than the uninterrupted one, and so does every run that continues it. At its start, each shard of
 every parameter and moment must equal the one of that name, whichever stage holds it, in the run
@@ -26,7 +30,8 @@ arrangement.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, Stepped
@@ -34,7 +39,7 @@ from harness.judge.changed_run import changed_run, not_judged
 from harness.judge.differences import differing_steps, state_differences, values_differ
 from harness.judge.event_logs import EventLog, resumed, steps
 from harness.judge.history import History
-from harness.judge.lineage import follows_reference
+from harness.judge.lineage import follows_reference, saved_words
 from harness.judge.outcome import Outcome
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.words import EvidenceKind
@@ -48,6 +53,9 @@ PROMISE = Promise(
     needs=(EvidenceKind.RESUMES, EvidenceKind.TRAINING, EvidenceKind.REFERENCE),
     uses=(EvidenceKind.TREE,),
 )
+
+
+Words = Callable[[int], frozenset[str]]
 
 
 def judge(evidence: Evidence, history: History) -> Verdict:
@@ -68,7 +76,8 @@ def judge(evidence: Evidence, history: History) -> Verdict:
             if rank >= len(evidence.reference):
                 findings.append(Finding(detail=f"run {which}: the reference has no rank {rank}"))
                 continue
-            difference, count = _first_difference(event_log, evidence.reference[rank])
+            words = partial(saved_words, evidence, which)
+            difference, count = _first_difference(event_log, evidence.reference[rank], words)
             compared += count
             if difference is not None:
                 findings.append(Finding(detail=f"run {which}, rank {rank}, {difference}"))
@@ -101,12 +110,14 @@ def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]
                 yield Finding(detail=detail, operation=(moment.run, moment.index))
 
 
-def _first_difference(event_log: EventLog, reference: EventLog) -> tuple[str | None, int]:
+def _first_difference(
+    event_log: EventLog, reference: EventLog, words: Words
+) -> tuple[str | None, int]:
     """Returns the first difference of one rank in one run, and how many steps were compared."""
     expected = steps(reference)
     decision = resumed(event_log)
     if decision is not None:
-        difference = _at_start(decision, resumed(reference), expected)
+        difference = _at_start(decision, resumed(reference), expected, words)
         if difference is not None:
             return difference, 0
     for difference in differing_steps(event_log, expected):
@@ -114,7 +125,9 @@ def _first_difference(event_log: EventLog, reference: EventLog) -> tuple[str | N
     return None, len(steps(event_log))
 
 
-def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Stepped]) -> str | None:
+def _at_start(
+    decision: Resumed, fresh: Resumed | None, expected: dict[int, Stepped], words: Words
+) -> str | None:
     # A loop can save before its first step: the uninterrupted run began with that state.
     wanted = expected.get(decision.step) if decision.step else fresh
     is_fresh = decision.step is None
@@ -123,5 +136,5 @@ def _at_start(decision: Resumed, fresh: Resumed | None, expected: dict[int, Step
         return f"{where}: the uninterrupted run has no such state"
     differences = state_differences(decision.state, wanted.state)
     if not is_fresh:
-        differences += values_differ(decision, wanted)
+        differences += values_differ(decision, wanted, words(decision.step or 0))
     return f"{where}: {'; '.join(differences)}" if differences else None

@@ -7,7 +7,7 @@ from random import Random
 from harness.faults.actions import Action, Relocate
 from harness.report.title import titled
 from harness.scenario.possible import save_steps
-from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario
+from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario, Scheduler
 from harness.search.generate.actions import draw_actions
 from harness.search.generate.candidates import Candidates
 from harness.search.generate.chance import often, pick
@@ -65,7 +65,13 @@ class _Drawer:
         if number and past.certain and not before and often(random, 10):
             load_step = pick(random, past.certain[::-1])
         world = self._world() if number and not before else None
-        settled = Run(until_step=until, before=before, load_step=load_step, world=world)
+        settled = Run(
+            until_step=until,
+            before=before,
+            load_step=load_step,
+            world=world,
+            scheduler=self._scheduler() if number else None,
+        )
         # An operator's possible actions are certain only after a run that came to its end.
         if not often(random, 15 if is_last else 65):
             return settled
@@ -120,6 +126,13 @@ class _Drawer:
         if not is_plain(self._job) or self._job.model.layers < 2:
             return None
         return World(pp=3 - world.pp, dp_shard=world.dp_shard) if often(self._random, 10) else None
+
+    def _scheduler(self) -> Scheduler | None:
+        """Draws, rarely, another horizon for the schedule."""
+        if not is_plain(self._job) or not often(self._random, 6):
+            return None
+        total = pick(self._random, (4, 8, 30))
+        return self._job.scheduler.model_copy(update={"total_steps": total})
 
     def _degree(self, world: World) -> World | None:
         if "layouts" in self._without or not is_plain(self._job) or not often(self._random, 40):

@@ -44,7 +44,7 @@ def is_plain(job: Scenario) -> bool:
 def _variants(world: World, freeze: FreezePlan) -> tuple[str, ...]:
     left_out: set[str] = {"plain"}
     if world.tp > 1:
-        left_out |= {"experts", "lora", "tied"}
+        left_out |= {"experts", "idle", "lora", "tied"}
     if world.pp > 1:
         left_out.add("tied")
     if freeze != FreezePlan():

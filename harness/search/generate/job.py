@@ -69,7 +69,10 @@ def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
         seed=random.randrange(100),
         world=world,
         model=_draw_model(random, vlm=preset_vlm, least=world.pp * world.chunks),
-        scheduler=Scheduler(warmup_steps=pick(random, (2, 2, 0, 5))),
+        scheduler=Scheduler(
+            kind="annealing" if often(random, 20) else "cosine",
+            warmup_steps=pick(random, (2, 2, 0, 5)),
+        ),
         data=_draw_data(random, world, without),
         checkpoint=checkpoint,
         freeze=freeze,

@@ -116,7 +116,7 @@ def resumed(rank: int, step: int | None, freeze: FreezePlan | None = None) -> Re
         step=step,
         tokens_seen=8 * (step or 0),
         epoch=0,
-        kept=None if step is None else keep_word(step),
+        kept=None if step is None else keep_word(step, 0),
         state=digest(rank, step or 0, plan),
         frozen=tuple(name for name, frozen in effective(plan, step or 0).items() if frozen),
     )

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.evidence.record import Refused
+from harness.evidence.record import Refused, keep_word
+from harness.judge.history import replay
 from harness.judge.judge import judge
+from harness.judge.lineage import saved_words
 from harness.judge.outcome import Outcome
 from harness.judge.properties import JUDGES
 from harness.judge.verdict import Verdict
@@ -301,3 +303,38 @@ def test_a_refusal_that_comes_too_late_is_red() -> None:
     assert outcome(case)[1]["refused"] == (
         "run 1 did not resume, but changed the directory: `latest` is step_2, not step_4",
     )
+
+
+def test_a_save_of_a_branch_that_an_operator_abandoned_is_not_one_to_resume_from() -> None:
+    back, again, third = RunCase(), second_run(2), RunCase(until_step=6)
+    back.point(2)
+    before(again, back, latest={"step": 2})
+    third.start(4)
+    found = Case(runs=[first_run(), again, third]).evidence()
+    assert saved_words(found, 1, 2) == {keep_word(2, 0)}
+    assert saved_words(found, 2, 4) == {keep_word(4, 1)}
+    assert saved_words(found, 2, 2) == {keep_word(2, 0)}
+    details = JUDGES["resume_exact"](found, replay(found)).details
+    assert "came back as 'kept with step 4 of run 0', not 'kept with step 4 of run 1'" in details[0]
+
+
+def test_until_the_new_branch_has_a_save_either_may_be_resumed_from() -> None:
+    back, again, third = RunCase(), RunCase(), RunCase()
+    back.point(2)
+    before(again, back, latest={"step": 2})
+    again.start(2)
+    again.begin(4)
+    again.kill()
+    third.start(4)
+    found = Case(runs=[first_run(), again, third]).evidence()
+    assert saved_words(found, 2, 4) == {keep_word(4, 0), keep_word(4, 1)}
+
+
+def test_checkpoints_of_a_branch_that_is_taken_up_again_count_again() -> None:
+    back, again = RunCase(), RunCase()
+    back.point(2)
+    before(again, back, latest={"step": 2})
+    again.start(2)
+    again.kill()
+    found = Case(runs=[first_run(), again, second_run(4)]).evidence()
+    assert JUDGES["retention"](found, replay(found)).state == "holds"

@@ -55,7 +55,7 @@ def started(names: tuple[str, ...], step: int | None) -> Resumed:
         epoch=0,
         state=state(names, step or 0),
         frozen=(),
-        kept=None if step is None else keep_word(step),
+        kept=None if step is None else keep_word(step, 0),
     )
 
 
@@ -145,7 +145,10 @@ def test_tokens_extra_values_and_schedule_are_held_to_the_uninterrupted_run() ->
     described[0][0] = dataclasses.replace(start, tokens_seen=0, kept=None)
     described[0][1] = dataclasses.replace(five, lr=((0.5).hex(),))
     found = changed_run(evidence(first, (world, described)), 1)[0]
-    assert found[0].endswith("tokens_seen is 0, not 32; an extra value came back as None")
+    assert found[0].endswith(
+        "tokens_seen is 0, not 32; "
+        "an extra value came back as None, not 'kept with step 4 of run 0'"
+    )
     assert found[1].startswith("rank 0, step 5: learning rate is 0.5 ")
 
 

@@ -51,7 +51,7 @@ def event_logs(world: World, start: int | None, until: int) -> Event_logs:
                 epoch=0,
                 state=state(rank, world, start or 0),
                 frozen=(),
-                kept=None if start is None else keep_word(start),
+                kept=None if start is None else keep_word(start, 0),
             )
         ]
         for step in range((start or 0) + 1, until + 1):

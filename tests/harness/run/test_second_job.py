@@ -72,21 +72,23 @@ def _wait(request: dict[str, Any], rank: int) -> int:
     return rank
 
 
-def _lead_ranks_that_wait(link: socket.socket) -> NoReturn:
+def _lead_ranks_that_wait(link: socket.socket, directory: Path) -> NoReturn:
     try:
         job_launcher._rank_main = _wait
-        request = {"ranks": 1, "namespaces": (), "nodes": 1}
+        (directory / "run0").mkdir()
+        named = {"directory": str(directory), "run": 0}
+        request = {**named, "ranks": 1, "namespaces": (), "nodes": 1}
         job_launcher.reap(link, request, job_launcher.start(link, request, first=0))
     finally:
         os._exit(1)  # a test must not go on in two processes
 
 
-def test_who_is_stopped_while_a_second_job_is_forked_is_stopped_with_it() -> None:
+def test_who_is_stopped_while_a_second_job_is_forked_is_stopped_with_it(tmp_path: Path) -> None:
     link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         link.close()
-        _lead_ranks_that_wait(other)
+        _lead_ranks_that_wait(other, tmp_path)
     other.close()
     with link:
         link.settimeout(60)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import mmap
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,8 @@ import pytest
 from harness.boot import job_launcher
 from harness.evidence.record import SaveBegan
 from harness.report.frames import short_stacks
+from harness.run.launch.launch import Calls
+from harness.run.supervise import Supervisor
 from harness.run.support import missing
 from harness.system.errors import HarnessError
 from harness.system.stacks import read_stacks, stacks_of
@@ -340,3 +344,37 @@ def test_a_supervisor_without_descriptors_ends_the_run(
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert os.listdir(tmp_path / "checkpoints") == []
     assert not Path("/proc", (tmp_path / "sleeping").read_text()).exists()
+
+
+def test_the_collector_leaves_alone_what_was_there_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve, frozen = Supervisor._serve_once, []
+
+    def look(self: Supervisor, listener: Calls, poll: select.poll) -> None:
+        frozen.append(gc.get_freeze_count())
+        serve(self, listener, poll)
+
+    monkeypatch.setattr(Supervisor, "_serve_once", look)
+    there = len(gc.get_objects())
+
+    supervise(_four_files, tmp_path)
+
+    assert min(frozen) >= there
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_file_that_is_opened_through_a_link_has_its_own_name(tmp_path: Path) -> None:
+    def body(directory: Path, rank: int) -> None:
+        inside = directory / "checkpoints"
+        (inside / "link").symlink_to("file")
+        (inside / "link").write_bytes(b"new")
+        (inside / "link").write_bytes(b"again")
+
+    trace, _ = supervise(body, tmp_path)
+
+    opened = [one for one in trace.operations if one.kind == "open"]
+    assert [(one.path, one.creates, one.truncates) for one in opened] == [
+        ("file", True, True),
+        ("file", False, True),
+    ]

@@ -73,8 +73,8 @@ LOADER = "data: {redistributes: true}"
         ),
         (
             ("model: {variant: expert}", ONE),
-            "model.variant: 'expert' is not a variant; known: plain, experts, hooks, tied, lora"
-            " (did you mean 'experts'?)",
+            "model.variant: 'expert' is not a variant; known: plain, experts, hooks, tied, lora,"
+            " idle (did you mean 'experts'?)",
         ),
         (
             ("optimizer: adam", ONE),

@@ -8,6 +8,7 @@ _DIVERGES = ("resume_exact", "SILENT_DIVERGENCE")
 _SAMPLES = ("samples_exactly_once", "SILENT_DIVERGENCE")
 _FROZEN = "freeze/module-frozen-after-it-had-moments.yaml"
 _ONE_STAGE = "layouts/two-stages-become-one.yaml::disabled"
+_IDLE = "state/modules-without-a-gradient.yaml::dp_shard2"
 _TWO_RANKS = "baseline/every-layout-and-mode.yaml::dp_shard2-disabled"
 
 STATE = (
@@ -24,12 +25,16 @@ STATE = (
     bug("moments:RoundsTheMoments", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:ForgetsTheGroups", "G10 H01", "baseline/stopped-between-saves.yaml", *_DIVERGES),
     bug("dealing:CutsToEqualShards", "", "layouts/sizes-that-do-not-divide.yaml", *_DIVERGES),
+    bug("moments:FillsEmptyStates", "", _IDLE, *_DIVERGES, "optimizer-state"),
+    bug("moments:OneStepForAll", "", _IDLE, *_DIVERGES, "optimizer-state"),
     bug("moments:ForgetsTheDecay", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:DropsAKeyOfTheGroups", "G10", "sync/killed-in-seal.yaml", *_DIVERGES),
     bug("moments:MomentsOfTheTrainable", "H01", _FROZEN, *_DIVERGES),
     bug("moments:WeightsOfTheTrainable", "H03", _FROZEN, *_DIVERGES),
     bug("moments:CachesTheSchedule", "G12", _TWO_RANKS, *_DIVERGES),
     bug("moments:ScheduleLagsBehind", "K01", "baseline/stopped-between-saves.yaml", *_DIVERGES),
+    bug("moments:CountsTheScheduleAlone", "",
+        "resume/schedule-of-another-kind.yaml::annealing", *_DIVERGES),
     bug("moments:SkipsWhatItCannotCount", "K11",
         "at_rest/stray-file-in-a-checkpoint.yaml", *_DIVERGES),
     bug("moments:RollsBackToAnAlias", "E17",

@@ -26,12 +26,20 @@ def nothing_to_begin(model: nn.Module, origin: Origin) -> None:
     """Keep the first values as they are."""
 
 
+def nothing_before_a_step(model: nn.Module, step: int) -> None:
+    """Train alike in every step."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """`change` gets the modules before they have values, `begin` afterwards."""
+    """`change` gets the modules before they have values, `begin` afterwards.
+
+    `before_step` gets the parallelized model before each step, and the step's number.
+    """
 
     change: Callable[[nn.Module, Model], None] = nothing_to_change
     begin: Callable[[nn.Module, Origin], None] = nothing_to_begin
+    before_step: Callable[[nn.Module, int], None] = nothing_before_a_step
 
 
 PLAIN = Variant()

@@ -195,8 +195,7 @@ seed: 25
 world: {dp_shard: 2}
 model: {dropout: 0.0}
 optimizer: muon
-scheduler: {warmup_steps: 5}
-data: {samples: 80}
+data: {samples: 603, batch_size: 30, redistributes: true}
 checkpoint: {interval: 3, async_mode: async_with_pinned_mem, timeout_s: 4.0, on_error: go_on}
 runs:
   - until_step: 9
