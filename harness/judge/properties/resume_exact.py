@@ -51,7 +51,7 @@ PROMISE = Promise(
     "layout, weights, moments and settings are equal at load.",
     outcome=Outcome.SILENT_DIVERGENCE,
     needs=(EvidenceKind.RESUMES, EvidenceKind.TRAINING, EvidenceKind.REFERENCE),
-    uses=(EvidenceKind.TREE,),
+    uses=(EvidenceKind.TREE, EvidenceKind.ACKNOWLEDGEMENTS),
 )
 
 

@@ -6,10 +6,10 @@ run; nothing else is left behind.
 
 Evidence: the replayed tree at every instant. From the first commit on there are never fewer whole
 checkpoints of the run's lineage than `keep_last_n`, or than were ever committed in it; the target
-of `latest` and the lineage's milestones of `dyn_ckpt_window` do not vanish. If the last run ended
-in order, the checkpoints of its lineage, without milestones, are at most `keep_last_n`. A run with
-`load_step`, or before which an operator changed the directory, starts a lineage: newer checkpoints
-from before it are an abandoned branch, which neither counts nor has to be kept.
+of `latest` and the lineage's milestones of `dyn_ckpt_window` do not vanish. If the last run saved
+and ended in order, the checkpoints of its lineage, without milestones, are at most `keep_last_n`. A
+run with `load_step`, or before which an operator changed the directory, starts a lineage: newer
+checkpoints from before it are an abandoned branch, which neither counts nor has to be kept.
 `keep_last_n` of zero or less keeps all. The checkpointer is not blamed for what an operator damaged
 or removed, nor for still counting it. Foreign names that an operator created are still there after
 every run, with everything below them. A save that fails after the rename can take it back: a
@@ -220,6 +220,8 @@ def _left(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
     """Returns checkpoints that should be gone when the last run has ended in order."""
     if checkpoint.keep_last_n <= 0 or not is_orderly(evidence.runs[-1]):
         return []
+    if not _has_saved(history, len(evidence.runs) - 1):
+        return []  # a save deletes what it makes superfluous, and there was none
     lineage = _lineage(evidence, history)
     damaged = history.left.damaged
     end = history.ends[-1].whole()
@@ -234,6 +236,13 @@ def _left(checkpoint: Checkpoint, evidence: Evidence, history: History) -> list[
     names = ", ".join(sorted(counted, key=lambda name: end[name].step))
     keep = checkpoint.keep_last_n
     return [Finding(detail=f"{names} are left at the end, keep_last_n is {keep}")]
+
+
+def _has_saved(history: History, number: int) -> bool:
+    """Whether a checkpoint appeared in a run."""
+    seen = {one.identity for one in history.starts(number).found.values()}
+    moments = (one.live for one in history.moments if one.run == number and not one.operator)
+    return any(one.identity not in seen for live in moments for one in live.whole().values())
 
 
 def _lineage(evidence: Evidence, history: History) -> set[str]:

@@ -197,6 +197,15 @@ def _rolled_back() -> Case:
     return Case(runs=[first_run(), second], checkpoint=Checkpoint(keep_last_n=1))
 
 
+def _on_the_abandoned_branch() -> Case:
+    """An operator goes back to step 2; the run after the next resumes what was saved before."""
+    back, again, third = RunCase(), second_run(2), RunCase(until_step=6)
+    back.point(2)
+    before(again, back, latest={"step": 2})
+    third.start(4)
+    return Case(runs=[first_run(), again, third])
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "correct": correct,
     "correct with freezing": lambda: correct(freeze=FREEZE),
@@ -214,6 +223,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "withdrawn": lambda: _withdrawn(described=False),
     "withdrawn although told": lambda: _withdrawn(described=True),
     "rolled back": _rolled_back,
+    "on the abandoned branch": _on_the_abandoned_branch,
     "set back": lambda: _set_back(after=0),
     "set back below the resume": lambda: _set_back(after=1),
     "hung": _hung,

@@ -26,6 +26,25 @@ def test_a_checkpoint_too_many_at_the_end_is_a_leak() -> None:
     assert verdict.details == ("step_4, step_6 are left at the end, keep_last_n is 1",)
 
 
+@pytest.mark.parametrize(("saves", "state"), [(False, "holds"), (True, "violated")])
+def test_what_a_killed_run_left_is_deleted_by_the_next_save_and_not_before(
+    saves: bool, state: str
+) -> None:
+    run = RunCase()
+    run.start()
+    run.save(2)
+    run.save(4)
+    run.kill()
+    following = RunCase()
+    following.start(4)
+    if saves:
+        following.save(6)
+        following.prune(2)
+    following.finish(6)
+    case = Case(runs=[run, following], checkpoint=Checkpoint(keep_last_n=1))
+    assert _judge("retention", case).state == state
+
+
 def test_a_checkpoint_too_few_is_lost_work() -> None:
     verdict = _judge("retention", correct(checkpoint=Checkpoint(keep_last_n=3)))
     assert (verdict.state, verdict.outcome) == ("violated", Outcome.LOST_WORK)
