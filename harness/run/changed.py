@@ -68,7 +68,7 @@ def _beginning(plan: Plan, number: int, directory: Path, state: Path) -> dict[st
     """Returns the files that the reference begins with; none if a rank did not get as far."""
     ranks = range(plan.workload_of(number).world.size)
     generators = [directory / f"run{number}" / generators_of(rank) for rank in ranks]
-    if not all(path.exists() for path in generators):
+    if not state.is_dir() or not all(path.exists() for path in generators):
         return {}
     return {f"{BEGINNING}/{path.name}": path for path in (*sorted(state.iterdir()), *generators)}
 

@@ -130,7 +130,7 @@ def _run_reference(
         )
     for rank in range(reference.workload.world.size):
         shutil.copy(work / "run0" / f"rank{rank}.jsonl", folder)
-    if reference.hands_over:
+    if (work / HANDED_OVER).exists():  # not if it begins where it ends
         (work / HANDED_OVER).rename(folder / HANDED_OVER)
     write_processes(folder, processes)
     shutil.rmtree(work)

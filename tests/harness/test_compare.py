@@ -14,7 +14,6 @@ from harness.plan.model import Implementation
 from harness.promises import parse_promises
 from harness.run.inspecting import ImplementationError
 from tests.harness.proving import ROOT
-from tests.mutants.entry import SIMPLE
 
 BEFORE, AFTER = (Implementation(path=f"/{name}") for name in ("before", "after"))
 VERSIONS = Versions(first=BEFORE, second=AFTER, names=("before", "after"))
@@ -83,27 +82,8 @@ def test_what_is_neither_a_folder_nor_a_name_is_refused() -> None:
         versions_of("old", "a:Manager", Implementation(), build=lambda one: one)
 
 
-def test_a_mutant_and_its_control_differ_in_what_the_mutant_breaks() -> None:
-    mutant = "tests.mutants.publishing:WritesInPlace"
-    words = [SIMPLE, mutant, "--implementation-path", ".", "--promises", "all"]
-    command = [sys.executable, "-m", "harness", "compare", *words]
-    done = subprocess.run(
-        [*command, "--only", "sync/killed-in-flush-all-ranks.yaml", "--workers", "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    assert f"only {SIMPLE} breaks: nothing" in done.stdout
-    assert f"only {mutant} breaks:\n" in done.stdout
-    assert "whole_or_absent: 1 scenario\n" in done.stdout
-    assert f"--implementation {mutant} --implementation-path . --promises all" in done.stdout
-
-
 WITHOUT_A_WINDOW = """
 import sys
-from pathlib import Path
 sys.path.append({root!r})
 from dataclasses import dataclass
 from tests.harness.simple_manager import ShutdownHandler, SimpleManager, resolve_resume_path
@@ -123,31 +103,32 @@ class CheckpointConfig:
 """
 WITH_A_WINDOW = """
 import sys
-from pathlib import Path
 sys.path.append({root!r})
-from tests.harness.simple_manager import ShutdownHandler, SimpleManager, resolve_resume_path
+from tests.harness.simple_manager import ShutdownHandler, resolve_resume_path
+from tests.mutants.publishing import WritesInPlace as SimpleManager
 """
 
 
-def test_a_version_whose_configuration_lacks_a_field_differs_only_where_it_is_set(
+def test_a_version_that_lacks_a_field_and_one_with_a_bug_differ_by_what_each_breaks(
     tmp_path: Path,
 ) -> None:
     for name, text in (("before", WITHOUT_A_WINDOW), ("after", WITH_A_WINDOW)):
         (tmp_path / name).mkdir()
         code = text.format(root=str(ROOT))
         (tmp_path / name / "mine.py").write_text(code, encoding="utf-8")
-    words = [str(tmp_path / "before"), str(tmp_path / "after"), "--workers", "1"]
+    before, after = str(tmp_path / "before"), str(tmp_path / "after")
+    words = [before, after, "--promises", "all", "--implementation", "mine:SimpleManager"]
     patterns = ["sync/killed-in-flush-all-ranks.yaml", "baseline/milestones.yaml"]
-    command = [sys.executable, "-m", "harness", "compare", *words, "--implementation"]
     done = subprocess.run(
-        [*command, "mine:SimpleManager", "--only", *patterns],
+        [sys.executable, "-m", "harness", "compare", *words, "--only", *patterns],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    only_before = done.stdout.partition(f"only {tmp_path / 'after'} breaks: nothing")[0]
+    assert done.returncode == 1, done.stderr
+    only_before, _, only_after = done.stdout.partition(f"only {after} breaks:")
     assert "baseline/milestones.yaml" in only_before
     assert "killed-in-flush" not in only_before
-    assert "1 green with both" in done.stdout
+    assert "whole_or_absent: " in only_after
+    assert f"--implementation mine:SimpleManager --implementation-path {after}" in only_after

@@ -49,7 +49,7 @@ def _pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _fail_once(bug: str, scenario: str) -> tuple[str, list[str]]:
     """Run a mutant as a user would; the report, and the command that it offers."""
-    options = ("--implementation", bug, "--implementation-path", ".")
+    options = ("--implementation", bug, "--implementation-path", ".", "--promises", "all")
     described = _pytest(f"scenarios/{scenario}", *options)
     assert described.returncode == 1, described.stdout
     command = re.search(r"^ +(\S+ -m pytest failures/.*)$", described.stdout, re.MULTILINE)
