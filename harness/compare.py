@@ -13,13 +13,12 @@ from pathlib import Path
 
 from harness.mutants.cell import MutantCell
 from harness.mutants.cells import MutantTask, run_cells
-from harness.mutants.given import Given, default_scenarios
+from harness.mutants.given import Given, default_scenarios, lacking
 from harness.plan.asked import not_promised
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
 from harness.prove import implementation_words, interpreter
 from harness.run.inspecting import ImplementationError
-from harness.run.support import missing_disk, missing_for
 from harness.scenario.devices import count_gpus
 from harness.search.pool import Pool
 from harness.workspace import open_workspace
@@ -112,22 +111,26 @@ def compare(
 
 def _left_out(given: Given, versions: Versions) -> str | None:
     plan = make_plan(given.scenario, source=given.name, implementation=versions.first)
-    reason = not_promised(plan, given.scenario.explore)
-    return reason or missing_for(plan) or missing_disk(plan.filesystem)
+    return not_promised(plan, given.scenario.explore) or lacking(given)
+
+
+def _breaks(one: MutantCell) -> tuple[str, ...]:
+    """Returns what a result breaks; its outcome if it is not green and names nothing."""
+    return one.broken or ((one.outcome,) if one.is_alarm else ())
 
 
 def _only(one: MutantCell, other: MutantCell) -> tuple[str, ...]:
     """Returns what one result breaks and the other does not."""
-    return tuple(name for name in one.broken if name not in other.broken)
+    return tuple(name for name in _breaks(one) if name not in _breaks(other))
 
 
 def describe(found: VersionComparison) -> str:
     """Returns what only one version breaks, by property, and how often both agree."""
     first, second = found.versions.names
     lines = [*_side(found, 0), *_side(found, 1)]
-    pairs = found.pairs.values()
-    both = sum(bool(set(one.broken) & set(other.broken)) for one, other in pairs)
-    neither = sum(not one.broken and not other.broken for one, other in pairs)
+    pairs = [(set(_breaks(one)), set(_breaks(other))) for one, other in found.pairs.values()]
+    both = sum(bool(one & other) for one, other in pairs)
+    neither = sum(not one and not other for one, other in pairs)
     lines.append(
         f"{len(found.pairs)} scenarios with {first} and {second}: {neither} green with both, "
         f"{both} break something with both, {len(found.left_out)} left out"

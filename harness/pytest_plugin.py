@@ -280,8 +280,8 @@ def _write_known(terminalreporter: pytest.TerminalReporter, config: pytest.Confi
     reports = [
         report for word in ("failed", "xfailed") for report in terminalreporter.stats.get(word, [])
     ]
-    found = {one.nodeid: dict(one.user_properties).get("broken") for one in reports}
-    reds = {name: tuple(broken.split(", ")) for name, broken in found.items() if broken}
+    found = [dict(one.user_properties) for one in reports]
+    reds = {one["known_as"]: tuple(one["broken"].split(", ")) for one in found if "known_as" in one}
     write_known(path, config.stash[_SESSION].implementation.name, reds)
     terminalreporter.write_line(f"{len(reds)} known reds are in {path}")
 
@@ -361,6 +361,10 @@ class JobItem(pytest.Item):
     def __init__(self, *, plan: Plan, **rest: Any) -> None:
         super().__init__(**rest)
         self.plan = plan
+        root = self.config.stash[_SESSION].root
+        inside = self.path.is_relative_to(root)
+        self.key = f"{self.path.relative_to(root) if inside else self.path}::{self.name}"
+        """The name of the scenario in a list of known reds, however often it is repeated."""
         self.filesystem = plan.filesystem
         """The file system whose power is cut, if any."""
         self.extra_keyword_matches.update(
@@ -392,19 +396,12 @@ class JobItem(pytest.Item):
             if self.key in known:
                 self.user_properties.append(("fixed", ", ".join(known[self.key])))
             return
-        self.user_properties.append(("broken", ", ".join(broken)))
+        self.user_properties += [("broken", ", ".join(broken)), ("known_as", self.key)]
         new = surprises(known, self.key, broken)
         if not new:
             pytest.xfail(f"known: {', '.join(broken)}")
         head = f"known, and now also {', '.join(new)}:\n" if self.key in known else ""
         raise Red(head + text)
-
-    @property
-    def key(self) -> str:
-        """The name of the scenario in a list of known reds."""
-        root = self.config.stash[_SESSION].root
-        inside = self.path.is_relative_to(root)
-        return f"{self.path.relative_to(root) if inside else self.path}::{self.name}"
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Returns the report, without a traceback unless the harness itself broke."""
@@ -443,7 +440,9 @@ class ScenarioItem(JobItem):
         """Returns the same scenario, to be run once more."""
         assert self.parent is not None, "a scenario is collected from a file"
         name = f"{self.name}-{suffix}"
-        return type(self).from_parent(self.parent, name=name, plan=self.plan, source=self.source)
+        same = type(self).from_parent(self.parent, name=name, plan=self.plan, source=self.source)
+        same.key = self.key
+        return same
 
 
 class ExploreItem(JobItem):

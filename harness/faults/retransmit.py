@@ -36,7 +36,7 @@ class Retransmit(OperationFault):
 
     word: ClassVar[str] = "retransmit"
     area: ClassVar[str | None] = "storage"
-    does: ClassVar[tuple[str, str]] = ("is told that what it did could not be done", "")
+    does: ClassVar[tuple[str, str]] = ("gets an error for a change that was done", "")
     rests_on: ClassVar[str | None] = "file_systems"
     retransmit: OneRank
 

@@ -23,14 +23,11 @@ from harness.mutants.choose import (
     participation,
     sample_keys,
 )
-from harness.mutants.given import Given, default_scenarios
+from harness.mutants.given import Given, default_scenarios, lacking
 from harness.mutants.markdown import one_line, page, write_page
 from harness.mutants.table import Table, make_table, problems
-from harness.plan.make import make_plan
 from harness.plan.model import Implementation
-from harness.run.support import missing_disk, missing_for
 from harness.scenario.devices import count_gpus
-from harness.search.explore.job import Explored
 from harness.search.pool import Pool
 from harness.workspace import open_workspace
 
@@ -56,7 +53,7 @@ def try_mutants(wish: Wish) -> bool:
     """Runs what is requested and not in the results yet; returns whether nothing is wrong."""
     catalogue = load_catalogue(wish.catalogue, folder=wish.folder)
     found = default_scenarios(wish.folder / "scenarios", gpus=count_gpus())
-    given = [one for one in found if _lacks(one) is None]
+    given = [one for one in found if lacking(one) is None]
     if wish.only:
         bugs = tuple(bug for bug in catalogue.bugs if name_of(bug.implementation) in wish.only)
         catalogue = replace(catalogue, bugs=bugs)
@@ -67,15 +64,6 @@ def try_mutants(wish: Wish) -> bool:
     if wish.only:
         return all(row.is_named for row in table.rows)
     return not any(problems(table))
-
-
-def _lacks(given: Given) -> str | None:
-    """Returns why pytest would skip a scenario on this machine, or None."""
-    plan = make_plan(given.scenario, source=given.name, implementation=Implementation())
-    filesystem = plan.filesystem
-    if given.scenario.explore is not None:
-        filesystem = Explored(scenario=given.scenario, shown=given.name).filesystem
-    return missing_for(plan) or missing_disk(filesystem)
 
 
 class _Run:

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.plan.make import make_plan
+from harness.plan.model import Implementation
+from harness.run.support import missing_disk, missing_for
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import read_file
 from harness.scenario.schema import Scenario
+from harness.search.explore.job import Explored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,15 @@ def default_scenarios(root: Path, *, gpus: int) -> tuple[Given, ...]:
         one for path in sorted(root.rglob("*.yaml")) for one in _of_file(path, root, gpus=gpus)
     ]
     return tuple(one for one in found if _runs_here(one.scenario, gpus=gpus))
+
+
+def lacking(given: Given) -> str | None:
+    """Returns why pytest would skip a scenario on this machine, or None."""
+    plan = make_plan(given.scenario, source=given.name, implementation=Implementation())
+    filesystem = plan.filesystem
+    if given.scenario.explore is not None:
+        filesystem = Explored(scenario=given.scenario, shown=given.name).filesystem
+    return missing_for(plan) or missing_disk(filesystem)
 
 
 def _of_file(path: Path, root: Path, *, gpus: int) -> Iterator[Given]:

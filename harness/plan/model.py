@@ -27,6 +27,8 @@ from harness.scenario.schema import (
 from harness.words import HOSTS, OPTIMIZERS
 from harness.world import World
 
+DEFAULT_JOB = "training"
+"""The name of the built-in job, which runs every scenario so far."""
 CHECKPOINTS = "checkpoints"
 """The name of the checkpoint directory in a run directory, until it is relocated."""
 EXECUTED = "executed"
@@ -154,7 +156,7 @@ class Plan(Decided):
     implementation: Implementation
     runs: tuple[RunPlan, ...]
     expect: Expect
-    job: str = "training"
+    job: str = DEFAULT_JOB
     launcher: LauncherSettings = LauncherSettings()
     mount: Filesystem | None = None
     past: int = 0

@@ -6,25 +6,31 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_HARNESS = str(Path(__file__).resolve().parents[1])
+_HARNESS = f"{Path(__file__).resolve().parents[1]}/"
 _LIBRARIES = re.compile(r"/(?:site|dist)-packages/|/lib/python3[.\d]*/|^<|^/usr/lib/python3")
 _RAISED = re.compile(r'^\s+File "([^"]+)", line (\d+)(?:, in (.+))?$')
 _STOOD = re.compile(r'^\s+File "([^"]+)", line (\d+) in (.+)$')
 
 
-def is_of_implementation(path: str) -> bool:
-    """Whether a source file is neither a library's nor the harness's own."""
+def is_of_implementation(path: str, module: str) -> bool:
+    """Whether a source file is of the implementation: of its package, wherever that is installed,
+    or neither a library's nor the harness's own."""
+    package = module.partition(".")[0]
+    if f"/{package}/" in path or path.endswith(f"/{package}.py"):
+        return True
     return not path.startswith(_HARNESS) and _LIBRARIES.search(path) is None
 
 
-def short_traceback(trace: str, *, most: int) -> list[str]:
+def short_traceback(trace: str, module: str, *, most: int) -> list[str]:
     """Returns the last frames of a traceback that are of the implementation, each with its source.
 
-    If there is none, the last frame of all stands for them.
+    `module` is that of the implementation. If there is no such frame, the last one stands for them.
     """
     lines = trace.rstrip().splitlines()
     frames = [number for number, line in enumerate(lines) if _RAISED.match(line)]
-    wanted = [number for number in frames if is_of_implementation(_path(lines[number], _RAISED))]
+    wanted = [
+        number for number in frames if is_of_implementation(_path(lines[number], _RAISED), module)
+    ]
     found: list[str] = []
     for number in (wanted or frames[-1:])[-most:]:
         found.append(lines[number])
@@ -33,7 +39,7 @@ def short_traceback(trace: str, *, most: int) -> list[str]:
     return found
 
 
-def short_stacks(text: str, *, most: int) -> list[str]:
+def short_stacks(text: str, module: str, *, most: int) -> list[str]:
     """Returns one line for each thread of a dump of faulthandler, the main thread first.
 
     A line holds the innermost frames of the implementation; threads in which it has none are left
@@ -44,14 +50,15 @@ def short_stacks(text: str, *, most: int) -> list[str]:
     ]
     # faulthandler lists the main thread last.
     found = [
-        _short_stack(part, most, is_main=not place) for place, part in enumerate(threads[::-1])
+        _short_stack(part, module, most, is_main=not place)
+        for place, part in enumerate(threads[::-1])
     ]
     return [line for line in found if line is not None]
 
 
-def _short_stack(part: str, most: int, *, is_main: bool) -> str | None:
+def _short_stack(part: str, module: str, most: int, *, is_main: bool) -> str | None:
     frames = [match.groups() for line in part.splitlines() if (match := _STOOD.match(line))]
-    wanted = [frame for frame in frames if is_of_implementation(frame[0])]
+    wanted = [frame for frame in frames if is_of_implementation(frame[0], module)]
     if not frames or not (wanted or is_main):
         return None
     inside = f"{frames[0][2]} <- " if wanted and wanted[0] != frames[0] else ""
@@ -71,7 +78,7 @@ def _path(line: str, pattern: re.Pattern[str]) -> str:
     return match[1] if match else ""
 
 
-LOST = re.compile(
+_LOST = re.compile(
     r"connection (?:closed|reset|refused)|broken pipe|socket|peer|gloo|nccl|store|timed? ?out",
     re.IGNORECASE,
 )
@@ -81,5 +88,5 @@ def is_consequence(kind: str, message: str) -> bool:
     """Whether an error says only that another rank is gone, and so is not the cause."""
     first: Sequence[str] = message.splitlines()[:1]
     return kind.startswith(("Dist", "Connection", "BrokenPipe")) or (
-        kind == "RuntimeError" and bool(first) and LOST.search(first[0]) is not None
+        kind == "RuntimeError" and bool(first) and _LOST.search(first[0]) is not None
     )

@@ -132,7 +132,8 @@ def _exceptions(evidence: Evidence) -> Iterator[str]:
         where = ", ".join(str(rank) for rank in ranks)
         lines.append(f"  run {number}, rank {where}, during {during}: {kind}")
         lines += [f"    {line}" for line in _both_ends(message.splitlines())]
-        lines += [f"    | {line}" for line in short_traceback(trace, most=_MOST_FRAMES)]
+        frames = short_traceback(trace, _module(evidence), most=_MOST_FRAMES)
+        lines += [f"    | {line}" for line in frames]
     yield from _capped(lines, _MOST_EXCEPTION_LINES)
 
 
@@ -143,8 +144,13 @@ def describe_stacks(evidence: Evidence) -> Iterator[str]:
             last = [one for one in run.operations if one.rank == rank][-1:]
             ended = [f"its last operation was {one.kind} {one.path}" for one in last]
             yield f"  {', '.join((f'run {number}', f'rank {rank}', *ended))}"
-            stacks = short_stacks(run.stacks.get(rank, ""), most=_MOST_FRAMES)
+            text = run.stacks.get(rank, "")
+            stacks = short_stacks(text, _module(evidence), most=_MOST_FRAMES)
             yield from (f"    {line}" for line in stacks or ["no stack: it was stopped or gone"])
+
+
+def _module(evidence: Evidence) -> str:
+    return evidence.plan.implementation.name.partition(":")[0]
 
 
 def _both_ends(lines: list[str]) -> list[str]:
@@ -162,7 +168,8 @@ def _last_words(evidence: Evidence) -> Iterator[str]:
         for rank, status in enumerate(run.processes.exits):
             if status >= 0 or rank in sent:
                 continue
-            yield f"  run {number}, rank {rank}, {signal.Signals(-status).name}:"
+            name = signal.strsignal(-status)
+            yield f"  run {number}, rank {rank}, signal {-status}{f' ({name})' if name else ''}:"
             log = Path(evidence.directory, f"run{number}", f"rank{rank}.log")
             text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
             yield from (f"    {line}" for line in text.rstrip().splitlines()[-_MOST_LOG_LINES:])

@@ -48,7 +48,8 @@ def execute(
     what they left.
 
     A run whose strikes did not fire, or which hung, is the last one: a run after it would prove
-    nothing. Raises HarnessError if the harness itself fails.
+    nothing. If no deadlines are promised, a job that hangs after a fault is started again. Raises
+    HarnessError if the harness itself fails.
     """
     directory = directory.resolve()
     services.server()  # booted outside of the mounts that belong to one scenario
@@ -81,7 +82,6 @@ def _run_all(plan: Plan, directory: Path, services: Services, backing: Backing) 
                 break
             trace, processes = run_start(plan, number, directory, starts.launch(number), backing)
             fired = {one.strike for one in trace.fired}
-            # Who promises no deadlines lets an operator end a job that hangs after a fault.
             hung = processes.hung and ("deadlines" in promises or not fired)
             if hung or fired < {one.id for one in run.strikes}:
                 break

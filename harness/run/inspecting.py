@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from harness.jobs.registry import job_named
-from harness.plan.model import Implementation
+from harness.plan.model import DEFAULT_JOB, Implementation
 from harness.promises import ALL, DOCUMENTED, PromiseError, parse_promises
 
 _PROGRAM = "harness.run.inspecting"
@@ -76,7 +76,7 @@ def _own_promises(implementation: Implementation) -> tuple[str, ...] | None:
 def _inspect() -> None:
     """Builds an implementation in this process: JSON from stdin, and the last line to stdout."""
     implementation = Implementation.model_validate_json(sys.stdin.read())
-    answer = job_named("training").inspect(implementation)
+    answer = job_named(DEFAULT_JOB).inspect(implementation)
     sys.stdout.write(f"\n{json.dumps(answer)}\n")
 
 

@@ -53,6 +53,17 @@ def test_a_version_that_breaks_more_is_worse() -> None:
     assert _comparison((_cell("a.yaml"), _cell("a.yaml", "LEAK", "clean"))).is_worse
 
 
+def test_a_result_that_proves_nothing_is_not_green() -> None:
+    found = _comparison(
+        (_cell("a.yaml"), _cell("a.yaml", "INVALID")),
+        (_cell("b.yaml", "INVALID"), _cell("b.yaml", "INVALID")),
+    )
+    assert found.is_worse
+    text = describe(found)
+    assert "only after breaks:\n  INVALID: 1 scenario\n" in text
+    assert "2 scenarios with before and after: 0 green with both, 1 break" in text
+
+
 def test_what_cannot_be_asked_of_both_is_left_out_with_its_reason() -> None:
     less = [
         one.model_copy(update={"promises": parse_promises("documented")}) for one in (BEFORE, AFTER)

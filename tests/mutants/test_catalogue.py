@@ -8,6 +8,7 @@ import re
 import pytest
 
 from harness.judge.properties import PROMISES
+from harness.mutants.catalogue import name_of
 from harness.mutants.given import default_scenarios
 from kempnerforge.checkpoint.manager import CheckpointManager
 from tests.harness.proving import ROOT
@@ -61,3 +62,12 @@ def test_what_a_control_leaves_out_is_there() -> None:
 
 def test_the_package_leaves_nothing_out() -> None:
     assert [one.leaves_out for one in BUGS.correct if one.implementation == PACKAGE] == [{}]
+
+
+def test_the_page_has_a_row_for_each_mutant_or_lists_it_as_without_one() -> None:
+    page = (ROOT / "docs" / "detection.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    listed = page.partition("have no row yet:")[2].partition("\n\n")[0]
+    assert {name_of(bug.implementation) for bug in BUGS.bugs} - rows == set(
+        re.findall(r"`(\w+)`", listed)
+    )

@@ -222,6 +222,10 @@ def _last_save_hit(run: RunEvidence, strikes: tuple[Strike, ...], timeout_s: flo
         if one.fault.answers is not None
     }
     failed = [one.save for one in run.operations if one.error and (one.rank, one.error) in errors]
+    # An operation that was done and answered an error has none in the trace.
+    answered = {one.id for one in strikes if one.fault.answers is not None}
+    at = {one.index for one in run.fired if one.strike in answered and one.then is None}
+    failed += [one.save for one in run.operations if one.index in at]
     hung = [one.point.save for one in strikes if one.fault.stalls(timeout_s)]
     return max((save for save in failed + hung if save is not None), default=0)
 

@@ -48,8 +48,9 @@ def choose_points(bench: Bench, job: Explored, *, merge: bool = True) -> ChosenP
     evidence = bench.baseline(plan)
     judgement = judge(evidence)
     if judgement.outcome in (Outcome.INVALID, Outcome.HANG):
-        kept = bench.workspace.failures / f"{slug(plan.name)}-unstruck"
-        shutil.copytree(evidence.directory, kept, dirs_exist_ok=True)  # others share the original
+        copy = bench.workspace.new_run(slug(plan.name))
+        shutil.copytree(evidence.directory, copy)  # others share the original
+        kept = bench.workspace.keep(copy, f"{slug(plan.name)}-unstruck")
         there = replace(evidence, directory=from_here(kept))
         text = describe(there, judgement, source=None, replay="")
         raise RedBaseline(Proof(outcome=judgement.outcome, text=text, broken=judgement.broken))

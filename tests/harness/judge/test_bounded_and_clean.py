@@ -87,6 +87,21 @@ def test_a_save_after_the_storage_has_failed_has_to_succeed_if_there_is_one(
     assert _judge("bounded", case).details == details
 
 
+def test_a_last_save_whose_change_was_done_and_answered_an_error_has_no_later_one_to_succeed() -> (
+    None
+):
+    run = RunCase()
+    run.start()
+    run.strikes.append(strike("retransmit", name="run0.retransmit", save=1, operation="rename"))
+    run.begin(2)
+    at = len(run.operations)
+    run.do("rename", ".staging-step_2", "step_2")
+    run.fired.append(Fired(strike="run0.retransmit", index=at, time_s=0.0, ranks=(0,)))
+    run.fail("save", message="rank 0: ENOENT")
+    case = _one_run(run, checkpoint=Checkpoint(on_error="go_on"))
+    assert _judge("bounded", case).details == ()
+
+
 @pytest.mark.parametrize(
     "named", ["rank 0", "(RANK 0)", "Rank 0", "rank=0", "[rank0]", "ranks [1, 0]", "global_rank 0"]
 )

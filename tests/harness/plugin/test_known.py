@@ -78,6 +78,15 @@ def test_the_list_that_a_session_writes_makes_the_next_one_green(
     assert read_known(pytester.path / "again.yaml") == read_known(pytester.path / "known.yaml")
 
 
+def test_a_known_red_is_known_each_time_that_it_is_repeated(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_prove(monkeypatch, RED)
+    write(pytester.path, "scenarios/a.yaml")
+    known = _list(pytester, "scenarios/a.yaml::scenario: [clean, nothing_lost]")
+    run(pytester, known, "--repeat=2").assert_outcomes(xfailed=2)
+
+
 def test_an_invalid_scenario_can_be_known_too(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ def test_a_red_outcome_shows_its_report_alone(
         ("left_out", "does not apply: clean (x); does not apply: retention (y)"),
         ("replay", "pytest failures/a.yaml"),
         ("broken", "HARD_FAIL"),
+        ("known_as", "scenarios/a.yaml::scenario"),
     ]
 
 

@@ -147,6 +147,7 @@ def test_workers_send_outcome_and_replay_command_to_junit_and_verdicts_to_the_sp
         "answer": "SAME",
         "replayed": "SAME: it was LEAK (clean)",
         "broken": "clean",
+        "known_as": "scenarios/b.yaml::scenario",
         "replay": "pytest failures/b.yaml",
     }
 

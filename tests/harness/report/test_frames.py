@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.report import frames
 from harness.report.frames import (
     is_consequence,
     is_of_implementation,
@@ -32,7 +33,7 @@ OSError: no space
 
 
 def test_the_last_frames_of_the_implementation_are_shown_and_none_of_libraries() -> None:
-    assert short_traceback(TRACE, most=2) == [
+    assert short_traceback(TRACE, "mine", most=2) == [
         '  File "/code/manager.py", line 55, in save',
         "    self._write(step)",
         '  File "/code/manager.py", line 90, in _write',
@@ -43,7 +44,7 @@ def test_the_last_frames_of_the_implementation_are_shown_and_none_of_libraries()
 def test_without_a_frame_of_the_implementation_the_last_one_stands_for_it() -> None:
     only = TRACE.splitlines(keepends=True)
     trace = "".join((only[0], *only[7:]))
-    assert short_traceback(trace, most=2) == [
+    assert short_traceback(trace, "mine", most=2) == [
         '  File "/venv/lib/python3.11/site-packages/torch/distributed/checkpoint/api.py", line 8, '
         "in save",
         "    return plan(state)",
@@ -55,7 +56,7 @@ def test_a_real_traceback_is_read() -> None:
         Path("/nowhere/at/all").read_bytes()
     except OSError:
         trace = traceback.format_exc()
-    (first, source) = short_traceback(trace, most=4)
+    (first, source) = short_traceback(trace, "mine", most=4)
     assert first.endswith("in test_a_real_traceback_is_read")
     assert source.strip() == 'Path("/nowhere/at/all").read_bytes()'
 
@@ -74,7 +75,7 @@ def test_a_real_dump_of_all_threads_begins_with_the_main_one() -> None:
         text = file.read().decode()
     release.set()
     thread.join()
-    main, *others = short_stacks(text, most=3)
+    main, *others = short_stacks(text, "mine", most=3)
     assert main.startswith("main thread: ")
     assert "test_a_real_dump_of_all_threads_begins_with_the_main_one" in main
     assert any("wait <- " in one and "wait_for_the_test" in one for one in others), others
@@ -88,10 +89,19 @@ def test_a_real_dump_of_all_threads_begins_with_the_main_one() -> None:
         ("/usr/lib/python3.11/threading.py", False),
         ("/usr/local/lib/python3.12/threading.py", False),
         ("<frozen importlib._bootstrap>", False),
+        ("/venv/lib/python3.11/site-packages/mine/saving/manager.py", True),
+        ("/venv/lib/python3.11/site-packages/mine.py", True),
+        ("/venv/lib/python3.11/site-packages/mine_too/x.py", False),
     ],
 )
-def test_libraries_are_not_of_the_implementation(path: str, expected: bool) -> None:
-    assert is_of_implementation(path) is expected
+def test_a_library_is_not_of_the_implementation_unless_it_is_one(path: str, expected: bool) -> None:
+    assert is_of_implementation(path, "mine.saving.manager") is expected
+
+
+def test_only_the_harness_itself_is_the_harness() -> None:
+    harness = Path(frames.__file__).parents[1]
+    assert not is_of_implementation(f"{harness}/run/supervise.py", "mine")
+    assert is_of_implementation(f"{harness}_of_others/loop.py", "mine")
 
 
 @pytest.mark.parametrize(

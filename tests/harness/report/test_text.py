@@ -173,9 +173,19 @@ def test_what_a_rank_printed_before_a_signal_ended_it_is_shown(tmp_path: Path) -
     (folder / "rank0.log").write_text(printed, encoding="utf-8")
     evidence = replace(case.evidence(), directory=str(tmp_path))
     text = describe(evidence, judge(evidence), source=None, replay="")
-    assert "what they printed before they died:\n  run 1, rank 0, SIGABRT:\n    noise" in text
+    assert (
+        "what they printed before they died:\n  run 1, rank 0, signal 6 (Aborted):\n    noise"
+        in text
+    )
     assert "    terminate called: std::bad_alloc" in text
     assert "begun" not in text
+
+
+def test_a_signal_without_a_name_is_shown_by_its_number(tmp_path: Path) -> None:
+    case = _torn()
+    case.runs[1].exits = (-60, 1)
+    evidence = replace(case.evidence(), directory=str(tmp_path))
+    assert "run 1, rank 0, signal 60" in describe(evidence, judge(evidence), source=None, replay="")
 
 
 def test_where_a_rank_hung_is_shown_with_its_last_operation(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_rank_that_hangs_writes_where_each_of_its_threads_is(tmp_path: Path) -
     _, processes = supervise(body, tmp_path, deadline_s=2.0)
 
     assert (processes.hung, processes.exits) == ((0,), (-signal.SIGKILL,))
-    main, thread = short_stacks(read_stacks(stacks_of(tmp_path / "run0", 0)), most=3)
+    main, thread = short_stacks(read_stacks(stacks_of(tmp_path / "run0", 0)), "tests", most=3)
     assert main.startswith("main thread: ")
     assert "test_supervise.py" in main
     assert "wait_in_a_thread" in thread
