@@ -190,12 +190,12 @@ def test_four_scenarios_share_a_job() -> None:
 
 
 SECOND_OF_SEED_7 = """\
-name: 'operator: the end is lost of step_3/.metadata while the job runs, after step 5, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
+name: 'operator: the end is lost of step_3/.metadata while the job runs, after step 5, and the job resumes (fsdp2, async_with_pinned_mem)'
 seed: 25
 world: {dp_shard: 2}
 model: {dropout: 0.0}
-optimizer: muon
-data: {samples: 603, batch_size: 30, redistributes: true}
+scheduler: {warmup_steps: 0}
+data: {samples: 12, batch_size: 1, num_workers: 2}
 checkpoint: {interval: 3, async_mode: async_with_pinned_mem, timeout_s: 4.0, on_error: go_on}
 runs:
   - until_step: 9
