@@ -47,7 +47,11 @@ def states(manager: str, directory: Path, services: Services, **changes: object)
     evidence = execute(plan_of(manager, **changes), directory / "run", services)
     found = judge(evidence)
     told = {one.property: one.state for one in found.verdicts}
-    return {"outcome": str(found.outcome), "cuts": str(explore(evidence, most=MOST).outcome), **told}
+    return {
+        "outcome": str(found.outcome),
+        "cuts": str(explore(evidence, most=MOST).outcome),
+        **told,
+    }
 
 
 def test_a_clean_stop_and_resume_passes(tmp_path: Path, services: Services) -> None:
