@@ -18,7 +18,8 @@ Not compared is what an operator or a power cut has left, and a step that no ran
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from harness.evidence.evidence import Evidence
@@ -33,7 +34,7 @@ Names = set[str]
 
 @dataclass(slots=True)
 class KnownStates:
-    """What the ranks held after each step: names by text, which are digests and numbers."""
+    """The states of all ranks after each step: names by text, which are digests and numbers."""
 
     at: dict[int, dict[str, Names]] = field(default_factory=dict)
     complete: set[int] = field(default_factory=set)
@@ -51,8 +52,15 @@ class KnownStates:
         step, state = record.step or 0, record.state
         known = self.at.setdefault(step, {})
         random = {f"rng.{name}": text for name, text in state.rng.items()}
-        numbers = {**record.beside, "tokens_seen": float(record.tokens_seen).hex()}
-        for held in (state.params, state.moments, random, numbers):
+        tokens = {"tokens_seen": float(record.tokens_seen).hex()}
+        for held in (
+            state.params,
+            state.moments,
+            random,
+            tokens,
+            record.beside,
+            dict(_numbers(state.groups)),
+        ):
             for name, text in held.items():
                 known.setdefault(text, set()).add(name)
                 self.names.add(name)
@@ -79,8 +87,15 @@ class KnownStates:
 _STATES = (Resumed, Stepped)
 
 
+def _numbers(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yields the settings that are numbers, as checkpoints are read."""
+    for name, text in settings.items():
+        with suppress(ValueError):
+            yield name, float(text).hex()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishedCheckpoint:
     """A checkpoint as it was when it was published."""
 
     moment: Moment
@@ -89,7 +104,7 @@ class Published:
     values: tuple[Value, ...]
 
 
-def published(history: History) -> Iterator[Published]:
+def published(history: History) -> Iterator[PublishedCheckpoint]:
     """Yields every version of a checkpoint that the job published, when it was first seen."""
     seen: set[tuple[int, int]] = set()
     for moment in history.moments:
@@ -101,7 +116,7 @@ def published(history: History) -> Iterator[Published]:
             key = (found.identity, found.version)
             if key not in seen and not is_foreign and found.identity not in marked:
                 values = tuple(values_of(found.files))
-                yield Published(moment=moment, name=name, found=found, values=values)
+                yield PublishedCheckpoint(moment=moment, name=name, found=found, values=values)
             seen.add(key)
 
 
@@ -112,7 +127,7 @@ def _is_published(history: History, moment: Moment, name: str) -> bool:
 
 @dataclass(slots=True)
 class SecondReading:
-    """What the checkpoints were found to hold; `equal` and `unknown` count values."""
+    """The result of a comparison; `equal` and `unknown` count values."""
 
     findings: list[Finding] = field(default_factory=list)
     equal: int = 0
@@ -128,7 +143,7 @@ def read_again(evidence: Evidence, history: History) -> SecondReading:
     """Compares the values of every published checkpoint with the states that ranks recorded."""
     states, runs = KnownStates(), 0
     result = SecondReading()
-    rest: list[tuple[Published, World, list[Value]]] = []
+    rest: list[tuple[PublishedCheckpoint, World, list[Value]]] = []
     usual: set[tuple[World, str]] = set()
     for one in published(history):
         while runs <= one.moment.run:
@@ -161,7 +176,7 @@ class _Compared:
     unknown: list[Value] = field(default_factory=list)
 
 
-def _compare(one: Published, states: KnownStates) -> _Compared:
+def _compare(one: PublishedCheckpoint, states: KnownStates) -> _Compared:
     compared, step = _Compared(), one.found.step
     state = states.at.get(step)
     if state is None:
@@ -177,7 +192,7 @@ def _compare(one: Published, states: KnownStates) -> _Compared:
     return compared
 
 
-def _finding(one: Published, compared: _Compared) -> Finding:
+def _finding(one: PublishedCheckpoint, compared: _Compared) -> Finding:
     by_step = Counter(step for _, step in compared.other)
     parts = [f"{count} of step {step}" for step, count in sorted(by_step.items())]
     if not compared.other:

@@ -114,7 +114,7 @@ def _archive_values(file: BinaryIO, name: str) -> Iterator[Value]:
             found = [one for one in archive.namelist() if one.endswith("/data.pkl")]
             if found:
                 root = found[0].removesuffix("data.pkl")
-                held = _Unpickler(io.BytesIO(archive.read(found[0]))).load()
+                held = _ValueUnpickler(io.BytesIO(archive.read(found[0]))).load()
                 yield from _walk(held, name, lambda key: archive.read(f"{root}data/{key}"))
     # What cannot be read is not judged; a torn pickle can raise nearly anything.
     except Exception:  # noqa: BLE001
@@ -133,15 +133,15 @@ def _walk(held: Any, name: str, read: Callable[[str], bytes]) -> Iterator[Value]
                 is_tensor=True,
                 is_plain=data == data[:size] * (len(data) // size),
             )
+    elif isinstance(held, int | float) and not isinstance(held, bool):
+        yield _number(name, held)
     elif isinstance(held, dict):
         for key, value in held.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                yield _number(f"{name}.{key}".lstrip("."), value)
-            else:
-                yield from _walk(value, f"{name}.{key}".lstrip("."), read)
+            yield from _walk(value, f"{name}.{key}".lstrip("."), read)
     elif isinstance(held, list | tuple):
         for key, value in enumerate(held):
-            if not isinstance(value, int | float | str):
+            # Thousands of numbers are the state of a generator.
+            if not isinstance(value, int | float):
                 yield from _walk(value, f"{name}.{key}".lstrip("."), read)
 
 
@@ -194,7 +194,7 @@ def _rebuild_parameter(tensor: Any, *_rest: Any) -> Any:
     return tensor
 
 
-class _Unpickler(InertUnpickler):
+class _ValueUnpickler(InertUnpickler):
     """Rebuilds tensors as parts of storages, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
