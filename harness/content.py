@@ -109,6 +109,8 @@ class Content:
         pieces, end = self._pieces, min(end, self.size)
         if begin >= end:
             return ()
+        if not begin and end == self.size:
+            return pieces
         first = bisect_right(pieces, begin, key=_begin) - 1
         last = bisect_right(pieces, end - 1, key=_begin)
         if last - first == 1:

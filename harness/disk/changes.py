@@ -16,6 +16,9 @@ from harness.evidence.operation import Operation
 OperationKey = tuple[int, int]
 """A run, and the index of one of its operations."""
 
+_PREFIXES = 64
+"""So many contents of a file are remembered, so that the next one is made from the one before."""
+
 
 class Edit(NamedTuple):
     """One name of one directory from now on: what it names, or None if it is gone."""
@@ -100,7 +103,7 @@ class Version(NamedTuple):
 class FileLog:
     """All changes of one file's data in order, and how many of them are durable."""
 
-    __slots__ = ("_base", "changes", "durable", "file", "lasting", "number", "sizes")
+    __slots__ = ("_base", "_prefixes", "changes", "durable", "file", "lasting", "number", "sizes")
 
     def __init__(self, file: File) -> None:
         self.file, self.number = file, file.number
@@ -109,6 +112,8 @@ class FileLog:
         self.lasting = 0
         self.durable = self._base = file.content
         """The bytes after the first `lasting` changes."""
+        self._prefixes: dict[int, Content] = {}
+        """The bytes after so many first changes, of those that were asked for last."""
 
     def add(self, change: DataChange) -> None:
         """Add one more change, not durable yet."""
@@ -132,20 +137,30 @@ class FileLog:
 
     def content(self, version: Version) -> Content:
         """Returns the bytes of a version."""
-        whole = self._apply(version.upto, version.at if version.damage == "without" else None)
-        if version.damage in ("", "without"):
+        if version.damage == "without":
+            return self._applied(self._after(version.at), version.at + 1, version.upto)
+        whole = self._after(version.upto)
+        if not version.damage:
             return whole
-        before = self._apply(version.base, None)
+        before = self._after(version.base)
         if version.damage == "torn":
             return whole.followed(version.at, before)
         filled = before.resized(whole.size)
         return filled if version.damage == "zeroed" else filled.followed(version.at, whole)
 
-    def _apply(self, upto: int, leave_out: int | None) -> Content:
-        found = self._base
-        for number, change in enumerate(self.changes[:upto]):
-            if number == leave_out:
-                continue
+    def _after(self, upto: int) -> Content:
+        """Returns the bytes after the first `upto` changes."""
+        known = self._prefixes.get(upto)
+        if known is None:
+            start = max((one for one in self._prefixes if one < upto), default=0)
+            known = self._applied(self._prefixes.get(start, self._base), start, upto)
+            if len(self._prefixes) == _PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
+            self._prefixes[upto] = known
+        return known
+
+    def _applied(self, found: Content, start: int, stop: int) -> Content:
+        for change in self.changes[start:stop]:
             if change.data is None:
                 found = found.resized(change.offset + change.size)
             else:

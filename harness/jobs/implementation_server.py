@@ -24,7 +24,7 @@ from typing import Any
 Serve = Callable[[socket.socket], None]
 
 kept: dict[str, Any] | None = None
-"""The implementation imported in this server and in what it forks, as the plan names it."""
+"""The module that this server and what it forks have imported, and its path."""
 
 
 class ImplementationServers:
@@ -70,7 +70,7 @@ class ImplementationServers:
         try:
             if wanted["path"] is not None:
                 sys.path.insert(0, wanted["path"])
-            importlib.import_module(wanted["name"].partition(":")[0])
+            importlib.import_module(wanted["module"])
         except BaseException:  # noqa: BLE001 - a rank that imports it raises the same, as evidence
             os._exit(1)
         from harness.jobs.untouched import touched  # torch is there by now

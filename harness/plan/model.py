@@ -135,8 +135,8 @@ class Implementation(Decided):
 
     @property
     def code(self) -> dict[str, str | None]:
-        """The place from which it is imported."""
-        return {"name": self.name, "path": self.path}
+        """The place from which it is imported, which several implementations can share."""
+        return {"module": self.name.partition(":")[0], "path": self.path}
 
     @property
     def is_foreign(self) -> bool:

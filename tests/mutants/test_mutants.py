@@ -27,7 +27,11 @@ _DEADLINE_S = 12.0
 """A hang is one here much sooner than in a scenario; the others end long before."""
 
 
-@pytest.mark.parametrize("bug", [fenced(bug, scenario=bug.scenario) for bug in MUTANTS], ids=str)
+# By module: a worker imports it once for all of them.
+_BY_MODULE = sorted(MUTANTS, key=lambda bug: bug.implementation)
+
+
+@pytest.mark.parametrize("bug", [fenced(bug, scenario=bug.scenario) for bug in _BY_MODULE], ids=str)
 def test_the_scenario_turns_red_for_the_property_that_names_the_bug(
     bug: Mutant, services: Services, tmp_path: Path
 ) -> None:

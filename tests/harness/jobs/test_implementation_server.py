@@ -39,7 +39,7 @@ def _ask(
     implementation_servers: ImplementationServers, name: str, path: Path
 ) -> dict[str, Any] | None:
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    wanted = {"name": f"{name}:Manager", "path": str(path)}
+    wanted = {"module": name, "path": str(path)}
     with mine, theirs:
         if not implementation_servers.pass_on(b"a run", theirs.fileno(), wanted):
             return None
@@ -58,7 +58,7 @@ def test_runs_of_one_implementation_share_an_implementation_server_that_has_impo
     other = _ask(implementation_servers, "kept_other", tmp_path)
 
     assert first is not None
-    assert first["kept"] == {"name": "kept_one:Manager", "path": str(tmp_path)}
+    assert first["kept"] == {"module": "kept_one", "path": str(tmp_path)}
     assert first == again
     assert other is not None
     assert other["process"] not in (first["process"], os.getpid())

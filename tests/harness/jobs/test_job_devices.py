@@ -149,7 +149,7 @@ def test_an_implementation_that_touches_cuda_when_it_is_imported_is_not_kept(
     implementation_servers = ImplementationServers(lambda _: None, lambda _: None)
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with mine, theirs:
-        wanted = {"name": "touches_cuda:Manager", "path": str(tmp_path)}
+        wanted = {"module": "touches_cuda", "path": str(tmp_path)}
         assert not implementation_servers.pass_on(b"a run", theirs.fileno(), wanted)
 
 
