@@ -36,6 +36,16 @@ class StateDigest:
     pieces: dict[str, str] = field(default_factory=dict)
 
 
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+
+
+def plain_name(name: str) -> str:
+    """Returns the global name of a parameter, whatever is wrapped around its block."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
 def keep_word(step: int, run: int) -> str:
     """Returns the extra value that a run gives to its save of a step, to recognize it later."""
     return f"kept with step {step} of run {run}"
