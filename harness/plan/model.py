@@ -18,6 +18,7 @@ from harness.scenario.schema import (
     Batching,
     Checkpoint,
     Data,
+    Evaluating,
     Expect,
     Filesystem,
     FreezePlan,
@@ -79,6 +80,7 @@ class Workload(Decided):
     total_steps: int
     accumulate: Accumulation = Accumulation()
     ema: bool = False
+    evaluation: Evaluating | None = None
     gpus: Gpus | None = None
 
     def on_one_node(self) -> Workload:

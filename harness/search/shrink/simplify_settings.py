@@ -48,7 +48,7 @@ _USUAL: tuple[tuple[str, Part], ...] = (
     ("checkpoint", Checkpoint()),
 )
 _USUAL_VALUES: dict[str, Any] = {
-    "seed": 0, "optimizer": "adamw", "learning_rate": 3e-3, "ema": False
+    "seed": 0, "optimizer": "adamw", "learning_rate": 3e-3, "ema": False, "evaluation": None
 }  # fmt: skip
 
 

@@ -198,8 +198,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (
             "save: 2, ",
             "",
-            "11: runs[0].faults[0].at: a point needs `step`, `phase: load`, `operation` or `path`"
-            " through the whole run, or `save` with `phase`, `operation` or `path`",
+            "11: runs[0].faults[0].at: a point needs `step`, `during`, `phase: load`, `operation`"
+            " or `path` through the whole run, or `save` with `phase`, `operation` or `path`",
         ),
         (
             "save: 2, phase: flush",
