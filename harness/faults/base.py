@@ -95,6 +95,8 @@ class Fault(Worded):
     """Whether it needs a directory that the ranks see without a mount in between."""
     parts_ranks: ClassVar[bool] = False
     """Whether ranks can lose contact with each other."""
+    moves_clock: ClassVar[bool] = False
+    """Whether a rank needs a wall clock of its own."""
     is_from_outside: ClassVar[bool] = False
     """Whether something other than the job can change the directory."""
     is_beside_others: ClassVar[bool] = True
@@ -236,20 +238,14 @@ class OperationFault(Fault):
         return self
 
 
-class LoopFault(Fault):
+class RankFault(Fault):
     """Base of the faults that a rank carries out itself, after a step or as it enters a period."""
 
     drawn_at: ClassVar[tuple[str, ...]] = ("step", "period")
     is_in_the_loop: ClassVar[bool] = True
-    ends_run: ClassVar[bool] = True
-    ends_interpreter: ClassVar[bool] = True
-
-    def leaves(self) -> type[BaseException]:
-        """Returns the exception that leaves the rank's loop."""
-        raise NotImplementedError(self.word)
 
     @model_validator(mode="after")
-    def _falls_in_the_loop(self) -> LoopFault:
+    def _falls_in_the_loop(self) -> RankFault:
         if self.at.is_operation or self.at.once_published:
             raise ValueError(
                 f"`{self.word}` strikes in the training loop: its point has only `step` or `during`"
@@ -257,3 +253,14 @@ class LoopFault(Fault):
         if self.at.rank is not None:
             raise ValueError(f"`{self.word}` strikes in the rank that it hits: leave `at.rank` out")
         return self
+
+
+class LoopFault(RankFault):
+    """Base of the faults that end the rank's loop with an exception."""
+
+    ends_run: ClassVar[bool] = True
+    ends_interpreter: ClassVar[bool] = True
+
+    def leaves(self) -> type[BaseException]:
+        """Returns the exception that leaves the rank's loop."""
+        raise NotImplementedError(self.word)

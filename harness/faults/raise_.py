@@ -1,9 +1,9 @@
-"""An uncaught exception leaves the training loop of one rank.
+"""An uncaught exception leaves the training loop of one rank or of all.
 
 Fault model: right after a training step, before the save that may be due, or as the rank enters a
-period of its life, an exception leaves the loop of one rank. Then the interpreter shuts down as
-always: `sys.excepthook` shows the exception, non-daemon threads are joined, and the exit handlers
-run. Process groups are not destroyed first, as in a script without `finally`.
+period of its life, an exception leaves the loop of one rank or of all. Then the interpreter shuts
+down as always: `sys.excepthook` shows the exception, non-daemon threads are joined, and the exit
+handlers run. Process groups are not destroyed first, as in a script without `finally`.
 
 What must survive: everything that was acknowledged to the job. If every rank reaches its end, a
 save under way is finished or reported as failed, never dropped silently. No rank hangs. Out of
@@ -16,18 +16,18 @@ from __future__ import annotations
 import builtins
 from typing import ClassVar, Literal
 
-from harness.faults.base import LoopFault, OneRank
+from harness.faults.base import LoopFault, Target
 from harness.words import EXCEPTIONS
 
 
-class Raising(OneRank):
-    """Which rank raises, and what."""
+class Raising(Target):
+    """Which ranks raise, and what."""
 
     error: Literal[EXCEPTIONS] = "RuntimeError"  # type: ignore[valid-type]
 
 
 class Raise(LoopFault):
-    """An uncaught exception: the interpreter of that rank shows it and ends."""
+    """An uncaught exception: the interpreter of the rank shows it and ends."""
 
     word: ClassVar[str] = "raise"
     area: ClassVar[str | None] = "loop"
@@ -35,7 +35,9 @@ class Raise(LoopFault):
     __annotations__["raise"] = Raising.__name__
 
     def describe(self) -> str:
-        return f"rank {self.settings.rank} raises {self.settings.error}"
+        rank = self.settings.rank
+        raising = "all ranks raise" if rank == "all" else f"rank {rank} raises"
+        return f"{raising} {self.settings.error}"
 
     def leaves(self) -> type[BaseException]:
         error: type[BaseException] = getattr(builtins, self.settings.error)

@@ -34,14 +34,16 @@ def missing() -> str | None:
 def missing_for(plan: Plan) -> str | None:
     """Acts like `missing`, with what this plan needs in addition."""
     from harness.run.launch import cluster
-    from harness.system import network
+    from harness.system import network, wall_clock
 
     spread = any(plan.workload_of(number).world.nodes > 1 for number in range(len(plan.runs)))
+    apart = any(one.fault.moves_clock for run in plan.runs for one in run.strikes)
     if plan.launcher.kind == "slurm" and (reason := cluster.missing()) is not None:
         return reason
     return (
         missing()
         or (network.missing() if spread else None)
+        or (wall_clock.missing() if apart else None)
         or (missing_fuse() if plan.hosts else None)
         or this_machine().lacks(plan)
     )

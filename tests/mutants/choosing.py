@@ -110,6 +110,14 @@ class SortsAsText(Chooser):
         return directory / max(names) if names else None
 
 
+class SortsAsTextWithoutLatest(SortsAsText):
+    """The order of the names counts where `latest` is gone."""
+
+    def choose(self, directory: Path) -> Path | None:
+        latest = directory / "latest"
+        return latest.resolve() if latest.is_dir() else super().choose(directory)
+
+
 class MissingMeansFresh(Chooser):
     """U01: a checkpoint that was asked for by name and is not there is a fresh start."""
 

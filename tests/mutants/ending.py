@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
 import threading
@@ -42,6 +43,21 @@ class AbandonsAtExit(CheckpointManager):
 
 def _daemon(**kwargs: Any) -> threading.Thread:
     return threading.Thread(**{**kwargs, "daemon": True})
+
+
+class AbandonsAtAnException(AbandonsAtExit):
+    """The end of the interpreter waits for the thread of a save, but not after an exception."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        show = sys.excepthook
+        atexit.register(self.wait)
+
+        def forget(*error: Any) -> None:
+            atexit.unregister(self.wait)
+            show(*error)
+
+        sys.excepthook = forget
 
 
 class SavesWhatThereIs(CheckpointManager):

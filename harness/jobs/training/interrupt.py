@@ -7,12 +7,13 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from typing import NoReturn
 
 from harness.evidence.record import Entered, Struck
 from harness.faults.base import LoopFault
+from harness.faults.clock import Clock
 from harness.faults.strike import Strike
 from harness.jobs.training.event_log import EventLog
+from harness.system.wall_clock import own_wall_clock
 
 
 class Interruptions:
@@ -24,22 +25,25 @@ class Interruptions:
         self._entered: Counter[str] = Counter()
 
     def enter(self, period: str, step: int = 0) -> None:
-        """Record that the rank enters a period of its life, and raise what is due there."""
+        """Record that the rank enters a period of its life, and carry out what is due there."""
         self._event_log.record(Entered(period=period, step=step))
         self._entered[period] += 1
         for strike in self._strikes:
             if (strike.point.during, strike.point.nth) == (period, self._entered[period]):
-                self._raise(strike, f"during {period}")
+                self._carry_out(strike, f"during {period}")
 
     def after_step(self, step: int) -> None:
-        """Raise what is due now."""
+        """Carry out what is due now."""
         for strike in self._strikes:
             if strike.point.step == step:
-                self._raise(strike, f"at step {step}")
+                self._carry_out(strike, f"at step {step}")
 
-    def _raise(self, strike: Strike, where: str) -> NoReturn:
-        """Raise the error of a strike; the record before it is what makes the strike fire."""
+    def _carry_out(self, strike: Strike, where: str) -> None:
+        """Set the clock or raise the error; the record before it is what makes the strike fire."""
         self._event_log.record(Struck(strike=strike.id))
+        if isinstance(strike.fault, Clock):
+            own_wall_clock().set_ahead(strike.fault.clock.ahead_s)
+            return
         assert isinstance(strike.fault, LoopFault), "the others are carried out elsewhere"
         error = strike.fault.leaves()
         raise error() if error is SystemExit else error(f"struck {where}")

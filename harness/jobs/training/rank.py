@@ -32,6 +32,7 @@ from harness.jobs.training.train import train
 from harness.plan.model import Plan
 from harness.scenario.schema import Checkpoint
 from harness.system.network import LINK, PORT, address
+from harness.system.wall_clock import own_wall_clock
 from harness.world import World
 
 
@@ -66,6 +67,8 @@ def _work(directory: Path, run: int, number: int, event_log: EventLog) -> None:
     job, rank = divmod(number, plan.workload_of(run).world.size)
     if job:
         plan = plan.as_second_job(run)
+    if any(one.fault.moves_clock for one in plan.runs[run].strikes):
+        own_wall_clock()  # while there are no other threads
     event_log.record(Started(rank=rank, pid=os.getpid(), versions=_versions()))
     world = plan.workload_of(run).world
     with event_log.during("build"):

@@ -12,6 +12,7 @@ from random import Random
 from harness.faults.actions import DISPLACING
 from harness.faults.answers import fitting, meets
 from harness.faults.base import AnyRank, OneRank, Target
+from harness.faults.clock import Clock, Jumping
 from harness.faults.delay import Delay, Pausing
 from harness.faults.exit_ import Exit
 from harness.faults.fail import Fail, Failing, Until
@@ -74,7 +75,17 @@ def draw_calm(random: Random, strikable: StrikableSpan) -> Faults:
         kinds += [draw_operator] * 4
     if has_second_job(strikable):
         kinds += [draw_second_job] * 2
+    if strikable.until > strikable.first and "loop" not in strikable.without:
+        kinds += [_draw_clock]
     return pick(random, kinds)(random, strikable) if kinds else ()
+
+
+def _draw_clock(random: Random, strikable: StrikableSpan) -> Faults:
+    """Draws a clock that differs from those of the other ranks after a step."""
+    step = random.randrange(strikable.first + 1, strikable.until + 1)
+    rank = random.randrange(strikable.world.size)
+    jumping = Jumping(rank=rank, ahead_s=pick(random, (3600, -3600, 86400)))
+    return (Clock(clock=jumping, at=Point(step=step)),)
 
 
 def _draw_failing_load(random: Random, strikable: StrikableSpan) -> Faults:

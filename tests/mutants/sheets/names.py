@@ -22,6 +22,8 @@ NAMES = (
         "at_rest/foreign-names.yaml", "nothing_lost", "HARD_FAIL"),
     bug("choosing:SortsAsText", "",
         "resume/epoch-boundary-with-workers.yaml", "nothing_lost", "LOST_WORK", "sort"),
+    bug("choosing:SortsAsTextWithoutLatest", "",
+        "at_rest/more-digits-and-no-latest.yaml", "nothing_lost", "LOST_WORK", "sort"),
     bug("choosing:MissingMeansFresh", "U01",
         "resume/missing-step-by-name.yaml", "refused", "SILENT_DIVERGENCE"),
     bug("naming:PublishesBeforeTrainState", "A07",
