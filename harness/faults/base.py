@@ -95,8 +95,6 @@ class Fault(Worded):
     """Whether it needs a directory that the ranks see without a mount in between."""
     parts_ranks: ClassVar[bool] = False
     """Whether ranks can lose contact with each other."""
-    moves_clock: ClassVar[bool] = False
-    """Whether a rank needs a wall clock of its own."""
     is_from_outside: ClassVar[bool] = False
     """Whether something other than the job can change the directory."""
     is_beside_others: ClassVar[bool] = True
@@ -130,6 +128,11 @@ class Fault(Worded):
     def repeats(self) -> bool:
         """Whether later operations can answer it, too."""
         return False
+
+    @property
+    def clock_ahead_s(self) -> int | None:
+        """How far ahead the wall clock of its rank is from then on, if it sets that."""
+        return None
 
     @property
     def second_host(self) -> str | None:

@@ -26,14 +26,17 @@ class Jumping(OneRank):
     ahead_s: int
 
 
-class Clock(RankFault):
+class ClockJump(RankFault):
     """The wall clock of one rank jumps: it is ahead of those of the others, or behind them."""
 
     word: ClassVar[str] = "clock"
-    moves_clock: ClassVar[bool] = True
     area: ClassVar[str | None] = "loop"
     simplest: ClassVar[Mapping[str, Any]] = {"ahead_s": _LEAST_S}
     clock: Jumping
+
+    @property
+    def clock_ahead_s(self) -> int:
+        return self.clock.ahead_s
 
     def describe(self) -> str:
         seconds = self.clock.ahead_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.faults.base import Fault
-from harness.faults.clock import Clock
+from harness.faults.clock import ClockJump
 from harness.faults.cut_link import CutLink
 from harness.faults.delay import Delay
 from harness.faults.exit_ import Exit
@@ -36,7 +36,7 @@ KINDS: tuple[type[Fault], ...] = (
     Hang,
     Raise,
     Exit,
-    Clock,
+    ClockJump,
     PowerCut,
     SecondJob,
     Operator,

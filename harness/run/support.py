@@ -37,7 +37,7 @@ def missing_for(plan: Plan) -> str | None:
     from harness.system import network, wall_clock
 
     spread = any(plan.workload_of(number).world.nodes > 1 for number in range(len(plan.runs)))
-    apart = any(one.fault.moves_clock for run in plan.runs for one in run.strikes)
+    apart = any(one.fault.clock_ahead_s is not None for run in plan.runs for one in run.strikes)
     if plan.launcher.kind == "slurm" and (reason := cluster.missing()) is not None:
         return reason
     return (

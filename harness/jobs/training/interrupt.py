@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 from harness.evidence.record import Entered, Struck
 from harness.faults.base import LoopFault
-from harness.faults.clock import Clock
 from harness.faults.strike import Strike
 from harness.jobs.training.event_log import EventLog
 from harness.system.wall_clock import own_wall_clock
@@ -41,8 +40,8 @@ class Interruptions:
     def _carry_out(self, strike: Strike, where: str) -> None:
         """Set the clock or raise the error; the record before it is what makes the strike fire."""
         self._event_log.record(Struck(strike=strike.id))
-        if isinstance(strike.fault, Clock):
-            own_wall_clock().set_ahead(strike.fault.clock.ahead_s)
+        if (ahead_s := strike.fault.clock_ahead_s) is not None:
+            own_wall_clock().set_ahead(ahead_s)
             return
         assert isinstance(strike.fault, LoopFault), "the others are carried out elsewhere"
         error = strike.fault.leaves()

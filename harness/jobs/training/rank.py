@@ -67,7 +67,7 @@ def _work(directory: Path, run: int, number: int, event_log: EventLog) -> None:
     job, rank = divmod(number, plan.workload_of(run).world.size)
     if job:
         plan = plan.as_second_job(run)
-    if any(one.fault.moves_clock for one in plan.runs[run].strikes):
+    if any(one.fault.clock_ahead_s is not None for one in plan.runs[run].strikes):
         own_wall_clock()  # while there are no other threads
     event_log.record(Started(rank=rank, pid=os.getpid(), versions=_versions()))
     world = plan.workload_of(run).world

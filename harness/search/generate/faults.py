@@ -12,7 +12,7 @@ from random import Random
 from harness.faults.actions import DISPLACING
 from harness.faults.answers import fitting, meets
 from harness.faults.base import AnyRank, OneRank, Target
-from harness.faults.clock import Clock, Jumping
+from harness.faults.clock import ClockJump, Jumping
 from harness.faults.delay import Delay, Pausing
 from harness.faults.exit_ import Exit
 from harness.faults.fail import Fail, Failing, Until
@@ -85,7 +85,7 @@ def _draw_clock(random: Random, strikable: StrikableSpan) -> Faults:
     step = random.randrange(strikable.first + 1, strikable.until + 1)
     rank = random.randrange(strikable.world.size)
     jumping = Jumping(rank=rank, ahead_s=pick(random, (3600, -3600, 86400)))
-    return (Clock(clock=jumping, at=Point(step=step)),)
+    return (ClockJump(clock=jumping, at=Point(step=step)),)
 
 
 def _draw_failing_load(random: Random, strikable: StrikableSpan) -> Faults:
@@ -198,7 +198,7 @@ def _draw_in_loop(random: Random, at: Point, rank: int) -> AnyFault:
     """Draws an end that a rank brings about itself."""
     if often(random, 50):
         return Exit(exit=Target(rank=pick(random, ("all", rank))), at=at)
-    raising = Raising(rank=rank, error=pick(random, EXCEPTIONS))
+    raising = Raising(rank=pick(random, ("all", rank)), error=pick(random, EXCEPTIONS))
     return Raise.model_validate({"raise": raising, "at": at})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.faults.actions import Foreign
-from harness.faults.clock import Clock
+from harness.faults.clock import ClockJump
 from harness.faults.delay import Delay
 from harness.faults.fail import Fail
 from harness.faults.hang import Hang
@@ -18,7 +18,7 @@ from harness.faults.stop import Stop
 from harness.scenario.possible import save_steps
 from harness.scenario.schema import Checkpoint, Run
 
-_HARMLESS = Clock | Delay | Stop | ShortWrite | SecondJob | Operator
+_HARMLESS = ClockJump | Delay | Stop | ShortWrite | SecondJob | Operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
