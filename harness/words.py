@@ -31,7 +31,7 @@ SAVE_PHASES = ("stage", "flush", "seal", "publish", "prune")
 PHASES = (*SAVE_PHASES, "load")
 """The phases of a save in their order, and `load`, which belongs to no save."""
 
-VARIANTS = ("plain", "experts", "hooks", "tied", "lora", "idle")
+VARIANTS = ("plain", "experts", "hooks", "tied", "lora", "idle", "buffers")
 """Variants of the model."""
 
 OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")
