@@ -53,7 +53,8 @@ class Surroundings:
     """The facts about a run that its faults need.
 
     `saves` is an upper bound. `goes_on` says whether the training loop continues after a failed
-    save, `is_requeued` whether SLURM restarts the job afterwards.
+    save, `is_requeued` whether SLURM restarts the job afterwards, `saves_in_background` whether a
+    save can be under way while the job trains.
     """
 
     until_step: int
@@ -62,6 +63,7 @@ class Surroundings:
     ranks: int
     most_ranks: int
     is_requeued: bool
+    saves_in_background: bool
 
 
 class Fault(Worded):
@@ -134,6 +136,11 @@ class Fault(Worded):
     @property
     def disk(self) -> str | None:
         """The file system whose power is cut, if it is."""
+        return None
+
+    @property
+    def starved_steps(self) -> int | None:
+        """How many steps the manager's background threads do not run, if it starves them."""
         return None
 
     @property
@@ -235,12 +242,6 @@ class LoopFault(Fault):
 
     drawn_at: ClassVar[tuple[str, ...]] = ("step",)
     is_in_the_loop: ClassVar[bool] = True
-    ends_run: ClassVar[bool] = True
-    ends_interpreter: ClassVar[bool] = True
-
-    def leaves(self) -> type[BaseException]:
-        """Returns the exception that leaves the rank's loop."""
-        raise NotImplementedError(self.word)
 
     @model_validator(mode="after")
     def _falls_in_the_loop(self) -> LoopFault:
@@ -251,3 +252,14 @@ class LoopFault(Fault):
         if self.at.rank is not None:
             raise ValueError(f"`{self.word}` strikes in the rank that it hits: leave `at.rank` out")
         return self
+
+
+class LeavingFault(LoopFault):
+    """Base of those with which an exception leaves the loop."""
+
+    ends_run: ClassVar[bool] = True
+    ends_interpreter: ClassVar[bool] = True
+
+    def leaves(self) -> type[BaseException]:
+        """Returns the exception that leaves the rank's loop."""
+        raise NotImplementedError(self.word)

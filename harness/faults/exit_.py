@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from harness.faults.base import LoopFault, Target
+from harness.faults.base import LeavingFault, Target
 
 
-class Exit(LoopFault):
+class Exit(LeavingFault):
     """`sys.exit()`: the interpreter ends in order, whatever is still under way."""
 
     word: ClassVar[str] = "exit"

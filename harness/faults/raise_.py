@@ -16,7 +16,7 @@ from __future__ import annotations
 import builtins
 from typing import ClassVar, Literal
 
-from harness.faults.base import LoopFault, OneRank
+from harness.faults.base import LeavingFault, OneRank
 from harness.words import EXCEPTIONS
 
 
@@ -26,7 +26,7 @@ class Raising(OneRank):
     error: Literal[EXCEPTIONS] = "RuntimeError"  # type: ignore[valid-type]
 
 
-class Raise(LoopFault):
+class Raise(LeavingFault):
     """An uncaught exception: the interpreter of that rank shows it and ends."""
 
     word: ClassVar[str] = "raise"

@@ -1,4 +1,4 @@
-"""Carries out faults that a rank does to itself in its training loop, and ends its interpreter."""
+"""Carries out the exceptions of a scenario in the training loop, and ends its interpreter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 
 from harness.evidence.record import Struck
-from harness.faults.base import LoopFault
+from harness.faults.base import LeavingFault
 from harness.faults.strike import Strike
 from harness.jobs.training.event_log import EventLog
 
@@ -17,17 +17,20 @@ class Interruptions:
     """The strikes that one rank carries out on itself."""
 
     def __init__(self, strikes: Iterable[Strike], *, rank: int, event_log: EventLog) -> None:
-        self._strikes = [one for one in strikes if one.fault.is_in_the_loop and rank in one.ranks]
+        self._leaving = {
+            one.point.step: (one.id, one.fault)
+            for one in strikes
+            if isinstance(one.fault, LeavingFault) and rank in one.ranks
+        }
         self._event_log = event_log
 
     def after_step(self, step: int) -> None:
         """Raise what is due now; the record before it is what makes the strike fire."""
-        for strike in self._strikes:
-            if strike.point.step == step:
-                self._event_log.record(Struck(strike=strike.id))
-                assert isinstance(strike.fault, LoopFault), "the others are carried out elsewhere"
-                error = strike.fault.leaves()
-                raise error() if error is SystemExit else error(f"struck at step {step}")
+        if step in self._leaving:
+            strike, fault = self._leaving[step]
+            self._event_log.record(Struck(strike=strike))
+            error = fault.leaves()
+            raise error() if error is SystemExit else error(f"struck at step {step}")
 
 
 def end_uncaught(error: BaseException) -> int:

@@ -125,6 +125,7 @@ class Loop:
                 self._change_freeze(self._progress.step + 1)
                 self._take_step()
                 self._interruptions.after_step(self._progress.step)
+            self._checkpoints.after_step(self._progress.step)
             if self._checkpoints.is_due(self._progress.step):
                 self._checkpoints.save(self._progress)
             if self._checkpoints.should_stop():
