@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from harness.words import PERIODS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateDigest:
@@ -70,6 +72,24 @@ class Started(Record):
     rank: int
     pid: int
     versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entered(Record):
+    """The rank enters a period of its life; `step` is the last step that it has finished."""
+
+    kind: Literal["entered"] = "entered"
+    period: Literal[PERIODS]  # type: ignore[valid-type]
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Record):
+    """The loss on held-out samples after a step, as in `Stepped`; it changes nothing."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    step: int
+    loss: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +199,8 @@ class Finished(Record):
 
 
 AnyRecord = Annotated[
-    Started | Resumed | Refused | Stepped | Struck | SaveBegan | SaveReturned | Drained | Raised
-    | Finished,
+    Started | Entered | Resumed | Refused | Stepped | Evaluated | Struck | SaveBegan | SaveReturned
+    | Drained | Raised | Finished,
     Field(discriminator="kind"),
 ]  # fmt: skip
 _RECORDS: TypeAdapter[Record] = TypeAdapter(AnyRecord)

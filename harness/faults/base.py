@@ -73,10 +73,8 @@ class Fault(Worded):
     """The first word of titles; None for the mode of the saves."""
     does: ClassVar[tuple[str, str]] = ("", "")
     """The verb of titles, for one rank and for several: `is killed`, `are killed`."""
-    drawn_at: ClassVar[tuple[str, ...]] = ("step", "operation")
+    drawn_at: ClassVar[tuple[str, ...]] = ("step", "operation", "period")
     """Where `fuzz` can place it; empty if `fuzz` does not draw it."""
-    is_deadly: ClassVar[bool] = False
-    """Whether it leaves a rank no time to record anything."""
     is_in_the_loop: ClassVar[bool] = False
     """Whether the rank carries it out itself, in its training loop."""
     ends_run: ClassVar[bool] = False
@@ -112,6 +110,11 @@ class Fault(Worded):
     def asks(self) -> str | None:
         """Returns `rests_on`, unless it depends on the settings."""
         return self.rests_on
+
+    @property
+    def is_deadly(self) -> bool:
+        """Whether it leaves a rank no time to record anything."""
+        return False
 
     @property
     def lasts(self) -> bool:
@@ -228,8 +231,11 @@ class OperationFault(Fault):
 
     @model_validator(mode="after")
     def _hits_an_operation(self) -> OperationFault:
-        if self.at.step is not None:
-            raise ValueError(f"`{self.word}` hits an operation: its point has `save`, not `step`")
+        if not self.at.is_operation:
+            found = "step" if self.at.during is None else "during"
+            raise ValueError(
+                f"`{self.word}` hits an operation: its point has `save`, not `{found}`"
+            )
         if self.at.when == "after":
             raise ValueError(f"`{self.word}` hits the operation itself: `when: after` is too late")
         if self.at.rank not in (None, self.settings.rank):
@@ -238,16 +244,16 @@ class OperationFault(Fault):
 
 
 class LoopFault(Fault):
-    """Base of the faults that a rank carries out itself after a step."""
+    """Base of the faults that a rank carries out itself, after a step or as it enters a period."""
 
-    drawn_at: ClassVar[tuple[str, ...]] = ("step",)
+    drawn_at: ClassVar[tuple[str, ...]] = ("step", "period")
     is_in_the_loop: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _falls_in_the_loop(self) -> LoopFault:
-        if self.at.step is None or self.at.once_published:
+        if self.at.is_operation or self.at.once_published:
             raise ValueError(
-                f"`{self.word}` strikes in the training loop: its point has only `step`"
+                f"`{self.word}` strikes in the training loop: its point has only `step` or `during`"
             )
         if self.at.rank is not None:
             raise ValueError(f"`{self.word}` strikes in the rank that it hits: leave `at.rank` out")

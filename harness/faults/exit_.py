@@ -1,6 +1,7 @@
 """`sys.exit()` in the training loop of one rank or of all.
 
-Fault model: right after a training step, before the save that may be due, `sys.exit()` is called.
+Fault model: right after a training step, before the save that may be due, or as the rank enters a
+period of its life, `sys.exit()` is called.
 Then the interpreter shuts down as always: it joins non-daemon threads and runs the exit handlers.
 Process groups are not destroyed first, as in a script without `finally`.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.faults.base import LoopFault, Surroundings, Target
 from harness.part import Place
@@ -33,7 +33,14 @@ class Starve(LoopFault):
     word: ClassVar[str] = "starve"
     area: ClassVar[str | None] = None
     does: ClassVar[tuple[str, str]] = ("starves its background threads", "starve theirs")
+    drawn_at: ClassVar[tuple[str, ...]] = ("step",)
     starve: Starving
+
+    @model_validator(mode="after")
+    def _begins_with_a_step(self) -> Starve:
+        if self.at.step is None:
+            raise ValueError(f"`{self.word}` begins after a training step: its point has `step`")
+        return self
 
     @property
     def starved_steps(self) -> int:

@@ -25,6 +25,7 @@ def make_plan(
         ema=scenario.ema,
         scheduler=scenario.scheduler,
         data=scenario.data,
+        evaluation=scenario.evaluation,
         freeze=scenario.freeze,
         total_steps=max(run.until_step for run in scenario.runs),
     )

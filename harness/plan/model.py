@@ -17,6 +17,7 @@ from harness.scenario.schema import (
     Accumulation,
     Checkpoint,
     Data,
+    Evaluating,
     Expect,
     Filesystem,
     FreezePlan,
@@ -77,6 +78,7 @@ class Workload(Decided):
     total_steps: int
     accumulate: Accumulation = Accumulation()
     ema: bool = False
+    evaluation: Evaluating | None = None
     gpus: Gpus | None = None
 
     def on_one_node(self) -> Workload:

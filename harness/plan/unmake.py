@@ -21,6 +21,7 @@ def unmake_plan(plan: Plan) -> Scenario:
         ema=workload.ema,
         scheduler=workload.scheduler,
         data=workload.data,
+        evaluation=workload.evaluation,
         checkpoint=plan.checkpoint or Checkpoint(),
         freeze=workload.freeze,
         runs=tuple(map(_unmake_run, plan.runs)),

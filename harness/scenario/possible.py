@@ -16,7 +16,7 @@ from harness.scenario.errors import choices
 from harness.scenario.hosts import find_impossible_hosts
 from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
-from harness.scenario.schema import Checkpoint, Freeze, Run, Scenario
+from harness.scenario.schema import Checkpoint, Evaluating, Freeze, Run, Scenario
 from harness.scenario.variants import (
     find_impossible_rearrangement,
     find_impossible_variant,
@@ -154,6 +154,7 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         yield from _rank(world, (*inside, fault.word, "rank"), rank)
         yield from _rank(world, (*inside, "at", "rank"), fault.at.rank)
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
+        yield from _period(scenario, number, (*inside, "at"), fault.at)
         for below, text in fault.impossible(around):
             yield (*inside, *below), text
 
@@ -230,6 +231,25 @@ def _point(checkpoint: Checkpoint, run: Run, place: Place, point: Point) -> Iter
         text = f"this run has no save {point.save}"
         why = f"it ends at step {run.until_step} and saves at most {_times(most)}"
         yield (*place, "save"), f"{text}: {why}"
+
+
+def _period(scenario: Scenario, number: int, place: Place, point: Point) -> Iterator[Finding]:
+    if point.during == "loading" and number == 0:
+        yield (*place, "during"), "the first run finds no checkpoint to load"
+    if point.during != "evaluation":
+        return
+    run = scenario.runs[number]
+    most = len(evaluation_steps(scenario.evaluation, after=run.load_step or 0, run=run))
+    if not most:
+        yield (*place, "during"), "this run never evaluates: set `evaluation`"
+    elif point.nth > most:
+        yield (*place, "nth"), f"this run has no evaluation {point.nth}: it has at most {most}"
+
+
+def evaluation_steps(evaluation: Evaluating | None, *, after: int, run: Run) -> tuple[int, ...]:
+    """Returns the steps of a run after `after` which an evaluation follows."""
+    steps = range(after + 1, run.until_step + 1)
+    return tuple(step for step in steps if evaluation and evaluation.is_due(step, run.until_step))
 
 
 def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from harness.scenario.filesystem import Filesystem as Filesystem
 from harness.scenario.launcher import AnyLauncher, LauncherSettings
 from harness.scenario.training import Accumulation as Accumulation
 from harness.scenario.training import Data as Data
+from harness.scenario.training import Evaluating as Evaluating
 from harness.scenario.training import Model as Model
 from harness.scenario.training import Scheduler as Scheduler
 from harness.scenario.training import Wrapping as Wrapping
@@ -149,6 +150,9 @@ class Scenario(Part):
     )
     scheduler: Scheduler = Scheduler()
     data: Data = Data()
+    evaluation: Evaluating | None = Field(
+        None, description="the loop evaluates on held-out samples; default: it does not"
+    )
     checkpoint: Checkpoint = Checkpoint()
     freeze: FreezePlan = FreezePlan()
     launcher: AnyLauncher = LauncherSettings()

@@ -78,6 +78,16 @@ class Accumulation(Part):
         return not self.save_between or step % self.batches == 0
 
 
+class Evaluating(Part):
+    """When the loop evaluates: after every so many steps, and after the last step of a run."""
+
+    interval: int = Field(2, ge=1, description="training steps between evaluations")
+
+    def is_due(self, step: int, last: int) -> bool:
+        """Whether an evaluation follows a step, where `last` is the last of the run."""
+        return step % self.interval == 0 or step == last
+
+
 class Data(Part):
     """The training data: windows of real bytes, shuffled anew each epoch."""
 

@@ -91,6 +91,8 @@ MUTANTS = (
          "resume/second-resume.yaml", "samples_exactly_once", "SILENT_DIVERGENCE"),
     _bug("state:DropsMoments", "L27 G05 G07 G13",
          "freeze/freed-module-resumes-with-its-moments.yaml", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("state:SavesTheMode", "",
+         "signals/outside-of-steps.yaml::disabled", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("state:ForgetsSchedule", "K01",
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("state:SavesLate", "E05 E03",

@@ -18,6 +18,7 @@ from harness.evidence.record import StateDigest
 from harness.jobs.training.digest import digest_state, named_plainly
 from harness.jobs.training.event_log import EventLog
 from harness.jobs.training.freeze import FreezeRules
+from harness.jobs.training.interrupt import Interruptions
 from harness.jobs.training.kept_tensors import KeptTensors, WeightAverage
 from harness.jobs.training.models import build_model
 from harness.jobs.training.optimizers import build_optimizer
@@ -39,6 +40,7 @@ class Rig:
 
     place: Place
     event_log: EventLog
+    interruptions: Interruptions
     rules: FreezeRules
     settings: Model
     model: nn.Module
@@ -63,7 +65,14 @@ def seed_rank(seed: int, stream: int) -> None:
     torch.manual_seed(mine)
 
 
-def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: EventLog) -> Rig:
+def build_rig(
+    workload: Workload,
+    place: Place,
+    rules: FreezeRules,
+    *,
+    event_log: EventLog,
+    interruptions: Interruptions,
+) -> Rig:
     """Build everything. Collective over all ranks."""
     parts = place.parts(workload.model.layers)
     built = build_model(
@@ -88,6 +97,7 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: E
     return Rig(
         place=place,
         event_log=event_log,
+        interruptions=interruptions,
         rules=rules,
         settings=workload.model,
         model=found.model,

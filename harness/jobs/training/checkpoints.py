@@ -169,6 +169,7 @@ class ManagedCheckpoints:
         if meta is not None:
             given["vlm_freeze_expected"] = meta
         with self._event_log.during("load"):
+            self._rig.interruptions.enter("loading")
             step, tokens_seen, extra = self._manager.load(
                 path=str(path), scheduler=self._rig.scheduler, **given
             )

@@ -88,6 +88,12 @@ def collate(samples: Sequence[tuple[int, Bytes, Bytes]]) -> Batch:
     return Batch(ids=ids, text=np.stack(texts), images=np.stack(images))
 
 
+def held_out(data: Data, *, rank: int) -> Batch:
+    """Returns a batch of this rank that no epoch contains."""
+    windows, first = Windows(data), data.samples + rank * data.batch_size
+    return collate([windows[first + number] for number in range(data.batch_size)])
+
+
 class EpochBatches(Sampler[list[int]]):
     """The batches of one data-parallel rank in one epoch."""
 

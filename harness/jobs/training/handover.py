@@ -13,13 +13,11 @@ Out of scope: optimizers that hold others or tensors of other shapes, and rank-l
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -30,6 +28,7 @@ from harness.jobs.training.checkpoints import NoCheckpoints, Progress
 from harness.jobs.training.companions import Companions
 from harness.jobs.training.data import Batches
 from harness.jobs.training.digest import buffers_plainly, held_plainly, local, named_plainly
+from harness.jobs.training.generators import get_generators, set_generators
 from harness.plan.model import BEGINNING, HANDED_OVER, generators_of
 
 
@@ -79,7 +78,8 @@ class HandsOver(NoCheckpoints):
         if self._begins_at:
             for _ in range(self._begins_at * self._rig.accumulate.in_a_step):
                 batches.take()
-            set_generators(self._directory / BEGINNING / generators_of(self._rig.place.rank))
+            kept = self._directory / BEGINNING / generators_of(self._rig.place.rank)
+            set_generators(torch.load(kept, weights_only=False))
 
     def is_due(self, step: int) -> bool:  # noqa: ARG002
         """Returns True: any step can be the one from which a job goes on."""
@@ -94,26 +94,8 @@ class HandsOver(NoCheckpoints):
 
 def keep_generators(path: Path) -> None:
     """Write the state of all generators of this rank; a second job leaves those of the first."""
-    if path.exists():
-        return
-    has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    state = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if has_cuda else [],
-    }
-    torch.save(state, path)
-
-
-def set_generators(path: Path) -> None:
-    """Set all generators of this rank to what was kept."""
-    state = torch.load(path, weights_only=False)
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if not path.exists():
+        torch.save(get_generators(), path)
 
 
 def _state(rig: Rig, progress: Progress) -> dict[str, Any]:

@@ -6,9 +6,10 @@ loss scale and a moving average with their counters), random draws of every rank
 torch, each CUDA device).
 
 Evidence: the digests that each rank recorded after its resume and after each step, compared with
-those of the uninterrupted run at the same step. A name that only one side has is a difference. The
-first run is compared as well, so a save that disturbs training is seen. If a checkpoint's metadata
-gives a number of tokens, it must be what its run had seen at that step.
+those of the uninterrupted run at the same step, and the losses of evaluations. A name that only one
+side has is a difference. The first run is compared as well, so a save that disturbs training is
+seen. If a checkpoint's metadata gives a number of tokens, it must be what its run had seen at that
+step.
 
 An extra value says which run saved a checkpoint. Where an operator went back to an older step, or a
 run was given one by name, and the run then saved, the checkpoints of later steps are those of an
@@ -36,11 +37,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, Stepped
 from harness.judge.changed_run import changed_run, not_judged
-from harness.judge.differences import differing_steps, state_differences, values_differ
+from harness.judge.differences import (
+    differing_evaluations,
+    differing_steps,
+    state_differences,
+    values_differ,
+)
 from harness.judge.event_logs import EventLog, resumed, steps
 from harness.judge.history import History
 from harness.judge.lineage import follows_reference, saved_words
@@ -130,7 +137,10 @@ def _first_difference(
         difference = _at_start(decision, resumed(reference), expected, words)
         if difference is not None:
             return difference, 0
-    for difference in differing_steps(event_log, expected):
+    differing = chain(
+        differing_steps(event_log, expected), differing_evaluations(event_log, reference)
+    )
+    for difference in differing:
         return difference, 0
     return None, len(steps(event_log))
 

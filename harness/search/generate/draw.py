@@ -6,7 +6,7 @@ from random import Random
 
 from harness.faults.actions import Action, Relocate
 from harness.report.title import titled
-from harness.scenario.possible import save_steps
+from harness.scenario.possible import evaluation_steps, save_steps
 from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario, Scheduler
 from harness.search.generate.actions import draw_actions
 from harness.search.generate.candidates import Candidates
@@ -155,6 +155,7 @@ class _Drawer:
             first=first,
             until=run.until_step,
             saves=saves,
+            evaluations=len(evaluation_steps(self._job.evaluation, after=first, run=run)),
             relocated=_is_relocated((*self._runs, run)),
             foreign=past.foreign | foreign_names(run),
             comes_through=is_last,

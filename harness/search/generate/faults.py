@@ -42,7 +42,7 @@ from harness.search.generate.strikable import (
     draw_point,
     either_side,
 )
-from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
+from harness.words import ERRORS, EXCEPTIONS, LOADING, PERIODS, READS
 
 NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
 """Faults of jobs on two nodes, and of a launcher; Ctrl-C, for which there is no rule yet; and a
@@ -127,6 +127,8 @@ def _draw_ending(random: Random, strikable: StrikableSpan, earlier: Faults) -> F
         kinds += [lambda: _end_at_step(random, strikable, reached)] * 3
     if not earlier and strikable.number:
         kinds += [lambda: _end_in_load(random, strikable)]
+    if periods := _periods(strikable, earlier):
+        kinds += [lambda: _end_in_period(random, strikable, periods)] * 2
     if not earlier and not strikable.number and strikable.candidates.outside_of_saves():
         kinds += [lambda: _end_outside(random, strikable)]
     return pick(random, kinds)() if kinds else ()
@@ -179,16 +181,40 @@ def _end_in_load(random: Random, strikable: StrikableSpan) -> Faults:
     return (_draw_kill(random, strikable, at, rank),)
 
 
+def _periods(strikable: StrikableSpan, earlier: Faults) -> tuple[str, ...]:
+    """Returns the periods that the run enters, and that come after earlier faults."""
+    left_out = set[str]() if strikable.number else {"loading"}
+    if not strikable.evaluations:
+        left_out.add("evaluation")
+    if earlier:
+        left_out |= {*PERIODS} - {"ending"}
+    return tuple(one for one in PERIODS if one not in left_out)
+
+
+def _end_in_period(random: Random, strikable: StrikableSpan, periods: tuple[str, ...]) -> Faults:
+    period = pick(random, periods)
+    nth = random.randrange(1, strikable.evaluations + 1) if period == "evaluation" else 1
+    at = Point.model_validate({"during": period, "nth": nth})
+    rank = random.randrange(strikable.world.size)
+    if "loop" not in strikable.without and often(random, 30):
+        return (_draw_in_loop(random, at, rank),)
+    return (_draw_signal(random, strikable, at.model_copy(update={"rank": rank}), rank),)
+
+
+def _draw_in_loop(random: Random, at: Point, rank: int) -> AnyFault:
+    """Draws an end that a rank brings about itself."""
+    if often(random, 50):
+        return Exit(exit=Target(rank=pick(random, ("all", rank))), at=at)
+    raising = Raising(rank=rank, error=pick(random, EXCEPTIONS))
+    return Raise.model_validate({"raise": raising, "at": at})
+
+
 def _end_at_step(random: Random, strikable: StrikableSpan, reached: int) -> Faults:
     """Draws a step late enough that the saves and steps with faults of their own have begun."""
     step = random.randrange(reached + 1, strikable.until + 1)
     rank = random.randrange(strikable.world.size)
     if "loop" not in strikable.without and often(random, 40):
-        at = Point(step=step)
-        if often(random, 50):
-            return (Exit(exit=Target(rank=pick(random, ("all", rank))), at=at),)
-        raising = Raising(rank=rank, error=pick(random, EXCEPTIONS))
-        return (Raise.model_validate({"raise": raising, "at": at}),)
+        return (_draw_in_loop(random, Point(step=step), rank),)
     saved = any(one < step for one in strikable.saves)
     published = saved and often(random, 40)
     at = Point(step=step, once_published=published, rank=rank)

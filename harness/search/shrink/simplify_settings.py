@@ -47,7 +47,7 @@ _USUAL: tuple[tuple[str, Part], ...] = (
     ("accumulate", Accumulation()),
     ("checkpoint", Checkpoint()),
 )
-_USUAL_VALUES: dict[str, Any] = {"seed": 0, "optimizer": "adamw", "ema": False}
+_USUAL_VALUES: dict[str, Any] = {"seed": 0, "optimizer": "adamw", "ema": False, "evaluation": None}
 
 
 def usual_job(scenario: Scenario) -> Iterator[Scenario]:

@@ -16,9 +16,10 @@ import torch
 from harness.jobs.training.data import Batches, EpochBatches
 from harness.jobs.training.digest import digest_state
 from harness.jobs.training.implementation import Tools
+from harness.jobs.training.inputs import prepare
 from harness.jobs.training.models import build_model, split
 from harness.jobs.training.parallel import Place
-from harness.jobs.training.train import prepare, raise_decay
+from harness.jobs.training.train import raise_decay
 from harness.plan.model import Implementation
 from harness.scenario.schema import Data, Model
 from harness.world import World
