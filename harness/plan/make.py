@@ -21,6 +21,7 @@ def make_plan(
         world=scenario.world,
         model=scenario.model,
         optimizer=scenario.optimizer,
+        learning_rate=scenario.learning_rate,
         accumulate=scenario.accumulate,
         ema=scenario.ema,
         scheduler=scenario.scheduler,
@@ -83,7 +84,9 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
         world=run.world,
         model=run.model,
         freeze=run.freeze,
+        learning_rate=run.learning_rate,
         scheduler=run.scheduler,
+        data=run.data,
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
         before=tuple(
             OperatorAction.of(action, f"run{number}.{place}-{action.word}", scenario.seed)

@@ -17,6 +17,7 @@ from harness.scenario.hosts import find_impossible_hosts
 from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
 from harness.scenario.schema import Checkpoint, Evaluating, Freeze, Run, Scenario
+from harness.scenario.settings import find_impossible_schedule, find_impossible_settings
 from harness.scenario.variants import (
     find_impossible_rearrangement,
     find_impossible_variant,
@@ -40,6 +41,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
     yield from _model_and_data(scenario)
     yield from find_impossible_layout(scenario)
     yield from find_impossible_variant(scenario)
+    yield from find_impossible_schedule(scenario)
     yield from _freeze(scenario)
     for number in range(len(scenario.runs)):
         yield from _run(scenario, number)
@@ -191,7 +193,7 @@ def _beside(scenario: Scenario, number: int) -> Iterator[Finding]:
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:
     """Refuses impossible settings of a single run."""
     run, place = scenario.runs[number], ("runs", number)
-    keys = ("world", "model", "freeze", "scheduler")
+    keys = ("world", "model", "freeze", "learning_rate", "scheduler", "data")
     own = {key: value for key in keys if (value := getattr(run, key)) is not None}
     if not own:
         return
@@ -212,6 +214,7 @@ def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Findin
         yield from find_impossible_rearrangement(scenario, run, (*place, "world"))
     if run.freeze is not None:
         yield from (((*place, *inside), text) for inside, text in _freeze(changed))
+    yield from find_impossible_settings(scenario, number)
 
 
 def _rank(world: World, place: Place, rank: int | str | None) -> Iterator[Finding]:

@@ -154,7 +154,9 @@ class ManagedCheckpoints:
     def _state(self) -> dict[str, str]:
         """Returns everything that a load can change, by name."""
         state = self._rig.digest()
-        schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
+        schedule = {}
+        if (built := self._rig.schedule.loadable) is not None:
+            schedule["schedule"] = repr(built.state_dict())
         return {**state.params, **state.moments, **state.rng, **state.groups, **schedule}
 
     def _resume(self, loader: Any) -> Progress:
@@ -171,7 +173,7 @@ class ManagedCheckpoints:
         with self._event_log.during("load"):
             self._rig.interruptions.enter("loading")
             step, tokens_seen, extra = self._manager.load(
-                path=str(path), scheduler=self._rig.scheduler, **given
+                path=str(path), scheduler=self._rig.schedule.loadable, **given
             )
             self._rig.kept.take(extra)
         return Progress(
@@ -216,7 +218,7 @@ class ManagedCheckpoints:
             self._manager.save(
                 progress.step,
                 tokens_seen=progress.tokens_seen,
-                scheduler=self._rig.scheduler,
+                scheduler=self._rig.schedule.current,
                 dataloader=self._loader,
                 extra=extra,
             )

@@ -1,11 +1,11 @@
-"""Hands the exact state of a reference run over to one whose ranks are arranged in another way.
+"""Hands the exact state of a reference run over to one with other ranks or settings.
 
-A job that goes on in another arrangement is compared with a reference that makes the same change.
-No checkpointer takes part in that: after each step every rank writes down its pieces of all tensors
-and their place in the whole, and the ranks of the next reference read theirs out of these. The
-position in the data is reached by reading as many batches. Which random numbers a rank draws in
-another arrangement is up to the checkpointer, so they are those with which the job under test went
-on.
+A job that goes on in another arrangement, or with other settings, is compared with a reference that
+makes the same change. No checkpointer takes part in that: after each step every rank writes down
+its pieces of all tensors and their place in the whole, and the ranks of the next reference read
+theirs out of these. The position in the data is a number of samples of an epoch. Which random
+numbers a rank draws in another arrangement is up to the checkpointer, so they are those with which
+the job under test went on.
 
 Out of scope: optimizers that hold others or tensors of other shapes, and rank-local parameters
 (`Plan.handover_obstacle`).
@@ -56,6 +56,8 @@ class HandsOver(NoCheckpoints):
 
     def __init__(self, rig: Rig, directory: Path, *, begins_at: int) -> None:
         self._rig, self._directory, self._begins_at = rig, directory, begins_at
+        self._batches: Batches | None = None
+        self._samples = 0
 
     def resume(self, loader: Any) -> Progress:  # noqa: ARG002
         """Take the state that was handed over, if the run begins with one."""
@@ -66,18 +68,20 @@ class HandsOver(NoCheckpoints):
         self._rig.rules.apply(self._rig.net, self._begins_at)
         _take(self._rig, found)
         said = found[0]
+        self._samples = said["samples"]
         return Progress(
             step=self._begins_at,
             tokens_seen=said["tokens_seen"],
+            epoch=said["epoch"],
             beside=Companions.from_extra(said["beside"]),
             source="reference",
         )
 
     def attach(self, batches: Batches) -> None:
-        """Read the batches that have been trained on, and go on with the job's random numbers."""
+        """Continue after what has been trained on, with the job's random numbers."""
+        self._batches = batches
         if self._begins_at:
-            for _ in range(self._begins_at * self._rig.accumulate.in_a_step):
-                batches.take()
+            batches.go_on(batches.epoch, self._samples // self._rig.place.world.degree)
             kept = self._directory / BEGINNING / generators_of(self._rig.place.rank)
             set_generators(torch.load(kept, weights_only=False))
 
@@ -89,7 +93,13 @@ class HandsOver(NoCheckpoints):
         """Write this rank's pieces."""
         folder = self._directory / HANDED_OVER / str(progress.step)
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(_state(self._rig, progress), folder / f"rank{self._rig.place.rank}.pt")
+        state = {**_state(self._rig, progress), "samples": self._read()}
+        torch.save(state, folder / f"rank{self._rig.place.rank}.pt")
+
+    def _read(self) -> int:
+        """Returns the samples of the epoch that all ranks have read."""
+        assert self._batches is not None, "a loop begins with batches"
+        return self._batches.taken * self._rig.place.world.degree
 
 
 def keep_generators(path: Path) -> None:
@@ -115,8 +125,9 @@ def _state(rig: Rig, progress: Progress) -> dict[str, Any]:
             {key: value for key, value in group.items() if key != "params"}
             for group in rig.optimizer.param_groups
         ],
-        "schedule": rig.scheduler.state_dict(),
+        "schedule": rig.schedule.current.state_dict(),
         "tokens_seen": progress.tokens_seen,
+        "epoch": progress.epoch,
         "beside": progress.beside.extra(),
     }
 
@@ -160,7 +171,8 @@ def _take(rig: Rig, found: Sequence[Mapping[str, Any]]) -> None:
         param.grad = _placed(gradients, param) if gradients else None
     for group, saved in zip(rig.optimizer.param_groups, found[0]["groups"], strict=True):
         group.update(saved)
-    rig.scheduler.load_state_dict(found[0]["schedule"])
+    if (built := rig.schedule.loadable) is not None:
+        built.load_state_dict(found[0]["schedule"])
 
 
 def _of(found: Sequence[Mapping[str, Any]], kind: str, name: str) -> list[Any]:

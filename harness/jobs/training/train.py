@@ -93,7 +93,11 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
     checkpoints.attach(batches)
     if plan.checkpoint is not None and plan.asks_handover:
         keep_generators(directory / f"run{run}" / generators_of(place.rank))
+    if progress.source is None:
+        rig.schedule.begin(0)
+    # What a load restored is recorded before a schedule that is built on it changes it.
     _record_resumed(rig, progress)
+    rig.schedule.begin(progress.step)
     first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
     if first_save and progress.source is None and checkpoints.is_due(0):
         checkpoints.save(progress)
@@ -209,7 +213,7 @@ class Loop:
             stage_size=rig.place.world.stage_size,
         )
         rig.optimizer.step()
-        rig.scheduler.step()
+        rig.schedule.current.step()
         raise_decay(rig.optimizer)
         rig.optimizer.zero_grad(set_to_none=True)
         rig.kept.updated()
