@@ -151,7 +151,7 @@ def test_nothing_of_the_language_is_left_out() -> None:
     ("area", "gone"),
     [
         ("signals", {"sigterm"}),
-        ("loop", {"raise", "exit"}),
+        ("loop", {"raise", "exit", "starve"}),
         ("storage", {"fail", "short_write", "retransmit", "delay", "hang", "stop"}),
         ("at_rest", set(ACTIONS)),
         ("layouts", {"refused of a run", "world of a run", "freeze of a run"}),
