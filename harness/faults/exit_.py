@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from harness.faults.base import LeavingFault, Target
 
 
@@ -25,6 +27,15 @@ class Exit(LeavingFault):
     area: ClassVar[str | None] = "loop"
     does: ClassVar[tuple[str, str]] = ("exits", "exit")
     exit: Target
+
+    @model_validator(mode="after")
+    def _is_noticed(self) -> Exit:
+        if self.at.during == "building" and self.exit.rank != "all":
+            raise ValueError(
+                "`exit` during `building` takes `rank: all`: its peers have no connection to it "
+                "yet, and to a launcher an exit status of 0 is no failure"
+            )
+        return self
 
     def leaves(self) -> type[BaseException]:
         return SystemExit

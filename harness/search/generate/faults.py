@@ -204,7 +204,8 @@ def _end_in_period(random: Random, strikable: StrikableSpan, periods: tuple[str,
 def _draw_in_loop(random: Random, at: Point, rank: int) -> AnyFault:
     """Draws an end that a rank brings about itself."""
     if often(random, 50):
-        return Exit(exit=Target(rank=pick(random, ("all", rank))), at=at)
+        target: AnyRank = pick(random, ("all", rank if at.during != "building" else "all"))
+        return Exit(exit=Target(rank=target), at=at)
     raising = Raising(rank=rank, error=pick(random, EXCEPTIONS))
     return Raise.model_validate({"raise": raising, "at": at})
 

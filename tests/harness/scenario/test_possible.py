@@ -141,6 +141,11 @@ def test_what_cannot_be_is_refused(tmp_path: Path, part: str, expected: str) -> 
             "{operator: {delete: {path: latest}}, at: {during: building}}",
             ": during `building` the start has not chosen a checkpoint yet",
         ),
+        ("{exit: {rank: all}, at: {during: building}}", ""),
+        (
+            "{exit: {rank: 1}, at: {during: building}}",
+            ": `exit` during `building` takes `rank: all`",
+        ),
         ("{time_limit: {}, at: {during: training}}", ": `time_limit` comes after a training"),
     ],
 )
