@@ -35,7 +35,7 @@ PERIODS = ("building", "loading", "training", "evaluation", "ending")
 """The periods of a rank's life outside of steps and saves, in their order; a rank records when it
 enters one. `building` ends when the manager and the handlers of signals are there."""
 
-VARIANTS = ("plain", "experts", "hooks", "tied", "lora", "idle")
+VARIANTS = ("plain", "experts", "hooks", "tied", "lora", "idle", "buffers")
 """Variants of the model."""
 
 OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")

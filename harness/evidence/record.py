@@ -19,9 +19,10 @@ from harness.words import PERIODS
 class StateDigest:
     """Digests of everything that a resumed rank must have back, by name.
 
-    `params` and `moments` map global names to digests of this rank's shard; `rng` maps generator
-    names (`python`, `numpy`, `torch`, `cuda:0`, ...) to digests of their state. `groups` maps each
-    setting of each parameter group of the optimizer (`0.weight_decay`) to its value as text.
+    `params` (buffers among them) and `moments` map global names to digests of this rank's shard;
+    `rng` maps generator names (`python`, `numpy`, `torch`, `cuda:0`, ...) to digests of their
+    state. `groups` maps each setting of each parameter group of the optimizer (`0.weight_decay`) to
+    its value as text.
 
     `pieces` is filled if a run shards in another way than the others. It maps the names of both to
     this rank's place in the whole and a digest that can be added up: `0,16+8,32 <hex>` begins at

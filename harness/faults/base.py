@@ -53,7 +53,8 @@ class Surroundings:
     """The facts about a run that its faults need.
 
     `saves` is an upper bound. `goes_on` says whether the training loop continues after a failed
-    save, `is_requeued` whether SLURM restarts the job afterwards.
+    save, `is_requeued` whether SLURM restarts the job afterwards, `saves_in_background` whether a
+    save can be under way while the job trains.
     """
 
     until_step: int
@@ -62,6 +63,7 @@ class Surroundings:
     ranks: int
     most_ranks: int
     is_requeued: bool
+    saves_in_background: bool
 
 
 class Fault(Worded):
@@ -142,6 +144,11 @@ class Fault(Worded):
     @property
     def disk(self) -> str | None:
         """The file system whose power is cut, if it is."""
+        return None
+
+    @property
+    def starved_steps(self) -> int | None:
+        """How many steps the manager's background threads do not run, if it starves them."""
         return None
 
     @property
@@ -241,14 +248,14 @@ class OperationFault(Fault):
         return self
 
 
-class RankFault(Fault):
+class LoopFault(Fault):
     """Base of the faults that a rank carries out itself, after a step or as it enters a period."""
 
     drawn_at: ClassVar[tuple[str, ...]] = ("step", "period")
     is_in_the_loop: ClassVar[bool] = True
 
     @model_validator(mode="after")
-    def _falls_in_the_loop(self) -> RankFault:
+    def _falls_in_the_loop(self) -> LoopFault:
         if self.at.is_operation or self.at.once_published:
             raise ValueError(
                 f"`{self.word}` strikes in the training loop: its point has only `step` or `during`"
@@ -258,8 +265,8 @@ class RankFault(Fault):
         return self
 
 
-class LoopFault(RankFault):
-    """Base of the faults that end the rank's loop with an exception."""
+class LeavingFault(LoopFault):
+    """Base of those with which an exception leaves the loop."""
 
     ends_run: ClassVar[bool] = True
     ends_interpreter: ClassVar[bool] = True

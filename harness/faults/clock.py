@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from harness.faults.base import OneRank, RankFault
+from harness.faults.base import LoopFault, OneRank
 
 _LEAST_S = 60
 
@@ -26,7 +26,7 @@ class Jumping(OneRank):
     ahead_s: int
 
 
-class ClockJump(RankFault):
+class ClockJump(LoopFault):
     """The wall clock of one rank jumps: it is ahead of those of the others, or behind them."""
 
     word: ClassVar[str] = "clock"

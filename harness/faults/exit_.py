@@ -17,10 +17,10 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from harness.faults.base import LoopFault, Target
+from harness.faults.base import LeavingFault, Target
 
 
-class Exit(LoopFault):
+class Exit(LeavingFault):
     """`sys.exit()`: the interpreter ends in order, whatever is still under way."""
 
     word: ClassVar[str] = "exit"

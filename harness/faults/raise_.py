@@ -16,7 +16,7 @@ from __future__ import annotations
 import builtins
 from typing import ClassVar, Literal
 
-from harness.faults.base import LoopFault, Target
+from harness.faults.base import LeavingFault, Target
 from harness.words import EXCEPTIONS
 
 
@@ -26,7 +26,7 @@ class Raising(Target):
     error: Literal[EXCEPTIONS] = "RuntimeError"  # type: ignore[valid-type]
 
 
-class Raise(LoopFault):
+class Raise(LeavingFault):
     """An uncaught exception: the interpreter of the rank shows it and ends."""
 
     word: ClassVar[str] = "raise"

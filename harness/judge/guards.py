@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Entered, Finished, Raised, Resumed, Stepped, Struck
-from harness.faults.base import LoopFault
+from harness.faults.base import LeavingFault
 from harness.faults.point import Point
 from harness.faults.strike import Strike
 from harness.judge import displaced, refusals, second_job
@@ -179,7 +179,7 @@ def _without_effect(strike: Strike, run: RunEvidence) -> str:
     unharmed = [
         rank
         for rank in strike.ranks
-        if isinstance(fault, LoopFault)
+        if isinstance(fault, LeavingFault)
         and not _ended_by(strike.id, fault.leaves().__name__, run.event_logs[rank])
     ]
     return f"nothing left the loop of {ranks(unharmed)}" if unharmed else ""

@@ -52,15 +52,8 @@ class KnownStates:
         step, state = record.step or 0, record.state
         known = self.at.setdefault(step, {})
         random = {f"rng.{name}": text for name, text in state.rng.items()}
-        tokens = {"tokens_seen": float(record.tokens_seen).hex()}
-        for held in (
-            state.params,
-            state.moments,
-            random,
-            tokens,
-            record.beside,
-            dict(_numbers(state.groups)),
-        ):
+        numbers = {**record.beside, **dict(_numbers(state.groups))}
+        for held in (state.params, state.moments, random, numbers):
             for name, text in held.items():
                 known.setdefault(text, set()).add(name)
                 self.names.add(name)
@@ -72,16 +65,17 @@ class KnownStates:
         ends = (".".join(parts[start:]) for start in range(len(parts)))
         return next((end for end in ends if end in self.names), None)
 
-    def origin(self, value: Value, step: int) -> int | None:
-        """Returns another step whose state the value is, if that says that it was not copied."""
-        name = self.named(value)
-        for other, known in self.at.items():
-            names = known.get(value.text, ())
-            if other != step and name in names:
-                return other
-            if other > step and names and value.is_tensor and not value.is_plain:
-                return other
-        return None
+    def origins(self, value: Value, step: int) -> set[int]:
+        """Returns the other steps whose state the value is, if that says that it was not copied."""
+        name, is_certain = self.named(value), value.is_tensor and not value.is_plain
+        found = {
+            other: names for other, known in self.at.items() if (names := known.get(value.text))
+        }
+        return {
+            other
+            for other, names in found.items()
+            if other != step and (name in names or (is_certain and other > step))
+        }
 
 
 _STATES = (Resumed, Stepped)
@@ -172,7 +166,7 @@ class _Compared:
     """The values of a checkpoint: equal to its state, to that of another step, or to none."""
 
     equal: list[Value] = field(default_factory=list)
-    other: list[tuple[Value, int]] = field(default_factory=list)
+    other: list[tuple[Value, set[int]]] = field(default_factory=list)
     unknown: list[Value] = field(default_factory=list)
 
 
@@ -185,15 +179,18 @@ def _compare(one: PublishedCheckpoint, states: KnownStates) -> _Compared:
         known = state.get(value.text, set())
         if known and (value.is_tensor or states.named(value) in known):
             compared.equal.append(value)
-        elif (origin := states.origin(value, step)) is not None:
-            compared.other.append((value, origin))
+        elif origins := states.origins(value, step):
+            compared.other.append((value, origins))
         else:
             compared.unknown.append(value)
     return compared
 
 
 def _finding(one: PublishedCheckpoint, compared: _Compared) -> Finding:
-    by_step = Counter(step for _, step in compared.other)
+    votes = Counter(step for _, steps in compared.other for step in steps)
+    # A value can be the same at several steps: most likely it is of the step of most others.
+    chosen = [max(steps, key=lambda step: (votes[step], step)) for _, steps in compared.other]
+    by_step = Counter(chosen)
     parts = [f"{count} of step {step}" for step, count in sorted(by_step.items())]
     if not compared.other:
         parts = [f"{len(compared.unknown)} of no step that any rank trained"]

@@ -171,6 +171,7 @@ def _surroundings(scenario: Scenario, number: int) -> Surroundings:
         ranks=(run.world or scenario.world).size,
         most_ranks=MOST_CPU_RANKS,
         is_requeued=launcher.kind == "slurm" and again,
+        saves_in_background=scenario.checkpoint.async_mode != "disabled",
     )
 
 

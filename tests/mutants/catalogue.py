@@ -48,6 +48,7 @@ IN_BACKGROUND = (
     "baseline/every-layout-and-mode.yaml::dp_shard2-async",
     "baseline/every-layout-and-mode.yaml::pp2_dp_shard2-async",
     "async/durable-is-published-at-once.yaml",
+    "async/threads-starved.yaml::async",
 )
 """What a manager must come through that saves with collectives on the group that it is given."""
 
@@ -96,6 +97,24 @@ MUTANTS = (
          "sync/killed-in-seal.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("state:SavesLate", "E05 E03",
          "async/killed-in-publish-after-latest.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:AliasesTheWeights", "E03 E05",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:AliasesTheMoments", "",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:AliasesTheCounters", "",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:AliasesTheBuffers", "",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:AliasesTheExtra", "",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:AliasesOnOneRank", "",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:FillsTheBufferTooEarly", "E04",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:ReadsTheSettingsLate", "",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
+    _bug("aliasing:ReadsTheGeneratorsLate", "",
+         "async/threads-starved.yaml::async", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("state:ChangesTraining", "K10",
          "baseline/stopped-between-saves.yaml", "resume_exact", "SILENT_DIVERGENCE"),
     _bug("state:StagesChooseAlone", "L06",
@@ -345,6 +364,7 @@ _ONE_WRITE = "it writes a shard at once, so nobody dies within"
 _COPIES = "all,-later_saves,-other_ranks,-other_stages,-second_job"
 _BEYOND_COPIES = {
     "async/killed-in-flush-past-the-page-cache.yaml*": _ONE_WRITE,
+    "async/threads-starved.yaml*": "it saves in the main thread",
     "power/past-the-page-cache.yaml*": _ONE_WRITE,
     "at_rest/hostile-pickle-without-manifest.yaml*": _NOT_OURS,
     "at_rest/latest-is-not-what-it-was.yaml::directory": _NO_DIRECTORY,

@@ -23,6 +23,18 @@ def named_plainly(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         yield plain_name(full_name), param
 
 
+def buffers_plainly(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields the buffers by their global names."""
+    for full_name, buffer in model.named_buffers():
+        yield plain_name(full_name), buffer
+
+
+def held_plainly(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields parameters and buffers by their global names."""
+    yield from named_plainly(model)
+    yield from buffers_plainly(model)
+
+
 Beside = Callable[[], Iterator[tuple[str, Any]]]
 """Values that belong to parameters, by names that begin with theirs and a dot."""
 
@@ -49,7 +61,7 @@ def moments(
 def digest_state(model: nn.Module, optimizer: Optimizer, beside: Beside = nothing) -> StateDigest:
     """Describes this rank's state: shards by global parameter name, generators, settings."""
     return StateDigest(
-        params={name: _digest_value(param) for name, param in named_plainly(model)},
+        params={name: _digest_value(held) for name, held in held_plainly(model)},
         moments={name: _digest_value(one) for name, one in moments(model, optimizer, beside)},
         rng=_digest_generators(),
         groups={name: _describe(value) for name, value in settings_of(optimizer)},

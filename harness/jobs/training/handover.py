@@ -27,7 +27,7 @@ from harness.jobs.training.build import Rig
 from harness.jobs.training.checkpoints import NoCheckpoints, Progress
 from harness.jobs.training.companions import Companions
 from harness.jobs.training.data import Batches
-from harness.jobs.training.digest import local, named_plainly
+from harness.jobs.training.digest import buffers_plainly, held_plainly, local, named_plainly
 from harness.jobs.training.generators import get_generators, set_generators
 from harness.plan.model import BEGINNING, HANDED_OVER, generators_of
 
@@ -113,7 +113,7 @@ def _state(rig: Rig, progress: Progress) -> dict[str, Any]:
     average = {} if rig.kept.average is None else rig.kept.average.values
     grads = {name: param.grad for name, param in named.items() if param.grad is not None}
     return {
-        "params": _pieces(named),
+        "params": _pieces(dict(held_plainly(rig.net))),
         "moments": {
             name: _pieces(rig.optimizer.state[param])
             for name, param in named.items()
@@ -158,6 +158,8 @@ def _offset(tensor: Tensor) -> tuple[int, ...]:
 @torch.no_grad()
 def _take(rig: Rig, found: Sequence[Mapping[str, Any]]) -> None:
     """Give each parameter of this rank, and what belongs to it, its part of the whole tensors."""
+    for name, buffer in buffers_plainly(rig.net):
+        buffer.copy_(_of(found, "params", name)[0].part)
     for name, param in named_plainly(rig.net):
         local(param).copy_(_cut(_of(found, "params", name), param))
         moments = [one["moments"][name] for one in found if name in one["moments"]]

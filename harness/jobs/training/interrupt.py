@@ -1,4 +1,4 @@
-"""Carries out faults that a rank does to itself in its training loop, and ends its interpreter."""
+"""Carries out the exceptions of a scenario in the training loop, and ends its interpreter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from harness.evidence.record import Entered, Struck
-from harness.faults.base import LoopFault
+from harness.faults.base import LeavingFault
 from harness.faults.strike import Strike
 from harness.jobs.training.event_log import EventLog
 from harness.system.wall_clock import own_wall_clock
@@ -19,7 +19,12 @@ class Interruptions:
     """The strikes that one rank carries out on itself, and the records at which all others can."""
 
     def __init__(self, strikes: Iterable[Strike], *, rank: int, event_log: EventLog) -> None:
-        self._strikes = [one for one in strikes if one.fault.is_in_the_loop and rank in one.ranks]
+        self._strikes = [
+            one
+            for one in strikes
+            if rank in one.ranks
+            and (isinstance(one.fault, LeavingFault) or one.fault.clock_ahead_s is not None)
+        ]
         self._event_log = event_log
         self._entered: Counter[str] = Counter()
 
@@ -43,7 +48,7 @@ class Interruptions:
         if (ahead_s := strike.fault.clock_ahead_s) is not None:
             own_wall_clock().set_ahead(ahead_s)
             return
-        assert isinstance(strike.fault, LoopFault), "the others are carried out elsewhere"
+        assert isinstance(strike.fault, LeavingFault), "the others do not end a loop"
         error = strike.fault.leaves()
         raise error() if error is SystemExit else error(f"struck {where}")
 

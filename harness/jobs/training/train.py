@@ -135,6 +135,7 @@ class Loop:
                 self._change_freeze(self._progress.step + 1)
                 self._take_step()
                 self._rig.interruptions.after_step(self._progress.step)
+            self._checkpoints.after_step(self._progress.step)
             if self._evaluation.is_due(self._progress.step, until_step):
                 self._evaluation.run(self._progress.step)
             if self._checkpoints.is_due(self._progress.step):

@@ -26,6 +26,7 @@ from harness.faults.retransmit import RETRANSMITTED, Retransmit
 from harness.faults.second_job import SecondJob
 from harness.faults.short_write import ShortWrite
 from harness.faults.sigterm import Sigterm, Terminating
+from harness.faults.starve import Starve, Starving
 from harness.faults.stop import Stop, Stopping
 from harness.search.generate.chance import often, pick
 from harness.search.generate.external_actors import (
@@ -49,6 +50,8 @@ NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
 directory that is moved away from a job, which few checkpointers notice. The outcome of a cut link
 depends on its timing; SLURM's own daemons take half a minute to start."""
 
+_MOST_STARVED = 3
+"""Steps; with an interval of 1 or 2 the next save is due by then."""
 _FILE_SYSTEM = "ext4"
 """Likely to exist on every machine that can cut a power at all."""
 
@@ -65,12 +68,14 @@ def draw_faults(random: Random, strikable: StrikableSpan) -> Faults:
 
 
 def draw_calm(random: Random, strikable: StrikableSpan) -> Faults:
-    """Draws a fault that the run survives: of storage or an external actor, or a stopped rank."""
+    """Draws a fault that the run survives: of storage, threads, an external actor, or a stop."""
     kinds: list[Callable[[Random, StrikableSpan], Faults]] = []
     if strikable.number and "storage" not in strikable.without:
         kinds += [_draw_failing_load] * 2
     if strikable.saves and "storage" not in strikable.without:
         kinds += [_draw_storage] * 12
+    if "loop" not in strikable.without and strikable.in_background:
+        kinds += [_draw_starve] * 2
     if has_operator(strikable):
         kinds += [draw_operator] * 4
     if has_second_job(strikable):
@@ -99,6 +104,19 @@ def _draw_failing_load(random: Random, strikable: StrikableSpan) -> Faults:
     path = pick(random, (f"{layout.any_name}/*", f"{layout.any_name}/{files}"))
     at = Point(phase="load", operation=operation, path=path, nth=pick(random, (1, 1, 2)))
     return (Fail(fail=Failing(rank=rank, error=error, times=pick(random, (1, 1, 2))), at=at),)
+
+
+def _draw_starve(random: Random, strikable: StrikableSpan) -> Faults:
+    """Draws a save whose background threads do not run while training goes on."""
+    steps = [step for step in strikable.saves if step < strikable.until]
+    # A deadline of the scenario would be that of a rank that waits for a starved one.
+    if not steps or strikable.checkpoint.timeout_s is not None:
+        return ()
+    step = pick(random, steps)
+    more = random.randrange(1, min(_MOST_STARVED, strikable.until - step) + 1)
+    rank = random.randrange(strikable.world.size)
+    starving = Starving(rank=pick(random, ("all", "all", rank)), steps=more)
+    return (Starve(starve=starving, at=Point(step=step)),)
 
 
 def _draw_storage(random: Random, strikable: StrikableSpan) -> Faults:

@@ -56,7 +56,7 @@ def test_every_word_of_the_language_has_a_module() -> None:
     assert tuple(OPTIMIZERS) == words.OPTIMIZERS
 
 
-@pytest.mark.parametrize("variant", ["experts", "hooks", "tied", "lora", "idle"])
+@pytest.mark.parametrize("variant", ["experts", "hooks", "tied", "lora", "idle", "buffers"])
 def test_a_variant_trains_alike_with_plain_and_with_sharded_parameters(
     warm: Warm, tmp_path: Path, variant: str
 ) -> None:

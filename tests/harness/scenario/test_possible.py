@@ -159,6 +159,26 @@ def test_a_point_must_come(tmp_path: Path, fault: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "steps", "expected"),
+    [
+        ("async", 2, ""),
+        ("async", 3, "starve.steps: the run ends at step 6, before its rank has finished 3 steps"),
+        ("disabled", 1, "starve: no save has background threads in `async_mode: disabled`"),
+    ],
+)
+def test_only_threads_of_the_background_are_starved_and_training_goes_on_beside_them(
+    tmp_path: Path, mode: str, steps: int, expected: str
+) -> None:
+    fault = f"{{starve: {{rank: all, steps: {steps}}}, at: {{step: 4}}}}"
+    found = read(
+        tmp_path,
+        f"checkpoint: {{async_mode: {mode}}}",
+        f"runs: [{{until_step: 6, faults: [{fault}]}}]",
+    )
+    assert found == "" if not expected else f"runs[0].faults[0].{expected}" in found
+
+
+@pytest.mark.parametrize(
     ("interval", "nth", "expected"),
     [
         (2, 3, ""),

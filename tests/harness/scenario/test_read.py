@@ -168,7 +168,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "kill: {rank: 1}",
             "kil: {rank: 1}",
             "11: runs[0].faults[0]: 'kil' is not a fault; known: kill, sigterm, stop, fail,"
-            " short_write, retransmit, delay, hang, raise, exit, clock, power_cut, second_job,"
+            " short_write, retransmit, delay, hang, starve, raise, exit, clock, power_cut,"
+            " second_job,"
             " operator, cut_link, slow_link, time_limit, interrupt (did you mean 'kill'?)",
         ),
         (

@@ -151,7 +151,7 @@ def test_nothing_of_the_language_is_left_out() -> None:
     ("area", "gone"),
     [
         ("signals", {"sigterm"}),
-        ("loop", {"raise", "exit"}),
+        ("loop", {"raise", "exit", "starve"}),
         ("storage", {"fail", "short_write", "retransmit", "delay", "hang", "stop"}),
         ("at_rest", set(ACTIONS)),
         ("layouts", {"refused of a run", "world of a run", "freeze of a run"}),
@@ -192,7 +192,7 @@ def test_four_scenarios_share_a_job() -> None:
 
 
 SECOND_OF_SEED_7 = """\
-name: 'operator: the end is lost of step_3/.metadata while the job runs, after step 5, and the job resumes (fsdp2, async_with_pinned_mem)'
+name: 'async: prune: rank 1 is killed before exchange of save 1, 1 more, and the job resumes (fsdp2, async_with_pinned_mem)'
 seed: 25
 world: {dp_shard: 2}
 model: {dropout: 0.0}
@@ -202,9 +202,10 @@ checkpoint: {interval: 3, async_mode: async_with_pinned_mem, timeout_s: 4.0, on_
 runs:
   - until_step: 9
     faults:
-      - operator: {truncate: {path: step_3/.metadata, to: 1}}
-        at: {rank: 1, step: 5, once_published: true}
-  - {until_step: 9}
+      - {kill: {rank: 1}, at: {rank: 0, save: 1, phase: prune, operation: exchange, path: step_*/a}}
+  - until_step: 13
+    faults:
+      - {operator: {foreign: {path: step_x, kind: directory}}, at: {step: 13}}
 """  # noqa: E501
 """Who changes what is drawn changes this; a seed means something within one version."""
 
