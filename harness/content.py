@@ -145,6 +145,14 @@ class Identities:
         return known
 
 
+def tensor_digest(data: Any) -> str:
+    """Returns the digest of a tensor's bytes, which are in the buffer `data`.
+
+    64 bits distinguish the few thousand digests of a run, and keep its records short.
+    """
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
 def _begin(piece: _Extent) -> int:
     return piece.at
 

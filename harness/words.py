@@ -31,7 +31,11 @@ SAVE_PHASES = ("stage", "flush", "seal", "publish", "prune")
 PHASES = (*SAVE_PHASES, "load")
 """The phases of a save in their order, and `load`, which belongs to no save."""
 
-VARIANTS = ("plain", "experts", "hooks", "tied", "lora", "idle")
+PERIODS = ("building", "loading", "training", "evaluation", "ending")
+"""The periods of a rank's life outside of steps and saves, in their order; a rank records when it
+enters one. `building` ends when the manager and the handlers of signals are there."""
+
+VARIANTS = ("plain", "experts", "hooks", "tied", "lora", "idle", "buffers")
 """Variants of the model."""
 
 OPTIMIZERS = ("adamw", "sgd", "muon", "lookahead", "low_bit")

@@ -12,14 +12,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from harness.words import PERIODS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateDigest:
     """Digests of everything that a resumed rank must have back, by name.
 
-    `params` and `moments` map global names to digests of this rank's shard; `rng` maps generator
-    names (`python`, `numpy`, `torch`, `cuda:0`, ...) to digests of their state. `groups` maps each
-    setting of each parameter group of the optimizer (`0.weight_decay`) to its value as text.
+    `params` (buffers among them) and `moments` map global names to digests of this rank's shard;
+    `rng` maps generator names (`python`, `numpy`, `torch`, `cuda:0`, ...) to digests of their
+    state. `groups` maps each setting of each parameter group of the optimizer (`0.weight_decay`) to
+    its value as text.
 
     `pieces` is filled if a run shards in another way than the others. It maps the names of both to
     this rank's place in the whole and a digest that can be added up: `0,16+8,32 <hex>` begins at
@@ -32,6 +35,16 @@ class StateDigest:
     rng: dict[str, str]
     groups: dict[str, str] = field(default_factory=dict)
     pieces: dict[str, str] = field(default_factory=dict)
+
+
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+
+
+def plain_name(name: str) -> str:
+    """Returns the global name of a parameter, whatever is wrapped around its block."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def keep_word(step: int, run: int) -> str:
@@ -59,6 +72,24 @@ class Started(Record):
     rank: int
     pid: int
     versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entered(Record):
+    """The rank enters a period of its life; `step` is the last step that it has finished."""
+
+    kind: Literal["entered"] = "entered"
+    period: Literal[PERIODS]  # type: ignore[valid-type]
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Record):
+    """The loss on held-out samples after a step, as in `Stepped`; it changes nothing."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    step: int
+    loss: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +199,8 @@ class Finished(Record):
 
 
 AnyRecord = Annotated[
-    Started | Resumed | Refused | Stepped | Struck | SaveBegan | SaveReturned | Drained | Raised
-    | Finished,
+    Started | Entered | Resumed | Refused | Stepped | Evaluated | Struck | SaveBegan | SaveReturned
+    | Drained | Raised | Finished,
     Field(discriminator="kind"),
 ]  # fmt: skip
 _RECORDS: TypeAdapter[Record] = TypeAdapter(AnyRecord)

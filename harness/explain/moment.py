@@ -13,8 +13,16 @@ from harness.disk.profiles import PROFILES
 from harness.disk.replay import happened
 from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.operation import Operation
-from harness.evidence.record import Drained, Finished, Raised, SaveBegan, SaveReturned, Stepped
-from harness.judge.event_logs import EventLog, records
+from harness.evidence.record import (
+    Drained,
+    Entered,
+    Finished,
+    Raised,
+    SaveBegan,
+    SaveReturned,
+    Stepped,
+)
+from harness.judge.event_logs import EventLog
 
 _MOST_CHANGES = 8
 _CALLS_END = (SaveReturned, Raised, Finished)
@@ -69,8 +77,11 @@ def disk_at(evidence: Evidence, number: int, index: int) -> Disk:
 
 
 def _progress(event_log: EventLog, index: int) -> str:
-    steps = [one.step for one in records(event_log, Stepped) if one.index <= index]
-    return f"had finished step {steps[-1]}" if steps else "had trained no step"
+    seen = [one for one in event_log if one.index <= index]
+    steps = [one.step for one in seen if isinstance(one, Stepped)]
+    done = f"had finished step {steps[-1]}" if steps else "had trained no step"
+    last = [one for one in seen if isinstance(one, Entered | Stepped | SaveBegan)][-1:]
+    return done + "".join(f" and entered {one.period}" for one in last if isinstance(one, Entered))
 
 
 def _call(event_log: EventLog, index: int) -> Iterator[str]:

@@ -53,7 +53,8 @@ class Surroundings:
     """The facts about a run that its faults need.
 
     `saves` is an upper bound. `goes_on` says whether the training loop continues after a failed
-    save, `is_requeued` whether SLURM restarts the job afterwards.
+    save, `is_requeued` whether SLURM restarts the job afterwards, `saves_in_background` whether a
+    save can be under way while the job trains.
     """
 
     until_step: int
@@ -62,6 +63,7 @@ class Surroundings:
     ranks: int
     most_ranks: int
     is_requeued: bool
+    saves_in_background: bool
 
 
 class Fault(Worded):
@@ -71,10 +73,8 @@ class Fault(Worded):
     """The first word of titles; None for the mode of the saves."""
     does: ClassVar[tuple[str, str]] = ("", "")
     """The verb of titles, for one rank and for several: `is killed`, `are killed`."""
-    drawn_at: ClassVar[tuple[str, ...]] = ("step", "operation")
+    drawn_at: ClassVar[tuple[str, ...]] = ("step", "operation", "period")
     """Where `fuzz` can place it; empty if `fuzz` does not draw it."""
-    is_deadly: ClassVar[bool] = False
-    """Whether it leaves a rank no time to record anything."""
     is_in_the_loop: ClassVar[bool] = False
     """Whether the rank carries it out itself, in its training loop."""
     ends_run: ClassVar[bool] = False
@@ -112,6 +112,11 @@ class Fault(Worded):
         return self.rests_on
 
     @property
+    def is_deadly(self) -> bool:
+        """Whether it leaves a rank no time to record anything."""
+        return False
+
+    @property
     def lasts(self) -> bool:
         """Whether it lasts until the run ends."""
         return False
@@ -134,6 +139,11 @@ class Fault(Worded):
     @property
     def disk(self) -> str | None:
         """The file system whose power is cut, if it is."""
+        return None
+
+    @property
+    def starved_steps(self) -> int | None:
+        """How many steps the manager's background threads do not run, if it starves them."""
         return None
 
     @property
@@ -221,8 +231,11 @@ class OperationFault(Fault):
 
     @model_validator(mode="after")
     def _hits_an_operation(self) -> OperationFault:
-        if self.at.step is not None:
-            raise ValueError(f"`{self.word}` hits an operation: its point has `save`, not `step`")
+        if not self.at.is_operation:
+            found = "step" if self.at.during is None else "during"
+            raise ValueError(
+                f"`{self.word}` hits an operation: its point has `save`, not `{found}`"
+            )
         if self.at.when == "after":
             raise ValueError(f"`{self.word}` hits the operation itself: `when: after` is too late")
         if self.at.rank not in (None, self.settings.rank):
@@ -231,23 +244,28 @@ class OperationFault(Fault):
 
 
 class LoopFault(Fault):
-    """Base of the faults that a rank carries out itself after a step."""
+    """Base of the faults that a rank carries out itself, after a step or as it enters a period."""
 
-    drawn_at: ClassVar[tuple[str, ...]] = ("step",)
+    drawn_at: ClassVar[tuple[str, ...]] = ("step", "period")
     is_in_the_loop: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _falls_in_the_loop(self) -> LoopFault:
+        if self.at.is_operation or self.at.once_published:
+            raise ValueError(
+                f"`{self.word}` strikes in the training loop: its point has only `step` or `during`"
+            )
+        if self.at.rank is not None:
+            raise ValueError(f"`{self.word}` strikes in the rank that it hits: leave `at.rank` out")
+        return self
+
+
+class LeavingFault(LoopFault):
+    """Base of those with which an exception leaves the loop."""
+
     ends_run: ClassVar[bool] = True
     ends_interpreter: ClassVar[bool] = True
 
     def leaves(self) -> type[BaseException]:
         """Returns the exception that leaves the rank's loop."""
         raise NotImplementedError(self.word)
-
-    @model_validator(mode="after")
-    def _falls_in_the_loop(self) -> LoopFault:
-        if self.at.step is None or self.at.once_published:
-            raise ValueError(
-                f"`{self.word}` strikes in the training loop: its point has only `step`"
-            )
-        if self.at.rank is not None:
-            raise ValueError(f"`{self.word}` strikes in the rank that it hits: leave `at.rank` out")
-        return self

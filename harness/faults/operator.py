@@ -27,6 +27,7 @@ class Operator(Fault):
     word: ClassVar[str] = "operator"
     is_from_outside: ClassVar[bool] = True
     is_beside_others: ClassVar[bool] = False
+    drawn_at: ClassVar[tuple[str, ...]] = ("step", "operation")
     area: ClassVar[str | None] = "operator"
     operator: Action
 
@@ -35,6 +36,11 @@ class Operator(Fault):
         action = self.operator.word
         if action in ("leftover", "relocate"):
             raise ValueError(f"`{action}` is only possible between two runs")
+        if self.at.during in ("building", "loading"):
+            raise ValueError(
+                f"during `{self.at.during}` the start has not chosen a checkpoint yet: put the "
+                "action into `before` of the run"
+            )
         return self
 
     def ranks_hit(self, world: World) -> tuple[int, ...]:

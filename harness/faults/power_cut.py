@@ -55,7 +55,6 @@ class PowerCut(Fault):
     needs_own_ranks: ClassVar[bool] = True
     needs_plain_directory: ClassVar[bool] = True
     area: ClassVar[str | None] = "power"
-    is_deadly: ClassVar[bool] = True
     ends_run: ClassVar[bool] = True
     power_cut: PowerCutting
 
@@ -65,6 +64,10 @@ class PowerCut(Fault):
     def carry_out(self, strike: PlannedStrike, effects: Effects) -> None:
         effects.cut_power(self.power_cut.journal)
         effects.kill(strike)
+
+    @property
+    def is_deadly(self) -> bool:
+        return True
 
     @property
     def disk(self) -> str | None:

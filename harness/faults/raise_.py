@@ -1,9 +1,9 @@
 """An uncaught exception leaves the training loop of one rank.
 
-Fault model: right after a training step, before the save that may be due, an exception leaves the
-loop of one rank. Then the interpreter shuts down as always: `sys.excepthook` shows the exception,
-non-daemon threads are joined, and the exit handlers run. Process groups are not destroyed first, as
-in a script without `finally`.
+Fault model: right after a training step, before the save that may be due, or as the rank enters a
+period of its life, an exception leaves the loop of one rank. Then the interpreter shuts down as
+always: `sys.excepthook` shows the exception, non-daemon threads are joined, and the exit handlers
+run. Process groups are not destroyed first, as in a script without `finally`.
 
 What must survive: everything that was acknowledged to the job. If every rank reaches its end, a
 save under way is finished or reported as failed, never dropped silently. No rank hangs. Out of
@@ -16,7 +16,7 @@ from __future__ import annotations
 import builtins
 from typing import ClassVar, Literal
 
-from harness.faults.base import LoopFault, OneRank
+from harness.faults.base import LeavingFault, OneRank
 from harness.words import EXCEPTIONS
 
 
@@ -26,7 +26,7 @@ class Raising(OneRank):
     error: Literal[EXCEPTIONS] = "RuntimeError"  # type: ignore[valid-type]
 
 
-class Raise(LoopFault):
+class Raise(LeavingFault):
     """An uncaught exception: the interpreter of that rank shows it and ends."""
 
     word: ClassVar[str] = "raise"

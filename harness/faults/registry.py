@@ -20,6 +20,7 @@ from harness.faults.second_job import SecondJob
 from harness.faults.short_write import ShortWrite
 from harness.faults.sigterm import Sigterm
 from harness.faults.slow_link import SlowLink
+from harness.faults.starve import Starve
 from harness.faults.stop import Stop
 from harness.faults.time_limit import TimeLimit
 from harness.faults.worded import one_of
@@ -33,6 +34,7 @@ KINDS: tuple[type[Fault], ...] = (
     Retransmit,
     Delay,
     Hang,
+    Starve,
     Raise,
     Exit,
     PowerCut,

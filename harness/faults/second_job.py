@@ -50,6 +50,7 @@ class SecondJob(Fault):
     rests_on: ClassVar[str | None] = "second_job"
     needs_own_ranks: ClassVar[bool] = True
     is_beside_others: ClassVar[bool] = False
+    drawn_at: ClassVar[tuple[str, ...]] = ("step", "operation")
     decides_operation: ClassVar[bool] = True
     area: ClassVar[str | None] = "second job"
     second_job: Joining
@@ -59,6 +60,11 @@ class SecondJob(Fault):
         if self.at.rank not in (None, self.second_job.rank) or self.at.once_published:
             raise ValueError(
                 "`second_job` pauses the rank at its point: `at` must be a point of that rank"
+            )
+        if self.at.during not in (None, "evaluation"):
+            raise ValueError(
+                "`second_job` is refused because the first one has saved and will save again: of "
+                "the periods only `evaluation` lies between saves"
             )
         if self.at.when == "after":
             raise ValueError("`second_job` pauses an operation: `when: after` is too late")

@@ -2,6 +2,8 @@
 
 A rank that waits in an intercepted call is hit when that call returns. What must survive: the job,
 which saves once more and ends in order; after the grace, everything that was acknowledged to it.
+While a rank builds its job nothing handles the signal yet: it may die of it, and the next start
+resumes from the same checkpoint.
 Out of scope: SIGTERM to the sub-processes of a rank, and the exact operation at which a grace ends.
 That is a time, so a scenario that needs the place makes an operation there `hang` or `delay`.
 """
@@ -34,6 +36,14 @@ class Sigterm(Fault):
     area: ClassVar[str | None] = "signals"
     does: ClassVar[tuple[str, str]] = ("gets SIGTERM", "get SIGTERM")
     sigterm: Terminating
+
+    @property
+    def is_deadly(self) -> bool:
+        """Whether it comes before the handlers of the job."""
+        return self.at.during == "building"
+
+    def may_end_run(self, *, goes_on: bool, timeout_s: float | None) -> bool:
+        return self.is_deadly
 
     def may_be_silent_s(self) -> float:
         return self.sigterm.grace_s or 0.0

@@ -36,6 +36,8 @@ def make_strike(fault: Fault, number: int, world: World) -> Strike:
 
 
 def _name_point(point: Point) -> str:
+    if point.during is not None:
+        return "-".join([point.during, *([str(point.nth)] if point.nth > 1 else [])])
     if point.step is not None:
         return f"step{point.step}" + ("-once-published" if point.once_published else "")
     path = None if point.path is None else re.sub(r"[^A-Za-z0-9_.]+", "_", point.path)

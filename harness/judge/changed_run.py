@@ -49,10 +49,12 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
     here = evidence.plan.workload_of(run).world
     parent = parent_of(evidence, run)
     if decision.step is None:
+        same = evidence.changed.get(run)
         wanted: list[Resumed | Stepped | None] = [
-            resumed(event_log) for event_log in evidence.reference
+            resumed(event_log) for event_log in same or evidence.reference
         ]
-        there, where = evidence.plan.workload.world, "at its fresh start"
+        there = here if same else evidence.plan.workload.world
+        where = "at its fresh start"
     elif parent is not None:
         wanted = [steps(event_log)[decision.step] for event_log in evidence.runs[parent].event_logs]
         there, where = evidence.plan.workload_of(parent).world, f"resumed at step {decision.step}"
@@ -66,9 +68,9 @@ def _at_start(evidence: Evidence, run: int, rank: int, decision: Resumed) -> Ite
         whole = _whole(one.state for one in records if one is not None)
         differences = _part_differs(decision.state, whole)
         record = records[0]
-    same = wanted[rank] if here == there else None
-    if same is not None:
-        differences = state_differences(decision.state, same.state)
+    alike = wanted[rank] if here == there else None
+    if alike is not None:
+        differences = state_differences(decision.state, alike.state)
     elif record is not None:
         differences += settings_differ(decision.state, record.state)
     if isinstance(record, Stepped):
@@ -143,7 +145,7 @@ def _on_the_way(evidence: Evidence, run: int, rank: int, event_log: EventLog) ->
     plan = evidence.plan
     other = counterpart(rank, plan.workload_of(run).world, plan.workload.world)
     expected = steps(evidence.reference[other])
-    keeps_schedule = all(one.scheduler is None for one in plan.runs)
+    keeps_schedule = all(one.scheduler is None and one.learning_rate is None for one in plan.runs)
     for step, record in sorted(steps(event_log).items()):
         if step not in expected:
             yield f"step {step}: the uninterrupted run has no such step"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness.evidence.record import Record, Resumed, StateDigest, Stepped
+from harness.evidence.record import Evaluated, Record, Resumed, StateDigest, Stepped
 
 
 def state_differences(found: StateDigest, wanted: StateDigest) -> list[str]:
@@ -87,6 +87,17 @@ def differing_steps(event_log: Iterable[Record], expected: Mapping[int, Stepped]
             yield f"step {step}: the uninterrupted run has no such step"
         elif differences := step_differences(record, expected[step]):
             yield f"step {step}: {'; '.join(differences)}"
+
+
+def differing_evaluations(
+    event_log: Iterable[Record], reference: Iterable[Record]
+) -> Iterator[str]:
+    """Describes the evaluations of a rank with another loss than the reference's at that step."""
+    expected = {one.step: one.loss for one in reference if isinstance(one, Evaluated)}
+    for one in event_log:
+        if isinstance(one, Evaluated) and one.loss != expected.get(one.step, one.loss):
+            wanted = number(expected[one.step])
+            yield f"evaluation after step {one.step}: loss is {number(one.loss)}, not {wanted}"
 
 
 def step_differences(found: Stepped, wanted: Stepped) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -91,6 +92,21 @@ def may_end_early(evidence: Evidence, run: int) -> bool:
     )
     killed = any(one.then == "killed" for one in evidence.runs[run].fired)
     return struck or killed or is_cut_short(evidence, run)
+
+
+def first_end(evidence: Evidence, run: int) -> float:
+    """Returns the index of the first strike that ended a rank; infinity if none did.
+
+    What a rank raises from then on can be the strike itself, or a consequence.
+    """
+    goes_on, timeout_s = goes_on_after_errors(evidence), evidence.plan.timeout_s
+    ending = {
+        one.id
+        for one in fired_strikes(evidence, run)
+        if one.fault.ends_run and one.fault.may_end_run(goes_on=goes_on, timeout_s=timeout_s)
+    }
+    found = [one.index for one in evidence.runs[run].fired if one.strike in ending]
+    return min(found, default=math.inf)
 
 
 def goes_on_after_errors(evidence: Evidence) -> bool:

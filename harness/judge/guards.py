@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from harness.evidence.evidence import Evidence, RunEvidence
-from harness.evidence.record import Finished, Raised, Resumed, Stepped, Struck
-from harness.faults.base import LoopFault
+from harness.evidence.record import Entered, Finished, Raised, Resumed, Stepped, Struck
+from harness.faults.base import LeavingFault
+from harness.faults.point import Point
 from harness.faults.strike import Strike
 from harness.judge import displaced, refusals, second_job
 from harness.judge.event_logs import (
@@ -178,7 +179,7 @@ def _without_effect(strike: Strike, run: RunEvidence) -> str:
     unharmed = [
         rank
         for rank in strike.ranks
-        if isinstance(fault, LoopFault)
+        if isinstance(fault, LeavingFault)
         and not _ended_by(strike.id, fault.leaves().__name__, run.event_logs[rank])
     ]
     return f"nothing left the loop of {ranks(unharmed)}" if unharmed else ""
@@ -303,12 +304,25 @@ def _failed(evidence: Evidence) -> Iterator[str]:
 
 def _ignored_sigterm(evidence: Evidence, number: int, event_log: EventLog) -> bool:
     """Whether the run was asked to end before its last step, and did not."""
-    run = evidence.plan.runs[number]
+    until = evidence.plan.runs[number].until_step
     early = any(
-        strike.fault.asks_to_end and (strike.point.step or run.until_step) < run.until_step
+        strike.fault.asks_to_end and (_asked_after(strike.point, event_log) or until) < until
         for strike in fired_strikes(evidence, number)
     )
     return early and any(one.reason != "shutdown" for one in records(event_log, Finished))
+
+
+def _asked_after(point: Point, event_log: EventLog) -> int | None:
+    """Returns the step after which the loop first notices a signal of this point, if it has to.
+
+    Before there are handlers, in an operation, and after the last step it need not.
+    """
+    entered = [one for one in records(event_log, Entered) if one.period == point.during]
+    if point.during == "evaluation":
+        return entered[point.nth - 1].step if len(entered) >= point.nth else None
+    if point.during in ("loading", "training"):
+        return min(steps(event_log), default=None)
+    return point.step
 
 
 def _signal(evidence: Evidence, number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from harness.content import Content
 from harness.disk.disk import Disk
 from harness.disk.profiles import PROFILES
 from harness.disk.replay import Stretch, at_rest, by_actor
@@ -13,7 +14,7 @@ from harness.disk.view import View
 from harness.evidence.evidence import DirectoryEntry, Evidence
 from harness.judge.marks import Marks, Top, mark, top_names
 from harness.layouts.base import Layout
-from harness.layouts.tree import Resolved
+from harness.layouts.tree import Resolved, Tree
 from harness.world import World
 
 
@@ -31,6 +32,8 @@ class FoundCheckpoint:
     tokens_seen: object | None
     identity: int
     version: int
+    files: Mapping[str, Content] = field(default_factory=dict, compare=False, repr=False)
+    """Its files by their paths in it, if nothing is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,16 +283,31 @@ class _Watch:
         if known is None or known.version != view.version(node):
             # A checkpoint has the stages of the run that made it, whichever run looks at it.
             world = self._worlds.setdefault(node.number, self.world)
+            defects = self._look_inside(view, name, world)
             known = FoundCheckpoint(
                 step=step,
-                defects=self._look_inside(view, name, world),
+                defects=defects,
                 freeze=self._layout.freeze(view, name),
                 tokens_seen=self._layout.tokens_seen(view, name),
                 identity=node.number,
                 version=view.version(node),
+                files={} if defects else dict(_files(view, name)),
             )
             self._known[key] = known
         return known
+
+
+def _files(tree: Tree, name: str) -> Iterator[tuple[str, Content]]:
+    """Yields the files of a checkpoint by their paths in it."""
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        for one in tree.names(f"{name}/{folder}".rstrip("/")):
+            path = f"{folder}{one}"
+            if tree.kind(f"{name}/{path}") == "directory":
+                folders.append(f"{path}/")
+            elif tree.kind(f"{name}/{path}") == "file":
+                yield path, tree.content(f"{name}/{path}")
 
 
 def _shape(entries: Mapping[str, TreeNode]) -> tuple[tuple[str, int], ...]:

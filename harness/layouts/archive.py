@@ -12,6 +12,9 @@ from typing import Any, BinaryIO
 
 from harness.content import Content
 
+METADATA = ".metadata"
+"""The file of torch's DCP that names all others."""
+
 
 class Inert:
     """Replaces every class and function that a pickle names: it only keeps attributes."""
@@ -43,7 +46,7 @@ class Inert:
         """Called for a set that the pickle fills; the items are never used."""
 
 
-class _InertUnpickler(pickle.Unpickler):
+class InertUnpickler(pickle.Unpickler):
     """An unpickler that finds no code at all."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -58,7 +61,7 @@ class _InertUnpickler(pickle.Unpickler):
 def read_pickle(file: BinaryIO) -> Any:
     """Returns the object in a pickle, made of plain containers and `Inert`. Raises ValueError."""
     try:
-        return _InertUnpickler(file).load()
+        return InertUnpickler(file).load()
     # A torn pickle can raise nearly anything: EOFError, IndexError, KeyError, UnicodeDecodeError.
     except Exception as error:
         raise ValueError(f"not a complete pickle ({type(error).__name__}: {error})") from error

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from harness.layouts.archive import METADATA
 from harness.layouts.base import Layout
-from harness.layouts.files import METADATA, shard_defects
+from harness.layouts.files import shard_defects
 from harness.layouts.tree import Tree
 from harness.world import World
 

@@ -6,11 +6,8 @@ import posixpath
 from collections.abc import Callable
 
 from harness.content import Content
-from harness.layouts.archive import Reading, read_json, read_shards, read_torch_file
+from harness.layouts.archive import METADATA, Reading, read_json, read_shards, read_torch_file
 from harness.layouts.tree import Tree
-
-METADATA = ".metadata"
-"""The file of DCP that names all others."""
 
 
 def below(path: str) -> str:

@@ -21,10 +21,12 @@ def make_plan(
         world=scenario.world,
         model=scenario.model,
         optimizer=scenario.optimizer,
+        learning_rate=scenario.learning_rate,
         accumulate=scenario.accumulate,
         ema=scenario.ema,
         scheduler=scenario.scheduler,
         data=scenario.data,
+        evaluation=scenario.evaluation,
         freeze=scenario.freeze,
         total_steps=max(run.until_step for run in scenario.runs),
     )
@@ -82,7 +84,9 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
         world=run.world,
         model=run.model,
         freeze=run.freeze,
+        learning_rate=run.learning_rate,
         scheduler=run.scheduler,
+        data=run.data,
         ignore_freeze_mismatch=run.ignore_freeze_mismatch,
         before=tuple(
             OperatorAction.of(action, f"run{number}.{place}-{action.word}", scenario.seed)

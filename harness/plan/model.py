@@ -15,8 +15,10 @@ from harness.scenario.devices import SHARING
 from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import (
     Accumulation,
+    Batching,
     Checkpoint,
     Data,
+    Evaluating,
     Expect,
     Filesystem,
     FreezePlan,
@@ -71,12 +73,14 @@ class Workload(Decided):
     world: World
     model: Model
     optimizer: Literal[OPTIMIZERS]  # type: ignore[valid-type]
+    learning_rate: float = 3e-3
     scheduler: Scheduler
     data: Data
     freeze: FreezePlan
     total_steps: int
     accumulate: Accumulation = Accumulation()
     ema: bool = False
+    evaluation: Evaluating | None = None
     gpus: Gpus | None = None
 
     def on_one_node(self) -> Workload:
@@ -99,7 +103,7 @@ class OperatorAction(Decided):
 
 
 class RunPlan(Decided):
-    """One start of the job. `world`, `model` and `freeze` are None if they are the workload's.
+    """One start of the job. Settings of the job are None if they are the workload's.
 
     `deadline_s` is how long the run can be silent; None lets the machine decide when it runs.
     """
@@ -109,7 +113,9 @@ class RunPlan(Decided):
     world: World | None = None
     model: Wrapping | None = None
     freeze: FreezePlan | None = None
+    learning_rate: float | None = None
     scheduler: Scheduler | None = None
+    data: Batching | None = None
     ignore_freeze_mismatch: bool = False
     before: tuple[OperatorAction, ...] = ()
     refused: str | None = None
@@ -180,6 +186,10 @@ class Plan(Decided):
         """Returns the workload of a run, with the settings that the run changes."""
         own, usual = self.runs[run], self.workload
         found: dict[str, object] = {}
+        if own.data is not None:
+            found["data"] = own.data.of(usual.data)
+        if own.learning_rate is not None:
+            found["learning_rate"] = own.learning_rate
         if own.world is not None:
             dealt = usual.data.dealt_to(own.world.degree, before=usual.world.degree)
             found |= {"world": own.world, "data": dealt}

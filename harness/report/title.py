@@ -37,6 +37,8 @@ def _event_log(happening: Fault | Acting, scenario: Scenario) -> tuple[str, str,
 
 
 def _where(at: Point) -> str:
+    if at.during is not None:
+        return f" during {at.during}{f' {at.nth}' if at.nth > 1 else ''}"
     if at.step is not None:
         return f" after step {at.step}"
     save = "" if at.save is None else f" of save {at.save}"

@@ -1,7 +1,8 @@
-"""The references of runs that continue another one in another arrangement of ranks.
+"""The references of runs in another arrangement of ranks, or with other settings.
 
 Each makes the same change, from the state that the reference of the earlier run had at the step
-from which the run resumed. Runs that go on as the one before share its reference.
+from which the run resumed. Runs that go on as the one before share its reference. A run that
+begins afresh has one that does.
 """
 
 from __future__ import annotations
@@ -53,8 +54,13 @@ def _reference_of(
     """Returns the reference of a run; `known` has those of earlier runs, then the usual one."""
     plan, usual = evidence.plan, known[-1]
     parent, steps = parent_of(evidence, number), starts_of(evidence.runs[number])
+    if plan.workload_of(number) == plan.workload and (parent is None or len(steps) != 1):
+        return usual
+    if steps == {None}:
+        wanted = changed_reference_plan(plan, number, 0)
+        return produce(_key("", wanted, {}), wanted, {})
     if parent is None or len(steps) != 1:
-        return usual if plan.workload_of(number) == plan.workload else None
+        return None
     theirs = known[parent]
     if theirs is None or plan.workload_of(number) == plan.workload_of(parent):
         return theirs

@@ -1,4 +1,4 @@
-"""Decides which planned strike is due at an operation or a training step. Pure: it only counts."""
+"""Decides which strike is due at an operation, a step or a period. Pure: it only counts."""
 
 from __future__ import annotations
 
@@ -73,19 +73,27 @@ class Due:
 
     def at_operation(self, occasion: Occasion) -> tuple[Strike, ...]:
         """Returns the strikes at this operation; each of them says whether before or after it."""
-        due: list[Strike] = []
-        for strike in self._waiting:
-            if strike.point.step is None and _counts(strike, occasion):
-                self._seen[strike.id] = self._seen.get(strike.id, 0) + 1
-                if self._seen[strike.id] == strike.point.nth:
-                    due.append(strike)
-        return self._take(due) if due else ()
+        return self._nth(
+            [s for s in self._waiting if s.point.is_operation and _counts(s, occasion)]
+        )
 
     def at_step(self, rank: int, step: int) -> tuple[Strike, ...]:
         """Returns the strikes that wait for `rank` to finish `step`."""
         return self._take(
             [s for s in self._waiting if s.point.step == step and s.point.rank == rank]
         )
+
+    def at_period(self, rank: int, period: str) -> tuple[Strike, ...]:
+        """Returns the strikes that wait for `rank` to enter `period`."""
+        return self._nth(
+            [s for s in self._waiting if s.point.during == period and s.point.rank == rank]
+        )
+
+    def _nth(self, met: list[Strike]) -> tuple[Strike, ...]:
+        """Counts one more occasion for each of these; returns those that waited for it."""
+        for strike in met:
+            self._seen[strike.id] = self._seen.get(strike.id, 0) + 1
+        return self._take([one for one in met if self._seen[one.id] == one.point.nth])
 
     def _take(self, due: list[Strike]) -> tuple[Strike, ...]:
         for strike in due:

@@ -2,10 +2,10 @@
 
 The kernel hands over each file-changing call of every rank, thread and sub-process. The supervisor
 performs them one at a time, so the order in the trace is the order in which they happened. A strike
-falls exactly before or after one operation of one rank, instead of it, or right after a training
-step. What a killed rank had written stays in the page cache: a kill loses no written byte. The
-faults are defined in `harness/faults`; `effects.py` carries them out. A power cut falls while
-nothing else happens, because the supervisor does one thing at a time.
+falls exactly before or after one operation of one rank, instead of it, right after a training step,
+or as a rank enters a period of its life. What a killed rank had written stays in the page cache: a
+kill loses no written byte. The faults are defined in `harness/faults`; `effects.py` carries them
+out. A power cut falls while nothing else happens, because the supervisor does one thing at a time.
 """
 
 from __future__ import annotations
@@ -435,6 +435,8 @@ class Supervisor:
         elif record["kind"] == "stepped":
             strikes = self._due.at_step(rank, record["step"])
             self._heal(rank, step=record["step"])
+        elif record["kind"] == "entered":
+            strikes = self._due.at_period(rank, record["period"])
         elif record["kind"] == "struck":
             self.trace.strike(record["strike"], (rank,))
         held = tuple(strike for strike in strikes if strike.point.once_published)

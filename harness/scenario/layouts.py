@@ -13,6 +13,10 @@ Finding = tuple[Place, str]
 def as_in_run(scenario: Scenario, run: Run) -> Scenario:
     """Returns the scenario with the settings that a run has of its own."""
     found: dict[str, object] = {}
+    if run.data is not None:
+        found["data"] = run.data.of(scenario.data)
+    if run.learning_rate is not None:
+        found["learning_rate"] = run.learning_rate
     if run.world is not None:
         dealt = scenario.data.dealt_to(run.world.degree, before=scenario.world.degree)
         found |= {"world": run.world, "data": dealt}

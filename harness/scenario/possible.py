@@ -16,7 +16,8 @@ from harness.scenario.errors import choices
 from harness.scenario.hosts import find_impossible_hosts
 from harness.scenario.launching import find_impossible_launch
 from harness.scenario.layouts import as_in_run, find_impossible_change, find_impossible_layout
-from harness.scenario.schema import Checkpoint, Freeze, Run, Scenario
+from harness.scenario.schema import Checkpoint, Evaluating, Freeze, Run, Scenario
+from harness.scenario.settings import find_impossible_schedule, find_impossible_settings
 from harness.scenario.variants import (
     find_impossible_rearrangement,
     find_impossible_variant,
@@ -40,6 +41,7 @@ def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
     yield from _model_and_data(scenario)
     yield from find_impossible_layout(scenario)
     yield from find_impossible_variant(scenario)
+    yield from find_impossible_schedule(scenario)
     yield from _freeze(scenario)
     for number in range(len(scenario.runs)):
         yield from _run(scenario, number)
@@ -154,6 +156,7 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
         yield from _rank(world, (*inside, fault.word, "rank"), rank)
         yield from _rank(world, (*inside, "at", "rank"), fault.at.rank)
         yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
+        yield from _period(scenario, number, (*inside, "at"), fault.at)
         for below, text in fault.impossible(around):
             yield (*inside, *below), text
 
@@ -168,6 +171,7 @@ def _surroundings(scenario: Scenario, number: int) -> Surroundings:
         ranks=(run.world or scenario.world).size,
         most_ranks=MOST_CPU_RANKS,
         is_requeued=launcher.kind == "slurm" and again,
+        saves_in_background=scenario.checkpoint.async_mode != "disabled",
     )
 
 
@@ -189,7 +193,7 @@ def _beside(scenario: Scenario, number: int) -> Iterator[Finding]:
 def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Finding]:
     """Refuses impossible settings of a single run."""
     run, place = scenario.runs[number], ("runs", number)
-    keys = ("world", "model", "freeze", "scheduler")
+    keys = ("world", "model", "freeze", "learning_rate", "scheduler", "data")
     own = {key: value for key in keys if (value := getattr(run, key)) is not None}
     if not own:
         return
@@ -210,6 +214,7 @@ def _own_settings(scenario: Scenario, number: int, gpus: int) -> Iterator[Findin
         yield from find_impossible_rearrangement(scenario, run, (*place, "world"))
     if run.freeze is not None:
         yield from (((*place, *inside), text) for inside, text in _freeze(changed))
+    yield from find_impossible_settings(scenario, number)
 
 
 def _rank(world: World, place: Place, rank: int | str | None) -> Iterator[Finding]:
@@ -229,6 +234,25 @@ def _point(checkpoint: Checkpoint, run: Run, place: Place, point: Point) -> Iter
         text = f"this run has no save {point.save}"
         why = f"it ends at step {run.until_step} and saves at most {_times(most)}"
         yield (*place, "save"), f"{text}: {why}"
+
+
+def _period(scenario: Scenario, number: int, place: Place, point: Point) -> Iterator[Finding]:
+    if point.during == "loading" and number == 0:
+        yield (*place, "during"), "the first run finds no checkpoint to load"
+    if point.during != "evaluation":
+        return
+    run = scenario.runs[number]
+    most = len(evaluation_steps(scenario.evaluation, after=run.load_step or 0, run=run))
+    if not most:
+        yield (*place, "during"), "this run never evaluates: set `evaluation`"
+    elif point.nth > most:
+        yield (*place, "nth"), f"this run has no evaluation {point.nth}: it has at most {most}"
+
+
+def evaluation_steps(evaluation: Evaluating | None, *, after: int, run: Run) -> tuple[int, ...]:
+    """Returns the steps of a run after `after` which an evaluation follows."""
+    steps = range(after + 1, run.until_step + 1)
+    return tuple(step for step in steps if evaluation and evaluation.is_due(step, run.until_step))
 
 
 def _load_step(scenario: Scenario, number: int) -> Iterator[Finding]:

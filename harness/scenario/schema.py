@@ -18,7 +18,9 @@ from harness.scenario.exploration import Explore
 from harness.scenario.filesystem import Filesystem as Filesystem
 from harness.scenario.launcher import AnyLauncher, LauncherSettings
 from harness.scenario.training import Accumulation as Accumulation
+from harness.scenario.training import Batching as Batching
 from harness.scenario.training import Data as Data
+from harness.scenario.training import Evaluating as Evaluating
 from harness.scenario.training import Model as Model
 from harness.scenario.training import Scheduler as Scheduler
 from harness.scenario.training import Wrapping as Wrapping
@@ -101,7 +103,11 @@ class Run(Part):
     )
     model: Wrapping | None = Field(None, description="new wrappers around the blocks")
     freeze: FreezePlan | None = Field(None, description="new freeze settings")
+    learning_rate: float | None = Field(
+        None, gt=0, description="of the optimizer as this run builds it; a load restores the saved"
+    )
     scheduler: Scheduler | None = Field(None, description="new settings of the schedule")
+    data: Batching | None = Field(None, description="new batch size or number of workers")
     ignore_freeze_mismatch: bool = False
     before: tuple[Action, ...] = Field(
         (), description="what happens to the checkpoint directory before this run starts"
@@ -143,12 +149,18 @@ class Scenario(Part):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: Model = Model()
     optimizer: Literal[OPTIMIZERS] = "adamw"  # type: ignore[valid-type]
+    learning_rate: float = Field(
+        3e-3, gt=0, description="with which the optimizer is built; times 30 for sgd and low_bit"
+    )
     accumulate: Accumulation = Accumulation()
     ema: bool = Field(
         default=False, description="the loop averages the weights, and saves that as extra values"
     )
     scheduler: Scheduler = Scheduler()
     data: Data = Data()
+    evaluation: Evaluating | None = Field(
+        None, description="the loop evaluates on held-out samples; default: it does not"
+    )
     checkpoint: Checkpoint = Checkpoint()
     freeze: FreezePlan = FreezePlan()
     launcher: AnyLauncher = LauncherSettings()

@@ -46,10 +46,15 @@ class Wrapping(Part):
 class Scheduler(Part):
     """Learning-rate schedule, stepped once per training step."""
 
-    kind: Literal["cosine", "annealing"] = Field(
+    kind: Literal["cosine", "annealing", "one_cycle"] = Field(
         "cosine",
         description="cosine: a function of the step, with a warm-up; annealing: torch's "
-        "CosineAnnealingLR, which keeps its settings in its state",
+        "CosineAnnealingLR, which keeps its settings in its state; one_cycle: torch's OneCycleLR, "
+        "which keeps some in the parameter groups and moves the momentum as well",
+    )
+    built: Literal["before_load", "after_load"] = Field(
+        "before_load",
+        description="after_load: on the loaded optimizer, from the number of its updates",
     )
     warmup_steps: int = Field(2, ge=0, description="of `cosine`")
     total_steps: int | None = Field(
@@ -77,6 +82,20 @@ class Accumulation(Part):
         """Whether the optimizer takes the gradients after this step."""
         return not self.save_between or step % self.batches == 0
 
+    def updates_after(self, step: int) -> int:
+        """Returns how often the optimizer has taken gradients after this step."""
+        return step // self.batches if self.save_between else step
+
+
+class Evaluating(Part):
+    """When the loop evaluates: after every so many steps, and after the last step of a run."""
+
+    interval: int = Field(2, ge=1, description="training steps between evaluations")
+
+    def is_due(self, step: int, last: int) -> bool:
+        """Whether an evaluation follows a step, where `last` is the last of the run."""
+        return step % self.interval == 0 or step == last
+
 
 class Data(Part):
     """The training data: windows of real bytes, shuffled anew each epoch."""
@@ -90,7 +109,9 @@ class Data(Part):
         "own", description="source of the loader's seed for an epoch; global: torch's default"
     )
     redistributes: bool = Field(
-        default=False, description="the loader can resume positions saved with another degree"
+        default=False,
+        description="the loader can resume positions saved with another degree, "
+        "batch size or number of workers",
     )
 
     def dealt_to(self, degree: int, *, before: int) -> Data:
@@ -98,3 +119,14 @@ class Data(Part):
         if not self.redistributes:
             return self
         return self.model_copy(update={"batch_size": self.batch_size * before // degree})
+
+
+class Batching(Part):
+    """A run's changes to how the data is read; the samples stay."""
+
+    batch_size: int | None = Field(None, ge=1)
+    num_workers: int | None = Field(None, ge=0, le=4)
+
+    def of(self, data: Data) -> Data:
+        """Returns the data, read in this way."""
+        return data.model_copy(update=self.model_dump(exclude_none=True))

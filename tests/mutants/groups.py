@@ -32,12 +32,19 @@ class SavesInItsGroup(SimpleManager):
         extra: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.wait()
-        self._copied = {key: one.detach().clone() for key, one in super()._tensors().items()}
+        tensors = super()._tensors()
+        self._copied = {key: self._copy(key, one.detach()) for key, one in tensors.items()}
         shared = super()._shared_state(step, tokens_seen, scheduler, extra or {})
-        self._shared = copy.deepcopy(shared)
+        self._shared = {key: self._copy_value(key, value) for key, value in shared.items()}
         mine = copy.deepcopy(simple_manager._rank_state(dataloader))
         self._thread = threading.Thread(target=self._try, args=(step, mine))
         self._thread.start()
+
+    def _copy(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    def _copy_value(self, name: str, value: Any) -> Any:
+        return copy.deepcopy(value)
 
     def wait(self) -> None:
         if self._thread is not None:

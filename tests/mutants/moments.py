@@ -69,6 +69,29 @@ class DropsAKeyOfTheGroups(SimpleManager):
         return result
 
 
+class KeepsItsOwnRate(SimpleManager):
+    """The rate from which the schedule begins is that of the new optimizer."""
+
+    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
+        now = [group["initial_lr"] for group in self._optimizer.param_groups]
+        result = super().load(*args, **kwargs)
+        for group, rate in zip(self._optimizer.param_groups, now, strict=True):
+            group["initial_lr"] = rate
+        return result
+
+
+class LoadsTheSettingsItKnows(SimpleManager):
+    """Only settings that the new optimizer has as well are loaded, as DCP loads what is asked."""
+
+    def load(self, *args: Any, **kwargs: Any) -> tuple[int, int, dict[str, Any]]:
+        known = [set(group) for group in self._optimizer.param_groups]
+        result = super().load(*args, **kwargs)
+        for group, names in zip(self._optimizer.param_groups, known, strict=True):
+            for name in set(group) - names:
+                del group[name]
+        return result
+
+
 class FillsEmptyStates(SimpleManager):
     """What has no optimizer state gets one of zeros, so that every parameter has the same keys."""
 

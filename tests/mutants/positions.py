@@ -87,6 +87,18 @@ class CountsWhatWasFetched(SimpleManager):
         super().save(step, tokens_seen, scheduler, loader, extra)
 
 
+class BatchesOfTheNewLoader(SimpleManager):
+    """The position is kept as a number of batches, whatever their size was."""
+
+    def apply_dataloader_state(self, dataloader: Any) -> None:
+        saved = self._loader_state
+        if saved is not None:
+            now = dataloader.state_dict()["read_in"]["batch_size"]
+            batches = saved["taken"] // saved["read_in"]["batch_size"]
+            self._loader_state = {**saved, "taken": batches * now}
+        super().apply_dataloader_state(dataloader)
+
+
 class EpochFromTheStep(SimpleManager):
     """J03, J04: the epoch is the step by the length of one, and at its end already the next."""
 

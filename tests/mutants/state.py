@@ -51,6 +51,18 @@ class DropsMoments(SimpleManager):
         self._optimizer.state.clear()
 
 
+class SavesTheMode(SimpleManager):
+    """Whether the model was evaluated at the save comes back, too: training has no dropout then."""
+
+    def _shared_state(self, *args: Any) -> dict[str, Any]:
+        return {**super()._shared_state(*args), "training": self._model.training}
+
+    def _read_states(self, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        shared, mine = super()._read_states(source)
+        self._model.train(shared["training"])
+        return shared, mine
+
+
 class ForgetsSchedule(SimpleManager):
     """K01: the learning-rate schedule starts again."""
 

@@ -66,13 +66,11 @@ def test_a_strike_falls_in_the_save_that_writes_in_place_again(
 
 
 # Stock DCP hides ENOSPC behind an error of its archive writer and names no rank, so a manager that
-# stands on it cannot keep `bounded` when the storage fails.
+# stands on it cannot keep `bounded` when the storage fails. It saves in the main thread, which
+# nothing starves.
+_BEYOND = ("storage/", "at_rest/", "layouts/", "state/", "async/threads-starved.yaml")
 _WITHOUT_STORAGE_FAULTS = sorted(
-    {
-        bug.scenario
-        for bug in MUTANTS
-        if not bug.scenario.startswith(("storage/", "at_rest/", "layouts/", "state/"))
-    }
+    {bug.scenario for bug in MUTANTS if not bug.scenario.startswith(_BEYOND)}
 )
 OTHER_FORMS = tuple({bug.scenario: bug for bug in MUTANTS if bug.scenario[:6] == "state/"}.values())
 

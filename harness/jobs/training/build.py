@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,25 +11,25 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 
 from harness.evidence.record import StateDigest
 from harness.jobs.training.digest import digest_state, named_plainly
 from harness.jobs.training.event_log import EventLog
 from harness.jobs.training.freeze import FreezeRules
+from harness.jobs.training.interrupt import Interruptions
 from harness.jobs.training.kept_tensors import KeptTensors, WeightAverage
 from harness.jobs.training.models import build_model
 from harness.jobs.training.optimizers import build_optimizer
 from harness.jobs.training.optimizers.groups import Groups
 from harness.jobs.training.parallel import Place
 from harness.jobs.training.passes import Pass, PipelinePass, WholePass
+from harness.jobs.training.schedule import Schedule
 from harness.jobs.training.spread import spread
 from harness.jobs.training.variants.experts import rank_local
 from harness.plan.model import Workload
 from harness.scenario.schema import Accumulation, Model
 
 _RANK_SEED_STRIDE = 1000
-_LEAST_FACTOR = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +38,7 @@ class Rig:
 
     place: Place
     event_log: EventLog
+    interruptions: Interruptions
     rules: FreezeRules
     settings: Model
     model: nn.Module
@@ -46,7 +46,7 @@ class Rig:
     net: nn.Module
     """The same parameters, without the wrapper that DDP puts around the whole."""
     optimizer: Optimizer
-    scheduler: LRScheduler
+    schedule: Schedule
     forward_backward: Pass
     accumulate: Accumulation
     kept: KeptTensors
@@ -63,7 +63,14 @@ def seed_rank(seed: int, stream: int) -> None:
     torch.manual_seed(mine)
 
 
-def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: EventLog) -> Rig:
+def build_rig(
+    workload: Workload,
+    place: Place,
+    rules: FreezeRules,
+    *,
+    event_log: EventLog,
+    interruptions: Interruptions,
+) -> Rig:
     """Build everything. Collective over all ranks."""
     parts = place.parts(workload.model.layers)
     built = build_model(
@@ -76,7 +83,9 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: E
     )
     rules.apply(built, 0)
     found = spread(built, place, workload)
-    optimizer = build_optimizer(workload.optimizer, _groups(found.model, workload))
+    optimizer = build_optimizer(
+        workload.optimizer, _groups(found.model, workload), workload.learning_rate
+    )
     kept = KeptTensors(
         named=dict(named_plainly(found.net)),
         average=WeightAverage.of(found.net) if workload.ema else None,
@@ -88,12 +97,13 @@ def build_rig(workload: Workload, place: Place, rules: FreezeRules, event_log: E
     return Rig(
         place=place,
         event_log=event_log,
+        interruptions=interruptions,
         rules=rules,
         settings=workload.model,
         model=found.model,
         net=found.net,
         optimizer=optimizer,
-        scheduler=_schedule(optimizer, workload),
+        schedule=Schedule(optimizer, workload),
         forward_backward=forward_backward,
         accumulate=workload.accumulate,
         kept=kept,
@@ -116,25 +126,3 @@ def _groups(model: nn.Module, workload: Workload) -> Groups:
     shared = tuple(param for param in given if id(param) not in alone)
     own = tuple(param for param in given if id(param) in alone)
     return (shared, own) if own else (shared,)
-
-
-def _schedule(optimizer: Optimizer, workload: Workload) -> LRScheduler:
-    total = workload.scheduler.total_steps or workload.total_steps
-    if workload.scheduler.kind == "annealing":
-        return CosineAnnealingLR(optimizer, T_max=total)
-    return LambdaLR(optimizer, _cosine(workload.scheduler.warmup_steps, total))
-
-
-def _cosine(warmup: int, total: int) -> Callable[[int], float]:
-    """Returns a linear warm-up, then half a cosine down to a tenth.
-
-    A plain function, because `LambdaLR` would save the attributes of an object as state.
-    """
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = min(1.0, (step - warmup) / max(1, total - warmup))
-        return _LEAST_FACTOR + (1 - _LEAST_FACTOR) * (1 + math.cos(math.pi * done)) / 2
-
-    return factor

@@ -20,6 +20,7 @@ from harness.jobs.training.companions import Companions
 from harness.jobs.training.data import Batches
 from harness.jobs.training.implementation import Tools
 from harness.jobs.training.parallel import training_timeout
+from harness.jobs.training.starvation import Starvation
 from harness.plan.model import Plan
 from harness.scenario.schema import Checkpoint
 
@@ -49,6 +50,9 @@ class Checkpoints(Protocol):
     def attach(self, batches: Batches) -> None:
         """Give a new data loader the position that was loaded."""
 
+    def after_step(self, step: int) -> None:
+        """Note that training has finished a step."""
+
     def is_due(self, step: int) -> bool:
         """Whether to ask for a checkpoint after `step`."""
 
@@ -77,6 +81,9 @@ class NoCheckpoints:
 
     def attach(self, batches: Batches) -> None:
         """Do nothing: nothing was loaded."""
+
+    def after_step(self, step: int) -> None:
+        """Do nothing."""
 
     def is_due(self, step: int) -> bool:  # noqa: ARG002
         """Never."""
@@ -115,6 +122,9 @@ class ManagedCheckpoints:
         self._tools, self._rig, self._number = tools, rig, number
         self._run, self._named = plan.runs[number], plan.layout.name_of
         self._event_log, self._rules = rig.event_log, rig.rules
+        self._starvation = Starvation(
+            self._run.strikes, rank=rig.place.rank, event_log=rig.event_log
+        )
         self._loader: Any = None
         self._saves = 0
         self._goes_on = settings.on_error == "go_on"
@@ -122,7 +132,7 @@ class ManagedCheckpoints:
             self._config = build_config(settings, directory, tools)
             if self._run.ignore_freeze_mismatch:
                 self._config.ignore_freeze_mismatch = True
-            self._manager = _build_manager(self._config, tools, rig)
+            self._manager = self._starvation.build(lambda: _build_manager(self._config, tools, rig))
             limit = training_timeout(rig.place.world, settings)
             self._shutdown = _build_shutdown(tools.find("ShutdownHandler"), limit)
             self._shutdown.register()
@@ -144,7 +154,9 @@ class ManagedCheckpoints:
     def _state(self) -> dict[str, str]:
         """Returns everything that a load can change, by name."""
         state = self._rig.digest()
-        schedule = {"schedule": repr(self._rig.scheduler.state_dict())}
+        schedule = {}
+        if (built := self._rig.schedule.loadable) is not None:
+            schedule["schedule"] = repr(built.state_dict())
         return {**state.params, **state.moments, **state.rng, **state.groups, **schedule}
 
     def _resume(self, loader: Any) -> Progress:
@@ -159,8 +171,9 @@ class ManagedCheckpoints:
         if meta is not None:
             given["vlm_freeze_expected"] = meta
         with self._event_log.during("load"):
+            self._rig.interruptions.enter("loading")
             step, tokens_seen, extra = self._manager.load(
-                path=str(path), scheduler=self._rig.scheduler, **given
+                path=str(path), scheduler=self._rig.schedule.loadable, **given
             )
             self._rig.kept.take(extra)
         return Progress(
@@ -184,6 +197,10 @@ class ManagedCheckpoints:
         with self._event_log.during("apply_dataloader_state"):
             self._manager.apply_dataloader_state(self._loader)
 
+    def after_step(self, step: int) -> None:
+        """Hold the manager's threads, or let them run again, if the scenario starves them."""
+        self._starvation.after_step(step)
+
     def is_due(self, step: int) -> bool:
         """Follow the configured interval."""
         return bool(self._config.should_save(step))
@@ -201,7 +218,7 @@ class ManagedCheckpoints:
             self._manager.save(
                 progress.step,
                 tokens_seen=progress.tokens_seen,
-                scheduler=self._rig.scheduler,
+                scheduler=self._rig.schedule.current,
                 dataloader=self._loader,
                 extra=extra,
             )
@@ -223,6 +240,7 @@ class ManagedCheckpoints:
 
     def before_change(self) -> None:
         """Let a save under way finish, because it must describe the model as it was."""
+        self._starvation.end()
         with self._going_on("flush_pending_save"), self._event_log.draining("flush_pending_save"):
             self._manager.flush_pending_save()
 
@@ -233,6 +251,7 @@ class ManagedCheckpoints:
 
     def drain(self) -> None:
         """Wait until every save is durable."""
+        self._starvation.end()
         with self._going_on("wait"), self._event_log.draining("wait"):
             self._manager.wait()
 

@@ -9,7 +9,7 @@ back begins with a fresh one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _GROWTH_INTERVAL = 3
@@ -51,6 +51,8 @@ class Companions:
 
     scaler: LossScale = field(default_factory=LossScale)
     average: MovingAverage = field(default_factory=MovingAverage)
+    _shared: dict[str, dict[str, float | int]] = field(default_factory=dict, repr=False)
+    """The values that saves get, which change after them."""
 
     @classmethod
     def from_extra(cls, extra: Mapping[str, Any]) -> Companions:
@@ -64,16 +66,17 @@ class Companions:
         """Update both after a training step."""
         self.scaler.step()
         self.average.follow(lr)
+        self.extra()
 
     def extra(self) -> dict[str, dict[str, float | int]]:
-        """Returns the extra values for a save."""
-        return {
-            "scaler": {
-                "scale": self.scaler.scale,
-                "growth_tracker": self.scaler.growth_tracker,
-            },
-            "average": {"value": self.average.value, "updates": self.average.updates},
-        }
+        """Returns the extra values for a save: the same dictionaries each time, updated by steps.
+
+        So a checkpointer that keeps them until it writes saves those of a later step.
+        """
+        now = {"scaler": asdict(self.scaler), "average": asdict(self.average)}
+        for name, values in now.items():
+            self._shared.setdefault(name, {}).update(values)
+        return self._shared
 
     def describe(self) -> dict[str, str]:
         """Returns each value by name, as text that is equal only if the values are."""

@@ -88,6 +88,12 @@ def collate(samples: Sequence[tuple[int, Bytes, Bytes]]) -> Batch:
     return Batch(ids=ids, text=np.stack(texts), images=np.stack(images))
 
 
+def held_out(data: Data, *, rank: int) -> Batch:
+    """Returns a batch of this rank that no epoch contains."""
+    windows, first = Windows(data), data.samples + rank * data.batch_size
+    return collate([windows[first + number] for number in range(data.batch_size)])
+
+
 class EpochBatches(Sampler[list[int]]):
     """The batches of one data-parallel rank in one epoch."""
 
@@ -96,7 +102,8 @@ class EpochBatches(Sampler[list[int]]):
         self.share = rank
         """The samples that this rank reads: every one of so many, from here on."""
         self.first = 0
-        """Where the epoch begins here: ranks of another degree have taken the earlier batches."""
+        """Samples of this share that were read before: by ranks of another degree, or in batches of
+        another size."""
         self._data, self._seed, self._ranks = data, seed, ranks
         if len(self) == 0:
             raise ValueError(
@@ -105,14 +112,15 @@ class EpochBatches(Sampler[list[int]]):
             )
 
     def __len__(self) -> int:
-        return self._data.samples // (self._data.batch_size * self._ranks)
+        left = self._data.samples // self._ranks - self.first
+        return max(0, left) // self._data.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         order = list(range(self._data.samples))
         random.Random(self._seed + self.epoch).shuffle(order)
         mine = order[self.share :: self._ranks]
-        for number in range(self.first, len(self)):
-            begin = number * self._data.batch_size
+        for number in range(len(self)):
+            begin = self.first + number * self._data.batch_size
             yield mine[begin : begin + self._data.batch_size]
 
 
@@ -138,27 +146,33 @@ class ShareLoader(StatefulDataLoader[Batch]):  # type: ignore[misc]
 
 
 class Redistributing:
-    """A loader that can also continue from the positions of another data-parallel degree.
+    """A loader that also continues where ranks, batches or workers were others.
 
-    All ranks together take as many samples per step as before, so the number of batches says where
-    each rank continues. The epoch is part of the position, too.
+    The number of samples that a rank has read says where each rank continues. The epoch is part of
+    the position, too.
     """
 
-    def __init__(self, batches: Batches, order: EpochBatches) -> None:
-        self._batches, self._order = batches, order
+    def __init__(self, batches: Batches, order: EpochBatches, data: Data, ranks: int) -> None:
+        self._batches, self._order, self._ranks = batches, order, ranks
+        self._read_in = {"batch_size": data.batch_size, "num_workers": data.num_workers}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the inner loader's position, and the same in batches of any degree."""
+        """Returns the inner loader's position, and the same in samples."""
         inner = self._batches.inner.state_dict()
         return {
             "inner": inner,
+            "read_in": self._read_in,
             "epoch": self._order.epoch,
             "first": self._order.first,
             "taken": self._batches.taken,
+            "ranks": self._ranks,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue as the same rank."""
+        if state["read_in"] != self._read_in:
+            self._batches.go_on(state["epoch"], state["taken"])
+            return
         self._order.epoch, self._order.first = state["epoch"], state["first"]
         self._batches.taken = state["taken"]
         self._batches.inner.load_state_dict(state["inner"])
@@ -168,8 +182,9 @@ class Redistributing:
         places = sorted({(state["epoch"], state["taken"]) for state in states})
         if len(places) != 1:
             raise ValueError(f"the ranks stopped at different positions of their epochs: {places}")
-        ((self._order.epoch, taken),) = places
-        self._order.first = self._batches.taken = taken
+        ((epoch, taken),) = places
+        # Stages and tensor-parallel peers have states as well, of the same samples.
+        self._batches.go_on(epoch, taken * states[0]["ranks"] // self._ranks)
 
 
 class _DieWithRank:
@@ -205,6 +220,7 @@ class Batches:
         wrap: Callable[[Any], Any] = as_it_is,
     ) -> None:
         self._order = EpochBatches(data, seed=seed, rank=rank, ranks=ranks)
+        self._size = data.batch_size
         own = torch.Generator().manual_seed(seed) if data.generator == "own" else None
         with warnings.catch_warnings():
             # torchdata 0.11 calls a function that torch 2.13 calls deprecated.
@@ -220,10 +236,10 @@ class Batches:
             )
         self.inner: Any = wrap(loader)
         self.taken = 0
-        """Batches of this epoch, no matter which rank has taken them."""
+        """The number of samples of this epoch that were read of each share so far."""
         self.loader: Any = self.inner
         if data.redistributes:
-            self.loader = Redistributing(self, self._order)
+            self.loader = Redistributing(self, self._order, data, ranks)
         self._iterator: Any = None
 
     @property
@@ -234,6 +250,11 @@ class Batches:
     def begin(self, epoch: int) -> None:
         """Set the epoch that a load has brought back, before the first batch."""
         self._order.epoch = epoch
+
+    def go_on(self, epoch: int, taken: int) -> None:
+        """Continue in an epoch after so many samples of each share, before the first batch."""
+        self._order.epoch = epoch
+        self._order.first = self.taken = taken
 
     def take(self) -> Batch:
         """Returns the next batch, from the next epoch if this one is used up."""
@@ -246,7 +267,7 @@ class Batches:
             self._order.first = self.taken = 0
             self._iterator = iter(self.inner)
             batch = next(self._iterator)
-        self.taken += 1
+        self.taken += self._size
         return batch
 
     def close(self) -> None:

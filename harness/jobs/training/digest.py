@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,27 +12,27 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from harness.evidence.record import StateDigest
+from harness.content import tensor_digest
+from harness.evidence.record import StateDigest, plain_name
 from harness.jobs.training.optimizers import moments_of, settings_of
-
-_DIGEST_BYTES = 8
-"""64 bits distinguish the few thousand digests of a run, and keep its records short."""
-
-
-_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
-
-
-def plain_name(name: str) -> str:
-    """Returns the global name of a parameter, whatever is wrapped around its block."""
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
 
 
 def named_plainly(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yields the parameters by their global names."""
     for full_name, param in model.named_parameters():
         yield plain_name(full_name), param
+
+
+def buffers_plainly(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields the buffers by their global names."""
+    for full_name, buffer in model.named_buffers():
+        yield plain_name(full_name), buffer
+
+
+def held_plainly(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields parameters and buffers by their global names."""
+    yield from named_plainly(model)
+    yield from buffers_plainly(model)
 
 
 Beside = Callable[[], Iterator[tuple[str, Any]]]
@@ -62,7 +61,7 @@ def moments(
 def digest_state(model: nn.Module, optimizer: Optimizer, beside: Beside = nothing) -> StateDigest:
     """Describes this rank's state: shards by global parameter name, generators, settings."""
     return StateDigest(
-        params={name: _digest_value(param) for name, param in named_plainly(model)},
+        params={name: _digest_value(held) for name, held in held_plainly(model)},
         moments={name: _digest_value(one) for name, one in moments(model, optimizer, beside)},
         rng=_digest_generators(),
         groups={name: _describe(value) for name, value in settings_of(optimizer)},
@@ -83,14 +82,14 @@ def inner_tensors(tensor: Tensor) -> dict[str, Tensor] | None:
 
 def _digest_value(value: Any) -> str:
     if not isinstance(value, Tensor):
-        return _digest_bytes(repr(value).encode())
+        return tensor_digest(repr(value).encode())
     held = local(value)
     if type(held) is not Tensor and (inner := inner_tensors(held)) is not None:
         parts = {name: _digest_value(tensor) for name, tensor in inner.items()}
-        return _digest_bytes(f"{type(held).__name__} {parts}".encode())
+        return tensor_digest(f"{type(held).__name__} {parts}".encode())
     shard = held.cpu().contiguous().reshape(-1)
     # The bytes themselves: numpy has no bfloat16, and -0.0 must differ from 0.0.
-    return _digest_bytes(shard.view(torch.uint8).numpy())
+    return tensor_digest(shard.view(torch.uint8).numpy())
 
 
 def _describe(setting: Any) -> str:
@@ -103,13 +102,13 @@ def _describe(setting: Any) -> str:
 def _digest_generators() -> dict[str, str]:
     numpy_state = np.random.get_state(legacy=False)
     generators = {
-        "python": _digest_bytes(repr(random.getstate()).encode()),
-        "numpy": _digest_bytes(_numpy_bytes(numpy_state)),
-        "torch": _digest_bytes(torch.get_rng_state().numpy()),
+        "python": tensor_digest(repr(random.getstate()).encode()),
+        "numpy": tensor_digest(_numpy_bytes(numpy_state)),
+        "torch": tensor_digest(torch.get_rng_state().numpy()),
     }
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for index, state in enumerate(torch.cuda.get_rng_state_all()):
-            generators[f"cuda:{index}"] = _digest_bytes(state.numpy())
+            generators[f"cuda:{index}"] = tensor_digest(state.numpy())
     return generators
 
 
@@ -117,7 +116,3 @@ def _numpy_bytes(state: Any) -> bytes:
     inner = state["state"]
     gauss = f"{state['bit_generator']} {inner['pos']} {state['has_gauss']} {state['gauss']!r}"
     return bytes(inner["key"].tobytes()) + gauss.encode()
-
-
-def _digest_bytes(data: Any) -> str:
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()

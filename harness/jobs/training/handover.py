@@ -1,11 +1,11 @@
-"""Hands the exact state of a reference run over to one whose ranks are arranged in another way.
+"""Hands the exact state of a reference run over to one with other ranks or settings.
 
-A job that goes on in another arrangement is compared with a reference that makes the same change.
-No checkpointer takes part in that: after each step every rank writes down its pieces of all tensors
-and their place in the whole, and the ranks of the next reference read theirs out of these. The
-position in the data is reached by reading as many batches. Which random numbers a rank draws in
-another arrangement is up to the checkpointer, so they are those with which the job under test went
-on.
+A job that goes on in another arrangement, or with other settings, is compared with a reference that
+makes the same change. No checkpointer takes part in that: after each step every rank writes down
+its pieces of all tensors and their place in the whole, and the ranks of the next reference read
+theirs out of these. The position in the data is a number of samples of an epoch. Which random
+numbers a rank draws in another arrangement is up to the checkpointer, so they are those with which
+the job under test went on.
 
 Out of scope: optimizers that hold others or tensors of other shapes, and rank-local parameters
 (`Plan.handover_obstacle`).
@@ -13,13 +13,11 @@ Out of scope: optimizers that hold others or tensors of other shapes, and rank-l
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -29,7 +27,8 @@ from harness.jobs.training.build import Rig
 from harness.jobs.training.checkpoints import NoCheckpoints, Progress
 from harness.jobs.training.companions import Companions
 from harness.jobs.training.data import Batches
-from harness.jobs.training.digest import local, named_plainly
+from harness.jobs.training.digest import buffers_plainly, held_plainly, local, named_plainly
+from harness.jobs.training.generators import get_generators, set_generators
 from harness.plan.model import BEGINNING, HANDED_OVER, generators_of
 
 
@@ -57,6 +56,8 @@ class HandsOver(NoCheckpoints):
 
     def __init__(self, rig: Rig, directory: Path, *, begins_at: int) -> None:
         self._rig, self._directory, self._begins_at = rig, directory, begins_at
+        self._batches: Batches | None = None
+        self._samples = 0
 
     def resume(self, loader: Any) -> Progress:  # noqa: ARG002
         """Take the state that was handed over, if the run begins with one."""
@@ -67,19 +68,22 @@ class HandsOver(NoCheckpoints):
         self._rig.rules.apply(self._rig.net, self._begins_at)
         _take(self._rig, found)
         said = found[0]
+        self._samples = said["samples"]
         return Progress(
             step=self._begins_at,
             tokens_seen=said["tokens_seen"],
+            epoch=said["epoch"],
             beside=Companions.from_extra(said["beside"]),
             source="reference",
         )
 
     def attach(self, batches: Batches) -> None:
-        """Read the batches that have been trained on, and go on with the job's random numbers."""
+        """Continue after what has been trained on, with the job's random numbers."""
+        self._batches = batches
         if self._begins_at:
-            for _ in range(self._begins_at * self._rig.accumulate.in_a_step):
-                batches.take()
-            set_generators(self._directory / BEGINNING / generators_of(self._rig.place.rank))
+            batches.go_on(batches.epoch, self._samples // self._rig.place.world.degree)
+            kept = self._directory / BEGINNING / generators_of(self._rig.place.rank)
+            set_generators(torch.load(kept, weights_only=False))
 
     def is_due(self, step: int) -> bool:  # noqa: ARG002
         """Returns True: any step can be the one from which a job goes on."""
@@ -89,31 +93,19 @@ class HandsOver(NoCheckpoints):
         """Write this rank's pieces."""
         folder = self._directory / HANDED_OVER / str(progress.step)
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(_state(self._rig, progress), folder / f"rank{self._rig.place.rank}.pt")
+        state = {**_state(self._rig, progress), "samples": self._read()}
+        torch.save(state, folder / f"rank{self._rig.place.rank}.pt")
+
+    def _read(self) -> int:
+        """Returns the samples of the epoch that all ranks have read."""
+        assert self._batches is not None, "a loop begins with batches"
+        return self._batches.taken * self._rig.place.world.degree
 
 
 def keep_generators(path: Path) -> None:
     """Write the state of all generators of this rank; a second job leaves those of the first."""
-    if path.exists():
-        return
-    has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    state = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if has_cuda else [],
-    }
-    torch.save(state, path)
-
-
-def set_generators(path: Path) -> None:
-    """Set all generators of this rank to what was kept."""
-    state = torch.load(path, weights_only=False)
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if not path.exists():
+        torch.save(get_generators(), path)
 
 
 def _state(rig: Rig, progress: Progress) -> dict[str, Any]:
@@ -121,7 +113,7 @@ def _state(rig: Rig, progress: Progress) -> dict[str, Any]:
     average = {} if rig.kept.average is None else rig.kept.average.values
     grads = {name: param.grad for name, param in named.items() if param.grad is not None}
     return {
-        "params": _pieces(named),
+        "params": _pieces(dict(held_plainly(rig.net))),
         "moments": {
             name: _pieces(rig.optimizer.state[param])
             for name, param in named.items()
@@ -133,8 +125,9 @@ def _state(rig: Rig, progress: Progress) -> dict[str, Any]:
             {key: value for key, value in group.items() if key != "params"}
             for group in rig.optimizer.param_groups
         ],
-        "schedule": rig.scheduler.state_dict(),
+        "schedule": rig.schedule.current.state_dict(),
         "tokens_seen": progress.tokens_seen,
+        "epoch": progress.epoch,
         "beside": progress.beside.extra(),
     }
 
@@ -165,6 +158,8 @@ def _offset(tensor: Tensor) -> tuple[int, ...]:
 @torch.no_grad()
 def _take(rig: Rig, found: Sequence[Mapping[str, Any]]) -> None:
     """Give each parameter of this rank, and what belongs to it, its part of the whole tensors."""
+    for name, buffer in buffers_plainly(rig.net):
+        buffer.copy_(_of(found, "params", name)[0].part)
     for name, param in named_plainly(rig.net):
         local(param).copy_(_cut(_of(found, "params", name), param))
         moments = [one["moments"][name] for one in found if name in one["moments"]]
@@ -176,7 +171,8 @@ def _take(rig: Rig, found: Sequence[Mapping[str, Any]]) -> None:
         param.grad = _placed(gradients, param) if gradients else None
     for group, saved in zip(rig.optimizer.param_groups, found[0]["groups"], strict=True):
         group.update(saved)
-    rig.scheduler.load_state_dict(found[0]["schedule"])
+    if (built := rig.schedule.loadable) is not None:
+        built.load_state_dict(found[0]["schedule"])
 
 
 def _of(found: Sequence[Mapping[str, Any]], kind: str, name: str) -> list[Any]:

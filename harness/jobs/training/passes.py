@@ -1,7 +1,8 @@
-"""One forward and backward pass: of the whole model, or of this rank's parts in a schedule."""
+"""Passes through the whole model, or through this rank's parts in a schedule."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -28,10 +29,13 @@ _MICROBATCHES = 2
 
 
 class Pass(Protocol):
-    """One forward and backward pass over a batch."""
+    """One pass over a batch."""
 
     def run(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor | None:
         """Computes gradients; returns the loss, or None on a stage that has none."""
+
+    def evaluate(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor | None:
+        """Returns the loss alone."""
 
 
 class WholePass:
@@ -45,6 +49,11 @@ class WholePass:
         loss = text_loss(self._model(*inputs), targets)
         torch.autograd.backward(loss)
         return loss.detach()
+
+    @torch.no_grad()
+    def evaluate(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """Forward and loss."""
+        return text_loss(self._model(*inputs), targets)
 
 
 class PipelinePass:
@@ -69,13 +78,24 @@ class PipelinePass:
             self._schedule = kind(stages[0], count, loss_fn=text_loss)
 
     def run(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor | None:
-        """Run the schedule; only the first stage reads the inputs and only the last the targets."""
+        """Run the schedule forward and backward."""
+        return self._go(self._schedule.step, inputs, targets)
+
+    @torch.no_grad()
+    def evaluate(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor | None:
+        """Run the schedule forward."""
+        return self._go(self._schedule.eval, inputs, targets)
+
+    def _go(
+        self, through: Callable[..., Any], inputs: tuple[Tensor, ...], targets: Tensor
+    ) -> Tensor | None:
+        """Only the first stage reads the inputs and only the last the targets."""
         given = inputs if self._first else ()
         if not self._last:
-            self._schedule.step(*given, return_outputs=False)
+            through(*given, return_outputs=False)
             return None
         losses: list[Tensor] = []
-        self._schedule.step(*given, target=targets, losses=losses, return_outputs=False)
+        through(*given, target=targets, losses=losses, return_outputs=False)
         return torch.stack([loss.detach() for loss in losses]).mean()
 
 

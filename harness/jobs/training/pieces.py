@@ -22,9 +22,9 @@ from harness.evidence.record import StateDigest
 from harness.jobs.training.digest import (
     Beside,
     digest_state,
+    held_plainly,
     local,
     moments,
-    named_plainly,
     nothing,
 )
 
@@ -41,7 +41,7 @@ def digest_with_pieces(
     model: nn.Module, optimizer: Optimizer, beside: Beside = nothing
 ) -> StateDigest:
     """Acts like `digest_state`, with the pieces of all parameters and moments."""
-    held = (*named_plainly(model), *moments(model, optimizer, beside))
+    held = (*held_plainly(model), *moments(model, optimizer, beside))
     pieces = {name: digest_piece(torch.as_tensor(value)) for name, value in held}
     return replace(digest_state(model, optimizer, beside), pieces=pieces)
 

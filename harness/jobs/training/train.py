@@ -1,15 +1,15 @@
 """The training loop, as a real framework writes it, and the records of a rank along the way.
 
 In this order: build, including the data loader; resume; then step by step: freeze stages, batch,
-forward, backward, clip, optimizer, schedule. After each step comes the save that may be due, then
-the question whether to shut down; at the end the loop waits for what is still being saved. Under
+forward, backward, clip, optimizer, schedule. After each step comes the evaluation that may be due,
+then the save, then the question whether to shut down; at the end the loop waits for what is still
+being saved. Under
 pipeline parallelism all stages of a data-parallel rank read the same samples: the first needs the
 inputs, the last the targets.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -32,18 +31,18 @@ from harness.jobs.training.checkpoints import (
     Progress,
 )
 from harness.jobs.training.clip import clip_gradients, count_gradients
-from harness.jobs.training.data import Batch, Batches, Bytes, as_it_is
+from harness.jobs.training.data import Batches, as_it_is
+from harness.jobs.training.evaluation import Evaluation
 from harness.jobs.training.event_log import EventLog
 from harness.jobs.training.freeze import freeze_rules, standing_still
 from harness.jobs.training.handover import HandsOver, keep_generators
 from harness.jobs.training.implementation import Tools
+from harness.jobs.training.inputs import prepare
 from harness.jobs.training.interrupt import Interruptions
-from harness.jobs.training.models import VOCABULARY
 from harness.jobs.training.parallel import Place
 from harness.jobs.training.pieces import digest_with_pieces
 from harness.jobs.training.variants import VARIANTS
 from harness.plan.model import Plan, generators_of
-from harness.scenario.schema import Model
 
 _MAX_GRADIENT_NORM = 1.0
 _DECAY_GROWTH = 1.02
@@ -57,10 +56,17 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
     with event_log.during("build"):
         tools = Tools(plan.implementation)
         seed_rank(workload.seed, place.stream)
-        rig = build_rig(workload, place, freeze_rules(workload.freeze, tools), event_log)
+        rig = build_rig(
+            workload,
+            place,
+            freeze_rules(workload.freeze, tools),
+            event_log=event_log,
+            interruptions=Interruptions(settings.strikes, rank=place.rank, event_log=event_log),
+        )
         if plan.rearranges:
             digest = partial(digest_with_pieces, rig.net, rig.optimizer, rig.kept.describe)
             rig = replace(rig, digest=digest)
+        rig.interruptions.enter("building")
     checkpoints: Checkpoints = NoCheckpoints()
     if plan.hands_over:
         checkpoints = HandsOver(rig, directory, begins_at=plan.begins_at)
@@ -87,12 +93,15 @@ def train(plan: Plan, run: int, directory: Path, *, place: Place, event_log: Eve
     checkpoints.attach(batches)
     if plan.checkpoint is not None and plan.asks_handover:
         keep_generators(directory / f"run{run}" / generators_of(place.rank))
+    if progress.source is None:
+        rig.schedule.begin(0)
+    # What a load restored is recorded before a schedule that is built on it changes it.
     _record_resumed(rig, progress)
+    rig.schedule.begin(progress.step)
     first_save = plan.checkpoint is not None and plan.checkpoint.dyn_ckpt_window is not None
     if first_save and progress.source is None and checkpoints.is_due(0):
         checkpoints.save(progress)
-    interruptions = Interruptions(settings.strikes, rank=place.rank, event_log=event_log)
-    loop = Loop(rig, checkpoints, batches, progress, interruptions)
+    loop = Loop(rig, checkpoints, batches, progress, Evaluation(rig, workload))
     return loop.finish(loop.run(settings.until_step))
 
 
@@ -113,28 +122,35 @@ class Loop:
         checkpoints: Checkpoints,
         batches: Batches,
         progress: Progress,
-        interruptions: Interruptions,
+        evaluation: Evaluation,
     ) -> None:
-        self._rig, self._checkpoints, self._interruptions = rig, checkpoints, interruptions
+        self._rig, self._checkpoints, self._evaluation = rig, checkpoints, evaluation
         self._batches, self._progress = batches, progress
 
     def run(self, until_step: int) -> str:
         """Train until `until_step` or until a signal; returns which."""
+        self._rig.interruptions.enter("training", self._progress.step)
         while self._progress.step < until_step:
             with self._rig.event_log.during("step"):
                 self._change_freeze(self._progress.step + 1)
                 self._take_step()
-                self._interruptions.after_step(self._progress.step)
+                self._rig.interruptions.after_step(self._progress.step)
+            self._checkpoints.after_step(self._progress.step)
+            if self._evaluation.is_due(self._progress.step, until_step):
+                self._evaluation.run(self._progress.step)
             if self._checkpoints.is_due(self._progress.step):
                 self._checkpoints.save(self._progress)
             if self._checkpoints.should_stop():
                 # Also right after a regular save of this step: a loop asks once, in one place.
                 self._checkpoints.save(self._progress)
                 return "shutdown"
+            self._evaluation.end()
         return "until_step"
 
     def finish(self, reason: str) -> Finished:
         """Wait for what is still being saved."""
+        with self._rig.event_log.during("exit"):
+            self._rig.interruptions.enter("ending", self._progress.step)
         self._checkpoints.drain()
         if reason == "shutdown":
             self._checkpoints.stop()
@@ -197,7 +213,7 @@ class Loop:
             stage_size=rig.place.world.stage_size,
         )
         rig.optimizer.step()
-        rig.scheduler.step()
+        rig.schedule.current.step()
         raise_decay(rig.optimizer)
         rig.optimizer.zero_grad(set_to_none=True)
         rig.kept.updated()
@@ -212,37 +228,6 @@ def raise_decay(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         if "weight_decay" in group:
             group["weight_decay"] *= _DECAY_GROWTH
-
-
-def prepare(batch: Batch, model: Model, place: Place) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Returns the inputs and targets of one step, on the device.
-
-    Some bytes are replaced by random ones, half of them drawn from `random` and half from numpy, so
-    that a generator that was not restored changes the loss: on the first stage the bytes that are
-    read, on the last stage the bytes to be predicted.
-    """
-    text = batch.text.copy()
-    if place.is_first:
-        _corrupt(text[:, :-1])
-    if place.is_last:
-        _corrupt(text[:, 1:])
-    tokens = torch.from_numpy(text).to(place.device, torch.int64)
-    # Stages of torch 2.11 compare strides with those of the example that they were given.
-    inputs: tuple[Tensor, ...] = (tokens[:, :-1].contiguous(),)
-    if model.preset == "tiny_vlm" and place.is_first:
-        pixels = torch.from_numpy(batch.images).to(place.device, torch.float32)
-        inputs = (*inputs, pixels / 255 - 0.5)
-    return inputs, tokens[:, 1:]
-
-
-def _corrupt(text: Bytes) -> None:
-    rows, length = text.shape
-    for row in range(rows):
-        text[row, random.randrange(length)] = random.randrange(VOCABULARY)
-    # Normal draws come in pairs, of which a generator keeps the second: that is state, too.
-    text[0, 0] = int(abs(random.gauss(0.0, 40.0)) + abs(np.random.normal(0.0, 40.0))) % VOCABULARY
-    columns = np.random.randint(length, size=rows)
-    text[np.arange(rows), columns] = np.random.randint(VOCABULARY, size=rows)
 
 
 def _record_resumed(rig: Rig, progress: Progress) -> None:

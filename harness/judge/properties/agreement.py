@@ -4,7 +4,7 @@ The promise: all ranks and all pipeline stages load the same step, or all raise 
 
 Evidence: the resume decision of every rank (step and source), exceptions before it, and the step of
 each `save` by its ordinal. If a fault struck a run before every rank had decided, only the ranks
-that had are judged.
+that had are judged; what a rank raises once a fault has ended a rank is no decision.
 
 Unknown if no rank of any run got as far as a decision or an exception. Not covered: whether the
 ranks' exceptions agree in content.
@@ -16,6 +16,7 @@ from harness.evidence.evidence import Evidence
 from harness.evidence.record import SaveBegan
 from harness.judge.event_logs import (
     describe_step,
+    first_end,
     raised_while_loading,
     ranks,
     records,
@@ -42,7 +43,11 @@ def judge(evidence: Evidence, _history: History) -> Verdict:
     decided = 0
     for number, run in enumerate(evidence.runs):
         decisions = [resumed(event_log) for event_log in run.event_logs]
-        raised = [raised_while_loading(event_log) for event_log in run.event_logs]
+        end = first_end(evidence, number)
+        raised = [
+            one if one is not None and one.index < end else None
+            for one in map(raised_while_loading, run.event_logs)
+        ]
         decided += sum(one is not None for one in (*decisions, *raised))
         findings += _different_choices(evidence, number)
         if any(raised) and not all(raised) and (any(decisions) or not was_struck(evidence, number)):

@@ -6,13 +6,18 @@ loss scale and a moving average with their counters), random draws of every rank
 torch, each CUDA device).
 
 Evidence: the digests that each rank recorded after its resume and after each step, compared with
-those of the uninterrupted run at the same step. A name that only one side has is a difference. The
-first run is compared as well, so a save that disturbs training is seen. If a checkpoint's metadata
-gives a number of tokens, it must be what its run had seen at that step.
+those of the uninterrupted run at the same step, and the losses of evaluations. A name that only one
+side has is a difference. The first run is compared as well, so a save that disturbs training is
+seen. If a checkpoint's metadata gives a number of tokens, it must be what its run had seen at that
+step.
 
 An extra value says which run saved a checkpoint. Where an operator went back to an older step, or a
 run was given one by name, and the run then saved, the checkpoints of later steps are those of an
 abandoned branch: no later start may take one, although its state is the same.
+
+Every checkpoint that was published is read, resumed from or not, and its tensors and extra values
+are compared with the digests of its step (`harness.judge.saved_bytes`). One that holds the bytes of
+another step saved what changed after `save` had returned.
 
 A run with another arrangement of ranks, other wrappers or other freeze settings trains in another
 way than the uninterrupted one, and so does every run that continues it. At its start, each shard of
@@ -25,22 +30,29 @@ checkpointer, and goes on with the random draws with which the run did. Where th
 make that reference the verdict says so, and the learning rate alone is compared.
 
 Unknown if no step could be compared. Not covered: with which random draws a run goes on in another
-arrangement.
+arrangement; tensors that a checkpoint holds in another form than the ranks, until one resumes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 
 from harness.evidence.evidence import Evidence
 from harness.evidence.record import Resumed, Stepped
 from harness.judge.changed_run import changed_run, not_judged
-from harness.judge.differences import differing_steps, state_differences, values_differ
+from harness.judge.differences import (
+    differing_evaluations,
+    differing_steps,
+    state_differences,
+    values_differ,
+)
 from harness.judge.event_logs import EventLog, resumed, steps
 from harness.judge.history import History
 from harness.judge.lineage import follows_reference, saved_words
 from harness.judge.outcome import Outcome
+from harness.judge.saved_bytes import SecondReading, read_again
 from harness.judge.verdict import Finding, Promise, Verdict
 from harness.words import EvidenceKind
 
@@ -48,7 +60,8 @@ PROMISE = Promise(
     name="resume_exact",
     sentence="The resumed run equals the uninterrupted one bit for bit: weights, optimizer "
     "moments and settings, LR, loss, RNG draws of every rank, tokens, extra values. In another "
-    "layout, weights, moments and settings are equal at load.",
+    "layout, weights, moments and settings are equal at load. A checkpoint holds the state of its "
+    "save, whether it is resumed from or not.",
     outcome=Outcome.SILENT_DIVERGENCE,
     needs=(EvidenceKind.RESUMES, EvidenceKind.TRAINING, EvidenceKind.REFERENCE),
     uses=(EvidenceKind.TREE, EvidenceKind.ACKNOWLEDGEMENTS),
@@ -61,8 +74,10 @@ Words = Callable[[int], frozenset[str]]
 def judge(evidence: Evidence, history: History) -> Verdict:
     """Compare every rank of every run with the reference, step by step."""
     findings = list(_misstated_tokens(evidence, history))
+    again = SecondReading() if history.gaps else read_again(evidence, history)
+    findings += again.findings
     compared = 0
-    unjudged: list[str] = []
+    unjudged = list(again.not_judged())
     for which, run in enumerate(evidence.runs):
         if evidence.plan.runs[which].refused is not None:
             continue
@@ -87,7 +102,9 @@ def judge(evidence: Evidence, history: History) -> Verdict:
         return PROMISE.unknown("no step of any run could be compared with the reference")
     if "tokens_seen" not in history.layout.states:
         unjudged.append("tokens seen in this layout")
-    return PROMISE.holds(f"{compared} steps compared", lacks=tuple(unjudged))
+    return PROMISE.holds(
+        f"{compared} steps compared, {again.equal} values in checkpoints", lacks=tuple(unjudged)
+    )
 
 
 def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]:
@@ -120,7 +137,10 @@ def _first_difference(
         difference = _at_start(decision, resumed(reference), expected, words)
         if difference is not None:
             return difference, 0
-    for difference in differing_steps(event_log, expected):
+    differing = chain(
+        differing_steps(event_log, expected), differing_evaluations(event_log, reference)
+    )
+    for difference in differing:
         return difference, 0
     return None, len(steps(event_log))
 

@@ -7,7 +7,8 @@ Evidence: the sample ids of each step, along the chain of runs: a run that resum
 continues the newest earlier run that reached N; all other steps are discarded work. Along the chain
 each rank must have seen what the uninterrupted run saw at each step, and within an epoch an id can
 occur only once over the data-parallel ranks of a pipeline stage (other stages see the same
-samples). With another number of stages or tensor-parallel peers, the rank with the same share of
+samples). A run that reads in batches of another size must have seen what the reference of the same
+change saw. With another number of stages or tensor-parallel peers, the rank with the same share of
 the batch continues. With another data-parallel degree no rank does: then all ranks together must
 have read what those of the uninterrupted run read together at each step. Runs that must be refused
 are left out.
@@ -64,10 +65,10 @@ def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
     findings: list[Finding] = []
     for rank in range(widest.size):
         places = {number: counterpart(rank, widest, world) for number, world in worlds.items()}
-        chains.append(
-            _chain([evidence.runs[number].event_logs[place] for number, place in places.items()])
-        )
-        references.append(steps(evidence.reference[counterpart(rank, widest, first)]))
+        logs = {number: evidence.runs[number].event_logs[at] for number, at in places.items()}
+        chains.append(_chain(list(logs.values())))
+        usual = evidence.reference[counterpart(rank, widest, first)]
+        references.append(_expected(evidence, logs, places, usual))
         detail = _first_difference(chains[-1], references[-1])
         if detail is not None:
             findings.append(Finding(detail=f"rank {rank}, {detail}"))
@@ -120,6 +121,21 @@ def _chain(event_logs: Sequence[EventLog]) -> Chain:
         kept = (decision.step if decision is not None else None) or 0
         chains.append(_up_to(kept, chains) | steps(event_log))
     return chains[-1] if chains else {}
+
+
+def _expected(
+    evidence: Evidence, logs: Mapping[int, EventLog], places: Mapping[int, int], usual: EventLog
+) -> Chain:
+    """Returns the chain of one place as the references of its runs would have read it."""
+    plan = evidence.plan
+    read: list[EventLog] = []
+    for number, event_log in logs.items():
+        decision, changed = resumed(event_log), evidence.changed.get(number)
+        same = usual if changed is None else changed[places[number]]
+        if changed is None and plan.workload_of(number).data != plan.workload.data:
+            same = event_log  # Without a reference only repetitions are seen.
+        read.append((*([] if decision is None else [decision]), *steps(same).values()))
+    return _chain(read)
 
 
 def _up_to(step: int, earlier: list[Chain]) -> Chain:

@@ -16,7 +16,7 @@ from harness.evidence.evidence import Evidence
 from harness.faults.actions import ACTIONS, DISPLACING
 from harness.faults.registry import KINDS
 from harness.faults.strike import Strike
-from harness.words import SAVE_PHASES
+from harness.words import PERIODS, SAVE_PHASES
 from harness.world import World
 
 FILE = "coverage.jsonl"
@@ -67,6 +67,8 @@ def _strikes(evidence: Evidence) -> Iterator[tuple[str, str, World]]:
 def _phase(strike: Strike) -> str:
     if strike.point.step is not None:
         return STEP
+    if strike.point.during is not None:
+        return str(strike.point.during)
     return strike.point.phase or OUTSIDE
 
 
@@ -107,6 +109,8 @@ def read_coverage(folder: Path) -> Counter[StrikeCell]:
 def possible_rows() -> tuple[tuple[str, str], ...]:
     """Returns every phase with every fault that can fall into it."""
     rows = [(STEP, kind.word) for kind in KINDS if "step" in kind.drawn_at]
+    anywhere = [kind.word for kind in KINDS if "period" in kind.drawn_at]
+    rows += [(period, fault) for period in PERIODS for fault in anywhere]
     in_saves = [kind.word for kind in KINDS if "operation" in kind.drawn_at]
     rows += [(phase, fault) for phase in SAVE_PHASES for fault in in_saves]
     rows += [("load", "kill"), (OUTSIDE, "kill")]
@@ -141,7 +145,7 @@ def _heading() -> str:
 
 
 def _order(row: tuple[str, str]) -> tuple[int, str]:
-    phases = (OUTSIDE, "load", STEP, *SAVE_PHASES, BETWEEN)
+    phases = (OUTSIDE, "load", STEP, *PERIODS, *SAVE_PHASES, BETWEEN)
     return phases.index(row[0]) if row[0] in phases else len(phases), row[1]
 
 

@@ -6,8 +6,8 @@ from random import Random
 
 from harness.faults.actions import Action, Relocate
 from harness.report.title import titled
-from harness.scenario.possible import save_steps
-from harness.scenario.schema import Freeze, FreezePlan, Run, Scenario, Scheduler
+from harness.scenario.possible import evaluation_steps, save_steps
+from harness.scenario.schema import Batching, Freeze, FreezePlan, Run, Scenario, Scheduler
 from harness.search.generate.actions import draw_actions
 from harness.search.generate.candidates import Candidates
 from harness.search.generate.chance import often, pick
@@ -70,7 +70,9 @@ class _Drawer:
             before=before,
             load_step=load_step,
             world=world,
+            learning_rate=self._learning_rate() if number else None,
             scheduler=self._scheduler() if number else None,
+            data=self._reading() if number and world is None else None,
         )
         # An operator's possible actions are certain only after a run that came to its end.
         if not often(random, 15 if is_last else 65):
@@ -131,10 +133,30 @@ class _Drawer:
         """Draws, rarely, another horizon for the schedule."""
         if not is_plain(self._job) or not often(self._random, 6):
             return None
-        total = pick(self._random, (4, 8, 30))
+        total = pick(self._random, (30,) if self._job.scheduler.kind == "one_cycle" else (4, 8, 30))
         return self._job.scheduler.model_copy(update={"total_steps": total})
 
+    def _learning_rate(self) -> float | None:
+        """Draws, rarely, another rate for a new optimizer, which the saved one replaces."""
+        return 0.01 if is_plain(self._job) and often(self._random, 6) else None
+
+    def _reading(self) -> Batching | None:
+        """Draws other batches or workers, if the loader can follow and the ranks stay."""
+        data, random = self._job.data, self._random
+        stays = all(run.world is None for run in self._runs)
+        alone = self._job.accumulate.in_a_step == 1
+        if not (data.redistributes and stays and alone and is_plain(self._job)):
+            return None
+        if not often(random, 30):
+            return None
+        return Batching(
+            batch_size=pick(random, (data.batch_size // 2, data.batch_size)),
+            num_workers=pick(random, (0, 1, 2)),
+        )
+
     def _degree(self, world: World) -> World | None:
+        if any(run.data is not None for run in self._runs):
+            return None
         if "layouts" in self._without or not is_plain(self._job) or not often(self._random, 40):
             return None
         others = [degree for degree in range(1, _MOST_DEGREE + 1) if degree != world.degree]
@@ -155,6 +177,7 @@ class _Drawer:
             first=first,
             until=run.until_step,
             saves=saves,
+            evaluations=len(evaluation_steps(self._job.evaluation, after=first, run=run)),
             relocated=_is_relocated((*self._runs, run)),
             foreign=past.foreign | foreign_names(run),
             comes_through=is_last,

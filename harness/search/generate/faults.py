@@ -25,6 +25,7 @@ from harness.faults.retransmit import RETRANSMITTED, Retransmit
 from harness.faults.second_job import SecondJob
 from harness.faults.short_write import ShortWrite
 from harness.faults.sigterm import Sigterm, Terminating
+from harness.faults.starve import Starve, Starving
 from harness.faults.stop import Stop, Stopping
 from harness.search.generate.chance import often, pick
 from harness.search.generate.external_actors import (
@@ -41,13 +42,15 @@ from harness.search.generate.strikable import (
     draw_point,
     either_side,
 )
-from harness.words import ERRORS, EXCEPTIONS, LOADING, READS
+from harness.words import ERRORS, EXCEPTIONS, LOADING, PERIODS, READS
 
 NOT_DRAWN = (*(kind.word for kind in KINDS if not kind.drawn_at), *DISPLACING)
 """Faults of jobs on two nodes, and of a launcher; Ctrl-C, for which there is no rule yet; and a
 directory that is moved away from a job, which few checkpointers notice. The outcome of a cut link
 depends on its timing; SLURM's own daemons take half a minute to start."""
 
+_MOST_STARVED = 3
+"""Steps; with an interval of 1 or 2 the next save is due by then."""
 _FILE_SYSTEM = "ext4"
 """Likely to exist on every machine that can cut a power at all."""
 
@@ -64,12 +67,14 @@ def draw_faults(random: Random, strikable: StrikableSpan) -> Faults:
 
 
 def draw_calm(random: Random, strikable: StrikableSpan) -> Faults:
-    """Draws a fault that the run survives: of storage or an external actor, or a stopped rank."""
+    """Draws a fault that the run survives: of storage, threads, an external actor, or a stop."""
     kinds: list[Callable[[Random, StrikableSpan], Faults]] = []
     if strikable.number and "storage" not in strikable.without:
         kinds += [_draw_failing_load] * 2
     if strikable.saves and "storage" not in strikable.without:
         kinds += [_draw_storage] * 12
+    if "loop" not in strikable.without and strikable.in_background:
+        kinds += [_draw_starve] * 2
     if has_operator(strikable):
         kinds += [draw_operator] * 4
     if has_second_job(strikable):
@@ -88,6 +93,19 @@ def _draw_failing_load(random: Random, strikable: StrikableSpan) -> Faults:
     path = pick(random, (f"{layout.any_name}/*", f"{layout.any_name}/{files}"))
     at = Point(phase="load", operation=operation, path=path, nth=pick(random, (1, 1, 2)))
     return (Fail(fail=Failing(rank=rank, error=error, times=pick(random, (1, 1, 2))), at=at),)
+
+
+def _draw_starve(random: Random, strikable: StrikableSpan) -> Faults:
+    """Draws a save whose background threads do not run while training goes on."""
+    steps = [step for step in strikable.saves if step < strikable.until]
+    # A deadline of the scenario would be that of a rank that waits for a starved one.
+    if not steps or strikable.checkpoint.timeout_s is not None:
+        return ()
+    step = pick(random, steps)
+    more = random.randrange(1, min(_MOST_STARVED, strikable.until - step) + 1)
+    rank = random.randrange(strikable.world.size)
+    starving = Starving(rank=pick(random, ("all", "all", rank)), steps=more)
+    return (Starve(starve=starving, at=Point(step=step)),)
 
 
 def _draw_storage(random: Random, strikable: StrikableSpan) -> Faults:
@@ -109,6 +127,8 @@ def _draw_ending(random: Random, strikable: StrikableSpan, earlier: Faults) -> F
         kinds += [lambda: _end_at_step(random, strikable, reached)] * 3
     if not earlier and strikable.number:
         kinds += [lambda: _end_in_load(random, strikable)]
+    if periods := _periods(strikable, earlier):
+        kinds += [lambda: _end_in_period(random, strikable, periods)] * 2
     if not earlier and not strikable.number and strikable.candidates.outside_of_saves():
         kinds += [lambda: _end_outside(random, strikable)]
     return pick(random, kinds)() if kinds else ()
@@ -161,16 +181,41 @@ def _end_in_load(random: Random, strikable: StrikableSpan) -> Faults:
     return (_draw_kill(random, strikable, at, rank),)
 
 
+def _periods(strikable: StrikableSpan, earlier: Faults) -> tuple[str, ...]:
+    """Returns the periods that the run enters, and that come after earlier faults."""
+    left_out = set[str]() if strikable.number else {"loading"}
+    if not strikable.evaluations:
+        left_out.add("evaluation")
+    if earlier:
+        left_out |= {*PERIODS} - {"ending"}
+    return tuple(one for one in PERIODS if one not in left_out)
+
+
+def _end_in_period(random: Random, strikable: StrikableSpan, periods: tuple[str, ...]) -> Faults:
+    period = pick(random, periods)
+    nth = random.randrange(1, strikable.evaluations + 1) if period == "evaluation" else 1
+    at = Point.model_validate({"during": period, "nth": nth})
+    rank = random.randrange(strikable.world.size)
+    if "loop" not in strikable.without and often(random, 30):
+        return (_draw_in_loop(random, at, rank),)
+    return (_draw_signal(random, strikable, at.model_copy(update={"rank": rank}), rank),)
+
+
+def _draw_in_loop(random: Random, at: Point, rank: int) -> AnyFault:
+    """Draws an end that a rank brings about itself."""
+    if often(random, 50):
+        target: AnyRank = pick(random, ("all", rank if at.during != "building" else "all"))
+        return Exit(exit=Target(rank=target), at=at)
+    raising = Raising(rank=rank, error=pick(random, EXCEPTIONS))
+    return Raise.model_validate({"raise": raising, "at": at})
+
+
 def _end_at_step(random: Random, strikable: StrikableSpan, reached: int) -> Faults:
     """Draws a step late enough that the saves and steps with faults of their own have begun."""
     step = random.randrange(reached + 1, strikable.until + 1)
     rank = random.randrange(strikable.world.size)
     if "loop" not in strikable.without and often(random, 40):
-        at = Point(step=step)
-        if often(random, 50):
-            return (Exit(exit=Target(rank=pick(random, ("all", rank))), at=at),)
-        raising = Raising(rank=rank, error=pick(random, EXCEPTIONS))
-        return (Raise.model_validate({"raise": raising, "at": at}),)
+        return (_draw_in_loop(random, Point(step=step), rank),)
     saved = any(one < step for one in strikable.saves)
     published = saved and often(random, 40)
     at = Point(step=step, once_published=published, rank=rank)

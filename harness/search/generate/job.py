@@ -9,6 +9,7 @@ from harness.scenario.schema import (
     Checkpoint,
     Data,
     DynamicWindow,
+    Evaluating,
     Freeze,
     FreezePlan,
     Model,
@@ -69,11 +70,9 @@ def draw_job(random: Random, *, without: Areas = frozenset()) -> Scenario:
         seed=random.randrange(100),
         world=world,
         model=_draw_model(random, vlm=preset_vlm, least=world.pp * world.chunks),
-        scheduler=Scheduler(
-            kind="annealing" if often(random, 20) else "cosine",
-            warmup_steps=pick(random, (2, 2, 0, 5)),
-        ),
+        scheduler=_draw_schedule(random),
         data=_draw_data(random, world, without),
+        evaluation=Evaluating(interval=pick(random, (1, 2, 3))) if often(random, 20) else None,
         checkpoint=checkpoint,
         freeze=freeze,
         runs=(Run(until_step=until),),
@@ -129,6 +128,19 @@ def _draw_data(random: Random, world: World, without: Areas) -> Data:
         batch_size=batch,
         num_workers=pick(random, (0, 0, 0, 1, 2)),
         redistributes=redistributes,
+    )
+
+
+def _draw_schedule(random: Random) -> Scheduler:
+    """Draws a schedule; torch does not continue all kinds bit for bit when built after the load."""
+    late = often(random, 15)
+    kinds = ("cosine", "one_cycle") if late else ("cosine", "cosine", "annealing", "one_cycle")
+    return Scheduler.model_validate(
+        {
+            "kind": pick(random, kinds),
+            "built": "after_load" if late else "before_load",
+            "warmup_steps": pick(random, (2, 2, 0, 5)),
+        }
     )
 
 

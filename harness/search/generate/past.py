@@ -72,7 +72,7 @@ def foreign_names(run: Run) -> frozenset[str]:
 def _touched(run: Run, saved: tuple[int, ...]) -> int:
     """Returns the first step whose checkpoint, and later `latest`, no operator can have changed."""
     steps = [
-        saved[(one.at.save or 1) - 1] if one.at.step is None else one.at.step
+        saved[(one.at.save or 1) - 1] if one.at.is_operation else one.at.step or 0
         for one in run.faults
         if one.action is not None and not isinstance(one.action, Foreign)
     ]

@@ -22,10 +22,10 @@ class StrikableSpan:
     """The strikable part of one run.
 
     `saves` are the steps of the saves that it makes wherever it resumes, `first` is the latest step
-    from which it can. `number` is the run's, from 0. After the last run nothing clears away what
-    failing storage has kept from being removed. `relocated` says whether the directory was or will
-    be moved, `foreign` holds the names that operators have created, `comes_through` promises that
-    nothing ends the run before its last step.
+    from which it can; `evaluations` counts those that it makes in any case. `number` is the run's,
+    from 0. After the last run nothing clears away what failing storage has kept from being removed.
+    `relocated` says whether the directory was or will be moved, `foreign` holds the names that
+    operators have created, `comes_through` promises that nothing ends the run before its last step.
     """
 
     number: int
@@ -37,6 +37,7 @@ class StrikableSpan:
     first: int
     until: int
     saves: tuple[int, ...]
+    evaluations: int = 0
     relocated: bool = False
     foreign: frozenset[str] = frozenset()
     comes_through: bool = False

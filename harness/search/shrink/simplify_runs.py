@@ -11,7 +11,8 @@ from harness.search.shrink.change import faults_of, inside, map_steps, with_faul
 from harness.world import World
 
 _OWN = {
-    "before": (), "world": None, "model": None, "freeze": None, "load_step": None, "refused": None
+    "before": (), "world": None, "model": None, "freeze": None, "learning_rate": None,
+    "scheduler": None, "data": None, "load_step": None, "refused": None
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def fewer_happenings(scenario: Scenario) -> Iterator[Scenario]:
 
 def _usual_settings(scenario: Scenario, number: int, run: Run) -> Iterator[Scenario]:
     usual = Run(until_step=run.until_step)
-    for key in ("world", "model", "freeze", "refused", "load_step", "ignore_freeze_mismatch"):
+    for key in ("ignore_freeze_mismatch", *(one for one in _OWN if one != "before")):
         if getattr(run, key) != getattr(usual, key):
             yield with_run(scenario, number, **{key: getattr(usual, key)})
     if run.world is not None and run.refused is not None:

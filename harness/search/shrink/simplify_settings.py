@@ -47,7 +47,9 @@ _USUAL: tuple[tuple[str, Part], ...] = (
     ("accumulate", Accumulation()),
     ("checkpoint", Checkpoint()),
 )
-_USUAL_VALUES: dict[str, Any] = {"seed": 0, "optimizer": "adamw", "ema": False}
+_USUAL_VALUES: dict[str, Any] = {
+    "seed": 0, "optimizer": "adamw", "learning_rate": 3e-3, "ema": False, "evaluation": None
+}  # fmt: skip
 
 
 def usual_job(scenario: Scenario) -> Iterator[Scenario]:

@@ -10,6 +10,8 @@ import pytest
 from harness.evidence.record import (
     AnyRecord,
     Drained,
+    Entered,
+    Evaluated,
     Finished,
     Raised,
     Record,
@@ -25,6 +27,8 @@ from tests.harness.judge.cases import resumed, stepped
 
 RECORDS = (
     Started(rank=1, pid=2, versions={"python": "3"}),
+    Entered(period="evaluation", step=4),
+    Evaluated(step=4, loss=None),
     resumed(1, None),
     Refused(changed=("model.weight",)),
     stepped(0, 3),

@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 
 from harness import __main__ as command
-from harness.evidence.record import SaveBegan, SaveReturned, Stepped
+from harness.evidence.record import Entered, SaveBegan, SaveReturned, Stepped
 from harness.explain.explain import explain
 from harness.explain.moment import describe_not_durable, describe_ranks
-from tests.harness.judge.cases import Case, RunCase, correct, killed_run, resumed_run, write_run
+from tests.harness.judge.cases import (
+    Case,
+    RunCase,
+    correct,
+    killed_run,
+    resumed_run,
+    stepped,
+    write_run,
+)
 from tests.harness.judge.cuts import end_with_cut, evidence_of, materialize
 
 
@@ -86,6 +94,20 @@ def test_a_rank_between_two_saves_is_in_none() -> None:
     (line,) = describe_ranks(one_rank, before)
     assert "was in no save" in line
     assert "was in save" not in line
+
+
+def test_the_period_that_a_rank_has_entered_is_named_until_it_goes_on() -> None:
+    run = RunCase()
+    run.record(Entered(period="training", index=0))
+    run.record(replace(stepped(0, 1), index=1))
+    run.record(Entered(period="evaluation", index=2, step=1))
+    (evidence,) = Case(runs=[run]).evidence().runs
+    lines = [next(describe_ranks(evidence, index)) for index in (0, 1, 2)]
+    assert [line.partition(": ")[2] for line in lines] == [
+        "had trained no step and entered training",
+        "had finished step 1",
+        "had finished step 1 and entered evaluation",
+    ]
 
 
 def test_the_command_tells_the_story_of_a_directory(

@@ -56,7 +56,7 @@ def trained(
 def test_shards_are_updated_as_through_dtensor(mesh: DeviceMesh) -> None:
     ours = sharded(mesh, torch.Generator().manual_seed(0))
     theirs = sharded(mesh, torch.Generator().manual_seed(0))
-    own = adamw.build((tuple(ours),))
+    own = adamw.build((tuple(ours),), 3e-3)
     settings = {key: own.param_groups[0][key] for key in ("lr", "weight_decay", "fused")}
 
     assert trained(own, ours, mesh) == trained(AdamW(theirs, **settings), theirs, mesh)

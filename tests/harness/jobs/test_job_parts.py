@@ -16,11 +16,12 @@ import torch
 from harness.jobs.training.data import Batches, EpochBatches
 from harness.jobs.training.digest import digest_state
 from harness.jobs.training.implementation import Tools
+from harness.jobs.training.inputs import prepare
 from harness.jobs.training.models import build_model, split
 from harness.jobs.training.parallel import Place
-from harness.jobs.training.train import prepare, raise_decay
+from harness.jobs.training.train import raise_decay
 from harness.plan.model import Implementation
-from harness.scenario.schema import Data, Model
+from harness.scenario.schema import Batching, Data, Model
 from harness.world import World
 from tests.harness.jobs.drive import ROOT
 
@@ -117,6 +118,29 @@ def test_a_loader_that_redistributes_goes_on_for_ranks_of_another_degree(
         one.close()
 
 
+def test_a_loader_that_redistributes_goes_on_with_other_batches_and_workers() -> None:
+    data = Data(samples=35, redistributes=True)
+    before = Batches(data, seed=7, rank=1, ranks=2)
+    order = [
+        n
+        for batch in EpochBatches(Data(samples=35, batch_size=1), seed=7, rank=1, ranks=2)
+        for n in batch
+    ]
+    assert [n for ids in _take(before, 2) for n in ids] == order[:8]
+
+    fewer = Batches(Batching(batch_size=2, num_workers=1).of(data), seed=7, rank=1, ranks=2)
+    fewer.loader.load_state_dict(before.loader.state_dict())
+    assert _take(fewer, 2) == [tuple(order[8:10]), tuple(order[10:12])]
+
+    # The five samples that are left fill one batch of four; then comes the next epoch.
+    again = Batches(data, seed=7, rank=1, ranks=2)
+    again.loader.load_state_dict(fewer.loader.state_dict())
+    assert _take(again, 1) == [tuple(order[12:16])]
+    assert (_take(again, 1) != [], again.epoch) == (True, 1)
+    for one in (before, fewer, again):
+        one.close()
+
+
 @pytest.mark.parametrize(("generator", "draws"), [("own", False), ("global", True)])
 def test_a_loader_draws_from_the_global_generator_where_it_is_asked_to(
     generator: Literal["own", "global"], draws: bool
@@ -154,7 +178,7 @@ def test_positions_of_ranks_that_stopped_apart_are_refused() -> None:
     _take(before[1], 2)
     after = Batches(data, seed=7, rank=0, ranks=1)
     with pytest.raises(
-        ValueError, match=r"different positions of their epochs: \[\(0, 1\), \(0, 2\)\]"
+        ValueError, match=r"different positions of their epochs: \[\(0, 4\), \(0, 8\)\]"
     ):
         after.loader.load_state_dicts([one.loader.state_dict() for one in before])
 

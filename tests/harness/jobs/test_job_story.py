@@ -9,10 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence.record import Drained, Finished, Raised, Record, SaveBegan, Started
+from harness.evidence.record import (
+    Drained,
+    Entered,
+    Evaluated,
+    Finished,
+    Raised,
+    Record,
+    SaveBegan,
+    Started,
+)
 from harness.jobs.training.event_log import EventLog
 from harness.plan.model import Implementation
-from harness.scenario.schema import Data, Model
+from harness.scenario.schema import Data, Evaluating, Model
 from harness.world import World
 from tests.harness.jobs.drive import (
     EVERY_SECOND_STEP,
@@ -35,17 +44,46 @@ def test_a_run_with_saves_is_told_in_the_order_in_which_it_happened(
     (event_log,) = event_logs(tmp_path, plan)
     assert kinds(event_log) == [
         "started",
+        "entered",
         "resumed",
+        "entered",
         "stepped",
         "stepped",
         "save_began",
         "save_returned",
         "stepped",
+        "entered",
         "drained",
         "finished",
     ]
+    periods = [one.period for one in event_log if isinstance(one, Entered)]
+    assert periods == ["building", "training", "ending"]
     assert only(event_log, Started).versions.keys() == {"python", "torch", "torchdata", "numpy"}
     assert only(event_log, Finished) == Finished(step=3, reason="until_step", threads=())
+
+
+@pytest.mark.parametrize("world", [(1, 2), (2, 1)])
+def test_an_evaluation_changes_nothing(warm: Warm, tmp_path: Path, world: tuple[int, int]) -> None:
+    plain = make_plan(3, world=world)
+    workload = plain.workload.model_copy(update={"evaluation": Evaluating(interval=2)})
+    found = []
+    for name, plan in (
+        ("plain", plain),
+        ("evaluated", plain.model_copy(update={"workload": workload})),
+    ):
+        directory = tmp_path / name
+        directory.mkdir()
+        assert warm.run(directory, plan) == [0, 0]
+        found.append(event_logs(directory, plan))
+    assert [steps(event_log) for event_log in found[0]] == [
+        steps(event_log) for event_log in found[1]
+    ]
+    evaluated = [one for one in found[1][1] if isinstance(one, Evaluated)]
+    assert [one.step for one in evaluated] == [2, 3]
+    losses = [float.fromhex(one.loss or "nan") for one in evaluated]
+    trained = [float.fromhex(steps(found[1][1])[one.step].loss or "nan") for one in evaluated]
+    assert losses[0] > losses[1]
+    assert losses != trained
 
 
 def test_training_really_trains(warm: Warm, tmp_path: Path) -> None:
@@ -106,9 +144,9 @@ def test_signal_to_any_rank_ends_all_after_the_same_emergency_save(
     plan = make_plan(2000, checkpoint=EVERY_SECOND_STEP.model_copy(update={"interval": 1000}))
     assert warm.run(tmp_path, plan, strike=(rank, signal.SIGTERM, 3)) == [0, 0]
     described = event_logs(tmp_path, plan)
-    last = [event_log[-4:] for event_log in described]
+    last = [event_log[-5:] for event_log in described]
     assert [kinds(event_log) for event_log in last] == [
-        ["save_began", "save_returned", "drained", "finished"]
+        ["save_began", "save_returned", "entered", "drained", "finished"]
     ] * 2
     ends = {
         (only(event_log, SaveBegan).step, only(event_log, Finished).step) for event_log in described
@@ -130,7 +168,7 @@ def test_missing_checkpoint_is_told_as_raised_while_loading(warm: Warm, tmp_path
     plan = make_plan(2, checkpoint=EVERY_SECOND_STEP, load_step=8)
     assert warm.run(tmp_path, plan) == [1, 1]
     for event_log in event_logs(tmp_path, plan):
-        assert kinds(event_log) == ["started", "raised"]
+        assert kinds(event_log) == ["started", "entered", "entered", "raised"]
         assert only(event_log, Raised).during == "load"
 
 

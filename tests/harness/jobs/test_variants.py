@@ -56,7 +56,7 @@ def test_every_word_of_the_language_has_a_module() -> None:
     assert tuple(OPTIMIZERS) == words.OPTIMIZERS
 
 
-@pytest.mark.parametrize("variant", ["experts", "hooks", "tied", "lora", "idle"])
+@pytest.mark.parametrize("variant", ["experts", "hooks", "tied", "lora", "idle", "buffers"])
 def test_a_variant_trains_alike_with_plain_and_with_sharded_parameters(
     warm: Warm, tmp_path: Path, variant: str
 ) -> None:
@@ -137,7 +137,7 @@ def test_adapters_alone_train_beside_a_base() -> None:
 
 def _stepped(name: str) -> tuple[nn.Module, Any]:
     model = nn.Linear(4, 4, bias=name == "muon")
-    optimizer = build_optimizer(name, (tuple(model.parameters()),))
+    optimizer = build_optimizer(name, (tuple(model.parameters()),), 3e-3)
     for number in range(4):
         model(torch.full((2, 4), float(number))).square().sum().backward()
         optimizer.step()
@@ -191,7 +191,7 @@ def test_an_optimizer_goes_on_from_its_own_state_dict(name: str) -> None:
     model, optimizer = _stepped(name)
     other = nn.Linear(4, 4, bias=name == "muon")
     other.load_state_dict(model.state_dict())
-    again = build_optimizer(name, (tuple(other.parameters()),))
+    again = build_optimizer(name, (tuple(other.parameters()),), 3e-3)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for one, by in ((model, optimizer), (other, again)):
         one(torch.ones(2, 4)).square().sum().backward()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from harness.evidence.evidence import AtRest, Evidence, RunEvidence
 from harness.evidence.record import (
     Drained,
+    Entered,
+    Evaluated,
     Finished,
     Raised,
     Record,
@@ -31,6 +33,8 @@ _TOLD_BY = {
     SaveReturned: EvidenceKind.ACKNOWLEDGEMENTS,
     Drained: EvidenceKind.ACKNOWLEDGEMENTS,
     Stepped: EvidenceKind.TRAINING,
+    Evaluated: EvidenceKind.TRAINING,
+    Entered: EvidenceKind.ENDS,
     Finished: EvidenceKind.ENDS,
 }
 _RAISED_DURING = {

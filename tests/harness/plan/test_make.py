@@ -64,6 +64,13 @@ def test_the_longest_run_decides_the_schedule() -> None:
         ),
         ({"kill": {}, "at": {"phase": "load"}}, "run1.kill-all-load-1-before", (0, 1), 0),
         ({"sigterm": {}, "at": {"step": 3}}, "run1.sigterm-all-step3", (0, 1), 0),
+        ({"kill": {"rank": 1}, "at": {"during": "loading"}}, "run1.kill-rank1-loading", (1,), 1),
+        (
+            {"sigterm": {}, "at": {"during": "evaluation", "nth": 2}},
+            "run1.sigterm-all-evaluation-2",
+            (0, 1),
+            0,
+        ),
         (
             {"kill": {"rank": 1}, "at": {"step": 3, "once_published": True}},
             "run1.kill-rank1-step3-once-published",
@@ -100,7 +107,10 @@ def test_a_delay_as_long_as_the_deadline_may_cost_the_save(
 
 
 def test_a_plan_comes_back_from_its_json() -> None:
-    plan = plan_faults({"kill": {"rank": 1}, "at": {"save": 1, "phase": "seal"}})
+    plan = plan_faults(
+        {"kill": {"rank": 1}, "at": {"save": 1, "phase": "seal"}},
+        {"exit": {}, "at": {"during": "ending"}},
+    )
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 

@@ -24,6 +24,8 @@ ONE = "runs: [{until_step: 4, faults: [%s]}, {until_step: 6}]\n"
          "signals: all ranks get SIGTERM after step 3, and the job resumes (1 rank)"),
         ("{fail: {rank: 1, error: EIO, times: 3}, at: {save: 1, operation: fsync}}",
          "storage: rank 1 meets EIO 3 times before fsync of save 1, and the job resumes (1 rank)"),
+        ("{sigterm: {rank: all}, at: {during: ending}}",
+         "signals: all ranks get SIGTERM during ending, and the job resumes (1 rank)"),
         ("{raise: {rank: 0}, at: {step: 3}}",
          "loop: rank 0 raises RuntimeError after step 3, and the job resumes (1 rank)"),
         ("{power_cut: {filesystem: xfs}, at: {save: 2, phase: publish}}",

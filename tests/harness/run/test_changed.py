@@ -38,6 +38,19 @@ def test_the_same_change_is_trained_once(services: Services, tmp_path: Path) -> 
     assert second.changed == first.changed
 
 
+def test_a_changed_run_that_begins_afresh_has_its_reference(
+    services: Services, tmp_path: Path
+) -> None:
+    plan = plan_of("loop/exit-before-the-first-question.yaml::disabled")
+    changed = plan.runs[1].model_copy(update={"learning_rate": 0.1})
+    plan = plan.model_copy(update={"runs": (plan.runs[0], changed)})
+
+    evidence = execute(plan, tmp_path / "run", services)
+
+    exact = next(one for one in judge(evidence).verdicts if one.property == "resume_exact")
+    assert (exact.state, exact.lacks, set(evidence.changed)) == ("holds", (), {1})
+
+
 def test_a_plan_that_changes_nothing_hands_nothing_over(services: Services, tmp_path: Path) -> None:
     plan = plan_of("baseline/stopped-between-saves.yaml")
     assert execute(plan, tmp_path / "run", services).changed == {}

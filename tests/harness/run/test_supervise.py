@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from harness.boot import job_launcher
-from harness.evidence.record import SaveBegan
+from harness.evidence.record import Entered, SaveBegan
 from harness.report.frames import short_stacks
 from harness.run.launch.launch import Calls
 from harness.run.supervise import Supervisor
@@ -252,6 +252,26 @@ def test_a_rank_that_hangs_writes_where_each_of_its_threads_is(tmp_path: Path) -
     assert main.startswith("main thread: ")
     assert "test_supervise.py" in main
     assert "wait_in_a_thread" in thread
+
+
+def test_sigterm_in_a_period_arrives_as_the_rank_enters_it_for_the_nth_time(
+    tmp_path: Path,
+) -> None:
+    def body(directory: Path, rank: int) -> None:
+        arrived: list[int] = []
+        signal.signal(signal.SIGTERM, lambda *_: arrived.append(1))
+        descriptor = _begin_save(directory, rank)
+        for entries, period in enumerate(("training", "evaluation", "evaluation", "ending")):
+            line = Entered(period=period).to_line().encode()
+            os.write(descriptor, line + b"\n")
+            assert bool(arrived) == (entries >= 2)
+
+    struck = strike("sigterm", during="evaluation", nth=2)
+
+    trace, processes = supervise(body, tmp_path, strikes=[struck])
+
+    assert processes.exits == (0,)
+    assert len(trace.fired) == 1
 
 
 def test_sigterm_at_a_step_arrives_before_the_rank_goes_on(tmp_path: Path) -> None:

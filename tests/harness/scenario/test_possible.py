@@ -125,14 +125,77 @@ def test_what_cannot_be_is_refused(tmp_path: Path, part: str, expected: str) -> 
             "at.save: this run has no save 4: it ends at step 6 and saves at most 3 times",
         ),
         ("{kill: {}, at: {save: 1, phase: load}}", "at: `phase: load` belongs to no save"),
+        ("{kill: {}, at: {rank: 1, during: building}}", ""),
+        ("{raise: {rank: 1}, at: {during: ending}}", ""),
+        ("{kill: {}, at: {during: loading}}", "at.during: the first run finds no checkpoint to"),
+        ("{kill: {}, at: {during: evaluation}}", "at.during: this run never evaluates: set"),
+        ("{kill: {}, at: {during: training, step: 3}}", "at: a point is a period or has `step`"),
+        ("{kill: {}, at: {during: training, nth: 2}}", "at: a rank enters `training` once"),
+        ("{kill: {}, at: {during: lunch}}", "at.during: 'lunch' is"),
+        ("{hang: {rank: 1}, at: {during: building}}", ": `hang` hits an operation"),
+        (
+            "{second_job: {rank: 1, refused: e}, at: {during: building}}",
+            ": `second_job` is refused because the first one has saved",
+        ),
+        (
+            "{operator: {delete: {path: latest}}, at: {during: building}}",
+            ": during `building` the start has not chosen a checkpoint yet",
+        ),
+        ("{exit: {rank: all}, at: {during: building}}", ""),
+        (
+            "{exit: {rank: 1}, at: {during: building}}",
+            ": `exit` during `building` takes `rank: all`",
+        ),
+        ("{time_limit: {}, at: {during: training}}", ": `time_limit` comes after a training"),
     ],
 )
 def test_a_point_must_come(tmp_path: Path, fault: str, expected: str) -> None:
     found = read(tmp_path, "world: {dp_shard: 2}", f"runs: [{{until_step: 6, faults: [{fault}]}}]")
     if expected:
-        assert found.startswith(f"x.yaml:3: runs[0].faults[0].{expected}")
+        dot = "" if expected.startswith(":") else "."
+        assert found.startswith(f"x.yaml:3: runs[0].faults[0]{dot}{expected}")
     else:
         assert found == ""
+
+
+@pytest.mark.parametrize(
+    ("mode", "steps", "expected"),
+    [
+        ("async", 2, ""),
+        ("async", 3, "starve.steps: the run ends at step 6, before its rank has finished 3 steps"),
+        ("disabled", 1, "starve: no save has background threads in `async_mode: disabled`"),
+    ],
+)
+def test_only_threads_of_the_background_are_starved_and_training_goes_on_beside_them(
+    tmp_path: Path, mode: str, steps: int, expected: str
+) -> None:
+    fault = f"{{starve: {{rank: all, steps: {steps}}}, at: {{step: 4}}}}"
+    found = read(
+        tmp_path,
+        f"checkpoint: {{async_mode: {mode}}}",
+        f"runs: [{{until_step: 6, faults: [{fault}]}}]",
+    )
+    assert found == "" if not expected else f"runs[0].faults[0].{expected}" in found
+
+
+@pytest.mark.parametrize(
+    ("interval", "nth", "expected"),
+    [
+        (2, 3, ""),
+        (2, 4, "at most 3"),
+        (4, 2, ""),
+        (4, 3, "at most 2"),
+        (7, 1, ""),
+        (7, 2, "at most 1"),
+    ],
+)
+def test_an_evaluation_that_is_struck_must_come(
+    tmp_path: Path, interval: int, nth: int, expected: str
+) -> None:
+    fault = f"{{kill: {{}}, at: {{during: evaluation, nth: {nth}}}}}"
+    found = refused(tmp_path, fault, f"evaluation: {{interval: {interval}}}")
+    assert expected in found
+    assert bool(expected) == bool(found)
 
 
 @pytest.mark.parametrize(

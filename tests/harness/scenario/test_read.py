@@ -168,8 +168,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "kill: {rank: 1}",
             "kil: {rank: 1}",
             "11: runs[0].faults[0]: 'kil' is not a fault; known: kill, sigterm, stop, fail,"
-            " short_write, retransmit, delay, hang, raise, exit, power_cut, second_job, operator,"
-            " cut_link, slow_link, time_limit, interrupt (did you mean 'kill'?)",
+            " short_write, retransmit, delay, hang, starve, raise, exit, power_cut, second_job,"
+            " operator, cut_link, slow_link, time_limit, interrupt (did you mean 'kill'?)",
         ),
         (
             "kill: {rank: 1}, ",
@@ -198,8 +198,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (
             "save: 2, ",
             "",
-            "11: runs[0].faults[0].at: a point needs `step`, `phase: load`, `operation` or `path`"
-            " through the whole run, or `save` with `phase`, `operation` or `path`",
+            "11: runs[0].faults[0].at: a point needs `step`, `during`, `phase: load`, `operation`"
+            " or `path` through the whole run, or `save` with `phase`, `operation` or `path`",
         ),
         (
             "save: 2, phase: flush",

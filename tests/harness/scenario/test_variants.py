@@ -74,7 +74,7 @@ LOADER = "data: {redistributes: true}"
         (
             ("model: {variant: expert}", ONE),
             "model.variant: 'expert' is not a variant; known: plain, experts, hooks, tied, lora,"
-            " idle (did you mean 'experts'?)",
+            " idle, buffers (did you mean 'experts'?)",
         ),
         (
             ("optimizer: adam", ONE),

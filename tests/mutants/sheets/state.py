@@ -7,6 +7,7 @@ from tests.mutants.entry import bug
 _DIVERGES = ("resume_exact", "SILENT_DIVERGENCE")
 _SAMPLES = ("samples_exactly_once", "SILENT_DIVERGENCE")
 _FROZEN = "freeze/module-frozen-after-it-had-moments.yaml"
+_SETTINGS = "resume/settings-change.yaml"
 _ONE_STAGE = "layouts/two-stages-become-one.yaml::disabled"
 _IDLE = "state/modules-without-a-gradient.yaml::dp_shard2"
 _TWO_RANKS = "baseline/every-layout-and-mode.yaml::dp_shard2-disabled"
@@ -35,6 +36,11 @@ STATE = (
     bug("moments:ScheduleLagsBehind", "K01", "baseline/stopped-between-saves.yaml", *_DIVERGES),
     bug("moments:CountsTheScheduleAlone", "",
         "resume/schedule-of-another-kind.yaml::annealing", *_DIVERGES),
+    bug("moments:KeepsItsOwnRate", "", f"{_SETTINGS}::before_load", *_DIVERGES),
+    bug("moments:LoadsTheSettingsItKnows", "",
+        f"{_SETTINGS}::after_load", "resume_exact", "HARD_FAIL"),
+    bug("positions:BatchesOfTheNewLoader", "",
+        f"{_SETTINGS}::before_load", *_SAMPLES, "dataloader"),
     bug("moments:SkipsWhatItCannotCount", "K11",
         "at_rest/stray-file-in-a-checkpoint.yaml", *_DIVERGES),
     bug("moments:RollsBackToAnAlias", "E17",

@@ -24,9 +24,9 @@ OPTIMIZERS: dict[str, Build] = {
 }
 
 
-def build_optimizer(name: str, groups: Groups) -> Optimizer:
+def build_optimizer(name: str, groups: Groups, rate: float) -> Optimizer:
     """Returns the optimizer of that name over groups of parameters."""
-    return OPTIMIZERS[name](groups)
+    return OPTIMIZERS[name](groups, rate)
 
 
 def moments_of(optimizer: Optimizer, param: nn.Parameter) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
-from harness.jobs.training.optimizers.groups import LEARNING_RATE, WEIGHT_DECAY, Groups
+from harness.jobs.training.optimizers.groups import WEIGHT_DECAY, Groups
 
 
 class _ShardwiseAdamW(AdamW):
@@ -25,11 +25,11 @@ class _ShardwiseAdamW(AdamW):
         return has_complex
 
 
-def build(groups: Groups) -> Optimizer:
+def build(groups: Groups, rate: float) -> Optimizer:
     """Returns one AdamW over all groups."""
     return _ShardwiseAdamW(
         [{"params": list(group)} for group in groups],
-        lr=LEARNING_RATE,
+        lr=rate,
         weight_decay=WEIGHT_DECAY,
         fused=True,
     )

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
-LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01
 
 Groups = tuple[tuple[nn.Parameter, ...], ...]
 """Parameters that one call can take together; two groups can differ in kind."""
 
 
-Build = Callable[[Groups], Optimizer]
+Build = Callable[[Groups, float], Optimizer]
+"""Takes the groups and the learning rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

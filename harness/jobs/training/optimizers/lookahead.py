@@ -68,6 +68,6 @@ class Lookahead(Around):
         self.param_groups = self.base.param_groups
 
 
-def build(groups: Groups) -> Optimizer:
+def build(groups: Groups, rate: float) -> Optimizer:
     """Returns Lookahead around AdamW over all groups."""
-    return Lookahead(adamw.build(groups))
+    return Lookahead(adamw.build(groups, rate))

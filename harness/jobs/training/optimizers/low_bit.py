@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from harness.jobs.training.optimizers.groups import LEARNING_RATE, Groups
+from harness.jobs.training.optimizers.groups import Groups
 from harness.jobs.training.optimizers.packed import Packed, unpacked
 
 _MOMENTUM = 0.9
@@ -24,9 +24,9 @@ _FASTER = 30
 class LowBit(Optimizer):
     """Keeps the momentum in eight bits, and the number of steps of each parameter."""
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, rate: float) -> None:
         lists: list[dict[str, Any]] = [{"params": list(group)} for group in groups]
-        super().__init__(lists, {"lr": _FASTER * LEARNING_RATE})
+        super().__init__(lists, {"lr": _FASTER * rate})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -67,6 +67,6 @@ def _like(param: Tensor, packed: Packed) -> Tensor:
     )
 
 
-def build(groups: Groups) -> Optimizer:
+def build(groups: Groups, rate: float) -> Optimizer:
     """Returns one over all groups."""
-    return LowBit(groups)
+    return LowBit(groups, rate)

@@ -14,7 +14,6 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from harness.jobs.training.optimizers.around import Around
 from harness.jobs.training.optimizers.groups import (
-    LEARNING_RATE,
     WEIGHT_DECAY,
     Groups,
     part_matrices,
@@ -66,14 +65,14 @@ class Chain(Around):
             link.load_state_dict({"state": state, "param_groups": groups})
 
 
-def build(groups: Groups) -> Optimizer:
+def build(groups: Groups, rate: float) -> Optimizer:
     """Returns the chain of both, or of one if the other has no parameters."""
     parted = part_matrices(groups)
     links: list[Optimizer] = []
     if parted.matrices:
         lists = [{"params": list(group)} for group in parted.matrices]
-        links.append(Muon(lists, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY))
+        links.append(Muon(lists, lr=rate, weight_decay=WEIGHT_DECAY))
     if parted.rest:
         lists = [{"params": list(group)} for group in parted.rest]
-        links.append(AdamW(lists, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True))
+        links.append(AdamW(lists, lr=rate, weight_decay=WEIGHT_DECAY, fused=True))
     return Chain(links)

@@ -5,7 +5,7 @@ Each is a module of this package and a word of the language (`harness.words.VARI
 
 from __future__ import annotations
 
-from harness.jobs.training.variants import experts, hooks, idle, lora, tied
+from harness.jobs.training.variants import buffers, experts, hooks, idle, lora, tied
 from harness.jobs.training.variants.variant import PLAIN, Variant
 
 VARIANTS: dict[str, Variant] = {
@@ -15,4 +15,5 @@ VARIANTS: dict[str, Variant] = {
     "tied": tied.VARIANT,
     "lora": lora.VARIANT,
     "idle": idle.VARIANT,
+    "buffers": buffers.VARIANT,
 }

@@ -27,7 +27,7 @@ from harness.search.generate.faults import NOT_DRAWN
 from harness.search.generate.job import AREAS, draw_job
 from harness.search.generate.strategies import jobs, scenarios, typical_candidates
 from harness.search.generate.stream import is_first_of_job, job_of, scenario_of
-from harness.words import ERRORS, EXCEPTIONS, OPTIMIZERS, PHASES, VARIANTS
+from harness.words import ERRORS, EXCEPTIONS, OPTIMIZERS, PERIODS, PHASES, VARIANTS
 
 NUMBER = 2000
 """Enough that what is drawn in one of four hundred is there."""
@@ -56,7 +56,7 @@ def words(scenario: Scenario) -> Iterator[str]:
                 yield f"{setting} of a run"
         for fault in run.faults:
             yield fault.word
-            yield fault.at.phase or "no phase"
+            yield fault.at.phase or fault.at.during or "no phase"
             yield f"run {number} is struck"
             yield getattr(getattr(fault, fault.word), "error", "no error")
             if isinstance(fault, Operator):
@@ -124,7 +124,9 @@ def test_nothing_strikes_before_what_the_run_has_to_come_through() -> None:
     """Of the first run it is known which step each save has."""
     pairs = [one for one in drawn() if len(one.runs[0].faults) == 2]
     assert len(pairs) > NUMBER // 20
-    for scenario in pairs:
+    ends = {one.runs[0].faults[1].at.during for one in pairs}
+    assert ends == {None, "ending"}
+    for scenario in (one for one in pairs if one.runs[0].faults[1].at.during is None):
         steps = save_steps(scenario.checkpoint, after=-1, until=scenario.runs[0].until_step)
         first, then = (
             fault.at.step or steps[(fault.at.save or 0) - 1] for fault in scenario.runs[0].faults
@@ -134,7 +136,7 @@ def test_nothing_strikes_before_what_the_run_has_to_come_through() -> None:
 
 def test_nothing_of_the_language_is_left_out() -> None:
     found = {word for scenario in drawn() for word in words(scenario)}
-    wanted = {*FAULTS, *ACTIONS, *ERRORS, *EXCEPTIONS, *PHASES, "until", "once_published"}
+    wanted = {*FAULTS, *ACTIONS, *ERRORS, *EXCEPTIONS, *PHASES, *PERIODS, "until", "once_published"}
     wanted |= {"disabled", "async", "async_with_pinned_mem"}
     wanted |= {"1 1", "1 2", "1 3", "1 4", "2 1", "2 2"}
     wanted |= {"load_step of a run", "refused of a run", "world of a run", "freeze of a run"}
@@ -149,7 +151,7 @@ def test_nothing_of_the_language_is_left_out() -> None:
     ("area", "gone"),
     [
         ("signals", {"sigterm"}),
-        ("loop", {"raise", "exit"}),
+        ("loop", {"raise", "exit", "starve"}),
         ("storage", {"fail", "short_write", "retransmit", "delay", "hang", "stop"}),
         ("at_rest", set(ACTIONS)),
         ("layouts", {"refused of a run", "world of a run", "freeze of a run"}),
@@ -190,19 +192,20 @@ def test_four_scenarios_share_a_job() -> None:
 
 
 SECOND_OF_SEED_7 = """\
-name: 'operator: the end is lost of step_3/.metadata while the job runs, after step 5, and the job resumes (fsdp2, muon, async_with_pinned_mem)'
+name: 'async: prune: rank 1 is killed before exchange of save 1, 1 more, and the job resumes (fsdp2, async_with_pinned_mem)'
 seed: 25
 world: {dp_shard: 2}
 model: {dropout: 0.0}
-optimizer: muon
-data: {samples: 603, batch_size: 30, redistributes: true}
+scheduler: {warmup_steps: 0}
+data: {samples: 12, batch_size: 1, num_workers: 2}
 checkpoint: {interval: 3, async_mode: async_with_pinned_mem, timeout_s: 4.0, on_error: go_on}
 runs:
   - until_step: 9
     faults:
-      - operator: {truncate: {path: step_3/.metadata, to: 1}}
-        at: {rank: 1, step: 5, once_published: true}
-  - {until_step: 9}
+      - {kill: {rank: 1}, at: {rank: 0, save: 1, phase: prune, operation: exchange, path: step_*/a}}
+  - until_step: 13
+    faults:
+      - {operator: {foreign: {path: step_x, kind: directory}}, at: {step: 13}}
 """  # noqa: E501
 """Who changes what is drawn changes this; a seed means something within one version."""
 
