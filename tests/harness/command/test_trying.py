@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness.command.trying import CommandReport, CommandTest, TryOptions
 
 from harness.command.command import Command, CommandError
 from harness.command.table import causes_of, describe, is_green
+from harness.command.trying import CommandReport, CommandTest, TryOptions
 from harness.run.support import missing_mounts
 
 pytestmark = [
