@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _matrix(parsed)
         case "compare":
             return _compare(parsed)
+        case "try":
+            return _try(parsed)
         case _:
             return _with_implementation(parsed)
 
@@ -123,6 +126,47 @@ def _compare(parsed: argparse.Namespace) -> int:
     except ScenarioError as error:
         return _complain(str(error))
     return _say(describe(found), RED if found.is_worse else PASSED)
+
+
+def _try(parsed: argparse.Namespace) -> int:
+    from harness.command.command import Command, CommandError
+    from harness.command.table import describe, is_green
+    from harness.command.trying import CommandTest, TryOptions
+    from harness.run.support import missing_mounts
+
+    if (reason := missing_mounts()) is not None:
+        return _complain(f"commands cannot run here: {reason}")
+    workspace = open_workspace(failures=Path("failures").resolve())
+    folder = workspace.new_run("try")
+    with closing(workspace):
+        folder.mkdir()
+        try:
+            command = Command(
+                words=tuple(parsed.words[parsed.words[:1] == ["--"] :]),
+                cwd=Path.cwd(),
+                environment=dict(os.environ),
+                ranks=parsed.nproc,
+            )
+            options = TryOptions(
+                command=command,
+                result=tuple(parsed.result),
+                step_line=parsed.step_line,
+                cold=parsed.cold,
+                budget_s=parsed.budget,
+                most=parsed.states,
+                at_once=parsed.workers,
+            )
+            found = CommandTest(options, folder, _progress).run()
+        except CommandError as error:
+            return _complain(f"the command cannot be tested: {error}")
+        finally:
+            workspace.drop(folder)
+    return _say(f"\n{describe(found)}", PASSED if is_green(found) else RED)
+
+
+def _progress(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _matrix(parsed: argparse.Namespace) -> int:

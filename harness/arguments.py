@@ -70,6 +70,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     crashing.add_argument("--seed", type=int, default=0, help="for states that are sampled")
     _add_implementation(crashing)
+    _add_trying(
+        commands.add_parser(
+            "try",
+            help="test a training command, unmodified",
+            usage="python -m harness try [OPTIONS] -- COMMAND ... {dir} ...",
+        )
+    )
     _add_comparison(
         commands.add_parser("compare", help="show what only one of two versions breaks")
     )
@@ -79,6 +86,33 @@ def make_parser() -> argparse.ArgumentParser:
         commands.add_parser("matrix", help="show what ran on which layout, mode and device")
     )
     return parser
+
+
+def _add_trying(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nproc", type=int, default=1, metavar="N", help="ranks, if the command has no launcher"
+    )
+    parser.add_argument(
+        "--result",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="files below {dir} to compare; by default the newest checkpoint",
+    )
+    parser.add_argument(
+        "--step-line",
+        metavar="REGEX",
+        help="finds the lines of a step, and its number as the first group; by default learned",
+    )
+    parser.add_argument("--cold", action="store_true", help="execute the command at every start")
+    parser.add_argument(
+        "--budget", type=float, default=60.0, metavar="SECONDS", help="for all starts from states"
+    )
+    parser.add_argument("--states", type=int, metavar="N", help="at most so many of them")
+    parser.add_argument(
+        "--workers", type=int, default=WORKERS + 1, metavar="N", help="starts at once"
+    )
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="after `--`")
 
 
 def _add_comparison(parser: argparse.ArgumentParser) -> None:

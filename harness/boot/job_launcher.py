@@ -28,10 +28,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.jobs.registry import job_named
 from harness.system.clock import UndelayedClock
 from harness.system.host import enter_host
-from harness.system.mounts import enter_mounts
+from harness.system.mounts import bind, enter_mounts, take_own_mounts
 from harness.system.network import enter, make_network
 from harness.system.parent import die_with_parent
 from harness.system.seccomp import install_filter
@@ -48,7 +47,21 @@ _PENDING = ("SigPnd:", "ShdPnd:")
 _SIGKILL = 1 << (signal.SIGKILL - 1)
 
 
-def lead(link: socket.socket, request: dict[str, Any]) -> int:
+Enter = Callable[[dict[str, Any], int], int]
+"""Becomes a rank: gets the request and the rank's number, and returns its exit status."""
+
+
+def enter_job(request: dict[str, Any], rank: int) -> int:
+    """Runs a rank of the job that the plan of the run directory names."""
+    # Imported here, because the server of a user's command has only the standard library.
+    from harness.jobs.registry import job_named
+
+    directory = request["directory"]
+    plan = json.loads(Path(directory, "plan.json").read_bytes())
+    return job_named(plan["job"]).enter(directory, request["run"], rank)
+
+
+def lead(link: socket.socket, request: dict[str, Any], enter_rank: Enter = enter_job) -> int:
     """Run one job to its end. Returns the exit code of the job launcher."""
     parent = os.getppid()
     os.setsid()
@@ -56,21 +69,26 @@ def lead(link: socket.socket, request: dict[str, Any]) -> int:
     adopt_orphans()
     if "mounts" in request:
         enter_mounts(request["mounts"])
+    if "shown" in request:
+        take_own_mounts()
+        bind(*request["shown"])
     network = make_network(request["nodes"]) if request["nodes"] > 1 else None
     # Only descriptors: the supervisor knows from its plan which of them were sent.
     more = [] if network is None else [network.switch, network.control.fileno()]
     request["namespaces"] = () if network is None else network.nodes
-    if request["launcher"]["kind"] == "local":
+    if not request.get("watched", True):
+        reap(link, request, start(link, request, enter_rank, first=0), enter_rank)
+    elif request["launcher"]["kind"] == "local":
         listener = install_filter(reads=request["reads"])
         socket.send_fds(link, [b'{"listener": true}'], [listener, *more])
         os.close(listener)
-        reap(link, request, start(link, request, first=0))
+        reap(link, request, start(link, request, enter_rank, first=0), enter_rank)
     else:
         socket.send_fds(link, [b'{"launcher": true}'], more)
         # Imported here, because it needs torch, and a run with the local launcher does not.
         from harness.boot.agents import fork_agents
 
-        reap(link, request, fork_agents(request))
+        reap(link, request, fork_agents(request), enter_rank)
     report(link, {"over": orphans(), "cpu_s": cpu_s()})
     return 0
 
@@ -89,6 +107,7 @@ def cpu_s() -> float:
 def start(
     link: socket.socket,
     request: dict[str, Any],
+    enter_rank: Enter = enter_job,
     *,
     first: int,
     forked: Callable[[list[int]], None] = lambda _: None,
@@ -102,7 +121,7 @@ def start(
     gate, opener = os.pipe()
     pids = {}
     for rank in range(first, first + request["ranks"]):
-        pids[_fork_rank(link, request, rank, gate, opener)] = rank
+        pids[_fork_rank(link, request, rank, enter_rank, (gate, opener))] = rank
     forked(list(pids))
     report(link, {"ranks": list(pids)})
     if receive(link)[0] == b"go":
@@ -116,9 +135,13 @@ def start(
 
 
 def _fork_rank(
-    link: socket.socket, request: dict[str, Any], rank: int, gate: int, opener: int
+    link: socket.socket,
+    request: dict[str, Any],
+    rank: int,
+    enter_rank: Enter,
+    pipe: tuple[int, int],
 ) -> int:
-    job_launcher = os.getpid()
+    job_launcher, (gate, opener) = os.getpid(), pipe
     pid = os.fork()
     if pid:
         return pid
@@ -135,20 +158,17 @@ def _fork_rank(
     os.read(gate, 1)
     os.close(gate)
     write_on_request(stacks_of(Path(request["directory"], f"run{request['run']}"), rank))
-    os._exit(_rank_main(request, rank))
+    os._exit(_rank_main(request, rank, enter_rank))
 
 
-def _rank_main(request: dict[str, Any], rank: int) -> int:
-    directory, run = request["directory"], request["run"]
-    log = os.open(
-        Path(directory, f"run{run}", f"rank{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    )
+def _rank_main(request: dict[str, Any], rank: int, enter_rank: Enter) -> int:
+    folder = Path(request["directory"], f"run{request['run']}")
+    log = os.open(folder / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     empty = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, empty), (1, log), (2, log)):
         os.dup2(source, target)
     try:
-        plan = json.loads(Path(directory, "plan.json").read_bytes())
-        return job_named(plan["job"]).enter(directory, run, rank)
+        return enter_rank(request, rank)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -159,7 +179,12 @@ def report(link: socket.socket, message: dict[str, Any]) -> None:
     send(link, json.dumps(message).encode())
 
 
-def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> dict[int, int]:
+def reap(
+    link: socket.socket,
+    request: dict[str, Any],
+    pids: dict[int, int],
+    enter_rank: Enter = enter_job,
+) -> dict[int, int]:
     """Report each rank's end; kill the rest on request, or if the supervisor is gone.
 
     Returns the statuses by rank.
@@ -173,7 +198,7 @@ def reap(link: socket.socket, request: dict[str, Any], pids: dict[int, int]) -> 
             if message in (b"stop", b""):
                 _kill(list(left))
             elif message == b"second":
-                left |= start(link, request, first=request["ranks"], others=left)
+                left |= start(link, request, enter_rank, first=request["ranks"], others=left)
         if child_ended in ready:
             os.read(child_ended, 4096)
         left = _collect(link, left, statuses)

@@ -22,7 +22,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from harness.boot.job_launcher import adopt_orphans, cpu_s, orphans, reap, report, start
+from harness.boot.job_launcher import (
+    Enter,
+    adopt_orphans,
+    cpu_s,
+    enter_job,
+    orphans,
+    reap,
+    report,
+    start,
+)
 from harness.system.dispositions import restore_dispositions
 from harness.system.meet import connect
 from harness.system.parent import die_with_parent
@@ -31,7 +40,7 @@ from harness.system.seccomp import install_filter
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def main(directory: Path) -> int:
+def main(directory: Path, enter_rank: Enter = enter_job) -> int:
     """Run one rank to its end; returns its status, or minus the signal that ended it."""
     parent, rank = os.getppid(), own_rank(os.environ)
     die_with_parent(parent)
@@ -43,7 +52,7 @@ def main(directory: Path) -> int:
     if not answer:
         return 1
     request = {"directory": str(directory), "ranks": 1, "namespaces": (), **json.loads(answer)}
-    return _lead_one(link, request, rank)
+    return _lead_one(link, request, rank, enter_rank)
 
 
 def own_rank(environment: Mapping[str, str]) -> int:
@@ -52,14 +61,16 @@ def own_rank(environment: Mapping[str, str]) -> int:
     return int(environment["RANK" if torchrun else "SLURM_PROCID"])
 
 
-def _lead_one(link: socket.socket, request: dict[str, Any], rank: int) -> int:
+def _lead_one(link: socket.socket, request: dict[str, Any], rank: int, enter_rank: Enter) -> int:
     listener = install_filter(reads=request["reads"])
     socket.send_fds(link, [b'{"listener": true}'], [listener])
     os.close(listener)
     # Early enough: a process that knows of the rank can send it a signal. No child inherits the
     # handlers.
-    children = start(link, request, first=rank, forked=lambda pids: _pass_signals_on(link, *pids))
-    statuses = reap(link, request, children)
+    children = start(
+        link, request, enter_rank, first=rank, forked=lambda pids: _pass_signals_on(link, *pids)
+    )
+    statuses = reap(link, request, children, enter_rank)
     report(link, {"over": orphans(), "cpu_s": cpu_s()})
     return statuses.get(rank, 1)
 

@@ -200,7 +200,7 @@ class AddLeftover(Acting):
 
 
 class SetLatest(Acting):
-    """The symlink `latest` is changed."""
+    """The pointer `latest` is changed: a symlink stays one, and so does a file with a name."""
 
     word: ClassVar[str] = "latest"
     latest: Pointing

@@ -9,7 +9,8 @@ bytes that are unknown mean nothing by themselves. What is accused are the bytes
 any step if the name in the checkpoint ends with the one of the state, else of a later step, if
 their elements are not all alike. Bytes of no step at all are accused if the same piece of the same
 name was equal to a state in another checkpoint of the same arrangement of ranks. Numbers that the
-loop passes to a save are compared by name alone.
+loop passes to a save are compared by name alone. Random generators have no such name: a data loader
+may draw when a save asks for its state, and may keep the state with which its epoch began.
 
 A checkpoint is published once `latest` names it, or once it is whole in a layout without a pointer.
 Not compared is what an operator or a power cut has left, and a step that no rank recorded.
@@ -53,10 +54,11 @@ class KnownStates:
         known = self.at.setdefault(step, {})
         random = {f"rng.{name}": text for name, text in state.rng.items()}
         numbers = {**record.beside, **dict(_numbers(state.groups))}
-        for held in (state.params, state.moments, random, numbers):
+        named = (state.params, state.moments, numbers)
+        for held in (*named, random):
             for name, text in held.items():
                 known.setdefault(text, set()).add(name)
-                self.names.add(name)
+        self.names.update(*named)
         return step
 
     def named(self, value: Value) -> str | None:

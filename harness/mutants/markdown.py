@@ -79,9 +79,14 @@ def _bugs(table: Table) -> Iterator[str]:
         )
 
 
-def _share(row: MutantRow) -> str:
-    red = sum(one.is_caught for one in row.others)
-    return f"{red} of {len(row.others)}" if row.others else "-"
+def _share(*rows: MutantRow) -> str:
+    others = [one for row in rows for one in row.others]
+    red = sum(one.is_caught for one in others)
+    return f"{red} of {len(others)}" if others else "-"
+
+
+def _rate_of(part: int, whole: int) -> str:
+    return f"{part} ({part / whole:.0%})"
 
 
 def _properties(table: Table) -> Iterator[str]:
@@ -92,10 +97,12 @@ def _properties(table: Table) -> Iterator[str]:
 
 
 def _categories(table: Table) -> Iterator[str]:
-    yield from _head("category", "bugs", "which")
-    for name, bugs in table.by_category.items():
+    yield from _head("category", "bugs", "named", "found by other scenarios", "which")
+    for name, rows in table.by_category.items():
+        bugs = [name_of(row.bug.implementation) for row in rows]
         shown = ", ".join(bugs[:6]) + (f" and {len(bugs) - 6} more" if len(bugs) > 6 else "")
-        yield _cells(name, str(len(bugs)), shown)
+        named = sum(row.is_named for row in rows)
+        yield _cells(name, str(len(bugs)), _rate_of(named, len(rows)), _share(*rows), shown)
     yield ""
     yield "Without a mutant:"
     yield ""

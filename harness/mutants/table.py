@@ -69,12 +69,12 @@ class Table:
         return {name: tuple(bugs) for name, bugs in found.items()}
 
     @property
-    def by_category(self) -> dict[str, tuple[str, ...]]:
+    def by_category(self) -> dict[str, tuple[MutantRow, ...]]:
         """The bugs of each category."""
-        found: dict[str, list[str]] = {}
+        found: dict[str, list[MutantRow]] = {}
         for row in self.rows:
             for category in row.bug.categories or ("none of the collection",):
-                found.setdefault(category, []).append(name_of(row.bug.implementation))
+                found.setdefault(category, []).append(row)
         return {name: tuple(found[name]) for name in sorted(found)}
 
 

@@ -194,19 +194,32 @@ def latest(task: ActionContext, settings: Pointing) -> Paths:
             raise NothingToDoError(f"there is no {text}")
     else:
         text = task.newest
-    target = operator.root / pointer
-    if settings.becomes == "directory" and not target.is_dir():
+    is_text, source = operator.is_file(pointer), _named_by(operator, pointer)
+    if settings.becomes == "directory" and not operator.is_directory(source):
         raise NothingToDoError(f"`{pointer}` leads to no directory")
-    source = target.resolve().name
     if operator.exists(pointer):
         operator.remove(pointer)
     if settings.becomes == "directory":
         operator.copy(source, pointer)
     elif settings.becomes == "dangling":
-        operator.link(pointer, layout.name_of((layout.step_of(text) or 0) + 1))
+        _point(operator, pointer, layout.name_of((layout.step_of(text) or 0) + 1), is_text=is_text)
     elif settings.step is not None:
-        operator.link(pointer, text)
+        _point(operator, pointer, text, is_text=is_text)
     return (pointer,)
+
+
+def _named_by(operator: DirectoryOperator, pointer: str) -> str:
+    """Returns the name that a pointer leads to: a symlink's, or the text of a file."""
+    if operator.is_file(pointer):
+        return operator.read(pointer).decode(errors="replace").strip()
+    return (operator.root / pointer).resolve().name
+
+
+def _point(operator: DirectoryOperator, pointer: str, name: str, *, is_text: bool) -> None:
+    if is_text:
+        operator.put(pointer, f"{name}\n".encode())
+    else:
+        operator.link(pointer, name)
 
 
 def relocate(task: ActionContext, settings: Placing) -> Paths:

@@ -31,6 +31,13 @@ def missing() -> str | None:
     )
 
 
+def missing_mounts() -> str | None:
+    """Acts like `missing`, with what commands need in addition: mounts of their own."""
+    if (reason := missing()) is not None:
+        return reason
+    return None if os.geteuid() == 0 else "each start needs mounts of its own, which need root"
+
+
 def missing_for(plan: Plan) -> str | None:
     """Acts like `missing`, with what this plan needs in addition."""
     from harness.run.launch import cluster

@@ -37,6 +37,7 @@ ENTRANCES = {
     "harness.__main__",
     "harness.search.generate.strategies",
     "harness.boot.server",
+    "harness.boot.command_server",
     "harness.boot.rank_shim",
     "harness.boot.slurmd_supervisor",
     "harness.pytest_generate",

@@ -55,7 +55,14 @@ def _make(optimizer: Optimizer, settings: Scheduler, total: int, last_epoch: int
         return CosineAnnealingLR(optimizer, T_max=total, last_epoch=last_epoch)
     if settings.kind == "one_cycle":
         highest = [group.get("max_lr", group["lr"]) for group in optimizer.param_groups]
-        return OneCycleLR(optimizer, highest, total_steps=total, last_epoch=last_epoch)
+        has_momentum = bool({"momentum", "betas"} & optimizer.defaults.keys())
+        return OneCycleLR(
+            optimizer,
+            highest,
+            total_steps=total,
+            cycle_momentum=has_momentum,
+            last_epoch=last_epoch,
+        )
     return LambdaLR(optimizer, _cosine(settings.warmup_steps, total), last_epoch=last_epoch)
 
 

@@ -38,6 +38,7 @@ def _real(record: Record) -> Record:
         params={NAME: _text(_tensor(step))},
         moments={f"{NAME}.exp_avg": _text(_tensor(step, "exp_avg"))},
     )
+    state = replace(state, rng={"torch": _text(_tensor(100 + step))})
     return replace(record, state=state, beside={SCALE: float(step).hex()})
 
 
@@ -109,6 +110,14 @@ def test_bytes_of_no_step_are_accused_where_the_same_piece_was_right_before() ->
     torn = torch.cat([_tensor(4)[:4], _tensor(5)[4:]])
     (found,) = _judge({**_state(4), "model": {NAME: torn}})
     assert f"1 of no step that any rank trained; the first is model.{NAME}" in found
+
+
+def test_generators_may_be_drawn_from_in_a_save_but_are_never_those_of_a_later_step() -> None:
+    right = {**_state(2), "rng": {"torch": _tensor(102)}}
+    drawn = {**_state(4), "rng": {"torch": _tensor(200)}}
+    epoch = {**_state(4), "rng": {"torch": _tensor(101)}}
+    late = {**_state(4), "rng": {"torch": _tensor(105)}}
+    assert [len(_judge(one, first=right)) for one in (drawn, epoch, late)] == [0, 0, 1]
 
 
 def test_another_type_or_other_pieces_are_not_judged() -> None:

@@ -24,6 +24,8 @@ def test_the_page_tells_each_bug_and_what_is_missing() -> None:
     assert row in text
     assert "| `nothing_lost`, **missed** |" in text
     assert "- Late is not caught by nothing_lost" in text
+    assert "| async | 1 | 1 (100%) | - | Early |" in text
+    assert "| none of the collection | 1 | 0 (0%) | - | Late |" in text
 
 
 def test_a_page_takes_the_place_of_the_old_one_between_the_marks(tmp_path: Path) -> None:

@@ -36,10 +36,13 @@ def supervise(
     (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
     (directory / "run0").mkdir()
     link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def enter(_request: dict[str, Any], rank: int) -> int:
+        return _alone(lambda: body(directory, rank))
+
     pid = os.fork()
     if pid == 0:
         link.close()
-        job_launcher._rank_main = lambda request, rank: _alone(lambda: body(directory, rank))
         usual: dict[str, Any] = {
             "directory": str(directory),
             "run": 0,
@@ -48,7 +51,8 @@ def supervise(
             "nodes": 1,
         }
         usual["launcher"] = {"kind": "local"}
-        os._exit(_alone(lambda: job_launcher.lead(other, {**usual, **(request or {})})))
+        wanted = {**usual, **(request or {})}
+        os._exit(_alone(lambda: job_launcher.lead(other, wanted, enter)))
     other.close()
     watch = Watch(
         folder=directory / "run0",

@@ -88,9 +88,9 @@ def _start_shim(body: Body, directory: Path, rank: int) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            job_launcher._rank_main = lambda request, rank: body(directory, request["run"], rank)
+            enter = lambda request, rank: body(directory, request["run"], rank)  # noqa: E731
             os.environ.update(RANK=str(rank), TORCHELASTIC_RUN_ID="test")
-            rank_shim.end_as(rank_shim.main(directory))
+            rank_shim.end_as(rank_shim.main(directory, enter))
         finally:
             os._exit(1)  # a test must not go on in two processes
     return pid

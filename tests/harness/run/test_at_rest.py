@@ -97,6 +97,29 @@ def test_latest_becomes_a_directory_with_what_it_named(operator: DirectoryOperat
 
 
 @pytest.mark.parametrize(
+    ("latest", "expected"),
+    [({"step": 2}, "step_2\n"), ({"becomes": "dangling"}, "step_5\n")],
+)
+def test_a_pointer_that_is_a_file_stays_one(
+    operator: DirectoryOperator, latest: dict[str, Any], expected: str
+) -> None:
+    operator.remove("latest")
+    operator.put("latest", b"step_4\n")
+    found = act(operator, decided(latest=latest))
+    assert found.after["latest"].kind == "file"
+    assert operator.read("latest").decode() == expected
+
+
+def test_a_directory_takes_the_place_of_a_pointer_that_is_a_file(
+    operator: DirectoryOperator,
+) -> None:
+    operator.remove("latest")
+    operator.put("latest", b"step_2\n")
+    found = act(operator, decided(latest={"becomes": "directory"})).after
+    assert found["latest/metadata.json"] == found["step_2/metadata.json"]
+
+
+@pytest.mark.parametrize(
     ("action", "expected"),
     [
         ({"flip_bit": {"path": "step_6/*"}}, "nothing matches the pattern"),

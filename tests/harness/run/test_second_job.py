@@ -74,11 +74,11 @@ def _wait(request: dict[str, Any], rank: int) -> int:
 
 def _lead_ranks_that_wait(link: socket.socket, directory: Path) -> NoReturn:
     try:
-        job_launcher._rank_main = _wait
         (directory / "run0").mkdir()
         named = {"directory": str(directory), "run": 0}
         request = {**named, "ranks": 1, "namespaces": (), "nodes": 1}
-        job_launcher.reap(link, request, job_launcher.start(link, request, first=0))
+        pids = job_launcher.start(link, request, _wait, first=0)
+        job_launcher.reap(link, request, pids, _wait)
     finally:
         os._exit(1)  # a test must not go on in two processes
 

@@ -1,0 +1,122 @@
+"""The fork server of a user's command: it imports what the command imports, and forks its ranks.
+
+Started as `INTERPRETER .../command_server.py DESCRIPTOR PARENT REQUEST`, with the environment of a
+rank. REQUEST is a JSON file with `modules`, in the order of their import. The first message on the
+control socket is its answer: `{"ready": true, "failed": [...]}`, or `{"refused": reason}` if ranks
+forked from here would not be what the command starts. Each message to it is one run, with the job
+launcher's end of that run's socket, as for `harness.boot.server`; the file `request` of the run's
+folder has the ranks' programs.
+
+It needs only the standard library, and leaves no trace of the harness in the ranks.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    own = Path(__file__).resolve().parent
+    SEARCH_PATH = [one for one in sys.path if one != str(own)]
+    sys.path[:] = [str(own.parents[1]), *SEARCH_PATH]
+
+from harness.boot.job_launcher import lead
+from harness.jobs.command.entering import enter_program
+from harness.jobs.command.reading import read_values
+from harness.system.dispositions import restore_dispositions
+from harness.system.limits import raise_descriptor_limit
+from harness.system.parent import die_with_parent
+
+_HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
+"""Threads that mind a fork by themselves."""
+_ACCELERATORS = ("/dev/nvidia", "/dev/kfd")
+
+
+def preload(modules: list[str]) -> list[str]:
+    """Imports the modules; returns those that cannot be imported, which the ranks will see."""
+    failed = []
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except BaseException:  # noqa: BLE001 - whatever it is, the rank that imports it raises it
+            failed.append(name)
+    return failed
+
+
+def obstacle() -> str | None:
+    """Returns what stands in the way of a fork, or None."""
+    threads = {
+        (one / "comm").read_text().strip()
+        for one in Path("/proc/self/task").iterdir()
+        if int(one.name) != os.getpid()
+    }
+    if left := threads - _HARMLESS_THREADS:
+        return f"its imports leave threads behind: {', '.join(sorted(left))}"
+    for one in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(one.readlink())
+        except FileNotFoundError:  # the descriptor of this very listing
+            continue
+        if target.startswith(_ACCELERATORS):
+            return f"its imports open {target}"
+    return None
+
+
+def serve(control: socket.socket, search_path: list[str]) -> None:
+    """Fork a job launcher for each request, until the control socket closes."""
+
+    def enter_rank(request: dict[str, Any], rank: int) -> int:
+        return enter_program(request["programs"][rank], search_path)
+
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            request = json.loads(Path(os.fsdecode(message)).read_bytes())
+            link = socket.socket(fileno=descriptors[0])
+            os._exit(_read(request) if "files" in request else lead(link, request, enter_rank))
+        os.close(descriptors[0])
+
+
+def _read(request: dict[str, Any]) -> int:
+    """Writes the values of each file, or why it cannot be read, to the request's `answer`."""
+    found: list[dict[str, str] | str] = []
+    for path in request["files"]:
+        try:
+            found.append(read_values(path))
+        except BaseException as error:  # noqa: BLE001 - whatever the command's classes raise
+            found.append(f"{type(error).__name__}: {error}")
+    Path(request["answer"]).write_text(json.dumps(found), encoding="utf-8")
+    return 0
+
+
+def main(search_path: list[str]) -> None:
+    """Preload, answer, serve."""
+    die_with_parent(int(sys.argv[2]))
+    restore_dispositions()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    raise_descriptor_limit()
+    sys.path[:] = search_path
+    failed = preload(json.loads(Path(sys.argv[3]).read_bytes())["modules"])
+    reason = obstacle()
+    control.send(json.dumps({"refused": reason} if reason else {"failed": failed}).encode())
+    if reason:
+        return
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    serve(control, search_path)
+
+
+if __name__ == "__main__":
+    main(SEARCH_PATH)

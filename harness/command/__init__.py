@@ -1,0 +1,1 @@
+"""A user's own training command, tested from outside: nothing is added to it."""

@@ -1,0 +1,64 @@
+"""A training command as its user types it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DIRECTORY = "{dir}"
+"""Stands in a command for the directory that it writes its checkpoints to."""
+
+
+class CommandError(Exception):
+    """The command cannot be tested; the text says why, and what to try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """The words of a command, and where they are run.
+
+    Raises:
+        CommandError: There is no such program, or the words do not contain `{dir}`.
+    """
+
+    words: tuple[str, ...]
+    cwd: Path
+    environment: Mapping[str, str]
+    ranks: int = 1
+    """Processes to start of it; one if the command has a launcher of its own."""
+
+    def __post_init__(self) -> None:
+        if not self.words:
+            raise CommandError("there is no command: write it after `--`")
+        if not any(DIRECTORY in word for word in self.words):
+            raise CommandError(
+                f"the command does not say where its checkpoints go: write {DIRECTORY} for the "
+                "directory, as in `train.py --out {dir}`"
+            )
+
+        if shutil.which(self.words[0], path=self.environment.get("PATH")) is None:
+            hint = f"`python {self.words[0]}`?" if self.words[0].endswith(".py") else "the PATH?"
+            raise CommandError(f"there is no program {self.words[0]}: {hint}")
+
+    def filled(self, directory: Path) -> tuple[str, ...]:
+        """Returns the words with the directory in its place."""
+        return tuple(word.replace(DIRECTORY, str(directory)) for word in self.words)
+
+    def environment_of(self, rank: int) -> Mapping[str, str]:
+        """Returns the environment of a rank, with the variables that torchrun sets if there are
+        several."""
+        if self.ranks == 1:
+            return self.environment
+        usual = {"OMP_NUM_THREADS": "1"}
+        return {
+            **usual,
+            **self.environment,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(self.ranks),
+            "LOCAL_WORLD_SIZE": str(self.ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "0",
+        }

@@ -1,0 +1,88 @@
+"""Judges a start from a state from outside: by its end, its result, and its step lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.command.command import DIRECTORY
+from harness.command.results import Read, Reference
+from harness.command.starting import Ended
+from harness.command.states import LeftState
+from harness.command.steps import StepLines
+from harness.judge.outcome import Outcome
+
+_LAST_LINES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateTrial:
+    """A state, and what came of the start from it. `resumed` is its first step, if it is known."""
+
+    state: LeftState
+    outcome: Outcome
+    text: str
+    resumed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standard:
+    """The uninterrupted run, which each start from a state is compared with."""
+
+    reference: Reference
+    steps: StepLines | None
+    directory: Path
+    """Where the command believes its directory to be; left out of sentences."""
+
+    def judge(self, state: LeftState, ended: Ended, read: Read) -> StateTrial:
+        """Returns the outcome of a start from a state, and the sentence that says why."""
+        outcome, text = self._judged(ended, read)
+        text = text.replace(str(self.directory), DIRECTORY)
+        return StateTrial(state=state, outcome=outcome, text=text, resumed=self.first(ended))
+
+    def first(self, ended: Ended) -> int | None:
+        """Returns the first step that a start made."""
+        return None if self.steps is None else self.steps.first(ended.log())
+
+    def _judged(self, ended: Ended, read: Read) -> tuple[Outcome, str]:
+        if ended.hung:
+            return Outcome.HANG, "it did not end"
+        if ended.failed:
+            return Outcome.HARD_FAIL, _last_words(ended)
+        if ended.leaked:
+            return Outcome.LEAK, f"it left processes: {', '.join(ended.leaked)}"
+        differences = self.reference.differences(ended.directory, read)
+        if not differences:
+            return Outcome.PASS, ""
+        first = differences[0]
+        text = f"{first.path} {first.text}"
+        other = None if self.steps is None else self.steps.first_difference(ended.log())
+        text += "" if other is None else f"; the first other step line is `{other.text}`"
+        return Outcome.SILENT_DIVERGENCE, text
+
+
+def roll_backs(found: Sequence[StateTrial]) -> list[StateTrial]:
+    """Returns those that resumed from an older step than one from an earlier instant did.
+
+    What a kill after fewer operations could resume from must still be there after more. Only states
+    of kills are compared: a torn write or a power cut may take what was not finished.
+    """
+    newest: int | None = None
+    back = []
+    killed = [one for one in found if one.state.kind == "killed" and one.resumed is not None]
+    for one in sorted(killed, key=lambda one: one.state.place):
+        step = one.resumed or 0
+        if newest is not None and step < newest:
+            back.append(one)
+        newest = max(newest or 0, step)
+    return back
+
+
+def _last_words(ended: Ended) -> str:
+    """Returns the last lines of the first rank that failed for a reason of its own."""
+    rank = next(number for number, status in enumerate(ended.statuses) if status)
+    lines = [line for line in ended.log(rank).splitlines() if line.strip()]
+    return " | ".join(line.strip() for line in lines[-_LAST_LINES:][-1:]) or (
+        f"rank {rank} ended with {ended.statuses[rank]}"
+    )

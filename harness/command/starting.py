@@ -1,0 +1,243 @@
+"""Starts a command, several times at once, each with a directory of its own at the same path.
+
+Checkpoints and settings hold absolute paths, so every start must see its directory where the first
+one saw it. Each has its own mounts, in which a folder of its own is shown there.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.evidence.evidence import WRITTEN
+from harness.evidence.operation import Operation
+from harness.jobs.command.program import Program
+from harness.layouts.unknown import UnknownLayout
+from harness.run.command_server import CommandServer
+from harness.run.launch.local import LocalLaunch
+from harness.run.supervise import Supervisor, Watch
+from harness.system.clock import UndelayedClock, descendants
+from harness.system.errors import HarnessError
+from harness.system.talk import receive, send
+
+NAME = "checkpoints"
+"""The name of a command's directory, in the folder that is its own at each start."""
+_POLL_S = 0.1
+_PORT = "MASTER_PORT"
+_SURVIVORS_S = 1.0
+"""How long the other ranks go on after one has failed, until they notice and say so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How one start of the command ended: a status for each rank, or minus the signal."""
+
+    statuses: tuple[int, ...]
+    hung: bool
+    leaked: tuple[str, ...]
+    seconds: float
+    folder: Path
+    """It has the directory, under its name, and the ranks' logs in `run0`."""
+
+    @property
+    def directory(self) -> Path:
+        """The directory as the start left it."""
+        return self.folder / NAME
+
+    @property
+    def failed(self) -> bool:
+        """Whether any rank did not end in order."""
+        return any(self.statuses)
+
+    def log_path(self, rank: int = 0) -> Path:
+        """Returns the file of a rank's output."""
+        return self.folder / "run0" / f"rank{rank}.log"
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def log(self, rank: int = 0) -> str:
+        """Returns what a rank wrote to its output and error."""
+        path = self.log_path(rank)
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+@dataclass(slots=True)
+class _Running:
+    folder: Path
+    link: socket.socket
+    ranks: int
+    began: float
+    pids: list[int] = field(default_factory=list)
+    statuses: dict[int, int] = field(default_factory=dict)
+    hung: bool = False
+    failed_at: float | None = None
+    clock: UndelayedClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = UndelayedClock(self.family)
+
+    def family(self) -> list[int]:
+        return [one for pid in self.pids for one in (pid, *descendants(pid))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """A start under the supervisor: its operations below the directory, their bytes, and what may
+    have changed files without being among them."""
+
+    ended: Ended
+    operations: tuple[Operation, ...]
+    written: bytes
+    unseen: tuple[str, ...]
+
+
+class Starts:
+    """Starts of one command by one server: `programs` are those of its ranks.
+
+    Each is given a folder of its own (`prepared`), and sees it where `shown` is.
+    """
+
+    def __init__(self, server: CommandServer, programs: Sequence[Program], shown: Path) -> None:
+        self.server, self.programs, self.shown = server, tuple(programs), shown
+
+    @property
+    def directory(self) -> Path:
+        """The path of the directory in the words of the command."""
+        return self.shown / NAME
+
+    def run(self, folder: Path, *, limit_s: float) -> Ended:
+        """Start the command once, and wait for its end."""
+        (ended,) = self.run_all(iter([folder]), at_once=1, limit_s=limit_s)
+        return ended
+
+    def watch(self, folder: Path, *, limit_s: float) -> Watched:
+        """Start the command once under the supervisor."""
+        began = time.monotonic()
+        link = self._begin(folder, watched=True)
+        watch = Watch(
+            folder=folder / "run0",
+            root=self.directory,
+            places=(folder / NAME,),
+            ranks=len(self.programs),
+            layout=UnknownLayout(),
+            strikes=(),
+            deadline_s=limit_s,
+            cut_power=lambda _: None,
+        )
+        supervisor = Supervisor(LocalLaunch(link), watch)
+        with closing(supervisor.trace.written) as written:
+            processes = supervisor.run()
+            written.settle()
+        ended = Ended(
+            statuses=processes.exits,
+            hung=bool(processes.hung),
+            leaked=processes.leaked,
+            seconds=time.monotonic() - began,
+            folder=folder,
+        )
+        return Watched(
+            ended=ended,
+            operations=tuple(supervisor.trace.operations),
+            written=(folder / "run0" / WRITTEN).read_bytes(),
+            unseen=tuple(supervisor.trace.unseen),
+        )
+
+    def _begin(self, folder: Path, *, watched: bool = False) -> socket.socket:
+        """Start the command with the folder's directory; returns the job launcher's socket."""
+        (folder / "run0").mkdir(parents=True)
+        port = _free_port()
+        programs = [_with_port(one, port) for one in self.programs]
+        return self.server.start(folder, 0, programs, watched=watched, shown=(folder, self.shown))
+
+    def run_all(self, folders: Iterator[Path], *, at_once: int, limit_s: float) -> Iterator[Ended]:
+        """Start the command for each folder, and yield the ends as they come.
+
+        A start that takes longer than `limit_s`, by a clock that does not count the time in which
+        its processes wait for a processor, is ended.
+        """
+        running: dict[int, _Running] = {}
+        waiting = True
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    folder = next(folders, None)
+                    if folder is None:
+                        waiting = False
+                        break
+                    one = _Running(
+                        folder, self._begin(folder), len(self.programs), time.monotonic()
+                    )
+                    running[one.link.fileno()] = one
+                yield from self._collect(running, limit_s)
+        finally:
+            for one in running.values():
+                one.link.close()
+
+    def _collect(self, running: dict[int, _Running], limit_s: float) -> Iterator[Ended]:
+        for descriptor in select.select(list(running), [], [], _POLL_S)[0] if running else ():
+            one = running[descriptor]
+            leaked = self._note(one)
+            if leaked is not None:
+                del running[descriptor]
+                one.link.close()
+                yield Ended(
+                    statuses=tuple(one.statuses.get(rank, -9) for rank in range(one.ranks)),
+                    hung=one.hung,
+                    leaked=leaked,
+                    seconds=time.monotonic() - one.began,
+                    folder=one.folder,
+                )
+        for one in running.values():
+            if not one.hung and one.clock.seconds() > limit_s:
+                one.hung = True
+                send(one.link, b"stop")
+            elif one.failed_at is not None and time.monotonic() > one.failed_at + _SURVIVORS_S:
+                one.failed_at = None
+                send(one.link, b"stop")
+
+    def _note(self, one: _Running) -> tuple[str, ...] | None:
+        """Take a message in; returns what outlived the ranks once all is over."""
+        raw, _ = receive(one.link)
+        if not raw:
+            raise HarnessError("the job launcher of a command died; see the server's log")
+        message = json.loads(raw)
+        if "ranks" in message:
+            one.pids = message["ranks"]
+            send(one.link, b"go")
+        elif "exit" in message:
+            rank, status = message["exit"]
+            one.statuses[rank] = status
+            if status and one.failed_at is None:
+                one.failed_at = time.monotonic()
+        return tuple(message["over"]) if "over" in message else None
+
+
+def prepared(folder: Path, fill: Callable[[Path], None] | None = None) -> Path:
+    """Returns the folder of a start: with a directory that `fill` fills, or with none."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if fill is not None:
+        (folder / NAME).mkdir()
+        fill(folder / NAME)
+    return folder
+
+
+def _with_port(program: Program, port: str) -> Program:
+    if _PORT not in program.environment:
+        return program
+    return program.changed(environment={**program.environment, _PORT: port})
+
+
+def _free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])

@@ -1,0 +1,96 @@
+"""Formats what came of a command for people: causes, not states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.command.outcome import StateTrial, roll_backs
+from harness.command.trying import CommandReport
+from harness.judge.outcome import Outcome
+
+_NUMBER = re.compile(r"\d+")
+_MOST_CAUSES = 12
+_LONGEST = 200
+_KINDS = {"killed": "kill", "torn": "torn write", "power": "power cut"}
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCause:
+    """Starts that went wrong in the same way; the first is the one of the earliest instant."""
+
+    outcome: Outcome
+    members: tuple[StateTrial, ...]
+
+    @property
+    def first(self) -> StateTrial:
+        """The one to look at: of a kill, if a kill is enough, and as early as possible."""
+        order = list(_KINDS)
+        return min(self.members, key=lambda one: (order.index(one.state.kind), one.state.place))
+
+
+def causes_of(found: CommandReport) -> list[FailureCause]:
+    """Returns the causes, those that need the least first: a kill, then a torn write, then a power
+    cut."""
+    groups: dict[tuple[Outcome, str], list[StateTrial]] = {}
+    for one in found.tried:
+        if one.outcome is not Outcome.PASS:
+            groups.setdefault((one.outcome, _NUMBER.sub("N", one.text)), []).append(one)
+    causes = [FailureCause(outcome, tuple(members)) for (outcome, _), members in groups.items()]
+    if back := roll_backs(found.tried):
+        causes.append(FailureCause(Outcome.LOST_WORK, tuple(back)))
+    order = list(_KINDS)
+    return sorted(
+        causes, key=lambda one: (order.index(one.first.state.kind), one.first.state.place)
+    )
+
+
+def describe(found: CommandReport) -> str:
+    """Returns the table, and what was not judged."""
+    return "\n".join(_lines(found))
+
+
+def is_green(found: CommandReport) -> bool:
+    """Whether every start from a state came to what the uninterrupted command came to."""
+    return not causes_of(found)
+
+
+def _lines(found: CommandReport) -> Iterator[str]:
+    tried, rate = len(found.tried), 60 * len(found.tried) / max(found.seconds, 1e-3)
+    yield (
+        f"{tried} of {found.states} states tried in {found.seconds:.0f} s ({rate:.0f} a minute); "
+        f"{sum(one.outcome is Outcome.PASS for one in found.tried)} resumed as if nothing had "
+        "happened"
+    )
+    causes = causes_of(found)
+    for cause in causes[:_MOST_CAUSES]:
+        yield ""
+        yield from _of_cause(cause)
+    if len(causes) > _MOST_CAUSES:
+        yield f"\nand {len(causes) - _MOST_CAUSES} more"
+    yield from (f"\nnot judged: {one}" for one in found.not_judged)
+
+
+def _of_cause(cause: FailureCause) -> Iterator[str]:
+    first = cause.first
+    yield f"{cause.outcome}: {_sentence(cause)}"
+    yield f"    first: {first.state.describe()}"
+    yield f"    states: {_counted(cause.members)}"
+
+
+def _sentence(cause: FailureCause) -> str:
+    if cause.outcome is Outcome.LOST_WORK:
+        return (
+            f"it resumed at step {cause.first.resumed}, although it had resumed from a newer "
+            "checkpoint when it was killed earlier"
+        )
+    text = cause.first.text
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+def _counted(members: Sequence[StateTrial]) -> str:
+    kinds = [one.state.kind for one in members]
+    return ", ".join(
+        f"{kinds.count(kind)} by a {name}" for kind, name in _KINDS.items() if kind in kinds
+    )

@@ -1,0 +1,104 @@
+"""Digests of what result files hold: each tensor's bytes, and every other value as text.
+
+It runs in a process forked from the command's server, because the files can hold objects of the
+command's own classes, and reading them runs their code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.jobs.command import files
+
+Values = dict[str, str]
+
+
+def read_values(path: str) -> Values:
+    """Returns the values of a file or of a DCP folder by name; raises what the readers raise."""
+    if files.is_dcp(path):
+        return dict(_walk("", _read_dcp(path)))
+    reader = _READERS.get(Path(path).suffix, _read_bytes)
+    return dict(_walk("", reader(path)))
+
+
+def _read_torch(path: str) -> Any:
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def _read_safetensors(path: str) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _read_numpy(path: str) -> Any:
+    import numpy
+
+    found = numpy.load(path, allow_pickle=True)
+    return dict(found) if hasattr(found, "files") else found
+
+
+def _read_dcp(path: str) -> Any:
+    from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+
+    found: dict[str, Any] = {}
+    _load_state_dict(
+        found,
+        storage_reader=FileSystemReader(path),
+        planner=_EmptyStateDictLoadPlanner(),  # type: ignore[no-untyped-call]
+        no_dist=True,
+    )
+    return found
+
+
+def _read_bytes(path: str) -> Any:
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(files.TORCH, _read_torch),
+    **dict.fromkeys(files.SAFETENSORS, _read_safetensors),
+    **dict.fromkeys(files.NUMPY, _read_numpy),
+}
+
+
+def _walk(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key in value:
+            yield from _walk(f"{name}.{key}" if name else str(key), value[key])
+    elif isinstance(value, (list, tuple)):
+        for place, one in enumerate(value):
+            yield from _walk(f"{name}.{place}", one)
+    elif hasattr(value, "detach") and hasattr(value, "untyped_storage"):
+        yield name, _of_tensor(value)
+    elif hasattr(value, "tobytes") and hasattr(value, "dtype"):
+        yield name, f"{value.dtype}{tuple(value.shape)} {_hashed(value.tobytes())}"
+    else:
+        yield name, _text(value)
+
+
+def _of_tensor(tensor: Any) -> str:
+    import torch
+
+    plain = tensor.detach().cpu().contiguous()
+    if plain.is_sparse or plain.is_quantized:
+        return _text(plain)
+    raw = plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+    return f"{plain.dtype}{tuple(plain.shape)} {_hashed(raw)}"
+
+
+def _text(value: Any) -> str:
+    """Returns the value as text; of an object whose text holds its address, only its type."""
+    text = repr(value)
+    return text if " at 0x" not in text else f"a {type(value).__qualname__}"
+
+
+def _hashed(raw: bytes) -> str:
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()

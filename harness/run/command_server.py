@@ -1,0 +1,149 @@
+"""The parent's side of a command server: starts it, asks it for runs, ends it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from harness.jobs.command.program import Program
+from harness.system.errors import HarnessError
+
+SERVER = Path(__file__).parents[1] / "boot" / "command_server.py"
+"""The script of a command server."""
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""OpenBLAS starts its threads when numpy is imported, and they would be in the way of a fork. The
+ranks have their own environment again."""
+_BOOT_S = 600.0
+"""For the imports of the command; a library may compile something at the first of them."""
+
+
+class NotWarmError(Exception):
+    """Ranks forked from a server would not be what the command starts; the text says why."""
+
+
+class CommandServer:
+    """A process that has imported what a command imports, and forks its ranks.
+
+    Use it from the thread that created it: the kernel ends the server when that thread ends.
+    """
+
+    def __init__(self, program: Program, modules: Sequence[str], folder: Path) -> None:
+        self._folder, self._log = folder, folder / "server.log"
+        request = folder / "server.json"
+        request.write_text(json.dumps({"modules": list(modules)}), encoding="utf-8")
+        self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [program.interpreter, "-u", str(SERVER), str(other.fileno()), str(os.getpid()),
+                 str(request)],
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd=program.cwd,
+                env={**_ONE_THREAD, **program.environment},
+            )  # fmt: skip
+        other.close()
+        self.failed: tuple[str, ...] = ()
+        self._reads = itertools.count()
+
+    def wait_until_ready(self) -> None:
+        """Wait for the imports. Raises NotWarmError, or HarnessError if the server died."""
+        self._control.settimeout(_BOOT_S)
+        try:
+            answer = self._control.recv(65536)
+        except TimeoutError:
+            raise NotWarmError(f"its imports took more than {_BOOT_S:.0f} s") from None
+        self._control.settimeout(None)
+        if not answer:
+            tail = self._log.read_text(errors="replace")[-4000:]
+            raise HarnessError(f"the server of the command did not start; its log ends:\n{tail}")
+        found = json.loads(answer)
+        if "refused" in found:
+            raise NotWarmError(found["refused"])
+        self.failed = tuple(found["failed"])
+
+    def start(
+        self,
+        directory: Path,
+        run: int,
+        programs: Sequence[Program],
+        *,
+        watched: bool,
+        shown: tuple[Path, Path],
+    ) -> socket.socket:
+        """Fork the job launcher of one run, whose folder exists; returns its end of the socket.
+
+        In its own mounts the first directory of `shown` is shown at the place of the second.
+        """
+        request = directory / f"run{run}" / "request.json"
+        wanted = {
+            "directory": str(directory),
+            "run": run,
+            "ranks": len(programs),
+            "nodes": 1,
+            "reads": False,
+            "launcher": {"kind": "local"},
+            "watched": watched,
+            "programs": [one.as_request() for one in programs],
+            "shown": [str(one) for one in shown],
+        }
+        request.write_text(json.dumps(wanted), encoding="utf-8")
+        link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            socket.send_fds(self._control, [os.fsencode(request)], [other.fileno()])
+        return link
+
+    def read(self, files: Sequence[Path]) -> list[Mapping[str, str] | str]:
+        """Returns the values in each file by name, or why it cannot be read."""
+        if not files:
+            return []
+        number = next(self._reads)
+        request = self._folder / f"read{number}.json"
+        answer = self._folder / f"read{number}-answer.json"
+        wanted = {"files": [str(one) for one in files], "answer": str(answer)}
+        request.write_text(json.dumps(wanted), encoding="utf-8")
+        link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with link:
+            with other:
+                socket.send_fds(self._control, [os.fsencode(request)], [other.fileno()])
+            link.recv(1)  # the end of the process that reads
+        if not answer.exists():
+            return ["the process that read it died"] * len(files)
+        found: list[Mapping[str, str] | str] = json.loads(answer.read_bytes())
+        request.unlink()
+        answer.unlink()
+        return found
+
+    @property
+    def process(self) -> int:
+        """The server's process; those of the command are below it."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the server. The job launchers of runs in flight die with it."""
+        self._control.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+    def __enter__(self) -> CommandServer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

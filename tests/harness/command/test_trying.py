@@ -1,0 +1,112 @@
+"""Unmodified scripts are tested from outside: a wrong one is found, a right one not accused."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.command.command import Command, CommandError
+from harness.command.table import causes_of, describe, is_green
+from harness.command.trying import CommandReport, CommandTest, TryOptions
+from harness.run.support import missing_mounts
+
+pytestmark = [
+    pytest.mark.skipif(missing_mounts() is not None, reason=str(missing_mounts())),
+    pytest.mark.timeout(300),
+]
+
+SCRIPT = Path(__file__).with_name("train.py")
+
+
+def attempted(folder: Path, *words: str, **options: object) -> tuple[CommandReport, list[str]]:
+    said: list[str] = []
+    command = Command(words=words, cwd=folder, environment=dict(os.environ))
+    (folder / "attempt").mkdir()
+    asked = TryOptions(command=command, budget_s=240.0, **options)  # type: ignore[arg-type]
+    return CommandTest(asked, folder / "attempt", said.append).run(), said
+
+
+def of_script(folder: Path, how: str, **options: object) -> tuple[CommandReport, list[str]]:
+    return attempted(folder, sys.executable, str(SCRIPT), "{dir}", how, **options)
+
+
+def kinds(found: CommandReport) -> set[tuple[str, str]]:
+    """The outcomes, and what it takes to see them."""
+    return {(str(cause.outcome), cause.first.state.kind) for cause in causes_of(found)}
+
+
+def test_a_correct_loop_is_not_accused(tmp_path: Path) -> None:
+    found, said = of_script(tmp_path, "renames")
+    assert is_green(found), describe(found)
+    assert len(found.tried) == found.states > 15
+    assert found.not_judged == ()
+    assert any(line.startswith("forked from a process") for line in said)
+    assert "deterministic; its result is state.json" in said
+
+
+def test_a_file_that_is_overwritten_in_place_is_torn_by_a_kill(tmp_path: Path) -> None:
+    found, _ = of_script(tmp_path, "in place")
+    assert ("HARD_FAIL", "killed") in kinds(found)
+    text = describe(found)
+    assert "JSONDecodeError" in text
+    assert "first: killed after operation 1, open state.json" in text
+
+
+def test_a_rename_without_a_sync_fails_after_a_power_cut_only(tmp_path: Path) -> None:
+    found, _ = of_script(tmp_path, "unsynced")
+    assert kinds(found) == {("HARD_FAIL", "power")}
+
+
+def test_what_a_resume_forgets_is_seen_in_the_result_and_in_the_first_other_line(
+    tmp_path: Path,
+) -> None:
+    found, _ = of_script(tmp_path, "forgets")
+    divergence = next(one for one in causes_of(found) if one.outcome == "SILENT_DIVERGENCE")
+    assert divergence.first.text.startswith("state.json has other bytes; the first other step line")
+    assert divergence.first.resumed == 3
+
+
+def test_work_that_is_removed_too_early_is_lost(tmp_path: Path) -> None:
+    found, _ = of_script(tmp_path, "removes", result=("step-6.json",))
+    assert ("LOST_WORK", "killed") in kinds(found)
+    assert "it resumed at step 1, although it had resumed from a newer checkpoint" in describe(
+        found
+    )
+
+
+def test_a_script_that_is_not_deterministic_is_not_accused_of_its_result(tmp_path: Path) -> None:
+    found, said = of_script(tmp_path, "drifts", most=6)
+    assert any(line.startswith("not deterministic: ") for line in said)
+    assert not [one for one in found.tried if one.outcome == "SILENT_DIVERGENCE"]
+    assert "state.json: two uninterrupted runs leave different ones" in found.not_judged
+
+
+def test_a_shell_script_is_executed_at_each_start(tmp_path: Path) -> None:
+    script = tmp_path / "train.sh"
+    script.write_text(
+        'mkdir -p $1; echo "step 1 of 1"; echo whole > $1/new; mv $1/new $1/state-1\n'
+    )
+    found, said = attempted(tmp_path, "sh", str(script), "{dir}", most=8)
+    assert any(line.startswith("executed anew at each start: ") for line in said)
+    assert found.tried
+    assert is_green(found), describe(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("no-such-program", "{dir}"), "there is no program no-such-program"),
+        (("true",), "write {dir} for the directory"),
+        (("false", "{dir}"), "fails by itself, with status 1"),
+        (("true", "{dir}"), "leaves nothing in"),
+        ((), "there is no command"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused_in_a_sentence(
+    tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(CommandError, match=says):
+        attempted(tmp_path, *words)
