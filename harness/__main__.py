@@ -152,6 +152,7 @@ def _try(parsed: argparse.Namespace) -> int:
                 result=tuple(parsed.result),
                 step_line=parsed.step_line,
                 cold=parsed.cold,
+                limit_s=parsed.limit,
                 budget_s=parsed.budget,
                 most=parsed.states,
                 at_once=parsed.workers,

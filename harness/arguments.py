@@ -108,6 +108,12 @@ def _add_trying(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget", type=float, default=60.0, metavar="SECONDS", help="for all starts from states"
     )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="a start that takes longer hangs; by default 20 times the uninterrupted run, and 30 s",
+    )
     parser.add_argument("--states", type=int, metavar="N", help="at most so many of them")
     parser.add_argument(
         "--workers", type=int, default=WORKERS + 1, metavar="N", help="starts at once"

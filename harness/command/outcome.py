@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.command.command import DIRECTORY
 from harness.command.results import Read, Reference
 from harness.command.starting import Ended
-from harness.command.states import LeftState
 from harness.command.steps import StepLines
 from harness.judge.outcome import Outcome
 
 _LAST_LINES = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateTrial:
-    """A state, and what came of the start from it. `resumed` is its first step, if it is known."""
+Kind = Literal["killed", "torn", "fault", "power"]
+"""How much it takes: the first one is the least."""
 
-    state: LeftState
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The origin of a start: a state, or the directory after a fault while the command lived."""
+
+    kind: Kind
+    place: int
+    """The number of operations before it."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandTrial:
+    """One start and its outcome. `resumed` is its first step, if it is known."""
+
+    setting: Setting
     outcome: Outcome
     text: str
     resumed: int | None
@@ -35,11 +49,17 @@ class Standard:
     directory: Path
     """Where the command believes its directory to be; left out of sentences."""
 
-    def judge(self, state: LeftState, ended: Ended, read: Read) -> StateTrial:
-        """Returns the outcome of a start from a state, and the sentence that says why."""
+    def judge(self, setting: Setting, ended: Ended, read: Read) -> CommandTrial:
+        """Returns the outcome of a start, and the sentence that says why."""
         outcome, text = self._judged(ended, read)
-        text = text.replace(str(self.directory), DIRECTORY)
-        return StateTrial(state=state, outcome=outcome, text=text, resumed=self.first(ended))
+        return self.trial(setting, outcome, text, resumed=self.first(ended))
+
+    def trial(
+        self, setting: Setting, outcome: Outcome, text: str, *, resumed: int | None = None
+    ) -> CommandTrial:
+        """Returns a trial whose sentence names the directory as the command does."""
+        named = text.replace(str(self.directory), DIRECTORY)
+        return CommandTrial(setting=setting, outcome=outcome, text=named, resumed=resumed)
 
     def first(self, ended: Ended) -> int | None:
         """Returns the first step that a start made."""
@@ -62,7 +82,7 @@ class Standard:
         return Outcome.SILENT_DIVERGENCE, text
 
 
-def roll_backs(found: Sequence[StateTrial]) -> list[StateTrial]:
+def roll_backs(found: Sequence[CommandTrial]) -> list[CommandTrial]:
     """Returns those that resumed from an older step than one from an earlier instant did.
 
     What a kill after fewer operations could resume from must still be there after more. Only states
@@ -70,8 +90,8 @@ def roll_backs(found: Sequence[StateTrial]) -> list[StateTrial]:
     """
     newest: int | None = None
     back = []
-    killed = [one for one in found if one.state.kind == "killed" and one.resumed is not None]
-    for one in sorted(killed, key=lambda one: one.state.place):
+    killed = [one for one in found if one.setting.kind == "killed" and one.resumed is not None]
+    for one in sorted(killed, key=lambda one: one.setting.place):
         step = one.resumed or 0
         if newest is not None and step < newest:
             back.append(one)

@@ -16,8 +16,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.content import Bytes
 from harness.evidence.evidence import WRITTEN
 from harness.evidence.operation import Operation
+from harness.evidence.store import StoredBytes
+from harness.faults.strike import Strike
 from harness.jobs.command.program import Program
 from harness.layouts.unknown import UnknownLayout
 from harness.run.command_server import CommandServer
@@ -27,6 +30,7 @@ from harness.system.clock import UndelayedClock, descendants
 from harness.system.errors import HarnessError
 from harness.system.talk import receive, send
 
+LOGS = "run0"
 NAME = "checkpoints"
 """The name of a command's directory, in the folder that is its own at each start."""
 _POLL_S = 0.1
@@ -44,7 +48,7 @@ class Ended:
     leaked: tuple[str, ...]
     seconds: float
     folder: Path
-    """It has the directory, under its name, and the ranks' logs in `run0`."""
+    """It has the directory, and the output of the ranks."""
 
     @property
     def directory(self) -> Path:
@@ -58,7 +62,7 @@ class Ended:
 
     def log_path(self, rank: int = 0) -> Path:
         """Returns the file of a rank's output."""
-        return self.folder / "run0" / f"rank{rank}.log"
+        return self.folder / LOGS / f"rank{rank}.log"
 
     def remove(self) -> None:
         """Remove the folder."""
@@ -96,8 +100,10 @@ class Watched:
 
     ended: Ended
     operations: tuple[Operation, ...]
-    written: bytes
+    written: Bytes
     unseen: tuple[str, ...]
+    fired: bool = False
+    """Whether anything struck."""
 
 
 class Starts:
@@ -119,17 +125,17 @@ class Starts:
         (ended,) = self.run_all(iter([folder]), at_once=1, limit_s=limit_s)
         return ended
 
-    def watch(self, folder: Path, *, limit_s: float) -> Watched:
-        """Start the command once under the supervisor."""
+    def watch(self, folder: Path, *, limit_s: float, strikes: tuple[Strike, ...] = ()) -> Watched:
+        """Start the command once under the supervisor, which strikes it."""
         began = time.monotonic()
         link = self._begin(folder, watched=True)
         watch = Watch(
-            folder=folder / "run0",
+            folder=folder / LOGS,
             root=self.directory,
             places=(folder / NAME,),
             ranks=len(self.programs),
             layout=UnknownLayout(),
-            strikes=(),
+            strikes=strikes,
             deadline_s=limit_s,
             cut_power=lambda _: None,
         )
@@ -147,13 +153,14 @@ class Starts:
         return Watched(
             ended=ended,
             operations=tuple(supervisor.trace.operations),
-            written=(folder / "run0" / WRITTEN).read_bytes(),
+            written=StoredBytes(folder / LOGS / WRITTEN),
             unseen=tuple(supervisor.trace.unseen),
+            fired=bool(supervisor.trace.fired),
         )
 
     def _begin(self, folder: Path, *, watched: bool = False) -> socket.socket:
         """Start the command with the folder's directory; returns the job launcher's socket."""
-        (folder / "run0").mkdir(parents=True)
+        (folder / LOGS).mkdir(parents=True)
         port = _free_port()
         programs = [_with_port(one, port) for one in self.programs]
         return self.server.start(folder, 0, programs, watched=watched, shown=(folder, self.shown))
@@ -219,6 +226,12 @@ class Starts:
             if status and one.failed_at is None:
                 one.failed_at = time.monotonic()
         return tuple(message["over"]) if "over" in message else None
+
+
+def prepared_again(ended: Ended) -> Path:
+    """Returns the folder of a start that finds what another one left."""
+    shutil.rmtree(ended.folder / LOGS)
+    return ended.folder
 
 
 def prepared(folder: Path, fill: Callable[[Path], None] | None = None) -> Path:

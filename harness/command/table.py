@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.command.outcome import StateTrial, roll_backs
+from harness.command.outcome import CommandTrial, roll_backs
 from harness.command.trying import CommandReport
 from harness.judge.outcome import Outcome
 
 _NUMBER = re.compile(r"\d+")
 _MOST_CAUSES = 12
 _LONGEST = 200
-_KINDS = {"killed": "kill", "torn": "torn write", "power": "power cut"}
+_KINDS = {"killed": "kill", "torn": "torn write", "fault": "fault", "power": "power cut"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,29 +21,29 @@ class FailureCause:
     """Starts that went wrong in the same way; the first is the one of the earliest instant."""
 
     outcome: Outcome
-    members: tuple[StateTrial, ...]
+    members: tuple[CommandTrial, ...]
 
     @property
-    def first(self) -> StateTrial:
+    def first(self) -> CommandTrial:
         """The one to look at: of a kill, if a kill is enough, and as early as possible."""
-        order = list(_KINDS)
-        return min(self.members, key=lambda one: (order.index(one.state.kind), one.state.place))
+        return min(self.members, key=_least_first)
 
 
 def causes_of(found: CommandReport) -> list[FailureCause]:
     """Returns the causes, those that need the least first: a kill, then a torn write, then a power
     cut."""
-    groups: dict[tuple[Outcome, str], list[StateTrial]] = {}
+    groups: dict[tuple[Outcome, str], list[CommandTrial]] = {}
     for one in found.tried:
         if one.outcome is not Outcome.PASS:
             groups.setdefault((one.outcome, _NUMBER.sub("N", one.text)), []).append(one)
     causes = [FailureCause(outcome, tuple(members)) for (outcome, _), members in groups.items()]
     if back := roll_backs(found.tried):
         causes.append(FailureCause(Outcome.LOST_WORK, tuple(back)))
-    order = list(_KINDS)
-    return sorted(
-        causes, key=lambda one: (order.index(one.first.state.kind), one.first.state.place)
-    )
+    return sorted(causes, key=lambda one: _least_first(one.first))
+
+
+def _least_first(trial: CommandTrial) -> tuple[int, int]:
+    return list(_KINDS).index(trial.setting.kind), trial.setting.place
 
 
 def describe(found: CommandReport) -> str:
@@ -57,11 +57,12 @@ def is_green(found: CommandReport) -> bool:
 
 
 def _lines(found: CommandReport) -> Iterator[str]:
-    tried, rate = len(found.tried), 60 * len(found.tried) / max(found.seconds, 1e-3)
+    tried, rate = found.from_states, 60 * found.from_states / max(found.seconds, 1e-3)
+    passed = sum(one.outcome is Outcome.PASS for one in found.tried)
     yield (
-        f"{tried} of {found.states} states tried in {found.seconds:.0f} s ({rate:.0f} a minute); "
-        f"{sum(one.outcome is Outcome.PASS for one in found.tried)} resumed as if nothing had "
-        "happened"
+        f"{tried} of {found.states} states tried in {found.seconds:.0f} s ({rate:.0f} a minute), "
+        f"{len(found.tried) - tried} faults while it ran; "
+        f"{passed} starts came to the result of the uninterrupted run"
     )
     causes = causes_of(found)
     for cause in causes[:_MOST_CAUSES]:
@@ -75,7 +76,7 @@ def _lines(found: CommandReport) -> Iterator[str]:
 def _of_cause(cause: FailureCause) -> Iterator[str]:
     first = cause.first
     yield f"{cause.outcome}: {_sentence(cause)}"
-    yield f"    first: {first.state.describe()}"
+    yield f"    first: {first.setting.text}"
     yield f"    states: {_counted(cause.members)}"
 
 
@@ -89,8 +90,8 @@ def _sentence(cause: FailureCause) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
-def _counted(members: Sequence[StateTrial]) -> str:
-    kinds = [one.state.kind for one in members]
+def _counted(members: Sequence[CommandTrial]) -> str:
+    kinds = [one.setting.kind for one in members]
     return ", ".join(
         f"{kinds.count(kind)} by a {name}" for kind, name in _KINDS.items() if kind in kinds
     )

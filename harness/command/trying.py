@@ -18,13 +18,15 @@ from pathlib import Path
 
 from harness.command.command import Command, CommandError
 from harness.command.learning import Learned, learn
-from harness.command.outcome import Standard, StateTrial
+from harness.command.live import live_faults
+from harness.command.outcome import CommandTrial, Setting, Standard
 from harness.command.results import Reference, ResultDifference, make_reference, newest_checkpoint
-from harness.command.starting import NAME, Ended, Starts, Watched, prepared
+from harness.command.starting import NAME, Ended, Starts, Watched, prepared, prepared_again
 from harness.command.states import LeftState, in_order_of_interest, states_of
 from harness.command.steps import learn_step_lines
 from harness.crash.restore import write_tree
 from harness.jobs.command.program import Program, executed
+from harness.judge.outcome import Outcome
 from harness.run.command_server import CommandServer, NotWarmError
 
 Say = Callable[[str], None]
@@ -34,6 +36,8 @@ UNINTERRUPTED_S = 900.0
 _FACTOR, _LEAST_S = 20.0, 30.0
 """A start from a state may take so many times as long as the uninterrupted run, and at least this:
 it makes no more steps than that, and may wait for something that is not there."""
+_LIVE_SHARE = 0.5
+"""The time for faults while the command lives, in proportion to that for states."""
 _LAST_CHARACTERS = 2000
 _OWN_FOLDER = Path(__file__).parents[2]
 
@@ -42,14 +46,16 @@ _OWN_FOLDER = Path(__file__).parents[2]
 class TryOptions:
     """Settings of the user.
 
-    `result` are patterns below the directory. `budget_s` is the time for all starts from states, of
-    which at most `most` are made, `at_once` at a time.
+    `result` are patterns below the directory. `limit_s` is how long a start may take; by default
+    that is measured. `budget_s` is the time for all starts from states, of which at most `most` are
+    made, `at_once` at a time.
     """
 
     command: Command
     result: tuple[str, ...] = ()
     step_line: str | None = None
     cold: bool = False
+    limit_s: float | None = None
     budget_s: float = 60.0
     most: int | None = None
     at_once: int = 3
@@ -57,12 +63,15 @@ class TryOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandReport:
-    """Results for a command: each state that was tried, of how many there are.
+    """Results for a command: all starts, `from_states` of them from some of all `states`.
+
+    `seconds` is what the starts from states took.
 
     `not_judged` has a sentence for each question that nothing could answer.
     """
 
-    tried: tuple[StateTrial, ...]
+    tried: tuple[CommandTrial, ...]
+    from_states: int
     states: int
     seconds: float
     not_judged: tuple[str, ...]
@@ -87,12 +96,16 @@ class CommandTest:
             kinds = Counter(one.kind for one in states)
             count = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
             self._say(f"{len(watched.operations)} operations leave {len(states)} states: {count}")
+            limit_s = self._options.limit_s or max(_LEAST_S, _FACTOR * learned.ended.seconds)
             began = time.monotonic()
-            tried = tuple(self._resume(starts, states, standard, learned.ended.seconds))
+            tried = tuple(self._resume(starts, states, standard, limit_s))
+            seconds = time.monotonic() - began
+            struck = tuple(self._strike(starts, watched, standard, limit_s))
             return CommandReport(
-                tried=tried,
+                tried=(*tried, *struck),
+                from_states=len(tried),
                 states=len(states),
-                seconds=time.monotonic() - began,
+                seconds=seconds,
                 not_judged=(*_not_judged(standard), *watched.unseen),
             )
 
@@ -206,8 +219,8 @@ class CommandTest:
     # From states.
 
     def _resume(
-        self, starts: Starts, states: Sequence[LeftState], standard: Standard, seconds: float
-    ) -> Iterator[StateTrial]:
+        self, starts: Starts, states: Sequence[LeftState], standard: Standard, limit_s: float
+    ) -> Iterator[CommandTrial]:
         until = time.monotonic() + self._options.budget_s
         of: dict[Path, LeftState] = {}
 
@@ -220,10 +233,32 @@ class CommandTest:
                 of[folder] = state
                 yield folder
 
-        limit_s = max(_LEAST_S, _FACTOR * seconds)
         for ended in starts.run_all(folders(), at_once=self._options.at_once, limit_s=limit_s):
-            yield standard.judge(of.pop(ended.folder), ended, starts.server.read)
+            state = of.pop(ended.folder)
+            setting = Setting(kind=state.kind, place=state.place, text=state.describe())
+            yield standard.judge(setting, ended, starts.server.read)
             ended.remove()
+
+    # While it lives.
+
+    def _strike(
+        self, starts: Starts, watched: Watched, standard: Standard, limit_s: float
+    ) -> Iterator[CommandTrial]:
+        """Strikes a running command, and starts it again in what that left."""
+        until = time.monotonic() + self._options.budget_s * _LIVE_SHARE
+        faults = live_faults(watched.operations, ranks=len(starts.programs))
+        for number, fault in enumerate(islice(faults, self._options.most)):
+            if time.monotonic() > until:
+                return
+            setting = Setting(kind="fault", place=fault.place, text=fault.text)
+            folder = prepared(self._folder / f"fault{number}")
+            struck = starts.watch(folder, limit_s=limit_s, strikes=(fault.strike,))
+            if struck.fired and struck.ended.hung:
+                yield standard.trial(setting, Outcome.HANG, "it did not end after the fault")
+            elif struck.fired:
+                ended = starts.run(prepared_again(struck.ended), limit_s=limit_s)
+                yield standard.judge(setting, ended, starts.server.read)
+            struck.ended.remove()
 
 
 def _filler(state: LeftState) -> Callable[[Path], None] | None:

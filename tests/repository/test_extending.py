@@ -28,6 +28,8 @@ _FREE = {"base", "actions", "answers", "effects", "point", "registry", "strike",
 _WITH_REASON = {
     # An exploration builds the faults that it strikes with.
     "harness/search/explore/strike.py": {"fail", "kill", "power_cut"},
+    # So does a test of a user's command.
+    "harness/command/live.py": {"fail", "kill", "sigterm"},
     # An exploration says on which file system the power is cut.
     "harness/scenario/exploration.py": {"power_cut"},
     # The words in which a second job is refused.

@@ -35,13 +35,14 @@ def of_script(folder: Path, how: str, **options: object) -> tuple[CommandReport,
 
 def kinds(found: CommandReport) -> set[tuple[str, str]]:
     """The outcomes, and what it takes to see them."""
-    return {(str(cause.outcome), cause.first.state.kind) for cause in causes_of(found)}
+    return {(str(cause.outcome), cause.first.setting.kind) for cause in causes_of(found)}
 
 
 def test_a_correct_loop_is_not_accused(tmp_path: Path) -> None:
     found, said = of_script(tmp_path, "renames")
     assert is_green(found), describe(found)
-    assert len(found.tried) == found.states > 15
+    assert found.from_states == found.states > 15
+    assert len(found.tried) > found.from_states + 10, "faults while it ran"
     assert found.not_judged == ()
     assert any(line.startswith("forked from a process") for line in said)
     assert "deterministic; its result is state.json" in said
@@ -75,6 +76,27 @@ def test_work_that_is_removed_too_early_is_lost(tmp_path: Path) -> None:
     assert "it resumed at step 1, although it had resumed from a newer checkpoint" in describe(
         found
     )
+
+
+def faults(found: CommandReport) -> list[tuple[str, str]]:
+    return [
+        (str(cause.outcome), cause.first.setting.text)
+        for cause in causes_of(found)
+        if cause.first.setting.kind == "fault"
+    ]
+
+
+def test_an_error_of_the_storage_that_nobody_looks_at_is_found(tmp_path: Path) -> None:
+    found, _ = of_script(tmp_path, "ignores", most=12)
+    (outcome, text) = faults(found)[0]
+    assert outcome == "HARD_FAIL"
+    # An error that comes once is healed by the next save.
+    assert text == "rank 0 meets ENOSPC from then on at operation 2, write state.tmp"
+
+
+def test_a_command_that_waits_for_room_for_ever_hangs(tmp_path: Path) -> None:
+    found, _ = of_script(tmp_path, "waits", most=1, limit_s=3.0)
+    assert faults(found) == [("HANG", "rank 0 meets ENOSPC once at operation 2, write state.tmp")]
 
 
 def test_a_script_that_is_not_deterministic_is_not_accused_of_its_result(tmp_path: Path) -> None:

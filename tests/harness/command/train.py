@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 
@@ -36,6 +37,19 @@ def save_to_another(root: Path, state: dict[str, int]) -> None:
     (root / "state.json").rename(root / f"step-{state['step']}.json")
 
 
+def save_whatever_happens(root: Path, state: dict[str, int], *, waits: bool) -> None:
+    """By rename, and without looking at what the storage answers."""
+    descriptor = os.open(root / "state.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        os.write(descriptor, json.dumps(state).encode())
+    except OSError:
+        while waits:
+            time.sleep(0.1)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    (root / "state.tmp").rename(root / "state.json")
+
+
 def newest(root: Path) -> Path | None:
     numbered = sorted(root.glob("step-*.json"), key=lambda one: int(one.stem[5:]))
     return next(iter([*reversed(numbered), *root.glob("state.json")]), None)
@@ -57,6 +71,8 @@ def main() -> None:
             match how:
                 case "renames" | "unsynced":
                     save_by_rename(root, state, syncs=how == "renames")
+                case "ignores" | "waits":
+                    save_whatever_happens(root, state, waits=how == "waits")
                 case "removes":
                     save_to_another(root, state)
                 case _:

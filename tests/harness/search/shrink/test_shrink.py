@@ -253,7 +253,11 @@ def test_whatever_has_a_fault_shrinks_to_one_run_with_one(scenario: Scenario) ->
     found = shrink(scenario, answer(has_fault(kinds[-1])), at_once=2, is_over=never).smallest
     assert (len(found.runs), len(found.runs[0].faults)) in ((1, 1), (2, 0))
     assert found.world.size == 1
-    assert found.checkpoint.async_mode == "disabled"
+    # Threads in the background are starved, or there is nothing to starve.
+    needs_background = any(
+        fault.starved_steps is not None for run in found.runs for fault in run.faults
+    )
+    assert (found.checkpoint.async_mode == "disabled") is not needs_background
 
 
 @few
