@@ -21,7 +21,8 @@ PARTS = {
     "later_saves": "after a save that failed, training goes on and a later save succeeds",
     "other_ranks": "a checkpoint loads with other data-parallel or tensor-parallel ranks, or other "
     "wrappers",
-    "other_stages": "a checkpoint loads with another number of pipeline stages",
+    "other_stages": "a checkpoint loads where pipeline stages have other layers: another number of "
+    "stages, or interleaved ones",
     "power_cuts": "what is acknowledged as durable survives a power cut",
     "prompt": "a checkpoint is visible once it is durable, not with the next call",
     "second_job": "a second job on the same directory is refused",

@@ -8,6 +8,7 @@ from harness.plan.model import Plan
 from harness.promises import PARTS
 from harness.scenario.exploration import Explore
 from harness.words import PROPERTIES
+from harness.world import World
 
 
 def not_promised(plan: Plan, explore: Explore | None = None) -> str | None:
@@ -32,8 +33,13 @@ def _asked(plan: Plan, explore: Explore | None) -> Iterator[str]:
         asked = [one.fault.asks for one in run.strikes]
         asked += [one.action.asks for one in run.before]
         yield from (one for one in asked if one is not None)
-        if run.world is not None and run.world.pp != plan.workload.world.pp:
+        if run.world is not None and _stages(run.world) != _stages(plan.workload.world):
             yield "other_stages"
         is_other = run.world is not None and not run.world.same_inside(plan.workload.world)
         if is_other or run.model is not None:
             yield "other_ranks"
+
+
+def _stages(world: World) -> tuple[int, int]:
+    """Returns what decides which layers a stage has: interleaved stages have two parts each."""
+    return world.pp, world.chunks

@@ -82,6 +82,8 @@ def test_ours_is_asked_everything_and_the_documented_api_less() -> None:
         assert not [name for name in asked if name.startswith(f"{folder}/")], folder
     assert "not promised by" in str(documented["layouts/one-stage-becomes-two.yaml"])
     assert "other_stages" in str(documented["layouts/one-stage-becomes-two.yaml"])
+    interleaved = documented["layouts/stages-become-others.yaml::pp2_scheduleinterleaved"]
+    assert "other_stages" in str(interleaved), "as many stages, with other layers in each"
 
 
 def _reasons(implementation: Implementation) -> dict[str, str | None]:
