@@ -2,10 +2,10 @@
 
 Started as `INTERPRETER .../command_server.py DESCRIPTOR PARENT REQUEST`, with the environment of a
 rank. REQUEST is a JSON file with `modules`, in the order of their import. The first message on the
-control socket is its answer: `{"ready": true, "failed": [...]}`, or `{"refused": reason}` if ranks
-forked from here would not be what the command starts. Each message to it is one run, with the job
-launcher's end of that run's socket, as for `harness.boot.server`; the file `request` of the run's
-folder has the ranks' programs.
+control socket is its answer: `ready`, or else why ranks forked from here would not be what the
+command starts. Each message to it names a file: a run with its ranks' programs, or result files to
+read. The descriptor with it is the job launcher's end of that run's socket, as for
+`harness.boot.server`, or one that closes when the files have been read.
 
 It needs only the standard library, and leaves no trace of the harness in the ranks.
 """
@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,20 @@ if __name__ == "__main__":
 from harness.boot.job_launcher import lead
 from harness.jobs.command.entering import enter_program
 from harness.jobs.command.reading import read_values
+from harness.system.accelerators import open_device
 from harness.system.dispositions import restore_dispositions
 from harness.system.limits import raise_descriptor_limit
 from harness.system.parent import die_with_parent
 
 _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 """Threads that mind a fork by themselves."""
-_ACCELERATORS = ("/dev/nvidia", "/dev/kfd")
 
 
-def preload(modules: list[str]) -> list[str]:
-    """Imports the modules; returns those that cannot be imported, which the ranks will see."""
-    failed = []
+def preload(modules: list[str]) -> None:
+    """Imports the modules. One that cannot be imported here is left to the ranks."""
     for name in modules:
-        try:
+        with suppress(BaseException):  # whatever it is, a rank that imports it raises the same
             importlib.import_module(name)
-        except BaseException:  # noqa: BLE001 - whatever it is, the rank that imports it raises it
-            failed.append(name)
-    return failed
 
 
 def obstacle() -> str | None:
@@ -59,14 +56,8 @@ def obstacle() -> str | None:
     }
     if left := threads - _HARMLESS_THREADS:
         return f"its imports leave threads behind: {', '.join(sorted(left))}"
-    for one in Path("/proc/self/fd").iterdir():
-        try:
-            target = str(one.readlink())
-        except FileNotFoundError:  # the descriptor of this very listing
-            continue
-        if target.startswith(_ACCELERATORS):
-            return f"its imports open {target}"
-    return None
+    device = open_device()
+    return None if device is None else f"its imports open {device}"
 
 
 def serve(control: socket.socket, search_path: list[str]) -> None:
@@ -107,10 +98,10 @@ def main(search_path: list[str]) -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     raise_descriptor_limit()
     sys.path[:] = search_path
-    failed = preload(json.loads(Path(sys.argv[3]).read_bytes())["modules"])
+    preload(json.loads(Path(sys.argv[3]).read_bytes())["modules"])
     reason = obstacle()
-    control.send(json.dumps({"refused": reason} if reason else {"failed": failed}).encode())
-    if reason:
+    control.send((reason or "ready").encode())
+    if reason is not None:
         return
     gc.collect()
     gc.freeze()

@@ -13,9 +13,6 @@ from harness.command.starting import Ended
 from harness.command.steps import StepLines
 from harness.judge.outcome import Outcome
 
-_LAST_LINES = 3
-
-
 Kind = Literal["killed", "torn", "fault", "power"]
 """How much it takes: the first one is the least."""
 
@@ -100,9 +97,7 @@ def roll_backs(found: Sequence[CommandTrial]) -> list[CommandTrial]:
 
 
 def _last_words(ended: Ended) -> str:
-    """Returns the last lines of the first rank that failed for a reason of its own."""
-    rank = next(number for number, status in enumerate(ended.statuses) if status)
-    lines = [line for line in ended.log(rank).splitlines() if line.strip()]
-    return " | ".join(line.strip() for line in lines[-_LAST_LINES:][-1:]) or (
-        f"rank {rank} ended with {ended.statuses[rank]}"
-    )
+    """Returns the last line of the rank that failed first, or how it ended."""
+    rank = ended.first_failed
+    lines = [line.strip() for line in ended.log(rank).splitlines() if line.strip()]
+    return lines[-1] if lines else f"rank {rank} ended with {ended.statuses[rank]}"

@@ -49,6 +49,8 @@ class Ended:
     seconds: float
     folder: Path
     """It has the directory, and the output of the ranks."""
+    first_failed: int = 0
+    """The rank that failed before any other, if one did: what others raise can follow from it."""
 
     @property
     def directory(self) -> Path:
@@ -88,6 +90,11 @@ class _Running:
 
     def __post_init__(self) -> None:
         self.clock = UndelayedClock(self.family)
+
+    @property
+    def first_failed(self) -> int:
+        """The first rank whose end was reported as a failure."""
+        return next((rank for rank, status in self.statuses.items() if status), 0)
 
     def family(self) -> list[int]:
         return [one for pid in self.pids for one in (pid, *descendants(pid))]
@@ -149,6 +156,7 @@ class Starts:
             leaked=processes.leaked,
             seconds=time.monotonic() - began,
             folder=folder,
+            first_failed=next((rank for rank, one in enumerate(processes.exits) if one), 0),
         )
         return Watched(
             ended=ended,
@@ -202,6 +210,7 @@ class Starts:
                     leaked=leaked,
                     seconds=time.monotonic() - one.began,
                     folder=one.folder,
+                    first_failed=one.first_failed,
                 )
         for one in running.values():
             if not one.hung and one.clock.seconds() > limit_s:

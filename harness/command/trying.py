@@ -166,10 +166,10 @@ class CommandTest:
                 f"the command did not end within {UNINTERRUPTED_S:.0f} s: give it fewer steps"
             )
         if ended.failed:
-            status = next(one for one in ended.statuses if one)
+            rank = ended.first_failed
             raise CommandError(
-                f"the command fails by itself, with status {status}. Its output ends:\n"
-                f"{ended.log()[-_LAST_CHARACTERS:]}"
+                f"the command fails by itself, with status {ended.statuses[rank]}. Its output "
+                f"ends:\n{ended.log(rank)[-_LAST_CHARACTERS:]}"
             )
 
     def _standard(

@@ -1,8 +1,8 @@
 """SIGKILL of ranks: no buffer is flushed, no `finally` runs.
 
 Fault model: a rank dies together with its sub-processes, as when a container ends, exactly before
-or after an operation, after a training step, or as it enters a
-period of its life. What it had written stays in the page cache.
+or after an operation, after a training step, or as it enters a period of its life. What it had
+written stays in the page cache.
 
 What must survive: everything that was acknowledged to the job. Out of scope: SIGKILL of a single
 thread or sub-process.

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-_OPEN_FILES = Path("/proc/self/fd")
-_DEVICES = "/dev/nvidia"
+from harness.system.accelerators import open_device
 
 
-def touched(open_files: Path = _OPEN_FILES) -> str | None:
+def touched() -> str | None:
     """Returns how this process has touched a GPU, or None. Does not touch one itself."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return "CUDA is initialized"
-    for link in open_files.iterdir():
-        try:
-            target = str(link.readlink())
-        except FileNotFoundError:  # the descriptor of this very listing
-            continue
-        if target.startswith(_DEVICES):
-            return f"{target} is open"
-    return None
+    device = open_device()
+    return None if device is None else f"{device} is open"
 
 
 def refuse_touched() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from harness.jobs.command.program import Program
+from harness.run.server_process import ServerProcess
 from harness.system.errors import HarnessError
 
 SERVER = Path(__file__).parents[1] / "boot" / "command_server.py"
@@ -28,11 +27,8 @@ class NotWarmError(Exception):
     """Ranks forked from a server would not be what the command starts; the text says why."""
 
 
-class CommandServer:
-    """A process that has imported what a command imports, and forks its ranks.
-
-    Use it from the thread that created it: the kernel ends the server when that thread ends.
-    """
+class CommandServer(ServerProcess):
+    """A process that has imported what a command imports, and forks its ranks."""
 
     def __init__(self, program: Program, modules: Sequence[str], folder: Path) -> None:
         self._folder, self._log = folder, folder / "server.log"
@@ -52,7 +48,6 @@ class CommandServer:
                 env={**_ONE_THREAD, **program.environment},
             )  # fmt: skip
         other.close()
-        self.failed: tuple[str, ...] = ()
         self._reads = itertools.count()
 
     def wait_until_ready(self) -> None:
@@ -66,10 +61,8 @@ class CommandServer:
         if not answer:
             tail = self._log.read_text(errors="replace")[-4000:]
             raise HarnessError(f"the server of the command did not start; its log ends:\n{tail}")
-        found = json.loads(answer)
-        if "refused" in found:
-            raise NotWarmError(found["refused"])
-        self.failed = tuple(found["failed"])
+        if answer != b"ready":
+            raise NotWarmError(answer.decode())
 
     def start(
         self,
@@ -127,23 +120,3 @@ class CommandServer:
     def process(self) -> int:
         """The server's process; those of the command are below it."""
         return self._process.pid
-
-    def close(self) -> None:
-        """End the server. The job launchers of runs in flight die with it."""
-        self._control.close()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-
-    def __enter__(self) -> CommandServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

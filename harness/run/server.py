@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from harness.plan.model import Implementation
+from harness.run.server_process import ServerProcess
 from harness.scenario.launcher import LauncherSettings
 from harness.system.errors import HarnessError
 from harness.system.host import Host
@@ -61,12 +60,8 @@ class Start:
         }
 
 
-class ForkServer:
-    """A process that has imported torch and forks the ranks of each run.
-
-    Use it as a context manager, from the thread that created it: the kernel ends the server when
-    that thread ends, so that nothing is left even after SIGKILL.
-    """
+class ForkServer(ServerProcess):
+    """A process that has imported torch and forks the ranks of each run."""
 
     def __init__(self, log: Path) -> None:
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -108,23 +103,3 @@ class ForkServer:
         finally:
             other.close()
         return link
-
-    def close(self) -> None:
-        """End the server. The job launchers of runs in flight die with it."""
-        self._control.close()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-
-    def __enter__(self) -> ForkServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -3,9 +3,8 @@
 In this order: build, including the data loader; resume; then step by step: freeze stages, batch,
 forward, backward, clip, optimizer, schedule. After each step comes the evaluation that may be due,
 then the save, then the question whether to shut down; at the end the loop waits for what is still
-being saved. Under
-pipeline parallelism all stages of a data-parallel rank read the same samples: the first needs the
-inputs, the last the targets.
+being saved. Under pipeline parallelism all stages of a data-parallel rank read the same samples:
+the first needs the inputs, the last the targets.
 """
 
 from __future__ import annotations

@@ -21,16 +21,18 @@ pytestmark = [
 SCRIPT = Path(__file__).with_name("train.py")
 
 
-def attempted(folder: Path, *words: str, **options: object) -> tuple[CommandReport, list[str]]:
+def attempted(
+    folder: Path, *words: str, ranks: int = 1, **options: object
+) -> tuple[CommandReport, list[str]]:
     said: list[str] = []
-    command = Command(words=words, cwd=folder, environment=dict(os.environ))
+    command = Command(words=words, cwd=folder, environment=dict(os.environ), ranks=ranks)
     (folder / "attempt").mkdir()
     asked = TryOptions(command=command, budget_s=240.0, **options)  # type: ignore[arg-type]
     return CommandTest(asked, folder / "attempt", said.append).run(), said
 
 
 def of_script(folder: Path, how: str, **options: object) -> tuple[CommandReport, list[str]]:
-    return attempted(folder, sys.executable, str(SCRIPT), "{dir}", how, **options)
+    return attempted(folder, sys.executable, str(SCRIPT), "{dir}", how, **options)  # type: ignore[arg-type]
 
 
 def kinds(found: CommandReport) -> set[tuple[str, str]]:
@@ -104,6 +106,35 @@ def test_a_script_that_is_not_deterministic_is_not_accused_of_its_result(tmp_pat
     assert any(line.startswith("not deterministic: ") for line in said)
     assert not [one for one in found.tried if one.outcome == "SILENT_DIVERGENCE"]
     assert "state.json: two uninterrupted runs leave different ones" in found.not_judged
+
+
+SECOND_FAILS = """\
+import os, sys, time
+from pathlib import Path
+root, rank = Path(sys.argv[1]), os.environ["RANK"]
+root.mkdir(exist_ok=True)
+if (root / "state-1").exists():
+    if rank == "1":
+        sys.exit("the cause")
+    time.sleep(60)
+if rank == "1":
+    (root / "ready").touch()
+else:
+    until = time.monotonic() + 60
+    while not (root / "ready").exists() and time.monotonic() < until:
+        time.sleep(0.005)
+    (root / "state-1").write_text("1")
+"""
+
+
+def test_the_rank_that_failed_first_is_heard(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(SECOND_FAILS)
+    found, said = attempted(tmp_path, sys.executable, str(script), "{dir}", ranks=2, most=3)
+    failed = [one.text for one in found.tried if one.outcome == "HARD_FAIL"]
+    assert failed
+    assert set(failed) == {"the cause"}
+    assert any("ranks: 2" in line for line in said)
 
 
 def test_a_shell_script_is_executed_at_each_start(tmp_path: Path) -> None:

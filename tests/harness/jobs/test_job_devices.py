@@ -19,6 +19,7 @@ from harness.jobs.training.devices import choose_gpu, take_device
 from harness.jobs.untouched import refuse_touched, touched
 from harness.plan.model import Gpus, Workload
 from harness.scenario.schema import Data
+from harness.system.accelerators import open_device
 from tests.harness.proving import ROOT, plan_of
 
 
@@ -133,9 +134,12 @@ def test_a_process_that_has_touched_cuda_refuses_to_fork_ranks(
 ) -> None:
     refuse_touched()
     (tmp_path / "0").symlink_to(os.devnull)
-    assert touched(tmp_path) is None
+    assert open_device(tmp_path) is None
     (tmp_path / "7").symlink_to("/dev/nvidiactl")
-    assert touched(tmp_path) == "/dev/nvidiactl is open"
+    assert open_device(tmp_path) == "/dev/nvidiactl"
+    with monkeypatch.context() as patch:
+        patch.setattr(untouched, "open_device", lambda: open_device(tmp_path))
+        assert touched() == "/dev/nvidiactl is open"
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     with pytest.raises(RuntimeError, match="before ranks are forked, and CUDA is initialized"):
         refuse_touched()
