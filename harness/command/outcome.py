@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.command.command import DIRECTORY
-from harness.command.results import Read, Reference
-from harness.command.starting import Ended
-from harness.command.steps import StepLines
 from harness.judge.outcome import Outcome
+from harness.run.command.command import DIRECTORY
+from harness.run.command.results import Read, Reference
+from harness.run.command.starting import Ended
+from harness.run.command.steps import StepLines
 
 Kind = Literal["killed", "torn", "fault", "power"]
 """How much it takes: the first one is the least."""

@@ -16,18 +16,23 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from harness.command.command import Command, CommandError
-from harness.command.learning import Learned, learn
 from harness.command.live import live_faults
 from harness.command.outcome import CommandTrial, Setting, Standard
-from harness.command.results import Reference, ResultDifference, make_reference, newest_checkpoint
-from harness.command.starting import NAME, Ended, Starts, Watched, prepared, prepared_again
 from harness.command.states import LeftState, in_order_of_interest, states_of
-from harness.command.steps import learn_step_lines
 from harness.crash.restore import write_tree
 from harness.jobs.command.program import Program, executed
 from harness.judge.outcome import Outcome
-from harness.run.command_server import CommandServer, NotWarmError
+from harness.run.command.command import Command, CommandError
+from harness.run.command.learning import Learned, learn
+from harness.run.command.results import (
+    Reference,
+    ResultDifference,
+    make_reference,
+    newest_checkpoint,
+)
+from harness.run.command.server import CommandServer, NotWarmError
+from harness.run.command.starting import NAME, Ended, Starts, Watched, prepared, prepared_again
+from harness.run.command.steps import learn_step_lines
 
 Say = Callable[[str], None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.command.steps import learn_step_lines
+from harness.run.command.steps import learn_step_lines
 
 RUN = "loading\nstep 1 loss 5.25\nstep 2 loss 1e-3\nsaved step 2\nstep 3 loss 0.5\ndone 3\n"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.command.command import Command, CommandError
 from harness.command.table import causes_of, describe, is_green
 from harness.command.trying import CommandReport, CommandTest, TryOptions
+from harness.run.command.command import Command, CommandError
 from harness.run.support import missing_mounts
 
 pytestmark = [

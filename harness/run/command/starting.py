@@ -23,7 +23,7 @@ from harness.evidence.store import StoredBytes
 from harness.faults.strike import Strike
 from harness.jobs.command.program import Program
 from harness.layouts.unknown import UnknownLayout
-from harness.run.command_server import CommandServer
+from harness.run.command.server import CommandServer
 from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch
 from harness.system.clock import UndelayedClock, descendants

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.command.starting import Ended, Starts
 from harness.jobs.command.program import (
     RANK_VARIABLES,
     NotForkableError,
@@ -21,7 +20,8 @@ from harness.jobs.command.program import (
     rank_of,
     read_program,
 )
-from harness.run.command_server import SERVER
+from harness.run.command.server import SERVER
+from harness.run.command.starting import Ended, Starts
 from harness.system.clock import descendants
 from harness.system.membership import membership
 
