@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.command.last_words import last_words
 from harness.judge.outcome import Outcome
 from harness.run.command.command import DIRECTORY
 from harness.run.command.results import Read, Reference
@@ -99,5 +100,4 @@ def roll_backs(found: Sequence[CommandTrial]) -> list[CommandTrial]:
 def _last_words(ended: Ended) -> str:
     """Returns the last line of the rank that failed first, or how it ended."""
     rank = ended.first_failed
-    lines = [line.strip() for line in ended.log(rank).splitlines() if line.strip()]
-    return lines[-1] if lines else f"rank {rank} ended with {ended.statuses[rank]}"
+    return last_words(ended.log(rank)) or f"rank {rank} ended with {ended.statuses[rank]}"

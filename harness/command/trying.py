@@ -95,6 +95,7 @@ class CommandTest:
         with ExitStack() as stack:
             cold = self._cold_starts(stack)
             learned = self._learn(cold)
+            cold = Starts(cold.server, cold.programs, self._shown, ranks=learned.ranks)
             starts = cold if self._options.cold else self._warm_starts(stack, learned) or cold
             starts, watched, standard = self._standard(starts, cold, learned)
             states = states_of(watched.operations, watched.written)
@@ -161,8 +162,7 @@ class CommandTest:
                 "the command ends in order and leaves nothing in its directory: "
                 "is {dir} the right word of it, and does it save within its run?"
             )
-        ranks = len(learned.programs) or "unknown"
-        self._say(f"ended in order after {learned.ended.seconds:.1f} s; ranks: {ranks}")
+        self._say(f"ended in order after {learned.ended.seconds:.1f} s; ranks: {learned.ranks}")
         return learned
 
     def _refuse_failed(self, ended: Ended) -> None:
@@ -251,7 +251,7 @@ class CommandTest:
     ) -> Iterator[CommandTrial]:
         """Strikes a running command, and starts it again in what that left."""
         until = time.monotonic() + self._options.budget_s * _LIVE_SHARE
-        faults = live_faults(watched.operations, ranks=len(starts.programs))
+        faults = live_faults(watched.operations, ranks=starts.ranks)
         for number, fault in enumerate(islice(faults, self._options.most)):
             if time.monotonic() > until:
                 return

@@ -114,13 +114,22 @@ class Watched:
 
 
 class Starts:
-    """Starts of one command by one server: `programs` are those of its ranks.
+    """Starts of one command by one server: `programs` are those of its ranks, or the one of a
+    launcher that starts `ranks` of them.
 
     Each is given a folder of its own (`prepared`), and sees it where `shown` is.
     """
 
-    def __init__(self, server: CommandServer, programs: Sequence[Program], shown: Path) -> None:
+    def __init__(
+        self, server: CommandServer, programs: Sequence[Program], shown: Path, *, ranks: int = 1
+    ) -> None:
         self.server, self.programs, self.shown = server, tuple(programs), shown
+        self.ranks = max(ranks, len(self.programs))
+
+    @property
+    def launched(self) -> int:
+        """How many ranks a launcher of the command's own starts; 0 if the harness starts them."""
+        return self.ranks if len(self.programs) == 1 < self.ranks else 0
 
     @property
     def directory(self) -> Path:
@@ -140,7 +149,8 @@ class Starts:
             folder=folder / LOGS,
             root=self.directory,
             places=(folder / NAME,),
-            ranks=len(self.programs),
+            ranks=self.ranks,
+            launched=self.launched,
             layout=UnknownLayout(),
             strikes=strikes,
             deadline_s=limit_s,
@@ -150,13 +160,14 @@ class Starts:
         with closing(supervisor.trace.written) as written:
             processes = supervisor.run()
             written.settle()
+        statuses = processes.exits[: len(self.programs)]
         ended = Ended(
-            statuses=processes.exits,
+            statuses=statuses,
             hung=bool(processes.hung),
             leaked=processes.leaked,
             seconds=time.monotonic() - began,
             folder=folder,
-            first_failed=next((rank for rank, one in enumerate(processes.exits) if one), 0),
+            first_failed=next((rank for rank, one in enumerate(statuses) if one), 0),
         )
         return Watched(
             ended=ended,

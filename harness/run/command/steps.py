@@ -48,9 +48,10 @@ def learn_step_lines(text: str, expression: str | None = None) -> StepLines | No
     """Returns the step lines of an uninterrupted run, if it has such lines.
 
     Of the lines that match, those with the most common wording count; their steps must increase by
-    the same amount from line to line, unless the user gave the expression.
+    the same amount from line to line, unless the user gave the expression. Several ranks can say
+    the same of a step.
     """
-    found = list(_matching(text, expression or USUAL))
+    found = list(dict.fromkeys(_matching(text, expression or USUAL)))
     usual = Counter(map(_words, found)).most_common(1)
     if not usual:
         return None
