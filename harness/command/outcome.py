@@ -72,8 +72,7 @@ class Standard:
         differences = self.reference.differences(ended.directory, read)
         if not differences:
             return Outcome.PASS, ""
-        first = differences[0]
-        text = f"{first.path} {first.text}"
+        text = str(differences[0])
         other = None if self.steps is None else self.steps.first_difference(ended.log())
         text += "" if other is None else f"; the first other step line is `{other.text}`"
         return Outcome.SILENT_DIVERGENCE, text
