@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.command.last_words import last_words
 from harness.judge.outcome import Outcome
 from harness.run.command.command import DIRECTORY
+from harness.run.command.last_words import last_words
 from harness.run.command.results import Read, Reference
 from harness.run.command.starting import Ended
 from harness.run.command.steps import StepLines
@@ -73,8 +73,7 @@ class Standard:
         differences = self.reference.differences(ended.directory, read)
         if not differences:
             return Outcome.PASS, ""
-        first = differences[0]
-        text = f"{first.path} {first.text}"
+        text = str(differences[0])
         other = None if self.steps is None else self.steps.first_difference(ended.log())
         text += "" if other is None else f"; the first other step line is `{other.text}`"
         return Outcome.SILENT_DIVERGENCE, text

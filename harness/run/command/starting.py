@@ -126,6 +126,10 @@ class Starts:
         self.server, self.programs, self.shown = server, tuple(programs), shown
         self.ranks = max(ranks, len(self.programs))
 
+    def of_ranks(self, ranks: int) -> Starts:
+        """Returns the same starts of a command with so many ranks."""
+        return Starts(self.server, self.programs, self.shown, ranks=ranks)
+
     @property
     def launched(self) -> int:
         """How many ranks a launcher of the command's own starts; 0 if the harness starts them."""

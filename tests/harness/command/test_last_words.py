@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.command.last_words import last_words
+from harness.run.command.last_words import last_words
 
 TORCHRUN = """\
 W1130 13:42:30.206000 8758 torch/distributed/elastic/multiprocessing/api.py:1028] Sending process 8774 closing signal SIGTERM
