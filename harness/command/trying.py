@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from harness.command.from_states import StateStarts
 from harness.command.live import live_faults
-from harness.command.outcome import CommandTrial, Setting, Standard
+from harness.command.outcome import CommandTrial, Setting, Standard, resumes_nothing
 from harness.command.states import LeftState, in_order_of_interest, states_of
-from harness.crash.restore import write_tree
 from harness.judge.outcome import Outcome
-from harness.run.command.command import Command
+from harness.run.command.command import Command, CommandError
 from harness.run.command.starting import Starts, Watched, prepared, prepared_again
-from harness.run.command.uninterrupted import Beginner, Say
+from harness.run.command.steps import check_expression
+from harness.run.command.uninterrupted import UNINTERRUPTED_S, Beginner, Say
 
 _LIVE_SHARE = 0.5
 """The time for faults while the command lives, in proportion to that for states."""
+_TELLING = 8
+"""After so many starts from states all over the run it shows whether any of them resumes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,10 @@ class TryOptions:
     budget_s: float = 60.0
     most: int | None = None
     at_once: int = 3
+
+    def __post_init__(self) -> None:
+        if self.step_line is not None:
+            check_expression(self.step_line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +79,21 @@ class CommandTest:
         """Do all of it. Raises CommandError if the command cannot be tested."""
         options = self._options
         with ExitStack() as stack:
-            begin = Beginner(options.command, self._folder, stack, self._say, cold=options.cold)
+            begin = Beginner(
+                options.command,
+                self._folder,
+                stack,
+                self._say,
+                cold=options.cold,
+                limit_s=options.limit_s or UNINTERRUPTED_S,
+            )
             found = begin.begin(result=options.result, step_line=options.step_line)
             starts, watched = found.starts, found.watched
             standard = Standard(
-                reference=found.reference, steps=found.steps, directory=starts.directory
+                reference=found.reference,
+                steps=found.steps,
+                directory=starts.directory,
+                leaked=found.leaked,
             )
             states = states_of(watched.operations, watched.written)
             kinds = Counter(one.kind for one in states)
@@ -100,23 +117,21 @@ class CommandTest:
     def _resume(
         self, starts: Starts, states: Sequence[LeftState], standard: Standard, limit_s: float
     ) -> Iterator[CommandTrial]:
-        until = time.monotonic() + self._options.budget_s
-        of: dict[Path, LeftState] = {}
-
-        def folders() -> Iterator[Path]:
-            ordered = islice(in_order_of_interest(states), self._options.most)
-            for number, state in enumerate(ordered):
-                if time.monotonic() > until:
-                    return
-                folder = prepared(self._folder / f"state{number}", _filler(state))
-                of[folder] = state
-                yield folder
-
-        for ended in starts.run_all(folders(), at_once=self._options.at_once, limit_s=limit_s):
-            state = of.pop(ended.folder)
+        options, tried = self._options, list[CommandTrial]()
+        ordered = _last_first(in_order_of_interest(states))[: options.most]
+        each = StateStarts(
+            starts=starts,
+            folder=self._folder,
+            at_once=options.at_once,
+            limit_s=limit_s,
+            until_s=time.monotonic() + options.budget_s,
+        )
+        for state, ended in each.run(ordered):
             setting = Setting(kind=state.kind, place=state.place, text=state.describe())
-            yield standard.judge(setting, ended, starts.server.read)
-            ended.remove()
+            tried.append(standard.judge(setting, ended, starts.server.read))
+            if len(tried) in (_TELLING, len(ordered)):
+                _refuse_forgetful(tried, standard, ordered[0].place)
+            yield tried[-1]
 
     # While it lives.
 
@@ -140,10 +155,22 @@ class CommandTest:
             struck.ended.remove()
 
 
-def _filler(state: LeftState) -> Callable[[Path], None] | None:
-    if state.operation is None:
-        return None
-    return lambda root: write_tree(state.parts, state.tree, root)
+def _last_first(states: Sequence[LeftState]) -> list[LeftState]:
+    """Returns the states, first that of the last kill: it shows whether the command resumes."""
+    last = max((one for one in states if one.kind == "killed"), key=lambda one: one.place)
+    return [last, *(one for one in states if one is not last)]
+
+
+def _refuse_forgetful(tried: Sequence[CommandTrial], standard: Standard, last: int) -> None:
+    if standard.steps is None:
+        return
+    first = standard.steps.lines[0].step
+    if resumes_nothing(tried, first, last):
+        raise CommandError(
+            f"it resumes nothing: all of {len(tried)} starts made step {first} again, also the one "
+            "in the directory that an uninterrupted run leaves. If it needs other words to resume, "
+            "start it with a script that gives them once there is a checkpoint"
+        )
 
 
 def _not_judged(standard: Standard) -> Iterator[str]:
@@ -153,5 +180,8 @@ def _not_judged(standard: Standard) -> Iterator[str]:
             "`--step-line REGEX` says what to look for"
         )
     varies = standard.reference.varies
+    if standard.leaked:
+        left = ", ".join(standard.leaked)
+        yield f"processes that outlive it: the uninterrupted run leaves some as well: {left}"
     if varies:
         yield f"{', '.join(sorted(varies))}: two uninterrupted runs leave different ones"

@@ -15,12 +15,18 @@ from pathlib import Path
 
 from harness.jobs.command.program import Program, executed
 from harness.run.command.command import Command, CommandError
-from harness.run.command.last_words import last_words
 from harness.run.command.learning import Learned, learn
-from harness.run.command.results import Reference, make_reference, newest_checkpoint
+from harness.run.command.refusing import refuse_empty, refuse_failed
+from harness.run.command.results import (
+    Reference,
+    ResultDifference,
+    make_reference,
+    newest_checkpoint,
+)
 from harness.run.command.server import CommandServer, NotWarmError
-from harness.run.command.starting import NAME, Ended, Starts, Watched, prepared
+from harness.run.command.starting import NAME, Starts, Watched, prepared
 from harness.run.command.steps import StepLines, learn_step_lines
+from harness.system.errors import HarnessError
 
 Say = Callable[[str], None]
 
@@ -29,7 +35,8 @@ UNINTERRUPTED_S = 900.0
 _FACTOR, _LEAST_S = 20.0, 30.0
 """A start may take so many times as long as the uninterrupted run, and at least this: it makes no
 more steps than that, and may wait for something that is not there."""
-_LAST_CHARACTERS = 2000
+_SYNCS = ("fsync", "sync")
+"""What is done to the directory itself that counts: a state has it anyway."""
 _OWN_FOLDER = Path(__file__).parents[3]
 
 
@@ -37,7 +44,8 @@ _OWN_FOLDER = Path(__file__).parents[3]
 class Uninterrupted:
     """A command that nothing interrupts: how it is started, what it does, and what it leaves.
 
-    `limit_s` is how long any other start of it may take.
+    `limit_s` is how long any other start of it may take. `leaked` are the processes that outlive
+    it.
     """
 
     starts: Starts
@@ -45,19 +53,37 @@ class Uninterrupted:
     reference: Reference
     steps: StepLines | None
     limit_s: float
+    leaked: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ComparedRuns:
+    """A watched run, and where its result is another than that of the executed one."""
+
+    starts: Starts
+    watched: Watched
+    reference: Reference
+    varies: tuple[ResultDifference, ...]
 
 
 class Beginner:
     """Begins the test of a command in a folder; `say` gets a line when something is known.
 
-    Its servers live until `stack` is closed.
+    Its servers live until `stack` is closed. `limit_s` is how long a run may take.
     """
 
     def __init__(
-        self, command: Command, folder: Path, stack: ExitStack, say: Say, *, cold: bool = False
+        self,
+        command: Command,
+        folder: Path,
+        stack: ExitStack,
+        say: Say,
+        *,
+        cold: bool = False,
+        limit_s: float = UNINTERRUPTED_S,
     ) -> None:
         self._command, self._folder, self._stack, self._say = command, folder, stack, say
-        self._cold = cold
+        self._cold, self._limit_s = cold, limit_s
         self._shown = folder / "at"
         self._shown.mkdir()
 
@@ -66,32 +92,23 @@ class Beginner:
 
         Raises CommandError if the command cannot be tested.
         """
-        executed_anew = self._cold_starts()
-        learned = self._learn(executed_anew)
-        executed_anew = executed_anew.of_ranks(learned.ranks)
-        starts = executed_anew if self._cold else self._warm_starts(learned) or executed_anew
-        watched, reference = self._watch(starts, result)
-        varies = reference.differences(learned.ended.directory, starts.server.read)
-        if (
-            varies
-            and starts is not executed_anew
-            and self._is_same_again(reference, executed_anew, learned)
-        ):
-            self._say(f"executed anew at each start: forked, {varies[0]}")
-            starts = executed_anew
-            watched, reference = self._watch(starts, result)
-            varies = reference.differences(learned.ended.directory, starts.server.read)
+        cold = self._cold_starts()
+        learned = self._learn(cold)
+        cold = cold.of_ranks(learned.ranks)
+        found = self._forked(cold, learned, result) or self._compared(cold, learned, result)
         self._say(
-            f"not deterministic: in two uninterrupted runs {varies[0]}"
-            if varies
-            else f"deterministic; its result is {', '.join(reference.patterns)}"
+            f"not deterministic: in two uninterrupted runs {found.varies[0]}"
+            if found.varies
+            else f"deterministic; its result is {', '.join(found.reference.patterns)}"
         )
+        varies = frozenset(one.path for one in found.varies)
         return Uninterrupted(
-            starts=starts,
-            watched=watched,
-            reference=replace(reference, varies=frozenset(one.path for one in varies)),
-            steps=learn_step_lines(watched.ended.log(), step_line),
+            starts=found.starts,
+            watched=found.watched,
+            reference=replace(found.reference, varies=varies),
+            steps=learn_step_lines(found.watched.ended.log(), step_line),
             limit_s=max(_LEAST_S, _FACTOR * learned.ended.seconds),
+            leaked=learned.ended.leaked or found.watched.ended.leaked,
         )
 
     # How it is started.
@@ -114,7 +131,7 @@ class Beginner:
             server = self._server("warm", learned.programs[0], learned.modules)
             try:
                 server.wait_until_ready()
-            except NotWarmError as error:
+            except (NotWarmError, HarnessError) as error:
                 obstacle = str(error)
             else:
                 self._say(f"forked from a process that has imported {len(learned.modules)} modules")
@@ -131,22 +148,36 @@ class Beginner:
 
     def _learn(self, starts: Starts) -> Learned:
         self._say(f"runs {' '.join(starts.programs[0].words)}")
-        learned = learn(starts, prepared(self._folder / "executed"), limit_s=UNINTERRUPTED_S)
-        _refuse_failed(learned.ended)
-        if not learned.ended.directory.exists() or not any(learned.ended.directory.iterdir()):
-            raise CommandError(
-                "the command ends in order and leaves nothing in its directory: "
-                "is {dir} the right word of it, and does it save within its run?"
-            )
+        learned = learn(starts, prepared(self._folder / "executed"), limit_s=self._limit_s)
+        refuse_failed(learned.ended, self._limit_s)
+        refuse_empty(learned.ended)
         self._say(f"ended in order after {learned.ended.seconds:.1f} s; ranks: {learned.ranks}")
         return learned
 
-    def _watch(self, starts: Starts, result: tuple[str, ...]) -> tuple[Watched, Reference]:
-        found = starts.watch(prepared(self._folder / "watched"), limit_s=UNINTERRUPTED_S)
-        _refuse_failed(found.ended)
-        watched = replace(
-            found, operations=tuple(one for one in found.operations if one.path != ".")
-        )
+    def _forked(
+        self, cold: Starts, learned: Learned, result: tuple[str, ...]
+    ) -> _ComparedRuns | None:
+        """Watches a forked run; None if that is not as good as an executed one."""
+        starts = None if self._cold else self._warm_starts(learned)
+        if starts is None:
+            return None
+        try:
+            found = self._compared(starts, learned, result)
+        except CommandError as error:
+            why = str(error).partition("\n")[0]
+        else:
+            if not found.varies or not self._is_same_again(found.reference, cold, learned):
+                return found
+            why = str(found.varies[0])
+        self._say(f"executed anew at each start: forked, {why}")
+        return None
+
+    def _compared(self, starts: Starts, learned: Learned, result: tuple[str, ...]) -> _ComparedRuns:
+        """Watches a run, and compares what it leaves with what the executed one has left."""
+        found = starts.watch(prepared(self._folder / "watched"), limit_s=self._limit_s)
+        refuse_failed(found.ended, self._limit_s)
+        operations = tuple(one for one in found.operations if one.path != "." or one.kind in _SYNCS)
+        watched = replace(found, operations=operations)
         newest = newest_checkpoint(watched.operations, watched.ended.directory)
         patterns = result or ((newest,) if newest else ())
         reference = make_reference(patterns, watched.ended.directory, starts.server.read)
@@ -154,24 +185,11 @@ class Beginner:
             raise CommandError(
                 "no file of its directory could be its result: name some with `--result PATTERN`"
             )
-        return watched, reference
+        varies = tuple(reference.differences(learned.ended.directory, starts.server.read))
+        return _ComparedRuns(starts=starts, watched=watched, reference=reference, varies=varies)
 
     def _is_same_again(self, reference: Reference, starts: Starts, learned: Learned) -> bool:
         """Whether two executed runs have the same result, so that a fork makes the difference."""
-        again = starts.run(prepared(self._folder / "again"), limit_s=UNINTERRUPTED_S)
+        again = starts.run(prepared(self._folder / "again"), limit_s=self._limit_s)
         same = make_reference(reference.patterns, again.directory, starts.server.read)
         return not same.differences(learned.ended.directory, starts.server.read)
-
-
-def _refuse_failed(ended: Ended) -> None:
-    if ended.hung:
-        raise CommandError(
-            f"the command did not end within {UNINTERRUPTED_S:.0f} s: give it fewer steps"
-        )
-    if ended.failed:
-        rank = ended.first_failed
-        log = ended.log(rank)
-        raise CommandError(
-            f"the command fails by itself, with status {ended.statuses[rank]}: {last_words(log)}\n"
-            f"Its output ends:\n{log[-_LAST_CHARACTERS:]}"
-        )
