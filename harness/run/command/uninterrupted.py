@@ -36,7 +36,7 @@ _FACTOR, _LEAST_S = 20.0, 30.0
 """A start may take so many times as long as the uninterrupted run, and at least this: it makes no
 more steps than that, and may wait for something that is not there."""
 _SYNCS = ("fsync", "sync")
-"""What is done to the directory itself that counts: a state has it anyway."""
+"""Operations that count on the directory itself, which every state has."""
 _OWN_FOLDER = Path(__file__).parents[3]
 
 
