@@ -25,6 +25,12 @@ def test_other_output_has_no_step_lines(text: str) -> None:
     assert learn_step_lines(text) is None
 
 
+def test_several_ranks_can_say_the_same() -> None:
+    found = learn_step_lines("step 1 of 3\nstep 2 of 3\nstep 1 of 3\nstep 2 of 3\nstep 3 of 3\n")
+    assert found is not None
+    assert [one.step for one in found.lines] == [1, 2, 3]
+
+
 def test_what_it_says_of_a_checkpoint_is_no_step() -> None:
     found = learn_step_lines(RUN)
     assert found is not None
