@@ -123,9 +123,9 @@ class Content:
 class Identities:
     """Identifies equal contents, however they are composed.
 
-    A digest is made of those of 16 equal parts, theirs of 16 smaller ones, and so on. Each part of a
-    source is digested once, so thousands of contents that differ in one block each cost little more
-    than one.
+    A digest is made of those of 16 equal parts, theirs of 16 smaller ones, and so on. Each part of
+    a source is digested once, so thousands of contents that differ in one block each cost little
+    more than one.
     """
 
     def __init__(self) -> None:
