@@ -131,9 +131,9 @@ def _compare(parsed: argparse.Namespace) -> int:
 
 
 def _try(parsed: argparse.Namespace) -> int:
-    from harness.command.command import Command, CommandError
     from harness.command.table import describe, is_green
     from harness.command.trying import CommandTest, TryOptions
+    from harness.run.command.command import Command, CommandError
     from harness.run.support import missing_mounts
 
     if (reason := missing_mounts()) is not None:

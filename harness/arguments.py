@@ -115,7 +115,8 @@ def _add_trying(parser: argparse.ArgumentParser) -> None:
         "--limit",
         type=float,
         metavar="SECONDS",
-        help="a start that takes longer hangs; by default 20 times the uninterrupted run, and 30 s",
+        help="a start that takes longer hangs; by default 20 times the uninterrupted run, and 30 s "
+        "(900 s for that run itself)",
     )
     parser.add_argument("--states", type=int, metavar="N", help="at most so many of them")
     parser.add_argument(

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.system.clock import UndelayedClock
+from harness.system.dying import is_dying
 from harness.system.host import enter_host
 from harness.system.mounts import bind, enter_mounts, take_own_mounts
 from harness.system.network import enter, make_network
@@ -42,9 +43,6 @@ _ORPHAN_GRACE_S = 0.3
 """How long sub-processes can take to notice that their rank has ended in order, by a clock that
 does not count the time in which they wait for a processor."""
 _ORPHAN_LOOK_S = 0.05
-_PF_EXITING = 0x4
-_PENDING = ("SigPnd:", "ShdPnd:")
-_SIGKILL = 1 << (signal.SIGKILL - 1)
 
 
 Enter = Callable[[dict[str, Any], int], int]
@@ -247,7 +245,7 @@ def orphans() -> list[str]:
                 select.select([], [], [], 0.005)
         except ChildProcessError:
             break
-    leaked = [_command_line(pid) for pid in _children() if not _is_dying(pid)]
+    leaked = [_command_line(pid) for pid in _children() if not is_dying(pid)]
     while left := _children():
         _kill(left)
         for pid in left:
@@ -259,21 +257,6 @@ def _children() -> list[int]:
     me = os.getpid()
     text = Path(f"/proc/{me}/task/{me}/children").read_text(encoding="ascii")
     return [int(pid) for pid in text.split()]
-
-
-def _is_dying(pid: int) -> bool:
-    """Whether it was killed or has ended, and the kernel is still taking down what it had.
-
-    That can take long: a process forked from one with a CUDA context has 1.5 GB.
-    """
-    try:
-        # In this order: a process that is no longer about to die at the second look has begun to.
-        status = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-        flags = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[6]
-    except OSError:
-        return True
-    waiting = [int(line.split()[1], 16) for line in status if line.startswith(_PENDING)]
-    return bool(int(flags) & _PF_EXITING) or any(mask & _SIGKILL for mask in waiting)
 
 
 def _command_line(pid: int) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.command.command import DIRECTORY
-from harness.command.results import Read, Reference
-from harness.command.starting import Ended
-from harness.command.steps import StepLines
 from harness.judge.outcome import Outcome
+from harness.run.command.command import DIRECTORY
+from harness.run.command.last_words import last_words
+from harness.run.command.results import Read, Reference
+from harness.run.command.starting import Ended
+from harness.run.command.steps import StepLines
 
 Kind = Literal["killed", "torn", "fault", "power"]
 """How much it takes: the first one is the least."""
@@ -45,6 +46,8 @@ class Standard:
     steps: StepLines | None
     directory: Path
     """Where the command believes its directory to be; left out of sentences."""
+    leaked: tuple[str, ...] = ()
+    """The processes that outlive the uninterrupted run: then others may have some, too."""
 
     def judge(self, setting: Setting, ended: Ended, read: Read) -> CommandTrial:
         """Returns the outcome of a start, and the sentence that says why."""
@@ -67,16 +70,26 @@ class Standard:
             return Outcome.HANG, "it did not end"
         if ended.failed:
             return Outcome.HARD_FAIL, _last_words(ended)
-        if ended.leaked:
+        if ended.leaked and not self.leaked:
             return Outcome.LEAK, f"it left processes: {', '.join(ended.leaked)}"
         differences = self.reference.differences(ended.directory, read)
         if not differences:
             return Outcome.PASS, ""
-        first = differences[0]
-        text = f"{first.path} {first.text}"
+        text = str(differences[0])
         other = None if self.steps is None else self.steps.first_difference(ended.log())
         text += "" if other is None else f"; the first other step line is `{other.text}`"
         return Outcome.SILENT_DIVERGENCE, text
+
+
+def resumes_nothing(found: Sequence[CommandTrial], first: int, last: int) -> bool:
+    """Whether every start after a kill made the `first` step again, also from the `last` place.
+
+    There the uninterrupted run was over: a command that resumes makes no step, or a later one.
+    """
+    killed = [one for one in found if one.setting.kind == "killed"]
+    ended = all(one.outcome in (Outcome.PASS, Outcome.SILENT_DIVERGENCE) for one in killed)
+    again = all(one.resumed in (None, first) for one in killed)
+    return ended and again and (last, first) in ((one.setting.place, one.resumed) for one in killed)
 
 
 def roll_backs(found: Sequence[CommandTrial]) -> list[CommandTrial]:
@@ -99,5 +112,4 @@ def roll_backs(found: Sequence[CommandTrial]) -> list[CommandTrial]:
 def _last_words(ended: Ended) -> str:
     """Returns the last line of the rank that failed first, or how it ended."""
     rank = ended.first_failed
-    lines = [line.strip() for line in ended.log(rank).splitlines() if line.strip()]
-    return lines[-1] if lines else f"rank {rank} ended with {ended.statuses[rank]}"
+    return last_words(ended.log(rank)) or f"rank {rank} ended with {ended.statuses[rank]}"

@@ -1,45 +1,33 @@
 """Tests a command from outside: `python -m harness try -- CMD ... {dir}`.
 
-The command runs twice without a fault: executed as it is, and under the supervisor. From the
-operations of the second run come the states that a kill, a torn write or a power cut can leave. The
-command is started again from each, and judged by what comes of it.
+From the operations of an uninterrupted run come the states that a kill, a torn write or a power cut
+can leave. The command is started again from each, and judged by what comes of it.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from harness.command.command import Command, CommandError
-from harness.command.learning import Learned, learn
+from harness.command.from_states import StateStarts
 from harness.command.live import live_faults
-from harness.command.outcome import CommandTrial, Setting, Standard
-from harness.command.results import Reference, ResultDifference, make_reference, newest_checkpoint
-from harness.command.starting import NAME, Ended, Starts, Watched, prepared, prepared_again
+from harness.command.outcome import CommandTrial, Setting, Standard, resumes_nothing
 from harness.command.states import LeftState, in_order_of_interest, states_of
-from harness.command.steps import learn_step_lines
-from harness.crash.restore import write_tree
-from harness.jobs.command.program import Program, executed
 from harness.judge.outcome import Outcome
-from harness.run.command_server import CommandServer, NotWarmError
+from harness.run.command.command import Command, CommandError
+from harness.run.command.starting import Starts, Watched, prepared, prepared_again
+from harness.run.command.steps import check_expression
+from harness.run.command.uninterrupted import UNINTERRUPTED_S, Beginner, Say
 
-Say = Callable[[str], None]
-
-UNINTERRUPTED_S = 900.0
-"""An uninterrupted run that takes longer is ended: hundreds of starts follow it."""
-_FACTOR, _LEAST_S = 20.0, 30.0
-"""A start from a state may take so many times as long as the uninterrupted run, and at least this:
-it makes no more steps than that, and may wait for something that is not there."""
 _LIVE_SHARE = 0.5
 """The time for faults while the command lives, in proportion to that for states."""
-_LAST_CHARACTERS = 2000
-_OWN_FOLDER = Path(__file__).parents[2]
+_TELLING = 8
+"""After so many starts from states all over the run it shows whether any of them resumes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +47,10 @@ class TryOptions:
     budget_s: float = 60.0
     most: int | None = None
     at_once: int = 3
+
+    def __post_init__(self) -> None:
+        if self.step_line is not None:
+            check_expression(self.step_line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,21 +74,32 @@ class CommandTest:
 
     def __init__(self, options: TryOptions, folder: Path, say: Say) -> None:
         self._options, self._folder, self._say = options, folder, say
-        self._shown = folder / "at"
-        self._shown.mkdir()
 
     def run(self) -> CommandReport:
         """Do all of it. Raises CommandError if the command cannot be tested."""
+        options = self._options
         with ExitStack() as stack:
-            cold = self._cold_starts(stack)
-            learned = self._learn(cold)
-            starts = cold if self._options.cold else self._warm_starts(stack, learned) or cold
-            starts, watched, standard = self._standard(starts, cold, learned)
+            begin = Beginner(
+                options.command,
+                self._folder,
+                stack,
+                self._say,
+                cold=options.cold,
+                limit_s=options.limit_s or UNINTERRUPTED_S,
+            )
+            found = begin.begin(result=options.result, step_line=options.step_line)
+            starts, watched = found.starts, found.watched
+            standard = Standard(
+                reference=found.reference,
+                steps=found.steps,
+                directory=starts.directory,
+                leaked=found.leaked,
+            )
             states = states_of(watched.operations, watched.written)
             kinds = Counter(one.kind for one in states)
             count = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
             self._say(f"{len(watched.operations)} operations leave {len(states)} states: {count}")
-            limit_s = self._options.limit_s or max(_LEAST_S, _FACTOR * learned.ended.seconds)
+            limit_s = options.limit_s or found.limit_s
             began = time.monotonic()
             tried = tuple(self._resume(starts, states, standard, limit_s))
             seconds = time.monotonic() - began
@@ -109,135 +112,26 @@ class CommandTest:
                 not_judged=(*_not_judged(standard), *watched.unseen),
             )
 
-    # How it is started.
-
-    def _cold_starts(self, stack: ExitStack) -> Starts:
-        command = self._options.command
-        words = command.filled(self._shown / NAME)
-        programs = [
-            executed(words, cwd=str(command.cwd), environment=command.environment_of(rank))
-            for rank in range(command.ranks)
-        ]
-        own = programs[0].changed(cwd=str(_OWN_FOLDER), environment=os.environ)
-        server = self._server(stack, "cold", own, ())
-        server.wait_until_ready()
-        return Starts(server, programs, self._shown)
-
-    def _warm_starts(self, stack: ExitStack, learned: Learned) -> Starts | None:
-        obstacle = learned.obstacle
-        if not obstacle:
-            server = self._server(stack, "warm", learned.programs[0], learned.modules)
-            try:
-                server.wait_until_ready()
-            except NotWarmError as error:
-                obstacle = str(error)
-            else:
-                self._say(f"forked from a process that has imported {len(learned.modules)} modules")
-                return Starts(server, learned.programs, self._shown)
-        self._say(f"executed anew at each start: {obstacle}")
-        return None
-
-    def _server(
-        self, stack: ExitStack, name: str, program: Program, modules: Sequence[str]
-    ) -> CommandServer:
-        folder = self._folder / name
-        folder.mkdir()
-        return stack.enter_context(CommandServer(program, modules, folder))
-
-    # Without a fault.
-
-    def _learn(self, cold: Starts) -> Learned:
-        words = " ".join(cold.programs[0].words)
-        self._say(f"runs {words}")
-        learned = learn(cold, prepared(self._folder / "executed"), limit_s=UNINTERRUPTED_S)
-        self._refuse_failed(learned.ended)
-        if not learned.ended.directory.exists() or not any(learned.ended.directory.iterdir()):
-            raise CommandError(
-                "the command ends in order and leaves nothing in its directory: "
-                "is {dir} the right word of it, and does it save within its run?"
-            )
-        ranks = len(learned.programs) or "unknown"
-        self._say(f"ended in order after {learned.ended.seconds:.1f} s; ranks: {ranks}")
-        return learned
-
-    def _refuse_failed(self, ended: Ended) -> None:
-        if ended.hung:
-            raise CommandError(
-                f"the command did not end within {UNINTERRUPTED_S:.0f} s: give it fewer steps"
-            )
-        if ended.failed:
-            rank = ended.first_failed
-            raise CommandError(
-                f"the command fails by itself, with status {ended.statuses[rank]}. Its output "
-                f"ends:\n{ended.log(rank)[-_LAST_CHARACTERS:]}"
-            )
-
-    def _standard(
-        self, starts: Starts, cold: Starts, learned: Learned
-    ) -> tuple[Starts, Watched, Standard]:
-        """Runs it under the supervisor, and compares what that leaves with the executed run.
-
-        If forked starts have another result than executed ones, the command is executed instead.
-        """
-        watched, reference = self._watch(starts)
-        varies = reference.differences(learned.ended.directory, starts.server.read)
-        if varies and starts is not cold:
-            again = cold.run(prepared(self._folder / "again"), limit_s=UNINTERRUPTED_S)
-            same = make_reference(reference.patterns, again.directory, starts.server.read)
-            between = same.differences(learned.ended.directory, starts.server.read)
-            if not between:
-                self._say(f"executed anew at each start: forked, {_first(varies)}")
-                return self._standard(cold, cold, learned)
-        self._say(
-            f"not deterministic: in two uninterrupted runs {_first(varies)}"
-            if varies
-            else f"deterministic; its result is {', '.join(reference.patterns)}"
-        )
-        standard = Standard(
-            reference=replace(reference, varies=frozenset(one.path for one in varies)),
-            steps=learn_step_lines(watched.ended.log(), self._options.step_line),
-            directory=self._shown / NAME,
-        )
-        return starts, watched, standard
-
-    def _watch(self, starts: Starts) -> tuple[Watched, Reference]:
-        folder = prepared(self._folder / "watched")
-        found = starts.watch(folder, limit_s=UNINTERRUPTED_S)
-        self._refuse_failed(found.ended)
-        watched = replace(
-            found, operations=tuple(one for one in found.operations if one.path != ".")
-        )
-        newest = newest_checkpoint(watched.operations, watched.ended.directory)
-        patterns = self._options.result or ((newest,) if newest else ())
-        reference = make_reference(patterns, watched.ended.directory, starts.server.read)
-        if not reference.digests:
-            raise CommandError(
-                "no file of its directory could be its result: name some with `--result PATTERN`"
-            )
-        return watched, reference
-
     # From states.
 
     def _resume(
         self, starts: Starts, states: Sequence[LeftState], standard: Standard, limit_s: float
     ) -> Iterator[CommandTrial]:
-        until = time.monotonic() + self._options.budget_s
-        of: dict[Path, LeftState] = {}
-
-        def folders() -> Iterator[Path]:
-            ordered = islice(in_order_of_interest(states), self._options.most)
-            for number, state in enumerate(ordered):
-                if time.monotonic() > until:
-                    return
-                folder = prepared(self._folder / f"state{number}", _filler(state))
-                of[folder] = state
-                yield folder
-
-        for ended in starts.run_all(folders(), at_once=self._options.at_once, limit_s=limit_s):
-            state = of.pop(ended.folder)
+        options, tried = self._options, list[CommandTrial]()
+        ordered = _last_first(in_order_of_interest(states))[: options.most]
+        each = StateStarts(
+            starts=starts,
+            folder=self._folder,
+            at_once=options.at_once,
+            limit_s=limit_s,
+            until_s=time.monotonic() + options.budget_s,
+        )
+        for state, ended in each.run(ordered):
             setting = Setting(kind=state.kind, place=state.place, text=state.describe())
-            yield standard.judge(setting, ended, starts.server.read)
-            ended.remove()
+            tried.append(standard.judge(setting, ended, starts.server.read))
+            if len(tried) in (_TELLING, len(ordered)):
+                _refuse_forgetful(tried, standard, ordered[0].place)
+            yield tried[-1]
 
     # While it lives.
 
@@ -246,7 +140,7 @@ class CommandTest:
     ) -> Iterator[CommandTrial]:
         """Strikes a running command, and starts it again in what that left."""
         until = time.monotonic() + self._options.budget_s * _LIVE_SHARE
-        faults = live_faults(watched.operations, ranks=len(starts.programs))
+        faults = live_faults(watched.operations, ranks=starts.ranks)
         for number, fault in enumerate(islice(faults, self._options.most)):
             if time.monotonic() > until:
                 return
@@ -261,14 +155,22 @@ class CommandTest:
             struck.ended.remove()
 
 
-def _filler(state: LeftState) -> Callable[[Path], None] | None:
-    if state.operation is None:
-        return None
-    return lambda root: write_tree(state.parts, state.tree, root)
+def _last_first(states: Sequence[LeftState]) -> list[LeftState]:
+    """Returns the states, first that of the last kill: it shows whether the command resumes."""
+    last = max((one for one in states if one.kind == "killed"), key=lambda one: one.place)
+    return [last, *(one for one in states if one is not last)]
 
 
-def _first(differences: Sequence[ResultDifference]) -> str:
-    return f"{differences[0].path} {differences[0].text}"
+def _refuse_forgetful(tried: Sequence[CommandTrial], standard: Standard, last: int) -> None:
+    if standard.steps is None:
+        return
+    first = standard.steps.lines[0].step
+    if resumes_nothing(tried, first, last):
+        raise CommandError(
+            f"it resumes nothing: all of {len(tried)} starts made step {first} again, also the one "
+            "in the directory that an uninterrupted run leaves. If it needs other words to resume, "
+            "start it with a script that gives them once there is a checkpoint"
+        )
 
 
 def _not_judged(standard: Standard) -> Iterator[str]:
@@ -278,5 +180,8 @@ def _not_judged(standard: Standard) -> Iterator[str]:
             "`--step-line REGEX` says what to look for"
         )
     varies = standard.reference.varies
+    if standard.leaked:
+        left = ", ".join(standard.leaked)
+        yield f"processes that outlive it: the uninterrupted run leaves some as well: {left}"
     if varies:
         yield f"{', '.join(sorted(varies))}: two uninterrupted runs leave different ones"

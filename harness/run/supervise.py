@@ -30,6 +30,7 @@ from harness.run.effects import RunEffects
 from harness.run.late_operator import LateOperator
 from harness.run.launch.launch import Calls, Launch, News
 from harness.run.perform import Performer
+from harness.run.ranks import RankFinder
 from harness.run.request import Gift, Request
 from harness.run.second_job import SecondRanks
 from harness.run.strikes import Due, Occasion, meets_reads
@@ -37,7 +38,6 @@ from harness.run.trace import Trace
 from harness.run.written import Written
 from harness.system.clock import UndelayedClock
 from harness.system.limits import raise_if_exhausted
-from harness.system.membership import membership
 from harness.system.seccomp import Notification
 
 _STACKS_S = 1.0
@@ -56,7 +56,8 @@ class Watch:
     another has died. `places` is where the supervisor reaches the directory as the ranks of the job
     see it, and then as those of a second job do; empty if they see it directly. `cut_power` lets
     nothing more reach the disk under the directory. `ends_saves` names the kinds of records after
-    which a rank has no save under way.
+    which a rank has no save under way. `launched` is the number of ranks if the harness starts only
+    their launcher.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Watch:
     places: tuple[Path, ...] = ()
     seed: int = 0
     ends_saves: frozenset[str] = frozenset({"drained"})
+    launched: int = 0
 
     def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
         """Returns the performers for the job, and for a second job on another mount."""
@@ -138,7 +140,8 @@ class Supervisor:
         self._signals = self._effects.signals
         self._storage = self._effects.storage
         self._limit = self._effects.limit
-        self._rank_of_thread: dict[int, int] = {}
+        self._signals.launched = watch.launched
+        self._finder = RankFinder(self._signals)
         self._tick_at = 0.0
         self._clock = UndelayedClock(self._signals.family)
         self._reported_s = 0.0
@@ -220,7 +223,7 @@ class Supervisor:
     def _note(self, reports: Iterable[News]) -> None:
         for news in reports:
             self._signals.pids |= news.began
-            self._rank_of_thread |= {pid: rank for rank, pid in news.began.items()}
+            self._finder.began(news.began)
             if news.began:
                 self._reported_s = self._now_s()
             for rank, status in news.ended.items():
@@ -265,7 +268,7 @@ class Supervisor:
             return
         try:
             request = self._performer(notification.thread).request(notification)
-            rank = self._rank(notification.thread) if request is not None else None
+            rank = self._finder.of(notification.thread) if request is not None else None
         except OSError as error:
             raise_if_exhausted(error)
             # The thread died between its call and now, or its arguments are unreadable: the kernel
@@ -278,7 +281,7 @@ class Supervisor:
             )
         if request is None or rank is None:
             listener.proceed(notification)
-        elif rank in self._signals.killed or rank in self._hung:
+        elif self._signals.is_killed(rank, notification.thread) or rank in self._hung:
             # It waits to die: nothing that it asked for may still happen. A rank that hung can
             # have been woken by the request for its stacks.
             return
@@ -299,23 +302,8 @@ class Supervisor:
         """Returns the performer that reaches the directory as this thread does."""
         if len(self._performers) == 1:
             return self._performers[0]
-        rank = self._rank(thread)
+        rank = self._finder.of(thread)
         return self._performers[rank is not None and self._second.has(rank)]
-
-    def _rank(self, thread: int) -> int | None:
-        """Returns the rank that this process, thread or sub-process belongs to."""
-        if thread in self._rank_of_thread:
-            return self._rank_of_thread[thread]
-        process = thread
-        while process > 1:
-            found = membership(process)
-            # A process whose parents are gone still has the process group of its rank.
-            for known in (found.process, found.group):
-                if known in self._rank_of_thread:
-                    self._rank_of_thread[thread] = self._rank_of_thread[known]
-                    return self._rank_of_thread[known]
-            process = found.parent
-        return None
 
     def _serve_operation(
         self, listener: Calls, notification: Notification, request: Request, rank: int
@@ -337,7 +325,7 @@ class Supervisor:
         if due:
             after = tuple(strike for strike in due if strike.point.when == "after")
             given = self._strike_before(request, [one for one in due if one not in after])
-            if rank in self._signals.killed:
+            if self._signals.is_killed(rank, notification.thread):
                 return
         treatment = given or self._storage.later(rank, request.kind)
         self._treat(listener, _PendingOperation(notification, request, occasion, after), treatment)
@@ -375,7 +363,7 @@ class Supervisor:
         # An operation that never returns is never answered.
 
     def _carry_out(self, listener: Calls, call: _PendingOperation, request: Request) -> None:
-        if call.occasion.rank in self._signals.killed:
+        if self._signals.is_killed(call.occasion.rank, call.notification.thread):
             return
         self.trace.before(request)
         self._finish(listener, call, request, 0 if request.leave_to_kernel else _perform(request))
@@ -395,7 +383,7 @@ class Supervisor:
             self.trace.operation(done, call.occasion, thread=call.notification.thread, result=0)
         for strike in call.after:
             self._strike(strike)
-        if call.occasion.rank in self._signals.killed:
+        if self._signals.is_killed(call.occasion.rank, call.notification.thread):
             return
         if call.error and result == 0:
             self._reply(listener, call.notification, -call.error)

@@ -65,11 +65,10 @@ def read_program(process: int) -> Program:
         OSError: The process has ended.
     """
     line = _fields(f"/proc/{process}/cmdline")
-    environment = dict(one.partition("=")[::2] for one in _fields(f"/proc/{process}/environ"))
     return parse_program(
         line,
         cwd=str(Path(f"/proc/{process}/cwd").readlink()),
-        environment=environment,
+        environment=_environment(process),
     )
 
 
@@ -108,12 +107,24 @@ def executed(words: Sequence[str], *, cwd: str, environment: Mapping[str, str]) 
     )
 
 
-def rank_of(environment: Mapping[str, str]) -> int:
-    """Returns the rank that a launcher wrote into the environment; 0 if there was none."""
+def rank_of(environment: Mapping[str, str]) -> int | None:
+    """Returns the rank that a launcher wrote into an environment; None if there is none."""
     for name in RANK_VARIABLES:
         if environment.get(name, "").isdecimal():
             return int(environment[name])
-    return 0
+    return None
+
+
+def read_rank(process: int) -> int | None:
+    """Returns the rank that a process has in its first environment; None if there is none."""
+    try:
+        return rank_of(_environment(process))
+    except OSError:  # it is gone
+        return None
+
+
+def _environment(process: int) -> dict[str, str]:
+    return dict(one.partition("=")[::2] for one in _fields(f"/proc/{process}/environ"))
 
 
 def _fields(path: str) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.command.learning import Observed
 from harness.jobs.command.program import NotForkableError, Program, parse_program, read_program
+from harness.run.command.learning import Observed
 
 
 def parsed(*line: str, **environment: str) -> Program:

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from harness.command.results import files_below, make_reference, newest_checkpoint
 from harness.evidence.operation import Operation
 from harness.jobs.command.reading import read_values
+from harness.run.command.results import files_below, make_reference, newest_checkpoint
 
 
 def read(paths: Sequence[Path]) -> list[Mapping[str, str] | str]:

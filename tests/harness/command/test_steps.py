@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.command.steps import learn_step_lines
+from harness.run.command.steps import learn_step_lines
 
 RUN = "loading\nstep 1 loss 5.25\nstep 2 loss 1e-3\nsaved step 2\nstep 3 loss 0.5\ndone 3\n"
 
@@ -23,6 +23,12 @@ def test_usual_lines_are_found(line: str) -> None:
 @pytest.mark.parametrize("text", ["", "loss 3\nloss 2\n", "step 1\n", "step 3\nstep 2\nstep 1\n"])
 def test_other_output_has_no_step_lines(text: str) -> None:
     assert learn_step_lines(text) is None
+
+
+def test_several_ranks_can_say_the_same() -> None:
+    found = learn_step_lines("step 1 of 3\nstep 2 of 3\nstep 1 of 3\nstep 2 of 3\nstep 3 of 3\n")
+    assert found is not None
+    assert [one.step for one in found.lines] == [1, 2, 3]
 
 
 def test_what_it_says_of_a_checkpoint_is_no_step() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.command.command import Command, CommandError
 from harness.command.table import causes_of, describe, is_green
 from harness.command.trying import CommandReport, CommandTest, TryOptions
+from harness.run.command.command import Command, CommandError
 from harness.run.support import missing_mounts
 
 pytestmark = [
@@ -135,6 +135,32 @@ def test_the_rank_that_failed_first_is_heard(tmp_path: Path) -> None:
     assert failed
     assert set(failed) == {"the cause"}
     assert any("ranks: 2" in line for line in said)
+
+
+TWO = """\
+import os, sys
+from pathlib import Path
+from subprocess import Popen
+root, rank = Path(sys.argv[1]), os.environ.get("RANK")
+if rank is None:
+    ranks = [Popen([sys.executable, *sys.argv], env={**os.environ, "RANK": one}) for one in "01"]
+    sys.exit(any([one.wait() for one in ranks]))
+root.mkdir(exist_ok=True)
+(root / f"new-{rank}").write_text("1")
+(root / f"new-{rank}").rename(root / f"state-{rank}")
+"""
+
+
+def test_one_of_the_ranks_of_an_executed_launcher_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    words = (sys.executable, str(script), "{dir}")
+    found, said = attempted(tmp_path, *words, cold=True, most=10, result=("state-*",))
+    assert any(line.endswith("ranks: 2") for line in said)
+    assert is_green(found), describe(found)
+    struck = [one.setting.text for one in found.tried if one.setting.kind == "fault"]
+    for rank in (0, 1):
+        assert any(one.startswith(f"rank {rank} is killed") for one in struck), struck
 
 
 def test_a_shell_script_is_executed_at_each_start(tmp_path: Path) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.command.starting import Ended, Starts
 from harness.jobs.command.program import (
-    RANK_VARIABLES,
     NotForkableError,
     Program,
     rank_of,
     read_program,
+    read_rank,
 )
-from harness.run.command_server import SERVER
+from harness.run.command.server import SERVER
+from harness.run.command.starting import Ended, Starts
 from harness.system.clock import descendants
 from harness.system.membership import membership
 
@@ -33,15 +33,18 @@ _AGENTS_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 
 @dataclass(slots=True)
 class Observed:
-    """The Python processes of a command, seen while it runs."""
+    """The Python processes of a command, and the ranks of all of them, seen while it runs."""
 
     programs: dict[int, Program] = field(default_factory=dict)
     parents: dict[int, int] = field(default_factory=dict)
     obstacles: list[str] = field(default_factory=list)
+    numbers: set[int] = field(default_factory=set)
 
     def look(self, processes: Iterable[int]) -> None:
         """Note the programs of processes; one that has executed another since has that one."""
         for process in processes:
+            if (number := read_rank(process)) is not None:
+                self.numbers.add(number)
             try:
                 program = read_program(process)
                 parent = membership(process).parent
@@ -66,7 +69,7 @@ class Observed:
         numbered = {
             process: program
             for process, program in self.programs.items()
-            if _says_rank(program.environment)
+            if rank_of(program.environment) is not None
         }
         among = numbered or self.programs
         first = {
@@ -74,7 +77,7 @@ class Observed:
             for process, program in among.items()
             if self.parents.get(process) not in among
         }
-        found = {rank_of(program.environment): program for program in first.values()}
+        found = {rank_of(program.environment) or 0: program for program in first.values()}
         if not found:
             raise NotForkableError(
                 self.obstacles[-1] if self.obstacles else "it ended before it was seen"
@@ -109,10 +112,12 @@ class _Observer:
 class Learned:
     """The findings of one executed run of a command: how it ended, and how its ranks can be forked.
 
-    `programs` is empty if they cannot; `obstacle` says why.
+    `ranks` is how many there are, as far as they were seen. `programs` is empty if they cannot be
+    forked; `obstacle` says why.
     """
 
     ended: Ended
+    ranks: int
     programs: tuple[Program, ...]
     modules: tuple[str, ...]
     obstacle: str = ""
@@ -129,11 +134,12 @@ def learn(starts: Starts, folder: Path, *, limit_s: float) -> Learned:
     modules = tuple(dict.fromkeys(_IMPORT.findall(text)))
     kept = (line for line in text.splitlines(keepends=True) if not line.startswith("import time:"))
     ended.log_path().write_text("".join(kept), encoding="utf-8")
+    ranks = max(observer.found.numbers, default=0) + 1
     try:
         programs = tuple(_as_started(one) for one in observer.found.ranks())
     except NotForkableError as error:
-        return Learned(ended=ended, programs=(), modules=(), obstacle=str(error))
-    return Learned(ended=ended, programs=programs, modules=modules)
+        return Learned(ended=ended, ranks=ranks, programs=(), modules=(), obstacle=str(error))
+    return Learned(ended=ended, ranks=ranks, programs=programs, modules=modules)
 
 
 def _as_started(program: Program) -> Program:
@@ -147,7 +153,3 @@ def _as_started(program: Program) -> Program:
     if _AGENTS_STORE in kept:
         kept[_AGENTS_STORE] = "False"
     return program.changed(environment=kept)
-
-
-def _says_rank(environment: Mapping[str, str]) -> bool:
-    return any(name in environment for name in RANK_VARIABLES)

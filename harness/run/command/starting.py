@@ -7,6 +7,7 @@ one saw it. Each has its own mounts, in which a folder of its own is shown there
 from __future__ import annotations
 
 import json
+import os
 import select
 import shutil
 import socket
@@ -23,7 +24,7 @@ from harness.evidence.store import StoredBytes
 from harness.faults.strike import Strike
 from harness.jobs.command.program import Program
 from harness.layouts.unknown import UnknownLayout
-from harness.run.command_server import CommandServer
+from harness.run.command.server import CommandServer
 from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch
 from harness.system.clock import UndelayedClock, descendants
@@ -34,7 +35,9 @@ LOGS = "run0"
 NAME = "checkpoints"
 """The name of a command's directory, in the folder that is its own at each start."""
 _POLL_S = 0.1
-_PORT = "MASTER_PORT"
+_MOST_BYTES = 4 << 20
+"""Read of each end of an output."""
+_PORT, _PORT_OF_TORCHRUN = "MASTER_PORT", "PET_MASTER_PORT"
 _SURVIVORS_S = 1.0
 """How long the other ranks go on after one has failed, until they notice and say so."""
 
@@ -71,9 +74,18 @@ class Ended:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self, rank: int = 0) -> str:
-        """Returns what a rank wrote to its output and error."""
+        """Returns what a rank wrote to its output and error: of many megabytes, both ends."""
         path = self.log_path(rank)
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if not path.exists():
+            return ""
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES)
+            size = os.fstat(file.fileno()).st_size
+            if size > 2 * _MOST_BYTES:
+                text += b"\n...\n"
+                file.seek(size - _MOST_BYTES)
+            text += file.read()
+        return text.decode(errors="replace")
 
 
 @dataclass(slots=True)
@@ -114,13 +126,26 @@ class Watched:
 
 
 class Starts:
-    """Starts of one command by one server: `programs` are those of its ranks.
+    """Starts of one command by one server: `programs` are those of its ranks, or the one of a
+    launcher that starts `ranks` of them.
 
     Each is given a folder of its own (`prepared`), and sees it where `shown` is.
     """
 
-    def __init__(self, server: CommandServer, programs: Sequence[Program], shown: Path) -> None:
+    def __init__(
+        self, server: CommandServer, programs: Sequence[Program], shown: Path, *, ranks: int = 1
+    ) -> None:
         self.server, self.programs, self.shown = server, tuple(programs), shown
+        self.ranks = max(ranks, len(self.programs))
+
+    def of_ranks(self, ranks: int) -> Starts:
+        """Returns the same starts of a command with so many ranks."""
+        return Starts(self.server, self.programs, self.shown, ranks=ranks)
+
+    @property
+    def launched(self) -> int:
+        """How many ranks a launcher of the command's own starts; 0 if the harness starts them."""
+        return self.ranks if len(self.programs) == 1 < self.ranks else 0
 
     @property
     def directory(self) -> Path:
@@ -140,7 +165,8 @@ class Starts:
             folder=folder / LOGS,
             root=self.directory,
             places=(folder / NAME,),
-            ranks=len(self.programs),
+            ranks=self.ranks,
+            launched=self.launched,
             layout=UnknownLayout(),
             strikes=strikes,
             deadline_s=limit_s,
@@ -150,13 +176,14 @@ class Starts:
         with closing(supervisor.trace.written) as written:
             processes = supervisor.run()
             written.settle()
+        statuses = processes.exits[: len(self.programs)]
         ended = Ended(
-            statuses=processes.exits,
+            statuses=statuses,
             hung=bool(processes.hung),
             leaked=processes.leaked,
             seconds=time.monotonic() - began,
             folder=folder,
-            first_failed=next((rank for rank, one in enumerate(processes.exits) if one), 0),
+            first_failed=next((rank for rank, one in enumerate(statuses) if one), 0),
         )
         return Watched(
             ended=ended,
@@ -254,9 +281,11 @@ def prepared(folder: Path, fill: Callable[[Path], None] | None = None) -> Path:
 
 
 def _with_port(program: Program, port: str) -> Program:
-    if _PORT not in program.environment:
-        return program
-    return program.changed(environment={**program.environment, _PORT: port})
+    """Returns a program whose ranks meet at a port of their own: several starts run at once."""
+    ports = {one: port for one in (_PORT,) if one in program.environment}
+    if program.words:
+        ports[_PORT_OF_TORCHRUN] = port  # unless its words name another
+    return program.changed(environment={**program.environment, **ports})
 
 
 def _free_port() -> str:

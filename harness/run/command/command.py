@@ -32,6 +32,8 @@ class Command:
     def __post_init__(self) -> None:
         if not self.words:
             raise CommandError("there is no command: write it after `--`")
+        if self.ranks < 1:
+            raise CommandError(f"a command has at least one rank: `--nproc {self.ranks}` has none")
         if not any(DIRECTORY in word for word in self.words):
             raise CommandError(
                 f"the command does not say where its checkpoints go: write {DIRECTORY} for the "
@@ -39,8 +41,15 @@ class Command:
             )
 
         if shutil.which(self.words[0], path=self.environment.get("PATH")) is None:
-            hint = f"`python {self.words[0]}`?" if self.words[0].endswith(".py") else "the PATH?"
-            raise CommandError(f"there is no program {self.words[0]}: {hint}")
+            raise CommandError(f"there is no program {self.words[0]}: {self._hint()}")
+
+    def _hint(self) -> str:
+        name = self.words[0]
+        if name.endswith(".py"):
+            return f"is it `python {name}`?"
+        if (self.cwd / name).is_file():
+            return f"the file may not be executed; is it `sh {name}`?"
+        return "is it in the PATH?"
 
     def filled(self, directory: Path) -> tuple[str, ...]:
         """Returns the words with the directory in its place."""

@@ -14,7 +14,7 @@ from harness.jobs.command.program import Program
 from harness.run.server_process import ServerProcess
 from harness.system.errors import HarnessError
 
-SERVER = Path(__file__).parents[1] / "boot" / "command_server.py"
+SERVER = Path(__file__).parents[2] / "boot" / "command_server.py"
 """The script of a command server."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """OpenBLAS starts its threads when numpy is imported, and they would be in the way of a fork. The

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
+from harness.run.command.command import CommandError
+
 USUAL = r"(?i)\b(?:global[ _])?(?:step|iter(?:ation)?)\b\W{0,3}(\d+)"
 """Finds the number in `step 3`, `Step: 3`, `step=3`, `iteration 3`, `'step': 3`."""
 _FEWEST = 2
@@ -44,13 +46,29 @@ class StepLines:
         return next((one for one in self.of(text) if usual.get(one.step) != one), None)
 
 
+def check_expression(expression: str) -> None:
+    """Raises CommandError if an expression of the user finds no number."""
+    try:
+        groups = re.compile(expression).groups
+    except re.error as error:
+        raise CommandError(
+            f"`--step-line {expression}` is no regular expression: {error}"
+        ) from None
+    if not groups:
+        raise CommandError(
+            f"`--step-line {expression}` finds no number: put that of the step in a group, as in "
+            r"`step (\d+)`"
+        )
+
+
 def learn_step_lines(text: str, expression: str | None = None) -> StepLines | None:
     """Returns the step lines of an uninterrupted run, if it has such lines.
 
     Of the lines that match, those with the most common wording count; their steps must increase by
-    the same amount from line to line, unless the user gave the expression.
+    the same amount from line to line, unless the user gave the expression. Several ranks can say
+    the same of a step.
     """
-    found = list(_matching(text, expression or USUAL))
+    found = list(dict.fromkeys(_matching(text, expression or USUAL)))
     usual = Counter(map(_words, found)).most_common(1)
     if not usual:
         return None
@@ -66,7 +84,8 @@ def learn_step_lines(text: str, expression: str | None = None) -> StepLines | No
 def _matching(text: str, expression: str) -> list[StepLine]:
     pattern = re.compile(expression)
     found = ((pattern.search(line), line) for line in text.splitlines())
-    return [StepLine(int(one[1]), line.strip()) for one, line in found if one is not None]
+    numbered = [(one, line) for one, line in found if one is not None and one[1].isdecimal()]
+    return [StepLine(int(one[1]), line.strip()) for one, line in numbered]
 
 
 def _words(line: StepLine) -> str:

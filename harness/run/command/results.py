@@ -30,6 +30,9 @@ class ResultDifference:
     path: str
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.path} {self.text}"
+
 
 def newest_checkpoint(operations: Sequence[Operation], directory: Path) -> str | None:
     """Returns the newest checkpoint that a run left: a folder with a number in its name, or a file.

@@ -1,0 +1,55 @@
+"""Refuses a command that cannot be tested, in a sentence that says what to try."""
+
+from __future__ import annotations
+
+import re
+
+from harness.run.command.command import DIRECTORY, CommandError
+from harness.run.command.last_words import last_words
+from harness.run.command.starting import Ended
+
+_LAST_CHARACTERS = 2000
+_HINTS = {
+    r"EOFError: EOF when reading a line": (
+        "It asks for input and gets none: give it its answers in its words."
+    ),
+    r"Name or service not known|[Nn]ame resolution|Network is unreachable|Connection refused": (
+        "It asks for something on a network and does not get it: is it there without a fault, and "
+        "can what it downloads be there before?"
+    ),
+}
+"""Sentences for what is known in the output of a command that fails by itself."""
+
+
+def refuse_failed(ended: Ended, limit_s: float) -> None:
+    """Raises CommandError if the uninterrupted command did not end in order."""
+    if ended.hung:
+        raise CommandError(
+            f"the command did not end within {limit_s:.0f} s: give it fewer steps, or more time "
+            "with `--limit SECONDS`"
+        )
+    if ended.failed:
+        rank = ended.first_failed
+        log = ended.log(rank)
+        why = [last_words(log), *(hint for known, hint in _HINTS.items() if re.search(known, log))]
+        raise CommandError(
+            f"the command fails by itself, with status {ended.statuses[rank]}: {' '.join(why)}\n"
+            f"Its output ends:\n{log[-_LAST_CHARACTERS:]}"
+        )
+
+
+def refuse_empty(ended: Ended) -> None:
+    """Raises CommandError if the uninterrupted command left nothing to look at."""
+    if ended.directory.exists() and any(ended.directory.iterdir()):
+        return
+    if ended.leaked:
+        raise CommandError(
+            "the command ends in order and leaves nothing in its directory, but it leaves "
+            f"{', '.join(ended.leaked)}: it must go on until its work is done, so start what works "
+            "in the foreground"
+        )
+    raise CommandError(
+        "the command ends in order and leaves nothing in its directory: is "
+        f"{DIRECTORY} the right word of it, does it save within its run, and is the directory "
+        "still there at its end?"
+    )

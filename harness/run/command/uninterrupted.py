@@ -1,0 +1,195 @@
+"""Runs a command twice without a fault: executed as it is, and under the supervisor.
+
+The first run shows its ranks and what they import, so that they can be forked from then on. The
+second one shows its file operations. Both together show whether it is deterministic, and whether a
+forked start is one like any other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.jobs.command.program import Program, executed
+from harness.run.command.command import Command, CommandError
+from harness.run.command.learning import Learned, learn
+from harness.run.command.refusing import refuse_empty, refuse_failed
+from harness.run.command.results import (
+    Reference,
+    ResultDifference,
+    make_reference,
+    newest_checkpoint,
+)
+from harness.run.command.server import CommandServer, NotWarmError
+from harness.run.command.starting import NAME, Starts, Watched, prepared
+from harness.run.command.steps import StepLines, learn_step_lines
+from harness.system.errors import HarnessError
+
+Say = Callable[[str], None]
+
+UNINTERRUPTED_S = 900.0
+"""An uninterrupted run that takes longer is ended: hundreds of starts follow it."""
+_FACTOR, _LEAST_S = 20.0, 30.0
+"""A start may take so many times as long as the uninterrupted run, and at least this: it makes no
+more steps than that, and may wait for something that is not there."""
+_SYNCS = ("fsync", "sync")
+"""Operations that count on the directory itself, which every state has."""
+_OWN_FOLDER = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uninterrupted:
+    """A command that nothing interrupts: how it is started, what it does, and what it leaves.
+
+    `limit_s` is how long any other start of it may take. `leaked` are the processes that outlive
+    it.
+    """
+
+    starts: Starts
+    watched: Watched
+    reference: Reference
+    steps: StepLines | None
+    limit_s: float
+    leaked: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ComparedRuns:
+    """A watched run, and where its result is another than that of the executed one."""
+
+    starts: Starts
+    watched: Watched
+    reference: Reference
+    varies: tuple[ResultDifference, ...]
+
+
+class Beginner:
+    """Begins the test of a command in a folder; `say` gets a line when something is known.
+
+    Its servers live until `stack` is closed. `limit_s` is how long a run may take.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        folder: Path,
+        stack: ExitStack,
+        say: Say,
+        *,
+        cold: bool = False,
+        limit_s: float = UNINTERRUPTED_S,
+    ) -> None:
+        self._command, self._folder, self._stack, self._say = command, folder, stack, say
+        self._cold, self._limit_s = cold, limit_s
+        self._shown = folder / "at"
+        self._shown.mkdir()
+
+    def begin(self, *, result: tuple[str, ...], step_line: str | None) -> Uninterrupted:
+        """Run it twice. `result` are patterns below its directory, if the user names any.
+
+        Raises CommandError if the command cannot be tested.
+        """
+        cold = self._cold_starts()
+        learned = self._learn(cold)
+        cold = cold.of_ranks(learned.ranks)
+        found = self._forked(cold, learned, result) or self._compared(cold, learned, result)
+        self._say(
+            f"not deterministic: in two uninterrupted runs {found.varies[0]}"
+            if found.varies
+            else f"deterministic; its result is {', '.join(found.reference.patterns)}"
+        )
+        varies = frozenset(one.path for one in found.varies)
+        return Uninterrupted(
+            starts=found.starts,
+            watched=found.watched,
+            reference=replace(found.reference, varies=varies),
+            steps=learn_step_lines(found.watched.ended.log(), step_line),
+            limit_s=max(_LEAST_S, _FACTOR * learned.ended.seconds),
+            leaked=learned.ended.leaked or found.watched.ended.leaked,
+        )
+
+    # How it is started.
+
+    def _cold_starts(self) -> Starts:
+        command = self._command
+        words = command.filled(self._shown / NAME)
+        programs = [
+            executed(words, cwd=str(command.cwd), environment=command.environment_of(rank))
+            for rank in range(command.ranks)
+        ]
+        own = programs[0].changed(cwd=str(_OWN_FOLDER), environment=os.environ)
+        server = self._server("cold", own, ())
+        server.wait_until_ready()
+        return Starts(server, programs, self._shown)
+
+    def _warm_starts(self, learned: Learned) -> Starts | None:
+        obstacle = learned.obstacle
+        if not obstacle:
+            server = self._server("warm", learned.programs[0], learned.modules)
+            try:
+                server.wait_until_ready()
+            except (NotWarmError, HarnessError) as error:
+                obstacle = str(error)
+            else:
+                self._say(f"forked from a process that has imported {len(learned.modules)} modules")
+                return Starts(server, learned.programs, self._shown)
+        self._say(f"executed anew at each start: {obstacle}")
+        return None
+
+    def _server(self, name: str, program: Program, modules: Sequence[str]) -> CommandServer:
+        folder = self._folder / name
+        folder.mkdir()
+        return self._stack.enter_context(CommandServer(program, modules, folder))
+
+    # Without a fault.
+
+    def _learn(self, starts: Starts) -> Learned:
+        self._say(f"runs {' '.join(starts.programs[0].words)}")
+        learned = learn(starts, prepared(self._folder / "executed"), limit_s=self._limit_s)
+        refuse_failed(learned.ended, self._limit_s)
+        refuse_empty(learned.ended)
+        self._say(f"ended in order after {learned.ended.seconds:.1f} s; ranks: {learned.ranks}")
+        return learned
+
+    def _forked(
+        self, cold: Starts, learned: Learned, result: tuple[str, ...]
+    ) -> _ComparedRuns | None:
+        """Watches a forked run; None if that is not as good as an executed one."""
+        starts = None if self._cold else self._warm_starts(learned)
+        if starts is None:
+            return None
+        try:
+            found = self._compared(starts, learned, result)
+        except CommandError as error:
+            why = str(error).partition("\n")[0]
+        else:
+            if not found.varies or not self._is_same_again(found.reference, cold, learned):
+                return found
+            why = str(found.varies[0])
+        self._say(f"executed anew at each start: forked, {why}")
+        return None
+
+    def _compared(self, starts: Starts, learned: Learned, result: tuple[str, ...]) -> _ComparedRuns:
+        """Watches a run, and compares what it leaves with what the executed one has left."""
+        found = starts.watch(prepared(self._folder / "watched"), limit_s=self._limit_s)
+        refuse_failed(found.ended, self._limit_s)
+        operations = tuple(one for one in found.operations if one.path != "." or one.kind in _SYNCS)
+        watched = replace(found, operations=operations)
+        newest = newest_checkpoint(watched.operations, watched.ended.directory)
+        patterns = result or ((newest,) if newest else ())
+        reference = make_reference(patterns, watched.ended.directory, starts.server.read)
+        if not reference.digests:
+            raise CommandError(
+                "no file of its directory could be its result: name some with `--result PATTERN`"
+            )
+        varies = tuple(reference.differences(learned.ended.directory, starts.server.read))
+        return _ComparedRuns(starts=starts, watched=watched, reference=reference, varies=varies)
+
+    def _is_same_again(self, reference: Reference, starts: Starts, learned: Learned) -> bool:
+        """Whether two executed runs have the same result, so that a fork makes the difference."""
+        again = starts.run(prepared(self._folder / "again"), limit_s=self._limit_s)
+        same = make_reference(reference.patterns, again.directory, starts.server.read)
+        return not same.differences(learned.ended.directory, starts.server.read)
