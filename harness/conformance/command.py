@@ -10,11 +10,11 @@ from datetime import date
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
-from harness.command.command import Command, CommandError
 from harness.command.trying import CommandReport, CommandTest, TryOptions
 from harness.conformance.case import ConformanceCase, ConformanceError, read_cases
 from harness.conformance.page import describe_result, page
 from harness.conformance.result import CaseResult, read_result, result_of, store
+from harness.run.command.command import Command, CommandError
 from harness.workspace import open_workspace
 
 ENVIRONMENT = ".venv"
